@@ -1,0 +1,122 @@
+"""Everybody ↔ auditor. The auditor is the only writer of the log; all others append through it.
+
+Events are canonical JSON without index, time, reporter and random bits: the auditor sets those, never the peer. Which
+peer may append which event class is a table in `audit.permissions`.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+MAX_EVENT_BYTES = 60_000
+
+Correlation = Annotated[int, msgspec.Meta(ge=0)]
+"""Chosen by the peer; comes back in the answer."""
+EventBytes = Annotated[bytes, msgspec.Meta(max_length=MAX_EVENT_BYTES)]
+
+
+class AppendIntent(msgspec.Struct, frozen=True, array_like=True, tag="intent"):
+    """Gateway only: a request is about to be served. Answered by `IntentRecorded` once it is durable."""
+
+    correlation: Correlation
+    event: EventBytes
+    request_uid: Annotated[str, msgspec.Meta(max_length=64)]
+    """The request's public id, as clients see it."""
+    client_id: Annotated[str, msgspec.Meta(max_length=256)]
+    model: Annotated[str, msgspec.Meta(max_length=256)]
+    prompt_digest: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    """SHA-256 of the prompt's token ids as little-endian uint32."""
+    token_limit: Annotated[int, msgspec.Meta(ge=1)]
+    lifetime_ms: Annotated[int, msgspec.Meta(ge=1, le=3_600_000)]
+    """How long the ticket may wait before the engine takes it."""
+
+
+class AppendOutcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome"):
+    """Gateway only: how the request of an earlier intent ended. Answered by `Recorded`."""
+
+    correlation: Correlation
+    intent_index: Annotated[int, msgspec.Meta(ge=0)]
+    event: EventBytes
+
+
+class AppendEvent(msgspec.Struct, frozen=True, array_like=True, tag="event"):
+    """Any other event that the peer's row in the table allows. Answered by `Recorded`."""
+
+    correlation: Correlation
+    event: EventBytes
+
+
+class CountTokens(msgspec.Struct, frozen=True, array_like=True, tag="count", gc=False):
+    """Engine only, unanswered: what it computed for an intent, told by itself when the request has ended."""
+
+    intent_index: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reason: Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class FetchReceipt(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):
+    """Gateway only: the records of one request with proofs. Answered by `Receipt` or `AppendRefused`."""
+
+    correlation: Correlation
+    request_uid: Annotated[str, msgspec.Meta(max_length=64)]
+    client_id: Annotated[str, msgspec.Meta(max_length=256)]
+    """Who asks: a client gets its own receipts only."""
+
+
+class IntentRecorded(msgspec.Struct, frozen=True, array_like=True, tag="intent_recorded", gc=False):
+    correlation: int
+    index: int
+    expires_at_ms: int
+    mac: bytes
+
+
+class Recorded(msgspec.Struct, frozen=True, array_like=True, tag="recorded", gc=False):
+    """The event is durable under this leaf index."""
+
+    correlation: int
+    index: int
+
+
+class AppendRefused(msgspec.Struct, frozen=True, array_like=True, tag="append_refused"):
+    """`code`: not_permitted, malformed, too_large, unknown_intent, not_found, not_durable (disk full or failing)."""
+
+    correlation: int
+    code: str
+    message: str
+
+
+class ReceiptRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One leaf with its tlog-proof (C2SP) under a signed checkpoint."""
+
+    index: int
+    record: bytes
+    proof: str
+
+
+class Receipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
+    correlation: int
+    intent: ReceiptRecord
+    outcome: ReceiptRecord | None
+    log_vkey: str
+
+
+class TicketKey(msgspec.Struct, frozen=True, array_like=True, tag="ticket_key"):
+    """Auditor to engine, first on their link: a fresh key for each pair of lives."""
+
+    key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class AuditorStatus(msgspec.Struct, frozen=True, array_like=True, tag="auditor_status", gc=False):
+    """Sent to every gateway at least once a second."""
+
+    tree_size: int
+    checkpoint_size: int
+    can_append: bool
+    """False while records cannot be made durable; `detail` says why."""
+    detail: str
+
+
+PeerToAuditor = AppendIntent | AppendOutcome | AppendEvent | CountTokens | FetchReceipt
+AuditorToPeer = IntentRecorded | Recorded | AppendRefused | Receipt | TicketKey | AuditorStatus

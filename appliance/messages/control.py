@@ -1,0 +1,90 @@
+"""Supervisor ↔ every process it starts, over a socket pair inherited at exec.
+
+The supervisor connects processes: it makes a socket pair for each edge, and hands one end to each side with a `GrantLink`.
+Nothing listens on a path, so nothing else can connect.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Role = Literal["supervisor", "gateway", "policy", "engine", "auditor", "authority"]
+ROLES: tuple[Role, ...] = ("supervisor", "gateway", "policy", "engine", "auditor", "authority")
+
+
+class Assign(msgspec.Struct, frozen=True, tag="assign"):
+    """First message: who the process is, and the configuration, read once by the supervisor so that all see the same bytes."""
+
+    role: Role
+    instance: int
+    configuration: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
+    configuration_dir: str
+    """Folder that relative paths in the configuration start from."""
+    supervisor_pid: int
+    single_user: bool
+    """All processes run as one user; said in `/ready`."""
+
+
+class GrantLink(msgspec.Struct, frozen=True, tag="grant_link"):
+    """A connected socket to a peer comes with this message as its one file descriptor."""
+
+    role: Role
+    instance: int
+    pid: int
+    uid: int
+    """What the kernel must say of the sender of the peer's first bytes; anything else is refused."""
+
+
+class GrantListener(msgspec.Struct, frozen=True, tag="grant_listener"):
+    """A bound, listening TCP socket comes with this message."""
+
+    host: str
+    port: int
+
+
+class ProcessState(msgspec.Struct, frozen=True, array_like=True):
+    role: Role
+    instance: int
+    state: Literal["starting", "ready", "restarting", "draining", "failed"]
+    restarts: int
+
+
+class ProcessStates(msgspec.Struct, frozen=True, tag="states"):
+    """All processes as the supervisor sees them; sent at every change and once a second."""
+
+    processes: list[ProcessState]
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Take nothing new, finish what is open, then exit 0."""
+
+    timeout_s: float
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The process can do its work. `facts` are shown by the supervisor (address, model, key)."""
+
+    facts: dict[str, str]
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat", gc=False):
+    """Sent by the process's main loop itself, so that a loop that hangs is silent."""
+
+    detail: str = ""
+
+
+class LinkLost(msgspec.Struct, frozen=True, tag="link_lost"):
+    """A link ended though the peer may live: ask for a new one."""
+
+    role: Role
+    instance: int
+
+
+class CannotStart(msgspec.Struct, frozen=True, tag="cannot_start"):
+    """The process refuses to start, and starting it again would not help. The message is for the operator."""
+
+    message: str
+
+
+SupervisorToProcess = Assign | GrantLink | GrantListener | ProcessStates | Drain
+ProcessToSupervisor = Ready | Heartbeat | LinkLost | CannotStart

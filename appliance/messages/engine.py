@@ -1,0 +1,103 @@
+"""Gateway ↔ engine.
+
+A `Submit` carries the auditor's ticket; the engine's process checks it against a key that only auditor and engine hold, so
+a captured gateway cannot infer unlogged. Tokens of a step go to each worker in one `StepTokens`.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from runtime.request import MAX_CHOICES, PromptDelivery, RequestSummary, SamplingParams, TokenDelivery
+
+MAX_PROMPT_BYTES = 4 * (1 << 20)
+
+
+class Ticket(msgspec.Struct, frozen=True, array_like=True, tag="ticket", gc=False):
+    """The auditor's leave to infer once: a MAC over all that stands here and the digest of the prompt's token ids."""
+
+    index: Annotated[int, msgspec.Meta(ge=0)]
+    """Leaf index of the durable intent."""
+    model: Annotated[str, msgspec.Meta(max_length=256)]
+    token_limit: Annotated[int, msgspec.Meta(ge=1)]
+    """Most output tokens over all choices."""
+    expires_at_ms: int
+    """UTC, milliseconds since the epoch."""
+    mac: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
+    """Ask for a generation. `request_id` is the worker's own, unique on its link."""
+
+    request_id: Annotated[int, msgspec.Meta(ge=0, lt=1 << 48)]
+    ticket: Ticket
+    prompt: Annotated[bytes, msgspec.Meta(max_length=MAX_PROMPT_BYTES)]
+    """Token ids as little-endian uint32."""
+    sampling: SamplingParams
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)]
+    namespace: Annotated[bytes, msgspec.Meta(max_length=32)]
+    priority: Annotated[int, msgspec.Meta(ge=-100, le=100)]
+    timeout_ms: Annotated[int, msgspec.Meta(ge=1)] | None
+    """Time left until the client's deadline."""
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel", gc=False):
+    """End a request, or one of its choices.
+
+    `keep_tokens` is how many output tokens of that choice count: those after a stop string are not billed and never
+    enter the prefix cache. None keeps what was delivered.
+    """
+
+    request_id: int
+    choice: int | None = None
+    keep_tokens: int | None = None
+
+
+class RequestRefused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
+    """The engine does not take a request: a ticket that does not hold, a prompt too long, a full queue."""
+
+    request_id: int
+    code: str
+    message: str
+    parameter: str | None = None
+
+
+class StepTokens(msgspec.Struct, frozen=True, array_like=True, tag="tokens"):
+    """All that one step gave to one worker."""
+
+    prompts: list[PromptDelivery]
+    tokens: list[TokenDelivery]
+    summaries: list[RequestSummary]
+
+
+class ModelFacts(msgspec.Struct, frozen=True, array_like=True, tag="model"):
+    """What a gateway must know of the served model to validate requests. Sent first on each link."""
+
+    name: str
+    vocab_size: int
+    context_length: int
+    """Most tokens of prompt and output together."""
+    eos_token_ids: list[int]
+    engine_build: str
+    """Version and digest that the audit records name."""
+
+
+class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):
+    """Sent at least four times a second, between steps; its absence means that a step hangs."""
+
+    last_token_age_ms: int
+    """Since a token last came out of the model; the idle engine makes one itself from time to time."""
+    num_running: int
+    num_waiting: int
+    num_pages: int
+    num_free_pages: int
+    num_evictable_pages: int
+    generated_tokens: int
+    prompt_tokens: int
+    cached_tokens: int
+    num_retractions: int
+    has_auditor: bool
+
+
+GatewayToEngine = Submit | Cancel
+EngineToGateway = ModelFacts | StepTokens | RequestRefused | EngineStatus

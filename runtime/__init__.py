@@ -1,0 +1,9 @@
+"""Tokens and tensors: the inference engine. It knows no users, no HTTP and no audit.
+
+Reading order: `request` (what is asked and what comes back), `batch` (what one forward pass computes), `kv` (pages and
+the radix prefix cache), `scheduling` (who runs next), `engine` (the loop: schedule, launch, collect), `models`, `layers`,
+`attention`, `sampling`, `weights`.
+
+Imports: the standard library, numpy, torch, msgspec, safetensors; never `security`, `audit`, `compliance`, `appliance`.
+This package itself and `request`, `identifiers`, `errors`, `settings` import no torch, so that the gateway may use them.
+"""

@@ -1,0 +1,134 @@
+"""What one forward pass computes: the contract between scheduler and model runner.
+
+The scheduler fills a `StepBatch` with host arrays, vectorized over the batch; a runner launches it and later gives a
+`StepResult`. A runner never sees requests, a scheduler never sees tensors, so each is tested without the other, and the
+same batch drives the CPU reference, captured graphs and any attention backend.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingBatch:
+    """Sampling parameters of the rows that get a token in this step, one entry a row.
+
+    Dense fields have shape [num_samples]. Penalties and bias are sparse: `bias_rows[i], bias_ids[i], bias_values[i]` adds
+    a value to one logit; `seen_rows, seen_ids, seen_prompt_counts, seen_output_counts` list, for rows with a penalty
+    only, every distinct token id in the context with how often it occurs in prompt and output.
+    """
+
+    temperature: Float32
+    top_p: Float32
+    top_k: Int32
+    """0: no limit."""
+    min_p: Float32
+    seed: Int64
+    position: Int64
+    """Position in the sequence of the token to be chosen; part of the noise's hash."""
+    frequency_penalty: Float32
+    presence_penalty: Float32
+    repetition_penalty: Float32
+    num_logprobs: Int32
+    """-1: none."""
+    bias_rows: Int32
+    bias_ids: Int32
+    bias_values: Float32
+    seen_rows: Int32
+    seen_ids: Int32
+    seen_prompt_counts: Int32
+    seen_output_counts: Int32
+    banned_rows: Int32
+    banned_ids: Int32
+    """Ids that cannot be chosen in a row (end-of-sequence before `min_tokens`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """One forward pass over the concatenated new tokens of several sequences, prefill chunks and decodes mixed.
+
+    Sequence i owns rows `query_starts[i]:query_starts[i+1]`; its last row stands at position `context_lengths[i] - 1`.
+    Before the pass each `(source, destination)` of `page_copies` is copied whole, for forks of a partly filled page.
+    """
+
+    token_ids: Int64
+    """[num_tokens]; -1 where `previous_rows` says which sample of the step before it is."""
+    previous_rows: Int32
+    """[num_tokens]; row in the previous step's samples, -1 where `token_ids` holds the id."""
+    positions: Int64
+    """[num_tokens], from 0."""
+    slots: Int64
+    """[num_tokens]; where each token's key and value go: page * PAGE_SIZE + offset. 0..15 (page 0) for padding."""
+    query_starts: Int32
+    """[num_sequences + 1]"""
+    context_lengths: Int32
+    """[num_sequences]; tokens in the cache after this step, new ones included."""
+    page_tables: Int32
+    """[num_sequences, max_pages]; filled up with 0."""
+    sample_rows: Int32
+    """[num_samples]; token rows whose next token is chosen, in the order of `sampling`. A row may occur several times (n > 1)."""
+    sampling: SamplingBatch
+    page_copies: Int32
+    """[num_copies, 2]"""
+    prompt_logprob_rows: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    """[num_scored]; token rows whose *next prompt token's* logprob is asked for."""
+    prompt_logprob_targets: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    """[num_scored]; that next token's id."""
+    prompt_logprob_counts: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    """[num_scored]; how many of the most likely to give as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobRows:
+    """Logprobs of some rows: `chosen` [n]; `top_ids`, `top_values` [n, k], k the largest count asked for, most likely first."""
+
+    chosen: Float32
+    top_ids: Int32
+    top_values: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step gave, on the host."""
+
+    token_ids: Int64
+    """[num_samples]"""
+    is_finite: Bool
+    """[num_samples]; False where the row's logits held NaN or no finite value: its token means nothing."""
+    logprobs: LogprobRows | None
+    """For all samples, if any row asked; rows that did not ask hold zeros."""
+    prompt_logprobs: LogprobRows | None
+    captured_size: int = 0
+    """Batch size of the replayed CUDA graph; 0 when the step ran outside a graph."""
+
+
+class LaunchedStep(Protocol):
+    """A step that is running, or has run, on the device."""
+
+    def result(self) -> StepResult:
+        """Wait for the step and bring its result to the host. May be called once."""
+        ...
+
+
+class ModelRunner(Protocol):
+    """Owner of weights, KV pages and device buffers."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def num_pages(self) -> int:
+        """Pages in the pool, the padding page included."""
+        ...
+
+    def launch(self, batch: StepBatch) -> LaunchedStep:
+        """Start one forward pass and its sampling; returns without waiting for the device."""
+        ...

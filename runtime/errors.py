@@ -1,0 +1,33 @@
+"""The errors that leave `runtime`, split by what the caller does next.
+
+RuntimeFault
+├── RequestRejected        untrusted input: tell the client, go on
+├── CheckpointRejected     untrusted model folder: refuse to start
+├── EngineMisconfigured    the operator's settings cannot work: refuse to start
+└── EngineUnavailable      try again later
+"""
+
+
+class RuntimeFault(Exception):
+    """Whatever `runtime` refuses. Messages name the thing, what was expected and what came."""
+
+
+class RequestRejected(RuntimeFault):
+    """A request that cannot be served as asked. `code` is a stable word for programs; the message is for people."""
+
+    def __init__(self, code: str, message: str, *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.parameter = parameter
+
+
+class CheckpointRejected(RuntimeFault):
+    """A model folder that is incomplete, malformed, inconsistent or of a kind we do not load."""
+
+
+class EngineMisconfigured(RuntimeFault):
+    """Settings that contradict each other, the model or the machine."""
+
+
+class EngineUnavailable(RuntimeFault):
+    """The engine cannot take the request now."""
