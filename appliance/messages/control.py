@@ -20,7 +20,6 @@ class Assign(msgspec.Struct, frozen=True, tag="assign"):
     configuration: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
     configuration_dir: str
     """Folder that relative paths in the configuration start from."""
-    supervisor_pid: int
     single_user: bool
     """All processes run as one user; said in `/ready`."""
 
@@ -78,6 +77,8 @@ class LinkLost(msgspec.Struct, frozen=True, tag="link_lost"):
 
     role: Role
     instance: int
+    pid: int
+    """The peer's, as granted: if another process has taken its place since, a new link was granted already."""
 
 
 class CannotStart(msgspec.Struct, frozen=True, tag="cannot_start"):

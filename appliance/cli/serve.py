@@ -1,0 +1,79 @@
+"""`casemate serve`: run the appliance in the foreground until SIGTERM or Ctrl-C."""
+
+import argparse
+import asyncio
+import fcntl
+import os
+import sys
+from pathlib import Path
+from typing import IO
+
+from appliance.cli.progress import Progress
+from appliance.config import Configuration, load_configuration, load_default_configuration
+from appliance.errors import StartRefused
+from appliance.logging import configure_logging
+from appliance.messages.control import ProcessState
+from appliance.supervisor.provision import provision
+from appliance.supervisor.supervisor import Supervisor
+from audit.events import lifecycle_event
+
+
+def add_serve_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `serve`."""
+    serve = subparsers.add_parser("serve", help="run the appliance in the foreground", description=__doc__)
+    serve.add_argument("--config", type=Path, help="configuration file (TOML); without one, the demo model on this machine")
+    serve.set_defaults(handler=_serve)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    configure_logging("supervisor")
+    if arguments.config is not None:
+        configuration, raw = load_configuration(arguments.config)
+        directory = arguments.config.resolve().parent
+    else:
+        configuration, raw = load_default_configuration()
+        directory = Path.cwd()
+    with _lock_state(configuration.state_path), Progress("starting") as progress:
+        provision(configuration)
+        supervisor = Supervisor(configuration, raw, directory, lifecycle_event, observe=lambda states: progress.say(_words(states)))
+
+        async def on_ready(facts: dict[str, dict[str, str]]) -> None:
+            progress.done()
+            print(_banner(configuration, facts), flush=True)
+
+        asyncio.run(supervisor.run(on_ready))
+    return 0
+
+
+def _lock_state(state: Path) -> IO[bytes]:
+    """Hold the state directory; a second appliance on it would be a second owner of everything in it.
+
+    Raises: StartRefused.
+    """
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = open(state / "lock", "wb")  # noqa: SIM115  (given to the caller's `with`)
+    except OSError as error:
+        raise StartRefused(f"state_dir: {state} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise StartRefused(f"state_dir: another casemate runs on {state}") from error
+    os.set_inheritable(lock.fileno(), False)
+    return lock
+
+
+def _words(states: list[ProcessState]) -> str:
+    waiting = [f"{state.role}/{state.instance}" for state in states if state.state != "ready"]
+    return f"waiting for {', '.join(waiting)}" if waiting else "all processes are ready"
+
+
+def _banner(configuration: Configuration, facts: dict[str, dict[str, str]]) -> str:
+    lines = [f"casemate is ready ({configuration.mode} mode)"]
+    for process in sorted(facts):
+        lines.extend(f"  {process:<12} {name}: {value}" for name, value in facts[process].items())
+    lines.append("Stop it with Ctrl-C; open requests finish first.")
+    return "\n".join(lines)
+
+

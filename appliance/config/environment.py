@@ -1,0 +1,19 @@
+"""The one place that reads the environment, and the one variable that it reads: CASEMATE_CONFIG, the file to use.
+
+Anything else would be a second configuration that nobody sees.
+"""
+
+import os
+from pathlib import Path
+
+from appliance.config.loading import DEFAULT_NAME
+
+VARIABLE = "CASEMATE_CONFIG"
+
+
+def find_configuration_file(named: str | None = None) -> Path | None:
+    """The file to use: the one that is named, else CASEMATE_CONFIG's, else `casemate.toml` here if there is one."""
+    if chosen := named or os.environ.get(VARIABLE):
+        return Path(chosen)
+    here = Path(DEFAULT_NAME)
+    return here if here.is_file() else None

@@ -1,0 +1,75 @@
+"""Accepts each ticket once. The MAC is `audit.ticket`'s; here it is bound to the prompt that really came.
+
+What always holds: no ticket is accepted twice, none without the key of the living auditor, none after its expiry, and a
+ticket for one prompt, model or length is good for no other.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+from appliance.messages.engine import Submit
+from audit.errors import TicketRejected
+from audit.ticket import verify_ticket
+from runtime.errors import EngineUnavailable, RequestRejected
+
+
+class TicketGate:
+    """Owner of the ticket key and of the set of tickets that were used and have not expired."""
+
+    def __init__(self, model: str, now_ms: Callable[[], int]) -> None:
+        """`now_ms` is UTC in milliseconds since the epoch, the clock of `Ticket.expires_at_ms`."""
+        self._model = model
+        self._now_ms = now_ms
+        self._key: bytes | None = None
+        self._used: dict[int, int] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """True while an auditor has given us a key."""
+        return self._key is not None
+
+    def set_key(self, key: bytes | None) -> None:
+        """Take the key of a new auditor's life, or None when it is gone. Old tickets are worth nothing afterwards."""
+        self._key = key
+        self._used.clear()
+
+    def verify(self, submit: Submit) -> None:
+        """Check that the auditor has a durable intent for exactly this request, and spend the ticket.
+
+        Raises: EngineUnavailable without an auditor; RequestRejected for a ticket that does not hold.
+        """
+        if self._key is None:
+            raise EngineUnavailable("the auditor is away: nothing may be computed that cannot be recorded")
+        ticket = submit.ticket
+        now_ms = self._now_ms()
+        if ticket.model != self._model:
+            raise RequestRejected(
+                "bad_ticket", f"the ticket is for model {ticket.model!r}, this engine serves {self._model!r}"
+            )
+        if submit.n * submit.sampling.max_tokens > ticket.token_limit:
+            raise RequestRejected(
+                "bad_ticket", f"the ticket allows {ticket.token_limit} tokens, the request asks for more"
+            )
+        if ticket.index in self._used:
+            raise RequestRejected("bad_ticket", f"the ticket of intent {ticket.index} was used before")
+        try:
+            verify_ticket(
+                self._key,
+                index=ticket.index,
+                model=ticket.model,
+                prompt_digest=hashlib.sha256(submit.prompt).digest(),
+                token_limit=ticket.token_limit,
+                expires_at_ms=ticket.expires_at_ms,
+                mac=ticket.mac,
+                now_ms=now_ms,
+            )
+        except TicketRejected as rejected:
+            raise RequestRejected("bad_ticket", str(rejected)) from rejected
+        self._used[ticket.index] = ticket.expires_at_ms
+        self._forget_expired(now_ms)
+
+    def _forget_expired(self, now_ms: int) -> None:
+        """Tickets are spent roughly in the order they expire: drop from the front, a few at a time."""
+        for index in list(self._used)[:8]:
+            if self._used[index] < now_ms:
+                del self._used[index]

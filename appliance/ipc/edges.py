@@ -1,0 +1,85 @@
+"""Who may talk to whom, and in which closed union of messages. An edge that is not in this table does not exist.
+
+gateway   → engine     Submit, Cancel                        gateway → policy    Reserve, Extend, Settle
+gateway   → auditor    intents, outcomes, events, receipts   engine  → auditor   CountTokens, events
+authority → auditor    events                                policy  → auditor   events
+supervisor → auditor   events                                supervisor ↔ all    control (its own socket)
+"""
+
+from typing import Any
+
+import msgspec
+
+from appliance.errors import MalformedMessage
+from appliance.messages import audit, engine, policy
+from appliance.messages.control import Role
+
+_UNIONS: dict[tuple[Role, Role], Any] = {
+    ("gateway", "engine"): engine.GatewayToEngine,
+    ("engine", "gateway"): engine.EngineToGateway,
+    ("gateway", "policy"): policy.GatewayToPolicy,
+    ("policy", "gateway"): policy.PolicyToGateway,
+    ("gateway", "auditor"): audit.PeerToAuditor,
+    ("auditor", "gateway"): audit.AuditorToPeer,
+    ("engine", "auditor"): audit.PeerToAuditor,
+    ("auditor", "engine"): audit.AuditorToPeer,
+    ("authority", "auditor"): audit.PeerToAuditor,
+    ("auditor", "authority"): audit.AuditorToPeer,
+    ("policy", "auditor"): audit.PeerToAuditor,
+    ("auditor", "policy"): audit.AuditorToPeer,
+    ("supervisor", "auditor"): audit.PeerToAuditor,
+    ("auditor", "supervisor"): audit.AuditorToPeer,
+}
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def peers_of(role: Role) -> tuple[Role, ...]:
+    """Roles that `role` has an edge to, the supervisor's control socket aside."""
+    return tuple(receiver for sender, receiver in _UNIONS if sender == role)
+
+
+class EdgeCodec:
+    """Encodes what `own` may send, decodes what `peer` may send to `own`."""
+
+    def __init__(self, own: Role, peer: Role) -> None:
+        self._own = own
+        self._peer = peer
+        self._decoder = msgspec.msgpack.Decoder(_UNIONS[peer, own])
+
+    def encode(self, message: msgspec.Struct) -> bytes:
+        """Encode one message."""
+        return _encoder.encode(message)
+
+    def decode(self, payload: bytes) -> Any:
+        """Decode one untrusted message into the edge's union.
+
+        Raises: MalformedMessage for whatever is not in it.
+        """
+        try:
+            return self._decoder.decode(payload)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise MalformedMessage(
+                f"{self._peer} sent {self._own} a message that their edge does not allow: {error}"
+            ) from error
+
+
+class ControlCodec:
+    """The control socket between the supervisor and one process."""
+
+    def __init__(self, incoming: Any) -> None:
+        self._decoder = msgspec.msgpack.Decoder(incoming)
+
+    def encode(self, message: msgspec.Struct) -> bytes:
+        """Encode one message."""
+        return _encoder.encode(message)
+
+    def decode(self, payload: bytes) -> Any:
+        """Decode one control message.
+
+        Raises: MalformedMessage for whatever is not in the union given at construction.
+        """
+        try:
+            return self._decoder.decode(payload)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise MalformedMessage(f"a control message that the protocol does not have: {error}") from error

@@ -1,0 +1,136 @@
+"""One non-blocking Unix socket that carries messages, and on the control socket file descriptors as well.
+
+It knows no event loop: `link`, `polled_link`, the supervisor and the members drive it. Writes are buffered up to a bound;
+a peer that does not read loses the connection, never the process.
+"""
+
+import array
+import socket
+from collections import deque
+from typing import Any, Protocol
+
+import msgspec
+
+from appliance.errors import LinkClosed
+from appliance.ipc.frames import FrameDecoder, encode_frame
+
+MAX_BUFFERED_BYTES = 64 << 20
+_READ_BYTES = 256 << 10
+_MAX_READS = 16
+"""Reads in one call, so that one busy peer does not starve the others."""
+_MAX_FDS = 8
+
+
+class Codec(Protocol):
+    """Turns messages into bytes and back; `decode` raises MalformedMessage."""
+
+    def encode(self, message: msgspec.Struct) -> bytes: ...
+
+    def decode(self, payload: bytes) -> Any: ...
+
+
+class FramedSocket:
+    """Owner of one connected socket. After an exception from any method the only valid call is `close`."""
+
+    def __init__(self, sock: socket.socket, codec: Codec, *, max_buffered_bytes: int = MAX_BUFFERED_BYTES) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self._codec = codec
+        self._decoder = FrameDecoder()
+        self._outgoing: deque[tuple[memoryview, int | None]] = deque()
+        self._buffered_bytes = 0
+        self._max_buffered_bytes = max_buffered_bytes
+        self._received_fds: deque[int] = deque()
+
+    @property
+    def wants_write(self) -> bool:
+        """True while something waits for the peer to read."""
+        return bool(self._outgoing)
+
+    def queue(self, message: msgspec.Struct, fd: int | None = None) -> None:
+        """Buffer one message; `fd` travels with it and is closed here once it is sent.
+
+        Raises: LinkClosed when the peer has left more than the bound unread.
+        """
+        frame = encode_frame(self._codec.encode(message))
+        if self._buffered_bytes + len(frame) > self._max_buffered_bytes:
+            raise LinkClosed(f"the peer left {self._buffered_bytes} bytes unread")
+        self._outgoing.append((memoryview(frame), fd))
+        self._buffered_bytes += len(frame)
+
+    def flush(self) -> None:
+        """Write what the socket takes now.
+
+        Raises: LinkClosed when the peer is gone.
+        """
+        while self._outgoing:
+            data, fd = self._outgoing[0]
+            try:
+                sent = self._send(data, fd)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                raise LinkClosed(f"the peer is gone: {error.strerror}") from error
+            self._buffered_bytes -= sent
+            if sent == len(data):
+                self._outgoing.popleft()
+            else:
+                self._outgoing[0] = (data[sent:], None)
+
+    def _send(self, data: memoryview, fd: int | None) -> int:
+        if fd is None:
+            return self.sock.send(data)
+        sent = socket.send_fds(self.sock, [data], [fd])
+        socket.close(fd)
+        return sent
+
+    def receive(self) -> tuple[list[Any], bool]:
+        """Read and decode what is there, without waiting.
+
+        Returns: the messages, and whether the peer has ended the stream after them.
+        Raises: MalformedMessage when the peer breaks the protocol.
+        """
+        messages: list[Any] = []
+        for _ in range(_MAX_READS):
+            try:
+                data = self._read()
+            except BlockingIOError:
+                return messages, False
+            except OSError:
+                return messages, True
+            if not data:
+                return messages, True
+            messages.extend(self._codec.decode(frame) for frame in self._decoder.feed(data))
+        return messages, False
+
+    def _read(self) -> bytes:
+        """Read bytes, and keep the file descriptors that came with them. `recv_fds` would drop the close-on-exec flag."""
+        size = array.array("i").itemsize
+        data, ancillary, _flags, _address = self.sock.recvmsg(
+            _READ_BYTES, socket.CMSG_SPACE(_MAX_FDS * size), socket.MSG_CMSG_CLOEXEC
+        )
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(payload[: len(payload) - len(payload) % size])
+                self._received_fds.extend(fds)
+        return data
+
+    def take_fd(self) -> int:
+        """The file descriptor of the oldest message that carried one and was not yet taken.
+
+        Raises: LinkClosed if none came: the peer announced what it did not send.
+        """
+        if not self._received_fds:
+            raise LinkClosed("a message announced a file descriptor and none came with it")
+        return self._received_fds.popleft()
+
+    def close(self) -> None:
+        """Close the socket and every file descriptor that was not taken or sent."""
+        for _data, fd in self._outgoing:
+            if fd is not None:
+                socket.close(fd)
+        self._outgoing.clear()
+        while self._received_fds:
+            socket.close(self._received_fds.popleft())
+        self.sock.close()

@@ -1,0 +1,88 @@
+"""`python -m appliance.processes ROLE --control-fd N`: what the supervisor executes. Not for people."""
+
+import argparse
+import asyncio
+import importlib
+import signal
+import socket
+import sys
+
+import structlog
+
+from appliance.errors import EXIT_MISCONFIGURED
+from appliance.logging import configure_logging
+from appliance.messages.control import CannotStart, Role
+from appliance.processes.member import Member
+from appliance.processes.polling import PollingMember, SupervisorGone
+from appliance.processes.refusal import START_REFUSALS
+
+EXIT_SUPERVISOR_GONE = 70
+
+_POLLING: tuple[Role, ...] = ("engine", "auditor")
+_ASYNCIO: tuple[Role, ...] = ("gateway", "policy", "authority")
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    """Run one process until it is drained, cannot go on, or its supervisor is gone; gives the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m appliance.processes", description=__doc__)
+    parser.add_argument("role", choices=(*_POLLING, *_ASYNCIO))
+    parser.add_argument("--control-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    configure_logging(arguments.role)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=arguments.control_fd)
+    control.set_inheritable(False)
+    if arguments.role in _POLLING:
+        return _run_polling(control, arguments.role)
+    return asyncio.run(_run_asyncio(control, arguments.role))
+
+
+def _run_polling(control: socket.socket, role: Role) -> int:
+    try:
+        member = PollingMember(control, role)
+        try:
+            importlib.import_module(f"appliance.processes.{role}").serve(member)
+        except START_REFUSALS as refusal:
+            log.error("cannot_start", reason=str(refusal))
+            member.tell(CannotStart(str(refusal)))
+            return EXIT_MISCONFIGURED
+        finally:
+            member.close()
+    except SupervisorGone:
+        log.error("supervisor_gone")
+        return EXIT_SUPERVISOR_GONE
+    return 0
+
+
+async def _run_asyncio(control: socket.socket, role: Role) -> int:
+    member = Member(control, role)
+    gone = asyncio.ensure_future(member.supervisor_gone.wait())
+    serving = asyncio.ensure_future(_serve(member))
+    try:
+        await asyncio.wait({gone, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            return serving.result()
+        log.error("supervisor_gone")
+        serving.cancel()
+        await asyncio.wait({serving}, timeout=2.0)
+        return EXIT_SUPERVISOR_GONE
+    finally:
+        gone.cancel()
+        member.close()
+
+
+async def _serve(member: Member) -> int:
+    try:
+        await member.assigned()
+        await importlib.import_module(f"appliance.processes.{member.role}").serve(member)
+    except START_REFUSALS as refusal:
+        log.error("cannot_start", reason=str(refusal))
+        member.refuse(CannotStart(str(refusal)))
+        return EXIT_MISCONFIGURED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""One process that the supervisor started: its pid, its control socket, what it said last."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+import structlog
+
+from appliance.config.environment import child_environment
+from appliance.errors import ChannelFault
+from appliance.ipc.edges import ControlCodec
+from appliance.ipc.framed_socket import FramedSocket
+from appliance.messages.control import (
+    CannotStart,
+    GrantLink,
+    Heartbeat,
+    LinkLost,
+    ProcessToSupervisor,
+    Ready,
+    Role,
+)
+
+log = structlog.get_logger(__name__)
+
+State = Literal["starting", "ready", "restarting", "draining", "failed"]
+
+
+class Child:
+    """One life of one process. A restarted process is a new Child with the same role and instance."""
+
+    def __init__(self, role: Role, instance: int, watchdog_timeout_s: float, start_timeout_s: float) -> None:
+        self.role: Role = role
+        self.instance = instance
+        self.state: State = "starting"
+        self.facts: dict[str, str] = {}
+        self.refusal: str | None = None
+        self.started_at = time.monotonic()
+        self.heard_at = self.started_at
+        self._watchdog_timeout_s = watchdog_timeout_s
+        self._start_timeout_s = start_timeout_s
+        self._process: asyncio.subprocess.Process
+        self._control: FramedSocket | None = None
+        self.on_ready: Callable[[Child], None] = lambda _child: None
+        self.on_link_lost: Callable[[Child, LinkLost], None] = lambda _child, _lost: None
+
+    @property
+    def name(self) -> str:
+        """`role/instance`, as logs and states name it."""
+        return f"{self.role}/{self.instance}"
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """True until the process was seen to end or its control socket closed."""
+        return self._control is not None
+
+    async def start(self) -> None:
+        """Start the process with one inherited socket and nothing else of ours: no environment, no other descriptor."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "appliance.processes", self.role, "--control-fd", str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                env=child_environment(),
+                process_group=0,  # Ctrl-C at a terminal reaches the supervisor only, which drains
+            )  # fmt: skip
+        finally:
+            theirs.close()
+        self._control = FramedSocket(ours, ControlCodec(ProcessToSupervisor))
+        asyncio.get_running_loop().add_reader(ours, self._read)
+
+    async def wait(self) -> int:
+        """Wait for the end of the process; gives its exit status, negative for a signal."""
+        status = await self._process.wait()
+        if self._control is not None:
+            self._read()
+        self._close_control()
+        return status
+
+    def send(self, message: msgspec.Struct, fd: int | None = None) -> None:
+        """Send a control message; to a process that is gone it goes nowhere, as `wait` will say so."""
+        if self._control is None:
+            if fd is not None:
+                socket.close(fd)
+            return
+        try:
+            self._control.queue(message, fd)
+            self._control.flush()
+            if self._control.wants_write:
+                asyncio.get_running_loop().add_writer(self._control.sock, self._write_more)
+        except ChannelFault as fault:
+            log.warning("control_channel_failed", process=self.name, reason=str(fault))
+            self._close_control()
+
+    def grant(self, end: socket.socket, peer: "Child") -> None:
+        """Hand over one end of a link to `peer`."""
+        self.send(GrantLink(peer.role, peer.instance, peer.pid, os.getuid()), fd=end.detach())
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Signal the process, if it is still there."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def is_silent(self, now: float) -> bool:
+        """True when the main loop has not been heard of for longer than its limit."""
+        limit = self._start_timeout_s if self.state == "starting" else self._watchdog_timeout_s
+        return now - self.heard_at > limit or (
+            self.state == "starting" and now - self.started_at > self._start_timeout_s
+        )
+
+    def _read(self) -> None:
+        if self._control is None:
+            return
+        try:
+            messages, ended = self._control.receive()
+            for message in messages:
+                self._handle(message)
+        except ChannelFault as fault:
+            log.error("control_channel_failed", process=self.name, reason=str(fault))
+            self.kill()
+            ended = True
+        if ended:
+            self._close_control()
+
+    def _handle(self, message: Any) -> None:
+        self.heard_at = time.monotonic()
+        match message:
+            case Heartbeat():
+                pass
+            case Ready():
+                self.facts = message.facts
+                self.state = "ready"
+                self.on_ready(self)
+            case LinkLost():
+                self.on_link_lost(self, message)
+            case CannotStart():
+                self.refusal = message.message
+
+    def _write_more(self) -> None:
+        control = self._control
+        if control is None:
+            return
+        try:
+            control.flush()
+        except ChannelFault:
+            self._close_control()
+            return
+        if not control.wants_write:
+            asyncio.get_running_loop().remove_writer(control.sock)
+
+    def _close_control(self) -> None:
+        if self._control is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._control.sock)
+            loop.remove_writer(self._control.sock)
+            self._control.close()
+            self._control = None

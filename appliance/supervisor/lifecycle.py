@@ -1,0 +1,80 @@
+"""Tells the auditor when processes start, become ready, end and are killed by the watchdog.
+
+Events wait here, bounded, while the auditor is away; how many were lost beyond the bound is itself told.
+"""
+
+import asyncio
+import itertools
+from collections import deque
+
+import structlog
+
+from appliance.errors import LinkClosed
+from appliance.ipc.link import Link
+from appliance.messages.audit import AppendEvent, AppendRefused, Recorded
+
+log = structlog.get_logger(__name__)
+
+_MAX_WAITING = 10_000
+
+
+class LifecycleRecorder:
+    """A bounded queue of events in front of the supervisor's link to the auditor."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[bytes] = deque()
+        self._unconfirmed: dict[int, bytes] = {}
+        self._correlations = itertools.count(1)
+        self._link: Link | None = None
+        self.num_lost = 0
+
+    def record(self, event: bytes) -> None:
+        """Queue one canonical event; it is sent as soon as the auditor is there."""
+        if self._num_pending >= _MAX_WAITING:
+            self.num_lost += 1
+            log.error("lifecycle_event_lost", lost=self.num_lost)
+            return
+        self._waiting.append(event)
+        self._send_waiting()
+
+    async def run(self, link: Link) -> None:
+        """Serve one life of the link; returns when it ends. What was not confirmed is sent again on the next."""
+        self._waiting.extendleft(reversed(self._unconfirmed.values()))
+        self._unconfirmed.clear()
+        self._link = link
+        self._send_waiting()
+        try:
+            while True:
+                match await link.receive():
+                    case Recorded(correlation=correlation):
+                        self._unconfirmed.pop(correlation, None)
+                    case AppendRefused() as refused:
+                        self._unconfirmed.pop(refused.correlation, None)
+                        log.error("lifecycle_event_refused", code=refused.code, reason=refused.message)
+                    case _:
+                        pass
+        except LinkClosed:
+            pass
+        finally:
+            self._link = None
+            link.close()
+
+    @property
+    def _num_pending(self) -> int:
+        return len(self._waiting) + len(self._unconfirmed)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until everything queued is confirmed, at most `timeout_s`."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while self._num_pending and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    def _send_waiting(self) -> None:
+        while self._link is not None and self._waiting:
+            event = self._waiting.popleft()
+            correlation = next(self._correlations)
+            self._unconfirmed[correlation] = event
+            try:
+                self._link.send(AppendEvent(correlation, event))
+            except LinkClosed:
+                return

@@ -1,0 +1,28 @@
+"""Makes what the processes need before they start: the state directory's folders and the TLS certificates.
+
+The keys of the log, of tickets and of tokens are not made here: each is made by the one process that holds it.
+"""
+
+from pathlib import Path
+
+from appliance.config import Configuration
+from appliance.errors import StartRefused
+
+_FOLDERS = ("tls", "authority", "audit")
+
+
+def provision(configuration: Configuration) -> None:
+    """Create the folders, readable by us alone, and certificates where none are configured.
+
+    Raises: StartRefused or SecurityMisconfigured that name the path.
+    """
+    for name in _FOLDERS:
+        _make_folder(configuration.state_path / name)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise StartRefused(f"state_dir: {path} cannot be made: {error.strerror}") from error

@@ -1,0 +1,239 @@
+"""All processes as one thing: start them, watch them, start them again, drain them.
+
+    provision → listen → start all → all ready → (one ends → back-off → start it again)* → SIGTERM → drain → end
+
+What always holds: the listeners are bound before anything starts and stay ours, so a restarting worker loses no client
+that has not been accepted; the auditor is the last to end; every start and end of a process is an event in the log.
+"""
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from appliance.config import Configuration
+from appliance.errors import LinkClosed, MalformedMessage, StartRefused
+from appliance.ipc.link import open_link
+from appliance.messages.control import Assign, Drain, GrantListener, ProcessState, ProcessStates, Role
+from appliance.supervisor.backoff import Backoff
+from appliance.supervisor.child import Child
+from appliance.supervisor.lifecycle import LifecycleRecorder
+from appliance.supervisor.wiring import Wiring, bind_listener, make_own_link
+
+log = structlog.get_logger(__name__)
+
+_TICK_S = 0.1
+_BROADCAST_INTERVAL_S = 1.0
+_DRAIN_ORDER: tuple[tuple[Role, ...], ...] = (("gateway",), ("authority", "engine", "policy"), ("auditor",))
+_AFTER_DRAIN_S = 3.0
+"""How long a process may take to end after its drain is over, before it is killed."""
+
+EventBuilder = Callable[[str, str, str], bytes]
+"""(process, what happened, detail) → a canonical event; made by `audit.events`."""
+
+
+class Supervisor:
+    """Owner of every process. One per state directory."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        raw: bytes,
+        directory: Path,
+        lifecycle_event: EventBuilder,
+        observe: Callable[[list[ProcessState]], None] = lambda _states: None,
+    ) -> None:
+        self._configuration = configuration
+        self._settings = configuration.supervisor
+        self._raw = raw
+        self._directory = directory
+        self._lifecycle_event = lifecycle_event
+        self._observe = observe
+        self._children: dict[tuple[Role, int], Child] = {}
+        self._restarts: dict[tuple[Role, int], int] = {}
+        self._states: dict[tuple[Role, int], ProcessState] = {}
+        self._listeners: dict[Role, socket.socket] = {}
+        self._wiring = Wiring()
+        self._recorder = LifecycleRecorder()
+        self._keepers: dict[tuple[Role, int], asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._refused: StartRefused | None = None
+        self._was_ready = False
+
+    async def run(self, on_ready: Callable[[dict[str, dict[str, str]]], Awaitable[None]]) -> None:
+        """Run until SIGTERM or SIGINT. `on_ready` is told once what each process said of itself.
+
+        Raises: StartRefused when a process refuses the first start; everything is stopped by then.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal)
+        self._bind_listeners()
+        try:
+            for role, instance in self._members():
+                self._keepers[role, instance] = loop.create_task(self._keep(role, instance))
+            self._spawn(self._watch())
+            await self._until_ready()
+            if not self._stopping.is_set():
+                self._was_ready = True
+                await on_ready({child.name: child.facts for child in self._children.values()})
+                await self._stopping.wait()
+            await self._drain()
+        finally:
+            self._end_everything()
+        if self._refused is not None:
+            raise self._refused
+
+    def _members(self) -> list[tuple[Role, int]]:
+        gateways: list[tuple[Role, int]] = [("gateway", i) for i in range(self._configuration.gateway.workers)]
+        engines: list[tuple[Role, int]] = [("engine", i) for i in range(len(self._configuration.engines))]
+        return [("auditor", 0), ("policy", 0), ("authority", 0), *engines, *gateways]
+
+    def _bind_listeners(self) -> None:
+        gateway, authority = self._configuration.gateway, self._configuration.authority
+        self._listeners["gateway"] = bind_listener(gateway.host, gateway.port, "gateway.port")
+        self._listeners["authority"] = bind_listener(authority.host, authority.port, "authority.port")
+
+    def _on_stop_signal(self) -> None:
+        if self._stopping.is_set():
+            log.warning("stopping_at_once", reason="a second signal")
+            self._end_everything()
+        self._stopping.set()
+
+    async def _keep(self, role: Role, instance: int) -> None:
+        """Keep one process alive: start, wait for its end, wait out the back-off, again."""
+        backoff = Backoff(self._settings)
+        while not self._stopping.is_set():
+            child = await self._start(role, instance)
+            child.on_ready = lambda ready: self._note_ready(ready, backoff)
+            status = await child.wait()
+            self._wiring.remove(child)
+            if self._stopping.is_set():
+                self._record(child, "stop", f"status {status}")
+                return
+            self._note_end(child, status)
+            await asyncio.sleep(backoff.next_delay_s(time.monotonic()))
+            self._restarts[role, instance] = self._restarts.get((role, instance), 0) + 1
+
+    async def _start(self, role: Role, instance: int) -> Child:
+        watchdog_s = self._settings.watchdog_timeout_s
+        if role == "engine":
+            watchdog_s = self._configuration.engines[instance].watchdog_timeout_s
+        child = Child(role, instance, watchdog_s, self._settings.start_timeout_s)
+        child.on_link_lost = self._wiring.renew
+        await child.start()
+        self._children[role, instance] = child
+        child.send(Assign(role, instance, self._raw, str(self._directory), single_user=True))
+        listener = self._listeners.get(role)
+        if listener is not None:
+            host, port = listener.getsockname()[:2]
+            child.send(GrantListener(host, port), fd=listener.dup().detach())
+        self._wiring.add(child)
+        self._record(child, "start", f"pid {child.pid}")
+        if role == "auditor":
+            self._spawn(self._attend_auditor(child))
+        self._set_state(child, "starting")
+        return child
+
+    async def _attend_auditor(self, child: Child) -> None:
+        """Hold our own link to the auditor for as long as it lives; the auditor is started again if it refuses it."""
+        sock, granted = make_own_link(child)
+        try:
+            link = await open_link(sock, "supervisor", 0, granted)
+        except (LinkClosed, MalformedMessage) as fault:
+            log.error("auditor_link_failed", reason=str(fault))
+            if child.is_alive and child.state == "ready":
+                child.kill()
+            return
+        await self._recorder.run(link)
+
+    def _note_ready(self, child: Child, backoff: Backoff) -> None:
+        backoff.note_ready(time.monotonic())
+        self._record(child, "ready", f"pid {child.pid}")
+        self._set_state(child, "ready")
+
+    def _note_end(self, child: Child, status: int) -> None:
+        """A process ended that should not have."""
+        reason = child.refusal or (signal.Signals(-status).name if status < 0 else f"exit status {status}")
+        log.error("process_ended", process=child.name, reason=reason)
+        self._record(child, "crash", reason)
+        self._set_state(child, "failed" if child.refusal else "restarting")
+        if child.refusal is not None and not self._was_ready:
+            self._refused = StartRefused(f"{child.name} cannot start: {child.refusal}")
+            self._stopping.set()
+
+    def _record(self, child: Child, what: str, detail: str) -> None:
+        self._recorder.record(self._lifecycle_event(child.name, what, detail))
+
+    def _set_state(self, child: Child, state: str) -> None:
+        key = (child.role, child.instance)
+        self._states[key] = ProcessState(child.role, child.instance, state, self._restarts.get(key, 0))  # type: ignore[arg-type]
+        self._broadcast()
+        self._observe(list(self._states.values()))
+
+    def _broadcast(self) -> None:
+        states = ProcessStates(list(self._states.values()))
+        for child in self._children.values():
+            child.send(states)
+
+    async def _watch(self) -> None:
+        """Kill what is silent; tell everybody the states once a second, changes or not."""
+        next_broadcast = 0.0
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = time.monotonic()
+            for child in self._children.values():
+                if child.is_alive and child.is_silent(now):
+                    log.error("process_hangs", process=child.name, silent_s=round(now - child.heard_at, 1))
+                    self._record(child, "hang", f"silent for {now - child.heard_at:.0f} s")
+                    child.heard_at = now
+                    child.kill()
+            if now >= next_broadcast:
+                next_broadcast = now + _BROADCAST_INTERVAL_S
+                self._broadcast()
+
+    async def _until_ready(self) -> None:
+        while not self._stopping.is_set():
+            if len(self._states) == len(self._keepers) and all(s.state == "ready" for s in self._states.values()):
+                return
+            await asyncio.sleep(0.02)
+
+    async def _drain(self) -> None:
+        """Gateways first, so that open requests finish while all they need is there; the auditor last."""
+        deadline = time.monotonic() + self._settings.drain_timeout_s
+        for roles in _DRAIN_ORDER:
+            if roles == ("auditor",):
+                await self._recorder.drain(1.0)
+            members = [child for child in self._children.values() if child.role in roles]
+            for child in members:
+                self._set_state(child, "draining")
+                child.send(Drain(max(0.0, deadline - time.monotonic())))
+            keepers = [self._keepers[child.role, child.instance] for child in members]
+            if keepers:
+                timeout_s = max(0.0, deadline - time.monotonic()) + _AFTER_DRAIN_S
+                _, unfinished = await asyncio.wait(keepers, timeout=timeout_s)
+                for child in members:
+                    if self._keepers[child.role, child.instance] in unfinished:
+                        log.error("process_killed", process=child.name, reason="it did not drain in time")
+                        child.kill()
+                if unfinished:
+                    await asyncio.wait(unfinished, timeout=_AFTER_DRAIN_S)
+
+    def _end_everything(self) -> None:
+        for task in (*self._tasks, *self._keepers.values()):
+            task.cancel()
+        for child in self._children.values():
+            if child.is_alive:
+                child.kill()
+        for listener in self._listeners.values():
+            listener.close()
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

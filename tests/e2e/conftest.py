@@ -1,0 +1,33 @@
+"""One shared appliance for the tests that do not break it."""
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+
+from tests.support.appliance import Appliance, running_appliance
+
+
+@pytest.fixture(scope="session")
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """A running appliance with two gateway workers, used by many tests."""
+    with running_appliance(tmp_path_factory.mktemp("appliance") / "with space", workers=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def access_token(appliance: Appliance) -> str:
+    """A token of a fresh client of role user."""
+    return appliance.token()
+
+
+@pytest.fixture
+def sdk(appliance: Appliance, access_token: str) -> Iterator[openai.OpenAI]:
+    """The openai package, pointed at the appliance."""
+    with openai.OpenAI(
+        base_url=f"{appliance.url}/v1",
+        api_key=access_token,
+        max_retries=0,
+        http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
+    ) as client:
+        yield client

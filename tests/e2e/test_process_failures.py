@@ -1,0 +1,157 @@
+"""Kill any process: the rest say so within a second, it comes back, open requests end clearly, the log stays whole."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import psutil
+import pytest
+
+from tests.support.appliance import Appliance, running_appliance
+
+MODEL = "casemate-demo"
+LONG = {"prompt": "Once upon a time", "max_tokens": 900, "extra_body": {"ignore_eos": True}}
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """An appliance that the tests of this module break, one process at a time."""
+    with running_appliance(
+        tmp_path_factory.mktemp("fragile"), workers=2, engine_extra="watchdog_timeout_s = 3.0"
+    ) as running:
+        yield running
+
+
+def open_sdk(appliance: Appliance) -> openai.OpenAI:
+    """A client with its own connections."""
+    return openai.OpenAI(
+        base_url=f"{appliance.url}/v1", api_key=appliance.token(), max_retries=0,
+        http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
+    )  # fmt: skip
+
+
+def seconds_until(condition, limit_s: float) -> float:  # type: ignore[no-untyped-def]
+    """How long it took until `condition()` held."""
+    started = time.monotonic()
+    while time.monotonic() - started < limit_s:
+        if condition():
+            return time.monotonic() - started
+        time.sleep(0.02)
+    raise AssertionError(f"did not happen within {limit_s} s")
+
+
+def verify_log(appliance: Appliance) -> None:
+    """The log is consistent; without a witness a rollback is not excluded, which is exit status 3."""
+    log = appliance.state / "audit" / "log"
+    key = appliance.state / "audit" / "log.vkey"
+    verified = subprocess.run(
+        [sys.executable, "-m", "appliance.cli.main", "audit", "verify", str(log), "--key", str(key)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert verified.returncode == 3, verified.stdout + verified.stderr
+
+
+@pytest.mark.parametrize("role", ["engine/0", "auditor/0", "policy/0", "authority/0", "gateway/1"])
+def test_a_killed_process_is_noticed_within_a_second_and_comes_back(fragile: Appliance, role: str) -> None:
+    """Health is false within a second of SIGKILL and true again after the restart; the log verifies."""
+    fragile.wait_ready()
+    time.sleep(0.3)
+    os.kill(fragile.pids()[role], signal.SIGKILL)
+    assert seconds_until(lambda: fragile.status("/health") != 200, 1.0) <= 1.0
+    fragile.wait_ready(60)
+    with open_sdk(fragile) as sdk:
+        assert sdk.completions.create(model=MODEL, prompt="Hello", max_tokens=2).usage is not None
+    verify_log(fragile)
+
+
+@pytest.mark.parametrize(("role", "limit_s"), [("engine/0", 2.0), ("auditor/0", 1.0)])
+def test_open_streams_end_with_a_clear_error(fragile: Appliance, role: str, limit_s: float) -> None:
+    """A stream whose engine or auditor dies is cut with an error event, not left hanging."""
+    fragile.wait_ready()
+    with open_sdk(fragile) as sdk:
+        stream = sdk.completions.create(model=MODEL, stream=True, **LONG)  # type: ignore[call-overload]
+        next(iter(stream))
+        threading.Timer(0.2, os.kill, (fragile.pids()[role], signal.SIGKILL)).start()
+        started = time.monotonic()
+        with pytest.raises(openai.APIError) as ended:
+            for _chunk in stream:
+                pass
+        assert time.monotonic() - started <= 0.2 + limit_s
+        assert "engine" in str(ended.value) or "audit" in str(ended.value)
+    fragile.wait_ready(60)
+    verify_log(fragile)
+
+
+def test_an_engine_that_hangs_is_found_by_the_watchdog(fragile: Appliance) -> None:
+    """SIGSTOP stands for a step that never ends: the process is killed and started again."""
+    fragile.wait_ready()
+    before = fragile.pids()["engine/0"]
+    os.kill(before, signal.SIGSTOP)
+    assert seconds_until(lambda: fragile.status("/ready") != 200, 3.0) <= 3.0
+    seconds_until(lambda: not psutil.pid_exists(before), 10.0)
+    fragile.wait_ready(60)
+    assert fragile.pids()["engine/0"] != before
+
+
+def test_processes_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
+    """Nobody could restart them: they end by themselves, and the log verifies and goes on at the next start."""
+    with running_appliance(tmp_path / "orphans") as appliance:
+        with open_sdk(appliance) as sdk:
+            sdk.completions.create(model=MODEL, prompt="Hello", max_tokens=2)
+        children = [pid for name, pid in appliance.pids().items() if name != "supervisor"]
+        appliance.stop(signal.SIGKILL)
+        seconds_until(lambda: not any(psutil.pid_exists(pid) for pid in children), 5.0)
+        verify_log(appliance)
+        appliance.start()
+        verify_log(appliance)
+
+
+def test_drain_finishes_open_requests_and_exits_zero(tmp_path: Path) -> None:
+    """SIGTERM while a stream runs: the stream ends as it would have, new requests are refused, exit status 0."""
+    with running_appliance(tmp_path / "drain") as appliance, open_sdk(appliance) as sdk:
+        stream = sdk.completions.create(
+            model=MODEL, prompt="Once upon a time", max_tokens=200, stream=True, extra_body={"ignore_eos": True},
+            stream_options={"include_usage": True},
+        )  # fmt: skip
+        chunks = iter(stream)
+        next(chunks)
+        assert appliance.process is not None
+        appliance.process.send_signal(signal.SIGTERM)
+        usages = [chunk.usage for chunk in chunks if chunk.usage is not None]
+        assert usages[-1].completion_tokens == 200
+        assert appliance.stop() == 0
+        verify_log(appliance)
+
+
+def test_all_but_the_engine_stay_under_400_megabytes(tmp_path: Path) -> None:
+    """Supervisor, one gateway worker, policy, auditor and authority together, by proportional set size, after some work."""
+    with running_appliance(tmp_path / "memory") as appliance, open_sdk(appliance) as sdk:
+        for _ in range(20):
+            sdk.completions.create(model=MODEL, prompt="Hello", max_tokens=4)
+        pss = {
+            name: psutil.Process(pid).memory_full_info().pss
+            for name, pid in appliance.pids().items()
+            if not name.startswith("engine")
+        }
+        assert sum(pss.values()) < 400e6, pss
+
+
+def test_a_port_in_use_and_a_second_appliance_are_refused_by_name(tmp_path: Path) -> None:
+    """One clear line that names the key or the folder, and exit status 78."""
+    with running_appliance(tmp_path / "first") as first:
+        second = Appliance(tmp_path / "second", gateway_port=first.gateway_port)
+        second.start(wait=False)
+        assert second.process is not None
+        assert second.process.wait(30) == 78
+        assert f"gateway.port: 127.0.0.1 port {first.gateway_port} is in use" in second.log()
+        twin = Appliance(tmp_path / "first")
+        twin.start(wait=False)
+        assert twin.process is not None
+        assert twin.process.wait(30) == 78
+        assert "another casemate runs on" in twin.log()
