@@ -4,38 +4,32 @@ import argparse
 import asyncio
 import fcntl
 import os
-import sys
 from pathlib import Path
 from typing import IO
 
 from appliance.cli.progress import Progress
 from appliance.config import Configuration, load_configuration, load_default_configuration
+from appliance.config.environment import find_configuration_file
 from appliance.errors import StartRefused
 from appliance.logging import configure_logging
 from appliance.messages.control import ProcessState
 from appliance.supervisor.provision import provision
 from appliance.supervisor.supervisor import Supervisor
-from audit.events import lifecycle_event
 
 
 def add_serve_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `serve`."""
     serve = subparsers.add_parser("serve", help="run the appliance in the foreground", description=__doc__)
-    serve.add_argument("--config", type=Path, help="configuration file (TOML); without one, the demo model on this machine")
+    serve.add_argument("--config", help="configuration file (TOML); without one, the demo model on this machine")
     serve.set_defaults(handler=_serve)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
     configure_logging("supervisor")
-    if arguments.config is not None:
-        configuration, raw = load_configuration(arguments.config)
-        directory = arguments.config.resolve().parent
-    else:
-        configuration, raw = load_default_configuration()
-        directory = Path.cwd()
+    configuration, raw, directory = _read_configuration(find_configuration_file(arguments.config))
     with _lock_state(configuration.state_path), Progress("starting") as progress:
         provision(configuration)
-        supervisor = Supervisor(configuration, raw, directory, lifecycle_event, observe=lambda states: progress.say(_words(states)))
+        supervisor = Supervisor(configuration, raw, directory, observe=lambda states: progress.say(_words(states)))
 
         async def on_ready(facts: dict[str, dict[str, str]]) -> None:
             progress.done()
@@ -43,6 +37,14 @@ def _serve(arguments: argparse.Namespace) -> int:
 
         asyncio.run(supervisor.run(on_ready))
     return 0
+
+
+def _read_configuration(path: Path | None) -> tuple[Configuration, bytes, Path]:
+    if path is None:
+        configuration, raw = load_default_configuration()
+        return configuration, raw, Path.cwd()
+    configuration, raw = load_configuration(path)
+    return configuration, raw, path.absolute().parent
 
 
 def _lock_state(state: Path) -> IO[bytes]:
@@ -75,5 +77,3 @@ def _banner(configuration: Configuration, facts: dict[str, dict[str, str]]) -> s
         lines.extend(f"  {process:<12} {name}: {value}" for name, value in facts[process].items())
     lines.append("Stop it with Ctrl-C; open requests finish first.")
     return "\n".join(lines)
-
-

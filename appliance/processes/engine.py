@@ -1,4 +1,4 @@
-"""The engine's process: one thread, one loop around `runtime.engine`, the only process that imports torch.
+"""The engine's process: one thread, one loop around `runtime.engine`, and the only process that imports torch.
 
     poll → take requests → step → tokens to the workers, counts to the auditor → poll …
 
@@ -10,16 +10,139 @@ import time
 
 import structlog
 
-from appliance.errors import StartRefused
+from appliance.inference.model import LoadedModel, load_model
 from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
-from appliance.messages.audit import TicketKey
-from appliance.messages.engine import Cancel, EngineStatus, ModelFacts, Submit
+from appliance.messages.audit import AppendEvent, AppendRefused, TicketKey
+from appliance.messages.engine import Cancel, EngineStatus, Submit
 from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink, PollingMember, Received
+from audit.entry import encode_event
+from audit.events import configuration_event
 from runtime.engine.engine import Engine
-from runtime.runner import build_runner
 
 log = structlog.get_logger(__name__)
 
 _IDLE_POLL_S = 0.05
 _STATUS_INTERVAL_S = 0.2
+
+
+def serve(member: PollingMember) -> None:
+    """Load the model, then run until drained.
+
+    Raises: CheckpointRejected, EngineMisconfigured for what the operator must change.
+    """
+    settings = member.config.engines[member.instance]
+    model = load_model(settings, progress=member.heartbeat)
+    engine = Engine(model.runner, settings, model.eos_token_ids, model.context_length, time.monotonic)
+    engine.probe()
+    EngineProcess(member, engine, model, settings.readiness_probe_interval_s).run()
+
+
+class EngineProcess:
+    """Owner of the loop: links in, one step after the other, links out."""
+
+    def __init__(self, member: PollingMember, engine: Engine, model: LoadedModel, probe_interval_s: float) -> None:
+        self._member = member
+        self._engine = engine
+        self._model = model
+        self._gate = TicketGate(model.name, lambda: time.time_ns() // 1_000_000)
+        self._service = InferenceService(engine, self._gate, time.monotonic)
+        self._probe_interval_s = probe_interval_s
+        self._workers: list[PolledLink] = []
+        self._auditor: PolledLink | None = None
+        self._last_token_at = time.monotonic()
+        self._next_status_at = 0.0
+
+    def run(self) -> None:
+        """Serve until the supervisor drains us and nothing is open."""
+        facts = self._model.facts
+        self._member.ready(model=facts.name, build=facts.engine_build, pages=str(self._model.runner.num_pages))
+        drain_until = float("inf")
+        while not (self._member.draining and (self._service.num_open == 0 or time.monotonic() > drain_until)):
+            for event in self._member.poll(0.0 if self._engine.has_work else _IDLE_POLL_S):
+                self._handle(event)
+            if self._engine.has_work:
+                self._step()
+            elif time.monotonic() - self._last_token_at > self._probe_interval_s:
+                self._engine.probe()
+                self._last_token_at = time.monotonic()
+            self._tell()
+            if self._member.draining and drain_until == float("inf"):
+                drain_until = time.monotonic() + self._member.drain_timeout_s
+        self._member.flush()
+
+    def _step(self) -> None:
+        output = self._engine.step()
+        if output.tokens:
+            self._last_token_at = time.monotonic()
+        for worker, message in self._service.sort_by_worker(output).items():
+            assert isinstance(worker, PolledLink)
+            self._member.send(worker, message)
+        self._member.flush()
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Received(link, Submit() as message):
+                refused = self._service.submit(link, message)
+                if refused is not None:
+                    self._member.send(link, refused)
+            case Received(link, Cancel() as message):
+                self._service.cancel(link, message)
+            case Received(_, TicketKey(key)):
+                self._gate.set_key(key)
+            case Received(_, AppendRefused() as refused):
+                log.error("event_refused", code=refused.code, reason=refused.message)
+            case LinkOpened(link):
+                self._open(link)
+            case LinkEnded(link):
+                self._lose(link)
+            case _:
+                pass
+
+    def _open(self, link: PolledLink) -> None:
+        if link.peer_role == "gateway":
+            self._workers.append(link)
+            self._member.send(link, self._model.facts)
+            self._next_status_at = 0.0
+            return
+        self._auditor = link
+        event = configuration_event("model_loaded", name=self._model.name, digest=self._model.facts.engine_build)
+        self._member.send(link, AppendEvent(0, encode_event(event)))
+
+    def _lose(self, link: PolledLink) -> None:
+        if link is self._auditor:
+            log.error("auditor_lost", open_requests=self._service.num_open)
+            self._auditor = None
+            self._service.lose_auditor()
+        elif link in self._workers:
+            self._workers.remove(link)
+            self._service.lose_worker(link)
+
+    def _tell(self) -> None:
+        """Counts to the auditor, and four times a second our state to the workers."""
+        if self._auditor is not None:
+            for count in self._service.take_counts():
+                self._member.send(self._auditor, count)
+        now = time.monotonic()
+        if now < self._next_status_at:
+            return
+        self._next_status_at = now + _STATUS_INTERVAL_S
+        status = self._status(now)
+        for worker in self._workers[:]:
+            self._member.send(worker, status)
+
+    def _status(self, now: float) -> EngineStatus:
+        stats = self._engine.stats()
+        return EngineStatus(
+            last_token_age_ms=int((now - self._last_token_at) * 1000),
+            num_running=stats.num_running,
+            num_waiting=stats.num_waiting,
+            num_pages=stats.num_pages,
+            num_free_pages=stats.num_free_pages,
+            num_evictable_pages=stats.num_evictable_pages,
+            generated_tokens=stats.generated_tokens,
+            prompt_tokens=stats.prompt_tokens,
+            cached_tokens=stats.cached_tokens,
+            num_retractions=stats.num_retractions,
+            has_auditor=self._gate.is_open,
+        )

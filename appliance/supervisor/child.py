@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
-from appliance.config.environment import child_environment
+from appliance.config.child_environment import child_environment
 from appliance.errors import ChannelFault
 from appliance.ipc.edges import ControlCodec
 from appliance.ipc.framed_socket import FramedSocket
@@ -41,6 +41,8 @@ class Child:
         self.state: State = "starting"
         self.facts: dict[str, str] = {}
         self.refusal: str | None = None
+        self.hung_s = 0.0
+        """How long the main loop had been silent when the watchdog killed the process; 0 if it did not."""
         self.started_at = time.monotonic()
         self.heard_at = self.started_at
         self._watchdog_timeout_s = watchdog_timeout_s

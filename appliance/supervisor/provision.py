@@ -7,17 +7,22 @@ from pathlib import Path
 
 from appliance.config import Configuration
 from appliance.errors import StartRefused
+from appliance.identity import server_names, tls_identity
+from security.tls import provision_identity, verify_identity
 
 _FOLDERS = ("tls", "authority", "audit")
 
 
 def provision(configuration: Configuration) -> None:
-    """Create the folders, readable by us alone, and certificates where none are configured.
+    """Create the folders, readable by us alone, and certificates where none are configured; check those that are.
 
     Raises: StartRefused or SecurityMisconfigured that name the path.
     """
     for name in _FOLDERS:
         _make_folder(configuration.state_path / name)
+    if configuration.tls.certificate is None:
+        provision_identity(configuration.state_path / "tls", server_names(configuration))
+    verify_identity(tls_identity(configuration))
 
 
 def _make_folder(path: Path) -> None:

@@ -23,6 +23,8 @@ from appliance.supervisor.backoff import Backoff
 from appliance.supervisor.child import Child
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from appliance.supervisor.wiring import Wiring, bind_listener, make_own_link
+from audit.entry import encode_event
+from audit.events import process_event
 
 log = structlog.get_logger(__name__)
 
@@ -31,9 +33,6 @@ _BROADCAST_INTERVAL_S = 1.0
 _DRAIN_ORDER: tuple[tuple[Role, ...], ...] = (("gateway",), ("authority", "engine", "policy"), ("auditor",))
 _AFTER_DRAIN_S = 3.0
 """How long a process may take to end after its drain is over, before it is killed."""
-
-EventBuilder = Callable[[str, str, str], bytes]
-"""(process, what happened, detail) → a canonical event; made by `audit.events`."""
 
 
 class Supervisor:
@@ -44,14 +43,12 @@ class Supervisor:
         configuration: Configuration,
         raw: bytes,
         directory: Path,
-        lifecycle_event: EventBuilder,
         observe: Callable[[list[ProcessState]], None] = lambda _states: None,
     ) -> None:
         self._configuration = configuration
         self._settings = configuration.supervisor
         self._raw = raw
         self._directory = directory
-        self._lifecycle_event = lifecycle_event
         self._observe = observe
         self._children: dict[tuple[Role, int], Child] = {}
         self._restarts: dict[tuple[Role, int], int] = {}
@@ -114,7 +111,7 @@ class Supervisor:
             status = await child.wait()
             self._wiring.remove(child)
             if self._stopping.is_set():
-                self._record(child, "stop", f"status {status}")
+                self._record(child, "process_stopped", exit_code=status)
                 return
             self._note_end(child, status)
             await asyncio.sleep(backoff.next_delay_s(time.monotonic()))
@@ -134,7 +131,7 @@ class Supervisor:
             host, port = listener.getsockname()[:2]
             child.send(GrantListener(host, port), fd=listener.dup().detach())
         self._wiring.add(child)
-        self._record(child, "start", f"pid {child.pid}")
+        self._record(child, "process_restarted" if self._restarts.get((role, instance)) else "process_started")
         if role == "auditor":
             self._spawn(self._attend_auditor(child))
         self._set_state(child, "starting")
@@ -154,21 +151,32 @@ class Supervisor:
 
     def _note_ready(self, child: Child, backoff: Backoff) -> None:
         backoff.note_ready(time.monotonic())
-        self._record(child, "ready", f"pid {child.pid}")
         self._set_state(child, "ready")
 
     def _note_end(self, child: Child, status: int) -> None:
         """A process ended that should not have."""
         reason = child.refusal or (signal.Signals(-status).name if status < 0 else f"exit status {status}")
+        if child.hung_s:
+            reason = f"killed by the watchdog: its main loop was silent for {child.hung_s:.0f} s"
         log.error("process_ended", process=child.name, reason=reason)
-        self._record(child, "crash", reason)
+        self._record(child, "process_crashed", reason, status)
         self._set_state(child, "failed" if child.refusal else "restarting")
         if child.refusal is not None and not self._was_ready:
             self._refused = StartRefused(f"{child.name} cannot start: {child.refusal}")
             self._stopping.set()
 
-    def _record(self, child: Child, what: str, detail: str) -> None:
-        self._recorder.record(self._lifecycle_event(child.name, what, detail))
+    def _record(self, child: Child, kind: str, detail: str = "", exit_code: int | None = None) -> None:
+        restarts = self._restarts.get((child.role, child.instance), 0)
+        event = process_event(
+            kind,
+            role=child.role,
+            instance=child.instance,
+            pid=child.pid,
+            detail=detail,
+            exit_code=exit_code,
+            restarts=restarts,
+        )
+        self._recorder.record(encode_event(event))
 
     def _set_state(self, child: Child, state: str) -> None:
         key = (child.role, child.instance)
@@ -190,7 +198,8 @@ class Supervisor:
             for child in self._children.values():
                 if child.is_alive and child.is_silent(now):
                     log.error("process_hangs", process=child.name, silent_s=round(now - child.heard_at, 1))
-                    self._record(child, "hang", f"silent for {now - child.heard_at:.0f} s")
+                    child.refusal = None
+                    child.hung_s = now - child.heard_at
                     child.heard_at = now
                     child.kill()
             if now >= next_broadcast:

@@ -78,7 +78,7 @@ workers = {self.workers}
 port = {self.authority_port}
 {self.extra}
 [[engines]]
-model = {json.dumps(str(self.model))}
+model_path = {json.dumps(str(self.model))}
 served_model_name = "casemate-demo"
 {self.engine_extra}
 """

@@ -1,0 +1,12 @@
+"""What of the environment reaches the processes: an allow-list, so that no variable becomes a second configuration."""
+
+import os
+
+_INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+"""What an interpreter and a GPU driver need to find their files; none of them is read by our own code."""
+
+
+def child_environment() -> dict[str, str]:
+    """The environment for processes that the supervisor starts; the working folder is never on their import path."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return {**inherited, "PYTHONSAFEPATH": "1"}

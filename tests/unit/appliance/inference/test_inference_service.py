@@ -1,0 +1,161 @@
+"""Requests of several workers share one engine and never see each other's tokens; every intent is counted once."""
+
+import struct
+from dataclasses import dataclass, field
+
+import pytest
+
+from appliance.inference.service import InferenceService
+from appliance.inference.tickets import TicketGate
+from appliance.messages.engine import Cancel, Submit, Ticket
+from audit.ticket import mint_ticket
+from runtime.errors import EngineUnavailable, RequestRejected
+from runtime.request import (
+    Finish,
+    GenerationRequest,
+    PromptDelivery,
+    RequestSummary,
+    SamplingParams,
+    TokenDelivery,
+)
+
+KEY = bytes(range(32))
+NOW_MS = 1_800_000_000_000
+
+
+@dataclass
+class FakeOutput:
+    prompts: list[PromptDelivery] = field(default_factory=list)
+    tokens: list[TokenDelivery] = field(default_factory=list)
+    summaries: list[RequestSummary] = field(default_factory=list)
+
+
+class FakeEngine:
+    """Remembers what it was asked; refuses what it is told to."""
+
+    def __init__(self) -> None:
+        self.submitted: list[GenerationRequest] = []
+        self.cancelled: list[tuple[int, int | None, int | None]] = []
+        self.refusal: Exception | None = None
+
+    def submit(self, request: GenerationRequest) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.submitted.append(request)
+
+    def cancel(self, request_id: int, choice: int | None = None, keep_tokens: int | None = None) -> None:
+        self.cancelled.append((request_id, choice, keep_tokens))
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def service(engine: FakeEngine) -> InferenceService:
+    gate = TicketGate("demo", lambda: NOW_MS)
+    gate.set_key(KEY)
+    return InferenceService(engine, gate, lambda: 100.0)
+
+
+def make_submit(request_id: int, index: int, *, max_tokens: int = 8, ids: tuple[int, ...] = (1, 2, 3)) -> Submit:
+    """A request with a ticket that holds."""
+    import hashlib
+
+    prompt = struct.pack(f"<{len(ids)}I", *ids)
+    expires = NOW_MS + 1000
+    mac = mint_ticket(
+        KEY, index=index, model="demo", prompt_digest=hashlib.sha256(prompt).digest(), token_limit=8, expires_at_ms=expires
+    )
+    return Submit(
+        request_id, Ticket(index, "demo", 8, expires, mac), prompt, SamplingParams(max_tokens=max_tokens), 1, b"tenant", 0, 5000
+    )
+
+
+def test_a_request_reaches_the_engine_as_it_was_asked(service: InferenceService, engine: FakeEngine) -> None:
+    """Ids, namespace and deadline arrive; the engine's ids are its own."""
+    assert service.submit("a", make_submit(7, 0)) is None
+    (request,) = engine.submitted
+    assert (list(request.prompt), request.namespace, request.deadline) == ([1, 2, 3], b"tenant", 105.0)
+
+
+def test_equal_ids_of_two_workers_do_not_meet(service: InferenceService, engine: FakeEngine) -> None:
+    """Each worker gets its own tokens under its own id."""
+    service.submit("a", make_submit(7, 0))
+    service.submit("b", make_submit(7, 1))
+    first, second = (request.request_id for request in engine.submitted)
+    sorted_output = service.sort_by_worker(
+        FakeOutput(tokens=[TokenDelivery(first, 0, [11]), TokenDelivery(second, 0, [22], None, Finish("length"))])
+    )
+    assert {worker: message.tokens[0].token_ids for worker, message in sorted_output.items()} == {"a": [11], "b": [22]}
+    assert {message.tokens[0].request_id for message in sorted_output.values()} == {7}
+
+
+def test_a_ticket_is_good_once_and_for_its_own_request_only(service: InferenceService) -> None:
+    """Replay, another prompt, more tokens: each is refused and nothing reaches the engine."""
+    good = make_submit(1, 5)
+    assert service.submit("a", good) is None
+    replayed = make_submit(2, 5)
+    other_prompt = Submit(3, make_submit(3, 6).ticket, struct.pack("<I", 9), SamplingParams(max_tokens=8), 1, b"", 0, None)
+    longer = make_submit(4, 7, max_tokens=9)
+    refusals = [service.submit("a", message) for message in (replayed, other_prompt, longer)]
+    assert [refusal.code for refusal in refusals if refusal is not None] == ["bad_ticket"] * 3
+    assert service.num_open == 1
+
+
+def test_without_an_auditor_nothing_is_taken_and_everything_open_ends(service: InferenceService, engine: FakeEngine) -> None:
+    """A captured gateway gains nothing by killing the auditor."""
+    service.submit("a", make_submit(1, 0))
+    service.lose_auditor()
+    assert engine.cancelled == [(1, None, None)]
+    refused = service.submit("a", make_submit(2, 1))
+    assert refused is not None
+    assert refused.code == "engine_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [(RequestRejected("context_length", "too long", parameter="prompt"), "context_length"), (EngineUnavailable("full"), "engine_unavailable")],
+)
+def test_a_refusal_of_the_engine_goes_to_the_worker(
+    service: InferenceService, engine: FakeEngine, refusal: Exception, code: str
+) -> None:
+    """With its code and message, and no entry stays behind."""
+    engine.refusal = refusal
+    refused = service.submit("a", make_submit(1, 0))
+    assert refused is not None
+    assert (refused.code, refused.message, service.num_open) == (code, str(refusal), 0)
+
+
+def test_a_lost_workers_requests_end_and_are_still_counted(service: InferenceService, engine: FakeEngine) -> None:
+    """The auditor hears the engine's counts though nobody is left to hear the tokens."""
+    service.submit("a", make_submit(1, 42))
+    service.lose_worker("a")
+    assert engine.cancelled == [(1, None, None)]
+    assert service.sort_by_worker(FakeOutput(summaries=[RequestSummary(1, 3, 0, 2, 0)])) == {}
+    (count,) = service.take_counts()
+    assert (count.intent_index, count.output_tokens, count.reason) == (42, 2, "gateway_lost")
+    assert service.take_counts() == []
+
+
+def test_cancelling_what_has_ended_is_no_error(service: InferenceService, engine: FakeEngine) -> None:
+    """A cancel that crosses the last token finds nothing, and says nothing."""
+    service.submit("a", make_submit(1, 0))
+    service.sort_by_worker(FakeOutput(summaries=[RequestSummary(1, 3, 0, 2, 0)]))
+    service.cancel("a", Cancel(1))
+    service.cancel("b", Cancel(1))
+    assert engine.cancelled == []
+
+
+def test_a_prompt_that_is_not_whole_ids_is_refused(service: InferenceService) -> None:
+    """Seven bytes are not token ids, whatever the ticket says."""
+    import hashlib
+
+    prompt = b"\x01\x00\x00\x00\x02\x00\x00"
+    mac = mint_ticket(
+        KEY, index=0, model="demo", prompt_digest=hashlib.sha256(prompt).digest(), token_limit=8, expires_at_ms=NOW_MS + 1
+    )
+    refused = service.submit("a", Submit(1, Ticket(0, "demo", 8, NOW_MS + 1, mac), prompt, SamplingParams(max_tokens=1), 1, b"", 0, None))
+    assert refused is not None
+    assert refused.code == "malformed_prompt"
