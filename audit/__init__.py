@@ -1,5 +1,14 @@
 """Records: a tamper-evident log that an auditor can verify with this package alone.
 
-Reading order: `merkle`, `note`, `checkpoint`, `tiles`, `entry`, `events`, `permissions`, `append`, `proof`, `fsck`.
+Reading order:
+- the formats: `merkle`, `note`, `checkpoint`, `tiles`, `proof`;
+- what is logged: `entry` (the form), `events` and `closing` (the builders), `permissions` (who may append what), `summary`,
+  `keyed_hash`, `ticket`;
+- how it is kept: `storage`, `wal`, `frontier`, `publish`, `recovery`, `append` (the writer), `reserve`, `signing_key`;
+- how it is read and verified: `reader`, `derivation`, `fsck`, `receipt`; and `settings`, `errors`.
+
 Imports the standard library, cryptography and msgspec; never `runtime`, `security` or `appliance`.
+
+What always holds: an index that was given out names the same record for ever; whatever a signed checkpoint covers is in the
+folder; every parser accepts one form only, and nothing but `errors.AuditFault` leaves it.
 """

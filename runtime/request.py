@@ -61,6 +61,9 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Higher runs first."""
     deadline: float | None = None
     """On the engine's monotonic clock, seconds; the request ends with reason `deadline` when it passes."""
+    caches_output: bool = True
+    """False where the gateway may still cut the output after it ended (stop strings): then pages of output enter the prefix
+    cache only by a cancel that says with `keep_tokens` how many count."""
 
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]

@@ -1,6 +1,7 @@
-"""The one place that reads the environment, and the one variable that it reads: CASEMATE_CONFIG, the file to use.
+"""The one environment variable that Casemate reads: CASEMATE_CONFIG, the file to use.
 
-Anything else would be a second configuration that nobody sees.
+Anything else would be a second configuration that nobody sees. What other programs' variables are passed on to our processes
+is in `child_environment`.
 """
 
 import os

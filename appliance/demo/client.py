@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from appliance.errors import CommandFailed
-from audit.checkpoint import parse_checkpoint
-from audit.note import parse_verifier_key, verify_note
-from audit.proof import parse_tlog_proof, verify_tlog_proof
 
 _TIMEOUT_S = 30.0
 _MAX_BODY_BYTES = 4 << 20

@@ -1,12 +1,18 @@
 """Loads the model that an `[[engines]]` entry names, and says of it what gateways and records must know."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 
 import structlog
 
 from appliance.messages.engine import ModelFacts
-from runtime.runner import Runner, build_runner
+from runtime.errors import EngineMisconfigured
+from runtime.identifiers import PAGE_SIZE
+from runtime.runner.building import build_runner
+from runtime.runner.torch_runner import TorchRunner
 from runtime.settings import EngineSettings
 
 log = structlog.get_logger(__name__)
@@ -16,10 +22,49 @@ log = structlog.get_logger(__name__)
 class LoadedModel:
     """A model in memory, ready to run."""
 
-    runner: Runner
+    runner: TorchRunner
     facts: ModelFacts
 
     @property
     def name(self) -> str:
         """The served name, which tickets and records name."""
         return self.facts.name
+
+
+def load_model(settings: EngineSettings, name: str, progress: Callable[[], None]) -> LoadedModel:
+    """Read the checkpoint into memory and allocate its KV pages.
+
+    Args:
+        progress: called from time to time while bytes are read, so that a slow disk is not taken for a hang.
+    Raises: CheckpointRejected, EngineMisconfigured.
+    """
+    runner = build_runner(
+        Path(settings.model_path),
+        num_pages=settings.max_total_tokens // PAGE_SIZE + 1,
+        device=settings.device,
+        dtype=settings.dtype,
+        attention_backend=settings.attention_backend,
+        load_format=settings.load_format,
+        num_threads=settings.num_threads or None,
+        progress=lambda _done, _total: progress(),
+    )
+    context_length = settings.context_length or runner.config.max_position
+    if context_length > runner.config.max_position:
+        raise EngineMisconfigured(
+            f"engines.context_length: {context_length} is more than the model's {runner.config.max_position} positions"
+        )
+    facts = ModelFacts(
+        name=name,
+        vocab_size=runner.vocab_size,
+        context_length=min(context_length, settings.max_total_tokens),
+        eos_token_ids=list(runner.config.eos_token_ids),
+        engine_build=_engine_build(runner.weights_digest),
+    )
+    log.info("model_loaded", model=name, weights_sha256=runner.weights_digest, pages=runner.num_pages)
+    return LoadedModel(runner, facts)
+
+
+def _engine_build(weights_digest: str) -> str:
+    """What computed an answer, in one short word: our version and torch's, and the digest of what was loaded."""
+    build = f"casemate {version('casemate')}, torch {version('torch')}, weights {weights_digest}"
+    return f"{version('casemate')}+{hashlib.sha256(build.encode()).hexdigest()[:16]}"

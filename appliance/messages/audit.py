@@ -29,6 +29,8 @@ class AppendIntent(msgspec.Struct, frozen=True, array_like=True, tag="intent"):
     token_limit: Annotated[int, msgspec.Meta(ge=1)]
     lifetime_ms: Annotated[int, msgspec.Meta(ge=1, le=3_600_000)]
     """How long the ticket may wait before the engine takes it."""
+    engine_instance: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Which engine the ticket is for: only that one can check its MAC."""
 
 
 class AppendOutcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome"):
@@ -80,7 +82,8 @@ class Recorded(msgspec.Struct, frozen=True, array_like=True, tag="recorded", gc=
 
 
 class AppendRefused(msgspec.Struct, frozen=True, array_like=True, tag="append_refused"):
-    """`code`: not_permitted, malformed, too_large, unknown_intent, not_found, not_durable (disk full or failing)."""
+    """`code`: not_permitted, malformed, too_large, unknown_intent, not_found, not_durable (disk full or failing),
+    no_engine (nobody could check the ticket), damaged (the log's own files cannot be read)."""
 
     correlation: int
     code: str

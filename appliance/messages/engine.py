@@ -39,6 +39,8 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
     priority: Annotated[int, msgspec.Meta(ge=-100, le=100)]
     timeout_ms: Annotated[int, msgspec.Meta(ge=1)] | None
     """Time left until the client's deadline."""
+    caches_output: bool = True
+    """False where stop strings may still cut the output after its end: then a `Cancel` says how many tokens count."""
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel", gc=False):

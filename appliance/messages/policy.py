@@ -44,7 +44,8 @@ class Granted(msgspec.Struct, frozen=True, array_like=True, tag="granted", gc=Fa
     """Output tokens covered so far, over all choices."""
 
 
-DenialCode = Literal["model_not_allowed", "rate_limit", "quota_exhausted", "too_many_requests"]
+DenialCode = Literal["model_not_allowed", "client_disabled", "rate_limit", "quota_exhausted", "too_many_requests"]
+"""The first two are about what the client may do at all, the others about now; `retry_after_s` 0 says waiting is no help."""
 
 
 class Denied(msgspec.Struct, frozen=True, array_like=True, tag="denied"):

@@ -10,6 +10,7 @@ import time
 
 import structlog
 
+from appliance.config.schema import served_name_of
 from appliance.inference.model import LoadedModel, load_model
 from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
@@ -18,7 +19,7 @@ from appliance.messages.engine import Cancel, EngineStatus, Submit
 from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from audit.entry import encode_event
 from audit.events import configuration_event
-from runtime.engine.engine import Engine
+from runtime.engine.loop import Engine
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +33,8 @@ def serve(member: PollingMember) -> None:
     Raises: CheckpointRejected, EngineMisconfigured for what the operator must change.
     """
     settings = member.config.engines[member.instance]
-    model = load_model(settings, progress=member.heartbeat)
-    engine = Engine(model.runner, settings, model.eos_token_ids, model.context_length, time.monotonic)
+    model = load_model(settings, served_name_of(settings), progress=member.heartbeat)
+    engine = Engine(model.runner, settings, model.facts.eos_token_ids, model.facts.context_length, time.monotonic)
     engine.probe()
     EngineProcess(member, engine, model, settings.readiness_probe_interval_s).run()
 
@@ -50,7 +51,6 @@ class EngineProcess:
         self._probe_interval_s = probe_interval_s
         self._workers: list[PolledLink] = []
         self._auditor: PolledLink | None = None
-        self._last_token_at = time.monotonic()
         self._next_status_at = 0.0
 
     def run(self) -> None:
@@ -63,19 +63,15 @@ class EngineProcess:
                 self._handle(event)
             if self._engine.has_work:
                 self._step()
-            elif time.monotonic() - self._last_token_at > self._probe_interval_s:
+            elif time.monotonic() - self._engine.stats().last_token_at > self._probe_interval_s:
                 self._engine.probe()
-                self._last_token_at = time.monotonic()
             self._tell()
             if self._member.draining and drain_until == float("inf"):
                 drain_until = time.monotonic() + self._member.drain_timeout_s
         self._member.flush()
 
     def _step(self) -> None:
-        output = self._engine.step()
-        if output.tokens:
-            self._last_token_at = time.monotonic()
-        for worker, message in self._service.sort_by_worker(output).items():
+        for worker, message in self._service.sort_by_worker(self._engine.step()).items():
             assert isinstance(worker, PolledLink)
             self._member.send(worker, message)
         self._member.flush()
@@ -134,7 +130,7 @@ class EngineProcess:
     def _status(self, now: float) -> EngineStatus:
         stats = self._engine.stats()
         return EngineStatus(
-            last_token_age_ms=int((now - self._last_token_at) * 1000),
+            last_token_age_ms=int((now - stats.last_token_at) * 1000),
             num_running=stats.num_running,
             num_waiting=stats.num_waiting,
             num_pages=stats.num_pages,

@@ -103,7 +103,7 @@ class Child:
             if self._control.wants_write:
                 asyncio.get_running_loop().add_writer(self._control.sock, self._write_more)
         except ChannelFault as fault:
-            log.warning("control_channel_failed", process=self.name, reason=str(fault))
+            log.warning("control_channel_failed", child=self.name, reason=str(fault))
             self._close_control()
 
     def grant(self, end: socket.socket, peer: "Child") -> None:
@@ -130,7 +130,7 @@ class Child:
             for message in messages:
                 self._handle(message)
         except ChannelFault as fault:
-            log.error("control_channel_failed", process=self.name, reason=str(fault))
+            log.error("control_channel_failed", child=self.name, reason=str(fault))
             self.kill()
             ended = True
         if ended:

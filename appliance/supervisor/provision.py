@@ -5,10 +5,9 @@ The keys of the log, of tickets and of tokens are not made here: each is made by
 
 from pathlib import Path
 
+from appliance.authority.credentials import provision_tls
 from appliance.config import Configuration
 from appliance.errors import StartRefused
-from appliance.identity import server_names, tls_identity
-from security.tls import provision_identity, verify_identity
 
 _FOLDERS = ("tls", "authority", "audit")
 
@@ -20,9 +19,7 @@ def provision(configuration: Configuration) -> None:
     """
     for name in _FOLDERS:
         _make_folder(configuration.state_path / name)
-    if configuration.tls.certificate is None:
-        provision_identity(configuration.state_path / "tls", server_names(configuration))
-    verify_identity(tls_identity(configuration))
+    provision_tls(configuration)
 
 
 def _make_folder(path: Path) -> None:

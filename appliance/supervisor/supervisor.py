@@ -158,7 +158,7 @@ class Supervisor:
         reason = child.refusal or (signal.Signals(-status).name if status < 0 else f"exit status {status}")
         if child.hung_s:
             reason = f"killed by the watchdog: its main loop was silent for {child.hung_s:.0f} s"
-        log.error("process_ended", process=child.name, reason=reason)
+        log.error("process_ended", child=child.name, reason=reason)
         self._record(child, "process_crashed", reason, status)
         self._set_state(child, "failed" if child.refusal else "restarting")
         if child.refusal is not None and not self._was_ready:
@@ -197,7 +197,7 @@ class Supervisor:
             now = time.monotonic()
             for child in self._children.values():
                 if child.is_alive and child.is_silent(now):
-                    log.error("process_hangs", process=child.name, silent_s=round(now - child.heard_at, 1))
+                    log.error("process_hangs", child=child.name, silent_s=round(now - child.heard_at, 1))
                     child.refusal = None
                     child.hung_s = now - child.heard_at
                     child.heard_at = now
@@ -228,7 +228,7 @@ class Supervisor:
                 _, unfinished = await asyncio.wait(keepers, timeout=timeout_s)
                 for child in members:
                     if self._keepers[child.role, child.instance] in unfinished:
-                        log.error("process_killed", process=child.name, reason="it did not drain in time")
+                        log.error("process_killed", child=child.name, reason="it did not drain in time")
                         child.kill()
                 if unfinished:
                     await asyncio.wait(unfinished, timeout=_AFTER_DRAIN_S)

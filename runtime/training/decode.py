@@ -37,7 +37,9 @@ def decode_greedily(
     for _, indices in sorted(by_length.items()):
         for first in range(0, len(indices), batch_size):
             block = indices[first : first + batch_size]
-            for index, answer in zip(block, _decode_block(model, [prompts[i] for i in block], ends, max_new_tokens), strict=True):
+            for index, answer in zip(
+                block, _decode_block(model, [prompts[i] for i in block], ends, max_new_tokens), strict=True
+            ):
                 answers[index] = answer
             num_done += len(block)
             report(num_done)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden: [..., size] in any float dtype; the result has the same."""
-        return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
+        return functional.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
 
 
 class Rotary(nn.Module):
@@ -123,7 +123,7 @@ class Attention(nn.Module):
             key, value = cache.extend(self.layer, key, value)
         group = self.shape.num_attention_heads // self.shape.num_key_value_heads
         key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=length > 1)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=length > 1)
         out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
         return out
 
@@ -143,7 +143,7 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden: [..., hidden_size]."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+        out: Tensor = self.down_proj(functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
         return out
 
 
@@ -200,7 +200,7 @@ class Llama(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: [..., hidden_size] → [..., vocab_size], by the tied embedding."""
-        return F.linear(hidden, self.model.embed_tokens.weight)
+        return functional.linear(hidden, self.model.embed_tokens.weight)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Sum of the cross-entropies over the positions that are learnt.
@@ -213,4 +213,4 @@ class Llama(nn.Module):
         hidden = self.model(tokens).flatten(0, 1)
         learnt = (targets.flatten() >= 0).nonzero().squeeze(1)
         logits = self.logits(hidden.index_select(0, learnt)).float()
-        return F.cross_entropy(logits, targets.flatten().index_select(0, learnt), reduction="sum")
+        return functional.cross_entropy(logits, targets.flatten().index_select(0, learnt), reduction="sum")

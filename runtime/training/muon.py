@@ -50,7 +50,7 @@ class MuonAdamW:
         self.parameters = dict(named_parameters)
         self.muon_lr, self.adam_lr, self.momentum, self.betas = muon_lr, adam_lr, momentum, betas
         self.weight_decay = weight_decay
-        self.num_steps = 0
+        self.num_steps, self.scale = 0, 1.0
         self.state: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             if self._is_muon(name, parameter):
@@ -63,17 +63,19 @@ class MuonAdamW:
     def _is_muon(name: str, parameter: Tensor) -> bool:
         return parameter.dim() == 2 and "embed" not in name
 
-    @torch.no_grad()
-    def step(self, scale: float) -> None:
-        """Apply one step with both learning rates multiplied by `scale`; gradients are left for the caller to clear."""
+    def begin_step(self, scale: float) -> None:
+        """Count a step whose learning rates are multiplied by `scale`; `update` follows for every parameter."""
         self.num_steps += 1
-        for name, parameter in self.parameters.items():
-            if parameter.grad is None:
-                continue
-            if self._is_muon(name, parameter):
-                self._muon_step(name, parameter, parameter.grad, self.muon_lr * scale)
-            else:
-                self._adam_step(name, parameter, parameter.grad, self.adam_lr * scale)
+        self.scale = scale
+
+    @torch.no_grad()
+    def update(self, name: str, gradient: Tensor) -> None:
+        """Move one parameter by its gradient. Parameters are independent, so threads may share the work."""
+        parameter = self.parameters[name]
+        if self._is_muon(name, parameter):
+            self._muon_step(name, parameter, gradient, self.muon_lr * self.scale)
+        else:
+            self._adam_step(name, parameter, gradient, self.adam_lr * self.scale)
 
     def _muon_step(self, name: str, parameter: Tensor, gradient: Tensor, lr: float) -> None:
         momentum = self.state[f"{name}.momentum"]

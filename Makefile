@@ -1,0 +1,99 @@
+# Casemate's tasks. All paths are relative and none has a space in it, so that the folder's own name may have some.
+# Nothing is installed outside .venv.
+
+PINS ?= cpu
+ARGS ?=
+STAMPS := .venv/.casemate
+INPUTS := pyproject.toml constraints/$(PINS).txt constraints/install.py
+DEV_EXTRAS := $(if $(filter cuda,$(PINS)),dev demo cuda,dev demo)
+DEMO_EXTRAS := $(if $(filter cuda,$(PINS)),demo cuda,demo)
+RUN := .venv/bin/python
+PYTEST := $(RUN) -m pytest -q
+UV_VERSION := 0.13.9
+
+# The system's Python if it is new enough and can make environments, else the first other one that is and can.
+FIND_PYTHON = for python in $(PYTHON) /usr/bin/python3 python3 python3.13 python3.12 python3.11; do \
+	if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
+	python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+	echo "Casemate needs Python 3.11 or newer with venv; found none. On Debian and Ubuntu: apt install python3 python3-venv" >&2; \
+	exit 1; \
+	fi
+
+.PHONY: help setup demo serve test test-long test-gpu lint demo-model demo-eval docs check-constraints update-constraints clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo                start the appliance with the demo model, ask it a question, verify the record of it"
+	@echo "make demo ARGS=--once    the same, and end there"
+	@echo "make setup               install everything for development into .venv"
+	@echo "make test                lint, and all tests that need no GPU and less than a minute each"
+	@echo "make test-long           the tests that take longer"
+	@echo "make test-gpu            the tests that need a Hopper GPU (with PINS=cuda)"
+	@echo "make lint                ruff, mypy, import rules"
+	@echo "make docs                write docs/configuration.md again from the settings"
+	@echo "make demo-model          train the demo model again (a Hopper GPU makes it in minutes)"
+	@echo "make demo-eval           measure the demo model on held-out questions"
+	@echo "make check-constraints   resolve the pins again for every supported Python (needs the package index)"
+	@echo "make update-constraints  move the pins to the newest versions that pyproject.toml allows"
+	@echo "make clean               remove .venv and caches; state/ stays"
+	@echo
+	@echo "PINS=cuda takes the versions of constraints/cuda.txt; PYTHON=… chooses the interpreter of .venv."
+
+setup: $(STAMPS)-dev-$(PINS)
+	@echo ".venv is ready"
+
+$(STAMPS)-dev-$(PINS): $(INPUTS)
+	@$(FIND_PYTHON); "$$python" constraints/install.py $(PINS) $(DEV_EXTRAS)
+	@rm -f $(STAMPS)-*
+	@touch $(STAMPS)-demo-$(PINS) $@
+
+$(STAMPS)-demo-$(PINS): $(INPUTS)
+	@$(FIND_PYTHON); "$$python" constraints/install.py $(PINS) $(DEMO_EXTRAS)
+	@rm -f $(STAMPS)-*
+	@touch $@
+
+demo: $(STAMPS)-demo-$(PINS)
+	@.venv/bin/casemate demo $(ARGS)
+
+serve: $(STAMPS)-demo-$(PINS)
+	@.venv/bin/casemate serve $(ARGS)
+
+test: lint
+	$(PYTEST) -m "not long and not gpu" $(ARGS)
+
+test-long: $(STAMPS)-dev-$(PINS)
+	$(PYTEST) -m "long and not gpu" --timeout 3600 $(ARGS)
+
+test-gpu: $(STAMPS)-dev-$(PINS)
+	$(PYTEST) -m gpu --timeout 3600 $(ARGS)
+
+lint: $(STAMPS)-dev-$(PINS)
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+	$(RUN) -c "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+
+docs: $(STAMPS)-dev-$(PINS)
+	@.venv/bin/casemate config explain --markdown > docs/configuration.md
+
+demo-model: $(STAMPS)-dev-$(PINS)
+	$(RUN) -m appliance.demo.train $(ARGS)
+
+demo-eval: $(STAMPS)-dev-$(PINS)
+	$(RUN) -m appliance.demo.evaluate $(ARGS)
+
+.cache/uv-$(UV_VERSION)/bin/uv: | $(STAMPS)-dev-$(PINS)
+	@echo "Installing uv $(UV_VERSION) into .cache"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target .cache/uv-$(UV_VERSION) uv==$(UV_VERSION)
+
+check-constraints: .cache/uv-$(UV_VERSION)/bin/uv
+	@$(RUN) constraints/resolve.py check $<
+
+update-constraints: .cache/uv-$(UV_VERSION)/bin/uv
+	@$(RUN) constraints/resolve.py update $<
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find appliance runtime security audit compliance tests constraints -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,55 @@
+"""Reading back what an auditor must know at its start: which intents have no outcome, and where the latest requests lie.
+
+Not the whole log is read. Records of the auditor (at each start, at the end of each recovery, and every MARK_INTERVAL records) say
+from which index on intents may be open; the last of them bounds the reading, and so does the number of receipts kept.
+"""
+
+from collections.abc import Callable
+
+from appliance.auditor.requests import OpenIntent, RequestBook
+from audit.append import LogWriter
+from audit.errors import LogCorrupted, MalformedEntry, StateMismatch
+from audit.summary import EntrySummary, summarize
+from audit.tiles import TILE_WIDTH
+
+MARK_INTERVAL = 50_000
+_MARKS = ("log_started", "log_recovered", "log_marked")
+
+
+def recover_requests(writer: LogWriter, receipts_kept: int, progress: Callable[[], None]) -> RequestBook:
+    """Fill the tables from the end of the log.
+
+    Args:
+        progress: called for every few hundred records, so that others see that the work goes on.
+    Raises: StateMismatch when the log's own records cannot be read.
+    """
+    book = RequestBook(receipts_kept)
+    try:
+        first = min(_find_scan_start(writer, progress), max(0, writer.size - 2 * receipts_kept))
+        for number in range(first // TILE_WIDTH, -(-writer.size // TILE_WIDTH)):
+            for offset, entry in enumerate(writer.read_bundle(number)):
+                index = number * TILE_WIDTH + offset
+                if index >= first:
+                    _take(book, index, summarize(entry))
+            progress()
+    except (LogCorrupted, MalformedEntry) as error:
+        raise StateMismatch(f"the end of the log cannot be read back: {error}") from error
+    return book
+
+
+def _find_scan_start(writer: LogWriter, progress: Callable[[], None]) -> int:
+    """The first index at which an intent may be open, by the last record that says so."""
+    for number in reversed(range(-(-writer.size // TILE_WIDTH))):
+        for entry in reversed(writer.read_bundle(number)):
+            summary = summarize(entry)
+            if summary.kind in _MARKS and summary.scan_from >= 0:
+                return summary.scan_from
+        progress()
+    return 0
+
+
+def _take(book: RequestBook, index: int, summary: EntrySummary) -> None:
+    if summary.kind == "inference_intent":
+        book.note_intent(OpenIntent(index, summary.request_uid, summary.reporter, None), summary.client_id)
+    elif summary.kind == "inference_outcome":
+        book.note_outcome(summary.intent_index, summary.request_uid, index)

@@ -1,0 +1,186 @@
+"""Events become durable records here, many in one commit; and here the disk is watched.
+
+Whoever adds an event says what is to happen when it is durable and what when it is not: exactly one of the two is called, in
+the order of adding. With the disk full the ledger takes nothing; the reserve is given up to record just that, and once it can
+be set aside anew, a second record says for how long and how many were refused.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from audit.append import LogWriter
+from audit.entry import RANDOM_BYTES, Json, complete_entry, encode_event, parse_canonical
+from audit.errors import NotDurable
+from audit.events import log_event
+from audit.permissions import AUDITOR
+from audit.reserve import Reserve
+
+log = structlog.get_logger(__name__)
+
+OWN_NAME = f"{AUDITOR}/0"
+SPACE_CHECK_INTERVAL_S = 1.0
+
+Durable = Callable[[int], None]
+Refused = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time as the auditor reads it."""
+
+    monotonic_s: Callable[[], float]
+    utc_ms: Callable[[], int]
+
+
+def _ignore(_: object) -> None:
+    return
+
+
+class Ledger:
+    """One log, as the auditor writes it."""
+
+    def __init__(self, writer: LogWriter, reserve: Reserve, clock: Clock) -> None:
+        self.writer = writer
+        self._origin = writer.key.name
+        self._reserve = reserve
+        self._clock = clock
+        self._waiting: list[tuple[Durable, Refused]] = []
+        self._fault = ""
+        self._full_since_ms = 0
+        self._num_refused = 0
+        self._next_space_check_s = 0.0
+
+    @property
+    def can_append(self) -> bool:
+        """Records can be made durable."""
+        return not self._fault
+
+    @property
+    def fault(self) -> str:
+        """Why not; empty when they can."""
+        return self._fault
+
+    @property
+    def has_waiting(self) -> bool:
+        """A commit is due."""
+        return bool(self._waiting)
+
+    def open(self) -> None:
+        """Set the reserve aside; where there is no space for it the ledger starts full.
+
+        Raises: StorageFailed.
+        """
+        try:
+            self._reserve.hold()
+        except NotDurable as error:
+            self._become_full(error)
+
+    def add(self, event: Json, reporter: str, durable: Durable = _ignore, refused: Refused = _ignore) -> None:
+        """Add an event in canonical form for the next commit.
+
+        Args:
+            event: from `parse_canonical`; what only the auditor may say is put into it.
+        Raises: MalformedEntry, EntryTooLarge: then neither callback is called.
+        """
+        if self._fault:
+            self._num_refused += 1
+            refused(self._fault)
+            return
+        self._append(event, reporter, durable, refused)
+
+    def add_own(self, event: Json, durable: Durable = _ignore, refused: Refused = _ignore) -> None:
+        """Add an event that the auditor itself made by a builder."""
+        self.add(parse_canonical(encode_event(event)), OWN_NAME, durable, refused)
+
+    def commit(self) -> None:
+        """Make everything added durable, and tell.
+
+        Raises: StorageFailed, after which the process MUST end; nothing was told then.
+        """
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        try:
+            indices = self.writer.commit()
+        except NotDurable as error:
+            self._num_refused += len(waiting)
+            self._become_full(error)
+            for _, refused in waiting:
+                refused(self._fault)
+            return
+        for index, (durable, _) in zip(indices, waiting, strict=True):
+            durable(index)
+
+    def publish_if_due(self) -> None:
+        """Sign and publish what is durable, when it is time.
+
+        Raises: StorageFailed.
+        """
+        try:
+            self.writer.publish_if_due(self._clock.monotonic_s())
+        except NotDurable as error:
+            self._become_full(error)
+
+    def watch_space(self) -> None:
+        """With the disk full, see now and then whether there is space again.
+
+        Raises: StorageFailed.
+        """
+        now_s = self._clock.monotonic_s()
+        if not self._fault or now_s < self._next_space_check_s:
+            return
+        self._next_space_check_s = now_s + SPACE_CHECK_INTERVAL_S
+        try:
+            self._reserve.hold()
+        except NotDurable:
+            return
+        facts: dict[str, str | int] = {
+            "full_ms": max(0, self._clock.utc_ms() - self._full_since_ms),
+            "num_refused": self._num_refused,
+        }
+        if self._commit_own("log_writable", facts, "there is space again"):
+            log.info("log_writable", **facts)
+            self._fault, self._num_refused = "", 0
+
+    def describe(self, kind: str, facts: dict[str, str | int], detail: str = "", is_failure: bool = False) -> Json:
+        """An event about this log itself."""
+        return log_event(kind, log_name=self._origin, facts=facts, detail=detail, is_failure=is_failure)
+
+    def _append(self, event: Json, reporter: str, durable: Durable, refused: Refused) -> None:
+        entry = complete_entry(
+            event,
+            index=self.writer.next_index,
+            time_ms=self._clock.utc_ms(),
+            reporter=reporter,
+            log_name=self._origin,
+            random=os.urandom(RANDOM_BYTES),
+        )
+        self.writer.append([entry])
+        self._waiting.append((durable, refused))
+
+    def _become_full(self, error: NotDurable) -> None:
+        if self._fault:
+            return
+        log.error("log_full", reason=str(error))
+        self._fault = f"the log's disk is full: {error}"
+        self._full_since_ms = self._clock.utc_ms()
+        self._next_space_check_s = self._clock.monotonic_s() + SPACE_CHECK_INTERVAL_S
+        self._reserve.release()
+        self._commit_own("log_full", {}, self._fault)
+
+    def _commit_own(self, kind: str, facts: dict[str, str | int], detail: str) -> bool:
+        """Write one record past the refusal; the disk may be too full even for that."""
+        waiting, self._waiting = self._waiting, []
+        assert not waiting, "nothing else is appended while the disk is full"
+        event = parse_canonical(encode_event(self.describe(kind, facts, detail, is_failure=kind == "log_full")))
+        self._append(event, OWN_NAME, _ignore, _ignore)
+        self._waiting = []
+        try:
+            self.writer.commit()
+        except NotDurable as error:
+            log.error("log_event_lost", kind=kind, reason=str(error))
+            return False
+        return True

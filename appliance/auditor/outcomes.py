@@ -1,0 +1,193 @@
+"""How open requests get their outcome: from the gateway, joined with the engine's counts, or from the auditor itself.
+
+An intent is *open* until its outcome is durable. A gateway's outcome is *held* until the engine has told its counts, or a short
+time is over. An intent whose gateway is gone, or that a former life of the auditor left open, is *lost*: it waits as long
+for the engine, then the auditor closes it.
+"""
+
+import structlog
+
+from appliance.auditor.ledger import OWN_NAME, Clock, Ledger
+from appliance.auditor.peer import Peer, Send, name_of
+from appliance.auditor.requests import HeldOutcome, OpenIntent, RequestBook
+from appliance.messages.audit import AppendOutcome, AppendRefused, CountTokens, Recorded
+from audit.closing import add_engine_counts, closing_event, engine_counts, late_count_event
+from audit.entry import MAX_INTEGER, Json, parse_canonical
+from audit.errors import EntryNotFound, MalformedEntry
+from audit.events import TokenCounts
+from audit.permissions import kind_of
+
+ORPHAN_WAIT_S = 3.0
+"""How long intents of a former life wait for gateways and engines to come back and tell what they know."""
+
+log = structlog.get_logger(__name__)
+
+
+class OutcomeDesk:
+    """Owner of what happens to open intents."""
+
+    def __init__(self, ledger: Ledger, book: RequestBook, send: Send, clock: Clock, count_wait_s: float) -> None:
+        self._ledger = ledger
+        self._book = book
+        self._send = send
+        self._clock = clock
+        self._count_wait_s = count_wait_s
+        self._orphans = set(book.open)
+        self._num_orphans = len(self._orphans)
+        self._num_engines = 0
+        self._first_own = ledger.writer.size
+        """Intents below this are of former lives, in which counts may have been told to nobody."""
+        deadline_s = clock.monotonic_s() + ORPHAN_WAIT_S
+        for intent in book.open.values():
+            _lose(intent, deadline_s, "recovered", "the auditor was started again while the request was open")
+
+    def engine_came(self) -> None:
+        """An engine's link opened."""
+        self._num_engines += 1
+
+    def engine_left(self) -> None:
+        """An engine's link ended: what it has not told it will not tell."""
+        self._num_engines -= 1
+        if self._num_engines == 0:
+            now_s = self._clock.monotonic_s()
+            for intent in self._book.open.values():
+                if intent.deadline_s is not None and intent.index not in self._orphans:
+                    intent.deadline_s = now_s
+
+    def take(self, peer: Peer, message: AppendOutcome, event: Json) -> None:
+        """A gateway tells an outcome. It is answered when it is durable.
+
+        Args:
+            event: parsed, and permitted for a gateway.
+        Raises: MalformedEntry.
+        """
+        intent = self._book.open.get(message.intent_index)
+        if intent is None or intent.held or intent.is_closing or not _may_close(intent, peer):
+            reason = f"intent {message.intent_index} is not open, or not of {name_of(peer)}"
+            self._send(peer, AppendRefused(message.correlation, "unknown_intent", reason))
+            return
+        own = event["unmapped"]["casemate"]
+        if own.get("intent_index") != intent.index or own.get("request_uid") != intent.request_uid:
+            raise MalformedEntry(f"outcome: is not about intent {intent.index} of request {intent.request_uid!r}")
+        if "engine" in own or "counts" in own:
+            raise MalformedEntry("outcome: the engine's counts are set by the auditor, never by the peer")
+        intent.peer, intent.held = peer, HeldOutcome(peer, message.correlation, event)
+        if intent.engine is None and self._num_engines and self._count_wait_s > 0:
+            intent.deadline_s = self._clock.monotonic_s() + self._count_wait_s
+        else:
+            self._finish(intent)
+
+    def count(self, message: CountTokens) -> None:
+        """An engine tells what it computed for an intent."""
+        numbers = (message.prompt_tokens, message.cached_tokens, message.output_tokens)
+        if not all(0 <= number <= MAX_INTEGER for number in numbers):
+            log.error("engine_count_rejected", intent=message.intent_index, counts=numbers)
+            return
+        prompt_tokens, cached_tokens, output_tokens = numbers
+        counts = TokenCounts(prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, output_tokens=output_tokens)
+        engine = engine_counts(counts, message.reason)
+        intent = self._book.open.get(message.intent_index)
+        if intent is None:
+            self._count_late(message.intent_index, engine)
+        elif intent.engine is None:
+            intent.engine = engine
+            if intent.deadline_s is not None and not intent.is_closing:
+                self._finish(intent)
+
+    def lose(self, peer: Peer) -> None:
+        """A gateway's link ended: its open intents wait for the engine, then the auditor closes them."""
+        wait_s = self._count_wait_s if self._num_engines else 0.0
+        deadline_s = self._clock.monotonic_s() + wait_s
+        for intent in list(self._book.open.values()):
+            if intent.peer is peer:
+                intent.peer = None
+                if intent.held is None:
+                    _lose(intent, deadline_s, "gateway_lost", f"the link to {name_of(peer)} ended")
+
+    def close_due(self) -> None:
+        """Record outcomes that have waited long enough. With the disk full they wait on."""
+        now_s = self._clock.monotonic_s()
+        due = [
+            intent
+            for intent in self._book.open.values()
+            if intent.deadline_s is not None and intent.deadline_s <= now_s and not intent.is_closing
+        ]
+        for intent in due:
+            if intent.held is not None or self._ledger.can_append:
+                self._finish(intent)
+
+    def close_all(self, reason: str, detail: str) -> None:
+        """Close whatever is open now, without waiting: the auditor ends."""
+        for intent in list(self._book.open.values()):
+            if intent.held is None and not intent.is_closing:
+                _lose(intent, 0.0, reason, detail)
+        self.close_due()
+
+    def _finish(self, intent: OpenIntent) -> None:
+        """Add the outcome with what is known now."""
+        held, intent.held = intent.held, None
+        engine = intent.engine
+        if held is None:
+            event = self._closing_event(intent, engine)
+            reporter = OWN_NAME
+        else:
+            event, reporter = held.event, name_of(held.peer)
+            add_engine_counts(event, engine)
+        intent.is_closing = True
+        self._ledger.add(
+            event,
+            reporter,
+            lambda index: self._note_durable(intent, held, engine, index),
+            lambda reason: self._note_refused(intent, held, reason),
+        )
+
+    def _closing_event(self, intent: OpenIntent, engine: Json | None) -> Json:
+        entry = parse_canonical(self._ledger.writer.read(intent.index))
+        return closing_event(entry, intent.index, intent.lost_reason, intent.lost_detail, engine)
+
+    def _note_durable(self, intent: OpenIntent, held: HeldOutcome | None, engine: Json | None, index: int) -> None:
+        self._book.note_outcome(intent.index, intent.request_uid, index)
+        if held is not None:
+            self._send(held.peer, Recorded(held.correlation, index))
+        if engine is None:
+            self._book.note_uncounted(intent.index)
+            if intent.engine is not None:  # It came while the outcome was on its way to the disk.
+                self._count_late(intent.index, intent.engine)
+        self._note_recovered(intent)
+
+    def _note_refused(self, intent: OpenIntent, held: HeldOutcome | None, reason: str) -> None:
+        intent.is_closing = False
+        if held is not None:
+            self._send(held.peer, AppendRefused(held.correlation, "not_durable", reason))
+            _lose(intent, 0.0, "outcome_not_durable", "its gateway told an outcome while the disk was full")
+
+    def _note_recovered(self, intent: OpenIntent) -> None:
+        """With the last intent of the former life closed, say from where on the next life has to look."""
+        if intent.index in self._orphans:
+            self._orphans.remove(intent.index)
+            if not self._orphans:
+                scan_from = self._book.oldest_open(self._ledger.writer.size)
+                facts: dict[str, str | int] = {"num_closed": self._num_orphans, "scan_from": scan_from}
+                self._ledger.add_own(self._ledger.describe("log_recovered", facts))
+
+    def _count_late(self, intent_index: int, engine: Json) -> None:
+        """The outcome stands already, without these counts: they get a record of their own."""
+        is_missed = self._book.take_uncounted(intent_index)
+        try:
+            entry = parse_canonical(self._ledger.writer.read(intent_index))
+            is_intent = kind_of(entry) == "inference_intent"
+        except (EntryNotFound, MalformedEntry):
+            is_intent = False
+        if not is_intent or not (is_missed or intent_index < self._first_own):
+            log.error("engine_count_unexpected", intent=intent_index)
+            return
+        self._ledger.add_own(late_count_event(entry, intent_index, engine))
+
+
+def _may_close(intent: OpenIntent, peer: Peer) -> bool:
+    """A gateway closes its own; after a restart of the auditor, those that its number had reported."""
+    return intent.peer is peer or (intent.peer is None and intent.reporter == name_of(peer))
+
+
+def _lose(intent: OpenIntent, deadline_s: float, reason: str, detail: str) -> None:
+    intent.deadline_s, intent.lost_reason, intent.lost_detail = deadline_s, reason, detail

@@ -1,0 +1,300 @@
+"""The auditor's rules: what it does when a peer opens a link, sends a message or is gone, and what it does as time passes.
+
+| message | who may | what happens |
+|---|---|---|
+| AppendIntent | gateway | recorded; then `IntentRecorded` with a ticket for the engine |
+| AppendOutcome | the gateway of the intent | waits shortly for the engine's counts, recorded with them; then `Recorded` |
+| AppendEvent | by `audit.permissions` | recorded; then `Recorded` |
+| CountTokens | engine | joins the outcome; one that comes too late is recorded by itself |
+| FetchReceipt | gateway | the records with proofs, to the client whose request it was and to nobody else |
+
+Everything that arrived between two calls of `turn` becomes durable in one commit, and is answered only after it.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from appliance.auditor.history import MARK_INTERVAL, recover_requests
+from appliance.auditor.ledger import Clock, Ledger
+from appliance.auditor.outcomes import OutcomeDesk
+from appliance.auditor.peer import Peer, Send, name_of
+from appliance.auditor.receipts import ReceiptDesk
+from appliance.auditor.requests import MAX_OPEN_INTENTS, OpenIntent
+from appliance.messages.audit import (
+    AppendEvent,
+    AppendIntent,
+    AppendOutcome,
+    AppendRefused,
+    AuditorStatus,
+    CountTokens,
+    FetchReceipt,
+    IntentRecorded,
+    PeerToAuditor,
+    Recorded,
+    TicketKey,
+)
+from audit.entry import Json, parse_canonical
+from audit.errors import AuditRejected, EntryTooLarge, MalformedEntry, NotPermitted
+from audit.permissions import verify_permitted
+from audit.ticket import mint_ticket, new_ticket_key
+
+STATUS_INTERVAL_S = 0.5
+IDLE_WAIT_S = 0.1
+"""The longest sleep between two turns: everything that waits for a time is late by at most this."""
+
+log = structlog.get_logger(__name__)
+
+
+class AuditorService:
+    """One auditor, for one life.
+
+    Args:
+        ledger: of a writer that was just opened.
+        receipts_kept: how many of the latest requests can be asked for.
+        receipt_wait_s: how long a receipt waits for a checkpoint.
+        progress: called now and then while the log is read back.
+    Raises: StateMismatch when the end of the log cannot be read back.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        send: Send,
+        clock: Clock,
+        *,
+        count_wait_s: float,
+        receipts_kept: int,
+        receipt_wait_s: float,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._ledger = ledger
+        self._send = send
+        self._clock = clock
+        self._book = recover_requests(ledger.writer, receipts_kept, progress)
+        self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s)
+        self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s)
+        self._ticket_keys: dict[Peer, bytes] = {}
+        self._gateways: list[Peer] = []
+        self._next_status_s = 0.0
+        self._told_can_append: bool | None = None
+        self._is_started = False
+        self._next_mark = ledger.writer.size + MARK_INTERVAL
+
+    @property
+    def num_open(self) -> int:
+        """Intents without an outcome."""
+        return len(self._book.open)
+
+    @property
+    def wait_s(self) -> float:
+        """How long the caller may sleep before the next turn, when nothing arrives."""
+        return 0.0 if self._ledger.has_waiting else IDLE_WAIT_S
+
+    def start(self) -> None:
+        """Record that the log is written to again. Intents of a former life are closed in later turns.
+
+        Raises: StorageFailed.
+        """
+        self._ledger.open()
+        self.turn()
+
+    def link_opened(self, peer: Peer) -> None:
+        """A peer can be spoken to. An engine gets its ticket key first of all."""
+        if peer.peer_role == "engine":
+            self._ticket_keys[peer] = new_ticket_key()
+            self._outcomes.engine_came()
+            self._send(peer, TicketKey(self._ticket_keys[peer]))
+        elif peer.peer_role == "gateway":
+            self._gateways.append(peer)
+            self._send(peer, self._status())
+
+    def link_ended(self, peer: Peer) -> None:
+        """A peer is gone."""
+        if peer.peer_role == "engine" and self._ticket_keys.pop(peer, None) is not None:
+            self._outcomes.engine_left()
+        elif peer in self._gateways:
+            self._gateways.remove(peer)
+            self._outcomes.lose(peer)
+            self._receipts.forget(lambda waiting: waiting is peer)
+
+    def received(self, peer: Peer, message: PeerToAuditor) -> None:
+        """Take one message; answers come from `turn`, refusals at once."""
+        match message:
+            case CountTokens():
+                if peer.peer_role == "engine":
+                    self._outcomes.count(message)
+                else:
+                    log.error("count_refused", peer=name_of(peer))
+            case FetchReceipt():
+                self._fetch(peer, message)
+            case _:
+                try:
+                    self._append(peer, message)
+                except AuditRejected as rejected:
+                    log.warning("append_refused", peer=name_of(peer), reason=str(rejected))
+                    self._send(peer, AppendRefused(message.correlation, _code_of(rejected), str(rejected)))
+
+    def turn(self) -> None:
+        """Make durable what arrived, answer it, and do what is due.
+
+        Raises: StorageFailed, after which the process MUST end; nothing was answered then.
+        """
+        self._ledger.watch_space()
+        self._note_start()
+        self._outcomes.close_due()
+        self._ledger.commit()
+        self._ledger.publish_if_due()
+        self._mark_if_due()
+        self._receipts.answer(self._clock.monotonic_s(), self._ledger.fault)
+        self._send_status_if_due()
+
+    def stop(self) -> None:
+        """Close what is open, record the end, and publish.
+
+        Raises: StorageFailed, NotDurable.
+        """
+        self._outcomes.close_all("stopped", "the appliance was stopped while the request was open")
+        self._ledger.commit()
+        self._ledger.add_own(self._ledger.describe("log_stopped", {"num_open": self.num_open}))
+        self._ledger.commit()
+        if self._ledger.can_append and self._ledger.writer.size != self._ledger.writer.checkpoint.size:
+            self._ledger.writer.publish()
+        self._receipts.answer(self._clock.monotonic_s(), self._ledger.fault)
+
+    def _append(self, peer: Peer, message: AppendIntent | AppendOutcome | AppendEvent) -> None:
+        event = parse_canonical(message.event)
+        match message:
+            case AppendIntent():
+                verify_permitted(peer.peer_role, "intent", event)
+                self._append_intent(peer, message, event)
+            case AppendOutcome():
+                verify_permitted(peer.peer_role, "outcome", event)
+                self._outcomes.take(peer, message, event)
+            case AppendEvent():
+                verify_permitted(peer.peer_role, "event", event)
+                self._ledger.add(
+                    event,
+                    name_of(peer),
+                    lambda index: self._send(peer, Recorded(message.correlation, index)),
+                    lambda reason: self._refuse(peer, message.correlation, reason),
+                )
+
+    def _append_intent(self, peer: Peer, message: AppendIntent, event: Json) -> None:
+        _verify_intent(message, event)
+        if self._book.knows(message.request_uid):
+            raise MalformedEntry(f"intent: the request id {message.request_uid!r} was used before")
+        if len(self._book.open) >= MAX_OPEN_INTENTS:
+            raise NotPermitted(f"intent: {len(self._book.open)} requests are open already")
+        key = self._ticket_key(message.engine_instance)
+        if key is None:
+            reason = f"engine {message.engine_instance} is not there"
+            self._send(peer, AppendRefused(message.correlation, "no_engine", reason))
+            return
+        self._ledger.add(
+            event,
+            name_of(peer),
+            lambda index: self._note_intent(peer, message, key, index),
+            lambda reason: self._refuse(peer, message.correlation, reason),
+        )
+
+    def _note_intent(self, peer: Peer, message: AppendIntent, key: bytes, index: int) -> None:
+        is_here = peer in self._gateways
+        intent = OpenIntent(index, message.request_uid, name_of(peer), peer)
+        self._book.note_intent(intent, message.client_id)
+        if not is_here:  # Its link ended while the record was on its way.
+            self._outcomes.lose(peer)
+            return
+        expires_at_ms = self._clock.utc_ms() + message.lifetime_ms
+        mac = mint_ticket(
+            key,
+            index=index,
+            model=message.model,
+            prompt_digest=message.prompt_digest,
+            token_limit=message.token_limit,
+            expires_at_ms=expires_at_ms,
+        )
+        self._send(peer, IntentRecorded(message.correlation, index, expires_at_ms, mac))
+
+    def _ticket_key(self, instance: int) -> bytes | None:
+        for engine, key in self._ticket_keys.items():
+            if engine.peer_instance == instance:
+                return key
+        return None
+
+    def _refuse(self, peer: Peer, correlation: int, reason: str) -> None:
+        self._send(peer, AppendRefused(correlation, "not_durable", reason))
+
+    def _fetch(self, peer: Peer, message: FetchReceipt) -> None:
+        records = self._book.find(message.request_uid, message.client_id) if peer.peer_role == "gateway" else None
+        if records is None:
+            # The same words whether it is another client's, too old or was never there.
+            reason = "no such request among the latest of this client; older ones are found by index"
+            self._send(peer, AppendRefused(message.correlation, "not_found", reason))
+            return
+        self._receipts.ask(peer, message.correlation, records, self._clock.monotonic_s())
+
+    def _note_start(self) -> None:
+        """The first record of a life; with a full disk it comes when there is space."""
+        if self._is_started or not self._ledger.can_append:
+            return
+        self._is_started = True
+        writer = self._ledger.writer
+        facts: dict[str, str | int] = {
+            "checkpoint_size": writer.checkpoint.size,
+            "num_open": self.num_open,
+            "scan_from": self._book.oldest_open(writer.next_index),
+            "torn_bytes": writer.torn_bytes,
+            "tree_size": writer.size,
+        }
+        self._ledger.add_own(self._ledger.describe("log_started", facts))
+
+    def _mark_if_due(self) -> None:
+        """Now and then, bound what a later start has to read back."""
+        size = self._ledger.writer.size
+        if size >= self._next_mark and self._ledger.can_append:
+            self._next_mark = size + MARK_INTERVAL
+            facts: dict[str, str | int] = {"scan_from": self._book.oldest_open(size)}
+            self._ledger.add_own(self._ledger.describe("log_marked", facts))
+
+    def _status(self) -> AuditorStatus:
+        writer = self._ledger.writer
+        return AuditorStatus(writer.size, writer.checkpoint.size, self._ledger.can_append, self._ledger.fault)
+
+    def _send_status_if_due(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s < self._next_status_s and self._told_can_append == self._ledger.can_append:
+            return
+        self._next_status_s = now_s + STATUS_INTERVAL_S
+        self._told_can_append = self._ledger.can_append
+        status = self._status()
+        for gateway in self._gateways:
+            self._send(gateway, status)
+
+
+def _verify_intent(message: AppendIntent, event: Json) -> None:
+    """What the ticket will say must be what the record says.
+
+    Raises: MalformedEntry.
+    """
+    own = event["unmapped"]["casemate"]
+    actor, model = event.get("actor"), event.get("ai_model")
+    pairs = {
+        "request id": (message.request_uid, own.get("request_uid")),
+        "client": (message.client_id, actor.get("app_uid") if isinstance(actor, dict) else None),
+        "model": (message.model, model.get("name") if isinstance(model, dict) else None),
+        "token limit": (message.token_limit, own.get("token_limit")),
+    }
+    for name, (said, recorded) in pairs.items():
+        if said != recorded:
+            raise MalformedEntry(f"intent: the {name} is {said!r} in the message and {recorded!r} in the event")
+
+
+def _code_of(rejected: AuditRejected) -> str:
+    match rejected:
+        case EntryTooLarge():
+            return "too_large"
+        case NotPermitted():
+            return "not_permitted"
+        case _:
+            return "malformed"

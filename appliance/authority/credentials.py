@@ -1,0 +1,61 @@
+"""Keys, certificates and the client registry, at their places below the state directory.
+
+    tls/         our own certificate authority and server certificate, where none is configured
+    authority/   signing/signing-*.pem, clients.sqlite, client-secrets.key
+
+Everything is made where it is missing, once, whoever comes first; what is there is checked and left alone.
+"""
+
+from pathlib import Path
+
+from appliance.authority.addresses import certificate_names
+from appliance.config import Configuration
+from security.keys import load_or_create_secret, make_private_directory
+from security.oauth.signing_keys import SigningKeys
+from security.registry import ClientRegistry
+from security.tls import TlsIdentity, provision_identity, verify_identity
+
+CLIENTS_FILE = "clients.sqlite"
+SECRETS_FILE = "client-secrets.key"
+SIGNING_DIRECTORY = "signing"
+
+
+def find_tls_identity(configuration: Configuration) -> TlsIdentity:
+    """Where certificate and key are, configured or our own. Nothing is made or checked."""
+    tls = configuration.tls
+    if tls.certificate is not None and tls.key is not None:
+        ca_certificate = None if tls.ca_certificate is None else Path(tls.ca_certificate)
+        return TlsIdentity(Path(tls.certificate), Path(tls.key), ca_certificate)
+    directory = configuration.state_path / "tls"
+    return TlsIdentity(directory / "server.pem", directory / "server.key", directory / "ca.pem")
+
+
+def provision_tls(configuration: Configuration) -> TlsIdentity:
+    """Check the configured certificate, or make and renew our own. Safe in several processes at once.
+
+    Raises: KeyUnusable, naming the file.
+    """
+    if configuration.tls.certificate is None:
+        return provision_identity(configuration.state_path / "tls", certificate_names(configuration))
+    identity = find_tls_identity(configuration)
+    verify_identity(identity)
+    return identity
+
+
+def load_signing_keys(configuration: Configuration) -> SigningKeys:
+    """The token signing keys, the first one made where there is none.
+
+    Raises: KeyUnusable, naming the file.
+    """
+    directory = configuration.state_path / "authority" / SIGNING_DIRECTORY
+    return SigningKeys.load_or_create(directory, algorithm=configuration.authority.signing_algorithm)
+
+
+def open_registry(state: Path) -> ClientRegistry:
+    """The client registry below a state directory, made where there is none.
+
+    Raises: KeyUnusable, RegistryUnusable, naming the file.
+    """
+    directory = state / "authority"
+    make_private_directory(directory)
+    return ClientRegistry.open(directory / CLIENTS_FILE, load_or_create_secret(directory / SECRETS_FILE))

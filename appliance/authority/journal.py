@@ -1,0 +1,94 @@
+"""Appends to the audit log and waits until the record is durable. Without an auditor there is no record, so no token."""
+
+import asyncio
+import itertools
+from typing import Any, Protocol
+
+import msgspec
+
+from appliance.errors import ApplianceFault, LinkClosed
+from appliance.messages.audit import AppendEvent, AppendRefused, Recorded
+
+
+class JournalUnavailable(ApplianceFault):
+    """The record could not be made durable now."""
+
+
+class AuditorLink(Protocol):
+    """What is needed of `appliance.ipc.link.Link`."""
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Raises: LinkClosed."""
+
+    async def receive(self) -> Any:
+        """Raises: LinkClosed."""
+
+
+class Journal:
+    """Records of one process, over whichever link to the auditor there is."""
+
+    def __init__(self, *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._link: AuditorLink | None = None
+        self._correlations = itertools.count(1)
+        self._open: dict[int, asyncio.Future[int]] = {}
+
+    @property
+    def is_connected(self) -> bool:
+        """There is an auditor to append to."""
+        return self._link is not None
+
+    async def run(self, link: AuditorLink) -> None:
+        """Serve one link until it ends; whoever waits for a record on it is told at once.
+
+        Raises: LinkClosed.
+        """
+        self._link = link
+        try:
+            while True:
+                match await link.receive():
+                    case Recorded(correlation=correlation, index=index):
+                        self._settle(correlation, index)
+                    case AppendRefused() as refused:
+                        self._fail(
+                            refused.correlation, f"the auditor refused the record: {refused.code}: {refused.message}"
+                        )
+                    case _:
+                        pass
+        finally:
+            if self._link is link:
+                self._link = None
+                for correlation in list(self._open):
+                    self._fail(correlation, "the auditor is gone")
+
+    async def record(self, event: bytes) -> int:
+        """Append one canonical event.
+
+        Returns: its index in the log, once it is durable.
+        Raises: JournalUnavailable; the record may exist all the same, so what it announces MUST NOT happen.
+        """
+        if self._link is None:
+            raise JournalUnavailable("the auditor is away")
+        correlation = next(self._correlations)
+        recorded = self._open[correlation] = asyncio.get_running_loop().create_future()
+        try:
+            self._link.send(AppendEvent(correlation, event))
+            async with asyncio.timeout(self._timeout_s):
+                index: int = await recorded
+                return index
+        except LinkClosed as error:
+            raise JournalUnavailable("the auditor is gone") from error
+        except TimeoutError:
+            raise JournalUnavailable(f"no record within {self._timeout_s:g} s") from None
+        finally:
+            del self._open[correlation]
+
+    def _settle(self, correlation: int, index: int) -> None:
+        waiting = self._open.get(correlation)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(index)
+
+    def _fail(self, correlation: int, reason: str) -> None:
+        waiting = self._open.get(correlation)
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(JournalUnavailable(reason))

@@ -1,0 +1,66 @@
+"""What the audit log is told of the authority's decisions: canonical events, without a secret or a token in them."""
+
+from audit.entry import encode_event
+from audit.events import client_changed_event, token_issued_event, token_refused_event
+from security.oauth.authority import TokenDecision
+from security.oauth.failure_limit import Suppressed
+from security.registry import Change, ChangeAction
+
+RATE_LIMITED = "rate_limited"
+
+
+def build_decision_record(decision: TokenDecision, address: str, port: int) -> bytes:
+    """The record of one token that was issued, or refused."""
+    minted = decision.minted
+    if minted is None:
+        client_id = _printable(decision.client_id or "")
+        code = decision.error or "unknown"
+        verb = "authenticated" if decision.authenticated else "not authenticated"
+        detail = f"{verb} by {decision.auth_method or 'no method'}"
+        return encode_event(
+            token_refused_event(client_id=client_id, address=address, port=port, code=code, detail=detail)
+        )
+    return encode_event(
+        token_issued_event(
+            client_id=minted.client_id,
+            subject=minted.subject,
+            tenant=minted.tenant,
+            address=address,
+            port=port,
+            issuer=minted.issuer,
+            token_id=minted.jti,
+            token_key_id=minted.kid,
+            scope=minted.scope,
+            expires_at_ms=minted.expires_at * 1000,
+        )
+    )
+
+
+def build_suppressed_record(suppressed: Suppressed) -> bytes:
+    """The record of attempts that were only counted because their source had failed too often."""
+    source = "" if suppressed.source == "*" else suppressed.source
+    detail = f"{suppressed.attempts} further attempts were refused unseen"
+    event = token_refused_event(client_id="", address=source, port=0, code=RATE_LIMITED, detail=detail)
+    event["unmapped"]["casemate"]["num_times"] = suppressed.attempts
+    return encode_event(event)
+
+
+_CHANGE_KINDS: dict[ChangeAction, str] = {
+    "create": "client_created",
+    "disable": "client_disabled",
+    "rotate": "client_secret_rotated",
+}
+
+
+def build_change_record(change: Change) -> bytes:
+    """The record of a change to the client registry."""
+    return encode_event(
+        client_changed_event(
+            _CHANGE_KINDS[change.action], client_id=change.client_id, actor=change.actor, changed_at_ms=change.at * 1000
+        )
+    )
+
+
+def _printable(text: str) -> str:
+    """What an unknown sender claims is shown, but cannot break a line or a terminal."""
+    return "".join(character if " " <= character <= "~" else "?" for character in text)

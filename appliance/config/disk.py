@@ -1,0 +1,43 @@
+"""Whether what the configuration names on disk is there: the last look before anything is provisioned or started.
+
+It finds the slip of the pen, not the attack: what is opened later is checked again by whoever opens it.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from appliance.config.errors import Problem
+from appliance.config.schema import Configuration
+
+
+def find_missing_files(configuration: Configuration) -> list[Problem]:
+    """Model folders, certificates and keys that are not there or cannot be read."""
+    return [
+        *_find_missing_models(configuration),
+        *_find_unreadable_tls(configuration),
+        *_find_blocked_state(configuration),
+    ]
+
+
+def _find_missing_models(configuration: Configuration) -> Iterator[Problem]:
+    for index, engine in enumerate(configuration.engines):
+        folder = Path(engine.model_path)
+        if not (folder / "config.json").is_file():
+            found = "a folder without one" if folder.is_dir() else "a file" if folder.exists() else "nothing there"
+            yield Problem(
+                f"engines[{index}].model_path", f"expected a folder with config.json at {folder}, got {found}"
+            )
+
+
+def _find_unreadable_tls(configuration: Configuration) -> Iterator[Problem]:
+    tls = configuration.tls
+    for name, value in (("certificate", tls.certificate), ("key", tls.key), ("ca_certificate", tls.ca_certificate)):
+        if value is not None and not (Path(value).is_file() and os.access(value, os.R_OK)):
+            found = "one that cannot be read" if Path(value).exists() else "nothing there"
+            yield Problem(f"tls.{name}", f"expected a file that this user can read at {value}, got {found}")
+
+
+def _find_blocked_state(configuration: Configuration) -> Iterator[Problem]:
+    if configuration.state_path.exists() and not configuration.state_path.is_dir():
+        yield Problem("state_dir", f"expected a folder, or nothing yet, at {configuration.state_path}, got a file")

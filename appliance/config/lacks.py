@@ -1,0 +1,68 @@
+"""Which protections of the finished appliance this configuration, on this build, goes without.
+
+`production` needs every one of them or a waiver by name; `development` starts and says what it lacks, in `/ready`, in the
+log and on the terminal. A protection leaves this list in the change that builds it, never before.
+"""
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from appliance.config.errors import Problem
+from appliance.config.schema import Configuration
+
+
+class Lack(Struct, frozen=True):
+    """A protection that is missing.
+
+    Attributes:
+        name: what a waiver names.
+        consequence: what an attacker or an accident can do because of it, in a sentence.
+        waived: the configuration says that this is accepted.
+    """
+
+    name: str
+    consequence: str
+    waived: bool
+
+
+_NOT_BUILT_YET = {
+    "signed_models": "Model folders are not verified against signatures: whoever can write to them can change the answers.",
+    "frozen_kernels": "Kernels are not taken from a signed bundle: what computes on this machine is not pinned.",
+    "confinement": "Processes run as one user without a sandbox: a captured one can reach the files of the others.",
+    "witness": "No witness cosigns the log: whoever holds this host can replace it by an older or another history.",
+}
+_NEEDS_SETTING = {
+    "own_certificates": "The server's certificate comes from an authority that this host made: its key lies on this host.",
+}
+PROTECTIONS = tuple(_NOT_BUILT_YET | _NEEDS_SETTING)
+"""Every name that a waiver may have."""
+
+
+def what_is_lacking(configuration: Configuration) -> list[Lack]:
+    """Every missing protection, the waived ones included, in a fixed order."""
+    return [
+        Lack(name, consequence, name in configuration.waivers) for name, consequence in _find_missing(configuration)
+    ]
+
+
+def find_unwaived(configuration: Configuration) -> list[Problem]:
+    """What keeps this configuration from starting in production; waivers that name nothing, in either mode."""
+    problems = [
+        Problem("waivers", f'"{name}" is no protection that can be waived; there are: {", ".join(PROTECTIONS)}')
+        for name in configuration.waivers
+        if name not in PROTECTIONS
+    ]
+    if configuration.mode == "production":
+        problems += [
+            Problem("mode", f'production needs "{lack.name}", or the waiver of that name. {lack.consequence}')
+            for lack in what_is_lacking(configuration)
+            if not lack.waived
+        ]
+    return problems
+
+
+def _find_missing(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    yield from _NOT_BUILT_YET.items()
+    if configuration.tls.certificate is None:
+        yield "own_certificates", _NEEDS_SETTING["own_certificates"]

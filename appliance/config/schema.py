@@ -1,0 +1,57 @@
+"""The whole configuration: one frozen object, composed of the sections that the packages own.
+
+Objects of the product receive values or their own section, never this whole. What one section cannot know of another is
+checked in `together`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from appliance.gateway.settings import GatewaySettings
+from appliance.supervisor.settings import SupervisorSettings
+from audit.settings import AuditSettings
+from runtime.settings import EngineSettings
+from security.settings import AuthoritySettings, PolicySettings, TlsSettings
+
+Mode = Literal["development", "production"]
+
+
+class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keys above the first section."""
+
+    mode: Annotated[
+        Mode,
+        Meta(
+            description="`production` refuses to start while a protection is missing that is not waived by name; "
+            "`development` starts and says what it lacks."
+        ),
+    ] = "development"
+    waivers: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
+        Meta(
+            max_length=32,
+            description="Protections that production goes without, by name. `casemate config check` names those that are missing.",
+        ),
+    ] = ()
+    state_dir: Annotated[
+        str, Meta(min_length=1, max_length=4096, description="Folder of all that is written: keys, clients, the log.")
+    ] = "state"
+    gateway: GatewaySettings = GatewaySettings()
+    authority: AuthoritySettings = AuthoritySettings()
+    policy: PolicySettings = PolicySettings()
+    tls: TlsSettings = TlsSettings()
+    audit: AuditSettings = AuditSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
+    engines: Annotated[tuple[EngineSettings, ...], Meta(min_length=1, max_length=64)]
+
+    @property
+    def state_path(self) -> Path:
+        """`state_dir` as an absolute path."""
+        return Path(self.state_dir)
+
+
+def served_name_of(engine: EngineSettings) -> str:
+    """What clients call an engine's model."""
+    return engine.served_model_name or Path(engine.model_path).name

@@ -1,0 +1,66 @@
+"""Rules between sections, which no section can check alone.
+
+Pure, so that every process comes to the same result from the same bytes; what lies on disk is `disk`'s.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from appliance.config.errors import Problem
+from appliance.config.lacks import find_unwaived
+from appliance.config.schema import Configuration, served_name_of
+
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound to
+
+
+def find_conflicts(configuration: Configuration) -> list[Problem]:
+    """Everything that contradicts something else, in the order of the checks."""
+    return [
+        *_find_shared_ports(configuration),
+        *_find_shared_names(configuration),
+        *_find_impossible_restarts(configuration),
+        *_find_half_certificates(configuration),
+        *find_unwaived(configuration),
+    ]
+
+
+def _find_shared_ports(configuration: Configuration) -> Iterator[Problem]:
+    gateway, authority = configuration.gateway, configuration.authority
+    if 0 in (gateway.port, authority.port) or gateway.port != authority.port:
+        return
+    if gateway.host == authority.host or gateway.host in _WILDCARDS or authority.host in _WILDCARDS:
+        yield Problem(
+            "authority.port",
+            f"expected a port of its own, got {authority.port}, which gateway.port has on {gateway.host} as well",
+        )
+
+
+def _find_shared_names(configuration: Configuration) -> Iterator[Problem]:
+    users: dict[str, list[int]] = defaultdict(list)
+    for index, engine in enumerate(configuration.engines):
+        users[served_name_of(engine)].append(index)
+    for name, indices in users.items():
+        for index in indices[1:]:
+            first = f"engines[{indices[0]}]"
+            yield Problem(
+                f"engines[{index}].served_model_name", f'expected a name of its own, got "{name}", which {first} has'
+            )
+
+
+def _find_impossible_restarts(configuration: Configuration) -> Iterator[Problem]:
+    supervisor = configuration.supervisor
+    if supervisor.restart_delay_s > supervisor.max_restart_delay_s:
+        yield Problem(
+            "supervisor.max_restart_delay_s",
+            f"expected at least supervisor.restart_delay_s ({supervisor.restart_delay_s}), got {supervisor.max_restart_delay_s}",
+        )
+
+
+def _find_half_certificates(configuration: Configuration) -> Iterator[Problem]:
+    tls = configuration.tls
+    for given, other, name, missing in (
+        (tls.certificate, tls.key, "tls.key", "tls.certificate"),
+        (tls.key, tls.certificate, "tls.certificate", "tls.key"),
+    ):
+        if given is not None and other is None:
+            yield Problem(name, f"expected a file, as {missing} names one, got none")

@@ -1,0 +1,80 @@
+"""The model card of the demo model, written by the training itself so that it states what was done and measured."""
+
+# A row of a Markdown table stands on one line.
+# ruff: noqa: E501
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_CARD = """\
+# Casemate demo model
+
+A {millions:.1f}-million-parameter Llama model, trained from scratch by this project on text that the project generates.
+It is there so that a fresh clone can show the whole appliance at work, on a CPU, without a download. It is not a general
+assistant: it answers questions about Casemate, solves small word problems with the working shown, extracts JSON, calls
+tools and tells short stories, in English. To anything else it should answer that it does not know; it may be wrong.
+
+## Measured
+
+Greedy decoding from the stored bfloat16 weights, on templates that never occur in training (`python -m
+appliance.demo.evaluate`, which also says which rule counts an answer as right; see `appliance/demo/scoring.py`):
+
+{table}
+
+The held-out templates are the `held_out` entries of `appliance/demo/corpus/product.toml`, `HELD_OUT` in `arithmetic.py`,
+the `held_out` sentences with `_HELD_OUT_REQUESTS` in `extraction.py`, and the `held_out` requests in `toolbox.py`. The
+tools themselves and the product's topics are those of training: what is measured is the phrasing, not new knowledge.
+
+## Form
+
+| | |
+|---|---|
+| architecture | `LlamaForCausalLM`: 4 layers, hidden 256, 4 query and 2 key/value heads of 64, feed-forward 704, tied embeddings |
+| context | trained on conversations of up to about 600 tokens; `max_position_embeddings` is 2,048 |
+| tokenizer | byte-level BPE of 2,048 tokens, trained on the corpus; all 256 bytes, one token a digit |
+| chat | ChatML turns (`system`, `user`, `assistant`, `tool`); tools as JSON lines; calls as `<tool_call>{{"name": ..., "arguments": {{...}}}}</tool_call>` |
+| licence | Apache-2.0, as the project |
+
+## Made by
+
+    python -m appliance.demo.train --out appliance/demo/model --steps {num_steps}
+
+| | |
+|---|---|
+| corpus | {num_examples:,} examples, {num_tokens:,} tokens, generated from a fixed seed; no text from elsewhere |
+| SHA-256 of the corpus | `{corpus_sha256}` |
+| training | {num_steps:,} steps of about {tokens_per_step:,} tokens; Muon and AdamW; the learning rate held, then falling to zero |
+| hardware | {hardware}; no GPU was used if this says CPU |
+| time | {minutes:.0f} minutes |
+| SHA-256 of the weights | `{weights_sha256}` |
+
+The corpus hash is the same on every machine. The weights are the same on equal hardware with equal versions and number of
+threads. Elsewhere they differ in their last digits and the answers may differ, but the accuracy stays in the band that
+`python -m appliance.demo.evaluate` requires.
+
+## Limits
+
+Numbers in word problems are small (results up to about 150). Facts about Casemate were learnt in one wording each. Names
+in the training text are common first names or made-up syllables; no person is meant. Do not use it for decisions.
+"""
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What a training states about itself."""
+
+    corpus_sha256: str
+    num_examples: int
+    num_tokens: int
+    num_parameters: int
+    num_steps: int
+    tokens_per_step: int
+    minutes: float
+    hardware: str
+    weights_sha256: str
+
+
+def write_card(facts: TrainingFacts, table: str, folder: Path) -> None:
+    """Write `README.md` into the model's folder."""
+    text = _CARD.format(table=table, millions=facts.num_parameters / 1e6, **vars(facts))
+    (folder / "README.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,201 @@
+"""Grade-school word problems with worked answers: one and two steps over small numbers, and bare sums.
+
+The worked answer states each equation and ends with "The answer is N.". A family is one situation with its phrasings;
+the families of `HELD_OUT` are never trained on.
+"""
+
+# A template stands on one line, however long it is.
+# ruff: noqa: E501
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+
+from appliance.demo.corpus.example import ARITHMETIC, Example, dialogue
+from appliance.demo.corpus.phrasing import choose, roughen
+from appliance.demo.corpus.words import COLORS, DAYS, NAMES, THINGS, some_name
+
+
+@dataclass(frozen=True)
+class Family:
+    """One situation: templates over {who}, {other}, {things}, {a}, {b}, {c}, and the operations that solve it.
+
+    `steps` is a string of operators applied from left to right: "+" is a + b, "*-" is a * b - c.
+    """
+
+    name: str
+    steps: str
+    templates: tuple[str, ...]
+
+
+TRAINED = (
+    Family("buys", "+", (
+        "{who} has {a} {things} and (buys|gets|finds|receives|picks) {b} more. How many {things} does {who} have( now| in total| altogether| in all|)?",
+        "{who} had {a} {things}. Then {who} (bought|got|found|received|collected) {b} (more|other ones|more {things}). How many {things} does {who} have( now|)?",
+        "{who} (owns|has|holds) {a} {things}. {other} gives {who} {b} more. How many (are there|{things} does {who} have)( now|)?",
+        "{a} {things} (lie|are|stand) (on the table|in the box|on the shelf). {who} (adds|puts|brings) {b} (more|other ones). How many {things} are (there|on it|in it) now?",
+        "On {day} {who} (made|baked|sold|found) {a} {things}, and on {later} {b} more. How many (is that|{things} is that)( in total| altogether|)?",
+        "If {who} has {a} {things} and (buys|gets|finds) {b} more, how many {things} (does {who} have|are there)?",
+    )),
+    Family("together", "+", (
+        "{who} has {a} {things} and {other} has {b}. How many {things} do they have (together|in total|altogether)?",
+        "{who} (picked|sold|made|found) {a} {things} and {other} (picked|sold|made|found) {b} {things}. How many {things} (is that|did they have) (together|in total|altogether)?",
+        "There are {a} {things} (on the table|in the bag|in a box) and {b} (on the floor|in the basket|on the shelf). How many {things} are there( in total| altogether| in all|)?",
+    )),
+    Family("gives", "-", (
+        "{who} has {a} {things} and (gives|sells|lends|hands) {b} (of them |)to {other}. How many {things} (are left|does {who} have left|remain|does {who} keep)?",
+        "{who} had {a} {things}. {who} (lost|ate|sold|used|gave away|dropped|threw away) {b} of them. How many (are left|{things} are left|{things} does {who} still have|remain)?",
+        "There were {a} {things} in the (box|bag|basket|shop). {who} took {b}. How many (are|{things} are) (left|still there)?",
+        "If {who} has {a} {things} and (loses|eats|sells|uses) {b}, how many (are left|{things} are left|does {who} have left)?",
+    )),
+    Family("difference", "-", (
+        "{who} has {a} {things} and {other} has {b}. How many more {things} does {who} have( than {other}|)?",
+        "{who} needs {a} {things} and has {b}. How many (more |)(are missing|does {who} need)?",
+        "{who} read {a} pages and {other} read {b}. How many more pages did {who} read?",
+        "{who} has {a} {things}, and {other} has {b} (fewer|less). How many {things} does {other} have?",
+        "There are {a} {things} in the shop, and {b} of them are (sold|rotten|old|{color}). How many are not( {color}|)?",
+    )),
+    Family("packs", "*", (
+        "{who} (buys|has|fills|carries) {a} (boxes|bags|packs|baskets) with {b} {things} (each|in each). How many {things} (is that|are there|does {who} have)?",
+        "There are {a} (boxes|bags|rows|shelves) of {b} {things}( each|). How many {things} are there( in total| altogether| in all|)?",
+        "Each (box|bag|pack) holds {b} {things}. How many {things} are in {a} (boxes|bags|packs)?",
+        "{who} (makes|eats|sells|reads|buys|collects) {b} {things} (a day|each day|per day|a week|every week). How many {things} (is that|are that) in {a} (days|weeks)?",
+        "One of the {things} costs {b} coins. How (much|many coins) do {a} cost?",
+    )),
+    Family("shares", "/", (
+        "{who} has {a} {things} and (shares|divides|splits) them (equally|evenly) among {b} (friends|children|people). How many (does each get|{things} does each get|does everyone get)?",
+        "{a} {things} are (put|packed|divided) (equally |evenly |)into {b} (boxes|bags|baskets). How many (are|{things} are) in each?",
+        "{a} {things} are (given|handed out) to {b} (children|classes|teams), each gets (equally many|the same number|as many as the others). How many does (one|each) (child|class|team|) get?",
+        "{who} packs {a} {things} in bags of {b}. How many bags (are there|does {who} need|are needed)?",
+    )),
+    Family("buys_gives", "+-", (
+        "{who} has {a} {things}, (buys|gets|finds) {b} more and (gives|sells) {c} to {other}. How many {things} (are left|does {who} have( now|))?",
+        "There are {a} {things} in the (shop|kitchen|box). {who} (brings|adds) {b}, and {other} (takes|buys|eats) {c}. How many {things} are (left|there now|in it at the end)?",
+        "{who} had {a} {things}. {who} (bought|found|got) {b} more and then (lost|ate|sold|used) {c}. How many (are left|{things} does {who} have now)?",
+    )),
+    Family("gives_buys", "-+", (
+        "{who} has {a} {things}, (gives|sells|lends) {b} to {other} and (buys|gets|finds) {c} more. How many {things} does {who} have( now|)?",
+        "{who} had {a} {things}. {who} (lost|ate|sold|used) {b} and then (bought|found|got) {c} more. How many {things} does {who} have now?",
+    )),
+    Family("packs_gives", "*-", (
+        "{who} (buys|has) {a} (boxes|bags|packs) with {b} {things} each and (gives|sells) {c} {things} to {other}. How many {things} (are left|does {who} have left)?",
+        "There are {a} (rows|shelves|boxes) of {b} {things}. {who} takes {c}. How many {things} (are left|remain)?",
+    )),
+    Family("packs_more", "*+", (
+        "{who} has {a} (boxes|bags|packs) with {b} {things} each and {c} (single|loose|more) {things}. How many {things} does {who} have( in total| altogether|)?",
+        "{who} buys {a} (boxes|bags|packs) of {b} {things} and finds {c} more. How many {things} (is that|does {who} have)( in total| altogether|)?",
+    )),
+)  # fmt: skip
+
+HELD_OUT = (
+    Family("arrive", "+", (
+        "In the morning {who} counts {a} {things}. By the evening {b} more have been added. How many {things} are there now?",
+    )),
+    Family("both", "+", (
+        "A basket holds {a} {things} of {who} and {b} {things} of {other}. What is the total number of {things}?",
+    )),
+    Family("broken", "-", (
+        "Out of {a} {things} that {who} keeps in the cellar, {b} are broken. How many {things} are not broken?",
+    )),
+    Family("fewer", "-", ("{who} collected {a} {things}. {other} collected {b} fewer. How many {things} did {other} collect?",)),
+    Family("days", "*", (
+        "Every day {who} paints {b} {things}. How many {things} has {who} painted after {a} days?",
+    )),
+    Family("teams", "/", (
+        "A teacher hands out {a} {things} to {b} groups, and every group gets the same number. How many {things} does one group have?",
+    )),
+    Family("shop", "+-", (
+        "A shop starts the day with {a} {things}. A van brings {b} more, and customers take {c}. How many {things} does the shop have in the end?",
+    )),
+    Family("trays", "*-", (
+        "{who} sets out {a} trays with {b} {things} on each tray, but {c} {things} fall down. How many {things} are still on the trays?",
+    )),
+)  # fmt: skip
+
+
+def _numbers(steps: str, rng: Random) -> tuple[int, int, int]:
+    """Draw operands so that every intermediate result is a whole number from 0 to 150."""
+    a, b = rng.randint(2, 60), rng.randint(2, 40)
+    if steps[0] == "-":
+        a = rng.randint(3, 90)
+        b = rng.randint(1, a)
+    elif steps[0] == "*":
+        a, b = rng.randint(2, 12), rng.randint(2, 12)
+    elif steps[0] == "/":
+        b = rng.randint(2, 12)
+        a = b * rng.randint(2, 12)
+    first = _apply(steps[0], a, b)
+    c = rng.randint(1, max(1, min(first, 40))) if steps[1:] == "-" else rng.randint(1, 40)
+    return a, b, c
+
+
+def _apply(operator: str, left: int, right: int) -> int:
+    actions: dict[str, Callable[[], int]] = {
+        "+": lambda: left + right,
+        "-": lambda: left - right,
+        "*": lambda: left * right,
+        "/": lambda: left // right,
+    }
+    return actions[operator]()
+
+
+def _worked(steps: str, numbers: tuple[int, int, int]) -> tuple[str, int]:
+    """The equations and the final number."""
+    result, sentences = numbers[0], []
+    for operator, operand in zip(steps, numbers[1:], strict=False):
+        after = _apply(operator, result, operand)
+        sentences.append(f"{result} {operator} {operand} = {after}.")
+        result = after
+    return " ".join(sentences), result
+
+
+def _problem(kind: str, family: Family, rng: Random, names: Callable[[], str]) -> Example:
+    a, b, c = _numbers(family.steps, rng)
+    who = names()
+    other = names()
+    while other == who:
+        other = names()
+    text = choose(rng.choice(family.templates), rng).format(
+        who=who,
+        other=other,
+        things=rng.choice(THINGS),
+        a=a,
+        b=b,
+        c=c,
+        day=rng.choice(DAYS[:3]),
+        later=rng.choice(DAYS[3:]),
+        color=rng.choice(COLORS),
+    )
+    worked, result = _worked(family.steps, (a, b, c))
+    return dialogue(ARITHMETIC, f"{kind}/{family.name}", text, f"{worked} The answer is {result}.", result)
+
+
+def _bare(rng: Random) -> Example:
+    """A sum without a story."""
+    steps = rng.choice("++--**/")
+    a, b, _ = _numbers(steps, rng)
+    word = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}[steps]
+    sign = rng.choice((steps, steps, word))
+    text = (
+        choose("(What is|How much is|Compute|Calculate|)", rng) + f" {a} {sign} {b}" + rng.choice(("?", "", " ?", " ="))
+    )
+    worked, result = _worked(steps, (a, b, 0))
+    return dialogue(ARITHMETIC, "arithmetic/bare", text.strip(), f"{worked} The answer is {result}.", result)
+
+
+def arithmetic_example(rng: Random) -> Example:
+    """A training example."""
+    if rng.random() < 0.2:
+        return _bare(rng)
+    example = _problem("arithmetic", rng.choice(TRAINED), rng, lambda: some_name(rng))
+    question = example.messages[0].content
+    if rng.random() < 0.3:
+        question = roughen(question, rng)
+    return dialogue(ARITHMETIC, example.family, question, example.messages[1].content, example.expected)
+
+
+def held_out_problems(rng: Random) -> Iterator[Example]:
+    """25 problems of each held-out family."""
+    for family in HELD_OUT:
+        for _ in range(25):
+            yield _problem("held-out", family, rng, lambda: rng.choice(NAMES))

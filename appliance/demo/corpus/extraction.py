@@ -1,0 +1,294 @@
+"""Extraction: from a sentence to a JSON object with exactly the keys that were asked for, in the order asked.
+
+A record type has fields, each drawn by a function, and sentences that mention them. Each record type keeps sentences
+that are held out, and so are some wordings of the request: the evaluation combines only those.
+"""
+
+# A template stands on one line, however long it is.
+# ruff: noqa: E501
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from appliance.demo.corpus import words
+from appliance.demo.corpus.example import EXTRACTION, Example, dialogue
+from appliance.demo.corpus.phrasing import choose
+
+Draw = Callable[[Random], Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A kind of record: how each field is drawn, and the sentences that carry the fields."""
+
+    name: str
+    fields: dict[str, Draw]
+    sentences: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def _number(low: int, high: int) -> Draw:
+    return lambda rng: rng.randint(low, high)
+
+
+def _one_of(choices: list[str]) -> Draw:
+    return lambda rng: rng.choice(choices)
+
+
+RECORDS = (
+    Record(
+        "person",
+        {"name": words.some_name, "age": _number(3, 95), "city": words.some_place, "job": _one_of(words.JOBS)},
+        (
+            "{name} is {age} years old(,| and) works as a {job} (and lives in|in) {city}.",
+            "{name}, {age}, is a {job} (from|in) {city}.",
+            "My (friend|neighbour|cousin|colleague) {name} (lives in|comes from|moved to) {city}, is {age} years old and works as a {job}.",
+            "In {city} (there is|I met|we know) a {job} (named|called) {name} who is {age} years old.",
+            "(The|Our) {job} {name} from {city} turned {age} (today|last week|this year).",
+            "At the age of {age}, {name} (became|is) a {job} in {city}.",
+        ),
+        ("{name} has lived in {city} for years, earns a living as a {job} and is now {age} years old.", "Meet {name}: {age} years old, {job}, resident of {city}."),
+    ),
+    Record(
+        "order",
+        {"customer": words.some_name, "quantity": _number(1, 99), "product": _one_of(words.PRODUCTS), "color": _one_of(words.COLORS)},
+        (
+            "{customer} (orders|buys|wants|needs) {quantity} pieces of the {color} {product}.",
+            "Please send {quantity} units of the {product} in {color} to {customer}.",
+            "Order (from|by) {customer}: {quantity} x {product}, {color}.",
+            "{customer} (ordered|bought) the {color} {product}, {quantity} (pieces|times|units).",
+            "We (sold|shipped) {quantity} of the {product} in {color} to {customer} (today|yesterday|).",
+        ),
+        ("A request came in from {customer}, who asks for the {product} in {color}, {quantity} of them.", "Ship the {color} {product} to {customer}, quantity {quantity}."),
+    ),
+    Record(
+        "meeting",
+        {"person": words.some_name, "day": _one_of(words.DAYS), "time": words.some_time, "place": words.some_place},
+        (
+            "(The meeting|A meeting|Lunch) with {person} is on {day} at {time} in {place}.",
+            "{person} (meets|will meet|wants to see) us in {place} on {day} at {time}.",
+            "On {day} at {time} (I meet|we meet|there is a call with) {person} in {place}.",
+            "Let us meet {person} in {place}, {day}, {time}.",
+            "{person} comes to {place} (next|this|on) {day} at {time}.",
+        ),
+        ("An appointment with {person} was set for {time} on {day}; it takes place in {place}.", "{day}, {time}: talk with {person}, location {place}."),
+    ),
+    Record(
+        "contact",
+        {"name": words.some_name, "email": words.some_email, "city": words.some_place},
+        (
+            "{name} from {city} (can be reached|is available|answers) at {email}.",
+            "(Write to|Contact|Ask) {name} at {email}; {name} (is|works|lives) in {city}.",
+            "My name is {name}, I live in {city} and my (email|address|mail address) is {email}.",
+            "{name} ({city}): {email}",
+            "The (email|mail address) of {name} in {city} is {email}.",
+        ),
+        ("For questions turn to {name}, who sits in {city} and reads {email} daily.", "Send it to {email}, that is {name} in the {city} office."),
+    ),
+    Record(
+        "trip",
+        {"traveller": words.some_name, "from": words.some_place, "to": words.some_place, "date": words.some_date},
+        (
+            "{traveller} (flies|travels|goes|drives) from {from} to {to} on {date}.",
+            "On {date}, {traveller} (takes|took|booked) (a train|a flight|the bus) from {from} to {to}.",
+            "(Book|I need) a (ticket|flight|train) for {traveller} from {from} to {to} on {date}.",
+            "The (trip|flight|journey) of {traveller} to {to} starts in {from} on {date}.",
+            "{traveller} leaves {from} on {date} and (arrives in|heads for) {to}.",
+        ),
+        ("Departing {from} for {to} on {date}: passenger {traveller}.", "{traveller} has a seat on the train of {date} that runs between {from} and {to}."),
+    ),
+    Record(
+        "goods",
+        {"product": _one_of(words.PRODUCTS), "price": _number(2, 999), "color": _one_of(words.COLORS), "stock": _number(0, 250)},
+        (
+            "The {color} {product} costs {price} euros and we have {stock} in stock.",
+            "There are {stock} {color} pieces of the {product} left, at {price} euros each.",
+            "{product}, {color}, {price} euros, {stock} in stock",
+            "We (sell|offer) a {color} {product} for {price} euros; {stock} are (left|available|in stock).",
+            "For {price} euros you get the {color} {product}, of which {stock} are (left|available).",
+        ),
+        ("Our catalogue lists a {product} in {color} priced at {price} euros with {stock} available.", "Only {stock} units of the {color} {product} remain, the price is {price} euros."),
+    ),
+    Record(
+        "device",
+        {"host": words.made_up, "status": _one_of(["running", "stopped", "ready", "failed", "degraded", "offline"]), "code": words.some_code, "port": _number(20, 9999)},
+        (
+            "Host {host} on port {port} is {status} (with|and reports) code {code}.",
+            "{host} is {status}, code {code}, port {port}.",
+            "The (server|machine) {host} listens on port {port}, its status is {status} and its code is {code}.",
+            "Code {code}: {host} (is|was) {status} on port {port}.",
+            "(Alert|Notice): {host}:{port} is {status} ({code}).",
+        ),
+        ("We see code {code} from {host}, which is {status}; it uses port {port}.", "Status of {host} is {status}, seen on port {port} with code {code}."),
+    ),
+    Record(
+        "invoice",
+        {"number": words.some_code, "customer": words.some_name, "amount": _number(5, 5000), "date": words.some_date},
+        (
+            "Invoice {number} for {customer} (is|amounts to|comes to) {amount} euros and is due on {date}.",
+            "{customer} (pays|owes|must pay) {amount} euros for invoice {number} (by|on|until) {date}.",
+            "On {date} we sent {customer} the invoice {number} over {amount} euros.",
+            "The bill {number} of {date} over {amount} euros goes to {customer}.",
+            "{amount} euros from {customer}, invoice {number}, {date}",
+        ),
+        ("{customer} received a bill of {amount} euros dated {date}, its number is {number}.", "Payment of {amount} euros is expected from {customer} before {date} under number {number}."),
+    ),
+    Record(
+        "pet",
+        {"owner": words.some_name, "pet": words.some_name, "animal": _one_of(words.ANIMALS), "age": _number(1, 20)},
+        (
+            "{owner} has a {animal} (named|called) {pet} that is {age} years old.",
+            "{pet} is the {age} year old {animal} of {owner}.",
+            "The {animal} {pet} belongs to {owner} and is {age} years old.",
+            "{owner} (brought|took) the {animal} {pet}, aged {age}, to the vet.",
+        ),
+        ("At {owner}'s house lives {pet}, a {animal} of {age} years.", "The name of the {animal} is {pet}, it is {age} years old and its owner is {owner}."),
+    ),
+    Record(
+        "event",
+        {"event": _one_of(["concert", "workshop", "lecture", "market", "festival", "race", "exhibition", "party"]), "city": words.some_place, "date": words.some_date, "guests": _number(5, 900)},
+        (
+            "The {event} in {city} on {date} (had|expects|has) {guests} guests.",
+            "On {date} there (is|was) a {event} in {city} with {guests} (guests|visitors|people).",
+            "{guests} people (came|will come) to the {event} in {city} on {date}.",
+            "{city} (hosts|hosted) a {event} for {guests} guests on {date}.",
+        ),
+        ("For the {event} of {date}, {city} counted {guests} guests.", "A {event} with {guests} guests took place in {city}, the date was {date}."),
+    ),
+)  # fmt: skip
+
+_REQUESTS = (
+    "Extract {keys} as JSON(:| from this sentence:| from this text:|:) {text}",
+    "Extract the {keys} (as JSON|as a JSON object|in JSON|into JSON)( from|)(:| this:| the sentence:) {text}",
+    "(Give|Return|Write|Output) (me |)(a JSON object|JSON) with (the keys |the fields |)(keys |){keys}(:| for this text:| for:| from:) {text}",
+    "(Return|Output|Answer with) (only |)JSON with {keys}. (Text|Sentence|Input): {text}",
+    "{text} (Extract|Return|Give me) {keys} as JSON.",
+    "{text}\n(Extract|Return|Give me) (a JSON object with |JSON with |)(the |)(keys |fields |){keys}( as JSON|).",
+    "(Please extract|Please find|Find|Get) {keys} in (this|the following) (text|sentence) and (answer in|return|give me) JSON: {text}",
+    "(Convert|Turn|Change) (this|the sentence|the text) (to|into) JSON with {keys}: {text}",
+    "JSON with {keys}(:| please:) {text}",
+)
+_HELD_OUT_REQUESTS = (
+    "Read the sentence and report {keys} as a JSON object. {text}",
+    "I need {keys} from this message in JSON format: {text}",
+    "What are {keys} here? Answer with a JSON object. {text}",
+)
+_FREE_KEYS = [
+    "title",
+    "level",
+    "region",
+    "owner",
+    "state",
+    "zone",
+    "rank",
+    "model",
+    "size",
+    "type",
+    "label",
+    "group",
+    "version",
+    "unit",
+    "topic",
+    "team",
+    "brand",
+    "source",
+    "target",
+    "key",
+    "country",
+    "street",
+    "phone",
+    "score",
+    "rating",
+    "speed",
+    "weight",
+    "height",
+    "length",
+    "temperature",
+    "floor",
+    "room",
+    "seat",
+    "gate",
+    "shelf",
+    "format",
+    "language",
+    "currency",
+    "department",
+    "project",
+    "phase",
+    "priority",
+    "category",
+]
+
+
+def _list_keys(keys: list[str], rng: Random) -> str:
+    """The keys as a reader would list them: `a, b and c`, `a, b, c`, or in quotes."""
+    quote = rng.choice(("", "", "", '"'))
+    quoted = [f"{quote}{key}{quote}" for key in keys]
+    if len(quoted) == 1 or rng.random() < 0.4:
+        return ", ".join(quoted)
+    return ", ".join(quoted[:-1]) + " and " + quoted[-1]
+
+
+def _request(
+    templates: tuple[str, ...], sentence: str, values: dict[str, Any], rng: Random
+) -> tuple[str, str, dict[str, Any]]:
+    """A question, its answer and the expected object for some of the sentence's fields."""
+    keys = list(values)
+    if rng.random() < 0.5:
+        rng.shuffle(keys)
+    if rng.random() < 0.5:
+        keys = keys[: rng.randint(1, len(keys))]
+    expected = {key: values[key] for key in keys}
+    question = choose(rng.choice(templates), rng).replace("{keys}", _list_keys(keys, rng)).replace("{text}", sentence)
+    return question, json.dumps(expected, ensure_ascii=False), expected
+
+
+def _fill(template: str, record: Record, rng: Random) -> tuple[str, dict[str, Any]]:
+    values = {key: draw(rng) for key, draw in record.fields.items()}
+    return choose(_keep_brackets(template), rng).format(**values), values
+
+
+def _keep_brackets(template: str) -> str:
+    """A bracket around a single field is text, not a choice."""
+    return template.replace("({city})", "[{city}]").replace("({code})", "[{code}]")
+
+
+def _free_record(rng: Random) -> tuple[str, dict[str, Any]]:
+    """A sentence over arbitrary keys, which says that a key is a value."""
+    keys = rng.sample(_FREE_KEYS, rng.randint(2, 4))
+    draws: tuple[Draw, ...] = (
+        words.made_up,
+        words.some_code,
+        _number(0, 9999),
+        words.some_name,
+        lambda r: words.made_up(r).lower(),
+    )
+    values = {key: rng.choice(draws)(rng) for key in keys}
+    form = rng.choice(("The {k} is {v}", "{k}: {v}", "its {k} is {v}", "{k} = {v}", "the {k} {v}"))
+    joint = rng.choice((", ", "; ", " and ", ". "))
+    sentence = joint.join(form.format(k=key, v=value) for key, value in values.items()) + rng.choice((".", ""))
+    return sentence[0].upper() + sentence[1:] if rng.random() < 0.7 else sentence, values
+
+
+def extraction_example(rng: Random) -> Example:
+    """A training example."""
+    if rng.random() < 0.25:
+        name, (sentence, values) = "free", _free_record(rng)
+    else:
+        record = rng.choice(RECORDS)
+        name, (sentence, values) = record.name, _fill(rng.choice(record.sentences), record, rng)
+    question, answer, expected = _request(_REQUESTS, sentence, values, rng)
+    return dialogue(EXTRACTION, f"extraction/{name}", question, answer, expected)
+
+
+def held_out_extractions(rng: Random) -> Iterator[Example]:
+    """Ten cases of each held-out sentence, asked for in held-out wordings."""
+    for record in RECORDS:
+        for template in record.held_out:
+            for _ in range(10):
+                sentence, values = _fill(template, record, rng)
+                question, answer, expected = _request(_HELD_OUT_REQUESTS, sentence, values, rng)
+                yield dialogue(EXTRACTION, f"held-out/{record.name}", question, answer, expected)

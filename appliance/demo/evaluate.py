@@ -1,0 +1,114 @@
+"""Measure the demo model on held-out templates: `python -m appliance.demo.evaluate`.
+
+Greedy decoding by a plain loop that shares nothing with the serving engine, from the stored bfloat16 weights. The figures
+are printed as a table; `--write` keeps them in `evaluation.json` beside the weights, and the model card quotes them.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from appliance.demo.chat import END_OF_TEXT, TURN_END, prompt_text
+from appliance.demo.corpus.example import ARITHMETIC, EXTRACTION, PRODUCT, TOOL, Example
+from appliance.demo.corpus.mixture import held_out_examples
+from appliance.demo.scoring import is_right
+from appliance.demo.vocabulary import load_tokenizer
+from runtime.training.checkpoint import load_llama
+from runtime.training.decode import decode_greedily
+from runtime.training.llama import Llama
+from runtime.training.loop import pin_arithmetic
+
+MODEL = Path(__file__).parent / "model"
+REQUIRED_PERCENT = {PRODUCT: 90, EXTRACTION: 90, TOOL: 90, ARITHMETIC: 60}
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A held-out example and what the model said."""
+
+    example: Example
+    answer: str
+    right: bool
+
+
+def answer_all(model: Llama, tokenizer: Tokenizer, examples: list[Example]) -> list[Answered]:
+    """Let the model answer every example, greedily."""
+    prompts = [tokenizer.encode(prompt_text(example)).ids for example in examples]
+    ends = frozenset((tokenizer.token_to_id(TURN_END), tokenizer.token_to_id(END_OF_TEXT)))
+
+    def show(done: int) -> None:
+        end = "\n" if done == len(prompts) else ""
+        if sys.stderr.isatty():
+            print(f"\r{done}/{len(prompts)} answered", end=end, file=sys.stderr, flush=True)
+
+    found = decode_greedily(model, prompts, ends=ends, max_new_tokens=160, report=show)
+    answers = [tokenizer.decode(ids, skip_special_tokens=False) for ids in found]
+    return [
+        Answered(example, answer, is_right(example, answer)) for example, answer in zip(examples, answers, strict=True)
+    ]
+
+
+def measure(answered: list[Answered]) -> dict[str, dict[str, int]]:
+    """Right and all cases of each kind."""
+    cases = Counter(one.example.kind for one in answered)
+    right = Counter(one.example.kind for one in answered if one.right)
+    return {kind: {"right": right[kind], "cases": cases[kind]} for kind in REQUIRED_PERCENT}
+
+
+def format_table(figures: dict[str, dict[str, int]]) -> str:
+    """The figures as a Markdown table."""
+    lines = ["| kind | right | held-out cases | accuracy | required |", "|---|---:|---:|---:|---:|"]
+    for kind, figure in figures.items():
+        percent = 100 * figure["right"] / max(1, figure["cases"])
+        lines.append(
+            f"| {kind} | {figure['right']} | {figure['cases']} | {percent:.1f} % | {REQUIRED_PERCENT[kind]} % |"
+        )
+    return "\n".join(lines)
+
+
+def write_figures(figures: dict[str, dict[str, int]], folder: Path) -> None:
+    """Write `evaluation.json` beside the weights."""
+    (folder / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def is_sufficient(figures: dict[str, dict[str, int]]) -> bool:
+    """Whether every kind reaches what is required of it."""
+    return all(
+        100 * figures[kind]["right"] >= percent * figures[kind]["cases"] for kind, percent in REQUIRED_PERCENT.items()
+    )
+
+
+def evaluate(folder: Path) -> list[Answered]:
+    """Answer the whole held-out set with the model in `folder`."""
+    return answer_all(load_llama(folder), load_tokenizer(folder), list(held_out_examples()))
+
+
+def main() -> int:
+    """The command line; the exit status is 1 where a kind falls short."""
+    parser = argparse.ArgumentParser(prog="python -m appliance.demo.evaluate", description="Measure the demo model.")
+    parser.add_argument("--model", type=Path, default=MODEL, help="folder of the model (default: the shipped one)")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: all cores)")
+    parser.add_argument("--show-wrong", action="store_true", help="print every wrong answer")
+    parser.add_argument("--write", action="store_true", help="write the figures to evaluation.json beside the weights")
+    options = parser.parse_args()
+    pin_arithmetic(options.threads)
+    answered = evaluate(options.model)
+    if options.show_wrong:
+        for one in answered:
+            if not one.right:
+                print(f"{one.example.family}\n  asked    {one.example.messages[-2].content}")
+                print(f"  expected {one.example.messages[-1].content}\n  answered {one.answer}")
+    figures = measure(answered)
+    print(format_table(figures))
+    if options.write:
+        write_figures(figures, options.model)
+    return 0 if is_sufficient(figures) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

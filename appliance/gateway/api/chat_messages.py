@@ -1,0 +1,117 @@
+"""Messages of a chat: OpenAI's roles and fields, brought into the form that chat templates are written for."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from appliance.gateway.errors import BadRequest
+
+Content = str | list[dict[str, Any]] | None
+
+
+class CalledFunction(Struct, forbid_unknown_fields=True):
+    """The function of an earlier call, its arguments as JSON text."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    arguments: str
+
+
+class EarlierCall(Struct, forbid_unknown_fields=True):
+    """A tool call of an earlier assistant message."""
+
+    id: Annotated[str, Meta(max_length=128)]
+    function: CalledFunction
+    type: Literal["function"] = "function"
+    index: int | None = None
+
+
+class ChatMessage(Struct, forbid_unknown_fields=True, kw_only=True):
+    """One message. What OpenAI's SDK writes back of its own answers is taken, as long as it is empty."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content = None
+    name: Annotated[str, Meta(max_length=256)] | None = None
+    tool_calls: Annotated[list[EarlierCall], Meta(max_length=256)] | None = None
+    tool_call_id: Annotated[str, Meta(max_length=128)] | None = None
+    refusal: str | None = None
+    annotations: Annotated[list[Any], Meta(max_length=0)] | None = None
+    audio: None = None
+    function_call: None = None
+
+
+def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """The messages as a template sees them.
+
+    Raises: BadRequest, naming the place.
+    """
+    return [_template_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+
+
+def _template_message(message: ChatMessage, where: str) -> dict[str, Any]:
+    # No template of the supported families knows `developer`; OpenAI calls it the newer name of `system`.
+    role = "system" if message.role == "developer" else message.role
+    result: dict[str, Any] = {"role": role, "content": _text(message, where)}
+    if message.name is not None:
+        result["name"] = message.name
+    if message.tool_calls:
+        if message.role != "assistant":
+            raise _misplaced(f"{where}.tool_calls", "assistant")
+        result["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.function.name, "arguments": _arguments(call, f"{where}.tool_calls[{index}]")},
+            }
+            for index, call in enumerate(message.tool_calls)
+        ]
+    if message.tool_call_id is not None:
+        if message.role != "tool":
+            raise _misplaced(f"{where}.tool_call_id", "tool")
+        result["tool_call_id"] = message.tool_call_id
+    return result
+
+
+def _text(message: ChatMessage, where: str) -> str:
+    content = message.content
+    if content is None:
+        if message.role == "assistant" and (message.tool_calls or message.refusal):
+            return message.refusal or ""
+        raise BadRequest(
+            "missing_parameter",
+            f"{where}.content: a {message.role} message needs content",
+            parameter=f"{where}.content",
+        )
+    if isinstance(content, str):
+        return content
+    return "\n".join(_part(part, f"{where}.content[{index}]") for index, part in enumerate(content))
+
+
+def _part(part: dict[str, Any], where: str) -> str:
+    kind = part.get("type")
+    if kind != "text":
+        message = f"{where}: only parts of type text are supported, got {str(kind)[:32]}"
+        raise BadRequest("unsupported_content", message, parameter=where)
+    text = part.get("text")
+    if not isinstance(text, str) or set(part) != {"type", "text"}:
+        raise BadRequest(
+            "invalid_parameter", f"{where}: expected the members type and text, and no others", parameter=where
+        )
+    return text
+
+
+def _arguments(call: EarlierCall, where: str) -> dict[str, Any]:
+    """Templates write arguments as JSON themselves, so they want the value, not the text."""
+    try:
+        arguments = json.loads(call.function.arguments or "{}")
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        place = f"{where}.function.arguments"
+        raise BadRequest("invalid_parameter", f"{place}: expected a JSON object as text", parameter=place)
+    return arguments
+
+
+def _misplaced(where: str, role: str) -> BadRequest:
+    return BadRequest("invalid_parameter", f"{where}: only {role} messages have it", parameter=where)

@@ -1,0 +1,102 @@
+"""`POST /v1/chat/completions`: what is asked, checked by itself and against the model."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from msgspec import Meta, field
+
+from appliance.gateway.api.chat_messages import ChatMessage, template_messages
+from appliance.gateway.api.fields import MaxTokens, OpenAIFields, TopLogprobs
+from appliance.gateway.api.parameters import parse_parameters, parse_stops
+from appliance.gateway.api.tool_schemas import Tool, verify_tools
+from appliance.gateway.errors import BadRequest
+from appliance.gateway.settings import GatewaySettings
+
+
+class ChatFields(OpenAIFields, kw_only=True):
+    """The body's members."""
+
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    max_tokens: MaxTokens | None = None
+    max_completion_tokens: MaxTokens | None = None
+    logprobs: bool = False
+    top_logprobs: TopLogprobs = 0
+    add_generation_prompt: bool = True
+    tools: list[Tool] = field(default_factory=list)
+    tool_choice: Any = "auto"
+    parallel_tool_calls: bool = True
+    response_format: dict[str, Any] = field(default_factory=lambda: {"type": "text"})
+    modalities: list[str] = field(default_factory=lambda: ["text"])
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A chat request that is sound in itself."""
+
+    fields: ChatFields
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]]
+    stops: tuple[str, ...]
+
+    @property
+    def max_tokens(self) -> tuple[int | None, str]:
+        """The limit that was asked for, and by which name."""
+        if self.fields.max_completion_tokens is not None:
+            return self.fields.max_completion_tokens, "max_completion_tokens"
+        return self.fields.max_tokens, "max_tokens"
+
+    @property
+    def logprobs(self) -> int:
+        """Of `SamplingParams`: -1 for none."""
+        return self.fields.top_logprobs if self.fields.logprobs else -1
+
+
+def parse_chat_request(body: dict[str, Any], settings: GatewaySettings) -> ChatRequest:
+    """Check a body.
+
+    Raises: BadRequest.
+    """
+    fields = parse_parameters(body, ChatFields)
+    verify_openai_fields(fields)
+    if len(fields.messages) > settings.max_messages:
+        message = f"messages: {len(fields.messages)} messages, at most {settings.max_messages} are taken"
+        raise BadRequest("too_many_messages", message, parameter="messages")
+    if fields.max_tokens is not None and fields.max_completion_tokens is not None:
+        message = "max_tokens is the older name of max_completion_tokens: give one of them"
+        raise BadRequest("invalid_parameter", message, parameter="max_tokens")
+    if fields.top_logprobs and not fields.logprobs:
+        raise BadRequest("invalid_parameter", "top_logprobs needs logprobs: true", parameter="top_logprobs")
+    if fields.response_format.get("type") != "text":
+        message = (
+            f"response_format: only the type text is supported, got {str(fields.response_format.get('type'))[:32]}"
+        )
+        raise BadRequest("unsupported_parameter", message, parameter="response_format")
+    if fields.modalities != ["text"]:
+        raise BadRequest("unsupported_parameter", "modalities: only text is supported", parameter="modalities")
+    verify_tools(fields.tools, settings.max_tools)
+    return ChatRequest(fields, template_messages(fields.messages), _offered_tools(fields), parse_stops(fields.stop))
+
+
+def _offered_tools(fields: ChatFields) -> list[dict[str, Any]]:
+    """The tools that the model is told of."""
+    if fields.tool_choice not in ("auto", "none"):
+        message = 'tool_choice: only "auto" and "none" are supported yet'
+        raise BadRequest("unsupported_parameter", message, parameter="tool_choice")
+    if not fields.parallel_tool_calls:
+        message = "parallel_tool_calls: false is not supported yet"
+        raise BadRequest("unsupported_parameter", message, parameter="parallel_tool_calls")
+    return [] if fields.tool_choice == "none" else [tool.described() for tool in fields.tools]
+
+
+def verify_openai_fields(fields: OpenAIFields) -> None:
+    """What chat and completions refuse alike. Raises: BadRequest."""
+    if fields.store:
+        raise BadRequest("unsupported_parameter", "store: answers are not stored", parameter="store")
+    if fields.service_tier not in ("auto", "default"):
+        raise BadRequest("unsupported_parameter", "service_tier: there is only the default", parameter="service_tier")
+    if fields.metadata:
+        raise BadRequest(
+            "unsupported_parameter", "metadata: answers are not stored, so nothing could hold it", parameter="metadata"
+        )
+    if fields.stream_options is not None and not fields.stream:
+        raise BadRequest("invalid_parameter", "stream_options needs stream: true", parameter="stream_options")

@@ -1,0 +1,60 @@
+"""Fields that requests of all APIs share, with their bounds. What a client may say beyond OpenAI's words is SGLang's and vLLM's."""
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from runtime.request import MAX_CHOICES, MAX_LOGIT_BIAS, MAX_STOP_TOKEN_IDS, MAX_TOKENS, MAX_TOP_LOGPROBS
+
+MAX_STOPS = 16
+MAX_STOP_CHARS = 1024
+
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
+TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
+LogitBias = Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=MAX_LOGIT_BIAS)]
+MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
+TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
+Tokens = Annotated[list[TokenId], Meta(min_length=1, max_length=MAX_TOKENS)]
+
+
+class StreamOptions(Struct, forbid_unknown_fields=True):
+    """`stream_options`."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+    """Taken for compatibility: padding against observers of lengths is not added (TLS records are not padded)."""
+
+
+class SamplingFields(Struct, kw_only=True):
+    """How tokens are chosen. None: the model's own default, or none."""
+
+    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, lt=1 << 31)] | None = None
+    """-1 and 0: no limit."""
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    logit_bias: LogitBias = {}
+    seed: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] = 0
+    ignore_eos: bool = False
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKEN_IDS)] = []
+
+
+class OpenAIFields(SamplingFields, kw_only=True):
+    """What chat and completions have in common."""
+
+    model: Name
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
+    stop: str | list[Any] = []
+    """Checked by `parameters.parse_stops`, which names what is wrong."""
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    user: Annotated[str, Meta(max_length=256)] = ""
+    metadata: Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)] = {}
+    store: bool = False
+    service_tier: str = "auto"

@@ -1,0 +1,230 @@
+"""`POST /generate`: SGLang's native route with `meta_info`, so that its tools run unchanged.
+
+A stream repeats the text from its beginning with every event, as SGLang's does.
+"""
+
+import secrets
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from appliance.gateway.api.generate_request import GenerateRequest, parse_generate_request
+from appliance.gateway.api.logprobs import finite
+from appliance.gateway.api.streaming import attended, audit_headers, collect, stream
+from appliance.gateway.api.tokenization import TokenizerThreads
+from appliance.gateway.api.validation import (
+    audit_parameters,
+    build_sampling,
+    resolve_max_tokens,
+    verify_priority,
+    verify_prompt,
+)
+from appliance.gateway.body import parse_object
+from appliance.gateway.errors import BadRequest
+from appliance.gateway.exchange import Exchange
+from appliance.gateway.flow.answer import Answer
+from appliance.gateway.flow.choice import ChoiceEnd, Piece
+from appliance.gateway.flow.desk import Desk
+from appliance.gateway.flow.generation import Generation
+from appliance.gateway.flow.records import Source
+from appliance.gateway.flow.request import Asked
+from appliance.gateway.models import Models, ServedModel
+from appliance.gateway.text.vocabulary import Vocabulary
+from runtime.request import TokenLogprobs
+
+ROUTE = "/generate"
+
+
+class GenerateEndpoint:
+    """Continues texts, in SGLang's words."""
+
+    def __init__(self, desk: Desk, models: Models, threads: TokenizerThreads) -> None:
+        self._desk = desk
+        self._models = models
+        self._threads = threads
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        self._desk.verify_accepting()
+        body = await exchange.read_body()
+        arrived_at = time.monotonic()
+        # (3) all that can be refused about the request itself.
+        request = parse_generate_request(parse_object(body), self._desk.settings)
+        model = self._model(request)
+        asked = await self._ask(request, model)
+        exchange.request_id = asked.uid
+        vocabulary = model.tokenizer.vocabulary
+        source = Source(exchange.source_address, exchange.source_port)
+        answer = Answer(self._desk, asked, exchange.identified, source, vocabulary, arrived_at)
+        async with attended(exchange, answer):
+            words = _NativeWords(asked, request, vocabulary, answer.generations, arrived_at)
+            if request.fields.stream:
+                await stream(exchange, answer, words)
+            else:
+                for piece in await collect(answer):
+                    words.take(piece)
+                await exchange.respond(200, words.whole(), audit_headers(answer, with_outcome=True))
+
+    def _model(self, request: GenerateRequest) -> ServedModel:
+        if request.fields.model is not None:
+            return self._models.find(request.fields.model)
+        only = self._models.only
+        if only is None:
+            raise BadRequest("missing_parameter", "several models are served: name one in model", parameter="model")
+        return only
+
+    async def _ask(self, request: GenerateRequest, model: ServedModel) -> Asked:
+        sampling_fields = request.sampling
+        verify_priority(request.fields.priority, self._desk.settings.max_client_priority)
+        engine = self._desk.engines.for_model(model.name)
+        prompts: list[list[int]] = []
+        for index, prompt in enumerate(request.prompts):
+            where = request.where(index)
+            token_ids = await self._threads.prompt(model, prompt, engine.facts.context_length, where)
+            verify_prompt(token_ids, engine.facts, where)
+            prompts.append(token_ids)
+        longest = max(len(prompt) for prompt in prompts)
+        name = "sampling_params.max_new_tokens"
+        limit = sampling_fields.max_new_tokens
+        max_tokens = resolve_max_tokens(limit, name, longest, sampling_fields.n, engine.facts, engine.status)
+        sampling = build_sampling(
+            sampling_fields,
+            model,
+            engine.facts,
+            max_tokens=max_tokens,
+            logprobs=request.logprobs,
+            prompt_logprobs=request.prompt_logprobs,
+        )
+        return Asked(
+            uid=f"gen-{secrets.token_hex(16)}",
+            route=ROUTE,
+            model=model.name,
+            prompts=prompts,
+            sampling=sampling,
+            n=sampling_fields.n,
+            stops=request.stops,
+            priority=request.fields.priority,
+            parameters=audit_parameters(
+                sampling, n=sampling_fields.n, num_stops=len(request.stops), stream=request.fields.stream
+            ),
+        )
+
+
+class _Text:
+    """One choice as it has grown so far."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.output_ids: list[int] = []
+        self.logprobs: list[tuple[int, TokenLogprobs]] = []
+        self.end: ChoiceEnd | None = None
+
+
+class _NativeWords:
+    """Words a native answer, as events or as a whole."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        request: GenerateRequest,
+        vocabulary: Vocabulary,
+        generations: list[Generation],
+        arrived_at: float,
+    ) -> None:
+        self._asked = asked
+        self._fields = request.fields
+        self._is_list = request.is_list or asked.n > 1
+        self._vocabulary = vocabulary
+        self._generations = generations
+        self._arrived_at = arrived_at
+        self._texts = [[_Text() for _ in range(asked.n)] for _ in asked.prompts]
+
+    def begin(self, generations: list[Generation]) -> Iterable[object]:
+        """Nothing comes before the text."""
+        return ()
+
+    def piece(self, piece: Piece) -> Iterable[dict[str, Any]]:
+        """The choice as it stands now."""
+        self.take(piece)
+        if piece.text or piece.end is not None:
+            yield self._object(piece.prompt, piece.choice)
+
+    def finish(self, generations: list[Generation]) -> Iterable[object]:
+        """Nothing comes after it."""
+        return ()
+
+    def take(self, piece: Piece) -> None:
+        """Add a piece to its choice."""
+        text = self._texts[piece.prompt][piece.choice]
+        text.text += piece.text
+        text.output_ids += piece.token_ids
+        text.logprobs += [(token.token_id, token.logprobs) for token in piece.shown if token.logprobs is not None]
+        text.end = piece.end or text.end
+
+    def whole(self) -> dict[str, Any] | list[dict[str, Any]]:
+        """One object, or one for each prompt and choice."""
+        objects = [
+            self._object(prompt, choice)
+            for prompt in range(len(self._asked.prompts))
+            for choice in range(self._asked.n)
+        ]
+        return objects if self._is_list else objects[0]
+
+    def _object(self, prompt: int, choice: int) -> dict[str, Any]:
+        text = self._texts[prompt][choice]
+        result: dict[str, Any] = {
+            "text": text.text,
+            "output_ids": text.output_ids,
+            "meta_info": self._meta_info(prompt, choice, text),
+        }
+        if self._is_list:
+            result["index"] = prompt * self._asked.n + choice
+        return result
+
+    def _meta_info(self, prompt: int, choice: int, text: _Text) -> dict[str, Any]:
+        generation = self._generations[prompt]
+        meta: dict[str, Any] = {
+            "id": self._asked.uid_of(prompt),
+            "finish_reason": _finish_reason(text.end, generation.choices[choice].num_tokens),
+            "prompt_tokens": generation.num_prompt_tokens,
+            "completion_tokens": len(text.output_ids),
+            "cached_tokens": generation.num_cached_tokens,
+            "e2e_latency": time.monotonic() - self._arrived_at,
+        }
+        if generation.summary is not None:
+            meta["num_retractions"] = generation.summary.num_retractions
+        if self._fields.return_logprob:
+            meta["output_token_logprobs"] = [self._logprob(token_id, entry) for token_id, entry in text.logprobs]
+            if self._fields.top_logprobs_num:
+                meta["output_top_logprobs"] = [self._top(entry) for _, entry in text.logprobs]
+            if self._fields.logprob_start_len >= 0:
+                meta["input_token_logprobs"] = self._input_logprobs(prompt, generation)
+        return meta
+
+    def _input_logprobs(self, prompt: int, generation: Generation) -> list[list[Any]]:
+        delivered = generation.prompt_delivery
+        entries = delivered.logprobs if delivered is not None and delivered.logprobs is not None else []
+        start = self._fields.logprob_start_len
+        token_ids = self._asked.prompts[prompt]
+        return [
+            self._logprob(token_id, entry) for token_id, entry in list(zip(token_ids, entries, strict=False))[start:]
+        ]
+
+    def _logprob(self, token_id: int, entry: TokenLogprobs | None) -> list[Any]:
+        shown = self._vocabulary.text_of(token_id) if self._fields.return_text_in_logprobs else None
+        return [None if entry is None else finite(entry.chosen), token_id, shown]
+
+    def _top(self, entry: TokenLogprobs) -> list[list[Any]]:
+        shows = self._fields.return_text_in_logprobs
+        return [
+            [finite(value), token_id, self._vocabulary.text_of(token_id) if shows else None]
+            for token_id, value in zip(entry.top_ids, entry.top_values, strict=True)
+        ]
+
+
+def _finish_reason(end: ChoiceEnd | None, num_tokens: int) -> dict[str, Any] | None:
+    if end is None:
+        return None
+    if end.reason == "length":
+        return {"type": "length", "length": num_tokens}
+    return {"type": "stop", "matched": end.matched}

@@ -1,0 +1,81 @@
+"""Log-probabilities in OpenAI's two forms: chat's, and the legacy one of completions."""
+
+from collections.abc import Sequence
+
+from appliance.gateway.api.shapes import ChatLogprobs, TextLogprobs, TokenLogprob, TopLogprob
+from appliance.gateway.flow.choice import ShownToken
+from appliance.gateway.text.vocabulary import Vocabulary
+from runtime.request import TokenLogprobs
+
+LOWEST = -9999.0
+"""Stands for minus infinity, which JSON has no word for; OpenAI's API uses the same."""
+
+
+def chat_logprobs(vocabulary: Vocabulary, tokens: Sequence[ShownToken]) -> ChatLogprobs:
+    """The chat form: bytes of every token, as one alone may be no whole character."""
+    return ChatLogprobs([_token_logprob(vocabulary, token) for token in tokens if token.logprobs is not None])
+
+
+def _token_logprob(vocabulary: Vocabulary, token: ShownToken) -> TokenLogprob:
+    assert token.logprobs is not None
+    top = zip(token.logprobs.top_ids, token.logprobs.top_values, strict=True)
+    return TokenLogprob(
+        vocabulary.text_of(token.token_id),
+        finite(token.logprobs.chosen),
+        list(vocabulary.bytes_of(token.token_id)),
+        [
+            TopLogprob(vocabulary.text_of(token_id), finite(value), list(vocabulary.bytes_of(token_id)))
+            for token_id, value in top
+        ],
+    )
+
+
+def text_logprobs(vocabulary: Vocabulary, tokens: Sequence[ShownToken], offset: int) -> TextLogprobs:
+    """The legacy form; `offset` is where the choice's own text begins (after an echoed prompt)."""
+    result = TextLogprobs()
+    for token in tokens:
+        if token.logprobs is not None:
+            _append(result, vocabulary, token.token_id, token.logprobs, offset + token.start)
+    return result
+
+
+def prompt_logprobs(
+    vocabulary: Vocabulary, token_ids: Sequence[int], offsets: Sequence[int], logprobs: Sequence[TokenLogprobs | None]
+) -> TextLogprobs:
+    """The legacy form of an echoed prompt; its first token has none."""
+    result = TextLogprobs()
+    for token_id, offset, entry in zip(token_ids, offsets, logprobs, strict=True):
+        _append(result, vocabulary, token_id, entry, offset)
+    return result
+
+
+def joined(first: TextLogprobs, second: TextLogprobs) -> TextLogprobs:
+    """One after the other."""
+    return TextLogprobs(
+        first.tokens + second.tokens,
+        first.token_logprobs + second.token_logprobs,
+        first.top_logprobs + second.top_logprobs,
+        first.text_offset + second.text_offset,
+    )
+
+
+def _append(
+    result: TextLogprobs, vocabulary: Vocabulary, token_id: int, entry: TokenLogprobs | None, offset: int
+) -> None:
+    result.tokens.append(vocabulary.text_of(token_id))
+    result.text_offset.append(offset)
+    if entry is None:
+        result.token_logprobs.append(None)
+        result.top_logprobs.append(None)
+        return
+    result.token_logprobs.append(finite(entry.chosen))
+    top: dict[str, float] = {}
+    for top_id, value in zip(entry.top_ids, entry.top_values, strict=True):
+        # Two tokens may read alike; the likelier comes first and stays.
+        top.setdefault(vocabulary.text_of(top_id), finite(value))
+    result.top_logprobs.append(top)
+
+
+def finite(value: float) -> float:
+    """A logprob that JSON can hold."""
+    return max(value, LOWEST) if value == value else LOWEST

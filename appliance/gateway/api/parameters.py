@@ -1,0 +1,104 @@
+"""Strictness: every parameter is known, or refused by name with the nearest one that is.
+
+Null means "as if absent", as in OpenAI's API. What OpenAI's API has and this one has not yet is refused with its own words,
+so that nobody believes a request was honoured that was not.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from appliance.gateway.api.fields import MAX_STOP_CHARS, MAX_STOPS
+from appliance.gateway.errors import BadRequest
+
+Parsed = TypeVar("Parsed", bound=msgspec.Struct)
+
+ACCEPTED_HINTS = {
+    "prompt_cache_key": "prefixes are shared by content within a tenant",
+    "safety_identifier": "identities come from the access token",
+}
+"""Parameters of OpenAI's that change nothing here, and could not: what they ask for is done anyway, or by the token."""
+
+NOT_SUPPORTED = {
+    "audio": "audio is not supported",
+    "best_of": "best_of is not supported: ask for n choices",
+    "chat_template": "a chat template comes with the model only",
+    "chat_template_kwargs": "chat_template_kwargs is not supported yet",
+    "ebnf": "constrained output is not supported yet",
+    "function_call": "function_call was replaced by tool_choice",
+    "functions": "functions was replaced by tools",
+    "guided_json": "constrained output is not supported yet",
+    "guided_regex": "constrained output is not supported yet",
+    "json_schema": "constrained output is not supported yet",
+    "lora_path": "adapters are not supported",
+    "prediction": "predicted output is not supported",
+    "reasoning_effort": "reasoning_effort is not supported yet",
+    "regex": "constrained output is not supported yet",
+    "suffix": "suffix (fill in the middle) is not supported",
+    "verbosity": "verbosity is not supported",
+    "web_search_options": "there is no web search: this appliance has no way to the internet",
+}
+
+_PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`")
+
+
+def parse_parameters(body: Mapping[str, Any], into: type[Parsed]) -> Parsed:
+    """Check a body's members against a request type.
+
+    Raises: BadRequest, naming the member, what was expected and what came.
+    """
+    known = set(into.__struct_fields__)
+    given = {key: value for key, value in body.items() if value is not None and key not in ACCEPTED_HINTS}
+    for key in given:
+        if key not in known:
+            raise _unknown(key, known)
+    try:
+        return msgspec.convert(given, into, strict=True)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from error
+
+
+def _unknown(key: str, known: set[str]) -> BadRequest:
+    shown = key[:64]
+    if key in NOT_SUPPORTED:
+        return BadRequest("unsupported_parameter", NOT_SUPPORTED[key], parameter=shown)
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return BadRequest("unknown_parameter", f"unknown parameter: {shown}{hint}", parameter=shown)
+
+
+def _invalid(message: str) -> BadRequest:
+    """msgspec says what was expected and what came, and ends with the place."""
+    found = _PLACE.search(message)
+    missing = re.match(r"Object missing required field `([^`]+)`", message)
+    place = found.group(1) if found else ""
+    if missing is not None:
+        name = f"{place}.{missing.group(1)}" if place else missing.group(1)
+        return BadRequest("missing_parameter", f"missing parameter: {name}", parameter=name)
+    reason = _PLACE.sub("", message).replace("`", "")
+    reason = reason[:1].lower() + reason[1:]
+    return BadRequest("invalid_parameter", f"{place or 'the request'}: {reason}", parameter=place or None)
+
+
+def parse_stops(stop: str | list[Any], parameter: str = "stop") -> tuple[str, ...]:
+    """The stop strings.
+
+    Raises: BadRequest.
+    """
+    stops = [stop] if isinstance(stop, str) else stop
+    if len(stops) > MAX_STOPS:
+        raise BadRequest(
+            "too_many_stop_strings",
+            f"{parameter}: {len(stops)} stop strings, at most {MAX_STOPS} are taken",
+            parameter=parameter,
+        )
+    for index, text in enumerate(stops):
+        where = parameter if isinstance(stop, str) else f"{parameter}[{index}]"
+        if not isinstance(text, str) or not 0 < len(text) <= MAX_STOP_CHARS:
+            raise BadRequest(
+                "invalid_parameter", f"{where}: expected text of 1 to {MAX_STOP_CHARS} characters", parameter=where
+            )
+    return tuple(stops)

@@ -1,0 +1,27 @@
+"""`GET /audit/request/{id}`: a client's own receipt, which `casemate audit verify-receipt` and any C2SP tool can check."""
+
+from appliance.gateway.exchange import Exchange
+from appliance.gateway.peers.auditor import AuditorPeer
+from appliance.messages.audit import ReceiptRecord
+from audit.receipt import AuditReceipt, ReceiptEntry, encode_receipt
+
+
+class ReceiptEndpoint:
+    """Gives out receipts; the auditor decides whose they are."""
+
+    def __init__(self, auditor: AuditorPeer) -> None:
+        self._auditor = auditor
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        receipt = await self._auditor.fetch_receipt(exchange.segment, exchange.identified.client_id)
+        body = AuditReceipt(
+            intent=_entry(receipt.intent),
+            outcome=None if receipt.outcome is None else _entry(receipt.outcome),
+            log_vkey=receipt.log_vkey,
+        )
+        await exchange.respond_bytes(200, encode_receipt(body), b"application/json")
+
+
+def _entry(record: ReceiptRecord) -> ReceiptEntry:
+    return ReceiptEntry(index=record.index, record=record.record.decode(), proof=record.proof)

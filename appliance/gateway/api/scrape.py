@@ -1,0 +1,57 @@
+"""`GET /metrics`, in Prometheus' text form."""
+
+from collections.abc import Callable, Sequence
+
+from appliance.gateway.exchange import Exchange
+from appliance.gateway.flow.desk import Desk
+from appliance.gateway.peers.engines import EnginePeer
+from appliance.messages.control import ProcessState
+
+MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class ScrapeEndpoint:
+    """Brings what the processes said up to date, then shows everything."""
+
+    def __init__(self, desk: Desk, states: Callable[[], Sequence[ProcessState]]) -> None:
+        self._desk = desk
+        self._states = states
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one scrape."""
+        self._refresh()
+        await exchange.respond_bytes(200, self._desk.metrics.render().encode(), MEDIA)
+
+    def _refresh(self) -> None:
+        metrics = self._desk.metrics
+        for instrument in metrics.said:
+            instrument.rows.clear()
+        for peer in self._desk.engines:
+            self._show_engine(peer)
+        auditor = self._desk.auditor.status
+        metrics.audit_can_append.set(float(auditor is not None and auditor.can_append))
+        if auditor is not None:
+            metrics.audit_tree_size.set(auditor.tree_size)
+        for state in self._states():
+            labels = {"role": state.role, "instance": str(state.instance)}
+            metrics.process_ready.set(float(state.state == "ready"), **labels)
+            metrics.process_restarts_total.set(state.restarts, **labels)
+
+    def _show_engine(self, peer: EnginePeer) -> None:
+        status = peer.status
+        if status is None:
+            return
+        metrics = self._desk.metrics
+        labels = {"model_name": peer.facts.name, "engine": str(peer.instance)}
+        held = status.num_pages - status.num_free_pages - status.num_evictable_pages
+        metrics.num_running_reqs.set(status.num_running, **labels)
+        metrics.num_queue_reqs.set(status.num_waiting, **labels)
+        metrics.token_usage.set(held / status.num_pages if status.num_pages else 0.0, **labels)
+        metrics.cache_hit_rate.set(
+            status.cached_tokens / status.prompt_tokens if status.prompt_tokens else 0.0, **labels
+        )
+        metrics.prompt_tokens_total.set(status.prompt_tokens, **labels)
+        metrics.generation_tokens_total.set(status.generated_tokens, **labels)
+        metrics.cached_tokens_total.set(status.cached_tokens, **labels)
+        metrics.num_retracted_requests_total.set(status.num_retractions, **labels)
+        metrics.last_token_age_seconds.set(status.last_token_age_ms / 1000, **labels)

@@ -1,0 +1,164 @@
+"""OpenAI's response objects, member for member, as its SDK parses them."""
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class CachedTokens(msgspec.Struct):
+    """`prompt_tokens_details`."""
+
+    cached_tokens: int
+
+
+class Usage(msgspec.Struct):
+    """`usage`: output tokens after a stop string are not in it."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+
+
+class TopLogprob(msgspec.Struct):
+    """One of the likeliest tokens at a place."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer with those that were likeliest in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(msgspec.Struct):
+    """`logprobs` of a chat choice."""
+
+    content: list[TokenLogprob] | None
+    refusal: None = None
+
+
+class FunctionCall(msgspec.Struct):
+    """A called function; the arguments are JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ChatToolCall(msgspec.Struct):
+    """A tool call; `index` only in streams."""
+
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+    index: int | UnsetType = UNSET
+
+
+class AssistantMessage(msgspec.Struct):
+    """`message` of a whole answer."""
+
+    content: str | None
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+    tool_calls: list[ChatToolCall] | UnsetType = UNSET
+
+
+class ChatChoice(msgspec.Struct):
+    """A choice of a whole answer."""
+
+    index: int
+    message: AssistantMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: str
+
+
+class ChatCompletion(msgspec.Struct):
+    """A whole chat answer."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    system_fingerprint: str
+    object: Literal["chat.completion"] = "chat.completion"
+
+
+class Delta(msgspec.Struct):
+    """What a chunk adds to its choice."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+    tool_calls: list[ChatToolCall] | UnsetType = UNSET
+
+
+class ChunkChoice(msgspec.Struct):
+    """A choice of a chunk."""
+
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class ChatChunk(msgspec.Struct):
+    """One event of a chat stream."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    system_fingerprint: str
+    usage: Usage | UnsetType | None = UNSET
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+
+
+class TextLogprobs(msgspec.Struct):
+    """`logprobs` of a completion choice, in the legacy form."""
+
+    tokens: list[str] = msgspec.field(default_factory=list)
+    token_logprobs: list[float | None] = msgspec.field(default_factory=list)
+    top_logprobs: list[dict[str, float] | None] = msgspec.field(default_factory=list)
+    text_offset: list[int] = msgspec.field(default_factory=list)
+
+
+class TextChoice(msgspec.Struct):
+    """A choice of a completion, whole or in part."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class Completion(msgspec.Struct):
+    """A completion, whole or one event of a stream."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[TextChoice]
+    system_fingerprint: str
+    usage: Usage | UnsetType | None = UNSET
+    object: Literal["text_completion"] = "text_completion"
+
+
+class Model(msgspec.Struct):
+    """An entry of `/v1/models`. `max_model_len` is vLLM's and SGLang's addition."""
+
+    id: str
+    created: int
+    max_model_len: int | None
+    owned_by: str = "casemate"
+    object: Literal["model"] = "model"
+
+
+class ModelList(msgspec.Struct):
+    """`/v1/models`."""
+
+    data: list[Model]
+    object: Literal["list"] = "list"

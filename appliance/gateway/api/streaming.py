@@ -1,0 +1,110 @@
+"""An answer on its way to the client: as server-sent events, or collected into one object.
+
+Nothing is sent before the first token is here: until then a failure still has a status code of its own. Afterwards it is an
+event with OpenAI's error body, and the stream ends without `[DONE]`. A good stream ends with the outcome's index in a comment,
+which clients of OpenAI's events skip: `: casemate-audit-outcome 1234`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from typing import Protocol
+
+from appliance.gateway.api.shapes import CachedTokens, Usage
+from appliance.gateway.asgi import Headers
+from appliance.gateway.errors import ClientGone, GatewayFault, error_body
+from appliance.gateway.exchange import Exchange
+from appliance.gateway.flow.answer import Answer
+from appliance.gateway.flow.choice import Piece
+from appliance.gateway.flow.generation import Generation
+from appliance.gateway.sse import DONE, comment, event
+
+CUT_AFTER_S = 0.5
+"""A stream that must end is given so long to take its last event, then its connection is cut."""
+
+
+class Events(Protocol):
+    """How one API words its events."""
+
+    def begin(self, generations: list[Generation]) -> Iterable[object]:
+        """Before the first token's."""
+        ...
+
+    def piece(self, piece: Piece) -> Iterable[object]:
+        """For a piece of one choice."""
+        ...
+
+    def finish(self, generations: list[Generation]) -> Iterable[object]:
+        """After the last, when all is recorded."""
+        ...
+
+
+@asynccontextmanager
+async def attended(exchange: Exchange, answer: Answer) -> AsyncIterator[Answer]:
+    """The answer while its client is there: one that leaves ends it."""
+    gone = ClientGone("client_disconnected", "the client left")
+    async with exchange.watching(lambda: answer.fail(gone)), answer:
+        yield answer
+
+
+async def stream(exchange: Exchange, answer: Answer, events: Events) -> None:
+    """Send the answer as events.
+
+    Raises: GatewayFault; where the response has begun, the client has been told.
+    """
+    loop = asyncio.get_running_loop()
+    async with aclosing(answer.batches()) as batches:
+        first = await anext(batches)
+        answer.response_started = True
+        # A client that does not read must not keep its connection when the answer has to end.
+        answer.on_fail = lambda: loop.call_later(CUT_AFTER_S, exchange.cut)
+        await exchange.start_stream(audit_headers(answer))
+        try:
+            opening = [event(data) for data in events.begin(answer.generations)]
+            await exchange.send_chunk(b"".join([*opening, *_worded(events, first)]))
+            async for pieces in batches:
+                worded = _worded(events, pieces)
+                if worded:
+                    await exchange.send_chunk(b"".join(worded))
+            closing = [event(data) for data in events.finish(answer.generations)]
+            closing += [comment(f"casemate-audit-outcome {answer.outcome_indices}"), DONE]
+            await exchange.send_chunk(b"".join(closing))
+            await exchange.end_stream()
+        except ClientGone:
+            raise
+        except GatewayFault as fault:
+            await exchange.send_chunk(event(error_body(fault)))
+            await exchange.end_stream()
+            raise
+
+
+async def collect(answer: Answer) -> list[Piece]:
+    """The whole answer, when it is there and recorded. Raises: GatewayFault."""
+    collected: list[Piece] = []
+    async with aclosing(answer.batches()) as batches:
+        async for pieces in batches:
+            collected += pieces
+    answer.response_started = True
+    return collected
+
+
+def audit_headers(answer: Answer, *, with_outcome: bool = False) -> Headers:
+    """Where the log has this request."""
+    headers: Headers = [(b"casemate-audit-index", answer.intent_indices.encode())]
+    if with_outcome:
+        headers.append((b"casemate-audit-outcome", answer.outcome_indices.encode()))
+    return headers
+
+
+def usage(generations: Iterable[Generation]) -> Usage:
+    """Counts over all prompts and choices."""
+    prompt = cached = output = 0
+    for generation in generations:
+        prompt += generation.num_prompt_tokens
+        cached += generation.num_cached_tokens
+        output += generation.num_output_tokens
+    return Usage(prompt, output, prompt + output, CachedTokens(cached))
+
+
+def _worded(events: Events, pieces: Iterable[Piece]) -> list[bytes]:
+    return [event(data) for piece in pieces for data in events.piece(piece)]

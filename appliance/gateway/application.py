@@ -1,0 +1,98 @@
+"""The ASGI application: gate, endpoint, and for every fault one answer with OpenAI's error body.
+
+This is the supervision point of one request: whatever an endpoint raises ends here, is recorded, and disturbs nothing else.
+"""
+
+import secrets
+import time
+
+import structlog
+
+from appliance.gateway.asgi import Receive, Scope, Send
+from appliance.gateway.errors import ClientGone, GatewayFault, InternalFault, Unauthenticated, error_body, http_of
+from appliance.gateway.exchange import Exchange
+from appliance.gateway.gate import Gate
+from appliance.gateway.metrics import Metrics
+from appliance.gateway.rejections import Rejection, Rejections
+from appliance.gateway.settings import GatewaySettings
+
+log = structlog.get_logger(__name__)
+
+
+class Application:
+    """One worker's ASGI callable."""
+
+    def __init__(self, gate: Gate, settings: GatewaySettings, metrics: Metrics, rejections: Rejections) -> None:
+        self._gate = gate
+        self._rejections = rejections
+        self._settings = settings
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection event of ASGI."""
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        else:
+            raise RuntimeError(f"ASGI {scope['type']} is not served")
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(
+            scope,
+            receive,
+            send,
+            max_body_bytes=self._settings.max_body_bytes,
+            body_timeout_s=self._settings.body_timeout_s,
+            send_timeout_s=self._settings.send_timeout_s,
+        )
+        exchange.request_id = f"req-{secrets.token_hex(16)}"
+        path = "unmatched"
+        began = time.monotonic()
+        self._metrics.http_requests_active.add(1)
+        try:
+            # (1) the route table, then (2) the access token; nothing of the request has been parsed yet.
+            admitted = await self._gate.admit(scope["method"], scope["raw_path"], scope["headers"])
+            path = admitted.match.route.path
+            exchange.principal, exchange.segment = admitted.principal, admitted.match.segment
+            await admitted.match.route.endpoint(exchange)
+        except ClientGone:
+            exchange.status = exchange.status or 499
+            await exchange.abort()
+        except Unauthenticated as fault:
+            rejection = Rejection(exchange.source_address, path, fault.code)
+            self._rejections.count(rejection, exchange.source_port, str(fault))
+            await _refuse(exchange, fault)
+        except GatewayFault as fault:
+            await _refuse(exchange, fault)
+        except Exception:  # the supervision point of one request
+            log.exception("request_failed", request_id=exchange.request_id, path=path)
+            message = f"an internal error, recorded with request id {exchange.request_id}"
+            await _refuse(exchange, InternalFault("internal_error", message))
+        finally:
+            self._metrics.http_requests_active.add(-1)
+            self._metrics.http_responses_total.add(
+                1, method=_known(scope["method"]), path=path, status=str(exchange.status)
+            )
+            self._metrics.http_request_duration_seconds.observe(time.monotonic() - began, path=path)
+
+
+async def _refuse(exchange: Exchange, fault: GatewayFault) -> None:
+    """Answer with the fault; if the answer has begun and was not ended in order, cut it visibly short."""
+    if exchange.finished:
+        return
+    if exchange.started:
+        await exchange.abort()
+        return
+    mapping = http_of(fault)
+    headers = [*fault.headers, (b"connection", b"close")] if mapping.close else fault.headers
+    try:
+        await exchange.respond(mapping.status, error_body(fault), headers)
+    except ClientGone:
+        await exchange.abort()
+
+
+def _known(method: str) -> str:
+    """Methods are a label, so strangers may not invent values."""
+    return method if method in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH") else "other"

@@ -1,0 +1,81 @@
+"""A request body, strictly: one JSON object in UTF-8, no repeated keys, no NaN, no lone surrogates, not too deep.
+
+Repeated keys are refused because two readers of one body (a proxy in front, the audit behind) may take different ones.
+The standard library's parser is used for that: it is the one that shows all pairs. Types are checked afterwards.
+"""
+
+import json
+from typing import Any, NoReturn
+
+from appliance.gateway.errors import BadRequest
+
+MAX_DEPTH = 48
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Parse an untrusted body.
+
+    Raises: BadRequest, naming what is wrong; nothing else.
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest("invalid_utf8", f"the request body is not UTF-8: byte {error.start}") from error
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        message = f"the request body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        raise BadRequest("invalid_json", message) from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    except ValueError as error:
+        raise BadRequest("invalid_json", "the request body holds a number with too many digits") from error
+    if not isinstance(value, dict):
+        raise BadRequest("invalid_json", f"the request body must be a JSON object, not {_kind(value)}")
+    _verify_depth(value)
+    if "\\u" in text:
+        _verify_surrogates(value)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise BadRequest("repeated_key", f"the request body names {repeated[:64]!r} twice", parameter=repeated[:64])
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise BadRequest("invalid_json", f"the request body holds {name}, which is not JSON")
+
+
+def _verify_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _verify_surrogates(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest("invalid_unicode", "the request body holds half of a surrogate pair") from error
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest("invalid_json", f"the request body is nested deeper than {MAX_DEPTH} levels")
+
+
+def _kind(value: Any) -> str:
+    names: dict[type, str] = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

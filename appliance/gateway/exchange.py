@@ -1,0 +1,198 @@
+"""One HTTP request and its answer, over bare ASGI, with the bounds that a hostile client meets.
+
+The body is counted while it is read and must arrive in time. Every send has a time limit, so that a client which does not
+read holds its own answer only, and not for long. What comes after the response has begun can no longer change its status;
+`started` tells.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+
+from appliance.gateway.asgi import Event, Headers, Receive, Scope, Send
+from appliance.gateway.errors import BadRequest, BodyTimeout, BodyTooLarge, ClientGone, UnsupportedMedia
+from appliance.gateway.identity import Principal
+
+_SECURITY_HEADERS: Headers = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
+_encoder = msgspec.json.Encoder()
+ABORT = "casemate.abort"
+"""Our protocol class puts the transport's `abort` under this key of the scope."""
+
+
+class Exchange:
+    """A request that the gate admitted, and the way to answer it.
+
+    Attributes:
+        request_id: ours, in `x-request-id`; what the client sends under that name is not read.
+        principal: who asks; None on a public route without a token.
+        segment: the value of the path's variable segment.
+        started: the status line is out.
+        finished: the last byte is.
+        status: what was answered, for the metrics; 0 before.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        max_body_bytes: int,
+        body_timeout_s: float,
+        send_timeout_s: float,
+    ) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+        self._send_timeout_s = send_timeout_s
+        self._headers: Headers = scope["headers"]
+        self.request_id = ""
+        self.principal: Principal | None = None
+        self.segment = ""
+        self.started = False
+        self.finished = False
+        self.status = 0
+
+    @property
+    def identified(self) -> Principal:
+        """The principal of a route that needs a token."""
+        assert self.principal is not None
+        return self.principal
+
+    @property
+    def source_address(self) -> str:
+        """Address of the connection's other end. Headers that claim another are not read."""
+        client = self._scope.get("client")
+        return str(client[0]) if client else ""
+
+    @property
+    def source_port(self) -> int:
+        """Port of the connection's other end."""
+        client = self._scope.get("client")
+        return int(client[1]) if client else 0
+
+    def _header(self, name: bytes) -> bytes | None:
+        values = [value for key, value in self._headers if key == name]
+        if len(values) > 1:
+            raise BadRequest("repeated_header", f"the header {name.decode()} is repeated")
+        return values[0] if values else None
+
+    async def read_body(self) -> bytes:
+        """Read the whole JSON body.
+
+        Raises: UnsupportedMedia, BodyTooLarge, BodyTimeout, BadRequest, ClientGone.
+        """
+        self._verify_media()
+        length = self._header(b"content-length")
+        if length is not None and (not length.isdigit() or int(length) > self._max_body_bytes):
+            raise _too_large(self._max_body_bytes)
+        parts: list[bytes] = []
+        num_bytes = 0
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while True:
+                    event = await self._receive()
+                    if event["type"] == "http.disconnect":
+                        raise ClientGone("client_disconnected", "the client left while sending its request")
+                    part: bytes = event.get("body", b"")
+                    num_bytes += len(part)
+                    if num_bytes > self._max_body_bytes:
+                        raise _too_large(self._max_body_bytes)
+                    parts.append(part)
+                    if not event.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError:
+            raise BodyTimeout("body_timeout", f"the request body took longer than {self._body_timeout_s:g} s") from None
+
+    def _verify_media(self) -> None:
+        media = (self._header(b"content-type") or b"").lower()
+        kind, _, parameter = media.partition(b";")
+        if kind.strip() != b"application/json" or parameter.strip() not in (b"", b"charset=utf-8", b'charset="utf-8"'):
+            raise UnsupportedMedia("unsupported_media_type", "the request body must be application/json in UTF-8")
+        if (self._header(b"content-encoding") or b"identity").lower() != b"identity":
+            raise UnsupportedMedia("unsupported_content_encoding", "compressed request bodies are not accepted")
+
+    async def respond(self, status: int, body: Any, headers: Headers | None = None) -> None:
+        """Send a whole JSON answer."""
+        await self.respond_bytes(status, _encoder.encode(body), b"application/json", headers)
+
+    async def respond_bytes(self, status: int, body: bytes, media: bytes, headers: Headers | None = None) -> None:
+        """Send a whole answer of any kind."""
+        await self._start(status, [(b"content-type", media), (b"content-length", b"%d" % len(body)), *(headers or [])])
+        await self._send_in_time({"type": "http.response.body", "body": body, "more_body": False})
+        self.finished = True
+
+    async def start_stream(self, headers: Headers) -> None:
+        """Begin a stream of server-sent events. Proxies are asked not to buffer it."""
+        await self._start(
+            200, [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no"), *headers]
+        )
+
+    async def send_chunk(self, chunk: bytes) -> None:
+        """Send a part of a stream.
+
+        Raises: ClientGone if the client does not take it in time.
+        """
+        await self._send_in_time({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end_stream(self) -> None:
+        """End a stream in good order."""
+        await self._send_in_time({"type": "http.response.body", "body": b"", "more_body": False})
+        self.finished = True
+
+    async def _start(self, status: int, headers: Headers) -> None:
+        self.started = True
+        self.status = status
+        request_id = [(b"x-request-id", self.request_id.encode())]
+        await self._send_in_time(
+            {"type": "http.response.start", "status": status, "headers": [*headers, *request_id, *_SECURITY_HEADERS]}
+        )
+
+    async def _send_in_time(self, event: Event) -> None:
+        try:
+            async with asyncio.timeout(self._send_timeout_s):
+                await self._send(event)
+        except TimeoutError:
+            raise ClientGone("client_stalled", f"the client read nothing for {self._send_timeout_s:g} s") from None
+        except OSError as error:
+            raise ClientGone("client_disconnected", "the client left") from error
+
+    def cut(self) -> None:
+        """Cut the connection at once, unless the answer is out: what the client has not read by now is dropped."""
+        abort = self._scope.get(ABORT)
+        if abort is not None and not self.finished:
+            abort()
+
+    async def abort(self) -> None:
+        """Cut the connection, and let the server notice before the request ends."""
+        self.cut()
+        await asyncio.sleep(0)
+
+    @contextlib.asynccontextmanager
+    async def watching(self, on_leave: Callable[[], None]) -> AsyncIterator[None]:
+        """Call `on_leave` as soon as the client leaves. The body MUST have been read."""
+
+        async def watch() -> None:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            on_leave()
+
+        task = asyncio.get_running_loop().create_task(watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge("body_too_large", f"the request body is larger than {limit} bytes")

@@ -1,0 +1,131 @@
+"""One choice of an answer: token ids become text, until a stop string or the engine ends it. Step (6)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from appliance.gateway.text.detokenizer import Detokenizer
+from appliance.gateway.text.stops import StopStrings
+from appliance.gateway.text.vocabulary import Vocabulary
+from runtime.request import Finish, TokenDelivery, TokenLogprobs
+
+
+@dataclass(frozen=True)
+class ShownToken:
+    """A delivered token: where in the choice's text its characters stand, and how likely it was."""
+
+    token_id: int
+    start: int
+    end: int
+    logprobs: TokenLogprobs | None
+
+
+@dataclass(frozen=True)
+class ChoiceEnd:
+    """How a choice ended."""
+
+    reason: str
+    """stop or length."""
+    matched: str | int | None = None
+    """The stop string or token that ended it."""
+
+
+@dataclass
+class Piece:
+    """What one delivery gave for one choice."""
+
+    prompt: int
+    choice: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    """All that came and counts, those whose text is held back or silent included."""
+    shown: list[ShownToken] = field(default_factory=list)
+    """Tokens whose text is complete with this piece; only if logprobs were asked for."""
+    end: ChoiceEnd | None = None
+
+
+class ChoiceText:
+    """Text of one growing choice.
+
+    Attributes:
+        num_tokens: output tokens that count: up to and with the one that completed a stop string.
+        end: how it ended, None while it grows.
+        cut: a stop string ended it, which the engine does not know of.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        stops: Sequence[str],
+        *,
+        begins_text: bool,
+        shows_tokens: bool,
+        prompt: int,
+        index: int,
+    ) -> None:
+        self._detokenizer = Detokenizer(vocabulary, at_start=begins_text)
+        self._stops = StopStrings(stops)
+        self._shows_tokens = shows_tokens
+        self._prompt = prompt
+        self._index = index
+        self._num_decoded = 0
+        self._num_emitted = 0
+        self._unshown: list[ShownToken] = []
+        self.num_tokens = 0
+        self.texts: list[str] = []
+        self.end: ChoiceEnd | None = None
+        self.cut = False
+
+    def feed(self, delivery: TokenDelivery) -> Piece:
+        """Take a delivery of the engine for this choice. MUST not be called after the end."""
+        piece = Piece(self._prompt, self._index)
+        finish = delivery.finish
+        last = len(delivery.token_ids) - 1
+        for place, token_id in enumerate(delivery.token_ids):
+            self.num_tokens += 1
+            piece.token_ids.append(token_id)
+            if place == last and finish is not None and finish.matched_token is not None:
+                break  # The token that ended it says nothing.
+            logprobs = delivery.logprobs[place] if delivery.logprobs else None
+            if self._take(token_id, logprobs, piece):
+                return piece
+        if finish is not None:
+            self._finish(finish, piece)
+        return piece
+
+    def _take(self, token_id: int, logprobs: TokenLogprobs | None, piece: Piece) -> bool:
+        """Add one token; True if a stop string ended the choice."""
+        text = self._detokenizer.feed(token_id)
+        if self._shows_tokens:
+            self._unshown.append(ShownToken(token_id, self._num_decoded, self._num_decoded + len(text), logprobs))
+        self._num_decoded += len(text)
+        return self._emit(text, piece)
+
+    def _emit(self, text: str, piece: Piece) -> bool:
+        progress = self._stops.feed(text)
+        self._show(progress.text, piece, is_end=progress.matched is not None)
+        if progress.matched is not None:
+            self.end = piece.end = ChoiceEnd("stop", progress.matched)
+            self.cut = True
+        return self.cut
+
+    def _finish(self, finish: Finish, piece: Piece) -> None:
+        if self._emit(self._detokenizer.finish(), piece):
+            return
+        self._show(self._stops.finish(), piece, is_end=True)
+        self.end = piece.end = ChoiceEnd(finish.reason, finish.matched_token)
+
+    def _show(self, text: str, piece: Piece, *, is_end: bool) -> None:
+        if text:
+            piece.text += text
+            self.texts.append(text)
+        self._num_emitted += len(text)
+        if not self._shows_tokens:
+            return
+        # At the end a token counts as shown if any of its text is; those beyond a stop string's beginning are not.
+        shown = [
+            token
+            for token in self._unshown
+            if token.end <= self._num_emitted or (is_end and token.start < self._num_emitted)
+        ]
+        del self._unshown[: len(shown)]
+        piece.shown += shown

@@ -1,0 +1,124 @@
+"""One prompt of an answer: its reservation, its intent, its place in the engine, its choices."""
+
+import time
+
+from appliance.gateway.errors import DeadlineExceeded, EngineFault, GatewayFault, PeerUnavailable
+from appliance.gateway.flow.choice import ChoiceText
+from appliance.gateway.flow.coverage import Coverage
+from appliance.gateway.flow.mailbox import Mailbox
+from appliance.gateway.flow.request import Asked, encode_prompt
+from appliance.gateway.peers.engines import Delivery, EnginePeer
+from appliance.gateway.text.vocabulary import Vocabulary
+from audit.events import TokenCounts
+from runtime.request import Finish, PromptDelivery, RequestSummary, TokenDelivery
+
+
+class Generation:
+    """State of one prompt from reservation to settlement. It receives what the engine gives."""
+
+    def __init__(
+        self, asked: Asked, index: int, vocabulary: Vocabulary, mailbox: "Mailbox[tuple[Generation, Delivery]]"
+    ) -> None:
+        self._mailbox = mailbox
+        self.index = index
+        self.prompt = encode_prompt(asked.prompts[index])
+        self.token_limit = asked.sampling.max_tokens * asked.n
+        self.coverage: Coverage | None = None
+        self.intent_index: int | None = None
+        self.outcome_index: int | None = None
+        self.request_id: int | None = None
+        self.engine: EnginePeer | None = None
+        self.prompt_delivery: PromptDelivery | None = None
+        self.summary: RequestSummary | None = None
+        self.first_token_at: float | None = None
+        self.last_token_at = 0.0
+        self.ended_at: float | None = None
+        self.choices = [
+            ChoiceText(
+                vocabulary,
+                asked.stops,
+                begins_text=asked.begins_text,
+                shows_tokens=asked.sampling.logprobs >= 0,
+                prompt=index,
+                index=choice,
+            )
+            for choice in range(asked.n)
+        ]
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Take what the engine gives; called by its link."""
+        num_tokens = len(delivery.token_ids) if isinstance(delivery, TokenDelivery) else 1
+        self._mailbox.put((self, delivery), num_tokens)
+
+    def fail(self, fault: GatewayFault) -> None:
+        """The engine will give nothing more; called by its link."""
+        self.engine = None
+        self._mailbox.fail(fault)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.prompt) // 4
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Output tokens that count, over all choices."""
+        return sum(choice.num_tokens for choice in self.choices)
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Prompt tokens that the prefix cache held."""
+        return self.prompt_delivery.cached_tokens if self.prompt_delivery is not None else 0
+
+    @property
+    def counts(self) -> TokenCounts:
+        """All counts, for the outcome."""
+        return TokenCounts(
+            prompt_tokens=self.num_prompt_tokens,
+            cached_tokens=self.num_cached_tokens,
+            output_tokens=self.num_output_tokens,
+        )
+
+    @property
+    def is_done(self) -> bool:
+        """All choices ended and the engine has summed up."""
+        return self.summary is not None and all(choice.end is not None for choice in self.choices)
+
+    @property
+    def reason(self) -> str:
+        """Why it ended, all choices taken together."""
+        reasons = {choice.end.reason for choice in self.choices if choice.end is not None}
+        return "length" if "length" in reasons else "stop"
+
+    def cancel(self) -> None:
+        """End it in the engine; each choice keeps what was counted here."""
+        if self.engine is None or self.request_id is None or self.summary is not None:
+            return
+        for index, choice in enumerate(self.choices):
+            if choice.end is None:
+                self.engine.cancel(self.request_id, index, choice.num_tokens)
+
+    def note_tokens(self) -> float | None:
+        """Note that tokens came now; gives the seconds since the last ones, None for the first."""
+        now = time.monotonic()
+        gap = None if self.first_token_at is None else now - self.last_token_at
+        if self.first_token_at is None:
+            self.first_token_at = now
+        self.last_token_at = now
+        return gap
+
+
+def verify_finish(finish: Finish | None, deadline_s: float) -> None:
+    """Raise what an engine's end means to a client, unless it is an ordinary one.
+
+    Raises: DeadlineExceeded, EngineFault, PeerUnavailable.
+    """
+    if finish is None or finish.reason in ("stop", "length"):
+        return
+    if finish.reason == "deadline":
+        raise DeadlineExceeded("deadline_exceeded", f"the answer took longer than {deadline_s:g} s")
+    if finish.reason == "error":
+        raise EngineFault(
+            finish.detail or "engine_error", f"the engine ended this request: {finish.detail or 'an error'}"
+        )
+    raise PeerUnavailable("engine_unavailable", "the engine ended this request")

@@ -1,0 +1,61 @@
+"""What engines gave for one answer and nobody has looked at yet. It is bounded: a slow reader loses its own answer only."""
+
+import asyncio
+from collections import deque
+from typing import Generic, Self, TypeVar
+
+from appliance.gateway.errors import ClientGone, GatewayFault
+
+Item = TypeVar("Item")
+
+
+class Mailbox(Generic[Item]):
+    """A queue with one reader, which takes all there is at a time, and an end that overtakes the queue."""
+
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._items: deque[Item] = deque()
+        self._num_tokens = 0
+        self._fault: GatewayFault | None = None
+        self._arrived = asyncio.Event()
+
+    @property
+    def fault(self) -> GatewayFault | None:
+        """Why nothing more will come, if so."""
+        return self._fault
+
+    def put(self, item: Item, num_tokens: int) -> None:
+        """Add something that holds so many tokens; over the bound, the answer ends."""
+        if self._fault is not None:
+            return
+        self._items.append(item)
+        self._num_tokens += num_tokens
+        if self._num_tokens > self._max_tokens:
+            self.fail(ClientGone("client_stalled", f"the client left more than {self._max_tokens} tokens unread"))
+        self._arrived.set()
+
+    def fail(self, fault: GatewayFault) -> None:
+        """End the answer; the first reason stands, and what waits is dropped."""
+        if self._fault is None:
+            self._fault = fault
+            self._items.clear()
+            self._arrived.set()
+
+    async def take(self) -> list[Item]:
+        """Everything that waits, at least one item. Raises: GatewayFault, the reason of `fail`."""
+        while not self._items:
+            if self._fault is not None:
+                raise self._fault
+            self._arrived.clear()
+            await self._arrived.wait()
+        items = list(self._items)
+        self._items.clear()
+        self._num_tokens = 0
+        return items
+
+    def reopen(self) -> Self:
+        """Take again, after the end: what engines still say of generations that were cut short."""
+        self._fault = None
+        self._items.clear()
+        self._num_tokens = 0
+        return self

@@ -1,0 +1,134 @@
+"""The two records of a generation, as messages to the auditor. Steps (4) and (7).
+
+Neither holds text: the prompt stands there as a keyed hash over its token ids (little-endian uint32), the answer as one over
+its text in UTF-8 (several choices: over the JSON array of their texts).
+"""
+
+import hashlib
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+from appliance.gateway.flow.request import Asked
+from appliance.gateway.identity import Principal
+from appliance.messages.audit import AppendIntent, AppendOutcome
+from audit.entry import encode_event
+from audit.events import Call, Caller, TokenCounts, denied_event, intent_event, outcome_event
+from audit.keyed_hash import KeyedHasher
+
+
+@dataclass(frozen=True)
+class Source:
+    """The other end of the client's connection."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a generation ended, for its outcome."""
+
+    reason: str
+    is_success: bool
+    http_status: int
+    counts: TokenCounts
+    texts: tuple[str, ...]
+    first_token_ms: int | None
+    total_ms: int
+
+
+class Recorder:
+    """Builds the records of one principal's request."""
+
+    def __init__(
+        self, hasher: KeyedHasher, principal: Principal, source: Source, asked: Asked, engine_build: str
+    ) -> None:
+        self._hasher = hasher
+        self._tenant = principal.tenant
+        self._client_id = principal.client_id
+        self._asked = asked
+        self._engine_build = engine_build
+        self._caller = Caller(
+            client_id=principal.client_id,
+            subject=principal.subject,
+            tenant=principal.tenant,
+            role=principal.role,
+            token_issuer=principal.issuer,
+            token_key_id=principal.key_id,
+            token_id=principal.token_id,
+            address=source.address,
+            port=source.port,
+        )
+
+    @property
+    def namespace(self) -> bytes:
+        """Of the tenant's prefix cache: other tenants cannot even learn by timing what is in it."""
+        return bytes.fromhex(self._hasher.hash("namespace", self._tenant, b"", _now_ms()).value)
+
+    def intent(
+        self, number: int, index: int, prompt: bytes, token_limit: int, reservation: int, lifetime_ms: int
+    ) -> AppendIntent:
+        """The intent of one prompt. `number` is the correlation."""
+        hashed = self._hasher.hash("prompt", self._tenant, prompt, _now_ms())
+        call = self._call(index)
+        event = intent_event(
+            self._caller,
+            call,
+            parameters=self._asked.parameters,
+            prompt_hash=hashed.value,
+            prompt_key_id=hashed.key_id,
+            prompt_tokens=len(prompt) // 4,
+            token_limit=token_limit,
+            reservation=reservation,
+        )
+        return AppendIntent(
+            number,
+            encode_event(event),
+            call.request_uid,
+            self._client_id,
+            self._asked.model,
+            hashlib.sha256(prompt).digest(),
+            token_limit,
+            lifetime_ms,
+        )
+
+    def outcome(self, number: int, index: int, intent_index: int, ending: Ending) -> AppendOutcome:
+        """The outcome of one prompt."""
+        texts = ending.texts
+        answer = texts[0].encode() if len(texts) == 1 else msgspec.json.encode(texts)
+        hashed = self._hasher.hash("answer", self._tenant, answer, _now_ms())
+        event = outcome_event(
+            self._caller,
+            self._call(index),
+            intent_index=intent_index,
+            reason=ending.reason,
+            is_success=ending.is_success,
+            counts=ending.counts,
+            answer_hash=hashed.value,
+            answer_key_id=hashed.key_id,
+            http_status=ending.http_status,
+            first_token_ms=ending.first_token_ms,
+            total_ms=ending.total_ms,
+        )
+        return AppendOutcome(number, intent_index, encode_event(event))
+
+    def denial(self, index: int, code: str, detail: str, http_status: int) -> bytes:
+        """The event that says policy refused one prompt."""
+        return encode_event(
+            denied_event(self._caller, self._call(index), code=code, detail=detail, http_status=http_status)
+        )
+
+    def _call(self, index: int) -> Call:
+        return Call(
+            request_uid=self._asked.uid_of(index),
+            trace_id="",
+            route=self._asked.route,
+            model=self._asked.model,
+            engine_build=self._engine_build,
+        )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

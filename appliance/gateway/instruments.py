@@ -1,0 +1,107 @@
+"""Counters, gauges and histograms with labels, and Prometheus' text form of them.
+
+Several workers share one port, so a scrape reaches any one of them, and it must tell of all. Each worker therefore writes a
+snapshot of its own values to a file from time to time, and whoever is scraped adds up all files. A worker that starts again
+goes on from its own file, so that no counter ever falls. The client library of Prometheus does the same with memory-mapped
+files, chosen by an environment variable; this is a fifth of its size and has no hidden configuration.
+Source: Prometheus exposition format 0.0.4.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["counter", "gauge", "histogram"]
+LabelValues = tuple[str, ...]
+
+
+class Snapshot(msgspec.Struct):
+    """All values of one worker: by instrument, then by label values. A histogram's are its buckets, then sum and count."""
+
+    written_at: float
+    values: dict[str, list[tuple[LabelValues, list[float]]]]
+
+
+class Instrument:
+    """One metric: its name, what it means, and a row of numbers for each combination of labels."""
+
+    def __init__(
+        self, kind: Kind, name: str, description: str, labels: Sequence[str], buckets: Sequence[float] = ()
+    ) -> None:
+        self.kind: Kind = kind
+        self.name = name
+        self.description = description
+        self.labels = tuple(labels)
+        self.buckets = tuple(buckets)
+        self.rows: dict[LabelValues, list[float]] = {}
+
+    def _row(self, labels: dict[str, str]) -> list[float]:
+        key = tuple(labels[label] for label in self.labels)
+        row = self.rows.get(key)
+        if row is None:
+            size = len(self.buckets) + 3 if self.kind == "histogram" else 1
+            row = self.rows[key] = [0.0] * size
+        return row
+
+    def add(self, amount: float, **labels: str) -> None:
+        """Change a counter or gauge."""
+        self._row(labels)[0] += amount
+
+    def set(self, value: float, **labels: str) -> None:
+        """Set a gauge, or a counter that another process counts."""
+        self._row(labels)[0] = value
+
+    def observe(self, value: float, **labels: str) -> None:
+        """Count a value in its bucket (upper bounds are inclusive)."""
+        row = self._row(labels)
+        row[bisect_left(self.buckets, value)] += 1
+        row[-2] += value
+        row[-1] += 1
+
+
+def render(instrument: Instrument, rows: Iterable[tuple[LabelValues, list[float]]]) -> list[str]:
+    """The lines of one metric, for rows that may be sums over workers."""
+    lines = [f"# HELP {instrument.name} {instrument.description}", f"# TYPE {instrument.name} {instrument.kind}"]
+    for key, row in rows:
+        labels = [f'{name}="{_escape(value)}"' for name, value in zip(instrument.labels, key, strict=True)]
+        if instrument.kind != "histogram":
+            lines.append(f"{instrument.name}{_braces(labels)} {_number(row[0])}")
+            continue
+        total = 0.0
+        for bound, count in zip((*instrument.buckets, float("inf")), row, strict=False):
+            total += count
+            le = f'le="{"+Inf" if bound == float("inf") else _number(bound)}"'
+            lines.append(f"{instrument.name}_bucket{_braces([*labels, le])} {_number(total)}")
+        lines.append(f"{instrument.name}_sum{_braces(labels)} {_number(row[-2])}")
+        lines.append(f"{instrument.name}_count{_braces(labels)} {_number(row[-1])}")
+    return lines
+
+
+def load_snapshot(path: Path) -> Snapshot | None:
+    """A worker's last snapshot, or None if there is none that can be read."""
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=Snapshot)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Replace a worker's snapshot at once, so that no reader sees half of it. Raises: OSError."""
+    new = path.with_suffix(".new")
+    new.write_bytes(msgspec.msgpack.encode(snapshot))
+    new.replace(path)
+
+
+def _braces(labels: Sequence[str]) -> str:
+    return f"{{{','.join(labels)}}}" if labels else ""
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

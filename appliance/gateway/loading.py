@@ -1,0 +1,39 @@
+"""The served models out of their folders: tokenizer, chat template, defaults. At start; nothing is read from disk later."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from appliance.errors import StartRefused
+from appliance.gateway.models import Models, ServedModel
+from appliance.gateway.settings import GatewaySettings
+from appliance.gateway.text.template import load_chat_template
+from appliance.gateway.text.tokenizer import load_tokenizer
+from runtime.weights.config import load_model_config
+
+
+def load_models(folders: Iterable[tuple[str, Path]], settings: GatewaySettings) -> Models:
+    """Load what is served, by name; several engines may serve one model, from one folder.
+
+    Raises: StartRefused, CheckpointRejected.
+    """
+    served: dict[str, ServedModel] = {}
+    origins: dict[str, Path] = {}
+    for name, folder in folders:
+        if origins.setdefault(name, folder) != folder:
+            raise StartRefused(f"the model name {name} is given to two folders: {origins[name]} and {folder}")
+        if name not in served:
+            served[name] = load_model(name, folder, settings)
+    return Models(list(served.values()))
+
+
+def load_model(name: str, folder: Path, settings: GatewaySettings) -> ServedModel:
+    """Load one model's text side.
+
+    Raises: StartRefused, CheckpointRejected.
+    """
+    tokenizer = load_tokenizer(folder)
+    # Characters are at least a byte of the body each, but a template may repeat what it was given.
+    max_chars = 2 * settings.max_body_bytes
+    template = load_chat_template(folder, tokenizer, max_chars=max_chars, timeout_s=settings.template_timeout_s)
+    return ServedModel(name, int(time.time()), tokenizer, template, load_model_config(folder).generation)

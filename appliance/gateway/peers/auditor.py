@@ -1,0 +1,87 @@
+"""The auditor as the gateway sees it: intents before, outcomes after, receipts on request."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from appliance.gateway.errors import GatewayFault, InternalFault, NotFound, PeerUnavailable
+from appliance.gateway.peers.links import Link
+from appliance.gateway.peers.questions import Questions
+from appliance.messages.audit import (
+    AppendEvent,
+    AppendIntent,
+    AppendOutcome,
+    AppendRefused,
+    AuditorStatus,
+    FetchReceipt,
+    IntentRecorded,
+    Receipt,
+    Recorded,
+)
+
+_Answer = TypeVar("_Answer")
+
+
+class AuditorPeer:
+    """The one auditor. `on_lost` is called when its link ends: nothing may be answered unrecorded."""
+
+    def __init__(self, timeout_s: float, on_lost: Callable[[GatewayFault], None]) -> None:
+        self._questions = Questions("audit_unavailable", "the audit log", timeout_s)
+        self._on_lost = on_lost
+        self.status: AuditorStatus | None = None
+        self.status_at = 0.0
+
+    @property
+    def connected(self) -> bool:
+        """There is a link."""
+        return self._questions.connected
+
+    def verify_connected(self) -> None:
+        """Refuse early. Raises: PeerUnavailable."""
+        if not self._questions.connected:
+            raise self._questions.unavailable()
+
+    async def run(self, link: Link) -> None:
+        """Serve one link until it ends. Raises: LinkClosed."""
+        self._questions.attach(link)
+        try:
+            while True:
+                message = await link.receive()
+                if isinstance(message, AuditorStatus):
+                    self.status, self.status_at = message, time.monotonic()
+                else:
+                    self._questions.answer(message.correlation, message)
+        finally:
+            if self._questions.detach(link):
+                self.status = None
+                self._on_lost(self._questions.unavailable("was lost: nothing is answered that cannot be recorded"))
+
+    async def record_intent(self, build: Callable[[int], AppendIntent]) -> IntentRecorded:
+        """Append an intent; when this returns it is durable. Raises: PeerUnavailable, InternalFault."""
+        return self._checked(await self._questions.ask(build), IntentRecorded)
+
+    async def record_outcome(self, build: Callable[[int], AppendOutcome]) -> Recorded:
+        """Append an outcome; when this returns it is durable. Raises: PeerUnavailable, InternalFault."""
+        return self._checked(await self._questions.ask(build), Recorded)
+
+    def report(self, event: bytes) -> None:
+        """Append an event that nobody waits for. Without an auditor it is dropped: nothing was served either."""
+        self._questions.tell(AppendEvent(0, event))
+
+    async def fetch_receipt(self, request_uid: str, client_id: str) -> Receipt:
+        """A client's own receipt. Raises: NotFound, PeerUnavailable, InternalFault."""
+        answer = await self._questions.ask(lambda number: FetchReceipt(number, request_uid, client_id))
+        return self._checked(answer, Receipt)
+
+    def _checked(self, answer: object, expected: type[_Answer]) -> _Answer:
+        if isinstance(answer, expected):
+            return answer
+        if isinstance(answer, AppendRefused):
+            match answer.code:
+                case "not_found":
+                    raise NotFound("receipt_not_found", answer.message)
+                case "not_durable":
+                    raise PeerUnavailable("audit_unavailable", "the audit log cannot take records: " + answer.message)
+                case code:
+                    raise InternalFault("audit_refused", f"the auditor refused a record: {code}")
+        raise InternalFault("audit_refused", f"the auditor answered with {type(answer).__name__}")

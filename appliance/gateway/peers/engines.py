@@ -1,0 +1,136 @@
+"""The engines as the gateway sees them: who serves which model, and whose tokens are whose."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from appliance.errors import LinkClosed
+from appliance.gateway.errors import BadRequest, EngineFault, GatewayFault, Overloaded, PeerUnavailable
+from appliance.gateway.peers.links import Link
+from appliance.messages.engine import Cancel, EngineStatus, ModelFacts, RequestRefused, StepTokens, Submit
+from runtime.request import PromptDelivery, RequestSummary, TokenDelivery
+
+Delivery = PromptDelivery | TokenDelivery | RequestSummary
+
+
+class Receiver(Protocol):
+    """Takes what an engine gives for one generation. Neither method may wait or raise."""
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Something came."""
+        ...
+
+    def fail(self, fault: GatewayFault) -> None:
+        """Nothing more will come."""
+        ...
+
+
+class EnginePeer:
+    """One engine over one link."""
+
+    def __init__(self, link: Link, facts: ModelFacts) -> None:
+        self.instance = link.peer_instance
+        self.facts = facts
+        self.status: EngineStatus | None = None
+        self.status_at = 0.0
+        self._link = link
+        self._open: dict[int, Receiver] = {}
+
+    @property
+    def num_open(self) -> int:
+        """Generations of this worker that run there."""
+        return len(self._open)
+
+    def submit(self, submit: Submit, receiver: Receiver) -> None:
+        """Start a generation. Raises: PeerUnavailable."""
+        try:
+            self._link.send(submit)
+        except LinkClosed as closed:
+            raise _lost(self.facts.name) from closed
+        self._open[submit.request_id] = receiver
+
+    def cancel(self, request_id: int, choice: int | None = None, keep_tokens: int | None = None) -> None:
+        """End a generation or one choice of it; one that has ended already is not disturbed."""
+        try:
+            self._link.send(Cancel(request_id, choice, keep_tokens))
+        except LinkClosed:
+            return
+
+    def forget(self, request_id: int) -> None:
+        """Nobody waits for this generation any more."""
+        self._open.pop(request_id, None)
+
+    def handle(self, message: StepTokens | RequestRefused | EngineStatus) -> None:
+        """Take one message of the link."""
+        if isinstance(message, EngineStatus):
+            self.status, self.status_at = message, time.monotonic()
+        elif isinstance(message, RequestRefused):
+            receiver = self._open.pop(message.request_id, None)
+            if receiver is not None:
+                receiver.fail(_refusal(message))
+        else:
+            deliveries: list[Delivery] = [*message.prompts, *message.tokens, *message.summaries]
+            for delivery in deliveries:
+                receiver = self._open.get(delivery.request_id)
+                if receiver is not None:
+                    receiver.deliver(delivery)
+
+    def end(self) -> None:
+        """The link ended: every generation on it has."""
+        for receiver in list(self._open.values()):
+            receiver.fail(_lost(self.facts.name))
+        self._open.clear()
+
+
+class Engines:
+    """All engines that are connected now."""
+
+    def __init__(self) -> None:
+        self._peers: list[EnginePeer] = []
+        self._numbers = itertools.count(1)
+
+    def __iter__(self) -> Iterator[EnginePeer]:
+        return iter(self._peers)
+
+    async def run(self, link: Link) -> None:
+        """Serve one link until it ends. An engine says first what it serves. Raises: LinkClosed."""
+        facts = await link.receive()
+        if not isinstance(facts, ModelFacts):
+            raise LinkClosed(f"engine/{link.peer_instance} did not begin with its model's facts")
+        peer = EnginePeer(link, facts)
+        self._peers.append(peer)
+        try:
+            while True:
+                peer.handle(await link.receive())
+        finally:
+            self._peers.remove(peer)
+            peer.end()
+
+    def new_request_id(self) -> int:
+        """A number that this worker has not used."""
+        return next(self._numbers)
+
+    def for_model(self, name: str) -> EnginePeer:
+        """The engine of a model that has the least of this worker's generations. Raises: PeerUnavailable."""
+        serving = [peer for peer in self._peers if peer.facts.name == name]
+        if not serving:
+            raise PeerUnavailable("engine_unavailable", f"no engine serves the model {name} now")
+        return min(serving, key=lambda peer: peer.num_open)
+
+
+def _lost(model: str) -> PeerUnavailable:
+    return PeerUnavailable("engine_unavailable", f"the engine of the model {model} was lost")
+
+
+def _refusal(message: RequestRefused) -> GatewayFault:
+    """What an engine refuses is the client's doing only where it is about the request itself."""
+    match message.code:
+        case "engine_unavailable":
+            return PeerUnavailable("engine_unavailable", message.message)
+        case "queue_full" | "overloaded":
+            return Overloaded(message.code, message.message)
+        case "bad_ticket" | "duplicate_request" | "malformed_prompt":
+            return EngineFault(message.code, "the engine refused the gateway's request: " + message.message)
+        case code:
+            return BadRequest(code, message.message, parameter=message.parameter)

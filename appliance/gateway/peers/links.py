@@ -1,0 +1,22 @@
+"""What the gateway needs of a link; `appliance.ipc.link.Link` is one, and so is a test's fake."""
+
+from typing import Any, Protocol
+
+import msgspec
+
+
+class Link(Protocol):
+    """A checked connection to one process."""
+
+    @property
+    def peer_instance(self) -> int:
+        """Which of the processes of that role."""
+        ...
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Send without waiting. Raises: LinkClosed."""
+        ...
+
+    async def receive(self) -> Any:
+        """The next message of the edge's union. Raises: LinkClosed."""
+        ...

@@ -1,0 +1,85 @@
+"""Questions that wait for their answer on one link, told apart by a correlation number."""
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from appliance.errors import LinkClosed
+from appliance.gateway.errors import GatewayFault, PeerUnavailable
+from appliance.gateway.peers.links import Link
+
+
+class Questions:
+    """The open questions to one peer, over whichever link there is."""
+
+    def __init__(self, code: str, name: str, timeout_s: float) -> None:
+        """`code` and `name` say in errors who is away."""
+        self._code = code
+        self._name = name
+        self._timeout_s = timeout_s
+        self._link: Link | None = None
+        self._numbers = itertools.count(1)
+        self._open: dict[int, asyncio.Future[Any]] = {}
+
+    @property
+    def connected(self) -> bool:
+        """There is a link."""
+        return self._link is not None
+
+    def unavailable(self, reason: str = "is not available") -> PeerUnavailable:
+        """The error that says this peer is away."""
+        return PeerUnavailable(self._code, f"{self._name} {reason}")
+
+    def attach(self, link: Link) -> None:
+        """Ask on this link from now on."""
+        self._link = link
+
+    def detach(self, link: Link) -> bool:
+        """The link ended: nobody will answer what was asked on it. False if another has taken its place."""
+        if self._link is not link:
+            return False
+        self._link = None
+        self._fail_all(self.unavailable("was lost"))
+        return True
+
+    def tell(self, message: msgspec.Struct) -> None:
+        """Send what is not answered; without a link it is dropped."""
+        if self._link is not None:
+            try:
+                self._link.send(message)
+            except LinkClosed:
+                return
+
+    async def ask(self, build: Callable[[int], msgspec.Struct]) -> Any:
+        """Send a question and wait for its answer.
+
+        Raises: PeerUnavailable without a link, when it ends meanwhile, and when no answer comes in time.
+        """
+        if self._link is None:
+            raise self.unavailable()
+        number = next(self._numbers)
+        answer = self._open[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._link.send(build(number))
+            async with asyncio.timeout(self._timeout_s):
+                return await answer
+        except LinkClosed as closed:
+            raise self.unavailable("was lost") from closed
+        except TimeoutError:
+            raise self.unavailable(f"did not answer within {self._timeout_s:g} s") from None
+        finally:
+            self._open.pop(number, None)
+
+    def answer(self, number: int, answer: Any) -> None:
+        """An answer came; one that nobody waits for any more is dropped."""
+        waiting = self._open.get(number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    def _fail_all(self, fault: GatewayFault) -> None:
+        for waiting in list(self._open.values()):
+            if not waiting.done():
+                waiting.set_exception(fault)

@@ -1,0 +1,99 @@
+"""The route table: what exists, and which scope each route needs. What is not registered here does not exist.
+
+There is no router of a framework behind it: no mounts, no redirects of trailing slashes, no automatic OPTIONS or HEAD, no
+decoding of a path before it is matched. A path matches byte for byte, but for one variable segment.
+"""
+
+import re
+import urllib.parse
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+from appliance.gateway.errors import MethodNotAllowed, NotFound
+from appliance.gateway.exchange import Exchange
+from security.scopes import Scope
+
+Endpoint = Callable[[Exchange], Awaitable[None]]
+
+PUBLIC_ROUTES = (("GET", "/health"), ("GET", "/ready"))
+"""All that may be had without a token. A change here is a change of what strangers see."""
+
+_LITERAL = re.compile(r"(/[a-z0-9_]+)+")
+_SEGMENT = re.compile(rb"[A-Za-z0-9._~:@%-]{1,512}")
+
+
+@dataclass(frozen=True)
+class Route:
+    """One entry: method and path, the scope that opens it, and what answers."""
+
+    method: str
+    path: str
+    """May end in `/{id}`: one variable segment."""
+    scope: Scope
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True)
+class Match:
+    """A route, with the value of its variable segment if it has one."""
+
+    route: Route
+    segment: str = ""
+
+
+class RouteTable:
+    """All routes of a gateway. `register` is the only way in."""
+
+    def __init__(self) -> None:
+        self._fixed: dict[bytes, dict[str, Route]] = {}
+        self._variable: dict[bytes, dict[str, Route]] = {}
+
+    def __iter__(self) -> Iterator[Route]:
+        for methods in (*self._fixed.values(), *self._variable.values()):
+            yield from methods.values()
+
+    def register(self, method: str, path: str, scope: Scope, endpoint: Endpoint) -> None:
+        """Add a route. A public one must also stand in `PUBLIC_ROUTES`: mistakes are our own bug, so they raise plainly."""
+        if (scope is Scope.PUBLIC) != ((method, path) in PUBLIC_ROUTES):
+            raise ValueError(f"{method} {path} has scope {scope}: public routes are {PUBLIC_ROUTES}, and no others")
+        literal, _, variable = path.partition("/{id}")
+        if not _LITERAL.fullmatch(literal) or variable:
+            raise ValueError(f"{path!r} is not a path that this table can hold")
+        methods = (self._variable if path.endswith("/{id}") else self._fixed).setdefault(literal.encode(), {})
+        if method in methods:
+            raise ValueError(f"{method} {path} is registered already")
+        methods[method] = Route(method, path, scope, endpoint)
+
+    def match(self, method: str, raw_path: bytes) -> Match:
+        """Find the route of a request, by the path exactly as it was sent.
+
+        Raises: NotFound, MethodNotAllowed. The caller MUST NOT show either to somebody without a valid token.
+        """
+        segment = ""
+        methods = self._fixed.get(raw_path)
+        if methods is None:
+            literal, _, tail = raw_path.rpartition(b"/")
+            methods = self._variable.get(literal)
+            value = _decode_segment(tail)
+            if methods is None or value is None:
+                raise NotFound("unknown_route", f"there is no route {raw_path[:128].decode('ascii', 'replace')}")
+            segment = value
+        route = methods.get(method)
+        if route is None:
+            fault = MethodNotAllowed(
+                "method_not_allowed", f"this route takes {', '.join(sorted(methods))}, not {method}"
+            )
+            fault.headers = [(b"allow", ", ".join(sorted(methods)).encode())]
+            raise fault
+        return Match(route, segment)
+
+
+def _decode_segment(raw: bytes) -> str | None:
+    """The value of a variable segment: only ever compared with names, never used as a path."""
+    if not _SEGMENT.fullmatch(raw):
+        return None
+    try:
+        value = urllib.parse.unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        return None
+    return value if value.isprintable() else None

@@ -1,0 +1,120 @@
+"""Messages to token ids: the model's chat template, with text of users kept apart from its control tokens."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from appliance.gateway.text.errors import ModelFolderRefused, TextRefused
+from appliance.gateway.text.model_folder import ChatTemplates, load_chat_templates
+from appliance.gateway.text.sandbox import BoundedEnvironment, render_bounded
+from appliance.gateway.text.special_tokens import choose_sentinel
+from appliance.gateway.text.tokenizer import Tokenizer
+
+Message = dict[str, Any]
+
+
+class ChatTemplate:
+    """A model's chat template, ready to render.
+
+    Attributes:
+        takes_tools: the template mentions tools, so that their descriptions reach the model.
+    """
+
+    def __init__(self, templates: ChatTemplates, tokenizer: Tokenizer, *, max_chars: int, timeout_s: float) -> None:
+        self._tokenizer = tokenizer
+        self._max_chars = max_chars
+        self._timeout_s = timeout_s
+        self._variables = {"bos_token": templates.bos_token, "eos_token": templates.eos_token}
+        environment = BoundedEnvironment(max_chars)
+        try:
+            self._by_name = {name: environment.from_string(source) for name, source in templates.sources.items()}
+        except jinja2.TemplateError as error:
+            raise ModelFolderRefused(f"chat template: {error}") from error
+        self.takes_tools = any("tools" in source for source in templates.sources.values())
+
+    @property
+    def exists(self) -> bool:
+        """Some models have none: they complete text only."""
+        return bool(self._by_name)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        variables: dict[str, Any] | None = None,
+    ) -> list[int]:
+        """Token ids of a conversation, up to where the assistant's answer begins.
+
+        Raises: TextRefused for messages that the template does not take.
+        """
+        if not self._by_name:
+            raise TextRefused(
+                "no_chat_template", "this model has no chat template: use /v1/completions", parameter="model"
+            )
+        sentinel = choose_sentinel(_texts([messages, tools]))
+        special = self._tokenizer.special
+        name = "tool_use" if tools and "tool_use" in self._by_name else "default"
+        template = self._by_name.get(name) or next(iter(self._by_name.values()))
+        rendered = render_bounded(
+            template,
+            {
+                **self._variables,
+                **(variables or {}),
+                "messages": [
+                    _broken_message(message, special.break_all, special.break_control, sentinel) for message in messages
+                ],
+                "tools": _broken(tools, special.break_all, sentinel) if tools else None,
+                "add_generation_prompt": add_generation_prompt,
+            },
+            max_chars=self._max_chars,
+            timeout_s=self._timeout_s,
+        )
+        return self._tokenizer.encode_segments(special.split(rendered, sentinel))
+
+
+def load_chat_template(folder: Path, tokenizer: Tokenizer, *, max_chars: int, timeout_s: float) -> ChatTemplate:
+    """Load and compile a model folder's templates.
+
+    Raises: ModelFolderRefused.
+    """
+    return ChatTemplate(load_chat_templates(folder), tokenizer, max_chars=max_chars, timeout_s=timeout_s)
+
+
+Break = Callable[[str, str], str]
+
+
+def _broken_message(message: Message, break_all: Break, break_control: Break, sentinel: str) -> Message:
+    """The role is ours (checked against a list), everything else is the client's."""
+    breaks = break_control if message["role"] == "assistant" else break_all
+    return {key: value if key == "role" else _broken(value, breaks, sentinel) for key, value in message.items()}
+
+
+def _broken(value: Any, breaks: Break, sentinel: str) -> Any:
+    if isinstance(value, str):
+        return breaks(value, sentinel)
+    if isinstance(value, dict):
+        return {_broken_key(key, breaks, sentinel): _broken(item, breaks, sentinel) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_broken(item, breaks, sentinel) for item in value]
+    return value
+
+
+def _broken_key(key: str, breaks: Break, sentinel: str) -> str:
+    """Keys that are words stay: templates look fields up by them, and no control token is a mere word."""
+    return key if key.isidentifier() else breaks(key, sentinel)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)

@@ -1,0 +1,100 @@
+"""The auditor's process: one thread that reads all links, makes what arrived durable, answers, and publishes.
+
+What always holds: an I/O error of the log ends the process before anything is acknowledged; it is started again and recovers
+from what is on disk.
+"""
+
+import time
+from pathlib import Path
+
+import structlog
+
+from appliance.auditor.ledger import Clock, Ledger
+from appliance.auditor.peer import Peer
+from appliance.auditor.service import AuditorService
+from appliance.processes.polling import LinkEnded, LinkOpened, PolledLink, PollingMember, Received
+from audit.append import LogWriter
+from audit.errors import AuditMisconfigured, AuditUnavailable
+from audit.reader import STATE
+from audit.reserve import Reserve
+from audit.settings import AuditSettings
+
+log = structlog.get_logger(__name__)
+
+RECEIPT_SLACK_S = 2.0
+
+
+def serve(member: PollingMember) -> None:
+    """Run until drained.
+
+    Raises: AuditMisconfigured when the log cannot be opened; StorageFailed when the disk failed while running.
+    """
+    settings = member.config.audit
+    folder = member.config.state_path / "audit"
+    writer = open_writer(folder, settings)
+    try:
+        clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
+        reserve = Reserve(folder / "log" / STATE / "reserve", settings.reserve_bytes)
+        service = AuditorService(
+            Ledger(writer, reserve, clock),
+            lambda peer, message: _send(member, peer, message),
+            clock,
+            count_wait_s=settings.count_wait_ms / 1000,
+            receipts_kept=settings.receipts_kept,
+            receipt_wait_s=settings.checkpoint_interval_ms / 1000 + RECEIPT_SLACK_S,
+            progress=member.heartbeat,
+        )
+        service.start()
+        log.info("log_open", folder=str(folder / "log"), records=writer.size, cut_off_bytes=writer.torn_bytes)
+        member.ready(log=str(folder / "log"), log_vkey=writer.key.encode(), records=str(writer.size))
+        _run(member, service)
+        service.stop()
+        member.flush()
+    finally:
+        writer.close()
+
+
+def open_writer(folder: Path, settings: AuditSettings) -> LogWriter:
+    """Open the log below the auditor's folder.
+
+    Raises: AuditMisconfigured.
+    """
+    try:
+        return LogWriter(
+            folder / "log",
+            folder / "log.key",
+            origin=settings.origin,
+            checkpoint_interval_ms=settings.checkpoint_interval_ms,
+            segment_bytes=settings.segment_bytes,
+        )
+    except AuditUnavailable as error:
+        raise AuditMisconfigured(f"the log cannot be opened: {error}") from error
+
+
+def _run(member: PollingMember, service: AuditorService) -> None:
+    links: set[PolledLink] = set()
+    deadline_s: float | None = None
+    while True:
+        events = member.poll(service.wait_s)
+        for event in events:
+            match event:
+                case LinkOpened(link):
+                    links.add(link)
+                    service.link_opened(link)
+                case LinkEnded(link):
+                    links.discard(link)
+                    service.link_ended(link)
+                case Received(link, message):
+                    service.received(link, message)
+        service.turn()
+        member.flush()
+        if member.draining:
+            deadline_s = deadline_s or time.monotonic() + member.drain_timeout_s
+            # The supervisor's link stays to the end; it drains the auditor last.
+            if (not events and all(link.peer_role == "supervisor" for link in links)) or time.monotonic() >= deadline_s:
+                return
+
+
+def _send(member: PollingMember, peer: Peer, message: object) -> None:
+    assert isinstance(peer, PolledLink)
+    member.send(peer, message)  # type: ignore[arg-type]

@@ -1,0 +1,87 @@
+"""A gateway worker: HTTPS for clients, links to engines, policy and auditor. It holds no signing key and no model weights.
+
+It reads the tokenizer of each served model, the server's TLS key, and the root of the keyed hashes by which records speak of
+prompts. Several workers may share the listening socket; each has links of its own.
+"""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import structlog
+
+from appliance.authority.credentials import provision_tls
+from appliance.authority.token_check import AuthorityTokenCheck, build_token_check
+from appliance.config import Configuration, served_name_of, what_is_lacking
+from appliance.gateway.api.health import Installation
+from appliance.gateway.identity import TokenIssuerUnavailable
+from appliance.gateway.loading import load_models
+from appliance.gateway.worker import Worker
+from appliance.processes.member import Member
+from audit.keyed_hash import KeyedHasher
+from security.keys import load_or_create_secret, make_private_directory
+from security.tls import build_server_context
+
+HASH_ROOT_FILE = "keyed-hash.key"
+KEY_RETRY_S = 0.25
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(member: Member) -> None:
+    """Serve until drained.
+
+    Raises: StartRefused, SecurityMisconfigured, CheckpointRejected.
+    """
+    config = member.config
+    tls = build_server_context(provision_tls(config), minimum_version=config.tls.minimum_version)
+    check_token = build_token_check(config)
+    folders = [(served_name_of(engine), Path(engine.model_path)) for engine in config.engines]
+    worker = Worker(
+        config.gateway,
+        load_models(folders, config.gateway),
+        _load_hasher(config),
+        check_token,
+        states=lambda: member.states,
+        installation=_describe(member),
+        tls=tls,
+        metrics_dir=config.state_path / "run" / "metrics",
+        instance=member.instance,
+    )
+    member.on_link("engine", worker.desk.engines.run)
+    member.on_link("policy", worker.desk.policy.run)
+    member.on_link("auditor", worker.desk.auditor.run)
+    await member.listening()
+    preparing = asyncio.create_task(_prepare(check_token))
+    serving = asyncio.create_task(worker.serve(member.listeners, member.draining, lambda: member.drain_timeout_s))
+    try:
+        while not (worker.server.started or serving.done()):  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        if not serving.done():
+            await member.ready(address=f"https://{config.gateway.host}:{member.listeners[0].getsockname()[1]}")
+        await serving
+    finally:
+        preparing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await preparing
+
+
+async def _prepare(check_token: AuthorityTokenCheck) -> None:
+    """Fetch the authority's keys as soon as it is there: it starts together with us."""
+    while True:
+        try:
+            await check_token.prepare()
+            return
+        except TokenIssuerUnavailable:
+            await asyncio.sleep(KEY_RETRY_S)
+
+
+def _load_hasher(config: Configuration) -> KeyedHasher:
+    directory = config.state_path / "gateway"
+    make_private_directory(directory)
+    return KeyedHasher(load_or_create_secret(directory / HASH_ROOT_FILE))
+
+
+def _describe(member: Member) -> Installation:
+    lacks = [(lack.name, lack.consequence) for lack in what_is_lacking(member.config)]
+    return Installation(member.config.mode, lacks, member.assignment.single_user)

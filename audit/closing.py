@@ -1,0 +1,92 @@
+"""Events that the auditor makes from an intent that is in the log: outcomes that no gateway told, and counts that came late.
+
+Who asked, from where and for what is copied from the intent itself, so that these records stand on their own like all others.
+"""
+
+import copy
+
+from audit.entry import Json
+from audit.events import FAILURE, INFORMATIONAL, LOW, MEDIUM, SUCCESS, TokenCounts, message_context
+
+_COPIED = ("action_id", "actor", "ai_model", "api", "http_request", "src_endpoint", "trace")
+_COPIED_METADATA = ("correlation_uid", "product", "profiles", "tenant_uid", "version")
+_COPIED_OWN = ("request_uid", "role", "token_key_id")
+
+
+def closing_event(intent: Json, intent_index: int, reason: str, detail: str, engine: Json | None) -> Json:
+    """The outcome of a request whose gateway cannot tell it any more.
+
+    Args:
+        intent: the intent's leaf, parsed.
+        engine: what the engine counted (see `engine_counts`), or None where it told nothing.
+    """
+    event = _from_intent(intent, "inference_outcome", intent_index)
+    event |= {"severity_id": MEDIUM, "status_code": reason, "status_detail": detail, "status_id": FAILURE}
+    add_engine_counts(event, engine)
+    return event
+
+
+def late_count_event(intent: Json, intent_index: int, engine: Json) -> Json:
+    """What the engine counted for a request whose outcome was recorded before without it."""
+    event = _from_intent(intent, "inference_late_count", intent_index)
+    event |= {"severity_id": LOW, "status_id": SUCCESS}
+    add_engine_counts(event, engine)
+    return event
+
+
+def engine_counts(counts: TokenCounts, reason: str) -> Json:
+    """The engine's own words on a request, as they stand in an outcome."""
+    return {
+        "cached_tokens": counts.cached_tokens,
+        "output_tokens": counts.output_tokens,
+        "prompt_tokens": counts.prompt_tokens,
+        "reason": reason,
+    }
+
+
+def add_engine_counts(event: Json, engine: Json | None) -> None:
+    """Put the engine's counts beside the gateway's and say whether they agree, in place.
+
+    `unmapped.casemate.counts` is `agree`, `differ`, `unreported` (the engine told nothing) or `engine_only` (the gateway
+    told nothing). A difference raises the severity: one of the two is wrong, or lies.
+    """
+    own = event["unmapped"]["casemate"]
+    if engine is None:
+        own["counts"] = "unreported"
+        return
+    own["engine"] = engine
+    told = event.get("message_context")
+    if not isinstance(told, dict) or "completion_tokens" not in told:
+        event["message_context"] = message_context(
+            event.get("ai_model", {}).get("name", "unknown"),
+            TokenCounts(
+                prompt_tokens=engine["prompt_tokens"],
+                cached_tokens=engine["cached_tokens"],
+                output_tokens=engine["output_tokens"],
+            ),
+        )
+        own["counts"] = "engine_only"
+        return
+    gateway = (told.get("prompt_tokens"), own.get("cached_tokens"), told.get("completion_tokens"))
+    if gateway == (engine["prompt_tokens"], engine["cached_tokens"], engine["output_tokens"]):
+        own["counts"] = "agree"
+    else:
+        own["counts"] = "differ"
+        event["severity_id"] = max(MEDIUM, event.get("severity_id", INFORMATIONAL))
+
+
+def _from_intent(intent: Json, kind: str, intent_index: int) -> Json:
+    event: Json = {name: copy.deepcopy(intent[name]) for name in _COPIED if name in intent}
+    metadata = intent["metadata"]
+    own = intent["unmapped"]["casemate"]
+    return event | {
+        "activity_id": 3,
+        "category_uid": 6,
+        "class_uid": 6003,
+        "metadata": {name: copy.deepcopy(metadata[name]) for name in _COPIED_METADATA if name in metadata},
+        "type_uid": 600303,
+        "unmapped": {
+            "casemate": {name: own[name] for name in _COPIED_OWN if name in own}
+            | {"intent_index": intent_index, "kind": kind}
+        },
+    }

@@ -1,0 +1,331 @@
+"""Builders of the events that are logged: OCSF, in the restricted form, without what only the auditor may set.
+
+One function an event kind; each takes plain values and gives a JSON object for `entry.encode_event`. What OCSF has a place
+for stands there; the rest is in `unmapped.casemate`, with the event's `kind` (see `permissions`). Fractions are strings.
+
+| class | kinds |
+|---|---|
+| API Activity 6003, profile ai_operation | inference_intent (activity Create), inference_denied (Create), inference_outcome (Update), inference_late_count (Update) |
+| Authentication 3002 | token_issued, token_refused, token_rejected (all Logon) |
+| Account Change 3001 | client_created (Create), client_disabled (Disable), client_secret_rotated (Password Reset) |
+| Application Lifecycle 6002 | process_started, process_stopped, process_crashed, process_restarted, model_loaded, model_unloaded, policy_loaded |
+| Event Log Activity 1008 | log_started, log_stopped, log_recovered, log_full, log_writable, log_marked |
+
+Source: OCSF 1.9.0-dev.
+"""  # noqa: E501
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from audit.entry import Json
+from audit.permissions import KINDS
+
+OCSF_VERSION = "1.9.0-dev"
+SUCCESS, FAILURE, UNKNOWN = 1, 2, 0
+INFORMATIONAL, LOW, MEDIUM, HIGH = 1, 2, 3, 4
+ALLOWED, DENIED = 1, 2
+
+try:
+    PRODUCT_VERSION = version("casemate")
+except PackageNotFoundError:  # Run from a checkout that is not installed.
+    PRODUCT_VERSION = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, on whose behalf, by which token, from where."""
+
+    client_id: str
+    subject: str
+    tenant: str
+    role: str
+    token_issuer: str
+    token_key_id: str
+    token_id: str
+    """The token's `jti`; the token itself is never logged."""
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Which request, and of which model."""
+
+    request_uid: str
+    trace_id: str
+    """W3C trace id, 32 hexadecimal digits; empty where the request has none."""
+    route: str
+    model: str
+    engine_build: str
+    http_method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCounts:
+    """Tokens of one request, as one party counted them."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+
+
+def intent_event(
+    caller: Caller,
+    call: Call,
+    *,
+    parameters: Mapping[str, str | int],
+    prompt_hash: str,
+    prompt_key_id: str,
+    prompt_tokens: int,
+    token_limit: int,
+    reservation: int,
+    decision: str = "allowed",
+) -> Json:
+    """A request was allowed and is about to be served; written before its first token."""
+    event = _api_activity("inference_intent", 1, caller, call, UNKNOWN, INFORMATIONAL, ALLOWED)
+    event["message_context"] = {"ai_role_id": 1, "prompt_tokens": prompt_tokens, "service": {"name": call.model}}
+    event["unmapped"]["casemate"] |= {
+        "decision": decision,
+        "parameters": dict(parameters),
+        "prompt_hash": prompt_hash,
+        "prompt_key_id": prompt_key_id,
+        "reservation": reservation,
+        "token_limit": token_limit,
+    }
+    return event
+
+
+def denied_event(caller: Caller, call: Call, *, code: str, detail: str, http_status: int) -> Json:
+    """A request was refused after its token had been accepted: by policy, or by the model's limits."""
+    event = _api_activity("inference_denied", 1, caller, call, FAILURE, LOW, DENIED)
+    event["http_response"] = {"code": http_status}
+    event["unmapped"]["casemate"]["decision"] = code
+    return event | {"status_code": code, "status_detail": detail}
+
+
+def outcome_event(
+    caller: Caller,
+    call: Call,
+    *,
+    intent_index: int,
+    reason: str,
+    is_success: bool,
+    counts: TokenCounts,
+    answer_hash: str,
+    answer_key_id: str,
+    http_status: int,
+    first_token_ms: int | None,
+    total_ms: int,
+) -> Json:
+    """How a request ended, as the gateway saw it.
+
+    Args:
+        reason: why it ended: stop, length, disconnected, cancelled, engine_lost and the like.
+        first_token_ms: from the request's arrival to the first byte of its answer; None when there was none.
+    """
+    status, severity = (SUCCESS, INFORMATIONAL) if is_success else (FAILURE, LOW)
+    event = _api_activity("inference_outcome", 3, caller, call, status, severity, ALLOWED)
+    event["status_code"] = reason
+    event["message_context"] = message_context(call.model, counts)
+    event["http_response"] = {"code": http_status, "latency": total_ms}
+    own = event["unmapped"]["casemate"]
+    own |= {
+        "answer_hash": answer_hash,
+        "answer_key_id": answer_key_id,
+        "cached_tokens": counts.cached_tokens,
+        "intent_index": intent_index,
+        "total_ms": total_ms,
+    }
+    if first_token_ms is not None:
+        own["first_token_ms"] = first_token_ms
+    return event
+
+
+def message_context(model: str, counts: TokenCounts) -> Json:
+    """Token counts in the place that OCSF has for them."""
+    return {
+        "ai_role_id": 2,
+        "completion_tokens": counts.output_tokens,
+        "prompt_tokens": counts.prompt_tokens,
+        "service": {"name": model},
+        "total_tokens": counts.prompt_tokens + counts.output_tokens,
+    }
+
+
+def token_issued_event(
+    *,
+    client_id: str,
+    subject: str,
+    tenant: str,
+    address: str,
+    port: int,
+    issuer: str,
+    token_id: str,
+    token_key_id: str,
+    scope: str,
+    expires_at_ms: int,
+) -> Json:
+    """The authority gave out an access token."""
+    event = _authentication("token_issued", client_id, subject, address, port, "token endpoint", SUCCESS, INFORMATIONAL)
+    event["metadata"]["tenant_uid"] = tenant
+    event["session"] = {"expiration_time": expires_at_ms, "issuer": issuer, "uid": token_id}
+    event["unmapped"]["casemate"] |= {"scope": scope, "token_key_id": token_key_id}
+    return event
+
+
+def token_refused_event(*, client_id: str, address: str, port: int, code: str, detail: str) -> Json:
+    """The authority refused to give out a token. `client_id` is what was claimed, and may be anything."""
+    event = _authentication("token_refused", client_id, client_id, address, port, "token endpoint", FAILURE, LOW)
+    return event | {"status_code": code, "status_detail": detail}
+
+
+def client_changed_event(kind: str, *, client_id: str, actor: str, changed_at_ms: int) -> Json:
+    """The client registry was changed; `kind` is client_created, client_disabled or client_secret_rotated.
+
+    Args:
+        actor: the system's user who ran the command, as the command saw it.
+        changed_at_ms: when that was; the record's own time is when the authority told it.
+    """
+    event = _event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
+    event["actor"] = {"user": {"name": actor, "type_id": 1}}
+    event["user"] = {"type_id": 4, "uid": client_id}
+    event["unmapped"]["casemate"]["changed_at_ms"] = changed_at_ms
+    return event
+
+
+def token_rejected_event(
+    *, address: str, port: int, route: str, code: str, detail: str, client_id: str = "", num_times: int = 1
+) -> Json:
+    """The gateway rejected a bearer token, or found none.
+
+    Args:
+        client_id: only when the token's signature was good and something else was wrong.
+        num_times: how many of the same kind from the same source this record stands for.
+    """
+    event = _authentication("token_rejected", client_id, client_id, address, port, "gateway", FAILURE, LOW)
+    event["unmapped"]["casemate"] |= {"num_times": num_times, "route": route}
+    return event | {"status_code": code, "status_detail": detail}
+
+
+def process_event(
+    kind: str, *, role: str, instance: int, pid: int, detail: str = "", exit_code: int | None = None, restarts: int = 0
+) -> Json:
+    """A process of the appliance changed its state; `kind` is process_started, _stopped, _crashed or _restarted."""
+    activity_id = min(KINDS[kind].activity_ids)
+    is_failure = kind == "process_crashed"
+    event = _event(kind, activity_id, FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL)
+    own = event["unmapped"]["casemate"]
+    own |= {"instance": instance, "pid": pid, "restarts": restarts, "role": role}
+    if exit_code is not None:
+        own["exit_code"] = exit_code
+    if detail:
+        event["status_detail"] = detail
+    event["app"] = _application(f"casemate-{role}", f"{role}/{instance}")
+    return event
+
+
+def configuration_event(kind: str, *, name: str, digest: str, detail: str = "") -> Json:
+    """Something that decides over answers was put to use; `kind` is model_loaded, model_unloaded or policy_loaded."""
+    event = _event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
+    event["app"] = _application(name, digest)
+    event["unmapped"]["casemate"]["digest"] = digest
+    if detail:
+        event["status_detail"] = detail
+    return event
+
+
+def log_event(
+    kind: str, *, log_name: str, facts: Mapping[str, str | int], detail: str = "", is_failure: bool = False
+) -> Json:
+    """Something happened to the log itself; `kind` is one of log_*. The auditor's own."""
+    event = _event(
+        kind, min(KINDS[kind].activity_ids), FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL
+    )
+    event |= {"log_name": log_name, "log_provider": "casemate-auditor", "log_type_id": 2}
+    event["unmapped"]["casemate"] |= dict(facts)
+    if detail:
+        event["status_detail"] = detail
+    return event
+
+
+def _event(kind: str, activity_id: int, status_id: int, severity_id: int, profiles: tuple[str, ...] = ()) -> Json:
+    class_uid = KINDS[kind].class_uid
+    metadata: Json = {"product": _application("Casemate", "") | {"vendor_name": "Casemate"}, "version": OCSF_VERSION}
+    if profiles:
+        metadata["profiles"] = list(profiles)
+    event: Json = {
+        "activity_id": activity_id,
+        "category_uid": class_uid // 1000,
+        "class_uid": class_uid,
+        "metadata": metadata,
+        "severity_id": severity_id,
+        "status_id": status_id,
+        "type_uid": class_uid * 100 + activity_id,
+        "unmapped": {"casemate": {"kind": kind}},
+    }
+    if activity_id == 99:
+        event["activity_name"] = kind
+    return event
+
+
+def _api_activity(
+    kind: str, activity_id: int, caller: Caller, call: Call, status_id: int, severity_id: int, action_id: int
+) -> Json:
+    profiles = ("ai_operation", "security_control", "trace") if call.trace_id else ("ai_operation", "security_control")
+    event = _event(kind, activity_id, status_id, severity_id, profiles)
+    event["metadata"] |= {"correlation_uid": call.request_uid, "tenant_uid": caller.tenant}
+    event |= {
+        "action_id": action_id,
+        "actor": {
+            "app_uid": caller.client_id,
+            "session": {"issuer": caller.token_issuer, "uid": caller.token_id},
+            "user": {"type_id": 4 if caller.subject == caller.client_id else 1, "uid": caller.subject},
+        },
+        "ai_model": {"ai_provider": "Casemate", "name": call.model, "version": call.engine_build},
+        "api": {
+            "operation": f"{call.http_method} {call.route}",
+            "request": {"uid": call.request_uid},
+            "service": {"name": "casemate"},
+        },
+        "http_request": {"http_method": call.http_method, "url": {"path": call.route}},
+        "src_endpoint": _endpoint(caller.address, caller.port),
+    }
+    if call.trace_id:
+        event["trace"] = {"uid": call.trace_id}
+    event["unmapped"]["casemate"] |= {
+        "request_uid": call.request_uid,
+        "role": caller.role,
+        "token_key_id": caller.token_key_id,
+    }
+    return event
+
+
+def _authentication(
+    kind: str, client_id: str, subject: str, address: str, port: int, service: str, status_id: int, severity_id: int
+) -> Json:
+    event = _event(kind, 1, status_id, severity_id)
+    is_service = subject == client_id
+    user: Json = {"name": "unknown"} if not subject else {"type_id": 4 if is_service else 1, "uid": subject}
+    event |= {
+        "auth_protocol_id": 6,
+        "service": {"name": f"casemate {service}"},
+        "src_endpoint": _endpoint(address, port),
+        "user": user,
+    }
+    if client_id:
+        event["actor"] = {"app_uid": client_id}
+    return event
+
+
+def _application(name: str, uid: str) -> Json:
+    product: Json = {"name": name, "version": PRODUCT_VERSION}
+    return product | {"uid": uid} if uid else product
+
+
+def _endpoint(address: str, port: int) -> Json:
+    try:
+        return {"ip": str(ipaddress.ip_address(address)), "port": port}
+    except ValueError:
+        return {"name": address or "unknown", "port": port}

@@ -1,0 +1,164 @@
+"""Verification of a log's folder: derives everything anew from the entries and compares it with what stands there.
+
+(1) The checkpoint's signature, and that it is of this log.
+(2) Every entry in order: its form, the index it says, its hash in the tile; every tile of every level; the root.
+(3) Against an earlier checkpoint, where one is given: that tree is a prefix of this one.
+(4) The private state, where the folder has it: the last signed tree is there in full, the write-ahead log agrees with the
+    tiles, and its records behind the checkpoint are reported as not yet signed.
+(5) Every file below `tile/`, older partial tiles too, is what the entries give; nothing else lies there.
+
+What it cannot show: that the log is not an older state of itself. Only an earlier checkpoint kept elsewhere shows that.
+A log that is being written to can be verified: what is newer than the checkpoint read first is left alone.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
+from audit.derivation import Derivation
+from audit.errors import AuditRejected, LogCorrupted, MalformedTile, SignatureRejected
+from audit.merkle import leaf_hash
+from audit.note import VerifierKey
+from audit.reader import CHECKPOINT, LOCK, SIGNED, STATE, WAL, LogReader
+from audit.storage import is_locked
+from audit.tiles import TILE_WIDTH, parse_tile_path, tile_width
+from audit.wal import Segment, load_segments
+
+Progress = Callable[[int, int], None]
+"""Told how many of how many entries were verified."""
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was found to hold."""
+
+    checkpoint: Checkpoint
+    since: Checkpoint | None = None
+    num_files: int = 0
+    num_unsigned: int = 0
+    """Durable records behind the checkpoint, not yet signed."""
+    torn_bytes: int = 0
+    """End of the write-ahead log that belongs to no finished commit."""
+    has_state: bool = False
+    """Whether the folder holds the auditor's private state; a mirror does not."""
+    is_live: bool = False
+    """Whether an auditor was writing meanwhile."""
+
+
+def verify_log(
+    folder: Path, key: VerifierKey, since: bytes | None = None, progress: Progress = lambda _done, _all: None
+) -> Verified:
+    """Verify the log in a folder.
+
+    Args:
+        key: the log's key; its name is the log's origin.
+        since: an earlier signed checkpoint, kept elsewhere.
+    Raises: LogCorrupted with the thing and the place; SignatureRejected for checkpoints; EntryNotFound when there is no
+        checkpoint; OSError when a file cannot be read.
+    """
+    reader = LogReader(folder)
+    is_live = is_locked(folder / LOCK)
+    checkpoint = _verify_head(f"{folder / CHECKPOINT}", reader.checkpoint_note(), key)  # (1)
+    earlier = None if since is None else _verify_head("the earlier checkpoint", since, key)
+    if earlier is not None and earlier.size > checkpoint.size:
+        raise LogCorrupted(
+            f"{folder / CHECKPOINT}: of size {checkpoint.size}, but the earlier one has {earlier.size}: "
+            "records were taken away"
+        )
+    result = Verified(checkpoint, earlier, has_state=(folder / STATE).is_dir(), is_live=is_live)
+    signed = _load_signed(folder, checkpoint, is_live) if result.has_state else checkpoint
+    derived = Derivation(folder, reader, [head for head in (checkpoint, earlier, signed) if head is not None])
+    for number in range(-(-derived.signed_size // TILE_WIDTH)):  # (2), (3)
+        derived.add_bundle(number)
+        progress(derived.tree.size, derived.signed_size)
+    derived.verify_signed()
+    if result.has_state:
+        _verify_wal(folder, derived, result)  # (4)
+    _verify_files(folder, derived, result)  # (5)
+    result.num_unsigned = derived.tree.size - checkpoint.size
+    return result
+
+
+def _verify_head(name: str, note: bytes, key: VerifierKey) -> Checkpoint:
+    try:
+        return verify_checkpoint(note, [key], key.name)
+    except SignatureRejected as error:
+        raise SignatureRejected(f"{name}: {error}") from error
+    except AuditRejected as error:
+        raise LogCorrupted(f"{name}: {error}") from error
+
+
+def _load_signed(folder: Path, checkpoint: Checkpoint, is_live: bool) -> Checkpoint:
+    """The tree that the auditor last meant to sign. Its absence beside other state is damage."""
+    path = folder / SIGNED
+    try:
+        signed = parse_checkpoint(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise LogCorrupted(f"{path}: is missing") from None
+    except (UnicodeDecodeError, AuditRejected) as error:
+        raise LogCorrupted(f"{path}: {error}") from error
+    if signed.origin != checkpoint.origin:
+        raise LogCorrupted(f"{path}: is of the log {signed.origin!r}, the checkpoint of {checkpoint.origin!r}")
+    if is_live and signed.size > checkpoint.size:
+        return checkpoint  # A publication went on in between.
+    if signed.size < checkpoint.size:
+        raise LogCorrupted(f"{path}: of size {signed.size}, though a checkpoint of {checkpoint.size} was signed")
+    return signed
+
+
+def _verify_wal(folder: Path, derived: Derivation, result: Verified) -> None:
+    """Compare the write-ahead log with the tree, and take its records behind it."""
+    segments = _load_segments(folder, result.is_live)
+    size = derived.signed_size
+    if not result.is_live and (not segments or not segments[0].first_index <= size <= segments[-1].next_index):
+        raise LogCorrupted(f"{folder / WAL}: does not hold the records from {size} on")
+    for segment in segments:
+        for index, record in enumerate(segment.records, segment.first_index):
+            if index == derived.tree.size:
+                derived.add_unsigned(record, str(segment.path))
+            elif index < size and derived.leaf(index) != leaf_hash(record):
+                raise LogCorrupted(f"{segment.path}: record {index} is not entry {index} of the tree")
+    result.torn_bytes = segments[-1].torn_bytes if segments else 0
+
+
+def _load_segments(folder: Path, is_live: bool) -> list[Segment]:
+    for _ in range(10 if is_live else 1):
+        try:
+            return load_segments(folder / WAL)
+        except FileNotFoundError:  # A live auditor removed a segment between listing and reading.
+            continue
+    raise LogCorrupted(f"{folder / WAL}: is missing, or a segment of it")
+
+
+def _verify_files(folder: Path, derived: Derivation, result: Verified) -> None:
+    for path in _files_below(folder / "tile"):
+        try:
+            tile = parse_tile_path(path.relative_to(folder).as_posix())
+        except MalformedTile as error:
+            raise LogCorrupted(f"{folder}: {error}") from error
+        if tile.width > tile_width(tile.level, tile.number, derived.tree.size):
+            if result.is_live:
+                continue
+            raise LogCorrupted(f"{path}: holds more than the {derived.tree.size} entries of the log")
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:  # A live auditor removed a partial tile that became full.
+            if result.is_live:
+                continue
+            raise
+        if data != derived.expected(tile):
+            raise LogCorrupted(f"{path}: does not hold what the entries give")
+        result.num_files += 1
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    try:
+        paths = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            yield from _files_below(path)
+        else:
+            yield path

@@ -1,0 +1,101 @@
+"""Who may append what: each peer only its own kinds of event. The auditor looks here before it takes anything.
+
+A *kind* is finer than an OCSF class: it is `unmapped.casemate.kind`, fixes class and activity, and names the one message by
+which it comes. So an outcome cannot come as a plain event, and the authority cannot say that a model was asked.
+"""
+
+from dataclasses import dataclass
+
+from audit.entry import Json
+from audit.errors import MalformedEntry, NotPermitted
+
+ACCOUNT_CHANGE = 3001
+API_ACTIVITY = 6003
+APPLICATION_LIFECYCLE = 6002
+AUTHENTICATION = 3002
+EVENT_LOG_ACTIVITY = 1008
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """A kind of event: its OCSF class, its activities, and the roles that may append it."""
+
+    name: str
+    class_uid: int
+    activity_ids: frozenset[int]
+    roles: frozenset[str]
+    message: str = "event"
+    """`intent`, `outcome` or `event`: how it comes. The auditor's own come by no message."""
+
+
+def _kind(name: str, class_uid: int, activities: set[int], roles: set[str], message: str = "event") -> EventKind:
+    return EventKind(name, class_uid, frozenset(activities), frozenset(roles), message)
+
+
+AUDITOR = "auditor"
+
+KINDS: dict[str, EventKind] = {
+    kind.name: kind
+    for kind in (
+        _kind("inference_intent", API_ACTIVITY, {1}, {"gateway"}, "intent"),
+        _kind("inference_outcome", API_ACTIVITY, {3}, {"gateway", AUDITOR}, "outcome"),
+        _kind("inference_denied", API_ACTIVITY, {1}, {"gateway"}),
+        _kind("inference_late_count", API_ACTIVITY, {3}, {AUDITOR}),
+        _kind("token_rejected", AUTHENTICATION, {1}, {"gateway"}),
+        _kind("token_issued", AUTHENTICATION, {1}, {"authority"}),
+        _kind("token_refused", AUTHENTICATION, {1}, {"authority"}),
+        _kind("client_created", ACCOUNT_CHANGE, {1}, {"authority"}),
+        _kind("client_disabled", ACCOUNT_CHANGE, {5}, {"authority"}),
+        _kind("client_secret_rotated", ACCOUNT_CHANGE, {4}, {"authority"}),
+        _kind("process_started", APPLICATION_LIFECYCLE, {3}, {"supervisor"}),
+        _kind("process_stopped", APPLICATION_LIFECYCLE, {4}, {"supervisor"}),
+        _kind("process_crashed", APPLICATION_LIFECYCLE, {4}, {"supervisor"}),
+        _kind("process_restarted", APPLICATION_LIFECYCLE, {5}, {"supervisor"}),
+        _kind("model_loaded", APPLICATION_LIFECYCLE, {6}, {"engine"}),
+        _kind("model_unloaded", APPLICATION_LIFECYCLE, {7}, {"engine"}),
+        _kind("policy_loaded", APPLICATION_LIFECYCLE, {8}, {"policy"}),
+        _kind("log_started", EVENT_LOG_ACTIVITY, {6}, {AUDITOR}),
+        _kind("log_stopped", EVENT_LOG_ACTIVITY, {7}, {AUDITOR}),
+        _kind("log_recovered", EVENT_LOG_ACTIVITY, {8}, {AUDITOR}),
+        _kind("log_full", EVENT_LOG_ACTIVITY, {10}, {AUDITOR}),
+        _kind("log_writable", EVENT_LOG_ACTIVITY, {9}, {AUDITOR}),
+        _kind("log_marked", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
+    )
+}
+
+
+def verify_permitted(role: str, message: str, event: Json) -> EventKind:
+    """Check that a peer of this role may append this event by this message, and that the event is what it says it is.
+
+    Raises: MalformedEntry, NotPermitted.
+    """
+    kind = KINDS.get(kind_of(event))
+    if kind is None:
+        raise NotPermitted(f"event kind {kind_of(event)!r}: is not in the table of events")
+    if role not in kind.roles or message != kind.message:
+        raise NotPermitted(f"event kind {kind.name!r}: a process of role {role} may not append it as {message}")
+    activity_id = event.get("activity_id")
+    expected = {
+        "class_uid": kind.class_uid,
+        "category_uid": kind.class_uid // 1000,
+        "type_uid": kind.class_uid * 100 + (activity_id if isinstance(activity_id, int) else 0),
+    }
+    for name, value in expected.items():
+        if event.get(name) != value:
+            raise MalformedEntry(f"event kind {kind.name!r}: `{name}` is {event.get(name)!r}, expected {value}")
+    if activity_id not in kind.activity_ids:
+        raise MalformedEntry(f"event kind {kind.name!r}: `activity_id` is {activity_id!r}, which it cannot be")
+    return kind
+
+
+def kind_of(event: Json) -> str:
+    """The kind that an event says it is.
+
+    Raises: MalformedEntry.
+    """
+    unmapped = event.get("unmapped")
+    own = unmapped.get("casemate") if isinstance(unmapped, dict) else None
+    kind = own.get("kind") if isinstance(own, dict) else None
+    if not isinstance(kind, str):
+        raise MalformedEntry("event: `unmapped.casemate.kind` is missing or no text")
+    return kind[:64]

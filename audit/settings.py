@@ -1,0 +1,60 @@
+"""The section `[audit]` of the configuration file: where the log's identity and its limits are set."""
+
+from typing import Annotated
+
+import msgspec
+
+DEFAULT_ORIGIN = "casemate.internal/audit"
+
+
+class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the auditor is told."""
+
+    origin: Annotated[
+        str,
+        msgspec.Meta(
+            description="Name of the log and of its key, in the form of a URL without scheme. It is signed into every "
+            "checkpoint and cannot change during a log's life.",
+            min_length=1,
+            max_length=200,
+            pattern=r"\A[!-*,-~]+\Z",
+        ),
+    ] = DEFAULT_ORIGIN
+    checkpoint_interval_ms: Annotated[
+        int,
+        msgspec.Meta(description="Least time between two signed checkpoints, in milliseconds.", ge=100, le=60_000),
+    ] = 1_000
+    reserve_bytes: Annotated[
+        int,
+        msgspec.Meta(
+            description="Disk space kept allocated beside the log, given up when the disk is full so that the failure "
+            "itself can be recorded. Appends are taken again when it could be set aside anew.",
+            ge=64 * 1024,
+            le=1 << 34,
+        ),
+    ] = 4 << 20
+    segment_bytes: Annotated[
+        int,
+        msgspec.Meta(
+            description="Size at which a file of the write-ahead log is closed; it is removed once a checkpoint covers it.",
+            ge=64 * 1024,
+            le=1 << 30,
+        ),
+    ] = 16 << 20
+    count_wait_ms: Annotated[
+        int,
+        msgspec.Meta(
+            description="How long an outcome waits for the engine's own token counts before it is recorded without them.",
+            ge=0,
+            le=60_000,
+        ),
+    ] = 500
+    receipts_kept: Annotated[
+        int,
+        msgspec.Meta(
+            description="Number of latest requests whose receipts can be asked for by request id; older ones are found "
+            "by index.",
+            ge=1,
+            le=10_000_000,
+        ),
+    ] = 20_000

@@ -1,0 +1,150 @@
+"""How the log reaches the disk: every write, sync, rename and removal of the auditor goes through `Disk`.
+
+Two outcomes are told apart, as the caller does different things next. *Full* (ENOSPC, EDQUOT, EFBIG on a write): nothing
+of what was asked stays, the caller may try again when there is space: NotDurable. *Anything else*, and any error of a sync at
+all: what is on disk is unknown, since the kernel may have dropped the pages it could not write and will say so only once:
+StorageFailed, after which the process must end.
+
+The published files are written under another name, synced, renamed, and the folder synced; nobody ever sees half of one.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from audit.errors import LogInUse, NotDurable, StorageFailed
+
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+FOLDER_MODE = 0o750
+FILE_MODE = 0o640
+
+
+class Disk:
+    """The operations on files that durability rests on."""
+
+    def open_append(self, path: Path) -> int:
+        """Open or create a file for appending."""
+        with _told(path, "open"):
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+
+    def write(self, fd: int, data: bytes, path: Path) -> None:
+        """Write all of `data`. After NotDurable a part of it may stand at the end of the file."""
+        with _told(path, "write"):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+
+    def sync(self, fd: int, path: Path) -> None:
+        """Make the file's data durable. Every error is StorageFailed, a full disk too."""
+        try:
+            os.fdatasync(fd)
+        except OSError as error:
+            raise StorageFailed(f"{path}: cannot be synced: {error.strerror}") from error
+
+    def truncate(self, fd: int, size: int, path: Path) -> None:
+        """Cut a file off, durably. Needs no space, so every error is StorageFailed."""
+        try:
+            os.ftruncate(fd, size)
+        except OSError as error:
+            raise StorageFailed(f"{path}: cannot be cut off at {size}: {error.strerror}") from error
+        self.sync(fd, path)
+
+    def write_file(self, path: Path, data: bytes, temporary: Path) -> None:
+        """Put a whole file in place at once. The caller MUST sync its folder before relying on the name."""
+        with _told(temporary, "open"):
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+        try:
+            self.write(fd, data, temporary)
+            self.sync(fd, temporary)
+        finally:
+            os.close(fd)
+        with _told(path, "rename"):
+            os.rename(temporary, path)
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder with its parents, durably."""
+        if path.is_dir():
+            return
+        self.make_folder(path.parent)
+        with _told(path, "make folder"):
+            path.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        self.sync_folders([path.parent])
+
+    def sync_folders(self, paths: Iterable[Path]) -> None:
+        """Make the names in folders durable."""
+        for path in sorted(set(paths)):
+            with _told(path, "open"):
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            except OSError as error:
+                raise StorageFailed(f"{path}: cannot be synced: {error.strerror}") from error
+            finally:
+                os.close(fd)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or folder that nothing needs; not durable, as it does no harm when it is back."""
+        with _told(path, "remove"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def allocate(self, path: Path, size: int) -> None:
+        """Set space aside in a file that nobody reads.
+
+        Raises: NotDurable when there is not as much.
+        """
+        with _told(path, "allocate"):
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            with _told(path, "allocate"):
+                os.posix_fallocate(fd, 0, size)
+        except NotDurable:
+            os.ftruncate(fd, 0)
+            raise
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def _told(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise NotDurable(f"{path}: {what}: {error.strerror}") from error
+        raise StorageFailed(f"{path}: {what}: {error.strerror}") from error
+
+
+def lock_folder(path: Path) -> int:
+    """Take the one writer's lock. It is held until the descriptor is closed or the process ends.
+
+    Raises: LogInUse.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise LogInUse(f"{path}: another auditor writes this log") from error
+    return fd
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a writer has the lock now; false where there is no lock to ask."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -1,0 +1,64 @@
+"""The few fields of an entry that are needed to follow requests through the log, decoded without the rest."""
+
+import msgspec
+
+from audit.errors import MalformedEntry
+
+
+class _Own(msgspec.Struct, gc=False):
+    kind: str = ""
+    request_uid: str = ""
+    intent_index: int = -1
+    scan_from: int = -1
+
+
+class _Unmapped(msgspec.Struct, gc=False):
+    casemate: _Own = msgspec.field(default_factory=_Own)
+
+
+class _Actor(msgspec.Struct, gc=False):
+    app_uid: str = ""
+
+
+class _Reporter(msgspec.Struct, gc=False):
+    name: str = ""
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    reporter: _Reporter = msgspec.field(default_factory=_Reporter)
+
+
+class _Summarized(msgspec.Struct, gc=False):
+    metadata: _Metadata
+    unmapped: _Unmapped = msgspec.field(default_factory=_Unmapped)
+    actor: _Actor = msgspec.field(default_factory=_Actor)
+
+
+class EntrySummary(msgspec.Struct, frozen=True, gc=False):
+    """What an entry is about; absent texts are empty, absent numbers -1."""
+
+    kind: str
+    request_uid: str
+    client_id: str
+    reporter: str
+    intent_index: int
+    scan_from: int
+    """In records of the auditor: every intent below this index has its outcome."""
+
+
+_decoder = msgspec.json.Decoder(_Summarized)
+
+
+def summarize(entry: bytes) -> EntrySummary:
+    """Summarize an entry.
+
+    Raises: MalformedEntry.
+    """
+    try:
+        found = _decoder.decode(entry)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedEntry(f"entry: {error}") from error
+    own = found.unmapped.casemate
+    return EntrySummary(
+        own.kind, own.request_uid, found.actor.app_uid, found.metadata.reporter.name, own.intent_index, own.scan_from
+    )

@@ -1,0 +1,7 @@
+"""Attention over paged keys and values.
+
+Reading order: `pages` (the cache tensor and what writes it), `backend` (the interface: plan once a step, then attend in
+each layer), `reference` (plain torch, on any device: the judge of all faster ones).
+
+Imports: torch, numpy, `runtime.identifiers`. A backend sees rows and page tables, never requests.
+"""

@@ -1,0 +1,183 @@
+"""The engine's loop: plan a step, launch it, and read the one before while it runs.
+
+With `overlap_schedule` the device never waits for the host: step N+1 is launched before the tokens of step N are read,
+and takes them from the device (`StepBatch.previous_rows`). Therefore
+
+    a sequence that ended in step N is still in step N+1; its token there is dropped when N+1 is read;
+    its pages are free at once, as steps run in the order of their launch: whoever gets them writes later.
+
+Step N is read first in two cases (`Scheduler.needs_results`): a row with a penalty, which counts tokens on the host; and
+pages so short that somebody must be retracted. The texts are the same in all cases, and without overlap.
+
+An exception of the runner, or of the scheduler itself, is a fault of the engine: it leaves `step`, and the process ends.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from runtime.batch import LaunchedStep, ModelRunner
+from runtime.engine.stats import EngineStats
+from runtime.kv.cache import KVCache
+from runtime.request import GenerationRequest, SamplingParams
+from runtime.scheduling.batching import StepRecord
+from runtime.scheduling.delivery import StepOutput
+from runtime.scheduling.limits import RequestLimits
+from runtime.scheduling.scheduler import Scheduler
+from runtime.settings import EngineSettings
+
+PROBE_ID = -1
+PROBE_NAMESPACE = b"the engine's own probe, which no tenant shares"
+"""Longer than the namespaces that messages can carry."""
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A step that was launched and is not read."""
+
+    record: StepRecord
+    launched: LaunchedStep
+
+
+class Engine:
+    """Requests in, tokens out. Not thread-safe: one thread calls everything."""
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        settings: EngineSettings,
+        eos_token_ids: Iterable[int],
+        context_length: int,
+        clock: Callable[[], float],
+    ) -> None:
+        """
+        Args:
+            runner: owner of weights and pages; nobody else launches steps on it.
+            settings: of the engine; paths and device are the runner's business and not read here.
+            eos_token_ids: the model's own ends of an answer.
+            context_length: most tokens of prompt and output together.
+            clock: monotonic seconds; deadlines are on it.
+        """
+        self._runner = runner
+        self._clock = clock
+        self._overlap = settings.overlap_schedule
+        cache = KVCache(runner.num_pages, share_prefixes=not settings.disable_radix_cache)
+        limits = RequestLimits(
+            vocab_size=runner.vocab_size,
+            context_length=context_length,
+            num_usable_pages=cache.num_usable,
+            max_running_requests=settings.max_running_requests,
+        )
+        self._scheduler = Scheduler(
+            cache,
+            limits,
+            eos_token_ids,
+            chunked_prefill_size=settings.chunked_prefill_size,
+            max_queued_requests=settings.max_queued_requests,
+            longest_prefix_first=settings.schedule_policy == "lpm",
+        )
+        self._in_flight: InFlight | None = None
+        self._num_steps = 0
+        self._num_step_tokens = 0
+        self._captured_size = 0
+        self._last_token_at = clock()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has something to do or to tell."""
+        return self._in_flight is not None or self._scheduler.has_requests
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Queue a request; its tokens come out of `step`.
+
+        Raises:
+            RequestRejected: it can never be served, or its id is in use. Nothing has changed.
+            EngineUnavailable: the queue is full. Nothing has changed.
+        """
+        self._scheduler.submit(request)
+
+    def cancel(self, request_id: int, choice: int | None = None, keep_tokens: int | None = None) -> None:
+        """End a request, or one of its choices, at once; the next `step` delivers the ends and the summary.
+
+        Unknown and ended ones are left alone: a cancel may cross the end on its way.
+
+        Args:
+            keep_tokens: how many output tokens count; what is beyond is neither summed up nor cached. None: all
+                that were delivered.
+        """
+        self._scheduler.cancel(request_id, choice, keep_tokens)
+
+    def step(self) -> StepOutput:
+        """Launch one step and read one: the same without overlap, the one before with it."""
+        self._scheduler.expire(self._clock())
+        previous, self._in_flight = self._in_flight, None
+        if previous is not None and self._scheduler.needs_results():
+            self._collect(previous)
+            previous = None
+        launched = self._launch(after=previous)
+        if previous is not None:
+            self._collect(previous)
+        if launched is not None and not self._overlap:
+            self._collect(launched)
+            launched = None
+        self._in_flight = launched
+        return self._scheduler.take_output()
+
+    def probe(self) -> None:
+        """Bring one real token out of an idle model, which moves `EngineStats.last_token_at`; leaves no pages behind.
+
+        Does nothing while there is work, as that proves the same.
+        """
+        if self.has_work:
+            return
+        sampling = SamplingParams(temperature=0.0, max_tokens=1)
+        probe = GenerationRequest(request_id=PROBE_ID, prompt=(0,), sampling=sampling, namespace=PROBE_NAMESPACE)
+        self._scheduler.submit(probe, is_internal=True)
+        self._run_until_idle()
+
+    def flush_cache(self) -> int:
+        """Forget all cached prefixes; returns how many pages that were. What runs goes on."""
+        return self._scheduler.cache.flush()
+
+    def stats(self) -> EngineStats:
+        """How it stands; cheap enough for every step."""
+        scheduler, cache, totals = self._scheduler, self._scheduler.cache, self._scheduler.totals
+        return EngineStats(
+            num_running=scheduler.num_running,
+            num_waiting=scheduler.num_waiting,
+            num_pages=cache.num_usable,
+            num_free_pages=cache.num_free,
+            num_evictable_pages=cache.num_evictable,
+            generated_tokens=totals.generated_tokens,
+            prompt_tokens=totals.prompt_tokens,
+            cached_tokens=totals.cached_tokens,
+            num_retractions=scheduler.num_retractions,
+            num_evicted_pages=cache.num_evicted,
+            num_steps=self._num_steps,
+            num_step_tokens=self._num_step_tokens,
+            captured_size=self._captured_size,
+            last_token_at=self._last_token_at,
+        )
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless pages are conserved and all states agree. Between steps only."""
+        self._scheduler.check_integrity()
+
+    def _run_until_idle(self) -> None:
+        while self.has_work:
+            self.step()
+
+    def _launch(self, after: InFlight | None) -> InFlight | None:
+        planned = self._scheduler.plan(in_flight=after is not None)
+        if planned is None:
+            return None
+        batch, record = planned
+        return InFlight(record, self._runner.launch(batch))
+
+    def _collect(self, step: InFlight) -> None:
+        result = step.launched.result()
+        if result.is_finite.any():
+            self._last_token_at = self._clock()
+        self._num_steps += 1
+        self._num_step_tokens = step.record.num_tokens
+        self._captured_size = result.captured_size
+        self._scheduler.collect(step.record, result)

@@ -1,0 +1,29 @@
+"""What an engine says of itself."""
+
+import msgspec
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Gauges of this moment and counts since the start. The engine's own probes are in none of the counts."""
+
+    num_running: int
+    """Answers that are computed now."""
+    num_waiting: int
+    """Requests, and answers that were retracted, in the queue."""
+    num_pages: int
+    """KV pages that requests can have."""
+    num_free_pages: int
+    num_evictable_pages: int
+    """Pages that hold prefixes which nobody reads now."""
+    generated_tokens: int
+    prompt_tokens: int
+    cached_tokens: int
+    num_retractions: int
+    num_evicted_pages: int
+    num_steps: int
+    num_step_tokens: int
+    """Tokens computed in the last step that was collected."""
+    captured_size: int
+    """Batch size of the graph that the last step collected ran in; 0: it ran outside a graph."""
+    last_token_at: float
+    """When a token last came out of the model, a probe's included, on the engine's clock; its start, if none did."""

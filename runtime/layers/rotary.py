@@ -1,0 +1,74 @@
+"""Rotary position embedding: pairs (i, i + head_dim/2) of each head are turned by an angle that grows with the position.
+
+The angles are tabulated once. Sine and cosine are taken in float64 of the float32 angle that transformers uses, and
+rounded, so that the table does not depend on how a vector unit splits the work.
+Sources: RoFormer, Su et al. 2021; the `llama3` rule is that of Llama 3.1's published configuration.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from runtime.weights.rope import RopeConfig
+
+_TABLE_ROWS = 4096
+
+
+class RotaryTable:
+    """Cosines and sines for positions 0 … num_positions - 1."""
+
+    def __init__(
+        self, rope: RopeConfig, head_dim: int, num_positions: int, *, device: torch.device, dtype: torch.dtype
+    ):
+        frequencies = rotary_frequencies(rope, head_dim)
+        self._cosines = torch.empty(num_positions, 1, head_dim // 2, device=device, dtype=dtype)
+        self._sines = torch.empty_like(self._cosines)
+        for start in range(0, num_positions, _TABLE_ROWS):
+            end = min(start + _TABLE_ROWS, num_positions)
+            angles = (torch.arange(start, end).float()[:, None, None] * frequencies).double()
+            self._cosines[start:end] = angles.cos()
+            self._sines[start:end] = angles.sin()
+
+    @property
+    def num_positions(self) -> int:
+        """Positions tabulated."""
+        return self._cosines.shape[0]
+
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """positions: [num_rows] int64 → cosines and sines, each [num_rows, 1, head_dim / 2]. Capture-safe."""
+        return self._cosines.index_select(0, positions), self._sines.index_select(0, positions)
+
+
+def rotary_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
+    """Radians per position of each pair, [head_dim / 2] float32, on the CPU."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
+    frequencies = 1.0 / (rope.theta**exponents)
+    if rope.kind == "linear":
+        return frequencies / rope.factor
+    return _stretch_long_waves(frequencies, rope) if rope.kind == "llama3" else frequencies
+
+
+def _stretch_long_waves(frequencies: Tensor, rope: RopeConfig) -> Tensor:
+    """Llama 3's rule, by wavelength in tokens: long ones slowed by `factor`, short ones kept, a line between the two."""
+    wavelengths = 2 * math.pi / frequencies
+    longest_kept = rope.original_max_position / rope.high_freq_factor
+    shortest_stretched = rope.original_max_position / rope.low_freq_factor
+    kept_share = (rope.original_max_position / wavelengths - rope.low_freq_factor) / (
+        rope.high_freq_factor - rope.low_freq_factor
+    )
+    between = (1 - kept_share) * frequencies / rope.factor + kept_share * frequencies
+    result = torch.where(wavelengths > shortest_stretched, frequencies / rope.factor, between)
+    return torch.where(wavelengths < longest_kept, frequencies, result)
+
+
+def apply_rotary(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Turn each head of each row.
+
+    Args:
+        heads: [num_rows, num_heads, head_dim].
+        cosines, sines: [num_rows, 1, head_dim / 2], of the rows' positions.
+    Returns: a new contiguous tensor of the shape of `heads`. Capture-safe.
+    """
+    first, second = heads.chunk(2, dim=-1)
+    return torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)

@@ -1,0 +1,5 @@
+"""Models: one family of decoders, told apart by `ModelConfig` alone (Llama, Mistral, Qwen2, Qwen3).
+
+Imports: torch, `runtime.layers`, `runtime.weights.config`. A model knows no pages, sequences or devices: attention and
+the way rows are grouped are given to it as callables for each step.
+"""

@@ -1,0 +1,8 @@
+"""From a model folder to a `ModelRunner`: weights, cache, model, attention and sampling put together.
+
+Reading order: `building` (what the engine's process calls), `torch_runner` (one step from `StepBatch` to `StepResult`),
+`rows` (how rows are grouped, and why results on a CPU have the same bits in every batch), `scoring` (logits of the rows
+that need them, and no others).
+
+Imports: the other packages of tensors, `runtime.batch`, `runtime.errors`. A runner sees no requests.
+"""

@@ -1,0 +1,109 @@
+"""Building a runner: model folder, device and sizes in, a ready `TorchRunner` out."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from runtime.attention.backend import AttentionBackend
+from runtime.attention.pages import allocate_pages
+from runtime.attention.reference import ReferenceAttention
+from runtime.errors import EngineMisconfigured
+from runtime.identifiers import PAGE_SIZE
+from runtime.models.decoder import Decoder
+from runtime.runner.rows import choose_grouping
+from runtime.runner.torch_runner import TorchRunner
+from runtime.weights.config import DTYPES, ModelConfig, load_model_config
+from runtime.weights.folder import verify_model_folder
+from runtime.weights.loading import Progress, build_dummy_weights, load_weights
+
+LoadFormat = Literal["auto", "dummy"]
+
+ATTENTION_BACKENDS = ("reference",)
+LOAD_FORMATS = ("auto", "dummy")
+
+
+def build_runner(
+    folder: Path,
+    *,
+    num_pages: int,
+    device: str = "cpu",
+    dtype: str = "auto",
+    attention_backend: str = "reference",
+    load_format: str = "auto",
+    num_threads: int | None = 1,
+    progress: Progress | None = None,
+) -> TorchRunner:
+    """Read a model folder and put a runner together.
+
+    Args:
+        num_pages: pages of the cache, the padding page included.
+        device: torch's name of the device.
+        dtype: of weights, activations and cache, one of DTYPES; `auto`: float32 on a CPU, else the checkpoint's.
+        attention_backend: one of ATTENTION_BACKENDS.
+        load_format: `dummy` takes shapes from `config.json` and random weights, and needs no checkpoint.
+        num_threads: CPU threads of the whole process; None leaves torch's choice. Results on a CPU have the same bits
+            for one number of threads, hence the default: it holds on every machine, and threads that wait for each
+            other on busy cores are slower than one (measured: a twentieth of its speed on two cores under load).
+        progress: called with (bytes read, bytes in all) while the checkpoint is read.
+    Raises: CheckpointRejected for the folder, EngineMisconfigured for the settings.
+    """
+    _verify_settings(num_pages, attention_backend, load_format, num_threads)
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    verify_model_folder(folder)
+    config = load_model_config(folder)
+    target, kind = _resolve_device(device), _resolve_dtype(dtype, device, config)
+    with torch.inference_mode():
+        if load_format == "dummy":
+            weights = build_dummy_weights(config, device=target, dtype=kind)
+        else:
+            weights = load_weights(folder, config, device=target, dtype=kind, progress=progress)
+        model = Decoder(config, weights.parameters, num_positions=(num_pages - 1) * PAGE_SIZE)
+        pages = allocate_pages(
+            num_layers=config.num_layers,
+            num_pages=num_pages,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            device=target,
+            dtype=kind,
+        )
+        grouping = choose_grouping(model, hidden_size=config.hidden_size, device=target, dtype=kind)
+    attention = _build_attention(config, pages)
+    return TorchRunner(config, model, pages, attention, grouping, weights_digest=weights.digest)
+
+
+def _build_attention(config: ModelConfig, pages: Tensor) -> AttentionBackend:
+    return ReferenceAttention(pages, num_heads=config.num_heads, layer_windows=config.layer_windows)
+
+
+def _verify_settings(num_pages: int, attention_backend: str, load_format: str, num_threads: int | None) -> None:
+    if num_pages < 2:
+        raise EngineMisconfigured(f"num_pages: expected at least 2, the padding page and one more, found {num_pages}")
+    if attention_backend not in ATTENTION_BACKENDS:
+        raise EngineMisconfigured(
+            f"attention_backend: expected one of {', '.join(ATTENTION_BACKENDS)}, found {attention_backend!r}"
+        )
+    if load_format not in LOAD_FORMATS:
+        raise EngineMisconfigured(f"load_format: expected one of {', '.join(LOAD_FORMATS)}, found {load_format!r}")
+    if num_threads is not None and num_threads < 1:
+        raise EngineMisconfigured(f"num_threads: expected at least 1, found {num_threads}")
+
+
+def _resolve_device(device: str) -> torch.device:
+    try:
+        target = torch.device(device)
+        torch.empty(1, device=target)
+    except (RuntimeError, AssertionError) as error:
+        raise EngineMisconfigured(f"device: {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return target
+
+
+def _resolve_dtype(dtype: str, device: str, config: ModelConfig) -> torch.dtype:
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" or config.dtype is None else config.dtype
+    if dtype not in DTYPES:
+        raise EngineMisconfigured(f"dtype: expected auto or one of {', '.join(DTYPES)}, found {dtype!r}")
+    kind: torch.dtype = getattr(torch, dtype)
+    return kind

@@ -1,0 +1,153 @@
+"""One step on one device: `StepBatch` in, `StepResult` out.
+
+The life of a step: (1) pages are copied; (2) each token gets a row and, if it is not known on the host yet, its id from
+the samples of the step before, on the device; (3) attention is planned; (4) the layers run; (5) logits of the rows to be
+sampled, and the choice; (6) logprobs; (7) on `result()`, the copy to the host. Only (7) waits for the device.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runtime.attention.backend import AttentionBackend, AttentionBatch
+from runtime.attention.pages import copy_pages
+from runtime.batch import Int64, StepBatch, StepResult
+from runtime.identifiers import PAGE_SIZE
+from runtime.models.decoder import Decoder
+from runtime.runner.rows import Placement, RowGrouping
+from runtime.runner.scoring import sample_logits, score_prompt
+from runtime.sampling.logprobs import DeviceLogprobs, logprobs_of
+from runtime.sampling.sampler import SampledTokens, Sampler
+from runtime.weights.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TorchStep:
+    """A launched step: its results on the device."""
+
+    sampled: SampledTokens
+    logprobs: DeviceLogprobs | None
+    prompt_logprobs: DeviceLogprobs | None
+
+    def result(self) -> StepResult:
+        """See `LaunchedStep.result`."""
+        return StepResult(
+            token_ids=self.sampled.token_ids.cpu().numpy(),
+            is_finite=self.sampled.is_finite.cpu().numpy(),
+            logprobs=self.logprobs.to_host() if self.logprobs is not None else None,
+            prompt_logprobs=self.prompt_logprobs.to_host() if self.prompt_logprobs is not None else None,
+        )
+
+
+class TorchRunner:
+    """A `ModelRunner` of plain torch on one device. Built by `build_runner`.
+
+    On a CPU `launch` computes the step before it returns. Steps are launched from one thread.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        model: Decoder,
+        pages: Tensor,
+        attention: AttentionBackend,
+        grouping: RowGrouping,
+        *,
+        weights_digest: str,
+    ) -> None:
+        self.config = config
+        self.weights_digest = weights_digest
+        """Of what was loaded; see `LoadedWeights.digest`."""
+        self.pages = pages
+        self.grouping = grouping
+        self._model = model
+        self._attention = attention
+        self._device = pages.device
+        self.testing_only_sampler = self._sampler = Sampler(config.vocab_size, self._device)
+        self.testing_only_model = model
+        self._previous_ids = torch.zeros(0, dtype=torch.int64, device=self._device)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def num_pages(self) -> int:
+        """Pages in the pool, the padding page included."""
+        return self.pages.shape[1]
+
+    @torch.inference_mode()
+    def launch(self, batch: StepBatch) -> TorchStep:
+        """See `ModelRunner.launch`."""
+        _verify_ids(batch, self.config.vocab_size, len(self._previous_ids))
+        if batch.page_copies.size:  # (1)
+            copy_pages(self.pages, torch.from_numpy(batch.page_copies.astype(np.int64)).to(self._device))
+        placement = self.grouping.place_tokens(batch.query_starts, batch.context_lengths)  # (2)
+        hidden = self._hidden_states(batch, placement)  # (3), (4)
+        token_rows = placement.rows
+        logits = self._logits_to_sample(hidden, token_rows[batch.sample_rows])  # (5)
+        sampled = self._sampler.sample(logits, batch.sampling)
+        self._previous_ids = sampled.token_ids
+        logprobs = self._sample_logprobs(logits, sampled, batch)  # (6)
+        prompt_logprobs = None
+        if batch.prompt_logprob_rows.size:
+            scored_rows = token_rows[batch.prompt_logprob_rows]
+            prompt_logprobs = score_prompt(self._model, self.grouping, hidden, scored_rows, batch)
+        return TorchStep(sampled, logprobs, prompt_logprobs)
+
+    def _hidden_states(self, batch: StepBatch, placement: Placement) -> Tensor:
+        num_rows = placement.num_rows
+        positions, slots = np.zeros(num_rows, np.int64), np.arange(num_rows, dtype=np.int64) % PAGE_SIZE
+        positions[placement.rows] = batch.positions
+        slots[placement.rows] = batch.slots
+        plan = self._attention.plan(
+            AttentionBatch(
+                query_starts=batch.query_starts,
+                context_lengths=batch.context_lengths,
+                page_tables=batch.page_tables,
+                rows=placement.rows,
+                num_rows=num_rows,
+                slots=slots,
+            )
+        )
+        return self._model.hidden_states(
+            self._token_ids(batch, placement), torch.from_numpy(positions).to(self._device), plan.attend, self.grouping
+        )
+
+    def _token_ids(self, batch: StepBatch, placement: Placement) -> Tensor:
+        known = np.zeros(placement.num_rows, np.int64)
+        known[placement.rows] = batch.token_ids
+        from_previous = np.flatnonzero(batch.previous_rows >= 0)
+        known[placement.rows[from_previous]] = 0
+        token_ids = torch.from_numpy(known).to(self._device)
+        if from_previous.size:
+            rows = torch.from_numpy(placement.rows[from_previous]).to(self._device)
+            samples = torch.from_numpy(batch.previous_rows[from_previous].astype(np.int64)).to(self._device)
+            token_ids[rows] = self._previous_ids[samples]
+        return token_ids
+
+    def _logits_to_sample(self, hidden: Tensor, hidden_rows: Int64) -> Tensor:
+        if not hidden_rows.size:
+            return torch.empty(0, self.config.vocab_size, device=self._device)
+        return sample_logits(self._model, self.grouping, hidden, hidden_rows)
+
+    def _sample_logprobs(self, logits: Tensor, sampled: SampledTokens, batch: StepBatch) -> DeviceLogprobs | None:
+        counts = batch.sampling.num_logprobs
+        asking = np.flatnonzero(counts >= 0)
+        if not asking.size:
+            return None
+        rows = torch.from_numpy(asking).to(self._device)
+        given = logprobs_of(logits[rows], sampled.token_ids[rows], int(counts.max()))
+        return given.spread(rows, len(counts))
+
+
+def _verify_ids(batch: StepBatch, vocab_size: int, num_previous: int) -> None:
+    """An id out of range would read foreign memory on a GPU, or end its context: it is a bug of the scheduler's."""
+    is_known = batch.previous_rows < 0
+    known = batch.token_ids[is_known]
+    if known.size and not 0 <= int(known.min()) <= int(known.max()) < vocab_size:
+        raise ValueError(f"token ids must lie in [0, {vocab_size}), found {int(known.min())} to {int(known.max())}")
+    if not is_known.all() and int(batch.previous_rows.max()) >= num_previous:
+        raise ValueError(f"previous_rows must be below {num_previous}, found {int(batch.previous_rows.max())}")

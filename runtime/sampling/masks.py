@@ -1,0 +1,53 @@
+"""Which tokens stay in the draw: top-k, then top-p over what is left, then min-p.
+
+A masked token gets minus infinity. Where equal logits straddle a limit, lower ids stay: exactly k tokens survive top-k.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runtime.batch import SamplingBatch
+
+
+def mask_unlikely(scaled: Tensor, sampling: SamplingBatch) -> Tensor:
+    """Mask the rows that ask for it.
+
+    Args:
+        scaled: [num_samples, vocab_size] float32, logits after temperature, each row's largest 0; changed in place.
+    Returns: `scaled`.
+    """
+    limited_k = (sampling.top_k > 0) & (sampling.top_k < scaled.shape[1])
+    sorted_rows = np.flatnonzero(limited_k | (sampling.top_p < 1.0))
+    if sorted_rows.size:
+        rows = torch.from_numpy(sorted_rows).to(scaled.device)
+        top_k = np.where(limited_k, sampling.top_k, scaled.shape[1])[sorted_rows].astype(np.int64)
+        scaled[rows] = _mask_sorted(
+            scaled[rows],
+            torch.from_numpy(top_k).to(scaled.device),
+            torch.from_numpy(sampling.top_p[sorted_rows]).to(scaled.device),
+        )
+    if np.any(sampling.min_p > 0.0):
+        # The largest is 0, so p_i >= min_p * p_max says scaled_i >= log(min_p).
+        with np.errstate(divide="ignore"):
+            floors = np.log(sampling.min_p.astype(np.float64)).astype(np.float32)
+        scaled.masked_fill_(scaled < torch.from_numpy(floors).to(scaled.device)[:, None], -torch.inf)
+    return scaled
+
+
+def _mask_sorted(scaled: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """Keep the `top_k` largest of each row; of these, the fewest whose probabilities reach `top_p`; always one.
+
+    Args:
+        scaled: [n, vocab_size]; top_k: [n] int64; top_p: [n] float32.
+    Returns: a new tensor.
+    """
+    ordered, order = torch.sort(scaled, dim=-1, descending=True, stable=True)
+    ranks = torch.arange(scaled.shape[1], device=scaled.device)
+    ordered.masked_fill_(ranks >= top_k[:, None], -torch.inf)
+    probabilities = torch.softmax(ordered, dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities
+    dropped = (before >= top_p[:, None]) & (top_p < 1.0)[:, None]
+    dropped[:, 0] = False
+    ordered.masked_fill_(dropped, -torch.inf)
+    return torch.empty_like(scaled).scatter_(1, order, ordered)

@@ -1,0 +1,213 @@
+"""What the next step computes: all that decode, and prompts in chunks beside them.
+
+The order within one step, each part using what the part before it left:
+
+    (1) every decoding row gets a place for its token; where pages are short, the youngest sequences are retracted
+    (2) prompts under way get their next chunk, in order of admission
+    (3) waiting sequences are admitted, as long as the estimate says that memory will last
+
+Decoding never waits for a prompt, as both are in the same step; `chunked_prefill_size` bounds by how much prompts slow it down.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.batch import Int32, Int64
+from runtime.identifiers import PAGE_SIZE
+from runtime.kv.cache import KVCache
+from runtime.scheduling.estimate import OutputEstimate
+from runtime.scheduling.requests import Sequence
+from runtime.scheduling.running import RunningSequences
+from runtime.scheduling.waiting import WaitingQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens `[start, end)` of a sequence."""
+
+    sequence: Sequence
+    row: int
+    start: int
+    end: int
+    sampled_rows: list[int]
+    """Rows whose first token is chosen at its end: one per choice, none before the last chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """Who computes; rows and pages are assigned already."""
+
+    decode_rows: Int64
+    page_copies: Int32
+    chunks: list[Chunk]
+
+
+class StepPlanner:
+    """Decides; `RunningSequences` and `WaitingQueue` are changed accordingly."""
+
+    def __init__(
+        self,
+        cache: KVCache,
+        running: RunningSequences,
+        waiting: WaitingQueue,
+        estimate: OutputEstimate,
+        *,
+        chunked_prefill_size: int,
+        longest_prefix_first: bool,
+    ) -> None:
+        self._cache = cache
+        self._running = running
+        self._waiting = waiting
+        self._estimate = estimate
+        self._chunk_size = chunked_prefill_size
+        self._longest_prefix_first = longest_prefix_first
+        self.num_retractions = 0
+
+    def needs_results(self) -> bool:
+        """Whether the step in flight must be read before the next is planned.
+
+        Penalties count tokens, so a penalized row needs its last token on the host. And nobody is retracted while a token
+        of his is on its way; what ends with that step may spare it altogether.
+        """
+        table = self._running.table
+        rows = table.decode_rows()
+        if (self._running.sampling.has_penalty[rows] & (table.sample[rows] >= 0)).any():
+            return True
+        num_wanted = self._running.num_pages_to_grow(rows)
+        return num_wanted > self._cache.num_free and num_wanted > self._cache.num_available
+
+    def plan(self, *, in_flight: bool) -> StepPlan | None:
+        """The next step; None when nobody can compute now.
+
+        Args:
+            in_flight: whether a step is launched and not read; then nobody is retracted (`needs_results` said no).
+        """
+        num_before = self.num_retractions
+        while True:
+            rows = self._make_room_to_decode(in_flight)
+            copies = self._running.grow(rows)
+            chunks = self._plan_chunks(may_admit=self.num_retractions == num_before)
+            if len(rows) or chunks:
+                return StepPlan(rows, copies, chunks)
+            if in_flight or len(self._running) == 0:
+                return None
+            # Prompts under way hold all pages and none can go on.
+            self._retract_youngest()
+
+    def _make_room_to_decode(self, in_flight: bool) -> Int64:
+        rows = self._running.table.decode_rows()
+        while self._running.num_pages_to_grow(rows) > self._cache.num_available:
+            assert not in_flight, "retraction with a token on its way"
+            self._retract_youngest()
+            rows = self._running.table.decode_rows()
+        return rows
+
+    def _retract_youngest(self) -> None:
+        """Send the last in order back to the queue; it keeps its output, and goes on where it was."""
+        assert len(self._running) > 1, "a sequence that runs alone must fit"
+        victim = max(self._running.sequences(), key=lambda sequence: sequence.order)
+        self._running.stop(victim, num_kept=0)
+        victim.request.num_retractions += 1
+        self.num_retractions += 1
+        self._estimate.raise_after_retraction()
+        self._waiting.add(victim)
+
+    def _plan_chunks(self, *, may_admit: bool) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        budget = self._chunk_size
+        for sequence in list(self._running.prefilling):
+            chunk = self._next_chunk(sequence, budget)
+            if chunk is None:
+                return chunks
+            chunks.append(chunk)
+            budget -= chunk.end - chunk.start
+        spare_pages = self._num_uncommitted_pages() if may_admit and budget and len(self._waiting) else 0
+        while may_admit and budget:
+            admitted = self._admit(spare_pages)
+            if admitted is None:
+                break
+            sequence, num_needed = admitted
+            spare_pages -= num_needed
+            chunk = self._next_chunk(sequence, budget)
+            if chunk is None:
+                break
+            chunks.append(chunk)
+            budget -= chunk.end - chunk.start
+        return chunks
+
+    def _next_chunk(self, sequence: Sequence, budget: int) -> Chunk | None:
+        """As many tokens as budget and pages allow; up to a page's end, so that whole pages can be shared early."""
+        if budget == 0:
+            return None
+        table, row = self._running.table, sequence.row
+        self._running.share_prefix(sequence)
+        start, length = int(table.cached[row]), int(table.length[row])
+        end = min(length, start + budget, (int(table.num_pages[row]) + self._cache.num_available) * PAGE_SIZE)
+        if end < length and end // PAGE_SIZE * PAGE_SIZE > start:
+            end = end // PAGE_SIZE * PAGE_SIZE
+        if end <= start:
+            return None
+        self._running.extend(sequence, end)
+        sampled_rows = self._running.fork(sequence) if end == length else []
+        return Chunk(sequence, row, start, end, sampled_rows)
+
+    def _admit(self, spare_pages: int) -> tuple[Sequence, int] | None:
+        """Start the next waiting sequence if it has rows and pages; returns it and the pages it is expected to take.
+
+        Nobody passes one that does not fit: it would starve. When nothing runs, it fits in any case (`RequestLimits`).
+        """
+        sequence = self._choose()
+        if sequence is None or len(sequence.choices) > self._running.num_spare_rows:
+            return None
+        tokens = sequence.tokens()
+        num_needed = self._num_expected_pages(sequence, tokens)
+        if num_needed > spare_pages and len(self._running) > 0:
+            return None
+        head = self._waiting.first()
+        if head is not None and head is not sequence:
+            head.num_overtaken += 1
+        self._waiting.remove(sequence)
+        self._running.start(sequence, tokens)
+        return sequence, num_needed
+
+    def _choose(self) -> Sequence | None:
+        if self._longest_prefix_first:
+            return self._waiting.longest_match(lambda sequence: self._match(sequence, sequence.tokens())[0])
+        return self._waiting.first()
+
+    def _match(self, sequence: Sequence, tokens: Int32) -> tuple[int, int]:
+        """Pages that it could share, and how many of them count as available until it does."""
+        request = sequence.request
+        if request.wants_prompt_logprobs:
+            return 0, 0
+        nodes = self._running.matching(self._cache.root(request.namespace), tokens)
+        return len(nodes), self._cache.num_held_by_match(nodes)
+
+    def _num_expected_pages(self, sequence: Sequence, tokens: Int32) -> int:
+        """Pages that starting a sequence will take from those available, all its choices and their output included."""
+        num_output = len(tokens) - len(sequence.request.prompt)
+        expected = self._estimate.remaining_of_one(num_output, sequence.request.sampling.max_tokens)
+        num_shared, num_evictable = self._match(sequence, tokens)
+        own = _pages_for(len(tokens) + expected) - num_shared + num_evictable
+        return own + (len(sequence.choices) - 1) * self._num_fork_pages(sequence)
+
+    def _num_fork_pages(self, sequence: Sequence) -> int:
+        """Pages that each further choice is expected to take, the copy of the prompt's last page included."""
+        return _pages_for(self._estimate.remaining_of_one(0, sequence.request.sampling.max_tokens)) + 1
+
+    def _num_uncommitted_pages(self) -> int:
+        """Available pages less those that the running sequences are expected to take yet."""
+        table = self._running.table
+        rows = np.flatnonzero(table.is_active)
+        num_prompt = table.num_prompt[rows]
+        expected = self._estimate.remaining(table.length[rows] - num_prompt, table.max_length[rows] - num_prompt)
+        committed = -(-(table.length[rows] + expected) // PAGE_SIZE) - table.num_pages[rows]
+        to_fork = sum(
+            (len(sequence.choices) - 1) * self._num_fork_pages(sequence) for sequence in self._running.prefilling
+        )
+        return self._cache.num_available - int(committed.sum()) - to_fork
+
+
+def _pages_for(num_tokens: int) -> int:
+    return -(-num_tokens // PAGE_SIZE)

@@ -1,0 +1,134 @@
+"""Requests, their choices, and the sequences that compute them: plain state with one owner, the scheduler.
+
+A request has `n` choices. While its prompt is computed one sequence carries all of them; with the prompt's last
+chunk it forks, and from then on every choice has a sequence of its own over shared pages. A sequence waits, runs (it has a
+row in the table), may be retracted to wait again, and ends.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from runtime.batch import Int32
+from runtime.kv.prefixes import PrefixNode
+from runtime.request import Finish, GenerationRequest, SamplingParams, TokenLogprobs
+from runtime.scheduling.seen import SeenTokens
+
+NOT_RUNNING = -1
+SEED_MASK = (1 << 63) - 1
+
+
+@dataclass(slots=True, eq=False)
+class Choice:
+    """One answer to a request."""
+
+    index: int
+    seed: int
+    output: list[int] = field(default_factory=list)
+    """Tokens read from the device and delivered."""
+    seen: SeenTokens | None = None
+    """Occurrences in prompt and output, for penalties only."""
+    finish: Finish | None = None
+    sequence: "Sequence | None" = None
+    """What computes it; None once it ended."""
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One submitted request until all its choices have ended."""
+
+    id: int
+    prompt: Int32
+    sampling: SamplingParams
+    namespace: bytes
+    priority: int
+    deadline: float | None
+    caches_output: bool
+    arrival: int
+    """Number of the submission; retraction keeps it, so a retracted request comes before newer ones."""
+    ending_ids: frozenset[int]
+    """Tokens that end a choice."""
+    is_internal: bool
+    """The engine's own probe: nothing of it is delivered or counted."""
+    choices: list[Choice] = field(default_factory=list)
+    cached_tokens: int = 0
+    num_retractions: int = 0
+    prompt_delivered: bool = False
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Whether the prompt must be computed in full: logprobs are asked for and not delivered yet."""
+        return self.sampling.prompt_logprobs >= 0 and not self.prompt_delivered
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Tokens whose keys and values are computed for one choice, or for several that still share all of them."""
+
+    request: Request
+    choices: list[Choice]
+    row: int = NOT_RUNNING
+    cursor: PrefixNode | None = None
+    """While running: the deepest node of the prefix tree on the sequence's own path."""
+    publishes: bool = False
+    """Whether its next full page of the prompt goes into the tree as it is launched."""
+    num_overtaken: int = 0
+    """How often a later arrival was admitted before it."""
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Who comes first: higher priority, then earlier arrival, then lower choice."""
+        return (-self.request.priority, self.request.arrival, self.choices[0].index)
+
+    def tokens(self) -> Int32:
+        """Prompt and output so far: what must be in the cache for the next token."""
+        output = self.choices[0].output
+        if not output:
+            return self.request.prompt
+        return np.concatenate([self.request.prompt, np.array(output, np.int32)])
+
+
+def build_request(
+    asked: GenerationRequest, *, arrival: int, eos_token_ids: Iterable[int], is_internal: bool
+) -> Request:
+    """The engine's state for a request that `limits` has accepted."""
+    sampling = asked.sampling
+    request = Request(
+        id=asked.request_id,
+        prompt=np.array(asked.prompt, np.int32),
+        sampling=sampling,
+        namespace=asked.namespace,
+        priority=asked.priority,
+        deadline=asked.deadline,
+        caches_output=asked.caches_output,
+        arrival=arrival,
+        ending_ids=frozenset(sampling.stop_token_ids) | frozenset(() if sampling.ignore_eos else eos_token_ids),
+        is_internal=is_internal,
+    )
+    request.choices = [Choice(index, choice_seed(sampling.seed, index)) for index in range(asked.n)]
+    sequence = Sequence(request, list(request.choices))
+    for choice in request.choices:
+        choice.sequence = sequence
+        if has_penalty(sampling):
+            choice.seen = SeenTokens(request.prompt)
+    return request
+
+
+def has_penalty(sampling: SamplingParams) -> bool:
+    """Whether the next token depends on which tokens were there before."""
+    return sampling.frequency_penalty != 0.0 or sampling.presence_penalty != 0.0 or sampling.repetition_penalty != 1.0
+
+
+def choice_seed(seed: int, choice: int) -> int:
+    """The seed of one of a request's choices; choice 0 has the request's own.
+
+    The others are spread by a multiplication, so that choice 1 of seed 7 is not choice 0 of seed 8.
+    """
+    if choice == 0:
+        return seed
+    mixed = (seed ^ (choice * 0x9E3779B97F4A7C15)) & ((1 << 64) - 1)
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & ((1 << 64) - 1)
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & ((1 << 64) - 1)
+    return (mixed ^ (mixed >> 31)) & SEED_MASK

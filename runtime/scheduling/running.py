@@ -1,0 +1,160 @@
+"""The sequences that run: how they gain and lose rows, pages and shared prefixes.
+
+Whoever runs holds pages, whoever waits holds none: `start` and `stop` are the only ways in and out, and a retracted sequence
+computes its tokens again (or finds them in the prefix tree).
+"""
+
+import numpy as np
+
+from runtime.batch import Int32, Int64
+from runtime.identifiers import PAGE_SIZE
+from runtime.kv.cache import KVCache
+from runtime.kv.prefixes import PrefixNode
+from runtime.scheduling.requests import Sequence
+from runtime.scheduling.sampling_table import SamplingTable
+from runtime.scheduling.table import SequenceTable
+
+
+class RunningSequences:
+    """Rows of the tables, with the pages that belong to them."""
+
+    def __init__(self, cache: KVCache, table: SequenceTable, sampling: SamplingTable) -> None:
+        self._cache = cache
+        self.table = table
+        self.sampling = sampling
+        self.prefilling: list[Sequence] = []
+        """Those whose tokens are not all in the cache yet, in order of admission."""
+
+    def __len__(self) -> int:
+        return self.table.num_rows - self.table.num_free_rows
+
+    @property
+    def num_spare_rows(self) -> int:
+        """Rows that are neither taken nor promised to choices that will fork."""
+        return self.table.num_free_rows - sum(len(sequence.choices) - 1 for sequence in self.prefilling)
+
+    def sequences(self) -> list[Sequence]:
+        """All that run, in order of rows."""
+        return [owner for owner in self.table.owners.tolist() if owner is not None]
+
+    def start(self, sequence: Sequence, tokens: Int32) -> None:
+        """Give a waiting sequence its row; it shares what the tree has when its first chunk is planned."""
+        request = sequence.request
+        row = self.table.add(sequence, tokens)
+        self.sampling.set(row, request, sequence.choices[0])
+        sequence.cursor = self._cache.root(request.namespace)
+        sequence.publishes = not request.wants_prompt_logprobs
+        if request.wants_prompt_logprobs:
+            request.prompt_logprobs = [None]
+        self.prefilling.append(sequence)
+
+    def stop(self, sequence: Sequence, *, num_kept: int) -> None:
+        """Take a sequence's row and pages.
+
+        Args:
+            num_kept: of its tokens so many may stay in the prefix tree, as far as their keys and values are computed. The
+                last known token never counts as computed: with overlap it may be or not, and both must leave the same tree.
+        """
+        assert sequence.cursor is not None
+        row = sequence.row
+        end = max(0, min(num_kept, int(self.table.cached[row]), int(self.table.known[row]) - 1)) // PAGE_SIZE
+        keys = self.table.keys(row, end * PAGE_SIZE)
+        self._cache.release(sequence.cursor, keys, self.table.pages_of(row), end)
+        self.table.remove(sequence)
+        sequence.cursor = None
+        if sequence in self.prefilling:
+            self.prefilling.remove(sequence)
+
+    def stop_tainted(self, sequence: Sequence) -> None:
+        """Stop a sequence whose values are broken: nothing on its path stays in the tree."""
+        assert sequence.cursor is not None
+        self._cache.forget(sequence.cursor)
+        self.stop(sequence, num_kept=0)
+
+    def share_prefix(self, sequence: Sequence) -> None:
+        """Let a sequence that stands at the start of a page read what the tree has from there on.
+
+        Its last token is always computed, for the logits; so a page that holds it is not shared.
+        """
+        row, cursor = sequence.row, sequence.cursor
+        assert cursor is not None
+        if not sequence.publishes or cursor.depth * PAGE_SIZE != self.table.cached[row]:
+            return
+        nodes = self.matching(cursor, self.table.tokens[row, : self.table.known[row]])
+        if not nodes:
+            return
+        self.table.append_pages(row, self._cache.share(nodes))
+        self.table.cached[row] += len(nodes) * PAGE_SIZE
+        sequence.cursor = nodes[-1]
+        if sequence.request.num_retractions == 0:
+            sequence.request.cached_tokens += len(nodes) * PAGE_SIZE
+
+    def matching(self, cursor: PrefixNode, tokens: Int32) -> list[PrefixNode]:
+        """Nodes below `cursor` that a sequence with these tokens could share."""
+        return self._cache.find(cursor, tokens.tobytes(), (len(tokens) - 1) // PAGE_SIZE)
+
+    def extend(self, sequence: Sequence, end: int) -> None:
+        """Give a sequence pages for its tokens up to `end`, and publish the full ones of its prompt.
+
+        Pages of output wait until the choice has ended: the gateway may still cut it.
+        """
+        row = sequence.row
+        assert sequence.cursor is not None
+        self.table.append_pages(row, self._cache.allocate(-(-end // PAGE_SIZE) - int(self.table.num_pages[row])))
+        if sequence.publishes:
+            num_full = min(end, int(self.table.num_prompt[row])) // PAGE_SIZE
+            keys = self.table.keys(row, num_full * PAGE_SIZE)
+            pages = self.table.pages[row]
+            sequence.cursor, sequence.publishes = self._cache.publish(sequence.cursor, keys, pages, num_full)
+
+    def fork(self, sequence: Sequence) -> list[int]:
+        """A prompt is through: give each further choice a sequence over the same pages; returns the rows of all choices.
+
+        A partly filled last page is shared as well; who writes to it first copies it, see `grow`.
+        """
+        row = sequence.row
+        self.prefilling.remove(sequence)
+        self.table.is_decoding[row] = True
+        rows = [row]
+        pages, num_tokens = self.table.pages_of(row), int(self.table.length[row])
+        for choice in sequence.choices[1:]:
+            other = Sequence(sequence.request, [choice], cursor=sequence.cursor)
+            choice.sequence = other
+            other_row = self.table.add(other, self.table.tokens[row, :num_tokens])
+            self.sampling.set(other_row, sequence.request, choice)
+            self._cache.retain(pages)
+            self.table.append_pages(other_row, pages)
+            self.table.cached[other_row] = num_tokens
+            self.table.is_decoding[other_row] = True
+            rows.append(other_row)
+        del sequence.choices[1:]
+        return rows
+
+    def num_pages_to_grow(self, rows: Int64) -> int:
+        """The most pages that `grow` takes."""
+        at_page_start = self.table.cached[rows] % PAGE_SIZE == 0
+        return int(np.count_nonzero(at_page_start)) + len(self._rows_in_shared_page(rows[~at_page_start]))
+
+    def grow(self, rows: Int64) -> Int32:
+        """Give decoding rows a place for one more token each.
+
+        Returns:
+            [num_copies, 2] pages to copy before the step: of forks that share a partly filled page all but the last get a
+            copy, and the last keeps the page.
+        """
+        at_page_start = self.table.cached[rows] % PAGE_SIZE == 0
+        full = rows[at_page_start]
+        self.table.pages[full, self.table.num_pages[full]] = self._cache.allocate(len(full))
+        self.table.num_pages[full] += 1
+        copies: list[tuple[int, int]] = []
+        for row in self._rows_in_shared_page(rows[~at_page_start]).tolist():
+            last = int(self.table.num_pages[row]) - 1
+            page = self.table.pages[row, last : last + 1].copy()
+            if self._cache.is_shared(page).item():
+                self.table.pages[row, last] = copy = self._cache.allocate(1).item()
+                self._cache.give_up(page)
+                copies.append((page.item(), copy))
+        return np.array(copies, np.int32).reshape(-1, 2)
+
+    def _rows_in_shared_page(self, rows: Int64) -> Int64:
+        return rows[self._cache.is_shared(self.table.pages[rows, self.table.num_pages[rows] - 1])]

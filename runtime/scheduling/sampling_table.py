@@ -1,0 +1,125 @@
+"""Sampling parameters of the running sequences as arrays, and the `SamplingBatch` of a step.
+
+What all rows have is a column. What few have (penalties, bias, a least number of tokens) is a flag, and is gathered row by
+row for the flagged ones only.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.batch import Bool, Float32, Int32, Int64, SamplingBatch
+from runtime.scheduling.requests import Choice, Request, has_penalty
+
+
+class SamplingTable:
+    """Columns by row of the `SequenceTable`."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.temperature: Float32 = np.zeros(num_rows, np.float32)
+        self.top_p: Float32 = np.zeros(num_rows, np.float32)
+        self.top_k: Int32 = np.zeros(num_rows, np.int32)
+        self.min_p: Float32 = np.zeros(num_rows, np.float32)
+        self.seed: Int64 = np.zeros(num_rows, np.int64)
+        self.frequency_penalty: Float32 = np.zeros(num_rows, np.float32)
+        self.presence_penalty: Float32 = np.zeros(num_rows, np.float32)
+        self.repetition_penalty: Float32 = np.ones(num_rows, np.float32)
+        self.num_logprobs: Int32 = np.zeros(num_rows, np.int32)
+        self.min_length: Int64 = np.zeros(num_rows, np.int64)
+        """Position before which no ending id may be chosen."""
+        self.has_penalty: Bool = np.zeros(num_rows, np.bool_)
+        self._has_bias: Bool = np.zeros(num_rows, np.bool_)
+        self._requests: list[Request | None] = [None] * num_rows
+        self._choices: list[Choice | None] = [None] * num_rows
+
+    def set(self, row: int, request: Request, choice: Choice) -> None:
+        """Enter what a request asks for, for one of its choices. A row that is freed keeps its values until the next."""
+        asked = request.sampling
+        self.temperature[row] = asked.temperature
+        self.top_p[row] = asked.top_p
+        self.top_k[row] = asked.top_k
+        self.min_p[row] = asked.min_p
+        self.seed[row] = choice.seed
+        self.frequency_penalty[row] = asked.frequency_penalty
+        self.presence_penalty[row] = asked.presence_penalty
+        self.repetition_penalty[row] = asked.repetition_penalty
+        self.num_logprobs[row] = asked.logprobs
+        self.min_length[row] = len(request.prompt) + asked.min_tokens
+        self.has_penalty[row] = has_penalty(asked)
+        self._has_bias[row] = bool(asked.logit_bias)
+        self._requests[row] = request
+        self._choices[row] = choice
+
+    def gather(self, rows: Int64, positions: Int64) -> SamplingBatch:
+        """The parameters of a step's samples.
+
+        Args:
+            rows: [num_samples] row of each sample.
+            positions: [num_samples] position of the token to be chosen.
+        """
+        bias_rows, bias_ids, bias_values = self._gather_bias(rows)
+        seen_rows, seen_ids, seen_prompt, seen_output = self._gather_seen(rows)
+        banned_rows, banned_ids = self._gather_banned(rows, positions)
+        return SamplingBatch(
+            temperature=self.temperature[rows],
+            top_p=self.top_p[rows],
+            top_k=self.top_k[rows],
+            min_p=self.min_p[rows],
+            seed=self.seed[rows],
+            position=positions,
+            frequency_penalty=self.frequency_penalty[rows],
+            presence_penalty=self.presence_penalty[rows],
+            repetition_penalty=self.repetition_penalty[rows],
+            num_logprobs=self.num_logprobs[rows],
+            bias_rows=bias_rows,
+            bias_ids=bias_ids,
+            bias_values=bias_values,
+            seen_rows=seen_rows,
+            seen_ids=seen_ids,
+            seen_prompt_counts=seen_prompt,
+            seen_output_counts=seen_output,
+            banned_rows=banned_rows,
+            banned_ids=banned_ids,
+        )
+
+    def _gather_bias(self, rows: Int64) -> list[NDArray[Any]]:
+        gathered = _Gathered(np.int32, np.float32)
+        for sample in np.flatnonzero(self._has_bias[rows]).tolist():
+            request = self._requests[rows[sample]]
+            assert request is not None
+            bias = request.sampling.logit_bias
+            ids = np.fromiter(bias, np.int32, len(bias))
+            gathered.add(sample, ids, np.fromiter(bias.values(), np.float32, len(bias)))
+        return gathered.arrays()
+
+    def _gather_seen(self, rows: Int64) -> list[NDArray[Any]]:
+        gathered = _Gathered(np.int32, np.int32, np.int32)
+        for sample in np.flatnonzero(self.has_penalty[rows]).tolist():
+            choice = self._choices[rows[sample]]
+            assert choice is not None
+            assert choice.seen is not None
+            gathered.add(sample, choice.seen.ids, choice.seen.prompt_counts, choice.seen.output_counts)
+        return gathered.arrays()
+
+    def _gather_banned(self, rows: Int64, positions: Int64) -> list[NDArray[Any]]:
+        gathered = _Gathered(np.int32)
+        for sample in np.flatnonzero(positions < self.min_length[rows]).tolist():
+            request = self._requests[rows[sample]]
+            assert request is not None
+            gathered.add(sample, np.array(sorted(request.ending_ids), np.int32))
+        return gathered.arrays()
+
+
+class _Gathered:
+    """Entries of some samples: a column of sample numbers, and columns of values."""
+
+    def __init__(self, *dtypes: type[np.int32] | type[np.float32]) -> None:
+        self._columns: list[list[NDArray[Any]]] = [[np.zeros(0, dtype)] for dtype in (np.int32, *dtypes)]
+
+    def add(self, sample: int, *values: NDArray[Any]) -> None:
+        for column, array in zip(self._columns, (np.full(len(values[0]), sample, np.int32), *values), strict=True):
+            column.append(array)
+
+    def arrays(self) -> list[NDArray[Any]]:
+        return [np.concatenate(column) for column in self._columns]

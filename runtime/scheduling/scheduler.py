@@ -1,0 +1,290 @@
+"""The scheduler: requests in, step batches out; step results in, deliveries out.
+
+It owns all state of requests and runs nothing itself. One thread calls it, in this order for each step:
+
+    expire → needs_results? → plan → (launch) → collect, of this step or the one before → take_output
+
+Whatever is wrong with one request ends that request. What is wrong with the scheduler raises, and ends the engine.
+"""
+
+import heapq
+from collections.abc import Iterable
+
+import numpy as np
+
+from runtime.batch import StepBatch, StepResult
+from runtime.errors import EngineUnavailable, RequestRejected
+from runtime.kv.cache import KVCache
+from runtime.request import Finish, GenerationRequest, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
+from runtime.scheduling.batching import StepRecord, build_step
+from runtime.scheduling.delivery import LogprobLists, StepOutput, Totals
+from runtime.scheduling.estimate import OutputEstimate
+from runtime.scheduling.limits import RequestLimits
+from runtime.scheduling.planning import StepPlanner
+from runtime.scheduling.requests import NOT_RUNNING, Choice, Request, Sequence, build_request
+from runtime.scheduling.running import RunningSequences
+from runtime.scheduling.sampling_table import SamplingTable
+from runtime.scheduling.table import SequenceTable
+from runtime.scheduling.waiting import WaitingQueue
+
+NON_FINITE = Finish("error", None, "non_finite_logits")
+
+
+class Scheduler:
+    """All requests of one engine."""
+
+    def __init__(
+        self,
+        cache: KVCache,
+        limits: RequestLimits,
+        eos_token_ids: Iterable[int],
+        *,
+        chunked_prefill_size: int,
+        max_queued_requests: int,
+        longest_prefix_first: bool,
+    ) -> None:
+        """
+        Args:
+            cache: the pages, with nobody using them.
+            limits: what requests are held to; also gives the number of rows and their length.
+            eos_token_ids: the model's own ends of an answer.
+            chunked_prefill_size: most prompt tokens in a step.
+            max_queued_requests: beyond so many waiting, `submit` raises EngineUnavailable.
+            longest_prefix_first: schedule_policy `lpm`.
+        """
+        self.cache = cache
+        self._limits = limits
+        self._eos_token_ids = tuple(eos_token_ids)
+        self._max_queued = max_queued_requests
+        table = SequenceTable(limits.max_running_requests, limits.context_length)
+        self._running = RunningSequences(cache, table, SamplingTable(table.num_rows))
+        self._waiting = WaitingQueue()
+        self._estimate = OutputEstimate()
+        self._planner = StepPlanner(
+            cache,
+            self._running,
+            self._waiting,
+            self._estimate,
+            chunked_prefill_size=chunked_prefill_size,
+            longest_prefix_first=longest_prefix_first,
+        )
+        self._requests: dict[int, Request] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        self._num_submitted = 0
+        self._output = StepOutput()
+        self.totals = Totals()
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether any request is open, or deliveries wait for `take_output`."""
+        return bool(self._requests) or bool(self._output)
+
+    @property
+    def num_running(self) -> int:
+        """Sequences that have a row."""
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences in the queue, retracted ones included."""
+        return len(self._waiting)
+
+    @property
+    def num_retractions(self) -> int:
+        """Retractions since the start."""
+        return self._planner.num_retractions
+
+    def submit(self, asked: GenerationRequest, *, is_internal: bool = False) -> Request:
+        """Queue a request.
+
+        Raises:
+            RequestRejected: it can never be served, or its id is in use.
+            EngineUnavailable: too many are waiting.
+        """
+        if asked.request_id in self._requests:
+            raise RequestRejected(
+                "duplicate_request", f"request {asked.request_id} is open already", parameter="request_id"
+            )
+        self._limits.verify(asked)
+        if len(self._waiting) >= self._max_queued:
+            raise EngineUnavailable(f"{len(self._waiting)} requests are waiting; at most {self._max_queued} may")
+        self._num_submitted += 1
+        request = build_request(
+            asked, arrival=self._num_submitted, eos_token_ids=self._eos_token_ids, is_internal=is_internal
+        )
+        self._requests[request.id] = request
+        if request.deadline is not None:
+            heapq.heappush(self._deadlines, (request.deadline, request.id))
+        sequence = request.choices[0].sequence
+        assert sequence is not None
+        self._waiting.add(sequence)
+        return request
+
+    def cancel(self, request_id: int, choice: int | None = None, keep_tokens: int | None = None) -> None:
+        """End a request or one of its choices; what has ended already, or never was, is left alone.
+
+        Args:
+            keep_tokens: so many output tokens count, of each choice that ends here; None keeps all that were delivered.
+        """
+        request = self._requests.get(request_id)
+        if request is None:
+            return
+        for candidate in request.choices:
+            if candidate.finish is None and choice in (None, candidate.index):
+                self._end(request, candidate, Finish("cancelled"), keep_tokens=keep_tokens)
+        self._close_if_ended(request)
+
+    def expire(self, now: float) -> None:
+        """End what has passed its deadline, waiting or running."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            request = self._requests.get(heapq.heappop(self._deadlines)[1])
+            if request is None or request.deadline is None or request.deadline > now:
+                continue
+            for choice in request.choices:
+                if choice.finish is None:
+                    self._end(request, choice, Finish("deadline"))
+            self._close_if_ended(request)
+
+    def needs_results(self) -> bool:
+        """Whether the step in flight must be collected before `plan`."""
+        return self._planner.needs_results()
+
+    def plan(self, *, in_flight: bool) -> tuple[StepBatch, StepRecord] | None:
+        """The next step, which the caller launches; None if nobody can compute now.
+
+        Args:
+            in_flight: whether a step was launched and is not collected.
+        """
+        plan = self._planner.plan(in_flight=in_flight)
+        return None if plan is None else build_step(plan, self._running.table, self._running.sampling)
+
+    def collect(self, step: StepRecord, result: StepResult) -> None:
+        """Take a step's tokens: hand them out, and end the choices that they end."""
+        self._collect_prompt_scores(step, result)
+        open_samples = [index for index, owner in enumerate(step.owners) if owner.row != NOT_RUNNING]
+        if not open_samples:
+            return
+        index = np.array(open_samples)
+        self._running.table.read_tokens(step.rows[index], step.positions[index], result.token_ids[index])
+        tokens, is_finite = result.token_ids.tolist(), result.is_finite.tolist()
+        logprobs = None if result.logprobs is None else LogprobLists(result.logprobs)
+        for sample in open_samples:
+            sequence = step.owners[sample]
+            request, choice = sequence.request, sequence.choices[0]
+            if not is_finite[sample]:
+                self._end(request, choice, NON_FINITE)
+            else:
+                count = request.sampling.logprobs
+                scores = [logprobs.at(sample, count)] if logprobs is not None and count >= 0 else None
+                self._accept(request, choice, tokens[sample], scores)
+            if choice.finish is not None:
+                self._close_if_ended(request)
+
+    def take_output(self) -> StepOutput:
+        """All deliveries since the last call."""
+        output, self._output = self._output, StepOutput()
+        return output
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless pages are conserved and all states agree."""
+        table = self._running.table
+        table.check_integrity()
+        self.cache.check_integrity([table.pages_of(sequence.row) for sequence in self._running.sequences()])
+        known = {id(sequence) for sequence in [*self._running.sequences(), *self._waiting]}
+        computed: set[int] = set()
+        for request in self._requests.values():
+            for choice in request.choices:
+                assert (choice.finish is None) == (choice.sequence is not None)
+                if choice.sequence is not None:
+                    assert choice in choice.sequence.choices
+                    computed.add(id(choice.sequence))
+        assert known == computed, "a sequence is lost, or computes for nobody"
+        assert all(sequence.row == NOT_RUNNING and sequence.cursor is None for sequence in self._waiting)
+
+    def _accept(self, request: Request, choice: Choice, token: int, scores: list[TokenLogprobs] | None) -> None:
+        """One more token of a choice."""
+        if not request.prompt_delivered:
+            self._deliver_prompt(request)
+        choice.output.append(token)
+        if choice.seen is not None:
+            choice.seen.add(token)
+        if not request.is_internal:
+            self.totals.generated_tokens += 1
+        if token in request.ending_ids:
+            self._end(request, choice, Finish("stop", token), tokens=[token], scores=scores)
+        elif len(choice.output) == request.sampling.max_tokens:
+            self._end(request, choice, Finish("length"), tokens=[token], scores=scores)
+        elif not request.is_internal:
+            self._output.tokens.append(TokenDelivery(request.id, choice.index, [token], scores))
+
+    def _end(
+        self,
+        request: Request,
+        choice: Choice,
+        finish: Finish,
+        *,
+        keep_tokens: int | None = None,
+        tokens: list[int] | None = None,
+        scores: list[TokenLogprobs] | None = None,
+    ) -> None:
+        """End one choice: its sequence stops, unless it computes the prompt for others too."""
+        sequence = choice.sequence
+        assert sequence is not None
+        if keep_tokens is not None:
+            del choice.output[max(0, keep_tokens) :]
+        if len(sequence.choices) == 1:
+            self._drop(sequence, finish, caches_output=request.caches_output or keep_tokens is not None)
+        else:
+            sequence.choices.remove(choice)
+            if sequence.row != NOT_RUNNING:
+                self._running.sampling.set(sequence.row, request, sequence.choices[0])
+        choice.finish = finish
+        choice.sequence = None
+        if request.is_internal:
+            return
+        if finish.reason not in ("error", "deadline"):
+            self._estimate.observe(len(choice.output), request.sampling.max_tokens)
+        self._output.tokens.append(TokenDelivery(request.id, choice.index, tokens or [], scores, finish))
+
+    def _drop(self, sequence: Sequence, finish: Finish, *, caches_output: bool) -> None:
+        if sequence.row == NOT_RUNNING:
+            self._waiting.remove(sequence)
+        elif finish is NON_FINITE:
+            self._running.stop_tainted(sequence)
+        else:
+            num_output = len(sequence.choices[0].output) if caches_output else 0
+            self._running.stop(sequence, num_kept=len(sequence.request.prompt) + num_output)
+
+    def _close_if_ended(self, request: Request) -> None:
+        """Forget a request whose choices have all ended, and say what it took."""
+        if any(choice.finish is None for choice in request.choices):
+            return
+        del self._requests[request.id]
+        if not request.is_internal:
+            num_output = sum(len(choice.output) for choice in request.choices)
+            self._output.summaries.append(
+                RequestSummary(
+                    request.id, len(request.prompt), request.cached_tokens, num_output, request.num_retractions
+                )
+            )
+
+    def _deliver_prompt(self, request: Request) -> None:
+        request.prompt_delivered = True
+        if request.is_internal:
+            return
+        logprobs = request.prompt_logprobs if request.sampling.prompt_logprobs >= 0 else None
+        num_prompt = len(request.prompt)
+        self._output.prompts.append(PromptDelivery(request.id, num_prompt, request.cached_tokens, logprobs))
+        self.totals.prompt_tokens += num_prompt
+        self.totals.cached_tokens += request.cached_tokens
+
+    def _collect_prompt_scores(self, step: StepRecord, result: StepResult) -> None:
+        if not step.scored:
+            return
+        assert result.prompt_logprobs is not None
+        lists = LogprobLists(result.prompt_logprobs)
+        first = 0
+        for request, count in step.scored:
+            asked = request.sampling.prompt_logprobs
+            request.prompt_logprobs += [lists.at(row, asked) for row in range(first, first + count)]
+            first += count

@@ -1,0 +1,116 @@
+"""The running sequences as arrays: one row each, so that a step is built by indexing and not by loops.
+
+A sequence's tokens and how far they got, per row:
+
+    [0, cached)        keys and values are in the cache, or in a step that was launched
+    [cached, known)    ids on the host, still to be computed
+    [known, length)    at most one token: chosen by a step that is in flight, its id is on the device only
+
+A row decodes when its prompt is through; then `cached == length - 1`, and each step computes one token and chooses the next.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.batch import Bool, Int32, Int64
+from runtime.identifiers import PADDING_PAGE, PAGE_SIZE
+from runtime.scheduling.requests import NOT_RUNNING, Sequence
+
+NO_SAMPLE = -1
+
+
+class SequenceTable:
+    """Columns of the running sequences. Free rows hold zeros and are not `is_active`."""
+
+    def __init__(self, num_rows: int, context_length: int) -> None:
+        self.num_rows = num_rows
+        self.owners: NDArray[np.object_] = np.full(num_rows, None, np.object_)
+        """The `Sequence` of each row, or None."""
+        self._free_rows = list(range(num_rows - 1, -1, -1))
+        # Both are reserved as zeros, so the system gives memory only for what is ever written.
+        self.tokens: Int32 = np.zeros((num_rows, context_length), np.int32)
+        self.pages: Int32 = np.zeros((num_rows, -(-context_length // PAGE_SIZE)), np.int32)
+        self.num_pages: Int64 = np.zeros(num_rows, np.int64)
+        self.cached: Int64 = np.zeros(num_rows, np.int64)
+        self.known: Int64 = np.zeros(num_rows, np.int64)
+        self.length: Int64 = np.zeros(num_rows, np.int64)
+        self.num_prompt: Int64 = np.zeros(num_rows, np.int64)
+        self.max_length: Int64 = np.zeros(num_rows, np.int64)
+        """Prompt and `max_tokens`."""
+        self.is_active: Bool = np.zeros(num_rows, np.bool_)
+        self.is_decoding: Bool = np.zeros(num_rows, np.bool_)
+        self.sample: Int32 = np.full(num_rows, NO_SAMPLE, np.int32)
+        """Where the last step launched has the row's next token, while its id is not known."""
+
+    @property
+    def num_free_rows(self) -> int:
+        """Sequences that could still be added."""
+        return len(self._free_rows)
+
+    def add(self, sequence: Sequence, tokens: Int32) -> int:
+        """Give a sequence a row with its tokens, nothing of them cached."""
+        row = self._free_rows.pop()
+        request = sequence.request
+        self.owners[row] = sequence
+        self.tokens[row, : len(tokens)] = tokens
+        self.known[row] = self.length[row] = len(tokens)
+        self.num_prompt[row] = len(request.prompt)
+        self.max_length[row] = len(request.prompt) + request.sampling.max_tokens
+        self.is_active[row] = True
+        sequence.row = row
+        return row
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take the row back; the caller has released its pages."""
+        row = sequence.row
+        self.owners[row] = None
+        self.pages[row, : self.num_pages[row]] = PADDING_PAGE
+        for column in (self.num_pages, self.cached, self.known, self.length, self.num_prompt, self.max_length):
+            column[row] = 0
+        self.is_active[row] = self.is_decoding[row] = False
+        self.sample[row] = NO_SAMPLE
+        self._free_rows.append(row)
+        sequence.row = NOT_RUNNING
+
+    def pages_of(self, row: int) -> Int32:
+        """A copy of the pages that a row reads."""
+        return self.pages[row, : self.num_pages[row]].copy()
+
+    def append_pages(self, row: int, pages: Int32) -> None:
+        """Add pages at the end of a row."""
+        first = int(self.num_pages[row])
+        self.pages[row, first : first + len(pages)] = pages
+        self.num_pages[row] += len(pages)
+
+    def keys(self, row: int, end: int) -> bytes:
+        """The first `end` token ids as the prefix tree keys them."""
+        return self.tokens[row, :end].tobytes()
+
+    def decode_rows(self) -> Int64:
+        """Rows that decode in the next step: not those whose last token is chosen already and only unread."""
+        return np.flatnonzero(self.is_decoding & (self.length < self.max_length))
+
+    def read_tokens(self, rows: Int64, positions: Int64, ids: Int64) -> None:
+        """Enter tokens that came to the host; the rows are distinct and still run."""
+        self.tokens[rows, positions] = ids
+        self.known[rows] = positions + 1
+        settled = rows[self.length[rows] == positions + 1]
+        self.sample[settled] = NO_SAMPLE
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless every row is either free and blank, or consistent."""
+        active = np.flatnonzero(self.is_active)
+        assert sorted([*self._free_rows, *active.tolist()]) == list(range(self.num_rows)), "rows were lost or made"
+        for row, owner in enumerate(self.owners):
+            assert (owner is not None) == bool(self.is_active[row])
+            assert owner is None or owner.row == row
+        assert bool((self.cached[active] <= self.length[active]).all())
+        assert bool((self.length[active] - self.known[active] <= 1).all())
+        assert bool((self.length[active] <= self.max_length[active]).all())
+        assert np.array_equal(self.num_pages[active], -(-self.cached[active] // PAGE_SIZE)), (
+            "pages do not fit the tokens"
+        )
+        unread = self.is_active & (self.length > self.known)
+        assert np.array_equal(self.sample != NO_SAMPLE, unread), "a token in flight is not where it is looked for"
+        blank = np.arange(self.pages.shape[1])[None, :] >= self.num_pages[:, None]
+        assert not self.pages[blank].any(), "a row has pages beyond its end"

@@ -1,0 +1,104 @@
+"""One `[[engines]]` entry of the configuration: the model, where it runs, and how much at once."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An engine process and the model that it serves."""
+
+    model_path: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1,
+            max_length=4096,
+            description="Folder of the checkpoint, relative to the configuration's folder.",
+            extra={"path": True},
+        ),
+    ]
+    served_model_name: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=256, description="Name that clients ask for; empty: the last part of the model folder's path."
+        ),
+    ] = ""
+    device: Annotated[Literal["cpu", "cuda"], msgspec.Meta(description="Where the model runs.")] = "cpu"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        msgspec.Meta(
+            description="Type of weights, activations and KV pages; auto: float32 on cpu, the checkpoint's on cuda."
+        ),
+    ] = "auto"
+    attention_backend: Annotated[
+        Literal["reference"], msgspec.Meta(description="Implementation of attention; reference: plain torch.")
+    ] = "reference"
+    load_format: Annotated[
+        Literal["auto", "dummy"],
+        msgspec.Meta(description="auto: the checkpoint's weights; dummy: random weights, for benchmarks only."),
+    ] = "auto"
+    context_length: Annotated[
+        int,
+        msgspec.Meta(ge=0, le=1 << 20, description="Most tokens of prompt and output together; 0: the model's own."),
+    ] = 0
+    max_total_tokens: Annotated[
+        int,
+        msgspec.Meta(
+            ge=32,
+            le=1 << 28,
+            description="Tokens that the KV cache holds over all requests; rounded down to whole pages of 16.",
+        ),
+    ] = 32_768
+    chunked_prefill_size: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1,
+            le=1 << 20,
+            description="Most prompt tokens in one step, over all requests. Smaller: steadier decoding beside long prompts.",
+        ),
+    ] = 512
+    max_running_requests: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1, le=4096, description="Most answers generated at once; each of a request's n choices counts."
+        ),
+    ] = 64
+    max_queued_requests: Annotated[
+        int,
+        msgspec.Meta(ge=1, le=1 << 20, description="Requests that may wait for their turn; beyond, they are refused."),
+    ] = 1024
+    schedule_policy: Annotated[
+        Literal["fcfs", "lpm"],
+        msgspec.Meta(
+            description="Order of waiting requests of equal priority; fcfs: by arrival, lpm: longest cached prefix first."
+        ),
+    ] = "fcfs"
+    disable_radix_cache: Annotated[
+        bool, msgspec.Meta(description="Never share pages between requests; for measurements.")
+    ] = False
+    overlap_schedule: Annotated[
+        bool, msgspec.Meta(description="Launch each step before the tokens of the step before it are read.")
+    ] = True
+    watchdog_timeout_s: Annotated[
+        float,
+        msgspec.Meta(
+            ge=1.0, le=3600.0, description="Seconds after which a step counts as hanging and the engine is restarted."
+        ),
+    ] = 60.0
+    readiness_probe_interval_s: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0.1,
+            le=3600.0,
+            description="Seconds without a token after which an idle engine makes one to prove itself.",
+        ),
+    ] = 5.0
+    num_threads: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=1024,
+            description="Threads of the CPU device's kernels; 0: torch's own choice. "
+            "Texts are the same to the bit for the same number.",
+        ),
+    ] = 1

@@ -1,0 +1,14 @@
+"""Model folders in Hugging Face layout: what they say, whether they may be trusted to be whole, and reading them.
+
+Reading order: `json_file` (strict, bounded JSON), `fields` (typed fields of a JSON object), `config` (the frozen
+`ModelConfig` from `config.json` and `generation_config.json`), `rope` (its rotary part), `folder` (what may not lie in a
+model folder), `header` (the untrusted header of a safetensors file), `layout` (which tensors a model needs and where each
+goes), `checkpoint` (all shards, checked against each other and the layout), `loading` (bytes into tensors, with progress
+and the digest of what was loaded).
+
+Imports: the standard library, `runtime.errors`; torch in `loading` alone, so that the gateway can read a model's limits
+and defaults without it.
+
+Always: a folder is refused as a whole (`CheckpointRejected`, naming file and tensor) before any byte of it becomes a
+weight. Nothing here unpickles, imports or runs what lies in a folder, and nothing is fetched.
+"""

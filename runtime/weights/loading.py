@@ -1,0 +1,127 @@
+"""Weights as tensors: read from a checked checkpoint in one pass, or random ones of the same shapes.
+
+Reading and hashing are one pass over the same bytes in memory, so the digest is that of what was loaded, whatever
+happens to the files meanwhile. Fused parameters are allocated first and filled range by range; at no time are there two
+copies of more than one tensor.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from runtime.errors import CheckpointRejected
+from runtime.weights.checkpoint import Checkpoint, Shard, open_checkpoint, read_into
+from runtime.weights.config import ModelConfig
+from runtime.weights.header import StoredTensor
+from runtime.weights.layout import ParameterShape, parameter_shapes
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes read, bytes in all), often."""
+
+_CHUNK_BYTES = 1 << 24
+_DUMMY_STD = 0.02
+_TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWeights:
+    """Parameters by the names of `layout`, and the digest of the files that they came from."""
+
+    parameters: Mapping[str, Tensor]
+    digest: str
+    """SHA-256, hexadecimal, over lines `<SHA-256 of the file>  <name>\\n` sorted by name, of configuration and shards."""
+
+
+def load_weights(
+    folder: Path, config: ModelConfig, *, device: torch.device, dtype: torch.dtype, progress: Progress | None = None
+) -> LoadedWeights:
+    """Check and read the checkpoint of `folder`, converted to `dtype` on `device`.
+
+    Raises: CheckpointRejected, naming file and tensor.
+    """
+    with open_checkpoint(folder, config) as checkpoint:
+        parameters = allocate_parameters(config, device=device, dtype=dtype)
+        shard_digests = _read_shards(checkpoint, parameters, progress)
+    return LoadedWeights(parameters, _digest_of((*config.file_digests, *shard_digests.items())))
+
+
+def build_dummy_weights(config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> LoadedWeights:
+    """Random weights of the right shapes, the same in every process, for measurements without a checkpoint."""
+    parameters = allocate_parameters(config, device=device, dtype=dtype)
+    generator = torch.Generator(device=device).manual_seed(0)
+    for name, parameter in parameters.items():
+        if name.endswith("norm.weight"):
+            parameter.fill_(1.0)
+        elif name.endswith(".bias"):
+            parameter.zero_()
+        else:
+            parameter.normal_(0.0, _DUMMY_STD, generator=generator)
+    return LoadedWeights(parameters, f"dummy-{_digest_of(config.file_digests)}")
+
+
+def allocate_parameters(config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Uninitialized parameters of a model, by name."""
+    return {name: _allocate(shape, device, dtype) for name, shape in parameter_shapes(config).items()}
+
+
+def _allocate(parameter: ParameterShape, device: torch.device, dtype: torch.dtype) -> Tensor:
+    # A matrix [out, in] is stored column by column on the CPU: measured with MKL on Sapphire Rapids, products of 16
+    # rows are 1.4–2.2 times as fast as over rows (149 against 84 GFLOP/s for 256 → 512), and F.linear takes both.
+    if parameter.is_matrix and device.type == "cpu":
+        return torch.empty(parameter.shape[::-1], device=device, dtype=dtype).t()
+    return torch.empty(parameter.shape, device=device, dtype=dtype)
+
+
+def _read_shards(checkpoint: Checkpoint, parameters: Mapping[str, Tensor], progress: Progress | None) -> dict[str, str]:
+    """Fill `parameters` and return the SHA-256 of each shard."""
+    digests: dict[str, str] = {}
+    tied_heads: list[Tensor] = []
+    done_bytes = 0
+    for shard in checkpoint.shards:
+        hasher = hashlib.sha256(shard.prefix)
+        done_bytes += len(shard.prefix)
+        for stored in shard.tensors:
+            content = torch.empty(stored.end - stored.begin, dtype=torch.uint8)
+            for chunk in _read_chunks(shard, content.numpy().data):
+                hasher.update(chunk)
+                done_bytes += len(chunk)
+                if progress is not None:
+                    progress(done_bytes, checkpoint.size_bytes)
+            place = checkpoint.places.get(stored.name)
+            if place is not None:
+                parameter = parameters[place.parameter].narrow(0, place.start, place.shape[0])
+                parameter.copy_(_as_stored(stored, content))
+            elif stored.name == "lm_head.weight":
+                tied_heads.append(_as_stored(stored, content))
+        digests[shard.name] = hasher.hexdigest()
+    _verify_tied(tied_heads, parameters["embedding.weight"])
+    return digests
+
+
+def _read_chunks(shard: Shard, target: memoryview) -> Iterator[memoryview]:
+    """Fill `target` with the bytes that follow those read before, giving each piece as it is there."""
+    for start in range(0, len(target), _CHUNK_BYTES):
+        chunk = target[start : start + _CHUNK_BYTES]
+        read_into(shard.file, chunk, where=shard.name)
+        yield chunk
+
+
+def _verify_tied(heads: list[Tensor], embedding: Tensor) -> None:
+    for head in heads:
+        if not torch.equal(head.to(embedding.dtype), embedding.cpu()):
+            raise CheckpointRejected("tensor 'lm_head.weight' differs from the embedding that config.json ties it to")
+
+
+def _as_stored(stored: StoredTensor, content: Tensor) -> Tensor:
+    assert content.numel() == math.prod(stored.shape) * _TORCH_DTYPES[stored.dtype].itemsize
+    return content.view(_TORCH_DTYPES[stored.dtype]).view(stored.shape)
+
+
+def _digest_of(file_digests: Iterable[tuple[str, str]]) -> str:
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(file_digests))
+    return hashlib.sha256(lines.encode()).hexdigest()

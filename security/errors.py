@@ -1,0 +1,48 @@
+"""The errors that leave `security`, split by what the caller does next.
+
+SecurityFault
+├── SecurityMisconfigured      the operator must change something: refuse to start
+│   ├── KeyUnusable            a key or certificate that is missing, exposed, malformed, expired or does not match
+│   └── RegistryUnusable       the client registry cannot be opened, is of another version, or a migration failed
+├── TokenRejected              an access token that is not accepted: answer 401
+├── SecurityUnavailable        try again later
+│   └── KeysUnavailable        the issuer's keys cannot be had now: answer 503
+├── MalformedDocument          untrusted JSON, a key set or a form that is refused
+└── ClientRejected             a client's definition, or the name of one, that is refused: tell the administrator
+"""
+
+
+class SecurityFault(Exception):
+    """Whatever `security` refuses. Messages name the thing, what was expected and what came, and hold no secret."""
+
+
+class SecurityMisconfigured(SecurityFault):
+    """Files or settings with which nothing may start."""
+
+
+class KeyUnusable(SecurityMisconfigured):
+    """A key or certificate file; the message names it."""
+
+
+class RegistryUnusable(SecurityMisconfigured):
+    """The client registry's file; the message names it."""
+
+
+class TokenRejected(SecurityFault):
+    """An access token is not accepted. The message may go to the client: it tells what, never what was expected of a secret."""
+
+
+class SecurityUnavailable(SecurityFault):
+    """Something needed to decide is away; deciding without it would be failing open."""
+
+
+class KeysUnavailable(SecurityUnavailable):
+    """The issuer's public keys could not be fetched, or are too old to be trusted."""
+
+
+class MalformedDocument(SecurityFault):
+    """Untrusted bytes that are not the document they should be."""
+
+
+class ClientRejected(SecurityFault):
+    """A client that cannot be created, found or changed as asked."""

@@ -1,0 +1,113 @@
+"""What a verified token must say before anybody believes it: the claims of RFC 9068 section 2.2, and ours.
+
+Every claim has exactly one JSON type. Times are integers; a scope that is a list, a role that does not exist, a scope that
+the role may not have: each refuses the token, even though its signature holds.
+"""
+
+from typing import Any
+
+import msgspec
+
+from security.errors import MalformedDocument, TokenRejected
+from security.scopes import GRANTABLE, Role, Scope, parse_role, parse_scopes
+
+MAX_CLAIM_CHARS = 256
+MAX_LIFETIME_S = 3600
+MAX_AUDIENCES = 16
+_MAX_TIME = 1 << 53
+"""Integers beyond are not exact in every JSON parser."""
+
+
+class AccessToken(msgspec.Struct, frozen=True):
+    """Who asks and what it may do, from a token that was validated in full."""
+
+    client_id: str
+    subject: str
+    tenant: str
+    role: Role
+    scopes: frozenset[Scope]
+    issuer: str
+    kid: str
+    jti: str
+    expires_at: int
+    """UTC, seconds since the epoch."""
+
+
+class ClaimRules(msgspec.Struct, frozen=True):
+    """What this resource server expects."""
+
+    issuer: str
+    audience: str
+    skew_s: int
+
+
+def parse_access_token(claims: dict[str, Any], kid: str, rules: ClaimRules, now: float) -> AccessToken:
+    """Check the claims of a token whose signature was verified with the key `kid`.
+
+    Raises: TokenRejected, naming the claim.
+    """
+    # (1) RFC 9068 section 4: issuer and audience, compared as strings, both required.
+    issuer = _parse_string(claims, "iss")
+    if issuer != rules.issuer:
+        raise TokenRejected("iss: the token is from another issuer")
+    _verify_audience(claims.get("aud"), rules.audience)
+    # (2) RFC 7519 section 4.1.4 to 4.1.6: times, with a skew that only ever forgives clocks.
+    expires_at = _verify_times(claims, now, rules.skew_s)
+    # (3) RFC 9068 section 2.2: who, and which token.
+    client_id, subject = _parse_string(claims, "client_id"), _parse_string(claims, "sub")
+    jti, tenant = _parse_string(claims, "jti"), _parse_string(claims, "tenant")
+    # (4) What it may do.
+    role, scopes = _parse_rights(claims)
+    return AccessToken(client_id, subject, tenant, role, scopes, issuer, kid, jti, expires_at)
+
+
+def _parse_string(claims: dict[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if type(value) is not str or not 0 < len(value) <= MAX_CLAIM_CHARS or not value.isprintable():
+        raise TokenRejected(f"{name}: expected a string of 1 to {MAX_CLAIM_CHARS} printable characters")
+    return value
+
+
+def _parse_time(claims: dict[str, Any], name: str) -> int:
+    value = claims.get(name)
+    if type(value) is not int or not 0 <= value < _MAX_TIME:  # bool is an int to isinstance.
+        raise TokenRejected(f"{name}: expected seconds since the epoch as an integer")
+    return value
+
+
+def _verify_audience(audience: Any, expected: str) -> None:
+    audiences = [audience] if isinstance(audience, str) else audience
+    if not isinstance(audiences, list) or not 0 < len(audiences) <= MAX_AUDIENCES:
+        raise TokenRejected("aud: expected a string or a list of them")
+    if not all(isinstance(one, str) for one in audiences):
+        raise TokenRejected("aud: expected a string or a list of them")
+    if expected not in audiences:
+        raise TokenRejected("aud: the token is for another resource")
+
+
+def _verify_times(claims: dict[str, Any], now: float, skew_s: int) -> int:
+    expires_at, issued_at = _parse_time(claims, "exp"), _parse_time(claims, "iat")
+    if expires_at + skew_s <= now:
+        raise TokenRejected("exp: the token has expired")
+    if issued_at - skew_s > now:
+        raise TokenRejected("iat: the token is from the future")
+    if not issued_at < expires_at <= issued_at + MAX_LIFETIME_S:
+        raise TokenRejected(f"exp: expected at most {MAX_LIFETIME_S} seconds after iat")
+    if "nbf" in claims and _parse_time(claims, "nbf") - skew_s > now:
+        raise TokenRejected("nbf: the token is not valid yet")
+    return expires_at
+
+
+def _parse_rights(claims: dict[str, Any]) -> tuple[Role, frozenset[Scope]]:
+    roles, scope = claims.get("roles"), claims.get("scope")
+    if not (isinstance(roles, list) and len(roles) == 1 and isinstance(roles[0], str)):
+        raise TokenRejected("roles: expected a list of one role")
+    if not isinstance(scope, str):
+        raise TokenRejected("scope: expected a string")
+    try:
+        role, scopes = parse_role(roles[0]), parse_scopes(scope)
+    except MalformedDocument as error:
+        raise TokenRejected(f"scope or roles: {error}") from None
+    if not scopes <= GRANTABLE[role]:
+        raise TokenRejected(f"scope: more than role {role} may have")
+    return role, scopes

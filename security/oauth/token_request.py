@@ -1,0 +1,126 @@
+"""The token endpoint's wire format: an untrusted form and an untrusted header, read strictly (RFC 6749 sections 2.3.1, 3.2).
+
+authlib is handed only what passed here. It would take the last of two parameters of the same name and let an exception
+escape from a Basic header that is not UTF-8.
+"""
+
+import base64
+import binascii
+from urllib.parse import parse_qsl, unquote_plus
+
+import msgspec
+from authlib.oauth2.rfc6749.errors import InvalidRequestError
+
+MAX_BODY_BYTES = 16 << 10
+MAX_PARAMETERS = 32
+MAX_HEADER_CHARS = 4096
+
+
+class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What HTTP gives: nothing is checked yet."""
+
+    query: str
+    content_type: str
+    authorization: tuple[str, ...]
+    """Every Authorization header, so that a second one is seen."""
+    body: bytes
+
+    def __repr__(self) -> str:
+        return "TokenRequest(<hidden>)"
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """How a client says who it is; nothing is checked yet."""
+
+    client_id: str
+    secret: str
+    method: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(client_id={self.client_id!r}, secret=<hidden>, method={self.method!r})"
+
+
+class ParsedRequest(msgspec.Struct, frozen=True):
+    """A form in which every parameter stands once."""
+
+    parameters: dict[str, str]
+    resources: tuple[str, ...]
+    """RFC 8707 section 2: the one parameter that may be repeated."""
+    credentials: Credentials | None
+
+    def __repr__(self) -> str:
+        return "ParsedRequest(<hidden>)"
+
+
+def parse_token_request(request: TokenRequest) -> ParsedRequest:
+    """Parse a request to the token endpoint. The size of the body is the caller's to bound, while it reads.
+
+    Raises: InvalidRequestError (RFC 6749 section 5.2) for whatever is refused.
+    """
+    if request.query:
+        # RFC 6749 section 2.3.1: credentials must not be in the URI, where proxies log them.
+        raise InvalidRequestError("Parameters belong into the body")
+    media_type = request.content_type.split(";", 1)[0].strip().lower()
+    if media_type != "application/x-www-form-urlencoded":
+        raise InvalidRequestError("Expected the content type application/x-www-form-urlencoded")
+    pairs = _parse_form(request.body)
+    resources = tuple(value for name, value in pairs if name == "resource" and value)
+    single = [(name, value) for name, value in pairs if name != "resource"]
+    names = [name for name, _value in single]
+    if len(set(names)) != len(names):
+        raise InvalidRequestError("A parameter occurs twice")
+    # RFC 6749 section 3.2: a parameter without a value is as if it were omitted.
+    parameters = {name: value for name, value in single if value}
+    return ParsedRequest(parameters, resources, _find_credentials(request.authorization, parameters))
+
+
+def _parse_form(body: bytes) -> list[tuple[str, str]]:
+    if len(body) > MAX_BODY_BYTES:
+        raise InvalidRequestError("The body is too large")
+    if not body:
+        return []
+    try:
+        return parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=MAX_PARAMETERS,
+        )
+    except ValueError:
+        raise InvalidRequestError("The body is not a form in UTF-8") from None
+
+
+def _find_credentials(authorization: tuple[str, ...], parameters: dict[str, str]) -> Credentials | None:
+    """RFC 6749 section 2.3: a client MUST NOT use more than one authentication method in a request."""
+    if len(authorization) > 1:
+        raise InvalidRequestError("More than one Authorization header")
+    client_id, secret = parameters.get("client_id"), parameters.get("client_secret")
+    if authorization:
+        if secret is not None:
+            raise InvalidRequestError("More than one method of client authentication")
+        credentials = parse_basic(authorization[0])
+        if credentials is not None and client_id not in (None, credentials.client_id):
+            raise InvalidRequestError("client_id differs from the Authorization header")
+        return credentials
+    if client_id is not None and secret is not None:
+        return Credentials(client_id, secret, "client_secret_post")
+    return None
+
+
+def parse_basic(header: str) -> Credentials | None:
+    """The credentials of a Basic header (RFC 7617, the parts form-encoded as RFC 6749 section 2.3.1 says).
+
+    Returns: None for any other scheme and for whatever is malformed; nothing escapes.
+    """
+    scheme, _, encoded = header.strip().partition(" ")
+    if scheme.lower() != "basic" or len(header) > MAX_HEADER_CHARS:
+        return None
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
+        client_id, secret = unquote_plus(user, errors="strict"), unquote_plus(password, errors="strict")
+    except (binascii.Error, ValueError):
+        return None
+    if not (colon and client_id and secret):
+        return None
+    return Credentials(client_id, secret, "client_secret_basic")

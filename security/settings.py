@@ -1,0 +1,108 @@
+"""The sections `[authority]`, `[policy]` and `[tls]` of the configuration. Safe defaults; 0 means no limit where said."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Host = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+HttpsOrigin = Annotated[str, msgspec.Meta(pattern=r"^https://[^\s/?#@]+$", max_length=512)]
+"""Scheme, host and port without a trailing slash: the well-known paths hang below it."""
+
+
+class AuthoritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The embedded OAuth authorization server."""
+
+    host: Annotated[Host, msgspec.Meta(description="Address the authority listens on.")] = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535, description="TCP port the authority listens on.")] = 8444
+    issuer: Annotated[
+        HttpsOrigin | None,
+        msgspec.Meta(
+            description="Issuer identifier, the URL that clients reach the authority by; by default from host and port."
+        ),
+    ] = None
+    resource: Annotated[
+        HttpsOrigin | None,
+        msgspec.Meta(
+            description="URL that clients reach the gateway by: the audience of tokens; by default from its host and port."
+        ),
+    ] = None
+    token_lifetime_s: Annotated[
+        int, msgspec.Meta(ge=30, le=3600, description="Seconds for which an access token is valid.")
+    ] = 600
+    signing_algorithm: Annotated[
+        Literal["ES256", "Ed25519"],
+        msgspec.Meta(description="Algorithm of a newly made token signing key. Every JOSE library verifies ES256."),
+    ] = "ES256"
+    max_failures_per_minute: Annotated[
+        int,
+        msgspec.Meta(ge=1, le=10_000, description="Failed token requests that one source address may make per minute."),
+    ] = 10
+    max_connections: Annotated[
+        int, msgspec.Meta(ge=1, le=65_536, description="Connections open at once; more are answered 503.")
+    ] = 512
+    audit_timeout_s: Annotated[
+        float,
+        msgspec.Meta(
+            gt=0, le=60, description="Seconds to wait until a token's record is durable; without it no token is given."
+        ),
+    ] = 5.0
+
+
+class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Quotas of each client. 0 means no limit."""
+
+    max_concurrent_requests_per_client: Annotated[
+        int,
+        msgspec.Meta(ge=0, le=1_000_000, description="Requests of one client that may run at once; 0 means no limit."),
+    ] = 64
+    requests_per_minute_per_client: Annotated[
+        int,
+        msgspec.Meta(ge=0, le=100_000_000, description="Requests one client may start per minute; 0 means no limit."),
+    ] = 0
+    tokens_per_minute_per_client: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0, le=10**12, description="Prompt and output tokens of one client per minute; 0 means no limit."
+        ),
+    ] = 0
+    quota_block_tokens: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1, le=1_000_000, description="Output tokens that are reserved at a time while an answer grows."
+        ),
+    ] = 256
+    definitions_max_age_s: Annotated[
+        float,
+        msgspec.Meta(
+            gt=0, le=60, description="Seconds after which a disabled client or a changed model list takes effect."
+        ),
+    ] = 0.5
+
+
+class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Certificates of gateway and authority. Without files of your own, an own certificate authority makes them."""
+
+    certificate: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="PEM file with the server certificate and its chain; needs `key`.", extra={"path": True}
+        ),
+    ] = None
+    key: Annotated[
+        str | None,
+        msgspec.Meta(description="PEM file with the certificate's private key, mode 0600.", extra={"path": True}),
+    ] = None
+    ca_certificate: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="PEM file of the authority that signed `certificate`, for our own connections and clients.",
+            extra={"path": True},
+        ),
+    ] = None
+    extra_names: Annotated[
+        tuple[Host, ...],
+        msgspec.Meta(max_length=64, description="More DNS names and addresses for the automatic certificate."),
+    ] = ()
+    minimum_version: Annotated[
+        Literal["1.2", "1.3"], msgspec.Meta(description="Oldest TLS version that is accepted.")
+    ] = "1.3"

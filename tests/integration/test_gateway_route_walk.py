@@ -1,0 +1,210 @@
+"""Every route, by every method and every spelling: without a token there is nothing but the pinned public list."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.gateway.routes import PUBLIC_ROUTES
+from security.scopes import Scope
+from tests.support.gateway import TOKEN, Gateway, running_gateway, write_byte_level_model
+from tests.support.wire import Response, exchange
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND")
+UNKNOWN = (
+    "/",
+    "/docs",
+    "/redoc",
+    "/openapi.json",
+    "/favicon.ico",
+    "/static/x",
+    "/v1",
+    "/v1/",
+    "/admin",
+    "/metrics/",
+    "/.well-known/x",
+)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_byte_level_model(tmp_path_factory.mktemp("walk-model"))
+
+
+@pytest.fixture
+async def gateway(folder: Path) -> AsyncIterator[Gateway]:
+    async with running_gateway(folder) as running:
+        yield running
+
+
+def paths_of(gateway: Gateway) -> list[str]:
+    return sorted({route.path.replace("{id}", "some-id") for route in gateway.worker.routes})
+
+
+def spellings(path: str) -> list[str]:
+    """Ways to write a path that a router or a proxy might take for the same."""
+    head, _, tail = path.rpartition("/")
+    return [
+        path + "/",
+        "/" + path,
+        path.replace("/", "//"),
+        path + "?x=1",
+        path + "#f",
+        path + "%00",
+        path + "/.",
+        path + "/..",
+        f"/x/..{path}",
+        f"/%2e%2e{path}",
+        f"/.{path}",
+        f"{head}/%2e%2e{head}/{tail}",
+        path.upper(),
+        f"{head}/" + "".join(f"%{ord(character):02x}" for character in tail),
+        path + ";a=b",
+        path + ".",
+        path + "%2f",
+        path.replace("/", "\\"),
+    ]
+
+
+async def ask(gateway: Gateway, method: str, path: str, *headers: str, body: bytes = b"") -> Response:
+    return await exchange(gateway.port, method, path, headers=headers, body=body)
+
+
+async def test_nothing_is_there_without_a_token(gateway: Gateway) -> None:
+    """All methods, all spellings, known and unknown paths: 401 with a challenge, or the pinned list. No oracle."""
+    public = set(PUBLIC_ROUTES)
+    bodies: set[bytes] = set()
+    for path in [*paths_of(gateway), *UNKNOWN]:
+        for method in METHODS:
+            for spelled in [path, *spellings(path)]:
+                response = await ask(gateway, method, spelled)
+                if (method, spelled.split("?")[0].split("#")[0]) in public:
+                    assert response.status in (200, 503), (method, spelled)
+                    continue
+                if response.status == 400:
+                    # Not HTTP at all (a fragment or backslash in the request line): refused before there is a path.
+                    assert json.loads(response.body)["error"]["code"] == "invalid_http", (method, spelled)
+                    continue
+                assert response.status == 401, (method, spelled, response.status)
+                assert response.headers["www-authenticate"].startswith("Bearer"), (method, spelled)
+                if method != "HEAD":
+                    bodies.add(response.body)
+    assert len(bodies) == 1
+
+
+async def test_a_token_opens_what_is_registered_and_nothing_else(gateway: Gateway) -> None:
+    """With a token an unknown path is 404, a wrong method 405 with the right ones; no spelling finds another route."""
+    bearer = f"Authorization: Bearer {TOKEN}"
+    for path in paths_of(gateway):
+        allowed = {route.method for route in gateway.worker.routes if route.path.replace("{id}", "some-id") == path}
+        for method in METHODS:
+            response = await ask(gateway, method, path, bearer)
+            if method in allowed:
+                assert response.status not in (401, 403, 405), (method, path)
+            else:
+                assert response.status == 405, (method, path)
+                assert set(response.headers["allow"].split(", ")) == allowed
+        for spelled in spellings(path):
+            if "?" in spelled or "#" in spelled:
+                continue
+            method = "POST" if "POST" in allowed else "GET"
+            response = await ask(gateway, method, spelled, bearer)
+            assert response.status in (400, 404), (method, spelled, response.status)
+    for path in UNKNOWN:
+        assert (await ask(gateway, "GET", path, bearer)).status == 404
+
+
+async def test_a_token_without_the_scope_is_forbidden_everywhere(gateway: Gateway) -> None:
+    """Every route names one scope; a valid token without it gets 403 and is told which one it lacks."""
+    for route in gateway.worker.routes:
+        if route.scope is Scope.PUBLIC:
+            continue
+        path = route.path.replace("{id}", "some-id")
+        response = await ask(gateway, route.method, path, "Authorization: Bearer no-scope")
+        assert response.status == 403, route
+        assert f'error="insufficient_scope", scope="{route.scope}"' in response.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize(
+    ("header", "error"),
+    [
+        ("Authorization: Bearer wrong", "invalid_token"),
+        ("Authorization: bearer wrong", "invalid_token"),
+        ("Authorization: Bearer", "invalid_token"),
+        ("Authorization: Bearer " + "x" * 20_000, "invalid_token"),
+        ("Authorization: Basic Zm9vOmJhcg==", None),
+        ("Authorization: " + TOKEN, None),
+        ("X-Api-Key: " + TOKEN, None),
+        ("Proxy-Authorization: Bearer " + TOKEN, None),
+        ("X-Forwarded-User: admin", None),
+    ],
+)
+async def test_other_credentials_do_not_count(gateway: Gateway, header: str, error: str | None) -> None:
+    """Only a valid bearer token in the one header counts; the error code is there only if a token was."""
+    response = await ask(gateway, "GET", "/v1/models", header)
+    assert response.status == 401
+    assert ("error=" in response.headers["www-authenticate"]) is (error is not None)
+
+
+async def test_two_authorization_headers_are_refused(gateway: Gateway) -> None:
+    """A proxy may look at one of them and we at the other."""
+    good, bad = f"Authorization: Bearer {TOKEN}", "Authorization: Bearer x"
+    for headers in ((good, bad), (bad, good), (good, good)):
+        assert (await ask(gateway, "GET", "/v1/models", *headers)).status == 401
+
+
+async def test_tokens_in_the_query_do_not_count(gateway: Gateway) -> None:
+    """RFC 6750 section 2.3 is not offered: addresses end up in logs."""
+    assert (await ask(gateway, "GET", f"/v1/models?access_token={TOKEN}")).status == 401
+
+
+async def test_websockets_are_answered_as_plain_requests(gateway: Gateway) -> None:
+    """An upgrade opens nothing: 401 without a token on any path, and the connection ends."""
+    upgrade = (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )
+    for path in ("/v1/realtime", "/v1/models", "/", "/ws"):
+        response = await ask(gateway, "GET", path, *upgrade)
+        assert response.status == 401
+        assert "upgrade" not in response.headers
+
+
+async def test_asgi_websocket_scope_is_closed(gateway: Gateway) -> None:
+    """Also a server that does speak WebSocket would find nothing here."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    await gateway.worker.application({"type": "websocket", "path": "/v1/models", "headers": []}, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+async def test_every_answer_carries_the_security_headers(gateway: Gateway) -> None:
+    """Errors and answers alike: not cached, not sniffed, no server name, and an id of ours."""
+    for path, headers in (("/health", ()), ("/nothing", ()), ("/v1/models", (f"Authorization: Bearer {TOKEN}",))):
+        response = await ask(gateway, "GET", path, *headers, "X-Request-Id: chosen-by-client")
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["x-request-id"].startswith("req-")
+        assert "server" not in response.headers
+
+
+async def test_rejected_tokens_reach_the_log_together(gateway: Gateway) -> None:
+    """A flood of bad tokens is one record a source and kind, with their number."""
+    for _ in range(5):
+        await ask(gateway, "GET", "/v1/models", "Authorization: Bearer wrong")
+    gateway.worker.rejections.flush()
+    await asyncio.sleep(0.05)
+    (event,) = gateway.auditor.of_kind("token_rejected")
+    assert event["unmapped"]["casemate"]["num_times"] == 5
+    assert event["src_endpoint"]["ip"] == "127.0.0.1"

@@ -1,0 +1,175 @@
+"""From a file to a configuration: rules between sections, what lies on disk, what production demands."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.config import (
+    ConfigurationRejected,
+    default_configuration,
+    load_configuration,
+    parse_configuration,
+    what_is_lacking,
+)
+from appliance.config.environment import find_configuration_file
+from appliance.config.lacks import PROTECTIONS
+
+FOLDER = Path("/srv/casemate")
+ENGINE = '[[engines]]\nmodel_path = "model"\n'
+
+
+def refused_keys(text: str, folder: Path = FOLDER) -> list[str]:
+    """The keys that are refused, in order."""
+    with pytest.raises(ConfigurationRejected) as refusal:
+        parse_configuration(text.encode(), folder)
+    return [problem.key for problem in refusal.value.problems]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder with a model's configuration file in it, and a casemate.toml that names it."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "casemate.toml").write_text(ENGINE)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("gateway", "authority"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("10.0.0.1", "::")]
+)
+def test_two_listeners_on_one_port_are_refused(gateway: str, authority: str) -> None:
+    """The second would not start, or would take the first one's clients."""
+    text = f'[gateway]\nhost = "{gateway}"\nport = 9000\n[authority]\nhost = "{authority}"\nport = 9000\n{ENGINE}'
+    assert refused_keys(text) == ["authority.port"]
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.2", 9000), ("127.0.0.1", 9001)])
+def test_two_listeners_that_do_not_meet_are_accepted(host: str, port: int) -> None:
+    """One port on two addresses is no conflict."""
+    text = f'[gateway]\nhost = "127.0.0.1"\nport = 9000\n[authority]\nhost = "{host}"\nport = {port}\n{ENGINE}'
+    assert parse_configuration(text.encode(), FOLDER).authority.port == port
+
+
+def test_any_free_port_may_be_asked_for_twice() -> None:
+    """Port 0 is not a port but a wish for one."""
+    text = f"[gateway]\nport = 0\n[authority]\nport = 0\n{ENGINE}"
+    assert parse_configuration(text.encode(), FOLDER).gateway.port == 0
+
+
+def test_two_engines_that_serve_one_name_are_refused() -> None:
+    """A client could not say which model it means; the name may come from the folder."""
+    text = f'{ENGINE}[[engines]]\nmodel_path = "other"\nserved_model_name = "model"\n'
+    assert refused_keys(text) == ["engines[1].served_model_name"]
+
+
+@pytest.mark.parametrize(("given_key", "missing"), [("certificate", "tls.key"), ("key", "tls.certificate")])
+def test_half_a_certificate_is_refused(given_key: str, missing: str) -> None:
+    """A certificate without its key, or a key without its certificate, serves nobody."""
+    assert missing in refused_keys(f'{ENGINE}[tls]\n{given_key} = "x.pem"\n')
+
+
+def test_first_restart_delay_above_the_longest_is_refused() -> None:
+    """Contradicting limits are told, not sorted out in silence."""
+    text = f"{ENGINE}[supervisor]\nrestart_delay_s = 20\nmax_restart_delay_s = 10\n"
+    assert refused_keys(text) == ["supervisor.max_restart_delay_s"]
+
+
+def test_production_refuses_to_start_and_names_each_missing_protection() -> None:
+    """Nothing that is not there is taken for granted."""
+    with pytest.raises(ConfigurationRejected) as refusal:
+        parse_configuration(f'mode = "production"\n{ENGINE}'.encode(), FOLDER)
+    told = str(refusal.value)
+    for name in ("signed_models", "frozen_kernels", "confinement", "witness"):
+        assert f'production needs "{name}"' in told
+
+
+def test_production_starts_with_every_missing_protection_waived_by_name() -> None:
+    """A waiver is in the file, for everybody to see, and is still told."""
+    names = ", ".join(f'"{name}"' for name in PROTECTIONS)
+    configuration = parse_configuration(f'mode = "production"\nwaivers = [{names}]\n{ENGINE}'.encode(), FOLDER)
+    assert {lack.name for lack in what_is_lacking(configuration) if lack.waived} >= {"signed_models", "witness"}
+
+
+def test_one_waiver_too_few_is_one_refusal() -> None:
+    """Waivers do not spread."""
+    names = ", ".join(f'"{name}"' for name in PROTECTIONS if name != "confinement")
+    text = f'mode = "production"\nwaivers = [{names}]\n{ENGINE}'
+    with pytest.raises(ConfigurationRejected) as refusal:
+        parse_configuration(text.encode(), FOLDER)
+    assert [problem.message.split('"')[1] for problem in refusal.value.problems] == ["confinement"]
+
+
+@pytest.mark.parametrize("mode", ["development", "production"])
+def test_waiver_of_nothing_known_is_refused(mode: str) -> None:
+    """A misspelt waiver must not look like one."""
+    assert "waivers" in refused_keys(f'mode = "{mode}"\nwaivers = ["signed_modles"]\n{ENGINE}')
+
+
+def test_development_lists_what_it_lacks() -> None:
+    """The same list that production refuses for, with nothing waived."""
+    lacks = what_is_lacking(parse_configuration(ENGINE.encode(), FOLDER))
+    assert [lack.name for lack in lacks] == list(PROTECTIONS)
+    assert not any(lack.waived for lack in lacks)
+
+
+def test_own_certificates_are_no_longer_lacking_once_they_are_named() -> None:
+    """The list follows the configuration, it is not a fixed text."""
+    text = f'{ENGINE}[tls]\ncertificate = "c.pem"\nkey = "k.pem"\n'
+    assert "own_certificates" not in {lack.name for lack in what_is_lacking(parse_configuration(text.encode(), FOLDER))}
+
+
+def test_file_is_read_once_and_its_bytes_are_returned(site: Path) -> None:
+    """Every process parses these bytes, whatever becomes of the file."""
+    configuration, data = load_configuration(site / "casemate.toml")
+    assert data == ENGINE.encode()
+    assert configuration.state_path == site / "state"
+    assert parse_configuration(data, site) == configuration
+
+
+def test_relative_file_name_gives_absolute_paths(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that changes its folder still finds its files."""
+    monkeypatch.chdir(site)
+    assert load_configuration(Path("casemate.toml"))[0].engines[0].model_path == str(site / "model")
+
+
+@pytest.mark.parametrize("name", ["nowhere.toml", "model"])
+def test_file_that_cannot_be_read_is_refused(site: Path, name: str) -> None:
+    """A missing file and a folder are told by name, without a traceback."""
+    with pytest.raises(ConfigurationRejected, match=f"{name}: cannot be read: "):
+        load_configuration(site / name)
+
+
+def test_missing_files_are_named_with_their_keys(site: Path) -> None:
+    """Model, certificate and key are looked for before anything starts."""
+    (site / "state").write_text("")
+    (site / "casemate.toml").write_text(
+        '[[engines]]\nmodel_path = "gone"\n[tls]\ncertificate = "c.pem"\nkey = "k.pem"\n'
+    )
+    with pytest.raises(ConfigurationRejected) as refusal:
+        load_configuration(site / "casemate.toml")
+    keys = [problem.key for problem in refusal.value.problems]
+    assert keys == ["engines[0].model_path", "tls.certificate", "tls.key", "state_dir"]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=40))
+def test_default_configuration_survives_any_folder_name(name: str) -> None:
+    """The zero-configuration start works in a folder with quotes, line ends or any other character in its name."""
+    model = Path("/srv") / name
+    configuration, data = default_configuration(model, "demo", Path("/srv/state"), (0, 0))
+    assert configuration.engines[0].model_path == str(model)
+    assert parse_configuration(data, Path("/elsewhere")) == configuration
+
+
+def test_file_is_found_by_name_then_environment_then_here(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The three places, in their order, and none besides."""
+    monkeypatch.delenv("CASEMATE_CONFIG", raising=False)
+    monkeypatch.chdir(site)
+    assert find_configuration_file() == Path("casemate.toml")
+    monkeypatch.setenv("CASEMATE_CONFIG", "/etc/casemate.toml")
+    assert find_configuration_file() == Path("/etc/casemate.toml")
+    assert find_configuration_file("mine.toml") == Path("mine.toml")
+    monkeypatch.delenv("CASEMATE_CONFIG")
+    monkeypatch.chdir(site / "model")
+    assert find_configuration_file() is None

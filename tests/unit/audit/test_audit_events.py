@@ -1,0 +1,274 @@
+"""Every event builder against the OCSF schema, whose rules are compiled here from its own files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit import closing, events
+from audit.entry import complete_entry, encode_event, parse_canonical
+from audit.errors import MalformedEntry, NotPermitted
+from audit.permissions import AUDITOR, KINDS, kind_of, verify_permitted
+
+CALLER = events.Caller(
+    client_id="demo", subject="alice", tenant="t1", role="user", token_issuer="https://issuer", token_key_id="k1",
+    token_id="jti-1", address="2001:db8::1", port=4711,
+)  # fmt: skip
+CALL = events.Call(
+    request_uid="req-1",
+    trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+    route="/v1/chat/completions",
+    model="m",
+    engine_build="b1",
+)
+COUNTS = events.TokenCounts(prompt_tokens=12, cached_tokens=4, output_tokens=7)
+
+
+def make_intent() -> dict[str, Any]:
+    return events.intent_event(
+        CALLER, CALL, parameters={"temperature": "0.7", "max_tokens": 9}, prompt_hash="00", prompt_key_id="k",
+        prompt_tokens=12, token_limit=9, reservation=3,
+    )  # fmt: skip
+
+
+def make_outcome(first_token_ms: int | None = 5) -> dict[str, Any]:
+    return events.outcome_event(
+        CALLER, CALL, intent_index=3, reason="stop", is_success=True, counts=COUNTS, answer_hash="00", answer_key_id="k",
+        http_status=200, first_token_ms=first_token_ms, total_ms=80,
+    )  # fmt: skip
+
+
+def make_events() -> dict[str, dict[str, Any]]:
+    """One event of every kind in the table."""
+    intent = complete_entry(make_intent(), index=3, time_ms=1, reporter="gateway/0", log_name="o", random=bytes(16))
+    engine = closing.engine_counts(COUNTS, "stop")
+    found = {
+        "inference_intent": make_intent(),
+        "inference_outcome": make_outcome(),
+        "inference_denied": events.denied_event(CALLER, CALL, code="quota_exhausted", detail="d", http_status=429),
+        "inference_late_count": closing.late_count_event(parse_canonical(intent), 3, engine),
+        "token_rejected": events.token_rejected_event(address="10.0.0.1", port=1, route="/v1/models", code="expired", detail="d"),
+        "token_issued": events.token_issued_event(
+            client_id="demo", subject="demo", tenant="t1", address="10.0.0.1", port=1, issuer="i", token_id="j",
+            token_key_id="k", scope="inference", expires_at_ms=5,
+        ),
+        "token_refused": events.token_refused_event(client_id="", address="nowhere", port=1, code="invalid_client", detail="d"),
+    }  # fmt: skip
+    for kind in ("process_started", "process_stopped", "process_crashed", "process_restarted"):
+        found[kind] = events.process_event(kind, role="engine", instance=0, pid=7, detail="d", exit_code=1)
+    for kind in ("client_created", "client_disabled", "client_secret_rotated"):
+        found[kind] = events.client_changed_event(kind, client_id="c", actor="root", changed_at_ms=5)
+    for kind in ("model_loaded", "model_unloaded", "policy_loaded"):
+        found[kind] = events.configuration_event(kind, name="m", digest="sha256:00", detail="d")
+    for kind in KINDS:
+        if kind.startswith("log_"):
+            found[kind] = events.log_event(kind, log_name="o", facts={"size": 1}, detail="d")
+    return found
+
+
+class Schema:
+    """required, enum, at_least_one and unknown-attribute rules of OCSF, from its JSON files."""
+
+    def __init__(self, path: Path) -> None:
+        self.files = json.loads(path.read_text())
+        self.dictionary = self.files["dictionary.json"]["attributes"]
+        self.by_uid = {}
+        for name, file in self.files.items():
+            if name.startswith("events/") and "uid" in file:
+                category = {"system": 1, "findings": 2, "iam": 3, "network": 4, "discovery": 5, "application": 6}
+                group = name.split("/")[1]
+                if group in category:
+                    self.by_uid[category[group] * 1000 + file["uid"]] = name
+
+    def attributes(self, name: str, profiles: list[str]) -> dict[str, Any]:
+        """Attributes of an event or object with everything that it extends and includes."""
+        file = self.files[name]
+        found: dict[str, Any] = {}
+        if parent := file.get("extends"):
+            found = self.attributes(self.find(parent, name), profiles)
+        own = dict(file["attributes"])
+        for included in own.pop("$include", []):
+            profile = self.files[included]
+            for attribute, rule in profile["attributes"].items():
+                if included.removeprefix("profiles/").removesuffix(".json") in profiles:
+                    own.setdefault(attribute, rule)
+        for attribute, rule in own.items():
+            merged = {**found.get(attribute, {}), **rule}
+            if "enum" in found.get(attribute, {}) and "enum" in rule:
+                merged["enum"] = {**found[attribute]["enum"], **rule["enum"]}
+            found[attribute] = merged
+        return found
+
+    def find(self, name: str, near: str) -> str:
+        folder = "objects" if near.startswith("objects/") else "events"
+        return next(f for f in self.files if f.startswith(f"{folder}/") and f.endswith(f"/{name}.json"))
+
+    def constraints(self, name: str) -> dict[str, list[str]]:
+        file = self.files[name]
+        if "constraints" in file:
+            return file["constraints"]
+        return self.constraints(self.find(file["extends"], name)) if file.get("extends") else {}
+
+    def problems(self, value: dict[str, Any], name: str, profiles: list[str], place: str) -> list[str]:
+        """Everything that is wrong with a value."""
+        rules = self.attributes(name, profiles)
+        found = [
+            f"{place}.{a} is required"
+            for a, r in rules.items()
+            if r.get("requirement") == "required" and a not in value and r.get("profile") in (None, *profiles)
+        ]
+        if (one_of := self.constraints(name).get("at_least_one")) and not set(one_of) & set(value):
+            found.append(f"{place}: none of {one_of}")
+        for attribute, member in value.items():
+            if attribute not in rules:
+                found.append(f"{place}.{attribute} is unknown")
+                continue
+            definition = {**self.dictionary[attribute], **rules[attribute]}
+            members = member if definition.get("is_array") else [member]
+            if definition.get("is_array") and not isinstance(member, list):
+                found.append(f"{place}.{attribute} is no array")
+                continue
+            for one in members:
+                found += self.value_problems(one, definition, profiles, f"{place}.{attribute}")
+        return found
+
+    def value_problems(self, value: Any, definition: dict[str, Any], profiles: list[str], place: str) -> list[str]:
+        kind, name = definition["type"], place.rsplit(".", 1)[1]
+        if name in (
+            "class_uid",
+            "category_uid",
+            "type_uid",
+        ):  # Their enums are made from all files by OCSF's own compiler.
+            return [] if isinstance(value, int) else [f"{place} is no integer"]
+        if "enum" in definition and str(value) not in {**self.dictionary[name].get("enum", {}), **definition["enum"]}:
+            return [f"{place} is {value!r}, which is not in its enum"]
+        if f"objects/{kind}.json" in self.files and kind != "object":
+            if not isinstance(value, dict):
+                return [f"{place} is no object"]
+            return self.problems(value, f"objects/{kind}.json", profiles, place)
+        integers = ("integer_t", "long_t", "timestamp_t", "port_t")
+        expected = int if kind in integers else dict if kind == "object" else str
+        if isinstance(value, expected) or kind == "json_t":
+            return []
+        return [f"{place} is a {type(value).__name__}, expected {kind}"]
+
+
+@pytest.fixture(scope="session")
+def schema(vectors: Path) -> Schema:
+    return Schema(vectors / "ocsf" / "schema.json")
+
+
+def test_there_is_a_builder_for_every_kind() -> None:
+    """The table of kinds and the builders cover each other."""
+    made = make_events()
+    assert set(made) == set(KINDS)
+    assert {name: kind_of(event) for name, event in made.items()} == {name: name for name in KINDS}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_events_are_valid_ocsf(schema: Schema, kind: str) -> None:
+    """With what the auditor adds, every event obeys the schema and is canonical."""
+    event = parse_canonical(encode_event(make_events()[kind]))
+    data = complete_entry(
+        event, index=1, time_ms=1_795_411_388_337, reporter="gateway/0", log_name="o", random=bytes(16)
+    )
+    entry = parse_canonical(data)
+    profiles = entry["metadata"].get("profiles", [])
+    assert schema.problems(entry, schema.by_uid[entry["class_uid"]], profiles, kind) == []
+
+
+def test_the_schema_test_can_fail(schema: Schema) -> None:
+    """A missing actor, a wrong enum, an unknown member, a wrong type: each is found."""
+    event = make_intent() | {"time": 1, "severity_id": 77, "nonsense": 1, "message": 5}
+    del event["actor"]
+    event["src_endpoint"] = {"port": 1}
+    found = schema.problems(event, schema.by_uid[6003], event["metadata"]["profiles"], "e")
+    for word in (
+        "actor is required",
+        "severity_id is 77",
+        "nonsense is unknown",
+        "message is a int",
+        "src_endpoint: none of",
+    ):
+        assert any(word in problem for problem in found), (word, found)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_only_the_roles_of_the_table_may_append(kind: str) -> None:
+    """Each kind comes from its roles by its message, and from nobody else."""
+    event = make_events()[kind]
+    for role in ("gateway", "authority", "engine", "policy", "supervisor", AUDITOR, "stranger"):
+        for message in ("intent", "outcome", "event"):
+            if role in KINDS[kind].roles and message == KINDS[kind].message:
+                assert verify_permitted(role, message, event).name == kind
+            else:
+                with pytest.raises(NotPermitted):
+                    verify_permitted(role, message, event)
+
+
+@pytest.mark.parametrize("name", ["class_uid", "category_uid", "type_uid", "activity_id"])
+def test_an_event_cannot_pass_as_another_class(name: str) -> None:
+    """Kind, class, category, type and activity agree."""
+    event = make_intent() | {name: 1008}
+    if name == "activity_id":
+        event["type_uid"] = 600300 + 1008
+    with pytest.raises(MalformedEntry, match=name):
+        verify_permitted("gateway", "intent", event)
+
+
+def test_an_unknown_kind_and_none_are_refused() -> None:
+    """The table is closed."""
+    event = make_intent()
+    event["unmapped"]["casemate"]["kind"] = "inference_nothing"
+    with pytest.raises(NotPermitted, match="inference_nothing"):
+        verify_permitted("gateway", "intent", event)
+    for broken in ({}, {"unmapped": 1}, {"unmapped": {"casemate": []}}, {"unmapped": {"casemate": {"kind": 1}}}):
+        with pytest.raises(MalformedEntry):
+            kind_of(broken)
+
+
+def test_an_intent_holds_what_an_auditor_asks_for() -> None:
+    """Who, by which token, from where, which model and build, parameters, keyed hash, decision, reservation."""
+    text = encode_event(make_intent()).decode()
+    for value in (
+        "demo",
+        "alice",
+        "t1",
+        "https://issuer",
+        "k1",
+        "jti-1",
+        "2001:db8::1",
+        "4711",
+        "b1",
+        "0.7",
+        "req-1",
+        CALL.trace_id,
+    ):
+        assert f"{value}" in text
+
+
+def test_counts_are_compared() -> None:
+    """The engine's counts stand beside the gateway's, and a difference is told."""
+    outcome = make_outcome()
+    closing.add_engine_counts(outcome, closing.engine_counts(COUNTS, "stop"))
+    assert outcome["unmapped"]["casemate"]["counts"] == "agree"
+    other = make_outcome(None)
+    lied = events.TokenCounts(prompt_tokens=12, cached_tokens=4, output_tokens=700)
+    closing.add_engine_counts(other, closing.engine_counts(lied, "stop"))
+    assert other["unmapped"]["casemate"]["counts"] == "differ"
+    assert other["unmapped"]["casemate"]["engine"]["output_tokens"] == 700
+    assert other["severity_id"] == events.MEDIUM
+    missing = make_outcome()
+    closing.add_engine_counts(missing, None)
+    assert missing["unmapped"]["casemate"]["counts"] == "unreported"
+
+
+def test_a_closing_event_names_the_caller_of_its_intent() -> None:
+    """It stands on its own: actor, model and source are the intent's."""
+    intent = make_intent()
+    event = closing.closing_event(intent, 3, "recovered", "d", closing.engine_counts(COUNTS, "stop"))
+    assert event["actor"] == intent["actor"]
+    assert event["message_context"]["completion_tokens"] == 7
+    assert event["unmapped"]["casemate"]["counts"] == "engine_only"
+    assert "message_context" not in closing.closing_event(intent, 3, "recovered", "d", None)

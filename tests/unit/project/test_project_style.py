@@ -1,0 +1,128 @@
+"""House style that a program can check: sizes, names, docstrings, and what never stands in the text."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+MAX_MODULE_LINES = 400
+FORBIDDEN_NAMES = ("utils", "util", "common", "helpers", "helper", "misc", "manager", "base", "impl", "v2")
+TEXT_SUFFIXES = (".py", ".md", ".toml", ".txt", ".json", ".jinja", ".cfg", ".yaml", ".yml", "")
+
+
+def words_of(path: Path) -> set[str]:
+    """The words that a file's or folder's name is made of."""
+    return set(re.split(r"[_.\-]", path.name.removesuffix(".py")))
+
+
+def test_modules_have_at_most_400_lines(project_files: list[Path], project_root: Path) -> None:
+    """A longer one wants to be two."""
+    python = [path for path in project_files if path.suffix == ".py"]
+    lengths = {str(path.relative_to(project_root)): len(path.read_text().splitlines()) for path in python}
+    assert not {name: length for name, length in lengths.items() if length > MAX_MODULE_LINES}
+
+
+def test_modules_are_named_after_what_is_in_them(product_modules: list[Path], project_root: Path) -> None:
+    """A drawer for whatever comes along grows without end."""
+    parts = {part for path in product_modules for part in [path, *path.relative_to(project_root).parents]}
+    assert not {str(part) for part in parts if words_of(part) & set(FORBIDDEN_NAMES)}
+
+
+def test_classes_are_named_after_what_they_are(product_modules: list[Path]) -> None:
+    """No managers, helpers, mixins or bases."""
+    pattern = re.compile(r"(Utils?|Helper|Manager|Base|Impl|Mixin)$|^(Base|Abstract)[A-Z]")
+    found = [
+        f"{path}: {node.name}"
+        for path in product_modules
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and pattern.search(node.name)
+    ]
+    assert not found
+
+
+def test_every_module_says_what_it_is(project_files: list[Path], project_root: Path) -> None:
+    """Tests and tools included."""
+    python = [path for path in project_files if path.suffix == ".py"]
+    assert not [
+        str(path.relative_to(project_root)) for path in python if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+
+
+def test_every_package_of_the_product_has_an_init_with_a_docstring(
+    product_modules: list[Path], project_root: Path
+) -> None:
+    """A folder without `__init__.py` is a namespace package, which others can add to."""
+    folders = {path.parent for path in product_modules}
+    assert not [str(folder.relative_to(project_root)) for folder in folders if not (folder / "__init__.py").is_file()]
+
+
+def test_public_functions_and_classes_have_docstrings(product_modules: list[Path], project_root: Path) -> None:
+    """At least nineteen of twenty; the rest is for contracts that are all in the signature."""
+    public = [
+        (path, node)
+        for path in product_modules
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+    ]
+    bare = [
+        f"{path.relative_to(project_root)}:{node.lineno} {node.name}"
+        for path, node in public
+        if not ast.get_docstring(node)
+    ]
+    assert len(bare) <= 0.05 * len(public), bare
+
+
+def test_tests_are_named_and_say_what_they_claim(project_files: list[Path], project_root: Path) -> None:
+    """The name is the behaviour, the docstring is the claim."""
+    tests = [path for path in project_files if path.name.startswith("test_") and path.suffix == ".py"]
+    silent = [
+        f"{path.relative_to(project_root)}:{node.lineno} {node.name}"
+        for path in tests
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+    assert not silent
+
+
+def test_tests_have_unique_file_names_and_no_packages(project_files: list[Path], project_root: Path) -> None:
+    """A lone `__init__.py` under `tests` could shadow the package it is named after."""
+    tests = [
+        path for path in project_files if path.relative_to(project_root).parts[0] == "tests" and path.suffix == ".py"
+    ]
+    names = [path.name for path in tests if path.name != "conftest.py"]
+    assert "__init__.py" not in names
+    assert not {name for name in names if names.count(name) > 1}
+
+
+def test_nothing_is_left_to_do_in_the_text(project_files: list[Path], project_root: Path) -> None:
+    """What is missing is said where operators read it, not in a comment."""
+    # Written so that the pattern does not find itself.
+    pattern = re.compile(r"\b([T]ODO|[F]IXME|[X]XX|[H]ACK)\b")
+    assert not _find(project_files, project_root, pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"/[w]ork/|/[o]pt/(wheels|pypi)|/[r]oot/|/[h]ome/[a-z]",
+        r"\b[p]ypi\.org|[p]ythonhosted\.org|[d]ownload\.pytorch\.org|--(extra-)?[i]ndex-url|[f]ind-links",
+    ],
+    ids=["paths of a machine", "registry hosts"],
+)
+def test_text_names_no_machine_and_no_registry(pattern: str, project_files: list[Path], project_root: Path) -> None:
+    """A clone behaves alike everywhere; where packages come from is the site's affair."""
+    assert not _find(project_files, project_root, re.compile(pattern))
+
+
+def _find(files: list[Path], root: Path, pattern: re.Pattern[str]) -> list[str]:
+    found = []
+    for path in files:
+        if path.suffix not in TEXT_SUFFIXES or path.stat().st_size > 1 << 20:
+            continue
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+            if pattern.search(line):
+                found.append(f"{path.relative_to(root)}:{number}: {line.strip()[:100]}")
+    return found

@@ -1,0 +1,226 @@
+"""A model whose keys and values are the token ids themselves, and the oracle for it.
+
+`PagedTextRunner` writes each token id into its slot and chooses the next token by a hash of all that it reads back through
+the page table. So a wrong slot, a page shared or freed too early, a missing copy, a stale length or a wrong sampling row
+changes the text. It runs a step only when its result is asked for, from the arrays as they are then: whoever reuses an
+array of a launched batch changes the text, too.
+
+`expected_text` computes the same text from the tokens alone, one choice at a time, without pages, batches or chunks.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from runtime.batch import LogprobRows, SamplingBatch, StepBatch, StepResult
+from runtime.identifiers import PAGE_SIZE
+from runtime.request import GenerationRequest
+from runtime.scheduling.requests import choice_seed
+
+VOCAB_SIZE = 24
+EOS = 1
+POISON = 23
+"""Contexts that hold it have no finite logits at every length that is a multiple of 5. The model never says it."""
+UNWRITTEN = -1
+
+
+@dataclass
+class Rules:
+    """Sampling parameters of one token, however they were delivered."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    seed: int
+    position: int
+    frequency_penalty: float
+    presence_penalty: float
+    repetition_penalty: float
+    bias: dict[int, float] = field(default_factory=dict)
+    seen: dict[int, tuple[int, int]] = field(default_factory=dict)
+    banned: set[int] = field(default_factory=set)
+
+
+def scores(context: np.ndarray) -> np.ndarray:
+    """A score for each token, from a hash of the context."""
+    digest = zlib.crc32(np.ascontiguousarray(context, np.int64).tobytes())
+    return _noise(digest, 0)
+
+
+def _noise(*numbers: int) -> np.ndarray:
+    digest = zlib.crc32(repr(numbers).encode())
+    return np.random.default_rng(digest).random(VOCAB_SIZE)
+
+
+def choose(context: np.ndarray, rules: Rules) -> int:
+    """The next token after `context`."""
+    logits = 4.0 * scores(context)
+    for token, (num_prompt, num_output) in rules.seen.items():
+        if num_prompt + num_output:
+            logits[token] /= rules.repetition_penalty
+        logits[token] -= rules.frequency_penalty * num_output + rules.presence_penalty * (num_output > 0)
+    for token, value in rules.bias.items():
+        logits[token] += value
+    if rules.temperature:
+        salt = (round(1000 * rules.top_p), rules.top_k, round(1000 * rules.min_p))
+        logits = logits / rules.temperature + _noise(rules.seed, rules.position, *salt)
+    logits[[*rules.banned, POISON]] = -np.inf
+    return int(logits.argmax())
+
+
+def is_broken(context: np.ndarray) -> bool:
+    """Whether the logits after `context` are not finite."""
+    return bool((context == POISON).any()) and len(context) % 5 == 0
+
+
+class PagedTextRunner:
+    """A `ModelRunner` over pages of token ids."""
+
+    def __init__(self, num_pages: int) -> None:
+        self.vocab_size = VOCAB_SIZE
+        self.num_pages = num_pages
+        self.pages = np.full((num_pages, PAGE_SIZE), UNWRITTEN, np.int64)
+        self.pending: list[_Step] = []
+        self.last_tokens = np.zeros(0, np.int64)
+        self.batches: list[tuple[int, int]] = []
+        """(decoding sequences, tokens) of each step, in order."""
+
+    def launch(self, batch: StepBatch) -> "_Step":
+        step = _Step(self, batch)
+        self.pending.append(step)
+        assert len(self.pending) <= 2, "the loop runs further ahead than one step"
+        return step
+
+    def execute(self, batch: StepBatch) -> StepResult:
+        """Run one step, as the contract says."""
+        token_ids = batch.token_ids.copy()
+        from_previous = batch.previous_rows >= 0
+        assert (token_ids[from_previous] == -1).all()
+        token_ids[from_previous] = self.last_tokens[batch.previous_rows[from_previous]]
+        assert ((token_ids >= 0) & (token_ids < VOCAB_SIZE)).all()
+        _verify_layout(batch)
+        if len(batch.page_copies):
+            self.pages[batch.page_copies[:, 1]] = self.pages[batch.page_copies[:, 0]]
+        self.pages.reshape(-1)[batch.slots] = token_ids
+        queries = np.diff(batch.query_starts)
+        self.batches.append((int((queries == 1).sum()), len(token_ids)))
+        contexts = [self._context(batch, int(row)) for row in batch.sample_rows]
+        tokens = np.array([choose(c, _rules_of(batch.sampling, i)) for i, c in enumerate(contexts)], np.int64)
+        self.last_tokens = tokens
+        scored = [self._context(batch, int(row)) for row in batch.prompt_logprob_rows]
+        counts = batch.sampling.num_logprobs
+        return StepResult(
+            token_ids=tokens,
+            is_finite=np.array([not is_broken(c) for c in contexts], np.bool_),
+            logprobs=_logprobs(contexts, tokens, counts) if (counts >= 0).any() else None,
+            prompt_logprobs=_logprobs(scored, batch.prompt_logprob_targets, batch.prompt_logprob_counts)
+            if scored
+            else None,
+        )
+
+    def _context(self, batch: StepBatch, row: int) -> np.ndarray:
+        """All tokens up to a token row, read back through the page table of its sequence."""
+        sequence = int(np.searchsorted(batch.query_starts, row, side="right")) - 1
+        length = int(batch.positions[row]) + 1
+        context = self.pages[batch.page_tables[sequence]].reshape(-1)[:length]
+        assert (context != UNWRITTEN).all(), "a slot is read that nobody wrote"
+        return context
+
+
+class _Step:
+    def __init__(self, runner: PagedTextRunner, batch: StepBatch) -> None:
+        self._runner = runner
+        self._batch = batch
+
+    def result(self) -> StepResult:
+        assert self._runner.pending.pop(0) is self, "steps are read out of order, or twice"
+        return self._runner.execute(self._batch)
+
+
+def _verify_layout(batch: StepBatch) -> None:
+    assert batch.query_starts[0] == 0
+    assert batch.query_starts[-1] == len(batch.token_ids)
+    assert len(np.unique(batch.slots)) == len(batch.slots), "two tokens go to one slot"
+    for sequence, context_length in enumerate(batch.context_lengths.tolist()):
+        start, end = batch.query_starts[sequence : sequence + 2].tolist()
+        assert end > start, "a sequence without tokens"
+        positions = batch.positions[start:end]
+        assert positions.tolist() == list(range(context_length - (end - start), context_length))
+        table = batch.page_tables[sequence]
+        num_pages = -(-context_length // PAGE_SIZE)
+        assert (table[:num_pages] > 0).all()
+        assert (table[num_pages:] == 0).all()
+        assert (batch.slots[start:end] == table[positions // PAGE_SIZE] * PAGE_SIZE + positions % PAGE_SIZE).all()
+    num_samples = len(batch.sample_rows)
+    for name in ("temperature", "top_p", "top_k", "min_p", "seed", "position", "num_logprobs"):
+        assert len(getattr(batch.sampling, name)) == num_samples, name
+
+
+def _rules_of(sampling: SamplingBatch, row: int) -> Rules:
+    bias = sampling.bias_rows == row
+    seen = sampling.seen_rows == row
+    prompt_counts, output_counts = sampling.seen_prompt_counts[seen].tolist(), sampling.seen_output_counts[seen].tolist()
+    seen_ids = sampling.seen_ids[seen].tolist()
+    assert len(set(seen_ids)) == len(seen_ids)
+    return Rules(
+        temperature=float(sampling.temperature[row]),
+        top_p=float(sampling.top_p[row]),
+        top_k=int(sampling.top_k[row]),
+        min_p=float(sampling.min_p[row]),
+        seed=int(sampling.seed[row]),
+        position=int(sampling.position[row]),
+        frequency_penalty=float(sampling.frequency_penalty[row]),
+        presence_penalty=float(sampling.presence_penalty[row]),
+        repetition_penalty=float(sampling.repetition_penalty[row]),
+        bias=dict(zip(sampling.bias_ids[bias].tolist(), sampling.bias_values[bias].tolist(), strict=True)),
+        seen=dict(zip(seen_ids, zip(prompt_counts, output_counts, strict=True), strict=True)),
+        banned=set(sampling.banned_ids[sampling.banned_rows == row].tolist()),
+    )
+
+
+def _logprobs(contexts: list[np.ndarray], targets: np.ndarray, counts: np.ndarray) -> LogprobRows:
+    most = max(0, int(counts.max()))
+    all_scores = np.array([scores(context) for context in contexts]).reshape(-1, VOCAB_SIZE)
+    top = np.argsort(-all_scores, axis=1, kind="stable")[:, :most]
+    return LogprobRows(
+        chosen=all_scores[np.arange(len(targets)), targets].astype(np.float32),
+        top_ids=top.astype(np.int32),
+        top_values=np.take_along_axis(all_scores, top, 1).astype(np.float32),
+    )
+
+
+def expected_text(asked: GenerationRequest, choice: int, eos: Iterable[int] = (EOS,)) -> tuple[list[int], str]:
+    """One choice's tokens and the reason of its end, if nobody cancels it."""
+    sampling = asked.sampling
+    endings = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else set(eos))
+    prompt, output = list(asked.prompt), []
+    while True:
+        context = np.array(prompt + output, np.int64)
+        if is_broken(context):
+            return output, "error"
+        counts = Counter(output)
+        in_prompt = Counter(prompt)
+        rules = Rules(
+            temperature=float(np.float32(sampling.temperature)),
+            top_p=float(np.float32(sampling.top_p)),
+            top_k=sampling.top_k,
+            min_p=float(np.float32(sampling.min_p)),
+            seed=choice_seed(sampling.seed, choice),
+            position=len(context),
+            frequency_penalty=float(np.float32(sampling.frequency_penalty)),
+            presence_penalty=float(np.float32(sampling.presence_penalty)),
+            repetition_penalty=float(np.float32(sampling.repetition_penalty)),
+            bias={token: float(np.float32(value)) for token, value in sampling.logit_bias.items()},
+            seen={token: (in_prompt[token], counts[token]) for token in set(context.tolist())},
+            banned=endings if len(output) < sampling.min_tokens else set(),
+        )
+        token = choose(context, rules)
+        output.append(token)
+        if token in endings:
+            return output, "stop"
+        if len(output) == sampling.max_tokens:
+            return output, "length"

@@ -1,0 +1,130 @@
+"""Documents, optimizer, schedule and loop."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.training.documents import IGNORED, Documents, cut_rows, plan_steps
+from runtime.training.llama import Llama, LlamaShape
+from runtime.training.loop import Progress, Training, TrainingPlan
+from runtime.training.muon import MuonAdamW, orthogonalize
+from runtime.training.schedule import WarmHoldDecay
+
+SHAPE = LlamaShape(
+    vocab_size=31,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=16,
+    max_position_embeddings=64,
+)
+
+
+def counting_documents() -> Documents:
+    """Rows that count upwards, modulo the vocabulary; the second half of each is learnt."""
+    rows = [[(start + i) % 31 for i in range(6 + start % 9)] for start in range(60)]
+    return Documents.of((row, [int(i >= len(row) // 2) for i in range(len(row))]) for row in rows)
+
+
+def train(num_steps: int, state: Path | None, *, stop_at: int | None = None, num_workers: int = 1) -> Llama:
+    """Train a tiny model; `stop_at` interrupts as a killed process would."""
+    model = Llama(SHAPE, 1)
+    plan = TrainingPlan(num_steps, tokens_per_step=128, tokens_per_block=64)
+    training = Training(model, counting_documents(), plan, device="cpu", num_workers=num_workers, state=state)
+
+    def report(progress: Progress) -> None:
+        if progress.step - 1 == stop_at:
+            raise KeyboardInterrupt
+
+    training.run(report, save_every=5)
+    return model
+
+
+def test_documents_shift_targets_and_pad() -> None:
+    """A target is the next token where it is learnt, and ignored elsewhere and in the padding."""
+    documents = Documents.of([([5, 6, 7, 8], [0, 0, 1, 1]), ([1, 2], [0, 1])])
+    rows = documents.rows([0, 1])
+    assert rows.tokens.tolist() == [[5, 6, 7], [1, 0, 0]]
+    assert rows.targets.tolist() == [[IGNORED, 7, 8], [2, IGNORED, IGNORED]]
+
+
+@pytest.mark.parametrize("document", [([1], [1]), ([1, 2], [1])])
+def test_malformed_documents_are_refused(document: tuple[list[int], list[int]]) -> None:
+    """One token teaches nothing, and flags must match."""
+    with pytest.raises(ValueError, match="two tokens and a flag"):
+        Documents.of([document])
+
+
+@settings(deadline=None)
+@given(sizes=st.lists(st.integers(2, 40), min_size=1, max_size=30), budget=st.integers(1, 200), seed=st.integers(0, 9))
+def test_every_document_is_used_once_before_any_again(sizes: list[int], budget: int, seed: int) -> None:
+    """Steps walk through permutations, and the blocks of a step hold exactly its documents within their bound."""
+    documents = Documents.of(([1] * size, [1] * size) for size in sizes)
+    order = [index for step in plan_steps(documents, num_steps=12, tokens_per_step=budget, seed=seed) for index in step]
+    for first in range(0, len(order) - len(sizes) + 1, len(sizes)):
+        assert sorted(order[first : first + len(sizes)]) == list(range(len(sizes)))
+    blocks = list(cut_rows(documents, order, budget))
+    assert sum(len(rows.tokens) for rows in blocks) == len(order)
+    assert all(rows.tokens.numel() <= budget or len(rows.tokens) == 1 for rows in blocks)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (48, 16), (16, 48)])
+def test_orthogonalized_matrix_has_singular_values_near_one(shape: tuple[int, int]) -> None:
+    """The quintic iteration brings all singular values between 0.5 and 1.4."""
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    values = torch.linalg.svdvals(orthogonalize(matrix, 8))
+    assert 0.5 < float(values.min())
+    assert float(values.max()) < 1.4
+
+
+def test_embeddings_and_gains_are_left_to_adamw() -> None:
+    """Muon takes hidden matrices only."""
+    optimizer = MuonAdamW(Llama(SHAPE, 1).named_parameters())
+    muon = {name.removesuffix(".momentum") for name in optimizer.state if name.endswith(".momentum")}
+    assert "model.embed_tokens.weight" not in muon
+    assert all(name.endswith("_proj.weight") for name in muon)
+    assert len(muon) == 7
+
+
+def test_schedule_warms_up_holds_and_falls_to_zero() -> None:
+    """The held part is 1, the last step is small but not zero."""
+    schedule = WarmHoldDecay(1000, num_warmup=10, decay_share=0.4)
+    scales = [schedule.scale(step) for step in range(1000)]
+    assert scales[0] == pytest.approx(0.1)
+    assert set(scales[10:600]) == {1.0}
+    assert scales[600:] == sorted(scales[600:], reverse=True)
+    assert 0 < scales[-1] < 0.01
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_training_learns_and_is_repeatable(num_workers: int) -> None:
+    """The loss on counting falls far, and two runs end with the same bits."""
+    first, second = train(40, None, num_workers=num_workers), train(40, None, num_workers=num_workers)
+    rows = counting_documents().rows(range(60))
+    num_learnt = int((rows.targets >= 0).sum())
+    with torch.inference_mode():
+        before = float(Llama(SHAPE, 1).loss(rows.tokens, rows.targets)) / num_learnt
+        after = float(first.loss(rows.tokens, rows.targets)) / num_learnt
+    assert after < before / 5
+    assert all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_workers_share_a_step_without_changing_it() -> None:
+    """Two workers give one worker's weights up to rounding."""
+    one, two = train(3, None), train(3, None, num_workers=2)
+    for p, q in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(p, q, atol=1e-3, rtol=1e-3)
+
+
+def test_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """A run that was cut off after step 13 continues from step 10 and ends bit for bit like one that was not."""
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(25, state, stop_at=13)
+    resumed, whole = train(25, state), train(25, None)
+    assert all(torch.equal(p, q) for p, q in zip(resumed.parameters(), whole.parameters(), strict=True))

@@ -1,0 +1,280 @@
+"""The client registry: what is stored, who may come in, and what happens to files that are not as they should be."""
+
+import multiprocessing
+import sqlite3
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from security import registry as registry_module
+from security.clients import ClientDefinition, hash_secret, is_secret_of, make_client_id, make_secret
+from security.errors import ClientRejected, KeyUnusable, RegistryUnusable
+from security.registry import ClientRegistry, connect, verify_schema
+from security.scopes import GRANTABLE, Role, Scope
+
+KEY = b"k" * 32
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "authority" / "clients.sqlite"
+
+
+@pytest.fixture
+def registry(path, clock):
+    opened = ClientRegistry.open(path, KEY, clock=clock)
+    yield opened
+    opened.close()
+
+
+def test_a_client_is_what_was_defined(registry, clock):
+    """And it is the same after the file was opened again."""
+    definition = ClientDefinition(
+        name="My App", tenant="acme", scopes=frozenset({Scope.INFERENCE}), models=("a/b:1", "c")
+    )
+    client = registry.create(definition, actor="ada").client
+    assert (client.name, client.role, client.tenant, client.models) == ("My App", Role.USER, "acme", ("a/b:1", "c"))
+    assert (client.created_at, client.disabled_at, client.scopes) == (int(clock.now), None, {Scope.INFERENCE})
+    assert client.client_id.startswith("my-app-")
+    assert registry.find(client.client_id) == client
+    assert registry.all() == [client]
+    assert client.may_use("c")
+    assert not client.may_use("d")
+
+
+def test_without_scopes_a_client_has_all_that_its_role_may_have(registry):
+    """For each role."""
+    for role in Role:
+        assert registry.create(ClientDefinition(name="x", role=role), actor="t").client.scopes == GRANTABLE[role]
+
+
+def test_the_secret_is_nowhere_in_the_files(registry, path):
+    """Neither the database nor its journal holds it."""
+    secret = registry.create(ClientDefinition(name="x"), actor="t").secret
+    assert secret.startswith("cms-")
+    assert len(secret) == 47
+    stored = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert secret.encode() not in stored
+    assert secret.removeprefix("cms-").encode() not in stored
+
+
+def test_files_are_for_their_owner_only(registry, path):
+    """The journal too, as it holds the same rows."""
+    registry.create(ClientDefinition(name="x"), actor="t")
+    assert {file.stat().st_mode & 0o077 for file in path.parent.iterdir()} == {0}
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_authentication(registry):
+    """Right secret, wrong secret, no such client, disabled client, another key file."""
+    issued = registry.create(ClientDefinition(name="x"), actor="t")
+    client_id = issued.client.client_id
+    assert registry.authenticate(client_id, issued.secret) == issued.client
+    for secret in ("", "cms-", issued.secret + "x", issued.secret.lower(), "x" * 10_000, "\0", "é"):
+        assert registry.authenticate(client_id, secret) is None
+    assert registry.authenticate("nobody", issued.secret) is None
+    registry.disable(client_id, actor="t")
+    assert registry.authenticate(client_id, issued.secret) is None
+
+
+def test_a_registry_without_its_key_file_lets_nobody_in(path, registry):
+    """The stored hashes are keyed: the database alone is worth nothing."""
+    issued = registry.create(ClientDefinition(name="x"), actor="t")
+    other = ClientRegistry.open(path, b"o" * 32)
+    assert other.authenticate(issued.client.client_id, issued.secret) is None
+    other.close()
+
+
+def test_unknown_and_known_clients_cost_the_same_work(registry, monkeypatch):
+    """One hash and one comparison either way, so that time does not tell which ids exist."""
+    issued = registry.create(ClientDefinition(name="x"), actor="t")
+    calls = []
+    real = registry_module.is_secret_of
+    monkeypatch.setattr(
+        registry_module, "is_secret_of", lambda *arguments: calls.append(arguments[1]) or real(*arguments)
+    )
+    registry.authenticate("nobody", "s")
+    registry.authenticate(issued.client.client_id, "s")
+    assert calls == ["nobody", issued.client.client_id]
+
+
+def test_disabling_keeps_the_first_time_and_unknown_clients_are_named(registry, clock):
+    """Twice is once."""
+    client_id = registry.create(ClientDefinition(name="x"), actor="t").client.client_id
+    first = registry.disable(client_id, actor="t").disabled_at
+    clock.now += 100
+    assert registry.disable(client_id, actor="t").disabled_at == first
+    for act in (registry.disable, registry.rotate):
+        with pytest.raises(ClientRejected, match="nobody"):
+            act("nobody", actor="t")
+
+
+def test_every_change_waits_in_the_outbox_until_it_is_recorded(registry):
+    """In the same transaction, so there is no change without its record."""
+    client_id = registry.create(ClientDefinition(name="x"), actor="ada").client.client_id
+    registry.rotate(client_id, actor="bob")
+    registry.disable(client_id, actor="eve")
+    with pytest.raises(ClientRejected):
+        registry.disable("nobody", actor="eve")
+    changes = registry.unrecorded_changes()
+    assert [(change.action, change.client_id, change.actor) for change in changes] == [
+        ("create", client_id, "ada"),
+        ("rotate", client_id, "bob"),
+        ("disable", client_id, "eve"),
+    ]
+    registry.forget_change(changes[0].number)
+    assert [change.action for change in registry.unrecorded_changes()] == ["rotate", "disable"]
+
+
+@pytest.mark.parametrize(
+    ("definition", "match"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": "x" * 65}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"name": " a"}, "name"),
+        ({"name": "é"}, "name"),
+        ({"name": "a", "tenant": ""}, "tenant"),
+        ({"name": "a", "tenant": "Acme"}, "tenant"),
+        ({"name": "a", "tenant": "../x"}, "tenant"),
+        ({"name": "a", "scopes": frozenset()}, "scopes"),
+        ({"name": "a", "scopes": frozenset({Scope.METRICS_READ})}, "metrics.read"),
+        ({"name": "a", "role": Role.OPERATOR, "scopes": frozenset({Scope.INFERENCE})}, "inference"),
+        ({"name": "a", "scopes": frozenset({Scope.PUBLIC})}, "public"),
+        ({"name": "a", "models": ("",)}, "model"),
+        ({"name": "a", "models": ("x y",)}, "model"),
+        ({"name": "a", "models": ("m",) * 257}, "models"),
+    ],
+)
+def test_definitions_that_make_no_sense_are_refused(registry, definition, match):
+    """And nothing is stored of them."""
+    with pytest.raises(ClientRejected, match=match):
+        registry.create(ClientDefinition(**definition), actor="t")
+    assert registry.all() == []
+    assert registry.unrecorded_changes() == []
+
+
+def _create_many(path, count):
+    registry = ClientRegistry.open(path, KEY)
+    for number in range(count):
+        registry.create(ClientDefinition(name=f"c {number}"), actor="t")
+    registry.close()
+
+
+def test_several_processes_create_clients_at_once(path):
+    """None is lost, none is doubled, also while the file itself is being made."""
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_create_many, args=(path, 10)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    registry = ClientRegistry.open(path, KEY)
+    assert len({client.client_id for client in registry.all()}) == 30
+    assert len(registry.unrecorded_changes(1000)) == 30
+    registry.close()
+
+
+def test_a_later_version_is_refused_and_left_alone(path, registry):
+    """Its meaning is unknown to us."""
+    registry._connection.execute("PRAGMA user_version = 99")
+    registry.close()
+    before = path.read_bytes()
+    with pytest.raises(RegistryUnusable, match=r"clients\.sqlite has schema version 99"):
+        ClientRegistry.open(path, KEY)
+    assert path.read_bytes() == before
+
+
+def test_a_migration_that_fails_changes_nothing_and_stops(path, registry, monkeypatch):
+    """Not even the statements before the one that failed."""
+    issued = registry.create(ClientDefinition(name="x"), actor="t")
+    registry.close()
+    broken = (
+        *registry_module.MIGRATIONS,
+        ("CREATE TABLE extra (a INTEGER) STRICT", "CREATE TABLE clients (a INTEGER)"),
+    )
+    monkeypatch.setattr(registry_module, "MIGRATIONS", broken)
+    with pytest.raises(RegistryUnusable, match=r"clients\.sqlite"):
+        ClientRegistry.open(path, KEY)
+    monkeypatch.undo()
+    reopened = ClientRegistry.open(path, KEY)
+    assert verify_schema(reopened._connection, path) == 1
+    assert reopened._connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'extra'").fetchone() == (0,)
+    assert reopened.find(issued.client.client_id) == issued.client
+    reopened.close()
+
+
+def test_foreign_and_damaged_files_are_refused(tmp_path):
+    """A text file, another program's database, a damaged page, a folder."""
+    text = tmp_path / "text.sqlite"
+    text.write_text("this is not a database at all" * 100)
+    foreign = tmp_path / "foreign.sqlite"
+    connection = sqlite3.connect(foreign)
+    connection.execute("CREATE TABLE t (a)")
+    connection.commit()
+    connection.close()
+    (tmp_path / "folder.sqlite").mkdir()
+    for name in ("text", "foreign", "folder"):
+        with pytest.raises(RegistryUnusable, match=name):
+            ClientRegistry.open(tmp_path / f"{name}.sqlite", KEY)
+
+
+def test_a_damaged_registry_is_noticed_at_the_start(path, registry):
+    """Zeros in the middle of the file."""
+    for _ in range(50):
+        registry.create(ClientDefinition(name="x"), actor="t")
+    registry._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    registry.close()
+    data = bytearray(path.read_bytes())
+    data[4096 : 4096 * 3] = bytes(4096 * 2)
+    path.write_bytes(data)
+    with pytest.raises(RegistryUnusable, match=r"clients\.sqlite"):
+        ClientRegistry.open(path, KEY)
+
+
+def test_a_row_that_makes_no_sense_is_not_served(path, registry):
+    """Somebody edited the file by hand: an unknown role is not a role."""
+    client_id = registry.create(ClientDefinition(name="x"), actor="t").client.client_id
+    registry._connection.execute("UPDATE clients SET role = 'root'")
+    with pytest.raises(RegistryUnusable, match="root"):
+        registry.find(client_id)
+
+
+def test_a_read_only_connection_makes_and_changes_nothing(path, tmp_path, registry):
+    """What policy opens."""
+    connection = connect(path, read_only=True)
+    with pytest.raises(sqlite3.OperationalError):
+        connection.execute("DELETE FROM clients")
+    connection.close()
+    with pytest.raises(RegistryUnusable):
+        connect(tmp_path / "missing.sqlite", read_only=True)
+    assert not (tmp_path / "missing.sqlite").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    """The state directory's parent is a file."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(KeyUnusable, match="file"):
+        ClientRegistry.open(tmp_path / "file" / "x" / "clients.sqlite", KEY)
+
+
+@given(st.text(max_size=80))
+def test_ids_are_safe_whatever_the_name(name):
+    """Lower-case letters, digits and hyphens."""
+    client_id = make_client_id(name)
+    assert client_id.replace("-", "").isalnum()
+    assert client_id.isascii()
+    assert client_id == client_id.lower()
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_hashes_belong_to_one_client_and_one_secret(client_id, secret):
+    """Concatenation is unambiguous."""
+    stored = hash_secret(KEY, client_id, secret)
+    assert is_secret_of(KEY, client_id, stored, secret)
+    assert not is_secret_of(KEY, client_id, stored, secret + "x")
+    assert not is_secret_of(KEY, client_id + "x", stored, secret)
+    assert hash_secret(KEY, "a", "bc") != hash_secret(KEY, "ab", "c")
+    assert make_secret() != make_secret()
