@@ -150,11 +150,13 @@ class LogWriter:
         return self.publish()
 
     def publish(self) -> Checkpoint:
-        """Publish all that is durable now.
+        """Publish all that is durable now; where nothing is new, the last checkpoint stands.
 
         Raises: NotDurable, StorageFailed.
         """
         self._verify_alive()
+        if self.size == self.checkpoint.size:
+            return self.checkpoint
         try:
             self.checkpoint = self._publisher.publish(
                 self._tree, self._full_tiles, self._entries, self._first_entry, self._tiles_size
@@ -212,7 +214,7 @@ class LogWriter:
 
     def _turn_segments(self) -> None:
         """Begin a new segment where the last is long, and remove those that the published tree covers."""
-        if self._segment_clean_bytes >= self._segment_bytes:
+        if self._segment_clean_bytes >= self._segment_bytes and self._segments[-1][0] < self.size:
             with suppress(NotDurable):  # The long segment serves on; the next publication tries again.
                 path = create_segment(self._disk, self._folder / WAL, self.size, self._folder / TEMPORARY / "segment")
                 os.close(self._segment_fd)

@@ -61,17 +61,17 @@ class Derivation:
         self._add(leaf_hash(record))
 
     def verify_signed(self) -> None:
-        """Compare the roots of all heads, and the partial tiles of the signed tree.
+        """Compare the partial tiles of the signed tree, then the roots of all heads.
 
         Raises: LogCorrupted.
         """
+        for tile, data in self.tree.partial_tiles():
+            self._compare(tile, data)
         for head in self._heads:
             if self._roots[head.size] != head.root:
                 raise LogCorrupted(
                     f"{self.folder}: the first {head.size} entries do not have the root that the checkpoint of that size signs"
                 )
-        for tile, data in self.tree.partial_tiles():
-            self._compare(tile, data)
 
     def leaf(self, index: int) -> bytes:
         """Hash of an entry of the signed tree."""

@@ -93,14 +93,14 @@ def recover(folder: Path, signed: Checkpoint, key: VerifierKey, disk: Disk) -> R
 
 def _create(folder: Path, key_path: Path, origin: str, disk: Disk) -> None:
     """Begin an empty log. `.state/signed` comes last: before it is there, nothing was ever acknowledged."""
-    if key_path.exists():
-        raise StateMismatch(f"{folder}: holds no log, but its key {key_path} exists: a second history would begin")
     if (folder / CHECKPOINT).exists() or (folder / "tile").exists():
         raise StateMismatch(f"{folder / SIGNED}: is missing, though the folder holds a log")
     for segment in load_segments(folder / WAL):
         if segment.records:
             raise StateMismatch(f"{folder / SIGNED}: is missing, though {segment.path} holds records")
         segment.path.unlink()
+    if key_path.exists():
+        raise StateMismatch(f"{folder}: holds no log, but its key {key_path} exists: a second history would begin")
     create_segment(disk, folder / WAL, 0, folder / TEMPORARY / "segment")
     write_signed(folder, Checkpoint(origin, 0, EMPTY_ROOT), disk)
     disk.sync_folders([folder, folder.parent])

@@ -1,10 +1,7 @@
 """The client registry: one SQLite file, written by the command line, read by authority and policy.
 
 Every change is one transaction together with a row in `changes`, the outbox from which the authority appends to the audit log:
-so a change cannot happen without its record, also while the appliance is down.
-
-The schema version stands in `user_version`. An older file is migrated in one transaction; a migration that fails changes
-nothing and is an error; a newer file, or one that is not ours, is refused and left alone.
+so a change cannot happen without its record, also while the appliance is down. The file itself is `registry_file`'s.
 """
 
 import json
@@ -14,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -29,36 +26,10 @@ from security.clients import (
 )
 from security.errors import ClientRejected, MalformedDocument, RegistryUnusable
 from security.keys import make_private_directory
+from security.registry_file import connect, migrate, naming, transaction
 from security.scopes import GRANTABLE, format_scopes, parse_role, parse_scopes
 
-APPLICATION_ID = 0x436D4374
-_BUSY_TIMEOUT_S = 5.0
 _NO_HASH = bytes(32)
-
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        """CREATE TABLE clients (
-            client_id TEXT PRIMARY KEY,
-            name TEXT NOT NULL,
-            role TEXT NOT NULL,
-            tenant TEXT NOT NULL,
-            scopes TEXT NOT NULL,
-            models TEXT,
-            secret_hash BLOB NOT NULL CHECK (length(secret_hash) = 32),
-            created_at INTEGER NOT NULL,
-            secret_created_at INTEGER NOT NULL,
-            disabled_at INTEGER
-        ) STRICT, WITHOUT ROWID""",
-        """CREATE TABLE changes (
-            id INTEGER PRIMARY KEY AUTOINCREMENT,
-            at INTEGER NOT NULL,
-            action TEXT NOT NULL,
-            client_id TEXT NOT NULL,
-            actor TEXT NOT NULL
-        ) STRICT""",
-    ),
-)
-"""Statement by statement, one tuple a version; only ever appended to."""
 
 ChangeAction = Literal["create", "disable", "rotate"]
 
@@ -88,7 +59,7 @@ class ClientRegistry:
         Raises: RegistryUnusable.
         """
         make_private_directory(path.parent)
-        with _naming(path):
+        with naming(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = connect(path)
             try:
@@ -164,27 +135,27 @@ class ClientRegistry:
 
     def authenticate(self, client_id: str, secret: str) -> Client | None:
         """The client, if it exists, is not disabled and this is its secret; the time taken does not tell which failed."""
-        try:
-            query = "SELECT secret_hash FROM clients WHERE client_id = ?"
-            row = self._connection.execute(query, (client_id,)).fetchone()
-        except sqlite3.Error as error:
-            raise RegistryUnusable(f"the client registry cannot be read: {error}") from error
-        stored: bytes = _NO_HASH if row is None else row[0]
-        if not is_secret_of(self._secret_key, client_id, stored, secret) or row is None:
+        rows = self._execute("SELECT secret_hash FROM clients WHERE client_id = ?", client_id)
+        stored: bytes = rows[0][0] if rows else _NO_HASH
+        if not is_secret_of(self._secret_key, client_id, stored, secret) or not rows:
             return None
         client = self.find(client_id)
         return None if client is None or client.is_disabled else client
 
     def unrecorded_changes(self, limit: int = 100) -> list[Change]:
         """The oldest changes that are not in the audit log yet."""
-        rows = self._connection.execute(
-            "SELECT id, at, action, client_id, actor FROM changes ORDER BY id LIMIT ?", (limit,)
-        )
-        return [Change(*row) for row in rows]
+        query = "SELECT id, at, action, client_id, actor FROM changes ORDER BY id LIMIT ?"
+        return [Change(*row) for row in self._execute(query, limit)]
 
     def forget_change(self, number: int) -> None:
         """To be called when the change's record is durable."""
-        self._connection.execute("DELETE FROM changes WHERE id = ?", (number,))
+        self._execute("DELETE FROM changes WHERE id = ?", number)
+
+    def _execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise RegistryUnusable(f"the client registry cannot be used: {error}") from error
 
     def _get(self, client_id: str) -> Client:
         client = self.find(client_id)
@@ -207,70 +178,6 @@ class ClientRegistry:
                 )
         except sqlite3.Error as error:
             raise RegistryUnusable(f"the client registry cannot be changed: {error}") from error
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """A write transaction: all of it or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Connect to an existing file, never making one.
-
-    Raises: RegistryUnusable.
-    """
-    with _naming(path):
-        uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
-        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA synchronous = FULL")
-        return connection
-
-
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the file to this program's schema, or leave it exactly as it was.
-
-    Raises: RegistryUnusable.
-    """
-    with _naming(path):
-        connection.execute("PRAGMA journal_mode = WAL")
-        with transaction(connection):
-            version = verify_schema(connection, path)
-            for statements in MIGRATIONS[version:]:
-                for statement in statements:
-                    connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-
-
-def verify_schema(connection: sqlite3.Connection, path: Path) -> int:
-    """Check that the file is ours, sound and not of a later version.
-
-    Returns: its schema version.
-    Raises: RegistryUnusable.
-    """
-    with _naming(path):
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (num_tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if application != APPLICATION_ID and (version != 0 or num_tables != 0):
-            raise RegistryUnusable(f"{path} is a database, but not a client registry")
-        if version > len(MIGRATIONS):
-            raise RegistryUnusable(
-                f"{path} has schema version {version}, this program knows up to {len(MIGRATIONS)}: it was used by a later one"
-            )
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise RegistryUnusable(f"{path} is damaged: {verdict}")
-        return int(version)
 
 
 def read_clients(connection: sqlite3.Connection, client_id: str | None = None) -> list[Client]:
@@ -303,13 +210,3 @@ def _parse_row(row: tuple[str, str, str, str, str, str | None, int, int, int | N
         secret_created_at=secret_created_at,
         disabled_at=disabled_at,
     )
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise RegistryUnusable(f"client registry {path}: {error}") from error
-    except OSError as error:
-        raise RegistryUnusable(f"client registry {path} cannot be opened: {error.strerror}") from error

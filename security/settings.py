@@ -35,7 +35,11 @@ class AuthoritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     ] = "ES256"
     max_failures_per_minute: Annotated[
         int,
-        msgspec.Meta(ge=1, le=10_000, description="Failed token requests that one source address may make per minute."),
+        msgspec.Meta(
+            ge=1,
+            le=10_000,
+            description="Failed token requests per minute of a client at an address; an address may fail ten times as often.",
+        ),
     ] = 10
     max_connections: Annotated[
         int, msgspec.Meta(ge=1, le=65_536, description="Connections open at once; more are answered 503.")

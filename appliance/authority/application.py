@@ -1,7 +1,7 @@
 """The authority's routes, all of scope `public`, and no others: metadata, key set, token endpoint, health.
 
-A token request, in order: (1) without an auditor nothing is decided; (2) the body is read, bounded in size and time; (3) a
-source that failed too often is told to wait; (4) the decision; (5) its record, durable; (6) the answer.
+A token request, in order: (1) without an auditor nothing is decided; (2) the body is read, bounded in size and time; (3) who
+failed too often is told to wait; (4) the decision; (5) its record, durable; (6) the answer.
 """
 
 import asyncio
@@ -87,18 +87,18 @@ class AuthorityApplication:
                 408, {"error": "invalid_request", "error_description": "The body took too long"}, _NO_STORE
             )
         # (3) From here to the count of the failure nothing waits, so attempts in parallel gain nothing.
-        retry_after_s = self._failures.retry_after_s(address)
-        if retry_after_s:
-            description = "Too many failed attempts from this address"
-            return _unavailable(description, status=429, retry_after_s=retry_after_s)
+        pending = self._authority.parse(_token_request(request, body))
+        client_id = pending.claimed_client_id
+        if retry_after_s := self._failures.retry_after_s(address, client_id):
+            return _unavailable("Too many failed attempts", status=429, retry_after_s=retry_after_s)
         # (4)
         try:
-            decision = self._authority.decide(_token_request(request, body))
+            decision = self._authority.decide(pending)
         except SecurityFault as fault:
             log.error("token_endpoint_failed", reason=str(fault))
             return _unavailable("The client registry cannot be read")
         if decision.error is not None:
-            self._failures.count_failure(address)
+            self._failures.count_failure(address, client_id)
         # (5)
         try:
             index = await self._journal.record(build_decision_record(decision, address, port))

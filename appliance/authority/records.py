@@ -40,7 +40,8 @@ def build_suppressed_record(suppressed: Suppressed) -> bytes:
     """The record of attempts that were only counted because their source had failed too often."""
     source = "" if suppressed.source == "*" else suppressed.source
     detail = f"{suppressed.attempts} further attempts were refused unseen"
-    event = token_refused_event(client_id="", address=source, port=0, code=RATE_LIMITED, detail=detail)
+    client_id = _printable(suppressed.client_id)
+    event = token_refused_event(client_id=client_id, address=source, port=0, code=RATE_LIMITED, detail=detail)
     event["unmapped"]["casemate"]["num_times"] = suppressed.attempts
     return encode_event(event)
 

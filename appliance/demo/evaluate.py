@@ -17,7 +17,7 @@ from appliance.demo.chat import END_OF_TEXT, TURN_END, prompt_text
 from appliance.demo.corpus.example import ARITHMETIC, EXTRACTION, PRODUCT, TOOL, Example
 from appliance.demo.corpus.mixture import held_out_examples
 from appliance.demo.scoring import is_right
-from appliance.demo.vocabulary import load_tokenizer
+from appliance.demo.vocabulary import load_tokenizer, token_id
 from runtime.training.checkpoint import load_llama
 from runtime.training.decode import decode_greedily
 from runtime.training.llama import Llama
@@ -36,21 +36,17 @@ class Answered:
     right: bool
 
 
-def answer_all(model: Llama, tokenizer: Tokenizer, examples: list[Example]) -> list[Answered]:
-    """Let the model answer every example, greedily."""
+def answer(model: Llama, tokenizer: Tokenizer, examples: list[Example]) -> list[str]:
+    """Let the model give the last turn of every example, greedily."""
     prompts = [tokenizer.encode(prompt_text(example)).ids for example in examples]
-    ends = frozenset((tokenizer.token_to_id(TURN_END), tokenizer.token_to_id(END_OF_TEXT)))
+    ends = frozenset((token_id(tokenizer, TURN_END), token_id(tokenizer, END_OF_TEXT)))
 
     def show(done: int) -> None:
-        end = "\n" if done == len(prompts) else ""
         if sys.stderr.isatty():
-            print(f"\r{done}/{len(prompts)} answered", end=end, file=sys.stderr, flush=True)
+            print(f"\r{done}/{len(prompts)} answered", end="", file=sys.stderr, flush=True)
 
     found = decode_greedily(model, prompts, ends=ends, max_new_tokens=160, report=show)
-    answers = [tokenizer.decode(ids, skip_special_tokens=False) for ids in found]
-    return [
-        Answered(example, answer, is_right(example, answer)) for example, answer in zip(examples, answers, strict=True)
-    ]
+    return [tokenizer.decode(ids, skip_special_tokens=False) for ids in found]
 
 
 def measure(answered: list[Answered]) -> dict[str, dict[str, int]]:
@@ -84,8 +80,10 @@ def is_sufficient(figures: dict[str, dict[str, int]]) -> bool:
 
 
 def evaluate(folder: Path) -> list[Answered]:
-    """Answer the whole held-out set with the model in `folder`."""
-    return answer_all(load_llama(folder), load_tokenizer(folder), list(held_out_examples()))
+    """Answer and judge the whole held-out set with the model in `folder`."""
+    examples = list(held_out_examples())
+    answers = answer(load_llama(folder), load_tokenizer(folder), examples)
+    return [Answered(example, said, is_right(example, said)) for example, said in zip(examples, answers, strict=True)]
 
 
 def main() -> int:

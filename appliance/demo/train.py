@@ -18,7 +18,7 @@ from appliance.demo.chat import END_OF_TEXT, TURN_END, TURN_START, mark_learnt, 
 from appliance.demo.corpus.example import Example, corpus_hash
 from appliance.demo.corpus.mixture import NUM_EXAMPLES, SEED, training_examples
 from appliance.demo.evaluate import evaluate, format_table, measure, write_figures
-from appliance.demo.vocabulary import save_tokenizer, train_tokenizer
+from appliance.demo.vocabulary import save_tokenizer, token_id, train_tokenizer
 from runtime.training.checkpoint import save_llama
 from runtime.training.documents import Documents
 from runtime.training.llama import Llama, LlamaShape
@@ -32,14 +32,14 @@ from runtime.training.loop import (
 )
 
 VOCAB_SIZE = 2048
-NUM_STEPS = 3000
+NUM_STEPS = 1100
 _TOKENIZER_EXAMPLES = 40_000
 
 
 def encode(tokenizer: Tokenizer, examples: list[Example]) -> Documents:
     """Turn examples into documents whose answers are learnt."""
     opening = tokenizer.encode(f"{TURN_START}assistant\n").ids
-    turn_end = tokenizer.token_to_id(TURN_END)
+    turn_end = token_id(tokenizer, TURN_END)
     encodings = tokenizer.encode_batch([training_text(example) for example in examples])
     return Documents.of((found.ids, mark_learnt(found.ids, opening, turn_end)) for found in encodings)
 
@@ -76,7 +76,7 @@ def train(out: Path, *, num_steps: int, device: str, num_workers: int, state: Pa
     training = Training(model, documents, plan, device=device, num_workers=num_workers, state=state)
     training.run(show)
     # (4)
-    text_end, turn_end = tokenizer.token_to_id(END_OF_TEXT), tokenizer.token_to_id(TURN_END)
+    text_end, turn_end = token_id(tokenizer, END_OF_TEXT), token_id(tokenizer, TURN_END)
     save_tokenizer(tokenizer, out, max_length=shape.max_position_embeddings)
     size = save_llama(model, out, bos=text_end, ends=[turn_end, text_end], pad=text_end)
     print(f"\nWrote {out}: {size / 1e6:.1f} MB of weights, after {training.elapsed_s / 60:.0f} minutes", flush=True)

@@ -5,11 +5,19 @@ The standard library's parser is used for that: it is the one that shows all pai
 """
 
 import json
+import re
 from typing import Any, NoReturn
 
 from appliance.gateway.errors import BadRequest
 
 MAX_DEPTH = 48
+MAX_CONTAINERS = 65_536
+"""Objects and arrays in one body: more than any request that would not be refused anyway."""
+MAX_QUOTES = 1 << 18
+"""Bounds the time that strings take to parse; no context holds a text with more of them."""
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+"""Matches at every quote, also of a string without end, and never goes back: linear whatever comes."""
+_NO_BRACKET = re.compile(r"[^\[\]{}]+")
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -21,18 +29,16 @@ def parse_object(body: bytes) -> dict[str, Any]:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadRequest("invalid_utf8", f"the request body is not UTF-8: byte {error.start}") from error
+    _verify_shape(text)
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         message = f"the request body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         raise BadRequest("invalid_json", message) from error
-    except RecursionError as error:
-        raise _too_deep() from error
     except ValueError as error:
         raise BadRequest("invalid_json", "the request body holds a number with too many digits") from error
     if not isinstance(value, dict):
         raise BadRequest("invalid_json", f"the request body must be a JSON object, not {_kind(value)}")
-    _verify_depth(value)
     if "\\u" in text:
         _verify_surrogates(value)
     return value
@@ -51,18 +57,20 @@ def _refuse_constant(name: str) -> NoReturn:
     raise BadRequest("invalid_json", f"the request body holds {name}, which is not JSON")
 
 
-def _verify_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return
-    raise _too_deep()
+def _verify_shape(text: str) -> None:
+    """Before the parser, which recurses and calls us for every object: count brackets outside of strings."""
+    if text.count('"') > MAX_QUOTES:
+        raise BadRequest("invalid_json", f"the request body holds more than {MAX_QUOTES} quotation marks")
+    brackets = _NO_BRACKET.sub("", _STRING.sub("", text))
+    if brackets.count("[") + brackets.count("{") > MAX_CONTAINERS:
+        raise BadRequest("invalid_json", f"the request body holds more than {MAX_CONTAINERS} arrays and objects")
+    depth = 0
+    for bracket in brackets:
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise BadRequest("invalid_json", f"the request body is nested deeper than {MAX_DEPTH} levels")
+        if depth < 0:
+            return  # Not JSON, as the parser will say better.
 
 
 def _verify_surrogates(value: Any) -> None:
@@ -70,10 +78,6 @@ def _verify_surrogates(value: Any) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise BadRequest("invalid_unicode", "the request body holds half of a surrogate pair") from error
-
-
-def _too_deep() -> BadRequest:
-    return BadRequest("invalid_json", f"the request body is nested deeper than {MAX_DEPTH} levels")
 
 
 def _kind(value: Any) -> str:

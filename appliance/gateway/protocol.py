@@ -59,7 +59,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._num_header_bytes = 0
 
     def on_headers_complete(self) -> None:
-        """All headers of a request are here."""
+        """All headers of a request are here. Raising refuses it."""
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise ValueError("this version of HTTP is not spoken here")
         self._in_headers = False
         self._stop_timer()
         cast("dict[str, Any]", self.scope)[ABORT] = self.transport.abort

@@ -17,7 +17,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     workers: Annotated[int, Meta(ge=1, le=64, description="Gateway processes that share the port.")] = 1
     max_body_bytes: Annotated[
         int, Meta(ge=1024, le=1 << 28, description="Largest request body, in bytes; more is refused while it is read.")
-    ] = 8 << 20
+    ] = 4 << 20
     max_header_bytes: Annotated[
         int, Meta(ge=4096, le=1 << 20, description="Largest request line and headers together, in bytes.")
     ] = 64 << 10

@@ -137,6 +137,7 @@ class InferenceService:
             namespace=message.namespace,
             priority=message.priority,
             deadline=None if timeout_ms is None else self._clock() + timeout_ms / 1000,
+            caches_output=message.caches_output,
         )
 
     def _put(

@@ -41,15 +41,14 @@ async def serve(member: Member) -> None:
         listener = build_listener(app, config.authority, tls)
         member.on_link("auditor", journal.run)
         await member.listening()
-        bookkeeping = asyncio.create_task(Bookkeeper(journal, failures, registry).run())
-        serving = asyncio.create_task(listener.serve(member.listeners, member.draining))
-        while not (listener.started or serving.done()):  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        if not serving.done():
-            await member.ready(issuer=authority.issuer, signing_key=keys.current.kid)
-        try:
+        async with asyncio.TaskGroup() as group:  # A task that fails ends the process, which is then started again.
+            bookkeeping = group.create_task(Bookkeeper(journal, failures, registry).run())
+            serving = group.create_task(listener.serve(member.listeners, member.draining))
+            while not (listener.started or serving.done()):  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0.01)
+            if not serving.done():
+                await member.ready(issuer=authority.issuer, signing_key=keys.current.kid)
             await serving
-        finally:
             bookkeeping.cancel()
     finally:
         registry.close()

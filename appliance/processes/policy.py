@@ -5,6 +5,7 @@ link is closed, so that gateways say that policy is away rather than decide with
 """
 
 import asyncio
+import hashlib
 import itertools
 import time
 from typing import Any, Protocol
@@ -13,9 +14,12 @@ import msgspec
 import structlog
 
 from appliance.authority.credentials import CLIENTS_FILE, open_registry
+from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.errors import LinkClosed
 from appliance.messages.policy import Denied, Extend, Granted, PolicyStatus, Reserve, Settle
 from appliance.processes.member import Member
+from audit.entry import encode_event
+from audit.events import configuration_event
 from security.errors import SecurityUnavailable
 from security.policy.decisions import PolicyDecider, Refusal, RequestFacts
 from security.policy.definitions import ClientDefinitions
@@ -24,6 +28,8 @@ from security.settings import PolicySettings
 
 STATUS_INTERVAL_S = 0.5
 TICKS_PER_CLEANING = 120
+RECORD_TIMEOUT_S = 10.0
+RECORD_RETRY_S = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -127,6 +133,24 @@ def build_quota_book(settings: PolicySettings) -> QuotaBook:
     return QuotaBook(limits, clock_ns=time.monotonic_ns)
 
 
+def build_loaded_record(settings: PolicySettings) -> bytes:
+    """The record of the limits that are in force from now on."""
+    limits = msgspec.json.encode(settings, order="sorted")
+    digest = hashlib.sha256(limits).hexdigest()
+    return encode_event(configuration_event("policy_loaded", name="policy", digest=digest, detail=limits.decode()))
+
+
+async def record_loaded(journal: Journal, settings: PolicySettings) -> None:
+    """Tell the log once which limits are in force; tried until it is durable."""
+    record = build_loaded_record(settings)
+    while True:
+        try:
+            await journal.record(record)
+            return
+        except JournalUnavailable:
+            await asyncio.sleep(RECORD_RETRY_S)
+
+
 async def serve(member: Member) -> None:
     """Serve until drained.
 
@@ -137,11 +161,15 @@ async def serve(member: Member) -> None:
     settings = member.config.policy
     definitions = ClientDefinitions(state / "authority" / CLIENTS_FILE, max_age_s=settings.definitions_max_age_s)
     service = PolicyService(PolicyDecider(definitions, build_quota_book(settings)))
+    journal = Journal(timeout_s=RECORD_TIMEOUT_S)
     member.on_link("gateway", service.run)
-    reporting = asyncio.create_task(service.report())
+    member.on_link("auditor", journal.run)
     try:
-        await member.ready()
-        await member.draining.wait()
+        async with asyncio.TaskGroup() as group:  # A task that fails ends the process, which is then started again.
+            tasks = [group.create_task(service.report()), group.create_task(record_loaded(journal, settings))]
+            await member.ready()
+            await member.draining.wait()
+            for task in tasks:
+                task.cancel()
     finally:
-        reporting.cancel()
         definitions.close()

@@ -34,6 +34,8 @@ def bind_listener(host: str, port: int, key: str) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(2048)
+        # Duplicates share this flag with the workers: a duplicate of a blocking socket would make their accept() wait.
+        listener.setblocking(False)
     except OSError as error:
         listener.close()
         reason = (

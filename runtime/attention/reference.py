@@ -147,7 +147,7 @@ class ReferencePlan:
     def _gather_blocks(self, query: Tensor) -> Tensor:
         """[num_rows, num_heads, head_dim] → [num_blocks, num_kv_heads, PAGE_SIZE * group, head_dim], zeros between."""
         blocks = query.new_zeros(self._num_blocks * PAGE_SIZE, *query.shape[1:])
-        blocks[self._block_rows] = query[self._rows]
+        blocks.index_copy_(0, self._block_rows, query.index_select(0, self._rows))
         grouped = blocks.view(self._num_blocks, PAGE_SIZE, self._num_kv_heads, self._group, self._head_dim)
         return grouped.transpose(1, 2).reshape(
             self._num_blocks, self._num_kv_heads, PAGE_SIZE * self._group, self._head_dim
@@ -157,8 +157,7 @@ class ReferencePlan:
         grouped = attended.view(self._num_blocks, self._num_kv_heads, PAGE_SIZE, self._group, self._head_dim)
         by_position = grouped.transpose(1, 2).reshape(-1, *query.shape[1:])
         result = torch.zeros_like(query, memory_format=torch.contiguous_format)
-        result[self._rows] = by_position[self._block_rows]
-        return result
+        return result.index_copy_(0, self._rows, by_position.index_select(0, self._block_rows))
 
 
 def _plan_sequence(span: _Span, page_table: Int32, window: int | None, device: torch.device) -> _SequenceWork:

@@ -22,13 +22,14 @@ class RotaryTable:
         self, rope: RopeConfig, head_dim: int, num_positions: int, *, device: torch.device, dtype: torch.dtype
     ):
         frequencies = rotary_frequencies(rope, head_dim)
-        self._cosines = torch.empty(num_positions, 1, head_dim // 2, device=device, dtype=dtype)
+        self._cosines = torch.empty(num_positions, 1, head_dim, device=device, dtype=dtype)
         self._sines = torch.empty_like(self._cosines)
         for start in range(0, num_positions, _TABLE_ROWS):
             end = min(start + _TABLE_ROWS, num_positions)
             angles = (torch.arange(start, end).float()[:, None, None] * frequencies).double()
-            self._cosines[start:end] = angles.cos()
-            self._sines[start:end] = angles.sin()
+            cosines, sines = angles.cos(), angles.sin()
+            self._cosines[start:end] = torch.cat((cosines, cosines), dim=-1)
+            self._sines[start:end] = torch.cat((-sines, sines), dim=-1)
 
     @property
     def num_positions(self) -> int:
@@ -36,7 +37,10 @@ class RotaryTable:
         return self._cosines.shape[0]
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """positions: [num_rows] int64 → cosines and sines, each [num_rows, 1, head_dim / 2]. Capture-safe."""
+        """positions: [num_rows] int64 → cosines and sines, each [num_rows, 1, head_dim], as `apply_rotary` takes them.
+
+        Each half of a row holds the cosines; the sines are negative in the first half. Capture-safe.
+        """
         return self._cosines.index_select(0, positions), self._sines.index_select(0, positions)
 
 
@@ -67,8 +71,7 @@ def apply_rotary(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
     Args:
         heads: [num_rows, num_heads, head_dim].
-        cosines, sines: [num_rows, 1, head_dim / 2], of the rows' positions.
+        cosines, sines: [num_rows, 1, head_dim], of the rows' positions, see `RotaryTable.at`.
     Returns: a new contiguous tensor of the shape of `heads`. Capture-safe.
     """
-    first, second = heads.chunk(2, dim=-1)
-    return torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
+    return (heads * cosines).add_(heads.roll(heads.shape[-1] // 2, -1).mul_(sines))

@@ -129,7 +129,8 @@ class Attention(nn.Module):
 
     def _heads(self, flat: Tensor) -> Tensor:
         """[batch, length, heads * head_dim] → [batch, heads, length, head_dim]."""
-        return flat.unflatten(-1, (-1, self.shape.head_dim)).transpose(1, 2)
+        batch, length, _ = flat.shape
+        return flat.view(batch, length, -1, self.shape.head_dim).transpose(1, 2)
 
 
 class FeedForward(nn.Module):

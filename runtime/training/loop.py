@@ -43,7 +43,8 @@ class TrainingPlan:
     muon_lr: float = 0.02
     adam_lr: float = 0.004
     weight_decay: float = 0.05
-    decay_share: float = 0.5
+    num_warmup: int = 50
+    decay_share: float = 0.7
     clip_norm: float = 1.0
     seed: int = 1
 
@@ -62,6 +63,8 @@ class Progress:
 def pin_arithmetic(num_threads: int | None) -> None:
     """Ask torch for deterministic algorithms, for this process; `num_threads` of None keeps torch's own choice."""
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Nothing here reads memory that it has not written; filling it first would cost a few per cent.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_flush_denormal(True)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
@@ -112,7 +115,7 @@ class Training:
             weight_decay=plan.weight_decay,
         )
         self.elapsed_s = 0.0
-        self.schedule = WarmHoldDecay(plan.num_steps, decay_share=plan.decay_share)
+        self.schedule = WarmHoldDecay(plan.num_steps, num_warmup=plan.num_warmup, decay_share=plan.decay_share)
         if state is not None and state.exists():
             self._load(state)
 

@@ -23,7 +23,7 @@ def orthogonalize(matrix: Tensor, num_iterations: int = 5) -> Tensor:
     """
     a, b, c = _QUINTIC
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    estimate = wide / (wide.norm() + 1e-7)
+    estimate: Tensor = wide / (wide.norm() + 1e-7)
     for _ in range(num_iterations):
         gram = estimate @ estimate.T
         estimate = a * estimate + (b * gram + c * gram @ gram) @ estimate

@@ -31,6 +31,22 @@ KEY_SET_PATH = "/jwks.json"
 MAX_RECORDED_CHARS = 128
 
 
+class PendingRequest(msgspec.Struct, frozen=True):
+    """A token request that was parsed, or refused while it was; nothing of it has been believed yet."""
+
+    parsed: ParsedRequest | None
+    fault: OAuth2Error | None
+
+    @property
+    def claimed_client_id(self) -> str:
+        """Who the request says it is from, cut; empty if it does not say."""
+        credentials = None if self.parsed is None else self.parsed.credentials
+        return "" if credentials is None else credentials.client_id[:MAX_RECORDED_CHARS]
+
+    def __repr__(self) -> str:
+        return f"PendingRequest(claimed_client_id={self.claimed_client_id!r})"
+
+
 class TokenDecision(msgspec.Struct, frozen=True, kw_only=True):
     """An answer, and what the audit log must know of it."""
 
@@ -87,27 +103,34 @@ class Authority:
         """The JWK Set (RFC 7517 section 5): every key that a valid token may be signed with."""
         return self._keys.public_key_set()
 
-    def decide(self, request: TokenRequest) -> TokenDecision:
-        """Answer a request to the token endpoint. Synchronous and short: one lookup, one hash, one signature."""
-        parsed: ParsedRequest | None = None
+    def parse(self, request: TokenRequest) -> PendingRequest:
+        """Parse a request to the token endpoint; what cannot be parsed is answered by `decide` as well."""
         try:
             parsed = parse_token_request(request)
             if "grant_type" not in parsed.parameters:
                 raise InvalidRequestError("grant_type is missing")
-            status, body, headers = self._server.answer(parsed)
-        except OAuth2Error as error:
-            status, body, headers = self._server.answer_error(error)
+            return PendingRequest(parsed, None)
+        except OAuth2Error as fault:
+            return PendingRequest(None, fault)
+
+    def decide(self, pending: PendingRequest) -> TokenDecision:
+        """Answer a request to the token endpoint. Synchronous and short: one lookup, one hash, one signature."""
+        credentials = None
+        if pending.parsed is None:
+            status, body, headers = self._server.answer_error(pending.fault)
+        else:
+            credentials = pending.parsed.credentials
+            status, body, headers = self._server.answer(pending.parsed)
         minted: MintedToken | None = body.pop("minted", None)
-        error_code: str | None = body.get("error")
-        credentials = parsed.credentials if parsed is not None else None
+        error: str | None = body.get("error")
         return TokenDecision(
             status=status,
             headers=tuple(headers),
             body=json.dumps(body, separators=(",", ":")).encode(),
-            error=error_code,
-            client_id=None if credentials is None else credentials.client_id[:MAX_RECORDED_CHARS],
+            error=error,
+            client_id=pending.claimed_client_id or None,
             # Scope and target are looked at only after the secret held.
-            authenticated=error_code in (None, "invalid_scope", "invalid_target"),
+            authenticated=error in (None, "invalid_scope", "invalid_target"),
             auth_method=None if credentials is None else credentials.method,
             minted=minted,
         )

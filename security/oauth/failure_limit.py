@@ -1,10 +1,12 @@
-"""How often one source address may fail at the token endpoint, so that nobody guesses at speed or floods the log.
+"""How often one client at one address may fail at the token endpoint, so that nobody guesses at speed or floods the log.
 
-A bucket a source: it holds as many failures as are allowed per minute and refills evenly. While it is empty the source gets no
-answer but "later", and its credentials are not looked at. What is refused so is only counted, and the counts are handed
-out once a while for one record each. An IPv6 source is its /64, as one machine has that many addresses.
+Two buckets are charged for each failure: that of the address *and* the client it claims to be, and a larger one of the address
+alone. So a program with an outdated secret locks out itself and not its neighbours behind the same address, and a guesser
+who goes through many clients is stopped as well. While one of the two is empty there is no answer but "later", and credentials
+are not looked at. What is refused so is only counted, and the counts are handed out once a while for one record each.
 
-At most MAX_SOURCES sources are remembered, the least recent forgotten first: about 3 MB.
+An IPv6 source is its /64, as one machine has that many addresses. At most MAX_BUCKETS are remembered, the least recently
+charged forgotten first: about 6 MB.
 """
 
 import ipaddress
@@ -14,13 +16,20 @@ from collections.abc import Callable
 
 import msgspec
 
-MAX_SOURCES = 10_000
+MAX_BUCKETS = 20_000
+ADDRESS_FACTOR = 10
+"""How many times more an address may fail than one client at it."""
+
+_Key = tuple[str, str | None]
+"""Address and claimed client, or None for the address alone."""
 
 
 class Suppressed(msgspec.Struct, frozen=True):
-    """Attempts of a source that were refused without a record of their own."""
+    """Attempts that were refused without a record of their own."""
 
     source: str
+    client_id: str
+    """Empty where a whole address was refused."""
     attempts: int
 
 
@@ -34,56 +43,64 @@ class FailureLimit:
     """Owner of the buckets."""
 
     def __init__(
-        self, max_failures_per_minute: int, *, clock: Callable[[], float], max_sources: int = MAX_SOURCES
+        self, max_failures_per_minute: int, *, clock: Callable[[], float], max_buckets: int = MAX_BUCKETS
     ) -> None:
-        self._capacity = float(max_failures_per_minute)
-        self._per_second = max_failures_per_minute / 60
+        self._per_minute = max_failures_per_minute
         self._clock = clock
-        self._max_sources = max_sources
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._max_buckets = max_buckets
+        self._buckets: OrderedDict[_Key, _Bucket] = OrderedDict()
         self._forgotten = 0
 
-    def retry_after_s(self, address: str) -> int:
-        """0 if the source may try; or else the seconds until it may, and the attempt is counted."""
+    def retry_after_s(self, address: str, client_id: str) -> int:
+        """0 if the client may try from there; or else the seconds until it may, and the attempt is counted."""
         source = normalize_source(address)
-        bucket = self._buckets.get(source)
-        if bucket is None:
-            return 0
-        self._refill(bucket)
-        if bucket.level >= 1:
-            return 0
-        bucket.suppressed += 1
-        return max(1, math.ceil((1 - bucket.level) / self._per_second))
+        keys: tuple[_Key, _Key] = ((source, None), (source, client_id))
+        for key in keys:
+            bucket = self._buckets.get(key)
+            if bucket is None:
+                continue
+            self._refill(key, bucket)
+            if bucket.level < 1:
+                bucket.suppressed += 1
+                return max(1, math.ceil((1 - bucket.level) * 60 / self._capacity(key)))
+        return 0
 
-    def count_failure(self, address: str) -> None:
-        """The source failed."""
+    def count_failure(self, address: str, client_id: str) -> None:
+        """The client failed from there."""
         source = normalize_source(address)
-        bucket = self._buckets.get(source)
-        if bucket is None:
-            bucket = self._buckets[source] = _Bucket(self._capacity, self._clock())
-            self._forget_oldest()
-        self._refill(bucket)
-        self._buckets.move_to_end(source)
-        bucket.level = max(0.0, bucket.level - 1)
+        keys: tuple[_Key, _Key] = ((source, None), (source, client_id))
+        for key in keys:
+            bucket = self._buckets.get(key)
+            if bucket is None:
+                bucket = self._buckets[key] = _Bucket(float(self._capacity(key)), self._clock())
+                self._forget_oldest()
+            self._refill(key, bucket)
+            self._buckets.move_to_end(key)
+            bucket.level = max(0.0, bucket.level - 1)
 
     def take_suppressed(self) -> list[Suppressed]:
         """What was only counted since the last call. Sources that were forgotten meanwhile are summed under '*'."""
-        taken = [Suppressed(source, bucket.suppressed) for source, bucket in self._buckets.items() if bucket.suppressed]
-        for bucket in self._buckets.values():
-            bucket.suppressed = 0
+        taken: list[Suppressed] = []
+        for (source, client_id), bucket in self._buckets.items():
+            if bucket.suppressed:
+                taken.append(Suppressed(source, client_id or "", bucket.suppressed))
+                bucket.suppressed = 0
         if self._forgotten:
-            taken.append(Suppressed("*", self._forgotten))
+            taken.append(Suppressed("*", "", self._forgotten))
             self._forgotten = 0
         return taken
 
-    def _refill(self, bucket: _Bucket) -> None:
-        now = self._clock()
-        bucket.level = min(self._capacity, bucket.level + max(0.0, now - bucket.updated_at) * self._per_second)
+    def _capacity(self, key: _Key) -> int:
+        return self._per_minute * ADDRESS_FACTOR if key[1] is None else self._per_minute
+
+    def _refill(self, key: _Key, bucket: _Bucket) -> None:
+        now, capacity = self._clock(), self._capacity(key)
+        bucket.level = min(float(capacity), bucket.level + max(0.0, now - bucket.updated_at) * capacity / 60)
         bucket.updated_at = now
 
     def _forget_oldest(self) -> None:
-        while len(self._buckets) > self._max_sources:
-            _source, bucket = self._buckets.popitem(last=False)
+        while len(self._buckets) > self._max_buckets:
+            _key, bucket = self._buckets.popitem(last=False)
             self._forgotten += bucket.suppressed
 
 

@@ -9,7 +9,13 @@ from typing import Any, Protocol
 
 from authlib.consts import default_json_headers
 from authlib.oauth2.rfc6749 import AuthorizationServer, ClientCredentialsGrant, OAuth2Request
-from authlib.oauth2.rfc6749.errors import InvalidClientError, InvalidRequestError, InvalidScopeError, OAuth2Error
+from authlib.oauth2.rfc6749.errors import (
+    InvalidClientError,
+    InvalidRequestError,
+    InvalidScopeError,
+    OAuth2Error,
+    UnsupportedGrantTypeError,
+)
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 
 from security.clients import Client
@@ -50,10 +56,17 @@ class AuthenticationFailed(InvalidClientError):  # type: ignore[misc]
         return [*default_json_headers, ("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"')]
 
 
-class UnsupportedGrant(OAuth2Error):  # type: ignore[misc]
+class UnsupportedGrant(UnsupportedGrantTypeError):  # type: ignore[misc]
     """RFC 6749 section 5.2. authlib's own would repeat what the client sent."""
 
-    error = "unsupported_grant_type"
+    description = "The grant type is not supported"
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def get_error_description(self) -> str:
+        """Always the same."""
+        return self.description
 
 
 class GrantClient:
@@ -159,7 +172,7 @@ class TokenServer(AuthorizationServer):  # type: ignore[misc]
         """The grant asked for; an unsupported one is an error that does not repeat it."""
         if request.payload.grant_type in GRANT_TYPES:
             return ClientCredentials(request, self)
-        raise UnsupportedGrant("The grant type is not supported")
+        raise UnsupportedGrant
 
     def query_client(self, client_id: str) -> None:
         """Never asked: `_check_secret` stands in front, so that an unknown id costs the same time as a wrong secret."""

@@ -1,8 +1,9 @@
 """An issuer's keys as a resource server holds them: imported once, refreshed when one is unknown or they grow old.
 
 A token with an unknown key id may be the first after a rotation, or garbage: it causes a fetch, but never more than one per
-MIN_REFRESH_INTERVAL_S however many come. Keys are fetched again when they are older than MAX_AGE_S, so that a key that was
-withdrawn ends; if that fails they serve on until USELESS_AGE_S, when every token they signed has expired anyway.
+MIN_REFRESH_INTERVAL_S however many come. Keys older than FRESH_AGE_S are fetched again beside the work, and older than MAX_AGE_S
+before it, so that a key that was withdrawn ends; if that fails they serve on until USELESS_AGE_S, when every token they signed
+has expired anyway.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ from security.oauth.key_set import KeysById, parse_key_set
 MIN_REFRESH_INTERVAL_S = 5.0
 FIRST_REFRESH_INTERVAL_S = 0.5
 """While there are no keys at all, as issuer and resource server start together."""
-MAX_AGE_S = 300.0
+FRESH_AGE_S = 300.0
+MAX_AGE_S = 600.0
 USELESS_AGE_S = 3600.0
 
 
@@ -43,6 +45,7 @@ class KeyRing:
         self._tried_at = -MIN_REFRESH_INTERVAL_S
         self._never = True
         self._fetching = asyncio.Lock()
+        self._refreshing: asyncio.Task[bool] | None = None
         self.generation = 0
 
     def find(self, kid: str) -> JoseKey | None:
@@ -54,10 +57,13 @@ class KeyRing:
             raise KeysUnavailable("the issuer's keys are not at hand")
         return self._keys.get(kid)
 
-    @property
-    def is_stale(self) -> bool:
-        """True when the keys should be fetched again."""
-        return self._never or self._clock() - self._fetched_at > MAX_AGE_S
+    async def keep_fresh(self) -> None:
+        """To be called before keys are used: waits only if they have grown too old, or if there are none."""
+        age_s = self._clock() - self._fetched_at
+        if self._never or age_s > MAX_AGE_S:
+            await self.refresh()
+        elif age_s > FRESH_AGE_S and (self._refreshing is None or self._refreshing.done()):
+            self._refreshing = asyncio.get_running_loop().create_task(self.refresh())
 
     async def load(self) -> None:
         """Fetch the keys now; to be called before the first token.

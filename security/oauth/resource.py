@@ -94,8 +94,7 @@ class AccessTokenValidator:
         # (1)
         if len(token) > MAX_TOKEN_CHARS or not _TOKEN.fullmatch(token):
             raise TokenRejected("this is not an access token of ours")
-        if self._keys.is_stale:
-            await self._keys.refresh()
+        await self._keys.keep_fresh()
         # (2)
         digest = hashlib.sha256(token.encode("ascii")).digest()
         if (accepted := self._find_accepted(digest)) is not None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from security.clients import Client
 from security.errors import RegistryUnusable, SecurityUnavailable
-from security.registry import connect, read_clients, verify_schema
+from security.registry import read_clients
+from security.registry_file import connect, verify_schema
 
 
 class ClientDefinitions:

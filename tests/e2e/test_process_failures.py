@@ -16,7 +16,7 @@ import pytest
 from tests.support.appliance import Appliance, running_appliance
 
 MODEL = "casemate-demo"
-LONG = {"prompt": "Once upon a time", "max_tokens": 900, "extra_body": {"ignore_eos": True}}
+LONG = {"prompt": "Once upon a time", "max_tokens": 450, "extra_body": {"ignore_eos": True}}
 
 
 @pytest.fixture(scope="module")

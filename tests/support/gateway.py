@@ -31,6 +31,7 @@ from audit.ticket import mint_ticket, new_ticket_key, verify_ticket
 from runtime.request import Finish, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
 from runtime.weights.config import GenerationDefaults
 from security.scopes import GRANTED_SCOPES, Scope
+from tests.support.wire import close
 
 MODEL = "tiny"
 CONTEXT_LENGTH = 512
@@ -517,6 +518,8 @@ class Gateway:
         self.draining = asyncio.Event()
         self.drain_timeout_s = 5.0
         self.port = 0
+        self.clients: list[asyncio.StreamWriter] = []
+        """Connections of the test, closed at the end."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self.serving: asyncio.Task[None] | None = None
 
@@ -569,6 +572,8 @@ class Gateway:
 
     async def stop(self) -> None:
         assert self.serving is not None
+        for writer in self.clients:
+            await close(writer)
         self.drain_timeout_s = 0.0
         self.draining.set()
         await self.serving

@@ -1,6 +1,7 @@
 """HTTP/1.1 by hand, for what no client library would send."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -39,8 +40,15 @@ async def send_raw(port: int, data: bytes, *, timeout_s: float = 10.0) -> Respon
             writer.write(data)
             received = await reader.read(-1)
     finally:
-        writer.close()
+        await close(writer)
     return parse(received)
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection whatever state it is in, and wait until its socket is."""
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def parse(received: bytes) -> Response:

@@ -59,11 +59,7 @@ class HealthEndpoints:
     def find_down(self) -> list[str]:
         """Names of processes that are needed and not up, or that this worker cannot reach."""
         states = self._states()
-        down = {
-            f"{state.role}/{state.instance}"
-            for state in states
-            if state.role != "gateway" and state.state not in LIVE_STATES
-        }
+        down = {f"{state.role}/{state.instance}" for state in states if state.state not in LIVE_STATES}
         seen = {state.role for state in states}
         down |= {role for role in NEEDED if states and role not in seen}
         links = {"auditor": self._desk.auditor.connected, "policy": self._desk.policy.connected}

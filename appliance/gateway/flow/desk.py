@@ -35,6 +35,11 @@ class Desk:
         self._emptied = asyncio.Event()
         self._emptied.set()
 
+    @property
+    def num_open(self) -> int:
+        """Answers in progress."""
+        return len(self._open)
+
     def open(self, answer: Open) -> None:
         """Let an answer begin. Raises: Draining, Overloaded."""
         self.verify_accepting()

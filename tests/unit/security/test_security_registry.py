@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from security import registry as registry_module
+from security import registry_file
 from security.clients import ClientDefinition, hash_secret, is_secret_of, make_client_id, make_secret
 from security.errors import ClientRejected, KeyUnusable, RegistryUnusable
-from security.registry import ClientRegistry, connect, verify_schema
+from security.registry import ClientRegistry
+from security.registry_file import connect, verify_schema
 from security.scopes import GRANTABLE, Role, Scope
 
 KEY = b"k" * 32
@@ -192,10 +194,10 @@ def test_a_migration_that_fails_changes_nothing_and_stops(path, registry, monkey
     issued = registry.create(ClientDefinition(name="x"), actor="t")
     registry.close()
     broken = (
-        *registry_module.MIGRATIONS,
+        *registry_file.MIGRATIONS,
         ("CREATE TABLE extra (a INTEGER) STRICT", "CREATE TABLE clients (a INTEGER)"),
     )
-    monkeypatch.setattr(registry_module, "MIGRATIONS", broken)
+    monkeypatch.setattr(registry_file, "MIGRATIONS", broken)
     with pytest.raises(RegistryUnusable, match=r"clients\.sqlite"):
         ClientRegistry.open(path, KEY)
     monkeypatch.undo()

@@ -11,6 +11,7 @@ from authlib.integrations.httpx_client import AsyncOAuth2Client
 from appliance.authority.application import PUBLIC_ROUTES, route_list
 from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.messages.audit import AppendRefused, Recorded
+from security.clients import ClientDefinition
 from security.errors import RegistryUnusable
 from security.oauth.token_request import MAX_BODY_BYTES
 
@@ -93,20 +94,25 @@ async def test_refusals_are_recorded_too(house):
     assert "wrong" not in json.dumps(house.auditor.events)
 
 
-async def test_a_source_that_guesses_is_slowed_down(house):
+async def test_a_client_that_guesses_is_slowed_down(house):
     """After so many failures it is told to wait, even with the right secret; others are not; the log gets one record."""
+    neighbour = house.registry.create(ClientDefinition(name="neighbour"), actor="ada")
     for _ in range(5):
         assert (await house.ask(secret="guess")).status_code == 401
     for secret in ("guess", None):
         answer = await house.ask(secret=secret)
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "12")
     assert (await house.ask(address="192.0.2.2")).status_code == 200
-    assert len(house.auditor.events) == 6
+    async with house.client() as client:
+        auth = (neighbour.client.client_id, neighbour.secret)
+        assert (await client.post("/token", data={"grant_type": "client_credentials"}, auth=auth)).status_code == 200
+    assert len(house.auditor.events) == 7
     house.books.collect_suppressed()
     await house.books.record_waiting()
     event = house.auditor.events[-1]
     assert (event["status_code"], event["unmapped"]["casemate"]["num_times"]) == ("rate_limited", 2)
     assert event["src_endpoint"]["ip"] == "192.0.2.1"
+    assert event["actor"]["app_uid"] == house.issued.client.client_id
     house.clock.now += 12
     assert (await house.ask()).status_code == 200
 
@@ -247,10 +253,9 @@ async def test_changes_to_the_registry_reach_the_log_once_there_is_one(house):
 
 async def test_what_the_auditor_does_not_take_is_kept(house):
     """Counts and changes wait, in order."""
-    house.failures.count_failure("192.0.2.9")
-    for _ in range(4):
-        house.failures.count_failure("192.0.2.9")
-    assert house.failures.retry_after_s("192.0.2.9")
+    for _ in range(5):
+        house.failures.count_failure("192.0.2.9", "x")
+    assert house.failures.retry_after_s("192.0.2.9", "x")
     house.books.collect_suppressed()
     house.auditor.refusal = "not_durable"
     await house.books.record_waiting()

@@ -66,18 +66,32 @@ def make_submit(request_id: int, index: int, *, max_tokens: int = 8, ids: tuple[
     prompt = struct.pack(f"<{len(ids)}I", *ids)
     expires = NOW_MS + 1000
     mac = mint_ticket(
-        KEY, index=index, model="demo", prompt_digest=hashlib.sha256(prompt).digest(), token_limit=8, expires_at_ms=expires
+        KEY,
+        index=index,
+        model="demo",
+        prompt_digest=hashlib.sha256(prompt).digest(),
+        token_limit=8,
+        expires_at_ms=expires,
     )
     return Submit(
-        request_id, Ticket(index, "demo", 8, expires, mac), prompt, SamplingParams(max_tokens=max_tokens), 1, b"tenant", 0, 5000
+        request_id,
+        Ticket(index, "demo", 8, expires, mac),
+        prompt,
+        SamplingParams(max_tokens=max_tokens),
+        1,
+        b"tenant",
+        0,
+        5000,
+        caches_output=False,
     )
 
 
 def test_a_request_reaches_the_engine_as_it_was_asked(service: InferenceService, engine: FakeEngine) -> None:
-    """Ids, namespace and deadline arrive; the engine's ids are its own."""
+    """Ids, namespace, deadline and whether output may be cached arrive; the engine's ids are its own."""
     assert service.submit("a", make_submit(7, 0)) is None
     (request,) = engine.submitted
     assert (list(request.prompt), request.namespace, request.deadline) == ([1, 2, 3], b"tenant", 105.0)
+    assert not request.caches_output
 
 
 def test_equal_ids_of_two_workers_do_not_meet(service: InferenceService, engine: FakeEngine) -> None:
@@ -97,14 +111,18 @@ def test_a_ticket_is_good_once_and_for_its_own_request_only(service: InferenceSe
     good = make_submit(1, 5)
     assert service.submit("a", good) is None
     replayed = make_submit(2, 5)
-    other_prompt = Submit(3, make_submit(3, 6).ticket, struct.pack("<I", 9), SamplingParams(max_tokens=8), 1, b"", 0, None)
+    other_prompt = Submit(
+        3, make_submit(3, 6).ticket, struct.pack("<I", 9), SamplingParams(max_tokens=8), 1, b"", 0, None
+    )
     longer = make_submit(4, 7, max_tokens=9)
     refusals = [service.submit("a", message) for message in (replayed, other_prompt, longer)]
     assert [refusal.code for refusal in refusals if refusal is not None] == ["bad_ticket"] * 3
     assert service.num_open == 1
 
 
-def test_without_an_auditor_nothing_is_taken_and_everything_open_ends(service: InferenceService, engine: FakeEngine) -> None:
+def test_without_an_auditor_nothing_is_taken_and_everything_open_ends(
+    service: InferenceService, engine: FakeEngine
+) -> None:
     """A captured gateway gains nothing by killing the auditor."""
     service.submit("a", make_submit(1, 0))
     service.lose_auditor()
@@ -116,7 +134,10 @@ def test_without_an_auditor_nothing_is_taken_and_everything_open_ends(service: I
 
 @pytest.mark.parametrize(
     ("refusal", "code"),
-    [(RequestRejected("context_length", "too long", parameter="prompt"), "context_length"), (EngineUnavailable("full"), "engine_unavailable")],
+    [
+        (RequestRejected("context_length", "too long", parameter="prompt"), "context_length"),
+        (EngineUnavailable("full"), "engine_unavailable"),
+    ],
 )
 def test_a_refusal_of_the_engine_goes_to_the_worker(
     service: InferenceService, engine: FakeEngine, refusal: Exception, code: str
@@ -154,8 +175,15 @@ def test_a_prompt_that_is_not_whole_ids_is_refused(service: InferenceService) ->
 
     prompt = b"\x01\x00\x00\x00\x02\x00\x00"
     mac = mint_ticket(
-        KEY, index=0, model="demo", prompt_digest=hashlib.sha256(prompt).digest(), token_limit=8, expires_at_ms=NOW_MS + 1
+        KEY,
+        index=0,
+        model="demo",
+        prompt_digest=hashlib.sha256(prompt).digest(),
+        token_limit=8,
+        expires_at_ms=NOW_MS + 1,
     )
-    refused = service.submit("a", Submit(1, Ticket(0, "demo", 8, NOW_MS + 1, mac), prompt, SamplingParams(max_tokens=1), 1, b"", 0, None))
+    refused = service.submit(
+        "a", Submit(1, Ticket(0, "demo", 8, NOW_MS + 1, mac), prompt, SamplingParams(max_tokens=1), 1, b"", 0, None)
+    )
     assert refused is not None
     assert refused.code == "malformed_prompt"

@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+import hashlib
 
 import msgspec
 import pytest
 
+from appliance.authority.journal import JournalUnavailable
 from appliance.errors import LinkClosed
 from appliance.ipc.edges import EdgeCodec
 from appliance.messages.policy import Denied, Extend, Granted, PolicyStatus, Reserve, Settle
 from appliance.processes import policy as policy_module
 from appliance.processes.policy import PolicyService, build_quota_book
+from audit.entry import parse_canonical
+from audit.permissions import verify_permitted
 from security.clients import ClientDefinition
 from security.errors import SecurityUnavailable
 from security.policy.decisions import PolicyDecider
@@ -167,3 +171,26 @@ async def test_without_definitions_the_link_ends(book, client):
     gateway.tell(reserve(client))
     await asyncio.wait_for(gateway.serving, 5)
     assert book.num_reservations == 0
+
+
+async def test_the_limits_in_force_are_recorded_once_and_until_it_is_durable(monkeypatch):
+    """With the limits themselves and their digest, as an event that policy may append."""
+    monkeypatch.setattr(policy_module, "RECORD_RETRY_S", 0.0)
+    event = parse_canonical(policy_module.build_loaded_record(SETTINGS))
+    verify_permitted("policy", "event", event)
+    assert '"tokens_per_minute_per_client":1000' in event["status_detail"]
+    assert event["app"]["uid"] == hashlib.sha256(event["status_detail"].encode()).hexdigest()
+
+    class SlowJournal:
+        def __init__(self):
+            self.attempts = []
+
+        async def record(self, record):
+            self.attempts.append(record)
+            if len(self.attempts) < 3:
+                raise JournalUnavailable("for the test")
+            return 7
+
+    journal = SlowJournal()
+    await asyncio.wait_for(policy_module.record_loaded(journal, SETTINGS), 5)
+    assert journal.attempts == [policy_module.build_loaded_record(SETTINGS)] * 3

@@ -26,6 +26,8 @@ class Told:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     finish: Finish | None = None
+    is_cancelled: bool = False
+    """Whether a cancel was sent before its end was seen; later ones change nothing."""
     kept: int | None = None
     """Tokens kept, where a cancel said so."""
 
@@ -61,8 +63,9 @@ class EngineDriver:
     def cancel(self, request_id: int, choice: int | None = None, keep_tokens: int | None = None) -> None:
         """Cancel, and note for the account what is kept."""
         for (owner, index), told in self.told.items():
-            if owner == request_id and choice in (None, index) and told.finish is None and keep_tokens is not None:
-                told.kept = min(keep_tokens, len(told.tokens))
+            if owner == request_id and choice in (None, index) and told.finish is None and not told.is_cancelled:
+                told.is_cancelled = True
+                told.kept = None if keep_tokens is None else min(keep_tokens, len(told.tokens))
         self.engine.cancel(request_id, choice, keep_tokens)
 
     def step(self) -> None:

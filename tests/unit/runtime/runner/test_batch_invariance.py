@@ -108,15 +108,13 @@ def test_two_threads_change_no_bit(model_folder: Callable[[dict[str, Any]], Path
 
 
 def test_a_large_batch_changes_no_bit(runner: TorchRunner) -> None:
-    """Forty decodes in one step, over three blocks of rows, have the bits of forty steps."""
-    rows = np.random.default_rng(8).integers(0, 331, (40, 2)).tolist()
-    alone = [run(runner, [Chunk(row, 0, [1], sample_all=True)], [i])[0][1] for i, row in enumerate(rows)]
-    pages = [[1 + index % 31] for index in range(40)]
-    for start in (0, 9):
-        part = range(start, min(start + 31, 40))
-        run(runner, [Chunk(rows[i][:1], 0, pages[i]) for i in part], list(part))
-        together = run(runner, [Chunk(rows[i][1:], 1, pages[i]) for i in part], list(part))
-        assert [outcomes[0] for outcomes in together] == [alone[i] for i in part]
+    """Thirty-one decodes in one step, over two blocks of rows, have the bits of thirty-one steps."""
+    texts = np.random.default_rng(8).integers(0, 331, (31, 2)).tolist()
+    alone = [run(runner, [Chunk(text, 0, [1], sample_all=True)], [i])[0][1] for i, text in enumerate(texts)]
+    everyone = list(range(31))
+    run(runner, [Chunk(texts[i][:1], 0, [1 + i]) for i in everyone], everyone)
+    together = run(runner, [Chunk(texts[i][1:], 1, [1 + i]) for i in everyone], everyone)
+    assert [outcomes[0] for outcomes in together] == alone
 
 
 def test_a_product_that_depends_on_the_row_is_noticed(runner: TorchRunner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def counting_documents() -> Documents:
 def train(num_steps: int, state: Path | None, *, stop_at: int | None = None, num_workers: int = 1) -> Llama:
     """Train a tiny model; `stop_at` interrupts as a killed process would."""
     model = Llama(SHAPE, 1)
-    plan = TrainingPlan(num_steps, tokens_per_step=128, tokens_per_block=64)
+    plan = TrainingPlan(num_steps, tokens_per_step=128, tokens_per_block=64, num_warmup=5)
     training = Training(model, counting_documents(), plan, device="cpu", num_workers=num_workers, state=state)
 
     def report(progress: Progress) -> None:
@@ -78,7 +78,7 @@ def test_orthogonalized_matrix_has_singular_values_near_one(shape: tuple[int, in
     """The quintic iteration brings all singular values between 0.5 and 1.4."""
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     values = torch.linalg.svdvals(orthogonalize(matrix, 8))
-    assert 0.5 < float(values.min())
+    assert float(values.min()) > 0.5
     assert float(values.max()) < 1.4
 
 
@@ -103,14 +103,14 @@ def test_schedule_warms_up_holds_and_falls_to_zero() -> None:
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_training_learns_and_is_repeatable(num_workers: int) -> None:
-    """The loss on counting falls far, and two runs end with the same bits."""
-    first, second = train(40, None, num_workers=num_workers), train(40, None, num_workers=num_workers)
+    """The loss on counting falls to a third, and two runs end with the same bits."""
+    first, second = train(25, None, num_workers=num_workers), train(25, None, num_workers=num_workers)
     rows = counting_documents().rows(range(60))
     num_learnt = int((rows.targets >= 0).sum())
     with torch.inference_mode():
         before = float(Llama(SHAPE, 1).loss(rows.tokens, rows.targets)) / num_learnt
         after = float(first.loss(rows.tokens, rows.targets)) / num_learnt
-    assert after < before / 5
+    assert after < before / 3
     assert all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
 
 

@@ -69,7 +69,7 @@ def issue_token(tmp_path, **form):
             f"{name}={value}" for name, value in {"grant_type": "client_credentials", **form}.items()
         ).encode(),
     )
-    decision = authority.decide(request)
+    decision = authority.decide(authority.parse(request))
     registry.close()
     assert decision.status == 200, decision.body
     return json.loads(decision.body)

@@ -46,9 +46,8 @@ class Setting:
 
     def decide(self, body=GRANT, *, authorization=..., query="", content_type=FORM):
         headers = (self.basic(),) if authorization is ... else authorization
-        return self.authority.decide(
-            TokenRequest(query=query, content_type=content_type, authorization=tuple(headers), body=body)
-        )
+        request = TokenRequest(query=query, content_type=content_type, authorization=tuple(headers), body=body)
+        return self.authority.decide(self.authority.parse(request))
 
     def refused(self, status, error, *arguments, **options):
         decision = self.decide(*arguments, **options)
@@ -299,31 +298,43 @@ def test_no_request_gets_anything_but_an_oauth_error(setting, body, authorizatio
     assert all(" " <= character <= "~" and character not in '"\\' for character in answer.get("error_description", ""))
 
 
-def test_a_source_that_fails_too_often_waits(clock):
-    """A bucket: so many at once, then one each time it refills."""
+def test_a_client_that_fails_too_often_waits(clock):
+    """A bucket: so many at once, then one each time it refills. Other clients at the address go on."""
     limit = FailureLimit(10, clock=clock)
     for _ in range(10):
-        assert limit.retry_after_s("192.0.2.1") == 0
-        limit.count_failure("192.0.2.1")
-    assert limit.retry_after_s("192.0.2.1") == 6
-    assert limit.retry_after_s("192.0.2.2") == 0
+        assert limit.retry_after_s("192.0.2.1", "a") == 0
+        limit.count_failure("192.0.2.1", "a")
+    assert limit.retry_after_s("192.0.2.1", "a") == 6
+    assert limit.retry_after_s("192.0.2.1", "b") == 0
+    assert limit.retry_after_s("192.0.2.2", "a") == 0
     clock.now += 6
-    assert limit.retry_after_s("192.0.2.1") == 0
-    limit.count_failure("192.0.2.1")
-    assert limit.retry_after_s("192.0.2.1") == 6
-    assert limit.take_suppressed() == [Suppressed("192.0.2.1", 2)]
+    assert limit.retry_after_s("192.0.2.1", "a") == 0
+    limit.count_failure("192.0.2.1", "a")
+    assert limit.retry_after_s("192.0.2.1", "a") == 6
+    assert limit.take_suppressed() == [Suppressed("192.0.2.1", "a", 2)]
     assert limit.take_suppressed() == []
+
+
+def test_an_address_that_goes_through_clients_waits_as_well(clock):
+    """Ten times as many as one client may."""
+    limit = FailureLimit(10, clock=clock)
+    for number in range(100):
+        assert limit.retry_after_s("192.0.2.1", f"client-{number}") == 0
+        limit.count_failure("192.0.2.1", f"client-{number}")
+    assert limit.retry_after_s("192.0.2.1", "another") == 1
+    assert limit.retry_after_s("192.0.2.2", "another") == 0
+    assert limit.take_suppressed() == [Suppressed("192.0.2.1", "", 1)]
 
 
 def test_the_memory_of_sources_is_bounded_and_what_is_forgotten_is_counted(clock):
     """An attacker with many addresses costs a bounded amount of memory."""
-    limit = FailureLimit(1, clock=clock, max_sources=3)
-    limit.count_failure("192.0.2.1")
-    assert limit.retry_after_s("192.0.2.1") > 0
+    limit = FailureLimit(1, clock=clock, max_buckets=4)
+    limit.count_failure("192.0.2.1", "a")
+    assert limit.retry_after_s("192.0.2.1", "a") > 0
     for number in range(2, 6):
-        limit.count_failure(f"192.0.2.{number}")
-    assert limit.take_suppressed() == [Suppressed("*", 1)]
-    assert len(limit._buckets) == 3
+        limit.count_failure(f"192.0.2.{number}", "a")
+    assert limit.take_suppressed() == [Suppressed("*", "", 1)]
+    assert len(limit._buckets) == 4
 
 
 def test_sources_are_networks_of_one_machine():

@@ -1,0 +1,276 @@
+"""What should not be sent: each gets one clear error that names the thing, and nothing else is disturbed."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.gateway import CONTEXT_LENGTH, MODEL, TOKEN, Gateway, running_gateway, write_byte_level_model
+from tests.support.wire import Response, close, exchange, parse, send_raw
+
+BEARER = f"Authorization: Bearer {TOKEN}"
+JSON = "Content-Type: application/json"
+CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
+TEXT: dict[str, Any] = {"model": MODEL, "prompt": "hi"}
+NATIVE: dict[str, Any] = {"text": "hi"}
+PATHS = {"chat": "/v1/chat/completions", "text": "/v1/completions", "native": "/generate"}
+
+
+def tool(parameters: Any) -> dict[str, Any]:
+    return {"tools": [{"type": "function", "function": {"name": "f", "parameters": parameters}}]}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_byte_level_model(tmp_path_factory.mktemp("bad-input-model"))
+
+
+@pytest.fixture
+async def gateway(folder: Path) -> AsyncIterator[Gateway]:
+    async with running_gateway(folder, body_timeout_s=0.3, header_timeout_s=0.3, max_body_bytes=100_000) as running:
+        yield running
+        # Nothing that was refused was ever recorded, reserved without being settled, or submitted.
+        assert not running.engine.submits
+        assert not running.auditor.of_kind("inference_intent")
+        assert len(running.policy.reserves) == len(running.policy.settles)
+
+
+async def post(gateway: Gateway, path: str, body: Any, *headers: str) -> Response:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await exchange(gateway.port, "POST", path, headers=(BEARER, *(headers or (JSON,))), body=data)
+
+
+def error_of(response: Response) -> dict[str, Any]:
+    assert response.headers["content-type"] == "application/json"
+    error: dict[str, Any] = json.loads(response.body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+@pytest.mark.parametrize(
+    ("api", "change", "param", "words"),
+    [
+        ("chat", {"temprature": 1}, "temprature", "did you mean temperature?"),
+        ("chat", {"temperature": "hot"}, "temperature", "expected"),
+        ("chat", {"temperature": 1e9}, "temperature", "100"),
+        ("chat", {"n": 0}, "n", "1"),
+        ("chat", {"n": 65}, "n", "64"),
+        ("chat", {"max_tokens": 0}, "max_tokens", "1"),
+        ("chat", {"max_tokens": 10_000}, "max_tokens", str(CONTEXT_LENGTH)),
+        ("chat", {"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens", "max_completion_tokens"),
+        ("chat", {"stop": ["x"] * 1000}, "stop", "1000 stop strings"),
+        ("chat", {"stop": ["ok", ""]}, "stop[1]", "1 to 1024"),
+        ("chat", {"stop": [3]}, "stop[0]", "text"),
+        ("chat", {"top_logprobs": 3}, "top_logprobs", "logprobs"),
+        ("chat", {"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
+        ("chat", {"logit_bias": {"x": 1}}, "logit_bias", "'x'"),
+        ("chat", {"logit_bias": {"99999": 1}}, "logit_bias", "279"),
+        ("chat", {"stop_token_ids": [99999]}, "stop_token_ids", "279"),
+        ("chat", {"min_tokens": 10, "max_tokens": 5}, "min_tokens", "10"),
+        ("chat", {"priority": 1}, "priority", "0"),
+        ("chat", {"stream_options": {"include_usage": True}}, "stream_options", "stream"),
+        ("chat", {"stream": True, "stream_options": {"x": 1}}, "stream_options", "x"),
+        ("chat", {"response_format": {"type": "json_object"}}, "response_format", "json_object"),
+        ("chat", {"tool_choice": "required"}, "tool_choice", "auto"),
+        ("chat", {"reasoning_effort": "low"}, "reasoning_effort", "not supported"),
+        ("chat", {"functions": []}, "functions", "tools"),
+        ("chat", {"store": True}, "store", "not stored"),
+        ("chat", {"messages": []}, "messages", "1"),
+        ("chat", {"messages": "hi"}, "messages", "expected"),
+        ("chat", {"messages": [{"role": "king", "content": "x"}]}, "messages[0].role", "king"),
+        ("chat", {"messages": [{"role": "user"}]}, "messages[0].content", "content"),
+        ("chat", {"messages": [{"role": "user", "content": "x", "colour": "red"}]}, "messages[0]", "colour"),
+        (
+            "chat",
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0]",
+            "image_url",
+        ),
+        ("chat", {"messages": [{"role": "user", "content": "x " * 900}]}, "messages", str(CONTEXT_LENGTH)),
+        ("chat", {"messages": [{"role": "user", "content": "x" * 90_000}]}, "messages", "cannot fit"),
+        ("chat", tool({"type": "string"}), "tools[0].function.parameters", "object"),
+        ("chat", tool([1, 2]), "tools[0].function.parameters", "object"),
+        ("chat", tool({"properties": {"a": 3}}), "tools[0].function.parameters.properties.a", "got 3"),
+        (
+            "chat",
+            tool({"properties": {"a": {"type": "text"}}}),
+            "tools[0].function.parameters.properties.a.type",
+            "text",
+        ),
+        ("chat", tool({"properties": {}, "required": "a"}), "tools[0].function.parameters.required", "list"),
+        ("chat", {"tools": [{"type": "function"}]}, "tools[0].function", "missing"),
+        ("chat", {"tools": [tool({})["tools"][0]] * 2}, "tools[1].function.name", "twice"),
+        ("chat", {"tools": [{"type": "function", "function": {"name": f"f{i}"}} for i in range(200)]}, "tools", "128"),
+        ("text", {"prompt": None}, "prompt", "missing"),
+        ("text", {"prompt": []}, "prompt", "empty"),
+        ("text", {"prompt": ""}, "prompt", "no tokens"),
+        ("text", {"prompt": [97, 100_000]}, "prompt", "100000"),
+        ("text", {"prompt": [97, -1]}, "prompt", "-1"),
+        ("text", {"prompt": [97, True]}, "prompt", "True"),
+        ("text", {"prompt": ["a", 3]}, "prompt[1]", "expected"),
+        ("text", {"prompt": [["x"]]}, "prompt[0]", "'x'"),
+        ("text", {"prompt": ["a"] * 300}, "prompt", "256"),
+        ("text", {"prompt": [97] * CONTEXT_LENGTH}, "prompt", str(CONTEXT_LENGTH)),
+        ("text", {"suffix": "x"}, "suffix", "not supported"),
+        ("text", {"best_of": 3}, "best_of", "n"),
+        ("text", {"logprobs": True}, "logprobs", "int"),
+        ("native", {"input_ids": [1]}, "text", "either"),
+        ("native", {"sampling_params": {"max_new_tokens": 0}}, "sampling_params.max_new_tokens", "1"),
+        (
+            "native",
+            {"sampling_params": {"max_new_token": 1}},
+            "sampling_params.max_new_token",
+            "did you mean max_new_tokens?",
+        ),
+        ("native", {"sampling_params": {"regex": "a*"}}, "sampling_params.regex", "not supported"),
+        ("native", {"sampling_params": {"stop": ["x"] * 1000}}, "sampling_params.stop", "1000"),
+        ("native", {"return_hidden_states": True}, "return_hidden_states", "not supported"),
+    ],
+)
+async def test_wrong_parameters_are_refused_by_name(
+    gateway: Gateway, api: str, change: dict[str, Any], param: str, words: str
+) -> None:
+    """Status 400, the parameter's own name, and words that say what was expected or what came."""
+    body = {"chat": CHAT, "text": TEXT, "native": NATIVE}[api] | change
+    response = await post(gateway, PATHS[api], body)
+    error = error_of(response)
+    assert response.status == 400, error
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param, error
+    assert words in error["message"], error
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"[]", "an array"),
+        (b'"x"', "a string"),
+        (b"null", "null"),
+        (b"3", "a number"),
+        (b'{"model": "\xff"}', "UTF-8"),
+        (b'{"model": "\\ud800"}', "surrogate"),
+        (b'{"temperature": NaN}', "NaN"),
+        (b'{"temperature": -Infinity}', "Infinity"),
+        (b'{"n": ' + b"9" * 5000 + b"}", "too many digits"),
+        (b'{"model": "a", "model": "b"}', "'model' twice"),
+        (b'{"a": {"b": 1, "b": 2}}', "'b' twice"),
+        (b'{"a": ' + b"[" * 40_000 + b"]" * 40_000 + b"}", "nested deeper"),
+        (b'{"a": ' + b'{"a":' * 60 + b"1" + b"}" * 60 + b"}", "nested deeper"),
+        (b"{'model': 1}", "line 1, column 2"),
+    ],
+)
+async def test_bodies_that_are_not_one_sound_object_are_refused(gateway: Gateway, body: bytes, words: str) -> None:
+    """Strictly JSON, strictly UTF-8, and not a bomb."""
+    response = await post(gateway, PATHS["chat"], body)
+    assert response.status == 400
+    assert words in error_of(response)["message"]
+
+
+async def test_body_over_the_limit_is_refused_before_it_is_read(gateway: Gateway) -> None:
+    """By its announced length at once, and by its real one while it is read."""
+    announced = f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\n{BEARER}\r\n{JSON}\r\nContent-Length: 100001\r\n\r\n"
+    response = await send_raw(gateway.port, announced.encode())
+    assert (response.status, error_of(response)["code"]) == (413, "body_too_large")
+    head = f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\n{BEARER}\r\n{JSON}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"2710\r\n" + b" " * 10_000 + b"\r\n"
+    response = await send_raw(gateway.port, head.encode() + chunk * 12)
+    assert (response.status, error_of(response)["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        ("Content-Type: text/plain",),
+        ("Content-Type: application/x-www-form-urlencoded",),
+        ("Content-Type: application/json; charset=latin-1",),
+        (JSON, "Content-Encoding: gzip"),
+        (JSON, "Content-Encoding: identity, gzip"),
+    ],
+)
+async def test_other_media_are_refused(gateway: Gateway, headers: tuple[str, ...]) -> None:
+    """JSON in UTF-8, uncompressed: a compressed body could be a bomb."""
+    body = gzip.compress(json.dumps(CHAT).encode())
+    response = await exchange(gateway.port, "POST", PATHS["chat"], headers=(BEARER, *headers), body=body)
+    assert response.status == 415
+    assert error_of(response)["code"].startswith("unsupported_")
+
+
+async def test_repeated_content_headers_are_refused(gateway: Gateway) -> None:
+    """Two answers to what the body is."""
+    response = await post(gateway, PATHS["chat"], CHAT, JSON, "Content-Type: text/plain")
+    assert (response.status, error_of(response)["code"]) == (400, "repeated_header")
+
+
+async def test_slow_body_is_given_up(gateway: Gateway) -> None:
+    """A body that comes at one byte a moment ends with 408 after the configured time."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    head = f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\n{BEARER}\r\n{JSON}\r\nContent-Length: 1000\r\n\r\n"
+    writer.write(head.encode())
+    for _ in range(4):
+        writer.write(b" ")
+        await asyncio.sleep(0.05)
+    async with asyncio.timeout(2):
+        response = parse(await reader.read(-1))
+    await close(writer)
+    assert (response.status, error_of(response)["code"]) == (408, "body_timeout")
+
+
+async def test_slow_headers_are_given_up(gateway: Gateway) -> None:
+    """A connection that never finishes its headers is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(b"GET /health HTTP/1.1\r\nX-Slow: ")
+    async with asyncio.timeout(2):
+        assert await reader.read(-1) == b""
+    await close(writer)
+
+
+async def test_headers_without_end_are_refused(gateway: Gateway) -> None:
+    """Headers are bounded in size, in one line or in many."""
+    for junk in (b"X-A: " + b"a" * 200_000, b"X-A: b\r\n" * 30_000):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n" + junk)
+        async with asyncio.timeout(2):
+            try:
+                received = await reader.read(-1)
+            except ConnectionResetError:
+                received = b""
+        await close(writer)
+        assert received == b"" or parse(received).status == 400
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /health\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"GET /health HTTP/9.9\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        b"POST /health HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nBad Header: x\r\n\r\n",
+        b"GET /h\xffalth HTTP/1.1\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+async def test_what_is_not_http_gets_one_error_and_a_closed_connection(gateway: Gateway, data: bytes) -> None:
+    """Smuggling and noise: refused, never guessed at."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(data)
+    async with asyncio.timeout(2):
+        response = parse(await reader.read(-1))
+    await close(writer)
+    assert response.status in (400, 401)
+    assert set(json.loads(response.body)["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_one_connections_error_disturbs_no_other(gateway: Gateway) -> None:
+    """After all of it the gateway still answers."""
+    for body in (b"\xff", b"[" * 50_000, b"{}"):
+        await post(gateway, PATHS["chat"], body)
+    assert (await exchange(gateway.port, "GET", "/health")).status == 200
