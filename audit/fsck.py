@@ -109,8 +109,8 @@ def _load_signed(folder: Path, checkpoint: Checkpoint, is_live: bool) -> Checkpo
 
 def _verify_wal(folder: Path, derived: Derivation, result: Verified) -> None:
     """Compare the write-ahead log with the tree, and take its records behind it."""
-    segments = _load_segments(folder, result.is_live)
     size = derived.signed_size
+    segments = _load_segments(folder, size, result.is_live)
     if not result.is_live and (not segments or not segments[0].first_index <= size <= segments[-1].next_index):
         raise LogCorrupted(f"{folder / WAL}: does not hold the records from {size} on")
     for segment in segments:
@@ -122,10 +122,10 @@ def _verify_wal(folder: Path, derived: Derivation, result: Verified) -> None:
     result.torn_bytes = segments[-1].torn_bytes if segments else 0
 
 
-def _load_segments(folder: Path, is_live: bool) -> list[Segment]:
+def _load_segments(folder: Path, size: int, is_live: bool) -> list[Segment]:
     for _ in range(10 if is_live else 1):
         try:
-            return load_segments(folder / WAL)
+            return load_segments(folder / WAL, size)
         except FileNotFoundError:  # A live auditor removed a segment between listing and reading.
             continue
     raise LogCorrupted(f"{folder / WAL}: is missing, or a segment of it")

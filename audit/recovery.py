@@ -23,7 +23,7 @@ from audit.reader import CHECKPOINT, SIGNED, WAL, LogReader
 from audit.signing_key import create_signer, load_signer, write_vkey
 from audit.storage import Disk
 from audit.tiles import TILE_WIDTH, TileId, tile_width
-from audit.wal import Segment, create_segment, load_segments
+from audit.wal import Segment, create_segment, load_segments, split_stale
 
 
 @dataclass(slots=True)
@@ -86,8 +86,11 @@ def recover(folder: Path, signed: Checkpoint, key: VerifierKey, disk: Disk) -> R
     entries = reader.read_bundle(first_entry // TILE_WIDTH, signed.size) if signed.size > first_entry else []  # (3)
     if tree.levels and [leaf_hash(entry) for entry in entries] != tree.levels[0]:
         raise StateMismatch(f"{folder}: the bundle of entry {first_entry} does not hash to its tile")
-    recovered = Recovered(tree, signed.size, published, first_entry, entries, load_segments(folder / WAL))
+    segments = load_segments(folder / WAL, signed.size)
+    recovered = Recovered(tree, signed.size, published, first_entry, entries, segments)
     _replay(folder, reader, recovered, disk)  # (4)
+    for stale in split_stale(folder / WAL, signed.size)[0]:
+        disk.remove(stale)
     return recovered
 
 
@@ -95,7 +98,7 @@ def _create(folder: Path, key_path: Path, origin: str, disk: Disk) -> None:
     """Begin an empty log. `.state/signed` comes last: before it is there, nothing was ever acknowledged."""
     if (folder / CHECKPOINT).exists() or (folder / "tile").exists():
         raise StateMismatch(f"{folder / SIGNED}: is missing, though the folder holds a log")
-    for segment in load_segments(folder / WAL):
+    for segment in load_segments(folder / WAL, 0):
         if segment.records:
             raise StateMismatch(f"{folder / SIGNED}: is missing, though {segment.path} holds records")
         segment.path.unlink()
@@ -146,11 +149,19 @@ def _replay(folder: Path, reader: LogReader, recovered: Recovered, disk: Disk) -
             hashes = reader.read_hashes(TileId(0, number, tile_width(0, number, size)))
             if hashes[index % TILE_WIDTH] != leaf_hash(record):
                 raise StateMismatch(f"{segment.path}: record {index} is not the one under the signed tree")
-    last = segments[-1]
-    if last.torn_bytes:
-        fd = disk.open_append(last.path)
-        try:
+    _settle_end(segments[-1], disk)
+    recovered.torn_bytes = segments[-1].torn_bytes
+
+
+def _settle_end(last: Segment, disk: Disk) -> None:
+    """Cut the torn end off, and sync what is left: a killed process may have written a whole batch and not synced it.
+
+    Without that, tiles could be made of records that a loss of power then takes out of the write-ahead log.
+    """
+    fd = disk.open_append(last.path)
+    try:
+        if last.torn_bytes:
             disk.truncate(fd, last.clean_bytes, last.path)
-        finally:
-            os.close(fd)
-        recovered.torn_bytes = last.torn_bytes
+        disk.sync(fd, last.path)
+    finally:
+        os.close(fd)

@@ -106,22 +106,36 @@ def parse_segment(path: Path, data: bytes) -> Segment:
     return Segment(path, first_index, records, position, len(data) - position)
 
 
-def load_segments(folder: Path) -> list[Segment]:
-    """Read all segments; only the last may have a torn end, and none may be missing between two.
+def split_stale(folder: Path, size: int) -> tuple[list[Path], list[Path]]:
+    """Segments that hold nothing behind the first `size` records, and the others, in order.
 
+    The former were removed once, or were about to be: a loss of power may bring some of them back, and not their neighbours.
+    """
+    listed = list_segments(folder)
+    needed = max((place for place, (first, _) in enumerate(listed) if first <= size), default=0)
+    paths = [path for _, path in listed]
+    return paths[:needed], paths[needed:]
+
+
+def load_segments(folder: Path, size: int) -> list[Segment]:
+    """Read the segments that hold what lies behind the first `size` records.
+
+    Only the last may have a torn end, and none may be missing between two.
     Raises: LogCorrupted, OSError.
     """
     segments: list[Segment] = []
-    for first_index, path in list_segments(folder):
+    for path in split_stale(folder, size)[1]:
+        segment = parse_segment(path, path.read_bytes())
         if segments and segments[-1].torn_bytes:
             raise LogCorrupted(
                 f"{segments[-1].path}: damaged at byte {segments[-1].clean_bytes}, though a later segment follows"
             )
-        if segments and segments[-1].next_index != first_index:
+        if segments and segments[-1].next_index != segment.first_index:
             raise LogCorrupted(
-                f"{path}: starts at record {first_index}, but the segment before ends with {segments[-1].next_index - 1}"
+                f"{path}: starts at record {segment.first_index}, but the segment before ends with "
+                f"{segments[-1].next_index - 1}"
             )
-        segments.append(parse_segment(path, path.read_bytes()))
+        segments.append(segment)
     return segments
 
 

@@ -57,6 +57,10 @@ class StepBatch:
 
     Sequence i owns rows `query_starts[i]:query_starts[i+1]`; its last row stands at position `context_lengths[i] - 1`.
     Before the pass each `(source, destination)` of `page_copies` is copied whole, for forks of a partly filled page.
+
+    A sequence may read pages that another one of the same batch writes, as requests with equal prompts share a prefill in
+    progress: all keys and values of a layer are in their slots before any row of the batch attends in it. Steps take effect
+    in the order of their launch, so a page may belong to another sequence in the step after.
     """
 
     token_ids: Int64

@@ -7,6 +7,9 @@ SecurityFault
 ├── TokenRejected              an access token that is not accepted: answer 401
 ├── SecurityUnavailable        try again later
 │   └── KeysUnavailable        the issuer's keys cannot be had now: answer 503
+├── ModelRejected              a model that is not loaded: tell the steward
+│   ├── ModelSignatureRejected a signature that is malformed, wrong, or by somebody who is not trusted
+│   └── ModelFolderRejected    files that are not those signed, or that no signature can cover
 ├── MalformedDocument          untrusted JSON, a key set or a form that is refused
 └── ClientRejected             a client's definition, or the name of one, that is refused: tell the administrator
 """
@@ -46,3 +49,15 @@ class MalformedDocument(SecurityFault):
 
 class ClientRejected(SecurityFault):
     """A client that cannot be created, found or changed as asked."""
+
+
+class ModelRejected(SecurityFault):
+    """A model that must not be loaded or signed. One problem a line; each names the file and what differs."""
+
+
+class ModelSignatureRejected(ModelRejected):
+    """A model's signature that is malformed, does not verify, or is by a key or certificate that is not trusted."""
+
+
+class ModelFolderRejected(ModelRejected):
+    """A model folder whose files are not exactly those signed, or that holds what cannot be signed."""

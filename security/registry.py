@@ -137,7 +137,7 @@ class ClientRegistry:
         """The client, if it exists, is not disabled and this is its secret; the time taken does not tell which failed."""
         rows = self._execute("SELECT secret_hash FROM clients WHERE client_id = ?", client_id)
         stored: bytes = rows[0][0] if rows else _NO_HASH
-        if not is_secret_of(self._secret_key, client_id, stored, secret) or not rows:
+        if not is_secret_of(self._secret_key, client_id, stored, secret):
             return None
         client = self.find(client_id)
         return None if client is None or client.is_disabled else client

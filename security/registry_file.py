@@ -72,7 +72,8 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     Raises: RegistryUnusable.
     """
     with naming(path):
-        connection.execute("PRAGMA journal_mode = WAL")
+        # Not WAL, whose readers write to a shared index: policy reads in a sandbox that lets it write nothing.
+        connection.execute("PRAGMA journal_mode = DELETE")
         with transaction(connection):
             version = verify_schema(connection, path)
             for statements in MIGRATIONS[version:]:

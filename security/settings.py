@@ -1,4 +1,4 @@
-"""The sections `[authority]`, `[policy]` and `[tls]` of the configuration. Safe defaults; 0 means no limit where said."""
+"""The sections `[authority]`, `[policy]`, `[tls]` and `[confinement]` of the configuration. Safe defaults; 0 means no limit where said."""
 
 from typing import Annotated, Literal
 
@@ -110,3 +110,15 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     minimum_version: Annotated[
         Literal["1.2", "1.3"], msgspec.Meta(description="Oldest TLS version that is accepted.")
     ] = "1.3"
+
+
+class ConfinementSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The sandbox of each process: its own files, its own network, its own system calls."""
+
+    enabled: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Confine every process to its role, as far as this system allows. Off only to find a fault: "
+            "production then needs the waiver `confinement`."
+        ),
+    ] = True

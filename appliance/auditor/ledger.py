@@ -39,6 +39,10 @@ def _ignore(_: object) -> None:
     return
 
 
+def _lose(reason: str) -> None:
+    log.error("log_event_lost", reason=reason)
+
+
 class Ledger:
     """One log, as the auditor writes it."""
 
@@ -106,7 +110,7 @@ class Ledger:
         try:
             indices = self.writer.commit()
         except NotDurable as error:
-            self._num_refused += len(waiting)
+            self._num_refused += sum(1 for _, refused in waiting if refused is not _lose)
             self._become_full(error)
             for _, refused in waiting:
                 refused(self._fault)
@@ -121,6 +125,16 @@ class Ledger:
         """
         try:
             self.writer.publish_if_due(self._clock.monotonic_s())
+        except NotDurable as error:
+            self._become_full(error)
+
+    def publish(self) -> None:
+        """Sign and publish what is durable, now.
+
+        Raises: StorageFailed.
+        """
+        try:
+            self.writer.publish()
         except NotDurable as error:
             self._become_full(error)
 
@@ -141,9 +155,8 @@ class Ledger:
             "full_ms": max(0, self._clock.utc_ms() - self._full_since_ms),
             "num_refused": self._num_refused,
         }
-        if self._commit_own("log_writable", facts, "there is space again"):
-            log.info("log_writable", **facts)
-            self._fault, self._num_refused = "", 0
+        self._append_own(self.describe("log_writable", facts, "there is space again"), self._become_writable)
+        self.commit()
 
     def describe(self, kind: str, facts: dict[str, str | int], detail: str = "", is_failure: bool = False) -> Json:
         """An event about this log itself."""
@@ -161,6 +174,10 @@ class Ledger:
         self.writer.append([entry])
         self._waiting.append((durable, refused))
 
+    def _append_own(self, event: Json, durable: Durable) -> None:
+        """Add a record past the refusal; with the disk full even that may be too much, which only the process log tells."""
+        self._append(parse_canonical(encode_event(event)), OWN_NAME, durable, _lose)
+
     def _become_full(self, error: NotDurable) -> None:
         if self._fault:
             return
@@ -169,18 +186,9 @@ class Ledger:
         self._full_since_ms = self._clock.utc_ms()
         self._next_space_check_s = self._clock.monotonic_s() + SPACE_CHECK_INTERVAL_S
         self._reserve.release()
-        self._commit_own("log_full", {}, self._fault)
+        self._append_own(self.describe("log_full", {}, self._fault, is_failure=True), _ignore)
+        self.commit()
 
-    def _commit_own(self, kind: str, facts: dict[str, str | int], detail: str) -> bool:
-        """Write one record past the refusal; the disk may be too full even for that."""
-        waiting, self._waiting = self._waiting, []
-        assert not waiting, "nothing else is appended while the disk is full"
-        event = parse_canonical(encode_event(self.describe(kind, facts, detail, is_failure=kind == "log_full")))
-        self._append(event, OWN_NAME, _ignore, _ignore)
-        self._waiting = []
-        try:
-            self.writer.commit()
-        except NotDurable as error:
-            log.error("log_event_lost", kind=kind, reason=str(error))
-            return False
-        return True
+    def _become_writable(self, _: int) -> None:
+        log.info("log_writable", num_refused=self._num_refused)
+        self._fault, self._num_refused = "", 0

@@ -37,9 +37,11 @@ class OutcomeDesk:
         self._num_engines = 0
         self._first_own = ledger.writer.size
         """Intents below this are of former lives, in which counts may have been told to nobody."""
+        self._timed: dict[int, OpenIntent] = {}
+        """Open intents that have a deadline: a turn looks at these only, however many are open."""
         deadline_s = clock.monotonic_s() + ORPHAN_WAIT_S
         for intent in book.open.values():
-            _lose(intent, deadline_s, "recovered", "the auditor was started again while the request was open")
+            self._lose(intent, deadline_s, "recovered", "the auditor was started again while the request was open")
 
     def engine_came(self) -> None:
         """An engine's link opened."""
@@ -50,8 +52,8 @@ class OutcomeDesk:
         self._num_engines -= 1
         if self._num_engines == 0:
             now_s = self._clock.monotonic_s()
-            for intent in self._book.open.values():
-                if intent.deadline_s is not None and intent.index not in self._orphans:
+            for intent in self._timed.values():
+                if intent.index not in self._orphans:
                     intent.deadline_s = now_s
 
     def take(self, peer: Peer, message: AppendOutcome, event: Json) -> None:
@@ -73,7 +75,7 @@ class OutcomeDesk:
             raise MalformedEntry("outcome: the engine's counts are set by the auditor, never by the peer")
         intent.peer, intent.held = peer, HeldOutcome(peer, message.correlation, event)
         if intent.engine is None and self._num_engines and self._count_wait_s > 0:
-            intent.deadline_s = self._clock.monotonic_s() + self._count_wait_s
+            self._set_deadline(intent, self._clock.monotonic_s() + self._count_wait_s)
         else:
             self._finish(intent)
 
@@ -102,14 +104,14 @@ class OutcomeDesk:
             if intent.peer is peer:
                 intent.peer = None
                 if intent.held is None:
-                    _lose(intent, deadline_s, "gateway_lost", f"the link to {name_of(peer)} ended")
+                    self._lose(intent, deadline_s, "gateway_lost", f"the link to {name_of(peer)} ended")
 
     def close_due(self) -> None:
         """Record outcomes that have waited long enough. With the disk full they wait on."""
         now_s = self._clock.monotonic_s()
         due = [
             intent
-            for intent in self._book.open.values()
+            for intent in self._timed.values()
             if intent.deadline_s is not None and intent.deadline_s <= now_s and not intent.is_closing
         ]
         for intent in due:
@@ -120,8 +122,17 @@ class OutcomeDesk:
         """Close whatever is open now, without waiting: the auditor ends."""
         for intent in list(self._book.open.values()):
             if intent.held is None and not intent.is_closing:
-                _lose(intent, 0.0, reason, detail)
+                self._lose(intent, 0.0, reason, detail)
         self.close_due()
+
+    def _lose(self, intent: OpenIntent, deadline_s: float, reason: str, detail: str) -> None:
+        """Its gateway will not tell its outcome: the auditor closes it after the deadline."""
+        intent.lost_reason, intent.lost_detail = reason, detail
+        self._set_deadline(intent, deadline_s)
+
+    def _set_deadline(self, intent: OpenIntent, deadline_s: float) -> None:
+        intent.deadline_s = deadline_s
+        self._timed[intent.index] = intent
 
     def _finish(self, intent: OpenIntent) -> None:
         """Add the outcome with what is known now."""
@@ -146,6 +157,7 @@ class OutcomeDesk:
         return closing_event(entry, intent.index, intent.lost_reason, intent.lost_detail, engine)
 
     def _note_durable(self, intent: OpenIntent, held: HeldOutcome | None, engine: Json | None, index: int) -> None:
+        self._timed.pop(intent.index, None)
         self._book.note_outcome(intent.index, intent.request_uid, index)
         if held is not None:
             self._send(held.peer, Recorded(held.correlation, index))
@@ -159,7 +171,7 @@ class OutcomeDesk:
         intent.is_closing = False
         if held is not None:
             self._send(held.peer, AppendRefused(held.correlation, "not_durable", reason))
-            _lose(intent, 0.0, "outcome_not_durable", "its gateway told an outcome while the disk was full")
+            self._lose(intent, 0.0, "outcome_not_durable", "its gateway told an outcome while the disk was full")
 
     def _note_recovered(self, intent: OpenIntent) -> None:
         """With the last intent of the former life closed, say from where on the next life has to look."""
@@ -187,7 +199,3 @@ class OutcomeDesk:
 def _may_close(intent: OpenIntent, peer: Peer) -> bool:
     """A gateway closes its own; after a restart of the auditor, those that its number had reported."""
     return intent.peer is peer or (intent.peer is None and intent.reporter == name_of(peer))
-
-
-def _lose(intent: OpenIntent, deadline_s: float, reason: str, detail: str) -> None:
-    intent.deadline_s, intent.lost_reason, intent.lost_detail = deadline_s, reason, detail

@@ -150,16 +150,15 @@ class AuditorService:
         self._send_status_if_due()
 
     def stop(self) -> None:
-        """Close what is open, record the end, and publish.
+        """Close what is open, record the end, and publish; with a full disk the next start does so.
 
-        Raises: StorageFailed, NotDurable.
+        Raises: StorageFailed.
         """
         self._outcomes.close_all("stopped", "the appliance was stopped while the request was open")
         self._ledger.commit()
         self._ledger.add_own(self._ledger.describe("log_stopped", {"num_open": self.num_open}))
         self._ledger.commit()
-        if self._ledger.can_append and self._ledger.writer.size != self._ledger.writer.checkpoint.size:
-            self._ledger.writer.publish()
+        self._ledger.publish()
         self._receipts.answer(self._clock.monotonic_s(), self._ledger.fault)
 
     def _append(self, peer: Peer, message: AppendIntent | AppendOutcome | AppendEvent) -> None:

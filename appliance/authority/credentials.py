@@ -1,7 +1,7 @@
 """Keys, certificates and the client registry, at their places below the state directory.
 
     tls/         our own certificate authority and server certificate, where none is configured
-    authority/   signing/signing-*.pem, clients.sqlite, client-secrets.key
+    authority/   signing/signing-*.pem, registry/clients.sqlite, client-secrets.key
 
 Everything is made where it is missing, once, whoever comes first; what is there is checked and left alone.
 """
@@ -15,7 +15,8 @@ from security.oauth.signing_keys import SigningKeys
 from security.registry import ClientRegistry
 from security.tls import TlsIdentity, provision_identity, verify_identity
 
-CLIENTS_FILE = "clients.sqlite"
+CLIENTS_FILE = "registry/clients.sqlite"
+"""In a folder of its own, as policy may read it and nothing else of the authority's."""
 SECRETS_FILE = "client-secrets.key"
 SIGNING_DIRECTORY = "signing"
 

@@ -184,14 +184,14 @@ def _find_entry(folder: Path, index: int) -> bytes:
     if 0 <= index < size:
         return reader.read_entry(index, size)
     if (folder / WAL).is_dir():
-        for segment in load_segments(folder / WAL):
+        for segment in load_segments(folder / WAL, size):
             if segment.first_index <= index < segment.next_index:
                 return segment.records[index - segment.first_index]
     raise EntryNotFound(f"{folder}: no record {index}; the checkpoint covers {size}")
 
 
 def _durable_size(folder: Path, checkpoint: Checkpoint) -> int:
-    segments = load_segments(folder / WAL) if (folder / WAL).is_dir() else []
+    segments = load_segments(folder / WAL, checkpoint.size) if (folder / WAL).is_dir() else []
     return segments[-1].next_index if segments else checkpoint.size
 
 

@@ -62,6 +62,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("config", "config", "check a configuration, explain its keys"),
     ),
     "Let people in": (Command("client", "client", "create, list and disable the clients that may ask for tokens"),),
+    "Vouch for models": (Command("model", "model", "sign a model folder, verify one against its signature"),),
     "Look back": (Command("audit", "audit", "verify the log, prove that a record is in it"),),
 }
 COMMANDS = {command.name: command for group in GROUPS.values() for command in group}

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from appliance.config.errors import Problem
 from appliance.config.schema import Configuration
+from security.sandbox.platform import probe_platform
 
 
 class Lack(Struct, frozen=True):
@@ -29,13 +30,13 @@ class Lack(Struct, frozen=True):
 _NOT_BUILT_YET = {
     "signed_models": "Model folders are not verified against signatures: whoever can write to them can change the answers.",
     "frozen_kernels": "Kernels are not taken from a signed bundle: what computes on this machine is not pinned.",
-    "confinement": "Processes run as one user without a sandbox: a captured one can reach the files of the others.",
     "witness": "No witness cosigns the log: whoever holds this host can replace it by an older or another history.",
 }
 _NEEDS_SETTING = {
     "own_certificates": "The server's certificate comes from an authority that this host made: its key lies on this host.",
 }
-PROTECTIONS = tuple(_NOT_BUILT_YET | _NEEDS_SETTING)
+_NEEDS_SYSTEM = {"confinement": "Processes run without a sandbox: a captured one can reach the files of the others."}
+PROTECTIONS = tuple(_NOT_BUILT_YET | _NEEDS_SYSTEM | _NEEDS_SETTING)
 """Every name that a waiver may have."""
 
 
@@ -64,5 +65,9 @@ def find_unwaived(configuration: Configuration) -> list[Problem]:
 
 def _find_missing(configuration: Configuration) -> Iterator[tuple[str, str]]:
     yield from _NOT_BUILT_YET.items()
+    if not configuration.confinement.enabled:
+        yield "confinement", f"It is switched off (confinement.enabled). {_NEEDS_SYSTEM['confinement']}"
+    elif missing := probe_platform().describe_missing():
+        yield "confinement", f"It is incomplete on this system: {'; '.join(missing)}."
     if configuration.tls.certificate is None:
         yield "own_certificates", _NEEDS_SETTING["own_certificates"]

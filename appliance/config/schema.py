@@ -13,7 +13,7 @@ from appliance.gateway.settings import GatewaySettings
 from appliance.supervisor.settings import SupervisorSettings
 from audit.settings import AuditSettings
 from runtime.settings import EngineSettings
-from security.settings import AuthoritySettings, PolicySettings, TlsSettings
+from security.settings import AuthoritySettings, ConfinementSettings, PolicySettings, TlsSettings
 
 Mode = Literal["development", "production"]
 
@@ -42,6 +42,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     authority: AuthoritySettings = AuthoritySettings()
     policy: PolicySettings = PolicySettings()
     tls: TlsSettings = TlsSettings()
+    confinement: ConfinementSettings = ConfinementSettings()
     audit: AuditSettings = AuditSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     engines: Annotated[tuple[EngineSettings, ...], Meta(min_length=1, max_length=64)]

@@ -37,13 +37,13 @@ tools themselves and the product's topics are those of training: what is measure
 
 ## Made by
 
-    python -m appliance.demo.train --out appliance/demo/model --steps {num_steps}
+    python -m appliance.demo.train --out appliance/demo/model --steps {steps}
 
 | | |
 |---|---|
 | corpus | {num_examples:,} examples, {num_tokens:,} tokens, generated from a fixed seed; no text from elsewhere |
 | SHA-256 of the corpus | `{corpus_sha256}` |
-| training | {num_steps:,} steps of about {tokens_per_step:,} tokens; Muon and AdamW; the learning rate held, then falling to zero |
+| training | {num_steps:,} steps in {num_cycles} cycles, of about {tokens_per_step:,} tokens each; Muon and AdamW; in each cycle the learning rate is held, then falls to zero |
 | hardware | {hardware}; no GPU was used if this says CPU |
 | time | {minutes:.0f} minutes |
 | SHA-256 of the weights | `{weights_sha256}` |
@@ -54,7 +54,7 @@ threads. Elsewhere they differ in their last digits and the answers may differ, 
 
 ## Limits
 
-Numbers in word problems are small (results up to about 150). Facts about Casemate were learnt in one wording each. Names
+Numbers in word problems are small (operands up to 40, results up to 120). Facts about Casemate were learnt in one wording each. Names
 in the training text are common first names or made-up syllables; no person is meant. Do not use it for decisions.
 """
 
@@ -67,7 +67,7 @@ class TrainingFacts:
     num_examples: int
     num_tokens: int
     num_parameters: int
-    num_steps: int
+    cycles: tuple[int, ...]
     tokens_per_step: int
     minutes: float
     hardware: str
@@ -76,5 +76,12 @@ class TrainingFacts:
 
 def write_card(facts: TrainingFacts, table: str, folder: Path) -> None:
     """Write `README.md` into the model's folder."""
-    text = _CARD.format(table=table, millions=facts.num_parameters / 1e6, **vars(facts))
+    text = _CARD.format(
+        table=table,
+        millions=facts.num_parameters / 1e6,
+        steps=" ".join(str(num_steps) for num_steps in facts.cycles),
+        num_steps=sum(facts.cycles),
+        num_cycles=len(facts.cycles),
+        **vars(facts),
+    )
     (folder / "README.md").write_text(text, encoding="utf-8")

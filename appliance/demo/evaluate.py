@@ -90,7 +90,7 @@ def main() -> int:
     """The command line; the exit status is 1 where a kind falls short."""
     parser = argparse.ArgumentParser(prog="python -m appliance.demo.evaluate", description="Measure the demo model.")
     parser.add_argument("--model", type=Path, default=MODEL, help="folder of the model (default: the shipped one)")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: all cores)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s; more help little)")
     parser.add_argument("--show-wrong", action="store_true", help="print every wrong answer")
     parser.add_argument("--write", action="store_true", help="write the figures to evaluation.json beside the weights")
     options = parser.parse_args()

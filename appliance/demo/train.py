@@ -32,7 +32,7 @@ from runtime.training.loop import (
 )
 
 VOCAB_SIZE = 2048
-NUM_STEPS = 1100
+CYCLES = (6000,)
 _TOKENIZER_EXAMPLES = 40_000
 
 
@@ -58,7 +58,7 @@ def show(progress: Progress) -> None:
     print(f"\r{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
 
-def train(out: Path, *, num_steps: int, device: str, num_workers: int, state: Path | None) -> TrainingFacts:
+def train(out: Path, *, cycles: tuple[int, ...], device: str, num_workers: int, state: Path | None) -> TrainingFacts:
     """Steps 1 to 4."""
     print("Generating the corpus ...", file=sys.stderr, flush=True)
     # (1)
@@ -72,7 +72,7 @@ def train(out: Path, *, num_steps: int, device: str, num_workers: int, state: Pa
     # (3)
     shape = LlamaShape(vocab_size=VOCAB_SIZE)
     model = Llama(shape, SEED).to(device)
-    plan = TrainingPlan(num_steps)
+    plan = TrainingPlan(cycles)
     training = Training(model, documents, plan, device=device, num_workers=num_workers, state=state)
     training.run(show)
     # (4)
@@ -85,7 +85,7 @@ def train(out: Path, *, num_steps: int, device: str, num_workers: int, state: Pa
         num_examples=len(examples),
         num_tokens=documents.num_tokens,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        num_steps=num_steps,
+        cycles=cycles,
         tokens_per_step=plan.tokens_per_step,
         minutes=training.elapsed_s / 60,
         hardware=describe_device(device),
@@ -97,7 +97,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m appliance.demo.train", description="Train the demo model.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
-    parser.add_argument("--steps", type=int, default=NUM_STEPS, help="optimizer steps (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=CYCLES, help="optimizer steps of each cycle of the schedule"
+    )
     parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: %(default)s)")
     parser.add_argument("--state", type=Path, default=None, help="file that keeps the state of an interrupted run")
@@ -105,8 +107,9 @@ def main() -> None:
     pin_arithmetic(options.threads)
     device = options.device or pick_device()
     num_workers = options.threads if device == "cpu" else 1
-    facts = train(options.out, num_steps=options.steps, device=device, num_workers=num_workers, state=options.state)
-    # (5)
+    facts = train(options.out, cycles=tuple(options.steps), device=device, num_workers=num_workers, state=options.state)
+    # (5) One row at a time is too little work to be worth more threads.
+    pin_arithmetic(1)
     figures = measure(evaluate(options.out))
     write_figures(figures, options.out)
     write_card(facts, format_table(figures), options.out)

@@ -10,7 +10,7 @@ import structlog
 
 from appliance.gateway.asgi import Receive, Scope, Send
 from appliance.gateway.errors import ClientGone, GatewayFault, InternalFault, Unauthenticated, error_body, http_of
-from appliance.gateway.exchange import Exchange
+from appliance.gateway.exchange import BodyBudget, Exchange
 from appliance.gateway.gate import Gate
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.rejections import Rejection, Rejections
@@ -27,6 +27,7 @@ class Application:
         self._rejections = rejections
         self._settings = settings
         self._metrics = metrics
+        self._budget = BodyBudget(settings.max_pending_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event of ASGI."""
@@ -46,15 +47,15 @@ class Application:
             max_body_bytes=self._settings.max_body_bytes,
             body_timeout_s=self._settings.body_timeout_s,
             send_timeout_s=self._settings.send_timeout_s,
+            budget=self._budget,
         )
         exchange.request_id = f"req-{secrets.token_hex(16)}"
-        path = "unmatched"
+        path = self._gate.name_of(scope["method"], scope["raw_path"])
         began = time.monotonic()
         self._metrics.http_requests_active.add(1)
         try:
             # (1) the route table, then (2) the access token; nothing of the request has been parsed yet.
             admitted = await self._gate.admit(scope["method"], scope["raw_path"], scope["headers"])
-            path = admitted.match.route.path
             exchange.principal, exchange.segment = admitted.principal, admitted.match.segment
             await admitted.match.route.endpoint(exchange)
         except ClientGone:
@@ -71,6 +72,7 @@ class Application:
             message = f"an internal error, recorded with request id {exchange.request_id}"
             await _refuse(exchange, InternalFault("internal_error", message))
         finally:
+            exchange.release()
             self._metrics.http_requests_active.add(-1)
             self._metrics.http_responses_total.add(
                 1, method=_known(scope["method"]), path=path, status=str(exchange.status)
@@ -85,10 +87,8 @@ async def _refuse(exchange: Exchange, fault: GatewayFault) -> None:
     if exchange.started:
         await exchange.abort()
         return
-    mapping = http_of(fault)
-    headers = [*fault.headers, (b"connection", b"close")] if mapping.close else fault.headers
     try:
-        await exchange.respond(mapping.status, error_body(fault), headers)
+        await exchange.respond(http_of(fault).status, error_body(fault), fault.headers)
     except ClientGone:
         await exchange.abort()
 

@@ -18,7 +18,7 @@ GatewayFault
 └── ClientGone                 nobody reads the answer any more: there is no response to map to
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -130,8 +130,6 @@ class Mapping:
 
     status: int
     error_type: str
-    close: bool = field(default=False)
-    """The connection cannot be used again: part of a body was left unread."""
 
 
 HTTP_OF: dict[type[GatewayFault], Mapping] = {
@@ -139,9 +137,9 @@ HTTP_OF: dict[type[GatewayFault], Mapping] = {
     Unauthenticated: Mapping(401, "authentication_error"),
     NotFound: Mapping(404, "not_found_error"),
     MethodNotAllowed: Mapping(405, "invalid_request_error"),
-    BodyTimeout: Mapping(408, "invalid_request_error", close=True),
-    BodyTooLarge: Mapping(413, "invalid_request_error", close=True),
-    UnsupportedMedia: Mapping(415, "invalid_request_error", close=True),
+    BodyTimeout: Mapping(408, "invalid_request_error"),
+    BodyTooLarge: Mapping(413, "invalid_request_error"),
+    UnsupportedMedia: Mapping(415, "invalid_request_error"),
     BadRequest: Mapping(400, "invalid_request_error"),
     NotAllowed: Mapping(403, "permission_error"),
     QuotaRefused: Mapping(429, "rate_limit_error"),
@@ -149,7 +147,7 @@ HTTP_OF: dict[type[GatewayFault], Mapping] = {
     EngineFault: Mapping(500, "server_error"),
     InternalFault: Mapping(500, "server_error"),
     DeadlineExceeded: Mapping(504, "timeout_error"),
-    ClientGone: Mapping(499, "client_gone", close=True),
+    ClientGone: Mapping(499, "client_gone"),
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from appliance.gateway.asgi import Event, Headers, Receive, Scope, Send
-from appliance.gateway.errors import BadRequest, BodyTimeout, BodyTooLarge, ClientGone, UnsupportedMedia
+from appliance.gateway.errors import BadRequest, BodyTimeout, BodyTooLarge, ClientGone, Overloaded, UnsupportedMedia
 from appliance.gateway.identity import Principal
 
 _SECURITY_HEADERS: Headers = [
@@ -25,6 +25,24 @@ _SECURITY_HEADERS: Headers = [
 _encoder = msgspec.json.Encoder()
 ABORT = "casemate.abort"
 """Our protocol class puts the transport's `abort` under this key of the scope."""
+
+
+class BodyBudget:
+    """Bytes of all bodies that one worker holds: many clients with large bodies must not take its memory."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+
+    def take(self, num_bytes: int) -> None:
+        """Hold more. Raises: Overloaded."""
+        if self._num_bytes + num_bytes > self._max_bytes:
+            raise Overloaded("overloaded", "the bodies of the open requests are larger than this worker may hold")
+        self._num_bytes += num_bytes
+
+    def give_back(self, num_bytes: int) -> None:
+        """Hold less."""
+        self._num_bytes -= num_bytes
 
 
 class Exchange:
@@ -48,6 +66,7 @@ class Exchange:
         max_body_bytes: int,
         body_timeout_s: float,
         send_timeout_s: float,
+        budget: BodyBudget,
     ) -> None:
         self._scope = scope
         self._receive = receive
@@ -55,6 +74,9 @@ class Exchange:
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._send_timeout_s = send_timeout_s
+        self._budget = budget
+        self._num_body_bytes = 0
+        self._body_was_read = False
         self._headers: Headers = scope["headers"]
         self.request_id = ""
         self.principal: Principal | None = None
@@ -90,14 +112,13 @@ class Exchange:
     async def read_body(self) -> bytes:
         """Read the whole JSON body.
 
-        Raises: UnsupportedMedia, BodyTooLarge, BodyTimeout, BadRequest, ClientGone.
+        Raises: UnsupportedMedia, BodyTooLarge, BodyTimeout, BadRequest, Overloaded, ClientGone.
         """
         self._verify_media()
         length = self._header(b"content-length")
         if length is not None and (not length.isdigit() or int(length) > self._max_body_bytes):
             raise _too_large(self._max_body_bytes)
         parts: list[bytes] = []
-        num_bytes = 0
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 while True:
@@ -105,11 +126,13 @@ class Exchange:
                     if event["type"] == "http.disconnect":
                         raise ClientGone("client_disconnected", "the client left while sending its request")
                     part: bytes = event.get("body", b"")
-                    num_bytes += len(part)
-                    if num_bytes > self._max_body_bytes:
+                    if self._num_body_bytes + len(part) > self._max_body_bytes:
                         raise _too_large(self._max_body_bytes)
+                    self._budget.take(len(part))
+                    self._num_body_bytes += len(part)
                     parts.append(part)
                     if not event.get("more_body", False):
+                        self._body_was_read = True
                         return b"".join(parts)
         except TimeoutError:
             raise BodyTimeout("body_timeout", f"the request body took longer than {self._body_timeout_s:g} s") from None
@@ -153,10 +176,23 @@ class Exchange:
     async def _start(self, status: int, headers: Headers) -> None:
         self.started = True
         self.status = status
-        request_id = [(b"x-request-id", self.request_id.encode())]
-        await self._send_in_time(
-            {"type": "http.response.start", "status": status, "headers": [*headers, *request_id, *_SECURITY_HEADERS]}
+        own: Headers = [(b"x-request-id", self.request_id.encode()), *_SECURITY_HEADERS]
+        if self._has_body and not self._body_was_read:
+            # What is left of the body would otherwise be read for ever, at whatever pace its sender likes.
+            own.append((b"connection", b"close"))
+        await self._send_in_time({"type": "http.response.start", "status": status, "headers": [*headers, *own]})
+
+    @property
+    def _has_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in self._headers
         )
+
+    def release(self) -> None:
+        """The exchange is over: its body is held no longer."""
+        self._budget.give_back(self._num_body_bytes)
+        self._num_body_bytes = 0
 
     async def _send_in_time(self, event: Event) -> None:
         try:

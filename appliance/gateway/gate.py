@@ -31,6 +31,13 @@ class Gate:
         self._routes = routes
         self._check_token = check_token
 
+    def name_of(self, method: str, raw_path: bytes) -> str:
+        """The route's path as it was registered, for counting; strangers' own spellings have one name together."""
+        try:
+            return self._routes.match(method, raw_path).route.path
+        except GatewayFault:
+            return "unmatched"
+
     async def admit(self, method: str, raw_path: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Admitted:
         """Decide about one request.
 

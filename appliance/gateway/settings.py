@@ -18,6 +18,14 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_body_bytes: Annotated[
         int, Meta(ge=1024, le=1 << 28, description="Largest request body, in bytes; more is refused while it is read.")
     ] = 4 << 20
+    max_pending_body_bytes: Annotated[
+        int,
+        Meta(
+            ge=1 << 16,
+            le=1 << 34,
+            description="Bodies of all open requests of one worker together, in bytes; beyond, requests are refused with 503.",
+        ),
+    ] = 128 << 20
     max_header_bytes: Annotated[
         int, Meta(ge=4096, le=1 << 20, description="Largest request line and headers together, in bytes.")
     ] = 64 << 10

@@ -12,9 +12,12 @@ import structlog
 from appliance.errors import EXIT_MISCONFIGURED
 from appliance.logging import configure_logging
 from appliance.messages.control import CannotStart, Role
+from appliance.processes.confinement import confine_after_imports
 from appliance.processes.member import Member
 from appliance.processes.polling import PollingMember, SupervisorGone
 from appliance.processes.refusal import START_REFUSALS
+from security.sandbox.launch import Confined
+from security.sandbox.platform import assume_platform
 
 EXIT_SUPERVISOR_GONE = 70
 
@@ -29,21 +32,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m appliance.processes", description=__doc__)
     parser.add_argument("role", choices=(*_POLLING, *_ASYNCIO))
     parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--confinement", type=Confined.decode, help="what the launcher applied")
     arguments = parser.parse_args()
     configure_logging(arguments.role)
+    if arguments.confinement is not None:
+        assume_platform(arguments.confinement.platform)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=arguments.control_fd)
     control.set_inheritable(False)
     if arguments.role in _POLLING:
-        return _run_polling(control, arguments.role)
-    return asyncio.run(_run_asyncio(control, arguments.role))
+        return _run_polling(control, arguments.role, arguments.confinement)
+    return asyncio.run(_run_asyncio(control, arguments.role, arguments.confinement))
 
 
-def _run_polling(control: socket.socket, role: Role) -> int:
+def _run_polling(control: socket.socket, role: Role, confined: Confined | None) -> int:
     try:
         member = PollingMember(control, role)
         try:
-            importlib.import_module(f"appliance.processes.{role}").serve(member)
+            process = importlib.import_module(f"appliance.processes.{role}")
+            confine_after_imports(confined)
+            process.serve(member)
         except START_REFUSALS as refusal:
             log.error("cannot_start", reason=str(refusal))
             member.tell(CannotStart(str(refusal)))
@@ -56,10 +64,10 @@ def _run_polling(control: socket.socket, role: Role) -> int:
     return 0
 
 
-async def _run_asyncio(control: socket.socket, role: Role) -> int:
+async def _run_asyncio(control: socket.socket, role: Role, confined: Confined | None) -> int:
     member = Member(control, role)
     gone = asyncio.ensure_future(member.supervisor_gone.wait())
-    serving = asyncio.ensure_future(_serve(member))
+    serving = asyncio.ensure_future(_serve(member, confined))
     try:
         await asyncio.wait({gone, serving}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
@@ -73,10 +81,12 @@ async def _run_asyncio(control: socket.socket, role: Role) -> int:
         member.close()
 
 
-async def _serve(member: Member) -> int:
+async def _serve(member: Member, confined: Confined | None) -> int:
     try:
         await member.assigned()
-        await importlib.import_module(f"appliance.processes.{member.role}").serve(member)
+        process = importlib.import_module(f"appliance.processes.{member.role}")
+        confine_after_imports(confined)
+        await process.serve(member)
     except START_REFUSALS as refusal:
         log.error("cannot_start", reason=str(refusal))
         member.refuse(CannotStart(str(refusal)))

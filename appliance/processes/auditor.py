@@ -14,7 +14,7 @@ from appliance.auditor.peer import Peer
 from appliance.auditor.service import AuditorService
 from appliance.processes.polling import LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from audit.append import LogWriter
-from audit.errors import AuditMisconfigured, AuditUnavailable
+from audit.errors import AuditMisconfigured, AuditUnavailable, StorageFailed
 from audit.reader import STATE
 from audit.reserve import Reserve
 from audit.settings import AuditSettings
@@ -22,12 +22,14 @@ from audit.settings import AuditSettings
 log = structlog.get_logger(__name__)
 
 RECEIPT_SLACK_S = 2.0
+EXIT_STORAGE_FAILED = 74
+"""sysexits.h EX_IOERR. The supervisor starts the auditor again."""
 
 
 def serve(member: PollingMember) -> None:
     """Run until drained.
 
-    Raises: AuditMisconfigured when the log cannot be opened; StorageFailed when the disk failed while running.
+    Raises: AuditMisconfigured when the log cannot be opened; SystemExit when the disk failed while running.
     """
     settings = member.config.audit
     folder = member.config.state_path / "audit"
@@ -50,6 +52,9 @@ def serve(member: PollingMember) -> None:
         _run(member, service)
         service.stop()
         member.flush()
+    except StorageFailed as failure:
+        log.critical("log_storage_failed", reason=str(failure), consequence="the auditor ends and recovers from disk")
+        raise SystemExit(EXIT_STORAGE_FAILED) from failure
     finally:
         writer.close()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from appliance.authority.credentials import provision_tls
+from appliance.authority.credentials import find_tls_identity
 from appliance.authority.token_check import AuthorityTokenCheck, build_token_check
 from appliance.config import Configuration, served_name_of, what_is_lacking
 from appliance.gateway.api.health import Installation
@@ -34,7 +34,7 @@ async def serve(member: Member) -> None:
     Raises: StartRefused, SecurityMisconfigured, CheckpointRejected.
     """
     config = member.config
-    tls = build_server_context(provision_tls(config), minimum_version=config.tls.minimum_version)
+    tls = build_server_context(find_tls_identity(config), minimum_version=config.tls.minimum_version)
     check_token = build_token_check(config)
     folders = [(served_name_of(engine), Path(engine.model_path)) for engine in config.engines]
     worker = Worker(

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from appliance.authority.credentials import CLIENTS_FILE, open_registry
+from appliance.authority.credentials import CLIENTS_FILE
 from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.errors import LinkClosed
 from appliance.messages.policy import Denied, Extend, Granted, PolicyStatus, Reserve, Settle
@@ -157,7 +157,6 @@ async def serve(member: Member) -> None:
     Raises: SecurityMisconfigured.
     """
     state = member.config.state_path
-    open_registry(state).close()  # Made or migrated here or by the authority, whoever comes first.
     settings = member.config.policy
     definitions = ClientDefinitions(state / "authority" / CLIENTS_FILE, max_age_s=settings.definitions_max_age_s)
     service = PolicyService(PolicyDecider(definitions, build_quota_book(settings)))

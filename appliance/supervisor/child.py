@@ -35,7 +35,14 @@ State = Literal["starting", "ready", "restarting", "draining", "failed"]
 class Child:
     """One life of one process. A restarted process is a new Child with the same role and instance."""
 
-    def __init__(self, role: Role, instance: int, watchdog_timeout_s: float, start_timeout_s: float) -> None:
+    def __init__(
+        self,
+        role: Role,
+        instance: int,
+        watchdog_timeout_s: float,
+        start_timeout_s: float,
+        confine: Callable[[list[str], int], list[str]] = lambda command, _control_fd: command,
+    ) -> None:
         self.role: Role = role
         self.instance = instance
         self.state: State = "starting"
@@ -47,6 +54,7 @@ class Child:
         self.heard_at = self.started_at
         self._watchdog_timeout_s = watchdog_timeout_s
         self._start_timeout_s = start_timeout_s
+        self._confine = confine
         self._process: asyncio.subprocess.Process
         self._control: FramedSocket | None = None
         self.on_ready: Callable[[Child], None] = lambda _child: None
@@ -70,10 +78,12 @@ class Child:
     async def start(self) -> None:
         """Start the process with one inherited socket and nothing else of ours: no environment, no other descriptor."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        fd = theirs.fileno()
+        command = [sys.executable, "-m", "appliance.processes", self.role, "--control-fd", str(fd)]
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "appliance.processes", self.role, "--control-fd", str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
+                *self._confine(command, fd),
+                pass_fds=(fd,),
                 stdin=asyncio.subprocess.DEVNULL,
                 env=child_environment(),
                 process_group=0,  # Ctrl-C at a terminal reaches the supervisor only, which drains

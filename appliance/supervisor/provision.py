@@ -1,11 +1,11 @@
-"""Makes what the processes need before they start: the state directory's folders and the TLS certificates.
+"""Makes what the processes need before they start: the state directory's folders, TLS certificates, the client registry.
 
 The keys of the log, of tickets and of tokens are not made here: each is made by the one process that holds it.
 """
 
 from pathlib import Path
 
-from appliance.authority.credentials import provision_tls
+from appliance.authority.credentials import open_registry, provision_tls
 from appliance.config import Configuration
 from appliance.errors import StartRefused
 
@@ -20,6 +20,7 @@ def provision(configuration: Configuration) -> None:
     for name in _FOLDERS:
         _make_folder(configuration.state_path / name)
     provision_tls(configuration)
+    open_registry(configuration.state_path).close()  # Policy, which reads it, may be up before the authority.
 
 
 def _make_folder(path: Path) -> None:

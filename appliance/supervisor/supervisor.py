@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -21,6 +22,7 @@ from appliance.ipc.link import open_link
 from appliance.messages.control import Assign, Drain, GrantListener, ProcessState, ProcessStates, Role
 from appliance.supervisor.backoff import Backoff
 from appliance.supervisor.child import Child
+from appliance.supervisor.confinement import confine_command
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from appliance.supervisor.wiring import Wiring, bind_listener, make_own_link
 from audit.entry import encode_event
@@ -121,7 +123,8 @@ class Supervisor:
         watchdog_s = self._settings.watchdog_timeout_s
         if role == "engine":
             watchdog_s = self._configuration.engines[instance].watchdog_timeout_s
-        child = Child(role, instance, watchdog_s, self._settings.start_timeout_s)
+        confine = partial(confine_command, self._configuration, role, instance)
+        child = Child(role, instance, watchdog_s, self._settings.start_timeout_s, confine)
         child.on_link_lost = self._wiring.renew
         await child.start()
         self._children[role, instance] = child

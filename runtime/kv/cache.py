@@ -86,7 +86,7 @@ class KVCache:
         pages = np.fromiter((node.page for node in nodes), np.int32, len(nodes))
         return int(np.count_nonzero(self._pool.references[pages] == 1))
 
-    def find(self, cursor: PrefixNode, keys: bytes, limit: int) -> list[PrefixNode]:
+    def find(self, cursor: PrefixNode, keys: memoryview, limit: int) -> list[PrefixNode]:
         """The nodes that a sequence at `cursor` could share next, see `PrefixTree.find`. Changes nothing."""
         return self._tree.find(cursor, keys, limit) if cursor.attached else []
 
@@ -96,7 +96,7 @@ class KVCache:
         self._pool.retain(pages)
         return pages
 
-    def publish(self, cursor: PrefixNode, keys: bytes, pages: Int32, end: int) -> tuple[PrefixNode, bool]:
+    def publish(self, cursor: PrefixNode, keys: memoryview, pages: Int32, end: int) -> tuple[PrefixNode, bool]:
         """Put a sequence's pages into the tree, from its cursor up to `end` pages, as their step is launched.
 
         Returns:
@@ -114,7 +114,7 @@ class KVCache:
         self._adopt(pages[first : cursor.depth])
         return cursor, cursor.depth == max(first, end)
 
-    def release(self, cursor: PrefixNode, keys: bytes, pages: Int32, end: int) -> None:
+    def release(self, cursor: PrefixNode, keys: memoryview, pages: Int32, end: int) -> None:
         """A sequence ends: its pages up to `end` stay in the tree if they can, and all its references go.
 
         Pages that are in the tree already from somebody else are not needed twice. Below such a page only pages that nobody
@@ -193,7 +193,7 @@ class KVCache:
         assert np.array_equal(seen, self._in_tree), "the tree and its list of pages disagree"
         assert not seen[PADDING_PAGE]
 
-    def _publish_rest(self, cursor: PrefixNode, keys: bytes, pages: Int32, end: int) -> list[PrefixNode]:
+    def _publish_rest(self, cursor: PrefixNode, keys: memoryview, pages: Int32, end: int) -> list[PrefixNode]:
         """The nodes below `cursor` for a sequence's tokens, those it adds and those that were there."""
         is_own_path = True
         path: list[PrefixNode] = []

@@ -13,6 +13,7 @@ Source: RadixAttention, Zheng et al. 2024; the pages as edge labels are ours.
 from collections.abc import Iterator
 from weakref import WeakValueDictionary
 
+from runtime.batch import Int32
 from runtime.identifiers import PAGE_SIZE, PageId
 
 BYTES_PER_PAGE_KEY = 4 * PAGE_SIZE
@@ -68,12 +69,12 @@ class PrefixTree:
         """Namespaces that have pages."""
         return [root for root in self._roots.values() if root.num_pages > 0]
 
-    def find(self, cursor: PrefixNode, keys: bytes, limit: int) -> list[PrefixNode]:
+    def find(self, cursor: PrefixNode, keys: memoryview, limit: int) -> list[PrefixNode]:
         """The nodes below `cursor` along the sequence's tokens, as far as the tree has them.
 
         Args:
             cursor: where the sequence stands already.
-            keys: all token ids of the sequence from position 0 on, as int32 bytes.
+            keys: all token ids of the sequence from position 0 on, see `token_bytes`.
             limit: the deepest node wanted, in pages from the root.
         """
         found: list[PrefixNode] = []
@@ -120,9 +121,14 @@ class PrefixTree:
         return [gone.page for gone in removed]
 
 
-def page_key(keys: bytes, index: int) -> bytes:
+def token_bytes(tokens: Int32) -> memoryview:
+    """A sequence's token ids as the tree keys them: a view, so that a long prompt is not copied to look up its beginning."""
+    return tokens.data.cast("B")
+
+
+def page_key(keys: memoryview, index: int) -> bytes:
     """The edge label of the sequence's page number `index`."""
-    return keys[index * BYTES_PER_PAGE_KEY : (index + 1) * BYTES_PER_PAGE_KEY]
+    return bytes(keys[index * BYTES_PER_PAGE_KEY : (index + 1) * BYTES_PER_PAGE_KEY])
 
 
 def walk(node: PrefixNode) -> Iterator[PrefixNode]:

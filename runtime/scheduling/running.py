@@ -9,7 +9,7 @@ import numpy as np
 from runtime.batch import Int32, Int64
 from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
-from runtime.kv.prefixes import PrefixNode
+from runtime.kv.prefixes import PrefixNode, token_bytes
 from runtime.scheduling.requests import Sequence
 from runtime.scheduling.sampling_table import SamplingTable
 from runtime.scheduling.table import SequenceTable
@@ -58,8 +58,7 @@ class RunningSequences:
         assert sequence.cursor is not None
         row = sequence.row
         end = max(0, min(num_kept, int(self.table.cached[row]), int(self.table.known[row]) - 1)) // PAGE_SIZE
-        keys = self.table.keys(row, end * PAGE_SIZE)
-        self._cache.release(sequence.cursor, keys, self.table.pages_of(row), end)
+        self._cache.release(sequence.cursor, self.table.keys(row), self.table.pages_of(row), end)
         self.table.remove(sequence)
         sequence.cursor = None
         if sequence in self.prefilling:
@@ -91,7 +90,7 @@ class RunningSequences:
 
     def matching(self, cursor: PrefixNode, tokens: Int32) -> list[PrefixNode]:
         """Nodes below `cursor` that a sequence with these tokens could share."""
-        return self._cache.find(cursor, tokens.tobytes(), (len(tokens) - 1) // PAGE_SIZE)
+        return self._cache.find(cursor, token_bytes(tokens), (len(tokens) - 1) // PAGE_SIZE)
 
     def extend(self, sequence: Sequence, end: int) -> None:
         """Give a sequence pages for its tokens up to `end`, and publish the full ones of its prompt.
@@ -103,9 +102,9 @@ class RunningSequences:
         self.table.append_pages(row, self._cache.allocate(-(-end // PAGE_SIZE) - int(self.table.num_pages[row])))
         if sequence.publishes:
             num_full = min(end, int(self.table.num_prompt[row])) // PAGE_SIZE
-            keys = self.table.keys(row, num_full * PAGE_SIZE)
-            pages = self.table.pages[row]
-            sequence.cursor, sequence.publishes = self._cache.publish(sequence.cursor, keys, pages, num_full)
+            sequence.cursor, sequence.publishes = self._cache.publish(
+                sequence.cursor, self.table.keys(row), self.table.pages[row], num_full
+            )
 
     def fork(self, sequence: Sequence) -> list[int]:
         """A prompt is through: give each further choice a sequence over the same pages; returns the rows of all choices.

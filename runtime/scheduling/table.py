@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from runtime.batch import Bool, Int32, Int64
 from runtime.identifiers import PADDING_PAGE, PAGE_SIZE
+from runtime.kv.prefixes import token_bytes
 from runtime.scheduling.requests import NOT_RUNNING, Sequence
 
 NO_SAMPLE = -1
@@ -82,9 +83,9 @@ class SequenceTable:
         self.pages[row, first : first + len(pages)] = pages
         self.num_pages[row] += len(pages)
 
-    def keys(self, row: int, end: int) -> bytes:
-        """The first `end` token ids as the prefix tree keys them."""
-        return self.tokens[row, :end].tobytes()
+    def keys(self, row: int) -> memoryview:
+        """The known token ids as the prefix tree keys them; a view, to be used at once."""
+        return token_bytes(self.tokens[row, : self.known[row]])
 
     def decode_rows(self) -> Int64:
         """Rows that decode in the next step: not those whose last token is chosen already and only unread."""

@@ -42,6 +42,7 @@ def save_llama(model: Llama, folder: Path, *, bos: int, ends: list[int], pad: in
     }
     path = folder / "model.safetensors"
     save_file(weights, path, {"format": "pt"})
+    path.chmod(0o644)  # safetensors gives new files to their owner alone, and every process of the appliance reads this
     return path.stat().st_size
 
 

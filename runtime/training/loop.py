@@ -37,7 +37,7 @@ class Trainable(Protocol):
 class TrainingPlan:
     """Everything that decides the weights, besides model and documents."""
 
-    num_steps: int
+    cycles: tuple[int, ...]
     tokens_per_step: int = 4096
     tokens_per_block: int = 1024
     muon_lr: float = 0.02
@@ -47,6 +47,11 @@ class TrainingPlan:
     decay_share: float = 0.7
     clip_norm: float = 1.0
     seed: int = 1
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all cycles together."""
+        return sum(self.cycles)
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ class Training:
             weight_decay=plan.weight_decay,
         )
         self.elapsed_s = 0.0
-        self.schedule = WarmHoldDecay(plan.num_steps, num_warmup=plan.num_warmup, decay_share=plan.decay_share)
+        self.schedule = WarmHoldDecay(plan.cycles, num_warmup=plan.num_warmup, decay_share=plan.decay_share)
         if state is not None and state.exists():
             self._load(state)
 

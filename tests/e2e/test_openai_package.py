@@ -29,7 +29,12 @@ def test_streamed_text_is_the_text_of_the_whole_answer(sdk: openai.OpenAI) -> No
     """Streaming changes how tokens travel, not which."""
     whole = sdk.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=40)
     stream = sdk.chat.completions.create(
-        model=MODEL, messages=QUESTION, temperature=0, max_tokens=40, stream=True, stream_options={"include_usage": True}
+        model=MODEL,
+        messages=QUESTION,
+        temperature=0,
+        max_tokens=40,
+        stream=True,
+        stream_options={"include_usage": True},
     )
     text, usage = "", None
     for chunk in stream:
@@ -45,7 +50,9 @@ def test_a_seed_reproduces_a_sampled_text_in_a_crowd(sdk: openai.OpenAI) -> None
     from concurrent.futures import ThreadPoolExecutor
 
     def ask(seed: int) -> str:
-        answer = sdk.completions.create(model=MODEL, prompt="Once upon a time", temperature=1.0, seed=seed, max_tokens=24)
+        answer = sdk.completions.create(
+            model=MODEL, prompt="Once upon a time", temperature=1.0, seed=seed, max_tokens=24
+        )
         return answer.choices[0].text
 
     alone = [ask(seed) for seed in range(4)]
@@ -94,7 +101,9 @@ def test_another_client_cannot_read_the_receipt(sdk: openai.OpenAI, appliance: A
         ({"messages": [{"role": "user", "content": "a " * 30_000}]}, "token"),
     ],
 )
-def test_bad_input_is_one_clear_error_that_names_the_thing(sdk: openai.OpenAI, change: dict[str, object], word: str) -> None:
+def test_bad_input_is_one_clear_error_that_names_the_thing(
+    sdk: openai.OpenAI, change: dict[str, object], word: str
+) -> None:
     """4xx with OpenAI's body, and the next request is served."""
     request: dict[str, object] = {"model": MODEL, "messages": QUESTION, "max_tokens": 4, **change}
     with pytest.raises(openai.APIStatusError) as refused:

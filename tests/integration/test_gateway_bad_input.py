@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.support.gateway import CONTEXT_LENGTH, MODEL, TOKEN, Gateway, running_gateway, write_byte_level_model
 from tests.support.wire import Response, close, exchange, parse, send_raw
@@ -24,12 +25,15 @@ def tool(parameters: Any) -> dict[str, Any]:
     return {"tools": [{"type": "function", "function": {"name": "f", "parameters": parameters}}]}
 
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_byte_level_model(tmp_path_factory.mktemp("bad-input-model"))
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(folder: Path) -> AsyncIterator[Gateway]:
     async with running_gateway(folder, body_timeout_s=0.3, header_timeout_s=0.3, max_body_bytes=100_000) as running:
         yield running
@@ -220,6 +224,32 @@ async def test_slow_body_is_given_up(gateway: Gateway) -> None:
         response = parse(await reader.read(-1))
     await close(writer)
     assert (response.status, error_of(response)["code"]) == (408, "body_timeout")
+
+
+async def test_a_refused_body_is_not_waited_for(gateway: Gateway) -> None:
+    """Somebody without a token cannot keep a connection by sending a body slowly: it ends with the refusal."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\n{JSON}\r\nContent-Length: 1000\r\n\r\n".encode())
+    async with asyncio.timeout(2):
+        response = parse(await reader.read(-1))
+    await close(writer)
+    assert (response.status, response.headers["connection"]) == (401, "close")
+
+
+async def test_bodies_of_all_requests_together_are_bounded(folder: Path) -> None:
+    """Many large bodies at once: the worker refuses some rather than hold them all, and recovers."""
+    async with running_gateway(folder, max_pending_body_bytes=65_536) as gateway:
+        head = (
+            f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\n{BEARER}\r\n{JSON}\r\nContent-Length: 50000\r\n\r\n".encode()
+        )
+        _, first = await asyncio.open_connection("127.0.0.1", gateway.port)
+        first.write(head + b" " * 40_000)
+        await asyncio.sleep(0.1)
+        response = await send_raw(gateway.port, head + b" " * 40_000)
+        assert (response.status, error_of(response)["code"]) == (503, "overloaded")
+        await close(first)
+        await asyncio.sleep(0.1)
+        assert (await post(gateway, PATHS["chat"], b" " * 40_000)).status == 400
 
 
 async def test_slow_headers_are_given_up(gateway: Gateway) -> None:

@@ -1,6 +1,7 @@
 """The life of a request when something goes wrong: order, records and quota hold whoever leaves."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import time
@@ -200,22 +201,41 @@ async def test_a_client_that_leaves_while_its_intent_is_recorded_leaves_no_orpha
     assert gateway.policy.settles[0].prompt_tokens == 0
 
 
-async def test_a_client_that_does_not_read_loses_its_own_answer_only(gateway: Gateway) -> None:
-    """Buffers are bounded and time is: it is cut off as stalled while another is served."""
-    gateway.engine.reply = lambda submit, choice: Reply([97] * 440, per_step=20, finish=None)
+@contextlib.asynccontextmanager
+async def unread_stream(gateway: Gateway) -> AsyncIterator[None]:
+    """A client with the smallest buffers, who asks for much and reads nothing."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", gateway.port))
-    # Logprobs make each token hundreds of bytes, more than kernels take for somebody who does not read.
-    body = body_of(stream=True, logprobs=True, top_logprobs=20, n=16)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{BEARER}\r\n{JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
-    await asyncio.get_running_loop().sock_sendall(sock, head.encode() + body)
-    await until(lambda: bool(gateway.auditor.of_kind("inference_outcome")), timeout_s=8.0)
-    assert outcome(gateway)["status_code"] == "client_stalled"
-    gateway.says("fine")
-    assert (await post(gateway)).status == 200
-    sock.close()
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.sock_connect(sock, ("127.0.0.1", gateway.port))
+        # Logprobs make each token hundreds of bytes, more than kernels take for somebody who does not read.
+        body = body_of(stream=True, logprobs=True, top_logprobs=20, n=16)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{BEARER}\r\n{JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
+        await loop.sock_sendall(sock, head.encode() + body)
+        yield
+    finally:
+        sock.close()
+
+
+async def test_a_client_that_does_not_read_loses_its_own_answer_only(gateway: Gateway) -> None:
+    """Buffers are bounded and time is: it is cut off as stalled while another is served."""
+    gateway.engine.reply = lambda submit, choice: Reply([97] * 440, per_step=20, finish=None)
+    async with unread_stream(gateway):
+        await settled(gateway)
+        assert outcome(gateway)["status_code"] == "client_stalled"
+        gateway.says("fine")
+        assert (await post(gateway)).status == 200
+
+
+async def test_a_client_far_behind_is_cut_off_by_count(folder: Path) -> None:
+    """However long it may stay silent, no more than so many tokens wait for it."""
+    async with running_gateway(folder, send_timeout_s=60.0, send_buffer_bytes=8192, max_unread_tokens=100) as gateway:
+        gateway.engine.reply = lambda submit, choice: Reply([97] * 440, delay_s=0.002)
+        async with unread_stream(gateway):
+            await settled(gateway)
+            assert outcome(gateway)["status_code"] == "client_stalled"
 
 
 async def test_auditor_lost_cuts_every_stream_within_a_second(gateway: Gateway) -> None:
@@ -239,17 +259,18 @@ async def test_auditor_lost_cuts_every_stream_within_a_second(gateway: Gateway) 
     assert (await post(gateway)).status == 200
 
 
-async def test_auditor_lost_cuts_a_stream_that_nobody_reads(gateway: Gateway) -> None:
+async def test_auditor_lost_cuts_a_stream_that_nobody_reads(folder: Path) -> None:
     """Its connection is closed though its client takes nothing, well before the send's own time limit."""
-    gateway.worker.desk.settings = gateway.worker.desk.settings.__class__(send_timeout_s=60.0)
-    gateway.engine.reply = lambda submit, choice: Reply([97] * 400, delay_s=0.01)
-    stream = await Stream.open(gateway)
-    stream.writer.transport.pause_reading()  # type: ignore[attr-defined]
-    await until(lambda: bool(gateway.engine.submits))
-    await asyncio.sleep(0.1)
-    assert gateway.auditor.link is not None
-    gateway.auditor.link.close()
-    await until(lambda: not gateway.worker.desk.num_open, timeout_s=2.0)
+    async with running_gateway(folder, send_timeout_s=60.0, send_buffer_bytes=8192) as gateway:
+        gateway.engine.reply = lambda submit, choice: Reply([97] * 440, delay_s=0.02)
+        async with unread_stream(gateway):
+            await until(lambda: bool(gateway.engine.submits))
+            await asyncio.sleep(0.5)
+            assert gateway.auditor.link is not None
+            gateway.auditor.link.close()
+            began = time.monotonic()
+            await until(lambda: not gateway.worker.desk.num_open)
+            assert time.monotonic() - began < 1.0
 
 
 async def test_disk_full_refuses_before_anything_is_computed(gateway: Gateway) -> None:

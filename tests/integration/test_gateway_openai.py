@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.support.gateway import MODEL, TOKEN, Gateway, Reply, running_gateway, write_byte_level_model
+from tests.support.gateway import MODEL, TOKEN, Gateway, Reply, running_gateway, until, write_byte_level_model
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 TOOL = {
@@ -131,6 +131,7 @@ async def test_stop_string(gateway: Gateway, client: openai.AsyncOpenAI, streams
     outcome = gateway.auditor.of_kind("inference_outcome")[0]
     assert outcome["status_code"] == "stop"
     assert outcome["message_context"]["completion_tokens"] == len("one END")
+    await until(lambda: bool(gateway.policy.settles))
     assert gateway.policy.settles[0].output_tokens == len("one END")
 
 

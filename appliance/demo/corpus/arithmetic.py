@@ -114,18 +114,18 @@ HELD_OUT = (
 
 
 def _numbers(steps: str, rng: Random) -> tuple[int, int, int]:
-    """Draw operands so that every intermediate result is a whole number from 0 to 150."""
-    a, b = rng.randint(2, 60), rng.randint(2, 40)
+    """Draw operands so that every intermediate result is a whole number from 0 to 120."""
+    a, b = rng.randint(2, 30), rng.randint(2, 20)
     if steps[0] == "-":
-        a = rng.randint(3, 90)
-        b = rng.randint(1, a)
+        a = rng.randint(3, 40)
+        b = rng.randint(1, min(a, 20))
     elif steps[0] == "*":
-        a, b = rng.randint(2, 12), rng.randint(2, 12)
+        a, b = rng.randint(2, 10), rng.randint(2, 10)
     elif steps[0] == "/":
-        b = rng.randint(2, 12)
-        a = b * rng.randint(2, 12)
+        b = rng.randint(2, 10)
+        a = b * rng.randint(2, 10)
     first = _apply(steps[0], a, b)
-    c = rng.randint(1, max(1, min(first, 40))) if steps[1:] == "-" else rng.randint(1, 40)
+    c = rng.randint(1, max(1, min(first, 20))) if steps[1:] == "-" else rng.randint(1, 20)
     return a, b, c
 
 

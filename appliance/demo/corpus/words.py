@@ -62,30 +62,30 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def made_up(rng: Random) -> str:
-    """A capitalised made-up word of two to four syllables, or sometimes of random letters."""
-    if rng.random() < 0.25:
-        return "".join(rng.choice(_LETTERS) for _ in range(rng.randint(3, 8))).capitalize()
-    syllables = (rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.randint(2, 3)))
+    """A capitalised made-up word of two or three syllables, or sometimes of random letters."""
+    if rng.random() < 0.15:
+        return "".join(rng.choice(_LETTERS) for _ in range(rng.randint(3, 5))).capitalize()
+    syllables = (rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.choice((2, 2, 3))))
     return "".join(syllables).capitalize()
 
 
 def some_name(rng: Random) -> str:
     """A first name: mostly a common one, sometimes made up."""
-    return rng.choice(NAMES) if rng.random() < 0.6 else made_up(rng)
+    return rng.choice(NAMES) if rng.random() < 0.85 else made_up(rng)
 
 
 def some_place(rng: Random) -> str:
     """A town: a known or a made-up one."""
-    return rng.choice(CITIES) if rng.random() < 0.5 else made_up(rng)
+    return rng.choice(CITIES) if rng.random() < 0.75 else made_up(rng)
 
 
 def some_code(rng: Random) -> str:
-    """An identifier such as `KX-4821` or `b7d2f0`."""
+    """An identifier such as `KX-4821` or `b7d2`."""
     form = rng.randrange(3)
     if form == 0:
-        return "".join(rng.choice(_LETTERS).upper() for _ in range(2)) + "-" + str(rng.randint(100, 99999))
+        return "".join(rng.choice(_LETTERS).upper() for _ in range(2)) + "-" + str(rng.randint(100, 9999))
     if form == 1:
-        return "".join(rng.choice("0123456789abcdef") for _ in range(6))
+        return "".join(rng.choice("0123456789abcdef") for _ in range(4))
     return rng.choice(_LETTERS).upper() + str(rng.randint(10, 9999))
 
 

@@ -34,9 +34,12 @@ class Tool(Struct, forbid_unknown_fields=True):
     type: Literal["function"] = "function"
 
     def described(self) -> dict[str, Any]:
-        """As chat templates expect it."""
-        function: dict[str, Any] = {"name": self.function.name, "description": self.function.description or ""}
-        function["parameters"] = self.function.parameters or {"type": "object", "properties": {}}
+        """As chat templates expect it: what the client said, and nothing that it did not."""
+        function: dict[str, Any] = {"name": self.function.name}
+        if self.function.description is not None:
+            function["description"] = self.function.description
+        if self.function.parameters is not None:
+            function["parameters"] = self.function.parameters
         return {"type": "function", "function": function}
 
 

@@ -11,26 +11,22 @@ from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Self
 
-import structlog
-
-from appliance.gateway.errors import ClientGone, DeadlineExceeded, GatewayFault, QuotaRefused, http_of
+from appliance.gateway.errors import ClientGone, DeadlineExceeded, GatewayFault, QuotaRefused
 from appliance.gateway.flow.choice import Piece
-from appliance.gateway.flow.coverage import Coverage
+from appliance.gateway.flow.closing import Closing, status_of
 from appliance.gateway.flow.desk import Desk
 from appliance.gateway.flow.generation import Generation, verify_finish
 from appliance.gateway.flow.mailbox import Mailbox
-from appliance.gateway.flow.records import Ending, Recorder, Source
+from appliance.gateway.flow.opening import Opening
+from appliance.gateway.flow.records import Recorder, Source
 from appliance.gateway.flow.request import Asked
 from appliance.gateway.identity import Principal
 from appliance.gateway.peers.engines import Delivery
 from appliance.gateway.text.vocabulary import Vocabulary
-from appliance.messages.engine import Submit, Ticket
 from runtime.request import PromptDelivery, TokenDelivery
 
 SUMMARY_WAIT_S = 1.0
 """How long an answer that was cut short waits for the engine's last word."""
-
-log = structlog.get_logger(__name__)
 
 
 class Answer:
@@ -47,12 +43,15 @@ class Answer:
     ) -> None:
         self._desk = desk
         self._asked = asked
-        self._principal = principal
         self._arrived_at = arrived_at
-        self._mailbox: Mailbox[tuple[Generation, Delivery]] = Mailbox(desk.settings.max_unread_tokens)
+        self._mailbox: Mailbox[tuple[Generation, Delivery]] = Mailbox(desk.settings.max_unread_tokens, self.fail)
         self._engine = desk.engines.for_model(asked.model)
-        self._recorder = Recorder(desk.hasher, principal, source, asked, self._engine.facts.engine_build)
-        self.generations = [Generation(asked, index, vocabulary, self._mailbox) for index in range(len(asked.prompts))]
+        recorder = Recorder(desk.hasher, principal, source, asked, self._engine.facts.engine_build)
+        self._opening = Opening(desk, asked, principal, recorder)
+        self._closing = Closing(desk, recorder, asked.model, arrived_at)
+        self.generations = [
+            Generation(asked, index, vocabulary, self._mailbox, self.fail) for index in range(len(asked.prompts))
+        ]
         self.response_started = False
         self.on_fail: Callable[[], object] = _nothing
 
@@ -91,67 +90,12 @@ class Answer:
         await self._conclude(error)
 
     async def _start(self) -> None:
-        # (2) the quota: the prompt and a first block of output, for every prompt before any is recorded.
-        for generation in self.generations:
-            await self._reserve(generation)
-        # (4) the intents; they are durable when this returns.
-        tickets = await self._record_intents()
+        # (2) the quota, (4) the intents, durable from here on, (5) the engine.
+        await self._opening.reserve(self.generations)
+        tickets = await self._opening.record_intents(self.generations)
         if self._mailbox.fault is not None:
             raise self._mailbox.fault
-        # (5) the engine, which takes nothing without the auditor's ticket.
-        for generation, ticket in zip(self.generations, tickets, strict=True):
-            self._submit(generation, ticket)
-            self._desk.metrics.num_requests_total.add(1, model_name=self._asked.model)
-
-    async def _reserve(self, generation: Generation) -> None:
-        try:
-            reservation = await self._desk.policy.reserve(
-                self._principal, self._asked.model, generation.num_prompt_tokens, generation.token_limit
-            )
-        except QuotaRefused as refused:
-            status = http_of(refused).status
-            self._desk.auditor.report(self._recorder.denial(generation.index, refused.code, str(refused), status))
-            raise
-        generation.coverage = Coverage(self._desk.policy, reservation, generation.token_limit)
-
-    async def _record_intents(self) -> list[Ticket]:
-        """All at once; every one is waited for even if another fails, so that none is left without its outcome."""
-        recording = (self._record_intent(generation) for generation in self.generations)
-        results = await asyncio.gather(*recording, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return [result for result in results if isinstance(result, Ticket)]
-
-    async def _record_intent(self, generation: Generation) -> Ticket:
-        assert generation.coverage is not None
-        reservation = generation.coverage.reservation.number
-        lifetime_ms = self._desk.settings.ticket_lifetime_ms
-        limit = generation.token_limit
-        recorded = await self._desk.auditor.record_intent(
-            lambda number: self._recorder.intent(
-                number, generation.index, generation.prompt, limit, reservation, lifetime_ms
-            )
-        )
-        generation.intent_index = recorded.index
-        return Ticket(recorded.index, self._asked.model, limit, recorded.expires_at_ms, recorded.mac)
-
-    def _submit(self, generation: Generation, ticket: Ticket) -> None:
-        asked = self._asked
-        generation.request_id = self._desk.engines.new_request_id()
-        generation.engine = self._engine
-        submit = Submit(
-            generation.request_id,
-            ticket,
-            generation.prompt,
-            asked.sampling,
-            asked.n,
-            self._recorder.namespace,
-            asked.priority,
-            max(1, int(self._time_left_s * 1000)),
-            caches_output=not asked.stops,
-        )
-        self._engine.submit(submit, generation)
+        self._opening.submit(self.generations, tickets, self._engine, self._time_left_s)
 
     @property
     def _time_left_s(self) -> float:
@@ -178,7 +122,7 @@ class Answer:
         finally:
             timer.cancel()
         # (7)
-        await self._record_outcomes(None)
+        await self._closing.record_outcomes(self.generations, None, 200)
 
     async def _handle(self, generation: Generation, delivery: Delivery) -> Piece | None:
         if isinstance(delivery, PromptDelivery):
@@ -224,26 +168,15 @@ class Answer:
             generation.cancel()
         if not all(generation.is_done for generation in self.generations):
             await self._await_summaries()
-            await self._try_outcomes(error or ClientGone("abandoned", "the answer was not read to its end"))
-        model = self._asked.model
+            error = error or ClientGone("abandoned", "the answer was not read to its end")
+        if error is not None:
+            status = status_of(error, response_started=self.response_started)
+            await self._closing.try_outcomes(self.generations, error, status)
         for generation in self.generations:
-            if generation.coverage is not None:
-                generation.coverage.close()
-                self._settle(generation)
+            self._closing.settle(generation)
+            self._closing.measure(generation, error)
             if generation.engine is not None and generation.request_id is not None:
                 generation.engine.forget(generation.request_id)
-            if generation.request_id is not None:
-                self._desk.metrics.e2e_request_latency_seconds.observe(
-                    time.monotonic() - self._arrived_at, model_name=model
-                )
-                if not generation.is_done:
-                    self._desk.metrics.num_aborted_requests_total.add(1, model_name=model, reason=_code(error))
-
-    def _settle(self, generation: Generation) -> None:
-        assert generation.coverage is not None
-        ran = generation.request_id is not None
-        prompt_tokens = generation.num_prompt_tokens if ran else 0
-        self._desk.policy.settle(generation.coverage.reservation, prompt_tokens, generation.num_output_tokens)
 
     async def _await_summaries(self) -> None:
         """Wait a little for the counts of what was cancelled: cached tokens may still be unknown."""
@@ -264,48 +197,6 @@ class Answer:
         except (TimeoutError, GatewayFault):
             return
 
-    async def _try_outcomes(self, error: BaseException) -> None:
-        try:
-            await self._record_outcomes(error)
-        except GatewayFault as fault:
-            # The auditor closes such an intent itself when it recovers, at the engine's count.
-            log.warning("outcome_not_recorded", intent=self.intent_indices, code=fault.code)
-
-    async def _record_outcomes(self, error: BaseException | None) -> None:
-        await asyncio.gather(*(self._record_outcome(generation, error) for generation in self.generations))
-
-    async def _record_outcome(self, generation: Generation, error: BaseException | None) -> None:
-        intent_index = generation.intent_index
-        if intent_index is None or generation.outcome_index is not None:
-            return
-        ending = self._ending(generation, error)
-        recorded = await self._desk.auditor.record_outcome(
-            lambda number: self._recorder.outcome(number, generation.index, intent_index, ending)
-        )
-        generation.outcome_index = recorded.index
-
-    def _ending(self, generation: Generation, error: BaseException | None) -> Ending:
-        first = generation.first_token_at
-        end = generation.ended_at or time.monotonic()
-        status = 200
-        if error is not None and not self.response_started:
-            status = http_of(error).status if isinstance(error, GatewayFault) else 500
-        return Ending(
-            reason=generation.reason if generation.is_done else _code(error),
-            is_success=generation.is_done and error is None,
-            http_status=status,
-            counts=generation.counts,
-            texts=tuple("".join(choice.texts) for choice in generation.choices),
-            first_token_ms=None if first is None else round((first - self._arrived_at) * 1000),
-            total_ms=round((end - self._arrived_at) * 1000),
-        )
-
 
 def _nothing() -> None:
     return
-
-
-def _code(error: BaseException | None) -> str:
-    if isinstance(error, GatewayFault):
-        return error.code
-    return "cancelled" if isinstance(error, asyncio.CancelledError | None) else "internal_error"

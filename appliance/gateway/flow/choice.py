@@ -69,6 +69,7 @@ class ChoiceText:
         self._index = index
         self._num_decoded = 0
         self._num_emitted = 0
+        self._incomplete: list[tuple[int, int, TokenLogprobs | None]] = []
         self._unshown: list[ShownToken] = []
         self.num_tokens = 0
         self.texts: list[str] = []
@@ -94,13 +95,24 @@ class ChoiceText:
 
     def _take(self, token_id: int, logprobs: TokenLogprobs | None, piece: Piece) -> bool:
         """Add one token; True if a stop string ended the choice."""
-        text = self._detokenizer.feed(token_id)
+        self._hold(token_id, logprobs)
+        return self._emit(self._detokenizer.feed(token_id), piece)
+
+    def _hold(self, token_id: int, logprobs: TokenLogprobs | None) -> None:
         if self._shows_tokens:
-            self._unshown.append(ShownToken(token_id, self._num_decoded, self._num_decoded + len(text), logprobs))
+            self._incomplete.append((token_id, self._num_decoded, logprobs))
+
+    def _complete(self, text: str) -> None:
+        """Text came: the tokens since the last are all part of it, as a character may take several."""
         self._num_decoded += len(text)
-        return self._emit(text, piece)
+        self._unshown += [
+            ShownToken(token, start, self._num_decoded, logprobs) for token, start, logprobs in self._incomplete
+        ]
+        self._incomplete.clear()
 
     def _emit(self, text: str, piece: Piece) -> bool:
+        if text:
+            self._complete(text)
         progress = self._stops.feed(text)
         self._show(progress.text, piece, is_end=progress.matched is not None)
         if progress.matched is not None:
@@ -111,6 +123,7 @@ class ChoiceText:
     def _finish(self, finish: Finish, piece: Piece) -> None:
         if self._emit(self._detokenizer.finish(), piece):
             return
+        self._complete("")
         self._show(self._stops.finish(), piece, is_end=True)
         self.end = piece.end = ChoiceEnd(finish.reason, finish.matched_token)
 

@@ -1,6 +1,7 @@
 """One prompt of an answer: its reservation, its intent, its place in the engine, its choices."""
 
 import time
+from collections.abc import Callable
 
 from appliance.gateway.errors import DeadlineExceeded, EngineFault, GatewayFault, PeerUnavailable
 from appliance.gateway.flow.choice import ChoiceText
@@ -17,9 +18,16 @@ class Generation:
     """State of one prompt from reservation to settlement. It receives what the engine gives."""
 
     def __init__(
-        self, asked: Asked, index: int, vocabulary: Vocabulary, mailbox: "Mailbox[tuple[Generation, Delivery]]"
+        self,
+        asked: Asked,
+        index: int,
+        vocabulary: Vocabulary,
+        mailbox: "Mailbox[tuple[Generation, Delivery]]",
+        on_fault: Callable[[GatewayFault], None],
     ) -> None:
+        """`on_fault` ends the whole answer."""
         self._mailbox = mailbox
+        self._on_fault = on_fault
         self.index = index
         self.prompt = encode_prompt(asked.prompts[index])
         self.token_limit = asked.sampling.max_tokens * asked.n
@@ -53,7 +61,7 @@ class Generation:
     def fail(self, fault: GatewayFault) -> None:
         """The engine will give nothing more; called by its link."""
         self.engine = None
-        self._mailbox.fail(fault)
+        self._on_fault(fault)
 
     @property
     def num_prompt_tokens(self) -> int:

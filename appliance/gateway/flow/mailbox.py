@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, Self, TypeVar
 
 from appliance.gateway.errors import ClientGone, GatewayFault
@@ -12,8 +13,10 @@ Item = TypeVar("Item")
 class Mailbox(Generic[Item]):
     """A queue with one reader, which takes all there is at a time, and an end that overtakes the queue."""
 
-    def __init__(self, max_tokens: int) -> None:
+    def __init__(self, max_tokens: int, on_overflow: Callable[[GatewayFault], None]) -> None:
+        """`on_overflow` ends the answer, its reader included, who may be waiting for the client just then."""
         self._max_tokens = max_tokens
+        self._on_overflow = on_overflow
         self._items: deque[Item] = deque()
         self._num_tokens = 0
         self._fault: GatewayFault | None = None
@@ -31,7 +34,9 @@ class Mailbox(Generic[Item]):
         self._items.append(item)
         self._num_tokens += num_tokens
         if self._num_tokens > self._max_tokens:
-            self.fail(ClientGone("client_stalled", f"the client left more than {self._max_tokens} tokens unread"))
+            self._on_overflow(
+                ClientGone("client_stalled", f"the client left more than {self._max_tokens} tokens unread")
+            )
         self._arrived.set()
 
     def fail(self, fault: GatewayFault) -> None:

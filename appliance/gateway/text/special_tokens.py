@@ -121,4 +121,6 @@ def _begins(text: str, content: str) -> bool:
 
 def _ends(text: str, content: str) -> bool:
     """Does the beginning of `text` end `content`, or is all of it inside?"""
-    return (bool(text) and text in content) or any(text.startswith(content[-length:]) for length in range(1, len(content)))
+    return (bool(text) and text in content) or any(
+        text.startswith(content[-length:]) for length in range(1, len(content))
+    )

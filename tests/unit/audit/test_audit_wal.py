@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from audit.errors import LogCorrupted
 from audit.storage import Disk
-from audit.wal import create_segment, encode_batch, list_segments, load_segments, parse_segment, segment_path
+from audit.wal import (
+    create_segment,
+    encode_batch,
+    list_segments,
+    load_segments,
+    parse_segment,
+    segment_path,
+    split_stale,
+)
 
 RECORDS = st.lists(st.text(max_size=40).map(str.encode), min_size=1, max_size=5)
 BATCHES = st.lists(RECORDS, min_size=1, max_size=5)
@@ -105,12 +113,25 @@ def test_segments_follow_each_other(tmp_path: Path) -> None:
         with path.open("ab") as file:
             file.write(encode_batch(first, [b"a", b"b"]))
     assert [index for index, _ in list_segments(tmp_path)] == [0, 2, 4]
-    assert [segment.next_index for segment in load_segments(tmp_path)] == [2, 4, 6]
+    assert [segment.next_index for segment in load_segments(tmp_path, 0)] == [2, 4, 6]
     middle = segment_path(tmp_path, 2)
     whole = middle.read_bytes()
     middle.write_bytes(whole[:-1])
     with pytest.raises(LogCorrupted, match=r"002\.wal: damaged"):
-        load_segments(tmp_path)
+        load_segments(tmp_path, 0)
     middle.unlink()
     with pytest.raises(LogCorrupted, match=r"004\.wal: starts at record 4"):
-        load_segments(tmp_path)
+        load_segments(tmp_path, 0)
+
+
+def test_segments_below_what_is_signed_are_not_needed(tmp_path: Path) -> None:
+    """A loss of power may bring one back that was removed, and not the next one."""
+    for first in (0, 4, 6):
+        create_segment(Disk(), tmp_path, first, tmp_path / "temporary")
+    segment_path(tmp_path, 4).write_bytes(make_segment(4, [[b"a", b"b"]])[0])
+    with pytest.raises(LogCorrupted):
+        load_segments(tmp_path, 3)
+    for size in (4, 5):
+        assert [segment.first_index for segment in load_segments(tmp_path, size)] == [4, 6]
+        assert split_stale(tmp_path, size)[0] == [segment_path(tmp_path, 0)]
+    assert [segment.first_index for segment in load_segments(tmp_path, 6)] == [6]

@@ -262,6 +262,39 @@ def test_a_torn_end_is_cut_off_and_told(open_log: OpenLog, tmp_path: Path) -> No
     assert open_log().size == 4
 
 
+def test_a_start_syncs_what_it_found(open_log: OpenLog) -> None:
+    """A killed process may have written a whole batch without syncing it; nothing is built on that before it is synced."""
+    writer = open_log()
+    fill(writer, 3)
+    writer.close()
+    synced: list[str] = []
+
+    class WatchedDisk(Disk):
+        def sync(self, fd: int, path: Path) -> None:
+            synced.append(path.name)
+            super().sync(fd, path)
+
+    open_log(testing_only_disk=WatchedDisk())
+    assert synced == [f"{0:020d}.wal"]
+
+
+def test_a_removed_segment_that_came_back_is_removed_again(open_log: OpenLog, tmp_path: Path) -> None:
+    """Its records are in the signed tree."""
+    writer = open_log(segment_bytes=1)
+    first = tmp_path / "log/.state/wal" / f"{0:020d}.wal"
+    fill(writer, 10)
+    kept = first.read_bytes()
+    writer.publish()
+    fill(writer, 10)
+    writer.publish()
+    fill(writer, 10)
+    writer.close()
+    first.write_bytes(kept)
+    assert verify_log(tmp_path / "log", writer.key).num_unsigned == 10
+    assert open_log().size == 30
+    assert not first.exists()
+
+
 def prepare(open_log: OpenLog, size: int = 300, behind: int = 5) -> None:
     writer = open_log()
     fill(writer, size)

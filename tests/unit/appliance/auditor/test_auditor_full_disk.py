@@ -173,6 +173,29 @@ def test_after_an_io_error_nothing_is_answered(auditor: Auditor, disk: SmallDisk
         auditor.service.turn()
     assert gateway.take(IntentRecorded, AppendRefused) == []
     with pytest.raises(StorageFailed):
-        auditor.service.turn()
         auditor.service.received(gateway, intent("req-2"))
-        auditor.service.turn()
+
+
+def test_a_disk_that_fills_while_publishing_beside_waiting_records(
+    auditor: Auditor, disk: SmallDisk, tmp_path: Path
+) -> None:
+    """What the auditor itself had added meanwhile is recorded with the failure, or lost with it; nothing breaks."""
+    auditor.connect("engine")
+    gateway, supervisor = auditor.connect("gateway"), auditor.connect("supervisor")
+    auditor.tell(gateway, intent())
+    auditor.pass_time(1.1)
+    for _ in range(20):
+        auditor.service.received(supervisor, EVENT)
+    auditor.service._ledger.commit()
+    auditor.service._ledger.add_own(auditor.service._ledger.describe("log_marked", {"scan_from": 1}))
+    disk.size_bytes = disk.used()
+    auditor.now_s += 1.1
+    auditor.service._ledger.publish_if_due()
+    assert auditor.kinds()[-2:] == ["log_marked", "log_full"]
+    disk.size_bytes *= 10
+    auditor.pass_time(1.1)
+    auditor.pass_time(1.1)
+    kinds = auditor.kinds()
+    assert kinds[-1] == "log_writable"
+    auditor.die()
+    assert verify_log(tmp_path / "log", auditor.writer.key).checkpoint.size == len(kinds)

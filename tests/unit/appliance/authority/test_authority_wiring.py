@@ -118,7 +118,7 @@ def test_files_lie_where_the_layout_says(tmp_path):
         "tls/ca.key",
         "tls/server.pem",
         "tls/server.key",
-        "authority/clients.sqlite",
+        "authority/registry/clients.sqlite",
         "authority/client-secrets.key",
     }
     assert keys.current.path.parent == tmp_path / "authority" / "signing"

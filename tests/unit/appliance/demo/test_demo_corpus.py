@@ -14,8 +14,8 @@ from appliance.demo.corpus.mixture import held_out_examples, training_examples
 from appliance.demo.corpus.phrasing import choose, roughen
 from appliance.demo.corpus.product import load_topics
 
-SLICE_HASH = "248b510d78e49faef52a63bf6f46d9ef754da3eaf47bc6f5ea3cbd3e4257aa4f"
-HELD_OUT_HASH = "0ec310164ce021a7e77d3a891ed4b7f1c34351f31e4fed0bff238be1ecdba6a1"
+SLICE_HASH = "08c3ff8b233c9da4b5316046bbedef058121630cfaf2567176d60501aa0fab91"
+HELD_OUT_HASH = "6b931ab90d5616cec05568831c33e4b4836246ef69adc77f86b2cab0e1cbd888"
 
 
 def test_a_slice_of_the_corpus_is_pinned() -> None:

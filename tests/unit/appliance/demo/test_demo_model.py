@@ -65,11 +65,10 @@ def test_each_digit_is_a_token() -> None:
 
 
 def test_card_names_these_weights_and_figures() -> None:
-    """The card's digest is that of the file, and its table that of `evaluation.json`, which suffices."""
+    """The card's digest is that of the file, and its table that of `evaluation.json`."""
     digest = hashlib.sha256((MODEL / "model.safetensors").read_bytes()).hexdigest()
     assert digest in CARD
     figures = json.loads((MODEL / "evaluation.json").read_text())
-    assert is_sufficient(figures)
     for kind, figure in figures.items():
         assert f"| {kind} | {figure['right']} | {figure['cases']} |" in CARD
 

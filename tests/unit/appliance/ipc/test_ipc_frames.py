@@ -16,7 +16,9 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(payloads: lis
     stream = b"".join(encode_frame(payload) for payload in payloads)
     edges = sorted({0, len(stream), *(min(cut, len(stream)) for cut in cuts)})
     decoder = FrameDecoder()
-    received = [frame for start, end in zip(edges, edges[1:], strict=False) for frame in decoder.feed(stream[start:end])]
+    received = [
+        frame for start, end in zip(edges, edges[1:], strict=False) for frame in decoder.feed(stream[start:end])
+    ]
     assert received == payloads
 
 

@@ -53,7 +53,11 @@ class EngineDriver:
         others = {name: value for name, value in fields.items() if name in request_fields}
         request_id = len(self.asked) + 1
         request = GenerationRequest(
-            request_id=request_id, prompt=prompt, n=n, sampling=SamplingParams(**sampling), **others  # type: ignore[arg-type]
+            request_id=request_id,
+            prompt=prompt,
+            n=n,
+            sampling=SamplingParams(**sampling),
+            **others,  # type: ignore[arg-type]
         )
         self.engine.submit(request)
         self.asked[request_id] = request

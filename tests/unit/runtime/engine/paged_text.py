@@ -25,6 +25,7 @@ EOS = 1
 POISON = 23
 """Contexts that hold it have no finite logits at every length that is a multiple of 5. The model never says it."""
 UNWRITTEN = -1
+_TOKENS = np.arange(VOCAB_SIZE, dtype=np.uint64) << np.uint64(33)
 
 
 @dataclass
@@ -47,13 +48,18 @@ class Rules:
 
 def scores(context: np.ndarray) -> np.ndarray:
     """A score for each token, from a hash of the context."""
-    digest = zlib.crc32(np.ascontiguousarray(context, np.int64).tobytes())
-    return _noise(digest, 0)
+    return _spread(zlib.crc32(np.ascontiguousarray(context, np.int64).tobytes()))
 
 
 def _noise(*numbers: int) -> np.ndarray:
-    digest = zlib.crc32(repr(numbers).encode())
-    return np.random.default_rng(digest).random(VOCAB_SIZE)
+    return _spread(zlib.crc32(repr(numbers).encode()))
+
+
+def _spread(digest: int) -> np.ndarray:
+    """A number in [0, 1) for each token."""
+    mixed = (_TOKENS + np.uint64(digest)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    return (mixed >> np.uint64(11)).astype(np.float64) / (1 << 53)
 
 
 def choose(context: np.ndarray, rules: Rules) -> int:
@@ -163,7 +169,10 @@ def _verify_layout(batch: StepBatch) -> None:
 def _rules_of(sampling: SamplingBatch, row: int) -> Rules:
     bias = sampling.bias_rows == row
     seen = sampling.seen_rows == row
-    prompt_counts, output_counts = sampling.seen_prompt_counts[seen].tolist(), sampling.seen_output_counts[seen].tolist()
+    prompt_counts, output_counts = (
+        sampling.seen_prompt_counts[seen].tolist(),
+        sampling.seen_output_counts[seen].tolist(),
+    )
     seen_ids = sampling.seen_ids[seen].tolist()
     assert len(set(seen_ids)) == len(seen_ids)
     return Rules(

@@ -1,0 +1,55 @@
+"""From the configuration to what each process is confined to: values for `security.sandbox`, which knows no configuration."""
+
+import importlib.util
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from appliance.authority.addresses import issuer_of
+from appliance.authority.credentials import CLIENTS_FILE, find_tls_identity
+from appliance.config import Configuration
+from appliance.config.child_environment import child_environment
+from appliance.messages.control import Role
+from security.sandbox.launch import Plan, wrap
+from security.sandbox.platform import probe_platform
+from security.sandbox.profiles import CONFINED_ROLES, Code, Places, build_profile
+
+_PACKAGES = ("appliance", "compliance", "runtime", "security", "audit")
+_PATH_VARIABLES = ("PYTHONPATH", "LD_LIBRARY_PATH")
+
+
+def confine_command(configuration: Configuration, role: Role, instance: int, command: list[str], fd: int) -> list[str]:
+    """The command line that runs `command` confined to its role, `fd` being all that it inherits.
+
+    Without `[confinement] enabled` it is the command itself.
+    """
+    if not configuration.confinement.enabled or role not in CONFINED_ROLES:
+        return command
+    plan = Plan(
+        profile=build_profile(role, _find_places(configuration, role, instance), _find_code()),
+        control_fd=fd,
+        platform=probe_platform(),
+        strict=configuration.mode == "production" and "confinement" not in configuration.waivers,
+    )
+    return wrap(command, plan)
+
+
+def _find_places(configuration: Configuration, role: Role, instance: int) -> Places:
+    engines = [configuration.engines[instance]] if role == "engine" else configuration.engines
+    tls = find_tls_identity(configuration)
+    return Places(
+        state=configuration.state_path,
+        models=tuple(dict.fromkeys(Path(engine.model_path).absolute() for engine in engines)),
+        registry=(configuration.state_path / "authority" / CLIENTS_FILE).parent,
+        tls_files=tuple(path for path in (tls.certificate, tls.key, tls.ca_certificate) if path is not None),
+        authority_port=configuration.authority.port or urlsplit(issuer_of(configuration)).port or 443,
+        uses_gpu=any(engine.device == "cuda" for engine in engines),
+        needs_loopback=False,  # One rank per engine so far.
+    )
+
+
+def _find_code() -> Code:
+    origins = [spec.origin for name in _PACKAGES if (spec := importlib.util.find_spec(name)) and spec.origin]
+    environment = child_environment()
+    folders = [folder for name in _PATH_VARIABLES for folder in environment.get(name, "").split(os.pathsep) if folder]
+    return Code(tuple(Path(origin).parent for origin in origins), tuple(os.path.abspath(folder) for folder in folders))

@@ -1,0 +1,118 @@
+"""SHA-256 of many files at once: streaming, over as many threads as there are cores, with progress.
+
+`hashlib` works outside the interpreter's lock, so that threads are enough. The largest files go first, since one file is
+hashed by one thread (the format's digest is sequential). Files are read and not mapped: a mapped file that somebody cuts
+short kills the process that reads it.
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+
+from security.errors import ModelFolderRejected
+from security.model_signing.folder import ListedFile, ModelFolder
+from security.model_signing.names import show_name
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes hashed, bytes in all) a few times a second, in the thread that waits."""
+
+# Small enough to stay in a core's cache between the copy from the page cache and the hash; measured best of 64 KiB to 16 MiB.
+_CHUNK_BYTES = 1 << 18
+_MAX_THREADS = 16
+_PROGRESS_INTERVAL_S = 0.2
+
+
+def hash_files(
+    folder: ModelFolder,
+    files: Sequence[ListedFile],
+    *,
+    num_threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """SHA-256, in hexadecimal, of each file by its name.
+
+    Args:
+        num_threads: as many as there are cores for us, at most 16, if None.
+    Raises: ModelFolderRejected if a file cannot be read, or changes meanwhile.
+    """
+    total_bytes = sum(file.size_bytes for file in files)
+    counter = _Counter()
+    if num_threads is None:
+        num_threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+    largest_first = sorted(files, key=lambda file: -file.size_bytes)
+    with ThreadPoolExecutor(max_workers=max(1, min(num_threads, len(files)))) as pool:
+        futures = {file.name: pool.submit(_hash_file, folder, file, counter) for file in largest_first}
+        try:
+            _await_all(list(futures.values()), counter, total_bytes, progress)
+            return {name: future.result() for name, future in futures.items()}
+        finally:
+            counter.stop()
+            pool.shutdown(cancel_futures=True)
+
+
+class _Counter:
+    """Bytes hashed by all threads, and the word that they are to stop."""
+
+    def __init__(self) -> None:
+        self.num_bytes = 0
+        self._lock = threading.Lock()
+        self._is_stopped = False
+
+    def add(self, num_bytes: int) -> bool:
+        """Count; False when the result is no longer wanted."""
+        with self._lock:
+            self.num_bytes += num_bytes
+        return not self._is_stopped
+
+    def stop(self) -> None:
+        """Let the threads end at their next chunk."""
+        self._is_stopped = True
+
+
+def _await_all(futures: list[Future[str]], counter: _Counter, total_bytes: int, progress: Progress | None) -> None:
+    pending = set(futures)
+    while pending:
+        interval = None if progress is None else _PROGRESS_INTERVAL_S
+        done, pending = wait(pending, timeout=interval, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        if progress is not None:
+            progress(min(counter.num_bytes, total_bytes), total_bytes)
+
+
+def _hash_file(folder: ModelFolder, file: ListedFile, counter: _Counter) -> str:
+    descriptor = folder.open_file(file.name)
+    try:
+        before = os.fstat(descriptor)
+        if (before.st_dev, before.st_ino, before.st_size) != (file.device, file.inode, file.size_bytes):
+            raise _changed(file)
+        digest = _hash_descriptor(descriptor, file, counter)
+        after = os.fstat(descriptor)
+        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            raise _changed(file)
+        return digest
+    except OSError as error:
+        raise ModelFolderRejected(f"{show_name(file.name)}: cannot be read: {error.strerror or error}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _hash_descriptor(descriptor: int, file: ListedFile, counter: _Counter) -> str:
+    hasher = hashlib.sha256()
+    # One byte more than is expected, so that a file that grows is noticed and cannot keep us reading.
+    left = file.size_bytes + 1
+    buffer = memoryview(bytearray(min(left, _CHUNK_BYTES)))
+    while left and (count := os.readv(descriptor, [buffer[:left]])):
+        left -= count
+        hasher.update(buffer[:count])
+        if not counter.add(count):
+            break
+    if left != 1:
+        raise _changed(file)
+    return hasher.hexdigest()
+
+
+def _changed(file: ListedFile) -> ModelFolderRejected:
+    return ModelFolderRejected(f"{show_name(file.name)}: changed while it was read")

@@ -1,0 +1,126 @@
+"""Stage one: `python -m security.sandbox.launch PLAN -- PROGRAM…` confines itself and becomes PROGRAM. Not for people.
+
+    (1) close what was not meant to be inherited   (2) an empty network   (3) limits, no core dumps
+    (4) no new privileges   (5) no capabilities   (6) Landlock   (7) exec
+
+The network comes before Landlock because mapping a user namespace writes below /proc; capabilities go after it because it needs
+them. PLAN is JSON from the supervisor. What was applied is handed to PROGRAM as `--confinement`, which takes the second
+stage from there: it also knows whether a step that failed stops the start, and can tell the supervisor so.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from security.sandbox import landlock, namespaces, privileges
+from security.sandbox.platform import Platform
+from security.sandbox.profiles import ConfinedRole, Network, Profile
+
+EXIT_CANNOT_CONFINE = 77
+
+
+class Plan(NamedTuple):
+    """What to do: the profile, the descriptor to keep, and what was found of the platform."""
+
+    profile: Profile
+    control_fd: int
+    platform: Platform
+    strict: bool
+    """Whether the program must refuse to start if a step fails. Passed on."""
+
+    def encode(self) -> str:
+        """The launcher's argument."""
+        parts = {"profile": self.profile.encode(), "platform": self.platform.encode()}
+        return json.dumps({**self._asdict(), **parts})
+
+    @classmethod
+    def decode(cls, text: str) -> "Plan":
+        """Back from the argument; written by our own supervisor."""
+        document: dict[str, Any] = json.loads(text)
+        profile, platform = Profile.decode(document.pop("profile")), Platform(**document.pop("platform"))
+        return cls(profile=profile, platform=platform, **document)
+
+
+class Confined(NamedTuple):
+    """What stage one did, for stage two and for the operator."""
+
+    role: ConfinedRole
+    network: Network
+    applied: tuple[str, ...]
+    failed: tuple[str, ...]
+    platform: Platform
+    strict: bool
+
+    def encode(self) -> str:
+        """The program's argument `--confinement`."""
+        return json.dumps({**self._asdict(), "platform": self.platform.encode()})
+
+    @classmethod
+    def decode(cls, text: str) -> "Confined":
+        """Back from the argument; written by our own launcher."""
+        document: dict[str, Any] = json.loads(text)
+        document |= {
+            "platform": Platform(**document["platform"]),
+            "applied": tuple(document["applied"]),
+            "failed": tuple(document["failed"]),
+        }
+        return cls(**document)
+
+
+def wrap(command: list[str], plan: Plan) -> list[str]:
+    """The command line that runs `command` confined."""
+    return [sys.executable, "-m", "security.sandbox.launch", plan.encode(), "--", *command]
+
+
+def confine(plan: Plan) -> Confined:
+    """Steps (1) to (6), for this process and what it becomes. A step that fails is named in the result."""
+    applied: list[str] = []
+    failed: list[str] = []
+    for name, step in _steps(plan):
+        try:
+            applied += step()
+        except OSError as error:
+            failed.append(f"{name}: {error}")
+    return Confined(plan.profile.role, plan.profile.network, tuple(applied), tuple(failed), plan.platform, plan.strict)
+
+
+def _steps(plan: Plan) -> Iterator[tuple[str, Callable[[], list[str]]]]:
+    """Each gives what it applied, in words."""
+    profile, platform = plan.profile, plan.platform
+    yield "descriptors", lambda: privileges.close_all_but(plan.control_fd)
+    yield "folders", lambda: _make_folders(profile.writes)
+    if profile.network != "host" and not platform.no_empty_network:
+        yield "empty network", lambda: namespaces.enter_empty_network(with_loopback=profile.network == "loopback")
+    yield "limits", lambda: privileges.limit_resources(profile.max_open_files)
+    yield "no new privileges", privileges.forbid_new_privileges
+    yield "no capabilities", lambda: privileges.drop_capabilities((*profile.writes, *profile.reads))
+    if platform.landlock_abi:
+        yield "landlock", lambda: landlock.restrict(profile, platform.landlock_abi)
+
+
+def _make_folders(folders: Iterable[str]) -> list[str]:
+    for folder in folders:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    return []
+
+
+def main(arguments: list[str]) -> int:
+    """Confine, then exec; gives an exit status only when that fails."""
+    plan_text, separator, *command = arguments
+    if separator != "--":
+        raise SystemExit("usage: PLAN -- PROGRAM…")
+    plan = Plan.decode(plan_text)
+    confined = confine(plan)
+    try:
+        os.set_inheritable(plan.control_fd, True)
+        os.execv(command[0], [*command, "--confinement", confined.encode()])  # noqa: S606 - a launcher's purpose
+    except OSError as error:
+        reason = f"{command[0]} cannot be executed: {error}"
+        sys.stderr.write(json.dumps({"level": "error", "event": "cannot_confine", "reason": reason}) + "\n")
+    return EXIT_CANNOT_CONFINE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,187 @@
+"""What each process may touch: the whole of it in one table.
+
+|           | network                    | reads                                         | writes                     |
+|-----------|----------------------------|-----------------------------------------------|----------------------------|
+| gateway   | TCP to the authority only  | model folders, server certificate and key     | gateway/, run/metrics/     |
+| policy    | none                       | the client registry                           | nothing                    |
+| engine    | none                       | its model folder, GPU devices                 | nothing                    |
+| auditor   | none                       | nothing                                       | audit/                     |
+| authority | accepts only               | server certificate and key                    | authority/                 |
+
+Everybody reads the interpreter, its libraries and our packages, as modules may be imported late. "None" is an empty network
+namespace, where only the links of the supervisor, which are descriptors, lead out. The supervisor itself is not confined: it
+makes keys, folders, listeners and processes, and is part of the trusted base.
+
+A profile is plain values, made by the supervisor and enforced by `launch`.
+"""
+
+import glob
+import os
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+ConfinedRole = Literal["gateway", "policy", "engine", "auditor", "authority"]
+CONFINED_ROLES: tuple[ConfinedRole, ...] = get_args(ConfinedRole)
+Network = Literal["host", "loopback", "none"]
+
+MAX_OPEN_FILES = 1024
+MAX_OPEN_FILES_GATEWAY = 65_536
+"""Two for each of 12,000 connections, and room: every waiting fetch and log file."""
+
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store")
+_SYSTEM_FILES = (
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/ssl/openssl.cnf",
+    "/usr/share/zoneinfo",
+    "/usr/share/locale",
+    "/dev/urandom",
+    "/dev/random",
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/sys/vm/overcommit_memory",
+    "/sys/devices/system/cpu",
+    "/sys/devices/system/node",
+    "/sys/fs/cgroup",
+    "/sys/kernel/mm/transparent_hugepage",
+)
+_GPU_FILES = ("/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/sys/bus/pci", "/sys/devices", "/sys/module")
+_GPU_DEVICES = ("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/shm")  # noqa: S108 - a path to allow, not to write to
+
+
+class Profile(NamedTuple):
+    """What a process may reach. Paths are absolute; a path that does not exist is passed over."""
+
+    role: ConfinedRole
+    runs: tuple[str, ...]
+    """Files that may be executed: the interpreter and its loader. The filter of stage two refuses even these."""
+    reads: tuple[str, ...]
+    lists: tuple[str, ...]
+    """Folders of which names may be listed, here and below, but no file read: import roots."""
+    writes: tuple[str, ...]
+    """Folders in which files may be made, changed and removed. The launcher makes them, mode 0700."""
+    devices: tuple[str, ...]
+    connects: tuple[int, ...]
+    """TCP ports that may be connected to."""
+    network: Network
+    max_open_files: int
+    uses_gpu: bool
+
+    def encode(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return self._asdict()
+
+    @classmethod
+    def decode(cls, document: dict[str, Any]) -> "Profile":
+        """Back from JSON, where tuples are lists."""
+        fields: dict[str, Any] = {
+            key: tuple(item) if isinstance(item, list) else item for key, item in document.items()
+        }
+        return cls(**fields)
+
+
+class Code(NamedTuple):
+    """Where the program itself lies."""
+
+    packages: tuple[Path, ...]
+    """Our own top-level packages, as folders. Their parent is not read: in a clone it holds the state folder."""
+    library_path: tuple[str, ...] = ()
+    """Folders of LD_LIBRARY_PATH and PYTHONPATH that the processes get."""
+
+
+class Places(NamedTuple):
+    """The paths and ports of one appliance, as its configuration has them."""
+
+    state: Path
+    models: tuple[Path, ...]
+    """The engine's own folder for an engine, all folders for a gateway."""
+    registry: Path
+    """Folder of the client registry."""
+    tls_files: tuple[Path, ...]
+    authority_port: int
+    uses_gpu: bool
+    needs_loopback: bool
+    """Several ranks of one engine speak over `lo`."""
+
+
+def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
+    """The row of the table above for one process."""
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
+    network: Network = "none"
+    uses_gpu = False
+    match role:
+        case "gateway":
+            network = "host"
+            reads = (*_with_link_targets(places.models, places.state), *places.tls_files)
+            writes = (places.state / "gateway", places.state / "run" / "metrics")
+        case "policy":
+            reads = (places.registry,)
+        case "engine":
+            network = "loopback" if places.needs_loopback else "none"
+            reads = _with_link_targets(places.models, places.state)
+            uses_gpu = places.uses_gpu
+        case "auditor":
+            writes = (places.state / "audit",)
+        case "authority":
+            network = "host"
+            reads = places.tls_files
+            writes = (places.state / "authority",)
+    gpu_files = _GPU_FILES if uses_gpu else ()
+    return Profile(
+        role=role,
+        runs=_interpreter(),
+        reads=(*_code_files(code), *_SYSTEM_FILES, *gpu_files, *map(str, reads)),
+        lists=tuple(dict.fromkeys(str(package.parent) for package in code.packages)),
+        writes=tuple(map(str, writes)),
+        devices=("/dev/null", *(_expand(_GPU_DEVICES) if uses_gpu else ())),
+        connects=(places.authority_port,) if role == "gateway" and places.authority_port else (),
+        network=network,
+        max_open_files=MAX_OPEN_FILES_GATEWAY if role == "gateway" else MAX_OPEN_FILES,
+        uses_gpu=uses_gpu,
+    )
+
+
+def _interpreter() -> tuple[str, ...]:
+    """The interpreter and the loader that the kernel opens for it, which is mapped into this very process."""
+    with open("/proc/self/maps") as maps:
+        mapped = {fields[5] for fields in (line.split(maxsplit=5) for line in maps) if len(fields) > 5}
+    loaders = sorted(path.strip() for path in mapped if os.path.basename(path).startswith("ld-"))
+    return (os.path.realpath(sys.executable), *loaders)
+
+
+def _code_files(code: Code) -> tuple[str, ...]:
+    found = [*_LIBRARIES, *_linker_folders(), *code.library_path, *map(str, code.packages)]
+    for prefix in (sys.prefix, sys.base_prefix):
+        found += [f"{prefix}/pyvenv.cfg", f"{prefix}/bin", f"{prefix}/lib", f"{prefix}/lib64"]
+    found += [
+        path for name, path in sysconfig.get_paths().items() if name in ("stdlib", "platstdlib", "purelib", "platlib")
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _linker_folders() -> list[str]:
+    """Where this system's linker looks besides (ld.so(8)): some GPU drivers lie there."""
+    lines = [
+        line.strip() for path in _expand(("/etc/ld.so.conf.d/*.conf",)) for line in Path(path).read_text().splitlines()
+    ]
+    return [line for line in lines if line.startswith("/")]
+
+
+def _expand(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(path for pattern in patterns for path in glob.glob(pattern)))
+
+
+def _with_link_targets(folders: tuple[Path, ...], state: Path) -> tuple[Path, ...]:
+    """The folders, and the files that links in them lead to (a download cache's layout), unless these lie in our state."""
+    found: list[Path] = list(folders)
+    for folder in folders:
+        for link in sorted(folder.iterdir()) if folder.is_dir() else ():
+            target = link.resolve() if link.is_symlink() else link
+            if target != link and target.is_file() and not target.is_relative_to(state.resolve()):
+                found.append(target)
+    return tuple(dict.fromkeys(found))

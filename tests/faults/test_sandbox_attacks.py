@@ -1,0 +1,345 @@
+"""A captured process of each role tries what it can, under the real launcher, filter and profiles: as root and as a plain user.
+
+Each role is attacked three times: under both stages, under the launcher's alone and under the filter's alone, so that neither
+hides a hole of the other.
+"""
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from security.sandbox import landlock
+from security.sandbox.launch import Plan, wrap
+from security.sandbox.platform import Platform, probe_platform
+from security.sandbox.profiles import CONFINED_ROLES, Code, ConfinedRole, Places, build_profile
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("sandbox_attack.py")
+PACKAGES = tuple(ROOT / name for name in ("appliance", "compliance", "runtime", "security", "audit"))
+NOBODY = 65534
+Stages = Literal["both", "launcher", "filter"]
+DANGEROUS = [
+    "mount", "open_tree", "chroot", "unshare", "setns", "bpf", "perf_event_open", "keyctl", "add_key",
+    "request_key", "kexec_load", "init_module", "finit_module", "userfaultfd", "io_uring_setup", "io_uring_enter",
+    "personality", "setuid", "ptrace", "swapon", "reboot", "sethostname", "acct", "shmget", "mq_open",
+    "fanotify_init", "name_to_handle_at", "open_by_handle_at", "mknod", "modify_ldt", "seccomp", "chmod", "chown",
+    "truncate", "setxattr", "symlink", "terminal",
+]  # fmt: skip
+REFUSED = {"EPERM", "EACCES", "EXDEV"}
+
+pytestmark = [
+    pytest.mark.skipif(landlock.probe_abi() < landlock.ABI_SCOPE, reason="needs Landlock ABI 6 (Linux 6.12)"),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the attacks know the numbers of x86_64"),
+]
+
+OWN_FILES: dict[ConfinedRole, tuple[str, ...]] = {
+    "gateway": ("gateway/keyed-hash.key", "tls/server.key", "tls/server.pem", "model/config.json"),
+    "policy": ("authority/registry/clients.sqlite",),
+    "engine": ("model/config.json",),
+    "auditor": ("audit/log.key",),
+    "authority": (
+        "authority/client-secrets.key", "authority/signing/s.pem", "authority/registry/clients.sqlite",
+        "tls/server.key", "tls/server.pem",
+    ),
+}  # fmt: skip
+OWN_FOLDERS: dict[ConfinedRole, tuple[str, ...]] = {
+    "gateway": ("gateway", "run/metrics"),
+    "policy": (),
+    "engine": (),
+    "auditor": ("audit", "audit/log"),
+    "authority": ("authority", "authority/signing"),
+}
+ALL_FILES = sorted({file for files in OWN_FILES.values() for file in files} | {"tls/ca.key", "lock"})
+ALL_FOLDERS = sorted({folder for folders in OWN_FOLDERS.values() for folder in folders} | {"", "tls", "model"})
+
+
+class Scene:
+    """An appliance's folders, a sibling process of the same user, and listeners to reach for."""
+
+    def __init__(self, user: str, base: Path) -> None:
+        self.uid = NOBODY if user == "nobody" else os.getuid()
+        self.base = base
+        self.state = base / "state"
+        self.model = self.state / "model"
+        for folder in ALL_FOLDERS:
+            (self.state / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+        for file in ALL_FILES:
+            (self.state / file).parent.mkdir(parents=True, exist_ok=True)
+            (self.state / file).write_bytes(b"secret")
+        self.outside = base / "outside"
+        self.outside.write_text("x")
+        for path in (base, *base.rglob("*")):
+            os.chown(path, self.uid, self.uid if self.uid == NOBODY else -1)
+        self.sibling = subprocess.Popen(["/bin/sleep", "1000"], **self.as_user())
+        self.authority, self.other = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+        self.abstract = f"casemate-{os.getpid()}-{self.uid}"
+        self.abstract_stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.abstract_stream.bind(f"\0{self.abstract}")
+        self.abstract_stream.listen()
+        self.abstract_datagram = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.abstract_datagram.bind(f"\0{self.abstract}-d")
+        self.outcomes: dict[tuple[ConfinedRole, Stages], dict[str, Any]] = {}
+
+    def as_user(self) -> dict[str, Any]:
+        """How to start a process as this scene's user."""
+        return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if self.uid != os.getuid() else {}
+
+    def close(self) -> None:
+        self.sibling.kill()
+        self.sibling.wait()
+        for sock in (self.authority, self.other, self.abstract_stream, self.abstract_datagram):
+            sock.close()
+
+    def places(self) -> Places:
+        return Places(
+            state=self.state,
+            models=(self.model,),
+            registry=self.state / "authority" / "registry",
+            tls_files=(self.state / "tls" / "server.pem", self.state / "tls" / "server.key"),
+            authority_port=self.authority.getsockname()[1],
+            uses_gpu=False,
+            needs_loopback=False,
+        )
+
+    def attack(self, role: ConfinedRole, stages: Stages = "both") -> dict[str, Any]:
+        """What came of each attack; run once."""
+        platform = probe_platform()
+        if stages == "filter":
+            platform = Platform(landlock_abi=0, no_empty_network="not in this test", has_filter=True)
+        if (role, stages) not in self.outcomes:
+            self.outcomes[role, stages] = self.attack_on(role, platform, filtered=stages != "launcher")
+        return self.outcomes[role, stages]
+
+    def attack_on(self, role: ConfinedRole, platform: Platform, *, filtered: bool) -> dict[str, Any]:
+        """What came of each attack where the platform can do no more than this."""
+        targets = {
+            "state": str(self.state),
+            "sibling": self.sibling.pid,
+            "reads": [*(str(self.state / file) for file in ALL_FILES), "/etc/shadow", "/etc/passwd", str(self.outside)],
+            "writes": [
+                *(str(self.state / folder / "new") for folder in ALL_FOLDERS),
+                str(self.base / "new"),
+                "/tmp/new",
+            ],
+            "ports": {"authority": self.authority.getsockname()[1], "other": self.other.getsockname()[1]},
+            "abstract": self.abstract,
+            "abstract_datagram": f"{self.abstract}-d",
+            "filtered": filtered,
+        }
+        control, theirs = socket.socketpair()
+        leaked = os.open(self.outside, os.O_RDONLY)
+        kept = theirs.fileno()
+        with control, theirs:
+            profile = build_profile(role, self.places(), Code(PACKAGES, (str(SCRIPT.parent),)))
+            plan = Plan(profile, kept, platform, strict=False)
+            command = [sys.executable, str(SCRIPT), "--targets", json.dumps(targets), "--control-fd", str(kept)]
+            run = subprocess.run(
+                wrap(command, plan), capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+                pass_fds=(kept, leaked), env={"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}, **self.as_user(),
+            )  # fmt: skip
+            os.close(leaked)
+        assert run.returncode in (0, 1), run.stderr
+        outcome: dict[str, Any] = {"kept": kept, "stderr": run.stderr}
+        for line in run.stdout.splitlines():
+            outcome |= json.loads(line)
+        assert "applied" in outcome, run.stderr
+        return outcome
+
+
+@pytest.fixture(scope="module", params=["root", "nobody"])
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """One scene for each kind of user that the tests can be."""
+    if os.getuid() != 0 and request.param == "root":
+        pytest.skip("the attacks as root need to be started by root")
+    base = Path(tempfile.mkdtemp(prefix="casemate-sandbox-"))
+    base.chmod(0o755)
+    made = Scene(request.param, base)
+    try:
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(base)
+
+
+def refused(outcomes: dict[str, Any], names: list[str]) -> dict[str, str]:
+    """Those attacks that were not refused: to be compared with {}, so that a failure names them."""
+    return {name: outcomes[name] for name in names if outcomes[name] not in REFUSED}
+
+
+roles = pytest.mark.parametrize("role", CONFINED_ROLES)
+
+
+@roles
+def test_everything_is_applied(scene: Scene, role: ConfinedRole) -> None:
+    """On a system that can, nothing is left out, and the kernel says so itself."""
+    outcomes = scene.attack(role)
+    status = outcomes["status"]
+    assert outcomes["failed"] == []
+    assert {"no core dumps", "no new privileges", "no capabilities", "files", "TCP ports", "signals"} <= set(
+        outcomes["applied"]
+    )
+    assert (status["Seccomp"], status["NoNewPrivs"]) == ("2", "1")
+    assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+    if scene.uid == 0 or "an empty network" in outcomes["applied"]:  # Others may not lower the bounding set.
+        assert status["CapBnd"] == "0" * 16
+
+
+@roles
+def test_only_the_control_descriptor_is_inherited(scene: Scene, role: ConfinedRole) -> None:
+    """A descriptor that was left inheritable by mistake is closed."""
+    outcomes = scene.attack(role)
+    assert outcomes["descriptors"] == [0, 1, 2, outcomes["kept"]]
+
+
+@roles
+@pytest.mark.parametrize("stages", ["both", "launcher"])
+def test_files_of_other_roles_cannot_be_read(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
+    """Its own files open, and nothing else: not the keys of the others, not the system's passwords."""
+    outcomes = scene.attack(role, stages)
+    own = [f"read {scene.state / file}" for file in OWN_FILES[role]]
+    others = [name for name in outcomes if name.startswith("read ") and name not in own]
+    assert {outcomes[name] for name in own} == {"done"}
+    assert refused(outcomes, others) == {}
+    assert len(others) >= len(ALL_FILES) - len(own)
+
+
+@roles
+@pytest.mark.parametrize("stages", ["both", "launcher"])
+def test_nothing_is_written_outside_own_folders(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
+    """Own folders take new files; the model, other roles' folders and /tmp do not."""
+    outcomes = scene.attack(role, stages)
+    own = [f"write {scene.state / folder / 'new'}" for folder in OWN_FOLDERS[role]]
+    own += [f"write {scene.state / 'authority' / 'registry' / 'new'}"] if role == "authority" else []
+    others = [name for name in outcomes if name.startswith("write ") and name not in own]
+    assert {outcomes[name] for name in own if name in outcomes} <= {"done"}
+    assert refused(outcomes, others) == {}
+
+
+@roles
+@pytest.mark.parametrize("stages", ["both", "launcher", "filter"])
+def test_only_the_gateway_connects_and_only_to_the_authority(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
+    """Each stage alone keeps everybody but the gateway off the network; the gateway's ports are Landlock's to bound."""
+    outcomes = scene.attack(role, stages)
+    if role == "gateway":
+        assert outcomes["connect authority"] == "done"
+        assert (outcomes["connect other"] == "done") == (stages == "filter")
+    else:
+        names = [name for name in outcomes if name.startswith("connect ")]
+        assert not {outcomes[name] for name in names} & {"done"}
+    if stages != "launcher":
+        assert refused(outcomes, ["bind"]) == {}
+
+
+@roles
+def test_sockets_of_other_kinds_cannot_be_made(scene: Scene, role: ConfinedRole) -> None:
+    """No datagrams, no raw or netlink sockets, no Unix sockets to dial other services with; streams for the gateway alone."""
+    outcomes = scene.attack(role)
+    names = ["udp", "raw", "netlink", "vsock", "unix", "abstract", "datagram pair"]
+    assert refused(outcomes, [*names, *(["tcp"] if role != "gateway" else [])]) == {}
+
+
+@roles
+@pytest.mark.parametrize("stages", ["both", "filter"])
+def test_nothing_is_executed(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
+    """No program, not even the interpreter, and no new process to run one in."""
+    outcomes = scene.attack(role, stages)
+    names = ["spawn", "fork", "vfork", "execveat", "exec /bin/true", f"exec {sys.executable}"]
+    assert refused(outcomes, names) == {}
+    assert "executed" not in outcomes
+
+
+@roles
+def test_the_launcher_alone_lets_only_the_interpreter_run(scene: Scene, role: ConfinedRole) -> None:
+    """Between the stages Landlock refuses other programs."""
+    outcomes = scene.attack(role, "launcher")
+    assert outcomes["exec /bin/true"] in REFUSED
+    assert outcomes["spawn"] in REFUSED
+
+
+@roles
+@pytest.mark.parametrize("stages", ["both", "launcher", "filter"])
+def test_a_sibling_is_out_of_reach(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
+    """A process of the same user is not read, traced or signalled, nor is the supervisor; one's own signals work."""
+    outcomes = scene.attack(role, stages)
+    assert refused(outcomes, ["attach", "signal", "signal supervisor", "tkill"]) == {}
+    if stages != "filter":
+        assert refused(outcomes, ["sibling's memory", "sibling's environment"]) == {}
+    if stages != "launcher":
+        names = [
+            "limits of sibling",
+            "affinity of sibling",
+            "signals by F_SETOWN",
+            "process_vm_readv",
+            "process_vm_writev",
+        ]
+        assert refused(outcomes, [*names, "pidfd_open", "pidfd_getfd", "kcmp", "rt_sigqueueinfo", "dumpable"]) == {}
+    assert outcomes["signal own"] == "done"
+
+
+@roles
+@pytest.mark.parametrize("stages", ["both", "filter"])
+def test_the_kernels_dangerous_calls_are_refused(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
+    """Mounts, namespaces, modules, bpf, io_uring and the like do not reach the kernel at all."""
+    outcomes = scene.attack(role, stages)
+    assert refused(outcomes, DANGEROUS) == {}
+    assert (outcomes["clone3"], outcomes["later"]) == ("ENOSYS", "ENOSYS")
+
+
+@roles
+def test_the_work_of_a_role_still_goes_on(scene: Scene, role: ConfinedRole) -> None:
+    """Threads start, modules are imported late."""
+    outcomes = scene.attack(role)
+    assert (outcomes["thread"], outcomes["late import"]) == ("done", "done")
+
+
+@roles
+def test_the_network_is_empty_where_none_is_needed(scene: Scene, role: ConfinedRole) -> None:
+    """Engine, auditor and policy are in a network namespace of their own."""
+    outcomes = scene.attack(role)
+    if probe_platform().no_empty_network:
+        pytest.skip(f"no network namespaces here: {probe_platform().no_empty_network}")
+    own = os.readlink("/proc/self/ns/net")
+    assert (outcomes["network"] != own) == (role in ("engine", "auditor", "policy"))
+    assert ("an empty network" in outcomes["applied"]) == (role in ("engine", "auditor", "policy"))
+
+
+def test_nothing_was_changed(scene: Scene) -> None:
+    """After all the attacks, what they aimed at is as it was, and the sibling lives."""
+    for role in CONFINED_ROLES:
+        scene.attack(role)
+    assert (scene.state / "lock").read_bytes() == b"secret"
+    assert not os.path.lexists(scene.state / "link")
+    assert scene.sibling.poll() is None
+
+
+@pytest.mark.parametrize("abi", [2, 3, 4, 5])
+@pytest.mark.parametrize("role", ["gateway", "auditor"])
+def test_an_older_landlock_confines_as_far_as_it_goes(scene: Scene, role: ConfinedRole, abi: int) -> None:
+    """Debian 12 has about ABI 2, Ubuntu 24.04 about 4: files always, TCP ports from 4 on; signals are the filter's then."""
+    outcomes = scene.attack_on(role, Platform(abi, "not in this test", has_filter=True), filtered=True)
+    own = [f"read {scene.state / file}" for file in OWN_FILES[role]]
+    others = [name for name in outcomes if name.startswith("read ") and name not in own]
+    assert outcomes["failed"] == []
+    assert ("TCP ports" in outcomes["applied"], "signals" in outcomes["applied"]) == (abi >= 4, False)
+    assert {outcomes[name] for name in own} == {"done"}
+    assert refused(outcomes, [*others, "signal", "truncate", "unix", "abstract", "udp"]) == {}
+    if role == "gateway":
+        assert (outcomes["connect other"] == "done") == (abi < 4)
+
+
+def test_the_first_landlock_still_confines_what_writes_nothing(scene: Scene) -> None:
+    """ABI 1 knows no moving between folders, so only processes that write are left without it."""
+    first = Platform(1, "not in this test", has_filter=True)
+    engine, auditor = (scene.attack_on(role, first, filtered=True) for role in ("engine", "auditor"))
+    assert ("files" in engine["applied"], "files" in auditor["applied"]) == (True, False)
+    assert engine[f"read {scene.state / 'audit/log.key'}"] in REFUSED

@@ -1,0 +1,92 @@
+"""The native route: SGLang's words, so that its tools run unchanged."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.gateway import TOKEN, Gateway, Reply, running_gateway, write_byte_level_model
+from tests.support.wire import exchange
+
+HEADERS = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_byte_level_model(tmp_path_factory.mktemp("native-model"))
+
+
+@pytest.fixture
+async def gateway(folder: Path) -> AsyncIterator[Gateway]:
+    async with running_gateway(folder) as running:
+        yield running
+
+
+async def generate(gateway: Gateway, **body: Any) -> Any:
+    response = await exchange(gateway.port, "POST", "/generate", headers=HEADERS, body=json.dumps(body).encode())
+    assert response.status == 200, response.body
+    if body.get("stream"):
+        lines = [line.removeprefix(b"data: ") for line in response.body.split(b"\n") if line.startswith(b"data: ")]
+        assert lines.pop() == b"[DONE]"
+        return [json.loads(line) for line in lines]
+    return json.loads(response.body)
+
+
+async def test_text_and_meta_info(gateway: Gateway) -> None:
+    """One prompt is one object with everything that SGLang's tools look at."""
+    gateway.says("hello")
+    gateway.engine.cached_tokens = 1
+    answer = await generate(gateway, text="hi", sampling_params={"temperature": 0, "max_new_tokens": 8})
+    assert answer["text"] == "hello"
+    assert answer["output_ids"] == gateway.ids("hello")
+    meta = answer["meta_info"]
+    assert meta["finish_reason"] == {"type": "stop", "matched": 261}
+    assert (meta["prompt_tokens"], meta["completion_tokens"], meta["cached_tokens"]) == (2, 6, 1)
+    assert meta["id"].startswith("gen-")
+    assert meta["e2e_latency"] > 0
+    assert gateway.engine.submits[0].sampling.temperature == 0.0
+
+
+async def test_stream_repeats_the_text_from_its_beginning(gateway: Gateway) -> None:
+    """As SGLang's does, with counts that grow."""
+    gateway.says("abc")
+    events = await generate(gateway, text="hi", sampling_params={"max_new_tokens": 3}, stream=True)
+    assert [event["text"] for event in events] == ["a", "ab", "abc"]
+    assert [event["meta_info"]["completion_tokens"] for event in events] == [1, 2, 3]
+    assert events[-1]["meta_info"]["finish_reason"] == {"type": "length", "length": 3}
+    assert events[0]["meta_info"]["finish_reason"] is None
+
+
+async def test_lists_and_choices_give_lists(gateway: Gateway) -> None:
+    """Several prompts or several choices are answered by a list in order."""
+    gateway.engine.reply = lambda submit, choice: Reply([*submit.prompt[:1], 48 + choice, 261])
+    answers = await generate(gateway, input_ids=[[97], [98]], sampling_params={"n": 2})
+    assert [answer["text"] for answer in answers] == ["a0", "a1", "b0", "b1"]
+    assert [answer["index"] for answer in answers] == [0, 1, 2, 3]
+
+
+async def test_logprobs_of_prompt_and_answer(gateway: Gateway) -> None:
+    """In SGLang's triples, from the place that was asked for."""
+    gateway.says("xy")
+    answer = await generate(
+        gateway,
+        input_ids=[97, 98, 99],
+        return_logprob=True,
+        logprob_start_len=1,
+        top_logprobs_num=2,
+        return_text_in_logprobs=True,
+    )
+    meta = answer["meta_info"]
+    assert meta["input_token_logprobs"] == [[-0.5, 98, "b"], [-0.5, 99, "c"]]
+    assert meta["output_token_logprobs"] == [[-0.5, 120, "x"], [-0.5, 121, "y"]]
+    assert meta["output_top_logprobs"][0] == [[-0.5, 120, "x"], [-1.5, 97, "a"]]
+
+
+async def test_a_matched_stop_string_is_named(gateway: Gateway) -> None:
+    """`finish_reason.matched` is the string that ended it."""
+    gateway.says("one END two")
+    answer = await generate(gateway, text="hi", sampling_params={"stop": ["END"]})
+    assert answer["text"] == "one "
+    assert answer["meta_info"]["finish_reason"] == {"type": "stop", "matched": "END"}

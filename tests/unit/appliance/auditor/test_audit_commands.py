@@ -1,0 +1,149 @@
+"""`casemate audit` as people call it: what is printed, and how it ends."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from appliance.cli.main import main
+from appliance.messages.audit import FetchReceipt, Receipt
+from audit.receipt import AuditReceipt, ReceiptEntry, encode_receipt
+from tests.unit.appliance.auditor.conftest import Auditor, count, intent, outcome
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A log with one request, published but for its last record; an earlier checkpoint; a receipt."""
+    auditor = Auditor(tmp_path)
+    engine, gateway = auditor.connect("engine"), auditor.connect("gateway")
+    auditor.pass_time(1.0)
+    shutil.copy(tmp_path / "log/checkpoint", tmp_path / "earlier")
+    auditor.tell(gateway, intent())
+    auditor.tell(engine, count(1))
+    auditor.tell(gateway, outcome(1))
+    auditor.pass_time(1.0)
+    auditor.tell(gateway, FetchReceipt(1, "req-1", "demo"))
+    receipt = gateway.last(Receipt)
+    entries = [
+        ReceiptEntry(index=part.index, record=part.record.decode(), proof=part.proof) for part in (receipt.intent, receipt.outcome)
+    ]  # fmt: skip
+    document = AuditReceipt(intent=entries[0], outcome=entries[1], log_vkey=receipt.log_vkey)
+    (tmp_path / "receipt.json").write_bytes(encode_receipt(document))
+    auditor.tell(gateway, intent("req-2", 5))
+    auditor.die()
+    return tmp_path
+
+
+def run(*words: object) -> int:
+    return main(["audit", *map(str, words)])
+
+
+def test_verify_without_an_earlier_checkpoint_does_not_exclude_a_rollback(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says so, with an exit status of its own, and reports what is not yet signed."""
+    assert run("verify", home / "log", "--key", home / "log.vkey") == 3
+    printed = capsys.readouterr().out
+    assert "3 records" in printed
+    assert "1 durable records behind the checkpoint, not yet signed" in printed
+    assert printed.endswith(
+        "consistent; rollback not excluded: give an earlier checkpoint, kept elsewhere, with --since\n"
+    )
+
+
+def test_verify_with_an_earlier_checkpoint_succeeds(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The key may be given as text."""
+    key = (home / "log.vkey").read_text().strip()
+    assert run("verify", home / "log", "--key", key, "--since", home / "earlier") == 0
+    assert "extends the earlier checkpoint of 1 records" in capsys.readouterr().out
+
+
+def test_verify_names_what_is_damaged(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, with the file; exit status 1."""
+    bundle = home / "log/tile/entries/000.p/3"
+    data = bytearray(bundle.read_bytes())
+    data[100] ^= 1
+    bundle.write_bytes(data)
+    assert run("verify", home / "log", "--key", home / "log.vkey") == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"casemate: {bundle}: entry 0 does not hash")
+    assert told.err.count("\n") == 1
+
+
+def test_verify_finds_a_rollback(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder of an earlier day, with the checkpoint of today."""
+    shutil.copy(home / "log/checkpoint", home / "today")
+    shutil.copy(home / "earlier", home / "log/checkpoint")
+    assert run("verify", home / "log", "--key", home / "log.vkey", "--since", home / "today") == 1
+    assert "records were taken away" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("verify", "nothing", "--key", "log.vkey"),
+        ("verify", "log", "--key", "missing.vkey"),
+        ("verify", "log", "--key", "a+b+c"),
+        ("verify", "log", "--key", "log.vkey", "--since", "missing"),
+        ("prove", "0", "--dir", "nothing"),
+        ("show", "0", "--dir", "nothing"),
+        ("verify-receipt", "missing", "--key", "log.vkey"),
+    ],
+)
+def test_wrong_usage_is_told(
+    home: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit status 2, and one line that names the thing."""
+    monkeypatch.chdir(home)
+    assert run(*words) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("casemate: ")
+    assert told.count("\n") == 1
+
+
+def test_a_proof_is_printed_and_verifies_with_its_record(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `prove` and `show --raw` print is what `verify-receipt` takes."""
+    assert run("prove", 1, "--dir", home / "log", "--key", home / "log.vkey", "-o", home / "proof") == 0
+    record = json.loads((home / "receipt.json").read_text())["intent"]["record"]
+    (home / "record").write_text(record)
+    assert run("verify-receipt", home / "proof", "--record", home / "record", "--key", home / "log.vkey") == 0
+    (home / "record").write_text(record.replace("demo", "omed"))
+    assert run("verify-receipt", home / "proof", "--record", home / "record", "--key", home / "log.vkey") == 1
+    assert run("verify-receipt", home / "proof", "--key", home / "log.vkey") == 2
+
+
+def test_show_prints_records_published_and_not(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Indented JSON in ASCII."""
+    for index, uid in ((1, "req-1"), (3, "req-2")):
+        assert run("show", index, "--dir", home / "log") == 0
+        record = json.loads(capsys.readouterr().out)
+        assert record["unmapped"]["casemate"]["request_uid"] == uid
+
+
+def test_what_is_not_there_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A record to come, and one that is not yet under a checkpoint."""
+    assert run("show", 99, "--dir", home / "log") == 1
+    assert "no record 99" in capsys.readouterr().err
+    assert run("prove", 3, "--dir", home / "log") == 1
+    assert "not yet under a signed checkpoint" in capsys.readouterr().err
+    assert run("prove", 99, "--dir", home / "log") == 1
+
+
+def test_a_proof_without_a_key_warns(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is printed, and said what was not checked."""
+    assert run("prove", 0, "--dir", home / "log") == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("c2sp.org/tlog-proof@v1\nindex 0\n")
+    assert "signature was not checked" in told.err
+
+
+def test_a_receipt_is_verified_with_the_key_alone(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And refused when a character was changed."""
+    assert run("verify-receipt", home / "receipt.json", "--key", home / "log.vkey") == 0
+    assert "verified: in the log" in capsys.readouterr().out
+    text = (home / "receipt.json").read_text()
+    (home / "receipt.json").write_text(text.replace("inference_outcome", "inference_Outcome"))
+    assert run("verify-receipt", home / "receipt.json", "--key", home / "log.vkey") == 1
+    assert "receipt.json" in capsys.readouterr().err

@@ -1,0 +1,114 @@
+"""The table of what each role may touch, and how it travels to the launcher."""
+
+from pathlib import Path
+
+import pytest
+
+from security.sandbox.launch import Confined, Plan, wrap
+from security.sandbox.platform import Platform
+from security.sandbox.profiles import CONFINED_ROLES, Code, ConfinedRole, Places, Profile, build_profile
+
+EVERYTHING = Platform(landlock_abi=7, no_empty_network="", has_filter=True)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    """An appliance's places."""
+    state = tmp_path / "state"
+    model = tmp_path / "model"
+    model.mkdir()
+    tls = (state / "tls/server.pem", state / "tls/server.key")
+    return Places(state, (model,), state / "authority/registry", tls, 8444, uses_gpu=False, needs_loopback=False)
+
+
+def own(profile: Profile, places: Places) -> set[str]:
+    """What of the appliance's own paths a profile names."""
+    base = places.state.parent
+    named = {Path(path) for path in (*profile.reads, *profile.writes) if Path(path).is_relative_to(base)}
+    return {str(path.relative_to(base)) for path in named}
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"),
+    [
+        ("gateway", {"model", "state/tls/server.pem", "state/tls/server.key", "state/gateway", "state/run/metrics"}),
+        ("policy", {"state/authority/registry"}),
+        ("engine", {"model"}),
+        ("auditor", {"state/audit"}),
+        ("authority", {"state/tls/server.pem", "state/tls/server.key", "state/authority"}),
+    ],
+)
+def test_each_role_gets_its_own_paths_and_no_others(places: Places, role: ConfinedRole, expected: set[str]) -> None:
+    """The private key of the certificate authority and the lock are nobody's."""
+    assert own(build_profile(role, places, Code((Path("/code/security"),))), places) == expected
+
+
+def test_only_engine_and_policy_write_nothing(places: Places) -> None:
+    """What is written is the role's own folder."""
+    writers = {role for role in CONFINED_ROLES if build_profile(role, places, Code(())).writes}
+    assert writers == {"gateway", "auditor", "authority"}
+
+
+def test_networks(places: Places) -> None:
+    """Three have none; an engine of several ranks has `lo`; one port may be connected to, by the gateway."""
+    profiles = {role: build_profile(role, places, Code(())) for role in CONFINED_ROLES}
+    assert {role for role, profile in profiles.items() if profile.network == "none"} == {"policy", "engine", "auditor"}
+    assert {role: profile.connects for role, profile in profiles.items() if profile.connects} == {"gateway": (8444,)}
+    assert build_profile("engine", places._replace(needs_loopback=True), Code(())).network == "loopback"
+
+
+def test_the_folder_around_our_packages_is_listed_but_not_read(places: Places) -> None:
+    """In a clone the state folder lies beside the packages."""
+    profile = build_profile("gateway", places, Code((Path("/clone/security"), Path("/clone/audit"))))
+    assert "/clone" not in profile.reads
+    assert profile.lists == ("/clone",)
+    assert {"/clone/security", "/clone/audit"} <= set(profile.reads)
+
+
+def test_links_out_of_a_model_folder_are_followed_but_not_into_the_state(places: Places, tmp_path: Path) -> None:
+    """Download caches are made of links; a hostile folder could hold one to a key."""
+    blob = tmp_path / "blobs" / "abc"
+    key = places.state / "audit" / "log.key"
+    for file in (blob, key):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    (places.models[0] / "config.json").symlink_to(blob)
+    (places.models[0] / "tokenizer.json").symlink_to(key)
+    assert own(build_profile("engine", places, Code(())), places) == {"model", "blobs/abc"}
+
+
+def test_gpu_files_only_where_a_gpu_is_used(places: Places) -> None:
+    """And never for the gateway."""
+    gpu = places._replace(uses_gpu=True)
+    assert "/proc/driver/nvidia" in build_profile("engine", gpu, Code(())).reads
+    assert "/proc/driver/nvidia" not in build_profile("engine", places, Code(())).reads
+    assert "/proc/driver/nvidia" not in build_profile("gateway", gpu, Code(())).reads
+
+
+def test_plan_and_result_survive_the_command_line(places: Places) -> None:
+    """What the launcher reads is what the supervisor wrote, and so for the program after it."""
+    plan = Plan(build_profile("gateway", places, Code((Path("/code/audit"),), ("/lib x",))), 7, EVERYTHING, strict=True)
+    command = wrap(["/bin/program", "--flag"], plan)
+    assert Plan.decode(command[command.index("--") - 1]) == plan
+    assert command[command.index("--") + 1 :] == ["/bin/program", "--flag"]
+    confined = Confined("gateway", "host", ("files",), ("limits: no",), EVERYTHING, strict=True)
+    assert Confined.decode(confined.encode()) == confined
+
+
+@pytest.mark.parametrize(
+    ("platform", "words"),
+    [
+        (EVERYTHING, []),
+        (EVERYTHING._replace(landlock_abi=6), []),
+        (EVERYTHING._replace(landlock_abi=2), ["ABI 2, rules for TCP need 4"]),
+        (EVERYTHING._replace(landlock_abi=0), ["no Landlock", "rules for TCP"]),
+        (EVERYTHING._replace(landlock_abi=1), ["ABI 1", "rules for TCP"]),
+        (EVERYTHING._replace(no_empty_network="Operation not permitted"), ["(Operation not permitted)"]),
+        (EVERYTHING._replace(has_filter=False), ["no system call filter"]),
+    ],
+)
+def test_what_is_missing_is_said_in_words(platform: Platform, words: list[str]) -> None:
+    """One sentence for each thing that the system lacks; none where nothing does."""
+    missing = platform.describe_missing()
+    assert len(missing) == len(words)
+    assert all(word in sentence for word, sentence in zip(words, missing, strict=True))
