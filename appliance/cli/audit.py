@@ -23,6 +23,8 @@ from audit.signing_key import load_verifier_key
 from audit.tiles import MAX_ENTRY_BYTES
 from audit.wal import load_segments
 
+DEFAULT_FOLDER = Path("state") / "audit" / "log"
+_FOLDER_HELP = "the log's folder (default: %(default)s)"
 _KEY_HELP = "the log's public key: a vkey (name+id+base64), or a file that holds one"
 
 
@@ -42,13 +44,13 @@ def add_audit_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     verify.set_defaults(handler=_verify)
     prove = _add_command(commands, "prove", "print the proof that a record is in the log (C2SP tlog-proof)")
     prove.add_argument("index", metavar="INDEX", type=int)
-    prove.add_argument("--dir", metavar="DIR", type=Path, required=True, help="the log's folder")
+    prove.add_argument("--dir", metavar="DIR", type=Path, default=DEFAULT_FOLDER, help=_FOLDER_HELP)
     prove.add_argument("--key", metavar="VKEY", help=f"{_KEY_HELP}; without it the signature is not checked")
     prove.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the proof to a file")
     prove.set_defaults(handler=_prove)
     show = _add_command(commands, "show", "print a record")
     show.add_argument("index", metavar="INDEX", type=int)
-    show.add_argument("--dir", metavar="DIR", type=Path, required=True, help="the log's folder")
+    show.add_argument("--dir", metavar="DIR", type=Path, default=DEFAULT_FOLDER, help=_FOLDER_HELP)
     show.add_argument("--raw", action="store_true", help="the leaf's very bytes, as they are hashed")
     show.set_defaults(handler=_show)
     receipt = _add_command(

@@ -37,7 +37,7 @@ class ApplianceClient:
     def get_token(self, credentials: Credentials, resource: str) -> dict[str, Any]:
         """Ask the authority for an access token (RFC 6749 section 4.4, client_secret_basic)."""
         pair = f"{urllib.parse.quote(credentials.client_id)}:{urllib.parse.quote(credentials.client_secret)}"
-        return self._request(
+        answer = self._request(
             "POST",
             f"{self.authority}/token",
             headers={
@@ -46,9 +46,11 @@ class ApplianceClient:
             },
             body=urllib.parse.urlencode({"grant_type": "client_credentials", "resource": resource}).encode(),
         )
+        token: dict[str, Any] = json.loads(answer)
+        return token
 
-    def fetch_receipt(self, token: str, request_id: str) -> dict[str, Any]:
-        """The log's records of one of our own requests, with proofs."""
+    def fetch_receipt(self, token: str, request_id: str) -> bytes:
+        """The log's records of one of our own requests, with proofs: the bytes that `audit.receipt` verifies."""
         return self._request(
             "GET", f"{self.gateway}/audit/request/{request_id}", headers={"Authorization": f"Bearer {token}"}
         )
@@ -61,7 +63,7 @@ class ApplianceClient:
             return False
         return True
 
-    def _request(self, method: str, url: str, *, headers: dict[str, str], body: bytes | None = None) -> dict[str, Any]:
+    def _request(self, method: str, url: str, *, headers: dict[str, str], body: bytes | None = None) -> bytes:
         parts = urllib.parse.urlsplit(url)
         connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S, context=self.tls)
         try:
@@ -74,5 +76,4 @@ class ApplianceClient:
             connection.close()
         if response.status != 200:
             raise CommandFailed(f"{url} answered {response.status}: {data[:500].decode(errors='replace')}")
-        document: dict[str, Any] = json.loads(data)
-        return document
+        return data

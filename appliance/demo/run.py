@@ -20,8 +20,9 @@ from appliance.authority.credentials import open_registry
 from appliance.cli.progress import Progress
 from appliance.config import Configuration
 from appliance.demo.client import ApplianceClient, Credentials
-from appliance.demo.receipt import VerifiedReceipt, verify_receipt
 from appliance.errors import CommandFailed
+from audit.receipt import VerifiedReceipt, verify_receipt
+from audit.signing_key import load_verifier_key
 from security.clients import ClientDefinition
 
 _START_TIMEOUT_S = 120.0
@@ -147,8 +148,8 @@ class Demonstration:
 
     def _receipt(self, client: ApplianceClient, token: str, request_id: str) -> VerifiedReceipt:
         """Fetch our own receipt and verify it with the log's key, which a client gets out of band."""
-        vkey = (self.configuration.state_path / "audit" / "log.vkey").read_text().strip()
-        return verify_receipt(client.fetch_receipt(token, request_id), vkey)
+        key = load_verifier_key(str(self.configuration.state_path / "audit" / "log.vkey"))
+        return verify_receipt(client.fetch_receipt(token, request_id), [key], key.name)
 
     def _stay(self, process: "subprocess.Popen[bytes]") -> None:
         process.wait()
@@ -169,11 +170,11 @@ class Demonstration:
 
 
 def _describe_receipt(receipt: VerifiedReceipt) -> str:
-    intent, checkpoint = receipt.intent, receipt.checkpoint
-    actor = intent["actor"]
+    intent, outcome, checkpoint = receipt.intent, receipt.outcome, receipt.checkpoints[-1]
+    indices = [str(record["metadata"]["sequence"]) for record in (intent, outcome) if record is not None]
     lines = [
-        f"[5/5] Audit record: leaf {receipt.intent_index} (intent), leaf {receipt.outcome_index} (outcome)",
-        f"      who: client {actor.get('app_uid')}, model: {intent['ai_model']['name']}, time: {intent['time']} ms (UTC)",
+        f"[5/5] Audit record: leaves {' and '.join(indices)} (intent and outcome)",
+        f"      who: client {intent['actor'].get('app_uid')}, model: {intent['ai_model']['name']}, time: {intent['time']} ms (UTC)",
         f"      inclusion proven under the signed checkpoint of {checkpoint.origin}, {checkpoint.size} leaves,",
         f"      root {checkpoint.root.hex()}",
     ]

@@ -30,6 +30,15 @@ from security.model_signing.elliptic import CURVES, hash_of_curve, read_pem
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 _MAX_DEPTH = 6
+_MAX_REASON = 300
+# What the parser raises, some of it only when a part is looked at; each found by altering a good certificate's bytes.
+_UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _SIGNING_PURPOSES = (ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
 
 
@@ -40,7 +49,7 @@ def load_certificates(path: Path) -> tuple[x509.Certificate, ...]:
     """
     try:
         return tuple(x509.load_pem_x509_certificates(read_pem(path)))
-    except ValueError:
+    except _UNREADABLE:
         raise KeyUnusable(f"{path} does not hold PEM certificates") from None
 
 
@@ -56,7 +65,7 @@ def verify_chain(
     """
     try:
         leaf, *intermediates = [x509.load_der_x509_certificate(certificate) for certificate in certificates]
-    except ValueError:
+    except _UNREADABLE:
         raise ModelSignatureRejected("signature: holds a malformed certificate") from None
     policy = PolicyBuilder().store(Store(list(roots))).time(at).max_chain_depth(_MAX_DEPTH)
     policy = policy.extension_policies(ca_policy=_authority_policy(), ee_policy=ExtensionPolicy.permit_all())
@@ -64,8 +73,9 @@ def verify_chain(
         verify_signing_certificate(leaf)
         _verify_period(leaf, at)
         policy.build_client_verifier().verify(leaf, intermediates)
-    except (VerificationError, ValueError, UnsupportedAlgorithm) as error:
-        reason = " ".join(str(error).split())
+    except (VerificationError, *_UNREADABLE) as error:
+        # Names in it come from certificates that nobody vouches for.
+        reason = "".join(character if character.isprintable() else "?" for character in str(error))[:_MAX_REASON]
         raise ModelSignatureRejected(f"signature: certificate is not trusted under the given root: {reason}") from None
     return leaf
 
@@ -79,7 +89,7 @@ def verify_signing_certificate(certificate: x509.Certificate) -> EllipticCurvePu
         key = certificate.public_key()
         usage = _extension(certificate, x509.KeyUsage)
         purposes = _extension(certificate, x509.ExtendedKeyUsage)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except _UNREADABLE:
         raise ModelSignatureRejected("signature: certificate cannot be read") from None
     if not isinstance(key, EllipticCurvePublicKey) or hash_of_curve(key.curve) is None:
         raise ModelSignatureRejected(f"signature: certificate's key is of another kind: expected {CURVES}")

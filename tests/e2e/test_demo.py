@@ -35,7 +35,7 @@ def test_demo_says_what_is_in_the_way(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as occupied:
         port = occupied.getsockname()[1]
         shown = subprocess.run(
-            [sys.executable, "-m", "appliance.cli.main", "demo", "--once", "--port", str(port), "--authority-port", str(free_port())],
+            [sys.executable, "-m", "appliance.cli.main", "demo", "--once", "--port", str(port)],
             cwd=tmp_path, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
     assert shown.returncode != 0

@@ -3,7 +3,9 @@
 import openai
 import pytest
 
-from appliance.demo.receipt import verify_receipt
+from audit.errors import AuditRejected
+from audit.receipt import verify_receipt
+from audit.signing_key import load_verifier_key
 from tests.support.appliance import Appliance
 
 MODEL = "casemate-demo"
@@ -73,11 +75,15 @@ def test_an_answer_has_a_receipt_that_verifies(sdk: openai.OpenAI, appliance: Ap
     raw = sdk.chat.completions.with_raw_response.create(model=MODEL, messages=QUESTION, max_tokens=8)
     index = int(raw.headers["casemate-audit-index"])
     request_id = raw.headers["x-request-id"]
-    document = appliance.client.fetch_receipt(access_token, request_id)
-    key = (appliance.state / "audit" / "log.vkey").read_text().strip()
-    verified = verify_receipt(document, key)
-    assert verified.intent_index == index
-    assert verified.outcome_index is not None
+    receipt = appliance.client.fetch_receipt(access_token, request_id)
+    key = load_verifier_key(str(appliance.state / "audit" / "log.vkey"))
+    verified = verify_receipt(receipt, [key], key.name)
+    assert verified.intent["metadata"]["sequence"] == index
+    assert verified.outcome is not None
+    assert verified.outcome["unmapped"]["casemate"]["intent_index"] == index
+    altered = receipt.replace(b"casemate-demo", b"casemate-dema", 1)
+    with pytest.raises(AuditRejected):
+        verify_receipt(altered, [key], key.name)
 
 
 def test_another_client_cannot_read_the_receipt(sdk: openai.OpenAI, appliance: Appliance) -> None:

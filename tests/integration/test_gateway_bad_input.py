@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.support.gateway import CONTEXT_LENGTH, MODEL, TOKEN, Gateway, running_gateway, write_byte_level_model
+from tests.support.gateway import TOKEN, Gateway, running_gateway
+from tests.support.gateway_peers import CONTEXT_LENGTH
+from tests.support.model_folders import MODEL, write_byte_level_model
 from tests.support.wire import Response, close, exchange, parse, send_raw
 
 BEARER = f"Authorization: Bearer {TOKEN}"

@@ -10,7 +10,8 @@ import pytest
 
 from appliance.gateway.metrics import Metrics
 from appliance.messages.control import ProcessState
-from tests.support.gateway import MODEL, TOKEN, Gateway, running_gateway, until, write_byte_level_model
+from tests.support.gateway import TOKEN, Gateway, running_gateway, until
+from tests.support.model_folders import MODEL, write_byte_level_model
 from tests.support.wire import Response, exchange
 
 BEARER = f"Authorization: Bearer {TOKEN}"
@@ -136,6 +137,7 @@ async def test_metrics_count_what_happened(gateway: Gateway) -> None:
     gateway.says("hello")
     assert (await ask(gateway)).status == 200
     assert (await ask(gateway, model="nothing")).status == 404
+    await until(lambda: getattr(gateway.worker.desk.auditor.status, "tree_size", 0) == 2)
     found = await scrape(gateway)
     assert value(found, "casemate_num_requests_total", model_name=MODEL) == 1
     assert value(found, "casemate_time_to_first_token_seconds_count", model_name=MODEL) == 1

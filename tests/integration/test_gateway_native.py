@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateway import TOKEN, Gateway, Reply, running_gateway, write_byte_level_model
+from tests.support.gateway import TOKEN, Gateway, running_gateway
+from tests.support.gateway_peers import Reply
+from tests.support.model_folders import write_byte_level_model
 from tests.support.wire import exchange
 
 HEADERS = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json")

@@ -7,7 +7,9 @@ from typing import Any
 import openai
 import pytest
 
-from tests.support.gateway import MODEL, TOKEN, Gateway, Reply, running_gateway, until, write_byte_level_model
+from tests.support.gateway import TOKEN, Gateway, running_gateway, until
+from tests.support.gateway_peers import Reply
+from tests.support.model_folders import MODEL, write_byte_level_model
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 TOOL = {

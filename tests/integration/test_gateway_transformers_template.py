@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateway import load_model, write_byte_level_model
+from tests.support.model_folders import load_model, write_byte_level_model
 
 CONVERSATIONS: list[list[dict[str, Any]]] = [
     [{"role": "user", "content": "the thing in there"}],

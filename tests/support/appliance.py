@@ -139,8 +139,9 @@ served_model_name = "casemate-demo"
         return found
 
     def create_client(self, name: str = "tester", *options: str) -> Credentials:
+        command = [sys.executable, "-m", "appliance.cli.main", "client", "create", name, "--json"]
         created = subprocess.run(
-            [sys.executable, "-m", "appliance.cli.main", "client", "create", name, "--config", str(self.config_file), "--json", *options],
+            [*command, "--config", str(self.config_file), *options],
             capture_output=True, text=True, check=True, timeout=30,
         )  # fmt: skip
         document = json.loads(created.stdout)

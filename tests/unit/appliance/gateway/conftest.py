@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from appliance.gateway.text.tokenizer import Tokenizer, load_tokenizer
-from tests.support.gateway import write_byte_level_model
+from tests.support.model_folders import write_byte_level_model
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from appliance.gateway.text.errors import ModelFolderRefused
 from appliance.gateway.text.model_folder import TokenizerFile, load_tokenizer_file
 from appliance.gateway.text.tokenizer import Tokenizer, load_tokenizer
 from appliance.gateway.text.vocabulary import Vocabulary, build_vocabulary
-from tests.support.gateway import write_byte_fallback_model
+from tests.support.model_folders import write_byte_fallback_model
 
 DATA = os.environ.get("CASEMATE_TEST_DATA")
 SHARED_MODEL = Path(DATA or "/nonexistent") / "models" / "tinystories-656k"

@@ -13,7 +13,7 @@ from appliance.gateway.text.errors import ModelFolderRefused, TextRefused
 from appliance.gateway.text.model_folder import ChatTemplates, load_chat_templates
 from appliance.gateway.text.template import ChatTemplate
 from appliance.gateway.text.tokenizer import Tokenizer
-from tests.support.gateway import CHAT_TEMPLATE, MARKS, SPECIALS
+from tests.support.model_folders import CHAT_TEMPLATE, MARKS, SPECIALS
 
 START, END = 260, 261
 BY_NAME = [{"name": "default", "template": "x"}, {"name": "tool_use", "template": "y"}]

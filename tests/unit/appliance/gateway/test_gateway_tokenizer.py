@@ -12,7 +12,7 @@ from appliance.gateway.text.errors import TextRefused
 from appliance.gateway.text.model_folder import AddedToken
 from appliance.gateway.text.special_tokens import SpecialTokens, choose_sentinel
 from appliance.gateway.text.tokenizer import Tokenizer, load_tokenizer
-from tests.support.gateway import MARKS, SPECIALS, write_byte_fallback_model
+from tests.support.model_folders import MARKS, SPECIALS, write_byte_fallback_model
 
 DATA = os.environ.get("CASEMATE_TEST_DATA")
 SHARED_MODEL = Path(DATA or "/nonexistent") / "models" / "tinystories-656k"

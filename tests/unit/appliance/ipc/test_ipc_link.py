@@ -87,7 +87,10 @@ async def test_a_peer_that_claims_another_role_is_refused() -> None:
 async def test_another_process_that_got_hold_of_the_socket_is_refused() -> None:
     """The kernel names the process that sends, so a stolen descriptor is of no use."""
     one, other = make_link_pair()
-    thief = "import socket,sys; from appliance.ipc.introduction import introduce; introduce(socket.socket(fileno=int(sys.argv[1])), 'gateway', 0)"
+    thief = (
+        "import socket, sys; from appliance.ipc.introduction import introduce; "
+        "introduce(socket.socket(fileno=int(sys.argv[1])), 'gateway', 0)"
+    )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", thief, str(one.fileno()), pass_fds=(one.fileno(),)
     )
@@ -101,9 +104,14 @@ async def test_a_peer_that_does_not_read_loses_the_link_and_not_the_sender() -> 
     """The buffer is bounded; the sender is told, and goes on."""
     gateway, engine = await make_links()
     engine._framed._max_buffered_bytes = 1 << 20  # the bound, made small for the test
+    message = RequestRefused(1, "code", "x" * 10_000)
+
+    def send_without_end() -> None:
+        for _ in range(2000):
+            engine.send(message)
+
     with pytest.raises(LinkClosed, match="unread"):
-        for number in range(2000):
-            engine.send(RequestRefused(number, "code", "x" * 10_000))
+        send_without_end()
     assert engine.closed.is_set()
     gateway.close()
 

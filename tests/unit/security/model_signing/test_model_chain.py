@@ -37,6 +37,13 @@ def root() -> Entity:
     return certify_authority("root", start=NOW - 2 * YEAR, end=NOW + 10 * YEAR)
 
 
+@pytest.fixture(scope="module")
+def signed_chain(root: Entity) -> list[Entity]:
+    """Signer, intermediate and root."""
+    intermediate = certify_authority("intermediate", root)
+    return [certify_signer(intermediate), intermediate, root]
+
+
 def verify(chain: list[Entity], *roots: Entity, at: datetime.datetime = NOW) -> x509.Certificate:
     """Verify a chain of entities."""
     anchors = [root.certificate for root in roots if root.certificate is not None]
@@ -199,23 +206,33 @@ def test_nothing_but_the_family_escapes(root: Entity, data: bytes) -> None:
         verify_chain([data], [root.certificate], NOW)
 
 
-@given(position=st.integers(0), value=st.integers(0, 255))
-def test_nothing_but_the_family_escapes_from_near_misses(root: Entity, position: int, value: int) -> None:
-    """A good certificate with one byte altered is refused, or is not altered."""
-    leaf = bytearray(LEAF_OF.setdefault(root.der, certify_signer(root).der))
-    position %= len(leaf)
-    is_altered = leaf[position] != value
-    leaf[position] = value
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@given(position=st.integers(0), value=st.integers(0, 255), is_leaf=st.booleans())
+def test_nothing_but_the_family_escapes_from_near_misses(
+    signed_chain: list[Entity], position: int, value: int, is_leaf: bool
+) -> None:
+    """A good chain with one byte altered is refused, unless what its issuer signed is still the same."""
+    leaf, intermediate, root = signed_chain
+    ders = [bytearray(leaf.der), bytearray(intermediate.der)]
+    altered = ders[0 if is_leaf else 1]
+    altered[position % len(altered)] = value
+    assert leaf.certificate is not None
     assert root.certificate is not None
     try:
-        verify_chain([bytes(leaf)], [root.certificate], NOW)
+        found = verify_chain([bytes(der) for der in ders], [root.certificate], NOW)
     except ModelSignatureRejected:
-        assert is_altered
+        assert [bytes(der) for der in ders] != [leaf.der, intermediate.der]
     else:
-        assert not is_altered
+        assert found.tbs_certificate_bytes == leaf.certificate.tbs_certificate_bytes
 
 
-LEAF_OF: dict[bytes, bytes] = {}
+@pytest.mark.parametrize("version", [1, 3])
+def test_other_versions_of_certificates_are_refused(root: Entity, version: int) -> None:
+    """The version is a byte of the certificate; X.509 version 1 has no extensions, version 4 does not exist."""
+    leaf = certify_signer(root).der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01" + bytes([version]))
+    assert root.certificate is not None
+    with pytest.raises(ModelSignatureRejected):
+        verify_chain([leaf], [root.certificate], NOW)
 
 
 def test_root_file_is_read_strictly(tmp_path: Path, root: Entity) -> None:

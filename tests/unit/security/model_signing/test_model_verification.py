@@ -339,7 +339,7 @@ def test_signature_in_the_folder_cannot_pose_as_another_file(model: Model) -> No
     posing.write_bytes(model.signature.read_bytes())
     with pytest.raises(ModelFolderRejected, match=r"^tokenizer_config.json: not listed"):
         verify_model(model.folder, posing, model.trust)
-    with pytest.raises(ModelFolderRejected, match="must end with .sig"):
+    with pytest.raises(ModelFolderRejected, match=r"must end with \.sig"):
         sign_model(model.folder, signer_of(model.key), model.folder / "config.sig.json")
 
 

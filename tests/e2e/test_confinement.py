@@ -1,0 +1,55 @@
+"""The running appliance is confined: what the kernel says of each of its processes while it serves."""
+
+import os
+from pathlib import Path
+
+import openai
+import pytest
+
+from security.sandbox.platform import probe_platform
+from tests.support.appliance import Appliance
+
+WITHOUT_NETWORK = ("engine/0", "auditor/0", "policy/0")
+
+
+def kernel_status(pid: int) -> dict[str, str]:
+    """`/proc/PID/status` as a mapping."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+def test_every_process_but_the_supervisor_is_confined_and_serves(appliance: Appliance, sdk: openai.OpenAI) -> None:
+    """Filter on, no new privileges, no capabilities; an answer comes all the same."""
+    if not probe_platform().has_filter:
+        pytest.skip("this system has no system call filters")
+    for name, pid in appliance.pids().items():
+        status = kernel_status(pid)
+        confined = name != "supervisor"
+        assert (status["Seccomp"], status["NoNewPrivs"]) == (("2", "1") if confined else ("0", "0")), name
+        if confined:
+            assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0, name
+    answer = sdk.completions.create(model="casemate-demo", prompt="Hello", max_tokens=2)
+    assert answer.usage is not None
+
+
+def test_engine_auditor_and_policy_have_no_network(appliance: Appliance) -> None:
+    """Each is in a network namespace of its own, with nothing but a `lo` that is down."""
+    if probe_platform().no_empty_network:
+        pytest.skip(f"no network namespaces here: {probe_platform().no_empty_network}")
+    own = os.readlink("/proc/self/ns/net")
+    for name, pid in appliance.pids().items():
+        try:
+            network = os.readlink(f"/proc/{pid}/ns/net")
+        except PermissionError:
+            pytest.skip("only root may look into processes that hide their memory")
+        assert (network != own) == (name in WITHOUT_NETWORK), name
+        if name in WITHOUT_NETWORK:
+            routes = Path(f"/proc/{pid}/net/route").read_text().splitlines()
+            assert len(routes) == 1
+
+
+def test_the_log_says_what_was_applied(appliance: Appliance) -> None:
+    """One line a process for the operator, with nothing that failed."""
+    lines = [line for line in appliance.log_file.read_text().splitlines() if '"event": "confined"' in line]
+    assert len(lines) >= len(appliance.pids()) - 1
+    assert all('"failed": []' in line for line in lines)

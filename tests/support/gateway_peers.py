@@ -1,0 +1,338 @@
+"""An engine, an auditor and a policy for gateway tests, in this process: real messages, no sockets.
+
+Every message crosses as msgpack through the edge's own codec, so that what the processes could not send cannot be sent here.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from appliance.errors import LinkClosed
+from appliance.ipc.edges import EdgeCodec
+from appliance.messages import audit, control, engine, policy
+from audit.entry import Json, parse_canonical
+from audit.permissions import verify_permitted
+from audit.ticket import mint_ticket, verify_ticket
+from runtime.request import Finish, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
+from tests.support.model_folders import MODEL
+
+CONTEXT_LENGTH = 512
+
+
+class MemoryLink:
+    """One end of a link between the gateway and a fake."""
+
+    def __init__(self, gateway_side: bool, peer: control.Role, peer_instance: int = 0) -> None:
+        self.peer_role: control.Role = peer if gateway_side else "gateway"
+        self.peer_instance = peer_instance
+        own: control.Role = "gateway" if gateway_side else peer
+        self._codec = EdgeCodec(own, self.peer_role)
+        self._inbox: asyncio.Queue[Any] = asyncio.Queue()
+        self.other: MemoryLink
+        self.closed = asyncio.Event()
+
+    def send(self, message: Any) -> None:
+        if self.closed.is_set():
+            raise LinkClosed("closed")
+        self.other._inbox.put_nowait(self.other._codec.decode(self._codec.encode(message)))
+
+    async def receive(self) -> Any:
+        message = await self._inbox.get()
+        if message is None:
+            raise LinkClosed("closed")
+        return message
+
+    def close(self) -> None:
+        for end in (self, self.other):
+            if not end.closed.is_set():
+                end.closed.set()
+                end._inbox.put_nowait(None)
+
+
+def link_pair(peer: control.Role, instance: int = 0) -> tuple[MemoryLink, MemoryLink]:
+    """Both ends: the gateway's and the peer's."""
+    ours, theirs = MemoryLink(True, peer, instance), MemoryLink(False, peer, instance)
+    ours.other, theirs.other = theirs, ours
+    return ours, theirs
+
+
+@dataclass
+class Reply:
+    """What the fake engine answers: token ids of each choice, and how it goes about it."""
+
+    token_ids: list[int]
+    finish: Finish | None = field(default_factory=lambda: Finish("stop", 261))
+    delay_s: float = 0.0
+    per_step: int = 1
+
+
+class FakeEngine:
+    """Computes nothing: says what `reply` gives for a submit. Holds every rule that the real one holds the gateway to."""
+
+    def __init__(self, ticket_key: bytes) -> None:
+        self.ticket_key = ticket_key
+        self.reply: Callable[[engine.Submit, int], Reply | engine.RequestRefused] = lambda submit, choice: Reply(
+            [104, 105, 261]
+        )
+        self.submits: list[engine.Submit] = []
+        self.cancels: list[engine.Cancel] = []
+        self.cached_tokens = 0
+        self.last_token_age_ms = 10
+        self.says_status = True
+        self.link: MemoryLink | None = None
+        self._used: set[int] = set()
+        self._choices: dict[tuple[int, int], asyncio.Task[int]] = {}
+        self._kept: dict[tuple[int, int], int] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, link: MemoryLink) -> None:
+        self.link = link
+        link.send(engine.ModelFacts(MODEL, 280, CONTEXT_LENGTH, [261], "fake-1"))
+        status = asyncio.create_task(self._say_status(link))
+        try:
+            while True:
+                message = await link.receive()
+                if isinstance(message, engine.Cancel):
+                    self._cancel(message)
+                else:
+                    self.submits.append(message)
+                    task = asyncio.create_task(self._serve(link, message))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+        except LinkClosed:
+            return
+        finally:
+            status.cancel()
+            for task in list(self._tasks):
+                task.cancel()
+
+    async def _say_status(self, link: MemoryLink) -> None:
+        while not link.closed.is_set():
+            if self.says_status:
+                link.send(engine.EngineStatus(self.last_token_age_ms, 1, 2, 100, 60, 15, 30, 20, 5, 0, True))
+            await asyncio.sleep(0.05)
+
+    def _cancel(self, cancel: engine.Cancel) -> None:
+        self.cancels.append(cancel)
+        for key, task in self._choices.items():
+            if key[0] == cancel.request_id and cancel.choice in (None, key[1]):
+                if cancel.keep_tokens is not None:
+                    self._kept[key] = cancel.keep_tokens
+                task.cancel()
+
+    async def _serve(self, link: MemoryLink, submit: engine.Submit) -> None:
+        ticket = submit.ticket
+        verify_ticket(
+            self.ticket_key,
+            ticket.mac,
+            index=ticket.index,
+            model=ticket.model,
+            prompt_digest=hashlib.sha256(submit.prompt).digest(),
+            token_limit=ticket.token_limit,
+            expires_at_ms=ticket.expires_at_ms,
+            now_ms=time.time_ns() // 1_000_000,
+        )
+        assert ticket.index not in self._used
+        assert submit.n * submit.sampling.max_tokens <= ticket.token_limit
+        self._used.add(ticket.index)
+        replies = [self.reply(submit, choice) for choice in range(submit.n)]
+        for reply in replies:
+            if isinstance(reply, engine.RequestRefused):
+                link.send(engine.RequestRefused(submit.request_id, reply.code, reply.message, reply.parameter))
+                return
+        num_prompt = len(submit.prompt) // 4
+        logprobs = None
+        if submit.sampling.prompt_logprobs >= 0:
+            logprobs = [None, *(_logprobs(number, submit.sampling.prompt_logprobs) for number in range(1, num_prompt))]
+        link.send(
+            engine.StepTokens([PromptDelivery(submit.request_id, num_prompt, self.cached_tokens, logprobs)], [], [])
+        )
+        keys = [(submit.request_id, choice) for choice in range(submit.n)]
+        for key, reply in zip(keys, replies, strict=True):
+            assert isinstance(reply, Reply)
+            self._choices[key] = asyncio.create_task(self._generate(link, submit, key[1], reply))
+        counts = await asyncio.gather(*(self._choices[key] for key in keys), return_exceptions=True)
+        total = sum(
+            self._kept.pop(key, count if isinstance(count, int) else 0) for key, count in zip(keys, counts, strict=True)
+        )
+        for key in keys:
+            self._choices.pop(key)
+        with contextlib.suppress(LinkClosed):
+            link.send(
+                engine.StepTokens([], [], [RequestSummary(submit.request_id, num_prompt, self.cached_tokens, total, 0)])
+            )
+
+    async def _generate(self, link: MemoryLink, submit: engine.Submit, choice: int, reply: Reply) -> int:
+        ids = reply.token_ids[: submit.sampling.max_tokens]
+        finish = Finish("length") if len(ids) < len(reply.token_ids) else reply.finish
+        for start in range(0, len(ids), reply.per_step):
+            step = ids[start : start + reply.per_step]
+            is_last = start + reply.per_step >= len(ids)
+            logprobs = None
+            if submit.sampling.logprobs >= 0:
+                logprobs = [_logprobs(token_id, submit.sampling.logprobs) for token_id in step]
+            delivery = TokenDelivery(submit.request_id, choice, step, logprobs, finish if is_last else None)
+            link.send(engine.StepTokens([], [delivery], []))
+            await asyncio.sleep(reply.delay_s)
+        if finish is None:
+            await asyncio.Event().wait()
+        return len(ids)
+
+
+def _logprobs(token_id: int, top: int) -> TokenLogprobs:
+    return TokenLogprobs(-0.5, [token_id, *range(97, 97 + top - 1)][:top], [-0.5 - place for place in range(top)])
+
+
+class FakeAuditor:
+    """Keeps every record that the gateway appends, after the same checks that the auditor makes."""
+
+    def __init__(self, ticket_key: bytes) -> None:
+        self.ticket_key = ticket_key
+        self.records: list[tuple[str, Json]] = []
+        self.uids: dict[str, tuple[int, str]] = {}
+        self.outcomes: dict[int, int] = {}
+        self.can_append = True
+        self.holds_intents = asyncio.Event()
+        self.holds_intents.set()
+        self.holds_outcomes = asyncio.Event()
+        self.holds_outcomes.set()
+        self.link: MemoryLink | None = None
+
+    def of_kind(self, kind: str) -> list[Json]:
+        return [event for name, event in self.records if name == kind]
+
+    async def run(self, link: MemoryLink) -> None:
+        self.link = link
+        status = asyncio.create_task(self._say_status(link))
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                task = asyncio.create_task(self._answer(link, await link.receive()))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+        except LinkClosed:
+            return
+        finally:
+            status.cancel()
+
+    async def _say_status(self, link: MemoryLink) -> None:
+        while not link.closed.is_set():
+            link.send(
+                audit.AuditorStatus(
+                    len(self.records), len(self.records), self.can_append, "" if self.can_append else "disk full"
+                )
+            )
+            await asyncio.sleep(0.05)
+
+    async def _answer(self, link: MemoryLink, message: Any) -> None:
+        if isinstance(message, audit.AppendIntent):
+            await self.holds_intents.wait()
+        elif isinstance(message, audit.AppendOutcome):
+            await self.holds_outcomes.wait()
+        with contextlib.suppress(LinkClosed):
+            link.send(self._reply(message))
+
+    def _append(self, message: str, data: bytes) -> int:
+        event = parse_canonical(data)
+        kind = verify_permitted("gateway", message, event)
+        self.records.append((kind.name, event))
+        return len(self.records) - 1
+
+    def _reply(self, message: Any) -> Any:
+        number = message.correlation
+        if isinstance(message, audit.FetchReceipt):
+            return self._receipt(message)
+        if not self.can_append:
+            return audit.AppendRefused(number, "not_durable", "disk full")
+        if isinstance(message, audit.AppendEvent):
+            return audit.Recorded(number, self._append("event", message.event))
+        if isinstance(message, audit.AppendOutcome):
+            assert self.records[message.intent_index][0] == "inference_intent"
+            assert message.intent_index not in self.outcomes
+            index = self._append("outcome", message.event)
+            self.outcomes[message.intent_index] = index
+            return audit.Recorded(number, index)
+        index = self._append("intent", message.event)
+        self.uids[message.request_uid] = (index, message.client_id)
+        expires_at_ms = time.time_ns() // 1_000_000 + message.lifetime_ms
+        mac = mint_ticket(
+            self.ticket_key,
+            index=index,
+            model=message.model,
+            prompt_digest=message.prompt_digest,
+            token_limit=message.token_limit,
+            expires_at_ms=expires_at_ms,
+        )
+        return audit.IntentRecorded(number, index, expires_at_ms, mac)
+
+    def _receipt(self, message: audit.FetchReceipt) -> Any:
+        index, client_id = self.uids.get(message.request_uid, (-1, ""))
+        if client_id != message.client_id:
+            return audit.AppendRefused(message.correlation, "not_found", "there is no such request of this client")
+        outcome = self.outcomes.get(index)
+        record = audit.ReceiptRecord(index, b'{"kind":"intent"}', "proof")
+        return audit.Receipt(
+            message.correlation,
+            record,
+            None if outcome is None else audit.ReceiptRecord(outcome, b'{"kind":"outcome"}', "proof"),
+            "log+00000000+key",
+        )
+
+
+class FakePolicy:
+    """Grants blocks until its budget of output tokens is used up."""
+
+    def __init__(self) -> None:
+        self.block_tokens = 8
+        self.budget_tokens = 1_000_000
+        self.denial: tuple[str, str, int] | None = None
+        self.reserves: list[policy.Reserve] = []
+        self.settles: list[policy.Settle] = []
+        self.num_extends = 0
+        self.link: MemoryLink | None = None
+        self._granted: dict[int, tuple[int, int]] = {}
+
+    async def run(self, link: MemoryLink) -> None:
+        self.link = link
+        status = asyncio.create_task(self._say_status(link))
+        try:
+            while True:
+                answer = self._reply(await link.receive())
+                if answer is not None:
+                    link.send(answer)
+        except LinkClosed:
+            return
+        finally:
+            status.cancel()
+
+    async def _say_status(self, link: MemoryLink) -> None:
+        while not link.closed.is_set():
+            link.send(policy.PolicyStatus(len(self._granted), 0))
+            await asyncio.sleep(0.05)
+
+    def _reply(self, message: Any) -> Any:
+        if isinstance(message, policy.Settle):
+            self.settles.append(message)
+            self._granted.pop(message.reservation)
+            return None
+        if isinstance(message, policy.Reserve):
+            self.reserves.append(message)
+            if self.denial is not None:
+                code, text, retry = self.denial
+                return policy.Denied(message.correlation, code, text, retry)  # type: ignore[arg-type]
+            reservation = len(self.reserves)
+            self._granted[reservation] = (0, message.max_output_tokens)
+        else:
+            self.num_extends += 1
+            reservation = message.reservation
+        covered, limit = self._granted[reservation]
+        block = min(self.block_tokens, limit - covered, self.budget_tokens)
+        if block <= 0:
+            return policy.Denied(message.correlation, "quota_exhausted", "no tokens are left", 60)
+        self.budget_tokens -= block
+        self._granted[reservation] = (covered + block, limit)
+        return policy.Granted(message.correlation, reservation, covered + block)
