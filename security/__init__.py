@@ -1,7 +1,8 @@
 """Decides: who may do what, with which key, and what a file or a process is allowed to be.
 
 Reading order: `errors`, `settings`, `scopes` (what a token may be good for), `keys` (files), `certificates`, `tls`, `clients`,
-`registry_file`, `registry` (who may get tokens), `oauth` (authorization server and resource server), `policy` (quotas).
+`registry_file`, `registry` (who may get tokens), `oauth` (authorization server and resource server), `policy` (quotas),
+`model_signing` (signed model folders).
 
 Imports the standard library, cryptography, authlib, joserfc, msgspec; never `runtime`, `audit` or `appliance`, and no web
 framework. What always holds: untrusted bytes are bounded before they are parsed, and only a `SecurityFault` leaves a parser.

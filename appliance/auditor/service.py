@@ -76,6 +76,7 @@ class AuditorService:
         self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s)
         self._ticket_keys: dict[Peer, bytes] = {}
         self._gateways: list[Peer] = []
+        self._request_uids_under_way: set[str] = set()
         self._next_status_s = 0.0
         self._told_can_append: bool | None = None
         self._is_started = False
@@ -181,7 +182,7 @@ class AuditorService:
 
     def _append_intent(self, peer: Peer, message: AppendIntent, event: Json) -> None:
         _verify_intent(message, event)
-        if self._book.knows(message.request_uid):
+        if message.request_uid in self._request_uids_under_way or self._book.knows(message.request_uid):
             raise MalformedEntry(f"intent: the request id {message.request_uid!r} was used before")
         if len(self._book.open) >= MAX_OPEN_INTENTS:
             raise NotPermitted(f"intent: {len(self._book.open)} requests are open already")
@@ -190,14 +191,24 @@ class AuditorService:
             reason = f"engine {message.engine_instance} is not there"
             self._send(peer, AppendRefused(message.correlation, "no_engine", reason))
             return
-        self._ledger.add(
-            event,
-            name_of(peer),
-            lambda index: self._note_intent(peer, message, key, index),
-            lambda reason: self._refuse(peer, message.correlation, reason),
-        )
+        self._request_uids_under_way.add(message.request_uid)
+        try:
+            self._ledger.add(
+                event,
+                name_of(peer),
+                lambda index: self._note_intent(peer, message, key, index),
+                lambda reason: self._refuse_intent(peer, message, reason),
+            )
+        except AuditRejected:
+            self._request_uids_under_way.discard(message.request_uid)
+            raise
+
+    def _refuse_intent(self, peer: Peer, message: AppendIntent, reason: str) -> None:
+        self._request_uids_under_way.discard(message.request_uid)
+        self._refuse(peer, message.correlation, reason)
 
     def _note_intent(self, peer: Peer, message: AppendIntent, key: bytes, index: int) -> None:
+        self._request_uids_under_way.discard(message.request_uid)
         is_here = peer in self._gateways
         intent = OpenIntent(index, message.request_uid, name_of(peer), peer)
         self._book.note_intent(intent, message.client_id)
@@ -216,7 +227,8 @@ class AuditorService:
         self._send(peer, IntentRecorded(message.correlation, index, expires_at_ms, mac))
 
     def _ticket_key(self, instance: int) -> bytes | None:
-        for engine, key in self._ticket_keys.items():
+        # The latest link first: an older one of the same engine may not have been seen to end yet.
+        for engine, key in reversed(self._ticket_keys.items()):
             if engine.peer_instance == instance:
                 return key
         return None

@@ -15,6 +15,7 @@ from typing import Any
 from appliance.errors import CommandFailed
 
 _TIMEOUT_S = 30.0
+_READY_TIMEOUT_S = 2.0
 _MAX_BODY_BYTES = 4 << 20
 
 
@@ -58,14 +59,22 @@ class ApplianceClient:
     def is_ready(self) -> bool:
         """Whether the gateway says that a token really came out of the engine lately."""
         try:
-            self._request("GET", f"{self.gateway}/ready", headers={})
+            self._request("GET", f"{self.gateway}/ready", headers={}, timeout_s=_READY_TIMEOUT_S)
         except CommandFailed:
             return False
         return True
 
-    def _request(self, method: str, url: str, *, headers: dict[str, str], body: bytes | None = None) -> bytes:
+    def _request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str],
+        body: bytes | None = None,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> bytes:
         parts = urllib.parse.urlsplit(url)
-        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S, context=self.tls)
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout_s, context=self.tls)
         try:
             connection.request(method, parts.path, body=body, headers=headers)
             response = connection.getresponse()

@@ -32,7 +32,7 @@ from runtime.training.loop import (
 )
 
 VOCAB_SIZE = 2048
-CYCLES = (6000,)
+CYCLES = (4500,)
 _TOKENIZER_EXAMPLES = 40_000
 
 
@@ -72,7 +72,10 @@ def train(out: Path, *, cycles: tuple[int, ...], device: str, num_workers: int, 
     # (3)
     shape = LlamaShape(vocab_size=VOCAB_SIZE)
     model = Llama(shape, SEED).to(device)
-    plan = TrainingPlan(cycles)
+    # Small blocks fit a core's cache; a GPU wants few launches.
+    plan = (
+        TrainingPlan(cycles) if device == "cpu" else TrainingPlan(cycles, tokens_per_block=TrainingPlan.tokens_per_step)
+    )
     training = Training(model, documents, plan, device=device, num_workers=num_workers, state=state)
     training.run(show)
     # (4)

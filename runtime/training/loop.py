@@ -38,11 +38,11 @@ class TrainingPlan:
     """Everything that decides the weights, besides model and documents."""
 
     cycles: tuple[int, ...]
-    tokens_per_step: int = 4096
+    tokens_per_step: int = 8192
     tokens_per_block: int = 1024
     muon_lr: float = 0.02
     adam_lr: float = 0.004
-    weight_decay: float = 0.05
+    weight_decay: float = 0.1
     num_warmup: int = 50
     decay_share: float = 0.7
     clip_norm: float = 1.0

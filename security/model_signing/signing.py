@@ -1,8 +1,8 @@
 """Signing a model folder: list, hash, state, sign, write (OMS section 6).
 
 (1) What cannot be covered is refused before anything is hashed. (2) All files are hashed, but for the default exclusions at
-the top, which are recorded as left out, and which our own loader refuses to find. (3) The statement is signed, (4) the
-signature verified with the public key that everybody else will use, and only then (5) written, whole or not at all. An
+the top, which are recorded as left out, and which our own loader refuses to find. (3) The statement is signed, (4) statement
+and signature are checked as everybody else will check them, and only then (5) written, whole or not at all. An
 existing signature is never replaced.
 """
 
@@ -19,7 +19,7 @@ from security.model_signing.folder import ModelFolder
 from security.model_signing.manifest import Manifest, build_manifest
 from security.model_signing.names import DEFAULT_EXCLUSIONS, problem_of_name
 from security.model_signing.signer import ModelSigner
-from security.model_signing.statement import encode_statement
+from security.model_signing.statement import encode_statement, parse_statement
 
 SIGNATURE_SUFFIX = ".sig"
 DEFAULT_SIGNATURE_NAME = "model.sig"
@@ -59,6 +59,7 @@ def sign_model(path: Path, signer: ModelSigner, output: Path, *, progress: Progr
     ignored = (*DEFAULT_EXCLUSIONS, *([inside] if inside is not None else []))
     manifest = build_manifest(_model_name(path), digests, ignored)
     payload = encode_statement(manifest)
+    parse_statement(payload)  # (4) It has bounds: thousands of long names are more than a verifier takes.
     signature = signer.sign(encode_pae(payload))  # (3)
     verify_signature_bytes(signer.public_key, signature, encode_pae(payload))  # (4)
     write_exclusive(output, encode_bundle(Bundle(payload, signature, signer.material)), mode=0o644)  # (5)

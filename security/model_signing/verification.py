@@ -93,9 +93,10 @@ def _verify_names(folder: ModelFolder, signature: Path, signed: SignedModel) -> 
             raise ModelFolderRejected(f"{show_name(inside)}: exchanged while it was read")
         del files[inside]
     problems = [f"{show_name(name)}: missing" for name in signed.digests if name not in files]
+    left_out = (*DEFAULT_EXCLUSIONS, *signed.manifest.ignored)
     for name in files:
         if name not in signed.digests:
-            is_excluded = name.split("/")[0] in (*DEFAULT_EXCLUSIONS, *signed.manifest.ignored)
+            is_excluded = any(f"{name}/".startswith(f"{path}/") for path in left_out)
             problems.append(
                 f"{show_name(name)}: {'left out of' if is_excluded else 'not listed in'} the signature; remove it"
             )

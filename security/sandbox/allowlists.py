@@ -54,6 +54,10 @@ _EVERYBODY = f"{_MEMORY} {_FILES} {_WAITING} {_TIME} {_THREADS} {_SIGNALS} {_FAC
 _WRITING = "ftruncate fallocate rename renameat renameat2 link linkat unlink unlinkat mkdir mkdirat rmdir utimensat"
 _ACCEPTING = "accept accept4 listen"
 _COMPUTING = "mbind set_mempolicy memfd_create"
+_STARTING_CUDA = "socket bind connect mkdir mkdirat unlink unlinkat symlink symlinkat"
+"""What CUDA 13's driver was recorded to call when it starts, and does not start without: it listens on a Unix socket, looks for
+its daemons, and renews links below /dev. The network is empty then, and Landlock refuses the changes of files; what is left
+is that such an engine can dial a Unix socket that lies on a path."""
 
 _CLONE_THREAD = 0x0001_0000
 _CLONE_NAMESPACES = 0x7E02_0080
@@ -72,7 +76,7 @@ PRETENDED_MISSING = ("clone3", "set_mempolicy_home_node")
 """Answered with ENOSYS: libc has another way. The flags of clone3 lie in memory, where no filter can see them."""
 
 
-def build_rules(role: ConfinedRole, network: Network) -> dict[str, Rule]:
+def build_rules(role: ConfinedRole, network: Network, *, uses_gpu: bool = False) -> dict[str, Rule]:
     """The rules for a process of `role`, by the call's name. Names that an architecture lacks are passed over later."""
     own_process = (Match(0, os.getpid()),)
     rules = dict.fromkeys(_EVERYBODY.split(), Rule())
@@ -96,6 +100,8 @@ def build_rules(role: ConfinedRole, network: Network) -> dict[str, Rule]:
         rules["connect"] = Rule()
     if role == "engine":
         rules |= dict.fromkeys(_COMPUTING.split(), Rule())
+    if uses_gpu:
+        rules |= dict.fromkeys(f"{_STARTING_CUDA} {_ACCEPTING}".split(), Rule())
     if network == "loopback":  # The ranks of one engine, in a network namespace that has `lo` alone
         rules["socket"] = _socket_rule((socket.AF_INET, socket.AF_INET6, socket.AF_UNIX))
         rules |= dict.fromkeys(("connect", "bind", "socketpair", *_ACCEPTING.split()), Rule())

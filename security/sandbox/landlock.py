@@ -59,7 +59,7 @@ def restrict(profile: Profile, abi: int) -> list[str]:
             (profile.reads, _READ),
             (profile.lists, _READ_DIR),
             (profile.writes, _WRITE),
-            (profile.devices, _READ | _WRITE_FILE | _IOCTL_DEV),
+            (profile.devices, _READ | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV),
         ):
             for path in paths:
                 _allow_path(ruleset, path, rights & handled_fs)

@@ -48,6 +48,7 @@ class Confined(NamedTuple):
 
     role: ConfinedRole
     network: Network
+    uses_gpu: bool
     applied: tuple[str, ...]
     failed: tuple[str, ...]
     platform: Platform
@@ -83,7 +84,15 @@ def confine(plan: Plan) -> Confined:
             applied += step()
         except OSError as error:
             failed.append(f"{name}: {error}")
-    return Confined(plan.profile.role, plan.profile.network, tuple(applied), tuple(failed), plan.platform, plan.strict)
+    return Confined(
+        role=plan.profile.role,
+        network=plan.profile.network,
+        uses_gpu=plan.profile.uses_gpu,
+        applied=tuple(applied),
+        failed=tuple(failed),
+        platform=plan.platform,
+        strict=plan.strict,
+    )
 
 
 def _steps(plan: Plan) -> Iterator[tuple[str, Callable[[], list[str]]]]:

@@ -51,6 +51,8 @@ _SYSTEM_FILES = (
 )
 _GPU_FILES = ("/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/sys/bus/pci", "/sys/devices", "/sys/module")
 _GPU_DEVICES = ("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/shm")  # noqa: S108 - a path to allow, not to write to
+_THREAD_NAMES = "/proc/self"
+"""CUDA names its threads by task/TID/comm, and does not start where it cannot. What else is there is the process's own."""
 
 
 class Profile(NamedTuple):
@@ -65,6 +67,7 @@ class Profile(NamedTuple):
     writes: tuple[str, ...]
     """Folders in which files may be made, changed and removed. The launcher makes them, mode 0700."""
     devices: tuple[str, ...]
+    """May be written to, and asked what drivers answer (ioctl)."""
     connects: tuple[int, ...]
     """TCP ports that may be connected to."""
     network: Network
@@ -138,7 +141,7 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
         reads=(*_code_files(code), *_SYSTEM_FILES, *gpu_files, *map(str, reads)),
         lists=tuple(dict.fromkeys(str(package.parent) for package in code.packages)),
         writes=tuple(map(str, writes)),
-        devices=("/dev/null", *(_expand(_GPU_DEVICES) if uses_gpu else ())),
+        devices=("/dev/null", *((*_expand(_GPU_DEVICES), _THREAD_NAMES) if uses_gpu else ())),
         connects=(places.authority_port,) if role == "gateway" and places.authority_port else (),
         network=network,
         max_open_files=MAX_OPEN_FILES_GATEWAY if role == "gateway" else MAX_OPEN_FILES,

@@ -38,7 +38,8 @@ seccomp 317 277 | select 23 - | sendfile 40 71 | sendmmsg 307 269 | sendmsg 46 2
 set_mempolicy 238 237 | set_mempolicy_home_node 450 450 | set_robust_list 273 99 | set_tid_address 218 96
 setitimer 38 103 | setsockopt 54 208 | shutdown 48 210 | sigaltstack 131 132 | signalfd 282 - | signalfd4 289 74
 socket 41 198 | socketpair 53 199 | splice 275 76 | stat 4 - | statfs 137 43 | statx 332 291
-sync_file_range 277 84 | sysinfo 99 179 | tgkill 234 131 | time 201 - | timer_create 222 107
+sync_file_range 277 84 | symlink 88 - | symlinkat 266 36
+sysinfo 99 179 | tgkill 234 131 | time 201 - | timer_create 222 107
 timer_delete 226 111 | timer_getoverrun 225 109 | timer_gettime 224 108 | timer_settime 223 110
 timerfd_create 283 85 | timerfd_gettime 287 87 | timerfd_settime 286 86 | times 100 153 | umask 95 166
 uname 63 160 | unlink 87 - | unlinkat 263 35 | utimensat 280 88 | wait4 61 260 | waitid 247 95 | write 1 64

@@ -184,7 +184,7 @@ def main() -> None:
     targets = arguments.targets
     assume_platform(confined.platform)
     if targets["filtered"]:
-        confine_self(confined.role, confined.network)
+        confine_self(confined.role, confined.network, uses_gpu=confined.uses_gpu)
     outcomes: dict[str, Any] = {"applied": confined.applied, "failed": confined.failed}
     with open("/proc/self/status") as status:
         outcomes["status"] = dict(line.rstrip("\n").split(":\t", 1) for line in status if ":\t" in line)

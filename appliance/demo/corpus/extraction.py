@@ -15,7 +15,7 @@ from typing import Any
 
 from appliance.demo.corpus import words
 from appliance.demo.corpus.example import EXTRACTION, Example, dialogue
-from appliance.demo.corpus.phrasing import choose
+from appliance.demo.corpus.phrasing import babble, choose, thin_out
 
 Draw = Callable[[Random], Any]
 
@@ -49,8 +49,9 @@ RECORDS = (
             "In {city} (there is|I met|we know) a {job} (named|called) {name} who is {age} years old.",
             "(The|Our) {job} {name} from {city} turned {age} (today|last week|this year).",
             "At the age of {age}, {name} (became|is) a {job} in {city}.",
+            "{name} has lived in {city} for years, earns a living as a {job} and is now {age} years old.", "Meet {name}: {age} years old, {job}, resident of {city}.",
         ),
-        ("{name} has lived in {city} for years, earns a living as a {job} and is now {age} years old.", "Meet {name}: {age} years old, {job}, resident of {city}."),
+        ("{name} is a {age} year old {job} whose town is {city}.", "The {job} in {city}, {name}, celebrates birthday number {age}."),
     ),
     Record(
         "order",
@@ -61,8 +62,9 @@ RECORDS = (
             "Order (from|by) {customer}: {quantity} x {product}, {color}.",
             "{customer} (ordered|bought) the {color} {product}, {quantity} (pieces|times|units).",
             "We (sold|shipped) {quantity} of the {product} in {color} to {customer} (today|yesterday|).",
+            "A request came in from {customer}, who asks for the {product} in {color}, {quantity} of them.", "Ship the {color} {product} to {customer}, quantity {quantity}.",
         ),
-        ("A request came in from {customer}, who asks for the {product} in {color}, {quantity} of them.", "Ship the {color} {product} to {customer}, quantity {quantity}."),
+        ("Could you pack {quantity} {color} pieces of the {product}? They go to {customer}.", "{customer} has put the {product} on the list: {color}, {quantity} units."),
     ),
     Record(
         "meeting",
@@ -73,8 +75,9 @@ RECORDS = (
             "On {day} at {time} (I meet|we meet|there is a call with) {person} in {place}.",
             "Let us meet {person} in {place}, {day}, {time}.",
             "{person} comes to {place} (next|this|on) {day} at {time}.",
+            "An appointment with {person} was set for {time} on {day}; it takes place in {place}.", "{day}, {time}: talk with {person}, location {place}.",
         ),
-        ("An appointment with {person} was set for {time} on {day}; it takes place in {place}.", "{day}, {time}: talk with {person}, location {place}."),
+        ("Keep {day} {time} free, {person} visits our rooms in {place}.", "We sit down with {person} in {place} at {time}, on {day} that is."),
     ),
     Record(
         "contact",
@@ -85,8 +88,9 @@ RECORDS = (
             "My name is {name}, I live in {city} and my (email|address|mail address) is {email}.",
             "{name} ({city}): {email}",
             "The (email|mail address) of {name} in {city} is {email}.",
+            "For questions turn to {name}, who sits in {city} and reads {email} daily.", "Send it to {email}, that is {name} in the {city} office.",
         ),
-        ("For questions turn to {name}, who sits in {city} and reads {email} daily.", "Send it to {email}, that is {name} in the {city} office."),
+        ("Whoever has doubts should mail {email}; behind it is {name} of {city}.", "Our contact in {city}, {name}, uses the address {email}."),
     ),
     Record(
         "trip",
@@ -97,8 +101,9 @@ RECORDS = (
             "(Book|I need) a (ticket|flight|train) for {traveller} from {from} to {to} on {date}.",
             "The (trip|flight|journey) of {traveller} to {to} starts in {from} on {date}.",
             "{traveller} leaves {from} on {date} and (arrives in|heads for) {to}.",
+            "Departing {from} for {to} on {date}: passenger {traveller}.", "{traveller} has a seat on the train of {date} that runs between {from} and {to}.",
         ),
-        ("Departing {from} for {to} on {date}: passenger {traveller}.", "{traveller} has a seat on the train of {date} that runs between {from} and {to}."),
+        ("{date}: {traveller} goes to {to}, coming from {from}.", "We drive {traveller} from {from} over to {to}, namely on {date}."),
     ),
     Record(
         "goods",
@@ -109,8 +114,9 @@ RECORDS = (
             "{product}, {color}, {price} euros, {stock} in stock",
             "We (sell|offer) a {color} {product} for {price} euros; {stock} are (left|available|in stock).",
             "For {price} euros you get the {color} {product}, of which {stock} are (left|available).",
+            "Our catalogue lists a {product} in {color} priced at {price} euros with {stock} available.", "Only {stock} units of the {color} {product} remain, the price is {price} euros.",
         ),
-        ("Our catalogue lists a {product} in {color} priced at {price} euros with {stock} available.", "Only {stock} units of the {color} {product} remain, the price is {price} euros."),
+        ("You can have the {product} in {color} today, {price} euros a piece, {stock} in store.", "In store: {stock} of the {product}, colour {color}, {price} euros each."),
     ),
     Record(
         "device",
@@ -121,8 +127,9 @@ RECORDS = (
             "The (server|machine) {host} listens on port {port}, its status is {status} and its code is {code}.",
             "Code {code}: {host} (is|was) {status} on port {port}.",
             "(Alert|Notice): {host}:{port} is {status} ({code}).",
+            "We see code {code} from {host}, which is {status}; it uses port {port}.", "Status of {host} is {status}, seen on port {port} with code {code}.",
         ),
-        ("We see code {code} from {host}, which is {status}; it uses port {port}.", "Status of {host} is {status}, seen on port {port} with code {code}."),
+        ("The monitor shows {host} as {status}: code {code}, port {port}.", "Port {port} of {host} gave us the code {code}, so it is {status}."),
     ),
     Record(
         "invoice",
@@ -133,8 +140,9 @@ RECORDS = (
             "On {date} we sent {customer} the invoice {number} over {amount} euros.",
             "The bill {number} of {date} over {amount} euros goes to {customer}.",
             "{amount} euros from {customer}, invoice {number}, {date}",
+            "{customer} received a bill of {amount} euros dated {date}, its number is {number}.", "Payment of {amount} euros is expected from {customer} before {date} under number {number}.",
         ),
-        ("{customer} received a bill of {amount} euros dated {date}, its number is {number}.", "Payment of {amount} euros is expected from {customer} before {date} under number {number}."),
+        ("Please pay {amount} euros until {date}, {customer}; the invoice is {number}.", "We billed {customer} on {date} with {number}, the total being {amount} euros."),
     ),
     Record(
         "pet",
@@ -144,8 +152,9 @@ RECORDS = (
             "{pet} is the {age} year old {animal} of {owner}.",
             "The {animal} {pet} belongs to {owner} and is {age} years old.",
             "{owner} (brought|took) the {animal} {pet}, aged {age}, to the vet.",
+            "At {owner}'s house lives {pet}, a {animal} of {age} years.", "The name of the {animal} is {pet}, it is {age} years old and its owner is {owner}.",
         ),
-        ("At {owner}'s house lives {pet}, a {animal} of {age} years.", "The name of the {animal} is {pet}, it is {age} years old and its owner is {owner}."),
+        ("The vet saw {pet}, the {animal} that {owner} has had for all its {age} years.", "{owner} walks with {pet}, who is a {animal} and {age} years old."),
     ),
     Record(
         "event",
@@ -155,8 +164,9 @@ RECORDS = (
             "On {date} there (is|was) a {event} in {city} with {guests} (guests|visitors|people).",
             "{guests} people (came|will come) to the {event} in {city} on {date}.",
             "{city} (hosts|hosted) a {event} for {guests} guests on {date}.",
+            "For the {event} of {date}, {city} counted {guests} guests.", "A {event} with {guests} guests took place in {city}, the date was {date}.",
         ),
-        ("For the {event} of {date}, {city} counted {guests} guests.", "A {event} with {guests} guests took place in {city}, the date was {date}."),
+        ("{guests} tickets were sold for the {event} that {city} plans for {date}.", "People in {city} still talk of the {event} of {date} and its {guests} guests."),
     ),
 )  # fmt: skip
 
@@ -171,10 +181,26 @@ _REQUESTS = (
     "(Convert|Turn|Change) (this|the sentence|the text) (to|into) JSON with {keys}: {text}",
     "JSON with {keys}(:| please:) {text}",
 )
-_HELD_OUT_REQUESTS = (
+_MORE_REQUESTS = (
     "Read the sentence and report {keys} as a JSON object. {text}",
     "I need {keys} from this message in JSON format: {text}",
     "What are {keys} here? Answer with a JSON object. {text}",
+    "(Read|Look at|Take|Here is|Consider|See) (this|the following|the|a) (text|message|sentence|line|note)(.|:|,|) {text} (Report|Tell me|List|Name|Give|Return|Write down) {keys} (as|in|in the form of) (JSON|a JSON object|one JSON object).",
+    "(Report|List|Name|Tell me|Show|Write|Fill in|Collect|Pull out|Parse) {keys} (as|in|into) (JSON|a JSON object|JSON format)( please|)(:|.| from:| for:) {text}",
+    "(I need|I want|We need|I would like) (a JSON object|JSON|an object) (with|of|that has|holding) {keys}(:| for| from)( this message| this text| the line|)(:|.|) {text}",
+    "(What|Which) (is|are) the (values of|) {keys} (in|of) (this|the following) (text|message|sentence|line)?( Answer in JSON.| Use JSON.| As JSON.| JSON only.| Reply with JSON.|) {text}",
+    "{text} (What|Which) are {keys}? (Answer|Reply|Respond) (in|with|as) (JSON|a JSON object).",
+    "{text} (Please |)(report|list|tell me|name|write) {keys} (as|in) (JSON|a JSON object).",
+    "(Fields|Keys|Wanted): {keys}. (Text|Message|Input|Sentence): {text} (JSON|Output|Answer in JSON|JSON object):",
+    "(Text|Message|Input|Sentence): {text} (Fields|Keys|Wanted): {keys}.( Answer in JSON.| JSON please.|)",
+    "(Find|Get|Take|Read) {keys} (out of|from|in) (the|this) (text|message|sentence|line)( and| to| then|) (write|make|build|return|report) (JSON|a JSON object)(:|.) {text}",
+    "(From|In|Out of) (the|this) (text|message|sentence) I (need|want) {keys}( as JSON| in JSON|, as a JSON object|)(:|.) {text}",
+    "json {keys}: {text}",
+)
+_HELD_OUT_REQUESTS = (
+    "Make me a small JSON object that holds {keys}, using this text: {text}",
+    "{text} Now put {keys} of this into JSON.",
+    "Here comes a message. Which {keys} does it name? Say it as a JSON object. {text}",
 )
 _FREE_KEYS = [
     "title",
@@ -233,7 +259,7 @@ def _list_keys(keys: list[str], rng: Random) -> str:
 
 
 def _request(
-    templates: tuple[str, ...], sentence: str, values: dict[str, Any], rng: Random
+    templates: tuple[str, ...], sentence: str, values: dict[str, Any], rng: Random, *, noisy: bool = False
 ) -> tuple[str, str, dict[str, Any]]:
     """A question, its answer and the expected object for some of the sentence's fields."""
     keys = list(values)
@@ -242,13 +268,71 @@ def _request(
     if rng.random() < 0.5:
         keys = keys[: rng.randint(1, len(keys))]
     expected = {key: values[key] for key in keys}
-    question = choose(rng.choice(templates), rng).replace("{keys}", _list_keys(keys, rng)).replace("{text}", sentence)
+    template = choose(rng.choice(templates), rng)
+    if noisy and rng.random() < 0.4:
+        template = babble(template, rng)
+    question = template.replace("{keys}", _list_keys(keys, rng)).replace("{text}", sentence)
     return question, json.dumps(expected, ensure_ascii=False), expected
 
 
-def _fill(template: str, record: Record, rng: Random) -> tuple[str, dict[str, Any]]:
+_CLAUSES: dict[str, tuple[str, ...]] = {
+    "person": ("{name}", "{name} is {age} years old", "aged {age}", "{age} years of age", "now {age} years old", "lives in {city}", "has a home in {city}", "resident in {city}", "a {job}", "works as a {job}", "a {job} by profession", "earns money as a {job}", "name: {name}", "age: {age}", "city: {city}", "job: {job}"),
+    "order": ("{customer}", "for {customer}", "{customer} asks for the {product}", "quantity {quantity}", "{quantity} of them", "{quantity} pieces", "the {product}", "in {color}", "the {color} one", "a {color} {product}", "color {color}", "customer {customer}"),
+    "meeting": ("with {person}", "{person} will be there", "the person is {person}", "on {day}", "next {day}", "at {time}", "it starts at {time}", "{time} o'clock", "in {place}", "the place is {place}", "it takes place in {place}", "we go to {place}"),
+    "contact": ("{name}", "this is {name}", "ask for {name}", "reads {email}", "{email}", "write to {email}", "mail goes to {email}", "in {city}", "the {city} office", "sits in {city}", "based in {city}"),
+    "trip": ("{traveller}", "passenger {traveller}", "the traveller is {traveller}", "from {from}", "starting in {from}", "departing {from}", "leaving {from}", "to {to}", "for {to}", "arriving in {to}", "with destination {to}", "on {date}", "the date is {date}", "departure {date}"),
+    "goods": ("a {product}", "the {product}", "one {product}", "priced at {price} euros", "for {price} euros", "the price is {price} euros", "it costs {price} euros", "in {color}", "{color}", "the color is {color}", "{stock} available", "{stock} left", "with {stock} in stock", "{stock} units remain"),
+    "device": ("host {host}", "from {host}", "{host}", "on {host}", "it is {status}", "which is {status}", "status {status}", "code {code}", "with code {code}", "we see {code}", "on port {port}", "port {port}", "it uses port {port}"),
+    "invoice": ("number {number}", "invoice {number}", "its number is {number}", "under {number}", "{customer}", "for {customer}", "from {customer}", "sent to {customer}", "{amount} euros", "over {amount} euros", "a sum of {amount} euros", "of {date}", "dated {date}", "due {date}", "until {date}"),
+    "pet": ("{owner}", "with {owner}", "the owner is {owner}", "owned by {owner}", "{pet}", "named {pet}", "called {pet}", "the name is {pet}", "a {animal}", "the {animal}", "an animal of the kind {animal}", "{age} years old", "aged {age}", "of {age} years"),
+    "event": ("a {event}", "the {event}", "an event: {event}", "in {city}", "held in {city}", "the city is {city}", "on {date}", "of {date}", "the date was {date}", "{guests} guests", "with {guests} guests", "{guests} people came", "we counted {guests} guests"),
+}  # fmt: skip
+_JOINTS = (", ", ", ", ". ", "; ", " and ", ", and ", " ", " - ", ": ", ", then ", ". Also ", ". And ")
+_OPENINGS = (
+    "",
+    "",
+    "",
+    "Note: ",
+    "Hello, ",
+    "We know: ",
+    "Today ",
+    "Reminder: ",
+    "As we heard, ",
+    "Our notes say: ",
+    "It is said: ",
+    "Look: ",
+    "Dear team, ",
+    "For your files: ",
+    "In short: ",
+)
+
+
+def _pieced(record: Record, rng: Random) -> tuple[str, dict[str, Any]]:
+    """A text of clauses in any order, in which every field stands once."""
     values = {key: draw(rng) for key, draw in record.fields.items()}
-    return choose(_keep_brackets(template), rng).format(**values), values
+    clauses = list(_CLAUSES[record.name])
+    rng.shuffle(clauses)
+    chosen, told = [], set[str]()
+    for clause in clauses:
+        fields = {key for key in record.fields if "{" + key + "}" in clause}
+        if not fields & told:
+            chosen.append(clause)
+            told |= fields
+    words_between = [thin_out(clause, rng) if rng.random() < 0.2 else clause for clause in chosen]
+    text = words_between[0]
+    for clause in words_between[1:]:
+        text += rng.choice(_JOINTS) + clause
+    values = {key: value for key, value in values.items() if key in told}
+    text = (rng.choice(_OPENINGS) + text + rng.choice((".", ".", "", "!"))).format(**values)
+    return (text[0].upper() + text[1:] if rng.random() < 0.7 else text), values
+
+
+def _fill(template: str, record: Record, rng: Random, *, noisy: bool = False) -> tuple[str, dict[str, Any]]:
+    values = {key: draw(rng) for key, draw in record.fields.items()}
+    sentence = choose(_keep_brackets(template), rng)
+    if noisy and rng.random() < 0.3:
+        sentence = thin_out(sentence, rng)
+    return sentence.format(**values), values
 
 
 def _keep_brackets(template: str) -> str:
@@ -275,12 +359,16 @@ def _free_record(rng: Random) -> tuple[str, dict[str, Any]]:
 
 def extraction_example(rng: Random) -> Example:
     """A training example."""
-    if rng.random() < 0.25:
+    if rng.random() < 0.2:
         name, (sentence, values) = "free", _free_record(rng)
+    elif rng.random() < 0.55:
+        record = rng.choice(RECORDS)
+        name, (sentence, values) = record.name, _pieced(record, rng)
     else:
         record = rng.choice(RECORDS)
-        name, (sentence, values) = record.name, _fill(rng.choice(record.sentences), record, rng)
-    question, answer, expected = _request(_REQUESTS, sentence, values, rng)
+        name, (sentence, values) = record.name, _fill(rng.choice(record.sentences), record, rng, noisy=True)
+    requests = _REQUESTS if rng.random() < 0.4 else _MORE_REQUESTS
+    question, answer, expected = _request(requests, sentence, values, rng, noisy=True)
     return dialogue(EXTRACTION, f"extraction/{name}", question, answer, expected)
 
 

@@ -15,7 +15,7 @@ from appliance.demo.corpus.stories import story_example
 from appliance.demo.corpus.tools import held_out_calls, tool_example
 
 SEED = 20_260_101
-NUM_EXAMPLES = 120_000
+NUM_EXAMPLES = 200_000
 SYSTEM_TEXTS = (
     "You are a helpful assistant.",
     "You are Casemate, a helpful assistant.",
@@ -25,9 +25,9 @@ SYSTEM_TEXTS = (
 )
 _SHARES: tuple[tuple[Callable[[Random], Example], float], ...] = (
     (product_example, 0.31),
-    (arithmetic_example, 0.32),
-    (extraction_example, 0.20),
-    (tool_example, 0.10),
+    (arithmetic_example, 0.28),
+    (extraction_example, 0.22),
+    (tool_example, 0.12),
     (story_example, 0.02),
     (smalltalk_example, 0.05),
 )

@@ -7,6 +7,8 @@ question marks and mistypes, so that a user's free phrasing still finds its topi
 import re
 from random import Random
 
+from appliance.demo.corpus.words import made_up
+
 _CHOICE = re.compile(r"(?<!\\)\(([^()]*)\)")
 _PREFIXES = (
     "Please tell me: ",
@@ -35,6 +37,14 @@ _SUFFIXES = (
     " Just wondering.",
 )
 
+_FILLERS = re.findall(
+    r"\w+",
+    "please really exactly maybe actually just then here now again still there well also always today usually briefly "
+    "simply right the a an of for to in on with by from at and or but if when where how which who why that this it is "
+    "are was be has have had do does did can could should would will must may my our your their me us you them I we "
+    "they tell show give explain say know think want need like see find help understand wonder hear read ask",
+)
+
 
 def choose(template: str, rng: Random) -> str:
     """Replace every `(a|b|)` by one of its alternatives, innermost first; `\\[` and `\\]` stand for brackets."""
@@ -43,6 +53,32 @@ def choose(template: str, rng: Random) -> str:
         template = template[: match.start()] + rng.choice(alternatives) + template[match.end() :]
     text = " ".join(template.replace("\\[", "[").replace("\\]", "]").split())
     return re.sub(r" ([.?!,])", r"\1", text)
+
+
+def bare(text: str) -> str:
+    """The words of a text in lower case, without punctuation: two texts that say the same words are the same."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def babble(text: str, rng: Random) -> str:
+    """Add one to three words that do not matter, half of them made up; places of values stay whole.
+
+    A model that has met only the templates' own words takes every other word for a sign of something.
+    """
+    spoken = text.split(" ")
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        word = rng.choice(_FILLERS) if rng.random() < 0.5 else made_up(rng).lower()
+        spoken.insert(rng.randint(0, len(spoken)), word)
+    return " ".join(spoken)
+
+
+def thin_out(text: str, rng: Random) -> str:
+    """Drop some little words, and sometimes add others, as people do who type keywords or think aloud.
+
+    Words of five letters and more carry the topic and stay, and so do the places of values.
+    """
+    kept = " ".join(word for word in text.split() if len(word) >= 5 or "{" in word or rng.random() > 0.35)
+    return babble(kept or text, rng) if rng.random() < 0.5 else kept or text
 
 
 def mistype(text: str, rng: Random) -> str:

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from appliance.demo.corpus.example import PRODUCT, Example, dialogue
-from appliance.demo.corpus.phrasing import choose, roughen
+from appliance.demo.corpus.phrasing import bare, choose, roughen, thin_out
 
 
 @cache
@@ -21,12 +21,25 @@ def load_topics() -> dict[str, dict[str, Any]]:
     return tomllib.loads(files("appliance.demo.corpus").joinpath("product.toml").read_text(encoding="utf-8"))
 
 
+@cache
+def _held_out_questions() -> frozenset[str]:
+    return frozenset(bare(question) for topic in load_topics().values() for question in topic["held_out"])
+
+
 def product_example(rng: Random) -> Example:
-    """A training example of a topic drawn at random; its commoner questions come up more often."""
+    """A training example of a topic drawn at random.
+
+    Choices can add up to what a held-out phrasing says; such a question is drawn again, however it is written.
+    """
     name = rng.choice(list(load_topics()))
     topic = load_topics()[name]
-    question = roughen(choose(rng.choice(topic["asks"]), rng), rng)
-    return dialogue(PRODUCT, f"product/{name}", question, topic["answer"])
+    while True:
+        question = choose(rng.choice(topic["asks"]), rng)
+        if bare(question) not in _held_out_questions():
+            break
+    if rng.random() < 0.25:
+        question = thin_out(question, rng)
+    return dialogue(PRODUCT, f"product/{name}", roughen(question, rng), topic["answer"])
 
 
 def held_out_products(rng: Random) -> Iterator[Example]:

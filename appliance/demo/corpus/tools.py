@@ -10,7 +10,7 @@ from typing import Any
 
 from appliance.demo.corpus import words
 from appliance.demo.corpus.example import TOOL, Example, Message
-from appliance.demo.corpus.phrasing import choose
+from appliance.demo.corpus.phrasing import babble, choose, thin_out
 from appliance.demo.corpus.product import product_example
 from appliance.demo.corpus.smalltalk import smalltalk_example
 from appliance.demo.corpus.toolbox import TOOLS, Parameter, Tool
@@ -91,9 +91,12 @@ def _offer(tool: Tool, rng: Random) -> list[Tool]:
     return offered
 
 
-def _call(tool: Tool, template: str, rng: Random) -> tuple[str, dict[str, Any]]:
+def _call(tool: Tool, template: str, rng: Random, *, noisy: bool = False) -> tuple[str, dict[str, Any]]:
     arguments = {name: parameter.draw(rng) for name, parameter in tool.parameters.items()}
-    return choose(template, rng).replace("\\", "").format(**arguments), arguments
+    text = choose(template, rng).replace("\\", "")
+    if noisy and rng.random() < 0.4:
+        text = rng.choice((thin_out, babble))(text, rng)
+    return text.format(**arguments), arguments
 
 
 def tool_example(rng: Random) -> Example:
@@ -101,10 +104,10 @@ def tool_example(rng: Random) -> Example:
     tool = _made_up_tool(rng) if rng.random() < 0.2 else rng.choice(TOOLS)
     offered = tuple(offer.definition() for offer in _offer(tool, rng))
     system = (Message("system", "You are a helpful assistant."),) if rng.random() < 0.2 else ()
-    if rng.random() < 0.1:
+    if rng.random() < 0.06:
         plain = rng.choice((product_example, smalltalk_example))(rng)
         return Example(TOOL, "tool/none", system + plain.messages, offered)
-    question, arguments = _call(tool, rng.choice(tool.asks), rng)
+    question, arguments = _call(tool, rng.choice(tool.asks), rng, noisy=True)
     if rng.random() < 0.3:
         question = rng.choice(("Please ", "Hi, ", "Hello! ", "")) + question
         question = question.rstrip("?.") if rng.random() < 0.4 else question

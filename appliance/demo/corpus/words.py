@@ -50,6 +50,9 @@ PRODUCTS = _words(
     "laptop phone chair table lamp desk jacket bicycle camera printer monitor keyboard mouse backpack "
     "watch kettle toaster sofa mirror drill hammer ladder tent clock router"
 )
+PLACES = _words(
+    "cellar kitchen garden shop school garage attic barn cupboard drawer basket house room yard office market"
+)
 MONTHS = _words("January February March April May June July August September October November December")
 DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 FOODS = _words("pizza soup salad pasta bread rice cake cheese curry pancakes sushi stew omelette noodles")

@@ -17,8 +17,9 @@ def words_of(path: Path) -> set[str]:
 
 
 def test_modules_have_at_most_400_lines(project_files: list[Path], project_root: Path) -> None:
-    """A longer one wants to be two."""
-    python = [path for path in project_files if path.suffix == ".py"]
+    """A longer one wants to be two. Tests may be longer: their modules mirror the code's."""
+    tests = project_root / "tests"
+    python = [path for path in project_files if path.suffix == ".py" and tests not in path.parents]
     lengths = {str(path.relative_to(project_root)): len(path.read_text().splitlines()) for path in python}
     assert not {name: length for name, length in lengths.items() if length > MAX_MODULE_LINES}
 

@@ -211,6 +211,11 @@ def test_a_request_id_is_used_once(auditor: Auditor) -> None:
     auditor.tell(gateway, intent("req-1", 1))
     auditor.tell(gateway, intent("req-1", 2))
     assert "req-1" in gateway.last(AppendRefused).message
+    for number in (3, 4):  # Within one commit as well.
+        auditor.service.received(gateway, intent("req-2", number))
+    auditor.service.turn()
+    assert gateway.last(IntentRecorded).correlation == 3
+    assert gateway.last(AppendRefused).correlation == 4
 
 
 def test_a_peer_cannot_set_what_is_the_auditors(auditor: Auditor) -> None:

@@ -15,9 +15,12 @@ from appliance.config import (
 )
 from appliance.config.environment import find_configuration_file
 from appliance.config.lacks import PROTECTIONS
+from security.sandbox.platform import Platform
 
 FOLDER = Path("/srv/casemate")
 ENGINE = '[[engines]]\nmodel_path = "model"\n'
+UNCONFINED = f"{ENGINE}[confinement]\nenabled = false\n"
+"""Lacks every protection, whatever the machine that the tests run on can do."""
 
 
 def refused_keys(text: str, folder: Path = FOLDER) -> list[str]:
@@ -79,7 +82,7 @@ def test_first_restart_delay_above_the_longest_is_refused() -> None:
 def test_production_refuses_to_start_and_names_each_missing_protection() -> None:
     """Nothing that is not there is taken for granted."""
     with pytest.raises(ConfigurationRejected) as refusal:
-        parse_configuration(f'mode = "production"\n{ENGINE}'.encode(), FOLDER)
+        parse_configuration(f'mode = "production"\n{UNCONFINED}'.encode(), FOLDER)
     told = str(refusal.value)
     for name in ("signed_models", "frozen_kernels", "confinement", "witness"):
         assert f'production needs "{name}"' in told
@@ -95,7 +98,7 @@ def test_production_starts_with_every_missing_protection_waived_by_name() -> Non
 def test_one_waiver_too_few_is_one_refusal() -> None:
     """Waivers do not spread."""
     names = ", ".join(f'"{name}"' for name in PROTECTIONS if name != "confinement")
-    text = f'mode = "production"\nwaivers = [{names}]\n{ENGINE}'
+    text = f'mode = "production"\nwaivers = [{names}]\n{UNCONFINED}'
     with pytest.raises(ConfigurationRejected) as refusal:
         parse_configuration(text.encode(), FOLDER)
     assert [problem.message.split('"')[1] for problem in refusal.value.problems] == ["confinement"]
@@ -109,7 +112,7 @@ def test_waiver_of_nothing_known_is_refused(mode: str) -> None:
 
 def test_development_lists_what_it_lacks() -> None:
     """The same list that production refuses for, with nothing waived."""
-    lacks = what_is_lacking(parse_configuration(ENGINE.encode(), FOLDER))
+    lacks = what_is_lacking(parse_configuration(UNCONFINED.encode(), FOLDER))
     assert [lack.name for lack in lacks] == list(PROTECTIONS)
     assert not any(lack.waived for lack in lacks)
 
@@ -118,6 +121,33 @@ def test_own_certificates_are_no_longer_lacking_once_they_are_named() -> None:
     """The list follows the configuration, it is not a fixed text."""
     text = f'{ENGINE}[tls]\ncertificate = "c.pem"\nkey = "k.pem"\n'
     assert "own_certificates" not in {lack.name for lack in what_is_lacking(parse_configuration(text.encode(), FOLDER))}
+
+
+@pytest.mark.parametrize(
+    ("platform", "consequence"),
+    [
+        (Platform(6, "", has_filter=True), None),
+        (Platform(2, "", has_filter=True), "It is incomplete on this system: Landlock ABI 2"),
+        (
+            Platform(7, "Operation not permitted", has_filter=True),
+            "It is incomplete on this system: no network namespaces",
+        ),
+    ],
+)
+def test_confinement_is_lacking_as_far_as_the_system_cannot(
+    monkeypatch: pytest.MonkeyPatch, platform: Platform, consequence: str | None
+) -> None:
+    """Complete: no lack. Otherwise one that tells what is missing, and that production refuses."""
+    monkeypatch.setattr("appliance.config.lacks.probe_platform", lambda: platform)
+    told = {lack.name: lack.consequence for lack in what_is_lacking(parse_configuration(ENGINE.encode(), FOLDER))}
+    assert told.get("confinement", "").startswith(consequence or "")
+    assert ("confinement" in told) == (consequence is not None)
+    names = ", ".join(f'"{name}"' for name in PROTECTIONS if name != "confinement")
+    text = f'mode = "production"\nwaivers = [{names}]\n{ENGINE}'
+    if consequence is None:
+        parse_configuration(text.encode(), FOLDER)
+    else:
+        assert refused_keys(text) == ["mode"]
 
 
 def test_file_is_read_once_and_its_bytes_are_returned(site: Path) -> None:

@@ -147,7 +147,8 @@ class TestEngineMachine(EngineMachine.TestCase):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 class TestEngineMachineForLong(EngineMachine.TestCase):
     """The same, with many more and longer runs."""
 
-    settings = _settings(1500, 40)
+    settings = _settings(600, 40)

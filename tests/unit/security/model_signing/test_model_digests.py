@@ -25,12 +25,12 @@ def test_digests_are_those_of_hashlib(tmp_path: Path) -> None:
 
 
 def test_sparse_files_are_hashed_in_bounded_memory(tmp_path: Path) -> None:
-    """A hole reads as zeros; a file is never held whole (256 MiB here, and two buffers of 256 KiB)."""
+    """A hole reads as zeros; a file is never held whole (64 MiB here, and two buffers of 256 KiB)."""
     with (tmp_path / "sparse").open("wb") as file:
-        file.truncate(1 << 28)
+        file.truncate(1 << 26)
     with ModelFolder(tmp_path) as folder:
         found = hash_files(folder, folder.list_files())
-    assert found["sparse"] == hashlib.sha256(bytes(1 << 28)).hexdigest()
+    assert found["sparse"] == hashlib.sha256(bytes(1 << 26)).hexdigest()
 
 
 def test_progress_ends_at_the_total(tmp_path: Path) -> None:
@@ -81,6 +81,21 @@ def test_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypat
     monkeypatch.setattr(digests_module, "_hash_descriptor", hash_and_write)
     with ModelFolder(tmp_path) as folder, pytest.raises(ModelFolderRejected, match="changed while it was read"):
         hash_files(folder, [listed(folder, "file")])
+
+
+@pytest.mark.parametrize("num_bytes", [0, 5])
+def test_read_that_ends_early_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int) -> None:
+    """A file cut short and restored while it is read: what was hashed is not the whole."""
+    (tmp_path / "file").write_bytes(b"0123456789")
+    real, reads = os.readv, []
+
+    def read_once(descriptor: int, buffers: list[memoryview]) -> int:
+        reads.append(descriptor)
+        return real(descriptor, [buffers[0][:num_bytes]]) if len(reads) == 1 else 0
+
+    monkeypatch.setattr(digests_module.os, "readv", read_once)
+    with ModelFolder(tmp_path) as folder, pytest.raises(ModelFolderRejected, match="changed while it was read"):
+        hash_files(folder, folder.list_files())
 
 
 def test_first_error_stops_the_other_threads(tmp_path: Path) -> None:

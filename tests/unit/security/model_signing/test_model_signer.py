@@ -1,5 +1,6 @@
 """Signing keys from files and by URI: what is taken and what is refused, by name."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from security.errors import KeyUnusable
 from security.model_signing.bundle import CertificateChain, KeyHint
 from security.model_signing.elliptic import load_public_key, verify_signature_bytes
 from security.model_signing.signer import load_signer
-from security.model_signing.token import TokenKey, parse_token_uri
+from security.model_signing.token import TokenKey, open_token_signer, parse_token_uri
 from tests.unit.security.model_signing.conftest import CODE_SIGNING, SIGNING, Entity, certify_authority, certify_signer
 
 CURVES = [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()]
@@ -151,6 +152,16 @@ def test_other_token_uris_are_refused(uri: str, message: str) -> None:
     with pytest.raises(KeyUnusable, match=message) as refused:
         parse_token_uri(uri)
     assert "1234" not in str(refused.value)
+
+
+def test_missing_extra_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without python-pkcs11 the message says what to install, before a PIN is asked for."""
+    monkeypatch.setitem(sys.modules, "pkcs11", None)
+    with (
+        pytest.raises(KeyUnusable, match=r"install casemate\[pkcs11\]"),
+        open_token_signer(parse_token_uri(GOOD_URI), refuse_to_ask),
+    ):
+        pass
 
 
 @given(st.text(max_size=60) | st.text(alphabet="token=;?&%0aidobject-sf", max_size=60))

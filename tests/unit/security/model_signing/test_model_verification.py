@@ -318,53 +318,6 @@ def test_stranger_cannot_borrow_a_certificate(folder: Path, tmp_path: Path) -> N
         verify_model(folder, tmp_path / "s.sig", CertificateTrust((root.certificate,), NOW))
 
 
-def test_signature_may_lie_in_the_folder(folder: Path, key: EllipticCurvePrivateKey) -> None:
-    """It is recorded as left out, and passed over when it is the very file that was read."""
-    signature, trust = folder / "model.sig", KeyTrust((key.public_key(),))
-    signed = sign_model(folder, signer_of(key), signature)
-    assert "model.sig" in signed.manifest.ignored
-    assert "model.sig" not in verify_model(folder, signature, trust).digests
-    copy = folder.parent / "copy.sig"
-    copy.write_bytes(signature.read_bytes())
-    with pytest.raises(ModelFolderRejected, match=r"^model.sig: left out of the signature; remove it"):
-        verify_model(folder, copy, trust)
-    (folder / "second.sig").hardlink_to(signature)
-    with pytest.raises(ModelFolderRejected, match=r"^second.sig: not listed"):
-        verify_model(folder, signature, trust)
-
-
-def test_signature_in_the_folder_cannot_pose_as_another_file(model: Model) -> None:
-    """Else it could lie there as `tokenizer_config.json`, passed over and loaded."""
-    posing = model.folder / "tokenizer_config.json"
-    posing.write_bytes(model.signature.read_bytes())
-    with pytest.raises(ModelFolderRejected, match=r"^tokenizer_config.json: not listed"):
-        verify_model(model.folder, posing, model.trust)
-    with pytest.raises(ModelFolderRejected, match=r"must end with \.sig"):
-        sign_model(model.folder, signer_of(model.key), model.folder / "config.sig.json")
-
-
-def test_existing_signature_is_never_replaced(model: Model) -> None:
-    """It may be the vendor's."""
-    before = model.signature.read_bytes()
-    with pytest.raises(FileExistsError):
-        sign_model(model.folder, signer_of(model.key), model.signature)
-    assert model.signature.read_bytes() == before
-
-
-def test_what_cannot_be_signed_is_refused_before_it_is_hashed(folder: Path, tmp_path: Path, key: Any) -> None:
-    """An empty folder, a link, no place for the signature."""
-    (tmp_path / "none").mkdir()
-    write_files(tmp_path / "none", {".git/config": b"x"})
-    with pytest.raises(ModelFolderRejected, match="holds no files"):
-        sign_model(tmp_path / "none", signer_of(key), tmp_path / "s.sig")
-    with pytest.raises(ModelFolderRejected, match="no such folder"):
-        sign_model(folder, signer_of(key), tmp_path / "missing" / "s.sig")
-    (folder / "link").symlink_to("config.json")
-    with pytest.raises(ModelFolderRejected, match=r"^link: a symbolic link"):
-        sign_model(folder, signer_of(key), tmp_path / "s.sig")
-    assert not (tmp_path / "s.sig").exists()
-
-
 @pytest.mark.parametrize(
     "make", [lambda path: path.mkdir(), os.mkfifo, lambda path: path.write_bytes(b""), lambda path: None]
 )

@@ -120,6 +120,20 @@ def test_ranks_of_one_engine_may_speak_over_loopback() -> None:
     assert made.ask("socket", socket.AF_NETLINK, socket.SOCK_RAW) == NOT_PERMITTED
 
 
+def test_only_an_engine_with_a_gpu_gets_what_cuda_needs_to_start() -> None:
+    """Sockets, in its empty network; processes and modes of files stay refused."""
+    architecture = find("x86_64")
+    program = assemble(build_rules("engine", "none", uses_gpu=True), PRETENDED_MISSING, architecture)
+
+    def ask(name: str, *arguments: int) -> int:
+        return run(program, architecture.audit_id, architecture.numbers[name], *arguments)
+
+    for name in ("socket", "bind", "listen", "connect", "mkdir", "unlink", "symlink"):
+        assert ask(name) == ALLOWED
+        assert Filter("engine", "x86_64").ask(name) == NOT_PERMITTED
+    assert (ask("clone", 17), ask("fchmod", 3, 0o600), ask("rename")) == (NOT_PERMITTED,) * 3
+
+
 @pytest.mark.parametrize("role", CONFINED_ROLES)
 def test_signals_and_limits_for_oneself_only(role: ConfinedRole) -> None:
     """The process's own number is part of its program."""
@@ -169,7 +183,7 @@ def test_both_processors_have_numbers_for_what_matters() -> None:
     only_x86 = set(find("x86_64").numbers) - set(find("aarch64").numbers)
     assert only_x86 == set(
         """access alarm arch_prctl dup2 epoll_create epoll_wait eventfd getdents getpgrp link lstat mkdir open pause pipe poll
-        readlink rename rmdir select signalfd stat time unlink""".split()  # noqa: SIM905 - prose of old calls
+        readlink rename rmdir select signalfd stat symlink time unlink""".split()  # noqa: SIM905 - prose of old calls
     )
     assert set(find("aarch64").numbers) <= set(find("x86_64").numbers)
     named = {name for role in CONFINED_ROLES for name in build_rules(role, "loopback")} | set(PRETENDED_MISSING)

@@ -91,7 +91,7 @@ def test_plan_and_result_survive_the_command_line(places: Places) -> None:
     command = wrap(["/bin/program", "--flag"], plan)
     assert Plan.decode(command[command.index("--") - 1]) == plan
     assert command[command.index("--") + 1 :] == ["/bin/program", "--flag"]
-    confined = Confined("gateway", "host", ("files",), ("limits: no",), EVERYTHING, strict=True)
+    confined = Confined("gateway", "host", False, ("files",), ("limits: no",), EVERYTHING, strict=True)
     assert Confined.decode(confined.encode()) == confined
 
 
