@@ -1,4 +1,4 @@
-"""The sections `[authority]`, `[policy]`, `[tls]` and `[confinement]` of the configuration. Safe defaults; 0 means no limit where said."""
+"""The sections `[authority]`, `[policy]`, `[tls]` and `[confinement]`. Safe defaults; 0 means no limit where said."""
 
 from typing import Annotated, Literal
 

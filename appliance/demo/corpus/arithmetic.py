@@ -178,9 +178,7 @@ def _worked(steps: str, numbers: tuple[int, int, int]) -> tuple[str, int]:
     return " ".join(sentences), result
 
 
-def _problem(
-    kind: str, family: Family, rng: Random, names: Callable[[], str], *, noisy: bool = False
-) -> Example:
+def _problem(kind: str, family: Family, rng: Random, names: Callable[[], str], *, noisy: bool = False) -> Example:
     a, b, c = _numbers(family.steps, rng)
     who = names()
     other = names()

@@ -7,11 +7,12 @@ come from syllables or from single letters, and name nobody.
 from random import Random
 
 
-def _words(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
+    """The words of a text, as a list."""
     return text.split()
 
 
-NAMES = _words(
+NAMES = listed(
     "Anna Ben Carla David Emma Felix Grace Hugo Ida Jack Karin Leo Mia Nora Oscar Paula Quinn Rosa Sam "
     "Tina Uma Victor Wendy Yusuf Zoe Adam Bella Chen Diana Elias Fiona George Hana Ivan Julia Kofi Lena "
     "Mark Nina Omar Priya Ravi Sara Tom Lucas Maria Peter Laura Simon Olivia Noah Ella Max Clara Ali "
@@ -19,7 +20,7 @@ NAMES = _words(
     "Thomas Walter Yara Jonas Marta Pedro Aisha Bruno Celia Dora Emil"
 )
 CITIES = [
-    *_words(
+    *listed(
         "Paris Berlin London Madrid Rome Vienna Oslo Lisbon Prague Dublin Athens Cairo Lima Tokyo Delhi "
         "Boston Chicago Zurich Munich Milan Seoul Toronto Sydney Nairobi Lagos Bogota Hamburg Porto Krakow "
         "Geneva Lyon Turin Bergen Helsinki Warsaw Budapest Stockholm Copenhagen Amsterdam Brussels Karlsruhe "
@@ -32,34 +33,34 @@ CITIES = [
     "Hong Kong",
     "Tel Aviv",
 ]
-COUNTRIES = _words(
+COUNTRIES = listed(
     "France Germany Spain Italy Norway Portugal Ireland Greece Egypt Peru Japan India Canada Kenya Brazil "
     "Mexico Poland Austria Sweden Denmark Finland Chile Ghana Turkey"
 )
-JOBS = _words(
+JOBS = listed(
     "teacher nurse baker engineer doctor farmer pilot painter lawyer driver cook carpenter gardener "
     "plumber librarian chemist architect singer writer tailor"
 )
-COLORS = _words("red blue green yellow black white orange purple brown pink grey silver")
-THINGS = _words(
+COLORS = listed("red blue green yellow black white orange purple brown pink grey silver")
+THINGS = listed(
     "apples pears oranges plums lemons books pencils marbles stamps coins cards stickers shells buttons "
     "balloons candles cookies muffins eggs flowers tulips roses stones toys cars balls cups plates "
     "bottles boxes carrots potatoes tomatoes peaches cherries beads keys pens crayons nuts"
 )
-PRODUCTS = _words(
+PRODUCTS = listed(
     "laptop phone chair table lamp desk jacket bicycle camera printer monitor keyboard mouse backpack "
     "watch kettle toaster sofa mirror drill hammer ladder tent clock router"
 )
-PLACES = _words(
+PLACES = listed(
     "cellar kitchen garden shop school garage attic barn cupboard drawer basket house room yard office market"
 )
-MONTHS = _words("January February March April May June July August September October November December")
-DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
-FOODS = _words("pizza soup salad pasta bread rice cake cheese curry pancakes sushi stew omelette noodles")
-ANIMALS = _words("cat dog rabbit horse bird mouse fox bear duck goat owl hedgehog squirrel turtle")
+MONTHS = listed("January February March April May June July August September October November December")
+DAYS = listed("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+FOODS = listed("pizza soup salad pasta bread rice cake cheese curry pancakes sushi stew omelette noodles")
+ANIMALS = listed("cat dog rabbit horse bird mouse fox bear duck goat owl hedgehog squirrel turtle")
 
-_ONSETS = _words("b br c ch d dr f g gr h j k kl l m n p pl r s sp st t tr v w z")
-_VOWELS = _words("a e i o u ai ea oo")
+_ONSETS = listed("b br c ch d dr f g gr h j k kl l m n p pl r s sp st t tr v w z")
+_VOWELS = listed("a e i o u ai ea oo")
 _CODAS = ["", "", "n", "r", "l", "s", "m", "t", "x", "nd", "rk", "sk"]
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -14,8 +14,8 @@ from appliance.demo.corpus.mixture import held_out_examples, training_examples
 from appliance.demo.corpus.phrasing import choose, roughen
 from appliance.demo.corpus.product import load_topics
 
-SLICE_HASH = "08c3ff8b233c9da4b5316046bbedef058121630cfaf2567176d60501aa0fab91"
-HELD_OUT_HASH = "6b931ab90d5616cec05568831c33e4b4836246ef69adc77f86b2cab0e1cbd888"
+SLICE_HASH = "dc34b8898776402cf6bb303fab5e8ce1014e783ae76245dfd4704a4e7c29e3ba"
+HELD_OUT_HASH = "7a525cb5530614cff6010325ed818da88fa25e715b28dbc6c9c3df5eb7efe022"
 
 
 def test_a_slice_of_the_corpus_is_pinned() -> None:

@@ -1,0 +1,54 @@
+"""From the configuration to the launcher's plan."""
+
+from pathlib import Path
+
+import pytest
+
+from appliance.config import parse_configuration
+from appliance.supervisor.confinement import confine_command
+from security.sandbox.launch import Plan
+from security.sandbox.platform import Platform
+
+COMMAND = ["/usr/bin/python3", "-m", "appliance.processes", "engine"]
+TEXT = '[[engines]]\nmodel_path = "one"\n[[engines]]\nmodel_path = "two"\ndevice = "cuda"\n'
+
+
+@pytest.fixture(autouse=True)
+def platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that can do everything."""
+    monkeypatch.setattr("appliance.supervisor.confinement.probe_platform", lambda: Platform(7, "", has_filter=True))
+
+
+def plan_of(tmp_path: Path, role: str, instance: int = 0, text: str = TEXT) -> Plan:
+    """The plan in the command line."""
+    command = confine_command(parse_configuration(text.encode(), tmp_path), role, instance, COMMAND, 9)  # type: ignore[arg-type]
+    assert command[command.index("--") + 1 :] == COMMAND
+    return Plan.decode(command[command.index("--") - 1])
+
+
+def test_an_engine_reads_its_own_model_only(tmp_path: Path) -> None:
+    """Of two engines neither reads the other's; only the one with a GPU gets its files."""
+    first, second = plan_of(tmp_path, "engine", 0).profile, plan_of(tmp_path, "engine", 1).profile
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    assert (one in first.reads, two in first.reads, first.uses_gpu) == (True, False, False)
+    assert (one in second.reads, two in second.reads, second.uses_gpu) == (False, True, True)
+
+
+def test_the_gateway_reads_all_models_and_may_connect_to_the_authority(tmp_path: Path) -> None:
+    """Its port is the configured one."""
+    profile = plan_of(tmp_path, "gateway", text=f"{TEXT}[authority]\nport = 9555\n").profile
+    assert {str(tmp_path / "one"), str(tmp_path / "two"), str(tmp_path / "state/tls/server.key")} <= set(profile.reads)
+    assert profile.connects == (9555,)
+    assert str(tmp_path / "state/tls/ca.key") not in profile.reads
+
+
+def test_only_production_without_a_waiver_is_strict(tmp_path: Path) -> None:
+    """Development never fails for a missing step."""
+    assert not plan_of(tmp_path, "auditor").strict
+    assert plan_of(tmp_path, "auditor").control_fd == 9
+
+
+def test_switched_off_it_is_the_bare_command(tmp_path: Path) -> None:
+    """Nothing is in between."""
+    configuration = parse_configuration(f"{TEXT}[confinement]\nenabled = false\n".encode(), tmp_path)
+    assert confine_command(configuration, "engine", 0, COMMAND, 9) == COMMAND
