@@ -88,12 +88,15 @@ class Member:
 
     def close(self) -> None:
         """End everything that was opened here."""
+        self.supervisor_gone.set()
         for task in self._tasks:
             task.cancel()
         self._loop.remove_reader(self._control.sock)
         self._control.close()
 
     def _send(self, message: msgspec.Struct) -> None:
+        if self.supervisor_gone.is_set():
+            return
         try:
             self._control.queue(message)
             self._control.flush()

@@ -1,7 +1,8 @@
 """What the registry says of clients, held in memory and read again when it has changed.
 
 The file is the command line's and the authority's to write; policy only reads. Looking whether it changed costs one pragma
-and is done at most every `max_age_s`, so a disabled client is refused within that time, whatever tokens it holds.
+and is done at most every `max_age_s`, so a disabled client is refused within that time, whatever tokens it holds. For a
+client that is not known it is done at once: it may have been created a moment ago, and only a valid token brings us here.
 """
 
 import sqlite3
@@ -28,12 +29,12 @@ class ClientDefinitions:
         self._clients: dict[str, Client] = {}
 
     def find(self, client_id: str) -> Client | None:
-        """The client of this id, at most `max_age_s` old.
+        """The client of this id, at most `max_age_s` old; None only after a look at the file now.
 
         Raises: SecurityUnavailable when the registry cannot be read: nobody is let in on old knowledge.
         """
         now = self._clock()
-        if now - self._looked_at >= self._max_age_s:
+        if now - self._looked_at >= self._max_age_s or client_id not in self._clients:
             try:
                 self._look()
             except (RegistryUnusable, sqlite3.Error) as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from appliance.config import parse_configuration
+from appliance.config.lacks import PROTECTIONS
 from appliance.supervisor.confinement import confine_command
 from security.sandbox.launch import Plan
 from security.sandbox.platform import Platform
@@ -16,7 +17,8 @@ TEXT = '[[engines]]\nmodel_path = "one"\n[[engines]]\nmodel_path = "two"\ndevice
 @pytest.fixture(autouse=True)
 def platform(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that can do everything."""
-    monkeypatch.setattr("appliance.supervisor.confinement.probe_platform", lambda: Platform(7, "", has_filter=True))
+    for user in ("appliance.supervisor.confinement", "appliance.config.lacks"):
+        monkeypatch.setattr(f"{user}.probe_platform", lambda: Platform(7, "", has_filter=True))
 
 
 def plan_of(tmp_path: Path, role: str, instance: int = 0, text: str = TEXT) -> Plan:
@@ -44,6 +46,10 @@ def test_the_gateway_reads_all_models_and_may_connect_to_the_authority(tmp_path:
 
 def test_only_production_without_a_waiver_is_strict(tmp_path: Path) -> None:
     """Development never fails for a missing step."""
+    others = ", ".join(f'"{name}"' for name in PROTECTIONS if name != "confinement")
+    production = f'mode = "production"\nwaivers = [{others}, '
+    assert plan_of(tmp_path, "auditor", text=f"{production}]\n{TEXT}").strict
+    assert not plan_of(tmp_path, "auditor", text=f'{production}"confinement"]\n{TEXT}').strict
     assert not plan_of(tmp_path, "auditor").strict
     assert plan_of(tmp_path, "auditor").control_fd == 9
 
