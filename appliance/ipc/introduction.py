@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 
-from appliance.errors import MalformedMessage
+from appliance.errors import LinkClosed, MalformedMessage
 from appliance.messages.control import GrantLink, Role
 
 _MAGIC = b"casemate-link/1\n"
@@ -35,7 +35,8 @@ def introduce(sock: socket.socket, role: Role, instance: int) -> None:
 def verify_introduction(sock: socket.socket, granted: GrantLink) -> None:
     """Read the peer's introduction from a readable socket and check it against what the supervisor said.
 
-    Raises: MalformedMessage unless role, instance, pid and uid are exactly those; the link MUST then be closed.
+    Raises: MalformedMessage unless role, instance, pid and uid are exactly those; LinkClosed if the peer is gone. The link MUST
+        then be closed.
     """
     data, ancillary, _flags, _address = sock.recvmsg(INTRODUCTION_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size))
     credentials = [
@@ -43,6 +44,8 @@ def verify_introduction(sock: socket.socket, granted: GrantLink) -> None:
         for level, kind, payload in ancillary
         if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS
     ]
+    if not data:
+        raise LinkClosed(f"{granted.role}/{granted.instance} ended before it introduced itself")
     if len(data) != INTRODUCTION_BYTES or len(credentials) != 1:
         raise MalformedMessage(f"no introduction from {granted.role}/{granted.instance}")
     magic, role, instance = _INTRODUCTION.unpack(data)

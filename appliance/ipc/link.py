@@ -15,7 +15,6 @@ from appliance.messages.control import GrantLink, Role
 
 _MAX_WAITING = 4096
 """Messages read and not yet received before reading pauses."""
-_INTRODUCTION_TIMEOUT_S = 5.0
 
 
 class Link:
@@ -116,17 +115,15 @@ class Link:
 async def open_link(sock: socket.socket, own: Role, own_instance: int, granted: GrantLink) -> Link:
     """Introduce ourselves on a granted socket and check the peer before anything it says is decoded.
 
-    Raises: MalformedMessage if the peer is not who the supervisor said; LinkClosed if it says nothing.
+    The peer may still be starting, which takes an engine minutes: this waits until it speaks or ends.
+    Raises: MalformedMessage if the peer is not who the supervisor said; LinkClosed if it is gone.
     """
     try:
         sock.setblocking(False)
         introduce(sock, own, own_instance)
-        await asyncio.wait_for(_readable(sock), _INTRODUCTION_TIMEOUT_S)
+        await _readable(sock)
         verify_introduction(sock, granted)
         return Link(sock, own, granted)
-    except TimeoutError as error:
-        sock.close()
-        raise LinkClosed(f"{granted.role}/{granted.instance} did not introduce itself") from error
     except OSError as error:
         sock.close()
         raise LinkClosed(f"{granted.role}/{granted.instance} is gone: {error.strerror}") from error

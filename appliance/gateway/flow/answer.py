@@ -46,7 +46,14 @@ class Answer:
         self._arrived_at = arrived_at
         self._mailbox: Mailbox[tuple[Generation, Delivery]] = Mailbox(desk.settings.max_unread_tokens, self.fail)
         self._engine = desk.engines.for_model(asked.model)
-        recorder = Recorder(desk.hasher, principal, source, asked, self._engine.facts.engine_build)
+        recorder = Recorder(
+            desk.hasher,
+            principal,
+            source,
+            asked,
+            engine_build=self._engine.facts.engine_build,
+            engine_instance=self._engine.instance,
+        )
         self._opening = Opening(desk, asked, principal, recorder)
         self._closing = Closing(desk, recorder, asked.model, arrived_at)
         self.generations = [

@@ -43,13 +43,21 @@ class Recorder:
     """Builds the records of one principal's request."""
 
     def __init__(
-        self, hasher: KeyedHasher, principal: Principal, source: Source, asked: Asked, engine_build: str
+        self,
+        hasher: KeyedHasher,
+        principal: Principal,
+        source: Source,
+        asked: Asked,
+        *,
+        engine_build: str,
+        engine_instance: int,
     ) -> None:
         self._hasher = hasher
         self._tenant = principal.tenant
         self._client_id = principal.client_id
         self._asked = asked
         self._engine_build = engine_build
+        self._engine_instance = engine_instance
         self._caller = Caller(
             client_id=principal.client_id,
             subject=principal.subject,
@@ -92,6 +100,7 @@ class Recorder:
             hashlib.sha256(prompt).digest(),
             token_limit,
             lifetime_ms,
+            engine_instance=self._engine_instance,
         )
 
     def outcome(self, number: int, index: int, intent_index: int, ending: Ending) -> AppendOutcome:
