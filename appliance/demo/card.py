@@ -22,7 +22,8 @@ appliance.demo.evaluate`, which also says which rule counts an answer as right; 
 {table}
 
 The held-out templates are the `held_out` entries of `appliance/demo/corpus/product.toml`, `HELD_OUT` in `arithmetic.py`,
-the `held_out` sentences with `_HELD_OUT_REQUESTS` in `extraction.py`, and the `held_out` requests in `toolbox.py`. The
+the `held_out` sentences of `records.py` with `_HELD_OUT_REQUESTS` of `extraction.py`, and the `held_out` requests in
+`toolbox.py`. No held-out wording occurs in training, but its forms do ("Tell me ...", "Please explain ..."), and the
 tools themselves and the product's topics are those of training: what is measured is the phrasing, not new knowledge.
 
 ## Form
@@ -43,19 +44,19 @@ tools themselves and the product's topics are those of training: what is measure
 |---|---|
 | corpus | {num_examples:,} examples, {num_tokens:,} tokens, generated from a fixed seed; no text from elsewhere |
 | SHA-256 of the corpus | `{corpus_sha256}` |
-| training | {num_steps:,} steps in {num_cycles} cycles, of about {tokens_per_step:,} tokens each; Muon and AdamW; in each cycle the learning rate is held, then falls to zero |
-| hardware | {hardware}; no GPU was used if this says CPU |
+| training | {num_steps:,} steps in {num_cycles} cycle(s) of about {tokens_per_step:,} tokens each; Muon and AdamW; in each cycle the learning rate is held, then falls to zero |
+| hardware | {hardware} |
 | time | {minutes:.0f} minutes |
 | SHA-256 of the weights | `{weights_sha256}` |
 
 The corpus hash is the same on every machine. The weights are the same on equal hardware with equal versions and number of
-threads. Elsewhere they differ in their last digits and the answers may differ, but the accuracy stays in the band that
-`python -m appliance.demo.evaluate` requires.
+threads. Elsewhere they differ in their last digits and the answers may differ;
+`python -m appliance.demo.evaluate` measures them anew.
 
 ## Limits
 
-Numbers in word problems are small (operands up to 40, results up to 120). Facts about Casemate were learnt in one wording each. Names
-in the training text are common first names or made-up syllables; no person is meant. Do not use it for decisions.
+Numbers in word problems are small (operands up to 40, results up to 120). Facts about Casemate were learnt in one wording
+each. Names in the training text are common first names or made-up syllables; no person is meant. Do not use it for decisions.
 """
 
 
