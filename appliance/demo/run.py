@@ -57,6 +57,8 @@ class Demonstration:
 
     def run(self) -> int:
         """Show everything; gives the exit status. Stops the appliance at the end, or on Ctrl-C if it stays up."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _interrupt)
         log_path = self.configuration.state_path / "casemate.log"
         log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(log_path, "wb") as log:
@@ -179,6 +181,11 @@ def _describe_receipt(receipt: VerifiedReceipt) -> str:
         f"      root {checkpoint.root.hex()}",
     ]
     return "\n".join(lines)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """Whatever ends the demonstration, the appliance that it started must end too."""
+    raise KeyboardInterrupt
 
 
 def _last_words(log_path: Path) -> str:

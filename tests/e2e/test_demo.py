@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
 from tests.support.appliance import free_port
 
 
@@ -26,6 +28,22 @@ def test_demo_shows_answer_and_verified_record_and_exits_zero(tmp_path: Path) ->
     )  # fmt: skip
     assert verified.returncode == 3
     assert "rollback not excluded" in verified.stdout
+
+
+def test_an_ended_demo_leaves_nothing_running(tmp_path: Path) -> None:
+    """SIGTERM to the demonstration drains the appliance that it started."""
+    command = [sys.executable, "-m", "appliance.cli.main", "demo"]
+    ports = ["--port", str(free_port()), "--authority-port", str(free_port())]
+    with subprocess.Popen([*command, *ports], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if "Three things to try" in line:
+                break
+        started = psutil.Process(demo.pid).children(recursive=True)
+        assert len(started) > 5
+        demo.terminate()
+        assert demo.wait(40) == 0
+    assert not psutil.wait_procs(started, timeout=5)[1]
 
 
 def test_demo_says_what_is_in_the_way(tmp_path: Path) -> None:
