@@ -34,10 +34,16 @@ def late_count_event(intent: Json, intent_index: int, engine: Json) -> Json:
     return event
 
 
-def engine_counts(counts: TokenCounts, reason: str) -> Json:
-    """The engine's own words on a request, as they stand in an outcome."""
+def engine_counts(counts: TokenCounts, reason: str, delivered_tokens: int | None = None) -> Json:
+    """The engine's own words on a request, as they stand in an outcome.
+
+    Args:
+        counts: what counts after the gateway's cuts.
+        delivered_tokens: all output tokens that left the engine; None where these are the ones that count.
+    """
     return {
         "cached_tokens": counts.cached_tokens,
+        "delivered_tokens": counts.output_tokens if delivered_tokens is None else delivered_tokens,
         "output_tokens": counts.output_tokens,
         "prompt_tokens": counts.prompt_tokens,
         "reason": reason,
@@ -47,8 +53,10 @@ def engine_counts(counts: TokenCounts, reason: str) -> Json:
 def add_engine_counts(event: Json, engine: Json | None) -> None:
     """Put the engine's counts beside the gateway's and say whether they agree, in place.
 
-    `unmapped.casemate.counts` is `agree`, `differ`, `unreported` (the engine told nothing) or `engine_only` (the gateway
-    told nothing). A difference raises the severity: one of the two is wrong, or lies.
+    `unmapped.casemate.counts` is `agree`, `cut`, `differ`, `unreported` (the engine told nothing) or `engine_only` (the
+    gateway told nothing). `cut`: the gateway counts fewer tokens than left the engine, as after a stop string; how many more is
+    in `engine.delivered_tokens`, so that a gateway which takes back what it passed on shows. A difference raises the
+    severity: one of the two is wrong, or lies.
     """
     own = event["unmapped"]["casemate"]
     if engine is None:
@@ -67,12 +75,19 @@ def add_engine_counts(event: Json, engine: Json | None) -> None:
         )
         own["counts"] = "engine_only"
         return
-    gateway = (told.get("prompt_tokens"), own.get("cached_tokens"), told.get("completion_tokens"))
-    if gateway == (engine["prompt_tokens"], engine["cached_tokens"], engine["output_tokens"]):
-        own["counts"] = "agree"
-    else:
-        own["counts"] = "differ"
+    own["counts"] = _compare(told, own, engine)
+    if own["counts"] == "differ":
         event["severity_id"] = max(MEDIUM, event.get("severity_id", INFORMATIONAL))
+
+
+def _compare(told: Json, own: Json, engine: Json) -> str:
+    """How the gateway's counts stand to the engine's."""
+    if (told.get("prompt_tokens"), own.get("cached_tokens")) != (engine["prompt_tokens"], engine["cached_tokens"]):
+        return "differ"
+    output, kept, delivered = told.get("completion_tokens"), engine["output_tokens"], engine["delivered_tokens"]
+    if not isinstance(output, int) or not kept <= output <= delivered:
+        return "differ"
+    return "agree" if output == delivered else "cut"
 
 
 def _from_intent(intent: Json, kind: str, intent_index: int) -> Json:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from audit.entry import Json
 from audit.errors import MalformedEntry, NotPermitted
+from audit.summary import verify_summarizable
 
 ACCOUNT_CHANGE = 3001
 API_ACTIVITY = 6003
@@ -67,6 +68,8 @@ KINDS: dict[str, EventKind] = {
 def verify_permitted(role: str, message: str, event: Json) -> EventKind:
     """Check that a peer of this role may append this event by this message, and that the event is what it says it is.
 
+    What it holds of the members that a start reads back is of the right types.
+
     Raises: MalformedEntry, NotPermitted.
     """
     kind = KINDS.get(kind_of(event))
@@ -75,16 +78,17 @@ def verify_permitted(role: str, message: str, event: Json) -> EventKind:
     if role not in kind.roles or message != kind.message:
         raise NotPermitted(f"event kind {kind.name!r}: a process of role {role} may not append it as {message}")
     activity_id = event.get("activity_id")
+    if not isinstance(activity_id, int) or activity_id not in kind.activity_ids:
+        raise MalformedEntry(f"event kind {kind.name!r}: `activity_id` is {activity_id!r}, which it cannot be")
     expected = {
         "class_uid": kind.class_uid,
         "category_uid": kind.class_uid // 1000,
-        "type_uid": kind.class_uid * 100 + (activity_id if isinstance(activity_id, int) else 0),
+        "type_uid": kind.class_uid * 100 + activity_id,
     }
     for name, value in expected.items():
         if event.get(name) != value:
             raise MalformedEntry(f"event kind {kind.name!r}: `{name}` is {event.get(name)!r}, expected {value}")
-    if activity_id not in kind.activity_ids:
-        raise MalformedEntry(f"event kind {kind.name!r}: `activity_id` is {activity_id!r}, which it cannot be")
+    verify_summarizable(event)
     return kind
 
 

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from audit.entry import Json
 from audit.errors import MalformedEntry
 
 
@@ -62,3 +63,14 @@ def summarize(entry: bytes) -> EntrySummary:
     return EntrySummary(
         own.kind, own.request_uid, found.actor.app_uid, found.metadata.reporter.name, own.intent_index, own.scan_from
     )
+
+
+def verify_summarizable(event: Json) -> None:
+    """Check that the entry made of this event can be summarized.
+
+    Raises: MalformedEntry.
+    """
+    try:
+        msgspec.convert(event, _Summarized)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise MalformedEntry(f"event: {error}") from error

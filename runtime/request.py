@@ -13,6 +13,8 @@ MAX_STOP_TOKEN_IDS = 256
 MAX_LOGIT_BIAS = 1024
 MAX_TOP_LOGPROBS = 20
 MAX_TOKENS = 1 << 20
+MIN_REPETITION_PENALTY = 0.01
+"""Far below, logits divided by it leave the range of their type."""
 
 TokenIdField = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 
@@ -31,7 +33,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     min_p: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.0
     frequency_penalty: Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)] = 0.0
     presence_penalty: Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)] = 0.0
-    repetition_penalty: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 1.0
+    repetition_penalty: Annotated[float, msgspec.Meta(ge=MIN_REPETITION_PENALTY, le=10.0)] = 1.0
     logit_bias: Annotated[
         dict[TokenIdField, Annotated[float, msgspec.Meta(ge=-100.0, le=100.0)]], msgspec.Meta(max_length=MAX_LOGIT_BIAS)
     ] = {}
@@ -116,3 +118,5 @@ class RequestSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
     output_tokens: int
     """Tokens kept: those after a stop string that the gateway cut are not counted."""
     num_retractions: int
+    delivered_tokens: int = 0
+    """Tokens that left the engine, whatever the gateway said later of how many count."""

@@ -87,7 +87,7 @@ class OutcomeDesk:
             return
         prompt_tokens, cached_tokens, output_tokens = numbers
         counts = TokenCounts(prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, output_tokens=output_tokens)
-        engine = engine_counts(counts, message.reason)
+        engine = engine_counts(counts, message.reason, message.delivered_tokens)
         intent = self._book.open.get(message.intent_index)
         if intent is None:
             self._count_late(message.intent_index, engine)

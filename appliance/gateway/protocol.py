@@ -2,7 +2,8 @@
 
 httptools (llhttp, in C) rather than h11: it parses strictly as well, and takes a fraction of the CPU that h11 does, which
 counts at a thousand requests a second on two cores. What h11 would have bounded is bounded here: the size of the headers,
-the time they may take, and the number of connections. A malformed request gets OpenAI's error body as any other error does.
+and the time they may take; `listening` bounds the connections. Trailers are refused: they would join headers that have been
+read already. A malformed request gets OpenAI's error body as any other error does.
 """
 
 import asyncio
@@ -23,14 +24,12 @@ class GatewayProtocol(HttpToolsProtocol):
     """Replaced in the subclass that `bound_protocol` makes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for the first request; a connection over the limit is closed unanswered."""
+        """Start to wait for the first request."""
         super().connection_made(transport)
-        self._num_header_bytes = 0
+        self._num_framing_bytes = 0
         self._in_headers = True
+        self._has_trailers = False
         self._header_timer: asyncio.TimerHandle | None = None
-        if len(self.connections) > self.settings.max_connections:
-            transport.abort()
-            return
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -39,44 +38,55 @@ class GatewayProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what belongs to headers, then parse."""
+        """Count what is not body, then parse."""
         if self._in_headers:
             self._wait_for_headers()
-            self._num_header_bytes += len(data)
+        self._num_framing_bytes += len(data)
         super().data_received(data)
-        # Data may hold headers and body together: only what is still headers after it has been parsed is over the limit.
-        if (
-            self._in_headers
-            and self._num_header_bytes > self.settings.max_header_bytes
-            and not self.transport.is_closing()
-        ):
+        # Data may hold headers and body together: parsing starts the count anew at each end of headers and piece of body, so
+        # that only headers, or what a chunk's size may be followed by, without end is over the limit.
+        if self._num_framing_bytes > self.settings.max_header_bytes and not self.transport.is_closing():
             self.send_400_response(f"The request's headers are larger than {self.settings.max_header_bytes} bytes.")
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         self._in_headers = True
-        self._num_header_bytes = 0
+        self._num_framing_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header. One after the headers' end is a trailer. Raising refuses the request."""
+        if not self._in_headers:
+            self._has_trailers = True
+            raise ValueError("trailers are not taken")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """All headers of a request are here. Raising refuses it."""
         if self.parser.get_http_version() not in ("1.0", "1.1"):
             raise ValueError("this version of HTTP is not spoken here")
         self._in_headers = False
+        self._num_framing_bytes = 0
         self._stop_timer()
         cast("dict[str, Any]", self.scope)[ABORT] = self.transport.abort
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body, which the application bounds."""
+        self._num_framing_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is here; the next begins with headers again."""
         super().on_message_complete()
         self._in_headers = True
-        self._num_header_bytes = 0
+        self._num_framing_bytes = 0
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, or too much of it, and close."""
         self._stop_timer()
-        body = msgspec.json.encode(error_body(BadRequest("invalid_http", msg)))
+        words = "trailers are not taken" if self._has_trailers else msg
+        body = msgspec.json.encode(error_body(BadRequest("invalid_http", words)))
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
             b"cache-control: no-store\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)

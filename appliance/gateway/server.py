@@ -8,18 +8,47 @@ import asyncio
 import logging
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 
 from appliance.gateway.application import Application
+from appliance.gateway.listening import CountedListener, OpenConnections
 from appliance.gateway.protocol import bound_protocol
 from appliance.gateway.settings import GatewaySettings
 
 
-class _SignalFreeServer(uvicorn.Server):
-    """Signals belong to the process, not to its HTTP server."""
+_TLS_BUFFER_BYTES = 16_384
+"""One TLS record. asyncio takes 256 KiB for each connection from its first byte on, which anybody can make it do: a thousand
+connections took 302 MiB, and take 63."""
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to the process, not to its HTTP server; and a handshake that does not end is given up soon."""
+
+    def __init__(self, config: uvicorn.Config, handshake_timeout_s: float) -> None:
+        super().__init__(config)
+        self._handshake_timeout_s = handshake_timeout_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve the sockets. uvicorn's own has no option for the time of a handshake, which asyncio bounds at 60 s."""
+        await self.lifespan.startup()
+        config, state = self.config, self.server_state
+        protocol = partial(config.http_protocol_class, config=config, server_state=state, app_state=self.lifespan.state)
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                protocol,
+                sock=listener,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=None if config.ssl is None else self._handshake_timeout_s,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -34,7 +63,9 @@ class HttpServer:
         self._settings = settings
         # Warnings there are about what strangers send: one line each would let them fill the log.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-        self._server = _SignalFreeServer(
+        if tls is not None:
+            SSLProtocol.max_size = _TLS_BUFFER_BYTES
+        self._server = _Server(
             uvicorn.Config(
                 application,
                 http=bound_protocol(settings),
@@ -52,16 +83,18 @@ class HttpServer:
                 # Whoever drains decides when: open answers have been finished or cut before the server stops.
                 timeout_graceful_shutdown=1,
                 ssl_context_factory=None if tls is None else lambda _config, _default: tls,
-            )
+            ),
+            settings.header_timeout_s,
         )
 
     async def serve(self, listeners: Sequence[socket.socket], stop: asyncio.Event) -> None:
-        """Answer on listening sockets until `stop` is set and the open answers have ended."""
+        """Answer on listening sockets, which are closed in the end, until `stop` is set and the open answers have ended."""
+        connections = OpenConnections(self._settings.max_connections)
         for listener in listeners:
             # Inherited by accepted connections: it bounds what the kernel takes for a client that does not read.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._settings.send_buffer_bytes)
-            listener.setblocking(False)
-        serving = asyncio.get_running_loop().create_task(self._server.serve(list(listeners)))
+        counted: list[socket.socket] = [CountedListener(listener, connections) for listener in listeners]
+        serving = asyncio.get_running_loop().create_task(self._server.serve(counted))
         stopping = asyncio.get_running_loop().create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()

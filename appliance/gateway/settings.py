@@ -30,7 +30,12 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         int, Meta(ge=4096, le=1 << 20, description="Largest request line and headers together, in bytes.")
     ] = 64 << 10
     header_timeout_s: Annotated[
-        float, Meta(gt=0, le=600, description="How long the headers of a request may take to arrive, in seconds.")
+        float,
+        Meta(
+            gt=0,
+            le=600,
+            description="How long the TLS handshake, and then the headers of a request, may take, in seconds.",
+        ),
     ] = 10.0
     body_timeout_s: Annotated[
         float, Meta(gt=0, le=3600, description="How long the body of a request may take to arrive, in seconds.")

@@ -166,6 +166,7 @@ class InferenceService:
                 summary.cached_tokens,
                 summary.output_tokens,
                 request.reason,
+                summary.delivered_tokens,
             )
         )
 

@@ -6,6 +6,7 @@ ticket for one prompt, model or length is good for no other.
 
 import hashlib
 from collections.abc import Callable
+from itertools import islice
 
 from appliance.messages.engine import Submit
 from audit.errors import TicketRejected
@@ -22,6 +23,7 @@ class TicketGate:
         self._now_ms = now_ms
         self._key: bytes | None = None
         self._used: dict[int, int] = {}
+        self._latest_ms = 0
 
     @property
     def is_open(self) -> bool:
@@ -41,7 +43,8 @@ class TicketGate:
         if self._key is None:
             raise EngineUnavailable("the auditor is away: nothing may be computed that cannot be recorded")
         ticket = submit.ticket
-        now_ms = self._now_ms()
+        # Never backwards: a ticket that was forgotten as expired must not be good again after the clock was set back.
+        now_ms = self._latest_ms = max(self._latest_ms, self._now_ms())
         if ticket.model != self._model:
             raise RequestRejected(
                 "bad_ticket", f"the ticket is for model {ticket.model!r}, this engine serves {self._model!r}"
@@ -69,7 +72,8 @@ class TicketGate:
         self._forget_expired(now_ms)
 
     def _forget_expired(self, now_ms: int) -> None:
-        """Tickets are spent roughly in the order they expire: drop from the front, a few at a time."""
-        for index in list(self._used)[:8]:
-            if self._used[index] < now_ms:
-                del self._used[index]
+        """Look at the oldest few; one that lives on goes to the back, so that it does not stand before others for ever."""
+        for index in list(islice(self._used, 4)):
+            expires_at_ms = self._used.pop(index)
+            if expires_at_ms >= now_ms:
+                self._used[index] = expires_at_ms

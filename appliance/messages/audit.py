@@ -56,6 +56,8 @@ class CountTokens(msgspec.Struct, frozen=True, array_like=True, tag="count", gc=
     cached_tokens: int
     output_tokens: int
     reason: Annotated[str, msgspec.Meta(max_length=64)]
+    delivered_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """All output tokens that left the engine; `output_tokens` are those that the gateway let count."""
 
 
 class FetchReceipt(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):

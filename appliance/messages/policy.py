@@ -6,6 +6,8 @@ import msgspec
 
 Correlation = Annotated[int, msgspec.Meta(ge=0)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
+"""Bounded, so that no sum of them is more than a message can carry back."""
 
 
 class Reserve(msgspec.Struct, frozen=True, array_like=True, tag="reserve"):
@@ -17,8 +19,8 @@ class Reserve(msgspec.Struct, frozen=True, array_like=True, tag="reserve"):
     tenant: Name
     role: Name
     model: Name
-    prompt_tokens: Annotated[int, msgspec.Meta(ge=0)]
-    max_output_tokens: Annotated[int, msgspec.Meta(ge=0)]
+    prompt_tokens: Tokens
+    max_output_tokens: Tokens
     """Over all choices."""
 
 
@@ -33,8 +35,8 @@ class Settle(msgspec.Struct, frozen=True, array_like=True, tag="settle", gc=Fals
     """The request ended: give back what was reserved and not used. Unanswered."""
 
     reservation: int
-    prompt_tokens: Annotated[int, msgspec.Meta(ge=0)]
-    output_tokens: Annotated[int, msgspec.Meta(ge=0)]
+    prompt_tokens: Tokens
+    output_tokens: Tokens
 
 
 class Granted(msgspec.Struct, frozen=True, array_like=True, tag="granted", gc=False):

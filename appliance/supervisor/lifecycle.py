@@ -16,6 +16,7 @@ from appliance.messages.audit import AppendEvent, AppendRefused, Recorded
 log = structlog.get_logger(__name__)
 
 _MAX_WAITING = 10_000
+_RETRY_S = 1.0
 
 
 class LifecycleRecorder:
@@ -49,8 +50,7 @@ class LifecycleRecorder:
                     case Recorded(correlation=correlation):
                         self._unconfirmed.pop(correlation, None)
                     case AppendRefused() as refused:
-                        self._unconfirmed.pop(refused.correlation, None)
-                        log.error("lifecycle_event_refused", code=refused.code, reason=refused.message)
+                        self._take_back(refused)
                     case _:
                         pass
         except LinkClosed:
@@ -58,6 +58,18 @@ class LifecycleRecorder:
         finally:
             self._link = None
             link.close()
+
+    def _take_back(self, refused: AppendRefused) -> None:
+        """A full disk is a reason to try again, anything else is our mistake: the event is lost, and counted."""
+        event = self._unconfirmed.pop(refused.correlation, None)
+        if event is None:
+            return
+        if refused.code == "not_durable":
+            self._waiting.append(event)
+            asyncio.get_running_loop().call_later(_RETRY_S, self._send_waiting)
+            return
+        self.num_lost += 1
+        log.error("lifecycle_event_refused", code=refused.code, reason=refused.message, lost=self.num_lost)
 
     @property
     def _num_pending(self) -> int:

@@ -26,7 +26,9 @@ class Choice:
     index: int
     seed: int
     output: list[int] = field(default_factory=list)
-    """Tokens read from the device and delivered."""
+    """Tokens read from the device and delivered, less those that a cut took back."""
+    num_delivered: int = 0
+    """All tokens that ever left, those that were cut later included."""
     seen: SeenTokens | None = None
     """Occurrences in prompt and output, for penalties only."""
     finish: Finish | None = None

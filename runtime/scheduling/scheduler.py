@@ -206,6 +206,7 @@ class Scheduler:
         if not request.prompt_delivered:
             self._deliver_prompt(request)
         choice.output.append(token)
+        choice.num_delivered += 1
         if choice.seen is not None:
             choice.seen.add(token)
         if not request.is_internal:
@@ -261,10 +262,14 @@ class Scheduler:
             return
         del self._requests[request.id]
         if not request.is_internal:
-            num_output = sum(len(choice.output) for choice in request.choices)
             self._output.summaries.append(
                 RequestSummary(
-                    request.id, len(request.prompt), request.cached_tokens, num_output, request.num_retractions
+                    request_id=request.id,
+                    prompt_tokens=len(request.prompt),
+                    cached_tokens=request.cached_tokens,
+                    output_tokens=sum(len(choice.output) for choice in request.choices),
+                    num_retractions=request.num_retractions,
+                    delivered_tokens=sum(choice.num_delivered for choice in request.choices),
                 )
             )
 

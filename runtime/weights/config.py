@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import CheckpointRejected
+from runtime.request import MIN_REPETITION_PENALTY
 from runtime.weights.fields import Fields
 from runtime.weights.json_file import MAX_JSON_BYTES, parse_json_object, read_regular_file
 from runtime.weights.rope import RopeConfig, parse_rope
@@ -215,5 +216,5 @@ def _parse_generation(fields: Fields) -> GenerationDefaults:
         top_p=number("top_p", 1e-6, 1.0),
         top_k=max(0, fields.integer("top_k", -1, (1 << 31) - 1)) if fields.has("top_k") else None,
         min_p=number("min_p", 0.0, 1.0),
-        repetition_penalty=number("repetition_penalty", 1e-6, 10.0),
+        repetition_penalty=number("repetition_penalty", MIN_REPETITION_PENALTY, 10.0),
     )

@@ -27,8 +27,8 @@ CONFINED_ROLES: tuple[ConfinedRole, ...] = get_args(ConfinedRole)
 Network = Literal["host", "loopback", "none"]
 
 MAX_OPEN_FILES = 1024
-MAX_OPEN_FILES_GATEWAY = 65_536
-"""Two for each of 12,000 connections, and room: every waiting fetch and log file."""
+MAX_OPEN_FILES_SERVING = 65_536
+"""Of gateway and authority: far above their own bounds on connections, which are to refuse before descriptors run out."""
 
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store")
 _SYSTEM_FILES = (
@@ -144,7 +144,7 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
         devices=("/dev/null", *((*_expand(_GPU_DEVICES), _THREAD_NAMES) if uses_gpu else ())),
         connects=(places.authority_port,) if role == "gateway" and places.authority_port else (),
         network=network,
-        max_open_files=MAX_OPEN_FILES_GATEWAY if role == "gateway" else MAX_OPEN_FILES,
+        max_open_files=MAX_OPEN_FILES_SERVING if role in ("gateway", "authority") else MAX_OPEN_FILES,
         uses_gpu=uses_gpu,
     )
 

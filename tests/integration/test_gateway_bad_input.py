@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from appliance.gateway.api import validation
+from appliance.gateway.errors import BadRequest
 from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.gateway_peers import CONTEXT_LENGTH
 from tests.support.model_folders import MODEL, write_byte_level_model
@@ -63,6 +65,7 @@ def error_of(response: Response) -> dict[str, Any]:
         ("chat", {"temprature": 1}, "temprature", "did you mean temperature?"),
         ("chat", {"temperature": "hot"}, "temperature", "expected"),
         ("chat", {"temperature": 1e9}, "temperature", "100"),
+        ("chat", {"repetition_penalty": 1e-300}, "repetition_penalty", "0.01"),
         ("chat", {"n": 0}, "n", "1"),
         ("chat", {"n": 65}, "n", "64"),
         ("chat", {"max_tokens": 0}, "max_tokens", "1"),
@@ -134,6 +137,12 @@ def error_of(response: Response) -> dict[str, Any]:
         ),
         ("native", {"sampling_params": {"regex": "a*"}}, "sampling_params.regex", "not supported"),
         ("native", {"sampling_params": {"stop": ["x"] * 1000}}, "sampling_params.stop", "1000"),
+        (
+            "native",
+            {"sampling_params": {"repetition_penalty": 1e-300}},
+            "sampling_params.repetition_penalty",
+            "0.01",
+        ),
         ("native", {"return_hidden_states": True}, "return_hidden_states", "not supported"),
     ],
 )
@@ -148,6 +157,32 @@ async def test_wrong_parameters_are_refused_by_name(
     assert error["type"] == "invalid_request_error"
     assert error["param"] == param, error
     assert words in error["message"], error
+
+
+@pytest.mark.parametrize(
+    ("api", "change", "param"),
+    [
+        ("text", {"echo": True, "logprobs": 4}, "logprobs"),
+        ("native", {"return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": 4}, "top_logprobs_num"),
+    ],
+)
+async def test_more_prompt_logprobs_than_one_message_holds_are_refused_by_name(
+    gateway: Gateway, api: str, change: dict[str, Any], param: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would cut this worker off the engine, and every other request with it."""
+    monkeypatch.setattr(validation, "MAX_PROMPT_LOGPROBS", 9)
+    response = await post(gateway, PATHS[api], {"text": TEXT, "native": NATIVE}[api] | change)
+    error = error_of(response)
+    assert (response.status, error["code"], error["param"]) == (400, "too_many_logprobs", param)
+    assert "4 for each of 2 prompt tokens" in error["message"]
+
+
+def test_prompt_logprobs_are_counted_per_token_with_its_own() -> None:
+    """The bound itself is allowed, and a prompt without logprobs may have any length."""
+    validation.verify_prompt_logprobs(validation.MAX_PROMPT_LOGPROBS // 5, 4, "logprobs")
+    validation.verify_prompt_logprobs(1 << 20, -1, "logprobs")
+    with pytest.raises(BadRequest):
+        validation.verify_prompt_logprobs(validation.MAX_PROMPT_LOGPROBS // 5 + 1, 4, "logprobs")
 
 
 @pytest.mark.parametrize(
@@ -300,6 +335,41 @@ async def test_what_is_not_http_gets_one_error_and_a_closed_connection(gateway: 
     await close(writer)
     assert response.status in (400, 401)
     assert set(json.loads(response.body)["error"]) == {"message", "type", "param", "code"}
+
+
+CHUNKED_HEAD = f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\n{JSON}\r\nTransfer-Encoding: chunked\r\n"
+
+
+async def test_a_token_in_a_trailer_is_refused(gateway: Gateway) -> None:
+    """Trailers come after the headers were judged, so they are no headers."""
+    body = json.dumps(CHAT).encode()
+    data = CHUNKED_HEAD.encode() + b"\r\n%x\r\n%b\r\n0\r\n%b\r\n\r\n" % (len(body), body, BEARER.encode())
+    response = await send_raw(gateway.port, data)
+    assert (response.status, response.headers["connection"]) == (400, "close")
+    assert error_of(response)["message"] == "trailers are not taken"
+
+
+@pytest.mark.parametrize("junk", [b"X-A: " + b"a" * 400_000, b"X-A: b\r\n" * 50_000], ids=["one", "many"])
+async def test_trailers_without_end_are_refused(folder: Path, junk: bytes) -> None:
+    """One trailer that never ends is as little kept as many."""
+    async with running_gateway(folder, body_timeout_s=60.0) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(f"{CHUNKED_HEAD}{BEARER}\r\n\r\n1\r\n \r\n0\r\n".encode() + junk)
+        async with asyncio.timeout(2):
+            try:
+                received = await reader.read(-1)
+            except ConnectionResetError:
+                received = b""  # The refusal may be lost: we were still sending.
+        await close(writer)
+        assert received == b"" or parse(received).status == 400
+
+
+async def test_a_long_body_in_small_chunks_is_no_framing_without_end(gateway: Gateway) -> None:
+    """What is counted against the bound on headers begins anew with every piece of body."""
+    body = json.dumps(CHAT | {"temprature": 1}).encode() + b" " * 30_000
+    chunks = b"".join(b"1\r\n%b\r\n" % body[place : place + 1] for place in range(len(body)))
+    response = await send_raw(gateway.port, f"{CHUNKED_HEAD}{BEARER}\r\n\r\n".encode() + chunks + b"0\r\n\r\n")
+    assert (response.status, error_of(response)["param"]) == (400, "temprature")
 
 
 async def test_one_connections_error_disturbs_no_other(gateway: Gateway) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from appliance.messages.engine import StepTokens, Submit
+from runtime.request import RequestSummary
 from tests.support.gateway import TOKEN, Gateway, running_gateway, until
-from tests.support.gateway_peers import Reply
+from tests.support.gateway_peers import MemoryLink, Reply
 from tests.support.model_folders import write_byte_level_model
 from tests.support.streams import Stream, last_error, outcome, post, settled, unread_stream
 
@@ -128,6 +130,23 @@ async def test_a_client_that_leaves_before_the_first_token_ends_its_request(gate
     stream.writer.transport.abort()
     await settled(gateway)
     assert outcome(gateway)["status_code"] == "client_disconnected"
+
+
+async def test_a_client_that_leaves_before_its_prompt_was_delivered_has_the_engines_counts(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the cache held is then in the engine's summary only, and the records of both sides agree."""
+
+    async def serve(link: MemoryLink, submit: Submit) -> None:
+        await until(lambda: bool(gateway.engine.cancels))
+        link.send(StepTokens([], [], [RequestSummary(submit.request_id, len(submit.prompt) // 4, 16, 0, 0)]))
+
+    monkeypatch.setattr(gateway.engine, "_serve", serve)
+    stream = await Stream.open(gateway)
+    await until(lambda: bool(gateway.engine.submits))
+    stream.writer.transport.abort()
+    await settled(gateway)
+    assert outcome(gateway)["counts"]["cached_tokens"] == 16
 
 
 async def test_a_client_that_leaves_while_its_intent_is_recorded_leaves_no_orphan(gateway: Gateway) -> None:

@@ -17,6 +17,7 @@ from appliance.gateway.api.validation import (
     resolve_max_tokens,
     verify_priority,
     verify_prompt,
+    verify_prompt_logprobs,
 )
 from appliance.gateway.body import parse_object
 from appliance.gateway.exchange import Exchange
@@ -74,6 +75,7 @@ class CompletionEndpoint:
             verify_prompt(token_ids, engine.facts, where)
             prompts.append(token_ids)
         longest = max(len(prompt) for prompt in prompts)
+        verify_prompt_logprobs(longest, request.prompt_logprobs, "logprobs")
         max_tokens = resolve_max_tokens(fields.max_tokens, "max_tokens", longest, fields.n, engine.facts, engine.status)
         sampling = build_sampling(
             fields,

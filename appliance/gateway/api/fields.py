@@ -4,7 +4,14 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from runtime.request import MAX_CHOICES, MAX_LOGIT_BIAS, MAX_STOP_TOKEN_IDS, MAX_TOKENS, MAX_TOP_LOGPROBS
+from runtime.request import (
+    MAX_CHOICES,
+    MAX_LOGIT_BIAS,
+    MAX_STOP_TOKEN_IDS,
+    MAX_TOKENS,
+    MAX_TOP_LOGPROBS,
+    MIN_REPETITION_PENALTY,
+)
 
 MAX_STOPS = 16
 MAX_STOP_CHARS = 1024
@@ -36,7 +43,7 @@ class SamplingFields(Struct, kw_only=True):
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=MIN_REPETITION_PENALTY, le=10)] | None = None
     logit_bias: LogitBias = {}
     seed: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] = 0

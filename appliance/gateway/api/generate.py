@@ -18,6 +18,7 @@ from appliance.gateway.api.validation import (
     resolve_max_tokens,
     verify_priority,
     verify_prompt,
+    verify_prompt_logprobs,
 )
 from appliance.gateway.body import parse_object
 from appliance.gateway.errors import BadRequest
@@ -84,6 +85,7 @@ class GenerateEndpoint:
             verify_prompt(token_ids, engine.facts, where)
             prompts.append(token_ids)
         longest = max(len(prompt) for prompt in prompts)
+        verify_prompt_logprobs(longest, request.prompt_logprobs, "top_logprobs_num")
         name = "sampling_params.max_new_tokens"
         limit = sampling_fields.max_new_tokens
         max_tokens = resolve_max_tokens(limit, name, longest, sampling_fields.n, engine.facts, engine.status)

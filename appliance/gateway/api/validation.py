@@ -13,6 +13,8 @@ from runtime.request import MAX_TOKENS, SamplingParams
 
 Number = TypeVar("Number", int, float)
 _MAX_SAFE_INTEGER = (1 << 53) - 1
+MAX_PROMPT_LOGPROBS = 250_000
+"""Of one prompt, over all its tokens: they leave the engine in one message, which holds 16 MiB."""
 
 
 def verify_prompt(token_ids: Sequence[int], facts: ModelFacts, parameter: str) -> None:
@@ -34,6 +36,20 @@ def verify_prompt(token_ids: Sequence[int], facts: ModelFacts, parameter: str) -
         raise BadRequest(
             "token_out_of_range",
             f"{parameter}[{place}]: token id {worst}; the vocabulary of {facts.name} ends at {facts.vocab_size - 1}",
+            parameter=parameter,
+        )
+
+
+def verify_prompt_logprobs(longest_prompt: int, top: int, parameter: str) -> None:
+    """Check that the logprobs of the longest prompt fit into one message: each token's own and its `top` (-1: none at all).
+
+    Raises: BadRequest.
+    """
+    if longest_prompt * (top + 1) > MAX_PROMPT_LOGPROBS:
+        raise BadRequest(
+            "too_many_logprobs",
+            f"{parameter}: {top} for each of {longest_prompt} prompt tokens, and their own, are more than the"
+            f" {MAX_PROMPT_LOGPROBS} logprobs that one prompt may ask for",
             parameter=parameter,
         )
 

@@ -75,8 +75,9 @@ class Generation:
 
     @property
     def num_cached_tokens(self) -> int:
-        """Prompt tokens that the prefix cache held."""
-        return self.prompt_delivery.cached_tokens if self.prompt_delivery is not None else 0
+        """Prompt tokens that the prefix cache held. Of a prompt that was given up early only the summary tells."""
+        delivered = self.prompt_delivery or self.summary
+        return delivered.cached_tokens if delivered is not None else 0
 
     @property
     def counts(self) -> TokenCounts:

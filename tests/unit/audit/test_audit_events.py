@@ -259,6 +259,11 @@ def test_counts_are_compared() -> None:
     assert other["unmapped"]["casemate"]["counts"] == "differ"
     assert other["unmapped"]["casemate"]["engine"]["output_tokens"] == 700
     assert other["severity_id"] == events.MEDIUM
+    cut = make_outcome()
+    kept = events.TokenCounts(prompt_tokens=12, cached_tokens=4, output_tokens=0)
+    closing.add_engine_counts(cut, closing.engine_counts(kept, "stop", delivered_tokens=49))
+    assert cut["unmapped"]["casemate"]["counts"] == "cut"
+    assert cut["unmapped"]["casemate"]["engine"]["delivered_tokens"] == 49
     missing = make_outcome()
     closing.add_engine_counts(missing, None)
     assert missing["unmapped"]["casemate"]["counts"] == "unreported"

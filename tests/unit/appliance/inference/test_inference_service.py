@@ -59,12 +59,14 @@ def service(engine: FakeEngine) -> InferenceService:
     return InferenceService(engine, gate, lambda: 100.0)
 
 
-def make_submit(request_id: int, index: int, *, max_tokens: int = 8, ids: tuple[int, ...] = (1, 2, 3)) -> Submit:
+def make_submit(
+    request_id: int, index: int, *, max_tokens: int = 8, ids: tuple[int, ...] = (1, 2, 3), lifetime_ms: int = 1000
+) -> Submit:
     """A request with a ticket that holds."""
     import hashlib
 
     prompt = struct.pack(f"<{len(ids)}I", *ids)
-    expires = NOW_MS + 1000
+    expires = NOW_MS + lifetime_ms
     mac = mint_ticket(
         KEY,
         index=index,
@@ -154,9 +156,10 @@ def test_a_lost_workers_requests_end_and_are_still_counted(service: InferenceSer
     service.submit("a", make_submit(1, 42))
     service.lose_worker("a")
     assert engine.cancelled == [(1, None, None)]
-    assert service.sort_by_worker(FakeOutput(summaries=[RequestSummary(1, 3, 0, 2, 0)])) == {}
+    assert service.sort_by_worker(FakeOutput(summaries=[RequestSummary(1, 3, 0, 2, 0, 9)])) == {}
     (count,) = service.take_counts()
-    assert (count.intent_index, count.output_tokens, count.reason) == (42, 2, "gateway_lost")
+    assert (count.intent_index, count.output_tokens, count.delivered_tokens) == (42, 2, 9)
+    assert count.reason == "gateway_lost"
     assert service.take_counts() == []
 
 
@@ -187,3 +190,32 @@ def test_a_prompt_that_is_not_whole_ids_is_refused(service: InferenceService) ->
     )
     assert refused is not None
     assert refused.code == "malformed_prompt"
+
+
+def test_a_ticket_is_not_good_again_after_the_clock_was_set_back(engine: FakeEngine) -> None:
+    """Used, expired, forgotten; then a clock of the day before."""
+    now_ms = [NOW_MS]
+    gate = TicketGate("demo", lambda: now_ms[0])
+    gate.set_key(KEY)
+    service = InferenceService(engine, gate, lambda: 0.0)
+    assert service.submit("a", make_submit(1, 0)) is None
+    now_ms[0] += 2000
+    for number in range(2, 6):
+        assert service.submit("a", make_submit(number, number, lifetime_ms=9000)) is None
+    now_ms[0] -= 86_400_000
+    again = service.submit("a", make_submit(9, 0))
+    assert again is not None
+    assert again.code == "bad_ticket"
+
+
+def test_used_tickets_that_live_on_are_remembered(engine: FakeEngine) -> None:
+    """However many come after them, and whatever their lifetimes."""
+    gate = TicketGate("demo", lambda: NOW_MS)
+    gate.set_key(KEY)
+    service = InferenceService(engine, gate, lambda: 0.0)
+    for number in range(50):
+        assert service.submit("a", make_submit(number, number, lifetime_ms=1000 + 37 * (number % 7))) is None
+    for number in range(50):
+        refused = service.submit("a", make_submit(100 + number, number, lifetime_ms=1000 + 37 * (number % 7)))
+        assert refused is not None
+        assert "used before" in refused.message

@@ -1,0 +1,89 @@
+"""Connections that never become requests: each costs little, for a short time, and there are only so many."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from asyncio.sslproto import SSLProtocol
+from collections.abc import AsyncIterator
+from typing import Any
+
+from appliance.gateway.server import HttpServer
+from appliance.gateway.settings import GatewaySettings
+from tests.support.wire import close
+
+
+async def never(*_: Any) -> None:
+    raise AssertionError("no request was made")
+
+
+@contextlib.asynccontextmanager
+async def serving(tls: ssl.SSLContext | None, **settings: Any) -> AsyncIterator[int]:
+    """A server's port, with and without TLS. Without a certificate, as no handshake is to come so far."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    server = HttpServer(never, GatewaySettings(**settings), tls)  # type: ignore[arg-type]
+    stop = asyncio.Event()
+    task = asyncio.create_task(server.serve([listener], stop))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield port
+    finally:
+        stop.set()
+        await task
+    assert listener.fileno() == -1
+
+
+async def is_closed(reader: asyncio.StreamReader, within_s: float) -> bool:
+    """Whether the server ends the connection in that time."""
+    try:
+        async with asyncio.timeout(within_s):
+            return await reader.read(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def bare_context() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+
+async def test_connections_without_a_handshake_count_against_the_limit() -> None:
+    """Those over it are closed at once, and one that ends makes room."""
+    async with serving(bare_context(), max_connections=2, header_timeout_s=60.0) as port:
+        first, second = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        third = await asyncio.open_connection("127.0.0.1", port)
+        assert await is_closed(third[0], 2.0)
+        assert not await is_closed(first[0], 0.1)
+        await close(first[1])
+        await asyncio.sleep(0.1)
+        fourth = await asyncio.open_connection("127.0.0.1", port)
+        assert not await is_closed(fourth[0], 0.2)
+        for _, writer in (second, third, fourth):
+            await close(writer)
+
+
+async def test_plain_connections_count_against_the_limit() -> None:
+    """The same bound without TLS."""
+    async with serving(None, max_connections=1, header_timeout_s=60.0) as port:
+        first, second = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        assert await is_closed(second[0], 2.0)
+        assert not await is_closed(first[0], 0.1)
+        for _, writer in (first, second):
+            await close(writer)
+
+
+async def test_a_handshake_that_does_not_begin_is_given_up() -> None:
+    """After the time that headers have, not after asyncio's minute."""
+    async with serving(bare_context(), header_timeout_s=0.2) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await is_closed(reader, 2.0)
+        await close(writer)
+
+
+async def test_a_connection_under_tls_takes_one_records_buffer() -> None:
+    """Not the 256 KiB that asyncio gives anybody who connects."""
+    async with serving(bare_context()):
+        assert SSLProtocol.max_size == 16_384
