@@ -21,7 +21,7 @@ from appliance.errors import LinkClosed, MalformedMessage, StartRefused
 from appliance.ipc.link import open_link
 from appliance.messages.control import Assign, Drain, GrantListener, ProcessState, ProcessStates, Role
 from appliance.supervisor.backoff import Backoff
-from appliance.supervisor.child import Child
+from appliance.supervisor.child import Child, State
 from appliance.supervisor.confinement import confine_command
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from appliance.supervisor.wiring import Wiring, bind_listener, make_own_link
@@ -181,9 +181,10 @@ class Supervisor:
         )
         self._recorder.record(encode_event(event))
 
-    def _set_state(self, child: Child, state: str) -> None:
+    def _set_state(self, child: Child, state: State) -> None:
         key = (child.role, child.instance)
-        self._states[key] = ProcessState(child.role, child.instance, state, self._restarts.get(key, 0))  # type: ignore[arg-type]
+        child.state = state
+        self._states[key] = ProcessState(child.role, child.instance, state, self._restarts.get(key, 0))
         self._broadcast()
         self._observe(list(self._states.values()))
 
@@ -223,6 +224,8 @@ class Supervisor:
                 await self._recorder.drain(1.0)
             members = [child for child in self._children.values() if child.role in roles]
             for child in members:
+                if child.state == "starting":
+                    child.kill()  # It serves nobody yet, and may be minutes away from hearing us.
                 self._set_state(child, "draining")
                 child.send(Drain(max(0.0, deadline - time.monotonic())))
             keepers = [self._keepers[child.role, child.instance] for child in members]

@@ -69,6 +69,8 @@ class Wiring:
         peer = self._children.get(f"{lost.role}/{lost.instance}")
         if peer is None or peer.pid != lost.pid or self._children.get(child.name) is not child:
             return
+        if "draining" in (child.state, peer.state):
+            return
         edge = (min(child.name, peer.name), max(child.name, peer.name))
         if edge not in self._renewals:
             self._renewals.add(edge)
