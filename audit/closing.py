@@ -6,6 +6,7 @@ Who asked, from where and for what is copied from the intent itself, so that the
 import copy
 
 from audit.entry import Json
+from audit.errors import MalformedEntry
 from audit.events import FAILURE, INFORMATIONAL, LOW, MEDIUM, SUCCESS, TokenCounts, message_context
 
 _COPIED = ("action_id", "actor", "ai_model", "api", "http_request", "src_endpoint", "trace")
@@ -50,6 +51,20 @@ def engine_counts(counts: TokenCounts, reason: str, delivered_tokens: int | None
     }
 
 
+def verify_outcome(event: Json) -> None:
+    """Check that the engine's counts can be put beside a peer's outcome.
+
+    Raises: MalformedEntry.
+    """
+    for name in ("ai_model", "message_context"):
+        if not isinstance(event.get(name, {}), dict):
+            raise MalformedEntry(f"outcome: `{name}` is no object")
+    if not isinstance(event.get("ai_model", {}).get("name", ""), str):
+        raise MalformedEntry("outcome: `ai_model.name` is no text")
+    if not isinstance(event.get("severity_id", INFORMATIONAL), int):
+        raise MalformedEntry("outcome: `severity_id` is no integer")
+
+
 def add_engine_counts(event: Json, engine: Json | None) -> None:
     """Put the engine's counts beside the gateway's and say whether they agree, in place.
 
@@ -57,6 +72,9 @@ def add_engine_counts(event: Json, engine: Json | None) -> None:
     gateway told nothing). `cut`: the gateway counts fewer tokens than left the engine, as after a stop string; how many more is
     in `engine.delivered_tokens`, so that a gateway which takes back what it passed on shows. A difference raises the
     severity: one of the two is wrong, or lies.
+
+    Args:
+        event: the auditor's own, or one that `verify_outcome` let pass.
     """
     own = event["unmapped"]["casemate"]
     if engine is None:

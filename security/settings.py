@@ -42,8 +42,13 @@ class AuthoritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         ),
     ] = 10
     max_connections: Annotated[
-        int, msgspec.Meta(ge=1, le=65_536, description="Connections open at once; more are answered 503.")
-    ] = 512
+        int,
+        msgspec.Meta(
+            ge=1,
+            le=65_536,
+            description="Connections open at once, those in a TLS handshake included; more are closed at once.",
+        ),
+    ] = 4096
     audit_timeout_s: Annotated[
         float,
         msgspec.Meta(

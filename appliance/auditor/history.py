@@ -6,14 +6,21 @@ from which index on intents may be open; the last of them bounds the reading, an
 
 from collections.abc import Callable
 
+import structlog
+
 from appliance.auditor.requests import OpenIntent, RequestBook
 from audit.append import LogWriter
+from audit.entry import parse_canonical
 from audit.errors import LogCorrupted, MalformedEntry, StateMismatch
+from audit.permissions import kind_of
 from audit.summary import EntrySummary, summarize
 from audit.tiles import TILE_WIDTH
 
 MARK_INTERVAL = 50_000
 _MARKS = ("log_started", "log_recovered", "log_marked")
+_NEEDED = frozenset({"inference_intent", "inference_outcome", *_MARKS})
+
+log = structlog.get_logger(__name__)
 
 
 def recover_requests(writer: LogWriter, receipts_kept: int, progress: Callable[[], None]) -> RequestBook:
@@ -29,8 +36,8 @@ def recover_requests(writer: LogWriter, receipts_kept: int, progress: Callable[[
         for number in range(first // TILE_WIDTH, -(-writer.size // TILE_WIDTH)):
             for offset, entry in enumerate(writer.read_bundle(number)):
                 index = number * TILE_WIDTH + offset
-                if index >= first:
-                    _take(book, index, summarize(entry))
+                if index >= first and (summary := _summarize(entry)) is not None:
+                    _take(book, index, summary)
             progress()
     except (LogCorrupted, MalformedEntry) as error:
         raise StateMismatch(f"the end of the log cannot be read back: {error}") from error
@@ -41,11 +48,26 @@ def _find_scan_start(writer: LogWriter, progress: Callable[[], None]) -> int:
     """The first index at which an intent may be open, by the last record that says so."""
     for number in reversed(range(-(-writer.size // TILE_WIDTH))):
         for entry in reversed(writer.read_bundle(number)):
-            summary = summarize(entry)
-            if summary.kind in _MARKS and summary.scan_from >= 0:
+            summary = _summarize(entry)
+            if summary is not None and summary.kind in _MARKS and summary.scan_from >= 0:
                 return summary.scan_from
         progress()
     return 0
+
+
+def _summarize(entry: bytes) -> EntrySummary | None:
+    """Summarize a record; None when that fails for one of a kind that nothing is recovered from.
+
+    Raises: MalformedEntry.
+    """
+    try:
+        return summarize(entry)
+    except MalformedEntry as error:
+        kind = kind_of(parse_canonical(entry))
+        if kind in _NEEDED:
+            raise
+        log.warning("record_skipped", kind=kind, reason=str(error))
+        return None
 
 
 def _take(book: RequestBook, index: int, summary: EntrySummary) -> None:

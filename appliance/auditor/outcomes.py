@@ -11,9 +11,9 @@ from appliance.auditor.ledger import OWN_NAME, Clock, Ledger
 from appliance.auditor.peer import Peer, Send, name_of
 from appliance.auditor.requests import HeldOutcome, OpenIntent, RequestBook
 from appliance.messages.audit import AppendOutcome, AppendRefused, CountTokens, Recorded
-from audit.closing import add_engine_counts, closing_event, engine_counts, late_count_event
+from audit.closing import add_engine_counts, closing_event, engine_counts, late_count_event, verify_outcome
 from audit.entry import MAX_INTEGER, Json, parse_canonical
-from audit.errors import EntryNotFound, MalformedEntry
+from audit.errors import EntryNotFound, EntryTooLarge, MalformedEntry
 from audit.events import TokenCounts
 from audit.permissions import kind_of
 
@@ -60,7 +60,7 @@ class OutcomeDesk:
         """A gateway tells an outcome. It is answered when it is durable.
 
         Args:
-            event: parsed, and permitted for a gateway.
+            event: parsed, permitted for a gateway, and without what only the auditor may say.
         Raises: MalformedEntry.
         """
         intent = self._book.open.get(message.intent_index)
@@ -73,16 +73,17 @@ class OutcomeDesk:
             raise MalformedEntry(f"outcome: is not about intent {intent.index} of request {intent.request_uid!r}")
         if "engine" in own or "counts" in own:
             raise MalformedEntry("outcome: the engine's counts are set by the auditor, never by the peer")
+        verify_outcome(event)
         intent.peer, intent.held = peer, HeldOutcome(peer, message.correlation, event)
         if intent.engine is None and self._num_engines and self._count_wait_s > 0:
             self._set_deadline(intent, self._clock.monotonic_s() + self._count_wait_s)
         else:
             self._finish(intent)
 
-    def count(self, message: CountTokens) -> None:
-        """An engine tells what it computed for an intent."""
+    def count(self, message: CountTokens, engine_instance: int) -> None:
+        """An engine tells what it computed for an intent. Another engine than the intent's is not listened to."""
         numbers = (message.prompt_tokens, message.cached_tokens, message.output_tokens)
-        if not all(0 <= number <= MAX_INTEGER for number in numbers):
+        if not all(0 <= number <= MAX_INTEGER for number in (*numbers, message.delivered_tokens or 0)):
             log.error("engine_count_rejected", intent=message.intent_index, counts=numbers)
             return
         prompt_tokens, cached_tokens, output_tokens = numbers
@@ -90,7 +91,9 @@ class OutcomeDesk:
         engine = engine_counts(counts, message.reason, message.delivered_tokens)
         intent = self._book.open.get(message.intent_index)
         if intent is None:
-            self._count_late(message.intent_index, engine)
+            self._count_late(message.intent_index, engine, engine_instance)
+        elif intent.engine_instance not in (None, engine_instance):
+            log.error("engine_count_refused", intent=intent.index, engine=engine_instance)
         elif intent.engine is None:
             intent.engine = engine
             if intent.deadline_s is not None and not intent.is_closing:
@@ -121,8 +124,12 @@ class OutcomeDesk:
     def close_all(self, reason: str, detail: str) -> None:
         """Close whatever is open now, without waiting: the auditor ends."""
         for intent in list(self._book.open.values()):
-            if intent.held is None and not intent.is_closing:
+            if intent.is_closing:
+                continue
+            if intent.held is None:
                 self._lose(intent, 0.0, reason, detail)
+            else:
+                self._set_deadline(intent, 0.0)
         self.close_due()
 
     def _lose(self, intent: OpenIntent, deadline_s: float, reason: str, detail: str) -> None:
@@ -135,8 +142,21 @@ class OutcomeDesk:
         self._timed[intent.index] = intent
 
     def _finish(self, intent: OpenIntent) -> None:
-        """Add the outcome with what is known now."""
+        """Add the outcome with what is known now. Where a gateway's cannot be recorded, the auditor tells one."""
         held, intent.held = intent.held, None
+        intent.is_closing = True
+        try:
+            self._add_outcome(intent, held)
+        except Exception as error:
+            intent.is_closing = False
+            if held is None or not isinstance(error, MalformedEntry):
+                raise
+            log.warning("outcome_refused", peer=name_of(held.peer), intent=intent.index, reason=str(error))
+            code = "too_large" if isinstance(error, EntryTooLarge) else "malformed"
+            self._send(held.peer, AppendRefused(held.correlation, code, str(error)))
+            self._lose(intent, 0.0, "outcome_refused", "its gateway told an outcome that cannot be recorded")
+
+    def _add_outcome(self, intent: OpenIntent, held: HeldOutcome | None) -> None:
         engine = intent.engine
         if held is None:
             event = self._closing_event(intent, engine)
@@ -144,7 +164,6 @@ class OutcomeDesk:
         else:
             event, reporter = held.event, name_of(held.peer)
             add_engine_counts(event, engine)
-        intent.is_closing = True
         self._ledger.add(
             event,
             reporter,
@@ -162,9 +181,9 @@ class OutcomeDesk:
         if held is not None:
             self._send(held.peer, Recorded(held.correlation, index))
         if engine is None:
-            self._book.note_uncounted(intent.index)
+            self._book.note_uncounted(intent)
             if intent.engine is not None:  # It came while the outcome was on its way to the disk.
-                self._count_late(intent.index, intent.engine)
+                self._count_late(intent.index, intent.engine, intent.engine_instance)
         self._note_recovered(intent)
 
     def _note_refused(self, intent: OpenIntent, held: HeldOutcome | None, reason: str) -> None:
@@ -182,9 +201,9 @@ class OutcomeDesk:
                 facts: dict[str, str | int] = {"num_closed": self._num_orphans, "scan_from": scan_from}
                 self._ledger.add_own(self._ledger.describe("log_recovered", facts))
 
-    def _count_late(self, intent_index: int, engine: Json) -> None:
+    def _count_late(self, intent_index: int, engine: Json, engine_instance: int | None) -> None:
         """The outcome stands already, without these counts: they get a record of their own."""
-        is_missed = self._book.take_uncounted(intent_index)
+        is_missed = self._book.take_uncounted(intent_index, engine_instance)
         try:
             entry = parse_canonical(self._ledger.writer.read(intent_index))
             is_intent = kind_of(entry) == "inference_intent"
@@ -193,7 +212,7 @@ class OutcomeDesk:
         if not is_intent or not (is_missed or intent_index < self._first_own):
             log.error("engine_count_unexpected", intent=intent_index)
             return
-        self._ledger.add_own(late_count_event(entry, intent_index, engine))
+        self._ledger.add(late_count_event(entry, intent_index, engine), OWN_NAME)
 
 
 def _may_close(intent: OpenIntent, peer: Peer) -> bool:

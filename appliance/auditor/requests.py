@@ -35,6 +35,8 @@ class OpenIntent:
     reporter: str
     peer: Peer | None
     """Its gateway; None once that is gone."""
+    engine_instance: int | None = None
+    """The engine that its ticket is for, which alone may count for it; None for intents of a former life."""
     engine: Json | None = None
     """What the engine counted."""
     held: HeldOutcome | None = None
@@ -63,7 +65,7 @@ class RequestBook:
         self.open: dict[int, OpenIntent] = {}
         self._receipts_kept = receipts_kept
         self._latest: OrderedDict[str, RequestRecords] = OrderedDict()
-        self._uncounted: OrderedDict[int, None] = OrderedDict()
+        self._uncounted: OrderedDict[int, int | None] = OrderedDict()
 
     def note_intent(self, intent: OpenIntent, client_id: str) -> None:
         """An intent is durable."""
@@ -89,15 +91,15 @@ class RequestBook:
         """Whether a request of this id is among the latest."""
         return request_uid in self._latest
 
-    def note_uncounted(self, intent_index: int) -> None:
+    def note_uncounted(self, intent: OpenIntent) -> None:
         """An outcome was recorded before the engine told its counts."""
-        self._uncounted[intent_index] = None
+        self._uncounted[intent.index] = intent.engine_instance
         if len(self._uncounted) > MAX_UNCOUNTED:
             self._uncounted.popitem(last=False)
 
-    def take_uncounted(self, intent_index: int) -> bool:
-        """Whether the engine's counts of this intent are still missing; they are taken as told now."""
-        if intent_index in self._uncounted:
+    def take_uncounted(self, intent_index: int, engine_instance: int | None) -> bool:
+        """Whether this engine's counts of this intent are still missing; they are taken as told now."""
+        if intent_index in self._uncounted and self._uncounted[intent_index] in (None, engine_instance):
             del self._uncounted[intent_index]
             return True
         return False

@@ -5,10 +5,11 @@
 | AppendIntent | gateway | recorded; then `IntentRecorded` with a ticket for the engine |
 | AppendOutcome | the gateway of the intent | waits shortly for the engine's counts, recorded with them; then `Recorded` |
 | AppendEvent | by `audit.permissions` | recorded; then `Recorded` |
-| CountTokens | engine | joins the outcome; one that comes too late is recorded by itself |
+| CountTokens | the engine of the intent | joins the outcome; one that comes too late is recorded by itself |
 | FetchReceipt | gateway | the records with proofs, to the client whose request it was and to nobody else |
 
 Everything that arrived between two calls of `turn` becomes durable in one commit, and is answered only after it.
+A message whose handling fails unforeseen costs its peer the link, and nobody else anything.
 """
 
 from collections.abc import Callable
@@ -34,8 +35,8 @@ from appliance.messages.audit import (
     Recorded,
     TicketKey,
 )
-from audit.entry import Json, parse_canonical
-from audit.errors import AuditRejected, EntryTooLarge, MalformedEntry, NotPermitted
+from audit.entry import Json, parse_canonical, verify_event
+from audit.errors import AuditRejected, EntryTooLarge, MalformedEntry, NotDurable, NotPermitted, StorageFailed
 from audit.permissions import verify_permitted
 from audit.ticket import mint_ticket, new_ticket_key
 
@@ -51,6 +52,7 @@ class AuditorService:
 
     Args:
         ledger: of a writer that was just opened.
+        cut: ends the link to a peer; `link_ended` follows from outside, as for any other end.
         receipts_kept: how many of the latest requests can be asked for.
         receipt_wait_s: how long a receipt waits for a checkpoint.
         progress: called now and then while the log is read back.
@@ -63,6 +65,7 @@ class AuditorService:
         send: Send,
         clock: Clock,
         *,
+        cut: Callable[[Peer], None],
         count_wait_s: float,
         receipts_kept: int,
         receipt_wait_s: float,
@@ -70,6 +73,7 @@ class AuditorService:
     ) -> None:
         self._ledger = ledger
         self._send = send
+        self._cut = cut
         self._clock = clock
         self._book = recover_requests(ledger.writer, receipts_kept, progress)
         self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s)
@@ -120,11 +124,23 @@ class AuditorService:
             self._receipts.forget(lambda waiting: waiting is peer)
 
     def received(self, peer: Peer, message: PeerToAuditor) -> None:
-        """Take one message; answers come from `turn`, refusals at once."""
+        """Take one message; answers come from `turn`, refusals at once.
+
+        Raises: StorageFailed, NotDurable.
+        """
+        try:
+            self._take(peer, message)
+        except (StorageFailed, NotDurable):
+            raise
+        except Exception:
+            log.exception("peer_cut", peer=name_of(peer), message=type(message).__name__)
+            self._cut(peer)
+
+    def _take(self, peer: Peer, message: PeerToAuditor) -> None:
         match message:
             case CountTokens():
                 if peer.peer_role == "engine":
-                    self._outcomes.count(message)
+                    self._outcomes.count(message, peer.peer_instance)
                 else:
                     log.error("count_refused", peer=name_of(peer))
             case FetchReceipt():
@@ -164,6 +180,7 @@ class AuditorService:
 
     def _append(self, peer: Peer, message: AppendIntent | AppendOutcome | AppendEvent) -> None:
         event = parse_canonical(message.event)
+        verify_event(event)
         match message:
             case AppendIntent():
                 verify_permitted(peer.peer_role, "intent", event)
@@ -199,7 +216,7 @@ class AuditorService:
                 lambda index: self._note_intent(peer, message, key, index),
                 lambda reason: self._refuse_intent(peer, message, reason),
             )
-        except AuditRejected:
+        except Exception:
             self._request_uids_under_way.discard(message.request_uid)
             raise
 
@@ -210,7 +227,7 @@ class AuditorService:
     def _note_intent(self, peer: Peer, message: AppendIntent, key: bytes, index: int) -> None:
         self._request_uids_under_way.discard(message.request_uid)
         is_here = peer in self._gateways
-        intent = OpenIntent(index, message.request_uid, name_of(peer), peer)
+        intent = OpenIntent(index, message.request_uid, name_of(peer), peer, message.engine_instance)
         self._book.note_intent(intent, message.client_id)
         if not is_here:  # Its link ended while the record was on its way.
             self._outcomes.lose(peer)

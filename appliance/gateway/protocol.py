@@ -1,7 +1,7 @@
 """HTTP/1.1 on one connection: uvicorn's httptools protocol with the limits that it lacks.
 
 httptools (llhttp, in C) rather than h11: it parses strictly as well, and takes a fraction of the CPU that h11 does, which
-counts at a thousand requests a second on two cores. What h11 would have bounded is bounded here: the size of the headers,
+counts at a thousand requests a second on two cores. What h11 would have bounded is bounded here: the size of the headers
 and the time they may take; `listening` bounds the connections. Trailers are refused: they would join headers that have been
 read already. A malformed request gets OpenAI's error body as any other error does.
 """

@@ -9,7 +9,7 @@ import logging
 import socket
 import ssl
 from asyncio.sslproto import SSLProtocol
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -19,7 +19,6 @@ from appliance.gateway.application import Application
 from appliance.gateway.listening import CountedListener, OpenConnections
 from appliance.gateway.protocol import bound_protocol
 from appliance.gateway.settings import GatewaySettings
-
 
 _TLS_BUFFER_BYTES = 16_384
 """One TLS record. asyncio takes 256 KiB for each connection from its first byte on, which anybody can make it do: a thousand
@@ -37,7 +36,8 @@ class _Server(uvicorn.Server):
         """Serve the sockets. uvicorn's own has no option for the time of a handshake, which asyncio bounds at 60 s."""
         await self.lifespan.startup()
         config, state = self.config, self.server_state
-        protocol = partial(config.http_protocol_class, config=config, server_state=state, app_state=self.lifespan.state)
+        make: Callable[..., asyncio.Protocol] = config.http_protocol_class
+        protocol = partial(make, config=config, server_state=state, app_state=self.lifespan.state)
         self.servers = [
             await asyncio.get_running_loop().create_server(
                 protocol,

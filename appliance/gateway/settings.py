@@ -34,7 +34,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(
             gt=0,
             le=600,
-            description="How long the TLS handshake, and then the headers of a request, may take, in seconds.",
+            description="How long a TLS handshake, and then a request's headers, may take, in seconds.",
         ),
     ] = 10.0
     body_timeout_s: Annotated[

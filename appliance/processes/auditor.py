@@ -41,6 +41,7 @@ def serve(member: PollingMember) -> None:
             Ledger(writer, reserve, clock),
             lambda peer, message: _send(member, peer, message),
             clock,
+            cut=lambda peer: _cut(member, peer),
             count_wait_s=settings.count_wait_ms / 1000,
             receipts_kept=settings.receipts_kept,
             receipt_wait_s=settings.checkpoint_interval_ms / 1000 + RECEIPT_SLACK_S,
@@ -103,3 +104,8 @@ def _run(member: PollingMember, service: AuditorService) -> None:
 def _send(member: PollingMember, peer: Peer, message: object) -> None:
     assert isinstance(peer, PolledLink)
     member.send(peer, message)  # type: ignore[arg-type]
+
+
+def _cut(member: PollingMember, peer: Peer) -> None:
+    assert isinstance(peer, PolledLink)
+    member.end(peer)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.auditor.ledger import Clock, Ledger
+from appliance.auditor.peer import Peer, name_of
 from appliance.auditor.service import AuditorService
 from appliance.errors import ChannelFault
 from appliance.ipc.edges import EdgeCodec
@@ -48,6 +49,7 @@ def serve(home: Path, peers: list[ServedPeer]) -> None:
         Ledger(writer, reserve, clock),
         lambda peer, message: peer.framed.queue(message),  # type: ignore[attr-defined]
         clock,
+        cut=_cut,
         count_wait_s=0.02,
         receipts_kept=500,
         receipt_wait_s=1.0,
@@ -65,6 +67,10 @@ def serve(home: Path, peers: list[ServedPeer]) -> None:
         service.turn()
         for peer in peers:
             peer.framed.flush()
+
+
+def _cut(peer: Peer) -> None:
+    raise AssertionError(f"a message of {name_of(peer)} could not be handled")
 
 
 def main() -> None:

@@ -6,14 +6,19 @@ import socket
 import ssl
 from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from appliance.gateway.server import HttpServer
 from appliance.gateway.settings import GatewaySettings
+from security.sandbox.profiles import Code, ConfinedRole, Places, build_profile
+from security.settings import AuthoritySettings
 from tests.support.wire import close
 
 
-async def never(*_: Any) -> None:
+async def never(_scope: object, _receive: object, _send: object) -> None:
     raise AssertionError("no request was made")
 
 
@@ -25,7 +30,7 @@ async def serving(tls: ssl.SSLContext | None, **settings: Any) -> AsyncIterator[
     server = HttpServer(never, GatewaySettings(**settings), tls)  # type: ignore[arg-type]
     stop = asyncio.Event()
     task = asyncio.create_task(server.serve([listener], stop))
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
     try:
         yield port
@@ -87,3 +92,15 @@ async def test_a_connection_under_tls_takes_one_records_buffer() -> None:
     """Not the 256 KiB that asyncio gives anybody who connects."""
     async with serving(bare_context()):
         assert SSLProtocol.max_size == 16_384
+
+
+@pytest.mark.parametrize(
+    ("role", "max_connections"),
+    [("gateway", GatewaySettings().max_connections), ("authority", AuthoritySettings().max_connections)],
+)
+async def test_the_bound_on_connections_is_met_long_before_descriptors_run_out(
+    role: ConfinedRole, max_connections: int, tmp_path: Path
+) -> None:
+    """A process without descriptors cannot even refuse: files that it must write fail with them."""
+    places = Places(tmp_path, (), tmp_path, (), 0, uses_gpu=False, needs_loopback=False)
+    assert build_profile(role, places, Code(())).max_open_files > 4 * max_connections

@@ -146,7 +146,7 @@ async def test_a_client_that_leaves_before_its_prompt_was_delivered_has_the_engi
     await until(lambda: bool(gateway.engine.submits))
     stream.writer.transport.abort()
     await settled(gateway)
-    assert outcome(gateway)["counts"]["cached_tokens"] == 16
+    assert outcome(gateway)["unmapped"]["casemate"]["cached_tokens"] == 16
 
 
 async def test_a_client_that_leaves_while_its_intent_is_recorded_leaves_no_orphan(gateway: Gateway) -> None:

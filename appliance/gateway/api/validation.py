@@ -47,7 +47,7 @@ def verify_prompt_logprobs(longest_prompt: int, top: int, parameter: str) -> Non
     """
     if longest_prompt * (top + 1) > MAX_PROMPT_LOGPROBS:
         raise BadRequest(
-            "too_many_logprobs",
+            "invalid_parameter",
             f"{parameter}: {top} for each of {longest_prompt} prompt tokens, and their own, are more than the"
             f" {MAX_PROMPT_LOGPROBS} logprobs that one prompt may ask for",
             parameter=parameter,

@@ -10,6 +10,7 @@ from audit import closing, events
 from audit.entry import complete_entry, encode_event, parse_canonical
 from audit.errors import MalformedEntry, NotPermitted
 from audit.permissions import AUDITOR, KINDS, kind_of, verify_permitted
+from audit.summary import summarize
 
 CALLER = events.Caller(
     client_id="demo", subject="alice", tenant="t1", role="user", token_issuer="https://issuer", token_key_id="k1",
@@ -215,6 +216,43 @@ def test_an_event_cannot_pass_as_another_class(name: str) -> None:
         event["type_uid"] = 600300 + 1008
     with pytest.raises(MalformedEntry, match=name):
         verify_permitted("gateway", "intent", event)
+
+
+@pytest.mark.parametrize("activity_id", [[], {}, "1"])
+def test_an_activity_of_another_type_is_malformed(activity_id: object) -> None:
+    """It is refused like a wrong number."""
+    with pytest.raises(MalformedEntry, match="activity_id"):
+        verify_permitted("gateway", "intent", make_intent() | {"activity_id": activity_id, "type_uid": 600300})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"actor": "x"},
+        {"actor": {"app_uid": 5}},
+        {"metadata": "x"},
+        {"unmapped": {"casemate": {"kind": "inference_intent", "request_uid": 5}}},
+        {"unmapped": {"casemate": {"kind": "inference_intent", "intent_index": "x"}}},
+        {"unmapped": {"casemate": {"kind": "inference_intent", "scan_from": "x"}}},
+    ],
+)
+def test_what_a_start_could_not_read_back_is_not_permitted(change: dict[str, Any]) -> None:
+    """What is refused here is what the summary of the record would fail on."""
+    event = make_intent() | change
+    with pytest.raises(MalformedEntry):
+        summarize(encode_event(event))
+    with pytest.raises(MalformedEntry):
+        verify_permitted("gateway", "intent", event)
+
+
+@pytest.mark.parametrize(
+    "change", [{"ai_model": "x"}, {"ai_model": {"name": 5}}, {"message_context": []}, {"severity_id": "9"}]
+)
+def test_an_outcome_that_counts_cannot_be_joined_to_is_malformed(change: dict[str, Any]) -> None:
+    """Its types are checked before the engine's counts are put beside its own."""
+    closing.verify_outcome(make_outcome())
+    with pytest.raises(MalformedEntry, match=next(iter(change))):
+        closing.verify_outcome(make_outcome() | change)
 
 
 def test_an_unknown_kind_and_none_are_refused() -> None:

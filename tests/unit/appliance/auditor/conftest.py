@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from appliance.auditor.ledger import Clock, Ledger
+from appliance.auditor.peer import Peer
 from appliance.auditor.service import AuditorService
 from appliance.messages.audit import AppendIntent, AppendOutcome, CountTokens
 from appliance.messages.control import Role
@@ -49,6 +50,7 @@ class Auditor:
         self.home = home
         self.now_s = 100.0
         self.utc_ms = 1_795_411_388_000
+        self.cut: list[Peer] = []
         self.writer = LogWriter(
             home / "log", home / "log.key", origin=ORIGIN, checkpoint_interval_ms=1_000, testing_only_disk=disk
         )
@@ -58,6 +60,7 @@ class Auditor:
             Ledger(self.writer, reserve, clock),
             lambda peer, message: peer.inbox.append(message),  # type: ignore[attr-defined]
             clock,
+            cut=self.cut.append,
             **{"count_wait_s": 0.5, "receipts_kept": 100, "receipt_wait_s": 3.0} | settings,
         )
         self.service.start()
