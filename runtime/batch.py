@@ -112,6 +112,8 @@ class StepResult:
     prompt_logprobs: LogprobRows | None
     captured_size: int = 0
     """Batch size of the replayed CUDA graph; 0 when the step ran outside a graph."""
+    busy_s: float = 0.0
+    """Seconds that the device spent on the step; 0 where it is not measured."""
 
 
 class LaunchedStep(Protocol):

@@ -4,6 +4,7 @@ RuntimeFault
 ├── RequestRejected        untrusted input: tell the client, go on
 ├── CheckpointRejected     untrusted model folder: refuse to start
 ├── EngineMisconfigured    the operator's settings cannot work: refuse to start
+│   └── KernelMissing      a frozen bundle lacks a kernel, or holds one that is not what it says
 └── EngineUnavailable      try again later
 """
 
@@ -27,6 +28,10 @@ class CheckpointRejected(RuntimeFault):
 
 class EngineMisconfigured(RuntimeFault):
     """Settings that contradict each other, the model or the machine."""
+
+
+class KernelMissing(EngineMisconfigured):
+    """A kernel that the configuration needs and the frozen bundle does not hold, by name."""
 
 
 class EngineUnavailable(RuntimeFault):

@@ -1,0 +1,74 @@
+"""The interface of attention on a GPU, where steps are replayed as captured graphs.
+
+It differs from `backend` in three ways. Keys and values are in the cache already when a plan attends (the kernel that
+rotates them writes them). The tables of a step lie at fixed device addresses, which the runner fills by one copy a step.
+And a plan may be captured: then it is refreshed before each replay by whatever the host has to compute, if anything.
+
+Page tables are in compressed rows, as FlashInfer takes them: sequence i owns `page_ids[page_starts[i]:page_starts[i + 1]]`.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from runtime.batch import Int32
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceTables:
+    """The sequences of a step on the host; those with one query (decodes) come first."""
+
+    query_starts: Int32
+    """[num_sequences + 1]"""
+    context_lengths: Int32
+    """[num_sequences]; at least 1, new tokens included."""
+    page_starts: Int32
+    """[num_sequences + 1]"""
+    page_ids: Int32
+    """[page_starts[-1]]"""
+    num_decodes: int
+    """The first so many sequences have exactly one query each; every other is a prefill chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTables:
+    """The same on the device, int32, at addresses that never change. Entries beyond the step's own are undefined."""
+
+    query_starts: Tensor
+    context_lengths: Tensor
+    page_starts: Tensor
+    page_ids: Tensor
+
+
+class DevicePlan(Protocol):
+    """One step, or one captured size, ready to attend."""
+
+    def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
+        """Attend causally over each sequence's pages, its new tokens included, which are in the cache already.
+
+        Args:
+            layer: which slice of the cache.
+            query: [num_tokens, num_heads, head_dim], rotated, not scaled, contiguous.
+            out: as `query`; rows of no sequence are left alone.
+        """
+        ...
+
+
+class DeviceAttention(Protocol):
+    """Kernels over one cache. Everything is enqueued on the current stream; nothing waits for the device."""
+
+    def plan(self, host: SequenceTables, device: DeviceTables) -> DevicePlan:
+        """Prepare a step that runs outside a graph: decodes and prefill chunks mixed."""
+        ...
+
+    def plan_capture(self, device: DeviceTables, num_sequences: int) -> DevicePlan:
+        """A plan for a graph of `num_sequences` decodes. What differs between replays is read from the device.
+
+        The attention of a padding sequence is over one token of page 0.
+        """
+        ...
+
+    def refresh(self, plan: DevicePlan, host: SequenceTables) -> None:
+        """Before a replay of the graph that holds `plan`, on the stream of the replay; `host` is padded to its size."""
+        ...

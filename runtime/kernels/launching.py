@@ -1,0 +1,62 @@
+"""One way to launch a kernel, whoever compiled it.
+
+A wrapper names a kernel and gives its arguments and constants; it imports no compiler. Which machine code runs follows
+from the kernel's name, the dtypes of its arguments, its constants and its options, and from nothing else: no value of an
+argument is specialized on. So the variants that a configuration needs can be recorded without a GPU, compiled ahead of
+time, and looked up by `Variant`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+Constant = int | float | bool | str
+Argument = Tensor | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a kernel is compiled and launched."""
+
+    num_warps: int = 4
+    num_stages: int = 3
+    launch_pdl: bool = False
+    """Programmatic dependent launch: the kernel may start before the one ahead of it in the stream has ended, and waits
+    for its memory by `gdc_wait`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One compiled form of a kernel."""
+
+    kernel: str
+    """`module.function` below `runtime.kernels.triton`."""
+    argument_types: tuple[str, ...]
+    """Triton's names in the order of the kernel's arguments that are not constants: `*bf16`, `i32`, `fp32` …"""
+    constants: tuple[tuple[str, Constant], ...]
+    """Sorted by name."""
+    options: Options
+
+
+class Launcher(Protocol):
+    """Launches on the current stream; capture-safe after the variant was loaded once."""
+
+    def launch(
+        self,
+        kernel: str,
+        grid: tuple[int, int, int],
+        arguments: Sequence[Argument],
+        constants: Mapping[str, Constant],
+        options: Options,
+    ) -> None:
+        """Run one kernel.
+
+        Args:
+            arguments: in the kernel's order; tensors are passed as pointers aligned to 16 bytes, ints as i32, floats as
+                fp32.
+            constants: the kernel's `tl.constexpr` parameters by name; dtypes as Triton's names (`bf16`).
+        Raises: KernelMissing in a frozen runtime that does not hold the variant.
+        """
+        ...
