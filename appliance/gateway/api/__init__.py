@@ -1,8 +1,9 @@
 """The routes: what clients may ask, word for word, and what they get.
 
 Reading order: `fields` (parameters and their bounds), `parameters` (strictness), `validation` (against the model), `chat_request`,
-`completion_request`, `generate_request` (JSON to `flow.request.Asked`), `shapes` (OpenAI's objects), `logprobs`, `chat`,
-`completions`, `generate` (answers), `models`, `receipts`, `health`, `scrape`, `registration` (the whole route table).
+`completion_request`, `generate_request` (JSON, checked by itself), `intake` (all of step (3): to `flow.request.Asked`), `endpoint`
+(one for all that computes), `shapes` (OpenAI's objects), `logprobs`, `chat`, `completions`, `generate` (answers), `listing`,
+`receipts`, `health`, `scrape`, `registration` (the whole route table).
 
 A parameter is either honoured or refused by name; none is ignored, but for the few that `parameters.ACCEPTED_HINTS` lists.
 """

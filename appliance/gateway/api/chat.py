@@ -4,8 +4,11 @@ import hashlib
 import secrets
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from appliance.gateway.api.chat_request import ChatRequest, parse_chat_request
+from appliance.gateway.api.endpoint import Inference
+from appliance.gateway.api.intake import Intake, Limit, Scores, Wanted, new_uid
 from appliance.gateway.api.logprobs import chat_logprobs
 from appliance.gateway.api.shapes import (
     AssistantMessage,
@@ -18,87 +21,50 @@ from appliance.gateway.api.shapes import (
     Delta,
     FunctionCall,
 )
-from appliance.gateway.api.streaming import attended, audit_headers, collect, stream, usage
-from appliance.gateway.api.tokenization import TokenizerThreads
-from appliance.gateway.api.validation import (
-    audit_parameters,
-    build_sampling,
-    resolve_max_tokens,
-    verify_priority,
-    verify_prompt,
-)
-from appliance.gateway.body import parse_object
-from appliance.gateway.errors import BadRequest
-from appliance.gateway.exchange import Exchange
-from appliance.gateway.flow.answer import Answer
+from appliance.gateway.api.streaming import usage
 from appliance.gateway.flow.choice import Piece
-from appliance.gateway.flow.desk import Desk
 from appliance.gateway.flow.generation import Generation
-from appliance.gateway.flow.records import Source
 from appliance.gateway.flow.request import Asked
-from appliance.gateway.models import Models, ServedModel
+from appliance.gateway.identity import Principal
 from appliance.gateway.text.tool_calls import Parsed, ToolCallParser
 from appliance.gateway.text.vocabulary import Vocabulary
 
 ROUTE = "/v1/chat/completions"
 
 
-class ChatEndpoint:
+class ChatApi:
     """Answers conversations."""
 
-    def __init__(self, desk: Desk, models: Models, threads: TokenizerThreads) -> None:
-        self._desk = desk
-        self._models = models
-        self._threads = threads
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
 
-    async def __call__(self, exchange: Exchange) -> None:
-        """Answer one request."""
-        self._desk.verify_accepting()
-        body = await exchange.read_body()
-        arrived_at = time.monotonic()
-        # (3) all that can be refused about the request itself.
-        request = parse_chat_request(parse_object(body), self._desk.settings)
-        model = self._models.find(request.fields.model)
-        asked = await self._ask(request, model)
-        exchange.request_id = asked.uid
-        vocabulary = model.tokenizer.vocabulary
-        source = Source(exchange.source_address, exchange.source_port)
-        answer = Answer(self._desk, asked, exchange.identified, source, vocabulary, arrived_at)
-        async with attended(exchange, answer):
-            words = _ChatWords(asked, request, vocabulary, answer.engine_build)
-            if request.fields.stream:
-                await stream(exchange, answer, words)
-            else:
-                pieces = await collect(answer)
-                whole = words.whole(pieces, answer.generations)
-                await exchange.respond(200, whole, audit_headers(answer, with_outcome=True))
-
-    async def _ask(self, request: ChatRequest, model: ServedModel) -> Asked:
+    async def prepare(self, body: dict[str, Any], principal: Principal) -> Inference:
+        """Check a body. Raises: GatewayFault."""
+        request = parse_chat_request(body, self._intake.settings)
+        model = self._intake.find_model(request.fields.model)
+        prompt = await self._intake.tokenize_chat(model, request)
         fields = request.fields
-        verify_priority(fields.priority, self._desk.settings.max_client_priority)
-        if request.tools and not model.template.takes_tools:
-            raise BadRequest(
-                "unsupported_parameter", f"tools: the chat template of {model.name} takes none", parameter="tools"
-            )
-        engine = self._desk.engines.for_model(model.name)
-        prompt = await self._threads.chat(model, request, engine.facts.context_length)
-        verify_prompt(prompt, engine.facts, "messages")
         limit, name = request.max_tokens
-        max_tokens = resolve_max_tokens(limit, name, len(prompt), fields.n, engine.facts, engine.status)
-        sampling = build_sampling(fields, model, engine.facts, max_tokens=max_tokens, logprobs=request.logprobs)
-        return Asked(
-            uid=f"chatcmpl-{secrets.token_hex(16)}",
+        wanted = Wanted(
+            uid=new_uid("chatcmpl"),
             route=ROUTE,
-            model=model.name,
-            prompts=[prompt],
-            sampling=sampling,
+            sampling=fields,
+            limit=Limit(limit, name),
+            scores=Scores(request.logprobs),
             n=fields.n,
             stops=request.stops,
             priority=fields.priority,
+            stream=fields.stream,
+            user=fields.user,
             begins_text=True,
-            parameters=audit_parameters(
-                sampling, n=fields.n, num_stops=len(request.stops), stream=fields.stream, user=fields.user
-            ),
+        )
+        asked = self._intake.ask(model, [prompt], wanted)
+        vocabulary = model.tokenizer.vocabulary
+        return Inference(
+            asked,
+            vocabulary,
+            fields.stream,
+            lambda answer, _arrived_at: _ChatWords(asked, request, vocabulary, answer.engine_build),
         )
 
 

@@ -1,102 +1,58 @@
 """`POST /v1/completions`: the legacy API, which also takes token ids and lists of prompts."""
 
-import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from appliance.gateway.api.chat import fingerprint
 from appliance.gateway.api.completion_request import CompletionRequest, parse_completion_request
+from appliance.gateway.api.endpoint import Inference
+from appliance.gateway.api.intake import Intake, Limit, Scores, Wanted, new_uid
 from appliance.gateway.api.logprobs import joined, prompt_logprobs, text_logprobs
 from appliance.gateway.api.shapes import Completion, TextChoice, TextLogprobs
-from appliance.gateway.api.streaming import attended, audit_headers, collect, stream, usage
-from appliance.gateway.api.tokenization import TokenizerThreads
-from appliance.gateway.api.validation import (
-    audit_parameters,
-    build_sampling,
-    resolve_max_tokens,
-    verify_priority,
-    verify_prompt,
-    verify_prompt_logprobs,
-)
-from appliance.gateway.body import parse_object
-from appliance.gateway.exchange import Exchange
-from appliance.gateway.flow.answer import Answer
+from appliance.gateway.api.streaming import usage
 from appliance.gateway.flow.choice import Piece, ShownToken
-from appliance.gateway.flow.desk import Desk
 from appliance.gateway.flow.generation import Generation
-from appliance.gateway.flow.records import Source
 from appliance.gateway.flow.request import Asked
-from appliance.gateway.models import Models, ServedModel
+from appliance.gateway.identity import Principal
 from appliance.gateway.text.detokenizer import Detokenizer
 from appliance.gateway.text.vocabulary import Vocabulary
 
 ROUTE = "/v1/completions"
 
 
-class CompletionEndpoint:
+class CompletionApi:
     """Continues texts."""
 
-    def __init__(self, desk: Desk, models: Models, threads: TokenizerThreads) -> None:
-        self._desk = desk
-        self._models = models
-        self._threads = threads
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
 
-    async def __call__(self, exchange: Exchange) -> None:
-        """Answer one request."""
-        self._desk.verify_accepting()
-        body = await exchange.read_body()
-        arrived_at = time.monotonic()
-        # (3) all that can be refused about the request itself.
-        request = parse_completion_request(parse_object(body), self._desk.settings)
-        model = self._models.find(request.fields.model)
-        asked = await self._ask(request, model)
-        exchange.request_id = asked.uid
-        vocabulary = model.tokenizer.vocabulary
-        source = Source(exchange.source_address, exchange.source_port)
-        answer = Answer(self._desk, asked, exchange.identified, source, vocabulary, arrived_at)
-        async with attended(exchange, answer):
-            words = _CompletionWords(asked, request, vocabulary, answer.engine_build)
-            if request.fields.stream:
-                await stream(exchange, answer, words)
-            else:
-                pieces = await collect(answer)
-                whole = words.whole(pieces, answer.generations)
-                await exchange.respond(200, whole, audit_headers(answer, with_outcome=True))
-
-    async def _ask(self, request: CompletionRequest, model: ServedModel) -> Asked:
+    async def prepare(self, body: dict[str, Any], principal: Principal) -> Inference:
+        """Check a body. Raises: GatewayFault."""
+        request = parse_completion_request(body, self._intake.settings)
         fields = request.fields
-        verify_priority(fields.priority, self._desk.settings.max_client_priority)
-        engine = self._desk.engines.for_model(model.name)
-        prompts: list[list[int]] = []
-        for index, prompt in enumerate(request.prompts):
-            where = request.where(index)
-            token_ids = await self._threads.prompt(model, prompt, engine.facts.context_length, where)
-            verify_prompt(token_ids, engine.facts, where)
-            prompts.append(token_ids)
-        longest = max(len(prompt) for prompt in prompts)
-        verify_prompt_logprobs(longest, request.prompt_logprobs, "logprobs")
-        max_tokens = resolve_max_tokens(fields.max_tokens, "max_tokens", longest, fields.n, engine.facts, engine.status)
-        sampling = build_sampling(
-            fields,
-            model,
-            engine.facts,
-            max_tokens=max_tokens,
-            logprobs=request.logprobs,
-            prompt_logprobs=request.prompt_logprobs,
-        )
-        return Asked(
-            uid=f"cmpl-{secrets.token_hex(16)}",
+        model = self._intake.find_model(fields.model)
+        prompts = await self._intake.tokenize_prompts(model, request.prompts, request.where)
+        wanted = Wanted(
+            uid=new_uid("cmpl"),
             route=ROUTE,
-            model=model.name,
-            prompts=prompts,
-            sampling=sampling,
+            sampling=fields,
+            limit=Limit(fields.max_tokens),
+            scores=Scores(request.logprobs, request.prompt_logprobs),
             n=fields.n,
             stops=request.stops,
             priority=fields.priority,
-            parameters=audit_parameters(
-                sampling, n=fields.n, num_stops=len(request.stops), stream=fields.stream, user=fields.user
-            ),
+            stream=fields.stream,
+            user=fields.user,
+        )
+        asked = self._intake.ask(model, prompts, wanted)
+        vocabulary = model.tokenizer.vocabulary
+        return Inference(
+            asked,
+            vocabulary,
+            fields.stream,
+            lambda answer, _arrived_at: _CompletionWords(asked, request, vocabulary, answer.engine_build),
         )
 
 

@@ -3,112 +3,54 @@
 A stream repeats the text from its beginning with every event, as SGLang's does.
 """
 
-import secrets
 import time
 from collections.abc import Iterable
 from typing import Any
 
+from appliance.gateway.api.endpoint import Inference
 from appliance.gateway.api.generate_request import GenerateRequest, parse_generate_request
+from appliance.gateway.api.intake import Intake, Limit, Scores, Wanted, new_uid
 from appliance.gateway.api.logprobs import finite
-from appliance.gateway.api.streaming import attended, audit_headers, collect, stream
-from appliance.gateway.api.tokenization import TokenizerThreads
-from appliance.gateway.api.validation import (
-    audit_parameters,
-    build_sampling,
-    resolve_max_tokens,
-    verify_priority,
-    verify_prompt,
-    verify_prompt_logprobs,
-)
-from appliance.gateway.body import parse_object
-from appliance.gateway.errors import BadRequest
-from appliance.gateway.exchange import Exchange
-from appliance.gateway.flow.answer import Answer
 from appliance.gateway.flow.choice import ChoiceEnd, Piece
-from appliance.gateway.flow.desk import Desk
 from appliance.gateway.flow.generation import Generation
-from appliance.gateway.flow.records import Source
 from appliance.gateway.flow.request import Asked
-from appliance.gateway.models import Models, ServedModel
+from appliance.gateway.identity import Principal
 from appliance.gateway.text.vocabulary import Vocabulary
 from runtime.request import TokenLogprobs
 
 ROUTE = "/generate"
 
 
-class GenerateEndpoint:
+class GenerateApi:
     """Continues texts, in SGLang's words."""
 
-    def __init__(self, desk: Desk, models: Models, threads: TokenizerThreads) -> None:
-        self._desk = desk
-        self._models = models
-        self._threads = threads
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
 
-    async def __call__(self, exchange: Exchange) -> None:
-        """Answer one request."""
-        self._desk.verify_accepting()
-        body = await exchange.read_body()
-        arrived_at = time.monotonic()
-        # (3) all that can be refused about the request itself.
-        request = parse_generate_request(parse_object(body), self._desk.settings)
-        model = self._model(request)
-        asked = await self._ask(request, model)
-        exchange.request_id = asked.uid
-        vocabulary = model.tokenizer.vocabulary
-        source = Source(exchange.source_address, exchange.source_port)
-        answer = Answer(self._desk, asked, exchange.identified, source, vocabulary, arrived_at)
-        async with attended(exchange, answer):
-            words = _NativeWords(asked, request, vocabulary, answer.generations, arrived_at)
-            if request.fields.stream:
-                await stream(exchange, answer, words)
-            else:
-                for piece in await collect(answer):
-                    words.take(piece)
-                await exchange.respond(200, words.whole(), audit_headers(answer, with_outcome=True))
-
-    def _model(self, request: GenerateRequest) -> ServedModel:
-        if request.fields.model is not None:
-            return self._models.find(request.fields.model)
-        only = self._models.only
-        if only is None:
-            raise BadRequest("missing_parameter", "several models are served: name one in model", parameter="model")
-        return only
-
-    async def _ask(self, request: GenerateRequest, model: ServedModel) -> Asked:
-        sampling_fields = request.sampling
-        verify_priority(request.fields.priority, self._desk.settings.max_client_priority)
-        engine = self._desk.engines.for_model(model.name)
-        prompts: list[list[int]] = []
-        for index, prompt in enumerate(request.prompts):
-            where = request.where(index)
-            token_ids = await self._threads.prompt(model, prompt, engine.facts.context_length, where)
-            verify_prompt(token_ids, engine.facts, where)
-            prompts.append(token_ids)
-        longest = max(len(prompt) for prompt in prompts)
-        verify_prompt_logprobs(longest, request.prompt_logprobs, "top_logprobs_num")
-        name = "sampling_params.max_new_tokens"
-        limit = sampling_fields.max_new_tokens
-        max_tokens = resolve_max_tokens(limit, name, longest, sampling_fields.n, engine.facts, engine.status)
-        sampling = build_sampling(
-            sampling_fields,
-            model,
-            engine.facts,
-            max_tokens=max_tokens,
-            logprobs=request.logprobs,
-            prompt_logprobs=request.prompt_logprobs,
-        )
-        return Asked(
-            uid=f"gen-{secrets.token_hex(16)}",
+    async def prepare(self, body: dict[str, Any], principal: Principal) -> Inference:
+        """Check a body. Raises: GatewayFault."""
+        request = parse_generate_request(body, self._intake.settings)
+        fields, sampling = request.fields, request.sampling
+        model = self._intake.find_model(fields.model)
+        prompts = await self._intake.tokenize_prompts(model, request.prompts, request.where)
+        wanted = Wanted(
+            uid=new_uid("gen"),
             route=ROUTE,
-            model=model.name,
-            prompts=prompts,
             sampling=sampling,
-            n=sampling_fields.n,
+            limit=Limit(sampling.max_new_tokens, "sampling_params.max_new_tokens"),
+            scores=Scores(request.logprobs, request.prompt_logprobs, "top_logprobs_num"),
+            n=sampling.n,
             stops=request.stops,
-            priority=request.fields.priority,
-            parameters=audit_parameters(
-                sampling, n=sampling_fields.n, num_stops=len(request.stops), stream=request.fields.stream
-            ),
+            priority=fields.priority,
+            stream=fields.stream,
+        )
+        asked = self._intake.ask(model, prompts, wanted)
+        vocabulary = model.tokenizer.vocabulary
+        return Inference(
+            asked,
+            vocabulary,
+            fields.stream,
+            lambda answer, arrived_at: _NativeWords(asked, request, vocabulary, answer.generations, arrived_at),
         )
 
 
@@ -147,7 +89,7 @@ class _NativeWords:
 
     def piece(self, piece: Piece) -> Iterable[dict[str, Any]]:
         """The choice as it stands now."""
-        self.take(piece)
+        self._take(piece)
         if piece.text or piece.end is not None:
             yield self._object(piece.prompt, piece.choice)
 
@@ -155,16 +97,17 @@ class _NativeWords:
         """Nothing comes after it."""
         return ()
 
-    def take(self, piece: Piece) -> None:
-        """Add a piece to its choice."""
+    def _take(self, piece: Piece) -> None:
         text = self._texts[piece.prompt][piece.choice]
         text.text += piece.text
         text.output_ids += piece.token_ids
         text.logprobs += [(token.token_id, token.logprobs) for token in piece.shown if token.logprobs is not None]
         text.end = piece.end or text.end
 
-    def whole(self) -> dict[str, Any] | list[dict[str, Any]]:
+    def whole(self, pieces: list[Piece], generations: list[Generation]) -> dict[str, Any] | list[dict[str, Any]]:
         """One object, or one for each prompt and choice."""
+        for piece in pieces:
+            self._take(piece)
         objects = [
             self._object(prompt, choice)
             for prompt in range(len(self._asked.prompts))

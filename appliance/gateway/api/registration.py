@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-from appliance.gateway.api.chat import ChatEndpoint
-from appliance.gateway.api.completions import CompletionEndpoint
-from appliance.gateway.api.generate import GenerateEndpoint
+from appliance.gateway.api import chat, completions, generate
+from appliance.gateway.api.chat import ChatApi
+from appliance.gateway.api.completions import CompletionApi
+from appliance.gateway.api.endpoint import Api, InferenceEndpoint
+from appliance.gateway.api.generate import GenerateApi
 from appliance.gateway.api.health import HealthEndpoints, Installation
+from appliance.gateway.api.intake import Intake
 from appliance.gateway.api.listing import ModelEndpoints
 from appliance.gateway.api.receipts import ReceiptEndpoint
 from appliance.gateway.api.scrape import ScrapeEndpoint
@@ -22,7 +25,7 @@ def register_routes(
 ) -> RouteTable:
     """Build the table over one worker's objects."""
     routes = RouteTable()
-    threads = TokenizerThreads()
+    intake = Intake(desk, models, TokenizerThreads())
     health = HealthEndpoints(desk, models, states, installation)
     listing = ModelEndpoints(models, desk.engines)
     routes.register("GET", "/health", Scope.PUBLIC, health.health)
@@ -30,8 +33,12 @@ def register_routes(
     routes.register("GET", "/metrics", Scope.METRICS_READ, ScrapeEndpoint(desk, states))
     routes.register("GET", "/v1/models", Scope.MODELS_READ, listing.list_all)
     routes.register("GET", "/v1/models/{id}", Scope.MODELS_READ, listing.retrieve)
-    routes.register("POST", "/v1/chat/completions", Scope.INFERENCE, ChatEndpoint(desk, models, threads))
-    routes.register("POST", "/v1/completions", Scope.INFERENCE, CompletionEndpoint(desk, models, threads))
-    routes.register("POST", "/generate", Scope.INFERENCE, GenerateEndpoint(desk, models, threads))
+    apis: tuple[tuple[str, Api], ...] = (
+        (chat.ROUTE, ChatApi(intake)),
+        (completions.ROUTE, CompletionApi(intake)),
+        (generate.ROUTE, GenerateApi(intake)),
+    )
+    for path, api in apis:
+        routes.register("POST", path, Scope.INFERENCE, InferenceEndpoint(desk, api))
     routes.register("GET", "/audit/request/{id}", Scope.AUDIT_READ, ReceiptEndpoint(desk.auditor))
     return routes

@@ -1,0 +1,74 @@
+"""One endpoint for every API that computes: read, check, answer as a stream or as a whole.
+
+What differs between them is an `Inference`: what is asked of the model, and how its answer is worded.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from appliance.gateway.api.streaming import Events, attended, audit_headers, collect, stream
+from appliance.gateway.body import parse_object
+from appliance.gateway.exchange import Exchange
+from appliance.gateway.flow.answer import Answer
+from appliance.gateway.flow.choice import Piece
+from appliance.gateway.flow.desk import Desk
+from appliance.gateway.flow.generation import Generation
+from appliance.gateway.flow.records import Source
+from appliance.gateway.flow.request import Asked
+from appliance.gateway.identity import Principal
+from appliance.gateway.text.vocabulary import Vocabulary
+
+
+class Words(Events, Protocol):
+    """How one API words one answer."""
+
+    def whole(self, pieces: list[Piece], generations: list[Generation]) -> object:
+        """The answer as one object."""
+        ...
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A request that is sound. `words` is called when the answer begins, with the time at which the request had arrived."""
+
+    asked: Asked
+    vocabulary: Vocabulary
+    stream: bool
+    words: Callable[[Answer, float], Words]
+
+
+class Api(Protocol):
+    """One API's own part of a request."""
+
+    async def prepare(self, body: dict[str, Any], principal: Principal) -> Inference:
+        """Check a body, all of step (3). Raises: GatewayFault."""
+        ...
+
+
+class InferenceEndpoint:
+    """Answers the requests of one API."""
+
+    def __init__(self, desk: Desk, api: Api) -> None:
+        self._desk = desk
+        self._api = api
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        self._desk.verify_accepting()
+        body = await exchange.read_body()
+        arrived_at = time.monotonic()
+        # (3) all that can be refused about the request itself.
+        inference = await self._api.prepare(parse_object(body), exchange.identified)
+        exchange.request_id = inference.asked.uid
+        source = Source(exchange.source_address, exchange.source_port)
+        answer = Answer(self._desk, inference.asked, exchange.identified, source, inference.vocabulary, arrived_at)
+        async with attended(exchange, answer):
+            words = inference.words(answer, arrived_at)
+            if inference.stream:
+                await stream(exchange, answer, words)
+            else:
+                pieces = await collect(answer)
+                whole = words.whole(pieces, answer.generations)
+                await exchange.respond(200, whole, audit_headers(answer, with_outcome=True))
