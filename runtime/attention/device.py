@@ -39,6 +39,8 @@ class DeviceTables:
     context_lengths: Tensor
     page_starts: Tensor
     page_ids: Tensor
+    last_page_lengths: Tensor
+    """[num_sequences]; tokens in each sequence's last page, 1 to PAGE_SIZE; on the host, plans derive it themselves."""
 
 
 class DevicePlan(Protocol):
@@ -65,7 +67,7 @@ class DeviceAttention(Protocol):
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> DevicePlan:
         """A plan for a graph of `num_sequences` decodes. What differs between replays is read from the device.
 
-        The attention of a padding sequence is over one token of page 0.
+        The attention of a padding sequence is over one token of page 0. Call it before the capture begins: it copies.
         """
         ...
 
