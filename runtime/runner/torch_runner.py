@@ -18,6 +18,7 @@ from runtime.identifiers import PAGE_SIZE
 from runtime.models.decoder import Decoder
 from runtime.runner.rows import Placement, RowGrouping
 from runtime.runner.scoring import sample_logits, score_prompt
+from runtime.runner.verification import verify_ids
 from runtime.sampling.logprobs import DeviceLogprobs, logprobs_of
 from runtime.sampling.sampler import SampledTokens, Sampler
 from runtime.weights.config import ModelConfig
@@ -81,7 +82,7 @@ class TorchRunner:
     @torch.inference_mode()
     def launch(self, batch: StepBatch) -> TorchStep:
         """See `ModelRunner.launch`."""
-        _verify_ids(batch, self.config.vocab_size, len(self._previous_ids))
+        verify_ids(batch, self.config.vocab_size, len(self._previous_ids))
         if batch.page_copies.size:  # (1)
             copy_pages(self.pages, torch.from_numpy(batch.page_copies.astype(np.int64)).to(self._device))
         placement = self.grouping.place_tokens(batch.query_starts, batch.context_lengths)  # (2)
@@ -141,13 +142,3 @@ class TorchRunner:
         rows = torch.from_numpy(asking).to(self._device)
         given = logprobs_of(logits[rows], sampled.token_ids[rows], int(counts.max()))
         return given.spread(rows, len(counts))
-
-
-def _verify_ids(batch: StepBatch, vocab_size: int, num_previous: int) -> None:
-    """An id out of range would read foreign memory on a GPU, or end its context: it is a bug of the scheduler's."""
-    is_known = batch.previous_rows < 0
-    known = batch.token_ids[is_known]
-    if known.size and not 0 <= int(known.min()) <= int(known.max()) < vocab_size:
-        raise ValueError(f"token ids must lie in [0, {vocab_size}), found {int(known.min())} to {int(known.max())}")
-    if not is_known.all() and int(batch.previous_rows.max()) >= num_previous:
-        raise ValueError(f"previous_rows must be below {num_previous}, found {int(batch.previous_rows.max())}")

@@ -1,0 +1,154 @@
+"""The operations that a decoder on a GPU is made of, and what each computes, in plain torch.
+
+They are cut where kernels can be fused: a norm goes with the product that reads it, a residual addition with the product
+that it adds, the rotary embedding with the write to the cache. `hidden` is the residual stream; whoever adds to it does
+so in place. `PlainOperations` is the judge of every faster implementation, and runs on a CPU.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from runtime.attention.pages import key_rows, write_kv
+from runtime.layers.activation import silu_and_multiply
+from runtime.layers.linear import Linear
+from runtime.layers.norm import RMSNorm
+from runtime.layers.rotary import RotaryTable, apply_rotary
+from runtime.sampling.noise import gumbel_noise, noise_keys
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSource:
+    """Where each row's token id is found."""
+
+    token_ids: Tensor
+    """[num_rows] int32."""
+    previous_rows: Tensor
+    """[num_rows] int32; -1, or the row of `previous_ids` that holds the id instead."""
+    previous_ids: Tensor
+    """[max_samples] int32: what the step before chose, written before this step runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPlaces:
+    """Where each row's key and value go, and by what angle they are turned."""
+
+    positions: Tensor
+    """[num_rows] int32."""
+    slots: Tensor
+    """[num_rows] int32; slot = page * PAGE_SIZE + offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleColumns:
+    """What a token is chosen by where no mask, penalty or bias is asked for."""
+
+    temperature: Tensor
+    """[num_samples] float32; 0: the argmax."""
+    seeds: Tensor
+    """[num_samples] int64."""
+    positions: Tensor
+    """[num_samples] int64."""
+
+
+class Operations(Protocol):
+    """All are enqueued on the current stream and capture-safe. Rows are independent of each other."""
+
+    def embed(self, source: TokenSource, table: Tensor) -> Tensor:
+        """Rows of `table` [vocab_size, hidden_size] → [num_rows, hidden_size], a new tensor."""
+        ...
+
+    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: Linear) -> Tensor:
+        """linear(norm(hidden)) → [num_rows, out]."""
+        ...
+
+    def norm_gated(self, hidden: Tensor, norm: RMSNorm, gate_up: Linear) -> Tensor:
+        """silu(gate) * up of gate_up(norm(hidden)) → [num_rows, inner]."""
+        ...
+
+    def add_linear(self, hidden: Tensor, rows: Tensor, linear: Linear) -> None:
+        """hidden += linear(rows), in place."""
+        ...
+
+    def rotate_and_store(
+        self,
+        heads: Tensor,
+        places: TokenPlaces,
+        rotary: RotaryTable,
+        head_norms: tuple[RMSNorm, RMSNorm] | None,
+        layer_pages: Tensor,
+    ) -> Tensor:
+        """Split the projected heads, normalize queries and keys if asked, turn both, write keys and values to the cache.
+
+        Args:
+            heads: [num_rows, (num_heads + 2 * num_kv_heads) * head_dim]: queries, keys, values.
+            layer_pages: [num_pages, 2, PAGE_SIZE, num_kv_heads, head_dim], written in place.
+        Returns: queries [num_rows, num_heads, head_dim], contiguous.
+        """
+        ...
+
+    def sample(self, logits: Tensor, columns: SampleColumns, samples: Tensor) -> None:
+        """The argmax of logits/temperature plus the noise of (seed, position, id), see `runtime.sampling`.
+
+        Args:
+            logits: [num_samples, vocab_size].
+            samples: [2 * num_samples] int32, written: ids, then 1 where the row's logits are fit to choose from, else 0.
+        """
+        ...
+
+
+class PlainOperations:
+    """Torch, one operation after the other."""
+
+    def embed(self, source: TokenSource, table: Tensor) -> Tensor:
+        """See `Operations.embed`."""
+        from_previous = source.previous_ids[source.previous_rows.clamp(min=0).long()]
+        token_ids = torch.where(source.previous_rows >= 0, from_previous, source.token_ids)
+        return functional.embedding(token_ids, table)
+
+    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: Linear) -> Tensor:
+        """See `Operations.norm_linear`."""
+        return linear(norm(hidden))
+
+    def norm_gated(self, hidden: Tensor, norm: RMSNorm, gate_up: Linear) -> Tensor:
+        """See `Operations.norm_gated`."""
+        return silu_and_multiply(gate_up(norm(hidden)))
+
+    def add_linear(self, hidden: Tensor, rows: Tensor, linear: Linear) -> None:
+        """See `Operations.add_linear`."""
+        hidden.add_(linear(rows))
+
+    def rotate_and_store(
+        self,
+        heads: Tensor,
+        places: TokenPlaces,
+        rotary: RotaryTable,
+        head_norms: tuple[RMSNorm, RMSNorm] | None,
+        layer_pages: Tensor,
+    ) -> Tensor:
+        """See `Operations.rotate_and_store`."""
+        num_kv_heads, head_dim = layer_pages.shape[-2:]
+        split = heads.view(heads.shape[0], -1, head_dim)
+        num_heads = split.shape[1] - 2 * num_kv_heads
+        query, key, value = split.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
+        if head_norms is not None:
+            query, key = head_norms[0](query), head_norms[1](key)
+        cosines, sines = rotary.at(places.positions)
+        rows = key_rows(places.slots.long())
+        write_kv(layer_pages, apply_rotary(key, cosines, sines), value, rows)
+        return apply_rotary(query, cosines, sines)
+
+    def sample(self, logits: Tensor, columns: SampleColumns, samples: Tensor) -> None:
+        """See `Operations.sample`."""
+        scores = logits.float()
+        largest, chosen = scores.max(dim=-1)
+        keys = noise_keys(columns.seeds, columns.positions)
+        ids = torch.arange(scores.shape[1], device=scores.device)
+        scaled = (scores - largest[:, None]) / columns.temperature.clamp(min=1e-30)[:, None]
+        drawn = (scaled + gumbel_noise(keys, ids)).argmax(dim=-1)
+        count = len(chosen)
+        samples[:count] = torch.where(columns.temperature > 0, drawn, chosen)
+        samples[count : 2 * count] = largest.isfinite()

@@ -1,0 +1,54 @@
+"""A `DeviceRunner` on a CPU: the same packing, padding, capturing and reading back, with plain torch as its kernels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from runtime.attention.pages import allocate_pages
+from runtime.models.fused import FusedDecoder
+from runtime.models.operations import PlainOperations
+from runtime.runner.device_runner import DeviceRunner, RunnerLimits
+from runtime.weights.config import load_model_config
+from runtime.weights.loading import build_dummy_weights, load_weights
+from tests.support.plain_attention import PlainAttention
+
+
+@dataclass(frozen=True)
+class PlainDevice:
+    """The runner, and what its graphs planned."""
+
+    runner: DeviceRunner
+    attention: PlainAttention
+
+
+def build_plain_device(
+    folder: Path,
+    *,
+    num_pages: int,
+    cuda_graph_max_bs: int = 8,
+    max_rows: int = 600,
+    max_sequences: int = 64,
+    dummy: bool = False,
+) -> PlainDevice:
+    """Float32 on the CPU, graphs captured."""
+    config = load_model_config(folder)
+    device, dtype = torch.device("cpu"), torch.float32
+    with torch.inference_mode():
+        weights = (
+            build_dummy_weights(config, device=device, dtype=dtype)
+            if dummy
+            else load_weights(folder, config, device=device, dtype=dtype)
+        )
+        operations = PlainOperations()
+        model = FusedDecoder(config, weights.parameters, operations, num_positions=num_pages * 16)
+        pages = allocate_pages(
+            num_layers=config.num_layers, num_pages=num_pages, num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim, device=device, dtype=dtype,
+        )  # fmt: skip
+        pages.fill_(torch.nan)
+    attention = PlainAttention(pages, config.layer_windows)
+    limits = RunnerLimits(max_rows, max_sequences, max_sequences * num_pages, cuda_graph_max_bs)
+    runner = DeviceRunner(config, model, operations, attention, pages, limits, weights_digest=weights.digest)
+    runner.capture_graphs()
+    return PlainDevice(runner, attention)

@@ -1,0 +1,75 @@
+"""Attention on a device by plain torch, one sequence after the other: the judge of `DeviceAttention`s, and their stand-in."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from runtime.attention.device import DeviceTables, SequenceTables
+from runtime.identifiers import PAGE_SIZE
+
+
+@dataclass
+class PlainPlan:
+    """Attends by the tables of the host, as they were last refreshed."""
+
+    pages: Tensor
+    windows: tuple[int | None, ...]
+    tables: SequenceTables | None = None
+    num_refreshed: int = 0
+
+    def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
+        """See `DevicePlan.attend`."""
+        assert self.tables is not None
+        tables = self.tables
+        for index, length in enumerate(tables.context_lengths.tolist()):
+            rows = slice(int(tables.query_starts[index]), int(tables.query_starts[index + 1]))
+            ids = tables.page_ids[tables.page_starts[index] : tables.page_starts[index + 1]]
+            out[rows] = attend_sequence(
+                query[rows], self.pages[layer], torch.from_numpy(ids).to(query.device), length, self.windows[layer]
+            )
+
+
+@dataclass
+class PlainAttention:
+    """See `DeviceAttention`."""
+
+    pages: Tensor
+    windows: tuple[int | None, ...]
+    plans: list[PlainPlan] = field(default_factory=list)
+
+    def plan(self, host: SequenceTables, device: DeviceTables) -> PlainPlan:
+        """See `DeviceAttention.plan`."""
+        return PlainPlan(self.pages, self.windows, host)
+
+    def plan_capture(self, device: DeviceTables, num_sequences: int) -> PlainPlan:
+        """See `DeviceAttention.plan_capture`."""
+        self.plans.append(PlainPlan(self.pages, self.windows))
+        return self.plans[-1]
+
+    def refresh(self, plan: PlainPlan, host: SequenceTables) -> None:
+        """See `DeviceAttention.refresh`."""
+        plan.tables = host
+        plan.num_refreshed += 1
+
+
+def attend_sequence(query: Tensor, layer_pages: Tensor, page_ids: Tensor, length: int, window: int | None) -> Tensor:
+    """One sequence's queries over its pages, in float32.
+
+    Args:
+        query: [n, num_heads, head_dim], at positions length - n … length - 1.
+        layer_pages: [num_pages, 2, PAGE_SIZE, num_kv_heads, head_dim].
+    """
+    own = layer_pages[page_ids.long()]
+    key, value = (own[:, part].reshape(-1, *own.shape[-2:])[:length].float() for part in (0, 1))
+    group = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+    scores = torch.einsum("qhd,khd->hqk", query.float(), key) * query.shape[-1] ** -0.5
+    at = torch.arange(length - len(query), length, device=query.device)[:, None]
+    seen = torch.arange(length, device=query.device)[None, :]
+    hidden = seen > at
+    if window is not None:
+        hidden |= seen <= at - window
+    probabilities = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+    assert len(page_ids) * PAGE_SIZE >= length
+    return torch.einsum("hqk,khd->qhd", probabilities, value).to(query.dtype)

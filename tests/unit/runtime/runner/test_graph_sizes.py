@@ -1,0 +1,33 @@
+"""Which batch sizes are captured, and which one a batch takes."""
+
+import pytest
+
+from runtime.runner.graphs import capture_order, graph_sizes, smallest_holding
+
+
+@pytest.mark.parametrize("largest", [1, 5, 8, 9, 16, 100, 128, 256, 512, 777])
+def test_sizes_ascend_to_the_largest_with_little_padding(largest: int) -> None:
+    """Each is captured once; a batch is padded by less than an eighth and seven rows."""
+    sizes = graph_sizes(largest)
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == largest
+    for count in range(1, largest + 1):
+        size = smallest_holding(sizes, count)
+        assert size is not None
+        assert count <= size <= count * 9 / 8 + 7
+
+
+def test_no_graphs() -> None:
+    """Size 0 switches them off."""
+    assert graph_sizes(0) == []
+    assert smallest_holding([], 1) is None
+
+
+def test_larger_batches_take_none() -> None:
+    """They run without one."""
+    assert smallest_holding([1, 2, 4], 5) is None
+
+
+def test_largest_first() -> None:
+    """So that the smaller ones find their memory in the pool."""
+    assert capture_order([1, 2, 4]) == [4, 2, 1]
