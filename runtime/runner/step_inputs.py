@@ -44,6 +44,7 @@ class StepLayout:
             "query_starts": sequences + 1,
             "context_lengths": sequences,
             "page_starts": sequences + 1,
+            "last_page_lengths": sequences,
             "sample_rows": samples,
             "temperature": samples,
             "seeds": 2 * samples,
@@ -68,7 +69,11 @@ class StepViews:
         self.token_ids, self.previous_rows = view("token_ids"), view("previous_rows")
         self.places = TokenPlaces(view("positions"), view("slots"))
         self.tables = DeviceTables(
-            view("query_starts"), view("context_lengths"), view("page_starts"), buffer[layout.page_ids_start :]
+            query_starts=view("query_starts"),
+            context_lengths=view("context_lengths"),
+            page_starts=view("page_starts"),
+            page_ids=buffer[layout.page_ids_start :],
+            last_page_lengths=view("last_page_lengths"),
         )
         self.sample_rows = view("sample_rows")
         self.columns = SampleColumns(
@@ -139,6 +144,7 @@ def pack_step(target: Int32, layout: StepLayout, batch: StepBatch, tables: Seque
     put("query_starts", tables.query_starts)
     put("context_lengths", tables.context_lengths)
     put("page_starts", tables.page_starts)
+    put("last_page_lengths", (tables.context_lengths - 1) % PAGE_SIZE + 1)
     put("sample_rows", batch.sample_rows)
     put("temperature", sampling.temperature.view(np.int32))
     put("seeds", sampling.seed.view(np.int32))
