@@ -63,6 +63,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     ),
     "Let people in": (Command("client", "client", "create, list and disable the clients that may ask for tokens"),),
     "Vouch for models": (Command("model", "model", "sign a model folder, verify one against its signature"),),
+    "Measure it": (Command("bench", "bench", "measure a server, or parts of this one"),),
     "Look back": (Command("audit", "audit", "verify the log, prove that a record is in it"),),
 }
 COMMANDS = {command.name: command for group in GROUPS.values() for command in group}

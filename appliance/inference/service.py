@@ -2,27 +2,38 @@
 
 It owns no socket and no clock, so it is tested without processes. Workers are told apart by any hashable key that the
 caller chooses (its link). An intent's tokens are counted here and told to the auditor, whatever the gateway says.
+
+The engine's id of a request is the worker's own below, and the worker's number above it. So the tokens of a step are sorted
+by worker with a shift of all ids at once, and nothing is looked up for an ordinary token.
 """
 
 import array
-import itertools
 import sys
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 import structlog
 
+from appliance.inference.outgoing import Delivery, Outgoing
 from appliance.inference.tickets import TicketGate
 from appliance.messages.audit import CountTokens
-from appliance.messages.engine import Cancel, RequestRefused, StepTokens, Submit
+from appliance.messages.engine import REQUEST_ID_BITS, Cancel, RequestRefused, StepTokens, Submit
 from runtime.errors import EngineUnavailable, RequestRejected
-from runtime.request import GenerationRequest, PromptDelivery, RequestSummary, TokenDelivery
+from runtime.request import GenerationRequest, PackedTokens, PromptDelivery, RequestSummary, TokenDelivery
 
 log = structlog.get_logger(__name__)
 
 WorkerKey = Hashable
+MAX_WORKER_NUMBER = (1 << (63 - REQUEST_ID_BITS)) - 1
+_REQUEST_ID_MASK = (1 << REQUEST_ID_BITS) - 1
+
+
+class PlainTokens(Protocol):
+    """What `runtime.scheduling.delivery.PlainTokens` gives."""
+
+    def split(self, num_bits: int) -> Iterator[tuple[int, PackedTokens]]: ...
 
 
 class StepOutput(Protocol):
@@ -30,6 +41,8 @@ class StepOutput(Protocol):
 
     @property
     def prompts(self) -> list[PromptDelivery]: ...
+    @property
+    def plain(self) -> PlainTokens: ...
     @property
     def tokens(self) -> list[TokenDelivery]: ...
     @property
@@ -44,10 +57,17 @@ class Engine(Protocol):
 
 
 @dataclass(slots=True)
+class _Worker:
+    number: int
+    key: WorkerKey | None
+    """None: it is gone, and its requests are about to end."""
+    open: set[int] = field(default_factory=set)
+    """Ids in the engine of its open requests."""
+
+
+@dataclass(slots=True)
 class _Open:
-    worker: WorkerKey
-    request_id: int
-    """The worker's own."""
+    worker: _Worker
     intent_index: int
     reason: str = "finished"
 
@@ -60,9 +80,10 @@ class InferenceService:
         self._engine = engine
         self._gate = gate
         self._clock = clock
-        self._ids = itertools.count(1)
         self._open: dict[int, _Open] = {}
-        self._by_worker: dict[WorkerKey, dict[int, int]] = {}
+        self._workers: dict[int, _Worker] = {}
+        self._numbers: dict[WorkerKey, int] = {}
+        self._last_number = 0
         self._counts: list[CountTokens] = []
 
     @property
@@ -72,32 +93,38 @@ class InferenceService:
 
     def submit(self, worker: WorkerKey, message: Submit) -> RequestRefused | None:
         """Take a worker's request, or say why not."""
-        theirs = self._by_worker.setdefault(worker, {})
+        sender = self._worker(worker)
+        engine_id = sender.number << REQUEST_ID_BITS | message.request_id
         try:
-            if message.request_id in theirs:
+            if engine_id in self._open:
                 raise RequestRejected("duplicate_request", f"request {message.request_id} is open already")
             self._gate.verify(message)
-            engine_id = next(self._ids)
             self._engine.submit(self._generation_request(engine_id, message))
         except RequestRejected as rejected:
             return RequestRefused(message.request_id, rejected.code, str(rejected), rejected.parameter)
         except EngineUnavailable as unavailable:
             return RequestRefused(message.request_id, "engine_unavailable", str(unavailable))
-        theirs[message.request_id] = engine_id
-        self._open[engine_id] = _Open(worker, message.request_id, message.ticket.index)
+        sender.open.add(engine_id)
+        self._open[engine_id] = _Open(sender, message.ticket.index)
         return None
 
     def cancel(self, worker: WorkerKey, message: Cancel) -> None:
         """End a request or one choice of it; unknown ids ended already and are nothing to worry about."""
-        engine_id = self._by_worker.get(worker, {}).get(message.request_id)
-        if engine_id is not None:
+        engine_id = self._numbers.get(worker, 0) << REQUEST_ID_BITS | message.request_id
+        if engine_id in self._open:
             self._engine.cancel(engine_id, message.choice, message.keep_tokens)
 
     def lose_worker(self, worker: WorkerKey) -> None:
         """A gateway worker is gone: its requests end; their counts still reach the auditor."""
-        for engine_id in list(self._by_worker.pop(worker, {}).values()):
+        number = self._numbers.pop(worker, None)
+        if number is None:
+            return
+        lost = self._workers[number]
+        lost.key = None
+        for engine_id in sorted(lost.open):
             self._open[engine_id].reason = "gateway_lost"
             self._engine.cancel(engine_id)
+        self._forget_if_done(lost)
 
     def lose_auditor(self) -> None:
         """Nothing can be recorded: everything ends now, and no ticket is good any more."""
@@ -106,15 +133,21 @@ class InferenceService:
             request.reason = "auditor_lost"
             self._engine.cancel(engine_id)
 
-    def sort_by_worker(self, output: StepOutput) -> dict[WorkerKey, StepTokens]:
-        """Split one step's output into one message a worker, under the workers' own request ids."""
-        messages: dict[WorkerKey, StepTokens] = {}
-        for prompt in output.prompts:
-            self._put(messages, prompt, "prompts")
-        for token in output.tokens:
-            self._put(messages, token, "tokens")
+    def sort_by_worker(self, output: StepOutput) -> list[tuple[WorkerKey, StepTokens]]:
+        """Split one step's output into the messages of each worker, in order, under the workers' own request ids."""
+        outgoing = Outgoing()
+        for number, packed in output.plain.split(REQUEST_ID_BITS):
+            outgoing.to(number).plain = packed
+        deliveries: list[Delivery] = [*output.prompts, *output.tokens, *output.summaries]
+        for delivery in deliveries:
+            number, request_id = delivery.request_id >> REQUEST_ID_BITS, delivery.request_id & _REQUEST_ID_MASK
+            outgoing.to(number).add(msgspec.structs.replace(delivery, request_id=request_id))
+        messages = [
+            (self._workers[number].key, message)
+            for number, message in outgoing.messages()
+            if number in self._workers and self._workers[number].key is not None
+        ]
         for summary in output.summaries:
-            self._put(messages, summary, "summaries")
             self._close(summary)
         return messages
 
@@ -140,25 +173,27 @@ class InferenceService:
             caches_output=message.caches_output,
         )
 
-    def _put(
-        self,
-        messages: dict[WorkerKey, StepTokens],
-        delivery: PromptDelivery | TokenDelivery | RequestSummary,
-        kind: str,
-    ) -> None:
-        request = self._open.get(delivery.request_id)
-        if request is None or request.worker not in self._by_worker:
-            return
-        message = messages.get(request.worker)
-        if message is None:
-            message = messages[request.worker] = StepTokens([], [], [])
-        getattr(message, kind).append(msgspec.structs.replace(delivery, request_id=request.request_id))
+    def _worker(self, key: WorkerKey) -> _Worker:
+        """The worker behind a key; a new one gets a number under which nothing is open."""
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._last_number % MAX_WORKER_NUMBER + 1
+            while number in self._workers:
+                number = number % MAX_WORKER_NUMBER + 1
+            self._last_number = self._numbers[key] = number
+            self._workers[number] = _Worker(number, key)
+        return self._workers[number]
+
+    def _forget_if_done(self, worker: _Worker) -> None:
+        if worker.key is None and not worker.open:
+            del self._workers[worker.number]
 
     def _close(self, summary: RequestSummary) -> None:
         request = self._open.pop(summary.request_id, None)
         if request is None:
             return
-        self._by_worker.get(request.worker, {}).pop(request.request_id, None)
+        request.worker.open.discard(summary.request_id)
+        self._forget_if_done(request.worker)
         self._counts.append(
             CountTokens(
                 request.intent_index,

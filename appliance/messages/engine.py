@@ -1,16 +1,27 @@
 """Gateway ↔ engine.
 
 A `Submit` carries the auditor's ticket; the engine's process checks it against a key that only auditor and engine hold, so
-a captured gateway cannot infer unlogged. Tokens of a step go to each worker in one `StepTokens`.
+a captured gateway cannot infer unlogged. Tokens of a step go to each worker in one `StepTokens`: nearly all of them as three
+columns of bytes, the others one by one.
 """
 
 from typing import Annotated
 
 import msgspec
 
-from runtime.request import MAX_CHOICES, PromptDelivery, RequestSummary, SamplingParams, TokenDelivery
+from runtime.request import (
+    MAX_CHOICES,
+    PackedTokens,
+    PromptDelivery,
+    RequestSummary,
+    SamplingParams,
+    TokenDelivery,
+)
 
 MAX_PROMPT_BYTES = 4 * (1 << 20)
+REQUEST_ID_BITS = 48
+RequestIdField = Annotated[int, msgspec.Meta(ge=0, lt=1 << REQUEST_ID_BITS)]
+"""A worker's own number of a request. The bound is what keeps workers apart: the engine's process puts theirs above it."""
 
 
 class Ticket(msgspec.Struct, frozen=True, array_like=True, tag="ticket", gc=False):
@@ -29,7 +40,7 @@ class Ticket(msgspec.Struct, frozen=True, array_like=True, tag="ticket", gc=Fals
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
     """Ask for a generation. `request_id` is the worker's own, unique on its link."""
 
-    request_id: Annotated[int, msgspec.Meta(ge=0, lt=1 << 48)]
+    request_id: RequestIdField
     ticket: Ticket
     prompt: Annotated[bytes, msgspec.Meta(max_length=MAX_PROMPT_BYTES)]
     """Token ids as little-endian uint32."""
@@ -50,7 +61,7 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel", gc=Fals
     enter the prefix cache. None keeps what was delivered.
     """
 
-    request_id: int
+    request_id: RequestIdField
     choice: int | None = None
     keep_tokens: int | None = None
 
@@ -65,11 +76,14 @@ class RequestRefused(msgspec.Struct, frozen=True, array_like=True, tag="refused"
 
 
 class StepTokens(msgspec.Struct, frozen=True, array_like=True, tag="tokens"):
-    """All that one step gave to one worker."""
+    """What one step gave to one worker, in this order: one message, unless logprobs of several prompts fill more."""
 
     prompts: list[PromptDelivery]
     tokens: list[TokenDelivery]
+    """First and last tokens, and those with logprobs."""
     summaries: list[RequestSummary]
+    plain: PackedTokens = PackedTokens()
+    """All others. They come before `tokens`, which has nothing of the same choices."""
 
 
 class ModelFacts(msgspec.Struct, frozen=True, array_like=True, tag="model"):

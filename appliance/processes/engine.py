@@ -71,7 +71,7 @@ class EngineProcess:
         self._member.flush()
 
     def _step(self) -> None:
-        for worker, message in self._service.sort_by_worker(self._engine.step()).items():
+        for worker, message in self._service.sort_by_worker(self._engine.step()):
             assert isinstance(worker, PolledLink)
             self._member.send(worker, message)
         self._member.flush()

@@ -7,21 +7,21 @@ import numpy as np
 from runtime.batch import Int32, Int64, StepBatch
 from runtime.identifiers import PAGE_SIZE
 from runtime.scheduling.planning import Chunk, StepPlan
-from runtime.scheduling.requests import Request, Sequence
+from runtime.scheduling.requests import Request
 from runtime.scheduling.sampling_table import SamplingTable
 from runtime.scheduling.table import NO_SAMPLE, SequenceTable
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """Whose tokens a step chooses. A sequence that has ended when the step is read (`row` is gone) gets nothing."""
+    """Whose tokens a step chooses. A sequence that has ended when the step is read (its serial is gone) gets nothing."""
 
     rows: Int64
     """[num_samples] row of each sample."""
     positions: Int64
     """[num_samples] position of the token that is chosen."""
-    owners: list[Sequence]
-    """[num_samples]"""
+    serials: Int64
+    """[num_samples] `SequenceTable.serials` of each row as the step was launched."""
     scored: list[tuple[Request, int]]
     """Requests with prompt logprobs in this step, and how many, in the order of the batch."""
     num_tokens: int
@@ -66,7 +66,7 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
         prompt_logprob_targets=scored_targets,
         prompt_logprob_counts=scored_counts,
     )
-    record = StepRecord(sampled_rows, sampled_positions, table.owners[sampled_rows].tolist(), scored, len(positions))
+    record = StepRecord(sampled_rows, sampled_positions, table.serials[sampled_rows], scored, len(positions))
     _advance(table, rows, contexts, sampled_rows)
     return batch, record
 

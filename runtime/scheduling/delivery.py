@@ -1,21 +1,55 @@
-"""What leaves the engine in one step, and the counts that operators watch."""
+"""What leaves the engine in one step, and the counts that operators watch.
 
+Nearly all tokens are plain: nothing is said of them but whose they are. They stay arrays from the device to the gateway
+worker's socket.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from runtime.batch import LogprobRows
-from runtime.request import PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
+import numpy as np
+
+from runtime.batch import Int32, Int64, LogprobRows
+from runtime.request import PackedTokens, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
+
+
+@dataclass(frozen=True, slots=True)
+class PlainTokens:
+    """Tokens of one step that neither began nor ended an answer and have no logprobs; one entry a token."""
+
+    request_ids: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    choices: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    token_ids: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        return zip(self.request_ids.tolist(), self.choices.tolist(), self.token_ids.tolist(), strict=True)
+
+    def split(self, num_bits: int) -> Iterator[tuple[int, PackedTokens]]:
+        """Group the tokens by what stands above the lowest bits of their request ids, which are what is packed."""
+        groups = self.request_ids >> num_bits
+        own_ids = (self.request_ids & ((1 << num_bits) - 1)).astype("<u8")
+        choices, token_ids = self.choices.astype("u1"), self.token_ids.astype("<u4")
+        for group in np.unique(groups).tolist():
+            mine = groups == group
+            packed = PackedTokens(own_ids[mine].tobytes(), choices[mine].tobytes(), token_ids[mine].tobytes())
+            yield group, packed
 
 
 @dataclass(slots=True)
 class StepOutput:
-    """Everything that clients are told after a step; may be empty."""
+    """Everything that clients are told after a step, in this order; may be empty."""
 
     prompts: list[PromptDelivery] = field(default_factory=list)
+    plain: PlainTokens = field(default_factory=PlainTokens)
     tokens: list[TokenDelivery] = field(default_factory=list)
+    """What is not plain. No choice has tokens in both."""
     summaries: list[RequestSummary] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.prompts or self.tokens or self.summaries)
+        return bool(self.prompts or len(self.plain) or self.tokens or self.summaries)
 
 
 @dataclass(slots=True)

@@ -107,7 +107,7 @@ class StepPlanner:
         """Send the last in order back to the queue; it keeps its output, and goes on where it was."""
         assert len(self._running) > 1, "a sequence that runs alone must fit"
         victim = max(self._running.sequences(), key=lambda sequence: sequence.order)
-        self._running.stop(victim, num_kept=0)
+        self._running.retract(victim)
         victim.request.num_retractions += 1
         self.num_retractions += 1
         self._estimate.raise_after_retraction()

@@ -25,10 +25,12 @@ class Choice:
 
     index: int
     seed: int
-    output: list[int] = field(default_factory=list)
-    """Tokens read from the device and delivered, less those that a cut took back."""
+    output: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    """Tokens that were read and delivered, while it waits; those of a running one stand in its row of the table."""
+    num_output: int = 0
+    """Once it ended: tokens that count, less those that a cut took back."""
     num_delivered: int = 0
-    """All tokens that ever left, those that were cut later included."""
+    """Once it ended: all tokens that ever left, those that were cut later included."""
     seen: SeenTokens | None = None
     """Occurrences in prompt and output, for penalties only."""
     finish: Finish | None = None
@@ -87,9 +89,7 @@ class Sequence:
     def tokens(self) -> Int32:
         """Prompt and output so far: what must be in the cache for the next token."""
         output = self.choices[0].output
-        if not output:
-            return self.request.prompt
-        return np.concatenate([self.request.prompt, np.array(output, np.int32)])
+        return np.concatenate([self.request.prompt, output]) if len(output) else self.request.prompt
 
 
 def build_request(

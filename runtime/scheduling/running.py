@@ -10,9 +10,9 @@ from runtime.batch import Int32, Int64
 from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
 from runtime.kv.prefixes import PrefixNode, token_bytes
-from runtime.scheduling.requests import Sequence
+from runtime.scheduling.requests import NOT_RUNNING, Sequence, has_penalty
 from runtime.scheduling.sampling_table import SamplingTable
-from runtime.scheduling.table import SequenceTable
+from runtime.scheduling.table import MAX_ENDING_IDS, SequenceTable
 
 
 class RunningSequences:
@@ -63,6 +63,33 @@ class RunningSequences:
         sequence.cursor = None
         if sequence in self.prefilling:
             self.prefilling.remove(sequence)
+
+    def retract(self, sequence: Sequence) -> None:
+        """Stop a sequence that will go on later; its output goes with it."""
+        sequence.choices[0].output = self.table.output_of(sequence.row)
+        self.stop(sequence, num_kept=0)
+
+    def num_output(self, sequence: Sequence) -> int:
+        """Output tokens of a sequence that were read, whether it runs or waits."""
+        if sequence.row == NOT_RUNNING:
+            return len(sequence.choices[0].output)
+        return int(self.table.known[sequence.row] - self.table.num_prompt[sequence.row])
+
+    def follow_first_choice(self, sequence: Sequence) -> None:
+        """The first of the choices that a sequence carries has changed: its row stands for that one now."""
+        choice = sequence.choices[0]
+        self.table.choices[sequence.row] = choice.index
+        self.sampling.set(sequence.row, sequence.request, choice)
+
+    def mark_ordinary(self, sequence: Sequence) -> None:
+        """The first token is delivered: those to come need no look, unless the request asks for one."""
+        request = sequence.request
+        self.table.is_ordinary[sequence.row] = not (
+            request.is_internal
+            or request.sampling.logprobs >= 0
+            or has_penalty(request.sampling)
+            or len(request.ending_ids) > MAX_ENDING_IDS
+        )
 
     def stop_tainted(self, sequence: Sequence) -> None:
         """Stop a sequence whose values are broken: nothing on its path stays in the tree."""

@@ -10,8 +10,6 @@ Whatever is wrong with one request ends that request. What is wrong with the sch
 import heapq
 from collections.abc import Iterable
 
-import numpy as np
-
 from runtime.batch import StepBatch, StepResult
 from runtime.errors import EngineUnavailable, RequestRejected
 from runtime.kv.cache import KVCache
@@ -21,6 +19,7 @@ from runtime.scheduling.delivery import LogprobLists, StepOutput, Totals
 from runtime.scheduling.estimate import OutputEstimate
 from runtime.scheduling.limits import RequestLimits
 from runtime.scheduling.planning import StepPlanner
+from runtime.scheduling.reading import read_step
 from runtime.scheduling.requests import NOT_RUNNING, Choice, Request, Sequence, build_request
 from runtime.scheduling.running import RunningSequences
 from runtime.scheduling.sampling_table import SamplingTable
@@ -161,22 +160,19 @@ class Scheduler:
     def collect(self, step: StepRecord, result: StepResult) -> None:
         """Take a step's tokens: hand them out, and end the choices that they end."""
         self._collect_prompt_scores(step, result)
-        open_samples = [index for index, owner in enumerate(step.owners) if owner.row != NOT_RUNNING]
-        if not open_samples:
-            return
-        index = np.array(open_samples)
-        self._running.table.read_tokens(step.rows[index], step.positions[index], result.token_ids[index])
-        tokens, is_finite = result.token_ids.tolist(), result.is_finite.tolist()
+        read = read_step(self._running.table, step, result)
+        self._output.plain = read.plain
+        self.totals.generated_tokens += len(read.plain)
         logprobs = None if result.logprobs is None else LogprobLists(result.logprobs)
-        for sample in open_samples:
-            sequence = step.owners[sample]
+        for sample in read.others:
+            sequence: Sequence = self._running.table.owners[step.rows[sample]]
             request, choice = sequence.request, sequence.choices[0]
-            if not is_finite[sample]:
+            if not result.is_finite[sample]:
                 self._end(request, choice, NON_FINITE)
             else:
                 count = request.sampling.logprobs
                 scores = [logprobs.at(sample, count)] if logprobs is not None and count >= 0 else None
-                self._accept(request, choice, tokens[sample], scores)
+                self._accept(sequence, int(result.token_ids[sample]), scores)
             if choice.finish is not None:
                 self._close_if_ended(request)
 
@@ -201,19 +197,19 @@ class Scheduler:
         assert known == computed, "a sequence is lost, or computes for nobody"
         assert all(sequence.row == NOT_RUNNING and sequence.cursor is None for sequence in self._waiting)
 
-    def _accept(self, request: Request, choice: Choice, token: int, scores: list[TokenLogprobs] | None) -> None:
-        """One more token of a choice."""
+    def _accept(self, sequence: Sequence, token: int, scores: list[TokenLogprobs] | None) -> None:
+        """One more token of a choice, which its row has already, and which is not plain."""
+        request, choice = sequence.request, sequence.choices[0]
         if not request.prompt_delivered:
             self._deliver_prompt(request)
-        choice.output.append(token)
-        choice.num_delivered += 1
+        self._running.mark_ordinary(sequence)
         if choice.seen is not None:
             choice.seen.add(token)
         if not request.is_internal:
             self.totals.generated_tokens += 1
         if token in request.ending_ids:
             self._end(request, choice, Finish("stop", token), tokens=[token], scores=scores)
-        elif len(choice.output) == request.sampling.max_tokens:
+        elif self._running.num_output(sequence) == request.sampling.max_tokens:
             self._end(request, choice, Finish("length"), tokens=[token], scores=scores)
         elif not request.is_internal:
             self._output.tokens.append(TokenDelivery(request.id, choice.index, [token], scores))
@@ -231,20 +227,21 @@ class Scheduler:
         """End one choice: its sequence stops, unless it computes the prompt for others too."""
         sequence = choice.sequence
         assert sequence is not None
-        if keep_tokens is not None:
-            del choice.output[max(0, keep_tokens) :]
         if len(sequence.choices) == 1:
+            choice.num_delivered = choice.num_output = self._running.num_output(sequence)
+            if keep_tokens is not None:
+                choice.num_output = min(choice.num_output, max(0, keep_tokens))
             self._drop(sequence, finish, caches_output=request.caches_output or keep_tokens is not None)
         else:
             sequence.choices.remove(choice)
             if sequence.row != NOT_RUNNING:
-                self._running.sampling.set(sequence.row, request, sequence.choices[0])
+                self._running.follow_first_choice(sequence)
         choice.finish = finish
         choice.sequence = None
         if request.is_internal:
             return
         if finish.reason not in ("error", "deadline"):
-            self._estimate.observe(len(choice.output), request.sampling.max_tokens)
+            self._estimate.observe(choice.num_output, request.sampling.max_tokens)
         self._output.tokens.append(TokenDelivery(request.id, choice.index, tokens or [], scores, finish))
 
     def _drop(self, sequence: Sequence, finish: Finish, *, caches_output: bool) -> None:
@@ -253,7 +250,7 @@ class Scheduler:
         elif finish is NON_FINITE:
             self._running.stop_tainted(sequence)
         else:
-            num_output = len(sequence.choices[0].output) if caches_output else 0
+            num_output = sequence.choices[0].num_output if caches_output else 0
             self._running.stop(sequence, num_kept=len(sequence.request.prompt) + num_output)
 
     def _close_if_ended(self, request: Request) -> None:
@@ -267,7 +264,7 @@ class Scheduler:
                     request_id=request.id,
                     prompt_tokens=len(request.prompt),
                     cached_tokens=request.cached_tokens,
-                    output_tokens=sum(len(choice.output) for choice in request.choices),
+                    output_tokens=sum(choice.num_output for choice in request.choices),
                     num_retractions=request.num_retractions,
                     delivered_tokens=sum(choice.num_delivered for choice in request.choices),
                 )

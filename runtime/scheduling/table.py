@@ -7,6 +7,9 @@ A sequence's tokens and how far they got, per row:
     [known, length)    at most one token: chosen by a step that is in flight, its id is on the device only
 
 A row decodes when its prompt is through; then `cached == length - 1`, and each step computes one token and chooses the next.
+
+Most tokens need nothing but to be entered here and to leave. `is_ordinary` marks the rows for which that holds until a token
+ends them, which is found by comparing arrays; the others are looked at one by one.
 """
 
 import numpy as np
@@ -18,6 +21,9 @@ from runtime.kv.prefixes import token_bytes
 from runtime.scheduling.requests import NOT_RUNNING, Sequence
 
 NO_SAMPLE = -1
+NO_TOKEN = -1
+MAX_ENDING_IDS = 8
+"""So many ids that end a row are compared as arrays; a row with more is not ordinary."""
 
 
 class SequenceTable:
@@ -38,6 +44,14 @@ class SequenceTable:
         self.num_prompt: Int64 = np.zeros(num_rows, np.int64)
         self.max_length: Int64 = np.zeros(num_rows, np.int64)
         """Prompt and `max_tokens`."""
+        self.request_ids: Int64 = np.zeros(num_rows, np.int64)
+        self.choices: Int32 = np.zeros(num_rows, np.int32)
+        self.ending_ids: Int32 = np.full((num_rows, MAX_ENDING_IDS), NO_TOKEN, np.int32)
+        self.is_ordinary: Bool = np.zeros(num_rows, np.bool_)
+        """Its next token is neither its request's first nor asked for with logprobs, and counts for no penalty."""
+        self.serials: Int64 = np.zeros(num_rows, np.int64)
+        """Tells who has a row now from who had it when a step was launched; 0 for free rows."""
+        self._num_added = 0
         self.is_active: Bool = np.zeros(num_rows, np.bool_)
         self.is_decoding: Bool = np.zeros(num_rows, np.bool_)
         self.sample: Int32 = np.full(num_rows, NO_SAMPLE, np.int32)
@@ -57,6 +71,12 @@ class SequenceTable:
         self.known[row] = self.length[row] = len(tokens)
         self.num_prompt[row] = len(request.prompt)
         self.max_length[row] = len(request.prompt) + request.sampling.max_tokens
+        self.request_ids[row] = request.id
+        self.choices[row] = sequence.choices[0].index
+        ending = sorted(request.ending_ids)[:MAX_ENDING_IDS]
+        self.ending_ids[row, : len(ending)] = ending
+        self._num_added += 1
+        self.serials[row] = self._num_added
         self.is_active[row] = True
         sequence.row = row
         return row
@@ -68,7 +88,9 @@ class SequenceTable:
         self.pages[row, : self.num_pages[row]] = PADDING_PAGE
         for column in (self.num_pages, self.cached, self.known, self.length, self.num_prompt, self.max_length):
             column[row] = 0
-        self.is_active[row] = self.is_decoding[row] = False
+        self.ending_ids[row] = NO_TOKEN
+        self.serials[row] = 0
+        self.is_active[row] = self.is_decoding[row] = self.is_ordinary[row] = False
         self.sample[row] = NO_SAMPLE
         self._free_rows.append(row)
         sequence.row = NOT_RUNNING
@@ -82,6 +104,10 @@ class SequenceTable:
         first = int(self.num_pages[row])
         self.pages[row, first : first + len(pages)] = pages
         self.num_pages[row] += len(pages)
+
+    def output_of(self, row: int) -> Int32:
+        """A copy of the output tokens that were read."""
+        return self.tokens[row, self.num_prompt[row] : self.known[row]].copy()
 
     def keys(self, row: int) -> memoryview:
         """The known token ids as the prefix tree keys them; a view, to be used at once."""
@@ -98,9 +124,17 @@ class SequenceTable:
         settled = rows[self.length[rows] == positions + 1]
         self.sample[settled] = NO_SAMPLE
 
+    def ended(self, rows: Int64, ids: Int64) -> Bool:
+        """Which rows these tokens end, just read: by their length, or by an id that ends them."""
+        has_ended: Bool = self.known[rows] == self.max_length[rows]
+        has_ended |= (self.ending_ids[rows] == ids[:, None]).any(axis=1)
+        return has_ended
+
     def check_integrity(self) -> None:
         """Raise AssertionError unless every row is either free and blank, or consistent."""
         active = np.flatnonzero(self.is_active)
+        assert np.array_equal(self.serials != 0, self.is_active), "a free row looks taken, or the other way round"
+        assert not (self.is_ordinary & ~self.is_decoding).any(), "a row without output was taken for ordinary"
         assert sorted([*self._free_rows, *active.tolist()]) == list(range(self.num_rows)), "rows were lost or made"
         for row, owner in enumerate(self.owners):
             assert (owner is not None) == bool(self.is_active[row])

@@ -40,6 +40,8 @@ def run_all(engine: Engine, requests: Sequence[GenerationRequest]) -> dict[tuple
     while engine.has_work:
         output = engine.step()
         engine.check_integrity()
+        for request_id, choice, token in output.plain:
+            answers[request_id, choice].tokens.append(token)
         for delivery in output.tokens:
             answer = answers[delivery.request_id, delivery.choice]
             answer.tokens += delivery.token_ids

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from appliance.errors import LinkClosed
@@ -70,11 +70,19 @@ class EnginePeer:
             if receiver is not None:
                 receiver.fail(_refusal(message))
         else:
-            deliveries: list[Delivery] = [*message.prompts, *message.tokens, *message.summaries]
-            for delivery in deliveries:
-                receiver = self._open.get(delivery.request_id)
+            self._deliver(message.prompts)
+            for request_id, choice, token_id in message.plain:
+                receiver = self._open.get(request_id)
                 if receiver is not None:
-                    receiver.deliver(delivery)
+                    receiver.deliver(TokenDelivery(request_id, choice, [token_id]))
+            self._deliver(message.tokens)
+            self._deliver(message.summaries)
+
+    def _deliver(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            receiver = self._open.get(delivery.request_id)
+            if receiver is not None:
+                receiver.deliver(delivery)
 
     def end(self) -> None:
         """The link ended: every generation on it has."""

@@ -1,31 +1,49 @@
 """Requests of several workers share one engine and never see each other's tokens; every intent is counted once."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
+from appliance.errors import MalformedMessage
 from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
+from appliance.ipc.edges import EdgeCodec
+from appliance.ipc.frames import MAX_FRAME_BYTES
 from appliance.messages.engine import Cancel, Submit, Ticket
 from audit.ticket import mint_ticket
 from runtime.errors import EngineUnavailable, RequestRejected
 from runtime.request import (
     Finish,
     GenerationRequest,
+    PackedTokens,
     PromptDelivery,
     RequestSummary,
     SamplingParams,
     TokenDelivery,
+    TokenLogprobs,
 )
 
 KEY = bytes(range(32))
 NOW_MS = 1_800_000_000_000
 
 
+class FakePlain:
+    """Plain tokens of several workers, as the engine groups them."""
+
+    def __init__(self, *groups: tuple[int, PackedTokens]) -> None:
+        self.groups = groups
+
+    def split(self, num_bits: int) -> Iterator[tuple[int, PackedTokens]]:
+        assert num_bits == 48
+        return iter(self.groups)
+
+
 @dataclass
 class FakeOutput:
     prompts: list[PromptDelivery] = field(default_factory=list)
+    plain: FakePlain = field(default_factory=FakePlain)
     tokens: list[TokenDelivery] = field(default_factory=list)
     summaries: list[RequestSummary] = field(default_factory=list)
 
@@ -104,8 +122,71 @@ def test_equal_ids_of_two_workers_do_not_meet(service: InferenceService, engine:
     sorted_output = service.sort_by_worker(
         FakeOutput(tokens=[TokenDelivery(first, 0, [11]), TokenDelivery(second, 0, [22], None, Finish("length"))])
     )
-    assert {worker: message.tokens[0].token_ids for worker, message in sorted_output.items()} == {"a": [11], "b": [22]}
-    assert {message.tokens[0].request_id for message in sorted_output.values()} == {7}
+    assert {worker: message.tokens[0].token_ids for worker, message in sorted_output} == {"a": [11], "b": [22]}
+    assert {message.tokens[0].request_id for _, message in sorted_output} == {7}
+
+
+def test_plain_tokens_go_to_the_worker_whose_number_stands_above_their_ids(
+    service: InferenceService, engine: FakeEngine
+) -> None:
+    """Under its own ids; a group without a living worker goes nowhere."""
+    service.submit("a", make_submit(7, 0))
+    service.submit("b", make_submit(7, 1))
+    numbers = [request.request_id >> 48 for request in engine.submitted]
+    packed = [PackedTokens(struct.pack("<Q", 7), b"\x00", struct.pack("<I", token)) for token in (11, 22, 33)]
+    output = FakeOutput(plain=FakePlain((numbers[0], packed[0]), (numbers[1], packed[1]), (9999, packed[2])))
+    assert {worker: list(message.plain) for worker, message in service.sort_by_worker(output)} == {
+        "a": [(7, 0, 11)],
+        "b": [(7, 0, 22)],
+    }
+    service.lose_worker("b")
+    assert [worker for worker, _ in service.sort_by_worker(output)] == ["a"]
+
+
+def test_a_worker_cannot_name_the_requests_of_another() -> None:
+    """An id that reaches into the worker's number is no message of the edge at all."""
+    codec = EdgeCodec("engine", "gateway")
+    for request_id in (1 << 48, -1, (2 << 48) | 7):
+        with pytest.raises(MalformedMessage):
+            codec.decode(codec.encode(Cancel(request_id)))
+
+
+def test_number_of_a_lost_worker_is_not_given_again_while_its_requests_are_open(
+    service: InferenceService, engine: FakeEngine
+) -> None:
+    """Their tokens, still on their way, would be another worker's."""
+    service.submit("a", make_submit(7, 0))
+    service.lose_worker("a")
+    service._last_number = 0
+    service.submit("b", make_submit(7, 1))
+    lost, taken = (request.request_id for request in engine.submitted)
+    assert lost != taken
+    output = FakeOutput(tokens=[TokenDelivery(lost, 0, [1]), TokenDelivery(taken, 0, [2])])
+    assert [(worker, message.tokens[0].token_ids) for worker, message in service.sort_by_worker(output)] == [("b", [2])]
+
+
+def test_logprobs_of_many_prompts_leave_in_several_messages(service: InferenceService, engine: FakeEngine) -> None:
+    """Each fits into a frame; together they have everything, prompts before tokens before summaries."""
+    entry = TokenLogprobs(-1.0 / 3, list(range(1 << 20, (1 << 20) + 20)), [-1.0 / 3] * 20)
+    prompts, tokens, summaries = [], [], []
+    for number in range(6):
+        service.submit("a", make_submit(number, number))
+        engine_id = engine.submitted[-1].request_id
+        prompts.append(PromptDelivery(engine_id, 10_000, 0, [None, *[entry] * 10_000]))
+        tokens.append(TokenDelivery(engine_id, 0, [5], [entry], Finish("length")))
+        summaries.append(RequestSummary(engine_id, 10_000, 0, 1, 0))
+    messages = service.sort_by_worker(FakeOutput(prompts, FakePlain(), tokens, summaries))
+    codec = EdgeCodec("engine", "gateway")
+    sizes = [len(codec.encode(message)) for _, message in messages]
+    assert len(sizes) > 1
+    assert max(sizes) <= MAX_FRAME_BYTES
+    kinds = [
+        kind
+        for _, message in messages
+        for kind, deliveries in (("p", message.prompts), ("t", message.tokens), ("s", message.summaries))
+        for _ in deliveries
+    ]
+    assert "".join(kinds) == "p" * 6 + "t" * 6 + "s" * 6
 
 
 def test_a_ticket_is_good_once_and_for_its_own_request_only(service: InferenceService) -> None:
@@ -128,7 +209,7 @@ def test_without_an_auditor_nothing_is_taken_and_everything_open_ends(
     """A captured gateway gains nothing by killing the auditor."""
     service.submit("a", make_submit(1, 0))
     service.lose_auditor()
-    assert engine.cancelled == [(1, None, None)]
+    assert engine.cancelled == [(engine.submitted[0].request_id, None, None)]
     refused = service.submit("a", make_submit(2, 1))
     assert refused is not None
     assert refused.code == "engine_unavailable"
@@ -155,8 +236,9 @@ def test_a_lost_workers_requests_end_and_are_still_counted(service: InferenceSer
     """The auditor hears the engine's counts though nobody is left to hear the tokens."""
     service.submit("a", make_submit(1, 42))
     service.lose_worker("a")
-    assert engine.cancelled == [(1, None, None)]
-    assert service.sort_by_worker(FakeOutput(summaries=[RequestSummary(1, 3, 0, 2, 0, 9)])) == {}
+    assert engine.cancelled == [(engine.submitted[0].request_id, None, None)]
+    summary = RequestSummary(engine.submitted[0].request_id, 3, 0, 2, 0, 9)
+    assert service.sort_by_worker(FakeOutput(summaries=[summary])) == []
     (count,) = service.take_counts()
     assert (count.intent_index, count.output_tokens, count.delivered_tokens) == (42, 2, 9)
     assert count.reason == "gateway_lost"
@@ -166,7 +248,7 @@ def test_a_lost_workers_requests_end_and_are_still_counted(service: InferenceSer
 def test_cancelling_what_has_ended_is_no_error(service: InferenceService, engine: FakeEngine) -> None:
     """A cancel that crosses the last token finds nothing, and says nothing."""
     service.submit("a", make_submit(1, 0))
-    service.sort_by_worker(FakeOutput(summaries=[RequestSummary(1, 3, 0, 2, 0)]))
+    service.sort_by_worker(FakeOutput(summaries=[RequestSummary(engine.submitted[0].request_id, 3, 0, 2, 0)]))
     service.cancel("a", Cancel(1))
     service.cancel("b", Cancel(1))
     assert engine.cancelled == []

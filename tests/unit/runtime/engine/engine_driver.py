@@ -79,7 +79,14 @@ class EngineDriver:
         for prompt in output.prompts:
             assert prompt.request_id not in self.prompts, "a prompt is delivered twice"
             self.prompts[prompt.request_id] = prompt
+        for request_id, choice, token in output.plain:
+            told = self.told[request_id, choice]
+            assert told.finish is None, "a token after the end"
+            assert told.tokens, "an answer begins with a plain token"
+            told.tokens.append(token)
+        plain = {(request_id, choice) for request_id, choice, _ in output.plain}
         for delivery in output.tokens:
+            assert (delivery.request_id, delivery.choice) not in plain or not delivery.token_ids
             told = self.told[delivery.request_id, delivery.choice]
             assert told.finish is None, "a delivery after the end"
             assert delivery.request_id in self.prompts or not delivery.token_ids, "tokens before the prompt"

@@ -1,0 +1,59 @@
+"""`casemate bench`: measures a server as its clients see it, or parts of this one.
+
+Results are JSON lines on standard output; what goes on meanwhile is told on standard error.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+
+import msgspec
+
+from appliance.cli.progress import Progress
+
+
+def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the parsers of `bench`."""
+    bench = subparsers.add_parser("bench", help="measure a server, or parts of this one")
+    commands = bench.add_subparsers(metavar="WHAT", required=True)
+    host = commands.add_parser("host", help="what an engine step costs the host, the device aside")
+    host.add_argument("--rows", type=int, default=512, help="sequences that decode (default: %(default)s)")
+    host.add_argument("--steps", type=int, default=400, help="steps to measure (default: %(default)s)")
+    host.set_defaults(handler=_measure_host)
+
+
+def _measure_host(arguments: argparse.Namespace) -> int:
+    from appliance.inference.outgoing import Outgoing
+    from appliance.messages.engine import REQUEST_ID_BITS
+    from runtime.bench.host_time import measure_host_time
+    from runtime.scheduling.delivery import StepOutput
+
+    encoder = msgspec.msgpack.Encoder()
+
+    def send(output: StepOutput) -> None:
+        outgoing = Outgoing()
+        for number, packed in output.plain.split(REQUEST_ID_BITS):
+            outgoing.to(number).plain = packed
+        for _, message in outgoing.messages():
+            encoder.encode(message)
+
+    with Progress("measuring the host's part of a step"):
+        times = measure_host_time(arguments.rows, arguments.steps, send=send)
+    result = {
+        "rows": arguments.rows,
+        "steps": arguments.steps,
+        "plan_ms": _percentiles(times.plan),
+        "collect_ms": _percentiles(times.collect),
+        "send_ms": _percentiles(times.send),
+    }
+    print(json.dumps(result))
+    return 0
+
+
+def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(seconds)
+    return {
+        "p50": round(1000 * statistics.median(ordered), 3),
+        "p99": round(1000 * ordered[int(0.99 * (len(ordered) - 1))], 3),
+    }
