@@ -9,6 +9,7 @@ from appliance.gateway.models import Models, ServedModel
 from appliance.gateway.settings import GatewaySettings
 from appliance.gateway.text.template import load_chat_template
 from appliance.gateway.text.tokenizer import load_tokenizer
+from appliance.gateway.tools.forms import find_forms
 from runtime.weights.config import load_model_config
 
 
@@ -36,4 +37,5 @@ def load_model(name: str, folder: Path, settings: GatewaySettings) -> ServedMode
     # Characters are at least a byte of the body each, but a template may repeat what it was given.
     max_chars = 2 * settings.max_body_bytes
     template = load_chat_template(folder, tokenizer, max_chars=max_chars, timeout_s=settings.template_timeout_s)
-    return ServedModel(name, int(time.time()), tokenizer, template, load_model_config(folder).generation)
+    forms = find_forms(template.sources, settings.tool_call_parser.get(name), settings.reasoning_parser.get(name))
+    return ServedModel(name, int(time.time()), tokenizer, template, load_model_config(folder).generation, forms)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from appliance.gateway.errors import NotFound
 from appliance.gateway.text.template import ChatTemplate
 from appliance.gateway.text.tokenizer import Tokenizer
+from appliance.gateway.tools.forms import Forms
 from runtime.weights.config import GenerationDefaults
 
 
@@ -19,6 +20,8 @@ class ServedModel:
     tokenizer: Tokenizer
     template: ChatTemplate
     defaults: GenerationDefaults
+    forms: Forms
+    """How it writes tool calls and reasoning."""
 
 
 class Models:

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from appliance.gateway.tools.forms import CallForm, ReasoningForm
+
 
 class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where clients connect, how many workers answer them, and what one request may cost."""
@@ -80,6 +82,14 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             ge=-100, le=100, description="Highest `priority` that a client may ask for; the default of a request is 0."
         ),
     ] = 0
+    tool_call_parser: Annotated[
+        dict[str, CallForm],
+        Meta(description="Form of tool calls by served model; for other models their chat template tells it."),
+    ] = {}
+    reasoning_parser: Annotated[
+        dict[str, ReasoningForm],
+        Meta(description="Form of reasoning by served model; for other models their chat template tells it."),
+    ] = {}
     template_timeout_s: Annotated[
         float, Meta(gt=0, le=60, description="How long a chat template may take for one request, in seconds.")
     ] = 1.0

@@ -7,6 +7,7 @@ from pathlib import Path
 from appliance.gateway.models import ServedModel
 from appliance.gateway.text.template import load_chat_template
 from appliance.gateway.text.tokenizer import load_tokenizer
+from appliance.gateway.tools.forms import find_forms
 from runtime.weights.config import GenerationDefaults
 
 MODEL = "tiny"
@@ -120,4 +121,5 @@ def load_model(folder: Path, name: str = MODEL) -> ServedModel:
     """A served model of that folder."""
     tokenizer = load_tokenizer(folder)
     template = load_chat_template(folder, tokenizer, max_chars=1 << 20, timeout_s=1.0)
-    return ServedModel(name, 1_700_000_000, tokenizer, template, GenerationDefaults(temperature=0.5))
+    forms = find_forms(template.sources)
+    return ServedModel(name, 1_700_000_000, tokenizer, template, GenerationDefaults(temperature=0.5), forms)

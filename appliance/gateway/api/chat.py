@@ -1,15 +1,16 @@
 """`POST /v1/chat/completions`."""
 
 import hashlib
-import secrets
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from appliance.gateway.api.chat_request import ChatRequest, parse_chat_request
 from appliance.gateway.api.endpoint import Inference
+from appliance.gateway.api.fields import StreamOptions
 from appliance.gateway.api.intake import Intake, Limit, Scores, Wanted, new_uid
 from appliance.gateway.api.logprobs import chat_logprobs
+from appliance.gateway.api.reading import ChatReading
 from appliance.gateway.api.shapes import (
     AssistantMessage,
     ChatChoice,
@@ -20,14 +21,16 @@ from appliance.gateway.api.shapes import (
     ChunkChoice,
     Delta,
     FunctionCall,
+    Usage,
 )
 from appliance.gateway.api.streaming import usage
+from appliance.gateway.flow.answer import Answer
 from appliance.gateway.flow.choice import Piece
 from appliance.gateway.flow.generation import Generation
 from appliance.gateway.flow.request import Asked
 from appliance.gateway.identity import Principal
-from appliance.gateway.text.tool_calls import Parsed, ToolCallParser
-from appliance.gateway.text.vocabulary import Vocabulary
+from appliance.gateway.models import ServedModel
+from appliance.gateway.tools.events import CallArguments, CallBegun, Content, Event, Reasoning, gather
 
 ROUTE = "/v1/chat/completions"
 
@@ -56,30 +59,37 @@ class ChatApi:
             priority=fields.priority,
             stream=fields.stream,
             user=fields.user,
-            begins_text=True,
+            begins_text=not fields.continue_final_message,
         )
         asked = self._intake.ask(model, [prompt], wanted)
-        vocabulary = model.tokenizer.vocabulary
         return Inference(
             asked,
-            vocabulary,
+            model.tokenizer.vocabulary,
             fields.stream,
-            lambda answer, _arrived_at: _ChatWords(asked, request, vocabulary, answer.engine_build),
+            lambda answer, _arrived_at: _ChatWords(asked, request, model, answer),
         )
 
 
 class _ChatWords:
     """Words one chat answer, as events or as a whole."""
 
-    def __init__(self, asked: Asked, request: ChatRequest, vocabulary: Vocabulary, engine_build: str) -> None:
+    def __init__(self, asked: Asked, request: ChatRequest, model: ServedModel, answer: Answer) -> None:
         self._asked = asked
-        self._vocabulary = vocabulary
+        self._vocabulary = model.tokenizer.vocabulary
         self._created = int(time.time())
-        self._fingerprint = fingerprint(engine_build)
+        self._fingerprint = fingerprint(answer.engine_build)
+        self._generations = answer.generations
         self._shows_logprobs = request.logprobs >= 0
-        options = request.fields.stream_options
-        self._includes_usage = options is not None and options.include_usage
-        self._parsers = [ToolCallParser() for _ in range(asked.n)] if request.tools else []
+        options = request.fields.stream_options or StreamOptions()
+        self._includes_usage = options.include_usage
+        self._repeats_usage = options.include_usage and options.continuous_usage_stats
+        self._reading = ChatReading(
+            model,
+            asked.prompts[0],
+            asked.n,
+            has_tools=bool(request.tools),
+            parallel=request.fields.parallel_tool_calls,
+        )
         self._num_calls = [0] * asked.n
 
     def begin(self, generations: list[Generation]) -> Iterable[ChatChunk]:
@@ -88,25 +98,23 @@ class _ChatWords:
             yield self._chunk(ChunkChoice(index, Delta(role="assistant", content="")))
 
     def piece(self, piece: Piece) -> Iterable[ChatChunk]:
-        """Text, tool calls and the end of a choice, each in an event of its own."""
-        parsed = self._parse(piece)
+        """Text, reasoning, tool calls and the end of a choice, each in an event of its own."""
+        deltas = [self._delta(piece.choice, event) for event in self._reading.read(piece)]
         logprobs = self._logprobs([piece]) if piece.shown else None
-        if parsed.content or logprobs is not None:
-            yield self._chunk(ChunkChoice(piece.choice, Delta(content=parsed.content), logprobs))
-        for call in parsed.calls:
-            index = self._num_calls[piece.choice]
-            self._num_calls[piece.choice] += 1
-            called = ChatToolCall(_call_id(), FunctionCall(call.name, call.arguments), index=index)
-            yield self._chunk(ChunkChoice(piece.choice, Delta(tool_calls=[called])))
+        if logprobs is not None and not deltas:
+            deltas.append(Delta(content=""))
+        for delta in deltas:
+            yield self._chunk(ChunkChoice(piece.choice, delta, logprobs))
+            logprobs = None
         if piece.end is not None:
-            reason = self._reason(piece.choice, piece.end.reason)
+            reason = self._reading.reason(piece)
             yield self._chunk(ChunkChoice(piece.choice, Delta(), finish_reason=reason))
 
     def finish(self, generations: list[Generation]) -> Iterable[ChatChunk]:
         """The usage, in an event without choices."""
         if self._includes_usage:
             chunk = self._chunk(None)
-            chunk.usage = usage(generations)
+            chunk.usage = self._usage()
             yield chunk
 
     def whole(self, pieces: list[Piece], generations: list[Generation]) -> ChatCompletion:
@@ -115,51 +123,52 @@ class _ChatWords:
             self._choice(index, [piece for piece in pieces if piece.choice == index]) for index in range(self._asked.n)
         ]
         return ChatCompletion(
-            self._asked.uid, self._created, self._asked.model, choices, usage(generations), self._fingerprint
+            self._asked.uid, self._created, self._asked.model, choices, self._usage(), self._fingerprint
         )
 
     def _choice(self, index: int, pieces: list[Piece]) -> ChatChoice:
-        content, calls = "", []
-        for piece in pieces:
-            parsed = self._parse(piece)
-            content += parsed.content
-            calls += [ChatToolCall(_call_id(), FunctionCall(call.name, call.arguments)) for call in parsed.calls]
-        self._num_calls[index] = len(calls)
-        end = pieces[-1].end
-        assert end is not None
-        message = AssistantMessage(content.strip() or None if calls else content)
-        if calls:
-            message.tool_calls = calls
+        parsed = gather(event for piece in pieces for event in self._reading.read(piece))
+        # Beside calls, white space alone is no content.
+        content = parsed.content if not parsed.calls or parsed.content.strip() else None
+        message = AssistantMessage(content)
+        if parsed.calls:
+            message.tool_calls = [
+                ChatToolCall(FunctionCall(call.arguments, call.name), self._reading.forms.new_call_id(), "function")
+                for call in parsed.calls
+            ]
+        if parsed.reasoning:
+            message.reasoning_content = parsed.reasoning
         logprobs = self._logprobs(pieces) if self._shows_logprobs else None
-        return ChatChoice(index, message, logprobs, self._reason(index, end.reason))
+        return ChatChoice(index, message, logprobs, self._reading.reason(pieces[-1]))
 
-    def _parse(self, piece: Piece) -> Parsed:
-        if not self._parsers:
-            return Parsed(piece.text)
-        parser = self._parsers[piece.choice]
-        parsed = parser.feed(piece.text)
-        if piece.end is not None:
-            parsed.content += parser.finish().content
-        return parsed
-
-    def _reason(self, choice: int, reason: str) -> str:
-        return "tool_calls" if self._num_calls[choice] and reason == "stop" else reason
+    def _delta(self, choice: int, event: Event) -> Delta:
+        match event:
+            case Content(text):
+                return Delta(content=text)
+            case Reasoning(text):
+                return Delta(reasoning_content=text)
+            case CallBegun(name):
+                self._num_calls[choice] += 1
+                call = ChatToolCall(FunctionCall("", name), self._reading.forms.new_call_id(), "function")
+            case CallArguments(text):
+                call = ChatToolCall(FunctionCall(text))
+        call.index = self._num_calls[choice] - 1
+        return Delta(tool_calls=[call])
 
     def _logprobs(self, pieces: list[Piece]) -> ChatLogprobs:
         return chat_logprobs(self._vocabulary, [token for piece in pieces for token in piece.shown])
+
+    def _usage(self) -> Usage:
+        return usage(self._generations, self._reading.reasoning_tokens)
 
     def _chunk(self, choice: ChunkChoice | None) -> ChatChunk:
         choices = [] if choice is None else [choice]
         chunk = ChatChunk(self._asked.uid, self._created, self._asked.model, choices, self._fingerprint)
         if self._includes_usage:
-            chunk.usage = None
+            chunk.usage = self._usage() if self._repeats_usage else None
         return chunk
 
 
 def fingerprint(engine_build: str) -> str:
     """OpenAI's `system_fingerprint`: changes when seeds may give other texts."""
     return "fp_" + hashlib.sha256(engine_build.encode()).hexdigest()[:12]
-
-
-def _call_id() -> str:
-    return "call_" + secrets.token_hex(12)

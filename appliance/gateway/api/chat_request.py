@@ -1,7 +1,7 @@
 """`POST /v1/chat/completions`: what is asked, checked by itself and against the model."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
@@ -12,6 +12,12 @@ from appliance.gateway.api.tool_schemas import Tool, verify_tools
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.settings import GatewaySettings
 
+TemplateArguments = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], bool | int | float | Annotated[str, Meta(max_length=1024)] | None],
+    Meta(max_length=32),
+]
+_OWN_VARIABLES = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token")
+
 
 class ChatFields(OpenAIFields, kw_only=True):
     """The body's members."""
@@ -21,7 +27,10 @@ class ChatFields(OpenAIFields, kw_only=True):
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool = False
     top_logprobs: TopLogprobs = 0
-    add_generation_prompt: bool = True
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+    chat_template_kwargs: TemplateArguments = field(default_factory=dict)
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     tools: list[Tool] = field(default_factory=list)
     tool_choice: Any = "auto"
     parallel_tool_calls: bool = True
@@ -44,6 +53,12 @@ class ChatRequest:
         if self.fields.max_completion_tokens is not None:
             return self.fields.max_completion_tokens, "max_completion_tokens"
         return self.fields.max_tokens, "max_tokens"
+
+    @property
+    def add_generation_prompt(self) -> bool:
+        """The model is told to begin a turn: by default, unless it goes on with the last message."""
+        asked = self.fields.add_generation_prompt
+        return not self.fields.continue_final_message if asked is None else asked
 
     @property
     def logprobs(self) -> int:
@@ -73,8 +88,50 @@ def parse_chat_request(body: dict[str, Any], settings: GatewaySettings) -> ChatR
         raise BadRequest("unsupported_parameter", message, parameter="response_format")
     if fields.modalities != ["text"]:
         raise BadRequest("unsupported_parameter", "modalities: only text is supported", parameter="modalities")
+    _verify_continuation(fields)
+    _verify_template_arguments(fields.chat_template_kwargs)
     verify_tools(fields.tools, settings.max_tools)
     return ChatRequest(fields, template_messages(fields.messages), _offered_tools(fields), parse_stops(fields.stop))
+
+
+def _verify_continuation(fields: ChatFields) -> None:
+    if not fields.continue_final_message:
+        return
+    place = "continue_final_message"
+    if fields.add_generation_prompt:
+        message = f"{place}: with add_generation_prompt a new turn begins: ask for one of them"
+        raise BadRequest("invalid_parameter", message, parameter=place)
+    last = fields.messages[-1]
+    if last.role != "assistant" or last.tool_calls:
+        message = f"{place}: the last message must be one of the assistant, without tool calls"
+        raise BadRequest("invalid_parameter", message, parameter=place)
+
+
+def _verify_template_arguments(arguments: dict[str, Any]) -> None:
+    for name in arguments:
+        if name in _OWN_VARIABLES:
+            place = f"chat_template_kwargs.{name}"
+            raise BadRequest("invalid_parameter", f"{place}: the gateway sets it", parameter=place)
+
+
+def template_variables(request: ChatRequest, known: frozenset[str]) -> dict[str, Any]:
+    """The variables for a template that looks up the `known` names. `reasoning_effort: none` also turns thinking off.
+
+    Raises: BadRequest for a name that the template does not look up, as it would change nothing.
+    """
+    variables: dict[str, Any] = dict(request.fields.chat_template_kwargs)
+    if request.fields.reasoning_effort is not None:
+        variables.setdefault("reasoning_effort", request.fields.reasoning_effort)
+    if request.fields.reasoning_effort == "none" and "enable_thinking" in known:
+        variables.setdefault("enable_thinking", False)
+        if "reasoning_effort" not in known:
+            del variables["reasoning_effort"]
+    for name in variables:
+        if name not in known:
+            place = name if name == "reasoning_effort" else f"chat_template_kwargs.{name}"
+            message = f"{place}: the model's chat template does not look it up"
+            raise BadRequest("unsupported_parameter", message, parameter=place)
+    return variables
 
 
 def _offered_tools(fields: ChatFields) -> list[dict[str, Any]]:
@@ -82,9 +139,6 @@ def _offered_tools(fields: ChatFields) -> list[dict[str, Any]]:
     if fields.tool_choice not in ("auto", "none"):
         message = 'tool_choice: only "auto" and "none" are supported yet'
         raise BadRequest("unsupported_parameter", message, parameter="tool_choice")
-    if not fields.parallel_tool_calls:
-        message = "parallel_tool_calls: false is not supported yet"
-        raise BadRequest("unsupported_parameter", message, parameter="parallel_tool_calls")
     return [] if fields.tool_choice == "none" else [tool.described() for tool in fields.tools]
 
 

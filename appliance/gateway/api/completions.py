@@ -8,10 +8,12 @@ from typing import Any
 from appliance.gateway.api.chat import fingerprint
 from appliance.gateway.api.completion_request import CompletionRequest, parse_completion_request
 from appliance.gateway.api.endpoint import Inference
+from appliance.gateway.api.fields import StreamOptions
 from appliance.gateway.api.intake import Intake, Limit, Scores, Wanted, new_uid
 from appliance.gateway.api.logprobs import joined, prompt_logprobs, text_logprobs
 from appliance.gateway.api.shapes import Completion, TextChoice, TextLogprobs
 from appliance.gateway.api.streaming import usage
+from appliance.gateway.flow.answer import Answer
 from appliance.gateway.flow.choice import Piece, ShownToken
 from appliance.gateway.flow.generation import Generation
 from appliance.gateway.flow.request import Asked
@@ -52,7 +54,7 @@ class CompletionApi:
             asked,
             vocabulary,
             fields.stream,
-            lambda answer, _arrived_at: _CompletionWords(asked, request, vocabulary, answer.engine_build),
+            lambda answer, _arrived_at: _CompletionWords(asked, request, vocabulary, answer),
         )
 
 
@@ -77,14 +79,16 @@ def echo_prompt(vocabulary: Vocabulary, token_ids: Sequence[int]) -> EchoedPromp
 class _CompletionWords:
     """Words one completion, as events or as a whole."""
 
-    def __init__(self, asked: Asked, request: CompletionRequest, vocabulary: Vocabulary, engine_build: str) -> None:
+    def __init__(self, asked: Asked, request: CompletionRequest, vocabulary: Vocabulary, answer: Answer) -> None:
         self._asked = asked
         self._vocabulary = vocabulary
         self._created = int(time.time())
-        self._fingerprint = fingerprint(engine_build)
+        self._fingerprint = fingerprint(answer.engine_build)
         self._shows_logprobs = request.logprobs >= 0
-        options = request.fields.stream_options
-        self._includes_usage = options is not None and options.include_usage
+        options = request.fields.stream_options or StreamOptions()
+        self._includes_usage = options.include_usage
+        self._repeats_usage = options.include_usage and options.continuous_usage_stats
+        self._generations = answer.generations
         self._echoes = [echo_prompt(vocabulary, prompt) for prompt in asked.prompts] if request.fields.echo else []
 
     def begin(self, generations: list[Generation]) -> Iterable[Completion]:
@@ -150,5 +154,5 @@ class _CompletionWords:
         choices = [] if choice is None else [choice]
         result = Completion(self._asked.uid, self._created, self._asked.model, choices, self._fingerprint)
         if self._includes_usage:
-            result.usage = None
+            result.usage = usage(self._generations) if self._repeats_usage else None
         return result

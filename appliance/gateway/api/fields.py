@@ -29,6 +29,8 @@ class StreamOptions(Struct, forbid_unknown_fields=True):
     """`stream_options`."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
+    """vLLM's: every event has the usage so far."""
     include_obfuscation: bool = False
     """Taken for compatibility: padding against observers of lengths is not added (TLS records are not padded)."""
 

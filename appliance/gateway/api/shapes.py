@@ -12,6 +12,12 @@ class CachedTokens(msgspec.Struct):
     cached_tokens: int
 
 
+class ReasoningTokens(msgspec.Struct):
+    """`completion_tokens_details`."""
+
+    reasoning_tokens: int
+
+
 class Usage(msgspec.Struct):
     """`usage`: output tokens after a stop string are not in it."""
 
@@ -19,6 +25,8 @@ class Usage(msgspec.Struct):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: CachedTokens
+    completion_tokens_details: ReasoningTokens | UnsetType = UNSET
+    """Of models that reason."""
 
 
 class TopLogprob(msgspec.Struct):
@@ -43,18 +51,18 @@ class ChatLogprobs(msgspec.Struct):
 
 
 class FunctionCall(msgspec.Struct):
-    """A called function; the arguments are JSON text."""
+    """A called function; the arguments are JSON text. In a stream they come in pieces, after the name."""
 
-    name: str
     arguments: str
+    name: str | UnsetType = UNSET
 
 
 class ChatToolCall(msgspec.Struct):
-    """A tool call; `index` only in streams."""
+    """A tool call. In a stream `index` says which; what follows its first piece has neither id nor type."""
 
-    id: str
     function: FunctionCall
-    type: Literal["function"] = "function"
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
     index: int | UnsetType = UNSET
 
 
@@ -65,6 +73,8 @@ class AssistantMessage(msgspec.Struct):
     role: Literal["assistant"] = "assistant"
     refusal: None = None
     tool_calls: list[ChatToolCall] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    """DeepSeek's addition, which others took over."""
 
 
 class ChatChoice(msgspec.Struct):
@@ -94,6 +104,7 @@ class Delta(msgspec.Struct):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType = UNSET
     tool_calls: list[ChatToolCall] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
 
 
 class ChunkChoice(msgspec.Struct):

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from typing import Protocol
 
-from appliance.gateway.api.shapes import CachedTokens, Usage
+from msgspec import UNSET
+
+from appliance.gateway.api.shapes import CachedTokens, ReasoningTokens, Usage
 from appliance.gateway.asgi import Headers
 from appliance.gateway.errors import ClientGone, GatewayFault, error_body
 from appliance.gateway.exchange import Exchange
@@ -96,14 +98,15 @@ def audit_headers(answer: Answer, *, with_outcome: bool = False) -> Headers:
     return headers
 
 
-def usage(generations: Iterable[Generation]) -> Usage:
-    """Counts over all prompts and choices."""
+def usage(generations: Iterable[Generation], reasoning_tokens: int | None = None) -> Usage:
+    """Counts over all prompts and choices; `reasoning_tokens` where the model reasons."""
     prompt = cached = output = 0
     for generation in generations:
         prompt += generation.num_prompt_tokens
         cached += generation.num_cached_tokens
         output += generation.num_output_tokens
-    return Usage(prompt, output, prompt + output, CachedTokens(cached))
+    details = UNSET if reasoning_tokens is None else ReasoningTokens(reasoning_tokens)
+    return Usage(prompt, output, prompt + output, CachedTokens(cached), details)
 
 
 def _worded(events: Events, pieces: Iterable[Piece]) -> list[bytes]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from appliance.gateway.api.chat_request import ChatRequest
+from appliance.gateway.api.chat_request import ChatRequest, template_variables
 from appliance.gateway.api.completion_request import Prompt
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.models import ServedModel
@@ -28,12 +28,18 @@ class TokenizerThreads:
         num_chars = sum(len(str(message)) for message in request.messages) + sum(
             len(str(tool)) for tool in request.tools
         )
-        add_generation_prompt = request.fields.add_generation_prompt
+        variables = template_variables(request, model.template.variables)
 
         def render() -> list[int]:
             for message in request.messages:
                 model.tokenizer.verify_may_fit(message["content"], context_length, "messages")
-            return model.template.render(request.messages, request.tools, add_generation_prompt=add_generation_prompt)
+            return model.template.render(
+                request.messages,
+                request.tools,
+                add_generation_prompt=request.add_generation_prompt,
+                continues=request.fields.continue_final_message,
+                variables=variables,
+            )
 
         return await self._run(render, num_chars, "messages")
 

@@ -76,18 +76,18 @@ class SpecialTokens:
         return _break(text, self._control, sentinel)
 
 
-def choose_sentinel(texts: Iterable[str]) -> str:
-    """A noncharacter that none of the texts holds.
+def choose_sentinels(texts: Iterable[str]) -> tuple[str, str]:
+    """Two noncharacters that none of the texts holds.
 
-    Raises: TextRefused if they hold all 32: no honest text does.
+    Raises: TextRefused if they hold 31 of the 32: no honest text does.
     """
     left = list(_NONCHARACTERS)
     for text in texts:
         if not text.isascii():
             left = [candidate for candidate in left if candidate not in text]
-    if not left:
-        raise TextRefused("invalid_text", "the messages hold every Unicode noncharacter of U+FDD0 to U+FDEF")
-    return left[0]
+    if len(left) < 2:
+        raise TextRefused("invalid_text", "the messages hold the Unicode noncharacters of U+FDD0 to U+FDEF")
+    return left[0], left[1]
 
 
 def _pattern(token: AddedToken) -> str:

@@ -1,15 +1,20 @@
-"""Messages to token ids: the model's chat template, with text of users kept apart from its control tokens."""
+"""Messages to token ids: the model's chat template, with text of users kept apart from its control tokens.
+
+An answer that goes on with the last message (`continues`) begins where that message's text ends in the rendered prompt, which a
+second sentinel at its end tells.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.meta
 
 from appliance.gateway.text.errors import ModelFolderRefused, TextRefused
 from appliance.gateway.text.model_folder import ChatTemplates, load_chat_templates
 from appliance.gateway.text.sandbox import BoundedEnvironment, render_bounded
-from appliance.gateway.text.special_tokens import choose_sentinel
+from appliance.gateway.text.special_tokens import choose_sentinels
 from appliance.gateway.text.tokenizer import Tokenizer
 
 Message = dict[str, Any]
@@ -19,7 +24,8 @@ class ChatTemplate:
     """A model's chat template, ready to render.
 
     Attributes:
-        takes_tools: the template mentions tools, so that their descriptions reach the model.
+        sources: the templates' own texts.
+        variables: the names that they look up.
     """
 
     def __init__(self, templates: ChatTemplates, tokenizer: Tokenizer, *, max_chars: int, timeout_s: float) -> None:
@@ -32,7 +38,15 @@ class ChatTemplate:
             self._by_name = {name: environment.from_string(source) for name, source in templates.sources.items()}
         except jinja2.TemplateError as error:
             raise ModelFolderRefused(f"chat template: {error}") from error
-        self.takes_tools = any("tools" in source for source in templates.sources.values())
+        self.sources = tuple(templates.sources.values())
+        self.variables = frozenset[str]().union(
+            *(jinja2.meta.find_undeclared_variables(environment.parse(source)) for source in self.sources)
+        )
+
+    @property
+    def takes_tools(self) -> bool:
+        """The template looks at tools, so that their descriptions reach the model."""
+        return "tools" in self.variables
 
     @property
     def exists(self) -> bool:
@@ -45,34 +59,41 @@ class ChatTemplate:
         tools: Sequence[dict[str, Any]] | None = None,
         *,
         add_generation_prompt: bool = True,
+        continues: bool = False,
         variables: dict[str, Any] | None = None,
     ) -> list[int]:
         """Token ids of a conversation, up to where the assistant's answer begins.
 
+        Args:
+            continues: the answer goes on with the last message.
+            variables: what else the template is given; names of ours go before.
         Raises: TextRefused for messages that the template does not take.
         """
         if not self._by_name:
             raise TextRefused(
                 "no_chat_template", "this model has no chat template: use /v1/completions", parameter="model"
             )
-        sentinel = choose_sentinel(_texts([messages, tools]))
+        sentinel, end = choose_sentinels(_texts([messages, tools, variables]))
         special = self._tokenizer.special
         name = "tool_use" if tools and "tool_use" in self._by_name else "default"
         template = self._by_name.get(name) or next(iter(self._by_name.values()))
+        broken = [_broken_message(message, special.break_all, special.break_control, sentinel) for message in messages]
+        if continues:
+            broken[-1]["content"] += end
         rendered = render_bounded(
             template,
             {
+                **_broken(variables or {}, special.break_all, sentinel),
                 **self._variables,
-                **(variables or {}),
-                "messages": [
-                    _broken_message(message, special.break_all, special.break_control, sentinel) for message in messages
-                ],
+                "messages": broken,
                 "tools": _broken(tools, special.break_all, sentinel) if tools else None,
                 "add_generation_prompt": add_generation_prompt,
             },
             max_chars=self._max_chars,
             timeout_s=self._timeout_s,
         )
+        if continues:
+            rendered = _up_to(rendered, end)
         return self._tokenizer.encode_segments(special.split(rendered, sentinel))
 
 
@@ -82,6 +103,14 @@ def load_chat_template(folder: Path, tokenizer: Tokenizer, *, max_chars: int, ti
     Raises: ModelFolderRefused.
     """
     return ChatTemplate(load_chat_templates(folder), tokenizer, max_chars=max_chars, timeout_s=timeout_s)
+
+
+def _up_to(rendered: str, end: str) -> str:
+    text, found, _ = rendered.rpartition(end)
+    if not found:
+        message = "continue_final_message: the model's chat template does not show the last message"
+        raise TextRefused("template_refused", message, parameter="continue_final_message")
+    return text
 
 
 Break = Callable[[str, str], str]

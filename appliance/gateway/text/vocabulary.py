@@ -10,7 +10,20 @@ from typing import Any
 from appliance.gateway.text.errors import ModelFolderRefused
 from appliance.gateway.text.model_folder import TokenizerFile
 
-TOOL_CALL_MARKS = (b"<tool_call>", b"</tool_call>")
+SHOWN_MARKS = frozenset(
+    mark.encode()
+    for mark in (
+        *("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "<|python_tag|>", "<think>", "</think>"),
+        *(
+            "<｜tool▁calls▁begin｜>",
+            "<｜tool▁calls▁end｜>",
+            "<｜tool▁call▁begin｜>",
+            "<｜tool▁call▁end｜>",
+            "<｜tool▁sep｜>",
+        ),
+    )
+)
+"""Control tokens that stand in an answer's text: the marks that `gateway.tools` reads calls and reasoning by."""
 _SPACE_MARK = "▁"
 
 
@@ -19,7 +32,7 @@ class Vocabulary:
 
     Attributes:
         special_ids: control tokens, which no text may become.
-        silent_ids: those of them that an answer's text does not show: all but the marks of tool calls.
+        silent_ids: those of them that an answer's text does not show: all but the marks of tool calls and reasoning.
         byte_fallback: the second style, in which bytes that are not UTF-8 read as one U+FFFD each.
         num_stripped: spaces taken off the very beginning of a text that starts with this vocabulary's first token.
     """
@@ -29,7 +42,7 @@ class Vocabulary:
     ) -> None:
         self.table = table
         self.special_ids = special_ids
-        self.silent_ids = frozenset(token_id for token_id in special_ids if table[token_id] not in TOOL_CALL_MARKS)
+        self.silent_ids = frozenset(token_id for token_id in special_ids if table[token_id] not in SHOWN_MARKS)
         self.byte_fallback = byte_fallback
         self.num_stripped = num_stripped
 

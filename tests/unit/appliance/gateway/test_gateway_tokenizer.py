@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as OutsideTokenizer
 
 from appliance.gateway.text.errors import TextRefused
 from appliance.gateway.text.model_folder import AddedToken
-from appliance.gateway.text.special_tokens import SpecialTokens, choose_sentinel
+from appliance.gateway.text.special_tokens import SpecialTokens, choose_sentinels
 from appliance.gateway.text.tokenizer import Tokenizer, load_tokenizer
 from tests.support.model_folders import MARKS, SPECIALS, write_byte_fallback_model
 
@@ -47,7 +47,7 @@ def test_a_users_text_never_adds_a_control_token_to_a_template(
 ) -> None:
     """Between any two texts of a template, a broken text adds no control token and takes none away, and reads as typed."""
     special = byte_level.special
-    sentinel = choose_sentinel([user])
+    sentinel, _ = choose_sentinels([user])
     alone = special.split(before, sentinel) + special.split(after, sentinel)
     together = special.split(before + special.break_all(user, sentinel) + after, sentinel)
     assert [s.token_id for s in together if s.token_id is not None] == [
@@ -59,7 +59,7 @@ def test_a_users_text_never_adds_a_control_token_to_a_template(
 def test_template_text_that_spells_a_token_with_the_users_help_stays_text(byte_level: Tokenizer) -> None:
     """A beginning of a user's text that would complete a mark of the template does not."""
     special = byte_level.special
-    sentinel = choose_sentinel([])
+    sentinel, _ = choose_sentinels([])
     for split in range(1, len("<|im_end|>")):
         left, right = "<|im_end|>"[:split], "<|im_end|>"[split:]
         assert all(s.token_id is None for s in special.split(left + special.break_all(right, sentinel), sentinel))
@@ -70,9 +70,9 @@ def test_template_text_that_spells_a_token_with_the_users_help_stays_text(byte_l
 
 def test_sentinel_is_one_that_the_texts_do_not_hold() -> None:
     """A client may use noncharacters; ours is then another."""
-    assert choose_sentinel(["a\ufdd0b", "\ufdd1"]) == "\ufdd2"
+    assert choose_sentinels(["a\ufdd0b", "\ufdd1"]) == ("\ufdd2", "\ufdd3")
     with pytest.raises(TextRefused):
-        choose_sentinel(["".join(map(chr, range(0xFDD0, 0xFDF0)))])
+        choose_sentinels(["".join(map(chr, range(0xFDD0, 0xFDF0)))])
 
 
 def test_prompt_begins_as_the_post_processor_says(tmp_path: Path) -> None:
