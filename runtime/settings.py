@@ -52,11 +52,21 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     chunked_prefill_size: Annotated[
         int,
         msgspec.Meta(
-            ge=1,
+            ge=0,
             le=1 << 20,
-            description="Most prompt tokens in one step, over all requests. Smaller: steadier decoding beside long prompts.",
+            description="Most prompt tokens in one step, over all requests, while no answer is being decoded; "
+            "0: 8192 on cuda, 512 on cpu.",
         ),
-    ] = 512
+    ] = 0
+    mixed_prefill_size: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=1 << 20,
+            description="Most prompt tokens in a step in which answers are decoded too. Smaller: steadier decoding beside long "
+            "prompts; larger: prompts are through sooner. 0: 1024 on cuda, 512 on cpu. Never more than chunked_prefill_size.",
+        ),
+    ] = 0
     max_running_requests: Annotated[
         int,
         msgspec.Meta(
@@ -102,3 +112,10 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "Texts are the same to the bit for the same number.",
         ),
     ] = 1
+
+    @property
+    def prefill_sizes(self) -> tuple[int, int]:
+        """Most prompt tokens in a step without and with decoding, the device's defaults filled in."""
+        alone = self.chunked_prefill_size or (8192 if self.device == "cuda" else 512)
+        mixed = self.mixed_prefill_size or (1024 if self.device == "cuda" else 512)
+        return alone, min(alone, mixed)

@@ -110,6 +110,25 @@ class Metrics:
         self.num_retracted_requests_total = self._say(
             "counter", "num_retracted_requests_total", "Requests put back for want of memory.", engine
         )
+        self.fwd_occupancy = self._say(
+            "gauge",
+            "fwd_occupancy",
+            "Share of the last moments in which the device was busy with steps, percent.",
+            engine,
+        )
+        self.forward_execution_seconds_total = self._say(
+            "counter", "forward_execution_seconds_total", "Time that steps took on the device.", engine
+        )
+        self.cuda_graph_passes_total = self._say(
+            "counter",
+            "cuda_graph_passes_total",
+            "Steps by whether they ran in a CUDA graph: mode cuda_graph or none.",
+            [*engine, "mode"],
+        )
+        self.is_cuda_graph = self._say("gauge", "is_cuda_graph", "1 if the last step ran in a CUDA graph.", engine)
+        self.cuda_graph_batch_size = self._say(
+            "gauge", "cuda_graph_batch_size", "Rows of the CUDA graph of the last step; 0 without one.", engine
+        )
         self.last_token_age_seconds = self._say(
             "gauge", "last_token_age_seconds", "Since a token last came out of the engine.", engine
         )

@@ -113,6 +113,15 @@ class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     cached_tokens: int
     num_retractions: int
     has_auditor: bool
+    num_steps: int = 0
+    num_graph_steps: int = 0
+    """Of these, the steps that ran in a graph."""
+    captured_size: int = 0
+    """Size of the graph that the last step ran in; 0: it ran outside of one."""
+    busy_s: float = 0.0
+    """Time that all steps took on the device."""
+    occupancy: float = 0.0
+    """Share of the time since the last status in which the device was busy with steps, 0 to 1."""
 
 
 GatewayToEngine = Submit | Cancel

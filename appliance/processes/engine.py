@@ -52,6 +52,8 @@ class EngineProcess:
         self._workers: list[PolledLink] = []
         self._auditor: PolledLink | None = None
         self._next_status_at = 0.0
+        self._status_at = time.monotonic()
+        self._status_busy_s = 0.0
 
     def run(self) -> None:
         """Serve until the supervisor drains us and nothing is open."""
@@ -129,6 +131,8 @@ class EngineProcess:
 
     def _status(self, now: float) -> EngineStatus:
         stats = self._engine.stats()
+        elapsed_s, busy_s = now - self._status_at, stats.busy_s - self._status_busy_s
+        self._status_at, self._status_busy_s = now, stats.busy_s
         return EngineStatus(
             last_token_age_ms=int((now - stats.last_token_at) * 1000),
             num_running=stats.num_running,
@@ -141,4 +145,9 @@ class EngineProcess:
             cached_tokens=stats.cached_tokens,
             num_retractions=stats.num_retractions,
             has_auditor=self._gate.is_open,
+            num_steps=stats.num_steps,
+            num_graph_steps=stats.num_graph_steps,
+            captured_size=stats.captured_size,
+            busy_s=stats.busy_s,
+            occupancy=min(1.0, busy_s / elapsed_s) if elapsed_s > 0 else 0.0,
         )

@@ -71,13 +71,15 @@ class Engine:
             cache,
             limits,
             eos_token_ids,
-            chunked_prefill_size=settings.chunked_prefill_size,
+            prefill_sizes=settings.prefill_sizes,
             max_queued_requests=settings.max_queued_requests,
             longest_prefix_first=settings.schedule_policy == "lpm",
         )
         self._in_flight: InFlight | None = None
         self._num_steps = 0
         self._num_step_tokens = 0
+        self._num_graph_steps = 0
+        self._busy_s = 0.0
         self._captured_size = 0
         self._last_token_at = clock()
 
@@ -154,6 +156,8 @@ class Engine:
             num_evicted_pages=cache.num_evicted,
             num_steps=self._num_steps,
             num_step_tokens=self._num_step_tokens,
+            num_graph_steps=self._num_graph_steps,
+            busy_s=self._busy_s,
             captured_size=self._captured_size,
             last_token_at=self._last_token_at,
         )
@@ -179,5 +183,7 @@ class Engine:
             self._last_token_at = self._clock()
         self._num_steps += 1
         self._num_step_tokens = step.record.num_tokens
+        self._num_graph_steps += result.captured_size > 0
+        self._busy_s += result.busy_s
         self._captured_size = result.captured_size
         self._scheduler.collect(step.record, result)

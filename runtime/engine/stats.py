@@ -23,6 +23,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_steps: int
     num_step_tokens: int
     """Tokens computed in the last step that was collected."""
+    num_graph_steps: int
+    """Of `num_steps`, those that ran in a graph."""
+    busy_s: float
+    """Time that steps took on the device; 0.0 where the runner does not measure it."""
     captured_size: int
     """Batch size of the graph that the last step collected ran in; 0: it ran outside a graph."""
     last_token_at: float

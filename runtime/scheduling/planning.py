@@ -6,7 +6,12 @@ The order within one step, each part using what the part before it left:
     (2) prompts under way get their next chunk, in order of admission
     (3) waiting sequences are admitted, as long as the estimate says that memory will last
 
-Decoding never waits for a prompt, as both are in the same step; `chunked_prefill_size` bounds by how much prompts slow it down.
+Decoding never waits for a prompt, as both are in the same step; how many prompt tokens a step may hold beside it bounds by
+how much they slow it down. That number has two values. Alone, prompts take what fills the device for a good while
+(`chunked_prefill_size`): fewer steps, and a long prompt is through in one. Beside decoding rows they take a bite
+(`mixed_prefill_size`) that the device computes in the order of time that it needs to read the weights for the decoding rows
+anyway, so part of either is free; and requests that came together are through one after the other, so that their ends, and
+the prompts that follow them, do not come together again.
 """
 
 from dataclasses import dataclass
@@ -53,14 +58,14 @@ class StepPlanner:
         waiting: WaitingQueue,
         estimate: OutputEstimate,
         *,
-        chunked_prefill_size: int,
+        prefill_sizes: tuple[int, int],
         longest_prefix_first: bool,
     ) -> None:
         self._cache = cache
         self._running = running
         self._waiting = waiting
         self._estimate = estimate
-        self._chunk_size = chunked_prefill_size
+        self._alone_size, self._mixed_size = prefill_sizes
         self._longest_prefix_first = longest_prefix_first
         self.num_retractions = 0
 
@@ -87,7 +92,8 @@ class StepPlanner:
         while True:
             rows = self._make_room_to_decode(in_flight)
             copies = self._running.grow(rows)
-            chunks = self._plan_chunks(may_admit=self.num_retractions == num_before)
+            budget = self._mixed_size if len(rows) else self._alone_size
+            chunks = self._plan_chunks(budget, may_admit=self.num_retractions == num_before)
             if len(rows) or chunks:
                 return StepPlan(rows, copies, chunks)
             if in_flight or len(self._running) == 0:
@@ -113,9 +119,8 @@ class StepPlanner:
         self._estimate.raise_after_retraction()
         self._waiting.add(victim)
 
-    def _plan_chunks(self, *, may_admit: bool) -> list[Chunk]:
+    def _plan_chunks(self, budget: int, *, may_admit: bool) -> list[Chunk]:
         chunks: list[Chunk] = []
-        budget = self._chunk_size
         for sequence in list(self._running.prefilling):
             chunk = self._next_chunk(sequence, budget)
             if chunk is None:

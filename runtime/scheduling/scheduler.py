@@ -38,7 +38,7 @@ class Scheduler:
         limits: RequestLimits,
         eos_token_ids: Iterable[int],
         *,
-        chunked_prefill_size: int,
+        prefill_sizes: tuple[int, int],
         max_queued_requests: int,
         longest_prefix_first: bool,
     ) -> None:
@@ -47,7 +47,7 @@ class Scheduler:
             cache: the pages, with nobody using them.
             limits: what requests are held to; also gives the number of rows and their length.
             eos_token_ids: the model's own ends of an answer.
-            chunked_prefill_size: most prompt tokens in a step.
+            prefill_sizes: most prompt tokens in a step, without and with decoding rows.
             max_queued_requests: beyond so many waiting, `submit` raises EngineUnavailable.
             longest_prefix_first: schedule_policy `lpm`.
         """
@@ -64,7 +64,7 @@ class Scheduler:
             self._running,
             self._waiting,
             self._estimate,
-            chunked_prefill_size=chunked_prefill_size,
+            prefill_sizes=prefill_sizes,
             longest_prefix_first=longest_prefix_first,
         )
         self._requests: dict[int, Request] = {}

@@ -148,6 +148,12 @@ async def test_metrics_count_what_happened(gateway: Gateway) -> None:
     assert value(found, "casemate_token_usage", engine="0") == 0.25
     assert value(found, "casemate_cache_hit_rate", engine="0") == 0.25
     assert value(found, "casemate_generation_tokens_total", engine="0") == 30
+    assert value(found, "casemate_fwd_occupancy", engine="0") == 75
+    assert value(found, "casemate_forward_execution_seconds_total", engine="0") == 12.5
+    assert value(found, "casemate_cuda_graph_passes_total", engine="0", mode="cuda_graph") == 40
+    assert value(found, "casemate_cuda_graph_passes_total", engine="0", mode="none") == 10
+    assert value(found, "casemate_is_cuda_graph", engine="0") == 1
+    assert value(found, "casemate_cuda_graph_batch_size", engine="0") == 64
     assert value(found, "casemate_audit_tree_size") == 2
     assert value(found, "casemate_process_ready", role="engine", instance="0") == 1
 

@@ -113,7 +113,10 @@ class FakeEngine:
     async def _say_status(self, link: MemoryLink) -> None:
         while not link.closed.is_set():
             if self.says_status:
-                link.send(engine.EngineStatus(self.last_token_age_ms, 1, 2, 100, 60, 15, 30, 20, 5, 0, True))
+                status = engine.EngineStatus(
+                    self.last_token_age_ms, 1, 2, 100, 60, 15, 30, 20, 5, 0, True, 50, 40, 64, 12.5, 0.75
+                )
+                link.send(status)
             await asyncio.sleep(0.05)
 
     def _cancel(self, cancel: engine.Cancel) -> None:

@@ -126,6 +126,8 @@ class PagedTextRunner:
             prompt_logprobs=_logprobs(scored, batch.prompt_logprob_targets, batch.prompt_logprob_counts)
             if scored
             else None,
+            captured_size=len(queries) if (queries == 1).all() else 0,
+            busy_s=0.25,
         )
 
     def _context(self, batch: StepBatch, row: int) -> np.ndarray:

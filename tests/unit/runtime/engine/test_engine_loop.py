@@ -91,6 +91,33 @@ def test_decoding_goes_on_beside_a_long_prompt() -> None:
     assert all(tokens <= 8 + 1 for _, tokens in driver.runner.batches)
 
 
+def test_prompts_take_smaller_bites_beside_decoding() -> None:
+    """Alone a prompt of 70 tokens is through in one step; while another decodes it takes at most 32 tokens of each."""
+    driver = EngineDriver(chunked_prefill_size=512, mixed_prefill_size=32)
+    driver.submit(PROMPT, **LONG)
+    driver.step()
+    driver.submit([*PROMPT[1:], 3], max_tokens=1)
+    for _ in range(4):
+        driver.step()
+    assert driver.runner.batches == [(0, 70), (1, 33), (1, 33), (1, 1 + 6)]
+    driver.drain()
+    driver.verify_against_oracle()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [
+        ({"device": "cuda"}, (8192, 1024)),
+        ({"device": "cpu"}, (512, 512)),
+        ({"device": "cuda", "chunked_prefill_size": 256}, (256, 256)),
+        ({"device": "cpu", "chunked_prefill_size": 2048, "mixed_prefill_size": 96}, (2048, 96)),
+    ],
+)
+def test_sizes_of_prefill_follow_the_device_unless_set(settings: dict[str, Any], sizes: tuple[int, int]) -> None:
+    """And beside decoding never more than alone."""
+    assert EngineSettings(model_path="none", **settings).prefill_sizes == sizes
+
+
 def test_requests_that_come_together_share_one_prefill() -> None:
     """Three equal prompts of 70 tokens: the first computes 64 of them, the others find them while it does."""
     driver = EngineDriver(chunked_prefill_size=512)
@@ -406,6 +433,15 @@ def test_prompt_logprobs_are_computed_in_full_though_the_prompt_is_cached() -> N
     driver.drain()
     assert driver.summaries[request].cached_tokens == 0
     driver.verify_against_oracle()
+
+
+def test_steps_are_counted_by_whether_they_ran_in_a_graph() -> None:
+    """A prompt of several tokens did not, the seven steps of decoding after it did; and the device's time adds up."""
+    driver = EngineDriver()
+    driver.submit(PROMPT[:5], max_tokens=8, ignore_eos=True)
+    driver.drain()
+    stats = driver.engine.stats()
+    assert (stats.num_steps, stats.num_graph_steps, stats.captured_size, stats.busy_s) == (8, 7, 1, 2.0)
 
 
 def test_probe_brings_a_token_and_leaves_no_trace() -> None:

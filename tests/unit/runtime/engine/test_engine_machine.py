@@ -22,6 +22,7 @@ BEGINNINGS = [[7] * 9, [3, 5] * 8, [3, 5] * 8 + [6, 11, 13] * 6, [3, 5] * 8 + [6
 SETTINGS: dict[str, list[Any]] = {
     "num_pages": [8, 9, 9, 10, 12, 20],
     "chunked_prefill_size": [1, 5, 16, 33, 200],
+    "mixed_prefill_size": [0, 3, 20],
     "max_running_requests": [1, 3, 5, 6],
     "max_queued_requests": [3, 20],
     "schedule_policy": ["fcfs", "lpm"],
