@@ -1,7 +1,8 @@
 """Attention over paged keys and values.
 
 Reading order: `pages` (the cache tensor and what writes it), `backend` (the interface: plan once a step, then attend in
-each layer), `reference` (plain torch, on any device: the judge of all faster ones).
+each layer), `reference` (plain torch, on any device: the judge of all faster ones); then `device` (the interface on a GPU,
+where steps are captured graphs) and `flashinfer` behind it.
 
-Imports: torch, numpy, `runtime.identifiers`. A backend sees rows and page tables, never requests.
+Imports: torch, numpy, `runtime.batch`, `runtime.identifiers`. A backend sees rows and page tables, never requests.
 """

@@ -67,10 +67,14 @@ class DeviceAttention(Protocol):
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> DevicePlan:
         """A plan for a graph of `num_sequences` decodes. What differs between replays is read from the device.
 
-        The attention of a padding sequence is over one token of page 0. Call it before the capture begins: it copies.
+        The attention of a padding sequence is over one token of page 0, and `device` holds such tables when this is
+        called, before the capture begins: it copies.
         """
         ...
 
     def refresh(self, plan: DevicePlan, host: SequenceTables) -> None:
-        """Before a replay of the graph that holds `plan`, on the stream of the replay; `host` is padded to its size."""
+        """Before a replay of the graph that holds `plan`, on the stream of the replay, behind the copy of its tables.
+
+        `host` is padded to the graph's size.
+        """
         ...
