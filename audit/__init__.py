@@ -4,7 +4,7 @@ Reading order:
 - the formats: `merkle`, `note`, `checkpoint`, `tiles`, `proof`;
 - what is logged: `entry` (the form), `events` and `closing` (the builders), `permissions` (who may append what), `summary`,
   `keyed_hash`, `ticket`;
-- how it is kept: `storage`, `wal`, `frontier`, `publish`, `recovery`, `append` (the writer), `reserve`, `signing_key`;
+- how it is kept: `storage`, `wal`, `segments`, `frontier`, `publish`, `recovery`, `append` (the writer), `reserve`, `signing_key`;
 - how it is read and verified: `reader`, `derivation`, `fsck`, `receipt`; and `settings`, `errors`.
 
 Imports the standard library, cryptography and msgspec; never `runtime`, `security` or `appliance`.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from audit.checkpoint import Checkpoint
-from audit.entry import parse_canonical, parse_sequence
+from audit.entry import parse_canonical
 from audit.errors import LogCorrupted, MalformedEntry
 from audit.frontier import Frontier
 from audit.merkle import HASH_BYTES, leaf_hash
@@ -118,9 +118,9 @@ class Derivation:
 
 def _verify_entry(entry: bytes, index: int, place: str) -> None:
     try:
-        parse_canonical(entry)
-        sequence = parse_sequence(entry)
+        metadata = parse_canonical(entry).get("metadata")
     except MalformedEntry as error:
         raise LogCorrupted(f"{place}: entry {index}: {error}") from error
+    sequence = metadata.get("sequence") if isinstance(metadata, dict) else None
     if sequence != index:
         raise LogCorrupted(f"{place}: entry {index} says that it is entry {sequence}")

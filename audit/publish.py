@@ -1,12 +1,13 @@
 """Publishing: from durable records to tiles, bundles and a signed checkpoint.
 
-Off the acknowledging path, and safe to be killed at any call:
+Off the acknowledging path (the writer hands a snapshot to a thread), and safe to be killed at any call:
 
 (1) Tiles and bundles that the published tree lacks are put in place, synced, and their folders synced.
 (2) `.state/signed`, the size and root about to be signed, is put in place durably. From here on the log refuses to start from
     any other history of that size, so no second signature over a different one can ever leave.
 (3) The checkpoint is signed and put in place.
-(4) Partial tiles whose full tile is now there are removed. What is left of them after a crash does no harm.
+(4) Partial tiles whose full tile is now there are removed, and segments of the write-ahead log that the tree covers. What is
+    left of them after a crash does no harm.
 
 What always holds: whatever a checkpoint in the folder needs is in the folder.
 
@@ -14,9 +15,11 @@ Source: C2SP tlog-tiles, tlog-checkpoint.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from audit.checkpoint import Checkpoint
+from audit.errors import NotDurable
 from audit.frontier import Frontier
 from audit.note import NoteSigner
 from audit.reader import CHECKPOINT, SIGNED, STATE
@@ -26,67 +29,92 @@ from audit.tiles import ENTRIES, TILE_WIDTH, TileId, encode_bundle, tiles_of
 TEMPORARY = f"{STATE}/incoming"
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that is needed to publish one tree, apart from what the writer goes on changing."""
+
+    tree: Frontier
+    full_tiles: Sequence[tuple[TileId, bytes]]
+    """Hash tiles completed since the tree of `old_size`."""
+    entries: Sequence[bytes]
+    """All entries from `first_entry` to the end of `tree`."""
+    first_entry: int
+    """A multiple of 256 at or below `old_size`."""
+    old_size: int
+    """Size of the tree whose tiles are in place."""
+    stale_segments: Sequence[Path] = ()
+    """Segments of the write-ahead log that hold nothing behind `tree`."""
+    spare_bytes: int = 0
+    """Length of the file of zeroes to make for the next segment; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a publication put in place."""
+
+    checkpoint: Checkpoint
+    note: bytes
+    spare: Path | None
+
+
 class Publisher:
-    """Publishes trees of one log, each an extension of the one before."""
+    """Publishes trees of one log, each an extension of the one before. One publication at a time."""
 
     def __init__(self, folder: Path, signer: NoteSigner, disk: Disk) -> None:
         self._folder = folder
         self._signer = signer
         self._disk = disk
 
-    def publish(
-        self,
-        tree: Frontier,
-        full_tiles: Sequence[tuple[TileId, bytes]],
-        entries: Sequence[bytes],
-        first_entry: int,
-        old_size: int,
-    ) -> Checkpoint:
-        """Publish a tree.
+    def publish(self, snapshot: Snapshot) -> Published:
+        """Publish a tree. Touches nothing but its arguments and the folder's published half.
 
-        Args:
-            full_tiles: hash tiles completed since the tree of `old_size`.
-            entries: all entries from `first_entry` on, which is a multiple of 256 at or below `old_size`.
-            old_size: size of the tree whose tiles are in place.
-        Raises: NotDurable, after which the same may be tried again; StorageFailed.
+        Raises: NotDurable, after which the same or a larger tree may be tried again; StorageFailed.
         """
+        tree = snapshot.tree
         checkpoint = Checkpoint(self._signer.key.name, tree.size, tree.root())
-        tiles = self._missing_tiles(tree, full_tiles, entries, first_entry, old_size)
-        self._write_tiles(tiles)  # (1)
+        tiles = list(tiles_of(tree.size, snapshot.old_size))
+        self._write_tiles(tiles, snapshot)  # (1)
         write_signed(self._folder, checkpoint, self._disk)  # (2)
-        self._write(CHECKPOINT, self._signer.sign(checkpoint.encode()))  # (3)
+        note = self._signer.sign(checkpoint.encode())  # (3)
+        self._write(CHECKPOINT, note)
         self._disk.sync_folders([self._folder])
-        for tile, _ in tiles:  # (4)
+        for tile in tiles:  # (4)
             if tile.width == TILE_WIDTH and (partial := self._folder / f"{tile.path}.p").exists():
                 self._disk.remove(partial)
-        return checkpoint
+        return Published(checkpoint, note, self.make_spare(list(snapshot.stale_segments), snapshot.spare_bytes))
 
-    def _missing_tiles(
-        self,
-        tree: Frontier,
-        full_tiles: Sequence[tuple[TileId, bytes]],
-        entries: Sequence[bytes],
-        first_entry: int,
-        old_size: int,
-    ) -> list[tuple[TileId, bytes]]:
-        hashes = dict(full_tiles) | dict(tree.partial_tiles())
-        missing = []
-        for tile in tiles_of(tree.size, old_size):
-            if tile.level == ENTRIES:
-                start = tile.number * TILE_WIDTH - first_entry
-                missing.append((tile, encode_bundle(entries[start : start + tile.width])))
-            else:
-                missing.append((tile, hashes[tile]))
-        return missing
+    def make_spare(self, stale: list[Path], spare_bytes: int) -> Path | None:
+        """A file of zeroes for the next segment, where one is wanted and there is space; stale segments go.
 
-    def _write_tiles(self, tiles: Sequence[tuple[TileId, bytes]]) -> None:
+        One of them is used again: to free its blocks and take others holds up whoever waits for the file system.
+        """
+        spare = self._folder / TEMPORARY / "spare"
+        has_spare = bool(spare_bytes)
+        if has_spare and stale:
+            self._disk.rename(stale.pop(), spare)
+            self._disk.blank(spare)
+        elif has_spare:
+            try:
+                self._disk.fill(spare, spare_bytes)
+            except NotDurable:
+                has_spare = False
+        for segment in stale:
+            self._disk.remove(segment)
+        return spare if has_spare else None
+
+    def _write_tiles(self, tiles: Sequence[TileId], snapshot: Snapshot) -> None:
+        hashes = dict(snapshot.full_tiles) | dict(snapshot.tree.partial_tiles())
         folders = set()
-        for tile, data in tiles:
+        for tile in tiles:
             parent = (self._folder / tile.path).parent
             if parent not in folders:
                 self._disk.make_folder(parent)
                 folders.add(parent)
-            self._write(tile.path, data)
+            if tile.level == ENTRIES:
+                start = tile.number * TILE_WIDTH - snapshot.first_entry
+                self._write(tile.path, encode_bundle(snapshot.entries[start : start + tile.width]))
+            else:
+                self._write(tile.path, hashes[tile])
         self._disk.sync_folders(folders)
 
     def _write(self, path: str, data: bytes) -> None:

@@ -158,7 +158,7 @@ def _settle_end(last: Segment, disk: Disk) -> None:
 
     Without that, tiles could be made of records that a loss of power then takes out of the write-ahead log.
     """
-    fd = disk.open_append(last.path)
+    fd = disk.open_at(last.path, last.clean_bytes)
     try:
         if last.torn_bytes:
             disk.truncate(fd, last.clean_bytes, last.path)

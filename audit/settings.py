@@ -36,11 +36,12 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     segment_bytes: Annotated[
         int,
         msgspec.Meta(
-            description="Size at which a file of the write-ahead log is closed; it is removed once a checkpoint covers it.",
+            description="Size of a file of the write-ahead log. It is filled with zeroes before, and used again once a "
+            "checkpoint covers it, so that the disk holds two or three of them.",
             ge=64 * 1024,
             le=1 << 30,
         ),
-    ] = 16 << 20
+    ] = 32 << 20
     count_wait_ms: Annotated[
         int,
         msgspec.Meta(

@@ -21,18 +21,22 @@ from audit.errors import LogInUse, NotDurable, StorageFailed
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 FOLDER_MODE = 0o750
 FILE_MODE = 0o640
+FREE_SHARE = 4
+_FILL_BYTES = 1 << 18
 
 
 class Disk:
     """The operations on files that durability rests on."""
 
-    def open_append(self, path: Path) -> int:
-        """Open or create a file for appending."""
+    def open_at(self, path: Path, offset: int) -> int:
+        """Open a file for writing from `offset` on."""
         with _told(path, "open"):
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            os.lseek(fd, offset, os.SEEK_SET)
+            return fd
 
     def write(self, fd: int, data: bytes, path: Path) -> None:
-        """Write all of `data`. After NotDurable a part of it may stand at the end of the file."""
+        """Write all of `data` where the last write ended. After NotDurable a part of it may stand there."""
         with _told(path, "write"):
             view = memoryview(data)
             while view:
@@ -46,9 +50,10 @@ class Disk:
             raise StorageFailed(f"{path}: cannot be synced: {error.strerror}") from error
 
     def truncate(self, fd: int, size: int, path: Path) -> None:
-        """Cut a file off, durably. Needs no space, so every error is StorageFailed."""
+        """Cut a file off, durably, and write on from there. Needs no space, so every error is StorageFailed."""
         try:
             os.ftruncate(fd, size)
+            os.lseek(fd, size, os.SEEK_SET)
         except OSError as error:
             raise StorageFailed(f"{path}: cannot be cut off at {size}: {error.strerror}") from error
         self.sync(fd, path)
@@ -62,8 +67,12 @@ class Disk:
             self.sync(fd, temporary)
         finally:
             os.close(fd)
-        with _told(path, "rename"):
-            os.rename(temporary, path)
+        self.rename(temporary, path)
+
+    def rename(self, path: Path, new_path: Path) -> None:
+        """Put a file in place at once. The caller MUST sync the folder before relying on the name."""
+        with _told(new_path, "rename"):
+            os.rename(path, new_path)
 
     def make_folder(self, path: Path) -> None:
         """Make a folder with its parents, durably."""
@@ -109,6 +118,33 @@ class Disk:
             raise
         finally:
             os.close(fd)
+
+    def fill(self, path: Path, size: int) -> None:
+        """Make a file of zeroes whose blocks are on the disk, so that overwriting it changes nothing but them.
+
+        Raises: NotDurable when that would leave less than FREE_SHARE times as much.
+        """
+        if self.free_bytes(path.parent) < FREE_SHARE * size:
+            raise NotDurable(f"{path}: fill: less than {FREE_SHARE} times {size} bytes are free")
+        self.allocate(path, size)
+        self.blank(path)
+
+    def blank(self, path: Path) -> None:
+        """Overwrite a file with zeroes."""
+        fd = self.open_at(path, 0)
+        try:
+            size = os.fstat(fd).st_size
+            for start in range(0, size, _FILL_BYTES):
+                self.write(fd, bytes(min(_FILL_BYTES, size - start)), path)
+                self.sync(fd, path)  # In small steps: a long write in the device's queue would hold up every commit.
+        finally:
+            os.close(fd)
+
+    def free_bytes(self, folder: Path) -> int:
+        """Space that this process could still take."""
+        with _told(folder, "ask for its space"):
+            state = os.statvfs(folder)
+        return state.f_bavail * state.f_frsize
 
 
 @contextmanager

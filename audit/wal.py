@@ -11,11 +11,13 @@ A segment is a file named after its first index. It is a header, then batches; a
 | | | | 4 | CRC-32 of the payload |
 | | | | 4 | CRC-32 of the above |
 
-The payload is an entry bundle (each record after its length). Numbers are big-endian. A batch is written only when the one before
-it is durable; so a broken batch at the very end is the remainder of a commit that was never acknowledged and is cut off, and
-a broken batch with a later one behind it is damage, and never passed over. Entries are UTF-8, in which FF and FE do not occur.
+The payload is an entry bundle (each record after its length). Numbers are big-endian. Behind the last batch there may be zeroes,
+which later batches overwrite. A batch is written only when the one before it is durable; so a broken batch at the very end is
+the remainder of a commit that was never acknowledged and is cut off, and a broken batch with a later one behind it is damage,
+and never passed over. Entries are UTF-8, in which FF and FE do not occur.
 """
 
+import os
 import re
 import struct
 import zlib
@@ -32,6 +34,7 @@ BATCH_MAGIC = b"\xffCB\xfe"
 MAX_BATCH_BYTES = 1 << 30
 _SEGMENT_HEADER = struct.Struct(">16sQI")
 _BATCH_HEADER = struct.Struct(">4sQIIII")
+SEGMENT_HEADER_BYTES = _SEGMENT_HEADER.size
 _NAME = re.compile(r"\A(\d{20})\.wal\Z")
 
 
@@ -45,7 +48,7 @@ class Segment:
     clean_bytes: int
     """Up to here the file is whole."""
     torn_bytes: int
-    """Behind that: what is left of a commit that was never acknowledged."""
+    """Behind that: what is left of a commit that was never acknowledged. Zeroes at the end do not count."""
 
     @property
     def next_index(self) -> int:
@@ -67,10 +70,28 @@ def list_segments(folder: Path) -> list[tuple[int, Path]]:
 def create_segment(disk: Disk, folder: Path, first_index: int, temporary: Path) -> Path:
     """Make an empty segment, durably."""
     path = segment_path(folder, first_index)
-    head = _SEGMENT_HEADER.pack(SEGMENT_MAGIC, first_index, 0)[:-4]
-    disk.write_file(path, head + struct.pack(">I", zlib.crc32(head)), temporary)
+    disk.write_file(path, _encode_header(first_index), temporary)
     disk.sync_folders([folder])
     return path
+
+
+def promote_spare(disk: Disk, folder: Path, first_index: int, spare: Path) -> Path:
+    """Make a segment of a file of zeroes, durably."""
+    fd = disk.open_at(spare, 0)
+    try:
+        disk.write(fd, _encode_header(first_index), spare)
+        disk.sync(fd, spare)
+    finally:
+        os.close(fd)
+    path = segment_path(folder, first_index)
+    disk.rename(spare, path)
+    disk.sync_folders([folder])
+    return path
+
+
+def _encode_header(first_index: int) -> bytes:
+    head = _SEGMENT_HEADER.pack(SEGMENT_MAGIC, first_index, 0)[:-4]
+    return head + struct.pack(">I", zlib.crc32(head))
 
 
 def encode_batch(first_index: int, records: Sequence[bytes]) -> bytes:
@@ -103,7 +124,7 @@ def parse_segment(path: Path, data: bytes) -> Segment:
             break
         position += batch[0]
         records.extend(batch[1])
-    return Segment(path, first_index, records, position, len(data) - position)
+    return Segment(path, first_index, records, position, len(data[position:].rstrip(b"\0")))
 
 
 def split_stale(folder: Path, size: int) -> tuple[list[Path], list[Path]]:

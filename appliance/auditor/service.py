@@ -41,6 +41,7 @@ from audit.permissions import verify_permitted
 from audit.ticket import mint_ticket, new_ticket_key
 
 STATUS_INTERVAL_S = 0.5
+PUBLISHING_WAIT_S = 0.005
 IDLE_WAIT_S = 0.1
 """The longest sleep between two turns: everything that waits for a time is late by at most this."""
 
@@ -94,7 +95,9 @@ class AuditorService:
     @property
     def wait_s(self) -> float:
         """How long the caller may sleep before the next turn, when nothing arrives."""
-        return 0.0 if self._ledger.has_waiting else IDLE_WAIT_S
+        if self._ledger.has_waiting:
+            return 0.0
+        return PUBLISHING_WAIT_S if self._ledger.writer.is_publishing else IDLE_WAIT_S
 
     def start(self) -> None:
         """Record that the log is written to again. Intents of a former life are closed in later turns.

@@ -7,6 +7,7 @@ a peer that does not read loses the connection, never the process.
 import array
 import socket
 from collections import deque
+from itertools import islice, takewhile
 from typing import Any, Protocol
 
 import msgspec
@@ -19,6 +20,7 @@ _READ_BYTES = 256 << 10
 _MAX_READS = 16
 """Reads in one call, so that one busy peer does not starve the others."""
 _MAX_FDS = 8
+_MAX_GATHERED = 256
 
 
 class Codec(Protocol):
@@ -64,25 +66,34 @@ class FramedSocket:
         Raises: LinkClosed when the peer is gone.
         """
         while self._outgoing:
-            data, fd = self._outgoing[0]
             try:
-                sent = self._send(data, fd)
+                sent = self._send_some()
             except BlockingIOError:
                 return
             except OSError as error:
                 raise LinkClosed(f"the peer is gone: {error.strerror}") from error
             self._buffered_bytes -= sent
-            if sent == len(data):
-                self._outgoing.popleft()
-            else:
-                self._outgoing[0] = (data[sent:], None)
+            self._forget_sent(sent)
 
-    def _send(self, data: memoryview, fd: int | None) -> int:
+    def _send_some(self) -> int:
+        """One system call for many small messages; a file descriptor goes with the first byte of its own."""
+        data, fd = self._outgoing[0]
         if fd is None:
-            return self.sock.send(data)
+            gathered = takewhile(lambda waiting: waiting[1] is None, islice(self._outgoing, _MAX_GATHERED))
+            return self.sock.sendmsg([frame for frame, _ in gathered])
         sent = socket.send_fds(self.sock, [data], [fd])
         socket.close(fd)
+        self._outgoing[0] = (data, None)
         return sent
+
+    def _forget_sent(self, num_bytes: int) -> None:
+        while num_bytes:
+            data, _ = self._outgoing[0]
+            if num_bytes < len(data):
+                self._outgoing[0] = (data[num_bytes:], None)
+                return
+            num_bytes -= len(data)
+            self._outgoing.popleft()
 
     def receive(self) -> tuple[list[Any], bool]:
         """Read and decode what is there, without waiting.

@@ -6,7 +6,10 @@ on the disk, with or without a torn end behind it. After every step the list and
 
 import shutil
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -69,11 +72,44 @@ class MortalDisk(Disk):
         super().truncate(fd, size, path)
 
 
+class PatientExecutor(Executor):
+    """Runs what it is given when its result is asked for: other commits come in between, as with a thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        future = Late(lambda: fn(*args, **kwargs))
+        return future
+
+
+class Late(Future):  # type: ignore[type-arg]
+    """A result that is made at the last moment."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        super().__init__()
+        self._make: Callable[[], Any] | None = make
+
+    def settle(self) -> None:
+        make, self._make = self._make, None
+        if make is not None:
+            try:
+                self.set_result(make())
+            except BaseException as error:
+                self.set_exception(error)
+
+    def result(self, timeout: float | None = None) -> Any:
+        self.settle()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self.settle()
+        return super().exception(timeout)
+
+
 class WriterMachine(RuleBasedStateMachine):
     """The writer and the list of what it acknowledged."""
 
-    @initialize(segment_bytes=st.sampled_from([1, 4_000, 1 << 24]))
-    def start(self, segment_bytes: int) -> None:
+    @initialize(segment_bytes=st.sampled_from([1, 4_000, 200_000]), has_spares=st.booleans())
+    def start(self, segment_bytes: int, has_spares: bool) -> None:
+        self.executor = PatientExecutor() if has_spares else None
         self.home = Path(tempfile.mkdtemp())
         self.segment_bytes = segment_bytes
         self.durable: list[bytes] = []
@@ -82,12 +118,14 @@ class WriterMachine(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
+        self.now_s = 0.0
         self.disk = MortalDisk()
         self.writer = LogWriter(
             self.home / "log",
             self.home / "log.key",
             origin=ORIGIN,
             segment_bytes=self.segment_bytes,
+            executor=self.executor,
             testing_only_disk=self.disk,
         )
 
@@ -108,6 +146,15 @@ class WriterMachine(RuleBasedStateMachine):
     @rule()
     def publish(self) -> None:
         if (checkpoint := self.writer.publish()).size:
+            self.seen.append(checkpoint)
+
+    @rule(seconds=st.floats(0.0, 2.0))
+    def publish_beside(self, seconds: float) -> None:
+        """Begin a publication, or take in one that has ended."""
+        self.now_s += seconds
+        if self.writer._under_way is not None and seconds > 1.0:
+            self.writer._under_way[1].exception()
+        if (checkpoint := self.writer.publish_if_due(self.now_s)) is not None:
             self.seen.append(checkpoint)
 
     @rule(bytes_left=st.integers(0, 20_000), publishes=st.booleans())
@@ -133,8 +180,8 @@ class WriterMachine(RuleBasedStateMachine):
                 self.commit()
         except Killed:
             pass
-        self.disk.operations_left = None
         self.writer.close()
+        self.disk.operations_left = None
         last = max((self.home / "log/.state/wal").iterdir())
         with last.open("ab") as file:
             file.write(torn)

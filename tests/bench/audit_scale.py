@@ -1,0 +1,126 @@
+"""The log at scale: `python -m tests.bench.audit_scale verify|memory [--records N] [--dir DIR]`.
+
+`verify` writes a log of so many records of 700 bytes and times `verify_log` over its folder. `memory` makes the right edge of a log
+of so many records (the subtrees to the left of it are random hashes, which nobody reads again), starts a real auditor on it,
+loads it, and says how much memory the auditor took at most.
+"""
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+from audit.append import LogWriter
+from audit.checkpoint import Checkpoint
+from audit.entry import complete_entry, encode_event, parse_canonical
+from audit.events import log_event
+from audit.frontier import Frontier
+from audit.fsck import verify_log
+from audit.publish import TEMPORARY, write_signed
+from audit.reader import WAL
+from audit.settings import DEFAULT_ORIGIN
+from audit.signing_key import create_signer
+from audit.storage import Disk
+from audit.tiles import TILE_WIDTH
+from audit.wal import create_segment
+from tests.bench.audit_appends import NUM_LINKS, make_event, run
+from tests.bench.auditor_process import AuditorProcess
+
+SUBTREE = TILE_WIDTH * TILE_WIDTH
+
+
+def main() -> None:
+    """Measure one of the two, and print one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["verify", "memory"])
+    parser.add_argument("--records", type=int)
+    parser.add_argument("--dir", type=Path, help="where the log is made; default: a temporary folder")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
+        measure = measure_verify if arguments.what == "verify" else measure_memory
+        num_records = arguments.records or (1_000_000 if arguments.what == "verify" else 100_000_000)
+        print(json.dumps({"records": num_records} | measure(Path(folder), num_records)))
+
+
+def measure_verify(home: Path, num_records: int) -> dict[str, float]:
+    """Seconds to verify a log of so many records, its files being in the page cache."""
+    writer = LogWriter(home / "log", home / "log.key", origin=DEFAULT_ORIGIN)
+    write_records(writer, num_records)
+    writer.close()
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
+    verified = verify_log(home / "log", writer.key)
+    took_s, took_cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
+    assert verified.checkpoint.size == num_records
+    files = [path for path in (home / "log" / "tile").rglob("*") if path.is_file()]
+    num_bytes = sum(path.stat().st_size for path in files)
+    return {
+        "verify_s": round(took_s, 2),
+        "verify_cpu_s": round(took_cpu_s, 2),
+        "files_per_1000_records": round(1000 * len(files) / num_records, 2),
+        "bytes_per_record": round(num_bytes / num_records, 1),
+    }
+
+
+def measure_memory(home: Path, num_records: int) -> dict[str, float]:
+    """Largest resident set of an auditor whose log has so many records, under load."""
+    audit = home / "audit"
+    make_right_edge(audit / "log", audit / "log.key", num_records // SUBTREE - 1)
+    writer = LogWriter(audit / "log", audit / "log.key", origin=DEFAULT_ORIGIN)
+    write_records(writer, num_records)
+    writer.close()
+    auditor = AuditorProcess(home, NUM_LINKS)
+    run(auditor.links, 5_000, 10.0, make_event())
+    auditor.drain()
+    return {"auditor_max_rss_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, 1)}
+
+
+def make_right_edge(folder: Path, key: Path, num_subtrees: int) -> None:
+    """A log of so many subtrees of 65,536 leaves, as far as a writer needs it: random hashes, tiles of the edge, an empty WAL."""
+    disk = Disk()
+    for name in (TEMPORARY, WAL):
+        disk.make_folder(folder / name)
+    levels: list[list[bytes]] = [[], []]
+    left = num_subtrees
+    while left:
+        levels.append([os.urandom(32) for _ in range(left % TILE_WIDTH)])
+        left //= TILE_WIDTH
+    tree = Frontier(num_subtrees * SUBTREE, levels)
+    for tile, data in tree.partial_tiles():
+        disk.make_folder((folder / tile.path).parent)
+        disk.write_file(folder / tile.path, data, folder / TEMPORARY / "tile")
+    create_signer(key, DEFAULT_ORIGIN, disk)
+    create_segment(disk, folder / WAL, tree.size, folder / TEMPORARY / "segment")
+    write_signed(folder, Checkpoint(DEFAULT_ORIGIN, tree.size, tree.root()), disk)
+
+
+def write_records(writer: LogWriter, size: int) -> None:
+    """Append until the log has so many records, and publish. The first says that nothing is open before it."""
+    event = make_event()
+    facts: dict[str, str | int] = {"scan_from": writer.size}
+    append_record(writer, encode_event(log_event("log_marked", log_name=DEFAULT_ORIGIN, facts=facts)))
+    while writer.size < size:
+        count = min(5_000, size - writer.next_index)
+        for _ in range(count):
+            append_record(writer, event)
+        writer.commit()
+        writer.publish()
+
+
+def append_record(writer: LogWriter, event: bytes) -> None:
+    """Append an event as the auditor would complete it."""
+    entry = complete_entry(
+        parse_canonical(event),
+        index=writer.next_index,
+        time_ms=time.time_ns() // 1_000_000,
+        reporter="gateway/0",
+        log_name=DEFAULT_ORIGIN,
+        random=os.urandom(16),
+    )
+    writer.append([entry])
+
+
+if __name__ == "__main__":
+    main()
