@@ -4,6 +4,7 @@ Results are JSON lines on standard output; what goes on meanwhile is told on sta
 """
 
 import argparse
+import asyncio
 import json
 import statistics
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 import msgspec
 
 from appliance.cli.progress import Progress
+from appliance.errors import CommandFailed
+from appliance.logging import configure_logging
 
 
 def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -21,6 +24,16 @@ def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     host.add_argument("--rows", type=int, default=512, help="sequences that decode (default: %(default)s)")
     host.add_argument("--steps", type=int, default=400, help="steps to measure (default: %(default)s)")
     host.set_defaults(handler=_measure_host)
+    gateway = commands.add_parser(
+        "gateway", help="what everything around the engine costs, with a stand-in for the engine"
+    )
+    gateway.add_argument(
+        "scenario", nargs="*", metavar="SCENARIO", help="requests, saturation, streams, burst (default: all)"
+    )
+    gateway.add_argument("--rate", type=float, default=500.0, help="of `requests`, each second (default: %(default)g)")
+    gateway.add_argument("--seconds", type=float, default=10.0, help="length of a scenario (default: %(default)g)")
+    gateway.add_argument("--workers", type=int, default=1, help="gateway processes (default: %(default)s)")
+    gateway.set_defaults(handler=_measure_gateway)
 
 
 def _measure_host(arguments: argparse.Namespace) -> int:
@@ -48,6 +61,20 @@ def _measure_host(arguments: argparse.Namespace) -> int:
         "send_ms": _percentiles(times.send),
     }
     print(json.dumps(result))
+    return 0
+
+
+def _measure_gateway(arguments: argparse.Namespace) -> int:
+    from appliance.bench.gateway import measure, scenarios
+
+    configure_logging("bench")
+    known = scenarios(arguments.rate, arguments.seconds)
+    for name in arguments.scenario or known:
+        if name not in known:
+            raise CommandFailed(f"there is no scenario {name!r}: {', '.join(known)}")
+        with Progress("bench gateway") as progress:
+            result = asyncio.run(measure(known[name], workers=arguments.workers, on_progress=progress.say))
+        print(json.dumps(result), flush=True)
     return 0
 
 

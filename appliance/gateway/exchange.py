@@ -8,7 +8,7 @@ read holds its own answer only, and not for long. What comes after the response 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -25,6 +25,21 @@ _SECURITY_HEADERS: Headers = [
 _encoder = msgspec.json.Encoder()
 ABORT = "casemate.abort"
 """Our protocol class puts the transport's `abort` under this key of the scope."""
+WRITER = "casemate.writer"
+"""And under this one a `StreamWriter` of the exchange's own response."""
+
+
+class StreamWriter(Protocol):
+    """Writes parts of a response that has begun, without waiting and without a task."""
+
+    @property
+    def is_ready(self) -> bool:
+        """False once the client is behind or gone, or the response is over."""
+        ...
+
+    def write(self, chunk: bytes) -> None:
+        """Write a part, if it `is_ready`."""
+        ...
 
 
 class BodyBudget:
@@ -168,9 +183,14 @@ class Exchange:
         """
         await self._send_in_time({"type": "http.response.body", "body": chunk, "more_body": True})
 
-    async def end_stream(self) -> None:
-        """End a stream in good order."""
-        await self._send_in_time({"type": "http.response.body", "body": b"", "more_body": False})
+    @property
+    def writer(self) -> StreamWriter | None:
+        """Writes as `send_chunk` does, but at once, while the client keeps up."""
+        return self._scope.get(WRITER)
+
+    async def end_stream(self, last: bytes = b"") -> None:
+        """End a stream in good order, after a last part."""
+        await self._send_in_time({"type": "http.response.body", "body": last, "more_body": False})
         self.finished = True
 
     async def _start(self, status: int, headers: Headers) -> None:

@@ -8,7 +8,7 @@ Source: Prometheus exposition format 0.0.4.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -56,10 +56,18 @@ class Instrument:
 
     def observe(self, value: float, **labels: str) -> None:
         """Count a value in its bucket (upper bounds are inclusive)."""
-        row = self._row(labels)
-        row[bisect_left(self.buckets, value)] += 1
-        row[-2] += value
-        row[-1] += 1
+        self.bind(**labels)(value)
+
+    def bind(self, **labels: str) -> Callable[[float], None]:
+        """`observe` for one combination of labels, for what is observed very often."""
+        row, buckets = self._row(labels), self.buckets
+
+        def observe(value: float) -> None:
+            row[bisect_left(buckets, value)] += 1
+            row[-2] += value
+            row[-1] += 1
+
+        return observe
 
 
 def render(instrument: Instrument, rows: Iterable[tuple[LabelValues, list[float]]]) -> list[str]:

@@ -10,11 +10,35 @@ import asyncio
 from typing import Any, cast
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from appliance.gateway.errors import BadRequest, error_body
-from appliance.gateway.exchange import ABORT
+from appliance.gateway.exchange import ABORT, WRITER
 from appliance.gateway.settings import GatewaySettings
+
+
+class _CycleWriter:
+    """Writes parts of one response. `RequestResponseCycle.send` does the same as a coroutine, which has its price."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    @property
+    def is_ready(self) -> bool:
+        """See `exchange.StreamWriter`."""
+        cycle = self._cycle
+        return (
+            cycle.response_started
+            and not cycle.response_complete
+            and not cycle.disconnected
+            and not cycle.flow.write_paused
+        )
+
+    def write(self, chunk: bytes) -> None:
+        """See `exchange.StreamWriter`."""
+        if self._cycle.chunked_encoding:
+            chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk)
+        self._cycle.transport.write(chunk)
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -68,8 +92,11 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_headers = False
         self._num_framing_bytes = 0
         self._stop_timer()
-        cast("dict[str, Any]", self.scope)[ABORT] = self.transport.abort
+        scope = cast("dict[str, Any]", self.scope)
+        scope[ABORT] = self.transport.abort
         super().on_headers_complete()
+        # Made in the line before; its task has not run yet.
+        scope[WRITER] = _CycleWriter(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body, which the application bounds."""

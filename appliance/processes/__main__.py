@@ -6,6 +6,7 @@ import importlib
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 import structlog
 
@@ -14,12 +15,11 @@ from appliance.logging import configure_logging
 from appliance.messages.control import CannotStart, Role
 from appliance.processes.confinement import confine_after_imports
 from appliance.processes.member import Member
-from appliance.processes.polling import PollingMember, SupervisorGone
+from appliance.processes.polling import PollingMember
 from appliance.processes.refusal import START_REFUSALS
+from appliance.processes.running import EXIT_SUPERVISOR_GONE, run_polling
 from security.sandbox.launch import Confined
 from security.sandbox.platform import assume_platform
-
-EXIT_SUPERVISOR_GONE = 70
 
 _POLLING: tuple[Role, ...] = ("engine", "auditor")
 _ASYNCIO: tuple[Role, ...] = ("gateway", "policy", "authority")
@@ -41,27 +41,15 @@ def main() -> int:
     control = socket.socket(fileno=arguments.control_fd)
     control.set_inheritable(False)
     if arguments.role in _POLLING:
-        return _run_polling(control, arguments.role, arguments.confinement)
+        module = f"appliance.processes.{arguments.role}"
+        return run_polling(control, arguments.role, arguments.confinement, lambda: load_serve(module))
     return asyncio.run(_run_asyncio(control, arguments.role, arguments.confinement))
 
 
-def _run_polling(control: socket.socket, role: Role, confined: Confined | None) -> int:
-    try:
-        member = PollingMember(control, role)
-        try:
-            process = importlib.import_module(f"appliance.processes.{role}")
-            confine_after_imports(confined)
-            process.serve(member)
-        except START_REFUSALS as refusal:
-            log.error("cannot_start", reason=str(refusal))
-            member.tell(CannotStart(str(refusal)))
-            return EXIT_MISCONFIGURED
-        finally:
-            member.close()
-    except SupervisorGone:
-        log.error("supervisor_gone")
-        return EXIT_SUPERVISOR_GONE
-    return 0
+def load_serve(module: str) -> Callable[[PollingMember], None]:
+    """Import a process's module, which may take a while."""
+    serve: Callable[[PollingMember], None] = importlib.import_module(module).serve
+    return serve
 
 
 async def _run_asyncio(control: socket.socket, role: Role, confined: Confined | None) -> int:

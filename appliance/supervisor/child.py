@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -29,6 +29,9 @@ from appliance.messages.control import (
 
 log = structlog.get_logger(__name__)
 
+PROGRAM = ("-m", "appliance.processes")
+"""What the interpreter runs for every role."""
+
 State = Literal["starting", "ready", "restarting", "draining", "failed"]
 
 
@@ -42,6 +45,7 @@ class Child:
         watchdog_timeout_s: float,
         start_timeout_s: float,
         confine: Callable[[list[str], int], list[str]] = lambda command, _control_fd: command,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self.role: Role = role
         self.instance = instance
@@ -55,6 +59,7 @@ class Child:
         self._watchdog_timeout_s = watchdog_timeout_s
         self._start_timeout_s = start_timeout_s
         self._confine = confine
+        self._program = program
         self._process: asyncio.subprocess.Process
         self._control: FramedSocket | None = None
         self.on_ready: Callable[[Child], None] = lambda _child: None
@@ -79,7 +84,7 @@ class Child:
         """Start the process with one inherited socket and nothing else of ours: no environment, no other descriptor."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         fd = theirs.fileno()
-        command = [sys.executable, "-m", "appliance.processes", self.role, "--control-fd", str(fd)]
+        command = [sys.executable, *self._program, self.role, "--control-fd", str(fd)]
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self._confine(command, fd),

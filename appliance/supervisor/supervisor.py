@@ -10,9 +10,10 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 
@@ -21,7 +22,7 @@ from appliance.errors import LinkClosed, MalformedMessage, StartRefused
 from appliance.ipc.link import open_link
 from appliance.messages.control import Assign, Drain, GrantListener, ProcessState, ProcessStates, Role
 from appliance.supervisor.backoff import Backoff
-from appliance.supervisor.child import Child, State
+from appliance.supervisor.child import PROGRAM, Child, State
 from appliance.supervisor.confinement import confine_command
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from appliance.supervisor.wiring import Wiring, bind_listener, make_own_link
@@ -46,12 +47,19 @@ class Supervisor:
         raw: bytes,
         directory: Path,
         observe: Callable[[list[ProcessState]], None] = lambda _states: None,
+        programs: Mapping[Role, Sequence[str]] = MappingProxyType({}),
     ) -> None:
+        """
+        Args:
+            observe: told of all states whenever one changes.
+            programs: for roles that something else stands in for, as in measurements: the words after the interpreter.
+        """
         self._configuration = configuration
         self._settings = configuration.supervisor
         self._raw = raw
         self._directory = directory
         self._observe = observe
+        self._programs = programs
         self._children: dict[tuple[Role, int], Child] = {}
         self._restarts: dict[tuple[Role, int], int] = {}
         self._states: dict[tuple[Role, int], ProcessState] = {}
@@ -124,7 +132,8 @@ class Supervisor:
         if role == "engine":
             watchdog_s = self._configuration.engines[instance].watchdog_timeout_s
         confine = partial(confine_command, self._configuration, role, instance)
-        child = Child(role, instance, watchdog_s, self._settings.start_timeout_s, confine)
+        program = self._programs.get(role, PROGRAM)
+        child = Child(role, instance, watchdog_s, self._settings.start_timeout_s, confine, program)
         child.on_link_lost = self._wiring.renew
         await child.start()
         self._children[role, instance] = child

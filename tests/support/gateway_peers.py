@@ -6,6 +6,7 @@ Every message crosses as msgpack through the edge's own codec, so that what the 
 import asyncio
 import contextlib
 import hashlib
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from appliance.messages import audit, control, engine, policy
 from audit.entry import Json, parse_canonical
 from audit.permissions import verify_permitted
 from audit.ticket import mint_ticket, verify_ticket
-from runtime.request import Finish, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
+from runtime.request import Finish, PackedTokens, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
 from tests.support.model_folders import MODEL
 
 CONTEXT_LENGTH = 512
@@ -178,8 +179,12 @@ class FakeEngine:
             logprobs = None
             if submit.sampling.logprobs >= 0:
                 logprobs = [_logprobs(token_id, submit.sampling.logprobs) for token_id in step]
-            delivery = TokenDelivery(submit.request_id, choice, step, logprobs, finish if is_last else None)
-            link.send(engine.StepTokens([], [delivery], []))
+            if logprobs is None and start > 0 and not is_last and len(step) == 1:
+                columns = struct.pack("<Q", submit.request_id), bytes([choice]), struct.pack("<I", step[0])
+                link.send(engine.StepTokens([], [], [], PackedTokens(*columns)))
+            else:
+                delivery = TokenDelivery(submit.request_id, choice, step, logprobs, finish if is_last else None)
+                link.send(engine.StepTokens([], [delivery], []))
             await asyncio.sleep(reply.delay_s)
         if finish is None:
             await asyncio.Event().wait()

@@ -15,7 +15,7 @@ from msgspec import UNSET
 from appliance.gateway.api.shapes import CachedTokens, ReasoningTokens, Usage
 from appliance.gateway.asgi import Headers
 from appliance.gateway.errors import ClientGone, GatewayFault, error_body
-from appliance.gateway.exchange import Exchange
+from appliance.gateway.exchange import Exchange, StreamWriter
 from appliance.gateway.flow.answer import Answer
 from appliance.gateway.flow.choice import Piece
 from appliance.gateway.flow.generation import Generation
@@ -64,20 +64,39 @@ async def stream(exchange: Exchange, answer: Answer, events: Events) -> None:
         try:
             opening = [event(data) for data in events.begin(answer.generations)]
             await exchange.send_chunk(b"".join([*opening, *_worded(events, first)]))
+            if exchange.writer is not None:
+                answer.sink = _Live(exchange.writer, events)
             async for pieces in batches:
                 worded = _worded(events, pieces)
                 if worded:
                     await exchange.send_chunk(b"".join(worded))
             closing = [event(data) for data in events.finish(answer.generations)]
             closing += [comment(f"casemate-audit-outcome {answer.outcome_indices}"), DONE]
-            await exchange.send_chunk(b"".join(closing))
-            await exchange.end_stream()
+            await exchange.end_stream(b"".join(closing))
         except ClientGone:
             raise
         except GatewayFault as fault:
-            await exchange.send_chunk(event(error_body(fault)))
-            await exchange.end_stream()
+            await exchange.end_stream(event(error_body(fault)))
             raise
+
+
+class _Live:
+    """A stream whose client keeps up: pieces become events and are written in the call that brings them."""
+
+    def __init__(self, writer: StreamWriter, events: Events) -> None:
+        self._writer = writer
+        self._events = events
+
+    @property
+    def is_ready(self) -> bool:
+        """See `Sink`."""
+        return self._writer.is_ready
+
+    def take(self, piece: Piece) -> None:
+        """See `Sink`."""
+        worded = _worded(self._events, (piece,))
+        if worded:
+            self._writer.write(b"".join(worded))
 
 
 async def collect(answer: Answer) -> list[Piece]:

@@ -9,9 +9,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from appliance.gateway.errors import ClientGone, DeadlineExceeded, GatewayFault, QuotaRefused
+import structlog
+
+from appliance.gateway.errors import ClientGone, DeadlineExceeded, GatewayFault, InternalFault, QuotaRefused
 from appliance.gateway.flow.choice import Piece
 from appliance.gateway.flow.closing import Closing, status_of
 from appliance.gateway.flow.desk import Desk
@@ -25,8 +27,23 @@ from appliance.gateway.peers.engines import Delivery
 from appliance.gateway.text.vocabulary import Vocabulary
 from runtime.request import PromptDelivery, TokenDelivery
 
+log = structlog.get_logger(__name__)
+
 SUMMARY_WAIT_S = 1.0
 """How long an answer that was cut short waits for the engine's last word."""
+
+
+class Sink(Protocol):
+    """Takes pieces without waiting, for as long as its client keeps up."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can take one now."""
+        ...
+
+    def take(self, piece: Piece) -> None:
+        """Bring a piece on its way."""
+        ...
 
 
 class Answer:
@@ -36,6 +53,8 @@ class Answer:
         generations: one for each prompt.
         response_started: set by the caller when the status line is out: the outcome names the status.
         on_fail: called when the answer is ended from outside; the caller may be waiting for its client just then.
+        sink: set by the caller once it streams. An ordinary token that finds everything before it dealt with goes there in
+            the call that brings it, and wakes nobody; all others are read from `batches`.
     """
 
     def __init__(
@@ -57,9 +76,12 @@ class Answer:
         self._opening = Opening(desk, asked, principal, recorder)
         self._closing = Closing(desk, recorder, asked.model, arrived_at)
         self.generations = [
-            Generation(asked, index, vocabulary, self._mailbox, self.fail) for index in range(len(asked.prompts))
+            Generation(asked, index, vocabulary, self._mailbox, self.fail, self._take_at_once)
+            for index in range(len(asked.prompts))
         ]
         self.response_started = False
+        self.sink: Sink | None = None
+        self._inter_token_latency = desk.metrics.inter_token_latency_seconds.bind(model_name=asked.model)
         self.on_fail: Callable[[], object] = _nothing
 
     @property
@@ -150,12 +172,34 @@ class Answer:
         if await generation.coverage.reach(wanted) < wanted:
             raise QuotaRefused("quota_exhausted", f"the quota ended after {counted} output tokens of this answer", 0)
         self._measure(generation)
-        choice = generation.choices[delivery.choice]
-        piece = choice.feed(delivery)
-        if generation.engine is not None and (choice.cut or (choice.end is not None and self._asked.stops)):
-            # With stop strings the engine leaves it to us which tokens count, and caches no others.
-            generation.engine.cancel(generation.request_id, delivery.choice, choice.num_tokens)
+        piece = generation.choices[delivery.choice].feed(delivery)
+        self._cancel_if_cut(generation, delivery.choice)
         return piece
+
+    def _take_at_once(self, generation: Generation, index: int, token_id: int) -> bool:
+        """An ordinary token whose turn it is goes straight to the client; False: it has to wait in line."""
+        sink, coverage = self.sink, generation.coverage
+        if sink is None or coverage is None or not self._mailbox.is_idle or index >= len(generation.choices):
+            return False
+        choice = generation.choices[index]
+        if choice.end is not None or not sink.is_ready or not coverage.covers(generation.num_output_tokens + 1):
+            return False
+        self._measure(generation)
+        try:
+            piece = choice.feed_token(token_id)
+            self._cancel_if_cut(generation, index)
+            sink.take(piece)
+        except Exception:  # This runs on the engine's link, where one request's fault must end nothing else.
+            log.exception("request_failed", request_id=self._asked.uid)
+            self.fail(InternalFault("internal_error", f"an internal error, recorded with id {self._asked.uid}"))
+        return True
+
+    def _cancel_if_cut(self, generation: Generation, index: int) -> None:
+        """With stop strings the engine leaves it to us which tokens count, and caches no others."""
+        choice = generation.choices[index]
+        if choice.end is not None and generation.engine is not None and (choice.cut or self._asked.stops):
+            assert generation.request_id is not None
+            generation.engine.cancel(generation.request_id, index, choice.num_tokens)
 
     def _measure(self, generation: Generation) -> None:
         metrics, model = self._desk.metrics, self._asked.model
@@ -163,7 +207,7 @@ class Answer:
         if gap is None:
             metrics.time_to_first_token_seconds.observe(time.monotonic() - self._arrived_at, model_name=model)
         elif len(generation.choices) == 1:
-            metrics.inter_token_latency_seconds.observe(gap, model_name=model)
+            self._inter_token_latency(gap)
 
     async def _conclude(self, error: BaseException | None) -> None:
         """Leave nothing open, whatever happened. Runs to its end even if the task is being cancelled."""

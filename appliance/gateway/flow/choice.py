@@ -29,7 +29,7 @@ class ChoiceEnd:
     """The stop string or token that ended it."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Piece:
     """What one delivery gave for one choice."""
 
@@ -64,6 +64,7 @@ class ChoiceText:
     ) -> None:
         self._detokenizer = Detokenizer(vocabulary, at_start=begins_text)
         self._stops = StopStrings(stops)
+        self._has_stops = bool(stops)
         self._shows_tokens = shows_tokens
         self._prompt = prompt
         self._index = index
@@ -91,6 +92,18 @@ class ChoiceText:
                 return piece
         if finish is not None:
             self._finish(finish, piece)
+        return piece
+
+    def feed_token(self, token_id: int) -> Piece:
+        """Take one token that has no logprobs and is not the last. MUST not be called after the end."""
+        self.num_tokens += 1
+        piece = Piece(self._prompt, self._index, token_ids=[token_id])
+        if self._shows_tokens or self._has_stops:
+            self._take(token_id, None, piece)
+            return piece
+        piece.text = self._detokenizer.feed(token_id)
+        if piece.text:
+            self.texts.append(piece.text)
         return piece
 
     def _take(self, token_id: int, logprobs: TokenLogprobs | None, piece: Piece) -> bool:

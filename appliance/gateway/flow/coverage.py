@@ -16,6 +16,15 @@ class Coverage:
         self._asking: asyncio.Task[None] | None = None
         self.reservation = reservation
 
+    def covers(self, num_tokens: int) -> bool:
+        """Whether so many output tokens are covered already; asks ahead when it gets low."""
+        self._forget_answered()
+        if num_tokens > self.reservation.covered_tokens:
+            return False
+        if self._asking is None and self._is_low(num_tokens):
+            self._ask()
+        return True
+
     async def reach(self, num_tokens: int) -> int:
         """How many of so many output tokens are covered; waits for policy where they are not yet.
 
@@ -35,8 +44,7 @@ class Coverage:
                 self._asking = None
             if self.reservation.covered_tokens <= before:
                 return before
-        if self._is_low(num_tokens) and self._asking is None:
-            self._ask()
+        self.covers(num_tokens)
         return num_tokens
 
     def close(self) -> None:

@@ -24,10 +24,12 @@ class Generation:
         vocabulary: Vocabulary,
         mailbox: "Mailbox[tuple[Generation, Delivery]]",
         on_fault: Callable[[GatewayFault], None],
+        on_token: "Callable[[Generation, int, int], bool]",
     ) -> None:
-        """`on_fault` ends the whole answer."""
+        """`on_fault` ends the whole answer; `on_token` may take a token at once, and says whether it did."""
         self._mailbox = mailbox
         self._on_fault = on_fault
+        self._on_token = on_token
         self.index = index
         self.prompt = encode_prompt(asked.prompts[index])
         self.token_limit = asked.sampling.max_tokens * asked.n
@@ -57,6 +59,12 @@ class Generation:
         """Take what the engine gives; called by its link."""
         num_tokens = len(delivery.token_ids) if isinstance(delivery, TokenDelivery) else 1
         self._mailbox.put((self, delivery), num_tokens)
+
+    def deliver_token(self, choice: int, token_id: int) -> None:
+        """Take an ordinary token; called by the engine's link."""
+        if not self._on_token(self, choice, token_id):
+            assert self.request_id is not None
+            self._mailbox.put((self, TokenDelivery(self.request_id, choice, [token_id])), 1)
 
     def fail(self, fault: GatewayFault) -> None:
         """The engine will give nothing more; called by its link."""

@@ -21,6 +21,12 @@ class Mailbox(Generic[Item]):
         self._num_tokens = 0
         self._fault: GatewayFault | None = None
         self._arrived = asyncio.Event()
+        self._has_reader = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits, and the reader does: what came before has been dealt with."""
+        return self._has_reader and not self._items and self._fault is None
 
     @property
     def fault(self) -> GatewayFault | None:
@@ -52,7 +58,11 @@ class Mailbox(Generic[Item]):
             if self._fault is not None:
                 raise self._fault
             self._arrived.clear()
-            await self._arrived.wait()
+            self._has_reader = True
+            try:
+                await self._arrived.wait()
+            finally:
+                self._has_reader = False
         items = list(self._items)
         self._items.clear()
         self._num_tokens = 0

@@ -21,6 +21,10 @@ class Receiver(Protocol):
         """Something came."""
         ...
 
+    def deliver_token(self, choice: int, token_id: int) -> None:
+        """A token came that is neither the first nor the last, and has no logprobs: what nearly all are."""
+        ...
+
     def fail(self, fault: GatewayFault) -> None:
         """Nothing more will come."""
         ...
@@ -74,7 +78,7 @@ class EnginePeer:
             for request_id, choice, token_id in message.plain:
                 receiver = self._open.get(request_id)
                 if receiver is not None:
-                    receiver.deliver(TokenDelivery(request_id, choice, [token_id]))
+                    receiver.deliver_token(choice, token_id)
             self._deliver(message.tokens)
             self._deliver(message.summaries)
 

@@ -1,0 +1,171 @@
+"""`casemate bench gateway`: what everything around the engine costs, on one machine, with TLS, tokens, quota and durable audit.
+
+A whole appliance runs, in a folder of its own: supervisor, gateway workers, policy, authority and auditor as ever, and in the
+engine's place a process that answers at a set rate. The load comes from processes of this command; what they and every
+process of the appliance computed meanwhile is told with each figure, as they share the machine's cores.
+"""
+
+import asyncio
+import json
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import appliance.demo
+from appliance.authority.addresses import issuer_of, resource_of
+from appliance.authority.credentials import find_tls_identity, open_registry
+from appliance.bench.children import Usage, usage_by_role
+from appliance.bench.figures import summarize
+from appliance.bench.fleet import Outcome, run_fleet
+from appliance.bench.target import Target
+from appliance.bench.workloads import Workload, arrival_times, plan_requests
+from appliance.config import Configuration, load_configuration
+from appliance.demo.client import ApplianceClient, Credentials
+from appliance.supervisor.provision import provision
+from appliance.supervisor.supervisor import Supervisor
+from security.clients import ClientDefinition
+
+MODEL = "paced"
+_VOCAB_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One measurement."""
+
+    name: str
+    workload: Workload
+    step_ms: float
+    """Pace of the engine."""
+    requests_per_s: float = 0.0
+    """Open loop; 0: closed loop."""
+    processes: int = 1
+    """That make the load."""
+
+
+def scenarios(rate: float, seconds: float) -> dict[str, Scenario]:
+    """Those that the command knows."""
+    short = Workload(num_requests=int(rate * seconds), concurrency=64, prompt_tokens=64, output_tokens=4)
+    full = Workload(num_requests=int(1500 * seconds), concurrency=64, prompt_tokens=64, output_tokens=1)
+    tokens = int(seconds / 0.02)
+    streams = Workload(num_requests=512, concurrency=512, prompt_tokens=128, output_tokens=tokens)
+    burst = Workload(num_requests=512, concurrency=512, prompt_tokens=128, output_tokens=8)
+    return {
+        "requests": Scenario("requests", short, step_ms=5, requests_per_s=rate),
+        "saturation": Scenario("saturation", full, step_ms=5),
+        "streams": Scenario("streams", streams, step_ms=20),
+        "burst": Scenario("burst", burst, step_ms=20),
+    }
+
+
+async def measure(scenario: Scenario, *, workers: int, on_progress: Callable[[str], None]) -> dict[str, Any]:
+    """Run one scenario on an appliance of its own.
+
+    Raises: StartRefused, CommandFailed.
+    """
+    on_progress("starting an appliance")
+    async with _running(scenario.step_ms, workers) as target:
+        on_progress("warming up")
+        warm = Workload(num_requests=32, concurrency=8, prompt_tokens=16, output_tokens=4)
+        await run_fleet(target, plan_requests(warm, _VOCAB_SIZE, 0), num_processes=1, concurrency=8)
+        before = usage_by_role()
+        plan = plan_requests(scenario.workload, _VOCAB_SIZE, 1)
+        due_s = arrival_times(len(plan), scenario.requests_per_s, 2) if scenario.requests_per_s else None
+        outcome = await run_fleet(
+            target,
+            plan,
+            num_processes=scenario.processes,
+            concurrency=scenario.workload.concurrency,
+            due_s=due_s,
+            on_progress=lambda answers, errors: on_progress(f"{scenario.name}: {answers} answers, {errors} errors"),
+        )
+        return {"scenario": scenario.name, "workers": workers, **_result(outcome, before, usage_by_role())}
+
+
+def _result(outcome: Outcome, before: dict[str, Usage], after: dict[str, Usage]) -> dict[str, Any]:
+    summary = summarize(outcome.answers)
+    wall_s = outcome.ended_at - outcome.began_at
+    cores = {role: (usage.cpu_s - before[role].cpu_s) / wall_s for role, usage in after.items() if role in before}
+    cores["load"] = outcome.load_cpu_s / wall_s
+    summary["cores"] = {role: round(share, 3) for role, share in sorted(cores.items())}
+    gateway_cpu_s = after["gateway"].cpu_s - before["gateway"].cpu_s
+    num_tokens = sum(len(answer.arrivals) for answer in outcome.answers)
+    if gateway_cpu_s:
+        summary["events_per_gateway_core_s"] = round(num_tokens / gateway_cpu_s)
+        summary["requests_per_gateway_core_s"] = round(len(outcome.answers) / gateway_cpu_s)
+    summary["gateway_pss_mb"] = round(after["gateway"].pss_bytes / 1e6, 1)
+    return summary
+
+
+@asynccontextmanager
+async def _running(step_ms: float, workers: int) -> AsyncIterator[Target]:
+    """An appliance that is ready, and a client's token for it."""
+    with tempfile.TemporaryDirectory(prefix="casemate-bench-") as folder:
+        configuration, raw = _configure(Path(folder), workers)
+        provision(configuration)
+        program = ("-m", "appliance.bench.paced_engine", "--step-ms", str(step_ms))
+        supervisor = Supervisor(configuration, raw, Path(folder), programs={"engine": program})
+        ready = asyncio.Event()
+
+        async def on_ready(_facts: dict[str, dict[str, str]]) -> None:
+            ready.set()
+
+        running = asyncio.create_task(supervisor.run(on_ready))
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        try:
+            if running.done():
+                await running
+            yield await asyncio.to_thread(_target, configuration)
+        finally:
+            if not running.done():
+                signal.raise_signal(signal.SIGTERM)
+            await running
+
+
+def _target(configuration: Configuration) -> Target:
+    registry = open_registry(configuration.state_path)
+    try:
+        issued = registry.create(ClientDefinition(name="load"), actor="casemate bench")
+    finally:
+        registry.close()
+    url = f"https://127.0.0.1:{configuration.gateway.port}"
+    ca_file = find_tls_identity(configuration).ca_certificate
+    assert ca_file is not None
+    client = ApplianceClient(url, issuer_of(configuration), ca_file)
+    token = client.get_token(Credentials(issued.client.client_id, issued.secret), resource_of(configuration))
+    return Target(url=url, model=MODEL, token=token["access_token"], ca_file=str(ca_file))
+
+
+def _configure(folder: Path, workers: int) -> tuple[Configuration, bytes]:
+    model = Path(appliance.demo.__file__).parent / "model"
+    file = folder / "casemate.toml"
+    file.write_text(
+        f"""
+state_dir = "state"
+[gateway]
+port = {_free_port()}
+workers = {workers}
+[authority]
+port = {_free_port()}
+[policy]
+max_concurrent_requests_per_client = 0
+[[engines]]
+model_path = {json.dumps(str(model))}
+served_model_name = "{MODEL}"
+"""
+    )
+    return load_configuration(file)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

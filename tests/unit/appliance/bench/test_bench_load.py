@@ -1,0 +1,207 @@
+"""The load generator against a server whose answers are known: what it counts, what it calls an error, and when it sends."""
+
+import itertools
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from appliance.bench.figures import first_token_s, summarize
+from appliance.bench.load import Load
+from appliance.bench.target import Target
+from appliance.bench.workloads import WORKLOADS, Workload, arrival_times, plan_requests
+
+Script = Callable[[dict[str, object]], list[bytes]]
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def events(*documents: object) -> list[bytes]:
+    """A streamed answer, one chunk an event."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    bodies = [b"data: " + json.dumps(document).encode() + b"\n\n" for document in documents]
+    return [head, *(chunk(body) for body in [*bodies, b"data: [DONE]\n\n"]), b"0\r\n\r\n"]
+
+
+def completion(count: int) -> list[bytes]:
+    texts = [{"choices": [{"index": 0, "text": "x"}]} for _ in range(count)]
+    usage = {"prompt_tokens": 7, "completion_tokens": count + 1, "prompt_tokens_details": {"cached_tokens": 4}}
+    return events(*texts, {"choices": [], "usage": usage})
+
+
+class Server:
+    """A blocking HTTP server on loopback that answers by a script, one thread a connection."""
+
+    def __init__(self) -> None:
+        self.script: Script = lambda body: completion(3)
+        self.bodies: list[dict[str, object]] = []
+        self.heads: list[bytes] = []
+        self.num_connections = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.num_connections += 1
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as source:
+            while head := self._head(source):
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                body = json.loads(source.read(length))
+                self.heads.append(head)
+                self.bodies.append(body)
+                for part in self.script(body):
+                    if not part:
+                        return
+                    connection.sendall(part)
+
+    @staticmethod
+    def _head(source: object) -> bytes:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line: bytes = source.readline()  # type: ignore[attr-defined]
+            if not line:
+                return b""
+            head += line
+        return head
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
+
+
+def load(server: Server, workload: Workload, **options: object) -> Load:
+    target = Target(url=f"http://127.0.0.1:{server.port}/v1", model="m", token="secret")
+    settings = {"concurrency": workload.concurrency, "due_s": None, "timeout_s": 5.0, **options}
+    return Load(target, plan_requests(workload, 100, 1), **settings)  # type: ignore[arg-type]
+
+
+SMALL = Workload(num_requests=6, concurrency=2, prompt_tokens=5, output_tokens=4)
+
+
+def test_counts_are_the_servers_and_times_are_ours(server: Server) -> None:
+    """Tokens as `usage` says, arrivals one an event, requests over as few connections as were open at a time."""
+    answers = load(server, SMALL).run()
+    assert [(a.output_tokens, a.prompt_tokens, a.cached_tokens, len(a.arrivals), a.error) for a in answers] == [
+        (4, 7, 4, 3, "")
+    ] * 6
+    assert server.num_connections == 2
+    assert all(0 < first_token_s(answer) < 5 for answer in answers)
+    assert b"POST /v1/completions HTTP/1.1\r\n" in server.heads[0]
+    assert b"authorization: Bearer secret\r\n" in server.heads[0]
+    assert server.bodies[0]["stream_options"] == {"include_usage": True}
+    assert summarize(answers)["cached_share"] == round(4 / 7, 4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_events_are_found_however_the_bytes_are_cut(server: Server, size: int) -> None:
+    """One byte at a time as well as all at once."""
+    whole = b"".join(completion(5))
+    server.script = lambda body: [whole[start : start + size] for start in range(0, len(whole), size)]
+    (answer,) = load(server, Workload(num_requests=1, concurrency=1, prompt_tokens=2, output_tokens=6)).run()
+    assert (len(answer.arrivals), answer.output_tokens, answer.error) == (5, 6, "")
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ([b'HTTP/1.1 429 Busy\r\nretry-after: 7\r\ncontent-length: 5\r\n\r\n{"a"}'], '429 {"a"}'),
+        ([*completion(2)[:2], b""], "closed"),
+        (events({"choices": [{"text": "x"}]}, {"error": {"message": "broken"}}), "broken"),
+        (events({"choices": []}), "ended"),
+        ([b"nonsense\r\n\r\n", b""], "HTTP"),
+    ],
+)
+def test_what_is_not_a_whole_answer_is_an_error(server: Server, script: list[bytes], reason: str) -> None:
+    """Refusals, broken streams, errors in mid-stream; the run goes on."""
+    server.script = lambda body: script if len(server.bodies) == 2 else completion(3)
+    answers = load(server, SMALL).run()
+    failed = [answer for answer in answers if answer.error]
+    assert len(answers) == 6
+    assert len(failed) == 1
+    assert reason in failed[0].error
+    summary = summarize(answers)
+    assert (summary["requests"], summary["errors"]) == (5, 1)
+
+
+def test_an_answer_that_does_not_end_is_given_up(server: Server) -> None:
+    """After the time limit, without holding up the others."""
+    silent = threading.Event()
+    server.script = lambda body: (
+        [completion(1)[0], *([b""] if silent.wait(3) else [])] if len(server.bodies) == 1 else completion(3)
+    )
+    answers = load(server, SMALL, timeout_s=0.3).run()
+    silent.set()
+    assert [answer.error for answer in answers if answer.error] == ["no end after 0.3 s"]
+    assert len(answers) == 6
+
+
+def test_open_loop_sends_at_its_times_whatever_is_open(server: Server) -> None:
+    """Requests of 0.1 s each at 50/s overlap, and a late answer does not delay the next request."""
+
+    def slow(body: dict[str, object]) -> list[bytes]:
+        time.sleep(0.1)
+        return completion(3)
+
+    server.script = slow
+    due_s = [0.02 * place for place in range(6)]
+    began = time.perf_counter()
+    answers = load(server, SMALL, due_s=due_s).run()
+    starts = sorted(answer.started_at - began for answer in answers)
+    assert [later - earlier for earlier, later in itertools.pairwise(starts)] == pytest.approx([0.02] * 5)
+    assert server.num_connections > 2
+
+
+def test_conversation_sends_what_was_answered(server: Server) -> None:
+    """Each turn has the turns before it and the server's own answers."""
+    server.script = lambda body: events(
+        {"choices": [{"delta": {"role": "assistant", "content": ""}}]},
+        {"choices": [{"delta": {"content": f"answer {len(server.bodies)}"}}]},
+        {"choices": [{"delta": {}, "finish_reason": "stop"}]},
+        {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}},
+    )
+    talk = Workload(num_requests=3, concurrency=1, prompt_tokens=30, output_tokens=2, num_turns=3)
+    answers = load(server, talk).run()
+    assert [len(answer.arrivals) for answer in answers] == [1, 1, 1]
+    last = server.bodies[-1]["messages"]
+    assert isinstance(last, list)
+    assert [message["role"] for message in last] == ["user", "assistant", "user", "assistant", "user"]
+    assert [message["content"] for message in last if message["role"] == "assistant"] == ["answer 1", "answer 2"]
+    assert b"POST /v1/chat/completions" in server.heads[0]
+
+
+def test_plans_are_fixed_by_their_seed_and_share_heads() -> None:
+    """Groups share exactly their beginning."""
+    workload = WORKLOADS["small_prefix"]
+    plan = plan_requests(workload, 1000, 7)
+    assert plan == plan_requests(workload, 1000, 7)
+    assert plan != plan_requests(workload, 1000, 8)
+    heads = {tuple(planned.prompt[:128]) for planned in plan}
+    assert len(heads) == 4
+    assert len({tuple(planned.prompt) for planned in plan}) == 32
+    assert {len(planned.prompt) for planned in plan} == {160}
+
+
+def test_arrivals_have_the_rate_that_was_asked_for() -> None:
+    """10,000 arrivals at 100/s take 100 s, to three standard deviations."""
+    times = arrival_times(10_000, 100.0, 3)
+    assert times == sorted(times)
+    assert times[-1] == pytest.approx(100.0, abs=3.0)
