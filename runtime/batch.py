@@ -49,6 +49,10 @@ class SamplingBatch:
     banned_rows: Int32
     banned_ids: Int32
     """Ids that cannot be chosen in a row (end-of-sequence before `min_tokens`)."""
+    allowed_rows: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    """[num_masked]; rows that a grammar constrains."""
+    allowed_bits: Int32 = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+    """[num_masked, ceil(vocab_size / 32)]; which ids each of them may choose, packed, lowest bit first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     caches_output: bool = True
     """False where the gateway may still cut the output after it ended (stop strings): then pages of output enter the prefix
     cache only by a cancel that says with `keep_tokens` how many count."""
+    grammar: bytes = b""
+    """Serialized, of `runtime.structured`: the output follows it. Empty: any output."""
 
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]

@@ -22,6 +22,7 @@ from runtime.request import GenerationRequest, SamplingParams
 from runtime.scheduling.batching import StepRecord
 from runtime.scheduling.delivery import StepOutput
 from runtime.scheduling.limits import RequestLimits
+from runtime.scheduling.requests import GrammarSource
 from runtime.scheduling.scheduler import Scheduler
 from runtime.settings import EngineSettings
 
@@ -48,6 +49,7 @@ class Engine:
         eos_token_ids: Iterable[int],
         context_length: int,
         clock: Callable[[], float],
+        grammars: GrammarSource | None = None,
     ) -> None:
         """
         Args:
@@ -56,6 +58,7 @@ class Engine:
             eos_token_ids: the model's own ends of an answer.
             context_length: most tokens of prompt and output together.
             clock: monotonic seconds; deadlines are on it.
+            grammars: of constrained requests; None: such are refused.
         """
         self._runner = runner
         self._clock = clock
@@ -74,6 +77,7 @@ class Engine:
             prefill_sizes=settings.prefill_sizes,
             max_queued_requests=settings.max_queued_requests,
             longest_prefix_first=settings.schedule_policy == "lpm",
+            grammars=grammars,
         )
         self._in_flight: InFlight | None = None
         self._num_steps = 0

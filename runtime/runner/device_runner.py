@@ -226,7 +226,7 @@ def _is_decode(batch: StepBatch) -> bool:
 def _is_simple(batch: StepBatch) -> bool:
     """Whether temperature and noise are all that any row's choice needs."""
     sampling = batch.sampling
-    if sampling.bias_rows.size or sampling.seen_rows.size or sampling.banned_rows.size:
+    if sampling.bias_rows.size or sampling.seen_rows.size or sampling.banned_rows.size or sampling.allowed_rows.size:
         return False
     drawn = sampling.temperature > 0
     masked = (sampling.top_p < 1) | (sampling.top_k > 0) | (sampling.min_p > 0)

@@ -1,4 +1,4 @@
-"""Which tokens stay in the draw: top-k, then top-p over what is left, then min-p.
+"""Which tokens stay in the draw: what a grammar allows; and later top-k, then top-p over what is left, then min-p.
 
 A masked token gets minus infinity. Where equal logits straddle a limit, lower ids stay: exactly k tokens survive top-k.
 """
@@ -8,6 +8,21 @@ import torch
 from torch import Tensor
 
 from runtime.batch import SamplingBatch
+
+
+def mask_disallowed(logits: Tensor, rows: Tensor, bits: Tensor) -> Tensor:
+    """Leave only what grammars allow in the rows that have one.
+
+    Args:
+        logits: [num_samples, vocab_size] float32; not changed.
+        rows: [num_masked] int64, distinct, on the same device.
+        bits: [num_masked, ceil(vocab_size / 32)] int32, packed, lowest bit first, on the same device.
+    Returns: a new tensor.
+    Capture-safe: reads no value on the host.
+    """
+    places = torch.arange(32, dtype=torch.int32, device=logits.device)
+    allowed = ((bits[:, :, None] >> places) & 1).bool().flatten(1)[:, : logits.shape[1]]
+    return logits.index_copy(0, rows, logits[rows].masked_fill(~allowed, -torch.inf))
 
 
 def mask_unlikely(scaled: Tensor, sampling: SamplingBatch) -> Tensor:

@@ -1,6 +1,6 @@
 """The choice of a token for each row.
 
-Order: (1) repetition, frequency and presence penalties, bias and bans; (2) temperature; (3) top-k, top-p, min-p masks;
+Order: (1) repetition, frequency and presence penalties, bias, bans, grammars; (2) temperature; (3) top-k, top-p, min-p masks;
 (4) the argmax of logits/temperature plus the noise of (seed, position, token id). At temperature 0 it is the argmax
 after (1). Among equal values the lowest id wins.
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from runtime.batch import SamplingBatch
-from runtime.sampling.masks import mask_unlikely
+from runtime.sampling.masks import mask_disallowed, mask_unlikely
 from runtime.sampling.noise import gumbel_noise, noise_keys
 from runtime.sampling.penalties import apply_penalties
 
@@ -44,6 +44,9 @@ class Sampler:
         """
         device = logits.device
         penalized = apply_penalties(logits, sampling)  # (1)
+        if sampling.allowed_rows.size:
+            masked_rows = torch.from_numpy(sampling.allowed_rows).to(device, torch.int64)
+            penalized = mask_disallowed(penalized, masked_rows, torch.from_numpy(sampling.allowed_bits).to(device))
         largest, chosen = penalized.max(dim=-1)
         is_finite = logits.amax(dim=-1).isfinite() & largest.isfinite()
         drawn_rows = np.flatnonzero(sampling.temperature > 0.0)

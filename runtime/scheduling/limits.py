@@ -29,6 +29,12 @@ class RequestLimits:
         self._verify_ids("stop_token_ids", request.sampling.stop_token_ids)
         self._verify_ids("logit_bias", list(request.sampling.logit_bias))
         self._verify_lengths(len(request.prompt), request.sampling.max_tokens, request.sampling.min_tokens)
+        if request.grammar and (request.sampling.ignore_eos or request.sampling.min_tokens):
+            raise RequestRejected(
+                "grammar_conflict",
+                "a grammar says by itself when an answer may end: ignore_eos and min_tokens cannot",
+                parameter="ignore_eos" if request.sampling.ignore_eos else "min_tokens",
+            )
         if request.n > self.max_running_requests:
             raise RequestRejected(
                 "too_many_choices",

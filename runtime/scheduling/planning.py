@@ -72,12 +72,12 @@ class StepPlanner:
     def needs_results(self) -> bool:
         """Whether the step in flight must be read before the next is planned.
 
-        Penalties count tokens, so a penalized row needs its last token on the host. And nobody is retracted while a token
-        of his is on its way; what ends with that step may spare it altogether.
+        Penalties count tokens and grammars follow them, so such a row needs its last token on the host. And nobody is retracted
+        while a token of his is on its way; what ends with that step may spare it altogether.
         """
         table = self._running.table
         rows = table.decode_rows()
-        if (self._running.sampling.has_penalty[rows] & (table.sample[rows] >= 0)).any():
+        if (self._running.sampling.reads_output[rows] & (table.sample[rows] >= 0)).any():
             return True
         num_wanted = self._running.num_pages_to_grow(rows)
         return num_wanted > self._cache.num_free and num_wanted > self._cache.num_available

@@ -7,6 +7,7 @@ row in the table), may be retracted to wait again, and ends.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +18,36 @@ from runtime.scheduling.seen import SeenTokens
 
 NOT_RUNNING = -1
 SEED_MASK = (1 << 63) - 1
+
+
+class Matcher(Protocol):
+    """A grammar's state along one choice; `runtime.structured.matching` has it."""
+
+    @property
+    def fault(self) -> str:
+        """A stable word for why it cannot go on, or empty."""
+        ...
+
+    def accept(self, token_id: int) -> None:
+        """The next token."""
+        ...
+
+    def fill(self, mask: Int32) -> None:
+        """Write which tokens may come next: packed bits, lowest first."""
+        ...
+
+
+class GrammarSource(Protocol):
+    """Makes matchers; `runtime.structured.matching` has it."""
+
+    @property
+    def num_words(self) -> int:
+        """Words of a mask."""
+        ...
+
+    def matcher(self, grammar: bytes) -> Matcher:
+        """A matcher at the beginning of a text. Raises: RequestRejected."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +64,8 @@ class Choice:
     """Once it ended: all tokens that ever left, those that were cut later included."""
     seen: SeenTokens | None = None
     """Occurrences in prompt and output, for penalties only."""
+    matcher: Matcher | None = None
+    """The grammar that its output follows, if any, told of every token that was read."""
     finish: Finish | None = None
     sequence: "Sequence | None" = None
     """What computes it; None once it ended."""

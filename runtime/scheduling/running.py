@@ -10,7 +10,7 @@ from runtime.batch import Int32, Int64
 from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
 from runtime.kv.prefixes import PrefixNode, token_bytes
-from runtime.scheduling.requests import NOT_RUNNING, Sequence, has_penalty
+from runtime.scheduling.requests import NOT_RUNNING, Sequence
 from runtime.scheduling.sampling_table import SamplingTable
 from runtime.scheduling.table import MAX_ENDING_IDS, SequenceTable
 
@@ -87,7 +87,7 @@ class RunningSequences:
         self.table.is_ordinary[sequence.row] = not (
             request.is_internal
             or request.sampling.logprobs >= 0
-            or has_penalty(request.sampling)
+            or self.sampling.reads_output[sequence.row]
             or len(request.ending_ids) > MAX_ENDING_IDS
         )
 

@@ -16,7 +16,9 @@ from runtime.scheduling.requests import Choice, Request, has_penalty
 class SamplingTable:
     """Columns by row of the `SequenceTable`."""
 
-    def __init__(self, num_rows: int) -> None:
+    def __init__(self, num_rows: int, *, num_mask_words: int = 0) -> None:
+        """`num_mask_words`: of a grammar's mask, if there are grammars."""
+        self._num_mask_words = num_mask_words
         self.temperature: Float32 = np.zeros(num_rows, np.float32)
         self.top_p: Float32 = np.zeros(num_rows, np.float32)
         self.top_k: Int32 = np.zeros(num_rows, np.int32)
@@ -29,6 +31,9 @@ class SamplingTable:
         self.min_length: Int64 = np.zeros(num_rows, np.int64)
         """Position before which no ending id may be chosen."""
         self.has_penalty: Bool = np.zeros(num_rows, np.bool_)
+        self.reads_output: Bool = np.zeros(num_rows, np.bool_)
+        """The next token depends on those before it by more than the model: by a penalty, or by a grammar."""
+        self._has_grammar: Bool = np.zeros(num_rows, np.bool_)
         self._has_bias: Bool = np.zeros(num_rows, np.bool_)
         self._requests: list[Request | None] = [None] * num_rows
         self._choices: list[Choice | None] = [None] * num_rows
@@ -47,6 +52,8 @@ class SamplingTable:
         self.num_logprobs[row] = asked.logprobs
         self.min_length[row] = len(request.prompt) + asked.min_tokens
         self.has_penalty[row] = has_penalty(asked)
+        self._has_grammar[row] = choice.matcher is not None
+        self.reads_output[row] = self.has_penalty[row] or self._has_grammar[row]
         self._has_bias[row] = bool(asked.logit_bias)
         self._requests[row] = request
         self._choices[row] = choice
@@ -61,6 +68,7 @@ class SamplingTable:
         bias_rows, bias_ids, bias_values = self._gather_bias(rows)
         seen_rows, seen_ids, seen_prompt, seen_output = self._gather_seen(rows)
         banned_rows, banned_ids = self._gather_banned(rows, positions)
+        allowed_rows, allowed_bits = self._gather_allowed(rows)
         return SamplingBatch(
             temperature=self.temperature[rows],
             top_p=self.top_p[rows],
@@ -81,6 +89,8 @@ class SamplingTable:
             seen_output_counts=seen_output,
             banned_rows=banned_rows,
             banned_ids=banned_ids,
+            allowed_rows=allowed_rows,
+            allowed_bits=allowed_bits,
         )
 
     def _gather_bias(self, rows: Int64) -> list[NDArray[Any]]:
@@ -101,6 +111,16 @@ class SamplingTable:
             assert choice.seen is not None
             gathered.add(sample, choice.seen.ids, choice.seen.prompt_counts, choice.seen.output_counts)
         return gathered.arrays()
+
+    def _gather_allowed(self, rows: Int64) -> tuple[Int32, Int32]:
+        samples = np.flatnonzero(self._has_grammar[rows])
+        bits = np.zeros((len(samples), self._num_mask_words if samples.size else 0), np.int32)
+        for mask, row in zip(bits, rows[samples].tolist(), strict=True):
+            choice = self._choices[row]
+            assert choice is not None
+            assert choice.matcher is not None
+            choice.matcher.fill(mask)
+        return samples.astype(np.int32), bits
 
     def _gather_banned(self, rows: Int64, positions: Int64) -> list[NDArray[Any]]:
         gathered = _Gathered(np.int32)

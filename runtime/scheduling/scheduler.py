@@ -20,7 +20,7 @@ from runtime.scheduling.estimate import OutputEstimate
 from runtime.scheduling.limits import RequestLimits
 from runtime.scheduling.planning import StepPlanner
 from runtime.scheduling.reading import read_step
-from runtime.scheduling.requests import NOT_RUNNING, Choice, Request, Sequence, build_request
+from runtime.scheduling.requests import NOT_RUNNING, Choice, GrammarSource, Matcher, Request, Sequence, build_request
 from runtime.scheduling.running import RunningSequences
 from runtime.scheduling.sampling_table import SamplingTable
 from runtime.scheduling.table import SequenceTable
@@ -41,6 +41,7 @@ class Scheduler:
         prefill_sizes: tuple[int, int],
         max_queued_requests: int,
         longest_prefix_first: bool,
+        grammars: GrammarSource | None = None,
     ) -> None:
         """
         Args:
@@ -50,13 +51,16 @@ class Scheduler:
             prefill_sizes: most prompt tokens in a step, without and with decoding rows.
             max_queued_requests: beyond so many waiting, `submit` raises EngineUnavailable.
             longest_prefix_first: schedule_policy `lpm`.
+            grammars: of constrained requests; None: such are refused.
         """
         self.cache = cache
         self._limits = limits
         self._eos_token_ids = tuple(eos_token_ids)
         self._max_queued = max_queued_requests
         table = SequenceTable(limits.max_running_requests, limits.context_length)
-        self._running = RunningSequences(cache, table, SamplingTable(table.num_rows))
+        self._grammars = grammars
+        num_mask_words = 0 if grammars is None else grammars.num_words
+        self._running = RunningSequences(cache, table, SamplingTable(table.num_rows, num_mask_words=num_mask_words))
         self._waiting = WaitingQueue()
         self._estimate = OutputEstimate()
         self._planner = StepPlanner(
@@ -105,12 +109,15 @@ class Scheduler:
                 "duplicate_request", f"request {asked.request_id} is open already", parameter="request_id"
             )
         self._limits.verify(asked)
+        matchers = self._matchers(asked)
         if len(self._waiting) >= self._max_queued:
             raise EngineUnavailable(f"{len(self._waiting)} requests are waiting; at most {self._max_queued} may")
         self._num_submitted += 1
         request = build_request(
             asked, arrival=self._num_submitted, eos_token_ids=self._eos_token_ids, is_internal=is_internal
         )
+        for choice, matcher in zip(request.choices, matchers, strict=False):
+            choice.matcher = matcher
         self._requests[request.id] = request
         if request.deadline is not None:
             heapq.heappush(self._deadlines, (request.deadline, request.id))
@@ -118,6 +125,14 @@ class Scheduler:
         assert sequence is not None
         self._waiting.add(sequence)
         return request
+
+    def _matchers(self, asked: GenerationRequest) -> list[Matcher]:
+        """One for each choice, if the output follows a grammar. Raises: RequestRejected."""
+        if not asked.grammar:
+            return []
+        if self._grammars is None:
+            raise RequestRejected("invalid_grammar", "this engine constrains no output")
+        return [self._grammars.matcher(asked.grammar) for _ in range(asked.n)]
 
     def cancel(self, request_id: int, choice: int | None = None, keep_tokens: int | None = None) -> None:
         """End a request or one of its choices; what has ended already, or never was, is left alone.
@@ -168,7 +183,7 @@ class Scheduler:
             sequence: Sequence = self._running.table.owners[step.rows[sample]]
             request, choice = sequence.request, sequence.choices[0]
             if not result.is_finite[sample]:
-                self._end(request, choice, NON_FINITE)
+                self._end(request, choice, _non_finite(choice))
             else:
                 count = request.sampling.logprobs
                 scores = [logprobs.at(sample, count)] if logprobs is not None and count >= 0 else None
@@ -205,6 +220,11 @@ class Scheduler:
         self._running.mark_ordinary(sequence)
         if choice.seen is not None:
             choice.seen.add(token)
+        if choice.matcher is not None and token not in request.ending_ids:
+            choice.matcher.accept(token)
+            if choice.matcher.fault:
+                self._end(request, choice, Finish("error", None, choice.matcher.fault))
+                return
         if not request.is_internal:
             self.totals.generated_tokens += 1
         if token in request.ending_ids:
@@ -247,7 +267,7 @@ class Scheduler:
     def _drop(self, sequence: Sequence, finish: Finish, *, caches_output: bool) -> None:
         if sequence.row == NOT_RUNNING:
             self._waiting.remove(sequence)
-        elif finish is NON_FINITE:
+        elif finish.detail == NON_FINITE.detail:
             self._running.stop_tainted(sequence)
         else:
             num_output = sequence.choices[0].num_output if caches_output else 0
@@ -290,3 +310,9 @@ class Scheduler:
             asked = request.sampling.prompt_logprobs
             request.prompt_logprobs += [lists.at(row, asked) for row in range(first, first + count)]
             first += count
+
+
+def _non_finite(choice: Choice) -> Finish:
+    """A grammar that gave up left nothing to choose from, which is no fault of the logits."""
+    fault = choice.matcher.fault if choice.matcher is not None else ""
+    return Finish("error", None, fault) if fault else NON_FINITE

@@ -14,7 +14,7 @@ from runtime.request import (
     TokenLogprobs,
 )
 from runtime.settings import EngineSettings
-from tests.unit.runtime.engine.paged_text import EOS, PagedTextRunner, expected_text, scores
+from tests.unit.runtime.engine.paged_text import EOS, CycleGrammars, PagedTextRunner, expected_text, scores
 
 CONTEXT_LENGTH = 128
 
@@ -40,7 +40,7 @@ class EngineDriver:
         self.now = 100.0
         self.runner = PagedTextRunner(num_pages)
         engine_settings = EngineSettings(**{**defaults, **settings})  # type: ignore[arg-type]
-        self.engine = Engine(self.runner, engine_settings, [EOS], CONTEXT_LENGTH, lambda: self.now)
+        self.engine = Engine(self.runner, engine_settings, [EOS], CONTEXT_LENGTH, lambda: self.now, CycleGrammars())
         self.asked: dict[int, GenerationRequest] = {}
         self.told: dict[tuple[int, int], Told] = {}
         self.prompts: dict[int, PromptDelivery] = {}
@@ -48,7 +48,7 @@ class EngineDriver:
 
     def submit(self, prompt: list[int], *, n: int = 1, **fields: object) -> int:
         """Submit; sampling parameters and request fields by name. Returns the request's id."""
-        request_fields = {"namespace", "priority", "deadline", "caches_output"}
+        request_fields = {"namespace", "priority", "deadline", "caches_output", "grammar"}
         sampling = {name: value for name, value in fields.items() if name not in request_fields}
         others = {name: value for name, value in fields.items() if name in request_fields}
         request_id = len(self.asked) + 1

@@ -189,8 +189,50 @@ def _rules_of(sampling: SamplingBatch, row: int) -> Rules:
         repetition_penalty=float(sampling.repetition_penalty[row]),
         bias=dict(zip(sampling.bias_ids[bias].tolist(), sampling.bias_values[bias].tolist(), strict=True)),
         seen=dict(zip(seen_ids, zip(prompt_counts, output_counts, strict=True), strict=True)),
-        banned=set(sampling.banned_ids[sampling.banned_rows == row].tolist()),
+        banned=set(sampling.banned_ids[sampling.banned_rows == row].tolist()) | _disallowed(sampling, row),
     )
+
+
+def _disallowed(sampling: SamplingBatch, row: int) -> set[int]:
+    """What a grammar's mask leaves out, one bit at a time."""
+    masks = sampling.allowed_bits[sampling.allowed_rows == row]
+    return {token for mask in masks for token in range(VOCAB_SIZE) if not int(mask[token // 32]) >> (token % 32) & 1}
+
+
+class CycleGrammars:
+    """Grammars of this vocabulary: their bytes are token ids; output token i is the i-th of them, cyclically, or the one after.
+
+    A grammar that holds POISON gives up after three tokens.
+    """
+
+    num_words = 1
+
+    def matcher(self, grammar: bytes) -> "CycleMatcher":
+        return CycleMatcher(grammar)
+
+
+class CycleMatcher:
+    """See `CycleGrammars`."""
+
+    def __init__(self, grammar: bytes) -> None:
+        self._grammar = grammar
+        self._output: list[int] = []
+        self.fault = ""
+
+    def accept(self, token_id: int) -> None:
+        assert token_id in allowed_by(self._grammar, len(self._output))
+        self._output.append(token_id)
+        if POISON in self._grammar and len(self._output) == 3:
+            self.fault = "grammar_too_slow"
+
+    def fill(self, mask: np.ndarray) -> None:
+        mask[0] = sum(1 << token for token in allowed_by(self._grammar, len(self._output)))
+
+
+def allowed_by(grammar: bytes, place: int) -> set[int]:
+    """Tokens that such a grammar allows as output token `place`."""
+    token = grammar[place % len(grammar)]
+    return {token, (token + 1) % VOCAB_SIZE}
 
 
 def _logprobs(contexts: list[np.ndarray], targets: np.ndarray, counts: np.ndarray) -> LogprobRows:
@@ -227,7 +269,8 @@ def expected_text(asked: GenerationRequest, choice: int, eos: Iterable[int] = (E
             repetition_penalty=float(np.float32(sampling.repetition_penalty)),
             bias={token: float(np.float32(value)) for token, value in sampling.logit_bias.items()},
             seen={token: (in_prompt[token], counts[token]) for token in set(context.tolist())},
-            banned=endings if len(output) < sampling.min_tokens else set(),
+            banned=(endings if len(output) < sampling.min_tokens else set())
+            | (set(range(VOCAB_SIZE)) - allowed_by(asked.grammar, len(output)) if asked.grammar else set()),
         )
         token = choose(context, rules)
         output.append(token)

@@ -12,7 +12,7 @@ from runtime.kv.prefixes import token_bytes
 from runtime.request import GenerationRequest, SamplingParams
 from runtime.settings import EngineSettings
 from tests.unit.runtime.engine.engine_driver import EngineDriver
-from tests.unit.runtime.engine.paged_text import EOS, POISON, PagedTextRunner, expected_text
+from tests.unit.runtime.engine.paged_text import EOS, POISON, PagedTextRunner, allowed_by, expected_text
 
 PROMPT = [2 + (7 * place) % 19 for place in range(70)]
 LONG = {"max_tokens": 30, "ignore_eos": True}
@@ -32,6 +32,8 @@ def crowd(driver: EngineDriver) -> None:
             options |= {"frequency_penalty": 0.6, "repetition_penalty": 1.3}
         if place % 4 == 0:
             options |= {"logprobs": 2, "prompt_logprobs": 1, "min_tokens": 4}
+        if place % 3 == 1 and place % 4:
+            options["grammar"] = bytes([3, 8, 17, place])
         driver.submit(PROMPT[: 10 + 5 * place], **options)
 
 
@@ -46,6 +48,39 @@ def test_texts_are_the_same_with_and_without_overlap(chunk: int) -> None:
         driver.verify_against_oracle()
         texts.append({key: (told.tokens, told.finish) for key, told in driver.told.items()})
     assert texts[0] == texts[1]
+
+
+def test_output_follows_its_grammar_beside_others() -> None:
+    """Each choice by itself, from its first token on; who has none is not touched (the oracle says what all get)."""
+    driver = EngineDriver()
+    free = driver.submit(PROMPT[:20], max_tokens=12, ignore_eos=True, temperature=0.9, seed=1)
+    bound = driver.submit(PROMPT[:20], max_tokens=12, temperature=0.9, seed=1, n=3, grammar=bytes([3, 8, 17]))
+    driver.drain()
+    driver.verify_against_oracle()
+    for choice in range(3):
+        tokens = driver.told[bound, choice].tokens
+        assert all(token in allowed_by(bytes([3, 8, 17]), place) for place, token in enumerate(tokens))
+    assert len(driver.text(free)) == 12
+
+
+def test_a_grammar_that_gives_up_ends_its_own_choice() -> None:
+    """With its own word; the tokens before it were delivered, and the neighbour gets all of his."""
+    driver = EngineDriver()
+    neighbour = driver.submit(PROMPT[:20], max_tokens=12, ignore_eos=True)
+    hostile = driver.submit(PROMPT[:20], max_tokens=12, grammar=bytes([3, POISON]))
+    driver.drain()
+    told = driver.told[hostile, 0]
+    assert told.finish is not None
+    assert (told.finish.reason, told.finish.detail, len(told.tokens)) == ("error", "grammar_too_slow", 2)
+    assert len(driver.text(neighbour)) == 12
+
+
+@pytest.mark.parametrize("conflict", [{"ignore_eos": True}, {"min_tokens": 2}])
+def test_what_cannot_go_with_a_grammar_is_refused(conflict: dict[str, Any]) -> None:
+    """A grammar says itself when an answer may end."""
+    with pytest.raises(RequestRejected) as refused:
+        EngineDriver().submit(PROMPT[:5], max_tokens=9, grammar=b"\x03", **conflict)
+    assert refused.value.code == "grammar_conflict"
 
 
 def test_overlapping_loop_launches_before_it_reads() -> None:

@@ -1,0 +1,154 @@
+"""Products of 1 to 8 rows with a weight matrix: bound by how fast the weights come from memory.
+
+`multiply_reduce` multiplies and sums in float32 on the vector units, for one or two rows; `dot` has the weights as the
+left operand of the tensor cores, whose narrow side is then the rows. Both compute
+
+    out = scale * (x * norm_weight) @ weight.T + bias + residual        scale = 1 / sqrt(mean(x**2) + eps)
+
+where each of norm, bias and residual may be absent, and with SWIGLU the product of silu of the weight's first half and
+its second half. The norm costs no kernel: its scale is one number a row, which every program sums up as it reads x.
+Weights are read before the wait for the kernel before, which does not write them.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def multiply_reduce(
+    x, weight, bias, residual, norm_weight, out, num_rows,
+    ROWS: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    NORM: tl.constexpr, EPS: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SWIGLU: tl.constexpr,
+    PREFETCH: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK_N output columns of at most ROWS rows, K in steps of BLOCK_K.
+
+    Products stay apart by row, column and place in the step, so that threads exchange nothing before the end.
+    """
+    columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inner = tl.arange(0, BLOCK_K)[None, None, :]
+    row_ids = tl.arange(0, ROWS)[:, None, None]
+    tile = weight + columns[None, :, None].to(tl.int64) * K + inner
+    in_columns = columns[None, :, None] < N
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+    mask = in_columns & (inner < K)
+    gate = tl.load(tile, mask=mask, other=0.0, eviction_policy="evict_first")
+    if SWIGLU:
+        up = tl.load(tile + N * K, mask=mask, other=0.0, eviction_policy="evict_first")
+    if PDL:
+        if PREFETCH > 0:
+            _prefetch(weight, columns, K, PREFETCH)
+            if SWIGLU:
+                _prefetch(weight + N * K, columns, K, PREFETCH)
+        tl.extra.cuda.gdc_wait()
+    product = tl.zeros([ROWS, BLOCK_N, BLOCK_K], tl.float32)
+    product_up = tl.zeros([ROWS, BLOCK_N, BLOCK_K], tl.float32)
+    squares = tl.zeros([ROWS, 1, BLOCK_K], tl.float32)
+    for step in tl.static_range((K + BLOCK_K - 1) // BLOCK_K):
+        at = step * BLOCK_K + inner
+        if step > 0:
+            mask = in_columns & (at < K)
+            gate = tl.load(tile + step * BLOCK_K, mask=mask, other=0.0, eviction_policy="evict_first")
+            if SWIGLU:
+                up = tl.load(tile + N * K + step * BLOCK_K, mask=mask, other=0.0, eviction_policy="evict_first")
+        values = tl.load(x + row_ids * K + at, mask=(row_ids < num_rows) & (at < K), other=0.0).to(tl.float32)
+        if NORM:
+            squares += values * values
+            values *= tl.load(norm_weight + at, mask=at < K, other=0.0).to(tl.float32)
+        product += gate.to(tl.float32) * values
+        if SWIGLU:
+            product_up += up.to(tl.float32) * values
+    summed = tl.sum(product, axis=2)
+    summed_up = summed
+    if SWIGLU:
+        summed_up = tl.sum(product_up, axis=2)
+    if NORM:
+        scale = tl.rsqrt(tl.sum(squares, axis=2) / K + EPS)
+        summed *= scale
+        summed_up *= scale
+    _finish(summed, summed_up, bias, residual, out, tl.arange(0, ROWS)[:, None], columns[None, :], num_rows,
+            N, BIAS, RESIDUAL, SWIGLU)  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def dot(
+    x, weight, bias, residual, norm_weight, out, num_rows,
+    ROWS: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    NORM: tl.constexpr, EPS: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SWIGLU: tl.constexpr,
+    PREFETCH: tl.constexpr, PDL: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """As `multiply_reduce`; x times the norm's weight is rounded to the weights' dtype, as a norm of its own would be.
+
+    The tensor cores' narrow side is 8 wide: fewer rows are filled up with zeros.
+    """
+    columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row_ids = tl.arange(0, ROWS)
+    inner = tl.arange(0, BLOCK_K)
+    tile = weight + columns[:, None].to(tl.int64) * K + inner[None, :]
+    in_columns = columns[:, None] < N
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        if PREFETCH > 0:
+            _prefetch(weight, columns, K, PREFETCH)
+            if SWIGLU:
+                _prefetch(weight + N * K, columns, K, PREFETCH)
+        tl.extra.cuda.gdc_wait()
+    product = tl.zeros([BLOCK_N, ROWS], tl.float32)
+    product_up = tl.zeros([BLOCK_N, ROWS], tl.float32)
+    squares = tl.zeros([ROWS], tl.float32)
+    for start in tl.range(0, K, BLOCK_K, num_stages=STAGES):
+        at = start + inner
+        mask = in_columns & (at[None, :] < K)
+        gate = tl.load(tile + start, mask=mask, other=0.0, eviction_policy="evict_first")
+        values = tl.load(
+            x + row_ids[:, None] * K + at[None, :], mask=(row_ids[:, None] < num_rows) & (at[None, :] < K), other=0.0
+        )
+        if NORM:
+            norm = tl.load(norm_weight + at, mask=at < K, other=0.0).to(tl.float32)
+            wide = values.to(tl.float32)
+            squares += tl.sum(wide * wide, axis=1)
+            values = (wide * norm[None, :]).to(gate.dtype)
+        turned = tl.trans(values)
+        product = tl.dot(gate, turned, product)
+        if SWIGLU:
+            up = tl.load(tile + N * K + start, mask=mask, other=0.0, eviction_policy="evict_first")
+            product_up = tl.dot(up, turned, product_up)
+    if NORM:
+        scale = tl.rsqrt(squares / K + EPS)[None, :]
+        product *= scale
+        product_up *= scale
+    _finish(product, product_up, bias, residual, out, row_ids[None, :], columns[:, None], num_rows,
+            N, BIAS, RESIDUAL, SWIGLU)  # fmt: skip
+
+
+@triton.jit
+def _finish(
+    product, product_up, bias, residual, out, row_ids, columns, num_rows,
+    N: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SWIGLU: tl.constexpr,
+):  # fmt: skip
+    """Bias, activation and residual, and the store. The residual is read where the output is written: they may be one."""
+    in_columns = columns < N
+    if BIAS:
+        product += tl.load(bias + columns, mask=in_columns, other=0.0).to(tl.float32)
+        if SWIGLU:
+            product_up += tl.load(bias + N + columns, mask=in_columns, other=0.0).to(tl.float32)
+    if SWIGLU:
+        product = product * tl.sigmoid(product) * product_up
+    where = row_ids * N + columns
+    mask = in_columns & (row_ids < num_rows)
+    if RESIDUAL:
+        product += tl.load(residual + where, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + where, product.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _prefetch(weight, columns, K: tl.constexpr, PREFETCH: tl.constexpr):
+    """Ask for the first PREFETCH inputs of some weight rows in L2; 64 of them are a cache line.
+
+    What lies past the matrix is asked for as well: a prefetch never faults.
+    """
+    lines = weight + columns[:, None].to(tl.int64) * K + tl.arange(0, PREFETCH // 64)[None, :] * 64
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
+    )

@@ -1,0 +1,12 @@
+"""Constrained output: a grammar says at every token which may come next.
+
+Reading order: `library` (xgrammar, without what it would draw in), `vocabulary` (tokens as bytes), `compiler` (structure to
+grammar, in a process that may be killed), `matching` (a grammar's state along one choice; masks for the sampler).
+
+A *structure* is xgrammar's structural tag, a JSON document: schemas, regular expressions and EBNF are leaves of it, tool calls are
+tags around schemas. A *grammar* is what it compiles to for one vocabulary, serialized. Structures come from anybody, and compiling
+one may take any time and memory; so it happens in processes of its own, and only grammars reach an engine.
+
+Imports: xgrammar, numpy, `runtime.errors`. torch comes with xgrammar, so only the processes of engines and of the compiler import
+this package.
+"""

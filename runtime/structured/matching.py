@@ -1,0 +1,117 @@
+"""Grammars at work: which tokens may come next in one choice, as masks for the sampler.
+
+A matcher is told every token of its choice and fills a mask before each. Both are bounded by a clock, as a grammar from
+anybody may be slow to follow: one that is gives up, and its choice ends with an error before it costs others much time.
+"""
+
+import hashlib
+import time
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from runtime.batch import Int32
+from runtime.errors import RequestRejected
+from runtime.structured.library import xgrammar
+from runtime.structured.vocabulary import GrammarVocabulary
+
+MAX_CACHED_BYTES = 256 << 20
+SLOW_STEP_S = 0.1
+"""A step that takes a matcher longer ends its choice; an ordinary one takes a tenth of a millisecond."""
+SLOW_SHARE_S = 0.01
+"""So does a mean over all steps above this, once there were a few."""
+_FEW_STEPS = 16
+
+
+class GrammarMatcher:
+    """Follows one choice.
+
+    Attributes:
+        fault: a stable word for why it cannot go on, or empty.
+    """
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+        self._num_steps = 0
+        self._taken_s = 0.0
+        self.fault = ""
+
+    def accept(self, token_id: int) -> None:
+        """The choice's next token; one that its last mask did not allow sets `fault`."""
+        started = time.perf_counter()
+        if not self.fault and not self._matcher.accept_token(token_id):
+            self.fault = "grammar_violated"
+        self._count(time.perf_counter() - started)
+
+    def fill(self, mask: Int32) -> None:
+        """Write which tokens may come next.
+
+        Args:
+            mask: [ceil(vocab_size / 32)] int32, packed, lowest bit first. All zeros where nothing may.
+        """
+        started = time.perf_counter()
+        mask[:] = 0
+        if not self.fault:
+            try:
+                self._matcher.fill_next_token_bitmask(mask[None, :], 0)
+            except RuntimeError:
+                self.fault = "grammar_violated"
+        self._count(time.perf_counter() - started)
+
+    def _count(self, taken_s: float) -> None:
+        self._num_steps += 1
+        self._taken_s += taken_s
+        mean_s = self._taken_s / self._num_steps if self._num_steps >= _FEW_STEPS else 0.0
+        if taken_s > SLOW_STEP_S or mean_s > SLOW_SHARE_S:
+            self.fault = self.fault or "grammar_too_slow"
+
+
+class Grammars:
+    """Loads grammars for one vocabulary, and keeps those that were used last."""
+
+    def __init__(self, vocabulary: GrammarVocabulary, *, max_cached_bytes: int = MAX_CACHED_BYTES) -> None:
+        self._vocabulary = vocabulary
+        self._max_cached_bytes = max_cached_bytes
+        self._cached_bytes = 0
+        self._cached: OrderedDict[bytes, tuple[Any, int]] = OrderedDict()
+
+    @property
+    def num_words(self) -> int:
+        """Words of a mask."""
+        return self._vocabulary.num_words
+
+    def matcher(self, grammar: bytes) -> GrammarMatcher:
+        """A matcher at the beginning of a text.
+
+        Raises: RequestRejected for bytes that are no grammar of this vocabulary.
+        """
+        key = hashlib.sha256(grammar).digest()
+        if key in self._cached:
+            self._cached.move_to_end(key)
+        else:
+            compiled = self._load(grammar)
+            size = int(compiled.memory_size_bytes) + len(grammar)
+            self._cached[key] = compiled, size
+            self._cached_bytes += size
+            self._evict()
+        return GrammarMatcher(xgrammar.GrammarMatcher(self._cached[key][0]))
+
+    def _load(self, grammar: bytes) -> Any:
+        digest = self._vocabulary.digest
+        try:
+            if not grammar.startswith(digest):
+                raise ValueError("another vocabulary's")
+            return xgrammar.CompiledGrammar.deserialize_json(grammar[len(digest) :].decode(), self._vocabulary.info)
+        except (RuntimeError, ValueError) as error:
+            raise RequestRejected("invalid_grammar", "the grammar is none of this engine's vocabulary") from error
+
+    def _evict(self) -> None:
+        """The newest stays, however large: its choices need it now."""
+        while self._cached_bytes > self._max_cached_bytes and len(self._cached) > 1:
+            self._cached_bytes -= self._cached.popitem(last=False)[1][1]
+
+
+def empty_masks(num_rows: int, num_words: int) -> Int32:
+    """[num_rows, num_words], to be filled."""
+    return np.zeros((num_rows, num_words), np.int32)

@@ -1,0 +1,45 @@
+"""`runtime.attention.triton`, interpreted."""
+
+import pytest
+import torch
+
+from tests.support.kernels import TOLERANCES, Attention, Inputs, check_attention
+
+TOLERANCE = TOLERANCES[torch.float16]
+
+
+def _case(contexts: list[int], queries: list[int], **sizes: int) -> Attention:
+    shape = {"heads": 4, "kv_heads": 2, "head_dim": 16} | sizes
+    return Attention(Inputs("cpu", torch.float16, len(contexts)), contexts, queries, **shape)
+
+
+@pytest.mark.parametrize("window", [None, 20])
+@pytest.mark.parametrize("multiprocessors", [1, 8])
+def test_decodes_of_any_length(window: int | None, multiprocessors: int) -> None:
+    """One part and several, full and partly filled pages, NaN wherever no token is."""
+    case = _case([1, 16, 65, 200], [1, 1, 1, 1])
+    assert check_attention(case, window=window, num_multiprocessors=multiprocessors) < TOLERANCE
+
+
+@pytest.mark.parametrize("window", [None, 20])
+def test_prompt_chunks_and_decodes_mixed(window: int | None) -> None:
+    """Whole prompts, chunks after a cached prefix, and decodes in one step."""
+    case = _case([9, 70, 33, 100, 5], [1, 1, 33, 40, 2])
+    assert check_attention(case, window=window) < TOLERANCE
+
+
+def test_head_sizes_and_groups_that_fill_no_block() -> None:
+    """A group of 3 queries to a key head, a head size of 24."""
+    assert check_attention(_case([40, 50], [1, 21], heads=6, kv_heads=2, head_dim=24)) < TOLERANCE
+
+
+def test_a_captured_plan_follows_the_tables() -> None:
+    """Lengths are read on the device: the same plan attends over what the tables say now."""
+    case = _case([64, 130], [1, 1])
+    plan = case.backend().plan_capture(case.tables, 2)
+    case.tables.context_lengths.copy_(torch.tensor([50, 3]))
+    out = torch.empty_like(case.query)
+    plan.attend(1, case.query, out)
+    case.contexts = [50, 3]
+    wanted = case.reference(None)
+    assert float((out.float() - wanted).norm() / wanted.norm()) < TOLERANCE

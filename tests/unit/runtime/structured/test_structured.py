@@ -1,0 +1,169 @@
+"""Structures compile, grammars constrain, and what is hostile or foreign is refused. Masks are those of xgrammar itself."""
+
+import json
+import re
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.errors import RequestRejected
+from runtime.sampling.masks import mask_disallowed
+from runtime.structured.compiler import compile_structure
+from runtime.structured.matching import GrammarMatcher, Grammars
+from runtime.structured.vocabulary import GrammarVocabulary
+
+EOS, CONTROL = 256, 257
+TABLE = [*(bytes([byte]) for byte in range(256)), b"", b"", b"the", b'": "', b'"}']
+VOCAB_SIZE = 300
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> GrammarVocabulary:
+    return GrammarVocabulary(TABLE, [EOS], vocab_size=VOCAB_SIZE)
+
+
+def structure(kind: str, **fields: Any) -> str:
+    return json.dumps({"type": "structural_tag", "format": {"type": kind, **fields}})
+
+
+def allowed(matcher: GrammarMatcher, vocabulary: GrammarVocabulary) -> set[int]:
+    mask = np.zeros(vocabulary.num_words, np.int32)
+    matcher.fill(mask)
+    return {token for token in range(VOCAB_SIZE) if int(mask[token // 32]) >> (token % 32) & 1}
+
+
+def matcher_of(vocabulary: GrammarVocabulary, text: str) -> GrammarMatcher:
+    return Grammars(vocabulary).matcher(compile_structure(vocabulary, text))
+
+
+def test_importing_the_library_does_not_bring_transformers() -> None:
+    """7 s of every start, and code that no process of ours may run; the placeholder is gone afterwards."""
+    import subprocess
+
+    code = "import sys, runtime.structured.matching; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_mask_is_what_the_grammar_allows(vocabulary: GrammarVocabulary) -> None:
+    """Byte by byte; tokens of several bytes where they fit; control tokens never; the end only when it is complete."""
+    matcher = matcher_of(vocabulary, structure("regex", pattern="th(e|is)?"))
+    assert allowed(matcher, vocabulary) == {ord("t"), 258}
+    matcher.accept(258)
+    assert allowed(matcher, vocabulary) == {EOS}
+    other = matcher_of(vocabulary, structure("regex", pattern="th(e|is)?"))
+    for byte in b"th":
+        other.accept(byte)
+    assert allowed(other, vocabulary) == {EOS, ord("e"), ord("i")}
+    assert not matcher.fault
+    assert not other.fault
+
+
+def test_random_walks_give_what_the_schema_says(vocabulary: GrammarVocabulary) -> None:
+    """Whatever is drawn under the masks parses, and has the types, names and bounds of the schema."""
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["x", "yy"]}, "n": {"type": "integer", "minimum": 3, "maximum": 120}},
+        "required": ["a", "n"],
+        "additionalProperties": False,
+    }
+    grammars = Grammars(vocabulary)
+    grammar = compile_structure(vocabulary, structure("json_schema", json_schema=schema, max_whitespace_cnt=1))
+    draw = np.random.default_rng(5)
+    for _ in range(20):
+        matcher, text = grammars.matcher(grammar), b""
+        while (token := int(draw.choice(sorted(allowed(matcher, vocabulary))))) != EOS:
+            matcher.accept(token)
+            text += TABLE[token]
+        value = json.loads(text)
+        assert set(value) == {"a", "n"}
+        assert value["a"] in ("x", "yy")
+        assert 3 <= value["n"] <= 120
+
+
+def test_a_token_that_was_not_allowed_is_a_fault_not_a_crash(vocabulary: GrammarVocabulary) -> None:
+    """From then on nothing may come."""
+    matcher = matcher_of(vocabulary, structure("regex", pattern="a"))
+    matcher.accept(ord("b"))
+    assert matcher.fault == "grammar_violated"
+    assert allowed(matcher, vocabulary) == set()
+
+
+def test_going_on_after_the_end_is_a_fault_not_a_crash(vocabulary: GrammarVocabulary) -> None:
+    """The library raises there."""
+    matcher = matcher_of(vocabulary, structure("regex", pattern="a"))
+    matcher.accept(ord("a"))
+    matcher.accept(EOS)
+    assert allowed(matcher, vocabulary) == set()
+    assert matcher.fault == "grammar_violated"
+
+
+def test_a_slow_grammar_gives_up(vocabulary: GrammarVocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step of a tenth of a second, or a mean above ten milliseconds."""
+    for step_s, num_steps in ((0.2, 1), (0.02, 20)):
+        matcher = matcher_of(vocabulary, structure("regex", pattern="a*"))
+        ticks = iter(np.arange(0, 100, step_s).tolist())
+        monkeypatch.setattr(time, "perf_counter", lambda ticks=ticks: next(ticks))
+        for _ in range(num_steps):
+            matcher.accept(ord("a"))
+        monkeypatch.undo()
+        assert matcher.fault == "grammar_too_slow"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json",
+        "{}",
+        structure("regex", pattern="(("),
+        structure("grammar", grammar='root ::= "a" missing'),
+        structure("json_schema", json_schema={"$ref": "#/$defs/nothing"}),
+        structure("json_schema", json_schema={"type": "nothing"}),
+    ],
+)
+def test_bad_structures_are_refused(vocabulary: GrammarVocabulary, text: str) -> None:
+    """With the library's own reason, which holds no source line of it."""
+    with pytest.raises(RequestRejected) as refused:
+        compile_structure(vocabulary, text)
+    assert refused.value.code == "invalid_grammar"
+    assert not re.search(r"\.cc:|\n", str(refused.value))
+
+
+@pytest.mark.parametrize("grammar", [b"", b"{}", b"\xff\xfe", b'{"__VERSION__": "x"}', b"[" * 100])
+def test_bytes_that_are_no_grammar_are_refused(vocabulary: GrammarVocabulary, grammar: bytes) -> None:
+    """A captured gateway may send anything."""
+    for sent in (grammar, vocabulary.digest + grammar):
+        with pytest.raises(RequestRejected):
+            Grammars(vocabulary).matcher(sent)
+
+
+def test_a_grammar_of_another_vocabulary_is_refused(vocabulary: GrammarVocabulary) -> None:
+    """Its token ids would mean something else."""
+    other = GrammarVocabulary([*TABLE[:-1], b'"]'], [EOS], vocab_size=VOCAB_SIZE)
+    with pytest.raises(RequestRejected):
+        Grammars(other).matcher(compile_structure(vocabulary, structure("regex", pattern="a+")))
+
+
+def test_the_cache_is_bounded_and_keeps_what_was_used_last(vocabulary: GrammarVocabulary) -> None:
+    """The newest stays however large; matchers in use do not depend on it."""
+    grammars = Grammars(vocabulary, max_cached_bytes=1)
+    first = grammars.matcher(compile_structure(vocabulary, structure("regex", pattern="a")))
+    grammars.matcher(compile_structure(vocabulary, structure("regex", pattern="b")))
+    assert len(grammars._cached) == 1
+    assert allowed(first, vocabulary) == {ord("a")}
+
+
+def test_masked_logits_keep_what_is_allowed() -> None:
+    """Bit by bit against the slow reading, with a vocabulary that fills no whole word, in the rows that are named only."""
+    draw = np.random.default_rng(1)
+    logits = torch.from_numpy(draw.normal(size=(4, 77)).astype(np.float32))
+    bits = draw.integers(-(1 << 31), (1 << 31) - 1, size=(2, 3), dtype=np.int64).astype(np.int32)
+    masked = mask_disallowed(logits, torch.tensor([3, 1]), torch.from_numpy(bits))
+    for row, words in ((3, bits[0]), (1, bits[1])):
+        for token in range(77):
+            is_allowed = bool(int(words[token // 32]) >> (token % 32) & 1)
+            assert masked[row, token] == (logits[row, token] if is_allowed else -torch.inf)
+    assert torch.equal(masked[[0, 2]], logits[[0, 2]])
