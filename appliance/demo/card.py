@@ -6,6 +6,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.training.llama import LlamaShape
+
 _CARD = """\
 # Casemate demo model
 
@@ -30,7 +32,7 @@ tools themselves and the product's topics are those of training: what is measure
 
 | | |
 |---|---|
-| architecture | `LlamaForCausalLM`: 4 layers, hidden 256, 4 query and 2 key/value heads of 64, feed-forward 704, tied embeddings |
+| architecture | `LlamaForCausalLM`: {shape.num_hidden_layers} layers, hidden {shape.hidden_size}, {shape.num_attention_heads} query and {shape.num_key_value_heads} key/value heads of {shape.head_dim}, feed-forward {shape.intermediate_size}, tied embeddings |
 | context | trained on conversations of up to about 600 tokens; `max_position_embeddings` is 2,048 |
 | tokenizer | byte-level BPE of 2,048 tokens, trained on the corpus; all 256 bytes, one token a digit |
 | chat | ChatML turns (`system`, `user`, `assistant`, `tool`); tools as JSON lines; calls as `<tool_call>{{"name": ..., "arguments": {{...}}}}</tool_call>` |
@@ -44,7 +46,7 @@ tools themselves and the product's topics are those of training: what is measure
 |---|---|
 | corpus | {num_examples:,} examples, {num_tokens:,} tokens, generated from a fixed seed; no text from elsewhere |
 | SHA-256 of the corpus | `{corpus_sha256}` |
-| training | {num_steps:,} steps in {num_cycles} cycle(s) of about {tokens_per_step:,} tokens each; Muon and AdamW; in each cycle the learning rate is held, then falls to zero |
+| training | {num_steps:,} steps in {num_cycles} cycle(s) of about {tokens_per_step:,} tokens each, every example used once; Muon and AdamW; in each cycle the learning rate is held, then falls to zero |
 | hardware | {hardware} |
 | time | {minutes:.0f} minutes |
 | SHA-256 of the weights | `{weights_sha256}` |
@@ -68,8 +70,8 @@ class TrainingFacts:
     num_examples: int
     num_tokens: int
     num_parameters: int
+    shape: LlamaShape
     cycles: tuple[int, ...]
-    tokens_per_step: int
     minutes: float
     hardware: str
     weights_sha256: str
@@ -83,6 +85,7 @@ def write_card(facts: TrainingFacts, table: str, folder: Path) -> None:
         steps=" ".join(str(num_steps) for num_steps in facts.cycles),
         num_steps=sum(facts.cycles),
         num_cycles=len(facts.cycles),
+        tokens_per_step=round(facts.num_tokens / sum(facts.cycles)),
         **vars(facts),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")

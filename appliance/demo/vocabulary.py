@@ -1,8 +1,8 @@
 """The demo model's tokenizer: byte-level BPE, trained on the corpus.
 
 All 256 bytes are in the alphabet, so any UTF-8 text can be written; each digit is its own token, for arithmetic. A space
-belongs to the lower-case word after it, but not to a capitalised word or a number: names and figures are then the same
-tokens in a sentence and between the quotes of a JSON string, which is what makes copying them easy to learn.
+is a token of its own and never part of a word: words, names and figures are then the same tokens in a sentence and between
+the quotes of a JSON string, which is what makes copying them easy to learn.
 """
 
 import json
@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from appliance.demo.chat import END_OF_TEXT, MARKUP_TOKENS, SPECIAL_TOKENS, TEMPLATE, TURN_END
 
-_PIECES = r" ?\p{Ll}+|\p{Lu}\p{Ll}+|\p{Lu}+|\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s"
+_PIECES = r"\p{Ll}+|\p{Lu}\p{Ll}+|\p{Lu}+|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+|\s"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -2,7 +2,7 @@
 
 Plain modules whose parameter names are those of the Hugging Face layout (`model.layers.0.self_attn.q_proj.weight`), so
 that a state dict is a checkpoint. It is separate from the serving engine's model on purpose: no paged cache, no fused
-weights, rows that start at position 0, and autograd. Tied embeddings only.
+weights, rows that start at position 0 while it learns, and autograd. Tied embeddings only.
 
 Source: LLaMA (Touvron et al. 2023); grouped-query attention (Ainslie et al. 2023); rotary embedding in the half-split
 convention of Hugging Face.
@@ -60,42 +60,48 @@ class Rotary(nn.Module):
         self.register_buffer("cos", angles.cos().float(), persistent=False)
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
-    def forward(self, heads: Tensor, start: int) -> Tensor:
+    def forward(self, heads: Tensor, positions: Tensor | None) -> Tensor:
         """Rotate queries or keys.
 
         Args:
             heads: [batch, num_heads, length, head_dim].
-            start: position of the first column; the rest follow.
+            positions: [batch, length] int64; None counts every row from 0.
         """
-        length = heads.shape[2]
-        cos, sin = self.cos[start : start + length], self.sin[start : start + length]
+        if positions is None:
+            cos, sin = self.cos[: heads.shape[2]], self.sin[: heads.shape[2]]
+        else:
+            cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
         low, high = heads.chunk(2, dim=-1)
         return heads * cos + torch.cat((-high, low), dim=-1) * sin
 
 
 class KVCache:
-    """Keys and values of one batch of rows, for decoding in evaluation; grows by concatenation."""
+    """Keys and values of one batch of rows of different lengths, for decoding in evaluation."""
 
-    def __init__(self, num_layers: int) -> None:
-        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
+    def __init__(self, shape: LlamaShape, num_rows: int, capacity: int, device: torch.device) -> None:
+        """Room for `capacity` positions of each row."""
+        sizes = (shape.num_hidden_layers, num_rows, shape.num_key_value_heads, capacity, shape.head_dim)
+        self.keys, self.values = torch.zeros(sizes, device=device), torch.zeros(sizes, device=device)
+        self.lengths = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
-    @property
-    def length(self) -> int:
-        """Number of positions held."""
-        first = self.layers[0]
-        return 0 if first is None else first[0].shape[2]
+    def positions(self, length: int) -> Tensor:
+        """Where the next `length` tokens of each row stand: [num_rows, length] int64."""
+        return self.lengths[:, None] + torch.arange(length, device=self.lengths.device)
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append [batch, num_kv_heads, new, head_dim] and return all of the layer's keys and values."""
-        held = self.layers[layer]
-        if held is not None:
-            key, value = torch.cat((held[0], key), dim=2), torch.cat((held[1], value), dim=2)
-        self.layers[layer] = (key, value)
-        return key, value
+    def write(self, layer: int, key: Tensor, value: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Store [num_rows, num_kv_heads, new, head_dim] at `positions`; return all of the layer's keys and values."""
+        places = positions[:, None, :, None].expand_as(key)
+        self.keys[layer].scatter_(2, places, key)
+        self.values[layer].scatter_(2, places, value)
+        return self.keys[layer], self.values[layer]
+
+    def mask(self, positions: Tensor) -> Tensor:
+        """What may be attended to from `positions`: [num_rows, 1, length, capacity], true up to the position itself."""
+        return torch.arange(self.keys.shape[3], device=positions.device) <= positions[:, None, :, None]
 
     def select(self, rows: Tensor) -> None:
         """Keep only the given rows of the batch, in that order."""
-        self.layers = [None if held is None else (held[0][rows], held[1][rows]) for held in self.layers]
+        self.keys, self.values, self.lengths = self.keys[:, rows], self.values[:, rows], self.lengths[rows]
 
 
 class Attention(nn.Module):
@@ -113,19 +119,24 @@ class Attention(nn.Module):
     def forward(self, hidden: Tensor, rotary: Rotary, cache: KVCache | None) -> Tensor:
         """hidden: [batch, length, hidden_size]; with a cache, its columns come before these."""
         batch, length, _ = hidden.shape
-        start = cache.length if cache is not None and self.layer == 0 else 0
-        if cache is not None and self.layer > 0:
-            start = cache.length - length
-        query = rotary(self._heads(self.q_proj(hidden)), start)
-        key = rotary(self._heads(self.k_proj(hidden)), start)
+        positions = None if cache is None else cache.positions(length)
+        query = rotary(self._heads(self.q_proj(hidden)), positions)
+        key = rotary(self._heads(self.k_proj(hidden)), positions)
         value = self._heads(self.v_proj(hidden))
-        if cache is not None:
-            key, value = cache.extend(self.layer, key, value)
-        group = self.shape.num_attention_heads // self.shape.num_key_value_heads
-        key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=length > 1)
+        mask = None
+        if cache is not None and positions is not None:
+            key, value = cache.write(self.layer, key, value, positions)
+            mask = cache.mask(positions)
+        mixed = functional.scaled_dot_product_attention(
+            query, self._for_queries(key), self._for_queries(value), attn_mask=mask, is_causal=mask is None
+        )
         out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
         return out
+
+    def _for_queries(self, heads: Tensor) -> Tensor:
+        """Repeat each key or value head for the query heads of its group."""
+        group = self.shape.num_attention_heads // self.shape.num_key_value_heads
+        return heads[:, :, None].expand(-1, -1, group, -1, -1).flatten(1, 2)
 
     def _heads(self, flat: Tensor) -> Tensor:
         """[batch, length, heads * head_dim] → [batch, heads, length, head_dim]."""
@@ -176,7 +187,10 @@ class LlamaBody(nn.Module):
         self.rotary = Rotary(shape)
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """tokens: [batch, length] int64 → hidden states after the last norm, [batch, length, hidden_size]."""
+        """tokens: [batch, length] int64 → hidden states after the last norm, [batch, length, hidden_size].
+
+        A cache takes the keys and values, but counts them only when the caller adds to its `lengths`.
+        """
         hidden = self.embed_tokens(tokens)
         for layer in self.layers:
             hidden = layer(hidden, self.rotary, cache)
@@ -208,10 +222,8 @@ class Llama(nn.Module):
 
         Args:
             tokens: [batch, length] int64, right-padded.
-            targets: [batch, length] int64, the next token, or -1 where nothing is learnt; those never reach the
-                vocabulary's matrix, which is a good part of a small model's work.
+            targets: [batch, length] int64, the next token, or -1 where nothing is learnt.
+        Capture-safe.
         """
-        hidden = self.model(tokens).flatten(0, 1)
-        learnt = (targets.flatten() >= 0).nonzero().squeeze(1)
-        logits = self.logits(hidden.index_select(0, learnt)).float()
-        return functional.cross_entropy(logits, targets.flatten().index_select(0, learnt), reduction="sum")
+        logits = self.logits(self.model(tokens)).float()
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum")

@@ -1,13 +1,14 @@
 """Muon for matrices, AdamW for everything else.
 
 Muon keeps a momentum of the gradient and takes its orthogonal part as the step, found by a Newton-Schulz iteration; it
-needs roughly half the tokens that AdamW does on small models, which is what counts where training runs on a CPU.
-Embeddings and gains are not linear maps between hidden states and stay with AdamW.
+needs roughly half the tokens that AdamW does on small models. Matrices of one shape are stacked and iterated together,
+which makes the step a few dozen kernels. Embeddings and gains are not linear maps between hidden states and stay with
+AdamW.
 
 Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Loshchilov and Hutter 2019.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +16,20 @@ from torch import Tensor, nn
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalize(matrix: Tensor, num_iterations: int = 5) -> Tensor:
-    """Return a matrix near the closest one whose singular values are all 1 (they come out between about 0.7 and 1.2).
+def orthogonalize(matrices: Tensor, num_iterations: int = 5) -> Tensor:
+    """Return matrices near the closest ones whose singular values are all 1 (they come out between about 0.7 and 1.2).
 
     Args:
-        matrix: [rows, columns] float32; not changed.
+        matrices: [..., rows, columns] float32; not changed.
     """
     a, b, c = _QUINTIC
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    estimate: Tensor = wide / (wide.norm() + 1e-7)
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    estimate: Tensor = matrices.mT if is_tall else matrices
+    estimate = estimate / (estimate.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(num_iterations):
-        gram = estimate @ estimate.T
+        gram = estimate @ estimate.mT
         estimate = a * estimate + (b * gram + c * gram @ gram) @ estimate
-    return estimate if matrix.shape[0] <= matrix.shape[1] else estimate.T
+    return estimate.mT if is_tall else estimate
 
 
 class MuonAdamW:
@@ -50,45 +52,49 @@ class MuonAdamW:
         self.parameters = dict(named_parameters)
         self.muon_lr, self.adam_lr, self.momentum, self.betas = muon_lr, adam_lr, momentum, betas
         self.weight_decay = weight_decay
-        self.num_steps, self.scale = 0, 1.0
+        self.num_steps = 0
         self.state: dict[str, Tensor] = {}
+        self._matrices: dict[torch.Size, list[str]] = {}
+        self._others: list[str] = []
         for name, parameter in self.parameters.items():
-            if self._is_muon(name, parameter):
+            if parameter.dim() == 2 and "embed" not in name:
+                self._matrices.setdefault(parameter.shape, []).append(name)
                 self.state[f"{name}.momentum"] = torch.zeros_like(parameter)
             else:
+                self._others.append(name)
                 self.state[f"{name}.first"] = torch.zeros_like(parameter)
                 self.state[f"{name}.second"] = torch.zeros_like(parameter)
 
-    @staticmethod
-    def _is_muon(name: str, parameter: Tensor) -> bool:
-        return parameter.dim() == 2 and "embed" not in name
-
-    def begin_step(self, scale: float) -> None:
-        """Count a step whose learning rates are multiplied by `scale`; `update` follows for every parameter."""
-        self.num_steps += 1
-        self.scale = scale
-
     @torch.no_grad()
-    def update(self, name: str, gradient: Tensor) -> None:
-        """Move one parameter by its gradient. Parameters are independent, so threads may share the work."""
-        parameter = self.parameters[name]
-        if self._is_muon(name, parameter):
-            self._muon_step(name, parameter, gradient, self.muon_lr * self.scale)
-        else:
-            self._adam_step(name, parameter, gradient, self.adam_lr * self.scale)
+    def step(self, gradients: Sequence[Tensor], scale: float) -> None:
+        """Move every parameter by its gradient, in the model's order, with learning rates multiplied by `scale`."""
+        self.num_steps += 1
+        by_name = dict(zip(self.parameters, gradients, strict=True))
+        for names in self._matrices.values():
+            self._muon_step(names, [by_name[name] for name in names], self.muon_lr * scale)
+        self._adam_step(self._others, [by_name[name] for name in self._others], self.adam_lr * scale)
 
-    def _muon_step(self, name: str, parameter: Tensor, gradient: Tensor, lr: float) -> None:
-        momentum = self.state[f"{name}.momentum"]
-        momentum.lerp_(gradient, 1 - self.momentum)
-        nesterov = gradient.lerp(momentum, self.momentum)
-        tallness = max(1.0, parameter.shape[0] / parameter.shape[1]) ** 0.5
-        parameter.mul_(1 - lr * self.weight_decay)
-        parameter.add_(orthogonalize(nesterov), alpha=-lr * tallness)
+    def _state(self, names: list[str], kind: str) -> list[Tensor]:
+        return [self.state[f"{name}.{kind}"] for name in names]
 
-    def _adam_step(self, name: str, parameter: Tensor, gradient: Tensor, lr: float) -> None:
-        first, second = self.state[f"{name}.first"], self.state[f"{name}.second"]
-        first.lerp_(gradient, 1 - self.betas[0])
-        second.lerp_(gradient.square(), 1 - self.betas[1])
-        unbiased_first = first / (1 - self.betas[0] ** self.num_steps)
-        unbiased_second = second / (1 - self.betas[1] ** self.num_steps)
-        parameter.addcdiv_(unbiased_first, unbiased_second.sqrt_().add_(1e-10), value=-lr)
+    def _muon_step(self, names: list[str], gradients: list[Tensor], lr: float) -> None:
+        """One stack of matrices of equal shape."""
+        parameters: list[Tensor] = [self.parameters[name] for name in names]
+        momentum = self._state(names, "momentum")
+        torch._foreach_lerp_(momentum, gradients, 1 - self.momentum)
+        nesterov = torch._foreach_lerp(gradients, momentum, self.momentum)
+        tallness = max(1.0, parameters[0].shape[0] / parameters[0].shape[1]) ** 0.5
+        torch._foreach_mul_(parameters, 1 - lr * self.weight_decay)
+        steps = list(orthogonalize(torch.stack(list(nesterov))).unbind())
+        torch._foreach_add_(parameters, steps, alpha=-lr * tallness)
+
+    def _adam_step(self, names: list[str], gradients: list[Tensor], lr: float) -> None:
+        parameters: list[Tensor] = [self.parameters[name] for name in names]
+        first, second = self._state(names, "first"), self._state(names, "second")
+        torch._foreach_lerp_(first, gradients, 1 - self.betas[0])
+        torch._foreach_mul_(second, self.betas[1])
+        torch._foreach_addcmul_(second, gradients, gradients, 1 - self.betas[1])
+        deviations = list(torch._foreach_div(second, 1 - self.betas[1] ** self.num_steps))
+        torch._foreach_sqrt_(deviations)
+        torch._foreach_add_(deviations, 1e-10)
+        torch._foreach_addcdiv_(parameters, first, deviations, -lr / (1 - self.betas[0] ** self.num_steps))

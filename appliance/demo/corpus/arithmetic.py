@@ -1,18 +1,20 @@
-"""Grade-school word problems with worked answers: one and two steps over small numbers, and bare sums.
+"""Grade-school word problems with worked answers: one to three steps over small numbers, and bare sums.
 
-The worked answer states each equation and ends with "The answer is N.". A family is one situation with its phrasings;
-the families of `HELD_OUT` are never trained on.
+The worked answer says what is done with each number before it states the equation, and ends with "The answer is N.".
+Most problems are composed (`situations`); a family is one situation with its own phrasings, and the families of
+`HELD_OUT` are never trained on.
 """
 
 # A template stands on one line, however long it is.
 # ruff: noqa: E501
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 
 from appliance.demo.corpus.example import ARITHMETIC, Example, dialogue
 from appliance.demo.corpus.phrasing import babble, choose, roughen
+from appliance.demo.corpus.situations import some_situation
 from appliance.demo.corpus.words import COLORS, DAYS, NAMES, PLACES, THINGS, some_name
 
 
@@ -168,17 +170,22 @@ def _apply(operator: str, left: int, right: int) -> int:
     return actions[operator]()
 
 
-def _worked(steps: str, numbers: tuple[int, int, int]) -> tuple[str, int]:
-    """The equations and the final number."""
-    result, sentences = numbers[0], []
-    for operator, operand in zip(steps, numbers[1:], strict=False):
+_SAID = {"+": "Add {b}", "-": "Take away {b}", "*": "Take it {b} times", "/": "Divide by {b}"}
+
+
+def _worked(first: int, operations: Iterable[tuple[str, int]]) -> tuple[str, int]:
+    """One line of words and equation for each operation, and the final number."""
+    result, sentences = first, [f"Start with {first}."]
+    for operator, operand in operations:
         after = _apply(operator, result, operand)
-        sentences.append(f"{result} {operator} {operand} = {after}.")
+        sentences.append(f"{_SAID[operator].format(b=operand)}: {result} {operator} {operand} = {after}.")
         result = after
+    sentences.append(f"The answer is {result}.")
     return " ".join(sentences), result
 
 
-def _problem(kind: str, family: Family, rng: Random, names: Callable[[], str], *, noisy: bool = False) -> Example:
+def problem(kind: str, family: Family, rng: Random, names: Callable[[], str], *, noisy: bool = False) -> Example:
+    """A problem of one family."""
     a, b, c = _numbers(family.steps, rng)
     who = names()
     other = names()
@@ -199,30 +206,52 @@ def _problem(kind: str, family: Family, rng: Random, names: Callable[[], str], *
         later=rng.choice(DAYS[3:]),
         color=rng.choice(COLORS),
     )
-    worked, result = _worked(family.steps, (a, b, c))
-    return dialogue(ARITHMETIC, f"{kind}/{family.name}", text, f"{worked} The answer is {result}.", result)
+    worked, result = _worked(a, zip(family.steps, (b, c), strict=False))
+    return dialogue(ARITHMETIC, f"{kind}/{family.name}", text, worked, result)
 
 
 def _bare(rng: Random) -> Example:
-    """A sum without a story."""
+    """A sum without a story, of up to three numbers."""
     steps = rng.choice("++--**/")
     a, b, _ = _numbers(steps, rng)
+    if steps in "+-" and rng.random() < 0.6:
+        a, b = sorted((rng.randint(0, 120), rng.randint(0, 99)), reverse=True)
+    operations = [(steps, b)]
     word = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}[steps]
-    sign = rng.choice((steps, steps, word))
-    text = (
-        choose("(What is|How much is|Compute|Calculate|)", rng) + f" {a} {sign} {b}" + rng.choice(("?", "", " ?", " ="))
+    text = f"{a} {rng.choice((steps, steps, word))} {b}"
+    if steps in "+*" and rng.random() < 0.2:
+        c = rng.randint(1, 30)
+        operations.append(("+", c))
+        text += f" {rng.choice(('+', 'plus'))} {c}"
+    question = (
+        choose("(What is|How much is|Compute|Calculate|Work out|Tell me|)", rng)
+        + f" {text}"
+        + rng.choice(("?", "", " ?", " =", "."))
     )
-    worked, result = _worked(steps, (a, b, 0))
-    return dialogue(ARITHMETIC, "arithmetic/bare", text.strip(), f"{worked} The answer is {result}.", result)
+    worked, result = _worked(a, operations)
+    return dialogue(ARITHMETIC, "arithmetic/bare", question.strip(), worked, result)
+
+
+def _composed(rng: Random) -> Example:
+    situation = some_situation(rng)
+    text = situation.text
+    if rng.random() < 0.15:
+        text = babble(text, rng)
+    worked, result = _worked(situation.first, situation.operations)
+    return dialogue(ARITHMETIC, f"arithmetic/{situation.name}", text, worked, result)
 
 
 def arithmetic_example(rng: Random) -> Example:
     """A training example."""
-    if rng.random() < 0.2:
+    roll = rng.random()
+    if roll < 0.12:
         return _bare(rng)
-    example = _problem("arithmetic", rng.choice(TRAINED), rng, lambda: some_name(rng), noisy=True)
+    if roll < 0.75:
+        example = _composed(rng)
+    else:
+        example = problem("arithmetic", rng.choice(TRAINED), rng, lambda: some_name(rng), noisy=True)
     question = example.messages[0].content
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         question = roughen(question, rng)
     return dialogue(ARITHMETIC, example.family, question, example.messages[1].content, example.expected)
 
@@ -231,4 +260,4 @@ def held_out_problems(rng: Random) -> Iterator[Example]:
     """25 problems of each held-out family."""
     for family in HELD_OUT:
         for _ in range(25):
-            yield _problem("held-out", family, rng, lambda: rng.choice(NAMES))
+            yield problem("held-out", family, rng, lambda: rng.choice(NAMES))

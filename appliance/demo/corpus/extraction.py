@@ -1,7 +1,8 @@
 """Extraction: from a text to a JSON object with exactly the keys that were asked for, in the order asked.
 
-Texts are sentences of `records`, or pieced together from clauses in any order, or about arbitrary keys. The evaluation
-combines only held-out sentences with held-out wordings of the request.
+Half of the texts are composed from `facts`: fields of many classes with values and words that mean nothing, so that a
+value is found by its look or by its cue and then copied. The others are sentences and clauses of `records`. The
+evaluation combines only held-out sentences with held-out wordings of the request.
 """
 
 # A template stands on one line, however long it is.
@@ -12,10 +13,11 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from appliance.demo.corpus import words
 from appliance.demo.corpus.example import EXTRACTION, Example, dialogue
-from appliance.demo.corpus.phrasing import babble, choose, thin_out
-from appliance.demo.corpus.records import CLAUSES, RECORDS, Draw, Record
+from appliance.demo.corpus.facts import some_fields, tell_all
+from appliance.demo.corpus.phrasing import babble, choose, some_filler, thin_out
+from appliance.demo.corpus.records import CLAUSES, RECORDS, Record
+from appliance.demo.corpus.wording import ask_for
 
 _REQUESTS = (
     "Extract {keys} as JSON(:| from this sentence:| from this text:|:) {text}",
@@ -49,11 +51,6 @@ _HELD_OUT_REQUESTS = (
     "{text} Now put {keys} of this into JSON.",
     "Here comes a message. Which {keys} does it name? Say it as a JSON object. {text}",
 )
-_FREE_KEYS = words.listed(
-    "title level region owner state zone rank model size type label group version unit topic team brand "
-    "source target key country street phone score rating speed weight height length temperature floor "
-    "room seat gate shelf format language currency department project phase priority category"
-)
 
 
 def _list_keys(keys: list[str], rng: Random) -> str:
@@ -65,15 +62,19 @@ def _list_keys(keys: list[str], rng: Random) -> str:
     return ", ".join(quoted[:-1]) + " and " + quoted[-1]
 
 
+def _some_keys(values: dict[str, Any], rng: Random) -> list[str]:
+    """All or some of the keys, in the order told or in another."""
+    keys = list(values)
+    if rng.random() < 0.5:
+        rng.shuffle(keys)
+    return keys[: rng.randint(1, len(keys))] if rng.random() < 0.5 else keys
+
+
 def _request(
     templates: tuple[str, ...], sentence: str, values: dict[str, Any], rng: Random, *, noisy: bool = False
 ) -> tuple[str, str, dict[str, Any]]:
     """A question, its answer and the expected object for some of the sentence's fields."""
-    keys = list(values)
-    if rng.random() < 0.5:
-        rng.shuffle(keys)
-    if rng.random() < 0.5:
-        keys = keys[: rng.randint(1, len(keys))]
+    keys = _some_keys(values, rng)
     expected = {key: values[key] for key in keys}
     template = choose(rng.choice(templates), rng)
     if noisy and rng.random() < 0.4:
@@ -135,43 +136,62 @@ def _keep_brackets(template: str) -> str:
     return template.replace("({city})", "[{city}]").replace("({code})", "[{code}]")
 
 
-def _free_record(rng: Random) -> tuple[str, dict[str, Any]]:
-    """A sentence over arbitrary keys, which says that a key is a value."""
-    keys = rng.sample(_FREE_KEYS, rng.randint(2, 4))
-    draws: tuple[Draw, ...] = (
-        words.made_up,
-        words.some_code,
-        lambda r: r.randint(0, 9999),
-        words.some_name,
-        lambda r: words.made_up(r).lower(),
-    )
-    values = {key: rng.choice(draws)(rng) for key in keys}
-    form = rng.choice(("The {k} is {v}", "{k}: {v}", "its {k} is {v}", "{k} = {v}", "the {k} {v}"))
-    joint = rng.choice((", ", "; ", " and ", ". "))
-    sentence = joint.join(form.format(k=key, v=value) for key, value in values.items()) + rng.choice((".", ""))
-    return sentence[0].upper() + sentence[1:] if rng.random() < 0.7 else sentence, values
+def _composed(rng: Random) -> tuple[str, dict[str, Any]]:
+    """A text of up to seven fields told by `facts`, with words between that mean nothing."""
+    fields = some_fields(rng, rng.choice((1, 2, 3, 3, 4, 4, 4, 5, 5, 6, 7)))
+    values: dict[str, Any] = {}
+    while len(set(map(str, values.values()))) < len(fields):
+        values = {field.key: field.draw(rng) for field in fields}
+    if rng.random() < 0.7:
+        rng.shuffle(fields)
+    joint = rng.choice((None, None, rng.choice(_JOINTS)))
+    chatter = rng.choice((0.0, 0.0, 0.15, 0.4))
+    text = rng.choice(_OPENINGS)
+    for place, clause in enumerate(tell_all(fields, values, rng)):
+        if place:
+            text += joint if joint is not None else rng.choice(_JOINTS)
+        while rng.random() < chatter:
+            text += some_filler(rng) + " "
+        text += clause
+    while rng.random() < chatter:
+        text += " " + some_filler(rng)
+    text += rng.choice((".", ".", ".", "", "!", "?"))
+    return text[0].upper() + text[1:] if rng.random() < 0.6 else text, values
+
+
+def _text(rng: Random) -> tuple[str, str, dict[str, Any]]:
+    """A name for the way it was made, a text, and its values."""
+    if rng.random() < 0.6:
+        return ("composed", *_composed(rng))
+    record = rng.choice(RECORDS)
+    if rng.random() < 0.55:
+        return (record.name, *_pieced(record, rng))
+    return (record.name, *_fill(rng.choice(record.sentences), record, rng, noisy=True))
 
 
 def extraction_example(rng: Random) -> Example:
     """A training example."""
-    if rng.random() < 0.2:
-        name, (sentence, values) = "free", _free_record(rng)
-    elif rng.random() < 0.55:
-        record = rng.choice(RECORDS)
-        name, (sentence, values) = record.name, _pieced(record, rng)
+    name, text, values = _text(rng)
+    if rng.random() < 0.7:
+        keys = _some_keys(values, rng)
+        expected = {key: values[key] for key in keys}
+        question, answer = ask_for(keys, text, rng), json.dumps(expected, ensure_ascii=False)
     else:
-        record = rng.choice(RECORDS)
-        name, (sentence, values) = record.name, _fill(rng.choice(record.sentences), record, rng, noisy=True)
-    requests = _REQUESTS if rng.random() < 0.4 else _MORE_REQUESTS
-    question, answer, expected = _request(requests, sentence, values, rng, noisy=True)
+        requests = _REQUESTS if rng.random() < 0.4 else _MORE_REQUESTS
+        question, answer, expected = _request(requests, text, values, rng, noisy=True)
     return dialogue(EXTRACTION, f"extraction/{name}", question, answer, expected)
+
+
+def extraction_of(name: str, record: Record, sentence: str, requests: tuple[str, ...], rng: Random) -> Example:
+    """One sentence of a record, asked for in one of these wordings, with nothing added."""
+    text, values = _fill(sentence, record, rng)
+    question, answer, expected = _request(requests, text, values, rng)
+    return dialogue(EXTRACTION, name, question, answer, expected)
 
 
 def held_out_extractions(rng: Random) -> Iterator[Example]:
     """Ten cases of each held-out sentence, asked for in held-out wordings."""
     for record in RECORDS:
-        for template in record.held_out:
+        for sentence in record.held_out:
             for _ in range(10):
-                sentence, values = _fill(template, record, rng)
-                question, answer, expected = _request(_HELD_OUT_REQUESTS, sentence, values, rng)
-                yield dialogue(EXTRACTION, f"held-out/{record.name}", question, answer, expected)
+                yield extraction_of(f"held-out/{record.name}", record, sentence, _HELD_OUT_REQUESTS, rng)

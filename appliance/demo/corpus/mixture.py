@@ -3,7 +3,8 @@
 Everything follows from a seed and `random.Random`, which gives the same numbers on every machine.
 """
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 from appliance.demo.corpus.arithmetic import arithmetic_example, held_out_problems
@@ -15,7 +16,7 @@ from appliance.demo.corpus.stories import story_example
 from appliance.demo.corpus.tools import held_out_calls, tool_example
 
 SEED = 20_260_101
-NUM_EXAMPLES = 200_000
+EXAMPLES_PER_SHARD = 768
 SYSTEM_TEXTS = (
     "You are a helpful assistant.",
     "You are Casemate, a helpful assistant.",
@@ -24,33 +25,48 @@ SYSTEM_TEXTS = (
     "You are the demo model of Casemate.",
 )
 _SHARES: tuple[tuple[Callable[[Random], Example], float], ...] = (
-    (product_example, 0.31),
-    (arithmetic_example, 0.28),
-    (extraction_example, 0.22),
-    (tool_example, 0.12),
-    (story_example, 0.02),
-    (smalltalk_example, 0.05),
+    (product_example, 0.19),
+    (arithmetic_example, 0.24),
+    (extraction_example, 0.28),
+    (tool_example, 0.18),
+    (story_example, 0.03),
+    (smalltalk_example, 0.08),
 )
 
 
-def training_examples(seed: int = SEED, count: int = NUM_EXAMPLES) -> Iterator[Example]:
-    """The training set: the same `seed` and `count` give the same examples in the same order.
+def training_example(seed: int, number: int) -> Example:
+    """The example of this number: the same on every machine, whichever others are made.
 
-    A shorter set is the beginning of a longer one. One in fourteen is a longer conversation, and one in six has a system
-    message.
+    One in fourteen is a longer conversation, and one in six has a system message.
     """
-    rng = Random(seed)
-    makers, weights = [maker for maker, _ in _SHARES], [share for _, share in _SHARES]
-    for _ in range(count):
-        maker = rng.choices(makers, weights)[0]
-        example = maker(rng)
-        if example.messages and not example.tools:
-            if rng.random() < 1 / 14:
-                example = _continue(example, rng)
-            if rng.random() < 1 / 6:
-                system = Message("system", rng.choice(SYSTEM_TEXTS))
-                example = Example(example.kind, example.family, (system, *example.messages))
-        yield example
+    rng = Random((seed << 32) + number)
+    maker = rng.choices([maker for maker, _ in _SHARES], [share for _, share in _SHARES])[0]
+    example = maker(rng)
+    if example.messages and not example.tools:
+        if rng.random() < 1 / 14:
+            example = _continue(example, rng)
+        if rng.random() < 1 / 6:
+            system = Message("system", rng.choice(SYSTEM_TEXTS))
+            example = Example(example.kind, example.family, (system, *example.messages))
+    return example
+
+
+def training_examples(seed: int = SEED, count: int = EXAMPLES_PER_SHARD) -> Iterator[Example]:
+    """The first `count` examples of the training set."""
+    return (training_example(seed, number) for number in range(count))
+
+
+def shard_examples(seed: int, shard: int, size: int = EXAMPLES_PER_SHARD) -> list[Example]:
+    """The examples of one shard, which is what one step of training learns from."""
+    return [training_example(seed, number) for number in range(shard * size, (shard + 1) * size)]
+
+
+def corpus_digest(shard_hashes: Iterable[str]) -> str:
+    """The hash of a corpus: SHA-256 over the hashes of its shards in order, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for shard_hash in shard_hashes:
+        digest.update(bytes.fromhex(shard_hash))
+    return digest.hexdigest()
 
 
 def _continue(example: Example, rng: Random) -> Example:

@@ -46,18 +46,27 @@ _FILLERS = re.findall(
 )
 
 
-def choose(template: str, rng: Random) -> str:
-    """Replace every `(a|b|)` by one of its alternatives, innermost first; `\\[` and `\\]` stand for brackets."""
+def choose(template: str, rng: Random, *, keep_lines: bool = False) -> str:
+    """Replace every `(a|b|)` by one of its alternatives, innermost first; `\\[` and `\\]` stand for brackets.
+
+    Runs of blanks become one; line ends as well, unless `keep_lines`.
+    """
     while (match := _CHOICE.search(template)) is not None:
         alternatives = match.group(1).split("|")
         template = template[: match.start()] + rng.choice(alternatives) + template[match.end() :]
-    text = " ".join(template.replace("\\[", "[").replace("\\]", "]").split())
+    text = template.replace("\\[", "[").replace("\\]", "]")
+    text = re.sub(" +", " ", text).strip(" ") if keep_lines else " ".join(text.split())
     return re.sub(r" ([.?!,])", r"\1", text)
 
 
 def bare(text: str) -> str:
     """The words of a text in lower case, without punctuation: two texts that say the same words are the same."""
     return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def some_filler(rng: Random) -> str:
+    """A little word or a made-up one."""
+    return rng.choice(_FILLERS) if rng.random() < 0.6 else made_up(rng).lower()
 
 
 def babble(text: str, rng: Random) -> str:
@@ -67,8 +76,7 @@ def babble(text: str, rng: Random) -> str:
     """
     spoken = text.split(" ")
     for _ in range(rng.choice((1, 1, 2, 3))):
-        word = rng.choice(_FILLERS) if rng.random() < 0.5 else made_up(rng).lower()
-        spoken.insert(rng.randint(0, len(spoken)), word)
+        spoken.insert(rng.randint(0, len(spoken)), some_filler(rng))
     return " ".join(spoken)
 
 

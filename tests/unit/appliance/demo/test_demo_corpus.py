@@ -9,18 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.demo.corpus.arithmetic import HELD_OUT, TRAINED
+from appliance.demo.corpus.development import development_examples
 from appliance.demo.corpus.example import corpus_hash
-from appliance.demo.corpus.mixture import held_out_examples, training_examples
+from appliance.demo.corpus.mixture import SEED, held_out_examples, shard_examples, training_examples
 from appliance.demo.corpus.phrasing import choose, roughen
 from appliance.demo.corpus.product import load_topics
 
-SLICE_HASH = "dc34b8898776402cf6bb303fab5e8ce1014e783ae76245dfd4704a4e7c29e3ba"
-HELD_OUT_HASH = "7a525cb5530614cff6010325ed818da88fa25e715b28dbc6c9c3df5eb7efe022"
+SLICE_HASH = "be3304bb57e7de58eb8b84984bb6d01bbaf5796a423916706b22373dd64a741d"
+HELD_OUT_HASH = "ea36a8d2390d3147bf142d2e223894082f0b86f0f4179a8f91e919f8fcf6cd1e"
 
 
 def test_a_slice_of_the_corpus_is_pinned() -> None:
-    """The same seed gives the same bytes on every machine; a shorter corpus is the beginning of a longer one."""
+    """The same seed gives the same bytes on every machine."""
     assert corpus_hash(training_examples(count=2000)) == SLICE_HASH
+
+
+def test_an_example_depends_on_its_number_alone() -> None:
+    """Whoever makes the last shard need not make those before it."""
+    examples = list(training_examples(count=60))
+    assert shard_examples(SEED, 2, 20) == examples[40:]
+    assert shard_examples(SEED, 0, 20) == examples[:20]
 
 
 def test_the_held_out_set_is_pinned() -> None:
@@ -29,7 +37,7 @@ def test_the_held_out_set_is_pinned() -> None:
 
 
 def test_no_held_out_question_is_trained() -> None:
-    """No user turn of the held-out set occurs in a good part of the training set, whatever its case and punctuation."""
+    """No user turn of the held-out or the development set occurs in a good part of the training set."""
 
     def plain(text: str) -> str:
         return re.sub(r"\W+", " ", text.lower()).strip()
@@ -40,7 +48,8 @@ def test_no_held_out_question_is_trained() -> None:
         for message in example.messages
         if message.role == "user"
     }
-    asked = [plain(example.messages[-2].content) for example in held_out_examples()]
+    untrained = (*held_out_examples(), *development_examples(SEED))
+    asked = [plain(example.messages[-2].content) for example in untrained]
     assert not [question for question in asked if question in trained]
 
 

@@ -46,8 +46,11 @@ def test_cached_decoding_equals_the_full_pass() -> None:
     tokens = torch.randint(0, SHAPE.vocab_size, (3, 11), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         full = model.model(tokens)
-        cache = KVCache(SHAPE.num_hidden_layers)
-        parts = [model.model(tokens[:, :4], cache)] + [model.model(tokens[:, i : i + 1], cache) for i in range(4, 11)]
+        cache = KVCache(SHAPE, num_rows=3, capacity=12, device=torch.device("cpu"))
+        parts = []
+        for first, end in ((0, 4), *((i, i + 1) for i in range(4, 11))):
+            parts.append(model.model(tokens[:, first:end], cache))
+            cache.lengths += end - first
     torch.testing.assert_close(torch.cat(parts, dim=1), full, atol=1e-5, rtol=1e-5)
 
 
@@ -66,9 +69,9 @@ def test_padding_does_not_reach_what_is_learnt() -> None:
 def test_decoding_a_batch_equals_decoding_alone() -> None:
     """Prompts of several lengths, rows that end early: each answer is as if decoded by itself."""
     model = lively(4)
-    prompts = [[1, 2, 3], [4, 5, 6], [7, 8], [9, 10, 11]]
+    prompts = [[1, 2, 3], [4, 5, 6, 7, 8], [7, 8], [9, 10, 11], [12], [13, 14, 15]]
     ends = frozenset(range(0, 97, 5))
-    together = decode_greedily(model, prompts, ends=ends, max_new_tokens=12, batch_size=3)
+    together = decode_greedily(model, prompts, ends=ends, max_new_tokens=12, batch_size=4)
     alone = [decode_greedily(model, [prompt], ends=ends, max_new_tokens=12)[0] for prompt in prompts]
     assert together == alone
     assert not any(token in ends for answer in together for token in answer)
