@@ -114,7 +114,7 @@ class CapturedGradients:
 
     def _capture(self, inputs: Rows) -> Callable[[], None]:
         """Record one block's passes; what they add meanwhile to the buffers is left to the caller to clear."""
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(self._NUM_WARM_UPS):
