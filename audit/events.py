@@ -8,7 +8,7 @@ for stands there; the rest is in `unmapped.casemate`, with the event's `kind` (s
 | API Activity 6003, profile ai_operation | inference_intent (activity Create), inference_denied (Create), inference_outcome (Update), inference_late_count (Update) |
 | Authentication 3002 | token_issued, token_refused, token_rejected (all Logon) |
 | Account Change 3001 | client_created (Create), client_disabled (Disable), client_secret_rotated (Password Reset) |
-| Application Lifecycle 6002 | process_started, process_stopped, process_crashed, process_restarted, model_loaded, model_unloaded, policy_loaded |
+| Application Lifecycle 6002 | process_started, process_stopped, process_crashed, process_restarted, model_loaded, model_unloaded, policy_loaded; of models, software and the host: see `HOST_KINDS` |
 | Event Log Activity 1008 | log_started, log_stopped, log_recovered, log_full, log_writable, log_marked |
 
 Source: OCSF 1.9.0-dev.
@@ -231,6 +231,33 @@ def configuration_event(kind: str, *, name: str, digest: str, detail: str = "") 
     event = _event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
     event["app"] = _application(name, digest)
     event["unmapped"]["casemate"]["digest"] = digest
+    if detail:
+        event["status_detail"] = detail
+    return event
+
+
+HOST_FAILURES = ("model_import_refused", "model_verification_failed", "software_install_refused", "egress_open")
+HOST_KINDS = (
+    "model_imported", "model_approved", "model_promoted", "model_retired", "model_verified", "roles_installed",
+    "statement_measured", "software_installed", "software_switched", "software_rolled_back", "egress_tested", *HOST_FAILURES,
+)  # fmt: skip
+
+
+def host_event(
+    kind: str, *, name: str, digest: str, actor: str, at_ms: int, facts: Mapping[str, str | int], detail: str = ""
+) -> Json:
+    """Something happened to a model, to the software or to the host; `kind` is one of HOST_KINDS.
+
+    Args:
+        actor: who did it: the person whose key signed, else the system's user, else the process itself.
+        at_ms: when that was; the record's own time is when it reached the auditor.
+    """
+    is_failure = kind in HOST_FAILURES
+    event = _event(
+        kind, min(KINDS[kind].activity_ids), FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL
+    )
+    event["app"] = _application(name, digest)
+    event["unmapped"]["casemate"] |= {"actor": actor, "changed_at_ms": at_ms, "digest": digest, "facts": dict(facts)}
     if detail:
         event["status_detail"] = detail
     return event

@@ -3,13 +3,15 @@
 SecurityFault
 ├── SecurityMisconfigured      the operator must change something: refuse to start
 │   ├── KeyUnusable            a key or certificate that is missing, exposed, malformed, expired or does not match
+│   ├── TrustUnusable          a role file or a root of trust that is missing, malformed, expired or not rightly signed
 │   └── RegistryUnusable       the client registry cannot be opened, is of another version, or a migration failed
 ├── TokenRejected              an access token that is not accepted: answer 401
 ├── SecurityUnavailable        try again later
 │   └── KeysUnavailable        the issuer's keys cannot be had now: answer 503
 ├── ModelRejected              a model that is not loaded: tell the steward
 │   ├── ModelSignatureRejected a signature that is malformed, wrong, or by somebody who is not trusted
-│   └── ModelFolderRejected    files that are not those signed, or that no signature can cover
+│   ├── ModelFolderRejected    files that are not those signed, that no signature can cover, or that may not be imported
+│   └── ModelNotApproved       a good model without the approvals of two stewards, or one that was retired
 ├── MalformedDocument          untrusted JSON, a key set or a form that is refused
 └── ClientRejected             a client's definition, or the name of one, that is refused: tell the administrator
 """
@@ -25,6 +27,10 @@ class SecurityMisconfigured(SecurityFault):
 
 class KeyUnusable(SecurityMisconfigured):
     """A key or certificate file; the message names it."""
+
+
+class TrustUnusable(SecurityMisconfigured):
+    """A role file or a root of trust; the message names it."""
 
 
 class RegistryUnusable(SecurityMisconfigured):
@@ -61,3 +67,7 @@ class ModelSignatureRejected(ModelRejected):
 
 class ModelFolderRejected(ModelRejected):
     """A model folder whose files are not exactly those signed, or that holds what cannot be signed."""
+
+
+class ModelNotApproved(ModelRejected):
+    """A model that the stewards have not approved, or have retired. The message says who is missing."""

@@ -62,7 +62,11 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("config", "config", "check a configuration, explain its keys"),
     ),
     "Let people in": (Command("client", "client", "create, list and disable the clients that may ask for tokens"),),
-    "Vouch for models": (Command("model", "model", "sign a model folder, verify one against its signature"),),
+    "Vouch for models": (
+        Command("model", "model", "sign, verify, import, approve, promote and retire models"),
+        Command("trust", "trust", "make and sign roots of trust and role files"),
+        Command("init", "init", "tell a new host whom it may believe"),
+    ),
     "Measure it": (Command("bench", "bench", "measure a server, or parts of this one"),),
     "Look back": (Command("audit", "audit", "verify the log, prove that a record is in it"),),
 }

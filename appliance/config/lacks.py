@@ -4,6 +4,7 @@
 log and on the terminal. A protection leaves this list in the change that builds it, never before.
 """
 
+import os
 from collections.abc import Iterator
 
 from msgspec import Struct
@@ -28,11 +29,11 @@ class Lack(Struct, frozen=True):
 
 
 _NOT_BUILT_YET = {
-    "signed_models": "Model folders are not verified against signatures: whoever can write to them can change the answers.",
     "frozen_kernels": "Kernels are not taken from a signed bundle: what computes on this machine is not pinned.",
     "witness": "No witness cosigns the log: whoever holds this host can replace it by an older or another history.",
 }
 _NEEDS_SETTING = {
+    "signed_models": "A model is not verified against signatures: whoever can write to its folder can change the answers.",
     "own_certificates": "The server's certificate comes from an authority that this host made: its key lies on this host.",
 }
 _NEEDS_SYSTEM = {"confinement": "Processes run without a sandbox: a captured one can reach the files of the others."}
@@ -69,5 +70,16 @@ def _find_missing(configuration: Configuration) -> Iterator[tuple[str, str]]:
         yield "confinement", f"It is switched off (confinement.enabled). {_NEEDS_SYSTEM['confinement']}"
     elif missing := probe_platform().describe_missing():
         yield "confinement", f"It is incomplete on this system: {'; '.join(missing)}."
+    plain = [
+        engine.model_path for engine in configuration.engines if not _is_promoted(configuration, engine.model_path)
+    ]
+    if plain:
+        yield "signed_models", f"{_NEEDS_SETTING['signed_models']} Plain folders: {', '.join(plain)}."
     if configuration.tls.certificate is None:
         yield "own_certificates", _NEEDS_SETTING["own_certificates"]
+
+
+def _is_promoted(configuration: Configuration, model_path: str) -> bool:
+    """Whether an engine names a model of the store: such a one is always verified, and does not start otherwise."""
+    promoted = os.path.abspath(configuration.state_path / "models" / "promoted")
+    return os.path.dirname(os.path.abspath(model_path)) == promoted

@@ -1,7 +1,8 @@
 """The served models out of their folders: tokenizer, chat template, defaults. At start; nothing is read from disk later."""
 
+import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from appliance.errors import StartRefused
@@ -12,8 +13,11 @@ from appliance.gateway.text.tokenizer import load_tokenizer
 from appliance.gateway.tools.forms import find_forms
 from runtime.weights.config import load_model_config
 
+Verify = Callable[[Path, Mapping[str, str]], None]
+"""Called with a folder and the SHA-256, hexadecimal, of every file read from it, by name; raises to refuse the model."""
 
-def load_models(folders: Iterable[tuple[str, Path]], settings: GatewaySettings) -> Models:
+
+def load_models(folders: Iterable[tuple[str, Path]], settings: GatewaySettings, verify: Verify | None = None) -> Models:
     """Load what is served, by name; several engines may serve one model, from one folder.
 
     Raises: StartRefused, CheckpointRejected.
@@ -24,18 +28,28 @@ def load_models(folders: Iterable[tuple[str, Path]], settings: GatewaySettings) 
         if origins.setdefault(name, folder) != folder:
             raise StartRefused(f"the model name {name} is given to two folders: {origins[name]} and {folder}")
         if name not in served:
-            served[name] = load_model(name, folder, settings)
+            served[name] = load_model(name, folder, settings, verify)
     return Models(list(served.values()))
 
 
-def load_model(name: str, folder: Path, settings: GatewaySettings) -> ServedModel:
+def load_model(name: str, folder: Path, settings: GatewaySettings, verify: Verify | None = None) -> ServedModel:
     """Load one model's text side.
 
-    Raises: StartRefused, CheckpointRejected.
+    Raises: StartRefused, CheckpointRejected, and what `verify` raises.
     """
-    tokenizer = load_tokenizer(folder)
+    digests: dict[str, str] = {}
+
+    def note(file: str, content: bytes) -> None:
+        digests[file] = hashlib.sha256(content).hexdigest()
+
+    tokenizer = load_tokenizer(folder, note)
     # Characters are at least a byte of the body each, but a template may repeat what it was given.
     max_chars = 2 * settings.max_body_bytes
-    template = load_chat_template(folder, tokenizer, max_chars=max_chars, timeout_s=settings.template_timeout_s)
+    template = load_chat_template(
+        folder, tokenizer, max_chars=max_chars, timeout_s=settings.template_timeout_s, on_read=note
+    )
     forms = find_forms(template.sources, settings.tool_call_parser.get(name), settings.reasoning_parser.get(name))
-    return ServedModel(name, int(time.time()), tokenizer, template, load_model_config(folder).generation, forms)
+    config = load_model_config(folder)
+    if verify is not None:
+        verify(folder, {**digests, **dict(config.file_digests)})
+    return ServedModel(name, int(time.time()), tokenizer, template, config.generation, forms)

@@ -14,6 +14,7 @@ from runtime.identifiers import PAGE_SIZE
 from runtime.runner.building import build_runner
 from runtime.runner.torch_runner import TorchRunner
 from runtime.settings import EngineSettings
+from runtime.weights.loading import VerifyDigests
 
 log = structlog.get_logger(__name__)
 
@@ -31,12 +32,15 @@ class LoadedModel:
         return self.facts.name
 
 
-def load_model(settings: EngineSettings, name: str, progress: Callable[[], None]) -> LoadedModel:
+def load_model(
+    settings: EngineSettings, name: str, progress: Callable[[], None], verify: VerifyDigests | None = None
+) -> LoadedModel:
     """Read the checkpoint into memory and allocate its KV pages.
 
     Args:
         progress: called from time to time while bytes are read, so that a slow disk is not taken for a hang.
-    Raises: CheckpointRejected, EngineMisconfigured.
+        verify: called with the digests of what was read, before anything is computed from it.
+    Raises: CheckpointRejected, EngineMisconfigured, and what `verify` raises.
     """
     runner = build_runner(
         Path(settings.model_path),
@@ -47,6 +51,7 @@ def load_model(settings: EngineSettings, name: str, progress: Callable[[], None]
         load_format=settings.load_format,
         num_threads=settings.num_threads or None,
         progress=lambda _done, _total: progress(),
+        verify=verify,
     )
     context_length = settings.context_length or runner.config.max_position
     if context_length > runner.config.max_position:

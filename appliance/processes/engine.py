@@ -7,6 +7,8 @@ Trust boundary: see `appliance.inference`.
 """
 
 import time
+from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -16,6 +18,7 @@ from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
 from appliance.messages.audit import AppendEvent, AppendRefused, TicketKey
 from appliance.messages.engine import Cancel, EngineStatus, Submit
+from appliance.models.admission import admit_model, verify_weights
 from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from audit.entry import encode_event
 from audit.events import configuration_event
@@ -30,10 +33,12 @@ _STATUS_INTERVAL_S = 0.2
 def serve(member: PollingMember) -> None:
     """Load the model, then run until drained.
 
-    Raises: CheckpointRejected, EngineMisconfigured for what the operator must change.
+    Raises: CheckpointRejected, EngineMisconfigured, StartRefused for what the operator must change.
     """
     settings = member.config.engines[member.instance]
-    model = load_model(settings, served_name_of(settings), progress=member.heartbeat)
+    admitted = admit_model(member.config, Path(settings.model_path))
+    verify = partial(verify_weights, admitted) if admitted is not None else None
+    model = load_model(settings, served_name_of(settings), progress=member.heartbeat, verify=verify)
     engine = Engine(model.runner, settings, model.facts.eos_token_ids, model.facts.context_length, time.monotonic)
     engine.probe()
     EngineProcess(member, engine, model, settings.readiness_probe_interval_s).run()

@@ -6,6 +6,7 @@ prompts. Several workers may share the listening socket; each has links of its o
 
 import asyncio
 import contextlib
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -17,6 +18,7 @@ from appliance.gateway.api.health import Installation
 from appliance.gateway.identity import TokenIssuerUnavailable
 from appliance.gateway.loading import load_models
 from appliance.gateway.worker import Worker
+from appliance.models.admission import verify_folder
 from appliance.processes.member import Member
 from audit.keyed_hash import KeyedHasher
 from security.keys import load_or_create_secret, make_private_directory
@@ -39,7 +41,7 @@ async def serve(member: Member) -> None:
     folders = [(served_name_of(engine), Path(engine.model_path)) for engine in config.engines]
     worker = Worker(
         config.gateway,
-        load_models(folders, config.gateway),
+        load_models(folders, config.gateway, partial(verify_folder, config)),
         _load_hasher(config),
         check_token,
         states=lambda: member.states,

@@ -10,6 +10,8 @@ from appliance.authority.credentials import CLIENTS_FILE, find_tls_identity
 from appliance.config import Configuration
 from appliance.config.child_environment import child_environment
 from appliance.messages.control import Role
+from appliance.models.admission import find_item
+from appliance.models.places import open_trust
 from security.sandbox.launch import Plan, wrap
 from security.sandbox.platform import probe_platform
 from security.sandbox.profiles import CONFINED_ROLES, Code, Places, build_profile
@@ -37,15 +39,22 @@ def confine_command(configuration: Configuration, role: Role, instance: int, com
 def _find_places(configuration: Configuration, role: Role, instance: int) -> Places:
     engines = [configuration.engines[instance]] if role == "engine" else configuration.engines
     tls = find_tls_identity(configuration)
+    models = [Path(engine.model_path).absolute() for engine in engines]
     return Places(
         state=configuration.state_path,
-        models=tuple(dict.fromkeys(Path(engine.model_path).absolute() for engine in engines)),
+        models=tuple(dict.fromkeys((*models, *_find_evidence(configuration, models)))),
         registry=(configuration.state_path / "authority" / CLIENTS_FILE).parent,
         tls_files=tuple(path for path in (tls.certificate, tls.key, tls.ca_certificate) if path is not None),
         authority_port=configuration.authority.port or urlsplit(issuer_of(configuration)).port or 443,
         uses_gpu=any(engine.device == "cuda" for engine in engines),
         needs_loopback=False,  # One rank per engine so far.
     )
+
+
+def _find_evidence(configuration: Configuration, models: list[Path]) -> list[Path]:
+    """What a process reads to verify a promoted model: its signature and approvals, and whom the host believes."""
+    items = [found[1].path for model in models if (found := find_item(configuration, model)) is not None]
+    return [*items, open_trust(configuration.state_path).path] if items else []
 
 
 def _find_code() -> Code:

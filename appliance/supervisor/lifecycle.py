@@ -6,6 +6,8 @@ Events wait here, bounded, while the auditor is away; how many were lost beyond 
 import asyncio
 import itertools
 from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 
@@ -19,23 +21,32 @@ _MAX_WAITING = 10_000
 _RETRY_S = 1.0
 
 
+class _Entry(NamedTuple):
+    event: bytes
+    on_recorded: Callable[[], None] | None
+
+
 class LifecycleRecorder:
     """A bounded queue of events in front of the supervisor's link to the auditor."""
 
     def __init__(self) -> None:
-        self._waiting: deque[bytes] = deque()
-        self._unconfirmed: dict[int, bytes] = {}
+        self._waiting: deque[_Entry] = deque()
+        self._unconfirmed: dict[int, _Entry] = {}
         self._correlations = itertools.count(1)
         self._link: Link | None = None
         self.num_lost = 0
 
-    def record(self, event: bytes) -> None:
-        """Queue one canonical event; it is sent as soon as the auditor is there."""
+    def record(self, event: bytes, on_recorded: Callable[[], None] | None = None) -> None:
+        """Queue one canonical event; it is sent as soon as the auditor is there.
+
+        Args:
+            on_recorded: called when the record is durable; never if the event is lost.
+        """
         if self._num_pending >= _MAX_WAITING:
             self.num_lost += 1
             log.error("lifecycle_event_lost", lost=self.num_lost)
             return
-        self._waiting.append(event)
+        self._waiting.append(_Entry(event, on_recorded))
         self._send_waiting()
 
     async def run(self, link: Link) -> None:
@@ -48,7 +59,9 @@ class LifecycleRecorder:
             while True:
                 match await link.receive():
                     case Recorded(correlation=correlation):
-                        self._unconfirmed.pop(correlation, None)
+                        entry = self._unconfirmed.pop(correlation, None)
+                        if entry is not None and entry.on_recorded is not None:
+                            entry.on_recorded()
                     case AppendRefused() as refused:
                         self._take_back(refused)
                     case _:
@@ -61,11 +74,11 @@ class LifecycleRecorder:
 
     def _take_back(self, refused: AppendRefused) -> None:
         """A full disk is a reason to try again, anything else is our mistake: the event is lost, and counted."""
-        event = self._unconfirmed.pop(refused.correlation, None)
-        if event is None:
+        entry = self._unconfirmed.pop(refused.correlation, None)
+        if entry is None:
             return
         if refused.code == "not_durable":
-            self._waiting.append(event)
+            self._waiting.append(entry)
             asyncio.get_running_loop().call_later(_RETRY_S, self._send_waiting)
             return
         self.num_lost += 1
@@ -83,10 +96,10 @@ class LifecycleRecorder:
 
     def _send_waiting(self) -> None:
         while self._link is not None and self._waiting:
-            event = self._waiting.popleft()
+            entry = self._waiting.popleft()
             correlation = next(self._correlations)
-            self._unconfirmed[correlation] = event
+            self._unconfirmed[correlation] = entry
             try:
-                self._link.send(AppendEvent(correlation, event))
+                self._link.send(AppendEvent(correlation, entry.event))
             except LinkClosed:
                 return

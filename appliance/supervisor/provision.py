@@ -8,12 +8,14 @@ from pathlib import Path
 from appliance.authority.credentials import open_registry, provision_tls
 from appliance.config import Configuration
 from appliance.errors import StartRefused
+from appliance.models.admission import admit_model
 
 _FOLDERS = ("tls", "authority", "audit")
 
 
 def provision(configuration: Configuration) -> None:
-    """Create the folders, readable by us alone, and certificates where none are configured; check those that are.
+    """Create the folders, readable by us alone, and certificates where none are configured; check those that are,
+    and whether every model may be loaded, so that one that may not is refused before anything is started.
 
     Raises: StartRefused or SecurityMisconfigured that name the path.
     """
@@ -21,6 +23,8 @@ def provision(configuration: Configuration) -> None:
         _make_folder(configuration.state_path / name)
     provision_tls(configuration)
     open_registry(configuration.state_path).close()  # Policy, which reads it, may be up before the authority.
+    for engine in configuration.engines:
+        admit_model(configuration, Path(engine.model_path))
 
 
 def _make_folder(path: Path) -> None:

@@ -21,10 +21,12 @@ from appliance.config import Configuration
 from appliance.errors import LinkClosed, MalformedMessage, StartRefused
 from appliance.ipc.link import open_link
 from appliance.messages.control import Assign, Drain, GrantListener, ProcessState, ProcessStates, Role
+from appliance.models.places import open_outbox
 from appliance.supervisor.backoff import Backoff
 from appliance.supervisor.child import PROGRAM, Child, State
 from appliance.supervisor.confinement import confine_command
 from appliance.supervisor.lifecycle import LifecycleRecorder
+from appliance.supervisor.notices import NoticeCarrier
 from appliance.supervisor.wiring import Wiring, bind_listener, make_own_link
 from audit.entry import encode_event
 from audit.events import process_event
@@ -85,6 +87,7 @@ class Supervisor:
             for role, instance in self._members():
                 self._keepers[role, instance] = loop.create_task(self._keep(role, instance))
             self._spawn(self._watch())
+            self._spawn(NoticeCarrier(open_outbox(self._configuration.state_path), self._recorder).run())
             await self._until_ready()
             if not self._stopping.is_set():
                 self._was_ready = True

@@ -16,7 +16,7 @@ from runtime.runner.rows import choose_grouping
 from runtime.runner.torch_runner import TorchRunner
 from runtime.weights.config import DTYPES, ModelConfig, load_model_config
 from runtime.weights.folder import verify_model_folder
-from runtime.weights.loading import Progress, build_dummy_weights, load_weights
+from runtime.weights.loading import Progress, VerifyDigests, build_dummy_weights, load_weights
 
 LoadFormat = Literal["auto", "dummy"]
 
@@ -34,6 +34,7 @@ def build_runner(
     load_format: str = "auto",
     num_threads: int | None = 1,
     progress: Progress | None = None,
+    verify: VerifyDigests | None = None,
 ) -> TorchRunner:
     """Read a model folder and put a runner together.
 
@@ -47,7 +48,8 @@ def build_runner(
             for one number of threads, hence the default: it holds on every machine, and threads that wait for each
             other on busy cores are slower than one (measured: a twentieth of its speed on two cores under load).
         progress: called with (bytes read, bytes in all) while the checkpoint is read.
-    Raises: CheckpointRejected for the folder, EngineMisconfigured for the settings.
+        verify: called with the digest of every file that was read.
+    Raises: CheckpointRejected for the folder, EngineMisconfigured for the settings; whatever `verify` raises.
     """
     _verify_settings(num_pages, attention_backend, load_format, num_threads)
     if num_threads is not None:
@@ -59,7 +61,7 @@ def build_runner(
         if load_format == "dummy":
             weights = build_dummy_weights(config, device=target, dtype=kind)
         else:
-            weights = load_weights(folder, config, device=target, dtype=kind, progress=progress)
+            weights = load_weights(folder, config, device=target, dtype=kind, progress=progress, verify=verify)
         model = Decoder(config, weights.parameters, num_positions=(num_pages - 1) * PAGE_SIZE)
         pages = allocate_pages(
             num_layers=config.num_layers,

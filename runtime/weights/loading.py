@@ -22,6 +22,9 @@ from runtime.weights.layout import ParameterShape, parameter_shapes
 
 Progress = Callable[[int, int], None]
 """Called with (bytes read, bytes in all), often."""
+VerifyDigests = Callable[[Mapping[str, str]], None]
+"""Called with the SHA-256, hexadecimal, of every file that was read, by name, before anything is computed from them; raises to
+refuse them. What the digests should be is not for this package to know."""
 
 _CHUNK_BYTES = 1 << 24
 _DUMMY_STD = 0.02
@@ -38,15 +41,23 @@ class LoadedWeights:
 
 
 def load_weights(
-    folder: Path, config: ModelConfig, *, device: torch.device, dtype: torch.dtype, progress: Progress | None = None
+    folder: Path,
+    config: ModelConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress | None = None,
+    verify: VerifyDigests | None = None,
 ) -> LoadedWeights:
     """Check and read the checkpoint of `folder`, converted to `dtype` on `device`.
 
-    Raises: CheckpointRejected, naming file and tensor.
+    Raises: CheckpointRejected, naming file and tensor; whatever `verify` raises.
     """
     with open_checkpoint(folder, config) as checkpoint:
         parameters = allocate_parameters(config, device=device, dtype=dtype)
         shard_digests = _read_shards(checkpoint, parameters, progress)
+    if verify is not None:
+        verify({**dict(config.file_digests), **shard_digests})
     return LoadedWeights(parameters, _digest_of((*config.file_digests, *shard_digests.items())))
 
 

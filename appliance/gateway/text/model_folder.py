@@ -4,6 +4,7 @@
 to the `tokenizers` library as it stands. What is of a kind that is not handled exactly is refused at start, by name.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from appliance.gateway.text.errors import ModelFolderRefused
 
 MAX_TOKENIZER_BYTES = 128 << 20
 MAX_TEMPLATE_BYTES = 1 << 20
+
+OnRead = Callable[[str, bytes], None]
+"""Called with the name and the bytes of each file that is read, so that a caller can check what was really taken."""
 
 
 class AddedToken(msgspec.Struct, frozen=True):
@@ -61,30 +65,30 @@ class ChatTemplates(msgspec.Struct, frozen=True):
     eos_token: str = ""
 
 
-def load_tokenizer_file(folder: Path) -> tuple[bytes, TokenizerFile]:
+def load_tokenizer_file(folder: Path, on_read: OnRead | None = None) -> tuple[bytes, TokenizerFile]:
     """Read `tokenizer.json`: its bytes, and the decoded sections.
 
     Raises: ModelFolderRefused.
     """
-    content = _read(folder / "tokenizer.json", MAX_TOKENIZER_BYTES)
+    content = _read(folder / "tokenizer.json", MAX_TOKENIZER_BYTES, on_read)
     try:
         return content, msgspec.json.decode(content, type=TokenizerFile)
     except msgspec.DecodeError as error:
         raise ModelFolderRefused(f"{folder / 'tokenizer.json'}: {error}") from error
 
 
-def load_chat_templates(folder: Path) -> ChatTemplates:
+def load_chat_templates(folder: Path, on_read: OnRead | None = None) -> ChatTemplates:
     """Read the chat templates: `chat_template.jinja`, or the entry of `tokenizer_config.json`; there may be none.
 
     Raises: ModelFolderRefused.
     """
-    config = _load_config(folder / "tokenizer_config.json")
+    config = _load_config(folder / "tokenizer_config.json", on_read)
     template_file = folder / "chat_template.jinja"
     sources: dict[str, str] = {}
     entry = config.get("chat_template")
     if template_file.is_file():
         try:
-            sources["default"] = _read(template_file, MAX_TEMPLATE_BYTES).decode()
+            sources["default"] = _read(template_file, MAX_TEMPLATE_BYTES, on_read).decode()
         except UnicodeDecodeError as error:
             raise ModelFolderRefused(f"{template_file}: not UTF-8") from error
     elif isinstance(entry, str):
@@ -96,11 +100,11 @@ def load_chat_templates(folder: Path) -> ChatTemplates:
     return ChatTemplates(sources, _token_text(config.get("bos_token")), _token_text(config.get("eos_token")))
 
 
-def _load_config(path: Path) -> dict[str, Any]:
+def _load_config(path: Path, on_read: OnRead | None) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return msgspec.json.decode(_read(path, MAX_TEMPLATE_BYTES * 16), type=dict[str, Any])
+        return msgspec.json.decode(_read(path, MAX_TEMPLATE_BYTES * 16, on_read), type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise ModelFolderRefused(f"{path}: {error}") from error
 
@@ -112,11 +116,14 @@ def _token_text(entry: Any) -> str:
     return entry if isinstance(entry, str) else ""
 
 
-def _read(path: Path, limit: int) -> bytes:
+def _read(path: Path, limit: int, on_read: OnRead | None) -> bytes:
     try:
         size = path.stat().st_size
         if size > limit:
             raise ModelFolderRefused(f"{path}: {size} bytes, at most {limit} are read")
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise ModelFolderRefused(f"{path}: {error.strerror}") from error
+    if on_read is not None:
+        on_read(path.name, content)
+    return content

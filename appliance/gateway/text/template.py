@@ -12,7 +12,7 @@ import jinja2
 import jinja2.meta
 
 from appliance.gateway.text.errors import ModelFolderRefused, TextRefused
-from appliance.gateway.text.model_folder import ChatTemplates, load_chat_templates
+from appliance.gateway.text.model_folder import ChatTemplates, OnRead, load_chat_templates
 from appliance.gateway.text.sandbox import BoundedEnvironment, render_bounded
 from appliance.gateway.text.special_tokens import choose_sentinels
 from appliance.gateway.text.tokenizer import Tokenizer
@@ -97,12 +97,14 @@ class ChatTemplate:
         return self._tokenizer.encode_segments(special.split(rendered, sentinel))
 
 
-def load_chat_template(folder: Path, tokenizer: Tokenizer, *, max_chars: int, timeout_s: float) -> ChatTemplate:
+def load_chat_template(
+    folder: Path, tokenizer: Tokenizer, *, max_chars: int, timeout_s: float, on_read: OnRead | None = None
+) -> ChatTemplate:
     """Load and compile a model folder's templates.
 
     Raises: ModelFolderRefused.
     """
-    return ChatTemplate(load_chat_templates(folder), tokenizer, max_chars=max_chars, timeout_s=timeout_s)
+    return ChatTemplate(load_chat_templates(folder, on_read), tokenizer, max_chars=max_chars, timeout_s=timeout_s)
 
 
 def _up_to(rendered: str, end: str) -> str:

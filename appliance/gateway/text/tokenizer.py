@@ -13,7 +13,7 @@ import msgspec
 from tokenizers import Tokenizer as RawTokenizer
 
 from appliance.gateway.text.errors import ModelFolderRefused, TextRefused
-from appliance.gateway.text.model_folder import load_tokenizer_file
+from appliance.gateway.text.model_folder import OnRead, load_tokenizer_file
 from appliance.gateway.text.special_tokens import Segment, SpecialTokens
 from appliance.gateway.text.vocabulary import Vocabulary, build_vocabulary
 
@@ -81,12 +81,12 @@ class Tokenizer:
         raise TextRefused("invalid_text", f"the tokenizer turns {piece[:32]!r} into a control token")
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
+def load_tokenizer(folder: Path, on_read: OnRead | None = None) -> Tokenizer:
     """Load a model folder's tokenizer.
 
     Raises: ModelFolderRefused.
     """
-    content, file = load_tokenizer_file(folder)
+    content, file = load_tokenizer_file(folder, on_read)
     vocabulary = build_vocabulary(file)
     prefix, suffix = _template_ids(file.post_processor)
     return Tokenizer(_without_added_tokens(content), vocabulary, SpecialTokens(file.added_tokens), prefix, suffix)

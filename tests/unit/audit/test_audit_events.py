@@ -62,6 +62,10 @@ def make_events() -> dict[str, dict[str, Any]]:
         found[kind] = events.client_changed_event(kind, client_id="c", actor="root", changed_at_ms=5)
     for kind in ("model_loaded", "model_unloaded", "policy_loaded"):
         found[kind] = events.configuration_event(kind, name="m", digest="sha256:00", detail="d")
+    for kind in events.HOST_KINDS:
+        found[kind] = events.host_event(
+            kind, name="m", digest="sha256:00", actor="ada", at_ms=5, facts={"approvals": 2}, detail="d"
+        )
     for kind in KINDS:
         if kind.startswith("log_"):
             found[kind] = events.log_event(kind, log_name="o", facts={"size": 1}, detail="d")

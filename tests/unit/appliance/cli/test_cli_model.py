@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from appliance.cli import model as command
+from appliance.cli import hashing_progress
 from appliance.cli import progress as progress_module
 from appliance.cli.main import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, EXIT_USAGE, main
 from tests.unit.security.model_signing.conftest import certify_authority, certify_signer
@@ -163,9 +163,9 @@ def test_passphrase_is_never_taken_from_a_pipe(workplace: Path, capsys: pytest.C
 def test_progress_speaks_after_a_second(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing for what is quick; each tenth once for what is not."""
     now = 100.0
-    monkeypatch.setattr(command.time, "monotonic", lambda: now)
+    monkeypatch.setattr(hashing_progress.time, "monotonic", lambda: now)
     with progress_module.Progress("verifying") as progress:
-        percentage = command._Percentage(progress)
+        percentage = hashing_progress.Percentage(progress)
         percentage.report(10, 100_000)
         now += 1.0
         for done in range(0, 100_001, 1000):

@@ -1,0 +1,241 @@
+"""`casemate model import|approve|promote|retire|list|show`: from a folder that came from somewhere to a model that is served.
+
+Every step but `list` and `show` leaves a notice for the log; so does an import that was refused.
+"""
+
+import argparse
+import datetime
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from appliance.cli.hashing_progress import Percentage, count, format_size
+from appliance.cli.main import EXIT_OK
+from appliance.cli.progress import Progress
+from appliance.cli.signing_key import KEY_HELP, open_signer
+from appliance.cli.state import add_state_options, current_user, find_state
+from appliance.errors import CommandFailed
+from appliance.models.checks import checks_of
+from appliance.models.places import open_outbox, open_store, open_trust, utc_now
+from security.errors import ModelRejected
+from security.model_signing.names import show_name
+from security.model_signing.trust import Trust, load_certificate_trust, load_key_trust
+from security.stewards.admission import find_approvers, read_import
+from security.stewards.approving import approve_model, promote_model, retire_model
+from security.stewards.importing import Source, import_model
+from security.stewards.role_file import RoleFile
+from security.stewards.store import RETIREMENT, Item, ModelStore
+from security.stewards.truss import CONFIG_NAME, MAX_CONFIG_BYTES, parse_truss_config
+
+
+def add_life_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands of a model's life."""
+    take = _add(commands, "import", "check a model folder or a Truss, copy it into quarantine, sign it", _import)
+    take.add_argument("folder", metavar="DIR", type=Path)
+    take.add_argument("--key", required=True, metavar="KEY", help=f"the importer's key: {KEY_HELP}")
+    take.add_argument("--name", help="what clients will ask for (default: the folder's name)")
+    take.add_argument("--origin", default="", metavar="TEXT", help="where the model came from, for the record")
+    take.add_argument(
+        "--licence", default="", metavar="TEXT", help="the licence, where the folder holds no licence file"
+    )
+    take.add_argument("--kind", choices=("model", "draft", "adapter"), default="model", help="default: model")
+    take.add_argument("--vendor-signature", type=Path, metavar="FILE", help="the vendor's signature, to be verified")
+    trust = take.add_mutually_exclusive_group()
+    trust.add_argument("--vendor-key", type=Path, metavar="PEM", help="the vendor's public key")
+    trust.add_argument("--vendor-root", type=Path, metavar="PEM", help="the root of the vendor's certificate")
+    approve = _add(commands, "approve", "sign, as a steward, that a model in quarantine may be served", _approve)
+    _add_root(approve)
+    approve.add_argument("--key", required=True, metavar="KEY", help=f"the steward's key: {KEY_HELP}")
+    promote = _add(commands, "promote", "let the model's name stand for an approved model", _promote)
+    _add_root(promote)
+    retire = _add(commands, "retire", "take a model out of service for ever, as a steward", _retire)
+    _add_root(retire)
+    retire.add_argument("--key", required=True, metavar="KEY", help=f"the steward's key: {KEY_HELP}")
+    retire.add_argument("--reason", required=True, metavar="TEXT")
+    _add(commands, "list", "list the models of the store", _list)
+    show = _add(commands, "show", "show where a model came from and who approved it", _show)
+    _add_root(show)
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, handler: Any
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    add_state_options(command)
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(handler=handler)
+    return command
+
+
+def _add_root(command: argparse.ArgumentParser) -> None:
+    command.add_argument("root", metavar="DIGEST", help="the model's digest, or 8 or more digits of it")
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    state = find_state(arguments)
+    source = _describe_source(arguments)
+    with _noting_refusals(arguments, state, source), open_signer(arguments.key) as signer:
+        with Progress("importing") as progress:
+            imported = import_model(
+                source,
+                open_store(state),
+                _load_roles(state),
+                signer,
+                checks_of(arguments.kind),
+                progress=Percentage(progress).report,
+            )
+        root, importer = imported.item.root, imported.importer.name
+        facts: dict[str, str | int] = {
+            "num_files": imported.num_files,
+            "size_bytes": imported.size_bytes,
+            "origin": source.origin,
+        }
+        open_outbox(state).put("model_imported", name=source.name, digest=f"sha256:{root}", actor=importer, facts=facts)
+    if arguments.json:
+        print(json.dumps({"name": source.name, "root": root, "importer": importer, **imported.facts, **facts}))
+        return EXIT_OK
+    print(
+        f"imported   {source.name}, {count(imported.num_files, 'file')}, {format_size(imported.size_bytes)}, by {importer}"
+    )
+    print(f"root       sha256:{root}")
+    print("in quarantine until two other stewards run `casemate model approve`")
+    return EXIT_OK
+
+
+@contextmanager
+def _noting_refusals(arguments: argparse.Namespace, state: Path, source: Source) -> Iterator[None]:
+    try:
+        yield
+    except ModelRejected as error:
+        facts = {"reason": str(error).splitlines()[0], "folder": str(arguments.folder)}
+        open_outbox(state).put(
+            "model_import_refused", name=source.name, digest="none", actor=current_user(), facts=facts
+        )
+        raise
+
+
+def _describe_source(arguments: argparse.Namespace) -> Source:
+    if (arguments.vendor_signature is None) != (arguments.vendor_key is None and arguments.vendor_root is None):
+        raise CommandFailed("--vendor-signature goes with one of --vendor-key and --vendor-root")
+    trust: Trust | None = None
+    if arguments.vendor_key is not None:
+        trust = load_key_trust(arguments.vendor_key)
+    elif arguments.vendor_root is not None:
+        trust = load_certificate_trust(arguments.vendor_root)
+    folder, name = arguments.folder, arguments.name or Path(arguments.folder.absolute()).name
+    origin = arguments.origin
+    if (folder / CONFIG_NAME).is_file():
+        with (folder / CONFIG_NAME).open("rb") as file:
+            package = parse_truss_config(file.read(MAX_CONFIG_BYTES + 1))
+        folder = folder / package.data_dir
+        name = arguments.name or package.model_name or name
+        origin = origin or f"Truss: {package.description}"[:1000]
+    return Source(folder, name, origin, arguments.licence, arguments.vendor_signature, trust)
+
+
+def _approve(arguments: argparse.Namespace) -> int:
+    state = find_state(arguments)
+    item = open_store(state).find(arguments.root)
+    roles = _load_roles(state)
+    with open_signer(arguments.key) as signer:
+        steward = approve_model(item, roles, signer)
+    approvers = _approvers(item, roles)
+    facts = {"approvals": len(approvers), "approvals_required": roles.approvals_required}
+    name = read_import(item, roles)[0].model
+    open_outbox(state).put("model_approved", name=name, digest=f"sha256:{item.root}", actor=steward.name, facts=facts)
+    if arguments.json:
+        print(json.dumps({"name": name, "root": item.root, "steward": steward.name, **facts}))
+    else:
+        print(f"approved   {name} by {steward.name}; {len(approvers)} of {roles.approvals_required} approvals")
+    return EXIT_OK
+
+
+def _promote(arguments: argparse.Namespace) -> int:
+    state = find_state(arguments)
+    store = open_store(state)
+    admitted = promote_model(store, store.find(arguments.root), _load_roles(state))
+    facts = {"approved_by": ", ".join(admitted.approvers), "imported_by": admitted.importer}
+    open_outbox(state).put(
+        "model_promoted", name=admitted.name, digest=f"sha256:{admitted.root}", actor=current_user(), facts=facts
+    )
+    path = store.path_of(admitted.name)
+    if arguments.json:
+        print(json.dumps({"name": admitted.name, "root": admitted.root, "model_path": str(path), **facts}))
+    else:
+        print(f"promoted   {admitted.name}, imported by {admitted.importer}, approved by {facts['approved_by']}")
+        print(f"model_path = {json.dumps(str(path))}")
+    return EXIT_OK
+
+
+def _retire(arguments: argparse.Namespace) -> int:
+    state = find_state(arguments)
+    store, roles = open_store(state), _load_roles(state)
+    item = store.find(arguments.root)
+    with open_signer(arguments.key) as signer:
+        steward = retire_model(store, item, roles, signer, arguments.reason)
+    name = read_import(item, roles)[0].model
+    facts = {"reason": arguments.reason}
+    open_outbox(state).put("model_retired", name=name, digest=f"sha256:{item.root}", actor=steward.name, facts=facts)
+    if arguments.json:
+        print(json.dumps({"name": name, "root": item.root, "steward": steward.name}))
+    else:
+        print(f"retired    {name} by {steward.name}; engines that run it keep it until they are started again")
+    return EXIT_OK
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    state = find_state(arguments)
+    store, roles = open_store(state), _load_roles(state)
+    models = [_describe(store, item, roles) for item in store.items()]
+    if arguments.json:
+        print(json.dumps(models))
+    elif not models:
+        print("There are no models yet; `casemate model import DIR` takes one in.")
+    for model in models if not arguments.json else ():
+        print(f"{model['root'][:16]}  {model['state']:<10}  {model['name']:<32}  {', '.join(model['approved_by'])}")
+    return EXIT_OK
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    state = find_state(arguments)
+    store, roles = open_store(state), _load_roles(state)
+    model = _describe(store, store.find(arguments.root), roles)
+    if arguments.json:
+        print(json.dumps(model))
+        return EXIT_OK
+    for key, value in model.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+        print(f"{key:<12} {show_name(str(shown)) if isinstance(shown, str) else json.dumps(shown)}")
+    return EXIT_OK
+
+
+def _describe(store: ModelStore, item: Item, roles: RoleFile) -> dict[str, Any]:
+    """What the evidence says; a model whose evidence does not hold is shown as such and not left out."""
+    try:
+        imported, importer, _ = read_import(item, roles)
+    except ModelRejected as error:
+        return {"root": item.root, "name": "?", "state": "unverified", "approved_by": (), "problem": str(error)}
+    promoted = {root: name for name, root in store.promoted().items()}
+    state = "approved" if item.is_approved else "quarantine"
+    state = "promoted" if item.root in promoted else state
+    state = "retired" if item.read(RETIREMENT) is not None else state
+    return {
+        "root": item.root,
+        "name": imported.model,
+        "state": state,
+        "imported_by": importer.name,
+        "approved_by": _approvers(item, roles),
+        **{key: imported.predicate.get(key) for key in ("imported_at", "origin", "licence", "vendor", "facts")},
+    }
+
+
+def _approvers(item: Item, roles: RoleFile) -> tuple[str, ...]:
+    imported, importer, envelope = read_import(item, roles)
+    return find_approvers(item, roles, imported, importer, envelope)
+
+
+def _load_roles(state: Path) -> RoleFile:
+    at: datetime.datetime = utc_now()
+    return open_trust(state).load_roles(at=at)

@@ -1,0 +1,114 @@
+"""`casemate trust`: make roots of trust and role files, sign them, put a role file into force.
+
+Making and signing need no appliance and are done where the keys are. A root's digest goes to the hosts by another way than the
+root itself: `casemate init` wants both.
+"""
+
+import argparse
+import datetime
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from appliance.cli.main import EXIT_OK
+from appliance.cli.signing_key import KEY_HELP, open_signer
+from appliance.cli.state import add_state_options, current_user, find_state
+from appliance.errors import CommandFailed
+from appliance.models.places import open_outbox, open_trust, utc_now
+from security.bundles.roots import TUF_ROLES, build_root, is_complete, sign_root
+from security.model_signing.elliptic import load_public_key
+from security.stewards.envelope import Envelope, add_signature, encode_envelope, parse_envelope
+from security.stewards.role_file import ROLE_FILE_TYPE, parse_role_file
+
+_DEFAULT_DAYS = 365
+
+
+def add_trust_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `trust` with its commands."""
+    trust = subparsers.add_parser("trust", help="roots of trust and role files", description=__doc__)
+    commands = trust.add_subparsers(metavar="COMMAND", required=True)
+    make_root = _add(commands, "make-root", "make an unsigned root from public keys", _make_root)
+    for role in TUF_ROLES:
+        make_root.add_argument(
+            f"--{role}-key", action="append", type=Path, metavar="PEM", required=role == "root",
+            help=f"a public key that may sign {role}" + ("" if role == "root" else " (default: the root keys)"),
+        )  # fmt: skip
+        make_root.add_argument(f"--{role}-threshold", type=int, default=1, metavar="N")
+    make_root.add_argument(
+        "--days", type=int, default=_DEFAULT_DAYS, help=f"until it expires (default: {_DEFAULT_DAYS})"
+    )
+    make_root.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    sign = _add(commands, "sign-root", "add a signature to a root", _sign_root)
+    sign.add_argument("file", type=Path)
+    sign.add_argument("--key", required=True, metavar="KEY", help=KEY_HELP)
+    roles = _add(commands, "sign-roles", "sign a role file: JSON at first, then a signed one once more", _sign_roles)
+    roles.add_argument("file", type=Path)
+    roles.add_argument("--key", required=True, metavar="KEY", help=f"a key of the customer's root: {KEY_HELP}")
+    roles.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    install = _add(commands, "install-roles", "put a signed role file into force on this host", _install_roles)
+    add_state_options(install)
+    install.add_argument("file", type=Path)
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, handler: Any
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    command.set_defaults(handler=handler)
+    return command
+
+
+def _make_root(arguments: argparse.Namespace) -> int:
+    given = {role: getattr(arguments, f"{role}_key") or arguments.root_key for role in TUF_ROLES}
+    keys = {role: [load_public_key(path) for path in paths] for role, paths in given.items()}
+    thresholds = {role: getattr(arguments, f"{role}_threshold") for role in TUF_ROLES}
+    expires_at = utc_now() + datetime.timedelta(days=arguments.days)
+    _write_new(arguments.output, build_root(keys, thresholds, expires_at=expires_at))
+    print(f"made       {arguments.output}, unsigned; `casemate trust sign-root` signs it")
+    return EXIT_OK
+
+
+def _sign_root(arguments: argparse.Namespace) -> int:
+    with open_signer(arguments.key) as signer:
+        data = sign_root(arguments.file.read_bytes(), signer)
+    arguments.file.write_bytes(data)
+    if is_complete(data, "customer"):
+        print(f"complete   {arguments.file}")
+        print(f"sha256     {hashlib.sha256(data).hexdigest()}")
+    else:
+        print(f"signed     {arguments.file}; more signatures are needed")
+    return EXIT_OK
+
+
+def _sign_roles(arguments: argparse.Namespace) -> int:
+    data = arguments.file.read_bytes()
+    if b'"payloadType"' not in data[: 1 << 20]:
+        parse_role_file(data)
+        data = encode_envelope(Envelope(ROLE_FILE_TYPE, data, ()))
+    roles = parse_role_file(parse_envelope(data).payload)
+    with open_signer(arguments.key) as signer:
+        data = add_signature(data, signer)
+    _write_new(arguments.output, data)
+    people = {person.name: sorted(person.roles) for person in roles.people}
+    print(f"signed     {arguments.output}, version {roles.version}: {json.dumps(people)}")
+    return EXIT_OK
+
+
+def _install_roles(arguments: argparse.Namespace) -> int:
+    state = find_state(arguments)
+    data = arguments.file.read_bytes()
+    roles = open_trust(state).install_roles(data, at=utc_now())
+    facts = {"version": roles.version, "people": len(roles.people), "approvals_required": roles.approvals_required}
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    open_outbox(state).put("roles_installed", name="roles", digest=digest, actor=current_user(), facts=facts)
+    print(f"in force   role file version {roles.version}, {len(roles.people)} people")
+    return EXIT_OK
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        raise CommandFailed(f"{path}: exists already and is not replaced") from None

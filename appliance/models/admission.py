@@ -1,0 +1,74 @@
+"""What supervisor, engine and gateway ask before they use a model: is it promoted, by whom, and are these its bytes.
+
+A model whose `model_path` is a name in the store (`STATE/models/promoted/NAME`) is verified, in either mode and without a switch to
+turn that off. Any other folder is a plain one: production lacks `signed_models` then.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from appliance.config import Configuration
+from appliance.errors import StartRefused
+from appliance.models.places import open_store, open_trust, utc_now
+from security.errors import ModelRejected
+from security.stewards.admission import Admitted, verify_item
+from security.stewards.allowlist import is_weights
+from security.stewards.store import Item
+
+_TEXT_FILES = ("chat_template.jinja", "tokenizer.json", "tokenizer_config.json")
+_ENGINE_FILES = ("config.json", "generation_config.json")
+
+
+def find_item(configuration: Configuration, model_path: Path) -> tuple[str, Item] | None:
+    """The store's item behind an engine's folder; None for a plain folder.
+
+    Raises: StartRefused for a name in the store that stands for nothing.
+    """
+    try:
+        return open_store(configuration.state_path).item_at(model_path)
+    except ModelRejected as error:
+        raise StartRefused(f"engines.model_path: {error}") from error
+
+
+def admit_model(configuration: Configuration, model_path: Path) -> Admitted | None:
+    """Verify a promoted model's evidence; None for a plain folder.
+
+    Raises: StartRefused, saying what is wrong; SecurityMisconfigured for trust that cannot be used.
+    """
+    found = find_item(configuration, model_path)
+    if found is None:
+        return None
+    name, item = found
+    roles = open_trust(configuration.state_path).load_roles(at=utc_now())
+    try:
+        admitted = verify_item(item, roles)
+    except ModelRejected as error:
+        raise StartRefused(f"model {name}: {error}") from error
+    if admitted.name != name:
+        raise StartRefused(f"model {name}: was approved under the name {admitted.name}")
+    return admitted
+
+
+def verify_weights(admitted: Admitted, digests: Mapping[str, str]) -> None:
+    """Check what the engine has in memory: configuration and all weights at the top of the folder.
+
+    Raises: StartRefused.
+    """
+    _verify(admitted, digests, lambda name: name in _ENGINE_FILES or (is_weights(name) and "/" not in name))
+
+
+def verify_folder(configuration: Configuration, folder: Path, digests: Mapping[str, str]) -> None:
+    """Check what the gateway has in memory of a model: tokenizer, template and configuration. A plain folder passes.
+
+    Raises: StartRefused.
+    """
+    admitted = admit_model(configuration, folder)
+    if admitted is not None:
+        _verify(admitted, digests, lambda name: name in (*_TEXT_FILES, *_ENGINE_FILES))
+
+
+def _verify(admitted: Admitted, digests: Mapping[str, str], concerns: Callable[[str], bool]) -> None:
+    try:
+        admitted.verify_loaded(digests, concerns)
+    except ModelRejected as error:
+        raise StartRefused(f"model {admitted.name}: {error}") from error

@@ -1,0 +1,149 @@
+"""The roots that a host believes: the vendor's for software, the customer's own for models and people.
+
+    vendor/root.json, customer/root.json     as they came, checked against a digest that came another way
+    vendor/metadata, customer/metadata       what the TUF client remembers: it must never go back
+    roles.dsse                               the role file in force, signed under the customer's root
+    roles.version                            the highest version that was ever in force
+
+The two roots are apart: who signs software cannot approve a model, and who approves a model cannot change software. A root is a
+TUF root; its root keys, and their threshold, are also the anchor of role files.
+"""
+
+import datetime
+import hashlib
+import re
+from pathlib import Path
+from typing import Literal
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root
+
+from security.errors import TrustUnusable
+from security.keys import make_private_directory, write_replacing
+from security.model_signing.elliptic import CURVES, hash_of_curve
+from security.stewards.envelope import key_id_of
+from security.stewards.role_file import Anchor, RoleFile, verify_role_file
+
+Owner = Literal["vendor", "customer"]
+ROOT, METADATA, ROLES, ROLES_VERSION = "root.json", "metadata", "roles.dsse", "roles.version"
+MAX_ROOT_BYTES = 512_000
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class HostTrust:
+    """The folder of what this host believes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def metadata_of(self, owner: Owner) -> Path:
+        """Where the TUF client keeps what it has verified."""
+        return self.path / owner / METADATA
+
+    def pin_root(self, owner: Owner, data: bytes, sha256: str) -> None:
+        """Believe a root from now on. A host that believes one already does not take another.
+
+        Args:
+            sha256: its digest in hexadecimal, from somewhere else than the root itself.
+        Raises: TrustUnusable, KeyUnusable.
+        """
+        expected = sha256.lower().removeprefix("sha256:")
+        if not _DIGEST.fullmatch(expected):
+            raise TrustUnusable(f"{owner} root: {sha256[:80]!r} is not a SHA-256 digest in hexadecimal")
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise TrustUnusable(f"{owner} root: SHA-256 is {found}, expected {expected}: do not use this medium")
+        parse_root(data, owner)
+        target = self.path / owner / ROOT
+        if target.exists() and target.read_bytes() != data:
+            raise TrustUnusable(f"{target}: this host believes another {owner} root already")
+        make_private_directory(self.metadata_of(owner))
+        write_replacing(target, data)
+
+    def pinned_root(self, owner: Owner) -> bytes:
+        """The root as it was first believed. Raises: TrustUnusable if there is none."""
+        return _read(self.path / owner / ROOT, f"{owner} root; `casemate init` takes one")
+
+    def anchor(self) -> Anchor:
+        """Who may sign role files: the newest customer root that was verified. Raises: TrustUnusable."""
+        newest = self.metadata_of("customer") / ROOT
+        data = _read(newest, "customer root") if newest.exists() else self.pinned_root("customer")
+        return anchor_of(parse_root(data, "customer"))
+
+    def install_roles(self, data: bytes, *, at: datetime.datetime) -> RoleFile:
+        """Put a role file into force, if it is not older than the last one. Raises: TrustUnusable, KeyUnusable."""
+        roles = verify_role_file(data, self.anchor(), at=at, least_version=self._least_version())
+        # The version first: after a power cut between the two the old file is refused, and the new one must be given again.
+        write_replacing(self.path / ROLES_VERSION, str(roles.version).encode())
+        write_replacing(self.path / ROLES, data)
+        return roles
+
+    def load_roles(self, *, at: datetime.datetime) -> RoleFile:
+        """The role file in force, verified anew. Raises: TrustUnusable."""
+        data = _read(self.path / ROLES, "role file; `casemate trust install-roles` takes one")
+        return verify_role_file(data, self.anchor(), at=at, least_version=self._least_version())
+
+    def _least_version(self) -> int:
+        path = self.path / ROLES_VERSION
+        if not path.exists():
+            return 1
+        text = _read(path, "role file's version").decode("ascii", "replace")
+        if not re.fullmatch(r"[0-9]{1,10}", text):
+            raise TrustUnusable(f"{path}: expected a number")
+        return int(text)
+
+
+def parse_root(data: bytes, owner: Owner) -> Root:
+    """Parse a TUF root that signs itself, as a first root does.
+
+    Raises: TrustUnusable.
+    """
+    if len(data) > MAX_ROOT_BYTES:
+        raise TrustUnusable(f"{owner} root: longer than {MAX_ROOT_BYTES} bytes")
+    try:
+        metadata = Metadata[Root].from_bytes(data)
+        if not isinstance(metadata.signed, Root):
+            raise TrustUnusable(f"{owner} root: is TUF metadata of another role")
+        metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+    except (RepositoryError, ValueError, KeyError, TypeError) as error:
+        raise TrustUnusable(f"{owner} root: {error}") from None
+    return metadata.signed
+
+
+def anchor_of(root: Root) -> Anchor:
+    """The keys of a root's own role, and their threshold.
+
+    Raises: TrustUnusable for a key that cannot sign role files.
+    """
+    role = root.roles[Root.type]
+    keys = {}
+    for key_id in role.keyids:
+        key = _load_key(root.keys[key_id].keyval.get("public", ""))
+        keys[key_id_of(key)] = key
+    return Anchor(keys, role.threshold)
+
+
+def _load_key(text: str) -> EllipticCurvePublicKey:
+    try:
+        key = load_pem_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, EllipticCurvePublicKey) or hash_of_curve(key.curve) is None:
+        raise TrustUnusable(f"root: a root key is of another kind: expected {CURVES}")
+    return key
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_ROOT_BYTES + 1)
+    except FileNotFoundError:
+        raise TrustUnusable(f"{path}: there is no {what}") from None
+    except OSError as error:
+        raise TrustUnusable(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_ROOT_BYTES:
+        raise TrustUnusable(f"{path}: larger than {MAX_ROOT_BYTES} bytes")
+    return data

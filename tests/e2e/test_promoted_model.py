@@ -1,0 +1,106 @@
+"""A model from import to answers: real processes verify it, and do not start with other bytes than those approved."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from audit.reader import LogReader
+from tests.support.appliance import DEMO_MODEL, Appliance
+from tests.support.stewardship import Stewardship
+
+
+def casemate(directory: Path, *words: str) -> str:
+    """One command in a folder; it must work."""
+    command = [sys.executable, "-m", "appliance.cli.main", *words]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """An appliance, not running, with the demo model imported by ines, approved by ada and bob, and promoted."""
+    directory = tmp_path_factory.mktemp("host")
+    people = Stewardship()
+    people.establish(directory / "state")
+    for holder in people.people.values():
+        holder.write(directory / "keys")
+    words = ("--name", "tiny", "--key", "keys/ines.pem", "--licence", "Apache-2.0", "--json")
+    root = json.loads(casemate(directory, "model", "import", str(DEMO_MODEL), *words))["root"]
+    for name in ("ada", "bob"):
+        casemate(directory, "model", "approve", root, "--key", f"keys/{name}.pem")
+    casemate(directory, "model", "promote", root)
+    appliance = Appliance(directory, model=directory / "state" / "models" / "promoted" / "tiny")
+    yield appliance
+    appliance.stop()
+
+
+def read_log(host: Appliance) -> list[dict[str, Any]]:
+    """All records under the last checkpoint, at most a bundle of them."""
+    reader = LogReader(host.state / "audit" / "log")
+    size = int(reader.checkpoint_note().split(b"\n")[1])
+    return [json.loads(record) for record in reader.read_bundle(0, size)]
+
+
+def test_promoted_model_answers_and_its_life_is_in_the_log(host: Appliance) -> None:
+    """Confined gateway and engine verify the evidence for themselves; every step of the stewards is a record."""
+    host.start()
+    try:
+        http_client = openai.DefaultHttpxClient(verify=host.client.tls)
+        with openai.OpenAI(base_url=f"{host.url}/v1", api_key=host.token(), http_client=http_client) as sdk:
+            assert sdk.completions.create(model="casemate-demo", prompt="Hello", max_tokens=2).usage is not None
+        outbox = host.state / "outbox"
+        deadline = time.monotonic() + 20
+        while list(outbox.glob("*.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not list(outbox.glob("*.json"))
+    finally:
+        assert host.stop() == 0
+    kinds = [record["unmapped"]["casemate"]["kind"] for record in read_log(host)]
+    assert (kinds.count("model_imported"), kinds.count("model_approved"), kinds.count("model_promoted")) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_changed_file_stops_the_start(host: Appliance, name: str) -> None:
+    """Same size, one bit: whoever loads the file finds it, the launcher says which."""
+    path = (host.model / name).resolve()
+    kept = path.read_bytes()
+    path.chmod(0o644)
+    changed = bytearray(kept)
+    place = kept.rindex(b"1") if name != "model.safetensors" else len(kept) - 1
+    changed[place] ^= 1
+    path.write_bytes(bytes(changed))
+    try:
+        host.start(wait=False)
+        assert host.process is not None
+        assert host.process.wait(60) == 78
+        assert f"{name}: changed" in host.log()
+    finally:
+        path.write_bytes(kept)
+        host.process = None
+
+
+def test_unlisted_file_and_missing_approval_stop_the_start(host: Appliance) -> None:
+    """Before anything is started."""
+    files = host.model.resolve()
+    (files / "extra.json").touch()
+    for remedy in ((files / "extra.json").unlink, None):
+        host.start(wait=False)
+        assert host.process is not None
+        assert host.process.wait(60) == 78
+        if remedy is not None:
+            assert "extra.json: not listed" in host.log()
+            remedy()
+            next((files.parent / "approvals").iterdir()).unlink()
+        else:
+            assert "approved by 1 stewards" in host.log()
+    host.process = None
+    shutil.rmtree(files.parent / "approvals")

@@ -1,0 +1,122 @@
+"""`casemate init`, `trust` and `model import|approve|promote|retire|list|show`: the way of the documentation, by command."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from appliance.cli.main import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, main
+from appliance.config.defaults import DEMO_MODEL_DIR
+from appliance.models.places import open_outbox
+from tests.support.stewardship import Holder, Stewardship
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with everybody's keys and a host that believes them, which is the working directory."""
+    people = Stewardship()
+    people.establish(tmp_path / "state")
+    for holder in people.people.values():
+        holder.write(tmp_path / "keys")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """One command that works; gives what it printed."""
+    assert main(list(words)) == EXIT_OK, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def take(capsys: pytest.CaptureFixture[str]) -> str:
+    """Import the demo model; gives its digest."""
+    words = ("--name", "tiny", "--key", "keys/ines.pem", "--licence", "Apache-2.0", "--origin", "made here", "--json")
+    return str(json.loads(run(capsys, "model", "import", str(DEMO_MODEL_DIR), *words))["root"])
+
+
+def test_import_approve_promote_retire(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each step says what is next, and leaves a notice for the log."""
+    root = take(capsys)
+    assert "1 of 2 approvals" in run(capsys, "model", "approve", root[:12], "--key", "keys/ada.pem")
+    assert main(["model", "promote", root[:12]]) == EXIT_FAILED
+    assert "approved by 1 stewards other than the importer (ada), expected 2" in capsys.readouterr().err
+    run(capsys, "model", "approve", root[:12], "--key", "keys/bob.pem")
+    promoted = run(capsys, "model", "promote", root[:12])
+    assert 'model_path = "state/models/promoted/tiny"' in promoted
+    assert "promoted    tiny" in run(capsys, "model", "list")
+    shown = json.loads(run(capsys, "model", "show", root, "--json"))
+    assert (shown["imported_by"], shown["approved_by"], shown["origin"]) == ("ines", ["ada", "bob"], "made here")
+    run(capsys, "model", "retire", root[:12], "--key", "keys/ada.pem", "--reason", "superseded")
+    assert "retired     tiny" in run(capsys, "model", "list")
+    kinds = [notice.kind for _, notice in open_outbox(place / "state").waiting()]
+    assert kinds == ["model_imported", "model_approved", "model_approved", "model_promoted", "model_retired"]
+
+
+def test_refused_import_is_noted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was refused, and why, goes to the log as well."""
+    folder = Path(shutil.copytree(DEMO_MODEL_DIR, place / "bad"))
+    (folder / "run.py").touch()
+    assert main(["model", "import", "bad", "--key", "keys/ines.pem", "--licence", "x"]) == EXIT_FAILED
+    assert "run.py" in capsys.readouterr().err
+    ((_, notice),) = open_outbox(place / "state").waiting()
+    assert notice.kind == "model_import_refused"
+    assert "run.py" in str(notice.facts["reason"])
+
+
+def test_truss_is_imported_from_its_data_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Name and description come from `config.yaml`."""
+    shutil.copytree(DEMO_MODEL_DIR, place / "truss" / "data")
+    config = place / "truss" / "config.yaml"
+    config.write_text("model_name: small-one\ndescription: a truss\n")
+    words = ("model", "import", "truss", "--key", "keys/ines.pem", "--licence", "x", "--json")
+    imported = json.loads(run(capsys, *words))
+    assert (imported["name"], imported["origin"]) == ("small-one", "Truss: a truss")
+    config.write_text("build_commands: [make]\n")
+    assert main(list(words)) == EXIT_FAILED
+    assert "build_commands" in capsys.readouterr().err
+
+
+def test_roots_and_role_files_are_made_by_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From two keys to a host that believes a role file: nothing but the commands of the documentation."""
+    monkeypatch.chdir(tmp_path)
+    one, two = Holder("one"), Holder("two")
+    for holder in (one, two):
+        holder.write(tmp_path)
+    words = ("--root-key", "one.pub", "--root-key", "two.pub", "--root-threshold", "2", "-o", "root.json")
+    run(capsys, "trust", "make-root", *words)
+    assert "more signatures are needed" in run(capsys, "trust", "sign-root", "root.json", "--key", "one.pem")
+    signed = run(capsys, "trust", "sign-root", "root.json", "--key", "two.pem")
+    digest = hashlib.sha256((tmp_path / "root.json").read_bytes()).hexdigest()
+    assert digest in signed
+    (tmp_path / "roles.json").write_text(json.dumps(Stewardship().document()))
+    run(capsys, "trust", "sign-roles", "roles.json", "--key", "one.pem", "-o", "half.dsse")
+    init = ["init", "--customer-root", "root.json", "--customer-root-sha256", digest, "--roles"]
+    assert main([*init, "half.dsse"]) == EXIT_MISCONFIGURED
+    assert "signed by 1 keys" in capsys.readouterr().err
+    run(capsys, "trust", "sign-roles", "half.dsse", "--key", "two.pem", "-o", "roles.dsse")
+    assert "in force   role file version 1" in run(capsys, *init, "roles.dsse")
+    (tmp_path / "next.json").write_text(json.dumps(Stewardship().document(2)))
+    run(capsys, "trust", "sign-roles", "next.json", "--key", "one.pem", "-o", "a.dsse")
+    run(capsys, "trust", "sign-roles", "a.dsse", "--key", "two.pem", "-o", "b.dsse")
+    assert "version 2" in run(capsys, "trust", "install-roles", "b.dsse")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["init"],
+        ["init", "--root", "root.json"],
+        ["init", "--customer-root-sha256", "00"],
+        ["init", "--root", "root.json", "--root-sha256", "00", "--roles", "roles.dsse"],
+        ["model", "import", "x", "--key", "keys/ines.pem", "--vendor-signature", "y"],
+        ["model", "import", "x", "--key", "keys/ines.pem", "--vendor-key", "y"],
+    ],
+)
+def test_halves_of_a_pair_are_refused(place: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A root without a digest is believed by nobody; a signature without a key says nothing."""
+    assert main(words) == EXIT_FAILED
+    assert capsys.readouterr().err.startswith("casemate: ")

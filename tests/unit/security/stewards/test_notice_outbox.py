@@ -1,0 +1,26 @@
+"""The outbox: notices in order, and rubbish passed over."""
+
+from pathlib import Path
+
+from security.stewards.outbox import Outbox
+
+
+def test_notices_wait_in_order(tmp_path: Path) -> None:
+    """Each with who, what and when; in the order in which they were left."""
+    outbox = Outbox(tmp_path / "outbox")
+    assert list(outbox.waiting()) == []
+    for name in ("a", "b", "c"):
+        outbox.put("model_imported", name=name, digest="sha256:00", actor="ines", facts={"num_files": 3})
+    found = list(outbox.waiting())
+    assert [notice.name for _, notice in found] == ["a", "b", "c"]
+    assert found[0][1].facts == {"num_files": 3}
+    assert found[0][1].at_ms <= found[1][1].at_ms
+
+
+def test_rubbish_is_passed_over(tmp_path: Path) -> None:
+    """A file that is no notice must not stop those that are."""
+    outbox = Outbox(tmp_path)
+    for number, content in enumerate((b"", b"{}", b'{"kind": 1}', b"\xff", b'{"kind":"a","kind":"b"}')):
+        (tmp_path / f"{number}.json").write_bytes(content)
+    outbox.put("model_imported", name="a", digest="d", actor="x", facts={})
+    assert [notice.name for _, notice in outbox.waiting()] == ["a"]
