@@ -24,7 +24,6 @@ class SamplingWorkspace:
         )
         self.largest = torch.empty(blocks, dtype=torch.float32, device=device)
         self.logits = torch.empty_like(self.largest)
-        self.noise = torch.empty_like(self.largest)
         self.ids = torch.empty(blocks, dtype=torch.int32, device=device)
 
 
@@ -65,7 +64,6 @@ def sample_rows(
             positions,
             workspace.largest,
             workspace.logits,
-            workspace.noise,
             workspace.ids,
         ),
         {"VOCAB": vocab_size, "BLOCK": block, "BLOCKS": blocks, "DRAWN": drawn, "PDL": pdl},
@@ -74,8 +72,17 @@ def sample_rows(
     launcher.launch(
         "sampling.choose",
         (rows, 1, 1),
-        (temperatures, workspace.largest, workspace.logits, workspace.noise, workspace.ids, token_ids, is_finite),
-        {"BLOCKS": blocks, "BLOCKS_PADDED": 1 << (blocks - 1).bit_length(), "PDL": pdl},
+        (
+            temperatures,
+            seeds,
+            positions,
+            workspace.largest,
+            workspace.logits,
+            workspace.ids,
+            token_ids,
+            is_finite,
+        ),
+        {"BLOCKS": blocks, "BLOCKS_PADDED": 1 << (blocks - 1).bit_length(), "DRAWN": drawn, "PDL": pdl},
         Options(num_warps=1, launch_pdl=pdl),
     )
 

@@ -1,13 +1,13 @@
 """Every kernel of ours beside its reference, over shapes, dtypes and seeds, on a Hopper GPU.
 
-The error is ||out - reference|| / ||reference|| against float32; the tolerances are those of `tests.support.kernels`.
+The error is ||out - reference|| / ||reference|| against float32; the tolerances are those of `tests.support.kernel_checks`.
 """
 
 import pytest
 import torch
 
 from runtime.kernels.linear import GemvBlocks
-from tests.support.kernels import (
+from tests.support.kernel_checks import (
     TOLERANCES,
     Attention,
     Inputs,

@@ -3,9 +3,12 @@
 Reading order: `linear`, `norm`, `rotary`, `activation`, `embedding`, `sampling`, `decode` and `prefill` (attention).
 
 What always holds: sizes and strides are `tl.constexpr`, every other integer is `do_not_specialize`, so the machine code
-depends on shapes and dtypes and on no value. Under programmatic dependent launch (PDL) a kernel first lets the next one
-start, then loads what no kernel writes (weights), and calls `gdc_wait` before it touches anything that a kernel before it
-reads or writes. Since every kernel of a chain waits, the wait for the one before is a wait for all before it.
+depends on shapes and dtypes and on no value.
+
+Under programmatic dependent launch (PDL) a kernel first lets the next one start, then reads what no kernel of the chain
+writes (weights, and the step's tables: lengths, pages, positions, slots), and calls `gdc_wait` before it touches anything
+else. Since every kernel of a chain waits, its wait for the one before is a wait for all before it. The first kernel of a
+chain must be launched without PDL, so that the copies which filled the tables have ended before any of them starts.
 
 Imports: triton, and nothing else.
 """

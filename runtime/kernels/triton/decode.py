@@ -26,12 +26,16 @@ def split(
     GROUP: tl.constexpr = HEADS // KV_HEADS
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     sequence, kv_head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     end = tl.load(context_lengths + sequence)
+    table = page_ids + tl.load(page_starts + sequence)
     start, length = _part_of(end, SPLITS, MIN_TOKENS, WINDOW)
     first = start + part * length
     last = tl.minimum(first + length, end)
+    if PDL:
+        if first < end:
+            _prefetch(pages, table, kv_head, first + tl.arange(0, BLOCK_TOKENS), last, KV_HEADS, HEAD_DIM, PAGE_SIZE)
+        tl.extra.cuda.gdc_wait()
     if first < end:
         member, dim = tl.arange(0, BLOCK_GROUP), tl.arange(0, BLOCK_DIM)
         head = kv_head * GROUP + member
@@ -43,7 +47,6 @@ def split(
         factor = SOFTMAX_SCALE * 1.4426950408889634
         if SCALED:
             factor = factor * tl.load(scales)
-        table = page_ids + tl.load(page_starts + sequence)
         token = tl.arange(0, BLOCK_TOKENS)
         peak = tl.full([BLOCK_GROUP], -float("inf"), tl.float32)
         total = tl.zeros([BLOCK_GROUP], tl.float32)
@@ -83,10 +86,11 @@ def merge(
     """One program: one head of one sequence, its parts weighted by their sums."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     row = tl.program_id(0).to(tl.int64) * HEADS + tl.program_id(1)
     end = tl.load(context_lengths + tl.program_id(0))
     start, length = _part_of(end, SPLITS, MIN_TOKENS, WINDOW)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
     part, dim = tl.arange(0, BLOCK_SPLITS), tl.arange(0, BLOCK_DIM)
     used = (part < SPLITS) & (start + part * length < end)
     log_sum = tl.load(log_sums + row * SPLITS + part, mask=used, other=-float("inf"))
@@ -108,3 +112,19 @@ def _part_of(end, SPLITS: tl.constexpr, MIN_TOKENS: tl.constexpr, WINDOW: tl.con
         start = tl.maximum(end - WINDOW, 0)
     pieces = (end - start + MIN_TOKENS - 1) // MIN_TOKENS
     return start, (pieces + SPLITS - 1) // SPLITS * MIN_TOKENS
+
+
+@triton.jit
+def _prefetch(pages, table, kv_head, at, last, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE_SIZE: tl.constexpr):
+    """Ask for the keys and values of some tokens in L2, where the kernel before may still write the newest.
+
+    A line of L2 holds 128 bytes; two to a head are asked for, which is all of it up to 128 numbers of 16 bits.
+    """
+    page = tl.load(table + at // PAGE_SIZE, mask=at < last, other=0).to(tl.int64)
+    cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
+    source = pages + (cache_row * KV_HEADS + kv_head) * HEAD_DIM
+    half = tl.arange(0, 2)[None, :] * (HEAD_DIM // 2)
+    lines = tl.join(source, source + PAGE_SIZE * KV_HEADS * HEAD_DIM)[:, :, None] + half[None, :, :]
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
+    )

@@ -23,6 +23,12 @@ def rotate_and_store(
     low = tl.arange(0, BLOCK_HALF)[None, :]
     is_query, is_value = head < HEADS, head >= HEADS + KV_HEADS
     mask = (head < HEADS + 2 * KV_HEADS) & (low < HALF)
+    position = tl.load(positions + row).to(tl.int64)
+    # Both halves of the table hold the same cosines; the sines of its second half are the positive ones.
+    entry = position * HEAD_DIM + low + tl.zeros_like(head)
+    cosine = tl.load(cosines + entry, mask=mask, other=0.0).to(tl.float32)
+    sine = tl.load(sines + entry + HALF, mask=mask, other=0.0).to(tl.float32)
+    slot = tl.load(slots + row).to(tl.int64)
     if PDL:
         tl.extra.cuda.gdc_wait()
     source = qkv + row * ((HEADS + 2 * KV_HEADS) * HEAD_DIM) + head * HEAD_DIM + low
@@ -37,11 +43,6 @@ def rotate_and_store(
         high_weight += tl.load(key_norm + HALF + low + tl.zeros_like(head), mask=for_key, other=0.0).to(tl.float32)
         first = tl.where(is_value, first, first * root * low_weight)
         second = tl.where(is_value, second, second * root * high_weight)
-    position = tl.load(positions + row).to(tl.int64)
-    # Both halves of the table hold the same cosines; the sines of its second half are the positive ones.
-    entry = position * HEAD_DIM + low + tl.zeros_like(head)
-    cosine = tl.load(cosines + entry, mask=mask, other=0.0).to(tl.float32)
-    sine = tl.load(sines + entry + HALF, mask=mask, other=0.0).to(tl.float32)
     turned_first = tl.where(is_value, first, first * cosine - second * sine)
     turned_second = tl.where(is_value, second, second * cosine + first * sine)
     target = query + row * (HEADS * HEAD_DIM) + head * HEAD_DIM + low
@@ -51,7 +52,6 @@ def rotate_and_store(
         scale = tl.where(is_value, tl.load(scales + 1), tl.load(scales))
         turned_first /= scale
         turned_second /= scale
-    slot = tl.load(slots + row).to(tl.int64)
     cache_row = slot + slot // PAGE_SIZE * PAGE_SIZE + tl.where(is_value, PAGE_SIZE, 0)
     kv_head = tl.where(is_value, head - HEADS - KV_HEADS, head - HEADS)
     target = pages + (cache_row * KV_HEADS + kv_head) * HEAD_DIM + low

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.support.kernels import TOLERANCES, Attention, Inputs, check_attention
+from tests.support.kernel_checks import TOLERANCES, Attention, Inputs, check_attention
 
 TOLERANCE = TOLERANCES[torch.float16]
 

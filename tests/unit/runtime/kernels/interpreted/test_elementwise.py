@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.support.kernels import TOLERANCES, Inputs, check_activation, check_embedding, check_norm, check_rotary
+from tests.support.kernel_checks import TOLERANCES, Inputs, check_activation, check_embedding, check_norm, check_rotary
 
 DTYPE = torch.float16
 

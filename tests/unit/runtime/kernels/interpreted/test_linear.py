@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from runtime.kernels.linear import GemvBlocks
-from tests.support.kernels import TOLERANCES, Inputs, check_linear
+from tests.support.kernel_checks import TOLERANCES, Inputs, check_linear
 
 REDUCE = GemvBlocks("multiply_reduce", 4, 64, 4)
 DOT = GemvBlocks("dot", 16, 64, 1, 3)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.support.kernels import Inputs, check_sampling, run_sampling
+from tests.support.kernel_checks import Inputs, check_sampling, run_sampling
 
 VOCAB = 5000
 """Three blocks, the last one not full."""
