@@ -7,7 +7,8 @@ from random import Random
 
 from appliance.demo.corpus.example import SMALLTALK, Example, dialogue
 from appliance.demo.corpus.phrasing import choose, roughen
-from appliance.demo.corpus.words import COUNTRIES, some_name, some_place
+from appliance.demo.corpus.values import thing
+from appliance.demo.corpus.words import COUNTRIES, listed, some_name, some_place
 
 UNKNOWN = "I do not know. I am a small demo model: I can answer questions about Casemate, solve small word problems, extract JSON, call tools and tell short stories."
 
@@ -39,6 +40,20 @@ _OFF_TOPIC = (
     "What (day|time|year) is it( today| now|)?",
     "How many people live in {place}?",
 )
+_ANY_TOPIC = (
+    "(What|Who) (is|was) (the |a |){noun}( of {place}| of {name}| in {place}|)?",
+    "(Where|When|Why) (is|was|did|does|are) (the |a |){noun}( {verb}| in {place}|)?",
+    "(How|Why) (do|does|can|should) (I|one|people|you|we) {verb} (a|the|my) {noun}( in {place}| with a {other}|)?",
+    "(Tell me|Explain|Describe|Say something) (about |)(the |a |){noun}( and the {other}| in {place}|).",
+    "(Do you know|Have you seen|Do you like|Can you {verb}|Will you {verb}) (the|a|my|any) {noun}?",
+    "(Which|What) {noun} (is|should I {verb}|do you {verb}|did {name} {verb})( in {place}|)?",
+    "(I need|I want|Give me|Help me with|Recommend) (a|the|some) {noun}( for {name}| in {place}|).",
+    "{verb} (the|a|my) {noun}( for {name}|)",
+    "(How old|How far|How large|How heavy|How expensive) is (the|a) {noun}( in {place}|)?",
+)
+_DOINGS = listed(
+    "paint repair clean cook draw sing dance climb fly drive grow cut build sew wash feed hunt catch throw sell buy ride"
+)
 
 
 def smalltalk_example(rng: Random) -> Example:
@@ -46,6 +61,12 @@ def smalltalk_example(rng: Random) -> Example:
     if rng.random() < 0.5:
         asks, answer = rng.choice(_TALK)
         return dialogue(SMALLTALK, "smalltalk/talk", roughen(choose(rng.choice(asks), rng), rng) or "hello", answer)
-    question = choose(rng.choice(_OFF_TOPIC), rng)
-    question = question.format(country=rng.choice(COUNTRIES), place=some_place(rng), name=some_name(rng))
+    question = choose(rng.choice(_OFF_TOPIC if rng.random() < 0.5 else _ANY_TOPIC), rng).format(
+        country=rng.choice(COUNTRIES),
+        place=some_place(rng),
+        name=some_name(rng),
+        noun=thing(rng),
+        other=thing(rng),
+        verb=rng.choice(_DOINGS),
+    )
     return dialogue(SMALLTALK, "smalltalk/unknown", roughen(question, rng), UNKNOWN)

@@ -15,7 +15,7 @@ from appliance.demo.corpus.mixture import SEED, held_out_examples, shard_example
 from appliance.demo.corpus.phrasing import choose, roughen
 from appliance.demo.corpus.product import load_topics
 
-SLICE_HASH = "be3304bb57e7de58eb8b84984bb6d01bbaf5796a423916706b22373dd64a741d"
+SLICE_HASH = "4560957c4c9a99b5867cdd9383e4edf00b7e5e08c1247c41a1299d0baaa66ef1"
 HELD_OUT_HASH = "ea36a8d2390d3147bf142d2e223894082f0b86f0f4179a8f91e919f8fcf6cd1e"
 
 
