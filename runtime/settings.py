@@ -31,8 +31,22 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = "auto"
     attention_backend: Annotated[
-        Literal["reference"], msgspec.Meta(description="Implementation of attention; reference: plain torch.")
-    ] = "reference"
+        Literal["auto", "flashinfer", "triton", "reference"],
+        msgspec.Meta(
+            description="Implementation of attention; flashinfer and triton: on cuda, in CUDA graphs; reference: plain "
+            "torch, on any device, without graphs; auto: flashinfer on cuda where it serves the model's shape, else "
+            "triton; reference on cpu."
+        ),
+    ] = "auto"
+    kernels_path: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=4096,
+            description="Folder of compiled kernel libraries, relative to the configuration's folder; empty: none. "
+            "Not read on cpu.",
+            extra={"path": True},
+        ),
+    ] = ""
     load_format: Annotated[
         Literal["auto", "dummy"],
         msgspec.Meta(description="auto: the checkpoint's weights; dummy: random weights, for benchmarks only."),
@@ -44,11 +58,30 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_total_tokens: Annotated[
         int,
         msgspec.Meta(
-            ge=32,
+            ge=0,
             le=1 << 28,
-            description="Tokens that the KV cache holds over all requests; rounded down to whole pages of 16.",
+            description="Most tokens that the KV cache holds over all requests, in whole pages of 16; 0: 32,768 on cpu, "
+            "and on cuda what the memory holds.",
         ),
-    ] = 32_768
+    ] = 0
+    mem_fraction_static: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0.0,
+            le=0.99,
+            description="Share of the GPU's memory for weights and KV cache together; 0: all that the largest step and "
+            "the captured graphs, which are measured at start, leave. Not read on cpu.",
+        ),
+    ] = 0.0
+    cuda_graph_max_bs: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=4096,
+            description="Largest batch of decodes that is captured as a CUDA graph; larger ones run without. 0: no graphs. "
+            "Not read on cpu.",
+        ),
+    ] = 512
     chunked_prefill_size: Annotated[
         int,
         msgspec.Meta(

@@ -11,7 +11,10 @@ import structlog
 from appliance.messages.engine import ModelFacts
 from runtime.errors import EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
-from runtime.runner.building import build_runner
+from runtime.runner.building import REFERENCE_TOTAL_TOKENS, build_runner, runs_on_reference
+from runtime.runner.device_building import build_device_runner
+from runtime.runner.device_runner import DeviceRunner
+from runtime.runner.kernel_choice import choose_kernels
 from runtime.runner.torch_runner import TorchRunner
 from runtime.settings import EngineSettings
 from runtime.weights.loading import VerifyDigests
@@ -23,7 +26,7 @@ log = structlog.get_logger(__name__)
 class LoadedModel:
     """A model in memory, ready to run."""
 
-    runner: TorchRunner
+    runner: TorchRunner | DeviceRunner
     facts: ModelFacts
 
     @property
@@ -42,17 +45,7 @@ def load_model(
         verify: called with the digests of what was read, before anything is computed from it.
     Raises: CheckpointRejected, EngineMisconfigured, and what `verify` raises.
     """
-    runner = build_runner(
-        Path(settings.model_path),
-        num_pages=settings.max_total_tokens // PAGE_SIZE + 1,
-        device=settings.device,
-        dtype=settings.dtype,
-        attention_backend=settings.attention_backend,
-        load_format=settings.load_format,
-        num_threads=settings.num_threads or None,
-        progress=lambda _done, _total: progress(),
-        verify=verify,
-    )
+    runner = _build_runner(settings, progress, verify)
     context_length = settings.context_length or runner.config.max_position
     if context_length > runner.config.max_position:
         raise EngineMisconfigured(
@@ -61,12 +54,34 @@ def load_model(
     facts = ModelFacts(
         name=name,
         vocab_size=runner.vocab_size,
-        context_length=min(context_length, settings.max_total_tokens),
+        context_length=min(context_length, (runner.num_pages - 1) * PAGE_SIZE),
         eos_token_ids=list(runner.config.eos_token_ids),
         engine_build=_engine_build(runner.weights_digest),
     )
     log.info("model_loaded", model=name, weights_sha256=runner.weights_digest, pages=runner.num_pages)
     return LoadedModel(runner, facts)
+
+
+def _build_runner(
+    settings: EngineSettings, progress: Callable[[], None], verify: VerifyDigests | None
+) -> TorchRunner | DeviceRunner:
+    folder = Path(settings.model_path)
+    if runs_on_reference(settings):
+        return build_runner(
+            folder,
+            num_pages=(settings.max_total_tokens or REFERENCE_TOTAL_TOKENS) // PAGE_SIZE + 1,
+            device=settings.device,
+            dtype=settings.dtype,
+            load_format=settings.load_format,
+            num_threads=settings.num_threads or None,
+            progress=lambda _done, _total: progress(),
+            verify=verify,
+        )
+    kernels = choose_kernels(settings, lambda sentence: log.warning("kernels", reason=sentence))
+    built = build_device_runner(folder, settings, kernels, advance=progress, verify=verify)
+    for line in built.memory.lines():
+        log.info("memory", part=line)
+    return built.runner
 
 
 def _engine_build(weights_digest: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runtime.attention.device import DeviceTables, SequenceTables
+from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.kernels.launching import Constant, Launcher, Options
 
 _MAX_SPLITS = 32
@@ -93,7 +93,7 @@ class TritonAttention:
         """See `DeviceAttention.plan_capture`."""
         return TritonPlan(self, device, num_sequences, num_sequences, 0)
 
-    def refresh(self, plan: "TritonPlan", host: SequenceTables) -> None:
+    def refresh(self, plan: DevicePlan, host: SequenceTables) -> None:
         """Nothing: the device computes all that differs between replays."""
 
     def decode(self, layer: int, query: Tensor, out: Tensor, tables: DeviceTables, num_sequences: int) -> None:

@@ -36,6 +36,16 @@ class RotaryTable:
         """Positions tabulated."""
         return self._cosines.shape[0]
 
+    @property
+    def cosines(self) -> Tensor:
+        """[num_positions, head_dim]; both halves of a row hold the same."""
+        return self._cosines.flatten(1)
+
+    @property
+    def sines(self) -> Tensor:
+        """[num_positions, head_dim]; negative in the first half of a row."""
+        return self._sines.flatten(1)
+
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """positions: [num_rows] int64 → cosines and sines, each [num_rows, 1, head_dim], as `apply_rotary` takes them.
 

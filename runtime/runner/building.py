@@ -1,12 +1,10 @@
-"""Building a runner: model folder, device and sizes in, a ready `TorchRunner` out."""
+"""Building the reference runner: model folder, device and sizes in, a ready `TorchRunner` out."""
 
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from runtime.attention.backend import AttentionBackend
 from runtime.attention.pages import allocate_pages
 from runtime.attention.reference import ReferenceAttention
 from runtime.errors import EngineMisconfigured
@@ -14,14 +12,23 @@ from runtime.identifiers import PAGE_SIZE
 from runtime.models.decoder import Decoder
 from runtime.runner.rows import choose_grouping
 from runtime.runner.torch_runner import TorchRunner
+from runtime.settings import EngineSettings
 from runtime.weights.config import DTYPES, ModelConfig, load_model_config
 from runtime.weights.folder import verify_model_folder
 from runtime.weights.loading import Progress, VerifyDigests, build_dummy_weights, load_weights
 
 LoadFormat = Literal["auto", "dummy"]
 
-ATTENTION_BACKENDS = ("reference",)
 LOAD_FORMATS = ("auto", "dummy")
+REFERENCE_TOTAL_TOKENS = 32_768
+"""Of the cache, where `max_total_tokens` leaves it open."""
+
+
+def runs_on_reference(settings: EngineSettings) -> bool:
+    """Whether an engine is built here, and not by `device_building`."""
+    return settings.attention_backend == "reference" or (
+        settings.attention_backend == "auto" and settings.device == "cpu"
+    )
 
 
 def build_runner(
@@ -30,7 +37,6 @@ def build_runner(
     num_pages: int,
     device: str = "cpu",
     dtype: str = "auto",
-    attention_backend: str = "reference",
     load_format: str = "auto",
     num_threads: int | None = 1,
     progress: Progress | None = None,
@@ -42,7 +48,6 @@ def build_runner(
         num_pages: pages of the cache, the padding page included.
         device: torch's name of the device.
         dtype: of weights, activations and cache, one of DTYPES; `auto`: float32 on a CPU, else the checkpoint's.
-        attention_backend: one of ATTENTION_BACKENDS.
         load_format: `dummy` takes shapes from `config.json` and random weights, and needs no checkpoint.
         num_threads: CPU threads of the whole process; None leaves torch's choice. Results on a CPU have the same bits
             for one number of threads, hence the default: it holds on every machine, and threads that wait for each
@@ -51,12 +56,12 @@ def build_runner(
         verify: called with the digest of every file that was read.
     Raises: CheckpointRejected for the folder, EngineMisconfigured for the settings; whatever `verify` raises.
     """
-    _verify_settings(num_pages, attention_backend, load_format, num_threads)
+    _verify_settings(num_pages, load_format, num_threads)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     verify_model_folder(folder)
     config = load_model_config(folder)
-    target, kind = _resolve_device(device), _resolve_dtype(dtype, device, config)
+    target, kind = resolve_device(device), resolve_dtype(dtype, device, config)
     with torch.inference_mode():
         if load_format == "dummy":
             weights = build_dummy_weights(config, device=target, dtype=kind)
@@ -72,28 +77,21 @@ def build_runner(
             dtype=kind,
         )
         grouping = choose_grouping(model, hidden_size=config.hidden_size, device=target, dtype=kind)
-    attention = _build_attention(config, pages)
+    attention = ReferenceAttention(pages, num_heads=config.num_heads, layer_windows=config.layer_windows)
     return TorchRunner(config, model, pages, attention, grouping, weights_digest=weights.digest)
 
 
-def _build_attention(config: ModelConfig, pages: Tensor) -> AttentionBackend:
-    return ReferenceAttention(pages, num_heads=config.num_heads, layer_windows=config.layer_windows)
-
-
-def _verify_settings(num_pages: int, attention_backend: str, load_format: str, num_threads: int | None) -> None:
+def _verify_settings(num_pages: int, load_format: str, num_threads: int | None) -> None:
     if num_pages < 2:
         raise EngineMisconfigured(f"num_pages: expected at least 2, the padding page and one more, found {num_pages}")
-    if attention_backend not in ATTENTION_BACKENDS:
-        raise EngineMisconfigured(
-            f"attention_backend: expected one of {', '.join(ATTENTION_BACKENDS)}, found {attention_backend!r}"
-        )
     if load_format not in LOAD_FORMATS:
         raise EngineMisconfigured(f"load_format: expected one of {', '.join(LOAD_FORMATS)}, found {load_format!r}")
     if num_threads is not None and num_threads < 1:
         raise EngineMisconfigured(f"num_threads: expected at least 1, found {num_threads}")
 
 
-def _resolve_device(device: str) -> torch.device:
+def resolve_device(device: str) -> torch.device:
+    """Torch's device of that name, tried. Raises: EngineMisconfigured."""
     try:
         target = torch.device(device)
         torch.empty(1, device=target)
@@ -102,7 +100,8 @@ def _resolve_device(device: str) -> torch.device:
     return target
 
 
-def _resolve_dtype(dtype: str, device: str, config: ModelConfig) -> torch.dtype:
+def resolve_dtype(dtype: str, device: str, config: ModelConfig) -> torch.dtype:
+    """The dtype that a setting means for a model on a device. Raises: EngineMisconfigured."""
     if dtype == "auto":
         dtype = "float32" if device == "cpu" or config.dtype is None else config.dtype
     if dtype not in DTYPES:

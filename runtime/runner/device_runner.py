@@ -8,6 +8,7 @@ from the same logits; (5) tokens and flags start on their way to the host. `resu
 Up to `NUM_IN_FLIGHT` steps may be launched and not read; their pinned memory is apart. Everything runs on one stream.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -121,8 +122,12 @@ class DeviceRunner:
         return self.pages.shape[1]
 
     @torch.inference_mode()
-    def capture_graphs(self, *, largest_only: bool = False) -> None:
-        """Capture every size, largest first, in one pool. Before the first step only."""
+    def capture_graphs(self, *, largest_only: bool = False, advance: Callable[[], None] = lambda: None) -> None:
+        """Capture every size, largest first, in one pool. Before the first step only.
+
+        Args:
+            advance: called after each.
+        """
         pool = torch.cuda.graph_pool_handle() if self._device.type == "cuda" else None
         if largest_only:
             del self._sizes[:-1]
@@ -135,6 +140,7 @@ class DeviceRunner:
             self._attention.refresh(plan, tables)
             run = partial(self._decode, views, plan)
             self._graphs[size] = CapturedDecode(layout, plan, capture(run, self._device, pool))
+            advance()
 
     @torch.inference_mode()
     def launch(self, batch: StepBatch) -> DeviceStep:
@@ -142,7 +148,9 @@ class DeviceRunner:
         verify_ids(batch, self.config.vocab_size, self._num_previous)
         readback = self._readbacks.begin()
         if batch.page_copies.size:  # (1)
-            copy_pages(self.pages, torch.from_numpy(batch.page_copies.astype(np.int64)).to(self._device))
+            copy_pages(
+                self.pages, torch.from_numpy(batch.page_copies.astype(np.int64)).to(self._device, non_blocking=True)
+            )
         size = smallest_holding(self._sizes, len(batch.context_lengths)) if _is_decode(batch) else None
         hidden, logits = (None, self._replay(batch, size)) if size else self._run(batch)  # (2), (3)
         num_samples = len(batch.sample_rows)
@@ -202,7 +210,7 @@ class DeviceRunner:
         asking = np.flatnonzero(counts >= 0)
         if not asking.size:
             return
-        rows = torch.from_numpy(asking).to(self._device)
+        rows = torch.from_numpy(asking).to(self._device, non_blocking=True)
         chosen = self._samples[: len(counts)].long()
         given = logprobs_of(logits[rows].float(), chosen[rows], int(counts.max()))
         readback.add_logprobs(given.spread(rows, len(counts)))

@@ -34,7 +34,7 @@ def score_prompt(
 ) -> DeviceLogprobs:
     """Logprobs of the batch's `prompt_logprob_targets`, whose hidden states stand in `hidden_rows`."""
     num_top = int(batch.prompt_logprob_counts.max())
-    targets = torch.from_numpy(batch.prompt_logprob_targets).to(hidden.device)
+    targets = torch.from_numpy(batch.prompt_logprob_targets).to(hidden.device, non_blocking=True)
     return concatenate(
         logprobs_of(logits, targets[span], num_top)
         for span, logits in _logit_chunks(model, grouping, hidden, hidden_rows)
@@ -50,6 +50,9 @@ def _logit_chunks(
         placement = grouping.place_samples(span.stop - start)
         source = np.zeros(placement.num_rows, np.int64)
         source[placement.rows] = hidden_rows[span]
-        chosen = hidden.index_select(0, torch.from_numpy(source).to(hidden.device))
+        chosen = hidden.index_select(0, torch.from_numpy(source).to(hidden.device, non_blocking=True))
         (logits,) = grouping.apply(model.logits, chosen)
-        yield span, logits.index_select(0, torch.from_numpy(placement.rows).to(hidden.device)).float()
+        yield (
+            span,
+            logits.index_select(0, torch.from_numpy(placement.rows).to(hidden.device, non_blocking=True)).float(),
+        )

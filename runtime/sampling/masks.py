@@ -35,18 +35,18 @@ def mask_unlikely(scaled: Tensor, sampling: SamplingBatch) -> Tensor:
     limited_k = (sampling.top_k > 0) & (sampling.top_k < scaled.shape[1])
     sorted_rows = np.flatnonzero(limited_k | (sampling.top_p < 1.0))
     if sorted_rows.size:
-        rows = torch.from_numpy(sorted_rows).to(scaled.device)
+        rows = torch.from_numpy(sorted_rows).to(scaled.device, non_blocking=True)
         top_k = np.where(limited_k, sampling.top_k, scaled.shape[1])[sorted_rows].astype(np.int64)
         scaled[rows] = _mask_sorted(
             scaled[rows],
-            torch.from_numpy(top_k).to(scaled.device),
-            torch.from_numpy(sampling.top_p[sorted_rows]).to(scaled.device),
+            torch.from_numpy(top_k).to(scaled.device, non_blocking=True),
+            torch.from_numpy(sampling.top_p[sorted_rows]).to(scaled.device, non_blocking=True),
         )
     if np.any(sampling.min_p > 0.0):
         # The largest is 0, so p_i >= min_p * p_max says scaled_i >= log(min_p).
         with np.errstate(divide="ignore"):
             floors = np.log(sampling.min_p.astype(np.float64)).astype(np.float32)
-        scaled.masked_fill_(scaled < torch.from_numpy(floors).to(scaled.device)[:, None], -torch.inf)
+        scaled.masked_fill_(scaled < torch.from_numpy(floors).to(scaled.device, non_blocking=True)[:, None], -torch.inf)
     return scaled
 
 

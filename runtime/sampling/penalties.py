@@ -29,12 +29,12 @@ def apply_penalties(logits: Tensor, sampling: SamplingBatch) -> Tensor:
         output_counts = sampling.seen_output_counts.astype(np.float32)
         present = sampling.seen_output_counts > 0
         subtracted = sampling.frequency_penalty[rows] * output_counts + sampling.presence_penalty[rows] * present
-        repetition = torch.from_numpy(sampling.repetition_penalty[rows]).to(device)
+        repetition = torch.from_numpy(sampling.repetition_penalty[rows]).to(device, non_blocking=True)
         values = result[where]
         values = torch.where(values > 0, values / repetition, values * repetition)  # (1)
-        result[where] = values - torch.from_numpy(subtracted.astype(np.float32)).to(device)  # (2)
+        result[where] = values - torch.from_numpy(subtracted.astype(np.float32)).to(device, non_blocking=True)  # (2)
     if sampling.bias_rows.size:
-        bias = torch.from_numpy(sampling.bias_values).to(device)
+        bias = torch.from_numpy(sampling.bias_values).to(device, non_blocking=True)
         result.index_put_(_indices(sampling.bias_rows, sampling.bias_ids, device), bias, accumulate=True)  # (3)
     if sampling.banned_rows.size:
         result[_indices(sampling.banned_rows, sampling.banned_ids, device)] = -torch.inf  # (4)
@@ -46,4 +46,6 @@ def _indices(
     ids: np.ndarray[tuple[int, ...], np.dtype[np.int32]],
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(rows).to(device, torch.int64), torch.from_numpy(ids).to(device, torch.int64)
+    return torch.from_numpy(rows).to(device, torch.int64, non_blocking=True), torch.from_numpy(ids).to(
+        device, torch.int64, non_blocking=True
+    )

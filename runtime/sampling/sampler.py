@@ -4,6 +4,9 @@ Order: (1) repetition, frequency and presence penalties, bias, bans, grammars; (
 (4) the argmax of logits/temperature plus the noise of (seed, position, token id). At temperature 0 it is the argmax
 after (1). Among equal values the lowest id wins.
 
+Parameters come from pageable memory, out of which a copy returns as soon as it is staged: with `non_blocking` the host never
+waits for the device here.
+
 On a CPU the noise is computed row by row: the vector unit's logarithm and the scalar one for what is left over differ
 in the last bit, so a row's noise must not depend on where it lies in a larger array.
 """
@@ -52,17 +55,18 @@ class Sampler:
         drawn_rows = np.flatnonzero(sampling.temperature > 0.0)
         if drawn_rows.size:
             drawn = _select_rows(sampling, drawn_rows)
-            rows = torch.from_numpy(drawn_rows).to(device)
+            rows = torch.from_numpy(drawn_rows).to(device, non_blocking=True)
             # The largest is subtracted first, so that no temperature, however small, makes a score overflow.
             shifted = penalized[rows] - largest[rows, None]
-            scaled = shifted / torch.from_numpy(drawn.temperature).to(device)[:, None]  # (2)
+            scaled = shifted / torch.from_numpy(drawn.temperature).to(device, non_blocking=True)[:, None]  # (2)
             mask_unlikely(scaled, drawn)  # (3)
             chosen[rows] = self._draw(scaled, drawn)  # (4)
         return SampledTokens(chosen, is_finite)
 
     def _draw(self, scaled: Tensor, drawn: SamplingBatch) -> Tensor:
         keys = noise_keys(
-            torch.from_numpy(drawn.seed).to(scaled.device), torch.from_numpy(drawn.position).to(scaled.device)
+            torch.from_numpy(drawn.seed).to(scaled.device, non_blocking=True),
+            torch.from_numpy(drawn.position).to(scaled.device, non_blocking=True),
         )
         if scaled.device.type != "cpu":
             return scaled.add_(gumbel_noise(keys, self._token_ids)).argmax(dim=-1)

@@ -16,7 +16,6 @@ from tests.unit.runtime.runner.conftest import LLAMA
     ("settings", "named"),
     [
         ({"num_pages": 1}, "num_pages"),
-        ({"attention_backend": "flash"}, "attention_backend"),
         ({"load_format": "pickle"}, "load_format"),
         ({"num_threads": 0}, "num_threads"),
         ({"device": "abacus"}, "device"),

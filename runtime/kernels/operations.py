@@ -1,0 +1,171 @@
+"""The decoder's operations by our kernels and cuBLAS: `runtime.models.operations`, made fast.
+
+Up to `MAX_ROWS` rows a product is bound by how fast its weights come from memory: our own kernels take it, with the norm,
+activation or residual around it, and start before the kernel ahead of them has drained (programmatic dependent launch).
+Above, cuBLAS multiplies and our kernels do what lies between.
+"""
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from runtime.kernels.activation import silu_and_multiply
+from runtime.kernels.embedding import gather_embeddings
+from runtime.kernels.launching import Launcher
+from runtime.kernels.linear import MAX_ROWS, Norm, multiply_rows
+from runtime.kernels.norm import add_rms_norm
+from runtime.kernels.rotary import HeadNorms, rotate_and_store
+from runtime.kernels.sampling import SamplingWorkspace, sample_rows
+from runtime.layers.linear import Linear
+from runtime.layers.norm import RMSNorm
+from runtime.layers.rotary import RotaryTable
+from runtime.models.operations import SampleColumns, TokenPlaces, TokenSource
+
+
+class FusedOperations:
+    """See `runtime.models.operations.Operations` for what each does."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        *,
+        max_samples: int,
+        vocab_size: int,
+        device: torch.device,
+        dependent_launch: bool = True,
+    ) -> None:
+        """
+        Args:
+            max_samples: rows that are sampled in one step at most.
+            dependent_launch: whether small steps use programmatic dependent launch, which a CPU's interpreter lacks.
+        """
+        self._launcher = launcher
+        self._dependent_launch = dependent_launch
+        self._workspace = SamplingWorkspace(max_samples, vocab_size, device)
+
+    def embed(self, source: TokenSource, table: Tensor) -> Tensor:
+        """See `Operations.embed`."""
+        out = table.new_empty(len(source.token_ids), table.shape[1])
+        gather_embeddings(
+            source.token_ids,
+            source.previous_rows,
+            source.previous_ids,
+            table,
+            out=out,
+            launcher=self._launcher,
+            pdl=self._overlaps(out),
+        )
+        return out
+
+    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: Linear) -> Tensor:
+        """See `Operations.norm_linear`."""
+        if not _is_small(hidden):
+            return functional.linear(self._norm(hidden, norm), linear.weight, linear.bias)
+        out = hidden.new_empty(hidden.shape[0], linear.weight.shape[0])
+        multiply_rows(
+            hidden,
+            linear.weight,
+            out=out,
+            launcher=self._launcher,
+            norm=Norm(norm.weight, norm.eps),
+            bias=linear.bias,
+            pdl=self._dependent_launch,
+        )
+        return out
+
+    def norm_gated(self, hidden: Tensor, norm: RMSNorm, gate_up: Linear) -> Tensor:
+        """See `Operations.norm_gated`."""
+        out = hidden.new_empty(hidden.shape[0], gate_up.weight.shape[0] // 2)
+        if not _is_small(hidden):
+            rows = functional.linear(self._norm(hidden, norm), gate_up.weight, gate_up.bias)
+            silu_and_multiply(rows, out=out, launcher=self._launcher)
+            return out
+        multiply_rows(
+            hidden,
+            gate_up.weight,
+            out=out,
+            launcher=self._launcher,
+            norm=Norm(norm.weight, norm.eps),
+            bias=gate_up.bias,
+            swiglu=True,
+            pdl=self._dependent_launch,
+        )
+        return out
+
+    def add_linear(self, hidden: Tensor, rows: Tensor, linear: Linear) -> None:
+        """See `Operations.add_linear`."""
+        if _is_small(hidden):
+            multiply_rows(
+                rows,
+                linear.weight,
+                out=hidden,
+                launcher=self._launcher,
+                bias=linear.bias,
+                residual=hidden,
+                pdl=self._dependent_launch,
+            )
+        elif linear.bias is None:
+            hidden.addmm_(rows, linear.weight.t())
+        else:
+            hidden.add_(functional.linear(rows, linear.weight, linear.bias))
+
+    def rotate_and_store(
+        self,
+        heads: Tensor,
+        places: TokenPlaces,
+        rotary: RotaryTable,
+        head_norms: tuple[RMSNorm, RMSNorm] | None,
+        layer_pages: Tensor,
+    ) -> Tensor:
+        """See `Operations.rotate_and_store`."""
+        num_kv_heads, head_dim = layer_pages.shape[-2:]
+        num_heads = heads.shape[1] // head_dim - 2 * num_kv_heads
+        query = heads.new_empty(heads.shape[0], num_heads, head_dim)
+        rotate_and_store(
+            heads,
+            places.positions,
+            places.slots,
+            rotary.cosines,
+            rotary.sines,
+            layer_pages,
+            query=query,
+            launcher=self._launcher,
+            head_norms=_head_norms(head_norms),
+            pdl=self._overlaps(heads),
+        )
+        return query
+
+    def sample(self, logits: Tensor, columns: SampleColumns, samples: Tensor) -> None:
+        """See `Operations.sample`."""
+        count = logits.shape[0]
+        sample_rows(
+            logits,
+            columns.temperature,
+            columns.seeds,
+            columns.positions,
+            workspace=self._workspace,
+            token_ids=samples[:count],
+            is_finite=samples[count : 2 * count],
+            drawn=True,
+            launcher=self._launcher,
+            pdl=self._overlaps(logits),
+        )
+
+    def _overlaps(self, rows: Tensor) -> bool:
+        return self._dependent_launch and _is_small(rows)
+
+    def _norm(self, hidden: Tensor, norm: RMSNorm) -> Tensor:
+        out = torch.empty_like(hidden)
+        add_rms_norm(hidden, None, norm.weight, norm.eps, out=out, launcher=self._launcher)
+        return out
+
+
+def _is_small(rows: Tensor) -> bool:
+    return rows.shape[0] <= MAX_ROWS
+
+
+def _head_norms(norms: tuple[RMSNorm, RMSNorm] | None) -> HeadNorms | None:
+    if norms is None:
+        return None
+    query, key = norms
+    return HeadNorms(query.weight, key.weight, query.eps)

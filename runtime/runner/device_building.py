@@ -1,0 +1,177 @@
+"""Building a runner on a GPU: (1) the weights must fit, (2) they are loaded, (3) a trial says what steps need, (4) the KV
+cache takes what is left, (5) graphs are captured. Nothing is compiled later, and nothing allocated but by steps that the
+trial has covered."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from runtime.attention.device import DeviceAttention
+from runtime.attention.pages import allocate_pages
+from runtime.errors import EngineMisconfigured
+from runtime.identifiers import PAGE_SIZE
+from runtime.kernels.launching import Launcher
+from runtime.kernels.operations import FusedOperations
+from runtime.models.fused import FusedDecoder
+from runtime.runner.building import resolve_device, resolve_dtype
+from runtime.runner.device_runner import DeviceRunner, RunnerLimits
+from runtime.runner.memory import MemoryNeed, MemoryTable, divide_memory, verify_weights_fit
+from runtime.runner.sizing import measure_step_bytes
+from runtime.settings import EngineSettings
+from runtime.weights.config import ModelConfig, load_model_config
+from runtime.weights.folder import verify_model_folder
+from runtime.weights.layout import parameter_shapes
+from runtime.weights.loading import LoadedWeights, VerifyDigests, build_dummy_weights, load_weights
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What an attention backend must know of the cache that it works on."""
+
+    pages: Tensor
+    config: ModelConfig
+    max_sequences: int
+    max_context_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """Where kernels come from."""
+
+    launcher: Launcher
+    build_attention: Callable[[CacheUse], DeviceAttention]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltDevice:
+    """A runner that is ready, and how it divided the memory."""
+
+    runner: DeviceRunner
+    memory: MemoryTable
+
+
+def build_device_runner(
+    folder: Path,
+    settings: EngineSettings,
+    kernels: Kernels,
+    *,
+    advance: Callable[[], None],
+    verify: VerifyDigests | None = None,
+) -> BuiltDevice:
+    """Read a model folder and put a runner together that takes the GPU as its own.
+
+    Args:
+        advance: called after every part of the work, so that it is not taken for a hang.
+        verify: called with the digest of every file that was read, before anything is computed from them.
+    Raises: CheckpointRejected for the folder, EngineMisconfigured for the settings, KernelMissing for a frozen bundle;
+        whatever `verify` raises.
+    """
+    verify_model_folder(folder)
+    config = load_model_config(folder)
+    device = resolve_device(settings.device)
+    dtype = resolve_dtype(settings.dtype, settings.device, config)
+    if dtype == torch.float32:
+        raise EngineMisconfigured(
+            "dtype: expected bfloat16 or float16 on cuda with this attention_backend, found float32"
+        )
+    free_bytes, total_bytes = torch.cuda.mem_get_info()
+    verify_weights_fit(_weights_bytes(config, dtype), free_bytes)  # (1)
+    with torch.inference_mode():
+        weights = _load(folder, config, settings, device, dtype, advance, verify)  # (2)
+        torch.cuda.synchronize()
+        builder = _Builder(config, settings, kernels, weights, device, dtype)
+        advance()
+        step_bytes = measure_step_bytes(builder.build, builder.limits)  # (3)
+        element_bytes = torch.empty(0, dtype=dtype).element_size()
+        memory = divide_memory(  # (4)
+            MemoryNeed(total_bytes, total_bytes - free_bytes, _weights_bytes(config, dtype), step_bytes),
+            page_bytes=config.kv_elements_per_token * PAGE_SIZE * element_bytes,
+            mem_fraction_static=settings.mem_fraction_static,
+            max_total_tokens=settings.max_total_tokens,
+            min_tokens=settings.context_length or PAGE_SIZE,
+        )
+        advance()
+        runner = builder.build(memory.num_pages)
+        runner.pages.zero_()
+        runner.capture_graphs(advance=advance)  # (5)
+        torch.cuda.synchronize()
+    return BuiltDevice(runner, memory)
+
+
+class _Builder:
+    """Makes runners that differ in nothing but the size of their cache."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        settings: EngineSettings,
+        kernels: Kernels,
+        weights: LoadedWeights,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self._config = config
+        self._kernels = kernels
+        self._weights = weights
+        self._device, self._dtype = device, dtype
+        self._context_length = min(settings.context_length or config.max_position, config.max_position)
+        max_sequences = settings.max_running_requests
+        self.limits = RunnerLimits(
+            max_rows=settings.prefill_sizes[0] + max_sequences,
+            max_sequences=max_sequences,
+            max_table_pages=max_sequences * -(-self._context_length // PAGE_SIZE),
+            cuda_graph_max_bs=settings.cuda_graph_max_bs,
+        )
+        self._operations = FusedOperations(
+            kernels.launcher, max_samples=max_sequences, vocab_size=config.vocab_size, device=device
+        )
+        self._model = FusedDecoder(config, weights.parameters, self._operations, num_positions=self._context_length)
+
+    def build(self, num_pages: int) -> DeviceRunner:
+        """Over a cache of so many pages, which is not initialized."""
+        config = self._config
+        pages = allocate_pages(
+            num_layers=config.num_layers,
+            num_pages=num_pages,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            device=self._device,
+            dtype=self._dtype,
+        )
+        use = CacheUse(pages, config, self.limits.max_sequences, self._context_length)
+        attention = self._kernels.build_attention(use)
+        return DeviceRunner(
+            config,
+            self._model,
+            self._operations,
+            attention,
+            pages,
+            self.limits,
+            weights_digest=self._weights.digest,
+        )
+
+
+def _load(
+    folder: Path,
+    config: ModelConfig,
+    settings: EngineSettings,
+    device: torch.device,
+    dtype: torch.dtype,
+    advance: Callable[[], None],
+    verify: VerifyDigests | None,
+) -> LoadedWeights:
+    if settings.load_format == "dummy":
+        return build_dummy_weights(config, device=device, dtype=dtype)
+    return load_weights(
+        folder, config, device=device, dtype=dtype, progress=lambda _done, _total: advance(), verify=verify
+    )
+
+
+def _weights_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    shapes: Mapping[str, torch.Size] = {
+        name: torch.Size(parameter.shape) for name, parameter in parameter_shapes(config).items()
+    }
+    return sum(shape.numel() for shape in shapes.values()) * torch.empty(0, dtype=dtype).element_size()

@@ -1,0 +1,147 @@
+"""Where a step's time goes on this GPU: `python -m tests.bench.steps MODEL [--kernels DIR]`.
+
+Builds the runner that an engine would have (dummy weights) and times single steps without scheduler or HTTP: decodes of
+several batch sizes and contexts, and prompt chunks. For each: milliseconds of the device (events around the step), and of the
+host to launch it. With `--profile` the kernels that take the most time follow. First the copy and product rates of this boot.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from runtime.batch import StepBatch
+from runtime.identifiers import PAGE_SIZE
+from runtime.runner.device_building import build_device_runner
+from runtime.runner.device_runner import DeviceRunner
+from runtime.runner.kernel_choice import choose_kernels
+from runtime.settings import EngineSettings
+from tests.support.step_batches import sampling_batch
+
+DECODES = [(1, 384), (2, 384), (4, 384), (8, 640), (16, 640), (64, 1150), (256, 1280), (512, 384)]
+CHUNKS = [(0, 512), (64, 512), (64, 1024), (256, 1024), (0, 2048), (0, 8192)]
+
+
+def step(runner: DeviceRunner, num_decodes: int, context: int, chunk: int) -> StepBatch:
+    """Decodes over `context` tokens each in pages of their own, and a prompt of `chunk` tokens."""
+    pages_each = -(-context // PAGE_SIZE)
+    width = max(pages_each if num_decodes else 1, -(-chunk // PAGE_SIZE))
+    random = np.random.default_rng(0)
+    order = random.permutation(runner.num_pages - 1)[: num_decodes * pages_each + -(-chunk // PAGE_SIZE)] + 1
+    tables = np.zeros((num_decodes + (chunk > 0), width), np.int32)
+    tables[:num_decodes, :pages_each] = order[: num_decodes * pages_each].reshape(num_decodes, pages_each)
+    lengths, contexts = [1] * num_decodes, [context] * num_decodes
+    positions = [np.full(num_decodes, context - 1)]
+    if chunk:
+        tables[-1, : -(-chunk // PAGE_SIZE)] = order[num_decodes * pages_each :]
+        lengths, contexts, positions = [*lengths, chunk], [*contexts, chunk], [*positions, np.arange(chunk)]
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    position = np.concatenate(positions)
+    starts = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    return StepBatch(
+        token_ids=random.integers(0, runner.vocab_size, len(position)),
+        previous_rows=np.full(len(position), -1, np.int32),
+        positions=position.astype(np.int64),
+        slots=tables[rows, position // PAGE_SIZE].astype(np.int64) * PAGE_SIZE + position % PAGE_SIZE,
+        query_starts=starts,
+        context_lengths=np.array(contexts, np.int32),
+        page_tables=tables,
+        sample_rows=starts[1:] - 1,
+        sampling=sampling_batch(len(lengths)),
+        page_copies=np.zeros((0, 2), np.int32),
+    )
+
+
+def measure(runner: DeviceRunner, batch: StepBatch, repeats: int) -> tuple[float, float, float, int]:
+    """Medians in ms: device, host to launch, wall per step with one in flight; and the graph's size."""
+    busy, launching = [], []
+    previous = None
+    for _ in range(3):
+        runner.launch(batch).result()
+    began = time.perf_counter()
+    for _ in range(repeats):
+        start = time.perf_counter()
+        launched = runner.launch(batch)
+        launching.append(1e3 * (time.perf_counter() - start))
+        if previous is not None:
+            busy.append(1e3 * previous.result().busy_s)
+        previous = launched
+    assert previous is not None
+    size = previous.result().captured_size
+    wall = 1e3 * (time.perf_counter() - began) / repeats
+    return statistics.median(busy), statistics.median(launching), wall, size
+
+
+def profile(runner: DeviceRunner, batch: StepBatch, rows: int) -> None:
+    """Print the kernels of one step by the time that they take."""
+    runner.launch(batch).result()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        for _ in range(3):
+            runner.launch(batch).result()
+        torch.cuda.synchronize()
+    events = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)
+    for event in events[:rows]:
+        print(f"    {event.self_device_time_total / 3e3:8.3f} ms {event.count // 3:5d} x  {event.key[:90]}")
+
+
+def rates() -> str:
+    """Copy and product rates of this boot."""
+    source = torch.randn(1 << 30, dtype=torch.bfloat16, device="cuda")
+    target = torch.empty_like(source)
+    left = torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda")
+
+    def timed(run: object) -> float:
+        assert callable(run)
+        times = []
+        for _ in range(10):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            run()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end) / 1e3)
+        return statistics.median(times)
+
+    copy = 4 * source.numel() / timed(lambda: target.copy_(source)) / 1e12
+    product = 2 * 8192**3 / timed(lambda: left @ left) / 1e12
+    return f"{torch.cuda.get_device_name()}: copy {copy:.2f} TB/s, product of 8192^3 {product:.0f} TFLOP/s"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.steps", description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--kernels", default="")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--graphs", type=int, default=512)
+    parser.add_argument("--profile", type=int, default=0, metavar="ROWS")
+    parser.add_argument("--only", choices=("decode", "prefill"))
+    options = parser.parse_args()
+    print(rates(), flush=True)
+    settings = EngineSettings(
+        model_path=str(options.model), device="cuda", dtype="bfloat16", attention_backend=options.backend,
+        load_format="dummy", kernels_path=options.kernels, max_running_requests=512, context_length=16_384,
+        cuda_graph_max_bs=options.graphs,
+    )  # fmt: skip
+    began = time.perf_counter()
+    built = build_device_runner(options.model, settings, choose_kernels(settings, print), advance=lambda: None)
+    print(f"built in {time.perf_counter() - began:.1f} s", *built.memory.lines(), sep="\n  ", flush=True)
+    runner = built.runner
+    print("decodes context chunk | device ms  launch ms  wall ms  graph")
+    cases = [(n, context, 0) for n, context in DECODES] if options.only != "prefill" else []
+    cases += [(n, 1150, chunk) for n, chunk in CHUNKS] if options.only != "decode" else []
+    for num_decodes, context, chunk in cases:
+        batch = step(runner, num_decodes, context, chunk)
+        device, launch, wall, size = measure(runner, batch, 8 if chunk else 30)
+        print(
+            f"{num_decodes:7d} {context:7d} {chunk:5d} | {device:9.3f} {launch:10.3f} {wall:8.3f} {size:6d}", flush=True
+        )
+        if options.profile:
+            profile(runner, batch, options.profile)
+
+
+if __name__ == "__main__":
+    main()

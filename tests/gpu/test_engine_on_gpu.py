@@ -1,0 +1,143 @@
+"""The engine on a GPU against the float32 reference on the CPU: both backends, graphs and none, overlap and none.
+
+Greedy texts in bfloat16 are compared up to ties (`tests.support.greedy_ties`): at the first difference the reference's own
+logprobs of the two tokens must lie within MAX_GAP. Logits of this model have a spread of about 1.4; bfloat16 moves one by
+some hundredths.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.request import GenerationRequest
+from runtime.runner.building import build_runner
+from runtime.runner.device_building import build_device_runner
+from runtime.runner.device_runner import DeviceRunner
+from runtime.runner.kernel_choice import choose_kernels
+from runtime.runner.torch_runner import TorchRunner
+from runtime.settings import EngineSettings
+from tests.support.engine_runs import Answer, ask, build_engine, run_all
+from tests.support.greedy_ties import assert_equal_up_to_ties
+from tests.support.random_models import VOCAB_SIZE, write_random_model
+from tests.support.step_batches import Chunk, step_batch
+
+pytestmark = pytest.mark.gpu
+
+MAX_GAP = 0.08
+NUM_TOKENS = 48
+MODELS: dict[str, dict[str, Any]] = {
+    "llama-64": {"head_dim": 64},
+    "llama-128": {"head_dim": 128},
+    "qwen3-128": {"head_dim": 128, "qwen3": True},
+}
+
+
+def prompts() -> list[list[int]]:
+    """Of many lengths, some with a common beginning."""
+    random = np.random.default_rng(3)
+    ids = random.integers(3, VOCAB_SIZE, 4000).tolist()
+    lengths = (1, 5, 16, 17, 64, 100, 129, 300, 513, 700)
+    own = [ids[7 * index : 7 * index + length] for index, length in enumerate(lengths)]
+    return own + [ids[:256] + ids[1000 + index : 1030 + index] for index in range(6)]
+
+
+def greedy(first_id: int = 1) -> list[GenerationRequest]:
+    return [
+        ask(first_id + index, prompt, max_tokens=NUM_TOKENS, temperature=0.0, ignore_eos=True)
+        for index, prompt in enumerate(prompts())
+    ]
+
+
+def build_device(folder: Path, backend: str, **given: Any) -> DeviceRunner:
+    settings = EngineSettings(
+        model_path=str(folder),
+        device="cuda",
+        attention_backend=backend,  # type: ignore[arg-type]
+        **{"max_total_tokens": 16_384, "max_running_requests": 40, "chunked_prefill_size": 512} | given,
+    )
+    return build_device_runner(folder, settings, choose_kernels(settings, print), advance=lambda: None).runner
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_model(tmp_path_factory.mktemp("model"), **MODELS[request.param])
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> TorchRunner:
+    return build_runner(folder, num_pages=400, dtype="float32", num_threads=4)
+
+
+@pytest.fixture(scope="module")
+def expected(reference: TorchRunner) -> dict[tuple[int, int], Answer]:
+    return run_all(build_engine(reference, eos_token_ids=[2], context_length=2048), greedy())
+
+
+@pytest.mark.parametrize("backend", ["triton", "flashinfer"])
+@pytest.mark.parametrize(
+    "given",
+    [{"cuda_graph_max_bs": 16}, {"cuda_graph_max_bs": 0}, {"cuda_graph_max_bs": 3, "chunked_prefill_size": 33}],
+    ids=["graphs", "no graphs", "small graphs, small chunks"],
+)
+def test_greedy_texts_are_the_references(
+    folder: Path,
+    reference: TorchRunner,
+    expected: dict[tuple[int, int], Answer],
+    backend: str,
+    given: dict[str, Any],
+) -> None:
+    """Up to ties, cold and with a warm cache, with overlap and without."""
+    runner = build_device(folder, backend, **given)
+    agreed = total = 0
+    for overlap in (True, False):
+        engine = build_engine(
+            runner, eos_token_ids=[2], context_length=2048, overlap_schedule=overlap, max_running_requests=40,
+            chunked_prefill_size=given.get("chunked_prefill_size", 512),
+        )  # fmt: skip
+        for first_id in (1, 101):
+            answers = run_all(engine, greedy(first_id))
+            for index, prompt in enumerate(prompts()):
+                mine, theirs = answers[first_id + index, 0].tokens, expected[1 + index, 0].tokens
+                agreed += assert_equal_up_to_ties(reference, prompt, mine, theirs, MAX_GAP)
+                total += NUM_TOKENS
+    print(f"{backend} {given}: {agreed} of {total} tokens before a tie")
+    assert agreed > total * 0.5
+
+
+@pytest.mark.parametrize("backend", ["triton", "flashinfer"])
+def test_graphs_compute_what_kernels_compute(folder: Path, backend: str) -> None:
+    """The same batch sizes with and without graphs: the same kernels, so the same tokens, sampled ones included."""
+    texts = []
+    for largest in (40, 0):
+        runner = build_device(folder, backend, cuda_graph_max_bs=largest)
+        engine = build_engine(runner, eos_token_ids=[2], context_length=2048, overlap_schedule=False)
+        requests = [
+            ask(index + 1, prompt[:40], max_tokens=24, temperature=0.7 * (index % 2), seed=index, ignore_eos=True)
+            for index, prompt in enumerate(prompts()[:8])
+        ]
+        texts.append({key: answer.tokens for key, answer in run_all(engine, requests).items()})
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("backend", ["triton", "flashinfer"])
+@pytest.mark.parametrize("largest_graph", [8, 0])
+def test_a_broken_sequence_does_not_touch_its_neighbours(folder: Path, backend: str, largest_graph: int) -> None:
+    """NaN in one sequence's pages flags that sequence alone, in a graph and outside; so does NaN past a context's end."""
+    runner = build_device(folder, backend, cuda_graph_max_bs=largest_graph)
+    with torch.inference_mode():
+        runner.pages.fill_(torch.nan)
+    prompt = prompts()[4]
+    assert (
+        runner.launch(step_batch([Chunk(prompt, 0, [1, 2, 3, 4, 5]), Chunk(prompt, 0, [6, 7, 8, 9, 10])]))
+        .result()
+        .is_finite.all()
+    )
+    with torch.inference_mode():
+        runner.pages[:, 2] = torch.nan
+    decodes = [Chunk([5], len(prompt), [1, 2, 3, 4, 5]), Chunk([5], len(prompt), [6, 7, 8, 9, 10])]
+    result = runner.launch(step_batch(decodes)).result()
+    assert result.is_finite.tolist() == [False, True]
+    assert result.captured_size == (2 if largest_graph else 0)

@@ -1,0 +1,82 @@
+"""The whole decoder by our kernels, interpreted: the operations, attention and sampling fit together.
+
+Single kernels are tested by themselves; here a runner over them is compared with one over plain torch.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.attention.pages import allocate_pages
+from runtime.attention.triton import TritonAttention
+from runtime.kernels.launcher import JitLauncher
+from runtime.kernels.operations import FusedOperations
+from runtime.models.fused import FusedDecoder
+from runtime.runner.device_runner import DeviceRunner, RunnerLimits
+from runtime.weights.config import load_model_config
+from runtime.weights.loading import build_dummy_weights
+from tests.support.device_runners import build_plain_device
+from tests.support.step_batches import Chunk, sampling_batch, step_batch
+
+CONFIG = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "vocab_size": 90,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": False,
+}
+PROMPT = np.random.default_rng(0).integers(0, 90, 20).tolist()
+LIMITS = RunnerLimits(max_rows=128, max_sequences=12, max_table_pages=200, cuda_graph_max_bs=3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    return tmp_path
+
+
+def build_fused(folder: Path) -> DeviceRunner:
+    config = load_model_config(folder)
+    device, dtype = torch.device("cpu"), torch.float32
+    launcher = JitLauncher()
+    operations = FusedOperations(launcher, max_samples=12, vocab_size=90, device=device, dependent_launch=False)
+    with torch.inference_mode():
+        weights = build_dummy_weights(config, device=device, dtype=dtype)
+        parameters = {name: parameter.contiguous() for name, parameter in weights.parameters.items()}
+        model = FusedDecoder(config, parameters, operations, num_positions=256)
+        pages = allocate_pages(num_layers=2, num_pages=16, num_kv_heads=2, head_dim=16, device=device, dtype=dtype)
+        pages.fill_(torch.nan)
+    attention = TritonAttention(
+        pages, num_heads=4, layer_windows=config.layer_windows, launcher=launcher, max_decodes=12, num_multiprocessors=4
+    )
+    runner = DeviceRunner(config, model, operations, attention, pages, LIMITS, weights_digest=weights.digest)
+    runner.capture_graphs()
+    return runner
+
+
+def test_steps_are_those_of_plain_torch(folder: Path) -> None:
+    """A prefill, a mixed step and decodes, greedy and drawn."""
+    fused = build_fused(folder)
+    plain = build_plain_device(folder, num_pages=16, cuda_graph_max_bs=0, dummy=True).runner
+    first = step_batch([Chunk(PROMPT[:5], 0, [1]), Chunk(PROMPT[:18], 0, [2, 3])])
+    mixed = step_batch(
+        [Chunk([0], 5, [1], previous_row=0), Chunk([0], 18, [2, 3], previous_row=1), Chunk(PROMPT, 0, [4, 5])],
+        sampling_batch(3, temperature=[0.0, 0.9, 0.7], seed=[1, 2, 3], position=[6, 19, 20]),
+    )
+    last = step_batch([Chunk([0], at, pages, previous_row=row) for row, (at, pages) in enumerate(
+        [(6, [1]), (19, [2, 3]), (20, [4, 5])])])  # fmt: skip
+    for batch in (first, mixed, replace(last, sampling=sampling_batch(3, num_logprobs=3))):
+        given, expected = fused.launch(batch).result(), plain.launch(batch).result()
+        assert given.token_ids.tolist() == expected.token_ids.tolist()
+        assert given.is_finite.all()
+        if expected.logprobs is not None and given.logprobs is not None:
+            np.testing.assert_allclose(given.logprobs.top_values, expected.logprobs.top_values, atol=1e-4)
