@@ -7,11 +7,14 @@ SecurityFault
 │   └── RegistryUnusable       the client registry cannot be opened, is of another version, or a migration failed
 ├── TokenRejected              an access token that is not accepted: answer 401
 ├── SecurityUnavailable        try again later
-│   └── KeysUnavailable        the issuer's keys cannot be had now: answer 503
+│   ├── KeysUnavailable        the issuer's keys cannot be had now: answer 503
+│   ├── BundleUnreadable       a medium that fails, a disk that is full: the next try goes on
+│   └── SwitchFailed           a release that did not become ready, or a service that did not obey
 ├── ModelRejected              a model that is not loaded: tell the steward
 │   ├── ModelSignatureRejected a signature that is malformed, wrong, or by somebody who is not trusted
 │   ├── ModelFolderRejected    files that are not those signed, that no signature can cover, or that may not be imported
 │   └── ModelNotApproved       a good model without the approvals of two stewards, or one that was retired
+├── BundleRejected             a bundle that is not installed, or a switch that is not allowed: tell the operator
 ├── MalformedDocument          untrusted JSON, a key set or a form that is refused
 └── ClientRejected             a client's definition, or the name of one, that is refused: tell the administrator
 """
@@ -47,6 +50,18 @@ class SecurityUnavailable(SecurityFault):
 
 class KeysUnavailable(SecurityUnavailable):
     """The issuer's public keys could not be fetched, or are too old to be trusted."""
+
+
+class BundleUnreadable(SecurityUnavailable):
+    """A bundle that could not be copied; what was copied is kept, and nothing that runs was touched."""
+
+
+class SwitchFailed(SecurityUnavailable):
+    """A switch to another release that was taken back."""
+
+
+class BundleRejected(SecurityFault):
+    """A bundle, or a step between releases, that is refused. One problem a line."""
 
 
 class MalformedDocument(SecurityFault):

@@ -67,6 +67,13 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("trust", "trust", "make and sign roots of trust and role files"),
         Command("init", "init", "tell a new host whom it may believe"),
     ),
+    "Carry software in": (
+        Command("bundle", "bundle", "build, verify and install signed bundles"),
+        Command("upgrade", "software", "run the release that was installed last"),
+        Command("rollback", "software", "run the release of before, with two operators' leave"),
+        Command("status", "software", "which releases this host has, and which runs"),
+        Command("recover", "software", "take back a switch that a power cut interrupted"),
+    ),
     "Measure it": (Command("bench", "bench", "measure a server, or parts of this one"),),
     "Look back": (Command("audit", "audit", "verify the log, prove that a record is in it"),),
 }

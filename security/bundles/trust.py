@@ -4,6 +4,7 @@
     vendor/metadata, customer/metadata       what the TUF client remembers: it must never go back
     roles.dsse                               the role file in force, signed under the customer's root
     roles.version                            the highest version that was ever in force
+    last-time                                the latest time at which something was accepted
 
 The two roots are apart: who signs software cannot approve a model, and who approves a model cannot change software. A root is a
 TUF root; its root keys, and their threshold, are also the anchor of role files.
@@ -21,14 +22,16 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
-from security.errors import TrustUnusable
+from security.errors import MalformedDocument, TrustUnusable
 from security.keys import make_private_directory, write_replacing
 from security.model_signing.elliptic import CURVES, hash_of_curve
 from security.stewards.envelope import key_id_of
-from security.stewards.role_file import Anchor, RoleFile, verify_role_file
+from security.stewards.role_file import Anchor, RoleFile, parse_time, verify_role_file
+from security.stewards.statements import format_time
 
 Owner = Literal["vendor", "customer"]
 ROOT, METADATA, ROLES, ROLES_VERSION = "root.json", "metadata", "roles.dsse", "roles.version"
+LAST_TIME = "last-time"
 MAX_ROOT_BYTES = 512_000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -85,6 +88,22 @@ class HostTrust:
         """The role file in force, verified anew. Raises: TrustUnusable."""
         data = _read(self.path / ROLES, "role file; `casemate trust install-roles` takes one")
         return verify_role_file(data, self.anchor(), at=at, least_version=self._least_version())
+
+    def clock_floor(self) -> datetime.datetime | None:
+        """The latest time at which this host accepted something. Raises: TrustUnusable."""
+        path = self.path / LAST_TIME
+        if not path.exists():
+            return None
+        try:
+            return parse_time(_read(path, "time").decode("ascii", "replace"), str(path))
+        except MalformedDocument as error:
+            raise TrustUnusable(str(error)) from None
+
+    def note_time(self, now: datetime.datetime) -> None:
+        """Remember that something was accepted now; the floor never goes down. Raises: TrustUnusable, KeyUnusable."""
+        floor = self.clock_floor()
+        if floor is None or now > floor:
+            write_replacing(self.path / LAST_TIME, format_time(now).encode())
 
     def _least_version(self) -> int:
         path = self.path / ROLES_VERSION

@@ -1,0 +1,146 @@
+"""Installing a verified bundle into the slot that does not run.
+
+(1) Room on the disk for all that is missing. (2) Each file is copied to `incoming`: from an earlier try that already has it, from
+the running slot that has the same content, or from the medium; its length and SHA-256 are those signed, or it is refused. (3) Every
+file and folder is made durable. (4) The copy becomes the other slot.
+
+A failure leaves `incoming`, so that the next try with the same bundle goes on where this one ended; a try with another bundle
+starts anew. Nothing that runs is touched. Files are made by path from names that were checked, never unpacked from an archive.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tuf.api.metadata import TargetFile
+
+from security.bundles.medium import digest_of, name_on_medium, sync_folder
+from security.bundles.slots import INCOMING, Host, SlotContent
+from security.bundles.verification import VerifiedBundle
+from security.errors import BundleRejected, BundleUnreadable
+from security.model_signing.names import show_name
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all)."""
+
+_SPARE_BYTES = 16 << 20
+_CHUNK_BYTES = 1 << 20
+
+
+def install_bundle(host: Host, bundle: VerifiedBundle, *, progress: Progress | None = None) -> SlotContent:
+    """Fill the slot that does not run; see the module for the steps.
+
+    Raises: BundleRejected, BundleUnreadable.
+    """
+    host.prepare()
+    slot = host.other_slot()
+    incoming = _open_incoming(host, bundle)
+    try:
+        _verify_room(host, bundle, incoming)  # (1)
+        done_bytes = 0
+        for path, target in bundle.targets.items():
+            _obtain(host, bundle, incoming, path, target)  # (2)
+            done_bytes += target.length
+            if progress is not None:
+                progress(done_bytes, bundle.size_bytes)
+        _finish(incoming, bundle)  # (3)
+    except OSError as error:
+        what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
+        raise BundleUnreadable(f"{incoming}: cannot be written: {what}; the next try goes on from here") from None
+    files = {path: digest_of(target) for path, target in bundle.targets.items()}
+    content = SlotContent(slot, bundle.release.version, bundle.digest, files)
+    host.fill(slot, incoming / bundle.digest, content)  # (4)
+    return content
+
+
+def _open_incoming(host: Host, bundle: VerifiedBundle) -> Path:
+    """The folder of this release's copy, in one that holds no copy of another."""
+    incoming = host.path / INCOMING
+    incoming.mkdir(mode=0o700, exist_ok=True)
+    for left in incoming.iterdir():
+        if left.name != bundle.digest:
+            shutil.rmtree(left)
+    (incoming / bundle.digest).mkdir(mode=0o755, exist_ok=True)
+    return incoming
+
+
+def _verify_room(host: Host, bundle: VerifiedBundle, incoming: Path) -> None:
+    present = sum(path.stat().st_size for path in (incoming / bundle.digest).rglob("*") if path.is_file())
+    needed, free = bundle.size_bytes - present, shutil.disk_usage(incoming).free
+    if needed + _SPARE_BYTES > free:
+        raise BundleUnreadable(f"{host.path}: {needed} bytes to write, {free} are free")
+
+
+def _obtain(host: Host, bundle: VerifiedBundle, incoming: Path, path: str, target: TargetFile) -> None:
+    final = incoming / bundle.digest / path
+    if _has_content(final, target):
+        return
+    final.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    source = _find_in_slots(host, path, target)
+    chunks = _read_file(source) if source is not None else _read_medium(bundle, path, target)
+    partial = incoming / bundle.digest / f".partial-{digest_of(target)}"
+    hasher, length = hashlib.sha256(), 0
+    with partial.open("wb") as file:
+        for chunk in chunks:
+            length += len(chunk)
+            if length > target.length:
+                break
+            hasher.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+        os.fchmod(file.fileno(), 0o755 if path in bundle.release.executables else 0o644)
+    if length != target.length or hasher.hexdigest() != digest_of(target):
+        partial.unlink()
+        raise BundleRejected(f"{show_name(path)}: other bytes than those signed: the copy is truncated or was altered")
+    os.rename(partial, final)
+
+
+def _find_in_slots(host: Host, path: str, target: TargetFile) -> Path | None:
+    """The running slot's file, if its record says that it is the same; it is verified while it is copied."""
+    content = host.current()
+    if content is None or content.files.get(path) != digest_of(target):
+        return None
+    file = host.folder_of(content.slot) / path
+    return file if _has_content(file, target) else None
+
+
+def _read_medium(bundle: VerifiedBundle, path: str, target: TargetFile) -> Iterator[bytes]:
+    name = name_on_medium(path, target)
+    if name not in bundle.medium.files:
+        raise BundleRejected(
+            f"{show_name(path)}: is neither on the medium nor in the running slot; "
+            "a delta fits only the release that it was made against"
+        )
+    return bundle.medium.read_chunks(name)
+
+
+def _has_content(path: Path, target: TargetFile) -> bool:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_size == target.length:
+                return hashlib.file_digest(file, "sha256").hexdigest() == digest_of(target)
+    return False
+
+
+def _read_file(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def _finish(incoming: Path, bundle: VerifiedBundle) -> None:
+    """Remove what an earlier try left and no target names, and make all names durable."""
+    root = incoming / bundle.digest
+    for path in sorted(root.rglob("*"), reverse=True):
+        name = str(path.relative_to(root))
+        if not path.is_dir() and name not in bundle.targets:
+            path.unlink()
+        elif path.is_dir():
+            sync_folder(path)
+    sync_folder(root)
