@@ -53,7 +53,7 @@ class FusedOperations:
             table,
             out=out,
             launcher=self._launcher,
-            pdl=self._overlaps(out),
+            pdl=False,  # The first of a step: later ones read the step's tables before they wait for whoever is ahead.
         )
         return out
 
