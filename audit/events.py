@@ -3,12 +3,16 @@
 One function an event kind; each takes plain values and gives a JSON object for `entry.encode_event`. What OCSF has a place
 for stands there; the rest is in `unmapped.casemate`, with the event's `kind` (see `permissions`). Fractions are strings.
 
-
-Here are the events of requests, tokens, processes, models, the host and the log; `changes` has those of administration. All kinds,
-with their classes and who may append them, are listed in `permissions` and in docs/audit.md.
+| class | kinds |
+|---|---|
+| API Activity 6003, profile ai_operation | inference_intent (activity Create), inference_denied (Create), inference_outcome (Update), inference_late_count (Update) |
+| Authentication 3002 | token_issued, token_refused, token_rejected (all Logon) |
+| Account Change 3001 | client_created (Create), client_disabled (Disable), client_secret_rotated (Password Reset) |
+| Application Lifecycle 6002 | process_started, process_stopped, process_crashed, process_restarted, model_loaded, model_unloaded, policy_loaded; of models, software and the host: see `HOST_KINDS` |
+| Event Log Activity 1008 | log_started, log_stopped, log_recovered, log_full, log_writable, log_marked |
 
 Source: OCSF 1.9.0-dev.
-"""
+"""  # noqa: E501
 
 import ipaddress
 from collections.abc import Mapping
@@ -184,7 +188,7 @@ def client_changed_event(kind: str, *, client_id: str, actor: str, changed_at_ms
         actor: the system's user who ran the command, as the command saw it.
         changed_at_ms: when that was; the record's own time is when the authority told it.
     """
-    event = new_event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
+    event = _event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
     event["actor"] = {"user": {"name": actor, "type_id": 1}}
     event["user"] = {"type_id": 4, "uid": client_id}
     event["unmapped"]["casemate"]["changed_at_ms"] = changed_at_ms
@@ -211,21 +215,21 @@ def process_event(
     """A process of the appliance changed its state; `kind` is process_started, _stopped, _crashed or _restarted."""
     activity_id = min(KINDS[kind].activity_ids)
     is_failure = kind == "process_crashed"
-    event = new_event(kind, activity_id, FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL)
+    event = _event(kind, activity_id, FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL)
     own = event["unmapped"]["casemate"]
     own |= {"instance": instance, "pid": pid, "restarts": restarts, "role": role}
     if exit_code is not None:
         own["exit_code"] = exit_code
     if detail:
         event["status_detail"] = detail
-    event["app"] = application_of(f"casemate-{role}", f"{role}/{instance}")
+    event["app"] = _application(f"casemate-{role}", f"{role}/{instance}")
     return event
 
 
 def configuration_event(kind: str, *, name: str, digest: str, detail: str = "") -> Json:
     """Something that decides over answers was put to use; `kind` is model_loaded, model_unloaded or policy_loaded."""
-    event = new_event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
-    event["app"] = application_of(name, digest)
+    event = _event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
+    event["app"] = _application(name, digest)
     event["unmapped"]["casemate"]["digest"] = digest
     if detail:
         event["status_detail"] = detail
@@ -249,10 +253,10 @@ def host_event(
         at_ms: when that was; the record's own time is when it reached the auditor.
     """
     is_failure = kind in HOST_FAILURES
-    event = new_event(
+    event = _event(
         kind, min(KINDS[kind].activity_ids), FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL
     )
-    event["app"] = application_of(name, digest)
+    event["app"] = _application(name, digest)
     event["unmapped"]["casemate"] |= {"actor": actor, "changed_at_ms": at_ms, "digest": digest, "facts": dict(facts)}
     if detail:
         event["status_detail"] = detail
@@ -263,7 +267,7 @@ def log_event(
     kind: str, *, log_name: str, facts: Mapping[str, str | int], detail: str = "", is_failure: bool = False
 ) -> Json:
     """Something happened to the log itself; `kind` is one of log_*. The auditor's own."""
-    event = new_event(
+    event = _event(
         kind, min(KINDS[kind].activity_ids), FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL
     )
     event |= {"log_name": log_name, "log_provider": "casemate-auditor", "log_type_id": 2}
@@ -273,10 +277,9 @@ def log_event(
     return event
 
 
-def new_event(kind: str, activity_id: int, status_id: int, severity_id: int, profiles: tuple[str, ...] = ()) -> Json:
-    """The beginning of an event of a kind: class, activity, outcome, product."""
+def _event(kind: str, activity_id: int, status_id: int, severity_id: int, profiles: tuple[str, ...] = ()) -> Json:
     class_uid = KINDS[kind].class_uid
-    metadata: Json = {"product": application_of("Casemate", "") | {"vendor_name": "Casemate"}, "version": OCSF_VERSION}
+    metadata: Json = {"product": _application("Casemate", "") | {"vendor_name": "Casemate"}, "version": OCSF_VERSION}
     if profiles:
         metadata["profiles"] = list(profiles)
     event: Json = {
@@ -298,7 +301,7 @@ def _api_activity(
     kind: str, activity_id: int, caller: Caller, call: Call, status_id: int, severity_id: int, action_id: int
 ) -> Json:
     profiles = ("ai_operation", "security_control", "trace") if call.trace_id else ("ai_operation", "security_control")
-    event = new_event(kind, activity_id, status_id, severity_id, profiles)
+    event = _event(kind, activity_id, status_id, severity_id, profiles)
     event["metadata"] |= {"correlation_uid": call.request_uid, "tenant_uid": caller.tenant}
     event |= {
         "action_id": action_id,
@@ -329,7 +332,7 @@ def _api_activity(
 def _authentication(
     kind: str, client_id: str, subject: str, address: str, port: int, service: str, status_id: int, severity_id: int
 ) -> Json:
-    event = new_event(kind, 1, status_id, severity_id)
+    event = _event(kind, 1, status_id, severity_id)
     is_service = subject == client_id
     user: Json = {"name": "unknown"} if not subject else {"type_id": 4 if is_service else 1, "uid": subject}
     event |= {
@@ -343,8 +346,7 @@ def _authentication(
     return event
 
 
-def application_of(name: str, uid: str) -> Json:
-    """A program or a model, as OCSF's `product` names it."""
+def _application(name: str, uid: str) -> Json:
     product: Json = {"name": name, "version": PRODUCT_VERSION}
     return product | {"uid": uid} if uid else product
 

@@ -11,7 +11,6 @@ from audit.errors import MalformedEntry, NotPermitted
 from audit.summary import verify_summarizable
 
 ACCOUNT_CHANGE = 3001
-ENTITY_MANAGEMENT = 3004
 API_ACTIVITY = 6003
 APPLICATION_LIFECYCLE = 6002
 AUTHENTICATION = 3002
@@ -35,7 +34,6 @@ def _kind(name: str, class_uid: int, activities: set[int], roles: set[str], mess
 
 
 AUDITOR = "auditor"
-READER = "reader"
 
 KINDS: dict[str, EventKind] = {
     kind.name: kind
@@ -50,17 +48,6 @@ KINDS: dict[str, EventKind] = {
         _kind("client_created", ACCOUNT_CHANGE, {1}, {"authority"}),
         _kind("client_disabled", ACCOUNT_CHANGE, {5}, {"authority"}),
         _kind("client_secret_rotated", ACCOUNT_CHANGE, {4}, {"authority"}),
-        _kind("token_revoked", AUTHENTICATION, {2}, {"authority"}),
-        _kind("setting_changed", ENTITY_MANAGEMENT, {3}, {"authority", "policy", "supervisor", AUDITOR}),
-        _kind("role_granted", ENTITY_MANAGEMENT, {8}, {"authority"}),
-        _kind("role_withdrawn", ENTITY_MANAGEMENT, {9}, {"authority"}),
-        _kind("key_rotated", ENTITY_MANAGEMENT, {3}, {"authority", "supervisor", AUDITOR}),
-        _kind("retention_changed", ENTITY_MANAGEMENT, {3}, {AUDITOR}),
-        _kind("hold_placed", ENTITY_MANAGEMENT, {8}, {AUDITOR}),
-        _kind("hold_lifted", ENTITY_MANAGEMENT, {9}, {AUDITOR}),
-        _kind("body_opened", ENTITY_MANAGEMENT, {2}, {AUDITOR}),
-        _kind("hash_looked_up", ENTITY_MANAGEMENT, {2}, {AUDITOR}),
-        _kind("configuration_loaded", APPLICATION_LIFECYCLE, {8}, {"supervisor"}),
         _kind("process_started", APPLICATION_LIFECYCLE, {3}, {"supervisor"}),
         _kind("process_stopped", APPLICATION_LIFECYCLE, {4}, {"supervisor"}),
         _kind("process_crashed", APPLICATION_LIFECYCLE, {4}, {"supervisor"}),
@@ -89,14 +76,6 @@ KINDS: dict[str, EventKind] = {
         _kind("log_full", EVENT_LOG_ACTIVITY, {10}, {AUDITOR}),
         _kind("log_writable", EVENT_LOG_ACTIVITY, {9}, {AUDITOR}),
         _kind("log_marked", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
-        _kind("log_space_low", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
-        _kind("log_rationed", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
-        _kind("log_reconciled", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
-        _kind("log_clock_jumped", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
-        _kind("log_rotated", EVENT_LOG_ACTIVITY, {5}, {AUDITOR}),
-        _kind("log_bodies_destroyed", EVENT_LOG_ACTIVITY, {2}, {AUDITOR}),
-        _kind("log_exported", EVENT_LOG_ACTIVITY, {3}, {AUDITOR, READER}),
-        _kind("log_searched", EVENT_LOG_ACTIVITY, {99}, {AUDITOR, READER}),
     )
 }
 

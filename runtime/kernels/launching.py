@@ -10,10 +10,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 Constant = int | float | bool | str
 Argument = Tensor | int | float
+
+POINTER_ALIGNMENT = 16
+"""Bytes; every tensor argument begins at a multiple of it, so that kernels may load so much at once."""
+
+TYPE_NAMES = {
+    torch.float8_e4m3fn: "fp8e4nv",
+    torch.float8_e5m2: "fp8e5",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.float32: "fp32",
+    torch.float64: "fp64",
+    torch.int8: "i8",
+    torch.uint8: "u8",
+    torch.int16: "i16",
+    torch.int32: "i32",
+    torch.int64: "i64",
+}
+"""Triton's names of dtypes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +57,26 @@ class Variant:
     constants: tuple[tuple[str, Constant], ...]
     """Sorted by name."""
     options: Options
+
+    def __str__(self) -> str:
+        constants = ", ".join(f"{name}={value}" for name, value in self.constants)
+        options = f"{self.options.num_warps} warps, {self.options.num_stages} stages"
+        pdl = ", pdl" if self.options.launch_pdl else ""
+        return f"{self.kernel}({', '.join(self.argument_types)}) with {constants}; {options}{pdl}"
+
+
+def variant_of(
+    kernel: str, arguments: Sequence[Argument], constants: Mapping[str, Constant], options: Options
+) -> Variant:
+    """The compiled form that a launch needs."""
+    types = tuple(_type_of(argument) for argument in arguments)
+    return Variant(kernel, types, tuple(sorted(constants.items())), options)
+
+
+def _type_of(argument: Argument) -> str:
+    if isinstance(argument, Tensor):
+        return f"*{TYPE_NAMES[argument.dtype]}"
+    return "i32" if isinstance(argument, int) else "fp32"
 
 
 class Launcher(Protocol):

@@ -1,9 +1,10 @@
-"""Compiled libraries of CUDA kernels, loaded through tvm-ffi.
+"""Compiled libraries of CUDA kernels, loaded through tvm-ffi: from a folder in development, else from a frozen bundle.
 
 `tvm_ffi` is imported when the first library is loaded: a process on a CPU has no use for it. Where torch lacks the
 DLPack exchange that it calls by, it would compile one with the system's compiler; so that torch is refused first.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from runtime.errors import EngineMisconfigured, KernelMissing
+from runtime.kernels.bundle import Bundle
 
 
 class FolderLibraries:
@@ -31,6 +33,42 @@ class FolderLibraries:
                 raise KernelMissing(f"kernel library {library}: expected {path}, which does not exist")
             self._modules[library] = load_library(path)
         return getattr(self._modules[library], name)  # type: ignore[no-any-return]
+
+
+class BundleLibraries:
+    """Libraries of a frozen bundle, loaded from the very bytes that were verified, which lie in memory and in no folder."""
+
+    def __init__(self, bundle: Bundle, load: Callable[[Path], Any] | None = None) -> None:
+        """
+        Args:
+            load: instead of `load_library`.
+        """
+        self._contents = {entry.name: bundle.contents[entry.sha256] for entry in bundle.manifest.libraries}
+        self._load = load if load is not None else load_library
+        self._modules: dict[str, Any] = {}
+
+    def function(self, library: str, name: str) -> Callable[..., Any]:
+        """An exported function.
+
+        Raises: KernelMissing, naming the library.
+        """
+        if library not in self._modules:
+            if library not in self._contents:
+                raise KernelMissing(f"the kernel bundle lacks library {library}")
+            self._modules[library] = self._load(_file_in_memory(library, self._contents[library]))
+        return getattr(self._modules[library], name)  # type: ignore[no-any-return]
+
+
+def _file_in_memory(name: str, content: bytes) -> Path:
+    """A file of this process alone, under a path that the loader can open.
+
+    Its descriptor stays open: the loader knows libraries by their path, and would take the next one under the same number
+    for this one.
+    """
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    return Path(f"/proc/self/fd/{descriptor}")
 
 
 def load_library(path: Path) -> Any:

@@ -95,7 +95,8 @@ class Operations(Protocol):
 
         Args:
             logits: [num_samples, vocab_size].
-            samples: [2 * num_samples] int32, written: ids, then 1 where the row's logits are fit to choose from, else 0.
+            samples: [2, at least num_samples] int32, written: ids, then 1 where the row's logits are fit to choose from,
+                else 0; both begin at multiples of 16 bytes.
         """
         ...
 
@@ -150,5 +151,5 @@ class PlainOperations:
         scaled = (scores - largest[:, None]) / columns.temperature.clamp(min=1e-30)[:, None]
         drawn = (scaled + gumbel_noise(keys, ids)).argmax(dim=-1)
         count = len(chosen)
-        samples[:count] = torch.where(columns.temperature > 0, drawn, chosen)
-        samples[count : 2 * count] = largest.isfinite()
+        samples[0, :count] = torch.where(columns.temperature > 0, drawn, chosen)
+        samples[1, :count] = largest.isfinite()

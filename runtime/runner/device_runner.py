@@ -104,9 +104,9 @@ class DeviceRunner:
             max_rows=limits.max_rows, max_sequences=limits.max_sequences, max_pages=limits.max_table_pages
         )
         self._inputs = torch.zeros(words, dtype=torch.int32, device=self._device)
-        self._samples = torch.zeros(2 * limits.max_sequences, dtype=torch.int32, device=self._device)
+        self._samples = torch.zeros(2 * _stride(limits.max_sequences), dtype=torch.int32, device=self._device)
         self._uploads = UploadPool(words, NUM_IN_FLIGHT, self._device)
-        self._readbacks = ReadbackPool(2 * limits.max_sequences, NUM_IN_FLIGHT, self._device)
+        self._readbacks = ReadbackPool(2 * _stride(limits.max_sequences), NUM_IN_FLIGHT, self._device)
         self._sampler = Sampler(config.vocab_size, self._device)
         self._num_previous = 0
         self._sizes = graph_sizes(min(limits.cuda_graph_max_bs, limits.max_sequences))
@@ -161,7 +161,7 @@ class DeviceRunner:
                 score_prompt(self._model, WholeRows(), hidden, batch.prompt_logprob_rows.astype(np.int64), batch)
             )
         self._add_sample_logprobs(readback, batch, logits[:num_samples])
-        stride = size or num_samples
+        stride = _stride(size or num_samples)
         readback.finish(self._samples[: 2 * stride], num_samples, stride)  # (5)
         self._num_previous = num_samples
         return DeviceStep(readback, size or 0)
@@ -185,15 +185,19 @@ class DeviceRunner:
         if not views.shape.num_samples:
             return hidden, hidden.new_empty(0, self.config.vocab_size)
         (logits,) = self._model.logits(hidden.index_select(0, views.sample_rows))
-        self._operations.sample(logits, views.columns, self._samples[: 2 * views.shape.num_samples])
+        self._operations.sample(logits, views.columns, self._samples_of(views))
         return hidden, logits
 
     def _decode(self, views: StepViews, plan: DevicePlan) -> Tensor:
         """What a graph holds: every row is sampled."""
         hidden = self._model.hidden_states(self._source(views), views.places, self.pages, plan)
         (logits,) = self._model.logits(hidden)
-        self._operations.sample(logits, views.columns, self._samples[: 2 * views.shape.num_samples])
+        self._operations.sample(logits, views.columns, self._samples_of(views))
         return logits
+
+    def _samples_of(self, views: StepViews) -> Tensor:
+        stride = _stride(views.shape.num_samples)
+        return self._samples[: 2 * stride].view(2, stride)
 
     def _source(self, views: StepViews) -> TokenSource:
         return TokenSource(views.token_ids, views.previous_rows, self._samples)
@@ -218,6 +222,11 @@ class DeviceRunner:
     def _send(self, layout: StepLayout, batch: StepBatch, tables: SequenceTables) -> None:
         upload = self._uploads.next()
         upload.send(self._inputs, pack_step(upload.words, layout, batch, tables))
+
+
+def _stride(num_samples: int) -> int:
+    """Words from the samples' ids to their flags: kernels want both aligned to 16 bytes."""
+    return -(-num_samples // 4) * 4
 
 
 def _is_decode(batch: StepBatch) -> bool:

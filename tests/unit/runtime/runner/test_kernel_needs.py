@@ -1,0 +1,160 @@
+"""The kernels that an engine is said to need are those that its steps launch."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from runtime.attention.pages import allocate_pages
+from runtime.attention.triton import TritonAttention
+from runtime.batch import StepBatch
+from runtime.errors import EngineMisconfigured
+from runtime.kernels.launching import Options
+from runtime.kernels.operations import FusedOperations
+from runtime.kernels.recording import RecordingLauncher
+from runtime.models.fused import FusedDecoder
+from runtime.runner.device_runner import DeviceRunner, RunnerLimits
+from runtime.runner.kernel_needs import KernelNeeds, find_needs
+from runtime.settings import EngineSettings
+from runtime.weights.config import ModelConfig, load_model_config
+from runtime.weights.loading import build_dummy_weights
+from tests.support.step_batches import Chunk, sampling_batch, step_batch
+from tests.unit.runtime.runner.conftest import LLAMA, SLIDING_QWEN
+
+MAX_SEQUENCES = 40
+PAGES_EACH = 8
+CHUNK = 150
+SETTINGS = EngineSettings(
+    model_path="",
+    device="cuda",
+    attention_backend="triton",
+    max_running_requests=MAX_SEQUENCES,
+    chunked_prefill_size=CHUNK,
+    cuda_graph_max_bs=20,
+)
+CPU, DTYPE = torch.device("cpu"), torch.bfloat16
+
+
+@dataclass(frozen=True, repr=False)
+class Recorded:
+    """What was said to be needed, and a runner whose launches are written down."""
+
+    needs: KernelNeeds
+    launcher: RecordingLauncher
+    runner: DeviceRunner
+
+
+def load(folder: Path, shape: dict[str, Any], **given: Any) -> ModelConfig:
+    (folder / "config.json").write_text(json.dumps(shape | given))
+    return load_model_config(folder)
+
+
+def build_recorded(config: ModelConfig, launcher: RecordingLauncher) -> DeviceRunner:
+    """A runner whose kernels compute nothing; products by torch are made, of whatever lies in memory."""
+    operations = FusedOperations(launcher, max_samples=MAX_SEQUENCES, vocab_size=config.vocab_size, device=CPU)
+    with torch.inference_mode():
+        weights = build_dummy_weights(config, device=CPU, dtype=DTYPE)
+        model = FusedDecoder(config, weights.parameters, operations, num_positions=PAGES_EACH * 16)
+        pages = allocate_pages(
+            num_layers=config.num_layers, num_pages=1 + PAGES_EACH * MAX_SEQUENCES, num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim, device=CPU, dtype=DTYPE,
+        )  # fmt: skip
+    attention = TritonAttention(
+        pages, num_heads=config.num_heads, layer_windows=config.layer_windows, launcher=launcher,
+        max_decodes=MAX_SEQUENCES, num_multiprocessors=132,
+    )  # fmt: skip
+    limits = RunnerLimits(CHUNK + MAX_SEQUENCES, MAX_SEQUENCES, PAGES_EACH * MAX_SEQUENCES, SETTINGS.cuda_graph_max_bs)
+    runner = DeviceRunner(config, model, operations, attention, pages, limits, weights_digest="")
+    runner.capture_graphs()
+    return runner
+
+
+@pytest.fixture(scope="module", params=[LLAMA, SLIDING_QWEN], ids=["llama", "sliding-qwen"])
+def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    config = load(tmp_path_factory.mktemp("model"), request.param, vocab_size=5000)
+    launcher = RecordingLauncher()
+    return Recorded(find_needs(config, SETTINGS, DTYPE), launcher, build_recorded(config, launcher))
+
+
+def mixed_step(num_decodes: int, lengths: list[int], num_logprobs: int, num_scored: int) -> StepBatch:
+    """Decodes beside chunks, some of them sampled at every token; the first `num_scored` rows are scored."""
+    chunks = [Chunk([5], index % 100, range(1, 1 + PAGES_EACH)) for index in range(num_decodes)]
+    chunks += [Chunk([7] * length, 3, range(9, 9 + PAGES_EACH), sample_all=length <= 4) for length in lengths]
+    num_samples = sum(len(chunk.token_ids) if chunk.sample_all else 1 for chunk in chunks)
+    batch = step_batch(chunks, sampling_batch(num_samples, num_logprobs=num_logprobs))
+    count = min(num_scored, len(batch.token_ids))
+    return replace(
+        batch,
+        prompt_logprob_rows=np.arange(count, dtype=np.int32),
+        prompt_logprob_targets=np.zeros(count, np.int64),
+        prompt_logprob_counts=np.ones(count, np.int32),
+    )
+
+
+@given(
+    num_decodes=st.integers(0, MAX_SEQUENCES - 12),
+    lengths=st.lists(st.integers(2, CHUNK // 3), min_size=1, max_size=3) | st.just([]),
+    num_logprobs=st.sampled_from([-1, 0, 3]),
+    num_scored=st.integers(0, 12),
+)
+@settings(max_examples=60)
+def test_no_step_launches_what_was_not_recorded(
+    recorded: Recorded,
+    num_decodes: int,
+    lengths: list[int],
+    num_logprobs: int,
+    num_scored: int,
+) -> None:
+    """Random steps of a runner, captured or not, stay within the set that was found without a device."""
+    assume(num_decodes or lengths)
+    recorded.runner.launch(mixed_step(num_decodes, lengths, num_logprobs, num_scored)).result()
+    assert {str(variant) for variant in recorded.launcher.variants - recorded.needs.variants} == set()
+
+
+def test_captured_sizes_launch_what_was_recorded(
+    recorded: Recorded,
+) -> None:
+    """The graphs were captured when the runner was made; something was launched at all."""
+    assert recorded.launcher.variants
+    assert recorded.launcher.variants <= recorded.needs.variants
+
+
+@pytest.mark.parametrize("rows", range(1, 10))
+def test_every_small_batch_has_its_kernels(recorded: Recorded, rows: int) -> None:
+    """The sizes at which kernels change, one by one, without a graph."""
+    recorded.runner.launch(step_batch([Chunk([7] * rows, 0, [1])])).result()
+    assert recorded.launcher.variants <= recorded.needs.variants
+
+
+def test_libraries_take_the_place_of_attention(tmp_path: Path) -> None:
+    """Where FlashInfer serves the shape, auto needs its libraries and no attention of ours; triton needs ours."""
+    config = load(tmp_path, LLAMA, head_dim=64)
+    auto = find_needs(config, EngineSettings(model_path="", device="cuda"), DTYPE)
+    assert [str(name) for name in auto.libraries] == ["fa2_bf16_bf16_d64", "fa3_bf16_bf16_d64"]
+    assert not [variant for variant in auto.variants if variant.kernel.startswith(("decode.", "prefill."))]
+    triton = find_needs(config, EngineSettings(model_path="", device="cuda", attention_backend="triton"), DTYPE)
+    assert triton.libraries == ()
+    assert triton.variants > auto.variants
+
+
+def test_a_shape_that_no_library_serves_falls_to_our_kernels_or_is_refused(tmp_path: Path) -> None:
+    """By auto it does; whoever asks for FlashInfer is told."""
+    config = load(tmp_path, LLAMA, head_dim=96)
+    auto = find_needs(config, EngineSettings(model_path="", device="cuda"), DTYPE)
+    assert auto.libraries == ()
+    assert "prefill.causal" in {variant.kernel for variant in auto.variants}
+    with pytest.raises(EngineMisconfigured, match="head sizes"):
+        find_needs(config, EngineSettings(model_path="", device="cuda", attention_backend="flashinfer"), DTYPE)
+
+
+def test_a_tensor_that_would_not_be_aligned_is_found_without_a_device() -> None:
+    """The place of a view in its memory is known on any device."""
+    view = torch.empty(64, dtype=DTYPE, device="meta")[4:]
+    with pytest.raises(ValueError, match="begins 8 bytes"):
+        RecordingLauncher().launch("norm.add_rms_norm", (1, 1, 1), (view,), {}, Options())
