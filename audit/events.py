@@ -6,8 +6,9 @@ for stands there; the rest is in `unmapped.casemate`, with the event's `kind` (s
 | class | kinds |
 |---|---|
 | API Activity 6003, profile ai_operation | inference_intent (activity Create), inference_denied (Create), inference_outcome (Update), inference_late_count (Update) |
-| Authentication 3002 | token_issued, token_refused, token_rejected (all Logon) |
-| Account Change 3001 | client_created (Create), client_disabled (Disable), client_secret_rotated (Password Reset) |
+| Authentication 3002 | token_issued, token_refused, token_rejected, refresh_token_reused, user_signed_in, user_sign_in_failed (all Logon), user_signed_out (Logoff) |
+| Account Change 3001 | client_created, user_created (Create), client_enabled, user_enabled (Enable), client_disabled, user_disabled (Disable), client_secret_rotated, user_password_reset (Password Reset), user_password_changed (Password Change), client_changed (Other), role_granted, role_approved (Attach Policy), role_refused (Detach Policy) |
+| Entity Management 3004 | key_created (Create), limits_changed, role_models_changed, grant_rule_changed, definitions_restored (Update), key_revoked, limits_removed, token_revoked (Delete) |
 | Application Lifecycle 6002 | process_started, process_stopped, process_crashed, process_restarted, model_loaded, model_unloaded, policy_loaded; of models, software and the host: see `HOST_KINDS` |
 | Event Log Activity 1008 | log_started, log_stopped, log_recovered, log_full, log_writable, log_marked |
 
@@ -20,12 +21,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from audit.entry import Json
-from audit.permissions import KINDS
+from audit.permissions import ENTITY_MANAGEMENT, KINDS
 
 OCSF_VERSION = "1.9.0-dev"
 SUCCESS, FAILURE, UNKNOWN = 1, 2, 0
 INFORMATIONAL, LOW, MEDIUM, HIGH = 1, 2, 3, 4
 ALLOWED, DENIED = 1, 2
+MAX_DEFINITION_CHARS = 16_000
 
 try:
     PRODUCT_VERSION = version("casemate")
@@ -166,13 +168,40 @@ def token_issued_event(
     token_key_id: str,
     scope: str,
     expires_at_ms: int,
+    grant_type: str = "client_credentials",
+    actor: str = "",
+    bound_to: str = "",
 ) -> Json:
-    """The authority gave out an access token."""
+    """The authority gave out an access token.
+
+    Args:
+        actor: the service that acts for the subject, after a token exchange.
+        bound_to: the thumbprint of the key or certificate without which the token is no good.
+    """
     event = _authentication("token_issued", client_id, subject, address, port, "token endpoint", SUCCESS, INFORMATIONAL)
     event["metadata"]["tenant_uid"] = tenant
     event["session"] = {"expiration_time": expires_at_ms, "issuer": issuer, "uid": token_id}
-    event["unmapped"]["casemate"] |= {"scope": scope, "token_key_id": token_key_id}
+    own = event["unmapped"]["casemate"]
+    own |= {"grant_type": grant_type, "scope": scope, "token_key_id": token_key_id}
+    own |= {name: value for name, value in (("acting_client", actor), ("bound_to", bound_to)) if value}
     return event
+
+
+def sign_in_event(kind: str, *, login: str, user_id: str, client_id: str, address: str, port: int, detail: str) -> Json:
+    """A person signed in or out, or failed to; or a refresh token came back that had been replaced.
+
+    Args:
+        kind: user_signed_in, user_sign_in_failed, user_signed_out or refresh_token_reused.
+        login: as it was typed, which may be anything; empty where only the id is known.
+        user_id: empty if there is no such person.
+    """
+    is_failure = kind in ("user_sign_in_failed", "refresh_token_reused")
+    status, severity = (FAILURE, MEDIUM) if is_failure else (SUCCESS, INFORMATIONAL)
+    event = _authentication(kind, client_id, user_id or login, address, port, "sign-in", status, severity)
+    event |= {"activity_id": min(KINDS[kind].activity_ids)}
+    event["type_uid"] = event["class_uid"] * 100 + event["activity_id"]
+    event["user"] = {"type_id": 1, **({"uid": user_id} if user_id else {}), "name": login or user_id or "unknown"}
+    return event | {"status_detail": detail}
 
 
 def token_refused_event(*, client_id: str, address: str, port: int, code: str, detail: str) -> Json:
@@ -181,17 +210,27 @@ def token_refused_event(*, client_id: str, address: str, port: int, code: str, d
     return event | {"status_code": code, "status_detail": detail}
 
 
-def client_changed_event(kind: str, *, client_id: str, actor: str, changed_at_ms: int) -> Json:
-    """The client registry was changed; `kind` is client_created, client_disabled or client_secret_rotated.
+def definition_changed_event(
+    kind: str, *, target: str, actor: str, changed_at_ms: int, before: str, after: str
+) -> Json:
+    """A definition was changed: a client, a person, a role, a key, a limit, a token's validity.
 
     Args:
-        actor: the system's user who ran the command, as the command saw it.
-        changed_at_ms: when that was; the record's own time is when the authority told it.
+        actor: who did it: `os:NAME` by a command on the host, `user:ID` or `client:ID` by the admin API.
+        changed_at_ms: when that was; the record's own time is when policy told it.
+        before, after: the definition in JSON, without secrets; what is longer than MAX_DEFINITION_CHARS is cut.
     """
     event = _event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
     event["actor"] = {"user": {"name": actor, "type_id": 1}}
-    event["user"] = {"type_id": 4, "uid": client_id}
-    event["unmapped"]["casemate"]["changed_at_ms"] = changed_at_ms
+    if KINDS[kind].class_uid == ENTITY_MANAGEMENT:
+        event["entity"] = {"name": target, "type": kind.rpartition("_")[0]}
+    else:
+        event["user"] = {"type_id": 1 if target.startswith("user-") else 4, "uid": target}
+    event["unmapped"]["casemate"] |= {
+        "after": after[:MAX_DEFINITION_CHARS],
+        "before": before[:MAX_DEFINITION_CHARS],
+        "changed_at_ms": changed_at_ms,
+    }
     return event
 
 

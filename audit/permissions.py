@@ -11,6 +11,7 @@ from audit.errors import MalformedEntry, NotPermitted
 from audit.summary import verify_summarizable
 
 ACCOUNT_CHANGE = 3001
+ENTITY_MANAGEMENT = 3004
 API_ACTIVITY = 6003
 APPLICATION_LIFECYCLE = 6002
 AUTHENTICATION = 3002
@@ -45,9 +46,31 @@ KINDS: dict[str, EventKind] = {
         _kind("token_rejected", AUTHENTICATION, {1}, {"gateway"}),
         _kind("token_issued", AUTHENTICATION, {1}, {"authority"}),
         _kind("token_refused", AUTHENTICATION, {1}, {"authority"}),
-        _kind("client_created", ACCOUNT_CHANGE, {1}, {"authority"}),
-        _kind("client_disabled", ACCOUNT_CHANGE, {5}, {"authority"}),
-        _kind("client_secret_rotated", ACCOUNT_CHANGE, {4}, {"authority"}),
+        _kind("user_signed_in", AUTHENTICATION, {1}, {"authority"}),
+        _kind("user_sign_in_failed", AUTHENTICATION, {1}, {"authority"}),
+        _kind("user_signed_out", AUTHENTICATION, {2}, {"authority"}),
+        _kind("refresh_token_reused", AUTHENTICATION, {1}, {"authority"}),
+        _kind("client_created", ACCOUNT_CHANGE, {1}, {"policy"}),
+        _kind("client_enabled", ACCOUNT_CHANGE, {2}, {"policy"}),
+        _kind("client_disabled", ACCOUNT_CHANGE, {5}, {"policy"}),
+        _kind("client_secret_rotated", ACCOUNT_CHANGE, {4}, {"policy"}),
+        _kind("client_changed", ACCOUNT_CHANGE, {99}, {"policy"}),
+        _kind("user_created", ACCOUNT_CHANGE, {1}, {"policy"}),
+        _kind("user_enabled", ACCOUNT_CHANGE, {2}, {"policy"}),
+        _kind("user_disabled", ACCOUNT_CHANGE, {5}, {"policy"}),
+        _kind("user_password_changed", ACCOUNT_CHANGE, {3}, {"policy"}),
+        _kind("user_password_reset", ACCOUNT_CHANGE, {4}, {"policy"}),
+        _kind("role_granted", ACCOUNT_CHANGE, {7}, {"policy"}),
+        _kind("role_approved", ACCOUNT_CHANGE, {7}, {"policy"}),
+        _kind("role_refused", ACCOUNT_CHANGE, {8}, {"policy"}),
+        _kind("key_created", ENTITY_MANAGEMENT, {1}, {"policy"}),
+        _kind("key_revoked", ENTITY_MANAGEMENT, {4}, {"policy"}),
+        _kind("limits_changed", ENTITY_MANAGEMENT, {3}, {"policy"}),
+        _kind("limits_removed", ENTITY_MANAGEMENT, {4}, {"policy"}),
+        _kind("role_models_changed", ENTITY_MANAGEMENT, {3}, {"policy"}),
+        _kind("grant_rule_changed", ENTITY_MANAGEMENT, {3}, {"policy"}),
+        _kind("token_revoked", ENTITY_MANAGEMENT, {4}, {"policy"}),
+        _kind("definitions_restored", ENTITY_MANAGEMENT, {3}, {"policy"}),
         _kind("process_started", APPLICATION_LIFECYCLE, {3}, {"supervisor"}),
         _kind("process_stopped", APPLICATION_LIFECYCLE, {4}, {"supervisor"}),
         _kind("process_crashed", APPLICATION_LIFECYCLE, {4}, {"supervisor"}),

@@ -4,7 +4,7 @@ SecurityFault
 ├── SecurityMisconfigured      the operator must change something: refuse to start
 │   ├── KeyUnusable            a key or certificate that is missing, exposed, malformed, expired or does not match
 │   ├── TrustUnusable          a role file or a root of trust that is missing, malformed, expired or not rightly signed
-│   └── RegistryUnusable       the client registry cannot be opened, is of another version, or a migration failed
+│   └── RegistryUnusable       the definitions cannot be opened, are of another version, or a migration failed
 ├── TokenRejected              an access token that is not accepted: answer 401
 ├── SecurityUnavailable        try again later
 │   ├── KeysUnavailable        the issuer's keys cannot be had now: answer 503
@@ -37,7 +37,7 @@ class TrustUnusable(SecurityMisconfigured):
 
 
 class RegistryUnusable(SecurityMisconfigured):
-    """The client registry's file; the message names it."""
+    """The database of definitions; the message names it."""
 
 
 class TokenRejected(SecurityFault):

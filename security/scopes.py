@@ -21,6 +21,9 @@ class Scope(StrEnum):
     MODELS_READ = "models.read"
     AUDIT_READ = "audit.read"
     METRICS_READ = "metrics.read"
+    TOKENS_INTROSPECT = "tokens.introspect"
+    IDENTITY_READ = "identity.read"
+    IDENTITY_MANAGE = "identity.manage"
 
 
 class Role(StrEnum):
@@ -40,19 +43,25 @@ SCOPE_DESCRIPTIONS = MappingProxyType(
         Scope.MODELS_READ: "list the served models",
         Scope.AUDIT_READ: "read the audit records of one's own requests",
         Scope.METRICS_READ: "read the metrics",
+        Scope.TOKENS_INTROSPECT: "ask the authority about tokens of others",
+        Scope.IDENTITY_READ: "see clients, people, keys, limits and who granted what",
+        Scope.IDENTITY_MANAGE: "change clients, people, keys and limits",
     }
 )
 
 GRANTABLE = MappingProxyType(
     {
         Role.USER: frozenset({Scope.INFERENCE, Scope.MODELS_READ, Scope.AUDIT_READ}),
-        Role.OPERATOR: frozenset({Scope.METRICS_READ, Scope.MODELS_READ}),
+        Role.OPERATOR: frozenset({Scope.METRICS_READ, Scope.MODELS_READ, Scope.TOKENS_INTROSPECT}),
         Role.STEWARD: frozenset({Scope.MODELS_READ}),
-        Role.AUDITOR: frozenset({Scope.AUDIT_READ}),
-        Role.ADMIN: frozenset({Scope.MODELS_READ}),
+        Role.AUDITOR: frozenset({Scope.AUDIT_READ, Scope.IDENTITY_READ}),
+        Role.ADMIN: frozenset({Scope.MODELS_READ, Scope.IDENTITY_READ, Scope.IDENTITY_MANAGE}),
     }
 )
 """The scopes that each role may be granted. The smallest set that does the role's work."""
+
+PRIVILEGED_ROLES = frozenset(role for role in Role if role is not Role.USER)
+"""Roles that two people must agree to, and that in production need a sender-constrained token."""
 
 GRANTED_SCOPES: tuple[Scope, ...] = tuple(scope for scope in Scope if scope is not Scope.PUBLIC)
 """What a token can hold, in the order of definition."""

@@ -58,7 +58,25 @@ class AuthoritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Quotas of each client. 0 means no limit."""
+    """Where definitions lie, and the limits of each client that has none of its own. 0 means no limit."""
+
+    database_url: Annotated[
+        str | None,
+        msgspec.Meta(
+            min_length=1,
+            max_length=1024,
+            extra={"secret": True},
+            description="Database of clients, people, keys and limits, as `postgresql://…`; "
+            "by default a SQLite file in the state folder.",
+        ),
+    ] = None
+    two_person_grants: Annotated[
+        bool,
+        msgspec.Meta(
+            description="A privileged role takes effect only when a second person has agreed. "
+            "Production needs it, or the waiver of that name."
+        ),
+    ] = False
 
     max_concurrent_requests_per_client: Annotated[
         int,
@@ -72,6 +90,18 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         int,
         msgspec.Meta(
             ge=0, le=10**12, description="Prompt and output tokens of one client per minute; 0 means no limit."
+        ),
+    ] = 0
+    tokens_per_day_per_client: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0, le=10**12, description="Prompt and output tokens of one client per day in UTC; 0 means no limit."
+        ),
+    ] = 0
+    tokens_in_flight_per_client: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0, le=10**12, description="Tokens that open requests of one client may hold; 0 means no limit."
         ),
     ] = 0
     quota_block_tokens: Annotated[

@@ -5,6 +5,8 @@ time is over. An intent whose gateway is gone, or that a former life of the audi
 for the engine, then the auditor closes it.
 """
 
+from collections.abc import Callable
+
 import structlog
 
 from appliance.auditor.ledger import OWN_NAME, Clock, Ledger
@@ -26,7 +28,16 @@ log = structlog.get_logger(__name__)
 class OutcomeDesk:
     """Owner of what happens to open intents."""
 
-    def __init__(self, ledger: Ledger, book: RequestBook, send: Send, clock: Clock, count_wait_s: float) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        book: RequestBook,
+        send: Send,
+        clock: Clock,
+        count_wait_s: float,
+        note_usage: Callable[[Json], None],
+    ) -> None:
+        self._note_usage = note_usage
         self._ledger = ledger
         self._book = book
         self._send = send
@@ -167,7 +178,7 @@ class OutcomeDesk:
         self._ledger.add(
             event,
             reporter,
-            lambda index: self._note_durable(intent, held, engine, index),
+            lambda index: self._note_durable(intent, held, engine, index, event),
             lambda reason: self._note_refused(intent, held, reason),
         )
 
@@ -175,7 +186,10 @@ class OutcomeDesk:
         entry = parse_canonical(self._ledger.writer.read(intent.index))
         return closing_event(entry, intent.index, intent.lost_reason, intent.lost_detail, engine)
 
-    def _note_durable(self, intent: OpenIntent, held: HeldOutcome | None, engine: Json | None, index: int) -> None:
+    def _note_durable(
+        self, intent: OpenIntent, held: HeldOutcome | None, engine: Json | None, index: int, event: Json
+    ) -> None:
+        self._note_usage(event)
         self._timed.pop(intent.index, None)
         self._book.note_outcome(intent.index, intent.request_uid, index)
         if held is not None:

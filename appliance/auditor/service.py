@@ -7,6 +7,7 @@
 | AppendEvent | by `audit.permissions` | recorded; then `Recorded` |
 | CountTokens | the engine of the intent | joins the outcome; one that comes too late is recorded by itself |
 | FetchReceipt | gateway | the records with proofs, to the client whose request it was and to nobody else |
+| FetchUsage | policy | what was used today and in the last hour, by the outcomes |
 
 Everything that arrived between two calls of `turn` becomes durable in one commit, and is answered only after it.
 A message whose handling fails unforeseen costs its peer the link, and nobody else anything.
@@ -22,6 +23,7 @@ from appliance.auditor.outcomes import OutcomeDesk
 from appliance.auditor.peer import Peer, Send, name_of
 from appliance.auditor.receipts import ReceiptDesk
 from appliance.auditor.requests import MAX_OPEN_INTENTS, OpenIntent
+from appliance.auditor.usage import UsageBook, recover_usage
 from appliance.messages.audit import (
     AppendEvent,
     AppendIntent,
@@ -30,10 +32,12 @@ from appliance.messages.audit import (
     AuditorStatus,
     CountTokens,
     FetchReceipt,
+    FetchUsage,
     IntentRecorded,
     PeerToAuditor,
     Recorded,
     TicketKey,
+    Usage,
 )
 from audit.entry import Json, parse_canonical, verify_event
 from audit.errors import AuditRejected, EntryTooLarge, MalformedEntry, NotDurable, NotPermitted, StorageFailed
@@ -77,7 +81,9 @@ class AuditorService:
         self._cut = cut
         self._clock = clock
         self._book = recover_requests(ledger.writer, receipts_kept, progress)
-        self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s)
+        self._usage: UsageBook | None = None
+        self._progress = progress
+        self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s, self._note_usage)
         self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s)
         self._ticket_keys: dict[Peer, bytes] = {}
         self._gateways: list[Peer] = []
@@ -148,6 +154,8 @@ class AuditorService:
                     log.error("count_refused", peer=name_of(peer))
             case FetchReceipt():
                 self._fetch(peer, message)
+            case FetchUsage():
+                self._fetch_usage(peer, message)
             case _:
                 try:
                     self._append(peer, message)
@@ -264,6 +272,19 @@ class AuditorService:
             self._send(peer, AppendRefused(message.correlation, "not_found", reason))
             return
         self._receipts.ask(peer, message.correlation, records, self._clock.monotonic_s())
+
+    def _fetch_usage(self, peer: Peer, message: FetchUsage) -> None:
+        if peer.peer_role != "policy":
+            self._send(peer, AppendRefused(message.correlation, "not_permitted", "usage is for policy"))
+            return
+        if self._usage is None:
+            self._usage = recover_usage(self._ledger.writer, self._clock.utc_ms, self._progress)
+        for rows, is_last in self._usage.pages(message.since_ms):
+            self._send(peer, Usage(message.correlation, rows, is_last))
+
+    def _note_usage(self, event: Json) -> None:
+        if self._usage is not None:
+            self._usage.note(event, self._clock.utc_ms())
 
     def _note_start(self) -> None:
         """The first record of a life; with a full disk it comes when there is space."""

@@ -16,9 +16,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from appliance.authority.directory import Directory
 from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.authority.records import build_decision_record
-from security.errors import SecurityFault
+from security.errors import SecurityUnavailable
 from security.oauth.authority import KEY_SET_PATH, METADATA_PATH, TOKEN_PATH, Authority, TokenDecision
 from security.oauth.failure_limit import FailureLimit
 from security.oauth.token_request import MAX_BODY_BYTES, TokenRequest
@@ -38,8 +39,9 @@ log = structlog.get_logger(__name__)
 class AuthorityApplication:
     """The endpoints and what they need."""
 
-    def __init__(self, authority: Authority, journal: Journal, failures: FailureLimit) -> None:
+    def __init__(self, authority: Authority, journal: Journal, failures: FailureLimit, directory: Directory) -> None:
         self._authority = authority
+        self._directory = directory
         self._journal = journal
         self._failures = failures
 
@@ -86,17 +88,20 @@ class AuthorityApplication:
             return _json_answer(
                 408, {"error": "invalid_request", "error_description": "The body took too long"}, _NO_STORE
             )
-        # (3) From here to the count of the failure nothing waits, so attempts in parallel gain nothing.
+        # (3) Asked again after the only wait in between, so attempts in parallel gain nothing.
         pending = self._authority.parse(_token_request(request, body))
         client_id = pending.claimed_client_id
         if retry_after_s := self._failures.retry_after_s(address, client_id):
             return _unavailable("Too many failed attempts", status=429, retry_after_s=retry_after_s)
         # (4)
         try:
-            decision = self._authority.decide(pending)
-        except SecurityFault as fault:
+            client = await self._directory.find_client(client_id) if client_id else None
+        except SecurityUnavailable as fault:
             log.error("token_endpoint_failed", reason=str(fault))
-            return _unavailable("The client registry cannot be read")
+            return _unavailable("The clients' definitions cannot be read")
+        if retry_after_s := self._failures.retry_after_s(address, client_id):
+            return _unavailable("Too many failed attempts", status=429, retry_after_s=retry_after_s)
+        decision = self._authority.decide(pending, client)
         if decision.error is not None:
             self._failures.count_failure(address, client_id)
         # (5)

@@ -1,7 +1,5 @@
-"""What the authority records without anybody waiting for it: attempts that were only counted, changes to the client registry.
-
-Both are kept until their record is durable: counts in memory, changes in the registry's outbox. The `actor` of a change is the
-system's user who ran the command, as the command saw it.
+"""What the authority records without anybody waiting for it: attempts that were only counted, kept until their record is
+durable.
 """
 
 import asyncio
@@ -10,10 +8,8 @@ from collections import deque
 import structlog
 
 from appliance.authority.journal import Journal, JournalUnavailable
-from appliance.authority.records import build_change_record, build_suppressed_record
-from security.errors import SecurityFault
+from appliance.authority.records import build_suppressed_record
 from security.oauth.failure_limit import FailureLimit
-from security.registry import ClientRegistry
 
 INTERVAL_S = 1.0
 TICKS_PER_SUMMARY = 60
@@ -25,10 +21,9 @@ log = structlog.get_logger(__name__)
 class Bookkeeper:
     """Owner of what waits to be recorded."""
 
-    def __init__(self, journal: Journal, failures: FailureLimit, registry: ClientRegistry) -> None:
+    def __init__(self, journal: Journal, failures: FailureLimit) -> None:
         self._journal = journal
         self._failures = failures
-        self._registry = registry
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
 
     async def run(self) -> None:
@@ -48,19 +43,9 @@ class Bookkeeper:
     async def record_waiting(self) -> None:
         """Record what waits, oldest first, as far as the auditor takes it."""
         try:
-            await self._record_changes()
             while self._waiting:
                 await self._journal.record(self._waiting[0])
                 self._waiting.popleft()
         except JournalUnavailable as fault:
             if self._journal.is_connected:
                 log.warning("bookkeeping_waits", reason=str(fault))
-        except SecurityFault as fault:
-            log.error("registry_unreadable", reason=str(fault))
-
-    async def _record_changes(self) -> None:
-        if not self._journal.is_connected:
-            return
-        for change in self._registry.unrecorded_changes():
-            await self._journal.record(build_change_record(change))
-            self._registry.forget_change(change.number)

@@ -1,7 +1,7 @@
-"""Keys, certificates and the client registry, at their places below the state directory.
+"""Keys and certificates at their places below the state directory.
 
     tls/         our own certificate authority and server certificate, where none is configured
-    authority/   signing/signing-*.pem, registry/clients.sqlite, client-secrets.key
+    authority/   signing/signing-*.pem
 
 Everything is made where it is missing, once, whoever comes first; what is there is checked and left alone.
 """
@@ -10,14 +10,9 @@ from pathlib import Path
 
 from appliance.authority.addresses import certificate_names
 from appliance.config import Configuration
-from security.keys import load_or_create_secret, make_private_directory
 from security.oauth.signing_keys import SigningKeys
-from security.registry import ClientRegistry
 from security.tls import TlsIdentity, provision_identity, verify_identity
 
-CLIENTS_FILE = "registry/clients.sqlite"
-"""In a folder of its own, as policy may read it and nothing else of the authority's."""
-SECRETS_FILE = "client-secrets.key"
 SIGNING_DIRECTORY = "signing"
 
 
@@ -50,13 +45,3 @@ def load_signing_keys(configuration: Configuration) -> SigningKeys:
     """
     directory = configuration.state_path / "authority" / SIGNING_DIRECTORY
     return SigningKeys.load_or_create(directory, algorithm=configuration.authority.signing_algorithm)
-
-
-def open_registry(state: Path) -> ClientRegistry:
-    """The client registry below a state directory, made where there is none.
-
-    Raises: KeyUnusable, RegistryUnusable, naming the file.
-    """
-    directory = state / "authority"
-    make_private_directory(directory)
-    return ClientRegistry.open(directory / CLIENTS_FILE, load_or_create_secret(directory / SECRETS_FILE))

@@ -2,12 +2,13 @@
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
 
 from appliance.errors import ApplianceFault, LinkClosed
-from appliance.messages.audit import AppendEvent, AppendRefused, Recorded
+from appliance.messages.audit import AppendEvent, AppendRefused, FetchUsage, Recorded, Usage, UsageRow
 
 
 class JournalUnavailable(ApplianceFault):
@@ -32,6 +33,8 @@ class Journal:
         self._link: AuditorLink | None = None
         self._correlations = itertools.count(1)
         self._open: dict[int, asyncio.Future[int]] = {}
+        self._usage: list[UsageRow] = []
+        self._connected = asyncio.Event()
 
     @property
     def is_connected(self) -> bool:
@@ -44,6 +47,7 @@ class Journal:
         Raises: LinkClosed.
         """
         self._link = link
+        self._connected.set()
         try:
             while True:
                 match await link.receive():
@@ -53,13 +57,31 @@ class Journal:
                         self._fail(
                             refused.correlation, f"the auditor refused the record: {refused.code}: {refused.message}"
                         )
+                    case Usage() as usage:
+                        self._usage.extend(usage.rows)
+                        if usage.is_last:
+                            self._settle(usage.correlation, len(self._usage))
                     case _:
                         pass
         finally:
             if self._link is link:
                 self._link = None
+                self._connected.clear()
                 for correlation in list(self._open):
                     self._fail(correlation, "the auditor is gone")
+
+    async def connected(self) -> None:
+        """Wait until there is an auditor."""
+        await self._connected.wait()
+
+    async def fetch_usage(self, since_ms: int) -> list[UsageRow]:
+        """What was used since a time, oldest first, by what is recorded. One at a time; policy's only.
+
+        Raises: JournalUnavailable.
+        """
+        self._usage = []
+        await self._ask(lambda correlation: FetchUsage(correlation, since_ms))
+        return self._usage
 
     async def record(self, event: bytes) -> int:
         """Append one canonical event.
@@ -67,12 +89,15 @@ class Journal:
         Returns: its index in the log, once it is durable.
         Raises: JournalUnavailable; the record may exist all the same, so what it announces MUST NOT happen.
         """
+        return await self._ask(lambda correlation: AppendEvent(correlation, event))
+
+    async def _ask(self, build: Callable[[int], msgspec.Struct]) -> int:
         if self._link is None:
             raise JournalUnavailable("the auditor is away")
         correlation = next(self._correlations)
         recorded = self._open[correlation] = asyncio.get_running_loop().create_future()
         try:
-            self._link.send(AppendEvent(correlation, event))
+            self._link.send(build(correlation))
             async with asyncio.timeout(self._timeout_s):
                 index: int = await recorded
                 return index

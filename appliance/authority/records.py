@@ -1,10 +1,9 @@
 """What the audit log is told of the authority's decisions: canonical events, without a secret or a token in them."""
 
 from audit.entry import encode_event
-from audit.events import client_changed_event, token_issued_event, token_refused_event
+from audit.events import token_issued_event, token_refused_event
 from security.oauth.authority import TokenDecision
 from security.oauth.failure_limit import Suppressed
-from security.registry import Change, ChangeAction
 
 RATE_LIMITED = "rate_limited"
 
@@ -44,22 +43,6 @@ def build_suppressed_record(suppressed: Suppressed) -> bytes:
     event = token_refused_event(client_id=client_id, address=source, port=0, code=RATE_LIMITED, detail=detail)
     event["unmapped"]["casemate"]["num_times"] = suppressed.attempts
     return encode_event(event)
-
-
-_CHANGE_KINDS: dict[ChangeAction, str] = {
-    "create": "client_created",
-    "disable": "client_disabled",
-    "rotate": "client_secret_rotated",
-}
-
-
-def build_change_record(change: Change) -> bytes:
-    """The record of a change to the client registry."""
-    return encode_event(
-        client_changed_event(
-            _CHANGE_KINDS[change.action], client_id=change.client_id, actor=change.actor, changed_at_ms=change.at * 1000
-        )
-    )
 
 
 def _printable(text: str) -> str:

@@ -1,14 +1,42 @@
-"""The gateway's check of access tokens: the validator of `security` in the shape that the gateway asks for."""
+"""The gateway's check of what a request brings: the validator of `security` in the shape that the gateway asks for.
+ Static keys are asked of policy, at every request; access tokens are validated here, in full. Neither is believed while
+policy is silent, as it may have revoked what we would let in.
+"""
+
+from typing import Protocol
 
 from appliance.authority.addresses import issuer_of, local_address, resource_of
 from appliance.authority.credentials import find_tls_identity
 from appliance.config import Configuration
-from appliance.gateway.identity import Principal, TokenIssuerUnavailable, TokenRefused
-from security.errors import KeysUnavailable, TokenRejected
+from appliance.gateway.identity import Presented, Principal, TokenIssuerUnavailable, TokenRefused
+from appliance.messages.policy import KeyHolder
+from security.errors import KeysUnavailable, MalformedDocument, TokenRejected
+from security.oauth.access_token import AccessToken
 from security.oauth.authority import KEY_SET_PATH
 from security.oauth.https_source import HttpsJwksSource
 from security.oauth.key_ring import KeyRing
 from security.oauth.resource import AccessTokenValidator
+from security.oauth.revocations import RevocationList
+from security.scopes import parse_scopes
+from security.static_keys import digest_static_key, is_static_key
+
+STATIC_KEY_ISSUER = "casemate:static-keys"
+"""What stands for an issuer in records of requests by a static key."""
+
+
+class PolicyKnowledge(Protocol):
+    """What is asked of the gateway's `peers.policy.PolicyPeer`."""
+
+    revocations: RevocationList
+
+    def verify_fresh(self) -> None:
+        """Raises: PeerUnavailable."""
+
+    async def check_key(self, digest: bytes, address: str) -> KeyHolder | None:
+        """Raises: PeerUnavailable."""
+
+    async def use_once(self, digest: bytes, lifetime_s: int) -> bool:
+        """Raises: PeerUnavailable."""
 
 
 class AuthorityTokenCheck:
@@ -17,6 +45,11 @@ class AuthorityTokenCheck:
     def __init__(self, keys: KeyRing, validator: AccessTokenValidator) -> None:
         self._keys = keys
         self._validator = validator
+        self._policy: PolicyKnowledge | None = None
+
+    def use_policy(self, policy: PolicyKnowledge) -> None:
+        """Ask this one from now on. Without it nothing is revoked and no static key is good: for tests of the rest."""
+        self._policy = policy
 
     async def prepare(self) -> None:
         """Fetch the issuer's keys, so that the first request need not wait. Try again later when it fails.
@@ -28,28 +61,65 @@ class AuthorityTokenCheck:
         except KeysUnavailable as error:
             raise TokenIssuerUnavailable(str(error)) from error
 
-    async def __call__(self, token: str) -> Principal:
+    async def __call__(self, presented: Presented) -> Principal:
         """Validate in full.
 
-        Raises: TokenRefused, TokenIssuerUnavailable.
+        Raises: TokenRefused, TokenIssuerUnavailable, PeerUnavailable.
         """
+        if self._policy is not None:
+            self._policy.verify_fresh()
+        if is_static_key(presented.token):
+            return await self._check_key(presented)
         try:
-            accepted = await self._validator.validate(token)
+            accepted = await self._validator.validate(presented.token)
         except TokenRejected as error:
             raise TokenRefused(str(error)) from error
         except KeysUnavailable as error:
             raise TokenIssuerUnavailable(str(error)) from error
+        self._verify_not_revoked(accepted)
+        return _principal(accepted)
+
+    def _verify_not_revoked(self, token: AccessToken) -> None:
+        if self._policy is not None and self._policy.revocations.is_revoked(
+            token_id=token.jti, client_id=token.client_id, subject=token.subject, issued_at=token.issued_at
+        ):
+            raise TokenRefused("the token was revoked")
+
+    async def _check_key(self, presented: Presented) -> Principal:
+        holder = None
+        if self._policy is not None and presented.scheme == "bearer":
+            holder = await self._policy.check_key(digest_static_key(presented.token), presented.address)
+        if holder is None:
+            raise TokenRefused("the key is not valid, or not from this address")
+        try:
+            scopes = parse_scopes(holder.scope)
+        except MalformedDocument as error:
+            raise TokenRefused("the key's client has no usable scope") from error
         return Principal(
-            client_id=accepted.client_id,
-            subject=accepted.subject,
-            tenant=accepted.tenant,
-            role=accepted.role.value,  # Plain text: what goes into records takes no enumerations.
-            scopes=frozenset(scope.value for scope in accepted.scopes),
-            issuer=accepted.issuer,
-            key_id=accepted.kid,
-            token_id=accepted.jti,
-            expires_at=accepted.expires_at,
+            client_id=holder.client_id,
+            subject=holder.client_id,
+            tenant=holder.tenant,
+            role=holder.role,
+            scopes=frozenset(scope.value for scope in scopes),
+            issuer=STATIC_KEY_ISSUER,
+            key_id="",
+            token_id=holder.key_id,
+            expires_at=holder.expires_at,
         )
+
+
+def _principal(accepted: AccessToken) -> Principal:
+    return Principal(
+        client_id=accepted.client_id,
+        subject=accepted.subject,
+        tenant=accepted.tenant,
+        role=accepted.role.value,  # Plain text: what goes into records takes no enumerations.
+        scopes=frozenset(scope.value for scope in accepted.scopes),
+        issuer=accepted.issuer,
+        key_id=accepted.kid,
+        token_id=accepted.jti,
+        expires_at=accepted.expires_at,
+    )
 
 
 def build_token_check(configuration: Configuration) -> AuthorityTokenCheck:

@@ -18,7 +18,7 @@ from typing import Any
 
 import appliance.demo
 from appliance.authority.addresses import issuer_of, resource_of
-from appliance.authority.credentials import find_tls_identity, open_registry
+from appliance.authority.credentials import find_tls_identity
 from appliance.bench.children import Usage, usage_by_role
 from appliance.bench.figures import summarize
 from appliance.bench.fleet import Outcome, run_fleet
@@ -26,9 +26,9 @@ from appliance.bench.target import Target
 from appliance.bench.workloads import Workload, arrival_times, plan_requests
 from appliance.config import Configuration, load_configuration
 from appliance.demo.client import ApplianceClient, Credentials
+from appliance.policy.registration import register_service
 from appliance.supervisor.provision import provision
 from appliance.supervisor.supervisor import Supervisor
-from security.clients import ClientDefinition
 
 MODEL = "paced"
 _VOCAB_SIZE = 1000
@@ -130,16 +130,12 @@ async def _running(step_ms: float, workers: int) -> AsyncIterator[Target]:
 
 
 def _target(configuration: Configuration) -> Target:
-    registry = open_registry(configuration.state_path)
-    try:
-        issued = registry.create(ClientDefinition(name="load"), actor="casemate bench")
-    finally:
-        registry.close()
+    credentials = Credentials(*register_service(configuration, "load", actor="casemate bench"))
     url = f"https://127.0.0.1:{configuration.gateway.port}"
     ca_file = find_tls_identity(configuration).ca_certificate
     assert ca_file is not None
     client = ApplianceClient(url, issuer_of(configuration), ca_file)
-    token = client.get_token(Credentials(issued.client.client_id, issued.secret), resource_of(configuration))
+    token = client.get_token(credentials, resource_of(configuration))
     return Target(url=url, model=MODEL, token=token["access_token"], ca_file=str(ca_file))
 
 

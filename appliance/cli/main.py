@@ -61,7 +61,14 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("serve", "serve", "run the appliance in the foreground"),
         Command("config", "config", "check a configuration, explain its keys"),
     ),
-    "Let people in": (Command("client", "client", "create, list and disable the clients that may ask for tokens"),),
+    "Let people in": (
+        Command("client", "client", "create, list and disable the clients that may ask for tokens"),
+        Command("user", "user", "create, list and disable the people who may sign in"),
+        Command("role", "role", "grant roles; a second person agrees to privileged ones"),
+        Command("quota", "quota", "limit clients, people, tenants and models"),
+        Command("key", "key", "static keys for programs that can only send an api_key"),
+        Command("state", "backup", "back up and restore the definitions and keys"),
+    ),
     "Vouch for models": (
         Command("model", "model", "sign, verify, import, approve, promote and retire models"),
         Command("trust", "trust", "make and sign roots of trust and role files"),

@@ -34,6 +34,7 @@ _NOT_BUILT_YET = {
 }
 _NEEDS_SETTING = {
     "signed_models": "A model is not verified against signatures: whoever can write to its folder can change the answers.",
+    "two_person_grants": "One person alone can make an administrator, an operator or an auditor.",
     "own_certificates": "The server's certificate comes from an authority that this host made: its key lies on this host.",
 }
 _NEEDS_SYSTEM = {"confinement": "Processes run without a sandbox: a captured one can reach the files of the others."}
@@ -75,6 +76,8 @@ def _find_missing(configuration: Configuration) -> Iterator[tuple[str, str]]:
     ]
     if plain:
         yield "signed_models", f"{_NEEDS_SETTING['signed_models']} Plain folders: {', '.join(plain)}."
+    if not configuration.policy.two_person_grants:
+        yield "two_person_grants", _NEEDS_SETTING["two_person_grants"]
     if configuration.tls.certificate is None:
         yield "own_certificates", _NEEDS_SETTING["own_certificates"]
 

@@ -16,14 +16,13 @@ from typing import IO
 import openai
 
 from appliance.authority.addresses import issuer_of, resource_of
-from appliance.authority.credentials import open_registry
 from appliance.cli.progress import Progress
 from appliance.config import Configuration
 from appliance.demo.client import ApplianceClient, Credentials
 from appliance.errors import CommandFailed
+from appliance.policy.registration import register_service
 from audit.receipt import VerifiedReceipt, verify_receipt
 from audit.signing_key import load_verifier_key
-from security.clients import ClientDefinition
 
 _START_TIMEOUT_S = 120.0
 
@@ -114,12 +113,7 @@ class Demonstration:
 
     def _register(self) -> Credentials:
         """Register a client of role user, as `casemate client create` does."""
-        registry = open_registry(self.configuration.state_path)
-        try:
-            issued = registry.create(ClientDefinition(name="demo"), actor="casemate demo")
-        finally:
-            registry.close()
-        return Credentials(issued.client.client_id, issued.secret)
+        return Credentials(*register_service(self.configuration, "demo", actor="casemate demo"))
 
     def _ask(self, client: ApplianceClient, token: str) -> str:
         """Ask through the openai package, print the answer as it comes; gives the request's id."""

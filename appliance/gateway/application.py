@@ -10,8 +10,8 @@ import structlog
 
 from appliance.gateway.asgi import Receive, Scope, Send
 from appliance.gateway.errors import ClientGone, GatewayFault, InternalFault, Unauthenticated, error_body, http_of
-from appliance.gateway.exchange import BodyBudget, Exchange
-from appliance.gateway.gate import Gate
+from appliance.gateway.exchange import CERTIFICATE, BodyBudget, Exchange
+from appliance.gateway.gate import Caller, Gate
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.rejections import Rejection, Rejections
 from appliance.gateway.settings import GatewaySettings
@@ -55,7 +55,8 @@ class Application:
         self._metrics.http_requests_active.add(1)
         try:
             # (1) the route table, then (2) the access token; nothing of the request has been parsed yet.
-            admitted = await self._gate.admit(scope["method"], scope["raw_path"], scope["headers"])
+            caller = Caller(exchange.source_address, scope.get(CERTIFICATE))
+            admitted = await self._gate.admit(scope["method"], scope["raw_path"], scope["headers"], caller)
             exchange.principal, exchange.segment = admitted.principal, admitted.match.segment
             await admitted.match.route.endpoint(exchange)
         except ClientGone:

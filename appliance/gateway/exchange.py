@@ -42,6 +42,10 @@ class StreamWriter(Protocol):
         ...
 
 
+CERTIFICATE = "casemate.certificate"
+"""Our protocol class puts the client's certificate, DER, under this key of the scope, if it showed one."""
+
+
 class BodyBudget:
     """Bytes of all bodies that one worker holds: many clients with large bodies must not take its memory."""
 
@@ -197,6 +201,8 @@ class Exchange:
         self.started = True
         self.status = status
         own: Headers = [(b"x-request-id", self.request_id.encode()), *_SECURITY_HEADERS]
+        if self.principal is not None:
+            own += self.principal.notice.headers
         if self._has_body and not self._body_was_read:
             # What is left of the body would otherwise be read for ever, at whatever pace its sender likes.
             own.append((b"connection", b"close"))

@@ -1,15 +1,22 @@
 """The decision before anything else: may this request pass, and as whom? Nothing of it has been parsed but its first line.
-
-Without a valid token a stranger learns nothing: every path, known or not, answers 401 alike. RFC 6750 is followed for the
-challenge; tokens are taken from the Authorization header only, never from the query or the body (section 2.2 and 2.3 are
-not offered).
+ Without a valid token a stranger learns nothing: every path, known or not, answers 401 alike. RFC 6750, and for bound tokens
+RFC 9449 section 7.1, are followed for the challenge, which names where the way to a token is described (RFC 9728 section
+5.1). Tokens are taken from the Authorization header only, never from the query or the body (RFC 6750 sections 2.2 and 2.3
+are not offered).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from appliance.gateway.errors import Forbidden, GatewayFault, PeerUnavailable, Unauthenticated
-from appliance.gateway.identity import Principal, TokenCheck, TokenIssuerUnavailable, TokenRefused
+from appliance.gateway.identity import (
+    Presented,
+    Principal,
+    ProofRefused,
+    TokenCheck,
+    TokenIssuerUnavailable,
+    TokenRefused,
+)
 from appliance.gateway.routes import Match, RouteTable
 from security.scopes import Scope
 
@@ -24,12 +31,22 @@ class Admitted:
     principal: Principal | None
 
 
+@dataclass(frozen=True)
+class Caller:
+    """What the connection says of its other end."""
+
+    address: str = ""
+    certificate: bytes | None = None
+    """The client's certificate, DER."""
+
+
 class Gate:
     """Route table and token check together."""
 
-    def __init__(self, routes: RouteTable, check_token: TokenCheck) -> None:
+    def __init__(self, routes: RouteTable, check_token: TokenCheck, challenges: "Challenges | None" = None) -> None:
         self._routes = routes
         self._check_token = check_token
+        self._challenges = challenges or Challenges()
 
     def name_of(self, method: str, raw_path: bytes) -> str:
         """The route's path as it was registered, for counting; strangers' own spellings have one name together."""
@@ -38,11 +55,14 @@ class Gate:
         except GatewayFault:
             return "unmatched"
 
-    async def admit(self, method: str, raw_path: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Admitted:
+    async def admit(
+        self, method: str, raw_path: bytes, headers: Iterable[tuple[bytes, bytes]], caller: Caller | None = None
+    ) -> Admitted:
         """Decide about one request.
 
         Raises: Unauthenticated, Forbidden, NotFound, MethodNotAllowed; PeerUnavailable if the keys cannot be had.
         """
+        headers = list(headers)
         try:
             match: Match | None = self._routes.match(method, raw_path)
             unmatched: GatewayFault | None = None
@@ -51,7 +71,8 @@ class Gate:
         authorization = [value for name, value in headers if name == b"authorization"]
         if match is not None and match.route.scope is Scope.PUBLIC and not authorization:
             return Admitted(match, None)
-        principal = await self._identify(authorization)
+        presented = self._parse(authorization, method, raw_path, headers, caller or Caller())
+        principal = await self._identify(presented)
         if match is None:
             assert unmatched is not None
             raise unmatched
@@ -60,32 +81,75 @@ class Gate:
             raise Forbidden(
                 "insufficient_scope",
                 f"this route needs the scope {scope}",
-                f'Bearer realm="casemate", error="insufficient_scope", scope="{scope}"',
+                self._challenges.insufficient_scope(presented.scheme, scope),
             )
         return Admitted(match, principal)
 
-    async def _identify(self, authorization: list[bytes]) -> Principal:
+    def _parse(
+        self,
+        authorization: list[bytes],
+        method: str,
+        raw_path: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        caller: Caller,
+    ) -> Presented:
         if not authorization:
-            raise Unauthenticated("missing_token", "an access token is required", 'Bearer realm="casemate"')
+            raise Unauthenticated("missing_token", "an access token is required", self._challenges.missing())
         scheme, _, token = authorization[0].partition(b" ")
-        if scheme.lower() != b"bearer":
+        scheme = scheme.lower()
+        if scheme not in (b"bearer", b"dpop"):
             raise Unauthenticated(
-                "missing_token", "the Authorization header must be: Bearer TOKEN", 'Bearer realm="casemate"'
+                "missing_token", "the Authorization header must be: Bearer TOKEN", self._challenges.missing()
             )
         if len(authorization) > 1 or not token.isascii() or not 0 < len(token) <= MAX_TOKEN_BYTES:
-            raise _invalid_token("the Authorization header is repeated, empty or too long")
+            reason = "the Authorization header is repeated, empty or too long"
+            raise Unauthenticated("invalid_token", reason, self._challenges.invalid(scheme.decode(), reason))
+        return Presented(
+            scheme=scheme.decode(),
+            token=token.decode("ascii"),
+            method=method,
+            path=raw_path.decode("latin-1"),
+            address=caller.address,
+            proofs=tuple(value.decode("latin-1") for name, value in headers if name == b"dpop"),
+            certificate=caller.certificate,
+        )
+
+    async def _identify(self, presented: Presented) -> Principal:
         try:
-            return await self._check_token(token.decode("ascii"))
+            return await self._check_token(presented)
+        except ProofRefused as refusal:
+            challenge = self._challenges.invalid("dpop", str(refusal), "invalid_dpop_proof")
+            raise Unauthenticated("invalid_dpop_proof", str(refusal), challenge) from refusal
         except TokenRefused as refusal:
-            raise _invalid_token(str(refusal)) from refusal
+            challenge = self._challenges.invalid(presented.scheme, str(refusal))
+            raise Unauthenticated("invalid_token", str(refusal), challenge) from refusal
         except TokenIssuerUnavailable as fault:
             raise PeerUnavailable("token_keys_unavailable", str(fault)) from fault
 
 
-def _invalid_token(reason: str) -> Unauthenticated:
-    """Section 3.1; the description may hold no quotes, backslashes or control characters (section 3)."""
-    printable = "".join(
-        character if " " <= character <= "~" and character not in '"\\' else "." for character in reason
-    )
-    challenge = f'Bearer realm="casemate", error="invalid_token", error_description="{printable[:200]}"'
-    return Unauthenticated("invalid_token", reason, challenge)
+class Challenges:
+    """The `WWW-Authenticate` values of one resource server."""
+
+    def __init__(self, metadata_url: str = "", dpop_algorithms: tuple[str, ...] = ()) -> None:
+        where = f', resource_metadata="{metadata_url}"' if metadata_url else ""
+        self._tails = {"bearer": where, "dpop": where}
+        if dpop_algorithms:
+            self._tails["dpop"] = f', algs="{" ".join(dpop_algorithms)}"{where}'
+
+    def missing(self) -> str:
+        """No token at all: no error code either (RFC 6750 section 3.1)."""
+        return self._head("bearer") + self._tails["bearer"]
+
+    def invalid(self, scheme: str, reason: str, error: str = "invalid_token") -> str:
+        """RFC 6750 section 3.1; the description may hold no quotes, backslashes or control characters (section 3)."""
+        printable = "".join(
+            character if " " <= character <= "~" and character not in '"\\' else "." for character in reason
+        )
+        return f'{self._head(scheme)}, error="{error}", error_description="{printable[:200]}"{self._tails[scheme]}'
+
+    def insufficient_scope(self, scheme: str, scope: str) -> str:
+        """A valid token that lacks the route's scope."""
+        return f'{self._head(scheme)}, error="insufficient_scope", scope="{scope}"{self._tails[scheme]}'
+
+    def _head(self, scheme: str) -> str:
+        return f'{"DPoP" if scheme == "dpop" else "Bearer"} realm="casemate"'

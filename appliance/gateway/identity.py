@@ -1,9 +1,16 @@
-"""Who a request comes from: only ever what a validated access token says, never a header that the caller sets."""
+"""Who a request comes from: only ever what a validated access token or static key says, never a header that the caller sets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from appliance.errors import ApplianceFault
+
+
+@dataclass
+class QuotaNotice:
+    """What policy said of the quota while a request was served; goes out with its answer."""
+
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -18,13 +25,39 @@ class Principal:
     issuer: str
     key_id: str
     token_id: str
-    """`jti`."""
+    """`jti`, or the id of a static key."""
     expires_at: int
     """UTC, seconds since the epoch."""
+    is_registered: bool = True
+    """False if another issuer than our authority vouches for it."""
+    acting_client: str = ""
+    """The service that acts for the subject, after a token exchange."""
+    notice: QuotaNotice = field(default_factory=QuotaNotice, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presented:
+    """What came with a request that says who it is from; nothing of it is believed yet."""
+
+    scheme: str
+    """`bearer` or `dpop`."""
+    token: str
+    method: str
+    path: str
+    """As it was sent, without the query."""
+    address: str
+    proofs: tuple[str, ...] = ()
+    """Every `DPoP` header."""
+    certificate: bytes | None = None
+    """The client's certificate on this connection, DER."""
 
 
 class TokenRefused(ApplianceFault):
     """The access token does not hold; the message may be shown to whoever sent it."""
+
+
+class ProofRefused(TokenRefused):
+    """The token may hold; the proof of possession that came with it does not (RFC 9449)."""
 
 
 class TokenIssuerUnavailable(ApplianceFault):
@@ -34,9 +67,9 @@ class TokenIssuerUnavailable(ApplianceFault):
 class TokenCheck(Protocol):
     """The resource server's complete check of an access token."""
 
-    async def __call__(self, token: str) -> Principal:
+    async def __call__(self, presented: Presented) -> Principal:
         """Give the token's principal.
 
-        Raises: TokenRefused, TokenIssuerUnavailable.
+        Raises: TokenRefused, TokenIssuerUnavailable, GatewayFault.
         """
         ...

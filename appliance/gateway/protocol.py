@@ -13,7 +13,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from appliance.gateway.errors import BadRequest, error_body
-from appliance.gateway.exchange import ABORT, WRITER
+from appliance.gateway.exchange import ABORT, CERTIFICATE, WRITER
 from appliance.gateway.settings import GatewaySettings
 
 
@@ -50,6 +50,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the first request."""
         super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        self._certificate: bytes | None = None if tls is None else tls.getpeercert(binary_form=True)
         self._num_framing_bytes = 0
         self._in_headers = True
         self._has_trailers = False
@@ -94,6 +96,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._stop_timer()
         scope = cast("dict[str, Any]", self.scope)
         scope[ABORT] = self.transport.abort
+        if self._certificate is not None:
+            scope[CERTIFICATE] = self._certificate
         super().on_headers_complete()
         # Made in the line before; its task has not run yet.
         scope[WRITER] = _CycleWriter(self.cycle)

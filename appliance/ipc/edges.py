@@ -1,6 +1,7 @@
 """Who may talk to whom, and in which closed union of messages. An edge that is not in this table does not exist.
 
-gateway   → engine     Submit, Cancel                        gateway → policy    Reserve, Extend, Settle
+gateway   → engine     Submit, Cancel                        gateway → policy    Reserve, Extend, Settle, keys, use once
+authority → policy     FindPrincipal, RevokeToken and others  policy → both       answers, revocations
 gateway   → auditor    intents, outcomes, events, receipts   engine  → auditor   CountTokens, events
 authority → auditor    events                                policy  → auditor   events
 supervisor → auditor   events                                supervisor ↔ all    control (its own socket)
@@ -19,6 +20,8 @@ _UNIONS: dict[tuple[Role, Role], Any] = {
     ("engine", "gateway"): engine.EngineToGateway,
     ("gateway", "policy"): policy.GatewayToPolicy,
     ("policy", "gateway"): policy.PolicyToGateway,
+    ("authority", "policy"): policy.AuthorityToPolicy,
+    ("policy", "authority"): policy.PolicyToAuthority,
     ("gateway", "auditor"): audit.PeerToAuditor,
     ("auditor", "gateway"): audit.AuditorToPeer,
     ("engine", "auditor"): audit.PeerToAuditor,

@@ -69,6 +69,32 @@ class FetchReceipt(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):
     """Who asks: a client gets its own receipts only."""
 
 
+class FetchUsage(msgspec.Struct, frozen=True, array_like=True, tag="fetch_usage", gc=False):
+    """Policy only: what was used since a time, by what is recorded. Answered by `Usage` messages, the last of which says so."""
+
+    correlation: Correlation
+    since_ms: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class UsageRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Requests that ended in one minute, and the tokens that they count for."""
+
+    minute: int
+    """Since the epoch."""
+    client_id: str
+    subject: str
+    tenant: str
+    model: str
+    requests: int
+    tokens: int
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True, tag="usage"):
+    correlation: int
+    rows: list[UsageRow]
+    is_last: bool
+
+
 class IntentRecorded(msgspec.Struct, frozen=True, array_like=True, tag="intent_recorded", gc=False):
     correlation: int
     index: int
@@ -123,5 +149,5 @@ class AuditorStatus(msgspec.Struct, frozen=True, array_like=True, tag="auditor_s
     detail: str
 
 
-PeerToAuditor = AppendIntent | AppendOutcome | AppendEvent | CountTokens | FetchReceipt
-AuditorToPeer = IntentRecorded | Recorded | AppendRefused | Receipt | TicketKey | AuditorStatus
+PeerToAuditor = AppendIntent | AppendOutcome | AppendEvent | CountTokens | FetchReceipt | FetchUsage
+AuditorToPeer = IntentRecorded | Recorded | AppendRefused | Receipt | TicketKey | AuditorStatus | Usage

@@ -1,13 +1,21 @@
-"""Gateway ↔ policy: the one owner of quotas. Tokens are reserved in blocks before they are computed, and settled after."""
+"""Gateway ↔ policy and authority ↔ policy: the one owner of quotas, definitions, revocations and what may be used once.
+ Tokens are reserved in blocks before they are computed, and settled after. A gateway is told of every revocation at once,
+and of all of them when its link begins, before anything else.
+"""
 
 from typing import Annotated, Literal
 
 import msgspec
 
+from security.oauth.revocations import Revocation
+
 Correlation = Annotated[int, msgspec.Meta(ge=0)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
+Text = Annotated[str, msgspec.Meta(max_length=1024)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
 """Bounded, so that no sum of them is more than a message can carry back."""
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 
 
 class Reserve(msgspec.Struct, frozen=True, array_like=True, tag="reserve"):
@@ -22,6 +30,16 @@ class Reserve(msgspec.Struct, frozen=True, array_like=True, tag="reserve"):
     prompt_tokens: Tokens
     max_output_tokens: Tokens
     """Over all choices."""
+    is_registered: bool = True
+    """False if another issuer than our authority vouches for the client."""
+
+
+class Resume(msgspec.Struct, frozen=True, array_like=True, tag="resume"):
+    """A request that an earlier life of policy let start goes on. Answered by `Granted`."""
+
+    reserve: Reserve
+    output_tokens: Tokens
+    """Covered so far."""
 
 
 class Extend(msgspec.Struct, frozen=True, array_like=True, tag="extend", gc=False):
@@ -39,14 +57,44 @@ class Settle(msgspec.Struct, frozen=True, array_like=True, tag="settle", gc=Fals
     output_tokens: Tokens
 
 
-class Granted(msgspec.Struct, frozen=True, array_like=True, tag="granted", gc=False):
+class CheckKey(msgspec.Struct, frozen=True, array_like=True, tag="check_key"):
+    """Is this static key good, from this address? Answered by `KeyHolder` or `Denied`."""
+
+    correlation: Correlation
+    digest: Digest
+    """SHA-256 of the key: the key itself is in no message."""
+    address: Name
+
+
+class UseOnce(msgspec.Struct, frozen=True, array_like=True, tag="use_once"):
+    """Has this been used before? From now on it has. Answered by `UsedOnce`."""
+
+    correlation: Correlation
+    digest: Digest
+    lifetime_s: Annotated[int, msgspec.Meta(ge=1, le=3600)]
+
+
+class Left(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is left of the tightest limit of one kind."""
+
+    limit: int
+    remaining: int
+    reset_ms: int
+
+
+class Granted(msgspec.Struct, frozen=True, array_like=True, tag="granted"):
     correlation: int
     reservation: int
     output_tokens: int
     """Output tokens covered so far, over all choices."""
+    requests_left: Left | None = None
+    tokens_left: Left | None = None
+    day_tokens_left: Left | None = None
 
 
-DenialCode = Literal["model_not_allowed", "client_disabled", "rate_limit", "quota_exhausted", "too_many_requests"]
+DenialCode = Literal[
+    "model_not_allowed", "client_disabled", "rate_limit", "quota_exhausted", "too_many_requests", "invalid_key"
+]
 """The first two are about what the client may do at all, the others about now; `retry_after_s` 0 says waiting is no help."""
 
 
@@ -55,6 +103,26 @@ class Denied(msgspec.Struct, frozen=True, array_like=True, tag="denied"):
     code: DenialCode
     message: str
     retry_after_s: int
+    requests_left: Left | None = None
+    tokens_left: Left | None = None
+    day_tokens_left: Left | None = None
+
+
+class KeyHolder(msgspec.Struct, frozen=True, array_like=True, tag="key_holder"):
+    """Whose a static key is."""
+
+    correlation: int
+    key_id: str
+    client_id: str
+    tenant: str
+    role: str
+    scope: str
+    expires_at: int
+
+
+class UsedOnce(msgspec.Struct, frozen=True, array_like=True, tag="used_once", gc=False):
+    correlation: int
+    is_first: bool
 
 
 class PolicyStatus(msgspec.Struct, frozen=True, array_like=True, tag="policy_status", gc=False):
@@ -64,5 +132,60 @@ class PolicyStatus(msgspec.Struct, frozen=True, array_like=True, tag="policy_sta
     tokens_reserved: int
 
 
-GatewayToPolicy = Reserve | Extend | Settle
-PolicyToGateway = Granted | Denied | PolicyStatus
+class Revocations(msgspec.Struct, frozen=True, array_like=True, tag="revocations"):
+    """Every token that is void before it expires; what was told before is void."""
+
+    entries: tuple[Revocation, ...]
+
+
+GatewayToPolicy = Reserve | Resume | Extend | Settle | CheckKey | UseOnce
+PolicyToGateway = Granted | Denied | KeyHolder | UsedOnce | PolicyStatus | Revocations
+
+
+class FindPrincipal(msgspec.Struct, frozen=True, array_like=True, tag="find_principal"):
+    """Who is this client, or this person by login or id? Answered by `Found`."""
+
+    correlation: Correlation
+    kind: Literal["client", "user"]
+    name: Name
+
+
+class RevokeToken(msgspec.Struct, frozen=True, array_like=True, tag="revoke_token"):
+    """Void an access token. Answered by `Done` when it is durable and every gateway was told."""
+
+    correlation: Correlation
+    token_id: Name
+    expires_at: Seconds
+    actor: Name
+
+
+class SetPassword(msgspec.Struct, frozen=True, array_like=True, tag="set_password"):
+    """A person chose a new password, which the authority has checked. Answered by `Done`."""
+
+    correlation: Correlation
+    user_id: Name
+    password_hash: Text
+
+
+class PublishKeys(msgspec.Struct, frozen=True, array_like=True, tag="publish_keys"):
+    """The key set by which policy's own listener checks tokens; at the beginning of a link and after a rotation. Unanswered."""
+
+    key_set: Annotated[bytes, msgspec.Meta(max_length=64 << 10)]
+
+
+class Found(msgspec.Struct, frozen=True, array_like=True, tag="found"):
+    """The definition in msgpack, or nothing."""
+
+    correlation: int
+    definition: bytes | None
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
+    """`fault` is empty, or says why it was not done."""
+
+    correlation: int
+    fault: str = ""
+
+
+AuthorityToPolicy = FindPrincipal | RevokeToken | SetPassword | PublishKeys
+PolicyToAuthority = Found | Done | Revocations

@@ -50,6 +50,7 @@ async def serve(member: Member) -> None:
         metrics_dir=config.state_path / "run" / "metrics",
         instance=member.instance,
     )
+    check_token.use_policy(worker.desk.policy)
     member.on_link("engine", worker.desk.engines.run)
     member.on_link("policy", worker.desk.policy.run)
     member.on_link("auditor", worker.desk.auditor.run)

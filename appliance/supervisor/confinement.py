@@ -6,12 +6,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from appliance.authority.addresses import issuer_of
-from appliance.authority.credentials import CLIENTS_FILE, find_tls_identity
+from appliance.authority.credentials import find_tls_identity
 from appliance.config import Configuration
 from appliance.config.child_environment import child_environment
 from appliance.messages.control import Role
 from appliance.models.admission import find_item
 from appliance.models.places import open_trust
+from appliance.policy.locations import CREDENTIALS_FILE, DATABASE_FILE
 from security.sandbox.launch import Plan, wrap
 from security.sandbox.platform import probe_platform
 from security.sandbox.profiles import CONFINED_ROLES, Code, Places, build_profile
@@ -43,7 +44,9 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
     return Places(
         state=configuration.state_path,
         models=tuple(dict.fromkeys((*models, *_find_evidence(configuration, models)))),
-        registry=(configuration.state_path / "authority" / CLIENTS_FILE).parent,
+        definitions=(configuration.state_path / DATABASE_FILE).parent,
+        credentials_key=configuration.state_path / CREDENTIALS_FILE,
+        database_port=_database_port(configuration),
         tls_files=tuple(path for path in (tls.certificate, tls.key, tls.ca_certificate) if path is not None),
         authority_port=configuration.authority.port or urlsplit(issuer_of(configuration)).port or 443,
         uses_gpu=any(engine.device == "cuda" for engine in engines),
@@ -55,6 +58,14 @@ def _find_evidence(configuration: Configuration, models: list[Path]) -> list[Pat
     """What a process reads to verify a promoted model: its signature and approvals, and whom the host believes."""
     items = [found[1].path for model in models if (found := find_item(configuration, model)) is not None]
     return [*items, open_trust(configuration.state_path).path] if items else []
+
+
+def _database_port(configuration: Configuration) -> int:
+    """The port of a database server; 0 for a file, or for a server on a Unix socket."""
+    if configuration.policy.database_url is None:
+        return 0
+    parts = urlsplit(configuration.policy.database_url)
+    return (parts.port or 5432) if parts.hostname else 0
 
 
 def _find_code() -> Code:

@@ -1,16 +1,17 @@
-"""Makes what the processes need before they start: the state directory's folders, TLS certificates, the client registry.
+"""Makes what the processes need before they start: the state directory's folders, TLS certificates, the credentials' key.
 
 The keys of the log, of tickets and of tokens are not made here: each is made by the one process that holds it.
 """
 
 from pathlib import Path
 
-from appliance.authority.credentials import open_registry, provision_tls
+from appliance.authority.credentials import provision_tls
 from appliance.config import Configuration
 from appliance.errors import StartRefused
 from appliance.models.admission import admit_model
+from appliance.policy.locations import DATABASE_FILE, load_credentials_key
 
-_FOLDERS = ("tls", "authority", "audit")
+_FOLDERS = ("tls", "authority", "audit", "policy", str(Path(DATABASE_FILE).parent))
 
 
 def provision(configuration: Configuration) -> None:
@@ -22,9 +23,9 @@ def provision(configuration: Configuration) -> None:
     for name in _FOLDERS:
         _make_folder(configuration.state_path / name)
     provision_tls(configuration)
-    open_registry(configuration.state_path).close()  # Policy, which reads it, may be up before the authority.
     for engine in configuration.engines:
         admit_model(configuration, Path(engine.model_path))
+    load_credentials_key(configuration.state_path)  # Authority and policy read it, and neither may write there.
 
 
 def _make_folder(path: Path) -> None:

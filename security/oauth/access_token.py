@@ -29,8 +29,9 @@ class AccessToken(msgspec.Struct, frozen=True):
     issuer: str
     kid: str
     jti: str
-    expires_at: int
+    issued_at: int
     """UTC, seconds since the epoch."""
+    expires_at: int
 
 
 class ClaimRules(msgspec.Struct, frozen=True):
@@ -58,7 +59,8 @@ def parse_access_token(claims: dict[str, Any], kid: str, rules: ClaimRules, now:
     jti, tenant = _parse_string(claims, "jti"), _parse_string(claims, "tenant")
     # (4) What it may do.
     role, scopes = _parse_rights(claims)
-    return AccessToken(client_id, subject, tenant, role, scopes, issuer, kid, jti, expires_at)
+    issued_at = _parse_time(claims, "iat")
+    return AccessToken(client_id, subject, tenant, role, scopes, issuer, kid, jti, issued_at, expires_at)
 
 
 def _parse_string(claims: dict[str, Any], name: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
+from security.clients import Client
 from security.errors import SecurityMisconfigured
 from security.oauth.grants import (
     AUTH_METHODS,
     GRANT_TYPES,
-    ClientAuthenticator,
     InvalidRequestError,
     OAuth2Error,
     TokenServer,
@@ -74,7 +74,7 @@ class Authority:
         issuer: str,
         resource: str,
         keys: SigningKeys,
-        clients: ClientAuthenticator,
+        credentials_key: bytes,
         token_lifetime_s: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -85,7 +85,7 @@ class Authority:
         minter = AccessTokenMinter(
             issuer=issuer, resource=resource, keys=keys, lifetime_s=token_lifetime_s, clock=clock
         )
-        self._server = TokenServer(issuer + TOKEN_PATH, clients, minter)
+        self._server = TokenServer(issuer + TOKEN_PATH, credentials_key, minter)
 
     def metadata(self) -> dict[str, Any]:
         """RFC 8414 section 2, only what is implemented. No authorization endpoint, so no response types."""
@@ -113,14 +113,18 @@ class Authority:
         except OAuth2Error as fault:
             return PendingRequest(None, fault)
 
-    def decide(self, pending: PendingRequest) -> TokenDecision:
-        """Answer a request to the token endpoint. Synchronous and short: one lookup, one hash, one signature."""
+    def decide(self, pending: PendingRequest, client: Client | None) -> TokenDecision:
+        """Answer a request to the token endpoint. Synchronous and short: one hash, one signature.
+
+        Args:
+            client: the client of the id that the request claims, if there is one.
+        """
         credentials = None
         if pending.parsed is None:
             status, body, headers = self._server.answer_error(pending.fault)
         else:
             credentials = pending.parsed.credentials
-            status, body, headers = self._server.answer(pending.parsed)
+            status, body, headers = self._server.answer(pending.parsed, client)
         minted: MintedToken | None = body.pop("minted", None)
         error: str | None = body.get("error")
         return TokenDecision(

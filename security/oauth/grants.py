@@ -5,7 +5,7 @@ from a wrong secret; a token is never logged (authlib's grant logs it at level D
 never taken from a header, and always https, so that no environment variable relaxes the check for it.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 from authlib.consts import default_json_headers
 from authlib.oauth2.rfc6749 import AuthorizationServer, ClientCredentialsGrant, OAuth2Request
@@ -18,7 +18,7 @@ from authlib.oauth2.rfc6749.errors import (
 )
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 
-from security.clients import Client
+from security.clients import Client, is_secret_of
 from security.errors import MalformedDocument
 from security.oauth.minting import AccessTokenMinter
 from security.oauth.token_request import Credentials, ParsedRequest
@@ -27,16 +27,10 @@ from security.scopes import format_scopes, parse_scopes
 GRANT_TYPES = ("client_credentials",)
 AUTH_METHODS = ("client_secret_basic", "client_secret_post")
 REALM = "casemate"
+_NO_HASH = bytes(32)
 
 Answer = tuple[int, dict[str, Any], list[tuple[str, str]]]
 """Status, body and headers."""
-
-
-class ClientAuthenticator(Protocol):
-    """Who knows the clients' secrets."""
-
-    def authenticate(self, client_id: str, secret: str) -> Client | None:
-        """The client, if this is its secret and it is not disabled."""
 
 
 class InvalidTarget(OAuth2Error):  # type: ignore[misc]  # authlib has no types, here and below
@@ -102,8 +96,9 @@ class GrantClient:
 class GrantRequest(OAuth2Request):  # type: ignore[misc]
     """A parsed request as authlib wants it."""
 
-    def __init__(self, uri: str, parsed: ParsedRequest) -> None:
+    def __init__(self, uri: str, parsed: ParsedRequest, client: Client | None) -> None:
         super().__init__("POST", uri)
+        self.registered = client
         self.payload = BasicOAuth2Payload(parsed.parameters)
         self.credentials: Credentials | None = parsed.credentials
         self.resources = parsed.resources
@@ -138,17 +133,21 @@ class ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]
 class TokenServer(AuthorizationServer):  # type: ignore[misc]
     """authlib's server with one grant, two methods of client authentication, and answers as plain values."""
 
-    def __init__(self, token_uri: str, clients: ClientAuthenticator, minter: AccessTokenMinter) -> None:
+    def __init__(self, token_uri: str, credentials_key: bytes, minter: AccessTokenMinter) -> None:
         super().__init__()
         self.minter = minter
         self._token_uri = token_uri
-        self._clients = clients
+        self._credentials_key = credentials_key
         for method in AUTH_METHODS:
             self.register_client_auth_method(method, self._check_secret)
 
-    def answer(self, parsed: ParsedRequest) -> Answer:
-        """Answer a token request; a success has `minted` in its body."""
-        answer: Answer = self.create_token_response(parsed)
+    def answer(self, parsed: ParsedRequest, client: Client | None) -> Answer:
+        """Answer a token request; a success has `minted` in its body.
+
+        Args:
+            client: who the request says it is from, if there is such a client; nothing is believed of it yet.
+        """
+        answer: Answer = self.create_token_response((parsed, client))
         return answer
 
     def answer_error(self, error: OAuth2Error) -> Answer:
@@ -159,14 +158,16 @@ class TokenServer(AuthorizationServer):  # type: ignore[misc]
     def _check_secret(self, _query: object, request: GrantRequest) -> GrantClient:
         if request.credentials is None:
             raise AuthenticationFailed
-        client = self._clients.authenticate(request.credentials.client_id, request.credentials.secret)
-        if client is None:
+        client, credentials = request.registered, request.credentials
+        stored = _NO_HASH if client is None or client.secret_hash is None else client.secret_hash
+        holds = is_secret_of(self._credentials_key, credentials.client_id, stored, credentials.secret)
+        if client is None or client.is_disabled or not holds:
             raise AuthenticationFailed
         return GrantClient(client)
 
-    def create_oauth2_request(self, request: ParsedRequest) -> GrantRequest:
+    def create_oauth2_request(self, request: tuple[ParsedRequest, Client | None]) -> GrantRequest:
         """A request to our own address, whatever the client called it."""
-        return GrantRequest(self._token_uri, request)
+        return GrantRequest(self._token_uri, *request)
 
     def get_token_grant(self, request: GrantRequest) -> ClientCredentials:
         """The grant asked for; an unsupported one is an error that does not repeat it."""
@@ -192,7 +193,6 @@ __all__ = [
     "AUTH_METHODS",
     "GRANT_TYPES",
     "AuthenticationFailed",
-    "ClientAuthenticator",
     "InvalidRequestError",
     "InvalidTarget",
     "OAuth2Error",

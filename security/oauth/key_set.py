@@ -22,7 +22,7 @@ KeysById = MappingProxyType[str, JoseKey]
 
 _CURVES: dict[tuple[str, str], type[ECKey] | type[OKPKey]] = {("EC", "P-256"): ECKey, ("OKP", "Ed25519"): OKPKey}
 _MEMBERS = ("kty", "crv", "x", "y")
-_PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
 def parse_key_set(data: bytes) -> KeysById:
@@ -54,7 +54,7 @@ def _parse_key(entry: Any) -> tuple[str, JoseKey] | None:
     """One entry; None for a key that we do not use."""
     if not isinstance(entry, dict):
         raise MalformedDocument("key set: an entry is not an object")
-    if not isinstance(entry.get("kty"), str) or _PRIVATE_MEMBERS & entry.keys():
+    if not isinstance(entry.get("kty"), str) or PRIVATE_MEMBERS & entry.keys():
         raise MalformedDocument("key set: an entry has no type, or holds a secret")
     curve = entry.get("crv")
     key_class = _CURVES.get((entry["kty"], curve)) if isinstance(curve, str) else None

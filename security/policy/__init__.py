@@ -1,7 +1,7 @@
 """Which requests may start, and how far they may go: model lists, and quotas reserved in blocks.
-
-Reading order: `bucket` (exact refill), `quotas` (the book of reservations), `definitions` (what the registry says of clients),
-`decisions` (both together: the answer to a gateway). Pure but for `definitions`, which reads the registry's file.
+ Reading order: `limits` (what may be limited), `bucket` (exact refill), `account` (one subject's use), `quotas` (the book of
+reservations), `definitions` (all that the registry says, as one value), `decisions` (both together: the answer to a
+gateway). Pure.
 
 What always holds: one owner, in memory; never negative, never above a limit, and whatever was reserved is given back when its
 request is settled or its gateway is gone.

@@ -38,6 +38,23 @@ class TokenBucket:
         self._refill(now_ns)
         self._level = min(self._level + units * SHARES_PER_UNIT, self.per_minute * SHARES_PER_UNIT)
 
+    def charge(self, units: int, now_ns: int) -> None:
+        """Take what was used already, as far as there is anything to take: the past is not refused."""
+        self._refill(now_ns)
+        self._level = max(0, self._level - units * SHARES_PER_UNIT)
+
+    def resize(self, per_minute: int, now_ns: int) -> None:
+        """Allow another number per minute from now on; what was taken stays taken."""
+        self._refill(now_ns)
+        missing = self.per_minute * SHARES_PER_UNIT - self._level
+        self.per_minute = per_minute
+        self._level = max(0, per_minute * SHARES_PER_UNIT - missing)
+
+    def full_in_ns(self, now_ns: int) -> int:
+        """Nanoseconds until nothing is missing, if nobody takes any."""
+        self._refill(now_ns)
+        return -(-(self.per_minute * SHARES_PER_UNIT - self._level) // self.per_minute)
+
     def wait_ns(self, units: int, now_ns: int) -> int | None:
         """Nanoseconds until `units` could be taken if nobody else took any; None if they never could."""
         if units > self.per_minute:

@@ -1,34 +1,28 @@
-"""The book of quotas: what each client has reserved, and what it may still take. One owner, in memory, no I/O.
+"""The book of quotas: what everybody has reserved, and what they may still take. One owner, in memory, no I/O.
+ A request counts against up to four subjects (client, person, tenant, model): it starts only if it fits all of them, and
+then takes from all. It reserves its prompt and a first block of output before it is computed, asks for further blocks as its
+answer grows, and is settled when it ends: what it did not use goes back. Tokens count when they are reserved, never only
+afterwards.
 
-A request reserves its prompt and a first block of output before it is computed, asks for further blocks as its answer
-grows, and is settled when it ends: what it did not use goes back. Tokens count when they are reserved, never only afterwards.
-A reservation belongs to the gateway link that made it: no other can extend or settle it, and it is given back when that link
-ends.
-
-A limit of 0 is none. Where tokens are not limited the whole output is covered at once.
+A reservation belongs to the gateway link that made it: no other can extend or settle it, and it ends with that link. A book that
+was lost is written anew from the log: `charge` for what has ended, `resume` for what gateways say is open.
 """
 
 import math
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Callable, Hashable, Sequence
 from typing import Literal
 
 import msgspec
 
-from security.policy.bucket import TokenBucket
+from security.policy.account import DAY_S, Account, Now
+from security.policy.limits import LimitSubject, LimitTable
 
 DenialCode = Literal["rate_limit", "quota_exhausted", "too_many_requests"]
+Subject = tuple[LimitSubject, str]
 
 NEVER_RETRY_S = 0
 """Waiting would not help."""
-
-
-class QuotaLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of each client; 0 means none."""
-
-    max_concurrent_requests: int = 0
-    requests_per_minute: int = 0
-    tokens_per_minute: int = 0
-    block_tokens: int = 256
 
 
 class QuotaGrant(msgspec.Struct, frozen=True):
@@ -46,47 +40,60 @@ class QuotaDenial(msgspec.Struct, frozen=True):
     retry_after_s: int
 
 
-class _Account:
-    """One client's open requests and buckets."""
+class Allowance(msgspec.Struct, frozen=True):
+    """What is left of the tightest limit of one kind."""
 
-    __slots__ = ("num_open", "requests", "tokens")
+    limit: int
+    remaining: int
+    reset_ms: int
+    """Until all of it is there again."""
 
-    def __init__(self, limits: QuotaLimits, now_ns: int) -> None:
-        self.num_open = 0
-        self.requests = TokenBucket(limits.requests_per_minute, now_ns) if limits.requests_per_minute else None
-        self.tokens = TokenBucket(limits.tokens_per_minute, now_ns) if limits.tokens_per_minute else None
 
-    def is_idle(self, now_ns: int) -> bool:
-        """True when forgetting the account would change nothing."""
-        buckets = (bucket for bucket in (self.requests, self.tokens) if bucket is not None)
-        return self.num_open == 0 and all(bucket.is_full(now_ns) for bucket in buckets)
+class Allowances(msgspec.Struct, frozen=True):
+    """What `x-ratelimit-*` headers say; None where nothing is limited."""
+
+    requests: Allowance | None
+    tokens: Allowance | None
+    day_tokens: Allowance | None
 
 
 class _Reservation(msgspec.Struct):
     """What an open request holds."""
 
-    client_id: str
+    subjects: tuple[Subject, ...]
     owner: Hashable
     prompt_tokens: int
     output_tokens: int
     """Covered so far."""
     max_output_tokens: int
+    day: int
+    day_tokens: int
+    """Of all it holds, what was taken in that day."""
 
 
 class QuotaBook:
     """Owner of all accounts and reservations."""
 
-    def __init__(self, limits: QuotaLimits, *, clock_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        limits: LimitTable,
+        *,
+        block_tokens: int,
+        clock_ns: Callable[[], int],
+        utc_s: Callable[[], float] = time.time,
+    ) -> None:
         self._limits = limits
+        self._block_tokens = block_tokens
         self._clock_ns = clock_ns
-        self._accounts: dict[str, _Account] = {}
+        self._utc_s = utc_s
+        self._accounts: dict[Subject, Account] = {}
         self._reservations: dict[int, _Reservation] = {}
         self._last_reservation = 0
         self._tokens_reserved = 0
 
     @property
     def num_reservations(self) -> int:
-        """Open requests of all clients."""
+        """Open requests of all."""
         return len(self._reservations)
 
     @property
@@ -94,38 +101,65 @@ class QuotaBook:
         """Prompt and output tokens that open requests hold."""
         return self._tokens_reserved
 
+    def change_limits(self, limits: LimitTable) -> None:
+        """Other limits from now on, for open requests' further blocks as well."""
+        self._limits, now = limits, self._now()
+        for (subject, name), account in self._accounts.items():
+            found = limits.find(subject, name)
+            if found != account.limits:
+                account.change_limits(found, now)
+
     def reserve(
-        self, client_id: str, owner: Hashable, *, prompt_tokens: int, max_output_tokens: int
+        self, subjects: Sequence[Subject], owner: Hashable, *, prompt_tokens: int, max_output_tokens: int
     ) -> QuotaGrant | QuotaDenial:
         """Let a request start, or not. A refused one leaves no trace: it costs nothing of any limit."""
-        now_ns = self._clock_ns()
-        account = self._accounts.get(client_id) or _Account(self._limits, now_ns)
-        first_block = self._first_block(max_output_tokens)
-        denial = self._find_denial(account, prompt_tokens + first_block, now_ns)
-        if denial is not None:
-            return denial
-        if account.requests is not None:
-            account.requests.take(1, now_ns)
-        if account.tokens is not None:
-            account.tokens.take(prompt_tokens + first_block, now_ns)
-        account.num_open += 1
-        self._accounts[client_id] = account
-        self._last_reservation += 1
-        self._reservations[self._last_reservation] = _Reservation(
-            client_id, owner, prompt_tokens, first_block, max_output_tokens
-        )
-        self._tokens_reserved += prompt_tokens + first_block
-        return QuotaGrant(self._last_reservation, first_block)
+        now = self._now()
+        accounts = {subject: self._peek(subject, now) for subject in subjects}
+        counts_tokens = any(account.limits.counts_tokens for account in accounts.values())
+        block = min(self._block_tokens, max_output_tokens) if counts_tokens else max_output_tokens
+        tokens = prompt_tokens + block
+        for subject, account in accounts.items():
+            denial = _find_denial(subject, account, tokens, now)
+            if denial is not None:
+                return denial
+        for subject, account in accounts.items():
+            account.open(tokens, now)
+            self._accounts[subject] = account
+        return self._add(_Reservation(tuple(accounts), owner, prompt_tokens, block, max_output_tokens, now.day, tokens))
+
+    def resume(
+        self,
+        subjects: Sequence[Subject],
+        owner: Hashable,
+        *,
+        prompt_tokens: int,
+        output_tokens: int,
+        max_output_tokens: int,
+    ) -> QuotaGrant:
+        """A request goes on that an earlier life of this book let start, with what was covered then."""
+        now, tokens = self._now(), prompt_tokens + output_tokens
+        for subject in dict.fromkeys(subjects):
+            account = self._accounts[subject] = self._peek(subject, now)
+            account.reopen(tokens, now)
+        unique = tuple(dict.fromkeys(subjects))
+        return self._add(_Reservation(unique, owner, prompt_tokens, output_tokens, max_output_tokens, now.day, tokens))
 
     def extend(self, reservation: int, owner: Hashable) -> QuotaGrant | QuotaDenial:
         """Cover the next block of output; at the request's own limit the grant just repeats what is covered."""
         held = self._find(reservation, owner)
         if held is None:
             return QuotaDenial("quota_exhausted", "the reservation is not known; the request must end", NEVER_RETRY_S)
-        block = min(self._limits.block_tokens, held.max_output_tokens - held.output_tokens)
-        account, now_ns = self._accounts[held.client_id], self._clock_ns()
-        if account.tokens is not None and not account.tokens.take(block, now_ns):
-            return self._deny_tokens("quota_exhausted", account.tokens, block, now_ns)
+        block, now = min(self._block_tokens, held.max_output_tokens - held.output_tokens), self._now()
+        accounts = [self._accounts[subject] for subject in held.subjects]
+        for subject, account in zip(held.subjects, accounts, strict=True):
+            denial = _find_token_denial(subject, account, block, now, "quota_exhausted")
+            if block and denial is not None:
+                return denial
+        for account in accounts:
+            account.hold(block, now)
+        if now.day > held.day:
+            held.day, held.day_tokens = now.day, 0
+        held.day_tokens += block
         held.output_tokens += block
         self._tokens_reserved += block
         return QuotaGrant(reservation, held.output_tokens)
@@ -152,72 +186,149 @@ class QuotaBook:
             self._close(number, held.prompt_tokens + held.output_tokens)
         return len(numbers)
 
+    def charge(self, subjects: Sequence[Subject], *, requests: int, tokens: int, at_s: float) -> None:
+        """Count what ended before this book was begun. To be called in the order of time."""
+        now = self._now()
+        age_ns = max(0, int((self._utc_s() - at_s) * 10**9))
+        then = Now(now.monotonic_ns - age_ns, now.day, now.day_left_s)
+        is_today = int(at_s) // DAY_S == now.day
+        for subject in dict.fromkeys(subjects):
+            account = self._accounts.get(subject)
+            if account is None:
+                account = self._accounts[subject] = Account(self._limits.find(*subject), then)
+            account.charge(requests, tokens, then, is_today=is_today)
+
+    def allowances(self, subjects: Sequence[Subject]) -> Allowances:
+        """What is left to a request of these subjects: of each kind of limit the one with the least left."""
+        now = self._now()
+        accounts = [self._peek(subject, now) for subject in subjects]
+        ns = now.monotonic_ns
+        minutes = {
+            kind: [
+                Allowance(bucket.per_minute, bucket.available(ns), bucket.full_in_ns(ns) // 10**6)
+                for bucket in buckets
+                if bucket is not None
+            ]
+            for kind, buckets in (
+                ("requests", [account.requests for account in accounts]),
+                ("tokens", [account.tokens for account in accounts]),
+            )
+        }
+        days = [
+            Allowance(limit, max(0, limit - account.day_tokens), now.day_left_s * 1000)
+            for account in accounts
+            if (limit := account.limits.tokens_per_day)
+        ]
+        return Allowances(_tightest(minutes["requests"]), _tightest(minutes["tokens"]), _tightest(days))
+
     def forget_idle(self) -> None:
-        """Drop accounts that are as good as new, so that memory follows the clients that are active."""
-        now_ns = self._clock_ns()
-        for client_id in [one for one, account in self._accounts.items() if account.is_idle(now_ns)]:
-            del self._accounts[client_id]
+        """Drop accounts that are as good as new, so that memory follows the subjects that are active."""
+        now = self._now()
+        for subject in [one for one, account in self._accounts.items() if account.is_idle(now)]:
+            del self._accounts[subject]
 
     def check_integrity(self) -> None:
         """Conservation: counters equal what the reservations say, and no bucket is outside its bounds."""
-        now_ns = self._clock_ns()
-        assert self._tokens_reserved == sum(
-            one.prompt_tokens + one.output_tokens for one in self._reservations.values()
-        )
-        num_open: dict[str, int] = {}
+        now = self._now()
+        open_of: dict[Subject, int] = {}
+        tokens_of: dict[Subject, int] = {}
         for held in self._reservations.values():
-            num_open[held.client_id] = num_open.get(held.client_id, 0) + 1
+            tokens = held.prompt_tokens + held.output_tokens
             assert 0 <= held.output_tokens <= held.max_output_tokens
-        for client_id, account in self._accounts.items():
-            assert account.num_open == num_open.get(client_id, 0)
-            assert not self._limits.max_concurrent_requests or account.num_open <= self._limits.max_concurrent_requests
+            assert 0 <= held.day_tokens <= tokens
+            for subject in held.subjects:
+                open_of[subject] = open_of.get(subject, 0) + 1
+                tokens_of[subject] = tokens_of.get(subject, 0) + tokens
+        held_tokens = (one.prompt_tokens + one.output_tokens for one in self._reservations.values())
+        assert self._tokens_reserved == sum(held_tokens)
+        assert open_of.keys() <= self._accounts.keys()
+        for subject, account in self._accounts.items():
+            assert account.num_open == open_of.get(subject, 0)
+            assert account.in_flight == tokens_of.get(subject, 0)
+            assert account.day_tokens >= 0
             for bucket in (account.requests, account.tokens):
-                assert bucket is None or 0 <= bucket.available(now_ns) <= bucket.per_minute
-        assert num_open.keys() <= self._accounts.keys()
+                assert bucket is None or 0 <= bucket.available(now.monotonic_ns) <= bucket.per_minute
 
-    def _first_block(self, max_output_tokens: int) -> int:
-        if not self._limits.tokens_per_minute:
-            return max_output_tokens
-        return min(self._limits.block_tokens, max_output_tokens)
+    def _now(self) -> Now:
+        utc_s = int(self._utc_s())
+        return Now(self._clock_ns(), utc_s // DAY_S, DAY_S - utc_s % DAY_S)
+
+    def _peek(self, subject: Subject, now: Now) -> Account:
+        """The account, or one as it would be; it is kept only by who charges it."""
+        account = self._accounts.get(subject)
+        if account is None:
+            return Account(self._limits.find(*subject), now)
+        account.turn(now)
+        return account
+
+    def _add(self, reservation: _Reservation) -> QuotaGrant:
+        self._last_reservation += 1
+        self._reservations[self._last_reservation] = reservation
+        self._tokens_reserved += reservation.prompt_tokens + reservation.output_tokens
+        return QuotaGrant(self._last_reservation, reservation.output_tokens)
 
     def _find(self, reservation: int, owner: Hashable) -> _Reservation | None:
         held = self._reservations.get(reservation)
         return held if held is not None and held.owner == owner else None
 
     def _close(self, reservation: int, used: int) -> None:
-        held = self._reservations.pop(reservation)
-        account = self._accounts[held.client_id]
+        held, now = self._reservations.pop(reservation), self._now()
         reserved = held.prompt_tokens + held.output_tokens
-        account.num_open -= 1
+        unused = reserved - used
+        unused_today = min(unused, held.day_tokens) if held.day == now.day else 0
         self._tokens_reserved -= reserved
-        if account.tokens is not None:
-            account.tokens.give_back(reserved - used, self._clock_ns())
+        for subject in held.subjects:
+            self._accounts[subject].close(reserved, unused, unused_today, now)
 
-    def _find_denial(self, account: _Account, tokens: int, now_ns: int) -> QuotaDenial | None:
-        limit = self._limits.max_concurrent_requests
-        if limit and account.num_open >= limit:
-            return QuotaDenial("too_many_requests", f"{account.num_open} requests are open, the limit is {limit}", 1)
-        if account.requests is not None and not account.requests.available(now_ns):
-            wait_ns = account.requests.wait_ns(1, now_ns)
-            return QuotaDenial(
-                "rate_limit", f"the limit is {account.requests.per_minute} requests per minute", _seconds(wait_ns)
-            )
-        if account.tokens is not None and account.tokens.available(now_ns) < tokens:
-            return self._deny_tokens("rate_limit", account.tokens, tokens, now_ns)
+
+def _tightest(allowances: list[Allowance]) -> Allowance | None:
+    return min(allowances, key=lambda one: one.remaining, default=None)
+
+
+def _find_denial(subject: Subject, account: Account, tokens: int, now: Now) -> QuotaDenial | None:
+    limit = account.limits.concurrent_requests
+    if limit and account.num_open >= limit:
+        message = f"{_words(subject)}: {account.num_open} requests are open, the limit is {limit}"
+        return QuotaDenial("too_many_requests", message, 1)
+    if account.requests is not None and not account.requests.available(now.monotonic_ns):
+        wait_ns = account.requests.wait_ns(1, now.monotonic_ns)
+        message = f"{_words(subject)}: the limit is {account.requests.per_minute} requests per minute"
+        return QuotaDenial("rate_limit", message, _seconds(wait_ns))
+    return _find_token_denial(subject, account, tokens, now, "rate_limit")
+
+
+def _find_token_denial(
+    subject: Subject, account: Account, tokens: int, now: Now, code: DenialCode
+) -> QuotaDenial | None:
+    who, limits = _words(subject), account.limits
+    account.turn(now)
+    for limit, used, span, wait_s in (
+        (limits.tokens_in_flight, account.in_flight, "in flight", 1),
+        (limits.tokens_per_day, account.day_tokens, "per day", now.day_left_s),
+    ):
+        if limit and tokens > limit:
+            return _never(who, tokens, limit, span)
+        if limit and used + tokens > limit:
+            message = f"{who}: {tokens} tokens are needed, and of {limit} {span} {limit - used} are left"
+            return QuotaDenial(code, message, wait_s)
+    bucket = account.tokens
+    if bucket is None or bucket.available(now.monotonic_ns) >= tokens:
         return None
+    wait_ns = bucket.wait_ns(tokens, now.monotonic_ns)
+    if wait_ns is None:
+        return _never(who, tokens, bucket.per_minute, "per minute")
+    left = bucket.available(now.monotonic_ns)
+    message = f"{who}: {tokens} tokens are needed, and of {bucket.per_minute} per minute {left} are left"
+    return QuotaDenial(code, message, _seconds(wait_ns))
 
-    def _deny_tokens(self, code: DenialCode, bucket: TokenBucket, tokens: int, now_ns: int) -> QuotaDenial:
-        wait_ns = bucket.wait_ns(tokens, now_ns)
-        if wait_ns is None:
-            return QuotaDenial(
-                "quota_exhausted",
-                f"{tokens} tokens are needed at once, and the limit is {bucket.per_minute} per minute",
-                NEVER_RETRY_S,
-            )
-        message = (
-            f"{tokens} tokens are needed, and of {bucket.per_minute} per minute {bucket.available(now_ns)} are left"
-        )
-        return QuotaDenial(code, message, _seconds(wait_ns))
+
+def _never(who: str, tokens: int, limit: int, span: str) -> QuotaDenial:
+    message = f"{who}: {tokens} tokens are needed at once, and the limit is {limit} {span}"
+    return QuotaDenial("quota_exhausted", message, NEVER_RETRY_S)
+
+
+def _words(subject: Subject) -> str:
+    return f"{subject[0]} {subject[1][:128]}"
 
 
 def _seconds(wait_ns: int | None) -> int:

@@ -88,14 +88,14 @@ def build_rules(role: ConfinedRole, network: Network, *, uses_gpu: bool = False)
     rules["sched_setaffinity"] = Rule(((Match(0, 0),), own_process))
     rules["kill"] = rules["tgkill"] = Rule((own_process,))
     rules["landlock_create_ruleset"] = Rule(((Match(2, 1),),))
-    if role in ("gateway", "auditor", "authority"):
+    if role in ("gateway", "policy", "auditor", "authority"):
         rules |= dict.fromkeys(_WRITING.split(), Rule())
         rules["fchmod"] = Rule(((Match(1, 0, _PRIVATE),),))
     if role in ("gateway", "policy", "authority"):  # asyncio wakes its loop through a pair
         rules["socketpair"] = _socket_rule((socket.AF_UNIX,))
-    if role in ("gateway", "authority"):
+    if role in ("gateway", "policy", "authority"):
         rules |= dict.fromkeys(_ACCEPTING.split(), Rule())
-    if role == "gateway":
+    if role == "gateway" or (role == "policy" and network == "host"):  # to a database server
         rules["socket"] = _socket_rule((socket.AF_INET, socket.AF_INET6))
         rules["connect"] = Rule()
     if role == "engine":

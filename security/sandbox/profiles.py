@@ -3,10 +3,10 @@
 |           | network                    | reads                                         | writes                     |
 |-----------|----------------------------|-----------------------------------------------|----------------------------|
 | gateway   | TCP to the authority only  | model folders, server certificate and key     | gateway/, run/metrics/     |
-| policy    | none                       | the client registry                           | nothing                    |
+| policy    | none, or to its database   | credentials' key, admin certificate and key   | policy/definitions/        |
 | engine    | none                       | its model folder, GPU devices                 | nothing                    |
 | auditor   | none                       | nothing                                       | audit/                     |
-| authority | accepts only               | server certificate and key                    | authority/                 |
+| authority | accepts only               | server certificate and key, credentials' key  | authority/                 |
 
 Everybody reads the interpreter, its libraries and our packages, as modules may be imported late. "None" is an empty network
 namespace, where only the links of the supervisor, which are descriptors, lead out. The supervisor itself is not confined: it
@@ -102,10 +102,13 @@ class Places(NamedTuple):
     state: Path
     models: tuple[Path, ...]
     """The engine's own folder for an engine, all folders for a gateway."""
-    registry: Path
-    """Folder of the client registry."""
+    definitions: Path
+    """Folder of the definitions' database."""
+    credentials_key: Path
     tls_files: tuple[Path, ...]
     authority_port: int
+    database_port: int
+    """Of a database server; 0 where the definitions lie in a file."""
     uses_gpu: bool
     needs_loopback: bool
     """Several ranks of one engine speak over `lo`."""
@@ -115,15 +118,20 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
     """The row of the table above for one process."""
     reads: tuple[Path, ...] = ()
     writes: tuple[Path, ...] = ()
+    connects: tuple[int, ...] = ()
     network: Network = "none"
     uses_gpu = False
     match role:
         case "gateway":
             network = "host"
+            connects = (places.authority_port,) if places.authority_port else ()
             reads = (*_with_link_targets(places.models, places.state), *places.tls_files)
             writes = (places.state / "gateway", places.state / "run" / "metrics")
         case "policy":
-            reads = (places.registry,)
+            network = "host" if places.database_port else "none"
+            connects = (places.database_port,) if places.database_port else ()
+            reads = (places.credentials_key, *places.tls_files)
+            writes = (places.definitions,)
         case "engine":
             network = "loopback" if places.needs_loopback else "none"
             reads = _with_link_targets(places.models, places.state)
@@ -132,7 +140,7 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
             writes = (places.state / "audit",)
         case "authority":
             network = "host"
-            reads = places.tls_files
+            reads = (places.credentials_key, *places.tls_files)
             writes = (places.state / "authority",)
     gpu_files = _GPU_FILES if uses_gpu else ()
     return Profile(
@@ -142,7 +150,7 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
         lists=tuple(dict.fromkeys(str(package.parent) for package in code.packages)),
         writes=tuple(map(str, writes)),
         devices=("/dev/null", *((*_expand(_GPU_DEVICES), _THREAD_NAMES) if uses_gpu else ())),
-        connects=(places.authority_port,) if role == "gateway" and places.authority_port else (),
+        connects=connects,
         network=network,
         max_open_files=MAX_OPEN_FILES_SERVING if role in ("gateway", "authority") else MAX_OPEN_FILES,
         uses_gpu=uses_gpu,

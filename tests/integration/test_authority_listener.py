@@ -9,17 +9,21 @@ from base64 import b64encode
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
-from appliance.authority.credentials import find_tls_identity, open_registry, provision_tls
+from appliance.authority.credentials import find_tls_identity, provision_tls
 from appliance.authority.token_check import build_token_check
 from appliance.config import default_configuration
 from appliance.errors import LinkClosed
-from appliance.gateway.identity import TokenIssuerUnavailable
+from appliance.gateway.identity import Presented, TokenIssuerUnavailable
 from appliance.messages.audit import Recorded
+from appliance.messages.policy import FindPrincipal, Found
+from appliance.policy.locations import database_of, load_credentials_key
 from appliance.processes.authority import serve
 from security.clients import ClientDefinition
 from security.tls import build_client_context
+from tests.support.definitions import Registry
 
 
 class RecordingAuditor:
@@ -36,6 +40,29 @@ class RecordingAuditor:
         if answer is None:
             raise LinkClosed("ended by the test")
         return answer
+
+
+class PlayedPolicy:
+    """Policy's end of a link, which knows the clients of a registry."""
+
+    def __init__(self, registry):
+        self._registry = registry
+        self._answers = asyncio.Queue()
+
+    def send(self, message):
+        if isinstance(message, FindPrincipal):
+            found = self._registry.find(message.name)
+            self._answers.put_nowait(
+                Found(message.correlation, None if found is None else msgspec.msgpack.encode(found))
+            )
+
+    async def receive(self):
+        return await self._answers.get()
+
+
+def presented(token):
+    """A token as a request brings it."""
+    return Presented(scheme="bearer", token=token, method="GET", path="/v1/models", address="192.0.2.1")
 
 
 class PlayedMember:
@@ -71,18 +98,20 @@ async def running(tmp_path):
     port = listener.getsockname()[1]
     config, _data = default_configuration(Path("/nowhere"), "tiny", tmp_path / "state dir", (free_port(), port))
     provision_tls(config)
-    registry = open_registry(config.state_path)
+    registry = Registry(database_of(config), key=load_credentials_key(config.state_path))
     issued = registry.create(ClientDefinition(name="demo"), actor="t")
-    registry.close()
     member = PlayedMember(config, listener)
     process = asyncio.create_task(serve(member))
     facts = await asyncio.wait_for(member.facts, 20)
     link = asyncio.create_task(member.handlers["auditor"](RecordingAuditor()))
+    policy = asyncio.create_task(member.handlers["policy"](PlayedPolicy(registry)))
     await asyncio.sleep(0)
     yield SimpleNamespace(config=config, port=port, issued=issued, facts=facts, member=member, process=process)
     member.draining.set()
     await asyncio.wait_for(process, 20)
     link.cancel()
+    policy.cancel()
+    registry.close()
     listener.close()
 
 
@@ -111,7 +140,7 @@ async def test_from_registry_to_principal_over_tls(running):
     assert "server" not in {name.lower() for name in headers}
     check = build_token_check(running.config)
     await check.prepare()
-    principal = await check(json.loads(body)["access_token"])
+    principal = await check(presented(json.loads(body)["access_token"]))
     assert principal.client_id == running.issued.client.client_id
     assert principal.key_id == running.facts["signing_key"]
     assert principal.issuer == running.facts["issuer"] == f"https://127.0.0.1:{running.port}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from appliance.errors import LinkClosed
 from appliance.gateway.api.health import Installation
-from appliance.gateway.identity import Principal, TokenRefused
+from appliance.gateway.identity import Presented, Principal, QuotaNotice, TokenRefused
 from appliance.gateway.models import Models, ServedModel
 from appliance.gateway.settings import GatewaySettings
 from appliance.gateway.worker import Worker
@@ -41,10 +42,10 @@ class FakeTokens:
             "models-only": principal(scopes=frozenset({Scope.MODELS_READ})),
         }
 
-    async def __call__(self, token: str) -> Principal:
-        if token not in self.good:
+    async def __call__(self, presented: Presented) -> Principal:
+        if presented.token not in self.good:
             raise TokenRefused("the token is not ours")
-        return self.good[token]
+        return dataclasses.replace(self.good[presented.token], notice=QuotaNotice())
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:

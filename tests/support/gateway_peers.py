@@ -327,6 +327,8 @@ class FakePolicy:
             self.settles.append(message)
             self._granted.pop(message.reservation)
             return None
+        if isinstance(message, policy.Resume):
+            return policy.Denied(message.reserve.correlation, "client_disabled", "not resumed here", 0)
         if isinstance(message, policy.Reserve):
             self.reserves.append(message)
             if self.denial is not None:

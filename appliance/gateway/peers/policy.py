@@ -1,22 +1,51 @@
-"""Policy as the gateway sees it: tokens are reserved in blocks before they are computed, and settled after."""
+"""Policy as the gateway sees it: quotas, static keys, what may be used once, and which tokens are void.
+ Tokens are reserved in blocks before they are computed, and settled after. When policy is started again, reservations that
+are open here are resumed with it, so that a kill gives nobody a fresh quota, and streams that did not need policy meanwhile
+go on.
+"""
 
 import time
-from dataclasses import dataclass
 
-from appliance.gateway.errors import InternalFault, NotAllowed, QuotaRefused
+import msgspec
+import structlog
+
+from appliance.gateway.errors import GatewayFault, InternalFault, NotAllowed, QuotaRefused
 from appliance.gateway.identity import Principal
 from appliance.gateway.peers.links import Link
 from appliance.gateway.peers.questions import Questions
-from appliance.messages.policy import Denied, Extend, Granted, PolicyStatus, Reserve, Settle
+from appliance.gateway.quota_headers import quota_headers
+from appliance.messages.policy import (
+    CheckKey,
+    Denied,
+    Extend,
+    Granted,
+    KeyHolder,
+    PolicyStatus,
+    Reserve,
+    Resume,
+    Revocations,
+    Settle,
+    UsedOnce,
+    UseOnce,
+)
+from security.oauth.revocations import RevocationList
+
+FRESH_S = 2.0
+"""Policy speaks twice a second; what is silent for longer may have revoked something that we were not told."""
+
+log = structlog.get_logger(__name__)
 
 
-@dataclass
 class Reservation:
-    """What one generation may still use. `life` is the life of policy that granted it: a later one does not know it."""
+    """What one generation may still use. `life` is the life of policy that knows it."""
 
-    number: int
-    covered_tokens: int
-    life: int
+    __slots__ = ("asked", "covered_tokens", "life", "number")
+
+    def __init__(self, number: int, covered_tokens: int, life: int, asked: Reserve) -> None:
+        self.number = number
+        self.covered_tokens = covered_tokens
+        self.life = life
+        self.asked = asked
 
 
 class PolicyPeer:
@@ -25,6 +54,8 @@ class PolicyPeer:
     def __init__(self, timeout_s: float) -> None:
         self._questions = Questions("policy_unavailable", "policy", timeout_s)
         self._life = 0
+        self._open: set[Reservation] = set()
+        self.revocations = RevocationList()
         self.status: PolicyStatus | None = None
         self.status_at = 0.0
 
@@ -38,15 +69,25 @@ class PolicyPeer:
         if not self._questions.connected:
             raise self._questions.unavailable()
 
+    def verify_fresh(self) -> None:
+        """Refuse to believe a token while revocations may be missed. Raises: PeerUnavailable."""
+        self.verify_connected()
+        if self.status is None or time.monotonic() - self.status_at > FRESH_S:
+            raise self._questions.unavailable("is silent")
+
     async def run(self, link: Link) -> None:
         """Serve one link until it ends. Raises: LinkClosed."""
         self._life += 1
         self._questions.attach(link)
         try:
+            self._resume_open(link)
             while True:
                 message = await link.receive()
                 if isinstance(message, PolicyStatus):
                     self.status, self.status_at = message, time.monotonic()
+                    self.revocations.forget_expired()
+                elif isinstance(message, Revocations):
+                    self.revocations.replace(message.entries)
                 else:
                     self._questions.answer(message.correlation, message)
         finally:
@@ -61,20 +102,24 @@ class PolicyPeer:
         Raises: QuotaRefused, PeerUnavailable.
         """
         life = self._life
-        answer = await self._questions.ask(
-            lambda number: Reserve(
-                number,
-                principal.client_id,
-                principal.subject,
-                principal.tenant,
-                principal.role,
-                model,
-                prompt_tokens,
-                max_output_tokens,
-            )
+        asked = Reserve(
+            0,
+            principal.client_id,
+            principal.subject,
+            principal.tenant,
+            principal.role,
+            model,
+            prompt_tokens,
+            max_output_tokens,
+            principal.is_registered,
         )
+        answer = await self._questions.ask(lambda number: msgspec.structs.replace(asked, correlation=number))
+        if isinstance(answer, Granted | Denied):
+            principal.notice.headers = quota_headers(answer.requests_left, answer.tokens_left, answer.day_tokens_left)
         granted = _granted(answer)
-        return Reservation(granted.reservation, granted.output_tokens, life)
+        reservation = Reservation(granted.reservation, granted.output_tokens, life, asked)
+        self._open.add(reservation)
+        return reservation
 
     async def extend(self, reservation: Reservation) -> None:
         """Ask for the next block of a running generation. Raises: QuotaRefused, PeerUnavailable."""
@@ -85,8 +130,37 @@ class PolicyPeer:
 
     def settle(self, reservation: Reservation, prompt_tokens: int, output_tokens: int) -> None:
         """A generation ended. A policy that has lost its memory since rebuilds it from the log, so it need not be told."""
+        self._open.discard(reservation)
         if reservation.life == self._life:
             self._questions.tell(Settle(reservation.number, prompt_tokens, output_tokens))
+
+    async def check_key(self, digest: bytes, address: str) -> KeyHolder | None:
+        """Whose a static key is; None if it is not good from this address. Raises: PeerUnavailable."""
+        answer = await self._questions.ask(lambda number: CheckKey(number, digest, address))
+        return answer if isinstance(answer, KeyHolder) else None
+
+    async def use_once(self, digest: bytes, lifetime_s: int) -> bool:
+        """Whether this is used for the first time by anybody. Raises: PeerUnavailable."""
+        answer = await self._questions.ask(lambda number: UseOnce(number, digest, lifetime_s))
+        return isinstance(answer, UsedOnce) and answer.is_first
+
+    def _resume_open(self, link: Link) -> None:
+        """Tell a new life of policy what is open: sent before anything else can be asked on the link, so nothing overtakes it."""
+        for reservation in self._open:
+            number = self._questions.expect(lambda answer, held=reservation: self._note_resumed(held, answer))  # type: ignore[misc]
+            asked = msgspec.structs.replace(reservation.asked, correlation=number)
+            link.send(Resume(asked, reservation.covered_tokens))
+
+    def _note_resumed(self, reservation: Reservation, answer: object) -> None:
+        if isinstance(answer, GatewayFault):
+            return  # The link ended again; the next life is told anew.
+        if not isinstance(answer, Granted):
+            log.warning("reservation_not_resumed", client_id=reservation.asked.client_id)
+        elif reservation in self._open:
+            reservation.number, reservation.life = answer.reservation, self._life
+        else:
+            # It ended while the answer was on its way, and is in the log.
+            self._questions.tell(Settle(answer.reservation, 0, 0))
 
 
 def _granted(answer: object) -> Granted:

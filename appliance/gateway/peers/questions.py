@@ -23,6 +23,7 @@ class Questions:
         self._link: Link | None = None
         self._numbers = itertools.count(1)
         self._open: dict[int, asyncio.Future[Any]] = {}
+        self._expected: dict[int, Callable[[Any], None]] = {}
 
     @property
     def connected(self) -> bool:
@@ -53,6 +54,12 @@ class Questions:
             except LinkClosed:
                 return
 
+    def expect(self, then: Callable[[Any], None]) -> int:
+        """A number for a question whose answer, or the fault that there will be none, goes to `then`."""
+        number = next(self._numbers)
+        self._expected[number] = then
+        return number
+
     async def ask(self, build: Callable[[int], msgspec.Struct]) -> Any:
         """Send a question and wait for its answer.
 
@@ -78,8 +85,13 @@ class Questions:
         waiting = self._open.get(number)
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
+        elif (then := self._expected.pop(number, None)) is not None:
+            then(answer)
 
     def _fail_all(self, fault: GatewayFault) -> None:
+        expected, self._expected = self._expected, {}
+        for then in expected.values():
+            then(fault)
         for waiting in list(self._open.values()):
             if not waiting.done():
                 waiting.set_exception(fault)

@@ -58,8 +58,15 @@ def make_events() -> dict[str, dict[str, Any]]:
     }  # fmt: skip
     for kind in ("process_started", "process_stopped", "process_crashed", "process_restarted"):
         found[kind] = events.process_event(kind, role="engine", instance=0, pid=7, detail="d", exit_code=1)
-    for kind in ("client_created", "client_disabled", "client_secret_rotated"):
-        found[kind] = events.client_changed_event(kind, client_id="c", actor="root", changed_at_ms=5)
+    for kind, row in KINDS.items():
+        if row.roles == {"policy"} and kind != "policy_loaded":
+            found[kind] = events.definition_changed_event(
+                kind, target="user-1", actor="os:root", changed_at_ms=5, before="{}", after='{"role":"admin"}'
+            )
+        elif row.roles == {"authority"} and kind not in found:
+            found[kind] = events.sign_in_event(
+                kind, login="ada", user_id="user-1", client_id="cli", address="10.0.0.1", port=1, detail="d"
+            )
     for kind in ("model_loaded", "model_unloaded", "policy_loaded"):
         found[kind] = events.configuration_event(kind, name="m", digest="sha256:00", detail="d")
     for kind in events.HOST_KINDS:

@@ -14,10 +14,11 @@ from appliance.messages.audit import AppendRefused, Recorded
 from audit.entry import parse_canonical
 from audit.permissions import verify_permitted
 from security.clients import ClientDefinition
+from security.errors import SecurityUnavailable
 from security.oauth.authority import Authority
 from security.oauth.failure_limit import FailureLimit
 from security.oauth.signing_keys import SigningKeys
-from security.registry import ClientRegistry
+from tests.support.definitions import KEY, Registry
 
 ISSUER = "https://127.0.0.1:8444"
 RESOURCE = "https://127.0.0.1:8443"
@@ -64,21 +65,35 @@ class Clock:
         return self.now
 
 
+class PlayedDirectory:
+    """What policy would answer."""
+
+    def __init__(self, registry):
+        self.registry = registry
+        self.is_away = False
+
+    async def find_client(self, client_id):
+        if self.is_away:
+            raise SecurityUnavailable("for the test")
+        return self.registry.find(client_id)
+
+
 class House:
     """Everything of one authority."""
 
     def __init__(self, path):
-        self.registry = ClientRegistry.open(path / "clients.sqlite", bytes(32))
+        self.registry = Registry(path / "clients.sqlite")
         self.issued = self.registry.create(ClientDefinition(name="demo"), actor="ada")
         self.keys = SigningKeys.load_or_create(path / "signing")
         self.authority = Authority(
-            issuer=ISSUER, resource=RESOURCE, keys=self.keys, clients=self.registry, token_lifetime_s=600
+            issuer=ISSUER, resource=RESOURCE, keys=self.keys, credentials_key=KEY, token_lifetime_s=600
         )
         self.journal = Journal(timeout_s=0.2)
         self.clock = Clock(1000.0)
+        self.directory = PlayedDirectory(self.registry)
         self.failures = FailureLimit(5, clock=self.clock)
-        self.app = AuthorityApplication(self.authority, self.journal, self.failures).build()
-        self.books = Bookkeeper(self.journal, self.failures, self.registry)
+        self.app = AuthorityApplication(self.authority, self.journal, self.failures, self.directory).build()
+        self.books = Bookkeeper(self.journal, self.failures)
         self.auditor = PlayedAuditor()
         self._serving = None
 

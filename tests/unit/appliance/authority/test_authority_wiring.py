@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from appliance.authority.addresses import certificate_names, issuer_of, local_address, resource_of
-from appliance.authority.credentials import find_tls_identity, load_signing_keys, open_registry, provision_tls
+from appliance.authority.credentials import find_tls_identity, load_signing_keys, provision_tls
 from appliance.authority.token_check import AuthorityTokenCheck, build_token_check
 from appliance.errors import StartRefused
-from appliance.gateway.identity import Principal, TokenIssuerUnavailable, TokenRefused
+from appliance.gateway.identity import Presented, Principal, TokenIssuerUnavailable, TokenRefused
 from appliance.gateway.settings import GatewaySettings
 from security.certificates import names_of
 from security.errors import KeyUnusable, SecurityMisconfigured
@@ -22,6 +22,11 @@ from security.tls import load_certificates
 
 ISSUER = "https://127.0.0.1:8444"
 RESOURCE = "https://127.0.0.1:8443"
+
+
+def presented(token):
+    """A token as a request brings it."""
+    return Presented(scheme="bearer", token=token, method="GET", path="/v1/models", address="192.0.2.1")
 
 
 def configuration(path, *, gateway=None, authority=None, tls=None):
@@ -107,7 +112,6 @@ def test_files_lie_where_the_layout_says(tmp_path):
     config = configuration(tmp_path)
     provision_tls(config)
     keys = load_signing_keys(config)
-    open_registry(config.state_path).close()
     names = {
         str(path.relative_to(tmp_path))
         for path in tmp_path.rglob("*")
@@ -118,8 +122,6 @@ def test_files_lie_where_the_layout_says(tmp_path):
         "tls/ca.key",
         "tls/server.pem",
         "tls/server.key",
-        "authority/registry/clients.sqlite",
-        "authority/client-secrets.key",
     }
     assert keys.current.path.parent == tmp_path / "authority" / "signing"
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "authority").rglob("*"))
@@ -142,7 +144,7 @@ async def test_the_gateways_check_believes_the_authority_and_nobody_else(house):
     check = AuthorityTokenCheck(ring, AccessTokenValidator(ring, issuer=ISSUER, audience=RESOURCE))
     await check.prepare()
     token = (await house.ask(scope="inference")).json()["access_token"]
-    principal = await check(token)
+    principal = await check(presented(token))
     assert dataclasses.asdict(principal) | {"token_id": "", "expires_at": 0} == dataclasses.asdict(
         Principal(
             client_id=house.issued.client.client_id,
@@ -158,7 +160,7 @@ async def test_the_gateways_check_believes_the_authority_and_nobody_else(house):
     )
     assert {type(value) for value in (principal.role, *principal.scopes)} == {str}  # Records take no enumerations.
     with pytest.raises(TokenRefused):
-        await check(token[:-4] + "AAAA")
+        await check(presented(token[:-4] + "AAAA"))
 
 
 async def test_an_authority_that_is_away_is_unavailable(tmp_path):
@@ -167,7 +169,7 @@ async def test_an_authority_that_is_away_is_unavailable(tmp_path):
     with pytest.raises(TokenIssuerUnavailable):
         await check.prepare()
     with pytest.raises(TokenIssuerUnavailable):
-        await check("eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIsImtpZCI6IngifQ.e30.AAAA")
+        await check(presented("eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIsImtpZCI6IngifQ.e30.AAAA"))
 
 
 @pytest.mark.parametrize(

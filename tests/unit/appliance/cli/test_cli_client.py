@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from appliance.authority.credentials import open_registry
 from appliance.cli.main import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, main
+from appliance.policy.locations import CREDENTIALS_FILE, DATABASE_FILE, load_credentials_key
+from tests.support.definitions import Registry
 
 
 @pytest.fixture
@@ -29,9 +30,9 @@ def test_create_prints_a_secret_that_works_and_stores_it_nowhere(state, capsys):
     )
     assert (made["name"], made["role"], made["tenant"], made["models"]) == ("My App", "user", "acme", ["a", "b"])
     assert made["scopes"] == "inference models.read"
-    registry = open_registry(state)
+    registry = Registry(state / DATABASE_FILE, key=load_credentials_key(state))
     assert registry.authenticate(made["client_id"], made["client_secret"]).client_id == made["client_id"]
-    assert [change.action for change in registry.unrecorded_changes()] == ["create"]
+    assert [change.action for change in registry.changes()] == ["client_created"]
     registry.close()
 
 
@@ -89,7 +90,7 @@ def test_unknown_clients_and_empty_states(state, capsys):
     """A mistyped directory is not quietly made into a registry."""
     for words in (["list"], ["disable", "x"], ["rotate", "x"]):
         assert run(state, *words) == EXIT_FAILED
-        assert "has no client registry" in capsys.readouterr().err
+        assert "has no definitions" in capsys.readouterr().err
     assert not state.exists()
     create(state, capsys, "demo")
     assert run(state, "disable", "nobody") == EXIT_FAILED
@@ -107,6 +108,6 @@ def test_without_a_place_it_asks_for_one(tmp_path, monkeypatch, capsys):
 def test_an_exposed_key_file_refuses(state, capsys):
     """Named, with the code for a misconfiguration."""
     create(state, capsys, "demo")
-    (state / "authority" / "client-secrets.key").chmod(0o644)
-    assert run(state, "list") == EXIT_MISCONFIGURED
-    assert "client-secrets.key is open to others" in capsys.readouterr().err
+    (state / CREDENTIALS_FILE).chmod(0o644)
+    assert run(state, "create", "other") == EXIT_MISCONFIGURED
+    assert "credentials.key is open to others" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from appliance.gateway.flow.coverage import Coverage
 from appliance.gateway.flow.mailbox import Mailbox
 from appliance.gateway.peers.policy import PolicyPeer, Reservation
 from appliance.gateway.text.tokenizer import Tokenizer
+from appliance.messages.policy import Reserve
 from runtime.request import Finish, TokenDelivery, TokenLogprobs
 
 LOGPROBS = TokenLogprobs(-1.0, [], [])
@@ -89,7 +90,7 @@ class FakePolicy(PolicyPeer):
 
 def coverage(grants: list[int | GatewayFault], covered: int = 8, most: int = 100) -> tuple[Coverage, FakePolicy]:
     policy = FakePolicy(grants)
-    return Coverage(policy, Reservation(1, covered, 0), most), policy
+    return Coverage(policy, Reservation(1, covered, 0, Reserve(0, "c", "c", "t", "user", "m", 1, most)), most), policy
 
 
 async def test_blocks_are_asked_for_before_they_are_needed() -> None:

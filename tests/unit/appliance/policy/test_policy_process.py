@@ -10,17 +10,34 @@ import pytest
 from appliance.authority.journal import JournalUnavailable
 from appliance.errors import LinkClosed
 from appliance.ipc.edges import EdgeCodec
-from appliance.messages.policy import Denied, Extend, Granted, PolicyStatus, Reserve, Settle
+from appliance.messages.policy import (
+    CheckKey,
+    Denied,
+    Extend,
+    Granted,
+    KeyHolder,
+    PolicyStatus,
+    Reserve,
+    Resume,
+    Revocations,
+    Settle,
+    UseOnce,
+)
+from appliance.policy import service as service_module
+from appliance.policy import store as store_module
+from appliance.policy.service import PolicyService
+from appliance.policy.store import DefinitionsStore
 from appliance.processes import policy as policy_module
-from appliance.processes.policy import PolicyService, build_quota_book
+from appliance.processes.policy import build_quota_book
 from audit.entry import parse_canonical
 from audit.permissions import verify_permitted
 from security.clients import ClientDefinition
-from security.errors import SecurityUnavailable
 from security.policy.decisions import PolicyDecider
-from security.policy.definitions import ClientDefinitions
-from security.registry import ClientRegistry
+from security.policy.replay import ReplayMemory
+from security.registry.database import Database
 from security.settings import PolicySettings
+from security.static_keys import digest_static_key
+from tests.support.definitions import KEY, Registry
 
 SETTINGS = PolicySettings(
     max_concurrent_requests_per_client=2, tokens_per_minute_per_client=1000, quota_block_tokens=100
@@ -49,9 +66,15 @@ class PlayedGateway:
         self._incoming.put_nowait(self._up.decode(self._down.encode(message)))
 
     async def answer(self):
+        return await self._next(lambda message: not isinstance(message, PolicyStatus | Revocations))
+
+    async def revocations(self):
+        return await self._next(lambda message: isinstance(message, Revocations))
+
+    async def _next(self, is_wanted):
         while True:
             message = await asyncio.wait_for(self._outgoing.get(), 5)
-            if not isinstance(message, PolicyStatus):
+            if is_wanted(message):
                 return message
 
     async def ask(self, message):
@@ -59,10 +82,7 @@ class PlayedGateway:
         return await self.answer()
 
     async def status(self):
-        while True:
-            message = await asyncio.wait_for(self._outgoing.get(), 5)
-            if isinstance(message, PolicyStatus):
-                return message
+        return await self._next(lambda message: isinstance(message, PolicyStatus))
 
     async def end(self):
         self._incoming.put_nowait(None)
@@ -72,7 +92,7 @@ class PlayedGateway:
 
 @pytest.fixture
 def registry(tmp_path):
-    opened = ClientRegistry.open(tmp_path / "clients.sqlite", bytes(32))
+    opened = Registry(tmp_path / "clients.sqlite")
     yield opened
     opened.close()
 
@@ -88,10 +108,18 @@ def book():
 
 
 @pytest.fixture
-def service(tmp_path, registry, book):
-    definitions = ClientDefinitions(tmp_path / "clients.sqlite", max_age_s=1e-9)
-    yield PolicyService(PolicyDecider(definitions, book))
-    definitions.close()
+async def store(tmp_path, registry, monkeypatch):
+    monkeypatch.setattr(store_module, "MIN_LOOK_INTERVAL_S", 0.0)
+    opened = DefinitionsStore(Database.open(tmp_path / "clients.sqlite"), max_age_s=0.5)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def service(store, book):
+    made = PolicyService(store, PolicyDecider(book), ReplayMemory(clock=lambda: 0.0), KEY)
+    store.subscribe(made.tell_changed)
+    return made
 
 
 @pytest.fixture
@@ -117,7 +145,7 @@ async def test_a_request_from_start_to_end(gateway, client, book):
     assert (book.num_reservations, book.tokens_reserved) == (0, 0)
 
 
-async def test_denials_carry_their_code(gateway, client, registry):
+async def test_denials_carry_their_code(gateway, client, registry, store):
     """For the model, the number of requests, the client."""
     assert (await gateway.ask(reserve(client, model="other"))).code == "model_not_allowed"
     for number in range(2):
@@ -126,7 +154,69 @@ async def test_denials_carry_their_code(gateway, client, registry):
     assert isinstance(denied, Denied)
     assert (denied.correlation, denied.code, denied.retry_after_s) == (3, "too_many_requests", 1)
     registry.disable(client.client_id, actor="t")
+    await store.look()
     assert (await gateway.ask(reserve(client))).code == "client_disabled"
+
+
+async def test_a_client_created_a_moment_ago_is_known(gateway, client, registry):
+    """Its first request must not be refused for half a second."""
+    await gateway.ask(reserve(client))
+    new = registry.create(ClientDefinition(name="new"), actor="t").client
+    assert isinstance(await gateway.ask(reserve(new)), Granted)
+
+
+async def test_grants_tell_what_is_left(gateway, client):
+    """Of the tightest limit, after this request."""
+    granted = await gateway.ask(reserve(client))
+    assert (granted.tokens_left.limit, granted.tokens_left.remaining) == (1000, 850)
+    assert 0 < granted.tokens_left.reset_ms <= 9000
+    assert (granted.requests_left, granted.day_tokens_left) == (None, None)
+    denied = await gateway.ask(reserve(client, prompt_tokens=900))
+    assert (denied.code, denied.tokens_left.limit) == ("rate_limit", 1000)
+
+
+async def test_a_request_of_an_earlier_life_goes_on(gateway, client, book):
+    """With all that it holds, though nobody here had let it start."""
+    granted = await gateway.ask(Resume(reserve(client, 5), 200))
+    assert (granted.correlation, granted.output_tokens, book.tokens_reserved) == (5, 200, 250)
+    assert (await gateway.ask(Extend(6, granted.reservation))).output_tokens == 250
+    gateway.tell(Settle(granted.reservation, 50, 210))
+    assert (await gateway.ask(Extend(7, granted.reservation))).code == "quota_exhausted"
+
+
+async def test_every_gateway_hears_of_a_revocation_at_once(service, gateway, client, registry, store):
+    """And a new one hears of all that stand before anything else."""
+    assert await gateway.revocations() == Revocations(())
+    registry.revocations.revoke_token("jti-1", registry.database.now + 600, actor="t")
+    registry.disable(client.client_id, actor="t")
+    await store.look()
+    told = await gateway.revocations()
+    assert {(entry.kind, entry.value) for entry in told.entries} == {("token", "jti-1"), ("client", client.client_id)}
+    other = PlayedGateway(service)
+    assert await other.revocations() == told
+    await other.end()
+
+
+async def test_a_static_key_is_its_clients_from_its_networks(gateway, registry, client, store):
+    """Revoked, expired, of a disabled client or from elsewhere it is nobody's, always in the same words."""
+    issued = registry.keys.create(client.client_id, "k", networks=("192.0.2.0/24",), days=1, actor="t")
+    ask = CheckKey(1, digest_static_key(issued.secret), "192.0.2.7")
+    holder = await gateway.ask(ask)
+    assert isinstance(holder, KeyHolder)
+    assert (holder.client_id, holder.key_id, holder.role) == (client.client_id, issued.key.key_id, "user")
+    elsewhere = await gateway.ask(msgspec.structs.replace(ask, address="192.0.3.7"))
+    unknown = await gateway.ask(msgspec.structs.replace(ask, digest=bytes(32)))
+    assert elsewhere == unknown == Denied(1, "invalid_key", "the key is not valid, or not from this address", 0)
+    registry.keys.revoke([issued.key.key_id], actor="t")
+    await store.look()
+    assert await gateway.ask(ask) == unknown
+
+
+async def test_what_was_used_is_not_used_again(gateway):
+    """By whichever gateway."""
+    assert (await gateway.ask(UseOnce(1, b"a" * 32, 60))).is_first
+    assert not (await gateway.ask(UseOnce(2, b"a" * 32, 60))).is_first
+    assert (await gateway.ask(UseOnce(3, b"b" * 32, 60))).is_first
 
 
 async def test_a_lost_gateway_leaves_no_reservation_behind(service, gateway, client, book):
@@ -142,7 +232,7 @@ async def test_a_lost_gateway_leaves_no_reservation_behind(service, gateway, cli
 
 async def test_status_comes_at_once_and_again(service, gateway, client, monkeypatch):
     """So that a gateway knows policy is alive; a gateway that is gone does not disturb the others."""
-    monkeypatch.setattr(policy_module, "STATUS_INTERVAL_S", 0.001)
+    monkeypatch.setattr(service_module, "STATUS_INTERVAL_S", 0.001)
     assert await gateway.status() == PolicyStatus(0, 0)
     await gateway.ask(reserve(client))
     broken = PlayedGateway(service)
@@ -159,16 +249,13 @@ async def test_status_comes_at_once_and_again(service, gateway, client, monkeypa
     await broken.end()
 
 
-async def test_without_definitions_the_link_ends(book, client):
+async def test_without_definitions_the_link_ends(service, book, client, store, registry):
     """The gateway then says that policy is away: nobody is let in on a guess, and the process lives on."""
-
-    class Unreadable:
-        def find(self, _client_id):
-            raise SecurityUnavailable("for the test")
-
-    service = PolicyService(PolicyDecider(Unreadable(), book))
     gateway = PlayedGateway(service)
-    gateway.tell(reserve(client))
+    await gateway.status()
+    registry.execute("UPDATE clients SET role = 'root'")
+    registry.execute("UPDATE marks SET value = value + 1 WHERE name = 'generation'")
+    gateway.tell(reserve(client, client_id="somebody"))
     await asyncio.wait_for(gateway.serving, 5)
     assert book.num_reservations == 0
 

@@ -18,7 +18,7 @@ from security.oauth.authority import Authority
 from security.oauth.resource import AccessTokenValidator
 from security.oauth.signing_keys import SigningKeys
 from security.oauth.token_request import TokenRequest
-from security.registry import ClientRegistry
+from tests.support.definitions import KEY, Registry
 
 NOW = 1_800_000_000
 ISSUER = "https://authority.example:8444"
@@ -50,13 +50,13 @@ def decode_part(token, index):
 
 def issue_token(tmp_path, **form):
     """A token from the real authority, by a registered client."""
-    registry = ClientRegistry.open(tmp_path / "clients.sqlite", bytes(32), clock=lambda: NOW)
+    registry = Registry(tmp_path / "clients.sqlite", clock=lambda: NOW)
     issued = registry.create(ClientDefinition(name="demo"), actor="test")
     authority = Authority(
         issuer=ISSUER,
         resource=AUDIENCE,
         keys=SigningKeys.load_or_create(tmp_path / "signing", clock=lambda: NOW),
-        clients=registry,
+        credentials_key=KEY,
         token_lifetime_s=600,
         clock=lambda: NOW,
     )
@@ -69,7 +69,7 @@ def issue_token(tmp_path, **form):
             f"{name}={value}" for name, value in {"grant_type": "client_credentials", **form}.items()
         ).encode(),
     )
-    decision = authority.decide(authority.parse(request))
+    decision = authority.decide(authority.parse(request), issued.client)
     registry.close()
     assert decision.status == 200, decision.body
     return json.loads(decision.body)
@@ -238,7 +238,7 @@ def test_trap_11_plain_http_is_refused_whatever_the_environment_says(tmp_path, m
     keys = SigningKeys.load_or_create(tmp_path / "signing")
     for url in ("http://127.0.0.1:8444", "http://authority.example", "ftp://x", "https://authority.example/"):
         with pytest.raises(SecurityMisconfigured, match="issuer"):
-            Authority(issuer=url, resource=AUDIENCE, keys=keys, clients=None, token_lifetime_s=600)
+            Authority(issuer=url, resource=AUDIENCE, keys=keys, credentials_key=KEY, token_lifetime_s=600)
 
 
 def test_trap_11_requests_behind_a_proxy_are_answered(tmp_path, monkeypatch):

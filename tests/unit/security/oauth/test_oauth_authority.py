@@ -14,8 +14,8 @@ from security.oauth.authority import Authority
 from security.oauth.failure_limit import FailureLimit, Suppressed, normalize_source
 from security.oauth.resource import AccessTokenValidator
 from security.oauth.token_request import MAX_BODY_BYTES, TokenRequest, parse_basic
-from security.registry import ClientRegistry
 from security.scopes import GRANTABLE, Role, Scope, format_scopes, parse_scopes
+from tests.support.definitions import KEY, Registry
 
 NOW = 1_800_000_000
 ISSUER = "https://authority.example:8444"
@@ -35,7 +35,7 @@ class Setting:
             issuer=ISSUER,
             resource=AUDIENCE,
             keys=issuer.keys,
-            clients=registry,
+            credentials_key=KEY,
             token_lifetime_s=600,
             clock=issuer.clock,
         )
@@ -47,7 +47,8 @@ class Setting:
     def decide(self, body=GRANT, *, authorization=..., query="", content_type=FORM):
         headers = (self.basic(),) if authorization is ... else authorization
         request = TokenRequest(query=query, content_type=content_type, authorization=tuple(headers), body=body)
-        return self.authority.decide(self.authority.parse(request))
+        pending = self.authority.parse(request)
+        return self.authority.decide(pending, self.registry.find(pending.claimed_client_id))
 
     def refused(self, status, error, *arguments, **options):
         decision = self.decide(*arguments, **options)
@@ -67,7 +68,7 @@ class Setting:
 
 @pytest.fixture
 def setting(issuer, tmp_path):
-    registry = ClientRegistry.open(tmp_path / "clients.sqlite", bytes(32), clock=issuer.clock)
+    registry = Registry(tmp_path / "clients.sqlite", clock=issuer.clock)
     yield Setting(issuer, registry)
     registry.close()
 

@@ -1,39 +1,41 @@
-"""Definitions and decisions: what the registry says takes effect, and soon."""
+"""Definitions and decisions: who may use which model, and that a refusal comes before any quota."""
 
 import pytest
 
 from security.clients import ClientDefinition
-from security.errors import SecurityUnavailable
 from security.policy.decisions import PolicyDecider, Refusal, RequestFacts
-from security.policy.definitions import ClientDefinitions
-from security.policy.quotas import QuotaBook, QuotaGrant, QuotaLimits
-from security.registry import ClientRegistry
+from security.policy.limits import LimitTable
+from security.policy.quotas import QuotaBook, QuotaGrant
+from security.registry.snapshot import read_definitions
+from security.scopes import Role
+from security.users import UserDefinition
+from tests.support.definitions import Registry
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "clients.sqlite"
-
-
-@pytest.fixture
-def registry(path):
-    opened = ClientRegistry.open(path, bytes(32))
+def registry(tmp_path):
+    opened = Registry(tmp_path / "definitions.sqlite")
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def definitions(path, registry, clock):
-    opened = ClientDefinitions(path, max_age_s=0.5, clock=clock)
-    yield opened
-    opened.close()
+def decider():
+    return PolicyDecider(QuotaBook(LimitTable((), {}), block_tokens=64, clock_ns=lambda: 0))
 
 
-def facts(client, **changes):
+@pytest.fixture
+def decide(registry, decider):
+    return lambda request: decider.decide(read_definitions(registry.database), request, 1)
+
+
+def facts(client, user=None, **changes):
+    holder = user or client
     values = {
         "client_id": client.client_id,
-        "tenant": client.tenant,
-        "role": client.role,
+        "subject": client.client_id if user is None else user.user_id,
+        "tenant": holder.tenant,
+        "role": holder.role,
         "model": "tiny",
         "prompt_tokens": 1,
         "max_output_tokens": 1,
@@ -41,81 +43,72 @@ def facts(client, **changes):
     return RequestFacts(**{**values, **changes})
 
 
-def decider_of(definitions):
-    return PolicyDecider(definitions, QuotaBook(QuotaLimits(), clock_ns=lambda: 0))
-
-
-def test_a_registered_client_may_use_what_it_may(definitions, registry):
+def test_a_registered_client_may_use_what_it_may(registry, decide):
     """All models without a list, else those on it; an empty list is none."""
     anything = registry.create(ClientDefinition(name="a"), actor="t").client
     listed = registry.create(ClientDefinition(name="b", models=("tiny",)), actor="t").client
     nothing = registry.create(ClientDefinition(name="c", models=()), actor="t").client
-    decider = decider_of(definitions)
-    assert isinstance(decider.decide(facts(anything, model="other"), 1), QuotaGrant)
-    assert isinstance(decider.decide(facts(listed), 1), QuotaGrant)
-    assert decider.decide(facts(listed, model="other"), 1).code == "model_not_allowed"
-    assert decider.decide(facts(nothing), 1).code == "model_not_allowed"
+    assert isinstance(decide(facts(anything, model="other")), QuotaGrant)
+    assert isinstance(decide(facts(listed)), QuotaGrant)
+    assert decide(facts(listed, model="other")).code == "model_not_allowed"
+    assert decide(facts(nothing)).code == "model_not_allowed"
 
 
-def test_a_refused_request_reserves_nothing(definitions, registry):
+def test_a_refused_request_reserves_nothing(registry, decide, decider):
     """Refusals come before quotas."""
     client = registry.create(ClientDefinition(name="b", models=("tiny",)), actor="t").client
-    decider = decider_of(definitions)
-    decider.decide(facts(client, model="other"), 1)
+    decide(facts(client, model="other"))
     assert decider.quotas.num_reservations == 0
 
 
-def test_a_disabled_client_is_refused_within_the_age(definitions, registry, clock):
-    """Whatever tokens it still holds."""
+def test_a_disabled_client_is_refused(registry, decide):
+    """Whatever tokens it still holds; enabled again it may."""
     client = registry.create(ClientDefinition(name="a"), actor="t").client
-    decider = decider_of(definitions)
-    assert isinstance(decider.decide(facts(client), 1), QuotaGrant)
+    assert isinstance(decide(facts(client)), QuotaGrant)
     registry.disable(client.client_id, actor="t")
-    clock.now += 0.5
-    assert decider.decide(facts(client), 1) == Refusal(
-        "client_disabled", "the client is disabled or does not exist any more"
-    )
+    assert decide(facts(client)) == Refusal("client_disabled", "the client is disabled or does not exist any more")
+    registry.enable(client.client_id, actor="t")
+    assert isinstance(decide(facts(client)), QuotaGrant)
 
 
-def test_unknown_clients_and_changed_roles_are_refused(definitions, registry):
+def test_unknown_clients_and_changed_roles_are_refused(registry, decide):
     """A token of another registry, or of before a change."""
     client = registry.create(ClientDefinition(name="a"), actor="t").client
-    decider = decider_of(definitions)
-    for changes in ({"client_id": "nobody"}, {"role": "admin"}, {"tenant": "other"}):
-        assert decider.decide(facts(client, **changes), 1).code == "client_disabled"
+    for changes in ({"client_id": "nobody"}, {"role": "admin"}, {"tenant": "other"}, {"role": "root"}):
+        assert isinstance(decide(facts(client, **changes)), Refusal)
 
 
-def test_a_new_client_is_known_at_once(definitions, registry):
-    """Also when policy has looked at the file just before: its first request must not be refused for half a second."""
-    assert definitions.find("nobody") is None
-    created = registry.create(ClientDefinition(name="new"), actor="t").client
-    assert definitions.find(created.client_id) == created
+def test_a_person_needs_both_the_applications_and_their_own_permission(registry, decide):
+    """And must still be what the token says."""
+    application = registry.create(
+        ClientDefinition(name="chat", kind="application", auth_method="none", models=("tiny", "big")), actor="t"
+    ).client
+    user = registry.users.create(UserDefinition(login="ada", name="Ada", models=("tiny", "huge")), actor="t").user
+    assert isinstance(decide(facts(application, user)), QuotaGrant)
+    for model in ("big", "huge"):
+        assert decide(facts(application, user, model=model)).code == "model_not_allowed"
+    assert decide(facts(application, user, subject="user-none")).code == "client_disabled"
+    registry.users.disable("ada", actor="t")
+    assert decide(facts(application, user)).code == "client_disabled"
 
 
-def test_an_unchanged_registry_is_not_read_again(definitions, registry, clock, monkeypatch):
-    """One pragma, not a table."""
+def test_a_role_can_be_limited_to_models(registry, decide):
+    """Also for tokens of an issuer elsewhere, whose clients are not in our definitions."""
     client = registry.create(ClientDefinition(name="a"), actor="t").client
-    assert definitions.find(client.client_id)
-    monkeypatch.setattr("security.policy.definitions.read_clients", None)
-    clock.now += 10
-    assert definitions.find(client.client_id) == client
+    stranger = facts(client, client_id="entra:app", subject="entra:ada", is_registered=False)
+    assert isinstance(decide(stranger), QuotaGrant)
+    registry.roles.set_models(Role.USER, ("big",), actor="t")
+    for request in (facts(client), stranger):
+        assert decide(request).code == "model_not_allowed"
+    assert isinstance(decide(facts(client, model="big")), QuotaGrant)
+    registry.roles.set_models(Role.USER, None, actor="t")
+    assert isinstance(decide(facts(client)), QuotaGrant)
 
 
-def test_an_unreadable_registry_lets_nobody_in(definitions, registry, path, clock):
-    """Old knowledge is not good enough; when the file is back, so is the answer."""
-    client = registry.create(ClientDefinition(name="a"), actor="t").client
-    assert definitions.find(client.client_id)
-    registry._connection.execute("UPDATE clients SET role = 'root'")
-    clock.now += 1
-    for _ in range(2):
-        with pytest.raises(SecurityUnavailable):
-            definitions.find(client.client_id)
-    registry._connection.execute("UPDATE clients SET role = 'user'")
-    assert definitions.find(client.client_id) == client
-
-
-def test_a_missing_registry_is_unavailable(tmp_path):
-    """And is not made by looking."""
-    with pytest.raises(SecurityUnavailable):
-        ClientDefinitions(tmp_path / "none.sqlite", max_age_s=1).find("x")
-    assert list(tmp_path.iterdir()) == []
+def test_a_privileged_role_that_waits_for_its_second_person_may_nothing(registry, decide):
+    """Not even what everybody may."""
+    registry.roles.set_two_person(True, actor="t")
+    client = registry.create(ClientDefinition(name="a", role=Role.OPERATOR), actor="ada").client
+    assert decide(facts(client)).code == "client_disabled"
+    registry.roles.approve(client.client_id, actor="eve")
+    assert isinstance(decide(facts(client)), QuotaGrant)

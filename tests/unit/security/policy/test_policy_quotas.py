@@ -1,5 +1,7 @@
 """Quotas are exact: never negative, never above a limit, all of it back at the end; proven by a state machine and by examples."""
 
+import asyncio
+import random
 from fractions import Fraction
 
 import pytest
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from security.policy.bucket import TokenBucket
-from security.policy.quotas import QuotaBook, QuotaDenial, QuotaGrant, QuotaLimits
+from security.policy.limits import LimitRule, Limits, LimitTable
+from security.policy.quotas import Allowance, Allowances, QuotaBook, QuotaDenial, QuotaGrant
 
 MINUTE_NS = 60 * 10**9
 
@@ -23,9 +26,21 @@ class ClockNs:
         return self.now
 
 
-def book_of(**limits):
+class PlainBook(QuotaBook):
+    """A book in which requests have a client and nothing else, named by a word."""
+
+    def reserve(self, client, owner, **tokens):
+        return super().reserve((("client", client),), owner, **tokens)
+
+
+MIDNIGHT_S = 20_000 * 86_400
+
+
+def book_of(*, block_tokens=256, rules=(), kind=PlainBook, **limits):
     clock = ClockNs()
-    return QuotaBook(QuotaLimits(**limits), clock_ns=clock), clock
+    table = LimitTable(tuple(rules), {"client": Limits(**limits)})
+    book = kind(table, block_tokens=block_tokens, clock_ns=clock, utc_s=lambda: MIDNIGHT_S + 3600 + clock.now / 1e9)
+    return book, clock
 
 
 @settings(max_examples=300, deadline=None)
@@ -94,7 +109,7 @@ def test_a_refused_block_says_when_to_come_back():
     book, clock = book_of(tokens_per_minute=600, block_tokens=100)
     grant = book.reserve("c", 1, prompt_tokens=500, max_output_tokens=300)
     assert book.extend(grant.reservation, 1) == QuotaDenial(
-        "quota_exhausted", "100 tokens are needed, and of 600 per minute 0 are left", 10
+        "quota_exhausted", "client c: 100 tokens are needed, and of 600 per minute 0 are left", 10
     )
     assert book.reserve("c", 1, prompt_tokens=5, max_output_tokens=0).code == "rate_limit"
     assert book.reserve("c", 1, prompt_tokens=601, max_output_tokens=0).code == "quota_exhausted"
@@ -106,7 +121,7 @@ def test_a_refused_block_says_when_to_come_back():
 
 def test_concurrency_and_request_rate():
     """Each client for itself; a refused request costs nothing."""
-    book, clock = book_of(max_concurrent_requests=2, requests_per_minute=3)
+    book, clock = book_of(concurrent_requests=2, requests_per_minute=3)
     first = book.reserve("c", 1, prompt_tokens=1, max_output_tokens=9)
     assert first.output_tokens == 9
     book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1)
@@ -135,7 +150,7 @@ def test_only_the_owner_can_extend_or_settle():
 
 def test_a_lost_gateway_frees_its_requests_but_not_its_tokens():
     """Nobody says what was computed for them, so what was reserved counts; the requests are over."""
-    book, _clock = book_of(tokens_per_minute=1000, block_tokens=100, max_concurrent_requests=3)
+    book, _clock = book_of(tokens_per_minute=1000, block_tokens=100, concurrent_requests=3)
     for _ in range(3):
         book.reserve("c", "one", prompt_tokens=100, max_output_tokens=100)
     assert book.release_owner("two") == 0
@@ -160,7 +175,7 @@ def test_idle_accounts_are_forgotten_only_when_that_changes_nothing():
     grant = book.reserve("c", 1, prompt_tokens=30, max_output_tokens=0)
     clock.now += MINUTE_NS
     book.forget_idle()
-    assert "c" in book._accounts
+    assert ("client", "c") in book._accounts
     book.settle(grant.reservation, 1, prompt_tokens=30, output_tokens=0)
     clock.now += 1
     book.forget_idle()
@@ -168,7 +183,7 @@ def test_idle_accounts_are_forgotten_only_when_that_changes_nothing():
     book.reserve("d", 1, prompt_tokens=30, max_output_tokens=0)
     book.release_owner(1)
     book.forget_idle()
-    assert "d" in book._accounts
+    assert ("client", "d") in book._accounts
 
 
 class QuotaMachine(RuleBasedStateMachine):
@@ -181,7 +196,7 @@ class QuotaMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.book, self.clock = book_of(
-            max_concurrent_requests=4, requests_per_minute=30, tokens_per_minute=1000, block_tokens=64
+            concurrent_requests=4, requests_per_minute=30, tokens_per_minute=1000, block_tokens=64
         )
         self.open = {}
         self.used = {"a": 0, "b": 0}
@@ -258,9 +273,186 @@ def test_without_limits_everything_is_covered_at_once():
     book.check_integrity()
 
 
-@pytest.mark.parametrize("limit", ["max_concurrent_requests", "requests_per_minute"])
+@pytest.mark.parametrize("limit", ["concurrent_requests", "requests_per_minute"])
 def test_zero_is_no_limit_for_each_limit_alone(limit):
     """One limit does not switch on another."""
     book, _clock = book_of(**{limit: 5})
     codes = [book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1) for _ in range(6)]
     assert [isinstance(code, QuotaGrant) for code in codes] == [True] * 5 + [False]
+
+
+SUBJECTS = (("client", "c"), ("user", "u"), ("tenant", "t"), ("model", "m"))
+
+
+@pytest.mark.parametrize("subject", ["client", "user", "tenant", "model"])
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [
+        ({"requests_per_minute": 1}, "rate_limit"),
+        ({"tokens_per_minute": 100}, "rate_limit"),
+        ({"tokens_per_day": 100}, "rate_limit"),
+        ({"tokens_in_flight": 100}, "rate_limit"),
+        ({"concurrent_requests": 1}, "too_many_requests"),
+    ],
+)
+def test_each_limit_of_each_subject_refuses_and_charges_nobody(subject, limit, code):
+    """What one subject has not, costs the others nothing: a refused request leaves no trace anywhere."""
+    name = dict(SUBJECTS)[subject]
+    book, _clock = book_of(kind=QuotaBook, block_tokens=10, rules=[LimitRule(subject, name, Limits(**limit))])
+    granted = book.reserve(SUBJECTS, 1, prompt_tokens=60, max_output_tokens=10)
+    assert isinstance(granted, QuotaGrant)
+    before = {one: (account.num_open, account.in_flight, account.day_tokens) for one, account in book._accounts.items()}
+    denied = book.reserve(SUBJECTS, 1, prompt_tokens=60, max_output_tokens=10)
+    assert (denied.code, denied.retry_after_s > 0) == (code, True)
+    assert denied.message.startswith(f"{subject} {name}: ")
+    assert before == {
+        one: (account.num_open, account.in_flight, account.day_tokens) for one, account in book._accounts.items()
+    }
+    book.check_integrity()
+    others = tuple(one for one in SUBJECTS if one[0] != subject)
+    assert isinstance(book.reserve(others, 1, prompt_tokens=60, max_output_tokens=10), QuotaGrant)
+
+
+def test_limits_are_found_by_name_then_by_star_then_by_configuration():
+    """The nearest decides alone; nothing is added up."""
+    rules = [
+        LimitRule("client", "vip", Limits(requests_per_minute=2)),
+        LimitRule("client", "*", Limits(requests_per_minute=1)),
+    ]
+    table = LimitTable(tuple(rules), {"client": Limits(requests_per_minute=9), "user": Limits(requests_per_minute=8)})
+    assert table.find("client", "vip").requests_per_minute == 2
+    assert table.find("client", "x").requests_per_minute == 1
+    assert table.find("user", "x").requests_per_minute == 8
+    assert table.find("tenant", "x") == Limits()
+
+
+def test_a_day_ends_at_midnight_and_takes_its_tokens_along():
+    """Tokens held over midnight count for the day in which they were reserved; giving them back later helps no other day."""
+    book, clock = book_of(tokens_per_day=100, block_tokens=10)
+    first = book.reserve("c", 1, prompt_tokens=60, max_output_tokens=20)
+    denial = book.reserve("c", 1, prompt_tokens=31, max_output_tokens=0)
+    assert (denial.code, denial.retry_after_s) == ("rate_limit", 23 * 3600 - 1)
+    clock.now += 23 * 3600 * 10**9
+    assert book.extend(first.reservation, 1).output_tokens == 20
+    second = book.reserve("c", 1, prompt_tokens=90, max_output_tokens=0)
+    assert isinstance(second, QuotaGrant)
+    assert isinstance(book.reserve("c", 1, prompt_tokens=1, max_output_tokens=0), QuotaDenial)
+    book.settle(first.reservation, 1, prompt_tokens=0, output_tokens=0)
+    assert book.reserve("c", 1, prompt_tokens=10, max_output_tokens=0)
+    assert isinstance(book.reserve("c", 1, prompt_tokens=1, max_output_tokens=0), QuotaDenial)
+    book.check_integrity()
+
+
+def test_tokens_in_flight_come_back_with_the_request():
+    """They are held, not used."""
+    book, _clock = book_of(tokens_in_flight=100, block_tokens=10)
+    grant = book.reserve("c", 1, prompt_tokens=90, max_output_tokens=30)
+    assert book.extend(grant.reservation, 1).code == "quota_exhausted"
+    assert book.reserve("c", 1, prompt_tokens=101, max_output_tokens=0).retry_after_s == 0
+    book.settle(grant.reservation, 1, prompt_tokens=90, output_tokens=10)
+    assert isinstance(book.reserve("c", 1, prompt_tokens=100, max_output_tokens=0), QuotaGrant)
+
+
+def test_other_limits_hold_at_once_and_what_was_taken_stays_taken():
+    """Raising a limit gives the difference, lowering it takes it away, down to nothing."""
+    book, _clock = book_of(tokens_per_minute=100)
+    book.reserve("c", 1, prompt_tokens=80, max_output_tokens=0)
+    book.change_limits(LimitTable((), {"client": Limits(tokens_per_minute=200)}))
+    assert book.allowances((("client", "c"),)).tokens == Allowance(200, 120, 24_000)
+    book.change_limits(LimitTable((), {"client": Limits(tokens_per_minute=50)}))
+    assert book.allowances((("client", "c"),)).tokens == Allowance(50, 0, 60_000)
+    book.change_limits(LimitTable((), {}))
+    assert book.allowances((("client", "c"),)) == Allowances(None, None, None)
+    book.check_integrity()
+
+
+def test_the_tightest_limit_is_told():
+    """Of each kind, whoever it is of."""
+    rules = [
+        LimitRule("client", "c", Limits(requests_per_minute=10, tokens_per_day=1000)),
+        LimitRule("tenant", "t", Limits(requests_per_minute=5, tokens_per_minute=600)),
+    ]
+    book, _clock = book_of(kind=QuotaBook, rules=rules)
+    book.reserve(SUBJECTS, 1, prompt_tokens=100, max_output_tokens=0)
+    told = book.allowances(SUBJECTS)
+    assert told.requests == Allowance(5, 4, 12_000)
+    assert told.tokens == Allowance(600, 500, 10_000)
+    assert (told.day_tokens.limit, told.day_tokens.remaining) == (1000, 900)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    uses=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=12),
+    open_requests=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 64)), max_size=4),
+)
+def test_a_book_written_anew_allows_no_more_than_the_one_that_was_lost(uses, open_requests):
+    """From what ended (by the minute, as the log's sums are) and what is open: the day is exact, the minute never more generous."""
+    lost, clock = book_of(tokens_per_minute=100_000, tokens_per_day=50_000, requests_per_minute=100, block_tokens=64)
+    ended = {}
+    for wait_s, prompt, output in uses:
+        clock.now += wait_s * 10**9
+        grant = lost.reserve("c", 1, prompt_tokens=prompt, max_output_tokens=output)
+        if isinstance(grant, QuotaGrant):
+            lost.settle(grant.reservation, 1, prompt_tokens=prompt, output_tokens=min(output, grant.output_tokens))
+            minute = int(lost._utc_s()) // 60
+            requests, tokens = ended.get(minute, (0, 0))
+            ended[minute] = (requests + 1, tokens + prompt + min(output, grant.output_tokens))
+    still_open = []
+    for prompt, output in open_requests:
+        grant = lost.reserve("c", 1, prompt_tokens=prompt, max_output_tokens=output)
+        if isinstance(grant, QuotaGrant):
+            still_open.append((prompt, grant.output_tokens, output))
+    anew = PlainBook(lost._limits, block_tokens=64, clock_ns=clock, utc_s=lost._utc_s)
+    subjects = (("client", "c"),)
+    for minute, (requests, tokens) in sorted(ended.items()):
+        at_s = min(lost._utc_s(), (minute + 1) * 60 - 0.001)
+        anew.charge(subjects, requests=requests, tokens=tokens, at_s=at_s)
+    for prompt, output, limit in still_open:
+        anew.resume(subjects, 2, prompt_tokens=prompt, output_tokens=output, max_output_tokens=limit)
+    anew.check_integrity()
+    before, after = lost.allowances(subjects), anew.allowances(subjects)
+    assert after.day_tokens == before.day_tokens
+    assert after.tokens.remaining <= before.tokens.remaining
+    assert anew.tokens_reserved == lost.tokens_reserved
+
+
+def test_many_at_once_never_take_more_than_there_is():
+    """Tasks that reserve, extend and settle as gateways do, each step awaiting: the sum of all that was granted stays below
+    the limit.
+    """
+    limit = 20_000
+    rules = [LimitRule("tenant", "t", Limits(tokens_per_day=limit, concurrent_requests=40))]
+    book, _clock = book_of(kind=QuotaBook, block_tokens=32, rules=rules)
+    granted = {"tokens": 0, "open": 0, "most": 0, "used": 0}
+
+    async def request(number):
+        chance = random.Random(number)
+        subjects = (("client", f"c{number % 7}"), ("tenant", "t"), ("model", "m"))
+        prompt, output = chance.randrange(200), chance.randrange(400)
+        grant = book.reserve(subjects, number % 3, prompt_tokens=prompt, max_output_tokens=output)
+        if isinstance(grant, QuotaDenial):
+            return
+        granted["open"] += 1
+        granted["most"] = max(granted["most"], granted["open"])
+        covered = grant.output_tokens
+        while covered < output:
+            await asyncio.sleep(0)
+            more = book.extend(grant.reservation, number % 3)
+            if isinstance(more, QuotaDenial):
+                break
+            covered = more.output_tokens
+            book.check_integrity()
+        await asyncio.sleep(0)
+        used = chance.randrange(covered + 1)
+        assert book.settle(grant.reservation, number % 3, prompt_tokens=prompt, output_tokens=used)
+        granted["open"] -= 1
+        granted["used"] += prompt + used
+
+    async def everybody():
+        await asyncio.gather(*(request(number) for number in range(400)))
+
+    asyncio.run(everybody())
+    assert granted["most"] <= 40
+    assert granted["used"] <= limit
+    assert book._accounts["tenant", "t"].day_tokens == granted["used"]
+    assert (book.num_reservations, book.tokens_reserved) == (0, 0)

@@ -8,6 +8,7 @@ from security.sandbox.launch import Confined, Plan, wrap
 from security.sandbox.platform import Platform
 from security.sandbox.profiles import CONFINED_ROLES, Code, ConfinedRole, Places, Profile, build_profile
 
+TLS = {"state/tls/server.pem", "state/tls/server.key"}
 EVERYTHING = Platform(landlock_abi=7, no_empty_network="", has_filter=True)
 
 
@@ -18,7 +19,17 @@ def places(tmp_path: Path) -> Places:
     model = tmp_path / "model"
     model.mkdir()
     tls = (state / "tls/server.pem", state / "tls/server.key")
-    return Places(state, (model,), state / "authority/registry", tls, 8444, uses_gpu=False, needs_loopback=False)
+    return Places(
+        state=state,
+        models=(model,),
+        definitions=state / "policy/definitions",
+        credentials_key=state / "policy/credentials.key",
+        tls_files=tls,
+        authority_port=8444,
+        database_port=0,
+        uses_gpu=False,
+        needs_loopback=False,
+    )
 
 
 def own(profile: Profile, places: Places) -> set[str]:
@@ -32,10 +43,10 @@ def own(profile: Profile, places: Places) -> set[str]:
     ("role", "expected"),
     [
         ("gateway", {"model", "state/tls/server.pem", "state/tls/server.key", "state/gateway", "state/run/metrics"}),
-        ("policy", {"state/authority/registry"}),
+        ("policy", {"state/policy/credentials.key", "state/policy/definitions", *TLS}),
         ("engine", {"model"}),
         ("auditor", {"state/audit"}),
-        ("authority", {"state/tls/server.pem", "state/tls/server.key", "state/authority"}),
+        ("authority", {"state/policy/credentials.key", "state/authority", *TLS}),
     ],
 )
 def test_each_role_gets_its_own_paths_and_no_others(places: Places, role: ConfinedRole, expected: set[str]) -> None:
@@ -43,10 +54,10 @@ def test_each_role_gets_its_own_paths_and_no_others(places: Places, role: Confin
     assert own(build_profile(role, places, Code((Path("/code/security"),))), places) == expected
 
 
-def test_only_engine_and_policy_write_nothing(places: Places) -> None:
+def test_only_an_engine_writes_nothing(places: Places) -> None:
     """What is written is the role's own folder."""
     writers = {role for role in CONFINED_ROLES if build_profile(role, places, Code(())).writes}
-    assert writers == {"gateway", "auditor", "authority"}
+    assert writers == {"gateway", "policy", "auditor", "authority"}
 
 
 def test_networks(places: Places) -> None:
@@ -54,6 +65,8 @@ def test_networks(places: Places) -> None:
     profiles = {role: build_profile(role, places, Code(())) for role in CONFINED_ROLES}
     assert {role for role, profile in profiles.items() if profile.network == "none"} == {"policy", "engine", "auditor"}
     assert {role: profile.connects for role, profile in profiles.items() if profile.connects} == {"gateway": (8444,)}
+    database = build_profile("policy", places._replace(database_port=5432), Code(()))
+    assert (database.network, database.connects) == ("host", (5432,))
     assert build_profile("engine", places._replace(needs_loopback=True), Code(())).network == "loopback"
 
 

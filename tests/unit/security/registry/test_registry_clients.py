@@ -1,19 +1,21 @@
 """The client registry: what is stored, who may come in, and what happens to files that are not as they should be."""
 
+import json
 import multiprocessing
+import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
+import sqlalchemy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from security import registry as registry_module
-from security import registry_file
 from security.clients import ClientDefinition, hash_secret, is_secret_of, make_client_id, make_secret
 from security.errors import ClientRejected, KeyUnusable, RegistryUnusable
-from security.registry import ClientRegistry
-from security.registry_file import connect, verify_schema
+from security.registry import database, migrating
 from security.scopes import GRANTABLE, Role, Scope
+from tests.support.definitions import Registry
 
 KEY = b"k" * 32
 
@@ -25,7 +27,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def registry(path, clock):
-    opened = ClientRegistry.open(path, KEY, clock=clock)
+    opened = Registry(path, key=KEY, clock=clock)
     yield opened
     opened.close()
 
@@ -83,22 +85,9 @@ def test_authentication(registry):
 def test_a_registry_without_its_key_file_lets_nobody_in(path, registry):
     """The stored hashes are keyed: the database alone is worth nothing."""
     issued = registry.create(ClientDefinition(name="x"), actor="t")
-    other = ClientRegistry.open(path, b"o" * 32)
+    other = Registry(path, key=b"o" * 32)
     assert other.authenticate(issued.client.client_id, issued.secret) is None
     other.close()
-
-
-def test_unknown_and_known_clients_cost_the_same_work(registry, monkeypatch):
-    """One hash and one comparison either way, so that time does not tell which ids exist."""
-    issued = registry.create(ClientDefinition(name="x"), actor="t")
-    calls = []
-    real = registry_module.is_secret_of
-    monkeypatch.setattr(
-        registry_module, "is_secret_of", lambda *arguments: calls.append(arguments[1]) or real(*arguments)
-    )
-    registry.authenticate("nobody", "s")
-    registry.authenticate(issued.client.client_id, "s")
-    assert calls == ["nobody", issued.client.client_id]
 
 
 def test_disabling_keeps_the_first_time_and_unknown_clients_are_named(registry, clock):
@@ -119,14 +108,40 @@ def test_every_change_waits_in_the_outbox_until_it_is_recorded(registry):
     registry.disable(client_id, actor="eve")
     with pytest.raises(ClientRejected):
         registry.disable("nobody", actor="eve")
-    changes = registry.unrecorded_changes()
-    assert [(change.action, change.client_id, change.actor) for change in changes] == [
-        ("create", client_id, "ada"),
-        ("rotate", client_id, "bob"),
-        ("disable", client_id, "eve"),
+    changes = registry.changes()
+    assert [(change.action, change.target, change.actor) for change in changes] == [
+        ("client_created", client_id, "ada"),
+        ("client_secret_rotated", client_id, "bob"),
+        ("client_disabled", client_id, "eve"),
     ]
-    registry.forget_change(changes[0].number)
-    assert [change.action for change in registry.unrecorded_changes()] == ["rotate", "disable"]
+    registry.database.forget_change(changes[0].number)
+    assert [change.action for change in registry.changes()] == ["client_secret_rotated", "client_disabled"]
+
+
+def test_a_change_says_what_was_and_what_is(registry):
+    """Without any hash or secret, so that the log can hold it."""
+    issued = registry.create(ClientDefinition(name="x"), actor="ada")
+    registry.disable(issued.client.client_id, actor="eve")
+    created, disabled = registry.changes()
+    assert json.loads(created.before) == {}
+    before, after = json.loads(disabled.before), json.loads(disabled.after)
+    assert (before["disabled_at"], after["disabled_at"]) == (None, registry.database.now)
+    assert before | {"disabled_at": after["disabled_at"]} == after
+    for change in (created, disabled):
+        text = change.before + change.after
+        assert issued.secret not in text
+        assert "hash" not in text
+
+
+def test_the_generation_grows_with_every_change_and_not_without(registry):
+    """Policy reads everything again only when it has grown."""
+    before = registry.database.read_generation()
+    client_id = registry.create(ClientDefinition(name="x"), actor="t").client.client_id
+    assert registry.database.read_generation() == before + 1
+    registry.find(client_id)
+    with pytest.raises(ClientRejected):
+        registry.disable("nobody", actor="t")
+    assert registry.database.read_generation() == before + 1
 
 
 @pytest.mark.parametrize(
@@ -154,11 +169,11 @@ def test_definitions_that_make_no_sense_are_refused(registry, definition, match)
     with pytest.raises(ClientRejected, match=match):
         registry.create(ClientDefinition(**definition), actor="t")
     assert registry.all() == []
-    assert registry.unrecorded_changes() == []
+    assert registry.changes() == []
 
 
 def _create_many(path, count):
-    registry = ClientRegistry.open(path, KEY)
+    registry = Registry(path, key=KEY)
     for number in range(count):
         registry.create(ClientDefinition(name=f"c {number}"), actor="t")
     registry.close()
@@ -173,37 +188,44 @@ def test_several_processes_create_clients_at_once(path):
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    registry = ClientRegistry.open(path, KEY)
+    registry = Registry(path, key=KEY)
     assert len({client.client_id for client in registry.all()}) == 30
-    assert len(registry.unrecorded_changes(1000)) == 30
+    assert len(registry.changes()) == 30
     registry.close()
 
 
 def test_a_later_version_is_refused_and_left_alone(path, registry):
     """Its meaning is unknown to us."""
-    registry._connection.execute("PRAGMA user_version = 99")
+    registry.execute("UPDATE alembic_version SET version_num = '0099'")
     registry.close()
     before = path.read_bytes()
-    with pytest.raises(RegistryUnusable, match=r"clients\.sqlite has schema version 99"):
-        ClientRegistry.open(path, KEY)
+    with pytest.raises(RegistryUnusable, match=r"clients\.sqlite has schema version '0099'"):
+        Registry(path, key=KEY)
     assert path.read_bytes() == before
 
 
-def test_a_migration_that_fails_changes_nothing_and_stops(path, registry, monkeypatch):
+def test_a_migration_that_fails_changes_nothing_and_stops(path, registry, monkeypatch, tmp_path):
     """Not even the statements before the one that failed."""
     issued = registry.create(ClientDefinition(name="x"), actor="t")
     registry.close()
-    broken = (
-        *registry_file.MIGRATIONS,
-        ("CREATE TABLE extra (a INTEGER) STRICT", "CREATE TABLE clients (a INTEGER)"),
+    versions = tmp_path / "migrations" / "versions"
+    shutil.copytree(Path(migrating.__file__).parent / "migrations", versions.parent)
+    (versions / "v0002_broken.py").write_text(
+        'from alembic import op\nimport sqlalchemy as sa\nrevision, down_revision = "0002", "0001"\n'
+        "def upgrade():\n"
+        '    op.create_table("extra", sa.Column("a", sa.Integer))\n'
+        '    op.create_table("clients", sa.Column("a", sa.Integer))\n'
     )
-    monkeypatch.setattr(registry_file, "MIGRATIONS", broken)
+    monkeypatch.setattr(migrating, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(database, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(migrating, "__file__", str(tmp_path / "migrating.py"))
     with pytest.raises(RegistryUnusable, match=r"clients\.sqlite"):
-        ClientRegistry.open(path, KEY)
+        Registry(path, key=KEY)
     monkeypatch.undo()
-    reopened = ClientRegistry.open(path, KEY)
-    assert verify_schema(reopened._connection, path) == 1
-    assert reopened._connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'extra'").fetchone() == (0,)
+    reopened = Registry(path, key=KEY)
+    with reopened.database.transaction() as connection:
+        assert migrating.find_revision(connection, "x") == "0001"
+        assert "extra" not in sqlalchemy.inspect(connection).get_table_names()
     assert reopened.find(issued.client.client_id) == issued.client
     reopened.close()
 
@@ -220,46 +242,34 @@ def test_foreign_and_damaged_files_are_refused(tmp_path):
     (tmp_path / "folder.sqlite").mkdir()
     for name in ("text", "foreign", "folder"):
         with pytest.raises(RegistryUnusable, match=name):
-            ClientRegistry.open(tmp_path / f"{name}.sqlite", KEY)
+            Registry(tmp_path / f"{name}.sqlite")
 
 
 def test_a_damaged_registry_is_noticed_at_the_start(path, registry):
     """Zeros in the middle of the file."""
     for _ in range(50):
         registry.create(ClientDefinition(name="x"), actor="t")
-    registry._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     registry.close()
     data = bytearray(path.read_bytes())
     data[4096 : 4096 * 3] = bytes(4096 * 2)
     path.write_bytes(data)
     with pytest.raises(RegistryUnusable, match=r"clients\.sqlite"):
-        ClientRegistry.open(path, KEY)
+        Registry(path, key=KEY)
 
 
 def test_a_row_that_makes_no_sense_is_not_served(path, registry):
     """Somebody edited the file by hand: an unknown role is not a role."""
     client_id = registry.create(ClientDefinition(name="x"), actor="t").client.client_id
-    registry._connection.execute("UPDATE clients SET role = 'root'")
+    registry.execute("UPDATE clients SET role = 'root'")
     with pytest.raises(RegistryUnusable, match="root"):
         registry.find(client_id)
-
-
-def test_a_read_only_connection_makes_and_changes_nothing(path, tmp_path, registry):
-    """What policy opens."""
-    connection = connect(path, read_only=True)
-    with pytest.raises(sqlite3.OperationalError):
-        connection.execute("DELETE FROM clients")
-    connection.close()
-    with pytest.raises(RegistryUnusable):
-        connect(tmp_path / "missing.sqlite", read_only=True)
-    assert not (tmp_path / "missing.sqlite").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     """The state directory's parent is a file."""
     (tmp_path / "file").write_text("x")
     with pytest.raises(KeyUnusable, match="file"):
-        ClientRegistry.open(tmp_path / "file" / "x" / "clients.sqlite", KEY)
+        Registry(tmp_path / "file" / "x" / "clients.sqlite")
 
 
 @given(st.text(max_size=80))

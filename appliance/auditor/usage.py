@@ -1,0 +1,158 @@
+"""What was used, by the outcomes in the log: from here policy writes its quotas anew after it was killed.
+ Read back from the end of the log when policy first asks, which is when everything starts; from then on kept as outcomes
+ come. Kept by the minute for the last hour and by the day for the current day in UTC, so its size follows who is active and
+ not
+how much they ask. At a start it is read back from the end of the log, MAX_RECORDS at most: a longer day counts from there
+on.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from appliance.messages.audit import UsageRow
+from audit.append import LogWriter
+from audit.entry import Json
+from audit.errors import LogCorrupted, StateMismatch
+from audit.tiles import TILE_WIDTH
+
+MAX_RECORDS = 500_000
+ROWS_A_PAGE = 5_000
+_MINUTE_MS = 60_000
+_MINUTES_KEPT = 60
+_DAY_MINUTES = 1_440
+
+log = structlog.get_logger(__name__)
+
+
+class _Whose(NamedTuple):
+    client_id: str
+    subject: str
+    tenant: str
+    model: str
+
+
+class _User(msgspec.Struct, gc=False):
+    uid: str = ""
+
+
+class _Actor(msgspec.Struct, gc=False):
+    app_uid: str = ""
+    user: _User = msgspec.field(default_factory=_User)
+
+
+class _Model(msgspec.Struct, gc=False):
+    name: str = ""
+
+
+class _Context(msgspec.Struct, gc=False):
+    total_tokens: int = 0
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    tenant_uid: str = ""
+
+
+class _Own(msgspec.Struct, gc=False):
+    kind: str = ""
+
+
+class _Unmapped(msgspec.Struct, gc=False):
+    casemate: _Own = msgspec.field(default_factory=_Own)
+
+
+class _Outcome(msgspec.Struct, gc=False):
+    time: int = 0
+    actor: _Actor = msgspec.field(default_factory=_Actor)
+    ai_model: _Model = msgspec.field(default_factory=_Model)
+    message_context: _Context = msgspec.field(default_factory=_Context)
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+    unmapped: _Unmapped = msgspec.field(default_factory=_Unmapped)
+
+
+_decoder = msgspec.json.Decoder(_Outcome)
+
+
+class UsageBook:
+    """Sums of requests and tokens."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[int, _Whose], tuple[int, int]] = {}
+        self._minute = 0
+
+    def note(self, event: Json, time_ms: int) -> None:
+        """An outcome is durable."""
+        try:
+            self.add(msgspec.convert(event, _Outcome), time_ms)
+        except msgspec.ValidationError as error:
+            log.error("usage_unreadable", reason=str(error))
+
+    def add(self, outcome: _Outcome, time_ms: int) -> None:
+        """Count one outcome."""
+        minute = time_ms // _MINUTE_MS
+        if minute > self._minute:
+            self._minute = minute
+            self._fold()
+        actor = outcome.actor
+        whose = _Whose(actor.app_uid, actor.user.uid, outcome.metadata.tenant_uid, outcome.ai_model.name)
+        self._count(minute, whose, 1, outcome.message_context.total_tokens)
+
+    def pages(self, since_ms: int) -> Iterator[tuple[list[UsageRow], bool]]:
+        """What was used since a time, oldest first, in pieces that fit a message; the last one says so."""
+        rows = [
+            UsageRow(minute, *whose, requests, tokens)
+            for (minute, whose), (requests, tokens) in sorted(self._sums.items())
+            if (minute + 1) * _MINUTE_MS > since_ms
+        ]
+        for start in range(0, max(1, len(rows)), ROWS_A_PAGE):
+            yield rows[start : start + ROWS_A_PAGE], start + ROWS_A_PAGE >= len(rows)
+
+    def _count(self, minute: int, whose: _Whose, requests: int, tokens: int) -> None:
+        found = self._sums.get((minute, whose), (0, 0))
+        self._sums[minute, whose] = (found[0] + requests, found[1] + tokens)
+
+    def _fold(self) -> None:
+        """Sum up minutes that only the day needs under the day's first, and drop what is of an earlier day."""
+        today = self._minute - self._minute % _DAY_MINUTES
+        kept_from = self._minute - _MINUTES_KEPT
+        old = [key for key in self._sums if key[0] < kept_from and key[0] != today]
+        for minute, whose in old:
+            requests, tokens = self._sums.pop((minute, whose))
+            if minute > today:
+                self._count(today, whose, requests, tokens)
+
+
+def recover_usage(writer: LogWriter, utc_ms: Callable[[], int], progress: Callable[[], None]) -> UsageBook:
+    """Read back what this day and the last hour used.
+
+    Raises: StateMismatch when the log's own records cannot be read.
+    """
+    minute = utc_ms() // _MINUTE_MS
+    since_ms = min(minute - minute % _DAY_MINUTES, minute - _MINUTES_KEPT) * _MINUTE_MS
+    found: list[_Outcome] = []
+    try:
+        for number in reversed(range(-(-writer.size // TILE_WIDTH))):
+            outcomes = [outcome for entry in writer.read_bundle(number) if (outcome := _parse(entry)) is not None]
+            found += outcomes
+            progress()
+            is_enough = writer.size - number * TILE_WIDTH >= MAX_RECORDS
+            if is_enough or (outcomes and outcomes[0].time < since_ms):
+                break
+    except LogCorrupted as error:
+        raise StateMismatch(f"the end of the log cannot be read back: {error}") from error
+    book = UsageBook()
+    for outcome in sorted(found, key=lambda one: one.time):
+        if outcome.time >= since_ms:
+            book.add(outcome, outcome.time)
+    return book
+
+
+def _parse(entry: bytes) -> _Outcome | None:
+    """An outcome; None for any other record, and for one that says nothing of use, which must not stop a start."""
+    try:
+        outcome = _decoder.decode(entry)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return outcome if outcome.unmapped.casemate.kind == "inference_outcome" else None

@@ -1,0 +1,119 @@
+"""What the commands that change definitions share: which database, who does it, how a table looks.
+ They work on the database itself, whether the appliance runs or not: policy sees a change within a second. Each change
+leaves a row from which policy appends to the audit log.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pwd
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from appliance.config import load_configuration
+from appliance.config.environment import find_configuration_file
+from appliance.errors import CommandFailed
+from appliance.policy.locations import DATABASE_FILE, database_of, load_credentials_key
+from security.registry.database import Database
+
+_NO_LOGIN = 2**32 - 1
+
+
+class Opened:
+    """The definitions of one appliance, and the key of their hashes."""
+
+    def __init__(self, database: Database, state: Path) -> None:
+        self.database = database
+        self._state = state
+
+    @property
+    def credentials_key(self) -> bytes:
+        """Raises: KeyUnusable."""
+        return load_credentials_key(self._state)
+
+
+def add_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
+) -> argparse.ArgumentParser:
+    """Add a command that names an appliance and can print JSON."""
+    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--state", type=Path, metavar="DIR", help="the state directory")
+    where.add_argument(
+        "--config", metavar="FILE", help="the configuration that names it; else casemate.toml is looked for"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+    return command
+
+
+@contextmanager
+def open_definitions(arguments: argparse.Namespace, *, may_make: bool = False) -> Iterator[Opened]:
+    """Open the definitions that the arguments name.
+
+    Raises: CommandFailed, RegistryUnusable.
+    """
+    state, location = find_place(arguments)
+    if not may_make and isinstance(location, Path) and not location.is_file():
+        raise CommandFailed(f"{state} has no definitions; `casemate client create NAME` makes them")
+    database = Database.open(location)
+    try:
+        yield Opened(database, state)
+    finally:
+        database.close()
+
+
+def find_place(arguments: argparse.Namespace) -> tuple[Path, Path | str]:
+    """The state directory, and the file or URL of the definitions: from --state or from a configuration."""
+    if arguments.state is not None:
+        state: Path = arguments.state.absolute()
+        return state, state / DATABASE_FILE
+    path = find_configuration_file(arguments.config)
+    if path is None:
+        raise CommandFailed("which appliance? name its --state DIR or --config FILE")
+    configuration, _data = load_configuration(path)
+    return configuration.state_path, database_of(configuration)
+
+
+def actor() -> str:
+    """Who runs the command, by the kernel's word: who logged in, also under sudo; else the process's user."""
+    uid = _login_uid()
+    try:
+        return f"os:{pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"os:uid {uid}"
+
+
+def _login_uid() -> int:
+    try:
+        uid = int(Path("/proc/self/loginuid").read_text())
+    except (OSError, ValueError):
+        uid = _NO_LOGIN
+    return os.geteuid() if uid == _NO_LOGIN else uid
+
+
+def split_models(text: str | None) -> tuple[str, ...] | None:
+    """Names of models, separated by commas; None: all."""
+    if text is None:
+        return None
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON."""
+    print(json.dumps(value))
+
+
+def tabulate(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in columns, the first being the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def date_of(at: int | None) -> str:
+    """A day in UTC."""
+    return "-" if at is None else datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%d")

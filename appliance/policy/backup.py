@@ -1,0 +1,103 @@
+"""Backups: the definitions, and the keys without which they and the tokens are worth nothing, in one file.
+ A tar archive of `manifest.json` (what is in it, with SHA-256 digests), `definitions.json` and the key files below `files/`.
+The log is not in it: it is append-only, and copied as it is. The file holds every signing key: whoever reads it can make
+tokens.
+"""
+
+import hashlib
+import io
+import tarfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from appliance.errors import CommandFailed
+from security.keys import make_private_directory, write_replacing
+
+FILES = ("policy/credentials.key", "authority/signing/*.pem", "tls/*.pem", "tls/*.key", "gateway/keyed-hash.key")
+"""What is backed up beside the definitions, below the state directory."""
+MAX_BACKUP_BYTES = 1 << 30
+_MANIFEST, _DEFINITIONS, _PREFIX = "manifest.json", "definitions.json", "files/"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a backup says of itself."""
+
+    format: int
+    made_at: int
+    digests: dict[str, str]
+    """SHA-256 of every other member, in hexadecimal."""
+
+
+def write_backup(path: Path, state: Path, definitions: bytes) -> list[str]:
+    """Write a backup that only its owner can read. Returns: the names in it.
+
+    Raises: CommandFailed if the file exists or something cannot be read.
+    """
+    if path.exists():
+        raise CommandFailed(f"{path} exists already")
+    members = {_DEFINITIONS: definitions}
+    for pattern in FILES:
+        for file in sorted(state.glob(pattern)):
+            members[_PREFIX + file.relative_to(state).as_posix()] = file.read_bytes()
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    manifest = msgspec.json.encode(Manifest(format=1, made_at=int(time.time()), digests=digests))
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in {_MANIFEST: manifest, **members}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o600
+            archive.addfile(entry, io.BytesIO(data))
+    write_replacing(path, buffer.getvalue())
+    return sorted(members)
+
+
+def read_backup(path: Path) -> tuple[bytes, dict[str, bytes]]:
+    """The definitions and the files of a backup, every digest checked.
+
+    Raises: CommandFailed.
+    """
+    try:
+        members = _read_members(path)
+        manifest = msgspec.json.decode(members.pop(_MANIFEST), type=Manifest)
+    except (OSError, tarfile.TarError, KeyError, msgspec.MsgspecError) as error:
+        raise CommandFailed(f"{path} is not a backup of casemate: {error}") from error
+    if manifest.format != 1 or manifest.digests.keys() != members.keys() or _DEFINITIONS not in members:
+        raise CommandFailed(f"{path}: the manifest does not list exactly what is in the file")
+    for name, digest in manifest.digests.items():
+        if hashlib.sha256(members[name]).hexdigest() != digest:
+            raise CommandFailed(f"{path}: {name} is not what it was")
+    definitions = members.pop(_DEFINITIONS)
+    files = {name.removeprefix(_PREFIX): data for name, data in members.items()}
+    for name in files:
+        if not any(Path(name).match(pattern) for pattern in FILES) or ".." in Path(name).parts or name.startswith("/"):
+            raise CommandFailed(f"{path}: {name} is no file that a backup may hold")
+    return definitions, files
+
+
+def restore_files(state: Path, files: dict[str, bytes], *, replace: bool) -> None:
+    """Put the files below the state directory, readable by their owner alone.
+
+    Raises: CommandFailed if another one is there and shall not be replaced; nothing was written then. KeyUnusable.
+    """
+    for name, data in files.items():
+        target = state / name
+        if target.exists() and target.read_bytes() != data and not replace:
+            raise CommandFailed(f"{target} exists and differs; say --replace to lose it")
+    for name, data in files.items():
+        make_private_directory((state / name).parent)
+        write_replacing(state / name, data)
+
+
+def _read_members(path: Path) -> dict[str, bytes]:
+    if path.stat().st_size > MAX_BACKUP_BYTES:
+        raise tarfile.TarError("too large")
+    members: dict[str, bytes] = {}
+    with tarfile.open(path, "r:") as archive:
+        for entry in archive:
+            file = archive.extractfile(entry) if entry.isreg() else None
+            if file is None or entry.name in members:
+                raise tarfile.TarError(f"{entry.name} is no plain file, or occurs twice")
+            members[entry.name] = file.read()
+    return members

@@ -1,0 +1,56 @@
+"""Which tokens are void before they expire, as a resource server holds it: told by policy, asked for every token.
+
+A token is void by its `jti`, or because its client or its person was cut off at or after the second in which it was issued. Whoever
+holds this list without being told of changes MUST stop accepting tokens (the caller's to watch).
+"""
+
+import time
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+
+class Revocation(msgspec.Struct, frozen=True, array_like=True):
+    """One entry. `kind` is token, client or subject."""
+
+    kind: str
+    value: str
+    revoked_at: int
+    """UTC, seconds since the epoch."""
+    expires_at: int
+    """When no token can be about it any more."""
+
+
+class RevocationList:
+    """All entries that are known."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._entries: dict[tuple[str, str], Revocation] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def replace(self, entries: Iterable[Revocation]) -> None:
+        """Know these and no others."""
+        self._entries = {(entry.kind, entry.value): entry for entry in entries}
+
+    def add(self, entry: Revocation) -> None:
+        """Know one more."""
+        self._entries[entry.kind, entry.value] = entry
+
+    def is_revoked(self, *, token_id: str, client_id: str, subject: str, issued_at: int) -> bool:
+        """True if a token with these claims is void."""
+        if ("token", token_id) in self._entries:
+            return True
+        for key in (("client", client_id), ("subject", subject)):
+            entry = self._entries.get(key)
+            if entry is not None and issued_at <= entry.revoked_at:
+                return True
+        return False
+
+    def forget_expired(self) -> None:
+        """Drop what is about no token any more."""
+        now = self._clock()
+        for key in [key for key, entry in self._entries.items() if entry.expires_at < now - 60]:
+            del self._entries[key]

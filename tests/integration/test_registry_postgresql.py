@@ -1,0 +1,153 @@
+"""The same definitions on a PostgreSQL server of the test's own: migrated, changed by several at once, backed up across."""
+
+import glob
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import threading
+
+import pytest
+import sqlalchemy
+
+from security.clients import ClientDefinition
+from security.errors import ClientRejected, RegistryUnusable
+from security.policy.limits import LimitRule, Limits
+from security.registry.archive import export_definitions, import_definitions
+from security.registry.snapshot import read_definitions
+from security.scopes import Role
+from security.users import UserDefinition
+from tests.support.definitions import Registry
+
+
+def find_programs():
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+    return os.path.dirname(found[-1]) if found else None
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server on a Unix socket in a folder of its own; it refuses to run as root, so a root runs it as `postgres`."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed")
+    user = None
+    if os.geteuid() == 0:
+        try:
+            user = pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip("a PostgreSQL server does not run as root, and there is no user postgres")
+    folder = tempfile.mkdtemp(prefix="pg")
+    options = {}
+    if user is not None:
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        options = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    data = f"{folder}/data"
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **options}
+    subprocess.run([f"{programs}/initdb", "-D", data, "-A", "trust", "-U", "casemate", "--no-sync"], **quiet)
+    settings = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+    control = [f"{programs}/pg_ctl", "-D", data, "-w", "-l", f"{folder}/log"]
+    subprocess.run([*control, "-o", settings, "start"], **quiet)
+    try:
+        yield folder
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def url(server):
+    """An empty database."""
+    base = f"postgresql://casemate@/postgres?host={server}"
+    engine = sqlalchemy.create_engine(base.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("DROP DATABASE IF EXISTS d WITH (FORCE)")
+        connection.exec_driver_sql("CREATE DATABASE d")
+    engine.dispose()
+    return base.replace("/postgres?", "/d?")
+
+
+@pytest.fixture
+def registry(url):
+    opened = Registry(url)
+    yield opened
+    opened.close()
+
+
+def test_everything_that_is_defined_works_as_in_a_file(registry):
+    """Create, change, refuse, read back."""
+    client = registry.create(ClientDefinition(name="app", models=("m",)), actor="os:ada").client
+    registry.roles.set_two_person(True, actor="configuration")
+    user = registry.users.create(UserDefinition(login="bob", name="Bob"), actor="os:ada").user
+    registry.roles.grant("bob", Role.AUDITOR, actor="os:ada")
+    registry.roles.approve("bob", actor="os:eve")
+    issued = registry.keys.create(client.client_id, "k", networks=("10.0.0.0/8",), days=1, actor="os:ada")
+    registry.limits.set(LimitRule("tenant", "*", Limits(tokens_per_day=10**12)), actor="os:ada")
+    registry.disable(client.client_id, actor="os:eve")
+    with pytest.raises(ClientRejected):
+        registry.users.create(UserDefinition(login="bob", name="Bob"), actor="os:ada")
+    definitions = read_definitions(registry.database)
+    assert definitions.clients[client.client_id].is_disabled
+    assert definitions.users[user.user_id].role is Role.AUDITOR
+    assert definitions.static_keys[issued.key.key_hash].key_id == issued.key.key_id
+    assert definitions.rules[0].limits.tokens_per_day == 10**12
+    assert {(one.kind, one.value) for one in definitions.revocations} >= {("client", client.client_id)}
+    assert len(registry.changes()) == 8
+
+
+def test_starting_and_changing_at_once_loses_nothing(url):
+    """Several programs make the schema and create clients; each change is in the outbox once, in order."""
+    faults = []
+
+    def create(number):
+        try:
+            opened = Registry(url)
+            for step in range(5):
+                opened.create(ClientDefinition(name=f"c {number} {step}"), actor="t")
+            opened.close()
+        except Exception as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert faults == []
+    opened = Registry(url)
+    assert len(opened.all()) == 20
+    assert len(opened.changes()) == 20
+    assert opened.database.read_generation() == 20
+    opened.close()
+
+
+def test_a_backup_of_a_file_restores_into_a_server_and_back(registry, tmp_path):
+    """The document is the same; the outbox goes on counting."""
+    source = Registry(tmp_path / "d.sqlite")
+    client = source.create(ClientDefinition(name="app"), actor="t")
+    import_definitions(registry.database, export_definitions(source.database), actor="t")
+    assert registry.authenticate(client.client.client_id, client.secret) is not None
+    registry.disable(client.client.client_id, actor="t")
+    assert [change.action for change in registry.changes()] == [
+        "client_created", "definitions_restored", "client_disabled",
+    ]  # fmt: skip
+    back = Registry(tmp_path / "back.sqlite")
+    import_definitions(back.database, export_definitions(registry.database), actor="t")
+    assert back.find(client.client.client_id).is_disabled
+    for opened in (source, back):
+        opened.close()
+
+
+def test_foreign_databases_and_bad_addresses_are_refused_without_a_password_in_the_words(url, server):
+    """What is not ours is left alone."""
+    engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE theirs (a integer)")
+    engine.dispose()
+    with pytest.raises(RegistryUnusable, match="not one of definitions"):
+        Registry(url)
+    for bad in ("mysql://x/y", "nonsense", f"postgresql://casemate:canary@/none?host={server}"):
+        with pytest.raises(RegistryUnusable) as refused:
+            Registry(bad)
+        assert "canary" not in str(refused.value)

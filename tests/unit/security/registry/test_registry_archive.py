@@ -1,0 +1,121 @@
+"""Backups: what comes back is what was there, and what is not a backup of ours changes nothing."""
+
+import json
+
+import pytest
+
+from appliance.errors import CommandFailed
+from appliance.policy.backup import read_backup, restore_files, write_backup
+from security.clients import ClientDefinition
+from security.errors import RegistryUnusable
+from security.policy.limits import LimitRule, Limits
+from security.registry.archive import export_definitions, import_definitions
+from security.registry.snapshot import read_definitions
+from security.scopes import Role
+from security.users import UserDefinition
+from tests.support.definitions import Registry
+
+
+@pytest.fixture
+def filled(registry):
+    client = registry.create(ClientDefinition(name="app", models=("m",)), actor="t").client
+    registry.users.create(UserDefinition(login="ada", name="Ada"), actor="t")
+    registry.keys.create(client.client_id, "k", networks=("::1",), days=1, actor="t")
+    registry.limits.set(LimitRule("tenant", "acme", Limits(tokens_per_day=5)), actor="t")
+    registry.roles.set_models(Role.USER, ("m",), actor="t")
+    registry.revocations.revoke_token("jti", registry.database.now + 60, actor="t")
+    return registry
+
+
+@pytest.fixture
+def other(tmp_path, clock):
+    opened = Registry(tmp_path / "other.sqlite", clock=clock)
+    yield opened
+    opened.close()
+
+
+def contents(registry):
+    definitions = read_definitions(registry.database)
+    return {name: getattr(definitions, name) for name in definitions.__struct_fields__ if name != "generation"}
+
+
+def test_what_comes_back_is_what_was_there(filled, other):
+    """Every table, the outbox too; and that it was restored is a change itself."""
+    import_definitions(other.database, export_definitions(filled.database), actor="os:root")
+    assert contents(other) == contents(filled)
+    assert other.changes()[:-1] == filled.changes()
+    assert other.changes()[-1].action == "definitions_restored"
+    assert other.database.read_generation() > filled.database.read_generation()
+
+
+def test_definitions_that_are_there_are_not_lost_unasked(filled, other):
+    """Only with a word more."""
+    other.create(ClientDefinition(name="mine"), actor="t")
+    data = export_definitions(filled.database)
+    before = contents(other)
+    with pytest.raises(RegistryUnusable, match="--replace"):
+        import_definitions(other.database, data, actor="t")
+    assert contents(other) == before
+    import_definitions(other.database, data, actor="t", replace=True)
+    assert contents(other) == contents(filled)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: document | {"revision": "0099"},
+        lambda document: document | {"tables": {}},
+        lambda document: document | {"extra": 1},
+        lambda document: document["tables"]["clients"][0].pop("role") and document,
+        lambda document: document["tables"]["clients"][0].update(secret_hash="base64:!") or document,
+    ],
+)
+def test_what_is_not_ours_changes_nothing(filled, other, change):
+    """Another version, missing tables, missing columns, broken bytes."""
+    document = change(json.loads(export_definitions(filled.database)))
+    with pytest.raises(RegistryUnusable):
+        import_definitions(other.database, json.dumps(document).encode(), actor="t")
+    for data in (b"", b"{", b"[]", b"\xff"):
+        with pytest.raises(RegistryUnusable):
+            import_definitions(other.database, data, actor="t")
+    assert contents(other)["clients"] == {}
+    assert other.changes() == []
+
+
+def test_a_backup_holds_the_keys_and_is_its_owners_alone(tmp_path):
+    """And refuses to go over another file."""
+    state, again = tmp_path / "state", tmp_path / "again"
+    for name in ("policy/credentials.key", "authority/signing/signing-1.pem", "tls/ca.key", "audit/log.key", "lock"):
+        (state / name).parent.mkdir(parents=True, exist_ok=True)
+        (state / name).write_text(name)
+    path = tmp_path / "b.tar"
+    write_backup(path, state, b"{}")
+    assert path.stat().st_mode & 0o077 == 0
+    with pytest.raises(CommandFailed, match="exists"):
+        write_backup(path, state, b"{}")
+    definitions, files = read_backup(path)
+    assert definitions == b"{}"
+    assert files.keys() == {"policy/credentials.key", "authority/signing/signing-1.pem", "tls/ca.key"}
+    restore_files(again, files, replace=False)
+    assert (again / "tls/ca.key").read_text() == "tls/ca.key"
+    assert (again / "tls/ca.key").stat().st_mode & 0o077 == 0
+    (again / "tls/ca.key").write_text("other")
+    with pytest.raises(CommandFailed, match=r"ca\.key exists"):
+        restore_files(again, files, replace=False)
+
+
+def test_a_changed_backup_is_noticed(tmp_path):
+    """One byte of a member, or a file that is none."""
+    state = tmp_path / "state"
+    (state / "policy").mkdir(parents=True)
+    (state / "policy/credentials.key").write_text("k" * 32)
+    path = tmp_path / "b.tar"
+    write_backup(path, state, b"{}")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"k" * 32, b"k" * 31 + b"x"))
+    with pytest.raises(CommandFailed, match="not what it was"):
+        read_backup(path)
+    for garbage in (b"", b"no tar", data[:700]):
+        path.write_bytes(garbage)
+        with pytest.raises(CommandFailed):
+            read_backup(path)

@@ -1,0 +1,94 @@
+"""Privileged roles need two people, and a change of role ends what was given out before."""
+
+import pytest
+
+from security.clients import ClientDefinition
+from security.errors import ClientRejected
+from security.registry.snapshot import read_definitions
+from security.scopes import GRANTABLE, PRIVILEGED_ROLES, Role
+from security.users import UserDefinition
+
+
+@pytest.fixture
+def strict(registry):
+    registry.roles.set_two_person(True, actor="configuration")
+    return registry
+
+
+def test_privileged_is_every_role_but_user():
+    """A new role would have to be looked at."""
+    assert {Role.OPERATOR, Role.STEWARD, Role.AUDITOR, Role.ADMIN} == PRIVILEGED_ROLES
+
+
+@pytest.mark.parametrize("role", sorted(PRIVILEGED_ROLES))
+def test_a_second_person_must_agree(strict, role):
+    """Until then the old role stays; whoever asked cannot agree, under whatever way of asking."""
+    strict.users.create(UserDefinition(login="bob", name="Bob"), actor="os:ada")
+    asked = strict.roles.grant("bob", role, actor="os:ada")
+    assert (asked.role, asked.pending_role, asked.is_disabled) == (Role.USER, role, False)
+    with pytest.raises(ClientRejected, match="another person"):
+        strict.roles.approve("bob", actor="os:ada")
+    agreed = strict.roles.approve("bob", actor="os:eve")
+    assert (agreed.role, agreed.granted_by, agreed.approved_by) == (role, "os:ada", "os:eve")
+    assert (agreed.pending_role, agreed.pending_by) == (None, None)
+    with pytest.raises(ClientRejected, match="no role that waits"):
+        strict.roles.approve("bob", actor="os:eve")
+
+
+def test_a_new_client_with_a_privileged_role_waits(strict):
+    """It exists, and can do nothing."""
+    made = strict.create(ClientDefinition(name="watch", role=Role.OPERATOR), actor="os:ada").client
+    assert made.is_disabled
+    assert [one.client_id for one in strict.roles.pending()] == [made.client_id]
+    with pytest.raises(ClientRejected, match="another person"):
+        strict.roles.approve(made.client_id, actor="os:ada")
+    assert not strict.roles.approve(made.client_id, actor="os:eve").is_disabled
+    assert strict.roles.pending() == []
+
+
+def test_what_waits_can_be_taken_back(strict):
+    """Nothing is left of it."""
+    strict.users.create(UserDefinition(login="bob", name="Bob"), actor="os:ada")
+    strict.roles.grant("bob", Role.ADMIN, actor="os:ada")
+    assert strict.roles.refuse("bob", actor="os:eve").pending_role is None
+    with pytest.raises(ClientRejected):
+        strict.roles.approve("bob", actor="os:eve")
+
+
+def test_going_back_to_user_needs_nobody_else(strict):
+    """Taking power away must not wait."""
+    strict.users.create(UserDefinition(login="bob", name="Bob"), actor="os:ada")
+    strict.roles.grant("bob", Role.ADMIN, actor="os:ada")
+    strict.roles.approve("bob", actor="os:eve")
+    assert strict.roles.grant("bob", Role.USER, actor="os:ada").role is Role.USER
+
+
+def test_switching_the_rule_on_suspends_what_one_person_alone_had_granted(registry):
+    """Until somebody else agrees; switching it off again does not lose who agreed."""
+    made = registry.create(ClientDefinition(name="watch", role=Role.OPERATOR), actor="os:ada").client
+    assert not made.is_disabled
+    registry.roles.set_two_person(True, actor="configuration")
+    assert registry.find(made.client_id).is_disabled
+    registry.roles.approve(made.client_id, actor="os:eve")
+    registry.roles.set_two_person(False, actor="configuration")
+    registry.roles.set_two_person(True, actor="configuration")
+    assert not registry.find(made.client_id).is_disabled
+    assert [change.action for change in registry.changes()].count("grant_rule_changed") == 3
+
+
+def test_a_new_role_voids_tokens_and_brings_its_own_scopes(registry):
+    """What it had of another role's it cannot keep."""
+    client = registry.create(ClientDefinition(name="x"), actor="t").client
+    changed = registry.roles.grant(client.client_id, Role.OPERATOR, actor="t")
+    assert changed.scopes == GRANTABLE[Role.OPERATOR]
+    (voided,) = read_definitions(registry.database).revocations
+    assert (voided.kind, voided.value) == ("client", client.client_id)
+
+
+def test_an_application_has_no_role(registry):
+    """The people who sign in have."""
+    made = registry.create(ClientDefinition(name="x", kind="application", auth_method="none"), actor="t").client
+    with pytest.raises(ClientRejected, match="application"):
+        registry.roles.grant(made.client_id, Role.ADMIN, actor="t")
+    with pytest.raises(ClientRejected, match="does not exist"):
+        registry.roles.grant("nobody", Role.ADMIN, actor="t")
