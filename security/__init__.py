@@ -3,7 +3,7 @@
 Reading order: `errors`, `settings`, `scopes` (what a token may be good for), `keys` (files), `certificates`, `tls`, `clients`,
 `users`, `passwords`, `static_keys` (who may get in, and how), `oauth` (authorization server and resource server), `policy`
 (quotas), `registry` (all of it in SQL), `model_signing` (signed model folders), `stewards` (who may bring a model in, who must
-agree), `bundles` (what a host believes).
+agree), `bundles` (what a host believes), `segmentation` (who may talk to whom), `sandbox` (what a process may touch).
 
 Imports the standard library, cryptography, authlib, joserfc, msgspec, python-tuf, PyYAML, and in `registry` SQLAlchemy; never
 `runtime`, `audit` or `appliance`, and no web framework. What always holds: untrusted bytes are bounded before they are

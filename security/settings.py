@@ -1,4 +1,4 @@
-"""The sections `[authority]`, `[policy]`, `[tls]` and `[confinement]`. Safe defaults; 0 means no limit where said."""
+"""The sections `[authority]`, `[policy]`, `[tls]`, `[confinement]` and `[models]`. Safe defaults; 0 means no limit where said."""
 
 from typing import Annotated, Literal
 
@@ -157,3 +157,17 @@ class ConfinementSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
             "production then needs the waiver `confinement`."
         ),
     ] = True
+
+
+class ModelsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The model store below the state folder."""
+
+    reverify_interval_s: Annotated[
+        float,
+        msgspec.Meta(
+            gt=0,
+            le=31_536_000,
+            description="Seconds between two verifications of the files of every promoted model while it is served. "
+            "The first comes after one interval: at the start the bytes are verified as they are loaded.",
+        ),
+    ] = 86_400.0

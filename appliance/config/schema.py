@@ -13,7 +13,8 @@ from appliance.gateway.settings import GatewaySettings
 from appliance.supervisor.settings import SupervisorSettings
 from audit.settings import AuditSettings
 from runtime.settings import EngineSettings
-from security.settings import AuthoritySettings, ConfinementSettings, PolicySettings, TlsSettings
+from security.segmentation.settings import SegmentsSettings
+from security.settings import AuthoritySettings, ConfinementSettings, ModelsSettings, PolicySettings, TlsSettings
 
 Mode = Literal["development", "production"]
 
@@ -45,6 +46,8 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     confinement: ConfinementSettings = ConfinementSettings()
     audit: AuditSettings = AuditSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
+    models: ModelsSettings = ModelsSettings()
+    segments: SegmentsSettings = SegmentsSettings()
     engines: Annotated[tuple[EngineSettings, ...], Meta(min_length=1, max_length=64)]
 
     @property

@@ -22,8 +22,12 @@ log = structlog.get_logger(__name__)
 class Application:
     """One worker's ASGI callable."""
 
-    def __init__(self, gate: Gate, settings: GatewaySettings, metrics: Metrics, rejections: Rejections) -> None:
+    def __init__(
+        self, gate: Gate, settings: GatewaySettings, metrics: Metrics, rejections: Rejections, statement: str = ""
+    ) -> None:
+        """`statement` is the digest that every answer names; empty for none."""
         self._gate = gate
+        self._statement = statement.encode()
         self._rejections = rejections
         self._settings = settings
         self._metrics = metrics
@@ -48,6 +52,7 @@ class Application:
             body_timeout_s=self._settings.body_timeout_s,
             send_timeout_s=self._settings.send_timeout_s,
             budget=self._budget,
+            statement=self._statement,
         )
         exchange.request_id = f"req-{secrets.token_hex(16)}"
         path = self._gate.name_of(scope["method"], scope["raw_path"])

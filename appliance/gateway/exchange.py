@@ -86,6 +86,7 @@ class Exchange:
         body_timeout_s: float,
         send_timeout_s: float,
         budget: BodyBudget,
+        statement: bytes = b"",
     ) -> None:
         self._scope = scope
         self._receive = receive
@@ -94,6 +95,7 @@ class Exchange:
         self._body_timeout_s = body_timeout_s
         self._send_timeout_s = send_timeout_s
         self._budget = budget
+        self._statement = statement
         self._num_body_bytes = 0
         self._body_was_read = False
         self._headers: Headers = scope["headers"]
@@ -203,6 +205,8 @@ class Exchange:
         own: Headers = [(b"x-request-id", self.request_id.encode()), *_SECURITY_HEADERS]
         if self.principal is not None:
             own += self.principal.notice.headers
+        if self._statement:
+            own.append((b"casemate-statement", self._statement))
         if self._has_body and not self._body_was_read:
             # What is left of the body would otherwise be read for ever, at whatever pace its sender likes.
             own.append((b"connection", b"close"))

@@ -44,7 +44,9 @@ class Worker:
         self.desk = Desk(settings, self.metrics, hasher)
         self.routes = register_routes(self.desk, models, states, installation)
         self.rejections = Rejections(self.desk.auditor.report)
-        self.application = Application(Gate(self.routes, check_token), settings, self.metrics, self.rejections)
+        self.application = Application(
+            Gate(self.routes, check_token), settings, self.metrics, self.rejections, installation.statement
+        )
         self.server = HttpServer(self.application, settings, tls)
 
     async def serve(

@@ -22,6 +22,8 @@ class Assign(msgspec.Struct, frozen=True, tag="assign"):
     """Folder that relative paths in the configuration start from."""
     single_user: bool
     """All processes run as one user; said in `/ready`."""
+    statement: str = ""
+    """Digest of the running statement, which every answer names."""
 
 
 class GrantLink(msgspec.Struct, frozen=True, tag="grant_link"):

@@ -87,4 +87,4 @@ def _load_hasher(config: Configuration) -> KeyedHasher:
 
 def _describe(member: Member) -> Installation:
     lacks = [(lack.name, lack.consequence) for lack in what_is_lacking(member.config)]
-    return Installation(member.config.mode, lacks, member.assignment.single_user)
+    return Installation(member.config.mode, lacks, member.assignment.single_user, member.assignment.statement)

@@ -22,14 +22,16 @@ from appliance.errors import LinkClosed, MalformedMessage, StartRefused
 from appliance.ipc.link import open_link
 from appliance.messages.control import Assign, Drain, GrantListener, ProcessState, ProcessStates, Role
 from appliance.models.places import open_outbox
+from appliance.statement.statement import keep_statement, measure_statement
 from appliance.supervisor.backoff import Backoff
 from appliance.supervisor.child import PROGRAM, Child, State
 from appliance.supervisor.confinement import confine_command
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from appliance.supervisor.notices import NoticeCarrier
+from appliance.supervisor.rounds import HostRounds
 from appliance.supervisor.wiring import Wiring, bind_listener, make_own_link
 from audit.entry import encode_event
-from audit.events import process_event
+from audit.events import host_event, process_event
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +75,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._refused: StartRefused | None = None
         self._was_ready = False
+        self._statement = ""
 
     async def run(self, on_ready: Callable[[dict[str, dict[str, str]]], Awaitable[None]]) -> None:
         """Run until SIGTERM or SIGINT. `on_ready` is told once what each process said of itself.
@@ -83,11 +86,13 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
         self._bind_listeners()
+        self._measure()
         try:
             for role, instance in self._members():
                 self._keepers[role, instance] = loop.create_task(self._keep(role, instance))
             self._spawn(self._watch())
             self._spawn(NoticeCarrier(open_outbox(self._configuration.state_path), self._recorder).run())
+            self._spawn(HostRounds(self._configuration, self._recorder, self._stop_for).run())
             await self._until_ready()
             if not self._stopping.is_set():
                 self._was_ready = True
@@ -98,6 +103,28 @@ class Supervisor:
             self._end_everything()
         if self._refused is not None:
             raise self._refused
+
+    def _stop_for(self, reason: str) -> None:
+        """Serve no longer: something that must hold does not."""
+        log.error("stopping", reason=reason)
+        self._refused = StartRefused(reason)
+        self._stopping.set()
+
+    def _measure(self) -> None:
+        """Say what is about to run: to the log, to whoever looks into the state folder, and in every answer."""
+        statement = measure_statement(self._configuration, self._raw)
+        keep_statement(statement, self._configuration.state_path)
+        self._statement = statement.digest
+        log.info("statement_measured", statement=statement.digest, **statement.facts)
+        event = host_event(
+            "statement_measured",
+            name="casemate",
+            digest=statement.digest,
+            actor="supervisor",
+            at_ms=time.time_ns() // 1_000_000,
+            facts=statement.facts,
+        )
+        self._recorder.record(encode_event(event))
 
     def _members(self) -> list[tuple[Role, int]]:
         gateways: list[tuple[Role, int]] = [("gateway", i) for i in range(self._configuration.gateway.workers)]
@@ -140,7 +167,7 @@ class Supervisor:
         child.on_link_lost = self._wiring.renew
         await child.start()
         self._children[role, instance] = child
-        child.send(Assign(role, instance, self._raw, str(self._directory), single_user=True))
+        child.send(Assign(role, instance, self._raw, str(self._directory), single_user=True, statement=self._statement))
         listener = self._listeners.get(role)
         if listener is not None:
             host, port = listener.getsockname()[:2]

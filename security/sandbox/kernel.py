@@ -43,6 +43,11 @@ def unshare(flags: int) -> None:
     _checked(_libc.unshare(flags), "unshare")
 
 
+def setns(descriptor: int, flags: int) -> None:
+    """setns(2): enter a namespace; for this thread alone. Raises: OSError."""
+    _checked(_libc.setns(descriptor, flags), "setns")
+
+
 def capset(header: bytes, data: bytes) -> None:
     """capset(2). Raises: OSError."""
     _checked(_libc.capset(header, data), "capset")

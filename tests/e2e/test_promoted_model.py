@@ -1,7 +1,8 @@
 """A model from import to answers: real processes verify it, and do not start with other bytes than those approved."""
 
+import hashlib
+import http.client
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -50,6 +51,21 @@ def read_log(host: Appliance) -> list[dict[str, Any]]:
     return [json.loads(record) for record in reader.read_bundle(0, size)]
 
 
+def fetch_statement(host: Appliance, path: str, token: str | None) -> str | None:
+    """The statement that an answer names, whatever its status."""
+    connection = http.client.HTTPSConnection("127.0.0.1", host.gateway_port, timeout=10, context=host.client.tls)
+    try:
+        connection.request("GET", path, headers={"authorization": f"Bearer {token}"} if token else {})
+        return connection.getresponse().getheader("casemate-statement")
+    finally:
+        connection.close()
+
+
+def digest_of_statement(host: Appliance) -> str:
+    """Of the file that the launcher kept."""
+    return f"sha256:{hashlib.sha256((host.state / 'run' / 'statement.json').read_bytes()).hexdigest()}"
+
+
 def test_promoted_model_answers_and_its_life_is_in_the_log(host: Appliance) -> None:
     """Confined gateway and engine verify the evidence for themselves; every step of the stewards is a record."""
     host.start()
@@ -57,6 +73,8 @@ def test_promoted_model_answers_and_its_life_is_in_the_log(host: Appliance) -> N
         http_client = openai.DefaultHttpxClient(verify=host.client.tls)
         with openai.OpenAI(base_url=f"{host.url}/v1", api_key=host.token(), http_client=http_client) as sdk:
             assert sdk.completions.create(model="casemate-demo", prompt="Hello", max_tokens=2).usage is not None
+        for path, token in (("/ready", None), ("/v1/models", None), ("/no-such-route", host.token())):
+            assert fetch_statement(host, path, token) == digest_of_statement(host)
         outbox = host.state / "outbox"
         deadline = time.monotonic() + 20
         while list(outbox.glob("*.json")) and time.monotonic() < deadline:
@@ -64,8 +82,22 @@ def test_promoted_model_answers_and_its_life_is_in_the_log(host: Appliance) -> N
         assert not list(outbox.glob("*.json"))
     finally:
         assert host.stop() == 0
-    kinds = [record["unmapped"]["casemate"]["kind"] for record in read_log(host)]
+    records = [record["unmapped"]["casemate"] for record in read_log(host)]
+    kinds = [record["kind"] for record in records]
+    measured = {record["digest"] for record in records if record["kind"] == "statement_measured"}
+    assert measured == {digest_of_statement(host)}
     assert (kinds.count("model_imported"), kinds.count("model_approved"), kinds.count("model_promoted")) == (1, 2, 1)
+
+
+def refused_start(host: Appliance) -> str:
+    """Start, which must be refused; gives what was said."""
+    host.start(wait=False)
+    assert host.process is not None
+    try:
+        assert host.process.wait(60) == 78
+    finally:
+        host.process = None
+    return host.log()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
@@ -79,28 +111,23 @@ def test_changed_file_stops_the_start(host: Appliance, name: str) -> None:
     changed[place] ^= 1
     path.write_bytes(bytes(changed))
     try:
-        host.start(wait=False)
-        assert host.process is not None
-        assert host.process.wait(60) == 78
-        assert f"{name}: changed" in host.log()
+        assert f"{name}: changed" in refused_start(host)
     finally:
         path.write_bytes(kept)
-        host.process = None
 
 
 def test_unlisted_file_and_missing_approval_stop_the_start(host: Appliance) -> None:
     """Before anything is started."""
     files = host.model.resolve()
     (files / "extra.json").touch()
-    for remedy in ((files / "extra.json").unlink, None):
-        host.start(wait=False)
-        assert host.process is not None
-        assert host.process.wait(60) == 78
-        if remedy is not None:
-            assert "extra.json: not listed" in host.log()
-            remedy()
-            next((files.parent / "approvals").iterdir()).unlink()
-        else:
-            assert "approved by 1 stewards" in host.log()
-    host.process = None
-    shutil.rmtree(files.parent / "approvals")
+    try:
+        assert "extra.json: not listed" in refused_start(host)
+    finally:
+        (files / "extra.json").unlink()
+    approval = next((files.parent / "approvals").iterdir())
+    kept = approval.read_bytes()
+    approval.unlink()
+    try:
+        assert "approved by 1 stewards" in refused_start(host)
+    finally:
+        approval.write_bytes(kept)

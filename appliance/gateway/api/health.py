@@ -29,6 +29,8 @@ class Installation:
     lacks: Sequence[tuple[str, str]]
     """Protections that are missing, and what follows."""
     single_user: bool
+    statement: str = ""
+    """Digest of the running statement, which every answer names."""
 
 
 class HealthEndpoints:

@@ -1,0 +1,84 @@
+"""`casemate segments render|apply|test`: the zones of the configuration as firewall rules.
+
+`render` prints them, for nftables or for Kubernetes; `apply` loads those of nftables on this host; `test` tries them in network
+namespaces with the site's addresses: what an arrow names must open, everything else must be refused and counted.
+"""
+
+import argparse
+import json
+from typing import Any
+
+from appliance.cli.main import EXIT_FAILED, EXIT_OK
+from appliance.config import Configuration, load_configuration
+from appliance.config.environment import find_configuration_file
+from appliance.errors import CommandFailed
+from security.segmentation.model import Arrow, Ports, build_arrows
+from security.segmentation.network_policy import render_network_policies
+from security.segmentation.nftables import render_nftables
+from security.segmentation.rehearsal import apply_rules, rehearse
+
+
+def add_segments_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `segments` with its commands."""
+    segments = subparsers.add_parser("segments", help="the zones of the network", description=__doc__)
+    commands = segments.add_subparsers(metavar="COMMAND", required=True)
+    render = _add(commands, "render", "print the rules", _render)
+    render.add_argument("--form", choices=("nftables", "kubernetes"), default="nftables", help="default: nftables")
+    render.add_argument("--namespace", default="casemate", help="of the policies for Kubernetes (default: casemate)")
+    _add(commands, "apply", "load the rules for nftables on this host, as root", _apply)
+    test = _add(commands, "test", "try the rules in network namespaces, as root", _test)
+    test.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, handler: Any
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    command.add_argument("--config", metavar="FILE", help="the configuration; else casemate.toml is looked for")
+    command.set_defaults(handler=handler)
+    return command
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    configuration, ports, arrows = _load(arguments)
+    del configuration
+    if arguments.form == "kubernetes":
+        print(render_network_policies(arrows, ports, arguments.namespace), end="")
+    else:
+        print(render_nftables(arrows), end="")
+    return EXIT_OK
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    _, _, arrows = _load(arguments)
+    apply_rules(render_nftables(arrows))
+    print(f"applied    {len(arrows)} arrows; everything else is refused and counted (`nft list counters`)")
+    return EXIT_OK
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    configuration, ports, arrows = _load(arguments)
+    result = rehearse(arrows, ports, configuration.segments.admin_port)
+    num_opened = sum(attempt.opened for attempt in result.attempts)
+    counted = {"refused_in": result.refused_in, "refused_out": result.refused_out}
+    if arguments.json:
+        wrong = [f"{one.source} -> {one.target}:{one.port}" for one in result.wrong]
+        print(json.dumps({"tried": len(result.attempts), "opened": num_opened, "wrong": wrong, **counted}))
+    else:
+        for attempt in result.attempts:
+            verdict = "opened" if attempt.opened else "refused"
+            mark = "" if attempt.opened == attempt.should_open else "  WRONG"
+            print(f"{attempt.source:>12} -> {attempt.target}:{attempt.port:<6} {verdict}{mark}")
+        print(f"{len(result.attempts)} tried, {num_opened} opened; packets refused: {counted}")
+    return EXIT_FAILED if result.wrong or not result.refused_in or not result.refused_out else EXIT_OK
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Configuration, Ports, tuple[Arrow, ...]]:
+    path = find_configuration_file(arguments.config)
+    if path is None:
+        raise CommandFailed("there is no configuration: zones are named in its section [segments]")
+    configuration, _ = load_configuration(path)
+    ports = Ports(configuration.gateway.port, configuration.authority.port)
+    if not all((ports.gateway, ports.authority)):
+        raise CommandFailed("gateway.port and authority.port must be numbers of their own for rules to name them")
+    return configuration, ports, build_arrows(configuration.segments, ports)

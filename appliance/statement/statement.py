@@ -1,0 +1,99 @@
+"""The running statement as a whole: a JSON object in one form, its digest, and where it is kept.
+
+    state/run/statement.json     the statement; `sha256sum` of it is what answers name
+
+It says what was measured, by whom, and what was not: a model from a plain folder is `unverified`, and without a TPM nobody but this
+host vouches for any of it.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.config import Configuration, served_name_of
+from appliance.errors import StartRefused
+from appliance.models.admission import admit_model
+from appliance.statement.measuring import (
+    NONE,
+    describe_gpus,
+    measure_dependencies,
+    measure_interpreter,
+    measure_kernels,
+    measure_software,
+)
+
+FORMAT = "casemate.statement/1"
+UNVERIFIED = "unverified"
+_TPM_DEVICE = Path("/dev/tpmrm0")
+
+
+@dataclass(frozen=True, slots=True)
+class RunningStatement:
+    """What runs."""
+
+    facts: Mapping[str, str]
+
+    def encode(self) -> bytes:
+        """The statement's one form."""
+        return json.dumps({"type": FORMAT, **self.facts}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and hexadecimal: what answers and records name."""
+        return f"sha256:{hashlib.sha256(self.encode()).hexdigest()}"
+
+
+def measure_statement(configuration: Configuration, raw: bytes) -> RunningStatement:
+    """Measure everything, before any process is started.
+
+    Args:
+        raw: the configuration's bytes, as every process gets them.
+    Raises: StartRefused for a model that may not be loaded, or a file that cannot be read.
+    """
+    try:
+        gpu, driver = describe_gpus()
+        facts = {
+            "software": f"sha256:{measure_software()}",
+            "dependencies": f"records:{measure_dependencies()}",
+            "interpreter": f"sha256:{measure_interpreter()}",
+            "kernels": _prefixed(measure_kernels(configuration.state_path / "kernels")),
+            "configuration": f"sha256:{hashlib.sha256(raw).hexdigest()}",
+            "models": " ".join(_describe_models(configuration)),
+            "gpu": gpu,
+            "driver": driver,
+            "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "tpm": "present, not quoted" if _TPM_DEVICE.exists() else NONE,
+        }
+    except OSError as error:
+        raise StartRefused(f"running statement: {error.filename}: {error.strerror}") from error
+    return RunningStatement(facts)
+
+
+def keep_statement(statement: RunningStatement, state: Path) -> Path:
+    """Put the statement where people can read it. Raises: StartRefused."""
+    path = state / "run" / "statement.json"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(statement.encode())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StartRefused(f"{path}: cannot be written: {error.strerror}") from error
+    return path
+
+
+def _describe_models(configuration: Configuration) -> list[str]:
+    found = []
+    for engine in configuration.engines:
+        admitted = admit_model(configuration, Path(engine.model_path))
+        root = f"sha256:{admitted.root}" if admitted is not None else UNVERIFIED
+        found.append(f"{served_name_of(engine)}={root}")
+    return found
+
+
+def _prefixed(digest: str) -> str:
+    return digest if digest == NONE else f"sha256:{digest}"

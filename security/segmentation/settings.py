@@ -1,0 +1,43 @@
+"""The section `[segments]`: the networks around this host, and what the self-test tries."""
+
+from typing import Annotated
+
+import msgspec
+
+Network = Annotated[str, msgspec.Meta(min_length=2, max_length=64)]
+"""An address or a network in CIDR notation."""
+Endpoint = Annotated[
+    str, msgspec.Meta(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:]{2,45}\]):\d{1,5}$", max_length=64)
+]
+"""`address:port`, or `[address]:port` for IPv6; never a name."""
+Networks = Annotated[tuple[Network, ...], msgspec.Meta(max_length=256)]
+Endpoints = Annotated[tuple[Endpoint, ...], msgspec.Meta(max_length=64)]
+
+
+class SegmentsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Zones of the network: who may reach this host, and whom it may reach. Nothing else goes in or out."""
+
+    clients: Annotated[
+        Networks, msgspec.Meta(description="Networks of the applications: they reach gateway and authority.")
+    ] = ()
+    admin: Annotated[Networks, msgspec.Meta(description="Networks of the operators: they reach `admin_port`.")] = ()
+    admin_port: Annotated[int, msgspec.Meta(ge=1, le=65535, description="TCP port of the operators' shell.")] = 22
+    telemetry: Annotated[
+        Networks, msgspec.Meta(description="Networks of the collectors that fetch metrics from the gateway.")
+    ] = ()
+    witnesses: Annotated[
+        Endpoints, msgspec.Meta(description="Addresses of witnesses on site that this host sends checkpoints to.")
+    ] = ()
+    probes: Annotated[
+        Endpoints,
+        msgspec.Meta(
+            description="Addresses that must not answer: the self-test tries to connect to each, and stops serving if one does. "
+            "Name some outside your site, and some inside that this host has no business with."
+        ),
+    ] = ()
+    probe_interval_s: Annotated[
+        float, msgspec.Meta(gt=0, le=86_400, description="Seconds between two self-tests; one runs at each start.")
+    ] = 3600.0
+    probe_timeout_s: Annotated[
+        float, msgspec.Meta(gt=0, le=60, description="Seconds after which a probe counts as refused.")
+    ] = 3.0

@@ -1,0 +1,90 @@
+"""The running statement: it changes with each part of what runs, and with nothing else."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from appliance.config.defaults import DEMO_MODEL_DIR, default_configuration
+from appliance.statement import measuring
+from appliance.statement.statement import UNVERIFIED, RunningStatement, keep_statement, measure_statement
+from security.stewards.approving import approve_model, promote_model
+from security.stewards.importing import Source, import_model
+from security.stewards.store import ModelStore
+from tests.support.stewardship import Stewardship
+
+
+def measure(state: Path, model: Path = DEMO_MODEL_DIR) -> RunningStatement:
+    """Of a default configuration."""
+    configuration, raw = default_configuration(model, "tiny", state)
+    return measure_statement(configuration, raw)
+
+
+def test_statement_is_the_same_twice_and_names_everything(tmp_path: Path) -> None:
+    """Two measurements of one host are equal to the byte."""
+    one, two = measure(tmp_path), measure(tmp_path)
+    assert one.encode() == two.encode()
+    assert one.digest == f"sha256:{hashlib.sha256(one.encode()).hexdigest()}"
+    assert set(one.facts) == {
+        "software", "dependencies", "interpreter", "kernels", "configuration", "models", "gpu", "driver", "kernel", "tpm",
+    }  # fmt: skip
+    assert one.facts["models"] == f"tiny={UNVERIFIED}"
+
+
+def test_promoted_model_is_named_by_its_digest(tmp_path: Path) -> None:
+    """What the stewards approved is what the statement names."""
+    people, store = Stewardship(), ModelStore(tmp_path / "models")
+    people.establish(tmp_path)
+    source = Source(DEMO_MODEL_DIR, "tiny", "made here", "Apache-2.0")
+    item = import_model(source, store, people.roles, people.signer("ines"), ()).item
+    for name in ("ada", "bob"):
+        approve_model(item, people.roles, people.signer(name))
+    promote_model(store, item, people.roles)
+    assert measure(tmp_path, store.path_of("tiny")).facts["models"] == f"tiny=sha256:{item.root}"
+
+
+def test_one_byte_of_our_software_changes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is changed, added or renamed; byte-code caches do not count."""
+    for package in measuring.PACKAGES:
+        (tmp_path / package / "inner").mkdir(parents=True)
+        (tmp_path / package / "__init__.py").write_text("")
+        (tmp_path / package / "inner" / "code.py").write_text("x = 1\n")
+    monkeypatch.setattr(measuring, "_folder_of", lambda package: tmp_path / package)
+    seen = {measuring.measure_software()}
+    (tmp_path / "audit" / "__pycache__").mkdir()
+    (tmp_path / "audit" / "__pycache__" / "x.pyc").write_text("cache")
+    assert measuring.measure_software() in seen
+    for change in (
+        lambda: (tmp_path / "audit/inner/code.py").write_text("x = 2\n"),
+        lambda: (tmp_path / "audit/extra.py").touch(),
+        lambda: (tmp_path / "audit/extra.py").rename(tmp_path / "audit/other.py"),
+    ):
+        change()
+        digest = measuring.measure_software()
+        assert digest not in seen
+        seen.add(digest)
+
+
+def test_kernels_and_gpus_are_described(tmp_path: Path) -> None:
+    """As they lie there; `none` where there are none."""
+    assert measuring.measure_kernels(tmp_path / "none") == "none"
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "notes.txt").touch()
+    assert measuring.measure_kernels(tmp_path / "kernels") == "none"
+    (tmp_path / "kernels" / "decode.cubin").write_bytes(b"code")
+    assert len(measuring.measure_kernels(tmp_path / "kernels")) == 64
+    gpus, driver = tmp_path / "gpus", tmp_path / "version"
+    (gpus / "0").mkdir(parents=True)
+    (gpus / "0" / "information").write_text("Model: \t H200\nVideo BIOS: \t 96.00\n")
+    driver.write_text("NVRM version: 580.1\nGCC\n")
+    assert measuring.describe_gpus(gpus, driver) == ("H200 (96.00)", "NVRM version: 580.1")
+    assert measuring.describe_gpus(tmp_path / "no", tmp_path / "no") == ("none", "none")
+
+
+def test_kept_statement_hashes_to_what_answers_name(tmp_path: Path) -> None:
+    """`sha256sum state/run/statement.json` is the check that anybody can do."""
+    statement = measure(tmp_path)
+    path = keep_statement(statement, tmp_path)
+    assert f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" == statement.digest
+    assert json.loads(path.read_bytes())["type"] == "casemate.statement/1"

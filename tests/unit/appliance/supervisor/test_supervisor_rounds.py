@@ -1,0 +1,69 @@
+"""The supervisor's rounds: an address that answers stops serving; a changed file on the disk is told."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from appliance.config import parse_configuration
+from appliance.config.defaults import DEMO_MODEL_DIR, default_configuration
+from appliance.supervisor.lifecycle import LifecycleRecorder
+from appliance.supervisor.rounds import HostRounds, verify_on_disk
+from audit.entry import parse_canonical
+from security.errors import ModelFolderRejected
+from security.stewards.approving import approve_model, promote_model
+from security.stewards.importing import Source, import_model
+from security.stewards.store import ModelStore
+from tests.support.stewardship import Stewardship
+
+
+class Recorder(LifecycleRecorder):
+    """Keeps the kinds of what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: list[str] = []
+
+    def record(self, event: bytes, on_recorded: object = None) -> None:
+        self.kinds.append(parse_canonical(event)["unmapped"]["casemate"]["kind"])
+
+
+async def test_address_that_answers_stops_serving(tmp_path: Path) -> None:
+    """The reason names it; the record says so."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        probe = f"127.0.0.1:{listening.getsockname()[1]}"
+        text = f'[segments]\nprobes = ["{probe}"]\n[[engines]]\nmodel_path = "{DEMO_MODEL_DIR}"\n'
+        recorder, reasons = Recorder(), list[str]()
+        await HostRounds(parse_configuration(text.encode(), tmp_path), recorder, reasons.append)._test_egress()
+    assert recorder.kinds == ["egress_open"]
+    assert probe in reasons[0]
+
+
+async def test_without_probes_nothing_is_tried(tmp_path: Path) -> None:
+    """A clone connects to nobody."""
+    configuration, _ = default_configuration(DEMO_MODEL_DIR, "tiny", tmp_path)
+    recorder, reasons = Recorder(), list[str]()
+    await HostRounds(configuration, recorder, reasons.append)._test_egress()
+    assert (recorder.kinds, reasons) == ([], [])
+
+
+def test_changed_file_on_the_disk_is_told(tmp_path: Path) -> None:
+    """While it is served from memory, somebody changes the licence: the round finds it."""
+    people, store = Stewardship(), ModelStore(tmp_path / "models")
+    people.establish(tmp_path)
+    source = Source(DEMO_MODEL_DIR, "tiny", "made here", "Apache-2.0")
+    item = import_model(source, store, people.roles, people.signer("ines"), ()).item
+    for name in ("ada", "bob"):
+        approve_model(item, people.roles, people.signer(name))
+    promote_model(store, item, people.roles)
+    configuration, _ = default_configuration(store.path_of("tiny"), "tiny", tmp_path)
+    assert verify_on_disk(configuration, store.path_of("tiny")) == f"sha256:{item.root}"
+    assert verify_on_disk(configuration, DEMO_MODEL_DIR) is None
+    path = store.path_of("tiny") / "README.md"
+    path.chmod(0o644)
+    path.write_text("another licence")
+    with pytest.raises(ModelFolderRejected, match=r"README\.md: changed"):
+        verify_on_disk(configuration, store.path_of("tiny"))
+    recorder = Recorder()
+    HostRounds(configuration, recorder, lambda _reason: None)._verify_model(store.path_of("tiny"), "tiny")
+    assert recorder.kinds == ["model_verification_failed"]

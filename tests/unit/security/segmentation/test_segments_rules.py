@@ -1,0 +1,76 @@
+"""Zones and arrows: what is rendered, and what is no zone."""
+
+import json
+import socket
+
+import pytest
+
+from security.errors import SegmentsUnusable
+from security.segmentation.egress import probe_egress
+from security.segmentation.model import Ports, build_arrows, parse_endpoint
+from security.segmentation.network_policy import render_network_policies
+from security.segmentation.nftables import render_nftables
+from security.segmentation.settings import SegmentsSettings
+
+PORTS = Ports(8443, 8444)
+SITE = SegmentsSettings(
+    clients=("10.1.0.0/16", "fd00:1::/64"), admin=("10.9.0.0/24",), telemetry=("10.5.0.9",), witnesses=("10.7.0.1:443",)
+)
+
+
+def test_nothing_named_means_nothing_allowed() -> None:
+    """The default is a host that nobody reaches and that reaches nobody."""
+    rules = render_nftables(build_arrows(SegmentsSettings(), PORTS))
+    assert rules.count("policy drop;") == 3
+    assert "dport" not in rules
+    policies = json.loads(render_network_policies((), PORTS))["items"]
+    assert [policy["metadata"]["name"] for policy in policies] == ["default-deny", "gateway-to-authority"]
+
+
+def test_every_arrow_has_one_rule_a_family_and_a_counter() -> None:
+    """IPv4 and IPv6 apart; each connection is counted under its arrow's name."""
+    arrows = build_arrows(SITE, PORTS)
+    rules = render_nftables(arrows)
+    for arrow in arrows:
+        versions = {peer.version for peer in arrow.peers}
+        assert rules.count(f"counter name {arrow.name} accept") == len(versions)
+    assert "ip saddr { 10.1.0.0/16 } tcp dport 8443" in rules
+    assert "ip6 saddr { fd00:1::/64 } tcp dport 8444" in rules
+    assert "ip daddr { 10.7.0.1 } tcp dport 443" in rules
+    assert "udp" not in rules  # No name resolution, no time, no QUIC.
+
+
+def test_every_arrow_has_one_policy() -> None:
+    """Beside the default, and those of arrows to the host itself, which is not Kubernetes' to decide."""
+    arrows = build_arrows(SITE, PORTS)
+    policies = {
+        policy["metadata"]["name"]: policy["spec"]
+        for policy in json.loads(render_network_policies(arrows, PORTS))["items"]
+    }
+    assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    expected = {arrow.name.replace("_", "-") for arrow in arrows if arrow.target != "host"}
+    assert set(policies) == expected | {"default-deny", "gateway-to-authority"}
+    assert policies["host-to-witness-0"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "10.7.0.1/32"}}]
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0", "10.0.0.1/8", "example.org", "10.0.0.0/33", "1 or 2"])
+def test_what_is_no_zone_is_refused(network: str) -> None:
+    """Everybody is no zone; a name would be resolved by somebody outside; host bits are a slip."""
+    with pytest.raises(SegmentsUnusable):
+        build_arrows(SegmentsSettings(clients=(network,)), PORTS)
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1", "10.0.0.1:0", "10.0.0.1:70000", "10.0.0:1", "name:1", "::1:x"])
+def test_what_is_no_endpoint_is_refused(text: str) -> None:
+    """An address and a port."""
+    with pytest.raises(SegmentsUnusable):
+        parse_endpoint(text, "probes")
+
+
+def test_probe_that_answers_is_found() -> None:
+    """One that listens, one that does not."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        open_one, closed_one = (f"127.0.0.1:{one.getsockname()[1]}" for one in (listening, bound))
+        tested = probe_egress(SegmentsSettings(probes=(open_one, closed_one), probe_timeout_s=1.0))
+    assert (tested.num_tried, tested.answered) == (2, (open_one,))
