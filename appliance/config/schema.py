@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from appliance.gateway.settings import GatewaySettings
+from appliance.grammars.settings import GrammarSettings
 from appliance.supervisor.settings import SupervisorSettings
 from audit.settings import AuditSettings
 from runtime.settings import EngineSettings
@@ -44,6 +45,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     policy: PolicySettings = PolicySettings()
     tls: TlsSettings = TlsSettings()
     confinement: ConfinementSettings = ConfinementSettings()
+    grammar: GrammarSettings = GrammarSettings()
     audit: AuditSettings = AuditSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     models: ModelsSettings = ModelsSettings()

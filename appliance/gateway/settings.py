@@ -90,6 +90,9 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         dict[str, ReasoningForm],
         Meta(description="Form of reasoning by served model; for other models their chat template tells it."),
     ] = {}
+    grammar_cache_bytes: Annotated[
+        int, Meta(ge=0, le=1 << 36, description="Compiled grammars that one worker keeps for their senders, in bytes.")
+    ] = 64 << 20
     template_timeout_s: Annotated[
         float, Meta(gt=0, le=60, description="How long a chat template may take for one request, in seconds.")
     ] = 1.0

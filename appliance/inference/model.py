@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from appliance.inference.vocabulary import load_grammar_vocabulary
 from appliance.messages.engine import ModelFacts
 from runtime.errors import EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
@@ -17,6 +18,7 @@ from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.kernel_choice import choose_kernels
 from runtime.runner.torch_runner import TorchRunner
 from runtime.settings import EngineSettings
+from runtime.structured.matching import Grammars
 from runtime.weights.loading import VerifyDigests
 
 log = structlog.get_logger(__name__)
@@ -28,6 +30,8 @@ class LoadedModel:
 
     runner: TorchRunner | DeviceRunner
     facts: ModelFacts
+    grammars: Grammars | None
+    """Of constrained output; None where the vocabulary cannot be read."""
 
     @property
     def name(self) -> str:
@@ -59,7 +63,8 @@ def load_model(
         engine_build=_engine_build(runner.weights_digest),
     )
     log.info("model_loaded", model=name, weights_sha256=runner.weights_digest, pages=runner.num_pages)
-    return LoadedModel(runner, facts)
+    vocabulary = load_grammar_vocabulary(Path(settings.model_path), facts.eos_token_ids, facts.vocab_size)
+    return LoadedModel(runner, facts, None if vocabulary is None else Grammars(vocabulary))
 
 
 def _build_runner(

@@ -171,6 +171,7 @@ class InferenceService:
             priority=message.priority,
             deadline=None if timeout_ms is None else self._clock() + timeout_ms / 1000,
             caches_output=message.caches_output,
+            grammar=message.grammar,
         )
 
     def _worker(self, key: WorkerKey) -> _Worker:

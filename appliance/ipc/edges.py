@@ -2,6 +2,7 @@
 
 gateway   → engine     Submit, Cancel                        gateway → policy    Reserve, Extend, Settle, keys, use once
 authority → policy     FindPrincipal, RevokeToken and others  policy → both       answers, revocations
+gateway   → compiler   Compile                               compiler → gateway   Compiled, CompileRefused
 gateway   → auditor    intents, outcomes, events, receipts   engine  → auditor   CountTokens, events
 authority → auditor    events                                policy  → auditor   events
 supervisor → auditor   events                                supervisor ↔ all    control (its own socket)
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 
 from appliance.errors import MalformedMessage
-from appliance.messages import audit, engine, policy
+from appliance.messages import audit, engine, grammar, policy
 from appliance.messages.control import Role
 
 _UNIONS: dict[tuple[Role, Role], Any] = {
@@ -22,6 +23,8 @@ _UNIONS: dict[tuple[Role, Role], Any] = {
     ("policy", "gateway"): policy.PolicyToGateway,
     ("authority", "policy"): policy.AuthorityToPolicy,
     ("policy", "authority"): policy.PolicyToAuthority,
+    ("gateway", "compiler"): grammar.Compile,
+    ("compiler", "gateway"): grammar.CompilerToGateway,
     ("gateway", "auditor"): audit.PeerToAuditor,
     ("auditor", "gateway"): audit.AuditorToPeer,
     ("engine", "auditor"): audit.PeerToAuditor,

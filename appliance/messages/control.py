@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Role = Literal["supervisor", "gateway", "policy", "engine", "auditor", "authority"]
-ROLES: tuple[Role, ...] = ("supervisor", "gateway", "policy", "engine", "auditor", "authority")
+Role = Literal["supervisor", "gateway", "policy", "engine", "auditor", "authority", "compiler"]
+ROLES: tuple[Role, ...] = ("supervisor", "gateway", "policy", "engine", "auditor", "authority", "compiler")
 
 
 class Assign(msgspec.Struct, frozen=True, tag="assign"):

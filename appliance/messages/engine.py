@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from appliance.messages.grammar import MAX_GRAMMAR_BYTES
 from runtime.request import (
     MAX_CHOICES,
     PackedTokens,
@@ -52,6 +53,8 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
     """Time left until the client's deadline."""
     caches_output: bool = True
     """False where stop strings may still cut the output after its end: then a `Cancel` says how many tokens count."""
+    grammar: Annotated[bytes, msgspec.Meta(max_length=MAX_GRAMMAR_BYTES)] = b""
+    """What the output follows, from the compiler; empty: nothing."""
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel", gc=False):

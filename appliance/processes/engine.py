@@ -39,7 +39,8 @@ def serve(member: PollingMember) -> None:
     admitted = admit_model(member.config, Path(settings.model_path))
     verify = partial(verify_weights, admitted) if admitted is not None else None
     model = load_model(settings, served_name_of(settings), progress=member.heartbeat, verify=verify)
-    engine = Engine(model.runner, settings, model.facts.eos_token_ids, model.facts.context_length, time.monotonic)
+    facts = model.facts
+    engine = Engine(model.runner, settings, facts.eos_token_ids, facts.context_length, time.monotonic, model.grammars)
     engine.probe()
     EngineProcess(member, engine, model, settings.readiness_probe_interval_s).run()
 

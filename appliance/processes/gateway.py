@@ -52,6 +52,7 @@ async def serve(member: Member) -> None:
     )
     check_token.use_policy(worker.desk.policy)
     member.on_link("engine", worker.desk.engines.run)
+    member.on_link("compiler", worker.desk.compiler.run)
     member.on_link("policy", worker.desk.policy.run)
     member.on_link("auditor", worker.desk.auditor.run)
     await member.listening()

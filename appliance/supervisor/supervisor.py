@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 _TICK_S = 0.1
 _BROADCAST_INTERVAL_S = 1.0
-_DRAIN_ORDER: tuple[tuple[Role, ...], ...] = (("gateway",), ("authority", "engine", "policy"), ("auditor",))
+_DRAIN_ORDER: tuple[tuple[Role, ...], ...] = (("gateway",), ("authority", "engine", "policy", "compiler"), ("auditor",))
 _AFTER_DRAIN_S = 3.0
 """How long a process may take to end after its drain is over, before it is killed."""
 
@@ -129,7 +129,7 @@ class Supervisor:
     def _members(self) -> list[tuple[Role, int]]:
         gateways: list[tuple[Role, int]] = [("gateway", i) for i in range(self._configuration.gateway.workers)]
         engines: list[tuple[Role, int]] = [("engine", i) for i in range(len(self._configuration.engines))]
-        return [("auditor", 0), ("policy", 0), ("authority", 0), *engines, *gateways]
+        return [("auditor", 0), ("policy", 0), ("authority", 0), ("compiler", 0), *engines, *gateways]
 
     def _bind_listeners(self) -> None:
         gateway, authority = self._configuration.gateway, self._configuration.authority

@@ -1,5 +1,9 @@
 """Structure to grammar. Time and memory are unbounded here: whoever calls this MUST do so in a process that may be killed."""
 
+from typing import Any
+
+import numpy as np
+
 from runtime.errors import RequestRejected
 from runtime.structured.library import xgrammar
 from runtime.structured.vocabulary import GrammarVocabulary
@@ -15,10 +19,20 @@ def compile_structure(vocabulary: GrammarVocabulary, structure: str) -> bytes:
     """
     compiler = xgrammar.GrammarCompiler(vocabulary.info, max_threads=1, cache_enabled=False)
     try:
-        grammar: str = compiler.compile_structural_tag(structure).serialize_json()
+        compiled = compiler.compile_structural_tag(structure)
+        grammar: str = compiled.serialize_json()
     except (RuntimeError, ValueError, TypeError) as error:
         raise RequestRejected("invalid_grammar", _reason(str(error))) from error
+    if not _can_begin(vocabulary, compiled):
+        raise RequestRejected("invalid_grammar", "no output can follow it")
     return vocabulary.digest + grammar.encode()
+
+
+def _can_begin(vocabulary: GrammarVocabulary, compiled: Any) -> bool:
+    """References in a circle and the like compile, and allow nothing."""
+    mask = np.zeros((1, vocabulary.num_words), np.int32)
+    xgrammar.GrammarMatcher(compiled).fill_next_token_bitmask(mask, 0)
+    return bool(mask.any())
 
 
 def _reason(message: str) -> str:

@@ -57,6 +57,8 @@ class GrammarMatcher:
                 self._matcher.fill_next_token_bitmask(mask[None, :], 0)
             except RuntimeError:
                 self.fault = "grammar_violated"
+            else:
+                self.fault = "" if mask.any() else "grammar_stuck"
         self._count(time.perf_counter() - started)
 
     def _count(self, taken_s: float) -> None:

@@ -4,12 +4,13 @@ Recorded with strace while the end-to-end tests ran, then widened by their sibli
 another libc, interpreter or torch does not fail on a call that gives no more power. What is not named is refused: with
 ENOSYS where libc asks whether something new exists and has another way, with EPERM otherwise.
 
-Left out on purpose, for everybody: executing, new processes, ptrace and process_vm_*, pidfd_*, bpf, perf, keyctl, io_uring,
-userfaultfd, mounts, namespaces, modules, kexec, chroot, every change of user, path-based chmod, chown, truncate and xattr
-(which Landlock does not govern), System V IPC, message queues, and sockets but those that a role names.
+Left out on purpose, for everybody: executing, new processes (but the compiler forks), ptrace and process_vm_*, pidfd_*, bpf, perf,
+keyctl, io_uring, userfaultfd, mounts, namespaces, modules, kexec, chroot, every change of user, path-based chmod, chown, truncate
+and xattr (which Landlock does not govern), System V IPC, message queues, and sockets but those that a role names.
 """
 
 import os
+import signal
 import socket
 from typing import NamedTuple
 
@@ -62,6 +63,9 @@ is that such an engine can dial a Unix socket that lies on a path."""
 _CLONE_THREAD = 0x0001_0000
 _CLONE_NAMESPACES = 0x7E02_0080
 """CLONE_NEWNS and all its siblings; a thread cannot take one, but the rule says so by itself."""
+_CLONE_VM = 0x0000_0100
+_FORK = (Match(0, signal.SIGCHLD, 0xFF | _CLONE_VM | _CLONE_THREAD | _CLONE_NAMESPACES),)
+"""What libc's fork() asks for: a copy that ends with SIGCHLD, and shares nothing."""
 _TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
 """Typing into the operator's terminal, which standard error may be."""
 _FIOSETOWN, _SIOCSPGRP = 0x8901, 0x8902
@@ -91,7 +95,9 @@ def build_rules(role: ConfinedRole, network: Network, *, uses_gpu: bool = False)
     if role in ("gateway", "policy", "auditor", "authority"):
         rules |= dict.fromkeys(_WRITING.split(), Rule())
         rules["fchmod"] = Rule(((Match(1, 0, _PRIVATE),),))
-    if role in ("gateway", "policy", "authority"):  # asyncio wakes its loop through a pair
+    if role == "compiler":  # A child for each grammar; it inherits the filter, and nothing can be executed
+        rules["clone"] = Rule((*rules["clone"].alternatives, _FORK))
+    if role in ("gateway", "policy", "authority", "compiler"):  # asyncio wakes its loop through a pair
         rules["socketpair"] = _socket_rule((socket.AF_UNIX,))
     if role in ("gateway", "policy", "authority"):
         rules |= dict.fromkeys(_ACCEPTING.split(), Rule())

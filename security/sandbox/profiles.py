@@ -7,6 +7,7 @@
 | engine    | none                       | its model folder, GPU devices                 | nothing                    |
 | auditor   | none                       | nothing                                       | audit/                     |
 | authority | accepts only               | server certificate and key, credentials' key  | authority/                 |
+| compiler  | none                       | model folders                                 | nothing                    |
 
 Everybody reads the interpreter, its libraries and our packages, as modules may be imported late. "None" is an empty network
 namespace, where only the links of the supervisor, which are descriptors, lead out. The supervisor itself is not confined: it
@@ -22,7 +23,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-ConfinedRole = Literal["gateway", "policy", "engine", "auditor", "authority"]
+ConfinedRole = Literal["gateway", "policy", "engine", "auditor", "authority", "compiler"]
 CONFINED_ROLES: tuple[ConfinedRole, ...] = get_args(ConfinedRole)
 Network = Literal["host", "loopback", "none"]
 
@@ -127,6 +128,8 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
             connects = (places.authority_port,) if places.authority_port else ()
             reads = (*_with_link_targets(places.models, places.state), *places.tls_files)
             writes = (places.state / "gateway", places.state / "run" / "metrics")
+        case "compiler":
+            reads = _with_link_targets(places.models, places.state)
         case "policy":
             network = "host" if places.database_port else "none"
             connects = (places.database_port,) if places.database_port else ()

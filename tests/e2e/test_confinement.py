@@ -9,7 +9,7 @@ import pytest
 from security.sandbox.platform import probe_platform
 from tests.support.appliance import Appliance
 
-WITHOUT_NETWORK = ("engine/0", "auditor/0", "policy/0")
+WITHOUT_NETWORK = ("engine/0", "auditor/0", "policy/0", "compiler/0")
 
 
 def kernel_status(pid: int) -> dict[str, str]:

@@ -51,6 +51,7 @@ OWN_FILES: dict[ConfinedRole, tuple[str, ...]] = {
         "authority/client-secrets.key", "authority/signing/s.pem", "authority/registry/clients.sqlite",
         "tls/server.key", "tls/server.pem",
     ),
+    "compiler": ("model/config.json",),
 }  # fmt: skip
 OWN_FOLDERS: dict[ConfinedRole, tuple[str, ...]] = {
     "gateway": ("gateway", "run/metrics"),
@@ -58,6 +59,7 @@ OWN_FOLDERS: dict[ConfinedRole, tuple[str, ...]] = {
     "engine": (),
     "auditor": ("audit", "audit/log"),
     "authority": ("authority", "authority/signing"),
+    "compiler": (),
 }
 ALL_FILES = sorted({file for files in OWN_FILES.values() for file in files} | {"tls/ca.key", "lock"})
 ALL_FOLDERS = sorted({folder for folders in OWN_FOLDERS.values() for folder in folders} | {"", "tls", "model"})
@@ -304,13 +306,13 @@ def test_the_work_of_a_role_still_goes_on(scene: Scene, role: ConfinedRole) -> N
 
 @roles
 def test_the_network_is_empty_where_none_is_needed(scene: Scene, role: ConfinedRole) -> None:
-    """Engine, auditor and policy are in a network namespace of their own."""
+    """Engine, auditor, policy and compiler are in a network namespace of their own."""
     outcomes = scene.attack(role)
     if probe_platform().no_empty_network:
         pytest.skip(f"no network namespaces here: {probe_platform().no_empty_network}")
     own = os.readlink("/proc/self/ns/net")
-    assert (outcomes["network"] != own) == (role in ("engine", "auditor", "policy"))
-    assert ("an empty network" in outcomes["applied"]) == (role in ("engine", "auditor", "policy"))
+    assert (outcomes["network"] != own) == (role in ("engine", "auditor", "policy", "compiler"))
+    assert ("an empty network" in outcomes["applied"]) == (role in ("engine", "auditor", "policy", "compiler"))
 
 
 def test_nothing_was_changed(scene: Scene) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from appliance.gateway.metrics import Metrics
-from appliance.messages.control import ProcessState
+from appliance.messages.control import ROLES, ProcessState
 from tests.support.gateway import TOKEN, Gateway, running_gateway, until
 from tests.support.model_folders import MODEL, write_byte_level_model
 from tests.support.wire import Response, exchange
@@ -52,7 +52,7 @@ async def test_details_are_for_holders_of_the_scope(gateway: Gateway) -> None:
     assert status == 200
     assert (body["mode"], body["single_user"], body["reasons"]) == ("development", True, [])
     assert body["lacks"] == [{"name": "confinement", "consequence": "Processes run as one user."}]
-    assert {process["role"] for process in body["processes"]} == {"gateway", "policy", "engine", "auditor", "authority"}
+    assert {process["role"] for process in body["processes"]} == set(ROLES) - {"supervisor"}
     assert body["engines"][0]["model"] == MODEL
 
 

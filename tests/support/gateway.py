@@ -18,7 +18,7 @@ from appliance.messages import control
 from audit.keyed_hash import KeyedHasher
 from audit.ticket import new_ticket_key
 from security.scopes import GRANTED_SCOPES, Scope
-from tests.support.gateway_peers import FakeAuditor, FakeEngine, FakePolicy, Reply, link_pair
+from tests.support.gateway_peers import FakeAuditor, FakeCompiler, FakeEngine, FakePolicy, Reply, link_pair
 from tests.support.model_folders import load_model
 from tests.support.wire import close
 
@@ -64,6 +64,7 @@ class Gateway:
         self.engine = FakeEngine(key)
         self.auditor = FakeAuditor(key)
         self.policy = FakePolicy()
+        self.compiler = FakeCompiler()
         self.tokens = FakeTokens()
         self.states = [control.ProcessState(role, 0, "ready", 0) for role in control.ROLES if role != "supervisor"]
         self.worker = Worker(
@@ -112,10 +113,16 @@ class Gateway:
         self.spawn(self.worker.desk.policy.run(ours))
         self.spawn(self.policy.run(theirs))
 
+    def connect_compiler(self) -> None:
+        ours, theirs = link_pair("compiler")
+        self.spawn(self.worker.desk.compiler.run(ours))
+        self.spawn(self.compiler.run(theirs))
+
     async def start(self) -> None:
         self.connect_engine()
         self.connect_auditor()
         self.connect_policy()
+        self.connect_compiler()
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -138,7 +145,7 @@ class Gateway:
         self.drain_timeout_s = 0.0
         self.draining.set()
         await self.serving
-        for link in (self.engine.link, self.auditor.link, self.policy.link):
+        for link in (self.engine.link, self.auditor.link, self.policy.link, self.compiler.link):
             if link is not None:
                 link.close()
         for task in list(self._tasks):

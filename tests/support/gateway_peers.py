@@ -14,7 +14,7 @@ from typing import Any
 
 from appliance.errors import LinkClosed
 from appliance.ipc.edges import EdgeCodec
-from appliance.messages import audit, control, engine, policy
+from appliance.messages import audit, control, engine, grammar, policy
 from audit.entry import Json, parse_canonical
 from audit.permissions import verify_permitted
 from audit.ticket import mint_ticket, verify_ticket
@@ -346,3 +346,26 @@ class FakePolicy:
         self.budget_tokens -= block
         self._granted[reservation] = (covered + block, limit)
         return policy.Granted(message.correlation, reservation, covered + block)
+
+
+class FakeCompiler:
+    """Compiles nothing: a grammar is the structure itself, behind a word; a structure that holds a refused word is refused."""
+
+    def __init__(self) -> None:
+        self.asked: list[grammar.Compile] = []
+        self.refusals: dict[str, tuple[grammar.CompileRefusal, str]] = {}
+        self.link: MemoryLink | None = None
+
+    async def run(self, link: MemoryLink) -> None:
+        self.link = link
+        with contextlib.suppress(LinkClosed):
+            while True:
+                message = await link.receive()
+                self.asked.append(message)
+                link.send(self._answer(message))
+
+    def _answer(self, message: grammar.Compile) -> grammar.Compiled | grammar.CompileRefused:
+        for word, (code, reason) in self.refusals.items():
+            if word in message.structure:
+                return grammar.CompileRefused(message.correlation, code, reason)
+        return grammar.Compiled(message.correlation, b"grammar " + message.structure.encode())

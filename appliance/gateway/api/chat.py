@@ -10,7 +10,7 @@ from appliance.gateway.api.endpoint import Inference
 from appliance.gateway.api.fields import StreamOptions
 from appliance.gateway.api.intake import Intake, Limit, Scores, Wanted, new_uid
 from appliance.gateway.api.logprobs import chat_logprobs
-from appliance.gateway.api.reading import ChatReading
+from appliance.gateway.api.reading import ChatReading, opens_reasoning
 from appliance.gateway.api.shapes import (
     AssistantMessage,
     ChatChoice,
@@ -24,6 +24,7 @@ from appliance.gateway.api.shapes import (
     Usage,
 )
 from appliance.gateway.api.streaming import usage
+from appliance.gateway.api.structured import hold_after_reasoning
 from appliance.gateway.flow.answer import Answer
 from appliance.gateway.flow.choice import Piece
 from appliance.gateway.flow.generation import Generation
@@ -47,6 +48,10 @@ class ChatApi:
         model = self._intake.find_model(request.fields.model)
         prompt = await self._intake.tokenize_chat(model, request)
         fields = request.fields
+        structure = request.held_to(model)
+        if structure is not None:
+            is_open = opens_reasoning(model.tokenizer.vocabulary, prompt)
+            structure = hold_after_reasoning(model, structure, is_open=is_open)
         limit, name = request.max_tokens
         wanted = Wanted(
             uid=new_uid("chatcmpl"),
@@ -57,11 +62,12 @@ class ChatApi:
             n=fields.n,
             stops=request.stops,
             priority=fields.priority,
+            structure=structure,
             stream=fields.stream,
             user=fields.user,
             begins_text=not fields.continue_final_message,
         )
-        asked = self._intake.ask(model, [prompt], wanted)
+        asked = await self._intake.ask(principal, model, [prompt], wanted)
         return Inference(
             asked,
             model.tokenizer.vocabulary,

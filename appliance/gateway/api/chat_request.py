@@ -8,8 +8,17 @@ from msgspec import Meta, field
 from appliance.gateway.api.chat_messages import ChatMessage, template_messages
 from appliance.gateway.api.fields import MaxTokens, OpenAIFields, TopLogprobs
 from appliance.gateway.api.parameters import parse_parameters, parse_stops
-from appliance.gateway.api.tool_schemas import Tool, verify_tools
+from appliance.gateway.api.structured import (
+    Structure,
+    hold_to_tools,
+    only_one,
+    parse_patterns,
+    parse_response_format,
+    verify_sampling,
+)
+from appliance.gateway.api.tool_schemas import Tool, callable_tools, verify_tools
 from appliance.gateway.errors import BadRequest
+from appliance.gateway.models import ServedModel
 from appliance.gateway.settings import GatewaySettings
 
 TemplateArguments = Annotated[
@@ -34,7 +43,6 @@ class ChatFields(OpenAIFields, kw_only=True):
     tools: list[Tool] = field(default_factory=list)
     tool_choice: Any = "auto"
     parallel_tool_calls: bool = True
-    response_format: dict[str, Any] = field(default_factory=lambda: {"type": "text"})
     modalities: list[str] = field(default_factory=lambda: ["text"])
 
 
@@ -44,8 +52,31 @@ class ChatRequest:
 
     fields: ChatFields
     messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]]
+    tools: list[Tool]
+    """Those that the model is told of and may call."""
+    must_call: bool
+    structure: Structure | None
+    """What an answer without calls is held to."""
     stops: tuple[str, ...]
+
+    @property
+    def described_tools(self) -> list[dict[str, Any]]:
+        """The tools as the template shows them."""
+        return [tool.described() for tool in self.tools]
+
+    def held_to(self, model: ServedModel) -> Structure | None:
+        """What the answer is held to, calls included. Raises: BadRequest."""
+        is_strict = any(tool.function.strict for tool in self.tools)
+        parallel = self.fields.parallel_tool_calls
+        return hold_to_tools(
+            model,
+            self.structure,
+            callable_tools(self.tools),
+            must_call=self.must_call,
+            is_strict=is_strict,
+            parallel=parallel and not isinstance(self.fields.tool_choice, dict),
+            parameter="tool_choice" if self.must_call else "tools",
+        )
 
     @property
     def max_tokens(self) -> tuple[int | None, str]:
@@ -81,17 +112,20 @@ def parse_chat_request(body: dict[str, Any], settings: GatewaySettings) -> ChatR
         raise BadRequest("invalid_parameter", message, parameter="max_tokens")
     if fields.top_logprobs and not fields.logprobs:
         raise BadRequest("invalid_parameter", "top_logprobs needs logprobs: true", parameter="top_logprobs")
-    if fields.response_format.get("type") != "text":
-        message = (
-            f"response_format: only the type text is supported, got {str(fields.response_format.get('type'))[:32]}"
-        )
-        raise BadRequest("unsupported_parameter", message, parameter="response_format")
     if fields.modalities != ["text"]:
         raise BadRequest("unsupported_parameter", "modalities: only text is supported", parameter="modalities")
     _verify_continuation(fields)
     _verify_template_arguments(fields.chat_template_kwargs)
     verify_tools(fields.tools, settings.max_tools)
-    return ChatRequest(fields, template_messages(fields.messages), _offered_tools(fields), parse_stops(fields.stop))
+    tools, must_call = _offered_tools(fields)
+    return ChatRequest(
+        fields,
+        template_messages(fields.messages),
+        tools,
+        must_call,
+        parse_structure(fields),
+        parse_stops(fields.stop),
+    )
 
 
 def _verify_continuation(fields: ChatFields) -> None:
@@ -134,12 +168,42 @@ def template_variables(request: ChatRequest, known: frozenset[str]) -> dict[str,
     return variables
 
 
-def _offered_tools(fields: ChatFields) -> list[dict[str, Any]]:
-    """The tools that the model is told of."""
-    if fields.tool_choice not in ("auto", "none"):
-        message = 'tool_choice: only "auto" and "none" are supported yet'
-        raise BadRequest("unsupported_parameter", message, parameter="tool_choice")
-    return [] if fields.tool_choice == "none" else [tool.described() for tool in fields.tools]
+def _offered_tools(fields: ChatFields) -> tuple[list[Tool], bool]:
+    """The tools that the model is told of, and whether it must call one."""
+    choice = fields.tool_choice
+    if choice == "none":
+        return [], False
+    if choice == "auto":
+        return fields.tools, False
+    if not fields.tools:
+        raise BadRequest("invalid_parameter", "tool_choice: there are no tools to choose from", parameter="tool_choice")
+    if choice == "required":
+        return fields.tools, True
+    name = _named(choice)
+    named = [tool for tool in fields.tools if tool.function.name == name]
+    if not named:
+        message = f"tool_choice: none of the tools is named {name!r}"
+        raise BadRequest("invalid_parameter", message, parameter="tool_choice")
+    return named, True
+
+
+def _named(choice: Any) -> str:
+    match choice:
+        case {"type": "function", "function": {"name": str(name), **other}, **others} if not other and not others:
+            return name[:128]
+    message = (
+        'tool_choice: expected "auto", "none", "required" or {"type": "function", "function": {"name": …}}, '
+        f"got {str(choice)[:64]}"
+    )
+    raise BadRequest("invalid_parameter", message, parameter="tool_choice")
+
+
+def parse_structure(fields: OpenAIFields) -> Structure | None:
+    """What chat and completions hold an answer to alike. Raises: BadRequest."""
+    structure = only_one(parse_response_format(fields.response_format), parse_patterns(fields.regex, fields.ebnf))
+    if structure is not None:
+        verify_sampling(fields, structure)
+    return structure
 
 
 def verify_openai_fields(fields: OpenAIFields) -> None:

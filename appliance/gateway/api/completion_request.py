@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.gateway.api.chat_request import verify_openai_fields
+from appliance.gateway.api.chat_request import parse_structure, verify_openai_fields
 from appliance.gateway.api.fields import MaxTokens, OpenAIFields, TopLogprobs
 from appliance.gateway.api.parameters import parse_parameters, parse_stops
+from appliance.gateway.api.structured import Structure
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.settings import GatewaySettings
 from runtime.request import MAX_TOKENS
@@ -29,6 +30,7 @@ class CompletionRequest:
     fields: CompletionFields
     prompts: list[Prompt]
     stops: tuple[str, ...]
+    structure: Structure | None
 
     @property
     def logprobs(self) -> int:
@@ -52,7 +54,8 @@ def parse_completion_request(body: dict[str, Any], settings: GatewaySettings) ->
     """
     fields = parse_parameters(body, CompletionFields)
     verify_openai_fields(fields)
-    return CompletionRequest(fields, parse_prompts(fields.prompt, settings.max_prompts), parse_stops(fields.stop))
+    prompts = parse_prompts(fields.prompt, settings.max_prompts)
+    return CompletionRequest(fields, prompts, parse_stops(fields.stop), parse_structure(fields))
 
 
 def parse_prompts(prompt: str | list[Any], max_prompts: int, parameter: str = "prompt") -> list[Prompt]:

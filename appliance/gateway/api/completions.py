@@ -45,10 +45,11 @@ class CompletionApi:
             n=fields.n,
             stops=request.stops,
             priority=fields.priority,
+            structure=request.structure,
             stream=fields.stream,
             user=fields.user,
         )
-        asked = self._intake.ask(model, prompts, wanted)
+        asked = await self._intake.ask(principal, model, prompts, wanted)
         vocabulary = model.tokenizer.vocabulary
         return Inference(
             asked,

@@ -15,6 +15,7 @@ from runtime.request import (
 
 MAX_STOPS = 16
 MAX_STOP_CHARS = 1024
+MAX_PATTERN_CHARS = 16 << 10
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
@@ -62,6 +63,10 @@ class OpenAIFields(SamplingFields, kw_only=True):
     """Checked by `parameters.parse_stops`, which names what is wrong."""
     stream: bool = False
     stream_options: StreamOptions | None = None
+    response_format: dict[str, Any] = {}
+    """Parsed by `structured.parse_response_format`."""
+    regex: Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN_CHARS)] | None = None
+    ebnf: Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN_CHARS)] | None = None
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     user: Annotated[str, Meta(max_length=256)] = ""
     metadata: Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)] = {}

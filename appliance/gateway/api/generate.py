@@ -42,9 +42,10 @@ class GenerateApi:
             n=sampling.n,
             stops=request.stops,
             priority=fields.priority,
+            structure=request.structure,
             stream=fields.stream,
         )
-        asked = self._intake.ask(model, prompts, wanted)
+        asked = await self._intake.ask(principal, model, prompts, wanted)
         vocabulary = model.tokenizer.vocabulary
         return Inference(
             asked,

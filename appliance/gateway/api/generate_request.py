@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field
 
 from appliance.gateway.api.completion_request import Prompt, parse_prompts
-from appliance.gateway.api.fields import MaxTokens, Name, SamplingFields, TopLogprobs
+from appliance.gateway.api.fields import MAX_PATTERN_CHARS, MaxTokens, Name, SamplingFields, TopLogprobs
 from appliance.gateway.api.parameters import parse_parameters, parse_stops
+from appliance.gateway.api.structured import Structure, parse_patterns, verify_sampling
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.settings import GatewaySettings
 from runtime.request import MAX_CHOICES, MAX_TOKENS
@@ -24,6 +25,9 @@ class NativeSampling(SamplingFields, kw_only=True):
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     no_stop_trim: bool = False
+    json_schema: Annotated[str, Meta(min_length=1)] | None = None
+    regex: Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN_CHARS)] | None = None
+    ebnf: Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN_CHARS)] | None = None
 
 
 class GenerateFields(Struct, kw_only=True):
@@ -53,6 +57,7 @@ class GenerateRequest:
     is_list: bool
     """Several prompts were asked for as a list, so a list is the answer."""
     stops: tuple[str, ...]
+    structure: Structure | None
 
     @property
     def logprobs(self) -> int:
@@ -87,7 +92,11 @@ def parse_generate_request(body: dict[str, Any], settings: GatewaySettings) -> G
     parameter = "text" if fields.input_ids is None else "input_ids"
     prompts = parse_prompts(given, settings.max_prompts, parameter)
     is_list = isinstance(given, list) and type(given[0]) is not int
-    return GenerateRequest(fields, sampling, prompts, is_list, parse_stops(sampling.stop, "sampling_params.stop"))
+    stops = parse_stops(sampling.stop, "sampling_params.stop")
+    structure = parse_patterns(sampling.regex, sampling.ebnf, sampling.json_schema, "sampling_params.")
+    if structure is not None:
+        verify_sampling(sampling, structure)
+    return GenerateRequest(fields, sampling, prompts, is_list, stops, structure)
 
 
 def _parse_sampling(given: dict[str, Any]) -> NativeSampling:

@@ -17,6 +17,8 @@ from appliance.messages.control import ProcessState, Role
 from security.scopes import Scope
 
 NEEDED: tuple[Role, ...] = ("policy", "engine", "auditor", "authority")
+NOT_NEEDED: Role = "compiler"
+"""Without it constrained requests are refused, and all others served."""
 FRESH_S = 1.0
 LIVE_STATES = ("ready", "draining")
 
@@ -61,7 +63,8 @@ class HealthEndpoints:
     def find_down(self) -> list[str]:
         """Names of processes that are needed and not up, or that this worker cannot reach."""
         states = self._states()
-        down = {f"{state.role}/{state.instance}" for state in states if state.state not in LIVE_STATES}
+        counted = [state for state in states if state.role != NOT_NEEDED]
+        down = {f"{state.role}/{state.instance}" for state in counted if state.state not in LIVE_STATES}
         seen = {state.role for state in states}
         down |= {role for role in NEEDED if states and role not in seen}
         links = {"auditor": self._desk.auditor.connected, "policy": self._desk.policy.connected}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from appliance.gateway.api.chat_request import ChatRequest
 from appliance.gateway.api.completion_request import Prompt
 from appliance.gateway.api.fields import SamplingFields
+from appliance.gateway.api.structured import Structure
 from appliance.gateway.api.tokenization import TokenizerThreads
 from appliance.gateway.api.validation import (
     audit_parameters,
@@ -22,6 +23,7 @@ from appliance.gateway.api.validation import (
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.flow.desk import Desk
 from appliance.gateway.flow.request import Asked
+from appliance.gateway.identity import Principal
 from appliance.gateway.models import Models, ServedModel
 from appliance.gateway.settings import GatewaySettings
 
@@ -58,6 +60,7 @@ class Wanted:
     stream: bool = False
     user: str = ""
     begins_text: bool = False
+    structure: Structure | None = None
 
 
 class Intake:
@@ -105,8 +108,10 @@ class Intake:
             tokenized.append(token_ids)
         return tokenized
 
-    def ask(self, model: ServedModel, prompts: Sequence[Sequence[int]], wanted: Wanted) -> Asked:
-        """All of it, checked. Raises: BadRequest, PeerUnavailable."""
+    async def ask(
+        self, principal: Principal, model: ServedModel, prompts: Sequence[Sequence[int]], wanted: Wanted
+    ) -> Asked:
+        """All of it, checked, and what output is held to compiled. Raises: BadRequest, PeerUnavailable, Overloaded."""
         verify_priority(wanted.priority, self.settings.max_client_priority)
         engine = self._desk.engines.for_model(model.name)
         longest = max(len(prompt) for prompt in prompts)
@@ -121,6 +126,7 @@ class Intake:
             logprobs=wanted.scores.output,
             prompt_logprobs=wanted.scores.prompt,
         )
+        grammar = await self._compile(principal, model, wanted)
         return Asked(
             uid=wanted.uid,
             route=wanted.route,
@@ -130,11 +136,19 @@ class Intake:
             n=wanted.n,
             stops=wanted.stops,
             priority=wanted.priority,
+            grammar=grammar,
             begins_text=wanted.begins_text,
             parameters=audit_parameters(
                 sampling, n=wanted.n, num_stops=len(wanted.stops), stream=wanted.stream, user=wanted.user
-            ),
+            )
+            | ({} if wanted.structure is None else {"held_to": wanted.structure.parameter}),
         )
+
+    async def _compile(self, principal: Principal, model: ServedModel, wanted: Wanted) -> bytes:
+        structure = wanted.structure
+        if structure is None:
+            return b""
+        return await self._desk.compiler.compile(principal, model.name, structure.encode(), structure.parameter)
 
 
 def new_uid(prefix: str) -> str:

@@ -25,9 +25,8 @@ class TokenizerThreads:
 
     async def chat(self, model: ServedModel, request: ChatRequest, context_length: int) -> list[int]:
         """Token ids of a conversation. Raises: BadRequest."""
-        num_chars = sum(len(str(message)) for message in request.messages) + sum(
-            len(str(tool)) for tool in request.tools
-        )
+        tools = request.described_tools
+        num_chars = sum(len(str(message)) for message in request.messages) + sum(len(str(tool)) for tool in tools)
         variables = template_variables(request, model.template.variables)
 
         def render() -> list[int]:
@@ -35,7 +34,7 @@ class TokenizerThreads:
                 model.tokenizer.verify_may_fit(message["content"], context_length, "messages")
             return model.template.render(
                 request.messages,
-                request.tools,
+                tools,
                 add_generation_prompt=request.add_generation_prompt,
                 continues=request.fields.continue_final_message,
                 variables=variables,

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from appliance.gateway.api.constrained_schema import verify_constrained
 from appliance.gateway.errors import BadRequest
+from appliance.gateway.tools.structure import ANY_OBJECT, CallableTool
 
 _TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 _SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
@@ -60,15 +62,31 @@ def verify_tools(tools: Sequence[Tool], max_tools: int) -> None:
                 "invalid_tool", f"{where}.name: {tool.function.name} is named twice", parameter=f"{where}.name"
             )
         names.add(tool.function.name)
-        if tool.function.strict:
-            message = f"{where}.strict: constrained arguments are not supported yet"
-            raise BadRequest("unsupported_parameter", message, parameter=f"{where}.strict")
         schema = tool.function.parameters
         if schema is None:
             continue
         if not isinstance(schema, dict) or schema.get("type", "object") != "object":
             raise _not_a_schema(f"{where}.parameters", 'a JSON Schema of type "object"', schema)
         _verify_schema(schema, f"{where}.parameters")
+        if tool.function.strict:
+            verify_constrained(schema, f"{where}.parameters")
+
+
+def callable_tools(tools: Sequence[Tool]) -> list[CallableTool]:
+    """The tools with the schemas that calls can be held to: a strict tool's own, and another's if all of it can be."""
+    return [CallableTool(tool.function.name, _held_schema(tool.function)) for tool in tools]
+
+
+def _held_schema(function: Function) -> dict[str, Any]:
+    schema: dict[str, Any] | None = function.parameters
+    if not schema:
+        # A tool that names no parameters takes none.
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+    try:
+        verify_constrained(schema, "")
+    except BadRequest:
+        return ANY_OBJECT
+    return schema if "type" in schema else {"type": "object"} | schema
 
 
 def _verify_schema(schema: Any, where: str) -> None:

@@ -6,6 +6,7 @@ from typing import Protocol
 from appliance.gateway.errors import Draining, GatewayFault, Overloaded
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.peers.auditor import AuditorPeer
+from appliance.gateway.peers.compiler import CompilerPeer
 from appliance.gateway.peers.engines import Engines
 from appliance.gateway.peers.policy import PolicyPeer
 from appliance.gateway.settings import GatewaySettings
@@ -28,6 +29,7 @@ class Desk:
         self.metrics = metrics
         self.hasher = hasher
         self.engines = Engines()
+        self.compiler = CompilerPeer(settings.grammar_cache_bytes)
         self.policy = PolicyPeer(settings.peer_timeout_s)
         self.auditor = AuditorPeer(settings.peer_timeout_s, self.fail_all)
         self.draining = False

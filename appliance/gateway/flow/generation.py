@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from appliance.gateway.errors import DeadlineExceeded, EngineFault, GatewayFault, PeerUnavailable
+from appliance.gateway.errors import BadRequest, DeadlineExceeded, EngineFault, GatewayFault, PeerUnavailable
 from appliance.gateway.flow.choice import ChoiceText
 from appliance.gateway.flow.coverage import Coverage
 from appliance.gateway.flow.mailbox import Mailbox
@@ -134,6 +134,8 @@ def verify_finish(finish: Finish | None, deadline_s: float) -> None:
         return
     if finish.reason == "deadline":
         raise DeadlineExceeded("deadline_exceeded", f"the answer took longer than {deadline_s:g} s")
+    if finish.reason == "error" and finish.detail.startswith("grammar_"):
+        raise BadRequest(finish.detail, f"what the output is held to could not be followed further: {finish.detail}")
     if finish.reason == "error":
         raise EngineFault(
             finish.detail or "engine_error", f"the engine ended this request: {finish.detail or 'an error'}"

@@ -62,6 +62,7 @@ class Opening:
                 asked.priority,
                 max(1, int(time_left_s * 1000)),
                 caches_output=not asked.stops,
+                grammar=asked.grammar,
             )
             engine.submit(submit, generation)
             self._desk.metrics.num_requests_total.add(1, model_name=asked.model)

@@ -21,6 +21,8 @@ class Asked:
     n: int = 1
     stops: tuple[str, ...] = ()
     priority: int = 0
+    grammar: bytes = b""
+    """What the output follows, compiled for this model; empty: nothing."""
     begins_text: bool = False
     """The answer is a text of its own (chat), not the rest of the prompt's."""
     parameters: Mapping[str, str | int] = field(default_factory=dict)

@@ -57,6 +57,8 @@ class Forms:
 
     calls: CallForm = "none"
     reasoning: ReasoningForm = "none"
+    variant: Literal["", "fenced", "args"] = ""
+    """Of the form of calls: DeepSeek's with a fenced block, Mistral's with `[ARGS]`."""
 
     def new_call_parser(self) -> CallParser:
         """A parser for one choice."""
@@ -76,6 +78,12 @@ def _told_calls(sources: list[str]) -> CallForm:
     return "none"
 
 
+def _told_variant(calls: CallForm, sources: list[str]) -> Literal["", "fenced", "args"]:
+    if calls == "deepseek" and any("```json" in source for source in sources):
+        return "fenced"
+    return "args" if calls == "mistral" and any(mistral.ARGS in source for source in sources) else ""
+
+
 def find_forms(
     templates: Iterable[str], calls: CallForm | None = None, reasoning_form: ReasoningForm | None = None
 ) -> Forms:
@@ -87,4 +95,4 @@ def find_forms(
         thinks = any(reasoning.END in source for source in sources)
         switches = any("enable_thinking" in source for source in sources)
         reasoning_form = ("qwen3" if switches else "deepseek-r1") if thinks else "none"
-    return Forms(calls, reasoning_form)
+    return Forms(calls, reasoning_form, _told_variant(calls, sources))

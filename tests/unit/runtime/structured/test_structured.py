@@ -101,6 +101,18 @@ def test_going_on_after_the_end_is_a_fault_not_a_crash(vocabulary: GrammarVocabu
     assert matcher.fault == "grammar_violated"
 
 
+def test_a_grammar_that_leads_nowhere_is_a_fault(vocabulary: GrammarVocabulary) -> None:
+    """It compiles, begins, and then allows nothing: that choice ends with a word of its own."""
+    matcher = matcher_of(vocabulary, structure("grammar", grammar='root ::= "a" stuck\nstuck ::= "b" stuck'))
+    for byte in b"ab":
+        matcher.accept(byte)
+    circular = matcher_of(vocabulary, structure("grammar", grammar='root ::= "a" loop\nloop ::= loop'))
+    circular.accept(ord("a"))
+    assert allowed(matcher, vocabulary) == {ord("b")}
+    assert allowed(circular, vocabulary) == set()
+    assert circular.fault == "grammar_stuck"
+
+
 def test_a_slow_grammar_gives_up(vocabulary: GrammarVocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
     """One step of a tenth of a second, or a mean above ten milliseconds."""
     for step_s, num_steps in ((0.2, 1), (0.02, 20)):
@@ -122,6 +134,7 @@ def test_a_slow_grammar_gives_up(vocabulary: GrammarVocabulary, monkeypatch: pyt
         structure("grammar", grammar='root ::= "a" missing'),
         structure("json_schema", json_schema={"$ref": "#/$defs/nothing"}),
         structure("json_schema", json_schema={"type": "nothing"}),
+        structure("json_schema", json_schema={"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}),
     ],
 )
 def test_bad_structures_are_refused(vocabulary: GrammarVocabulary, text: str) -> None:

@@ -47,6 +47,7 @@ def own(profile: Profile, places: Places) -> set[str]:
         ("engine", {"model"}),
         ("auditor", {"state/audit"}),
         ("authority", {"state/policy/credentials.key", "state/authority", *TLS}),
+        ("compiler", {"model"}),
     ],
 )
 def test_each_role_gets_its_own_paths_and_no_others(places: Places, role: ConfinedRole, expected: set[str]) -> None:
@@ -54,16 +55,21 @@ def test_each_role_gets_its_own_paths_and_no_others(places: Places, role: Confin
     assert own(build_profile(role, places, Code((Path("/code/security"),))), places) == expected
 
 
-def test_only_an_engine_writes_nothing(places: Places) -> None:
+def test_only_engine_and_compiler_write_nothing(places: Places) -> None:
     """What is written is the role's own folder."""
     writers = {role for role in CONFINED_ROLES if build_profile(role, places, Code(())).writes}
     assert writers == {"gateway", "policy", "auditor", "authority"}
 
 
 def test_networks(places: Places) -> None:
-    """Three have none; an engine of several ranks has `lo`; one port may be connected to, by the gateway."""
+    """Four have none; an engine of several ranks has `lo`; one port may be connected to, by the gateway."""
     profiles = {role: build_profile(role, places, Code(())) for role in CONFINED_ROLES}
-    assert {role for role, profile in profiles.items() if profile.network == "none"} == {"policy", "engine", "auditor"}
+    assert {role for role, profile in profiles.items() if profile.network == "none"} == {
+        "policy",
+        "engine",
+        "auditor",
+        "compiler",
+    }
     assert {role: profile.connects for role, profile in profiles.items() if profile.connects} == {"gateway": (8444,)}
     database = build_profile("policy", places._replace(database_port=5432), Code(()))
     assert (database.network, database.connects) == ("host", (5432,))

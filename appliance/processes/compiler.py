@@ -1,0 +1,31 @@
+"""The grammar compiler's process: it reads the tokenizer of each served model and forks a child for each structure.
+
+It may be killed at any time: gateways are told that constrained output is unavailable, all else goes on. It holds no secret, has
+no network and writes nothing; its children have what it has, under limits of their own, and execute nothing.
+"""
+
+from pathlib import Path
+
+from appliance.config.schema import served_name_of
+from appliance.grammars.service import CompilerService
+from appliance.inference.vocabulary import load_grammar_vocabulary
+from appliance.processes.member import Member
+from runtime.structured.vocabulary import GrammarVocabulary
+from runtime.weights.config import load_model_config
+
+
+async def serve(member: Member) -> None:
+    """Serve until drained.
+
+    Raises: CheckpointRejected.
+    """
+    vocabularies: dict[str, GrammarVocabulary] = {}
+    for engine in member.config.engines:
+        folder = Path(engine.model_path)
+        model = load_model_config(folder)
+        vocabulary = load_grammar_vocabulary(folder, model.eos_token_ids, model.vocab_size)
+        if vocabulary is not None:
+            vocabularies[served_name_of(engine)] = vocabulary
+    member.on_link("gateway", CompilerService(vocabularies, member.config.grammar).run)
+    await member.ready()
+    await member.draining.wait()

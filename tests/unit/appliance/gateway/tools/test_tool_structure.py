@@ -1,0 +1,184 @@
+"""Forms as structures: what is required is what the same form's parser reads, and nothing else passes.
+
+xgrammar is the judge; so these tests import what the gateway never does.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.gateway.api.constrained_schema import FORMATS, PLAIN, verify_constrained
+from appliance.gateway.errors import BadRequest
+from appliance.gateway.tools import deepseek
+from appliance.gateway.tools.events import Call, gather
+from appliance.gateway.tools.forms import Forms
+from appliance.gateway.tools.structure import (
+    ANY_OBJECT,
+    CallableTool,
+    after_reasoning,
+    json_format,
+    optional_calls,
+    required_calls,
+)
+from appliance.inference.vocabulary import load_grammar_vocabulary
+from runtime.structured.compiler import compile_structure
+from runtime.structured.matching import Grammars
+from runtime.structured.vocabulary import GrammarVocabulary
+from tests.support.model_folders import write_byte_level_model
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+TOOLS = [CallableTool("f", SCHEMA), CallableTool("g", ANY_OBJECT)]
+F, G = Call("f", '{"a": 1}'), Call("g", '{"x": [1]}')
+TEXTS = {
+    Forms("hermes"): '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n'
+    '<tool_call>{"name": "g", "arguments": {"x": [1]}}</tool_call>',
+    Forms("llama3_json"): '{"name": "f", "parameters": {"a": 1}}; {"name": "g", "parameters": {"x": [1]}}',
+    Forms("mistral"): '[TOOL_CALLS][{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {"x": [1]}}]',
+    Forms("mistral", variant="args"): '[TOOL_CALLS]f[ARGS]{"a": 1}[TOOL_CALLS]g[ARGS]{"x": [1]}',
+    Forms("deepseek"): (
+        f"{deepseek.CALLS_BEGIN}{deepseek.CALL_BEGIN}f{deepseek.SEPARATOR}" + '{"a": 1}' + deepseek.CALL_END
+        + f"{deepseek.CALL_BEGIN}g{deepseek.SEPARATOR}" + '{"x": [1]}' + deepseek.CALL_END + deepseek.CALLS_END
+    ),
+    Forms("deepseek", variant="fenced"): (
+        f"{deepseek.CALLS_BEGIN}{deepseek.CALL_BEGIN}function{deepseek.SEPARATOR}f\n```json\n" + '{"a": 1}\n```'
+        + f"{deepseek.CALL_END}\n{deepseek.CALL_BEGIN}function{deepseek.SEPARATOR}g\n```json\n" + '{"x": [1]}\n```'
+        + deepseek.CALL_END + deepseek.CALLS_END
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> GrammarVocabulary:
+    folder: Path = write_byte_level_model(tmp_path_factory.mktemp("structure-model"))
+    made = load_grammar_vocabulary(folder, [261], 280)
+    assert made is not None
+    return made
+
+
+def follows(vocabulary: GrammarVocabulary, format_: Any, text: str) -> bool:
+    """Is the text, whole, what the format asks for?"""
+    structure = json.dumps({"type": "structural_tag", "format": format_})
+    matcher = Grammars(vocabulary).matcher(compile_structure(vocabulary, structure))._matcher
+    return bool(matcher.accept_string(text) and matcher.is_completed())
+
+
+@pytest.mark.parametrize("forms", TEXTS, ids=lambda forms: f"{forms.calls}-{forms.variant}")
+def test_required_calls_are_what_the_parser_reads(vocabulary: GrammarVocabulary, forms: Forms) -> None:
+    """The text of two calls passes where several may come; prose, a wrong type and another tool do not."""
+    text = TEXTS[forms]
+    parser = forms.new_call_parser()
+    assert gather([*parser.feed(text), *parser.finish()]).calls == (F, G)
+    several = required_calls(forms, TOOLS, parallel=True)
+    assert follows(vocabulary, several, text)
+    assert not follows(vocabulary, required_calls(forms, TOOLS, parallel=False), text)
+    for other in ("", "Hello", text.replace('{"a": 1}', '{"a": "x"}'), text.replace('"g"', '"h"').replace("g[", "h[")):
+        if other != text and "h" not in text:
+            assert not follows(vocabulary, several, other), other
+
+
+@pytest.mark.parametrize("forms", TEXTS, ids=lambda forms: f"{forms.calls}-{forms.variant}")
+def test_optional_calls_leave_prose_alone(vocabulary: GrammarVocabulary, forms: Forms) -> None:
+    """Prose passes, calls pass, calls with wrong arguments do not."""
+    format_ = optional_calls(forms, TOOLS, parallel=True)
+    assert follows(vocabulary, format_, "Hello there, {1}.")
+    assert follows(vocabulary, format_, TEXTS[forms])
+    assert not follows(vocabulary, format_, TEXTS[forms].replace('{"a": 1}', '{"a": "x"}'))
+
+
+def test_a_form_without_structure_has_none() -> None:
+    """Pythonic calls are read, and cannot be required."""
+    assert required_calls(Forms("pythonic"), TOOLS, parallel=True) is None
+    assert optional_calls(Forms("none"), TOOLS, parallel=True) is None
+
+
+@pytest.mark.parametrize(
+    ("is_open", "text", "passes"),
+    [
+        (False, '<think>\nanything {"a"</think>\n\n{"a": 1}', True),
+        (False, '{"a": 1}', True),
+        (False, "<think>never closed", False),
+        (True, 'hm</think>\n\n{"a": 1}', True),
+        (True, 'hm</think>\n\n{"a": "x"}', False),
+    ],
+)
+def test_reasoning_is_free_and_what_follows_is_held(
+    vocabulary: GrammarVocabulary, is_open: bool, text: str, passes: bool
+) -> None:
+    """Open or not, as the prompt ends."""
+    format_ = after_reasoning(Forms("none", "qwen3"), json_format(SCHEMA), is_open=is_open)
+    assert follows(vocabulary, format_, text) is passes
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_every_format_that_is_taken_is_held_to(vocabulary: GrammarVocabulary, name: str) -> None:
+    """The library passes over those that it does not know."""
+    assert not follows(vocabulary, json_format({"type": "string", "format": name}), '"@ ^ @"')
+
+
+HELD = [
+    ({"type": "array", "items": {"type": "integer"}}, "[1, 2]", '["x"]'),
+    ({"type": "array", "minItems": 1, "maxItems": 2, "items": {"type": "integer"}}, "[1]", "[1, 2, 3]"),
+    ({"type": "array", "prefixItems": [{"type": "integer"}], "items": False}, "[1]", "[1, 2]"),
+    ({"type": "string", "minLength": 2, "maxLength": 3}, '"ab"', '"a"'),
+    ({"type": "string", "pattern": "a+"}, '"aa"', '"b"'),
+    ({"type": "integer", "minimum": 3, "maximum": 5}, "4", "6"),
+    ({"type": "integer", "exclusiveMinimum": 3, "exclusiveMaximum": 5}, "4", "5"),
+    ({"type": "number", "minimum": 0.5}, "0.7", "0.2"),
+    ({"type": "integer", "multipleOf": 3}, "6", "4"),
+    ({"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": True}, '{"a": 1}', "{}"),
+    ({"type": "object", "propertyNames": {"pattern": "a+"}, "additionalProperties": True}, '{"aa": 1}', '{"b": 1}'),
+    ({"type": "object", "patternProperties": {"^a$": {"type": "integer"}}}, '{"a": 1}', '{"a": "x"}'),
+    ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "null", '"x"'),
+    ({"allOf": [{"type": "integer"}]}, "3", '"x"'),
+    ({"enum": ["a", 1]}, '"a"', '"b"'),
+    ({"const": {"a": 1}}, '{"a":1}', '{"a":2}'),
+    ({"type": "string", "format": "date"}, '"2026-01-31"', '"soon"'),
+    ({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}, '{"a": 1}', "{}"),
+    ({"$defs": {"n": {"type": "integer"}}, "type": "array", "items": {"$ref": "#/$defs/n"}}, "[1]", "[null]"),
+    ({"type": ["integer", "null"]}, "null", '"x"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schema", "good", "bad"), HELD, ids=lambda part: json.dumps(part)[:40])
+def test_what_is_taken_is_held_to(vocabulary: GrammarVocabulary, schema: dict[str, Any], good: str, bad: str) -> None:
+    """Each keyword that the gateway takes really decides."""
+    verify_constrained(schema, "schema")
+    assert follows(vocabulary, json_format(schema), good)
+    assert not follows(vocabulary, json_format(schema), bad)
+
+
+def test_the_table_names_every_plain_keyword() -> None:
+    """No keyword is taken on trust."""
+    named = {key for schema, _, _ in HELD for key in _keys(schema)}
+    assert set(PLAIN) <= named
+
+
+def _keys(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return set(value).union(*(_keys(item) for item in value.values()))
+    return set().union(*(_keys(item) for item in value)) if isinstance(value, list) else set()
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({"oneOf": [{"type": "string"}]}, "s.oneOf"),
+        ({"not": {"type": "string"}}, "s.not"),
+        ({"type": "array", "uniqueItems": True}, "s.uniqueItems"),
+        ({"properties": {"a": {"contains": 1}}}, "s.properties.a.contains"),
+        ({"type": "string", "format": "color"}, "s.format"),
+        ({"type": "number", "multipleOf": 0.1}, "s.multipleOf"),
+        ({"allOf": [{"type": "integer"}, {"minimum": 3}]}, "s.allOf"),
+        ({"$ref": "https://example.org/schema"}, "s.$ref"),
+        ({"$ref": "#/$defs/x", "minLength": 3}, "s"),
+        ({"type": "string", "pattern": "a", "minLength": 3}, "s.pattern"),
+        ({"items": 3}, "s.items"),
+    ],
+)
+def test_what_output_cannot_be_held_to_is_refused_by_name(schema: dict[str, Any], place: str) -> None:
+    """The library would pass over it."""
+    with pytest.raises(BadRequest) as refused:
+        verify_constrained(schema, "s")
+    assert (refused.value.code, refused.value.parameter) == ("unsupported_schema", place)

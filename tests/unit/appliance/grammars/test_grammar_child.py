@@ -1,0 +1,145 @@
+"""A structure compiles in a process of its own: whatever it does there, the parent gets a grammar or a word, in time."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from appliance.grammars.child import CompileFault, CompileLimits, compile_apart
+from runtime.errors import RequestRejected
+
+
+def children() -> set[int]:
+    return {process.pid for process in psutil.Process().children()}
+
+
+LIMITS = CompileLimits(timeout_s=20.0, memory_bytes=256 << 20, max_grammar_bytes=1 << 20)
+HASTY = CompileLimits(timeout_s=0.3, memory_bytes=256 << 20, max_grammar_bytes=1 << 20)
+
+
+def spin() -> bytes:
+    while True:
+        pass
+
+
+def sleep() -> bytes:
+    time.sleep(3600)
+    return b""
+
+
+def stubborn() -> bytes:
+    """Code that holds on to everything Python would let go of."""
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    return spin()
+
+
+def eat_memory() -> bytes:
+    return b"x" * (1 << 30)
+
+
+def die() -> bytes:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return b""
+
+
+def reject() -> bytes:
+    raise RequestRejected("invalid_grammar", "brackets do not match")
+
+
+def warn() -> bytes:
+    os.write(2, b"[12:00:00] /x/y.cc:12: Warning: lookahead is ignored\n")
+    return b"grammar"
+
+
+def say_much() -> bytes:
+    for _ in range(64):
+        try:
+            os.write(2, b"secret " * 4096)
+        except BlockingIOError:
+            break
+    return b"grammar"
+
+
+def large() -> bytes:
+    return b"x" * ((1 << 20) + 1)
+
+
+def endless() -> bytes:
+    return b"x" * (64 << 20)
+
+
+def fault() -> bytes:
+    raise RuntimeError("a bug of ours")
+
+
+async def test_a_grammar_comes_back_whole() -> None:
+    """More than a pipe holds, byte for byte."""
+    content = bytes(range(256)) * 2048
+    assert await compile_apart(lambda: content, LIMITS) == content
+
+
+@pytest.mark.parametrize(
+    ("work", "limits", "code"),
+    [
+        (spin, HASTY, "grammar_timeout"),
+        (sleep, HASTY, "grammar_timeout"),
+        (eat_memory, LIMITS, "grammar_too_large"),
+        (die, LIMITS, "grammar_too_large"),
+        (large, LIMITS, "grammar_too_large"),
+        (endless, LIMITS, "grammar_too_large"),
+        (fault, LIMITS, "grammar_too_large"),
+        (reject, LIMITS, "invalid_grammar"),
+        (warn, LIMITS, "invalid_grammar"),
+    ],
+)
+async def test_whatever_a_child_does_is_one_word(work: Callable[[], bytes], limits: CompileLimits, code: str) -> None:
+    """Time, memory, crashes, refusals: the sender is told, the parent lives and has no child left."""
+    before = children()
+    with pytest.raises(CompileFault) as refused:
+        await compile_apart(work, limits)
+    assert refused.value.code == code
+    assert children() <= before
+
+
+async def test_who_ignores_the_alarm_ends_by_processor_time() -> None:
+    """A signal may be ignored, a hard limit of processor time may not."""
+    limits = CompileLimits(timeout_s=0.5, memory_bytes=256 << 20, max_grammar_bytes=1 << 20)
+    with pytest.raises(CompileFault) as refused:
+        await compile_apart(stubborn, limits)
+    assert refused.value.code == "grammar_timeout"
+
+
+async def test_what_a_child_says_is_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    """The library prints parts of structures, which are a client's words, and more of them than a pipe holds."""
+    assert await compile_apart(say_much, LIMITS) == b"grammar"
+    assert "secret" not in capfd.readouterr().err
+
+
+async def test_reasons_of_refusals_come_through() -> None:
+    """In the words of whoever refused."""
+    with pytest.raises(CompileFault, match="brackets do not match"):
+        await compile_apart(reject, LIMITS)
+    with pytest.raises(CompileFault, match="lookahead is ignored"):
+        await compile_apart(warn, LIMITS)
+
+
+async def test_descriptors_of_the_parent_are_closed_in_the_child() -> None:
+    """Links to gateways are not for what a hostile structure may make of the process."""
+    reading, writing = os.pipe()
+    names = await compile_apart(lambda: ",".join(os.listdir("/proc/self/fd")).encode(), LIMITS)
+    os.close(reading)
+    os.close(writing)
+    assert len(names.split(b",")) <= 5
+
+
+async def test_several_run_at_a_time_and_the_loop_goes_on() -> None:
+    """Two children that wait for the clock take no longer than one."""
+    started = time.monotonic()
+    faults = await asyncio.gather(*(compile_apart(sleep, HASTY) for _ in range(4)), return_exceptions=True)
+    assert all(isinstance(fault, CompileFault) for fault in faults)
+    assert time.monotonic() - started < (4 * HASTY.timeout_s if sys.gettrace() is None else 60)
