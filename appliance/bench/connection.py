@@ -94,12 +94,22 @@ class Connection:
         self._is_stream = False
         self.answer: Answer | None = None
 
+    def open(self, timeout_s: float) -> None:
+        """Connect and shake hands now, so that a later request need not. Raises: OSError."""
+        self.sock.settimeout(timeout_s)
+        try:
+            if isinstance(self.sock, ssl.SSLSocket):
+                self.sock.do_handshake()
+                self._is_secured = True
+        finally:
+            self.sock.setblocking(False)
+
     def send(self, request: bytes, started_at: float) -> None:
         """Start a request; `advance` sends it."""
         assert self.answer is None
         self.answer = Answer(started_at)
         self._outgoing = request
-        self._is_complete = False
+        self._is_complete = self._is_stream = False
 
     def advance(self) -> int:
         """Do what can be done without waiting; gives the selector events that are waited for.

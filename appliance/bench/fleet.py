@@ -58,16 +58,21 @@ async def run_fleet(
     concurrency: int,
     due_s: Sequence[float] | None = None,
     timeout_s: float = 300.0,
+    opens_ahead: bool = False,
     on_progress: Callable[[int, int], None] = lambda _answers, _errors: None,
 ) -> Outcome:
     """Carry out a plan.
 
     Args:
         due_s: open loop: when each chain begins; None for the closed loop.
+        opens_ahead: whether the connections for the concurrency are there before the first request.
         on_progress: told of answers and of errors so far.
     Raises: CommandFailed.
     """
-    orders = _deal(target, plan, num_processes, concurrency, due_s, timeout_s)
+    orders = [
+        msgspec.structs.replace(order, timeout_s=timeout_s, opens_ahead=opens_ahead)
+        for order in _deal(target, plan, num_processes, concurrency, due_s)
+    ]
     crews = await asyncio.gather(*(_start(order) for order in orders))
     try:
         for crew in crews:
@@ -100,7 +105,6 @@ def _deal(
     num_processes: int,
     concurrency: int,
     due_s: Sequence[float] | None,
-    timeout_s: float,
 ) -> list[Order]:
     """Every n-th chain to the n-th process, and the concurrency as evenly as it goes."""
     num_processes = max(1, min(num_processes, concurrency, len(plan)))
@@ -110,7 +114,6 @@ def _deal(
             plan=list(plan[part::num_processes]),
             concurrency=concurrency // num_processes + (part < concurrency % num_processes),
             due_s=None if due_s is None else list(due_s[part::num_processes]),
-            timeout_s=timeout_s,
         )
         for part in range(num_processes)
     ]

@@ -48,18 +48,24 @@ class Scenario:
     """That make the load."""
 
 
-def scenarios(rate: float, seconds: float) -> dict[str, Scenario]:
-    """Those that the command knows."""
+def scenarios(rate: float, seconds: float, idle_streams: int) -> dict[str, Scenario]:
+    """Those that the command knows.
+
+    `requests`: open loop at a rate, four tokens each. `saturation`: closed loop, as many as get through. `streams`: 512 streams of
+    50 tokens a second each. `burst`: 512 requests at once. `idle`: streams that have had their first token and wait.
+    """
     short = Workload(num_requests=int(rate * seconds), concurrency=64, prompt_tokens=64, output_tokens=4)
     full = Workload(num_requests=int(1500 * seconds), concurrency=64, prompt_tokens=64, output_tokens=1)
     tokens = int(seconds / 0.02)
     streams = Workload(num_requests=512, concurrency=512, prompt_tokens=128, output_tokens=tokens)
+    idle = Workload(num_requests=idle_streams, concurrency=idle_streams, prompt_tokens=16, output_tokens=2)
     burst = Workload(num_requests=512, concurrency=512, prompt_tokens=128, output_tokens=8)
     return {
         "requests": Scenario("requests", short, step_ms=5, requests_per_s=rate),
         "saturation": Scenario("saturation", full, step_ms=5),
         "streams": Scenario("streams", streams, step_ms=20),
         "burst": Scenario("burst", burst, step_ms=20),
+        "idle": Scenario("idle", idle, step_ms=10_000 + 5 * idle_streams),
     }
 
 
@@ -71,20 +77,25 @@ async def measure(scenario: Scenario, *, workers: int, on_progress: Callable[[st
     on_progress("starting an appliance")
     async with _running(scenario.step_ms, workers) as target:
         on_progress("warming up")
-        warm = Workload(num_requests=32, concurrency=8, prompt_tokens=16, output_tokens=4)
+        warm = Workload(num_requests=32, concurrency=8, prompt_tokens=16, output_tokens=1)
         await run_fleet(target, plan_requests(warm, _VOCAB_SIZE, 0), num_processes=1, concurrency=8)
         before = usage_by_role()
         plan = plan_requests(scenario.workload, _VOCAB_SIZE, 1)
         due_s = arrival_times(len(plan), scenario.requests_per_s, 2) if scenario.requests_per_s else None
+        memory = asyncio.create_task(_watch_memory())
         outcome = await run_fleet(
             target,
             plan,
             num_processes=scenario.processes,
             concurrency=scenario.workload.concurrency,
             due_s=due_s,
+            opens_ahead=due_s is not None,
             on_progress=lambda answers, errors: on_progress(f"{scenario.name}: {answers} answers, {errors} errors"),
         )
-        return {"scenario": scenario.name, "workers": workers, **_result(outcome, before, usage_by_role())}
+        result = _result(outcome, before, usage_by_role())
+        memory.cancel()
+        peak_mb = round(await memory / 1e6, 1)
+        return {"scenario": scenario.name, "workers": workers, **result, "gateway_peak_pss_mb": peak_mb}
 
 
 def _result(outcome: Outcome, before: dict[str, Usage], after: dict[str, Usage]) -> dict[str, Any]:
@@ -98,8 +109,18 @@ def _result(outcome: Outcome, before: dict[str, Usage], after: dict[str, Usage])
     if gateway_cpu_s:
         summary["events_per_gateway_core_s"] = round(num_tokens / gateway_cpu_s)
         summary["requests_per_gateway_core_s"] = round(len(outcome.answers) / gateway_cpu_s)
-    summary["gateway_pss_mb"] = round(after["gateway"].pss_bytes / 1e6, 1)
     return summary
+
+
+async def _watch_memory() -> int:
+    """The most that the gateway workers had, until cancelled."""
+    peak = 0
+    try:
+        while True:
+            peak = max(peak, usage_by_role()["gateway"].pss_bytes)
+            await asyncio.sleep(0.5)
+    except asyncio.CancelledError:
+        return peak
 
 
 @asynccontextmanager

@@ -76,7 +76,7 @@ class Load:
     ) -> None:
         """
         Args:
-            concurrency: closed loop: chains open at a time.
+            concurrency: closed loop: chains open at a time; open loop: connections that `open_ahead` makes.
             due_s: open loop: when each chain begins, seconds from the start of `run`; None for the closed loop.
             timeout_s: longest wait for one answer.
             on_progress: called with all answers so far after each of them.
@@ -93,6 +93,16 @@ class Load:
         self._chains: dict[Connection, _Chain] = {}
         self._deadlines: list[tuple[float, int, Connection]] = []
         self.answers: list[Answer] = []
+
+    def open_ahead(self) -> None:
+        """Open the connections that the concurrency asks for, as clients have that were here before.
+
+        Raises: OSError.
+        """
+        while len(self._idle) < self._concurrency:
+            connection = self._connect()
+            connection.open(self._timeout_s)
+            self._idle.append(connection)
 
     def run(self) -> list[Answer]:
         """All answers, failed ones included, in the order of their ends."""

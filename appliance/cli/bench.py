@@ -28,10 +28,11 @@ def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
         "gateway", help="what everything around the engine costs, with a stand-in for the engine"
     )
     gateway.add_argument(
-        "scenario", nargs="*", metavar="SCENARIO", help="requests, saturation, streams, burst (default: all)"
+        "scenario", nargs="*", metavar="SCENARIO", help="requests, saturation, streams, burst, idle (default: all)"
     )
     gateway.add_argument("--rate", type=float, default=500.0, help="of `requests`, each second (default: %(default)g)")
     gateway.add_argument("--seconds", type=float, default=10.0, help="length of a scenario (default: %(default)g)")
+    gateway.add_argument("--streams", type=int, default=10_000, help="of `idle` (default: %(default)s)")
     gateway.add_argument("--workers", type=int, default=1, help="gateway processes (default: %(default)s)")
     gateway.set_defaults(handler=_measure_gateway)
 
@@ -68,7 +69,7 @@ def _measure_gateway(arguments: argparse.Namespace) -> int:
     from appliance.bench.gateway import measure, scenarios
 
     configure_logging("bench")
-    known = scenarios(arguments.rate, arguments.seconds)
+    known = scenarios(arguments.rate, arguments.seconds, arguments.streams)
     for name in arguments.scenario or known:
         if name not in known:
             raise CommandFailed(f"there is no scenario {name!r}: {', '.join(known)}")

@@ -9,4 +9,5 @@ _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "PYTHONPATH", "L
 def child_environment() -> dict[str, str]:
     """The environment for processes that the supervisor starts; the working folder is never on their import path."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    return {**inherited, "PYTHONSAFEPATH": "1"}
+    # The gateway's event loop would use io_uring where the kernel has it, which the system call filter then ends.
+    return {**inherited, "PYTHONSAFEPATH": "1", "UV_USE_IO_URING": "0"}

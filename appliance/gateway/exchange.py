@@ -34,7 +34,12 @@ class StreamWriter(Protocol):
 
     @property
     def is_ready(self) -> bool:
-        """False once the client is behind or gone, or the response is over."""
+        """False before the response has begun, once it is over, and while the client is behind or gone."""
+        ...
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much is unread that writing would have to wait."""
         ...
 
     def write(self, chunk: bytes) -> None:
@@ -225,8 +230,11 @@ class Exchange:
         self._num_body_bytes = 0
 
     async def _send_in_time(self, event: Event) -> None:
+        writer = self.writer
+        # Only a client that is behind makes us wait; for the others a timer would be set and taken back in vain.
+        is_prompt = writer is not None and not writer.is_behind
         try:
-            async with asyncio.timeout(self._send_timeout_s):
+            async with contextlib.nullcontext() if is_prompt else asyncio.timeout(self._send_timeout_s):
                 await self._send(event)
         except TimeoutError:
             raise ClientGone("client_stalled", f"the client read nothing for {self._send_timeout_s:g} s") from None

@@ -1,12 +1,23 @@
-"""Listening sockets that count what they accept: connections are bounded from their first moment on, before any TLS.
+"""Accepts connections, and counts them from their first moment on, before any TLS.
 
-uvicorn knows of a connection only once its handshake is over; one that never begins it would be counted by nobody. A socket
-that counts itself needs nothing of asyncio but what it does with any socket: accept, and close.
+uvicorn knows of a connection only once its handshake is over; one that never begins it would be counted by nobody. So the
+listeners are read here, whichever event loop there is, and a connection has a place until it is lost.
 """
 
-import os
+import asyncio
+import errno
 import socket
-from typing import Any
+import ssl
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+_ACCEPTED_AT_ONCE = 64
+"""So that a flood of connections leaves turns to those that are served."""
+_RETRY_S = 1.0
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class OpenConnections:
@@ -16,42 +27,106 @@ class OpenConnections:
         self.limit = limit
         self.count = 0
 
-
-class CountedListener(socket.socket):
-    """A listening socket. Connections over the limit are closed unanswered."""
-
-    def __init__(self, listener: socket.socket, connections: OpenConnections) -> None:
-        """Serve a listener, which is closed with this."""
-        super().__init__(fileno=os.dup(listener.fileno()))
-        self.setblocking(False)
-        self._listener = listener
-        self._connections = connections
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        """The next connection. Raises: ConnectionAbortedError for one over the limit, which asyncio passes over."""
-        connection, address = super().accept()
-        if self._connections.count >= self._connections.limit:
-            connection.close()
-            raise ConnectionAbortedError
-        return _CountedConnection(connection, self._connections), address
-
-    def close(self) -> None:
-        """Listen no longer."""
-        super().close()
-        self._listener.close()
+    def take_place(self) -> "Place | None":
+        """A place for one connection; None if there is none left."""
+        if self.count >= self.limit:
+            return None
+        self.count += 1
+        return Place(self)
 
 
-class _CountedConnection(socket.socket):
-    """Counts from its making until it is closed."""
+class Place:
+    """One connection's place."""
 
-    def __init__(self, connection: socket.socket, connections: OpenConnections) -> None:
-        super().__init__(fileno=connection.detach())
+    def __init__(self, connections: OpenConnections) -> None:
         self._connections: OpenConnections | None = connections
-        connections.count += 1
 
-    def close(self) -> None:
-        """Close it, and count it no longer."""
-        super().close()
+    def give_back(self) -> None:
+        """The connection is gone; may be called more than once."""
         if self._connections is not None:
             self._connections.count -= 1
             self._connections = None
+
+
+class Acceptor:
+    """Serves one listener until it is closed; in uvicorn's hands it stands for a server."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        connections: OpenConnections,
+        make_protocol: Callable[[Place], asyncio.Protocol],
+        tls: ssl.SSLContext | None,
+        handshake_timeout_s: float,
+    ) -> None:
+        """Begin to accept.
+
+        Args:
+            listener: bound and listening; closed with this.
+            make_protocol: the protocol MUST give its place back when its connection is lost.
+        """
+        listener.setblocking(False)
+        self._listener = listener
+        self._connections = connections
+        self._make_protocol = make_protocol
+        self._tls = tls
+        self._handshake_timeout_s = handshake_timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._retry: asyncio.TimerHandle | None = None
+        self._resume()
+
+    def close(self) -> None:
+        """Listen no longer, and give up the handshakes under way."""
+        if self._listener.fileno() < 0:
+            return
+        if self._retry is not None:
+            self._retry.cancel()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        for task in self._opening:
+            task.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until no handshake is under way."""
+        await asyncio.gather(*self._opening, return_exceptions=True)
+
+    def _resume(self) -> None:
+        self._retry = None
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, _address = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                log.error("cannot_accept", reason=error.strerror)
+                self._loop.remove_reader(self._listener)
+                self._retry = self._loop.call_later(_RETRY_S, self._resume)
+                return
+            place = self._connections.take_place()
+            if place is None:
+                connection.close()
+                continue
+            connection.setblocking(False)
+            task = self._loop.create_task(self._open(connection, place))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _open(self, connection: socket.socket, place: Place) -> None:
+        """The handshake, if there is one; afterwards the protocol owns the connection."""
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: self._make_protocol(place),
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else self._handshake_timeout_s,
+            )
+        except (OSError, asyncio.CancelledError):
+            # What strangers do during a handshake is not worth a line.
+            connection.close()
+            place.give_back()

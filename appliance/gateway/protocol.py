@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from appliance.gateway.errors import BadRequest, error_body
 from appliance.gateway.exchange import ABORT, CERTIFICATE, WRITER
+from appliance.gateway.listening import Place
 from appliance.gateway.settings import GatewaySettings
 
 
@@ -34,6 +35,11 @@ class _CycleWriter:
             and not cycle.flow.write_paused
         )
 
+    @property
+    def is_behind(self) -> bool:
+        """See `exchange.StreamWriter`."""
+        return self._cycle.flow.write_paused
+
     def write(self, chunk: bytes) -> None:
         """See `exchange.StreamWriter`."""
         if self._cycle.chunked_encoding:
@@ -47,6 +53,11 @@ class GatewayProtocol(HttpToolsProtocol):
     settings = GatewaySettings()
     """Replaced in the subclass that `bound_protocol` makes."""
 
+    def __init__(self, *arguments: Any, place: Place, **options: Any) -> None:
+        """`place` is given back when the connection is lost; the rest is uvicorn's."""
+        super().__init__(*arguments, **options)
+        self._place = place
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the first request."""
         super().connection_made(transport)
@@ -59,8 +70,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timer, give back the place."""
         self._stop_timer()
+        self._place.give_back()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

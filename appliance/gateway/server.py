@@ -11,12 +11,12 @@ import ssl
 from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from typing import cast
 
 import uvicorn
 
 from appliance.gateway.application import Application
-from appliance.gateway.listening import CountedListener, OpenConnections
+from appliance.gateway.listening import Acceptor, OpenConnections, Place
 from appliance.gateway.protocol import bound_protocol
 from appliance.gateway.settings import GatewaySettings
 
@@ -26,28 +26,27 @@ connections took 302 MiB, and take 63."""
 
 
 class _Server(uvicorn.Server):
-    """Signals belong to the process, not to its HTTP server; and a handshake that does not end is given up soon."""
+    """Signals belong to the process, not to its HTTP server; and connections are accepted and counted by `listening`."""
 
-    def __init__(self, config: uvicorn.Config, handshake_timeout_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, settings: GatewaySettings) -> None:
         super().__init__(config)
-        self._handshake_timeout_s = handshake_timeout_s
+        self._handshake_timeout_s = settings.header_timeout_s
+        self._connections = OpenConnections(settings.max_connections)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve the sockets. uvicorn's own has no option for the time of a handshake, which asyncio bounds at 60 s."""
+        """Serve the sockets. uvicorn's own bounds neither connections before TLS nor the time of a handshake."""
         await self.lifespan.startup()
         config, state = self.config, self.server_state
         make: Callable[..., asyncio.Protocol] = config.http_protocol_class
-        protocol = partial(make, config=config, server_state=state, app_state=self.lifespan.state)
-        self.servers = [
-            await asyncio.get_running_loop().create_server(
-                protocol,
-                sock=listener,
-                ssl=config.ssl,
-                backlog=config.backlog,
-                ssl_handshake_timeout=None if config.ssl is None else self._handshake_timeout_s,
-            )
+
+        def make_protocol(place: Place) -> asyncio.Protocol:
+            return make(config=config, server_state=state, app_state=self.lifespan.state, place=place)
+
+        acceptors = [
+            Acceptor(listener, self._connections, make_protocol, config.ssl, self._handshake_timeout_s)
             for listener in sockets or ()
         ]
+        self.servers = cast("list[asyncio.base_events.Server]", acceptors)
         self.started = True
 
     @contextmanager
@@ -84,17 +83,15 @@ class HttpServer:
                 timeout_graceful_shutdown=1,
                 ssl_context_factory=None if tls is None else lambda _config, _default: tls,
             ),
-            settings.header_timeout_s,
+            settings,
         )
 
     async def serve(self, listeners: Sequence[socket.socket], stop: asyncio.Event) -> None:
         """Answer on listening sockets, which are closed in the end, until `stop` is set and the open answers have ended."""
-        connections = OpenConnections(self._settings.max_connections)
         for listener in listeners:
             # Inherited by accepted connections: it bounds what the kernel takes for a client that does not read.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._settings.send_buffer_bytes)
-        counted: list[socket.socket] = [CountedListener(listener, connections) for listener in listeners]
-        serving = asyncio.get_running_loop().create_task(self._server.serve(counted))
+        serving = asyncio.get_running_loop().create_task(self._server.serve(list(listeners)))
         stopping = asyncio.get_running_loop().create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()

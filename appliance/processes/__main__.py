@@ -43,7 +43,20 @@ def main() -> int:
     if arguments.role in _POLLING:
         module = f"appliance.processes.{arguments.role}"
         return run_polling(control, arguments.role, arguments.confinement, lambda: load_serve(module))
-    return asyncio.run(_run_asyncio(control, arguments.role, arguments.confinement))
+    with asyncio.Runner(loop_factory=_loop_factory(arguments.role)) as runner:
+        return runner.run(_run_asyncio(control, arguments.role, arguments.confinement))
+
+
+def _loop_factory(role: Role) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where requests pass: it takes a quarter less of a core for each than asyncio's own loop, most of it in TLS.
+
+    Pinned below 0.23, whose libuv waits by io_uring whatever the environment says; our system call filter ends such a process.
+    """
+    if role not in ("gateway", "policy"):
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
 
 
 def load_serve(module: str) -> Callable[[PollingMember], None]:

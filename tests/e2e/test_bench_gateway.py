@@ -23,6 +23,6 @@ def test_gateway_is_measured_with_everything_around_it(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     result = json.loads(done.stdout)
     assert (result["scenario"], result["requests"], result["errors"]) == ("requests", 20, 0)
-    assert set(result["cores"]) == {"self", "load", "gateway", "engine", "auditor", "policy", "authority"}
+    assert set(result["cores"]) >= {"self", "load", "gateway", "engine", "auditor", "policy", "authority"}
     assert result["ttft_ms"]["p50"] > 0
     assert list(tmp_path.iterdir()) == [], "it leaves something behind"

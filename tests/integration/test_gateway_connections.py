@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 from asyncio.sslproto import SSLProtocol
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
+from appliance.gateway import listening
 from appliance.gateway.server import HttpServer
 from appliance.gateway.settings import GatewaySettings
 from security.sandbox.profiles import Code, ConfinedRole, Places, build_profile
@@ -88,6 +91,69 @@ async def test_a_handshake_that_does_not_begin_is_given_up() -> None:
         await close(writer)
 
 
+@pytest.mark.parametrize(
+    "test",
+    [
+        test_connections_without_a_handshake_count_against_the_limit,
+        test_plain_connections_count_against_the_limit,
+        test_a_handshake_that_does_not_begin_is_given_up,
+    ],
+    ids=lambda test: test.__name__,
+)
+def test_the_loop_of_the_product_holds_the_same(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """These tests run on asyncio's own loop, a gateway on uvloop, which does not know our sockets."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test())
+
+
+async def test_without_descriptors_accepting_pauses_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process at its limit does not spin, and serves again once there are descriptors."""
+    monkeypatch.setattr(listening, "_RETRY_S", 0.05)
+
+    class Exhausted(socket.socket):
+        refusals = 3
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            if self.refusals:
+                self.refusals -= 1
+                raise OSError(errno.EMFILE, "too many open files")
+            return super().accept()
+
+    plain = socket.create_server(("127.0.0.1", 0))
+    listener = Exhausted(fileno=plain.detach())
+    places: list[listening.Place] = []
+    made = asyncio.Event()
+
+    def make(place: listening.Place) -> asyncio.Protocol:
+        places.append(place)
+        made.set()
+        return asyncio.Protocol()
+
+    acceptor = listening.Acceptor(listener, listening.OpenConnections(5), make, None, 1.0)
+    port = listener.getsockname()[1]
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(5):
+        await made.wait()
+    assert listener.refusals == 0
+    await close(writer)
+    acceptor.close()
+    await acceptor.wait_closed()
+
+
+async def test_a_place_is_given_back_once() -> None:
+    """However often it is: by a handshake that fails and by a connection that is lost."""
+    connections = listening.OpenConnections(2)
+    first, second = connections.take_place(), connections.take_place()
+    assert first is not None
+    assert second is not None
+    assert connections.take_place() is None
+    first.give_back()
+    first.give_back()
+    assert connections.count == 1
+    assert connections.take_place() is not None
+    assert connections.take_place() is None
+
+
 async def test_a_connection_under_tls_takes_one_records_buffer() -> None:
     """Not the 256 KiB that asyncio gives anybody who connects."""
     async with serving(bare_context()):
@@ -102,5 +168,5 @@ async def test_the_bound_on_connections_is_met_long_before_descriptors_run_out(
     role: ConfinedRole, max_connections: int, tmp_path: Path
 ) -> None:
     """A process without descriptors cannot even refuse: files that it must write fail with them."""
-    places = Places(tmp_path, (), tmp_path, (), 0, uses_gpu=False, needs_loopback=False)
+    places = Places(tmp_path, (), tmp_path, tmp_path / "key", (), 0, 0, uses_gpu=False, needs_loopback=False)
     assert build_profile(role, places, Code(())).max_open_files > 4 * max_connections

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,9 @@ class Questions:
         self._numbers = itertools.count(1)
         self._open: dict[int, asyncio.Future[Any]] = {}
         self._expected: dict[int, Callable[[Any], None]] = {}
+        self._deadlines: deque[tuple[float, int]] = deque()
+        """Of open questions and some that were answered, the oldest first: all have the same time."""
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def connected(self) -> bool:
@@ -69,14 +73,12 @@ class Questions:
             raise self.unavailable()
         number = next(self._numbers)
         answer = self._open[number] = asyncio.get_running_loop().create_future()
+        self._watch(number)
         try:
             self._link.send(build(number))
-            async with asyncio.timeout(self._timeout_s):
-                return await answer
+            return await answer
         except LinkClosed as closed:
             raise self.unavailable("was lost") from closed
-        except TimeoutError:
-            raise self.unavailable(f"did not answer within {self._timeout_s:g} s") from None
         finally:
             self._open.pop(number, None)
 
@@ -87,6 +89,28 @@ class Questions:
             waiting.set_result(answer)
         elif (then := self._expected.pop(number, None)) is not None:
             then(answer)
+
+    def _watch(self, number: int) -> None:
+        """Let a question fail when its time is over. One timer serves all: thousands of them a second have their price."""
+        loop = asyncio.get_running_loop()
+        while self._deadlines and self._deadlines[0][1] not in self._open:
+            self._deadlines.popleft()
+        self._deadlines.append((loop.time() + self._timeout_s, number))
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s, self._fail_late)
+
+    def _fail_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._deadlines:
+            deadline, number = self._deadlines[0]
+            waiting = self._open.get(number)
+            if waiting is not None and deadline > loop.time():
+                self._timer = loop.call_at(deadline, self._fail_late)
+                return
+            self._deadlines.popleft()
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(self.unavailable(f"did not answer within {self._timeout_s:g} s"))
 
     def _fail_all(self, fault: GatewayFault) -> None:
         expected, self._expected = self._expected, {}

@@ -1,0 +1,97 @@
+"""Questions to a peer: each answer finds its question, and every question ends."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from appliance.errors import LinkClosed
+from appliance.gateway.errors import PeerUnavailable
+from appliance.gateway.peers.questions import Questions
+
+
+class Asked(msgspec.Struct):
+    number: int
+
+
+class FakeLink:
+    """Remembers what was asked."""
+
+    peer_instance = 0
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.is_open = True
+
+    def send(self, message: Any) -> None:
+        if not self.is_open:
+            raise LinkClosed("closed")
+        self.numbers.append(message.number)
+
+    async def receive(self) -> Any:
+        raise NotImplementedError
+
+
+def connected(timeout_s: float = 5.0) -> tuple[Questions, FakeLink]:
+    questions, link = Questions("away", "the peer", timeout_s), FakeLink()
+    questions.attach(link)
+    return questions, link
+
+
+async def asking(questions: Questions, link: FakeLink) -> tuple["asyncio.Task[Any]", int]:
+    """A question under way, and its number."""
+    task = asyncio.create_task(questions.ask(Asked))
+    before = len(link.numbers)
+    while len(link.numbers) == before:  # noqa: ASYNC110 - the task has not run yet
+        await asyncio.sleep(0)
+    return task, link.numbers[-1]
+
+
+async def test_answers_find_their_questions_in_any_order() -> None:
+    """And one that nobody waits for is dropped."""
+    questions, link = connected()
+    tasks = [await asking(questions, link) for _ in range(3)]
+    for task, number in reversed(tasks):
+        questions.answer(number, f"answer {number}")
+        questions.answer(number, "again")
+        assert await task == f"answer {number}"
+    questions.answer(99, "nobody asked")
+
+
+async def test_a_question_without_an_answer_fails_when_its_time_is_over() -> None:
+    """Those before and after it that were answered change nothing, and one timer serves them all."""
+    questions, link = connected(timeout_s=0.05)
+    early, early_number = await asking(questions, link)
+    questions.answer(early_number, "soon")
+    silent, _ = await asking(questions, link)
+    late, late_number = await asking(questions, link)
+    questions.answer(late_number, "in time")
+    assert [await early, await late] == ["soon", "in time"]
+    with pytest.raises(PeerUnavailable, match=r"did not answer within 0\.05 s"):
+        await silent
+    after, after_number = await asking(questions, link)
+    questions.answer(after_number, "goes on")
+    assert await after == "goes on"
+    last, _ = await asking(questions, link)
+    with pytest.raises(PeerUnavailable, match=r"did not answer within 0\.05 s"):
+        await last
+
+
+async def test_a_lost_link_fails_what_is_open_and_what_comes() -> None:
+    """At once, whatever time there was."""
+    questions, link = connected()
+    open_question, _ = await asking(questions, link)
+    assert questions.detach(link)
+    with pytest.raises(PeerUnavailable, match="was lost"):
+        await open_question
+    with pytest.raises(PeerUnavailable):
+        await questions.ask(Asked)
+
+
+async def test_a_link_that_closes_while_asking_is_a_lost_one() -> None:
+    """The sender is told, not left waiting."""
+    questions, link = connected()
+    link.is_open = False
+    with pytest.raises(PeerUnavailable, match="was lost"):
+        await questions.ask(Asked)
