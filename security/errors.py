@@ -4,6 +4,7 @@ SecurityFault
 ├── SecurityMisconfigured      the operator must change something: refuse to start
 │   ├── KeyUnusable            a key or certificate that is missing, exposed, malformed, expired or does not match
 │   ├── TrustUnusable          a role file or a root of trust that is missing, malformed, expired or not rightly signed
+│   ├── FipsUnavailable        fips = true, and cryptography in use that is not in an approved mode
 │   ├── SegmentsUnusable       zones that are no networks, or rules that this system does not take
 │   └── RegistryUnusable       the definitions cannot be opened, are of another version, or a migration failed
 ├── TokenRejected              an access token that is not accepted: answer 401
@@ -35,6 +36,10 @@ class KeyUnusable(SecurityMisconfigured):
 
 class TrustUnusable(SecurityMisconfigured):
     """A role file or a root of trust; the message names it."""
+
+
+class FipsUnavailable(SecurityMisconfigured):
+    """Cryptography that is not in its FIPS-approved mode. One problem a line."""
 
 
 class SegmentsUnusable(SecurityMisconfigured):

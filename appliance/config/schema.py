@@ -37,6 +37,13 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             description="Protections that production goes without, by name. `casemate config check` names those that are missing.",
         ),
     ] = ()
+    fips: Annotated[
+        bool,
+        Meta(
+            description="Refuse to start unless every cryptographic module in use reports its FIPS-approved mode. "
+            "The wheels of the package index cannot: see docs/operations.md."
+        ),
+    ] = False
     state_dir: Annotated[
         str, Meta(min_length=1, max_length=4096, description="Folder of all that is written: keys, clients, the log.")
     ] = "state"

@@ -10,6 +10,7 @@ from appliance.config import Configuration
 from appliance.errors import StartRefused
 from appliance.models.admission import admit_model
 from appliance.policy.locations import DATABASE_FILE, load_credentials_key
+from security.fips import find_modules, verify_fips
 
 _FOLDERS = ("tls", "authority", "audit", "policy", str(Path(DATABASE_FILE).parent))
 
@@ -20,6 +21,8 @@ def provision(configuration: Configuration) -> None:
 
     Raises: StartRefused or SecurityMisconfigured that name the path.
     """
+    if configuration.fips:
+        verify_fips(find_modules(), signing_algorithm=configuration.authority.signing_algorithm)
     for name in _FOLDERS:
         _make_folder(configuration.state_path / name)
     provision_tls(configuration)
