@@ -34,8 +34,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Literal["auto", "flashinfer", "triton", "reference"],
         msgspec.Meta(
             description="Implementation of attention; flashinfer and triton: on cuda, in CUDA graphs; reference: plain "
-            "torch, on any device, without graphs; auto: flashinfer on cuda where it serves the model's shape, else "
-            "triton; reference on cpu."
+            "torch, on any device, without graphs; auto: on cuda prompts by flashinfer where it serves the model's shape "
+            "and decoding by triton, on cpu reference."
         ),
     ] = "auto"
     kernels_path: Annotated[

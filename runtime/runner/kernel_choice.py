@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from runtime.attention.combined import CombinedAttention
 from runtime.attention.device import DeviceAttention
-from runtime.attention.flashinfer.attention import build_flashinfer_attention
-from runtime.attention.flashinfer.libraries import Libraries
+from runtime.attention.flashinfer.attention import FlashInferAttention, build_flashinfer_attention
+from runtime.attention.flashinfer.libraries import DecodeAlgorithm, Libraries
 from runtime.attention.triton import TritonAttention
 from runtime.errors import EngineMisconfigured
 from runtime.kernels.launcher import JitLauncher
@@ -42,14 +43,15 @@ def choose_kernels(settings: EngineSettings, warn: Warn) -> Kernels:
 
 
 def _build_best(launcher: Launcher, libraries: Libraries, warn: Warn, use: CacheUse) -> DeviceAttention:
+    decodes = _build_triton(launcher, use)
     try:
-        return _build_flashinfer(libraries, use)
+        return CombinedAttention(decodes, _build_flashinfer(libraries, use, decode=None))
     except EngineMisconfigured as refused:
-        warn(f"attention is computed by Triton kernels, as FlashInfer's cannot be used: {refused}")
-        return _build_triton(launcher, use)
+        warn(f"prompts are computed by Triton kernels, as FlashInfer's cannot be used: {refused}")
+        return decodes
 
 
-def _build_triton(launcher: Launcher, use: CacheUse) -> DeviceAttention:
+def _build_triton(launcher: Launcher, use: CacheUse) -> TritonAttention:
     return TritonAttention(
         use.pages,
         num_heads=use.config.num_heads,
@@ -57,11 +59,13 @@ def _build_triton(launcher: Launcher, use: CacheUse) -> DeviceAttention:
         launcher=launcher,
         max_decodes=use.max_sequences,
         num_multiprocessors=torch.cuda.get_device_properties(use.pages.device).multi_processor_count,
-        pdl=False,
+        pdl=True,
     )
 
 
-def _build_flashinfer(libraries: Libraries, use: CacheUse) -> DeviceAttention:
+def _build_flashinfer(
+    libraries: Libraries, use: CacheUse, decode: DecodeAlgorithm | None = "fa2"
+) -> FlashInferAttention:
     return build_flashinfer_attention(
         use.pages,
         libraries,
@@ -70,4 +74,5 @@ def _build_flashinfer(libraries: Libraries, use: CacheUse) -> DeviceAttention:
         layer_windows=use.config.layer_windows,
         max_sequences=use.max_sequences,
         max_context_length=use.max_context_length,
+        decode=decode,
     )

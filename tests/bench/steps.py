@@ -27,12 +27,12 @@ CHUNKS = [(0, 512), (64, 512), (64, 1024), (256, 1024), (0, 2048), (0, 8192)]
 
 def step(runner: DeviceRunner, num_decodes: int, context: int, chunk: int) -> StepBatch:
     """Decodes over `context` tokens each in pages of their own, and a prompt of `chunk` tokens."""
-    pages_each = -(-context // PAGE_SIZE)
-    width = max(pages_each if num_decodes else 1, -(-chunk // PAGE_SIZE))
+    pages_each = -(-context // PAGE_SIZE) if num_decodes else 0
+    width = max(pages_each, -(-chunk // PAGE_SIZE))
     random = np.random.default_rng(0)
     order = random.permutation(runner.num_pages - 1)[: num_decodes * pages_each + -(-chunk // PAGE_SIZE)] + 1
     tables = np.zeros((num_decodes + (chunk > 0), width), np.int32)
-    tables[:num_decodes, :pages_each] = order[: num_decodes * pages_each].reshape(num_decodes, pages_each)
+    tables[:num_decodes, :pages_each] = order[: num_decodes * pages_each].reshape(num_decodes, -1 if num_decodes else 0)
     lengths, contexts = [1] * num_decodes, [context] * num_decodes
     positions = [np.full(num_decodes, context - 1)]
     if chunk:

@@ -5,6 +5,7 @@ logprobs of the two tokens must lie within MAX_GAP. Logits of this model have a 
 some hundredths.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from runtime.errors import KernelMissing
 from runtime.request import GenerationRequest
 from runtime.runner.building import build_runner
 from runtime.runner.device_building import build_device_runner
@@ -55,10 +57,15 @@ def build_device(folder: Path, backend: str, **given: Any) -> DeviceRunner:
     settings = EngineSettings(
         model_path=str(folder),
         device="cuda",
+        dtype="bfloat16",
+        kernels_path=os.environ.get("CASEMATE_TEST_KERNELS", ""),
         attention_backend=backend,  # type: ignore[arg-type]
         **{"max_total_tokens": 16_384, "max_running_requests": 40, "chunked_prefill_size": 512} | given,
     )
-    return build_device_runner(folder, settings, choose_kernels(settings, print), advance=lambda: None).runner
+    try:
+        return build_device_runner(folder, settings, choose_kernels(settings, print), advance=lambda: None).runner
+    except KernelMissing as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -76,7 +83,7 @@ def expected(reference: TorchRunner) -> dict[tuple[int, int], Answer]:
     return run_all(build_engine(reference, eos_token_ids=[2], context_length=2048), greedy())
 
 
-@pytest.mark.parametrize("backend", ["triton", "flashinfer"])
+@pytest.mark.parametrize("backend", ["triton", "flashinfer", "auto"])
 @pytest.mark.parametrize(
     "given",
     [{"cuda_graph_max_bs": 16}, {"cuda_graph_max_bs": 0}, {"cuda_graph_max_bs": 3, "chunked_prefill_size": 33}],
@@ -107,7 +114,7 @@ def test_greedy_texts_are_the_references(
     assert agreed > total * 0.5
 
 
-@pytest.mark.parametrize("backend", ["triton", "flashinfer"])
+@pytest.mark.parametrize("backend", ["triton", "flashinfer", "auto"])
 def test_graphs_compute_what_kernels_compute(folder: Path, backend: str) -> None:
     """The same batch sizes with and without graphs: the same kernels, so the same tokens, sampled ones included."""
     texts = []
@@ -122,7 +129,7 @@ def test_graphs_compute_what_kernels_compute(folder: Path, backend: str) -> None
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("backend", ["triton", "flashinfer"])
+@pytest.mark.parametrize("backend", ["triton", "flashinfer", "auto"])
 @pytest.mark.parametrize("largest_graph", [8, 0])
 def test_a_broken_sequence_does_not_touch_its_neighbours(folder: Path, backend: str, largest_graph: int) -> None:
     """NaN in one sequence's pages flags that sequence alone, in a graph and outside; so does NaN past a context's end."""

@@ -54,7 +54,7 @@ def write_random_model(folder: Path, *, head_dim: int = 64, qwen3: bool = False,
         "rope_theta": 10_000.0,
         "tie_word_embeddings": False,
         "eos_token_id": 2,
-        "torch_dtype": "bfloat16",
+        "torch_dtype": "float32",
     }
     (folder / "config.json").write_text(json.dumps(document | config))
     return folder

@@ -43,7 +43,7 @@ from runtime.identifiers import PAGE_SIZE
 class _WindowKernels:
     """The kernels of the layers with one window, and where their plans go."""
 
-    decode: PagedKernel | QueryKernel
+    decode: PagedKernel | QueryKernel | None
     prefill: PagedKernel
     decode_buffers: PlanBuffers
     prefill_buffers: PlanBuffers
@@ -84,6 +84,7 @@ class FlashInferAttention:
         max_context_length: of one sequence; rounded up to whole pages.
         num_multiprocessors: of the device.
         new_event: makes events of the device.
+        decode: None where another backend decodes, and only `plan_chunks` is called.
     Raises: EngineMisconfigured for a shape that FlashInfer does not serve, KernelMissing for a library.
     """
 
@@ -99,7 +100,7 @@ class FlashInferAttention:
         max_context_length: int,
         num_multiprocessors: int,
         new_event: Callable[[], Event],
-        decode: DecodeAlgorithm = "fa2",
+        decode: DecodeAlgorithm | None = "fa2",
         prefill: PrefillAlgorithm = "fa3",
     ) -> None:
         num_kv_heads, head_dim = pages.shape[-2:]
@@ -140,17 +141,20 @@ class FlashInferAttention:
         def buffers() -> PlanBuffers:
             return PlanBuffers(plan_bytes(shape.num_heads), self._partial_results.device, new_event)
 
-        return _WindowKernels(
-            decode=paged("fa2", causal=False)
-            if decode == "fa2"
-            else QueryKernel(
+        decoder: PagedKernel | QueryKernel | None = None
+        if decode == "fa2":
+            decoder = paged("fa2", causal=False)
+        elif decode == "xqa":
+            decoder = QueryKernel(
                 library("xqa"),
                 libraries,
                 shape,
                 num_multiprocessors=self._num_multiprocessors,
                 semaphores=self._semaphores,
                 scratch=self._partial_results,
-            ),
+            )
+        return _WindowKernels(
+            decode=decoder,
             prefill=paged(prefill, causal=True),
             decode_buffers=buffers(),
             prefill_buffers=buffers(),
@@ -170,6 +174,14 @@ class FlashInferAttention:
                 work[window].append(self._decode_work(kernels, host, device, num_decodes, captured=False))
             if num_sequences > num_decodes:
                 work[window].append(_chunk_work(kernels, host, device, num_decodes))
+        return FlashInferPlan(self._layers, self._shape.layer_windows, work, device)
+
+    def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> FlashInferPlan:
+        """Plan the chunks of a step alone, by FA3; its decodes are another backend's."""
+        assert self._algorithms[1] == "fa3", "FA2 wants all rows of a step"
+        work: dict[int | None, list[Work]] = {
+            window: [_chunk_work(kernels, host, device, host.num_decodes)] for window, kernels in self._kernels.items()
+        }
         return FlashInferPlan(self._layers, self._shape.layer_windows, work, device)
 
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> FlashInferPlan:
@@ -207,6 +219,7 @@ class FlashInferAttention:
         tables = device_rows(device, 0, count)
         if isinstance(kernels.decode, QueryKernel):
             return QueryWork(kernels.decode, self._block_tables[:count], tables.context_lengths)
+        assert kernels.decode is not None
         buffers = kernels.decode_buffers
         description = kernels.decode.plan(host_rows(host, 0, count), buffers, captured=captured)
         return PagedWork(kernels.decode, description, buffers, tables, count)
@@ -229,7 +242,7 @@ def build_flashinfer_attention(
     layer_windows: Sequence[int | None],
     max_sequences: int,
     max_context_length: int,
-    decode: DecodeAlgorithm = "fa2",
+    decode: DecodeAlgorithm | None = "fa2",
     prefill: PrefillAlgorithm = "fa3",
 ) -> FlashInferAttention:
     """FlashInfer on the GPU that holds `pages`; arguments and errors as `FlashInferAttention`."""

@@ -69,7 +69,7 @@ class CacheShape:
 
 
 def needed_libraries(
-    shape: CacheShape, *, decode: DecodeAlgorithm = "fa2", prefill: PrefillAlgorithm = "fa3"
+    shape: CacheShape, *, decode: DecodeAlgorithm | None = "fa2", prefill: PrefillAlgorithm = "fa3"
 ) -> tuple[LibraryName, ...]:
     """The libraries of a configuration, sorted by name.
 
@@ -83,7 +83,7 @@ def needed_libraries(
         raise EngineMisconfigured(f"attention: expected a cache of {shape.query_dtype}, found {shape.cache_dtype}")
     names = {
         library_name(shape, algorithm, windowed=window is not None)
-        for algorithm in {decode, prefill}
+        for algorithm in {decode or prefill, prefill}
         for window in set(shape.layer_windows)
     }
     return tuple(sorted(names, key=str))
