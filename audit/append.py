@@ -56,7 +56,7 @@ class LogWriter:
         testing_only_disk: Disk | None = None,
     ) -> None:
         self._disk = testing_only_disk or Disk()
-        self._folder = folder
+        self.folder = folder
         self._interval_s = checkpoint_interval_ms / 1000
         self._spare_bytes = 0 if executor is None else segment_bytes
         self._disk.make_folder(folder / STATE)
@@ -192,7 +192,7 @@ class LogWriter:
         Raises: EntryNotFound, LogCorrupted.
         """
         if not 0 <= index < self.size:
-            raise EntryNotFound(f"{self._folder}: no record {index}, the log has {self.size}")
+            raise EntryNotFound(f"{self.folder}: no record {index}, the log has {self.size}")
         if index >= self._first_entry:
             return self._entries[index - self._first_entry]
         return self._reader.read_entry(index, self._tiles_size)

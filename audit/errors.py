@@ -20,6 +20,7 @@ AuditFault
 └── AuditMisconfigured       refuse to start
     ├── LogInUse               another auditor has the folder
     ├── KeyUnusable            the signing key cannot be read, or others can read it
+    ├── ClockRejected          the clock is earlier than the log's last record
     └── StateMismatch          what is on disk does not match the last signed tree
 """
 
@@ -102,6 +103,10 @@ class LogInUse(AuditMisconfigured):
 
 class KeyUnusable(AuditMisconfigured):
     """The signing key cannot be used."""
+
+
+class ClockRejected(AuditMisconfigured):
+    """The clock is earlier than what was recorded already."""
 
 
 class StateMismatch(AuditMisconfigured):

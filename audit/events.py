@@ -3,17 +3,12 @@
 One function an event kind; each takes plain values and gives a JSON object for `entry.encode_event`. What OCSF has a place
 for stands there; the rest is in `unmapped.casemate`, with the event's `kind` (see `permissions`). Fractions are strings.
 
-| class | kinds |
-|---|---|
-| API Activity 6003, profile ai_operation | inference_intent (activity Create), inference_denied (Create), inference_outcome (Update), inference_late_count (Update) |
-| Authentication 3002 | token_issued, token_refused, token_rejected, refresh_token_reused, user_signed_in, user_sign_in_failed (all Logon), user_signed_out (Logoff) |
-| Account Change 3001 | client_created, user_created (Create), client_enabled, user_enabled (Enable), client_disabled, user_disabled (Disable), client_secret_rotated, user_password_reset (Password Reset), user_password_changed (Password Change), client_changed (Other), role_granted, role_approved (Attach Policy), role_refused (Detach Policy) |
-| Entity Management 3004 | key_created (Create), limits_changed, role_models_changed, grant_rule_changed, definitions_restored (Update), key_revoked, limits_removed, token_revoked (Delete) |
-| Application Lifecycle 6002 | process_started, process_stopped, process_crashed, process_restarted, model_loaded, model_unloaded, policy_loaded; of models, software and the host: see `HOST_KINDS` |
-| Event Log Activity 1008 | log_started, log_stopped, log_recovered, log_full, log_writable, log_marked |
+
+Here are the events of requests, tokens, processes, models, the host and the log; `changes` has those of administration. All kinds,
+with their classes and who may append them, are listed in `permissions` and in docs/audit.md.
 
 Source: OCSF 1.9.0-dev.
-"""  # noqa: E501
+"""
 
 import ipaddress
 from collections.abc import Mapping
@@ -220,7 +215,7 @@ def definition_changed_event(
         changed_at_ms: when that was; the record's own time is when policy told it.
         before, after: the definition in JSON, without secrets; what is longer than MAX_DEFINITION_CHARS is cut.
     """
-    event = _event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
+    event = new_event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
     event["actor"] = {"user": {"name": actor, "type_id": 1}}
     if KINDS[kind].class_uid == ENTITY_MANAGEMENT:
         event["entity"] = {"name": target, "type": kind.rpartition("_")[0]}
@@ -254,21 +249,21 @@ def process_event(
     """A process of the appliance changed its state; `kind` is process_started, _stopped, _crashed or _restarted."""
     activity_id = min(KINDS[kind].activity_ids)
     is_failure = kind == "process_crashed"
-    event = _event(kind, activity_id, FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL)
+    event = new_event(kind, activity_id, FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL)
     own = event["unmapped"]["casemate"]
     own |= {"instance": instance, "pid": pid, "restarts": restarts, "role": role}
     if exit_code is not None:
         own["exit_code"] = exit_code
     if detail:
         event["status_detail"] = detail
-    event["app"] = _application(f"casemate-{role}", f"{role}/{instance}")
+    event["app"] = application_of(f"casemate-{role}", f"{role}/{instance}")
     return event
 
 
 def configuration_event(kind: str, *, name: str, digest: str, detail: str = "") -> Json:
     """Something that decides over answers was put to use; `kind` is model_loaded, model_unloaded or policy_loaded."""
-    event = _event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
-    event["app"] = _application(name, digest)
+    event = new_event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
+    event["app"] = application_of(name, digest)
     event["unmapped"]["casemate"]["digest"] = digest
     if detail:
         event["status_detail"] = detail
@@ -292,10 +287,10 @@ def host_event(
         at_ms: when that was; the record's own time is when it reached the auditor.
     """
     is_failure = kind in HOST_FAILURES
-    event = _event(
+    event = new_event(
         kind, min(KINDS[kind].activity_ids), FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL
     )
-    event["app"] = _application(name, digest)
+    event["app"] = application_of(name, digest)
     event["unmapped"]["casemate"] |= {"actor": actor, "changed_at_ms": at_ms, "digest": digest, "facts": dict(facts)}
     if detail:
         event["status_detail"] = detail
@@ -306,7 +301,7 @@ def log_event(
     kind: str, *, log_name: str, facts: Mapping[str, str | int], detail: str = "", is_failure: bool = False
 ) -> Json:
     """Something happened to the log itself; `kind` is one of log_*. The auditor's own."""
-    event = _event(
+    event = new_event(
         kind, min(KINDS[kind].activity_ids), FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL
     )
     event |= {"log_name": log_name, "log_provider": "casemate-auditor", "log_type_id": 2}
@@ -316,9 +311,10 @@ def log_event(
     return event
 
 
-def _event(kind: str, activity_id: int, status_id: int, severity_id: int, profiles: tuple[str, ...] = ()) -> Json:
+def new_event(kind: str, activity_id: int, status_id: int, severity_id: int, profiles: tuple[str, ...] = ()) -> Json:
+    """The beginning of an event of a kind: class, activity, outcome, product."""
     class_uid = KINDS[kind].class_uid
-    metadata: Json = {"product": _application("Casemate", "") | {"vendor_name": "Casemate"}, "version": OCSF_VERSION}
+    metadata: Json = {"product": application_of("Casemate", "") | {"vendor_name": "Casemate"}, "version": OCSF_VERSION}
     if profiles:
         metadata["profiles"] = list(profiles)
     event: Json = {
@@ -340,7 +336,7 @@ def _api_activity(
     kind: str, activity_id: int, caller: Caller, call: Call, status_id: int, severity_id: int, action_id: int
 ) -> Json:
     profiles = ("ai_operation", "security_control", "trace") if call.trace_id else ("ai_operation", "security_control")
-    event = _event(kind, activity_id, status_id, severity_id, profiles)
+    event = new_event(kind, activity_id, status_id, severity_id, profiles)
     event["metadata"] |= {"correlation_uid": call.request_uid, "tenant_uid": caller.tenant}
     event |= {
         "action_id": action_id,
@@ -371,7 +367,7 @@ def _api_activity(
 def _authentication(
     kind: str, client_id: str, subject: str, address: str, port: int, service: str, status_id: int, severity_id: int
 ) -> Json:
-    event = _event(kind, 1, status_id, severity_id)
+    event = new_event(kind, 1, status_id, severity_id)
     is_service = subject == client_id
     user: Json = {"name": "unknown"} if not subject else {"type_id": 4 if is_service else 1, "uid": subject}
     event |= {
@@ -385,7 +381,8 @@ def _authentication(
     return event
 
 
-def _application(name: str, uid: str) -> Json:
+def application_of(name: str, uid: str) -> Json:
+    """A program or a model, as OCSF's `product` names it."""
     product: Json = {"name": name, "version": PRODUCT_VERSION}
     return product | {"uid": uid} if uid else product
 

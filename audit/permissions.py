@@ -35,6 +35,7 @@ def _kind(name: str, class_uid: int, activities: set[int], roles: set[str], mess
 
 
 AUDITOR = "auditor"
+READER = "reader"
 
 KINDS: dict[str, EventKind] = {
     kind.name: kind
@@ -71,6 +72,13 @@ KINDS: dict[str, EventKind] = {
         _kind("grant_rule_changed", ENTITY_MANAGEMENT, {3}, {"policy"}),
         _kind("token_revoked", ENTITY_MANAGEMENT, {4}, {"policy"}),
         _kind("definitions_restored", ENTITY_MANAGEMENT, {3}, {"policy"}),
+        _kind("key_rotated", ENTITY_MANAGEMENT, {3}, {"authority", "supervisor", AUDITOR}),
+        _kind("retention_changed", ENTITY_MANAGEMENT, {3}, {AUDITOR}),
+        _kind("hold_placed", ENTITY_MANAGEMENT, {8}, {AUDITOR}),
+        _kind("hold_lifted", ENTITY_MANAGEMENT, {9}, {AUDITOR}),
+        _kind("body_opened", ENTITY_MANAGEMENT, {2}, {AUDITOR}),
+        _kind("hash_looked_up", ENTITY_MANAGEMENT, {2}, {AUDITOR}),
+        _kind("configuration_loaded", APPLICATION_LIFECYCLE, {8}, {"supervisor"}),
         _kind("process_started", APPLICATION_LIFECYCLE, {3}, {"supervisor"}),
         _kind("process_stopped", APPLICATION_LIFECYCLE, {4}, {"supervisor"}),
         _kind("process_crashed", APPLICATION_LIFECYCLE, {4}, {"supervisor"}),
@@ -99,6 +107,14 @@ KINDS: dict[str, EventKind] = {
         _kind("log_full", EVENT_LOG_ACTIVITY, {10}, {AUDITOR}),
         _kind("log_writable", EVENT_LOG_ACTIVITY, {9}, {AUDITOR}),
         _kind("log_marked", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
+        _kind("log_space_low", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
+        _kind("log_rationed", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
+        _kind("log_reconciled", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
+        _kind("log_clock_jumped", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
+        _kind("log_rotated", EVENT_LOG_ACTIVITY, {5}, {AUDITOR}),
+        _kind("log_bodies_destroyed", EVENT_LOG_ACTIVITY, {2}, {AUDITOR}),
+        _kind("log_exported", EVENT_LOG_ACTIVITY, {3}, {AUDITOR, READER}),
+        _kind("log_searched", EVENT_LOG_ACTIVITY, {99}, {AUDITOR, READER}),
     )
 }
 

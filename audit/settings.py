@@ -33,6 +33,32 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             le=1 << 34,
         ),
     ] = 4 << 20
+    space_warning_bytes: Annotated[
+        int,
+        msgspec.Meta(
+            description="With less space than this on the log's disk the operator is warned, while records are still taken.",
+            ge=0,
+            le=1 << 50,
+        ),
+    ] = 1 << 30
+    stranger_records_per_minute: Annotated[
+        int,
+        msgspec.Meta(
+            description="Records of failed authentication in a minute, from all sources together; further ones are counted and "
+            "told in one record. Strangers can so fill the disk by at most a few hundred kilobytes a minute.",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 120
+    token_records_per_minute: Annotated[
+        int,
+        msgspec.Meta(
+            description="Access tokens that one client may be issued in a minute; further requests are refused, counted, "
+            "and told in one record.",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 600
     segment_bytes: Annotated[
         int,
         msgspec.Meta(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from appliance.auditor.alerts import raise_alert
 from audit.append import LogWriter
 from audit.entry import RANDOM_BYTES, Json, complete_entry, encode_event, parse_canonical
 from audit.errors import NotDurable
@@ -181,8 +182,8 @@ class Ledger:
     def _become_full(self, error: NotDurable) -> None:
         if self._fault:
             return
-        log.error("log_full", reason=str(error))
         self._fault = f"the log's disk is full: {error}"
+        raise_alert("log_full", self._fault)
         self._full_since_ms = self._clock.utc_ms()
         self._next_space_check_s = self._clock.monotonic_s() + SPACE_CHECK_INTERVAL_S
         self._reserve.release()

@@ -11,6 +11,7 @@ import structlog
 
 from appliance.auditor.ledger import OWN_NAME, Clock, Ledger
 from appliance.auditor.peer import Peer, Send, name_of
+from appliance.auditor.reconciliation import Reconciliation
 from appliance.auditor.requests import HeldOutcome, OpenIntent, RequestBook
 from appliance.messages.audit import AppendOutcome, AppendRefused, CountTokens, Recorded
 from audit.closing import add_engine_counts, closing_event, engine_counts, late_count_event, verify_outcome
@@ -36,6 +37,7 @@ class OutcomeDesk:
         clock: Clock,
         count_wait_s: float,
         note_usage: Callable[[Json], None],
+        reconciliation: Reconciliation,
     ) -> None:
         self._note_usage = note_usage
         self._ledger = ledger
@@ -43,6 +45,7 @@ class OutcomeDesk:
         self._send = send
         self._clock = clock
         self._count_wait_s = count_wait_s
+        self._reconciliation = reconciliation
         self._orphans = set(book.open)
         self._num_orphans = len(self._orphans)
         self._num_engines = 0
@@ -105,6 +108,7 @@ class OutcomeDesk:
             self._count_late(message.intent_index, engine, engine_instance)
         elif intent.engine_instance not in (None, engine_instance):
             log.error("engine_count_refused", intent=intent.index, engine=engine_instance)
+            self._reconciliation.note_unexpected()
         elif intent.engine is None:
             intent.engine = engine
             if intent.deadline_s is not None and not intent.is_closing:
@@ -178,7 +182,7 @@ class OutcomeDesk:
         self._ledger.add(
             event,
             reporter,
-            lambda index: self._note_durable(intent, held, engine, index, event),
+            lambda index: self._note_durable(intent, held, event, index),
             lambda reason: self._note_refused(intent, held, reason),
         )
 
@@ -186,15 +190,14 @@ class OutcomeDesk:
         entry = parse_canonical(self._ledger.writer.read(intent.index))
         return closing_event(entry, intent.index, intent.lost_reason, intent.lost_detail, engine)
 
-    def _note_durable(
-        self, intent: OpenIntent, held: HeldOutcome | None, engine: Json | None, index: int, event: Json
-    ) -> None:
+    def _note_durable(self, intent: OpenIntent, held: HeldOutcome | None, event: Json, index: int) -> None:
         self._note_usage(event)
+        self._reconciliation.note_outcome(event)
         self._timed.pop(intent.index, None)
         self._book.note_outcome(intent.index, intent.request_uid, index)
         if held is not None:
             self._send(held.peer, Recorded(held.correlation, index))
-        if engine is None:
+        if "engine" not in event["unmapped"]["casemate"]:
             self._book.note_uncounted(intent)
             if intent.engine is not None:  # It came while the outcome was on its way to the disk.
                 self._count_late(intent.index, intent.engine, intent.engine_instance)
@@ -225,7 +228,9 @@ class OutcomeDesk:
             is_intent = False
         if not is_intent or not (is_missed or intent_index < self._first_own):
             log.error("engine_count_unexpected", intent=intent_index)
+            self._reconciliation.note_unexpected()
             return
+        self._reconciliation.note_late(engine)
         self._ledger.add(late_count_event(entry, intent_index, engine), OWN_NAME)
 
 

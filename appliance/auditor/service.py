@@ -24,6 +24,7 @@ from appliance.auditor.peer import Peer, Send, name_of
 from appliance.auditor.receipts import ReceiptDesk
 from appliance.auditor.requests import MAX_OPEN_INTENTS, OpenIntent
 from appliance.auditor.usage import UsageBook, recover_usage
+from appliance.auditor.watches import Limits, Watches
 from appliance.messages.audit import (
     AppendEvent,
     AppendIntent,
@@ -74,6 +75,7 @@ class AuditorService:
         count_wait_s: float,
         receipts_kept: int,
         receipt_wait_s: float,
+        limits: Limits = Limits(),
         progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger = ledger
@@ -83,7 +85,9 @@ class AuditorService:
         self._book = recover_requests(ledger.writer, receipts_kept, progress)
         self._usage: UsageBook | None = None
         self._progress = progress
-        self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s, self._note_usage)
+        self._watches = Watches(ledger, clock, limits)
+        reconciliation = self._watches.reconciliation
+        self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s, self._note_usage, reconciliation)
         self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s)
         self._ticket_keys: dict[Peer, bytes] = {}
         self._gateways: list[Peer] = []
@@ -171,6 +175,7 @@ class AuditorService:
         self._ledger.watch_space()
         self._note_start()
         self._outcomes.close_due()
+        self._watches.look(self.num_open)
         self._ledger.commit()
         self._ledger.publish_if_due()
         self._mark_if_due()
@@ -184,6 +189,7 @@ class AuditorService:
         """
         self._outcomes.close_all("stopped", "the appliance was stopped while the request was open")
         self._ledger.commit()
+        self._watches.stop()
         self._ledger.add_own(self._ledger.describe("log_stopped", {"num_open": self.num_open}))
         self._ledger.commit()
         self._ledger.publish()
@@ -200,7 +206,11 @@ class AuditorService:
                 verify_permitted(peer.peer_role, "outcome", event)
                 self._outcomes.take(peer, message, event)
             case AppendEvent():
-                verify_permitted(peer.peer_role, "event", event)
+                kind = verify_permitted(peer.peer_role, "event", event)
+                if not self._watches.rations.take(kind.name, event):
+                    reason = "too many of the kind in this minute; it is counted, and told in one record"
+                    self._send(peer, AppendRefused(message.correlation, "rationed", reason))
+                    return
                 self._ledger.add(
                     event,
                     name_of(peer),
@@ -240,6 +250,7 @@ class AuditorService:
         is_here = peer in self._gateways
         intent = OpenIntent(index, message.request_uid, name_of(peer), peer, message.engine_instance)
         self._book.note_intent(intent, message.client_id)
+        self._watches.reconciliation.note_intent()
         if not is_here:  # Its link ended while the record was on its way.
             self._outcomes.lose(peer)
             return
@@ -311,7 +322,15 @@ class AuditorService:
 
     def _status(self) -> AuditorStatus:
         writer = self._ledger.writer
-        return AuditorStatus(writer.size, writer.checkpoint.size, self._ledger.can_append, self._ledger.fault)
+        return AuditorStatus(
+            writer.size,
+            writer.checkpoint.size,
+            self._ledger.can_append,
+            self._ledger.fault,
+            self._watches.alarms,
+            self._watches.free_bytes,
+            self._watches.reconciliation.num_differences,
+        )
 
     def _send_status_if_due(self) -> None:
         now_s = self._clock.monotonic_s()

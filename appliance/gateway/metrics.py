@@ -136,6 +136,14 @@ class Metrics:
         # As auditor and supervisor last said.
         self.audit_can_append = self._say("gauge", "audit_can_append", "1 if the log takes records.", [])
         self.audit_tree_size = self._say("gauge", "audit_tree_size", "Records in the log.", [])
+        self.audit_checkpoint_size = self._say(
+            "gauge", "audit_checkpoint_size", "Records under the last signed checkpoint.", []
+        )
+        self.audit_free_bytes = self._say("gauge", "audit_free_bytes", "Space on the log's disk.", [])
+        self.audit_alarms = self._say("gauge", "audit_alarms", "What a person should look at; /ready says what.", [])
+        self.audit_count_differences_total = self._say(
+            "counter", "audit_count_differences_total", "Differences that reconciliations have found.", []
+        )
         self.process_ready = self._say("gauge", "process_ready", "1 if the process is ready.", ["role", "instance"])
         self.process_restarts_total = self._say("counter", "process_restarts_total", "Restarts.", ["role", "instance"])
         self._resume()

@@ -110,8 +110,9 @@ class Recorded(msgspec.Struct, frozen=True, array_like=True, tag="recorded", gc=
 
 
 class AppendRefused(msgspec.Struct, frozen=True, array_like=True, tag="append_refused"):
-    """`code`: not_permitted, malformed, too_large, unknown_intent, not_found, not_durable (disk full or failing),
-    no_engine (nobody could check the ticket), damaged (the log's own files cannot be read)."""
+    """`code`: rationed (told in a record that sums up), not_permitted, malformed, too_large, unknown_intent, not_found,
+    not_durable (disk full or failing), no_engine (nobody could check the ticket), damaged (the log's own files cannot be
+    read)."""
 
     correlation: int
     code: str
@@ -147,6 +148,12 @@ class AuditorStatus(msgspec.Struct, frozen=True, array_like=True, tag="auditor_s
     can_append: bool
     """False while records cannot be made durable; `detail` says why."""
     detail: str
+    alarms: tuple[str, ...] = ()
+    """What a person should look at although records are taken."""
+    free_bytes: int = -1
+    """Space on the log's disk; -1 while nobody has looked."""
+    num_differences: int = 0
+    """What reconciliations have found since the auditor's start."""
 
 
 PeerToAuditor = AppendIntent | AppendOutcome | AppendEvent | CountTokens | FetchReceipt | FetchUsage

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import structlog
 
+from appliance.auditor.alerts import raise_alert
+from appliance.auditor.clock_watch import verify_floor
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.peer import Peer
 from appliance.auditor.service import AuditorService
+from appliance.auditor.watches import Limits
 from appliance.processes.polling import LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from audit.append import LogWriter
 from audit.errors import AuditMisconfigured, AuditUnavailable, StorageFailed
@@ -43,6 +46,7 @@ def serve(member: PollingMember) -> None:
     writer = open_writer(folder, settings, executor)
     try:
         clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
+        verify_floor(writer, clock.utc_ms())
         reserve = Reserve(folder / "log" / STATE / "reserve", settings.reserve_bytes)
         service = AuditorService(
             Ledger(writer, reserve, clock),
@@ -52,6 +56,9 @@ def serve(member: PollingMember) -> None:
             count_wait_s=settings.count_wait_ms / 1000,
             receipts_kept=settings.receipts_kept,
             receipt_wait_s=settings.checkpoint_interval_ms / 1000 + RECEIPT_SLACK_S,
+            limits=Limits(
+                settings.space_warning_bytes, settings.stranger_records_per_minute, settings.token_records_per_minute
+            ),
             progress=member.heartbeat,
         )
         writer.prepare()
@@ -64,7 +71,7 @@ def serve(member: PollingMember) -> None:
         service.stop()
         member.flush()
     except StorageFailed as failure:
-        log.critical("log_storage_failed", reason=str(failure), consequence="the auditor ends and recovers from disk")
+        raise_alert("log_storage_failed", f"{failure}: the auditor ends, and recovers from disk")
         raise SystemExit(EXIT_STORAGE_FAILED) from failure
     finally:
         writer.close()

@@ -7,6 +7,7 @@ that has not been accepted; the auditor is the last to end; every start and end 
 """
 
 import asyncio
+import hashlib
 import signal
 import socket
 import time
@@ -18,6 +19,7 @@ from types import MappingProxyType
 import structlog
 
 from appliance.config import Configuration
+from appliance.config.lacks import what_is_lacking
 from appliance.errors import LinkClosed, MalformedMessage, StartRefused
 from appliance.ipc.link import open_link
 from appliance.messages.control import Assign, Drain, GrantListener, ProcessState, ProcessStates, Role
@@ -30,6 +32,7 @@ from appliance.supervisor.lifecycle import LifecycleRecorder
 from appliance.supervisor.notices import NoticeCarrier
 from appliance.supervisor.rounds import HostRounds
 from appliance.supervisor.wiring import Wiring, bind_listener, make_own_link
+from audit.changes import configuration_loaded_event
 from audit.entry import encode_event
 from audit.events import host_event, process_event
 
@@ -87,6 +90,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._on_stop_signal)
         self._bind_listeners()
         self._measure()
+        self._record_configuration()
         try:
             for role, instance in self._members():
                 self._keepers[role, instance] = loop.create_task(self._keep(role, instance))
@@ -135,6 +139,14 @@ class Supervisor:
         gateway, authority = self._configuration.gateway, self._configuration.authority
         self._listeners["gateway"] = bind_listener(gateway.host, gateway.port, "gateway.port")
         self._listeners["authority"] = bind_listener(authority.host, authority.port, "authority.port")
+
+    def _record_configuration(self) -> None:
+        lacks = tuple(lack.name for lack in what_is_lacking(self._configuration))
+        digest = f"sha256:{hashlib.sha256(self._raw).hexdigest()}"
+        event = configuration_loaded_event(
+            digest=digest, previous_digest="", mode=self._configuration.mode, lacks=lacks
+        )
+        self._recorder.record(encode_event(event))
 
     def _on_stop_signal(self) -> None:
         if self._stopping.is_set():

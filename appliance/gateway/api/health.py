@@ -107,6 +107,7 @@ class HealthEndpoints:
                 {"role": state.role, "instance": state.instance, "state": state.state, "restarts": state.restarts}
                 for state in self._states()
             ],
+            "log": self._describe_log(),
             "engines": [
                 {
                     "instance": peer.instance,
@@ -116,4 +117,16 @@ class HealthEndpoints:
                 }
                 for peer in self._desk.engines
             ],
+        }
+
+    def _describe_log(self) -> dict[str, Any]:
+        """What the auditor last said; its alarms do not make the appliance unready, but a person should look."""
+        status = self._desk.auditor.status
+        if status is None:
+            return {"alarms": ["the auditor has not said anything"]}
+        return {
+            "records": status.tree_size,
+            "under_checkpoint": status.checkpoint_size,
+            "free_bytes": status.free_bytes,
+            "alarms": list(status.alarms),
         }

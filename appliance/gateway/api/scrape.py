@@ -32,6 +32,10 @@ class ScrapeEndpoint:
         metrics.audit_can_append.set(float(auditor is not None and auditor.can_append))
         if auditor is not None:
             metrics.audit_tree_size.set(auditor.tree_size)
+            metrics.audit_checkpoint_size.set(auditor.checkpoint_size)
+            metrics.audit_free_bytes.set(auditor.free_bytes)
+            metrics.audit_alarms.set(len(auditor.alarms))
+            metrics.audit_count_differences_total.set(auditor.num_differences)
         for state in self._states():
             labels = {"role": state.role, "instance": str(state.instance)}
             metrics.process_ready.set(float(state.state == "ready"), **labels)

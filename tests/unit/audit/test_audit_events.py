@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from audit import closing, events
+from audit import changes, closing, events
 from audit.entry import complete_entry, encode_event, parse_canonical
 from audit.errors import MalformedEntry, NotPermitted
-from audit.permissions import AUDITOR, KINDS, kind_of, verify_permitted
+from audit.permissions import AUDITOR, ENTITY_MANAGEMENT, KINDS, READER, kind_of, verify_permitted
 from audit.summary import summarize
 
 CALLER = events.Caller(
@@ -73,6 +73,15 @@ def make_events() -> dict[str, dict[str, Any]]:
         found[kind] = events.host_event(
             kind, name="m", digest="sha256:00", actor="ada", at_ms=5, facts={"approvals": 2}, detail="d"
         )
+    for kind in KINDS:
+        if KINDS[kind].class_uid == ENTITY_MANAGEMENT and kind not in found:
+            found[kind] = changes.change_event(
+                kind, entity_type="setting", entity_uid="quota.demo", actor="root", before={"tokens": 5},
+                after={"tokens": 7}, approvers=("ada", "bob"), reason="asked for",
+            )  # fmt: skip
+    found["configuration_loaded"] = changes.configuration_loaded_event(
+        digest="sha256:00", previous_digest="sha256:01", mode="development", lacks=("witness",)
+    )
     for kind in KINDS:
         if kind.startswith("log_"):
             found[kind] = events.log_event(kind, log_name="o", facts={"size": 1}, detail="d")
@@ -190,6 +199,12 @@ def test_events_are_valid_ocsf(schema: Schema, kind: str) -> None:
     assert schema.problems(entry, schema.by_uid[entry["class_uid"]], profiles, kind) == []
 
 
+def test_a_change_says_before_and_after() -> None:
+    """In OCSF's own places."""
+    event = make_events()["key_rotated"]
+    assert (event["entity"]["data"], event["entity_result"]["data"]) == ({"tokens": 5}, {"tokens": 7})
+
+
 def test_the_schema_test_can_fail(schema: Schema) -> None:
     """A missing actor, a wrong enum, an unknown member, a wrong type: each is found."""
     event = make_intent() | {"time": 1, "severity_id": 77, "nonsense": 1, "message": 5}
@@ -210,7 +225,7 @@ def test_the_schema_test_can_fail(schema: Schema) -> None:
 def test_only_the_roles_of_the_table_may_append(kind: str) -> None:
     """Each kind comes from its roles by its message, and from nobody else."""
     event = make_events()[kind]
-    for role in ("gateway", "authority", "engine", "policy", "supervisor", AUDITOR, "stranger"):
+    for role in ("gateway", "authority", "engine", "policy", "supervisor", AUDITOR, READER, "stranger"):
         for message in ("intent", "outcome", "event"):
             if role in KINDS[kind].roles and message == KINDS[kind].message:
                 assert verify_permitted(role, message, event).name == kind

@@ -50,11 +50,12 @@ class Auditor:
         self.home = home
         self.now_s = 100.0
         self.utc_ms = 1_795_411_388_000
+        """What the wall clock said when the monotonic one said 100; a change sets the clock."""
         self.cut: list[Peer] = []
         self.writer = LogWriter(
             home / "log", home / "log.key", origin=ORIGIN, checkpoint_interval_ms=1_000, testing_only_disk=disk
         )
-        clock = Clock(lambda: self.now_s, lambda: self.utc_ms)
+        clock = Clock(lambda: self.now_s, lambda: self.utc_ms + round((self.now_s - 100.0) * 1000))
         reserve = Reserve(home / "log/.state/reserve", 64 * 1024, disk)
         self.service = AuditorService(
             Ledger(self.writer, reserve, clock),
@@ -79,7 +80,6 @@ class Auditor:
     def pass_time(self, seconds: float) -> None:
         """Let time pass and take a turn."""
         self.now_s += seconds
-        self.utc_ms += int(seconds * 1000)
         self.service.turn()
 
     def records(self) -> list[Json]:

@@ -1,0 +1,92 @@
+"""What the auditor watches as time passes, and what it makes of it: a record, an alert, an alarm in `/ready`.
+
+| what | record | alert | alarm |
+|---|---|---|---|
+| the clock was set | `log_clock_jumped` | by more than a day | until the next start, by more than a day |
+| little space on the log's disk | `log_space_low` | yes | while it lasts |
+| records left out by the rations | `log_rationed`, each minute | no | no |
+| counts that differ | `log_reconciled`, each minute in any case | yes | until a minute in which they agree |
+"""
+
+from dataclasses import dataclass
+
+from appliance.auditor.alerts import raise_alert
+from appliance.auditor.clock_watch import SUSPENDING_JUMP_MS, ClockWatch
+from appliance.auditor.ledger import Clock, Ledger
+from appliance.auditor.rations import Rations
+from appliance.auditor.reconciliation import Reconciliation
+from appliance.auditor.space import SpaceWatch
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """From the section `[audit]`."""
+
+    space_warning_bytes: int = 0
+    strangers_a_minute: int = 120
+    tokens_a_minute: int = 600
+
+
+class Watches:
+    """All of them, over one ledger."""
+
+    def __init__(self, ledger: Ledger, clock: Clock, limits: Limits) -> None:
+        self._ledger = ledger
+        self._clock_watch = ClockWatch(clock)
+        self._space = SpaceWatch(ledger.writer.folder, limits.space_warning_bytes, clock)
+        self._clock_alarm = ""
+        self.rations = Rations(clock, limits.strangers_a_minute, limits.tokens_a_minute)
+        self.reconciliation = Reconciliation(clock)
+
+    @property
+    def free_bytes(self) -> int:
+        """Space on the log's disk, as last seen."""
+        return self._space.free_bytes
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What a person should look at, in words."""
+        space = f"the log's disk has {self._space.free_bytes} bytes left" if self._space.is_low else ""
+        return tuple(alarm for alarm in (space, self._clock_alarm, self.reconciliation.alarm) if alarm)
+
+    def look(self, num_open: int) -> None:
+        """Look at everything that it is time for. With the disk full nothing is recorded, and nothing forgotten.
+
+        Raises: StorageFailed.
+        """
+        if self._space.look():
+            self._tell("log_space_low", {"free_bytes": self._space.free_bytes}, self.alarms[0])
+        if not self._ledger.can_append:
+            return
+        if jump_ms := self._clock_watch.find_jump():
+            self._tell_jump(jump_ms)
+        if (left_out := self.rations.close_window()) is not None:
+            self._record("log_rationed", left_out)
+        if (facts := self.reconciliation.close_minute(num_open)) is not None:
+            self._tell_reconciled(facts)
+
+    def stop(self) -> None:
+        """Record what is counted and not told yet."""
+        if (left_out := self.rations.close_window(at_once=True)) is not None:
+            self._record("log_rationed", left_out)
+
+    def _tell_jump(self, jump_ms: int) -> None:
+        detail = f"the clock was set {'forward' if jump_ms > 0 else 'back'} by {abs(jump_ms)} ms"
+        if abs(jump_ms) < SUSPENDING_JUMP_MS:
+            self._record("log_clock_jumped", {"jump_ms": jump_ms}, detail)
+            return
+        self._clock_alarm = f"{detail}: installs are suspended until the next start"
+        self._tell("log_clock_jumped", {"jump_ms": jump_ms}, self._clock_alarm)
+
+    def _tell_reconciled(self, facts: dict[str, str | int]) -> None:
+        if alarm := self.reconciliation.alarm:
+            self._tell("log_reconciled", facts, alarm, code="log_counts_differ")
+        else:
+            self._record("log_reconciled", facts)
+
+    def _tell(self, kind: str, facts: dict[str, str | int], detail: str, code: str = "") -> None:
+        raise_alert(code or kind, detail)
+        self._record(kind, facts, detail, is_failure=True)
+
+    def _record(self, kind: str, facts: dict[str, str | int], detail: str = "", *, is_failure: bool = False) -> None:
+        self._ledger.add_own(self._ledger.describe(kind, facts, detail, is_failure))

@@ -1,0 +1,64 @@
+"""Builders of the events of administration: what was changed, from what to what, by whom; keys, bodies, the configuration.
+
+A change says the state before and after in OCSF's places for it (`entity.data`, `entity_result.data`), as texts, and never a
+secret: of a key the id, of a file the digest.
+
+Source: OCSF 1.9.0-dev, Entity Management 3004, Application Lifecycle 6002.
+"""
+
+from collections.abc import Mapping
+
+from audit.entry import Json
+from audit.events import INFORMATIONAL, LOW, MEDIUM, SUCCESS, application_of, new_event
+from audit.permissions import KINDS
+
+State = Mapping[str, str | int]
+"""What a thing was or is: names and texts."""
+
+
+def change_event(
+    kind: str,
+    *,
+    entity_type: str,
+    entity_uid: str,
+    actor: str,
+    before: State | None = None,
+    after: State | None = None,
+    approvers: tuple[str, ...] = (),
+    reason: str = "",
+) -> Json:
+    """Something that is administered was changed, or looked at; `kind` is one of class 3004
+    that policy does not make.
+
+    Args:
+        entity_type: what it is: `key`, `retention`, `hold`, `body`.
+        before, after: its state; None where there was none, or where nothing was changed.
+        approvers: who else signed, where one person does not suffice.
+    """
+    event = new_event(kind, min(KINDS[kind].activity_ids), SUCCESS, LOW)
+    event["actor"] = {"user": {"name": actor, "type_id": 1}}
+    event["entity"] = _entity(entity_type, entity_uid, before)
+    if after is not None:
+        event["entity_result"] = _entity(entity_type, entity_uid, after)
+    own = event["unmapped"]["casemate"]
+    if approvers:
+        own["approvers"] = list(approvers)
+    if reason:
+        own["reason"] = reason
+    return event
+
+
+def configuration_loaded_event(*, digest: str, previous_digest: str, mode: str, lacks: tuple[str, ...]) -> Json:
+    """The configuration that the appliance was started with."""
+    event = new_event("configuration_loaded", 8, SUCCESS, MEDIUM if lacks else INFORMATIONAL)
+    event["app"] = application_of("Casemate", digest)
+    own = event["unmapped"]["casemate"]
+    own |= {"digest": digest, "lacks": list(lacks), "mode": mode}
+    if previous_digest:
+        own["previous_digest"] = previous_digest
+    return event
+
+
+def _entity(entity_type: str, uid: str, state: State | None) -> Json:
+    entity: Json = {"type": entity_type, "uid": uid}
+    return entity if state is None else entity | {"data": dict(state)}
