@@ -39,6 +39,7 @@ class LogWriter:
     Args:
         folder: the log's folder; an empty or missing one becomes a new log.
         key_path: the signing key, made with a new log.
+        with_mldsa: checkpoints carry an ML-DSA-44 cosignature by the log as well; its key lies beside the other.
         executor: runs publications beside the appending thread, one at a time; without it they run within the call.
         testing_only_disk: replaces the disk by one that fails.
     Raises: AuditMisconfigured for everything that forbids a start; NotDurable, StorageFailed.
@@ -52,6 +53,7 @@ class LogWriter:
         origin: str,
         checkpoint_interval_ms: int = 1_000,
         segment_bytes: int = 16 << 20,
+        with_mldsa: bool = False,
         executor: Executor | None = None,
         testing_only_disk: Disk | None = None,
     ) -> None:
@@ -62,7 +64,7 @@ class LogWriter:
         self._disk.make_folder(folder / STATE)
         self._lock = lock_folder(folder / LOCK)
         try:
-            recovered, signer = open_state(folder, key_path, origin, self._disk)
+            recovered, signer = open_state(folder, key_path, origin, self._disk, with_mldsa=with_mldsa)
         except BaseException:
             os.close(self._lock)
             raise
@@ -213,6 +215,13 @@ class LogWriter:
         Raises: EntryNotFound when no checkpoint covers it yet; LogCorrupted.
         """
         return self._reader.prove(index, self.checkpoint, self._note)
+
+    def root_of(self, size: int) -> bytes:
+        """Root of the first `size` records, which the last published checkpoint covers.
+
+        Raises: LogCorrupted.
+        """
+        return self._reader.root(size, self.checkpoint.size)
 
     def close(self) -> None:
         """Let go of the folder. What was appended and not committed is lost; it was acknowledged to nobody."""

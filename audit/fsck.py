@@ -35,6 +35,8 @@ class Verified:
 
     checkpoint: Checkpoint
     since: Checkpoint | None = None
+    cosigned: Checkpoint | None = None
+    """What witnesses cosigned; it is a prefix of this log."""
     num_files: int = 0
     num_unsigned: int = 0
     """Durable records behind the checkpoint, not yet signed."""
@@ -47,28 +49,30 @@ class Verified:
 
 
 def verify_log(
-    folder: Path, key: VerifierKey, since: bytes | None = None, progress: Progress = lambda _done, _all: None
+    folder: Path,
+    key: VerifierKey,
+    since: bytes | None = None,
+    progress: Progress = lambda _done, _all: None,
+    *,
+    cosigned: bytes | None = None,
 ) -> Verified:
     """Verify the log in a folder.
 
     Args:
         key: the log's key; its name is the log's origin.
         since: an earlier signed checkpoint, kept elsewhere.
+        cosigned: a checkpoint of this log that witnesses cosigned; whose cosignatures it has is the caller's to check.
     Raises: LogCorrupted with the thing and the place; SignatureRejected for checkpoints; EntryNotFound when there is no
         checkpoint; OSError when a file cannot be read.
     """
     reader = LogReader(folder)
     is_live = is_locked(folder / LOCK)
     checkpoint = _verify_head(f"{folder / CHECKPOINT}", reader.checkpoint_note(), key)  # (1)
-    earlier = None if since is None else _verify_head("the earlier checkpoint", since, key)
-    if earlier is not None and earlier.size > checkpoint.size:
-        raise LogCorrupted(
-            f"{folder / CHECKPOINT}: of size {checkpoint.size}, but the earlier one has {earlier.size}: "
-            "records were taken away"
-        )
-    result = Verified(checkpoint, earlier, has_state=(folder / STATE).is_dir(), is_live=is_live)
+    earlier = _verify_earlier(folder, "the earlier checkpoint", since, key, checkpoint)
+    witnessed = _verify_earlier(folder, "the cosigned checkpoint", cosigned, key, checkpoint)
+    result = Verified(checkpoint, earlier, witnessed, has_state=(folder / STATE).is_dir(), is_live=is_live)
     signed = _load_signed(folder, checkpoint, is_live) if result.has_state else checkpoint
-    derived = Derivation(folder, reader, [head for head in (checkpoint, earlier, signed) if head is not None])
+    derived = Derivation(folder, reader, [head for head in (checkpoint, earlier, witnessed, signed) if head])
     for number in range(-(-derived.signed_size // TILE_WIDTH)):  # (2), (3)
         derived.add_bundle(number)
         progress(derived.tree.size, derived.signed_size)
@@ -87,6 +91,19 @@ def _verify_head(name: str, note: bytes, key: VerifierKey) -> Checkpoint:
         raise SignatureRejected(f"{name}: {error}") from error
     except AuditRejected as error:
         raise LogCorrupted(f"{name}: {error}") from error
+
+
+def _verify_earlier(
+    folder: Path, name: str, note: bytes | None, key: VerifierKey, checkpoint: Checkpoint
+) -> Checkpoint | None:
+    if note is None:
+        return None
+    earlier = _verify_head(name, note, key)
+    if earlier.size > checkpoint.size:
+        raise LogCorrupted(
+            f"{folder / CHECKPOINT}: of size {checkpoint.size}, but {name} has {earlier.size}: records were taken away"
+        )
+    return earlier
 
 
 def _load_signed(folder: Path, checkpoint: Checkpoint, is_live: bool) -> Checkpoint:

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import struct
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -71,17 +71,27 @@ class VerifierKey:
 
 
 class NoteSigner:
-    """Signs note texts under a name. Holds the private key; its `repr` does not show it."""
+    """Signs note texts under a name. Holds the private key; its `repr` does not show it.
 
-    def __init__(self, name: str, private_key: Ed25519PrivateKey) -> None:
+    Args:
+        countersign: gives further signatures over a text, such as the log's own post-quantum cosignature.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        private_key: Ed25519PrivateKey,
+        countersign: Callable[[str], Sequence[Signature]] = lambda _text: (),
+    ) -> None:
         verify_key_name(name)
         self._private_key = private_key
+        self._countersign = countersign
         self.key = VerifierKey(name, private_key.public_key().public_bytes_raw())
 
     def sign(self, text: str) -> bytes:
-        """The signed note of a text, with this key's signature alone."""
-        value = self._private_key.sign(text.encode())
-        return encode_note(SignedNote(text, (Signature(self.key.name, self.key.key_id, value),)))
+        """The signed note of a text: this key's signature, then those that come with it."""
+        own = Signature(self.key.name, self.key.key_id, self._private_key.sign(text.encode()))
+        return encode_note(SignedNote(text, (own, *self._countersign(text))))
 
 
 def key_id_of(name: str, public_key: bytes) -> int:
@@ -107,7 +117,7 @@ def parse_verifier_key(text: str) -> VerifierKey:
     name, _, rest = text.partition("+")
     id_text, _, key_text = rest.partition("+")
     verify_key_name(name)
-    key = _decode_base64(key_text, "verifier key")
+    key = decode_base64(key_text, "verifier key")
     if len(key) != 33 or key[0] != ED25519_TYPE:
         raise MalformedNote(f"verifier key {name!r}: expected type 1 (Ed25519) and 32 bytes, got {len(key)} bytes")
     result = VerifierKey(name, key[1:])
@@ -118,10 +128,13 @@ def parse_verifier_key(text: str) -> VerifierKey:
 
 def encode_note(note: SignedNote) -> bytes:
     """The note as bytes: text, blank line, signature lines."""
-    lines = [
-        f"{SIGNATURE_PREFIX}{s.name} {_encode_base64(struct.pack('>I', s.key_id) + s.value)}\n" for s in note.signatures
-    ]
-    return (note.text + "\n" + "".join(lines)).encode()
+    return (note.text + "\n" + "".join(map(encode_signature, note.signatures))).encode()
+
+
+def encode_signature(signature: Signature) -> str:
+    """One signature line, with its newline."""
+    value = _encode_base64(struct.pack(">I", signature.key_id) + signature.value)
+    return f"{SIGNATURE_PREFIX}{signature.name} {value}\n"
 
 
 def parse_note(data: bytes) -> SignedNote:
@@ -175,7 +188,7 @@ def _parse_signature(line: str) -> Signature:
     if not space:
         raise MalformedNote(f"note: signature line {line[:80]!r} has no signature")
     verify_key_name(name)
-    value = _decode_base64(encoded, "signature")
+    value = decode_base64(encoded, "signature")
     if len(value) < 5:
         raise MalformedNote(f"note: the signature of {name!r} has {len(value)} bytes, expected a key id and more")
     return Signature(name, int.from_bytes(value[:4], "big"), value[4:])
@@ -194,7 +207,11 @@ def _encode_base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _decode_base64(text: str, what: str) -> bytes:
+def decode_base64(text: str, what: str) -> bytes:
+    """Decode base64 in canonical form.
+
+    Raises: MalformedNote.
+    """
     try:
         data = base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, ValueError) as error:

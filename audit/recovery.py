@@ -20,7 +20,7 @@ from audit.merkle import EMPTY_ROOT, leaf_hash
 from audit.note import NoteSigner, VerifierKey
 from audit.publish import TEMPORARY, write_signed
 from audit.reader import CHECKPOINT, SIGNED, WAL, LogReader
-from audit.signing_key import create_signer, load_signer, write_vkey
+from audit.signing_key import create_signer, load_signer, open_cosigner, write_vkey
 from audit.storage import Disk
 from audit.tiles import TILE_WIDTH, TileId, tile_width
 from audit.wal import Segment, create_segment, load_segments, split_stale
@@ -45,7 +45,9 @@ class Recovered:
     torn_bytes: int = 0
 
 
-def open_state(folder: Path, key_path: Path, origin: str, disk: Disk) -> tuple[Recovered, NoteSigner]:
+def open_state(
+    folder: Path, key_path: Path, origin: str, disk: Disk, *, with_mldsa: bool = False
+) -> tuple[Recovered, NoteSigner]:
     """Make a new log, or recover the one that is there. The caller MUST hold the folder's lock.
 
     Raises: AuditMisconfigured for everything that forbids a start; NotDurable, StorageFailed.
@@ -58,10 +60,12 @@ def open_state(folder: Path, key_path: Path, origin: str, disk: Disk) -> tuple[R
         if not (folder / SIGNED).exists():
             _create(folder, key_path, origin, disk)
         signed = _load_signed(folder, origin)
+        mldsa_path = key_path.with_name(f"{key_path.stem}-mldsa.key")
+        cosigner = open_cosigner(mldsa_path, origin, disk, is_mldsa=True) if with_mldsa else None
         if signed.size == 0 and not key_path.exists():
-            signer = create_signer(key_path, origin, disk)
+            signer = create_signer(key_path, origin, disk, cosigner)
         else:
-            signer = load_signer(key_path, origin)
+            signer = load_signer(key_path, origin, cosigner)
             write_vkey(key_path.with_suffix(".vkey"), signer.key, disk)
         return recover(folder, signed, signer.key, disk), signer
     except AuditRejected as error:

@@ -20,6 +20,29 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             pattern=r"\A[!-*,-~]+\Z",
         ),
     ] = DEFAULT_ORIGIN
+    witnesses: Annotated[
+        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=4096)], ...],
+        msgspec.Meta(
+            max_length=16,
+            description="Public keys (vkeys) of the witnesses whose word is looked for beside the log, where `casemate audit "
+            "cosign` or a courier puts it. The auditor refuses to write a log that went back behind it.",
+        ),
+    ] = ()
+    witness_max_age_s: Annotated[
+        int,
+        msgspec.Meta(
+            description="With no word of a witness for so long, in seconds, the operator is warned.",
+            ge=1,
+            le=366 * 86_400,
+        ),
+    ] = 86_400
+    mldsa_cosignature: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Checkpoints carry a cosignature by the log with a post-quantum key (ML-DSA-44) besides the Ed25519 "
+            "signature. It makes a checkpoint, and each receipt, 3.3 kB longer."
+        ),
+    ] = False
     checkpoint_interval_ms: Annotated[
         int,
         msgspec.Meta(description="Least time between two signed checkpoints, in milliseconds.", ge=100, le=60_000),

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from appliance.auditor.peer import Peer, Send
 from appliance.auditor.requests import RequestRecords
-from appliance.messages.audit import AppendRefused, Receipt, ReceiptRecord
+from appliance.messages.audit import AppendRefused, FetchProof, Proof, Receipt, ReceiptRecord
 from audit.append import LogWriter
-from audit.errors import AuditFault
+from audit.errors import AuditFault, EntryNotFound
 
 MAX_WAITING = 10_000
 
@@ -47,6 +47,21 @@ class ReceiptDesk:
             return
         deadline_s = now_s + self._wait_s
         self._waiting.append(_Waiting(peer, correlation, records.intent_index, records.outcome_index, deadline_s))
+
+    def prove(self, peer: Peer, message: FetchProof) -> None:
+        """The proof of one record, which is hashes only; to gateways."""
+        if peer.peer_role != "gateway":
+            self._send(peer, AppendRefused(message.correlation, "not_permitted", "only a gateway asks for proofs"))
+            return
+        try:
+            proof = self._writer.prove(message.index)
+        except EntryNotFound:
+            reason = f"no record {message.index} under a signed checkpoint yet"
+            self._send(peer, AppendRefused(message.correlation, "not_found", reason))
+        except AuditFault as fault:
+            self._send(peer, AppendRefused(message.correlation, "damaged", str(fault)))
+        else:
+            self._send(peer, Proof(message.correlation, proof.decode()))
 
     def answer(self, now_s: float, fault: str) -> None:
         """Answer all that the last checkpoint covers, and refuse those who waited too long.

@@ -6,6 +6,7 @@
 | AppendOutcome | the gateway of the intent | waits shortly for the engine's counts, recorded with them; then `Recorded` |
 | AppendEvent | by `audit.permissions` | recorded; then `Recorded` |
 | CountTokens | the engine of the intent | joins the outcome; one that comes too late is recorded by itself |
+| FetchProof | gateway | the proof of one record: hashes, nothing of what it holds |
 | FetchReceipt | gateway | the records with proofs, to the client whose request it was and to nobody else |
 | FetchUsage | policy | what was used today and in the last hour, by the outcomes |
 
@@ -32,6 +33,7 @@ from appliance.messages.audit import (
     AppendRefused,
     AuditorStatus,
     CountTokens,
+    FetchProof,
     FetchReceipt,
     FetchUsage,
     IntentRecorded,
@@ -41,7 +43,14 @@ from appliance.messages.audit import (
     Usage,
 )
 from audit.entry import Json, parse_canonical, verify_event
-from audit.errors import AuditRejected, EntryTooLarge, MalformedEntry, NotDurable, NotPermitted, StorageFailed
+from audit.errors import (
+    AuditRejected,
+    EntryTooLarge,
+    MalformedEntry,
+    NotDurable,
+    NotPermitted,
+    StorageFailed,
+)
 from audit.permissions import verify_permitted
 from audit.ticket import mint_ticket, new_ticket_key
 
@@ -160,6 +169,8 @@ class AuditorService:
                 self._fetch(peer, message)
             case FetchUsage():
                 self._fetch_usage(peer, message)
+            case FetchProof():
+                self._receipts.prove(peer, message)
             case _:
                 try:
                     self._append(peer, message)

@@ -5,6 +5,7 @@
 | the clock was set | `log_clock_jumped` | by more than a day | until the next start, by more than a day |
 | little space on the log's disk | `log_space_low` | yes | while it lasts |
 | records left out by the rations | `log_rationed`, each minute | no | no |
+| no word of a witness for long | no | yes | while it lasts |
 | counts that differ | `log_reconciled`, each minute in any case | yes | until a minute in which they agree |
 """
 
@@ -16,6 +17,8 @@ from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.rations import Rations
 from appliance.auditor.reconciliation import Reconciliation
 from appliance.auditor.space import SpaceWatch
+from appliance.auditor.witness_watch import WitnessWatch
+from audit.cosignature import CosignerKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +28,23 @@ class Limits:
     space_warning_bytes: int = 0
     strangers_a_minute: int = 120
     tokens_a_minute: int = 600
+    witnesses: tuple[CosignerKey, ...] = ()
+    witness_max_age_s: int = 86_400
 
 
 class Watches:
-    """All of them, over one ledger."""
+    """All of them, over one ledger.
+
+    Raises: StateMismatch when a witness has cosigned another or a longer history.
+    """
 
     def __init__(self, ledger: Ledger, clock: Clock, limits: Limits) -> None:
         self._ledger = ledger
         self._clock_watch = ClockWatch(clock)
         self._space = SpaceWatch(ledger.writer.folder, limits.space_warning_bytes, clock)
         self._clock_alarm = ""
+        self._witness = WitnessWatch(ledger.writer, limits.witnesses, limits.witness_max_age_s, clock)
+        self._witness.verify_history()
         self.rations = Rations(clock, limits.strangers_a_minute, limits.tokens_a_minute)
         self.reconciliation = Reconciliation(clock)
 
@@ -47,7 +57,9 @@ class Watches:
     def alarms(self) -> tuple[str, ...]:
         """What a person should look at, in words."""
         space = f"the log's disk has {self._space.free_bytes} bytes left" if self._space.is_low else ""
-        return tuple(alarm for alarm in (space, self._clock_alarm, self.reconciliation.alarm) if alarm)
+        return tuple(
+            alarm for alarm in (space, self._clock_alarm, self.reconciliation.alarm, self._witness.alarm) if alarm
+        )
 
     def look(self, num_open: int) -> None:
         """Look at everything that it is time for. With the disk full nothing is recorded, and nothing forgotten.
@@ -56,6 +68,7 @@ class Watches:
         """
         if self._space.look():
             self._tell("log_space_low", {"free_bytes": self._space.free_bytes}, self.alarms[0])
+        self._look_for_witness()
         if not self._ledger.can_append:
             return
         if jump_ms := self._clock_watch.find_jump():
@@ -64,6 +77,12 @@ class Watches:
             self._record("log_rationed", left_out)
         if (facts := self.reconciliation.close_minute(num_open)) is not None:
             self._tell_reconciled(facts)
+
+    def _look_for_witness(self) -> None:
+        had_alarm = bool(self._witness.alarm)
+        self._witness.look()
+        if self._witness.alarm and not had_alarm:
+            raise_alert("log_not_witnessed", self._witness.alarm)
 
     def stop(self) -> None:
         """Record what is counted and not told yet."""

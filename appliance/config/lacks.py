@@ -30,11 +30,11 @@ class Lack(Struct, frozen=True):
 
 _NOT_BUILT_YET = {
     "frozen_kernels": "Kernels are not taken from a signed bundle: what computes on this machine is not pinned.",
-    "witness": "No witness cosigns the log: whoever holds this host can replace it by an older or another history.",
 }
 _NEEDS_SETTING = {
     "signed_models": "A model is not verified against signatures: whoever can write to its folder can change the answers.",
     "two_person_grants": "One person alone can make an administrator, an operator or an auditor.",
+    "witness": "No witness (audit.witnesses) cosigns the log: whoever holds this host can replace it by another history.",
     "own_certificates": "The server's certificate comes from an authority that this host made: its key lies on this host.",
 }
 _NEEDS_SYSTEM = {"confinement": "Processes run without a sandbox: a captured one can reach the files of the others."}
@@ -78,6 +78,8 @@ def _find_missing(configuration: Configuration) -> Iterator[tuple[str, str]]:
         yield "signed_models", f"{_NEEDS_SETTING['signed_models']} Plain folders: {', '.join(plain)}."
     if not configuration.policy.two_person_grants:
         yield "two_person_grants", _NEEDS_SETTING["two_person_grants"]
+    if not configuration.audit.witnesses:
+        yield "witness", _NEEDS_SETTING["witness"]
     if configuration.tls.certificate is None:
         yield "own_certificates", _NEEDS_SETTING["own_certificates"]
 

@@ -95,6 +95,13 @@ class Usage(msgspec.Struct, frozen=True, array_like=True, tag="usage"):
     is_last: bool
 
 
+class FetchProof(msgspec.Struct, frozen=True, array_like=True, tag="fetch_proof"):
+    """Gateway only: the proof of one record, which is hashes and tells nothing of it. Answered by `Proof` or `AppendRefused`."""
+
+    correlation: Correlation
+    index: Annotated[int, msgspec.Meta(ge=0)]
+
+
 class IntentRecorded(msgspec.Struct, frozen=True, array_like=True, tag="intent_recorded", gc=False):
     correlation: int
     index: int
@@ -134,6 +141,13 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
     log_vkey: str
 
 
+class Proof(msgspec.Struct, frozen=True, array_like=True, tag="proof"):
+    """A tlog-proof (C2SP) under the last signed checkpoint."""
+
+    correlation: int
+    proof: str
+
+
 class TicketKey(msgspec.Struct, frozen=True, array_like=True, tag="ticket_key"):
     """Auditor to engine, first on their link: a fresh key for each pair of lives."""
 
@@ -156,5 +170,5 @@ class AuditorStatus(msgspec.Struct, frozen=True, array_like=True, tag="auditor_s
     """What reconciliations have found since the auditor's start."""
 
 
-PeerToAuditor = AppendIntent | AppendOutcome | AppendEvent | CountTokens | FetchReceipt | FetchUsage
-AuditorToPeer = IntentRecorded | Recorded | AppendRefused | Receipt | TicketKey | AuditorStatus | Usage
+PeerToAuditor = AppendIntent | AppendOutcome | AppendEvent | CountTokens | FetchReceipt | FetchProof | FetchUsage
+AuditorToPeer = IntentRecorded | Recorded | AppendRefused | Receipt | Proof | TicketKey | AuditorStatus | Usage

@@ -18,6 +18,7 @@ from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.peer import Peer
 from appliance.auditor.service import AuditorService
 from appliance.auditor.watches import Limits
+from appliance.auditor.witness_watch import parse_witnesses
 from appliance.processes.polling import LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from audit.append import LogWriter
 from audit.errors import AuditMisconfigured, AuditUnavailable, StorageFailed
@@ -57,7 +58,11 @@ def serve(member: PollingMember) -> None:
             receipts_kept=settings.receipts_kept,
             receipt_wait_s=settings.checkpoint_interval_ms / 1000 + RECEIPT_SLACK_S,
             limits=Limits(
-                settings.space_warning_bytes, settings.stranger_records_per_minute, settings.token_records_per_minute
+                settings.space_warning_bytes,
+                settings.stranger_records_per_minute,
+                settings.token_records_per_minute,
+                tuple(parse_witnesses(settings.witnesses)),
+                settings.witness_max_age_s,
             ),
             progress=member.heartbeat,
         )
@@ -90,6 +95,7 @@ def open_writer(folder: Path, settings: AuditSettings, executor: Executor | None
             origin=settings.origin,
             checkpoint_interval_ms=settings.checkpoint_interval_ms,
             segment_bytes=settings.segment_bytes,
+            with_mldsa=settings.mldsa_cosignature,
             executor=executor,
         )
     except AuditUnavailable as error:

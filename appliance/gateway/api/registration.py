@@ -10,7 +10,7 @@ from appliance.gateway.api.generate import GenerateApi
 from appliance.gateway.api.health import HealthEndpoints, Installation
 from appliance.gateway.api.intake import Intake
 from appliance.gateway.api.listing import ModelEndpoints
-from appliance.gateway.api.receipts import ReceiptEndpoint
+from appliance.gateway.api.receipts import ProofEndpoint, ReceiptEndpoint
 from appliance.gateway.api.scrape import ScrapeEndpoint
 from appliance.gateway.api.tokenization import TokenizerThreads
 from appliance.gateway.flow.desk import Desk
@@ -41,4 +41,5 @@ def register_routes(
     for path, api in apis:
         routes.register("POST", path, Scope.INFERENCE, InferenceEndpoint(desk, api))
     routes.register("GET", "/audit/request/{id}", Scope.AUDIT_READ, ReceiptEndpoint(desk.auditor))
+    routes.register("GET", "/audit/proof/{id}", Scope.AUDIT_READ, ProofEndpoint(desk.auditor))
     return routes

@@ -13,8 +13,10 @@ from appliance.messages.audit import (
     AppendOutcome,
     AppendRefused,
     AuditorStatus,
+    FetchProof,
     FetchReceipt,
     IntentRecorded,
+    Proof,
     Receipt,
     Recorded,
 )
@@ -72,6 +74,11 @@ class AuditorPeer:
         """A client's own receipt. Raises: NotFound, PeerUnavailable, InternalFault."""
         answer = await self._questions.ask(lambda number: FetchReceipt(number, request_uid, client_id))
         return self._checked(answer, Receipt)
+
+    async def fetch_proof(self, index: int) -> str:
+        """The tlog-proof of one record. Raises: NotFound, PeerUnavailable, InternalFault."""
+        answer = await self._questions.ask(lambda number: FetchProof(number, index))
+        return self._checked(answer, Proof).proof
 
     def _checked(self, answer: object, expected: type[_Answer]) -> _Answer:
         if isinstance(answer, expected):

@@ -48,7 +48,8 @@ def test_verify_without_an_earlier_checkpoint_does_not_exclude_a_rollback(
     assert "3 records" in printed
     assert "1 durable records behind the checkpoint, not yet signed" in printed
     assert printed.endswith(
-        "consistent; rollback not excluded: give an earlier checkpoint, kept elsewhere, with --since\n"
+        "consistent; rollback not excluded: give an earlier checkpoint, kept elsewhere, with --since, "
+        "or the key of a witness with --witness\n"
     )
 
 

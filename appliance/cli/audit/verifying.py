@@ -1,0 +1,181 @@
+"""`casemate audit verify` and `verify-receipt`: what an auditor and a client run, with a public key and nothing else of ours."""
+
+import argparse
+import datetime
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.cli.audit.arguments import (
+    KEY_HELP,
+    Counter,
+    WrongUsage,
+    add_command,
+    load_key,
+    load_witnesses,
+    print_event,
+    read_file,
+    require_folder,
+    set_handler,
+)
+from appliance.cli.main import EXIT_OK, EXIT_ROLLBACK_NOT_EXCLUDED
+from audit.cosignature import CosignerKey, verify_cosignatures
+from audit.courier import COSIGNED
+from audit.errors import AuditRejected, SignatureRejected
+from audit.fsck import Verified, verify_log
+from audit.note import MAX_NOTE_BYTES, VerifierKey
+from audit.proof import HEADER, MAX_PROOF_BYTES, verify_proof
+from audit.reader import LogReader
+from audit.receipt import MAX_RECEIPT_BYTES, verify_receipt
+from audit.tiles import MAX_ENTRY_BYTES
+
+WITNESS_HELP = "a witness's public key, or a file that holds it; may be given several times"
+
+
+@dataclass(frozen=True)
+class Word:
+    """What witnesses said of a tree."""
+
+    note: bytes
+    times: dict[str, int]
+    """For each witness, when it cosigned, in seconds since 1970."""
+
+
+def add_verify_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add both."""
+    verify = add_command(commands, "verify", "derive the whole log anew from its records and check its signature")
+    verify.add_argument("folder", metavar="DIR", type=Path, help="the log's folder")
+    verify.add_argument("--key", metavar="VKEY", required=True, help=KEY_HELP)
+    verify.add_argument(
+        "--since",
+        metavar="FILE",
+        type=Path,
+        help="an earlier checkpoint, kept elsewhere: shows that nothing was undone",
+    )
+    verify.add_argument(
+        "--mldsa-key", metavar="VKEY", help="the log's own post-quantum key, which must have signed as well"
+    )
+    verify.add_argument("--witness", metavar="VKEY", action="append", default=[], help=WITNESS_HELP)
+    verify.add_argument(
+        "--cosigned",
+        metavar="FILE",
+        type=Path,
+        help="the checkpoint that the witnesses cosigned, best from a witness itself (default: `cosigned` beside the folder)",
+    )
+    verify.add_argument(
+        "--max-age-s",
+        metavar="N",
+        type=int,
+        default=86_400,
+        help="a witness's word that is older does not exclude a rollback (default: a day)",
+    )
+    set_handler(verify, _verify)
+    receipt = add_command(
+        commands, "verify-receipt", "verify a receipt, or a proof with its record, with the key alone"
+    )
+    receipt.add_argument("file", metavar="FILE", type=Path, help="the answer of GET /audit/request/ID, or a tlog-proof")
+    receipt.add_argument("--key", metavar="VKEY", required=True, help=KEY_HELP)
+    receipt.add_argument(
+        "--record", metavar="FILE", type=Path, help="the record of a tlog-proof, as `show --raw` prints it"
+    )
+    set_handler(receipt, _verify_receipt)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    key = load_key(arguments.key)
+    folder = require_folder(arguments.folder)
+    since = None if arguments.since is None else read_file(arguments.since, MAX_NOTE_BYTES)
+    word = _hear_witnesses(arguments, folder, load_witnesses(arguments.witness, key))
+    counter = Counter("verifying")
+    verified = verify_log(folder, key, since, counter.count, cosigned=None if word is None else word.note)
+    counter.end()
+    _print_verified(verified, key)
+    if arguments.mldsa_key is not None:
+        _verify_mldsa(folder, load_witnesses([arguments.mldsa_key])[0])
+    if word is not None and _is_rollback_excluded(word, arguments.max_age_s, verified):
+        return EXIT_OK
+    if verified.since is None:
+        if word is None:
+            print(
+                "consistent; rollback not excluded: give an earlier checkpoint, kept elsewhere, with --since, "
+                "or the key of a witness with --witness"
+            )
+        return EXIT_ROLLBACK_NOT_EXCLUDED
+    print(f"consistent; extends the earlier checkpoint of {verified.since.size} records")
+    return EXIT_OK
+
+
+def _verify_mldsa(folder: Path, key: CosignerKey) -> None:
+    if not verify_cosignatures(LogReader(folder).checkpoint_note(), [key]):
+        raise SignatureRejected(f"{folder}: the checkpoint has no cosignature by {key.name}+{key.key_id:08x}")
+    print(f"post-quantum signature good, ML-DSA-44 by {key.name}+{key.key_id:08x}")
+
+
+def _hear_witnesses(arguments: argparse.Namespace, folder: Path, witnesses: list[CosignerKey]) -> Word | None:
+    if not witnesses:
+        return None
+    note = read_file(arguments.cosigned or folder.resolve().parent / COSIGNED, MAX_NOTE_BYTES)
+    return Word(note, verify_cosignatures(note, witnesses))
+
+
+def _is_rollback_excluded(word: Word, max_age_s: int, verified: Verified) -> bool:
+    """Whether a witness said lately that a tree which this log extends was the largest."""
+    assert verified.cosigned is not None
+    for name, said_at in sorted(word.times.items()):
+        moment = datetime.datetime.fromtimestamp(said_at, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        print(f"witness     {name} cosigned {verified.cosigned.size} records at {moment}; this log extends them")
+    if not word.times:
+        print("consistent; rollback not excluded: no witness that you named has cosigned")
+        return False
+    age_s = int(time.time()) - max(word.times.values())
+    if age_s > max_age_s:
+        print(f"consistent; rollback not excluded: the last word of a witness is {age_s} s old")
+        return False
+    print("consistent; rollback excluded up to the witness's last word")
+    return True
+
+
+def _print_verified(verified: Verified, key: VerifierKey) -> None:
+    checkpoint = verified.checkpoint
+    print(f"checkpoint  {checkpoint.size} records, root {checkpoint.root.hex()}")
+    print(f"signature   good, by {key.name}+{key.key_id:08x}")
+    print(f"records     all {checkpoint.size} are canonical, carry their index and hash to the root")
+    print(f"files       {verified.num_files} tiles and bundles hold what the records give")
+    if verified.has_state:
+        behind = f"{verified.num_unsigned} durable records behind the checkpoint, not yet signed"
+        print(f"write-ahead {behind if verified.num_unsigned else 'agrees; nothing behind the checkpoint'}")
+    else:
+        print("write-ahead not in this folder: only what was published is verified")
+    if verified.torn_bytes:
+        print(f"            {verified.torn_bytes} bytes of an unfinished, never acknowledged write at its end")
+    if verified.is_live:
+        print("live        an auditor is writing; what is newer than the checkpoint was left alone")
+
+
+def _verify_receipt(arguments: argparse.Namespace) -> int:
+    key = load_key(arguments.key)
+    data = read_file(arguments.file, MAX_RECEIPT_BYTES)
+    if data.startswith(HEADER.encode()):
+        return _verify_proof(data[:MAX_PROOF_BYTES], arguments.record, key)
+    try:
+        verified = verify_receipt(data, [key], key.name)
+    except AuditRejected as error:
+        sys.stderr.write(f"casemate: {arguments.file}: {error}\n")
+        return 1
+    print_event(verified.intent)
+    if verified.outcome is None:
+        print("the request has no outcome in this receipt")
+    else:
+        print_event(verified.outcome)
+    for checkpoint in verified.checkpoints:
+        print(f"verified: in the log {checkpoint.origin} of {checkpoint.size} records")
+    return EXIT_OK
+
+
+def _verify_proof(proof: bytes, record: Path | None, key: VerifierKey) -> int:
+    if record is None:
+        raise WrongUsage("a tlog-proof needs its record: --record FILE")
+    index, checkpoint = verify_proof(proof, read_file(record, MAX_ENTRY_BYTES), [key], key.name)
+    print(f"verified: record {index} in the log {checkpoint.origin} of {checkpoint.size} records")
+    return EXIT_OK

@@ -1,0 +1,262 @@
+"""Witnessing from end to end: the commands on both sides, the listener, and what the auditor makes of a witness's word."""
+
+import hashlib
+import shutil
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.auditor.ledger import Clock
+from appliance.auditor.watches import Limits
+from appliance.auditor.witness_listener import build_server
+from appliance.auditor.witness_watch import WitnessWatch, parse_witnesses
+from appliance.cli.main import main
+from appliance.messages.audit import AppendEvent, AppendRefused, AuditorStatus, FetchProof, Proof
+from audit.append import LogWriter
+from audit.entry import encode_event
+from audit.errors import KeyUnusable, StateMismatch
+from audit.events import process_event
+from audit.proof import verify_proof
+from audit.signing_key import open_cosigners
+from audit.witness import Witness
+from tests.unit.appliance.auditor.conftest import Auditor
+
+NAME = "witness.example/w1"
+EVENT = AppendEvent(5, encode_event(process_event("process_started", role="engine", instance=0, pid=1)))
+
+
+def run(*words: object) -> int:
+    return main(["audit", *map(str, words)])
+
+
+class Site:
+    """A log, and a witness elsewhere."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.log, self.state = home / "log", home / "elsewhere"
+        self.auditor = Auditor(home)
+        self.supervisor = self.auditor.connect("supervisor")
+        self.grow()
+        self.key = self.auditor.writer.key
+        self.vkey = self.key.encode()
+        (cosigner,) = open_cosigners(self.state, NAME, with_mldsa=False)
+        self.witness = cosigner.key.encode()
+
+    def grow(self) -> None:
+        """More records, published."""
+        for _ in range(5):
+            self.auditor.tell(self.supervisor, EVENT)
+        self.auditor.pass_time(1.0)
+
+    def carry(self) -> None:
+        """One trip of the courier."""
+        both = ("--dir", self.log, "--key", self.vkey, "--witness", self.witness, "--request", self.home / "request")
+        assert run("cosign", *both) == 0
+        witness = ("--state", self.state, "--name", NAME, "--log", self.vkey)
+        assert run("witness", *witness, "--answer", self.home / "request", "-o", self.home / "answer") == 0
+        assert run("cosign", *both, "--take", self.home / "answer") == 0
+
+    def limits(self, **changes: Any) -> Limits:
+        return Limits(witnesses=tuple(parse_witnesses([self.witness])), **changes)
+
+    def watch(self) -> WitnessWatch:
+        """As a starting auditor has it."""
+        clock = Clock(lambda: 0.0, lambda: 0)
+        return WitnessWatch(self.auditor.writer, parse_witnesses([self.witness]), 60, clock)
+
+    def restart(self, **changes: Any) -> Auditor:
+        """A new auditor that knows the witness."""
+        self.auditor.die()
+        self.auditor = Auditor(self.home, limits=self.limits(**changes))
+        return self.auditor
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_a_courier_brings_what_excludes_a_rollback(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Twice, as the log grows; `verify` with the witness's key then ends with 0."""
+    site.carry()
+    site.grow()
+    site.carry()
+    site.grow()
+    assert run("verify", site.log, "--key", site.vkey, "--witness", site.witness) == 0
+    printed = capsys.readouterr().out
+    assert f"{NAME} cosigned 11 records at" in printed
+    assert printed.endswith("consistent; rollback excluded up to the witness's last word\n")
+
+
+def test_an_old_word_excludes_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor does a witness that has not said anything."""
+    site.carry()
+    assert run("verify", site.log, "--key", site.vkey, "--witness", site.witness, "--max-age-s", "-1") == 3
+    (other,) = open_cosigners(site.home / "third", "witness.example/w3", with_mldsa=False)
+    assert run("verify", site.log, "--key", site.vkey, "--witness", other.key.encode()) == 3
+    assert "no witness that you named has cosigned" in capsys.readouterr().out
+
+
+def test_a_log_that_was_put_back_is_found_out(site: Site) -> None:
+    """By `verify`, by the witness, and by the auditor, which refuses to write it."""
+    shutil.copytree(site.log, site.home / "backup")
+    site.grow()
+    site.carry()
+    site.auditor.die()
+    shutil.rmtree(site.log)
+    shutil.copytree(site.home / "backup", site.log)
+    assert run("verify", site.log, "--key", site.vkey, "--witness", site.witness) == 1
+    assert (
+        run("cosign", "--dir", site.log, "--key", site.vkey, "--witness", site.witness, "--request", site.home / "r")
+        == 1
+    )
+    site.auditor = Auditor(site.home)
+    with pytest.raises(StateMismatch, match="went back to an earlier state"):
+        site.watch().verify_history()
+
+
+def test_another_history_of_the_same_log_is_found_out(site: Site) -> None:
+    """Written on from a backup, signed with the log's own key, and longer than what was cosigned."""
+    shutil.copytree(site.log, site.home / "backup")
+    site.grow()
+    site.carry()
+    site.auditor.die()
+    shutil.rmtree(site.log)
+    shutil.copytree(site.home / "backup", site.log)
+    site.auditor = Auditor(site.home)
+    site.supervisor = site.auditor.connect("supervisor")
+    for _ in range(3):
+        site.grow()
+    assert run("verify", site.log, "--key", site.vkey, "--witness", site.witness) == 1
+    with pytest.raises(StateMismatch, match="another history"):
+        site.watch().verify_history()
+
+
+def test_an_auditor_whose_witness_is_silent_says_so(site: Site) -> None:
+    """After the time that is set; and no longer once there is a fresh word."""
+    auditor = site.restart(witness_max_age_s=50)
+    gateway = auditor.connect("gateway")
+    auditor.pass_time(40)
+    assert gateway.last(AuditorStatus).alarms == ()
+    auditor.pass_time(20)
+    assert "no witness has cosigned for 60 s" in gateway.last(AuditorStatus).alarms[0]
+    auditor.utc_ms = 0  # The courier's word is of the real now, which is later than this.
+    site.carry()
+    auditor.pass_time(6)
+    auditor.pass_time(6)
+    assert not any("witness" in alarm for alarm in gateway.last(AuditorStatus).alarms)
+
+
+def test_a_forged_word_is_an_alarm(site: Site) -> None:
+    """It is not believed, and not passed over."""
+    site.carry()
+    cosigned = site.home / "cosigned"
+    cosigned.write_bytes(cosigned.read_bytes().replace(b"\n11\n", b"\n99\n").replace(b"\n6\n", b"\n9\n"))
+    auditor = site.restart()
+    gateway = auditor.connect("gateway")
+    auditor.pass_time(6)
+    assert "is wrong" in gateway.last(AuditorStatus).alarms[0]
+
+
+def test_keys_of_witnesses_that_are_none_forbid_a_start() -> None:
+    """The log's own key is not a witness's."""
+    for text in ("x", "log.example/x+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"):
+        with pytest.raises(KeyUnusable, match=r"audit\.witnesses"):
+            parse_witnesses([text])
+
+
+def test_proofs_by_index(site: Site) -> None:
+    """Of what a checkpoint covers; to gateways only."""
+    gateway, engine = site.auditor.connect("gateway"), site.auditor.connect("engine")
+    site.auditor.tell(gateway, FetchProof(1, 3))
+    proof = gateway.last(Proof).proof.encode()
+    assert verify_proof(proof, site.auditor.writer.read(3), [site.key], site.key.name)[0] == 3
+    site.auditor.tell(gateway, FetchProof(2, 10_000))
+    assert gateway.last(AppendRefused).code == "not_found"
+    site.auditor.tell(engine, FetchProof(3, 3))
+    assert engine.last(AppendRefused).code == "not_permitted"
+
+
+@pytest.fixture
+def url(site: Site) -> Iterator[str]:
+    cosigners = open_cosigners(site.state, NAME, with_mldsa=False)
+    witness = Witness(site.state, cosigners, [site.key], lambda: 1_795_411_388)
+    server = build_server(witness, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    witness.close()
+
+
+def test_a_witness_over_http(site: Site, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Asked by the command, growing; and what it remembers can be fetched by anybody."""
+    for _ in range(2):
+        site.grow()
+        assert run("cosign", "--dir", site.log, "--key", site.vkey, "--witness", site.witness, "--url", url) == 0
+    assert capsys.readouterr().out.splitlines() == ["cosigned: 11 records", "cosigned: 16 records"]
+    digest = hashlib.sha256(site.key.name.encode()).hexdigest()
+    with urllib.request.urlopen(f"{url}/{digest}/checkpoint") as answer:
+        (site.home / "fetched").write_bytes(answer.read())
+    words = ("verify", site.log, "--key", site.vkey, "--witness", site.witness, "--cosigned", site.home / "fetched")
+    assert run(*words, "--max-age-s", 10**10) == 0
+
+
+def test_a_listener_refuses_what_is_no_request(url: str) -> None:
+    """Other routes, bodies without an end, bodies that are too long."""
+    for path, headers, status in (
+        ("/other", {}, 404),
+        ("/add-checkpoint", {"content-length": "99999999"}, 413),
+        ("/add-checkpoint", {"content-length": "x"}, 413),
+        ("/add-checkpoint", {}, 400),
+    ):
+        request = urllib.request.Request(url + path, data=b"rubbish", headers=headers, method="POST")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request)
+        assert refused.value.code == status
+        refused.value.close()
+    with pytest.raises(urllib.error.HTTPError) as missing:
+        urllib.request.urlopen(f"{url}/{'00' * 32}/checkpoint")
+    assert missing.value.code == 404
+    missing.value.close()
+
+
+def test_a_witness_that_is_away_is_an_error(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, no traceback."""
+    words = ("cosign", "--dir", site.log, "--key", site.vkey, "--witness", site.witness, "--url", "http://127.0.0.1:9")
+    assert run(*words) == 1
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_wrong_usage_is_told_apart(site: Site) -> None:
+    """Exit status 2, as everywhere."""
+    base = ("cosign", "--dir", site.log, "--key", site.vkey, "--witness", site.witness)
+    assert run(*base) == 2
+    assert run(*base, "--take", site.home / "x") == 2
+    assert run(*base, "--url", "ftp://x") == 2
+    assert run("cosign", "--dir", site.log, "--key", site.vkey, "--witness", "rubbish", "--url", "http://x") == 2
+
+
+def test_a_log_with_its_own_post_quantum_cosignature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is verified where its key is given, ignored where not, and is no witness."""
+    writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin="log.example/pq", with_mldsa=True)
+    writer.append([b'{"metadata":{"sequence":0}}'])
+    writer.commit()
+    writer.publish()
+    writer.close()
+    own = tmp_path / "log-mldsa.vkey"
+    words = ("verify", tmp_path / "log", "--key", tmp_path / "log.vkey")
+    assert run(*words) == 3
+    assert run(*words, "--mldsa-key", own) == 3
+    assert "ML-DSA-44" in capsys.readouterr().out
+    (other,) = open_cosigners(tmp_path / "third", "witness.example/w3", with_mldsa=False)
+    assert run(*words, "--mldsa-key", other.key.encode()) == 1
+    assert run(*words, "--witness", own) == 2, "the log's own word says nothing of a rollback"
