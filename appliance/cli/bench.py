@@ -6,12 +6,18 @@ Results are JSON lines on standard output; what goes on meanwhile is told on sta
 import argparse
 import asyncio
 import json
+import shlex
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
+from appliance.bench.target import Target
+from appliance.bench.workloads import WORKLOADS, Workload
 from appliance.cli.progress import Progress
+from appliance.demo.client import ApplianceClient, Credentials
 from appliance.errors import CommandFailed
 from appliance.logging import configure_logging
 
@@ -20,6 +26,7 @@ def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     """Add the parsers of `bench`."""
     bench = subparsers.add_parser("bench", help="measure a server, or parts of this one")
     commands = bench.add_subparsers(metavar="WHAT", required=True)
+    _add_serve(commands)
     host = commands.add_parser("host", help="what an engine step costs the host, the device aside")
     host.add_argument("--rows", type=int, default=512, help="sequences that decode (default: %(default)s)")
     host.add_argument("--steps", type=int, default=400, help="steps to measure (default: %(default)s)")
@@ -35,6 +42,135 @@ def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     gateway.add_argument("--streams", type=int, default=10_000, help="of `idle` (default: %(default)s)")
     gateway.add_argument("--workers", type=int, default=1, help="gateway processes (default: %(default)s)")
     gateway.set_defaults(handler=_measure_gateway)
+
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="a server as its clients see it: any OpenAI endpoint",
+        description="Sends workloads to an OpenAI endpoint and prints a JSON line for each. Token-id prompts are streamed from"
+        " /v1/completions, greedy and with ignore_eos; conversations from /v1/chat/completions.",
+    )
+    serve.add_argument("--url", required=True, help="the server, up to its port or to /v1")
+    serve.add_argument("--model", required=True, help="name of the model")
+    serve.add_argument("--workload", nargs="+", default=["chat"], metavar="NAME", help=f"of {', '.join(WORKLOADS)}")
+    serve.add_argument("--requests", type=int, help="other number of requests than the workload's")
+    serve.add_argument("--concurrency", type=int, help="other number of open requests")
+    serve.add_argument("--prompt-tokens", type=int, help="other length of prompts")
+    serve.add_argument("--output-tokens", type=int, help="other length of answers")
+    serve.add_argument(
+        "--rate", type=float, default=0.0, help="open loop: requests each second, as they come by chance"
+    )
+    serve.add_argument(
+        "--vocab", type=int, default=100_000, help="token ids are drawn below this (default: %(default)s)"
+    )
+    serve.add_argument("--seed", type=int, default=7, help="of the prompts (default: %(default)s)")
+    serve.add_argument("--processes", type=int, default=6, help="that make the load, at most (default: %(default)s)")
+    serve.add_argument("--timeout", type=float, default=300.0, help="seconds for one answer (default: %(default)g)")
+    serve.add_argument("--goal-ttft-ms", type=float, default=0.0, help="goodput counts requests with at most this TTFT")
+    serve.add_argument("--goal-tpot-ms", type=float, default=0.0, help="and at most this time per output token")
+    serve.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
+    serve.add_argument("--ca-file", default="", metavar="FILE", help="certificate authority of the server")
+    serve.add_argument("--insecure", action="store_true", help="do not check the server's certificate")
+    serve.add_argument("--token-file", type=Path, metavar="FILE", help="with a bearer token")
+    serve.add_argument("--authority", metavar="URL", help="of client credentials: the token is asked for at URL/token")
+    serve.add_argument("--client-id", help="of client credentials")
+    serve.add_argument("--client-secret-file", type=Path, metavar="FILE", help="of client credentials")
+    serve.add_argument("--resource", help="of client credentials: whom the token is for (default: the URL)")
+    serve.set_defaults(handler=_measure_server)
+
+
+def _measure_server(arguments: argparse.Namespace) -> int:
+    from appliance.bench.page import Run, render_page
+    from appliance.bench.serving import Load, measure_server
+
+    workloads = _chosen_workloads(arguments)
+    load = Load(
+        vocab_size=arguments.vocab,
+        seed=arguments.seed,
+        processes=arguments.processes,
+        requests_per_s=arguments.rate,
+        timeout_s=arguments.timeout,
+        ttft_goal_s=arguments.goal_ttft_ms / 1000,
+        tpot_goal_s=arguments.goal_tpot_ms / 1000,
+    )
+    runs: list[Run] = []
+    with Progress("bench serve") as progress:
+
+        def on_run(run: Run) -> None:
+            runs.append(run)
+            print(json.dumps(run.summary), flush=True)
+
+        measuring = measure_server(
+            lambda: _find_target(arguments),
+            workloads,
+            load,
+            on_progress=_show(progress),
+            on_run=on_run,
+        )
+        asyncio.run(measuring)
+    if arguments.html is not None:
+        command = shlex.join(["casemate", *sys.argv[1:]])
+        arguments.html.write_text(render_page(f"{arguments.model} at {arguments.url}", command, runs), encoding="utf-8")
+    return 0 if all(run.summary["requests"] for run in runs) else 1
+
+
+def _chosen_workloads(arguments: argparse.Namespace) -> dict[str, Workload]:
+    """Raises: CommandFailed."""
+    changes = {
+        "num_requests": arguments.requests,
+        "concurrency": arguments.concurrency,
+        "prompt_tokens": arguments.prompt_tokens,
+        "output_tokens": arguments.output_tokens,
+    }
+    wanted = {name: value for name, value in changes.items() if value is not None}
+    if any(value < 1 for value in wanted.values()):
+        raise CommandFailed("numbers of requests and tokens start at 1")
+    chosen = {}
+    for name in arguments.workload:
+        if name not in WORKLOADS:
+            raise CommandFailed(f"there is no workload {name!r}: {', '.join(WORKLOADS)}")
+        chosen[name] = msgspec.structs.replace(WORKLOADS[name], **wanted)
+        if chosen[name].prompt_tokens < chosen[name].shared_tokens:
+            raise CommandFailed(f"{name}: prompts share {chosen[name].shared_tokens} tokens, so they are no shorter")
+    return chosen
+
+
+def _find_target(arguments: argparse.Namespace) -> Target:
+    """The endpoint with a token that is good for a while. Raises: CommandFailed."""
+    token = ""
+    if arguments.token_file is not None:
+        token = arguments.token_file.read_text().strip()
+    elif arguments.authority is not None:
+        if arguments.client_id is None or arguments.client_secret_file is None or not arguments.ca_file:
+            raise CommandFailed("--authority needs --client-id, --client-secret-file and --ca-file")
+        credentials = Credentials(arguments.client_id, arguments.client_secret_file.read_text().strip())
+        client = ApplianceClient(arguments.url, arguments.authority.rstrip("/"), Path(arguments.ca_file))
+        resource = arguments.resource or arguments.url.rstrip("/").removesuffix("/v1")
+        token = str(client.get_token(credentials, resource)["access_token"])
+    return Target(
+        url=arguments.url,
+        model=arguments.model,
+        token=token,
+        ca_file=arguments.ca_file,
+        verify=not arguments.insecure,
+    )
+
+
+def _show(progress: Progress) -> Callable[[str, int, int, int], None]:
+    """A bar that grows; where no terminal redraws it, a line for each tenth."""
+    told: tuple[str, int] = ("", -1)
+
+    def show(name: str, answers: int, errors: int, total: int) -> None:
+        nonlocal told
+        tenth = 10 * answers // max(1, total)
+        if sys.stderr.isatty() or (name, tenth) != told:
+            told = (name, tenth)
+            filled = 30 * answers // max(1, total)
+            failed = f", {errors} errors" if errors else ""
+            progress.say(f"{name} [{'#' * filled}{'.' * (30 - filled)}] {answers}/{total}{failed}")
+
+    return show
 
 
 def _measure_host(arguments: argparse.Namespace) -> int:
