@@ -17,6 +17,7 @@ from torch import Tensor
 from runtime.errors import CheckpointRejected
 from runtime.weights.checkpoint import Checkpoint, Shard, open_checkpoint, read_into
 from runtime.weights.config import ModelConfig
+from runtime.weights.device_loading import read_shards_to_device
 from runtime.weights.header import StoredTensor
 from runtime.weights.layout import ParameterShape, parameter_shapes
 
@@ -55,7 +56,8 @@ def load_weights(
     """
     with open_checkpoint(folder, config) as checkpoint:
         parameters = allocate_parameters(config, device=device, dtype=dtype)
-        shard_digests = _read_shards(checkpoint, parameters, progress)
+        read_shards = _read_shards if device.type == "cpu" else read_shards_to_device
+        shard_digests = read_shards(checkpoint, parameters, progress)
     if verify is not None:
         verify({**dict(config.file_digests), **shard_digests})
     return LoadedWeights(parameters, _digest_of((*config.file_digests, *shard_digests.items())))

@@ -1,0 +1,149 @@
+"""Reading a checkpoint to a GPU: every shard on a thread of its own, in chunks that are hashed and sent while the next is read.
+
+A thread owns its shard's file, its hash, its stream and two pinned chunks; a chunk is written again once the copy out of it
+has run. Reading, hashing and the driver's calls release the interpreter's lock. What reaches the GPU is what was hashed: both
+take it from the same pinned bytes. The caller's thread waits, reports progress, and sees the first failure.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runtime.errors import CheckpointRejected
+from runtime.weights.checkpoint import Checkpoint, Shard, read_into
+from runtime.weights.header import StoredTensor
+
+CHUNK_BYTES = 1 << 24
+_MAX_THREADS = 16
+_POLL_S = 0.1
+_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+
+def read_shards_to_device(
+    checkpoint: Checkpoint, parameters: Mapping[str, Tensor], progress: Callable[[int, int], None] | None
+) -> dict[str, str]:
+    """Fill `parameters`, row-major tensors on one device, and return the SHA-256 of each shard by its name.
+
+    Args:
+        progress: called by the calling thread with (bytes read, bytes in all), ten times a second.
+    Raises: CheckpointRejected.
+    """
+    counter = _Counter()
+    with ThreadPoolExecutor(min(_MAX_THREADS, len(checkpoint.shards)), "weights") as pool:
+        reading = [pool.submit(_read_shard, shard, checkpoint, parameters, counter) for shard in checkpoint.shards]
+        pending: set[Future[_ReadShard]] = set(reading)
+        while pending:
+            done, pending = wait(pending, _POLL_S, FIRST_EXCEPTION)
+            if progress is not None:
+                progress(counter.total, checkpoint.size_bytes)
+            for failure in filter(None, (future.exception() for future in done)):
+                counter.stop()
+                raise failure
+    for head in (head for future in reading for head in future.result().tied_heads):
+        if not torch.equal(head, parameters["embedding.weight"].view(-1)):
+            raise CheckpointRejected("tensor 'lm_head.weight' differs from the embedding that config.json ties it to")
+    return {shard.name: future.result().digest for shard, future in zip(checkpoint.shards, reading, strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadShard:
+    digest: str
+    tied_heads: list[Tensor]
+    """Stored copies of the embedding, which may be in another shard."""
+
+
+class _Counter:
+    """Bytes read by all threads, and whether they are to stop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        self.total = 0
+
+    def add(self, count: int) -> None:
+        """Raises: CheckpointRejected if another thread failed."""
+        with self._lock:
+            self.total += count
+        if self._stopped:
+            raise CheckpointRejected("reading ended, as another shard failed")
+
+    def stop(self) -> None:
+        self._stopped = True
+
+
+class _Chunks:
+    """Two pieces of host memory in turn, pinned where there is a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        on_gpu = device.type == "cuda"
+        self._stream = torch.cuda.Stream(device) if on_gpu else None
+        self._pieces = [torch.empty(CHUNK_BYTES, dtype=torch.uint8, pin_memory=on_gpu) for _ in range(2)]
+        self._copied: list[torch.cuda.Event | None] = [None, None]
+        self._turn = 0
+
+    def next(self) -> Tensor:
+        """The piece that was sent longest ago, free to be written."""
+        self._turn ^= 1
+        copied = self._copied[self._turn]
+        if copied is not None:
+            copied.synchronize()
+        return self._pieces[self._turn]
+
+    def send(self, target: Tensor, values: Tensor) -> None:
+        """Enqueue the copy of values in the current piece, converted to the target's dtype."""
+        if self._stream is None:
+            target.copy_(values)
+            return
+        with torch.cuda.stream(self._stream):
+            if values.dtype == target.dtype:
+                target.copy_(values, non_blocking=True)
+            else:
+                target.copy_(values.to(target.device, non_blocking=True))
+            self._copied[self._turn] = event = torch.cuda.Event()
+            event.record(self._stream)
+
+    def finish(self) -> None:
+        """Wait for all copies."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+
+@torch.inference_mode()
+def _read_shard(
+    shard: Shard, checkpoint: Checkpoint, parameters: Mapping[str, Tensor], counter: _Counter
+) -> _ReadShard:
+    chunks = _Chunks(parameters["embedding.weight"].device)
+    hasher = hashlib.sha256(shard.prefix)
+    tied_heads: list[Tensor] = []
+    counter.add(len(shard.prefix))
+    for stored in shard.tensors:
+        target = _target(stored, checkpoint, parameters)
+        dtype = _DTYPES[stored.dtype]
+        for start in range(0, stored.end - stored.begin, CHUNK_BYTES):
+            count = min(CHUNK_BYTES, stored.end - stored.begin - start)
+            piece = chunks.next()[:count]
+            read_into(shard.file, piece.numpy().data, where=shard.name)
+            hasher.update(piece.numpy().data)
+            if target is not None:
+                first = start // dtype.itemsize
+                chunks.send(target[first : first + count // dtype.itemsize], piece.view(dtype))
+            counter.add(count)
+        chunks.finish()
+        if target is not None and stored.name not in checkpoint.places:
+            tied_heads.append(target)
+    return _ReadShard(hasher.hexdigest(), tied_heads)
+
+
+def _target(stored: StoredTensor, checkpoint: Checkpoint, parameters: Mapping[str, Tensor]) -> Tensor | None:
+    """Where a tensor's values go, one after the other; None for what is only hashed."""
+    place = checkpoint.places.get(stored.name)
+    if place is not None:
+        return parameters[place.parameter].narrow(0, place.start, place.shape[0]).view(-1)
+    if stored.name == "lm_head.weight":
+        return torch.empty_like(parameters["embedding.weight"]).view(-1)
+    return None

@@ -1,0 +1,56 @@
+"""Reading on a thread a shard: the same values and digests as one shard after the other; the first failure is the one told."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import runtime.weights.device_loading as device_loading
+from runtime.errors import CheckpointRejected
+from runtime.weights.checkpoint import open_checkpoint
+from runtime.weights.config import load_model_config
+from runtime.weights.device_loading import read_shards_to_device
+from runtime.weights.layout import parameter_shapes
+from runtime.weights.loading import load_weights
+
+
+def read(folder: Path, dtype: torch.dtype, seen: list[tuple[int, int]]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Into row-major tensors on the CPU, as they would be on a GPU."""
+    config = load_model_config(folder)
+    parameters = {name: torch.empty(shape.shape, dtype=dtype) for name, shape in parameter_shapes(config).items()}
+    with open_checkpoint(folder, config) as checkpoint:
+        digests = read_shards_to_device(checkpoint, parameters, lambda done, total: seen.append((done, total)))
+    return parameters, digests
+
+
+@pytest.mark.parametrize("chunk_bytes", [64, 96, 1 << 24])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_values_are_those_of_a_plain_read(
+    sharded_folder: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, dtype: torch.dtype
+) -> None:
+    """Whatever the size of chunks, converted or not; progress ends at the whole."""
+    monkeypatch.setattr(device_loading, "CHUNK_BYTES", chunk_bytes)
+    seen: list[tuple[int, int]] = []
+    parameters, digests = read(sharded_folder, dtype, seen)
+    verified: dict[str, str] = {}
+    config = load_model_config(sharded_folder)
+    expected = load_weights(
+        sharded_folder, config, device=torch.device("cpu"), dtype=dtype, verify=lambda found: verified.update(found)
+    )
+    assert parameters.keys() == expected.parameters.keys()
+    assert all(torch.equal(parameters[name], expected.parameters[name]) for name in parameters)
+    assert digests == {name: digest for name, digest in verified.items() if name.endswith(".safetensors")}
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_a_shard_that_shrinks_is_named(sharded_folder: Path) -> None:
+    """It is cut after its header was checked; the error is that shard's, whatever the other threads were told."""
+    config = load_model_config(sharded_folder)
+    parameters = {name: torch.empty(shape.shape) for name, shape in parameter_shapes(config).items()}
+    cut = sorted(sharded_folder.glob("*.safetensors"))[1]
+    with open_checkpoint(sharded_folder, config) as checkpoint:
+        content = cut.read_bytes()
+        cut.write_bytes(content[:-8])
+        with pytest.raises(CheckpointRejected, match=f"{cut.name}: truncated"):
+            read_shards_to_device(checkpoint, parameters, None)
