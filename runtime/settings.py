@@ -42,9 +42,24 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         str,
         msgspec.Meta(
             max_length=4096,
-            description="Folder of compiled kernel libraries, relative to the configuration's folder; empty: none. "
-            "Not read on cpu.",
+            description="Folder of compiled kernels, relative to the configuration's folder: with frozen a bundle that "
+            "`casemate kernels build` made, else attention libraries as files; empty: none. Not read on cpu.",
             extra={"path": True},
+        ),
+    ] = ""
+    frozen: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Take kernels only from the bundle in kernels_path, verify every byte of it, and compile nothing. "
+            "Not read on cpu."
+        ),
+    ] = False
+    kernels_sha256: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"^([0-9a-f]{64})?\Z",
+            description="With frozen: the digest of the only bundle that is accepted, as `casemate kernels verify` prints it; "
+            "empty: any bundle that is whole.",
         ),
     ] = ""
     load_format: Annotated[

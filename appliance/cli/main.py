@@ -71,6 +71,9 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("key", "key", "static keys for programs that can only send an api_key"),
         Command("state", "backup", "back up and restore the definitions and keys"),
     ),
+    "Freeze what computes": (
+        Command("kernels", "kernels", "compile GPU kernels ahead of time, verify a bundle of them"),
+    ),
     "Vouch for models": (
         Command("model", "model", "sign, verify, import, approve, promote and retire models"),
         Command("trust", "trust", "make and sign roots of trust and role files"),

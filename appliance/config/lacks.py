@@ -28,17 +28,15 @@ class Lack(Struct, frozen=True):
     waived: bool
 
 
-_NOT_BUILT_YET = {
-    "frozen_kernels": "Kernels are not taken from a signed bundle: what computes on this machine is not pinned.",
-}
 _NEEDS_SETTING = {
     "signed_models": "A model is not verified against signatures: whoever can write to its folder can change the answers.",
     "two_person_grants": "One person alone can make an administrator, an operator or an auditor.",
     "witness": "No witness (audit.witnesses) cosigns the log: whoever holds this host can replace it by another history.",
+    "frozen_kernels": "Kernels are compiled on this machine or taken from loose files: what computes here is not pinned.",
     "own_certificates": "The server's certificate comes from an authority that this host made: its key lies on this host.",
 }
 _NEEDS_SYSTEM = {"confinement": "Processes run without a sandbox: a captured one can reach the files of the others."}
-PROTECTIONS = tuple(_NOT_BUILT_YET | _NEEDS_SYSTEM | _NEEDS_SETTING)
+PROTECTIONS = tuple(_NEEDS_SYSTEM | _NEEDS_SETTING)
 """Every name that a waiver may have."""
 
 
@@ -66,7 +64,6 @@ def find_unwaived(configuration: Configuration) -> list[Problem]:
 
 
 def _find_missing(configuration: Configuration) -> Iterator[tuple[str, str]]:
-    yield from _NOT_BUILT_YET.items()
     if not configuration.confinement.enabled:
         yield "confinement", f"It is switched off (confinement.enabled). {_NEEDS_SYSTEM['confinement']}"
     elif missing := probe_platform().describe_missing():
@@ -80,6 +77,10 @@ def _find_missing(configuration: Configuration) -> Iterator[tuple[str, str]]:
         yield "two_person_grants", _NEEDS_SETTING["two_person_grants"]
     if not configuration.audit.witnesses:
         yield "witness", _NEEDS_SETTING["witness"]
+    if thawed := [
+        engine.model_path for engine in configuration.engines if engine.device == "cuda" and not engine.frozen
+    ]:
+        yield "frozen_kernels", f"{_NEEDS_SETTING['frozen_kernels']} Engines without frozen: {', '.join(thawed)}."
     if configuration.tls.certificate is None:
         yield "own_certificates", _NEEDS_SETTING["own_certificates"]
 

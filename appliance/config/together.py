@@ -20,6 +20,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_shared_names(configuration),
         *_find_impossible_restarts(configuration),
         *_find_half_certificates(configuration),
+        *_find_thawed_bundles(configuration),
         *find_unwaived(configuration),
     ]
 
@@ -64,3 +65,15 @@ def _find_half_certificates(configuration: Configuration) -> Iterator[Problem]:
     ):
         if given is not None and other is None:
             yield Problem(name, f"expected a file, as {missing} names one, got none")
+
+
+def _find_thawed_bundles(configuration: Configuration) -> Iterator[Problem]:
+    for index, engine in enumerate(configuration.engines):
+        if engine.frozen and not engine.kernels_path:
+            yield Problem(
+                f"engines[{index}].kernels_path", "expected the folder of a kernel bundle, as frozen is set, got none"
+            )
+        if engine.kernels_sha256 and not engine.frozen:
+            yield Problem(
+                f"engines[{index}].kernels_sha256", "expected frozen = true beside it: nothing else has a digest"
+            )

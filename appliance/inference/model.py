@@ -49,7 +49,7 @@ def load_model(
         verify: called with the digests of what was read, before anything is computed from it.
     Raises: CheckpointRejected, EngineMisconfigured, and what `verify` raises.
     """
-    runner = _build_runner(settings, progress, verify)
+    runner, kernels_digest = _build_runner(settings, progress, verify)
     context_length = settings.context_length or runner.config.max_position
     if context_length > runner.config.max_position:
         raise EngineMisconfigured(
@@ -60,19 +60,26 @@ def load_model(
         vocab_size=runner.vocab_size,
         context_length=min(context_length, (runner.num_pages - 1) * PAGE_SIZE),
         eos_token_ids=list(runner.config.eos_token_ids),
-        engine_build=_engine_build(runner.weights_digest),
+        engine_build=_engine_build(runner.weights_digest, kernels_digest),
     )
-    log.info("model_loaded", model=name, weights_sha256=runner.weights_digest, pages=runner.num_pages)
+    log.info(
+        "model_loaded",
+        model=name,
+        weights_sha256=runner.weights_digest,
+        kernels_sha256=kernels_digest,
+        pages=runner.num_pages,
+    )
     vocabulary = load_grammar_vocabulary(Path(settings.model_path), facts.eos_token_ids, facts.vocab_size)
     return LoadedModel(runner, facts, None if vocabulary is None else Grammars(vocabulary))
 
 
 def _build_runner(
     settings: EngineSettings, progress: Callable[[], None], verify: VerifyDigests | None
-) -> TorchRunner | DeviceRunner:
+) -> tuple[TorchRunner | DeviceRunner, str]:
+    """A runner, and the digest of the kernel bundle that it runs on, if it is frozen."""
     folder = Path(settings.model_path)
     if runs_on_reference(settings):
-        return build_runner(
+        runner = build_runner(
             folder,
             num_pages=(settings.max_total_tokens or REFERENCE_TOTAL_TOKENS) // PAGE_SIZE + 1,
             device=settings.device,
@@ -82,14 +89,17 @@ def _build_runner(
             progress=lambda _done, _total: progress(),
             verify=verify,
         )
+        return runner, ""
     kernels = choose_kernels(settings, lambda sentence: log.warning("kernels", reason=sentence))
     built = build_device_runner(folder, settings, kernels, advance=progress, verify=verify)
     for line in built.memory.lines():
         log.info("memory", part=line)
-    return built.runner
+    return built.runner, kernels.digest
 
 
-def _engine_build(weights_digest: str) -> str:
-    """What computed an answer, in one short word: our version and torch's, and the digest of what was loaded."""
+def _engine_build(weights_digest: str, kernels_digest: str) -> str:
+    """What computed an answer, in one short word: our version and torch's, and the digests of what was loaded."""
     build = f"casemate {version('casemate')}, torch {version('torch')}, weights {weights_digest}"
+    if kernels_digest:
+        build += f", kernels {kernels_digest}"
     return f"{version('casemate')}+{hashlib.sha256(build.encode()).hexdigest()[:16]}"

@@ -23,11 +23,33 @@ Say = Callable[[str], None]
 class KernelCompiler(Protocol):
     """Compiles variants, see `compiling`."""
 
-    version: str
-    ptxas_version: str
+    @property
+    def version(self) -> str:
+        """Of Triton."""
+        ...
+
+    @property
+    def ptxas_version(self) -> str:
+        """Of the assembler."""
+        ...
 
     def compile(self, variant: Variant) -> CompiledKernel:
         """One variant."""
+        ...
+
+
+class LibraryCompiler(Protocol):
+    """Compiles libraries, see `flashinfer_building`."""
+
+    version: str
+
+    @property
+    def nvcc_version(self) -> str:
+        """Of the compiler."""
+        ...
+
+    def compile(self, name: LibraryName) -> bytes:
+        """One library."""
         ...
 
 
@@ -69,16 +91,14 @@ def build_bundle(
     return build_manifest(arch, versions, (kernel.entry for kernel in compiled), entries), contents
 
 
-def compile_libraries(
-    names: Iterable[LibraryName], compile_one: Callable[[LibraryName], bytes], nvcc: str, flashinfer: str, say: Say
-) -> CompiledLibraries:
+def compile_libraries(names: Iterable[LibraryName], compiler: LibraryCompiler, say: Say) -> CompiledLibraries:
     """Compile each of the names."""
     ordered = sorted(names, key=str)
     contents = {}
     for index, name in enumerate(ordered, 1):
         say(f"library {index} of {len(ordered)}: {name}, which takes minutes")
-        contents[str(name)] = compile_one(name)
-    return CompiledLibraries(contents, nvcc, flashinfer)
+        contents[str(name)] = compiler.compile(name)
+    return CompiledLibraries(contents, compiler.nvcc_version, compiler.version)
 
 
 def reuse_libraries(folder: Path, names: Iterable[LibraryName]) -> CompiledLibraries:

@@ -10,6 +10,7 @@ What is used is what was verified: each file is read once, the bytes that were h
 the driver or the loader. A file that changes afterwards changes nothing.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -75,9 +76,8 @@ def write_bundle(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]
         contents: by SHA-256.
     Raises: OSError, FileExistsError if the folder holds something.
     """
+    verify_is_free(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(0, "expected a new or an empty folder", str(folder))
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for entry in manifest.entries:
@@ -88,6 +88,15 @@ def write_bundle(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def verify_is_free(folder: Path) -> None:
+    """That a bundle can be written there.
+
+    Raises: FileExistsError if the folder holds something, or is none.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(errno.EEXIST, "expected a new or an empty folder", str(folder))
 
 
 def _read_verified(folder: Path, entry: KernelEntry | LibraryEntry) -> bytes:

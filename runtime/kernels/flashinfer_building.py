@@ -7,7 +7,9 @@ are linked against a stub of NVIDIA's driver that is empty: the real one is ther
 Needs `flashinfer-python`, nvcc, a C++ compiler, ninja and strip; what is missing is named before anything is compiled.
 """
 
+import os
 import shutil
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -68,6 +70,7 @@ class FlashInferCompiler:
         Raises: EngineMisconfigured with the end of what the compiler said.
         """
         folder = self._toolchain.build_folder
+        _make_own(folder)
         self._write_stubs(folder / "stubs")
         words = (
             name.algorithm,
@@ -117,6 +120,14 @@ class FlashInferCompiler:
             "CPATH": ":".join(f"{path}/{_HEADERS}" for path in sys.path if Path(path, _HEADERS).is_dir()),
             "MAX_JOBS": str(self._toolchain.jobs),
         }
+
+
+def _make_own(folder: Path) -> None:
+    """Make the folder, or see that it is ours alone: whoever can write there chooses what is compiled."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise EngineMisconfigured(f"{folder}: expected a folder of this user that nobody else can write to")
 
 
 def _search_path(nvcc_folder: Path) -> str:

@@ -43,6 +43,10 @@ class Kernels:
 
     launcher: Launcher
     build_attention: Callable[[CacheUse], DeviceAttention]
+    verify_complete: Callable[[ModelConfig, torch.dtype], None]
+    """Raises KernelMissing if a model will need a kernel that cannot be had."""
+    digest: str
+    """Of the frozen bundle; empty where kernels are compiled when they are launched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ def build_device_runner(
         raise EngineMisconfigured(
             "dtype: expected bfloat16 or float16 on cuda with this attention_backend, found float32"
         )
+    kernels.verify_complete(config, dtype)
     free_bytes, total_bytes = torch.cuda.mem_get_info()
     verify_weights_fit(_weights_bytes(config, dtype), free_bytes)  # (1)
     with torch.inference_mode():

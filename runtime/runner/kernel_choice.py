@@ -1,5 +1,9 @@
 """Which kernels an engine on a GPU runs: from the settings and the model's shape, said in the log where it is not what was
-asked for by default."""
+asked for by default.
+
+With `frozen` they come from one verified bundle, and the module that compiles is never reached: Triton is imported by
+`runtime.kernels.launcher` when something is launched by it, and by nothing else here.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,12 +16,17 @@ from runtime.attention.device import DeviceAttention
 from runtime.attention.flashinfer.attention import FlashInferAttention, build_flashinfer_attention
 from runtime.attention.flashinfer.libraries import DecodeAlgorithm, Libraries
 from runtime.attention.triton import TritonAttention
-from runtime.errors import EngineMisconfigured
+from runtime.errors import EngineMisconfigured, KernelMissing
+from runtime.kernels.bundle import Bundle, load_bundle
+from runtime.kernels.frozen import load_frozen_launcher
 from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.launching import Launcher
-from runtime.kernels.libraries import FolderLibraries
+from runtime.kernels.libraries import BundleLibraries, FolderLibraries
+from runtime.runner.attention_choice import build_triton_attention, choose_attention
 from runtime.runner.device_building import CacheUse, Kernels
+from runtime.runner.kernel_needs import find_needs
 from runtime.settings import EngineSettings
+from runtime.weights.config import ModelConfig
 
 Warn = Callable[[str], None]
 """Takes a sentence for the operator."""
@@ -32,6 +41,8 @@ def choose_kernels(settings: EngineSettings, warn: Warn) -> Kernels:
         raise EngineMisconfigured(
             f"attention_backend: {settings.attention_backend} needs device cuda, found {settings.device}"
         )
+    if settings.frozen:
+        return _choose_frozen(settings)
     launcher = JitLauncher()
     libraries = FolderLibraries(Path(settings.kernels_path))
     builders: dict[str, Callable[[CacheUse], DeviceAttention]] = {
@@ -39,7 +50,60 @@ def choose_kernels(settings: EngineSettings, warn: Warn) -> Kernels:
         "flashinfer": partial(_build_flashinfer, libraries),
         "auto": partial(_build_best, launcher, libraries, warn),
     }
-    return Kernels(launcher, builders[settings.attention_backend])
+    return Kernels(launcher, builders[settings.attention_backend], lambda _config, _dtype: None, "")
+
+
+def load_frozen_bundle(settings: EngineSettings) -> Bundle:
+    """The verified bundle that an engine's settings name.
+
+    Raises: EngineMisconfigured, KernelMissing.
+    """
+    if not settings.kernels_path:
+        raise EngineMisconfigured("kernels_path: frozen needs the folder of a kernel bundle, found none")
+    bundle = load_bundle(Path(settings.kernels_path))
+    digest = bundle.manifest.digest
+    if settings.kernels_sha256 not in ("", digest):
+        raise KernelMissing(f"{settings.kernels_path}: expected the bundle {settings.kernels_sha256}, found {digest}")
+    return bundle
+
+
+def _choose_frozen(settings: EngineSettings) -> Kernels:
+    bundle = load_frozen_bundle(settings)
+    device = torch.cuda.current_device()
+    _verify_arch(bundle, torch.cuda.get_device_capability(device))
+    launcher = load_frozen_launcher(bundle, device)
+    return Kernels(
+        launcher,
+        partial(_build_frozen_attention, settings, launcher, BundleLibraries(bundle)),
+        partial(_verify_complete, settings, bundle),
+        bundle.manifest.digest,
+    )
+
+
+def _verify_arch(bundle: Bundle, capability: tuple[int, int]) -> None:
+    major, minor = capability
+    if bundle.manifest.arch.rstrip("af") != f"sm_{major}{minor}":
+        raise EngineMisconfigured(
+            f"the kernel bundle is for {bundle.manifest.arch}, the GPU has compute capability {major}.{minor}"
+        )
+
+
+def _verify_complete(settings: EngineSettings, bundle: Bundle, config: ModelConfig, dtype: torch.dtype) -> None:
+    needs = find_needs(config, settings, dtype, num_multiprocessors=_num_multiprocessors(torch.device("cuda")))
+    bundle.verify_holds(needs.variants, map(str, needs.libraries))
+
+
+def _build_frozen_attention(
+    settings: EngineSettings, launcher: Launcher, libraries: Libraries, use: CacheUse
+) -> DeviceAttention:
+    """Nothing is tried, because what is missing was refused before."""
+    choice = choose_attention(settings, use.config, use.pages.dtype)
+    if choice.decodes == "flashinfer":
+        return _build_flashinfer(libraries, use)
+    decodes = _build_triton(launcher, use)
+    if choice.chunks == "triton":
+        return decodes
+    return CombinedAttention(decodes, _build_flashinfer(libraries, use, decode=None))
 
 
 def _build_best(launcher: Launcher, libraries: Libraries, warn: Warn, use: CacheUse) -> DeviceAttention:
@@ -52,15 +116,7 @@ def _build_best(launcher: Launcher, libraries: Libraries, warn: Warn, use: Cache
 
 
 def _build_triton(launcher: Launcher, use: CacheUse) -> TritonAttention:
-    return TritonAttention(
-        use.pages,
-        num_heads=use.config.num_heads,
-        layer_windows=use.config.layer_windows,
-        launcher=launcher,
-        max_decodes=use.max_sequences,
-        num_multiprocessors=torch.cuda.get_device_properties(use.pages.device).multi_processor_count,
-        pdl=True,
-    )
+    return build_triton_attention(launcher, use, _num_multiprocessors(use.pages.device))
 
 
 def _build_flashinfer(
@@ -76,3 +132,7 @@ def _build_flashinfer(
         max_context_length=use.max_context_length,
         decode=decode,
     )
+
+
+def _num_multiprocessors(device: torch.device) -> int:
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)

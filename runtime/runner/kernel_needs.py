@@ -15,25 +15,30 @@ That nothing is left out is tested with random steps of a runner.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
-from runtime.attention.device import DeviceAttention, DevicePlan, SequenceTables
-from runtime.attention.flashinfer.libraries import CacheShape, LibraryName, needed_libraries
+from runtime.attention.combined import CombinedAttention
+from runtime.attention.device import DeviceAttention, DevicePlan, DeviceTables, SequenceTables
+from runtime.attention.flashinfer.attention import FlashInferAttention
+from runtime.attention.flashinfer.libraries import LibraryName
 from runtime.attention.pages import allocate_pages
-from runtime.attention.triton import TritonAttention
-from runtime.errors import EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.launching import Launcher, Variant
 from runtime.kernels.operations import FusedOperations
 from runtime.kernels.recording import RecordingLauncher
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import TokenSource
+from runtime.runner.attention_choice import AttentionChoice, build_triton_attention, choose_attention
+from runtime.runner.building import resolve_dtype, runs_on_reference
+from runtime.runner.device_building import CacheUse
 from runtime.runner.graphs import graph_sizes
 from runtime.runner.step_inputs import StepLayout, StepShape, StepViews, num_words
 from runtime.settings import EngineSettings
-from runtime.weights.config import ModelConfig
+from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.layout import parameter_shapes
 
 META = torch.device("meta")
@@ -52,19 +57,22 @@ class KernelNeeds:
     """FlashInfer's, sorted."""
 
 
-def uses_flashinfer(settings: EngineSettings, config: ModelConfig, dtype: torch.dtype) -> bool:
-    """Whether attention is FlashInfer's, when everything that it needs is there.
+def find_all_needs(engines: Iterable[EngineSettings], *, num_multiprocessors: int) -> KernelNeeds:
+    """All kernels of all engines on a GPU; those that run on the reference need none.
 
-    Raises: EngineMisconfigured if it is asked for and does not serve the model's shape.
+    Raises: CheckpointRejected for a model's folder, EngineMisconfigured.
     """
-    if settings.attention_backend == "flashinfer":
-        needed_libraries(_cache_shape(config, dtype))
-        return True
-    try:
-        needed_libraries(_cache_shape(config, dtype))
-    except EngineMisconfigured:
-        return False
-    return settings.attention_backend == "auto"
+    variants: set[Variant] = set()
+    libraries: set[LibraryName] = set()
+    for settings in engines:
+        if settings.device != "cuda" or runs_on_reference(settings):
+            continue
+        config = load_model_config(Path(settings.model_path))
+        dtype = resolve_dtype(settings.dtype, settings.device, config)
+        needs = find_needs(config, settings, dtype, num_multiprocessors=num_multiprocessors)
+        variants |= needs.variants
+        libraries |= set(needs.libraries)
+    return KernelNeeds(frozenset(variants), tuple(sorted(libraries, key=str)))
 
 
 def find_needs(
@@ -79,12 +87,9 @@ def find_needs(
     Raises: EngineMisconfigured for settings that no kernel serves.
     """
     recorder = RecordingLauncher()
-    if uses_flashinfer(settings, config, dtype):
-        libraries = needed_libraries(_cache_shape(config, dtype))
-        _Rehearsal(config, settings, dtype, recorder, None).run()
-        return KernelNeeds(frozenset(recorder.variants), libraries)
-    _Rehearsal(config, settings, dtype, recorder, num_multiprocessors).run()
-    return KernelNeeds(frozenset(recorder.variants), ())
+    choice = choose_attention(settings, config, dtype)
+    _Rehearsal(config, settings, dtype, recorder, choice, num_multiprocessors).run()
+    return KernelNeeds(frozenset(recorder.variants), choice.libraries)
 
 
 class _Rehearsal:
@@ -96,7 +101,8 @@ class _Rehearsal:
         settings: EngineSettings,
         dtype: torch.dtype,
         launcher: Launcher,
-        num_multiprocessors: int | None,
+        choice: AttentionChoice,
+        num_multiprocessors: int,
     ) -> None:
         windows = tuple(dict.fromkeys(config.layer_windows))
         self._config = replace(config, num_layers=len(windows), layer_windows=windows)
@@ -119,16 +125,12 @@ class _Rehearsal:
             device=META,
             dtype=dtype,
         )
-        self._attention: DeviceAttention = _NoAttention()
-        if num_multiprocessors is not None:
-            self._attention = TritonAttention(
-                self._pages,
-                num_heads=config.num_heads,
-                layer_windows=windows,
-                launcher=launcher,
-                max_decodes=self._max_sequences,
-                num_multiprocessors=num_multiprocessors,
-            )
+        use = CacheUse(self._pages, self._config, self._max_sequences, PAGE_SIZE)
+        ours = build_triton_attention(launcher, use, num_multiprocessors)
+        elsewhere = cast(FlashInferAttention, _Unrecorded())
+        self._attention: DeviceAttention = elsewhere
+        if choice.decodes == "triton":
+            self._attention = ours if choice.chunks == "triton" else CombinedAttention(ours, elsewhere)
         words = num_words(max_rows=self._max_rows, max_sequences=self._max_sequences, max_pages=self._max_sequences)
         self._inputs = torch.empty(words, dtype=torch.int32, device=META)
         self._samples = torch.empty(2, -(-self._max_sequences // 4) * 4, dtype=torch.int32, device=META)
@@ -166,24 +168,19 @@ class _Rehearsal:
         self._operations.sample(logits, views.columns, self._samples[:, :count])
 
 
-class _NoAttention:
-    """Where attention is a library's: it launches nothing that we compile."""
+class _Unrecorded:
+    """Attention of a library: it launches nothing that we compile. Its own plan as well."""
 
-    def plan(self, host: SequenceTables, device: object) -> "_NoAttention":
+    def plan(self, host: SequenceTables, device: DeviceTables) -> "_Unrecorded":
         return self
 
-    def plan_capture(self, device: object, num_sequences: int) -> "_NoAttention":
-        return self
+    plan_chunks = plan
 
-    def refresh(self, plan: DevicePlan, host: SequenceTables) -> None:
-        pass
+    def plan_capture(self, device: DeviceTables, num_sequences: int) -> "_Unrecorded":
+        return self
 
     def attend(self, layer: int, query: torch.Tensor, out: torch.Tensor) -> None:
         pass
-
-
-def _cache_shape(config: ModelConfig, dtype: torch.dtype) -> CacheShape:
-    return CacheShape(config.num_heads, config.num_kv_heads, config.head_dim, dtype, dtype, config.layer_windows)
 
 
 def _row_counts(most: int) -> Iterator[int]:

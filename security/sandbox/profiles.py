@@ -4,7 +4,7 @@
 |-----------|----------------------------|-----------------------------------------------|----------------------------|
 | gateway   | TCP to the authority only  | model folders, server certificate and key     | gateway/, run/metrics/     |
 | policy    | none, or to its database   | credentials' key, admin certificate and key   | policy/definitions/        |
-| engine    | none                       | its model folder, GPU devices                 | nothing                    |
+| engine    | none                       | its model and kernel folders, GPU devices     | nothing                    |
 | auditor   | none                       | nothing                                       | audit/                     |
 | authority | accepts only               | server certificate and key, credentials' key  | authority/                 |
 | compiler  | none                       | model folders                                 | nothing                    |
@@ -113,6 +113,8 @@ class Places(NamedTuple):
     uses_gpu: bool
     needs_loopback: bool
     """Several ranks of one engine speak over `lo`."""
+    kernels: tuple[Path, ...] = ()
+    """Folders of compiled kernels, of an engine."""
 
 
 def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
@@ -137,7 +139,7 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
             writes = (places.definitions,)
         case "engine":
             network = "loopback" if places.needs_loopback else "none"
-            reads = _with_link_targets(places.models, places.state)
+            reads = _with_link_targets((*places.models, *places.kernels), places.state)
             uses_gpu = places.uses_gpu
         case "auditor":
             writes = (places.state / "audit",)

@@ -130,6 +130,7 @@ def build(config: ModelConfig, weights: LoadedWeights, device: torch.device) -> 
             launcher=launcher,
             max_decodes=MAX_SEQUENCES,
             num_multiprocessors=torch.cuda.get_device_properties(device).multi_processor_count,
+            pdl=True,
         )
         limits = RunnerLimits(
             max_rows=16_384,

@@ -19,7 +19,7 @@ from security.sandbox.platform import Platform
 
 FOLDER = Path("/srv/casemate")
 ENGINE = '[[engines]]\nmodel_path = "model"\n'
-UNCONFINED = f"{ENGINE}[confinement]\nenabled = false\n"
+UNCONFINED = f'{ENGINE}device = "cuda"\n[confinement]\nenabled = false\n'
 """Lacks every protection, whatever the machine that the tests run on can do."""
 
 
@@ -115,6 +115,30 @@ def test_development_lists_what_it_lacks() -> None:
     lacks = what_is_lacking(parse_configuration(UNCONFINED.encode(), FOLDER))
     assert [lack.name for lack in lacks] == list(PROTECTIONS)
     assert not any(lack.waived for lack in lacks)
+
+
+def test_kernels_are_lacking_where_a_gpu_engine_is_not_frozen() -> None:
+    """An engine on a CPU runs none; one on a GPU says by `frozen` that it takes them from a bundle alone."""
+
+    def lacks(engine: str) -> set[str]:
+        return {lack.name for lack in what_is_lacking(parse_configuration(f"{ENGINE}{engine}".encode(), FOLDER))}
+
+    assert "frozen_kernels" not in lacks("")
+    assert "frozen_kernels" in lacks('device = "cuda"\nkernels_path = "kernels"\n')
+    assert "frozen_kernels" not in lacks('device = "cuda"\nkernels_path = "kernels"\nfrozen = true\n')
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("frozen = true\n", "engines[0].kernels_path"),
+        (f'kernels_path = "kernels"\nkernels_sha256 = "{"0" * 64}"\n', "engines[0].kernels_sha256"),
+    ],
+    ids=["no bundle", "a digest of loose files"],
+)
+def test_half_a_frozen_engine_is_refused(given: str, named: str) -> None:
+    """A bundle without a folder cannot be; a digest of what has none would be no protection."""
+    assert refused_keys(f"{ENGINE}{given}") == [named]
 
 
 def test_own_certificates_are_no_longer_lacking_once_they_are_named() -> None:

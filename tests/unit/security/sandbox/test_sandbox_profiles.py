@@ -29,6 +29,7 @@ def places(tmp_path: Path) -> Places:
         database_port=0,
         uses_gpu=False,
         needs_loopback=False,
+        kernels=(tmp_path / "kernels",),
     )
 
 
@@ -44,7 +45,7 @@ def own(profile: Profile, places: Places) -> set[str]:
     [
         ("gateway", {"model", "state/tls/server.pem", "state/tls/server.key", "state/gateway", "state/run/metrics"}),
         ("policy", {"state/policy/credentials.key", "state/policy/definitions", *TLS}),
-        ("engine", {"model"}),
+        ("engine", {"model", "kernels"}),
         ("auditor", {"state/audit"}),
         ("authority", {"state/policy/credentials.key", "state/authority", *TLS}),
         ("compiler", {"model"}),
@@ -93,7 +94,7 @@ def test_links_out_of_a_model_folder_are_followed_but_not_into_the_state(places:
         file.touch()
     (places.models[0] / "config.json").symlink_to(blob)
     (places.models[0] / "tokenizer.json").symlink_to(key)
-    assert own(build_profile("engine", places, Code(())), places) == {"model", "blobs/abc"}
+    assert own(build_profile("engine", places, Code(())), places) == {"model", "kernels", "blobs/abc"}
 
 
 def test_gpu_files_only_where_a_gpu_is_used(places: Places) -> None:

@@ -1,0 +1,52 @@
+"""Which attention an engine runs: for those who run it, and for those who compile it ahead of time."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from runtime.attention.flashinfer.libraries import CacheShape, LibraryName, needed_libraries
+from runtime.attention.triton import TritonAttention
+from runtime.errors import EngineMisconfigured
+from runtime.kernels.launching import Launcher
+from runtime.runner.device_building import CacheUse
+from runtime.settings import EngineSettings
+from runtime.weights.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionChoice:
+    """Who computes which part of a step, where everything needed is there."""
+
+    decodes: Literal["triton", "flashinfer"]
+    chunks: Literal["triton", "flashinfer"]
+    libraries: tuple[LibraryName, ...]
+
+
+def choose_attention(settings: EngineSettings, config: ModelConfig, dtype: torch.dtype) -> AttentionChoice:
+    """What the settings mean for a model.
+
+    Raises: EngineMisconfigured if FlashInfer is asked for and does not serve the model's shape.
+    """
+    shape = CacheShape(config.num_heads, config.num_kv_heads, config.head_dim, dtype, dtype, config.layer_windows)
+    if settings.attention_backend == "flashinfer":
+        return AttentionChoice("flashinfer", "flashinfer", needed_libraries(shape))
+    if settings.attention_backend == "auto":
+        try:
+            return AttentionChoice("triton", "flashinfer", needed_libraries(shape, decode=None))
+        except EngineMisconfigured:
+            pass
+    return AttentionChoice("triton", "triton", ())
+
+
+def build_triton_attention(launcher: Launcher, use: CacheUse, num_multiprocessors: int) -> TritonAttention:
+    """Our own kernels over a cache."""
+    return TritonAttention(
+        use.pages,
+        num_heads=use.config.num_heads,
+        layer_windows=use.config.layer_windows,
+        launcher=launcher,
+        max_decodes=use.max_sequences,
+        num_multiprocessors=num_multiprocessors,
+        pdl=True,
+    )
