@@ -21,6 +21,7 @@ class Scope(StrEnum):
     MODELS_READ = "models.read"
     AUDIT_READ = "audit.read"
     METRICS_READ = "metrics.read"
+    ENGINE_CONTROL = "engine.control"
     TOKENS_INTROSPECT = "tokens.introspect"
     IDENTITY_READ = "identity.read"
     IDENTITY_MANAGE = "identity.manage"
@@ -43,6 +44,7 @@ SCOPE_DESCRIPTIONS = MappingProxyType(
         Scope.MODELS_READ: "list the served models",
         Scope.AUDIT_READ: "read the audit records of one's own requests",
         Scope.METRICS_READ: "read the metrics",
+        Scope.ENGINE_CONTROL: "make engines forget cached prefixes",
         Scope.TOKENS_INTROSPECT: "ask the authority about tokens of others",
         Scope.IDENTITY_READ: "see clients, people, keys, limits and who granted what",
         Scope.IDENTITY_MANAGE: "change clients, people, keys and limits",
@@ -52,7 +54,9 @@ SCOPE_DESCRIPTIONS = MappingProxyType(
 GRANTABLE = MappingProxyType(
     {
         Role.USER: frozenset({Scope.INFERENCE, Scope.MODELS_READ, Scope.AUDIT_READ}),
-        Role.OPERATOR: frozenset({Scope.METRICS_READ, Scope.MODELS_READ, Scope.TOKENS_INTROSPECT}),
+        Role.OPERATOR: frozenset(
+            {Scope.METRICS_READ, Scope.ENGINE_CONTROL, Scope.MODELS_READ, Scope.TOKENS_INTROSPECT}
+        ),
         Role.STEWARD: frozenset({Scope.MODELS_READ}),
         Role.AUDITOR: frozenset({Scope.AUDIT_READ, Scope.IDENTITY_READ}),
         Role.ADMIN: frozenset({Scope.MODELS_READ, Scope.IDENTITY_READ, Scope.IDENTITY_MANAGE}),

@@ -96,4 +96,5 @@ def _decode_segment(raw: bytes) -> str | None:
         value = urllib.parse.unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
         return None
-    return value if value.isprintable() else None
+    # A segment of dots alone means another place to whoever resolves paths.
+    return value if value.isprintable() and value.strip(".") else None

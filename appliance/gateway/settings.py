@@ -90,6 +90,14 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         dict[str, ReasoningForm],
         Meta(description="Form of reasoning by served model; for other models their chat template tells it."),
     ] = {}
+    response_retention_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=31_536_000,
+            description="How long responses of /v1/responses are kept for their tenant, in seconds; 0 keeps none.",
+        ),
+    ] = 0
     grammar_cache_bytes: Annotated[
         int, Meta(ge=0, le=1 << 36, description="Compiled grammars that one worker keeps for their senders, in bytes.")
     ] = 64 << 20

@@ -13,6 +13,11 @@ def event(data: Any) -> bytes:
     return b"data: " + _encoder.encode(data) + b"\n\n"
 
 
+def named_event(data: dict[str, Any]) -> bytes:
+    """One event that also has its type as its name."""
+    return b"".join((b"event: ", data["type"].encode(), b"\ndata: ", _encoder.encode(data), b"\n\n"))
+
+
 def comment(text: str) -> bytes:
     """A line that clients skip; ours carry what OpenAI's events have no place for."""
     assert "\n" not in text

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from appliance.gateway.api.health import Installation
 from appliance.gateway.api.registration import register_routes
+from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.application import Application
 from appliance.gateway.flow.desk import Desk
 from appliance.gateway.gate import Gate
@@ -37,12 +38,13 @@ class Worker:
         states: Callable[[], Sequence[ProcessState]],
         installation: Installation,
         tls: ssl.SSLContext | None,
+        store: ResponseStore,
         metrics_dir: Path | None = None,
         instance: int = 0,
     ) -> None:
         self.metrics = Metrics(metrics_dir, instance)
         self.desk = Desk(settings, self.metrics, hasher)
-        self.routes = register_routes(self.desk, models, states, installation)
+        self.routes = register_routes(self.desk, models, states, installation, store)
         self.rejections = Rejections(self.desk.auditor.report)
         self.application = Application(
             Gate(self.routes, check_token), settings, self.metrics, self.rejections, installation.statement

@@ -19,9 +19,9 @@ import structlog
 from appliance.inference.outgoing import Delivery, Outgoing
 from appliance.inference.tickets import TicketGate
 from appliance.messages.audit import CountTokens
-from appliance.messages.engine import REQUEST_ID_BITS, Cancel, RequestRefused, StepTokens, Submit
+from appliance.messages.engine import REQUEST_ID_BITS, AbortIntent, Cancel, RequestRefused, StepTokens, Submit
 from runtime.errors import EngineUnavailable, RequestRejected
-from runtime.request import GenerationRequest, PackedTokens, PromptDelivery, RequestSummary, TokenDelivery
+from runtime.request import Finish, GenerationRequest, PackedTokens, PromptDelivery, RequestSummary, TokenDelivery
 
 log = structlog.get_logger(__name__)
 
@@ -114,6 +114,13 @@ class InferenceService:
         if engine_id in self._open:
             self._engine.cancel(engine_id, message.choice, message.keep_tokens)
 
+    def abort(self, message: AbortIntent) -> None:
+        """End the request of an intent; one that has ended already is nothing to worry about."""
+        for engine_id, request in list(self._open.items()):
+            if request.intent_index == message.intent_index:
+                request.reason = "aborted"
+                self._engine.cancel(engine_id)
+
     def lose_worker(self, worker: WorkerKey) -> None:
         """A gateway worker is gone: its requests end; their counts still reach the auditor."""
         number = self._numbers.pop(worker, None)
@@ -141,7 +148,8 @@ class InferenceService:
         deliveries: list[Delivery] = [*output.prompts, *output.tokens, *output.summaries]
         for delivery in deliveries:
             number, request_id = delivery.request_id >> REQUEST_ID_BITS, delivery.request_id & _REQUEST_ID_MASK
-            outgoing.to(number).add(msgspec.structs.replace(delivery, request_id=request_id))
+            told = self._told(delivery)
+            outgoing.to(number).add(msgspec.structs.replace(told, request_id=request_id))
         messages = [
             (self._workers[number].key, message)
             for number, message in outgoing.messages()
@@ -150,6 +158,13 @@ class InferenceService:
         for summary in output.summaries:
             self._close(summary)
         return messages
+
+    def _told(self, delivery: Delivery) -> Delivery:
+        """What ended because its client said so is told apart from what was lost."""
+        request = self._open.get(delivery.request_id)
+        if request is None or request.reason != "aborted" or not isinstance(delivery, TokenDelivery):
+            return delivery
+        return msgspec.structs.replace(delivery, finish=Finish("cancelled", None, "aborted"))
 
     def take_counts(self) -> list[CountTokens]:
         """Counts of ended requests that the auditor has not been told; the caller MUST send them or keep them."""

@@ -69,6 +69,16 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel", gc=Fals
     keep_tokens: int | None = None
 
 
+class AbortIntent(msgspec.Struct, frozen=True, array_like=True, tag="abort", gc=False):
+    """End the request of this intent, whichever worker submitted it. The gateway MUST have asked the auditor whose it is."""
+
+    intent_index: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class FlushCache(msgspec.Struct, frozen=True, array_like=True, tag="flush", gc=False):
+    """Forget all cached prefixes; what runs goes on."""
+
+
 class RequestRefused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
     """The engine does not take a request: a ticket that does not hold, a prompt too long, a full queue."""
 
@@ -127,5 +137,5 @@ class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     """Share of the time since the last status in which the device was busy with steps, 0 to 1."""
 
 
-GatewayToEngine = Submit | Cancel
+GatewayToEngine = Submit | Cancel | AbortIntent | FlushCache
 EngineToGateway = ModelFacts | StepTokens | RequestRefused | EngineStatus

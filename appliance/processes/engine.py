@@ -17,7 +17,7 @@ from appliance.inference.model import LoadedModel, load_model
 from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
 from appliance.messages.audit import AppendEvent, AppendRefused, TicketKey
-from appliance.messages.engine import Cancel, EngineStatus, Submit
+from appliance.messages.engine import AbortIntent, Cancel, EngineStatus, FlushCache, Submit
 from appliance.models.admission import admit_model, verify_weights
 from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from audit.entry import encode_event
@@ -92,6 +92,10 @@ class EngineProcess:
                     self._member.send(link, refused)
             case Received(link, Cancel() as message):
                 self._service.cancel(link, message)
+            case Received(_, AbortIntent() as message):
+                self._service.abort(message)
+            case Received(_, FlushCache()):
+                log.info("cache_flushed", pages=self._engine.flush_cache())
             case Received(_, TicketKey(key)):
                 self._gate.set_key(key)
             case Received(_, AppendRefused() as refused):

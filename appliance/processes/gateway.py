@@ -16,6 +16,7 @@ from appliance.authority.credentials import find_tls_identity
 from appliance.authority.token_check import AuthorityTokenCheck, build_token_check
 from appliance.config import Configuration, served_name_of, what_is_lacking
 from appliance.gateway.api.health import Installation
+from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.identity import TokenIssuerUnavailable
 from appliance.gateway.loading import load_models
 from appliance.gateway.worker import Worker
@@ -26,6 +27,7 @@ from security.keys import load_or_create_secret, make_private_directory
 from security.tls import build_server_context
 
 HASH_ROOT_FILE = "keyed-hash.key"
+RESPONSES_KEY_FILE = "responses.key"
 KEY_RETRY_S = 0.25
 
 log = structlog.get_logger(__name__)
@@ -48,6 +50,7 @@ async def serve(member: Member) -> None:
         states=lambda: member.states,
         installation=_describe(member),
         tls=tls,
+        store=_build_store(config),
         metrics_dir=config.state_path / "run" / "metrics",
         instance=member.instance,
     )
@@ -96,6 +99,12 @@ def _load_hasher(config: Configuration) -> KeyedHasher:
     directory = config.state_path / "gateway"
     make_private_directory(directory)
     return KeyedHasher(load_or_create_secret(directory / HASH_ROOT_FILE))
+
+
+def _build_store(config: Configuration) -> ResponseStore:
+    directory = config.state_path / "gateway"
+    key = load_or_create_secret(directory / RESPONSES_KEY_FILE)
+    return ResponseStore(directory / "responses.sqlite", key, config.gateway.response_retention_s)
 
 
 def _describe(member: Member) -> Installation:

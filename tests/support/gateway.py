@@ -10,6 +10,7 @@ from typing import Any
 
 from appliance.errors import LinkClosed
 from appliance.gateway.api.health import Installation
+from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.identity import Presented, Principal, QuotaNotice, TokenRefused
 from appliance.gateway.models import Models, ServedModel
 from appliance.gateway.settings import GatewaySettings
@@ -58,7 +59,13 @@ async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
 class Gateway:
     """A worker with its fakes, serving HTTP on a loopback port."""
 
-    def __init__(self, model: ServedModel, settings: GatewaySettings, metrics_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: ServedModel,
+        settings: GatewaySettings,
+        metrics_dir: Path | None = None,
+        store_path: Path | None = None,
+    ) -> None:
         key = new_ticket_key()
         self.model = model
         self.engine = FakeEngine(key)
@@ -75,6 +82,7 @@ class Gateway:
             states=lambda: self.states,
             installation=Installation("development", [("confinement", "Processes run as one user.")], True),
             tls=None,
+            store=ResponseStore(store_path or Path("unused"), bytes(32), settings.response_retention_s),
             metrics_dir=metrics_dir,
         )
         self.draining = asyncio.Event()
@@ -162,9 +170,11 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def running_gateway(folder: Path, metrics_dir: Path | None = None, **settings: Any) -> AsyncIterator[Gateway]:
+async def running_gateway(
+    folder: Path, metrics_dir: Path | None = None, store_path: Path | None = None, **settings: Any
+) -> AsyncIterator[Gateway]:
     """A gateway that serves until the block ends."""
-    gateway = Gateway(load_model(folder), GatewaySettings(**settings), metrics_dir)
+    gateway = Gateway(load_model(folder), GatewaySettings(**settings), metrics_dir, store_path)
     await gateway.start()
     try:
         yield gateway

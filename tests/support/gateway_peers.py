@@ -81,6 +81,8 @@ class FakeEngine:
         )
         self.submits: list[engine.Submit] = []
         self.cancels: list[engine.Cancel] = []
+        self.aborts: list[engine.AbortIntent] = []
+        self.num_flushes = 0
         self.cached_tokens = 0
         self.last_token_age_ms = 10
         self.says_status = True
@@ -99,6 +101,10 @@ class FakeEngine:
                 message = await link.receive()
                 if isinstance(message, engine.Cancel):
                     self._cancel(message)
+                elif isinstance(message, engine.AbortIntent):
+                    self.aborts.append(message)
+                elif isinstance(message, engine.FlushCache):
+                    self.num_flushes += 1
                 else:
                     self.submits.append(message)
                     task = asyncio.create_task(self._serve(link, message))

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from appliance.gateway.api.chat_request import ChatRequest, parse_chat_request
+from appliance.gateway.api.dialects import OPENAI
 from appliance.gateway.api.endpoint import Inference
 from appliance.gateway.api.fields import StreamOptions
-from appliance.gateway.api.intake import Intake, Limit, Scores, Wanted, new_uid
+from appliance.gateway.api.intake import Intake, new_uid
 from appliance.gateway.api.logprobs import chat_logprobs
-from appliance.gateway.api.reading import ChatReading, opens_reasoning
+from appliance.gateway.api.reading import ChatReading
 from appliance.gateway.api.shapes import (
     AssistantMessage,
     ChatChoice,
@@ -24,7 +25,6 @@ from appliance.gateway.api.shapes import (
     Usage,
 )
 from appliance.gateway.api.streaming import usage
-from appliance.gateway.api.structured import hold_after_reasoning
 from appliance.gateway.flow.answer import Answer
 from appliance.gateway.flow.choice import Piece
 from appliance.gateway.flow.generation import Generation
@@ -45,39 +45,19 @@ class ChatApi:
     async def prepare(self, body: dict[str, Any], principal: Principal) -> Inference:
         """Check a body. Raises: GatewayFault."""
         request = parse_chat_request(body, self._intake.settings)
-        model = self._intake.find_model(request.fields.model)
-        prompt = await self._intake.tokenize_chat(model, request)
-        fields = request.fields
-        structure = request.held_to(model)
-        if structure is not None:
-            is_open = opens_reasoning(model.tokenizer.vocabulary, prompt)
-            structure = hold_after_reasoning(model, structure, is_open=is_open)
-        limit, name = request.max_tokens
-        wanted = Wanted(
-            uid=new_uid("chatcmpl"),
-            route=ROUTE,
-            sampling=fields,
-            limit=Limit(limit, name),
-            scores=Scores(request.logprobs),
-            n=fields.n,
-            stops=request.stops,
-            priority=fields.priority,
-            structure=structure,
-            stream=fields.stream,
-            user=fields.user,
-            begins_text=not fields.continue_final_message,
-        )
-        asked = await self._intake.ask(principal, model, [prompt], wanted)
+        asked, model = await self._intake.ask_chat(principal, request, new_uid("chatcmpl"), ROUTE)
         return Inference(
             asked,
             model.tokenizer.vocabulary,
-            fields.stream,
+            request.fields.stream,
             lambda answer, _arrived_at: _ChatWords(asked, request, model, answer),
         )
 
 
 class _ChatWords:
     """Words one chat answer, as events or as a whole."""
+
+    dialect = OPENAI
 
     def __init__(self, asked: Asked, request: ChatRequest, model: ServedModel, answer: Answer) -> None:
         self._asked = asked

@@ -7,6 +7,7 @@ from typing import Any
 
 from appliance.gateway.api.chat import fingerprint
 from appliance.gateway.api.completion_request import CompletionRequest, parse_completion_request
+from appliance.gateway.api.dialects import OPENAI
 from appliance.gateway.api.endpoint import Inference
 from appliance.gateway.api.fields import StreamOptions
 from appliance.gateway.api.intake import Intake, Limit, Scores, Wanted, new_uid
@@ -79,6 +80,8 @@ def echo_prompt(vocabulary: Vocabulary, token_ids: Sequence[int]) -> EchoedPromp
 
 class _CompletionWords:
     """Words one completion, as events or as a whole."""
+
+    dialect = OPENAI
 
     def __init__(self, asked: Asked, request: CompletionRequest, vocabulary: Vocabulary, answer: Answer) -> None:
         self._asked = asked

@@ -57,10 +57,14 @@ class InferenceEndpoint:
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
         self._desk.verify_accepting()
-        body = await exchange.read_body()
+        await self.answer(exchange, parse_object(await exchange.read_body()))
+
+    async def answer(self, exchange: Exchange, body: dict[str, Any]) -> None:
+        """Answer a request whose body has been read."""
+        self._desk.verify_accepting()
         arrived_at = time.monotonic()
         # (3) all that can be refused about the request itself.
-        inference = await self._api.prepare(parse_object(body), exchange.identified)
+        inference = await self._api.prepare(body, exchange.identified)
         exchange.request_id = inference.asked.uid
         source = Source(exchange.source_address, exchange.source_port)
         answer = Answer(self._desk, inference.asked, exchange.identified, source, inference.vocabulary, arrived_at)

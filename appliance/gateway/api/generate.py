@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from appliance.gateway.api.dialects import OPENAI
 from appliance.gateway.api.endpoint import Inference
 from appliance.gateway.api.generate_request import GenerateRequest, parse_generate_request
 from appliance.gateway.api.intake import Intake, Limit, Scores, Wanted, new_uid
@@ -67,6 +68,8 @@ class _Text:
 
 class _NativeWords:
     """Words a native answer, as events or as a whole."""
+
+    dialect = OPENAI
 
     def __init__(
         self,
@@ -174,3 +177,30 @@ def _finish_reason(end: ChoiceEnd | None, num_tokens: int) -> dict[str, Any] | N
     if end.reason == "length":
         return {"type": "length", "length": num_tokens}
     return {"type": "stop", "matched": end.matched}
+
+
+class _Healthy:
+    """Says that an answer came."""
+
+    dialect = OPENAI
+
+    def begin(self, generations: list[Generation]) -> Iterable[object]:
+        """Nothing: it is never streamed."""
+        return ()
+
+    def piece(self, piece: Piece) -> Iterable[object]:
+        """Nothing."""
+        return ()
+
+    def finish(self, generations: list[Generation]) -> Iterable[object]:
+        """Nothing."""
+        return ()
+
+    def whole(self, pieces: list[Piece], generations: list[Generation]) -> dict[str, str]:
+        """A word."""
+        return {"status": "ok"}
+
+
+def healthy_words(_answer: object, _arrived_at: float) -> _Healthy:
+    """Words for an answer of which only matters that it came."""
+    return _Healthy()

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from appliance.gateway.api.chat_request import ChatRequest
 from appliance.gateway.api.completion_request import Prompt
 from appliance.gateway.api.fields import SamplingFields
-from appliance.gateway.api.structured import Structure
+from appliance.gateway.api.reading import opens_reasoning
+from appliance.gateway.api.structured import Structure, hold_after_reasoning
 from appliance.gateway.api.tokenization import TokenizerThreads
 from appliance.gateway.api.validation import (
     audit_parameters,
@@ -26,6 +27,7 @@ from appliance.gateway.flow.request import Asked
 from appliance.gateway.identity import Principal
 from appliance.gateway.models import Models, ServedModel
 from appliance.gateway.settings import GatewaySettings
+from appliance.messages.engine import ModelFacts
 
 
 @dataclass(frozen=True)
@@ -85,28 +87,63 @@ class Intake:
             raise BadRequest("missing_parameter", "several models are served: name one in model", parameter="model")
         return only
 
+    def facts_of(self, model: ServedModel) -> ModelFacts:
+        """What its engine says of a model. Raises: PeerUnavailable."""
+        return self._desk.engines.for_model(model.name).facts
+
     async def tokenize_chat(self, model: ServedModel, request: ChatRequest) -> list[int]:
         """The prompt of a conversation. Raises: BadRequest, PeerUnavailable."""
         if request.tools and not model.template.takes_tools:
             raise BadRequest(
                 "unsupported_parameter", f"tools: the chat template of {model.name} takes none", parameter="tools"
             )
-        facts = self._desk.engines.for_model(model.name).facts
+        facts = self.facts_of(model)
         prompt = await self._threads.chat(model, request, facts.context_length)
         verify_prompt(prompt, facts, "messages")
         return prompt
 
     async def tokenize_prompts(
-        self, model: ServedModel, prompts: Sequence[Prompt], where: Callable[[int], str]
+        self, model: ServedModel, prompts: Sequence[Prompt], where: Callable[[int], str], *, plain: bool = False
     ) -> list[list[int]]:
-        """Token ids of each prompt; `where` names one in errors. Raises: BadRequest, PeerUnavailable."""
-        facts = self._desk.engines.for_model(model.name).facts
+        """Token ids of each prompt; `where` names one in errors, `plain`: without what the tokenizer puts around a text.
+
+        Raises: BadRequest, PeerUnavailable.
+        """
+        facts = self.facts_of(model)
         tokenized: list[list[int]] = []
         for index, prompt in enumerate(prompts):
-            token_ids = await self._threads.prompt(model, prompt, facts.context_length, where(index))
+            token_ids = await self._threads.prompt(model, prompt, facts.context_length, where(index), plain=plain)
             verify_prompt(token_ids, facts, where(index))
             tokenized.append(token_ids)
         return tokenized
+
+    async def ask_chat(
+        self, principal: Principal, request: ChatRequest, uid: str, route: str
+    ) -> tuple[Asked, ServedModel]:
+        """What a conversation asks, and of which model. Raises: GatewayFault."""
+        fields = request.fields
+        model = self.find_model(fields.model)
+        prompt = await self.tokenize_chat(model, request)
+        structure = request.held_to(model)
+        if structure is not None:
+            is_open = opens_reasoning(model.tokenizer.vocabulary, prompt)
+            structure = hold_after_reasoning(model, structure, is_open=is_open)
+        limit, name = request.max_tokens
+        wanted = Wanted(
+            uid=uid,
+            route=route,
+            sampling=fields,
+            limit=Limit(limit, name),
+            scores=Scores(request.logprobs),
+            n=fields.n,
+            stops=request.stops,
+            priority=fields.priority,
+            stream=fields.stream,
+            user=fields.user,
+            begins_text=not fields.continue_final_message,
+            structure=structure,
+        )
+        return await self.ask(principal, model, [prompt], wanted), model
 
     async def ask(
         self, principal: Principal, model: ServedModel, prompts: Sequence[Sequence[int]], wanted: Wanted

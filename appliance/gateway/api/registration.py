@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from appliance.gateway.api import chat, completions, generate
+from appliance.gateway.api import chat, completions, generate, messages, responses
 from appliance.gateway.api.chat import ChatApi
 from appliance.gateway.api.completions import CompletionApi
 from appliance.gateway.api.endpoint import Api, InferenceEndpoint
@@ -10,9 +10,14 @@ from appliance.gateway.api.generate import GenerateApi
 from appliance.gateway.api.health import HealthEndpoints, Installation
 from appliance.gateway.api.intake import Intake
 from appliance.gateway.api.listing import ModelEndpoints
+from appliance.gateway.api.messages import CountTokensEndpoint, MessagesApi
+from appliance.gateway.api.native import HEALTH_ROUTE, HealthGenerate, NativeEndpoints
 from appliance.gateway.api.receipts import ProofEndpoint, ReceiptEndpoint
+from appliance.gateway.api.response_store import ResponseStore
+from appliance.gateway.api.responses import ResponsesApi, StoredResponses
 from appliance.gateway.api.scrape import ScrapeEndpoint
 from appliance.gateway.api.tokenization import TokenizerThreads
+from appliance.gateway.api.tokens import TokenEndpoints
 from appliance.gateway.flow.desk import Desk
 from appliance.gateway.models import Models
 from appliance.gateway.routes import RouteTable
@@ -21,7 +26,11 @@ from security.scopes import Scope
 
 
 def register_routes(
-    desk: Desk, models: Models, states: Callable[[], Sequence[ProcessState]], installation: Installation
+    desk: Desk,
+    models: Models,
+    states: Callable[[], Sequence[ProcessState]],
+    installation: Installation,
+    store: ResponseStore,
 ) -> RouteTable:
     """Build the table over one worker's objects."""
     routes = RouteTable()
@@ -37,9 +46,22 @@ def register_routes(
         (chat.ROUTE, ChatApi(intake)),
         (completions.ROUTE, CompletionApi(intake)),
         (generate.ROUTE, GenerateApi(intake)),
+        (responses.ROUTE, ResponsesApi(intake, store)),
+        (messages.ROUTE, MessagesApi(intake)),
     )
     for path, api in apis:
         routes.register("POST", path, Scope.INFERENCE, InferenceEndpoint(desk, api))
+    stored, tokens, native = StoredResponses(store), TokenEndpoints(intake), NativeEndpoints(desk, models)
+    routes.register("GET", "/v1/responses/{id}", Scope.INFERENCE, stored.retrieve)
+    routes.register("DELETE", "/v1/responses/{id}", Scope.INFERENCE, stored.delete)
+    routes.register("POST", messages.COUNT_ROUTE, Scope.INFERENCE, CountTokensEndpoint(intake))
+    routes.register("POST", "/v1/tokenize", Scope.INFERENCE, tokens.tokenize)
+    routes.register("POST", "/v1/detokenize", Scope.INFERENCE, tokens.detokenize)
+    routes.register("GET", "/get_model_info", Scope.MODELS_READ, native.model_info)
+    routes.register("GET", "/get_server_info", Scope.METRICS_READ, native.server_info)
+    routes.register("POST", "/flush_cache", Scope.ENGINE_CONTROL, native.flush_cache)
+    routes.register("POST", "/abort_request", Scope.INFERENCE, native.abort)
+    routes.register("GET", HEALTH_ROUTE, Scope.INFERENCE, HealthGenerate(desk, intake))
     routes.register("GET", "/audit/request/{id}", Scope.AUDIT_READ, ReceiptEndpoint(desk.auditor))
     routes.register("GET", "/audit/proof/{id}", Scope.AUDIT_READ, ProofEndpoint(desk.auditor))
     return routes

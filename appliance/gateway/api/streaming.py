@@ -12,14 +12,15 @@ from typing import Protocol
 
 from msgspec import UNSET
 
+from appliance.gateway.api.dialects import Dialect
 from appliance.gateway.api.shapes import CachedTokens, ReasoningTokens, Usage
 from appliance.gateway.asgi import Headers
-from appliance.gateway.errors import ClientGone, GatewayFault, error_body
+from appliance.gateway.errors import ClientGone, GatewayFault
 from appliance.gateway.exchange import Exchange, StreamWriter
 from appliance.gateway.flow.answer import Answer
 from appliance.gateway.flow.choice import Piece
 from appliance.gateway.flow.generation import Generation
-from appliance.gateway.sse import DONE, comment, event
+from appliance.gateway.sse import comment
 
 CUT_AFTER_S = 0.5
 """A stream that must end is given so long to take its last event, then its connection is cut."""
@@ -27,6 +28,11 @@ CUT_AFTER_S = 0.5
 
 class Events(Protocol):
     """How one API words its events."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How they go over the wire."""
+        ...
 
     def begin(self, generations: list[Generation]) -> Iterable[object]:
         """Before the first token's."""
@@ -62,7 +68,7 @@ async def stream(exchange: Exchange, answer: Answer, events: Events) -> None:
         answer.on_fail = lambda: loop.call_later(CUT_AFTER_S, exchange.cut)
         await exchange.start_stream(audit_headers(answer))
         try:
-            opening = [event(data) for data in events.begin(answer.generations)]
+            opening = [events.dialect.event(data) for data in events.begin(answer.generations)]
             await exchange.send_chunk(b"".join([*opening, *_worded(events, first)]))
             if exchange.writer is not None:
                 answer.sink = _Live(exchange.writer, events)
@@ -70,13 +76,13 @@ async def stream(exchange: Exchange, answer: Answer, events: Events) -> None:
                 worded = _worded(events, pieces)
                 if worded:
                     await exchange.send_chunk(b"".join(worded))
-            closing = [event(data) for data in events.finish(answer.generations)]
-            closing += [comment(f"casemate-audit-outcome {answer.outcome_indices}"), DONE]
+            closing = [events.dialect.event(data) for data in events.finish(answer.generations)]
+            closing += [comment(f"casemate-audit-outcome {answer.outcome_indices}"), events.dialect.done]
             await exchange.end_stream(b"".join(closing))
         except ClientGone:
             raise
         except GatewayFault as fault:
-            await exchange.end_stream(event(error_body(fault)))
+            await exchange.end_stream(events.dialect.fault(fault))
             raise
 
 
@@ -129,4 +135,4 @@ def usage(generations: Iterable[Generation], reasoning_tokens: int | None = None
 
 
 def _worded(events: Events, pieces: Iterable[Piece]) -> list[bytes]:
-    return [event(data) for piece in pieces for data in events.piece(piece)]
+    return [events.dialect.event(data) for piece in pieces for data in events.piece(piece)]

@@ -42,14 +42,16 @@ class TokenizerThreads:
 
         return await self._run(render, num_chars, "messages")
 
-    async def prompt(self, model: ServedModel, prompt: Prompt, context_length: int, parameter: str) -> list[int]:
+    async def prompt(
+        self, model: ServedModel, prompt: Prompt, context_length: int, parameter: str, *, plain: bool = False
+    ) -> list[int]:
         """Token ids of one prompt; ids are taken as they are. Raises: BadRequest."""
         if not isinstance(prompt, str):
             return prompt
 
         def encode() -> list[int]:
             model.tokenizer.verify_may_fit(prompt, context_length, parameter)
-            return model.tokenizer.encode_prompt(prompt)
+            return model.tokenizer.encode_plain(prompt) if plain else model.tokenizer.encode_prompt(prompt)
 
         return await self._run(encode, len(prompt), parameter)
 

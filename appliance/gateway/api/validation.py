@@ -95,7 +95,7 @@ def build_sampling(
             f"min_tokens is {fields.min_tokens}, above the limit of {max_tokens} tokens",
             parameter="min_tokens",
         )
-    _verify_ids(fields.stop_token_ids, facts, "stop_token_ids")
+    verify_ids(fields.stop_token_ids, facts, "stop_token_ids")
     defaults = model.defaults
     seed = secrets.randbits(53) if fields.seed is None else fields.seed & ((1 << 63) - 1)
     return SamplingParams(
@@ -158,7 +158,8 @@ def _first(asked: Number | None, default: Number | None, otherwise: Number) -> N
     return asked if asked is not None else default if default is not None else otherwise
 
 
-def _verify_ids(token_ids: Sequence[int], facts: ModelFacts, parameter: str) -> None:
+def verify_ids(token_ids: Sequence[int], facts: ModelFacts, parameter: str) -> None:
+    """Check that ids are in the vocabulary. Raises: BadRequest."""
     for place, token_id in enumerate(token_ids):
         if token_id >= facts.vocab_size:
             raise BadRequest(

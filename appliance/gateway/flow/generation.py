@@ -134,6 +134,8 @@ def verify_finish(finish: Finish | None, deadline_s: float) -> None:
         return
     if finish.reason == "deadline":
         raise DeadlineExceeded("deadline_exceeded", f"the answer took longer than {deadline_s:g} s")
+    if finish.reason == "cancelled" and finish.detail == "aborted":
+        raise BadRequest("aborted", "the request was aborted")
     if finish.reason == "error" and finish.detail.startswith("grammar_"):
         raise BadRequest(finish.detail, f"what the output is held to could not be followed further: {finish.detail}")
     if finish.reason == "error":

@@ -8,7 +8,16 @@ from typing import Protocol
 from appliance.errors import LinkClosed
 from appliance.gateway.errors import BadRequest, EngineFault, GatewayFault, Overloaded, PeerUnavailable
 from appliance.gateway.peers.links import Link
-from appliance.messages.engine import Cancel, EngineStatus, ModelFacts, RequestRefused, StepTokens, Submit
+from appliance.messages.engine import (
+    AbortIntent,
+    Cancel,
+    EngineStatus,
+    FlushCache,
+    ModelFacts,
+    RequestRefused,
+    StepTokens,
+    Submit,
+)
 from runtime.request import PromptDelivery, RequestSummary, TokenDelivery
 
 Delivery = PromptDelivery | TokenDelivery | RequestSummary
@@ -60,6 +69,14 @@ class EnginePeer:
             self._link.send(Cancel(request_id, choice, keep_tokens))
         except LinkClosed:
             return
+
+    def tell(self, message: AbortIntent | FlushCache) -> bool:
+        """Say what is not answered; False if the engine was lost."""
+        try:
+            self._link.send(message)
+        except LinkClosed:
+            return False
+        return True
 
     def forget(self, request_id: int) -> None:
         """Nobody waits for this generation any more."""

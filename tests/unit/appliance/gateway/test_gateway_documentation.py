@@ -6,6 +6,7 @@ from pathlib import Path
 from appliance.gateway.api.health import Installation
 from appliance.gateway.api.parameters import ACCEPTED_HINTS
 from appliance.gateway.api.registration import register_routes
+from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.flow.desk import Desk
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.models import Models
@@ -31,7 +32,8 @@ async def test_every_metric_is_documented_as_it_is() -> None:
 async def test_every_route_is_documented_with_its_scope() -> None:
     """The table of the API's document is the route table."""
     desk = Desk(GatewaySettings(), Metrics(), KeyedHasher(bytes(32)))
-    routes = register_routes(desk, Models([]), list, Installation("development", [], True))
+    store = ResponseStore(Path("unused"), bytes(32), 0)
+    routes = register_routes(desk, Models([]), list, Installation("development", [], True), store)
     documented = {(row[0].strip("`"), row[1]) for row in rows("api.md")}
     assert documented == {(f"{route.method} {route.path}", str(route.scope)) for route in routes}
 

@@ -1,0 +1,98 @@
+"""An answer as a row of blocks, each of one kind: reasoning, text, calls. Responses and Messages both speak so.
+
+White space at the beginning of a block of text waits for more: alone, between calls, it is no block.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from appliance.gateway.tools.events import CallArguments, CallBegun, Content, Event, Reasoning
+
+Kind = Literal["reasoning", "text", "call"]
+
+
+@dataclass
+class Block:
+    """One block as far as it has come."""
+
+    index: int
+    kind: Kind
+    name: str = ""
+    """Of the called tool."""
+    text: str = ""
+    """Text, or arguments as JSON text."""
+
+
+@dataclass(frozen=True)
+class BlockEvent:
+    """A block begins, grows by some text, or ends."""
+
+    what: Literal["begin", "delta", "end"]
+    block: Block
+    text: str = ""
+
+
+class BlockBuilder:
+    """Makes blocks of a growing answer.
+
+    Attributes:
+        blocks: all that have begun.
+    """
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self._open: Block | None = None
+        self._space = ""
+
+    def take(self, events: Iterable[Event]) -> list[BlockEvent]:
+        """What more of the answer does to the blocks."""
+        given: list[BlockEvent] = []
+        for event in events:
+            match event:
+                case Content(text):
+                    self._take_text(text, given)
+                case Reasoning(text):
+                    self._grow("reasoning", text, given)
+                case CallBegun(name):
+                    self._close(given)
+                    self._begin("call", name, given)
+                case CallArguments(text):
+                    self._grow("call", text, given)
+        return given
+
+    def finish(self) -> list[BlockEvent]:
+        """The answer ends; one without any block has an empty text."""
+        given: list[BlockEvent] = []
+        if not self.blocks:
+            self._begin("text", "", given)
+        self._close(given)
+        return given
+
+    def _take_text(self, text: str, given: list[BlockEvent]) -> None:
+        if self._open is None or self._open.kind != "text":
+            text = self._space + text
+            if not text.strip():
+                self._space = text
+                return
+            self._space = ""
+        self._grow("text", text, given)
+
+    def _grow(self, kind: Kind, text: str, given: list[BlockEvent]) -> None:
+        if self._open is None or self._open.kind != kind:
+            self._close(given)
+            self._begin(kind, "", given)
+        assert self._open is not None
+        self._open.text += text
+        given.append(BlockEvent("delta", self._open, text))
+
+    def _begin(self, kind: Kind, name: str, given: list[BlockEvent]) -> None:
+        self._space = ""
+        self._open = Block(len(self.blocks), kind, name)
+        self.blocks.append(self._open)
+        given.append(BlockEvent("begin", self._open))
+
+    def _close(self, given: list[BlockEvent]) -> None:
+        if self._open is not None:
+            given.append(BlockEvent("end", self._open))
+            self._open = None

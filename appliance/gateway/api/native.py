@@ -1,0 +1,110 @@
+"""SGLang's native routes beside `/generate`, for its tools: what is served, how it stands, flush, abort, and a real token.
+
+They say nothing that is a secret: no path of a folder, no key, no address of a process.
+"""
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from appliance.gateway.api.endpoint import Inference, InferenceEndpoint
+from appliance.gateway.api.fields import SamplingFields
+from appliance.gateway.api.generate import healthy_words
+from appliance.gateway.api.intake import Intake, Limit, Wanted, new_uid
+from appliance.gateway.api.parameters import parse_parameters
+from appliance.gateway.body import parse_object
+from appliance.gateway.exchange import Exchange
+from appliance.gateway.flow.desk import Desk
+from appliance.gateway.identity import Principal
+from appliance.gateway.models import Models
+from appliance.messages.engine import AbortIntent, FlushCache
+
+HEALTH_ROUTE = "/health_generate"
+
+
+class AbortFields(Struct, kw_only=True):
+    """`/abort_request`."""
+
+    rid: Annotated[str, Meta(min_length=1, max_length=128)]
+    """The answer's id: `x-request-id`, or `meta_info.id`."""
+    abort_all: bool = False
+
+
+class NativeEndpoints:
+    """All but the inferring ones."""
+
+    def __init__(self, desk: Desk, models: Models) -> None:
+        self._desk = desk
+        self._models = models
+
+    async def model_info(self, exchange: Exchange) -> None:
+        """The one model, or all of them."""
+        infos = [self._info(model.name, model.template.exists) for model in self._models]
+        await exchange.respond(200, infos[0] if len(infos) == 1 else {"models": infos})
+
+    async def server_info(self, exchange: Exchange) -> None:
+        """Every engine's state."""
+        states: list[dict[str, Any]] = []
+        for peer in self._desk.engines:
+            state: dict[str, Any] = {
+                "model": peer.facts.name,
+                "engine": peer.instance,
+                "build": peer.facts.engine_build,
+            }
+            status = peer.status
+            if status is not None:
+                state |= {
+                    "num_running_reqs": status.num_running,
+                    "num_queue_reqs": status.num_waiting,
+                    "max_total_num_tokens": status.num_pages * 16,
+                    "context_length": peer.facts.context_length,
+                }
+            states.append(state)
+        await exchange.respond(200, {"internal_states": states})
+
+    async def flush_cache(self, exchange: Exchange) -> None:
+        """Every engine forgets its cached prefixes; running requests go on."""
+        num_engines = 0
+        for peer in self._desk.engines:
+            num_engines += peer.tell(FlushCache())
+        await exchange.respond(200, {"flushed_engines": num_engines})
+
+    async def abort(self, exchange: Exchange) -> None:
+        """End one's own request, wherever it runs: the auditor knows whose it is, and the engines know it by its intent."""
+        fields = parse_parameters(parse_object(await exchange.read_body()), AbortFields)
+        receipt = await self._desk.auditor.fetch_receipt(fields.rid, exchange.identified.client_id)
+        for peer in self._desk.engines:
+            peer.tell(AbortIntent(receipt.intent.index))
+        await exchange.respond(200, {"rid": fields.rid, "aborted": receipt.outcome is None})
+
+    def _info(self, name: str, has_template: bool) -> dict[str, Any]:
+        builds = sorted(peer.facts.engine_build for peer in self._desk.engines if peer.facts.name == name)
+        return {
+            "model_path": name,
+            "tokenizer_path": name,
+            "is_generation": True,
+            "has_chat_template": has_template,
+            "preferred_sampling_params": None,
+            "builds": builds,
+        }
+
+
+class HealthGenerate:
+    """`GET /health_generate`: one real token out of a model, as any other request: recorded, and paid for by whoever asks."""
+
+    def __init__(self, desk: Desk, intake: Intake) -> None:
+        self._endpoint = InferenceEndpoint(desk, self)
+        self._intake = intake
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        await self._endpoint.answer(exchange, {})
+
+    async def prepare(self, body: dict[str, Any], principal: Principal) -> Inference:
+        """One token after the first of the vocabulary. Raises: GatewayFault."""
+        model = self._intake.find_model(None)
+        wanted = Wanted(
+            uid=new_uid("health"), route=HEALTH_ROUTE, sampling=SamplingFields(temperature=0), limit=Limit(1)
+        )
+        asked = await self._intake.ask(principal, model, [[0]], wanted)
+        return Inference(asked, model.tokenizer.vocabulary, False, healthy_words)

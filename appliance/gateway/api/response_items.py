@@ -1,0 +1,67 @@
+"""Items of a response and the events in which they come, member for member as OpenAI's SDK parses them."""
+
+from typing import Any
+
+from appliance.gateway.api.blocks import Block
+
+Members = dict[str, Any]
+
+
+def item_id(uid: str, block: Block) -> str:
+    """Id of an item: told apart by its kind's prefix and its place."""
+    prefix = {"reasoning": "rs", "text": "msg", "call": "fc"}[block.kind]
+    return f"{prefix}_{uid.removeprefix('resp-')}{block.index:04}"
+
+
+def shown_item(uid: str, block: Block, *, status: str = "completed") -> Members:
+    """An item as it stands."""
+    base: Members = {"id": item_id(uid, block), "status": status}
+    if block.kind == "reasoning":
+        content = [{"type": "reasoning_text", "text": block.text}] if block.text else []
+        return base | {"type": "reasoning", "summary": [], "content": content}
+    if block.kind == "call":
+        return base | {
+            "type": "function_call",
+            "call_id": "call_" + item_id(uid, block).removeprefix("fc_"),
+            "name": block.name,
+            "arguments": block.text,
+        }
+    content = [_text_part(block.text)] if status == "completed" else []
+    return base | {"type": "message", "role": "assistant", "content": content}
+
+
+def item_of(uid: str, block: Block) -> tuple[str, Members]:
+    """What a delta of this item is called, and where it belongs."""
+    place: Members = {"item_id": item_id(uid, block), "output_index": block.index}
+    if block.kind == "call":
+        return "function_call_arguments", place
+    name = "output_text" if block.kind == "text" else "reasoning_text"
+    return name, place | {"content_index": 0} | ({"logprobs": []} if block.kind == "text" else {})
+
+
+def added_events(uid: str, block: Block) -> list[tuple[str, Members]]:
+    """An item begins."""
+    item = shown_item(uid, block, status="in_progress")
+    events: list[tuple[str, Members]] = [("response.output_item.added", {"output_index": block.index, "item": item})]
+    if block.kind == "text":
+        events.append(("response.content_part.added", _part_place(uid, block) | {"part": _text_part("")}))
+    return events
+
+
+def done_events(uid: str, block: Block) -> list[tuple[str, Members]]:
+    """An item ends."""
+    name, place = item_of(uid, block)
+    whole = {"arguments": block.text, "name": block.name} if block.kind == "call" else {"text": block.text}
+    events: list[tuple[str, Members]] = [(f"response.{name}.done", place | whole)]
+    if block.kind == "text":
+        events.append(("response.content_part.done", _part_place(uid, block) | {"part": _text_part(block.text)}))
+    events.append(("response.output_item.done", {"output_index": block.index, "item": shown_item(uid, block)}))
+    return events
+
+
+def _part_place(uid: str, block: Block) -> Members:
+    return {"item_id": item_id(uid, block), "output_index": block.index, "content_index": 0}
+
+
+def _text_part(text: str) -> Members:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}

@@ -1,0 +1,161 @@
+"""OpenAI's Responses request, `POST /v1/responses`, as a chat request: the same checks hold for both.
+
+The conversation is a row of items: messages, calls, their outputs, reasoning. Items of an earlier response come before those of
+the request. Reasoning of earlier turns is dropped, as chat templates drop it.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+from appliance.gateway.api.fields import MaxTokens, Name
+from appliance.gateway.api.parameters import parse_parameters
+from appliance.gateway.errors import BadRequest
+
+Item = dict[str, Any]
+_TEXT_PARTS = ("input_text", "output_text", "text")
+
+
+class ReasoningFields(Struct, forbid_unknown_fields=True):
+    """`reasoning`."""
+
+    effort: str | None = None
+    summary: None = None
+
+
+class TextFields(Struct, forbid_unknown_fields=True):
+    """`text`."""
+
+    format: dict[str, Any] = field(default_factory=lambda: {"type": "text"})
+
+
+class ResponsesTool(Struct, forbid_unknown_fields=True):
+    """One tool: functions only."""
+
+    name: str
+    type: Literal["function"] = "function"
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ResponsesFields(Struct, kw_only=True):
+    """The body's members."""
+
+    model: Name
+    input: str | list[dict[str, Any]]
+    instructions: str | None = None
+    max_output_tokens: MaxTokens | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=0)] = 0
+    stream: bool = False
+    tools: list[ResponsesTool] = field(default_factory=list)
+    tool_choice: Any = "auto"
+    parallel_tool_calls: bool = True
+    text: TextFields = field(default_factory=TextFields)
+    reasoning: ReasoningFields = field(default_factory=ReasoningFields)
+    store: bool | None = None
+    previous_response_id: Annotated[str, Meta(max_length=128)] | None = None
+    metadata: Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)] = field(
+        default_factory=dict
+    )
+    user: Annotated[str, Meta(max_length=256)] = ""
+    truncation: Literal["disabled"] = "disabled"
+    include: Annotated[list[Any], Meta(max_length=0)] = field(default_factory=list)
+    service_tier: Literal["auto", "default"] = "auto"
+    background: Literal[False] = False
+
+
+def parse_responses(body: dict[str, Any]) -> ResponsesFields:
+    """Check a body by itself. Raises: BadRequest."""
+    return parse_parameters(body, ResponsesFields)
+
+
+def input_items(fields: ResponsesFields) -> list[Item]:
+    """The request's own items; text is one message."""
+    if isinstance(fields.input, str):
+        return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": fields.input}]}]
+    return fields.input
+
+
+def chat_body(fields: ResponsesFields, items: list[Item]) -> dict[str, Any]:
+    """The chat request over all items that means the same. Raises: BadRequest."""
+    messages: list[dict[str, Any]] = []
+    if fields.instructions:
+        messages.append({"role": "system", "content": fields.instructions})
+    for index, item in enumerate(items):
+        _add(messages, item, f"input[{index}]")
+    chat: dict[str, Any] = {
+        "model": fields.model,
+        "messages": messages,
+        "max_completion_tokens": fields.max_output_tokens,
+        "temperature": fields.temperature,
+        "top_p": fields.top_p,
+        "stream": fields.stream,
+        "response_format": _response_format(fields.text.format),
+        "reasoning_effort": fields.reasoning.effort,
+        "user": fields.user,
+    }
+    if fields.tools:
+        chat["tools"] = [_tool(tool) for tool in fields.tools]
+        chat["tool_choice"] = _choice(fields.tool_choice)
+        chat["parallel_tool_calls"] = fields.parallel_tool_calls
+    return chat
+
+
+def _add(messages: list[dict[str, Any]], item: Item, where: str) -> None:
+    match item.get("type", "message"):
+        case "message":
+            role, content = item.get("role"), _content(item.get("content"), f"{where}.content")
+            messages.append({"role": role, "content": content})
+        case "function_call":
+            function = {"name": item.get("name"), "arguments": item.get("arguments")}
+            call = {"id": item.get("call_id"), "type": "function", "function": function}
+            if messages and messages[-1]["role"] == "assistant":
+                messages[-1].setdefault("tool_calls", []).append(call)
+            else:
+                messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+        case "function_call_output":
+            output = _content(item.get("output"), f"{where}.output")
+            messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": output})
+        case "reasoning":
+            return
+        case other:
+            message = f"{where}: items of type {str(other)[:32]} are not supported"
+            raise BadRequest("unsupported_content", message, parameter=where)
+
+
+def _content(content: Any, where: str) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise BadRequest("invalid_parameter", f"{where}: expected text or a list of parts", parameter=where)
+    return "\n".join(_part(part, f"{where}[{index}]") for index, part in enumerate(content))
+
+
+def _part(part: Any, where: str) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind not in _TEXT_PARTS or not isinstance(part.get("text"), str):
+        message = f"{where}: only parts of text are supported, got {str(kind)[:32]}"
+        raise BadRequest("unsupported_content", message, parameter=where)
+    text: str = part["text"]
+    return text
+
+
+def _response_format(asked: dict[str, Any]) -> dict[str, Any]:
+    if asked.get("type") != "json_schema":
+        return asked
+    return {"type": "json_schema", "json_schema": {key: value for key, value in asked.items() if key != "type"}}
+
+
+def _tool(tool: ResponsesTool) -> dict[str, Any]:
+    members = {"name": tool.name, "description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
+    return {"type": "function", "function": {key: value for key, value in members.items() if value is not None}}
+
+
+def _choice(choice: Any) -> Any:
+    match choice:
+        case {"type": "function", "name": str(name), **other} if not other:
+            return {"type": "function", "function": {"name": name}}
+    return choice

@@ -1,0 +1,211 @@
+"""Anthropic's messages over the wire, word for word; and the routes that SGLang's and vLLM's tools ask."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.request import Finish
+from tests.support.gateway import TOKEN, Gateway, running_gateway, until
+from tests.support.gateway_peers import Reply
+from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.wire import Response, exchange
+
+BODY: dict[str, Any] = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]}
+TOOL = {
+    "name": "add",
+    "description": "adds",
+    "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}}},
+}
+CALL = [*b"Sure. ", 262, *b'{"name": "add", "arguments": {"a": 1}}', 263, 261]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_byte_level_model(tmp_path_factory.mktemp("messages-model"))
+
+
+@pytest.fixture
+async def gateway(folder: Path) -> AsyncIterator[Gateway]:
+    async with running_gateway(folder) as running:
+        yield running
+
+
+async def ask(gateway: Gateway, path: str, body: Any = None, *, token: str = TOKEN) -> Response:
+    headers = (f"Authorization: Bearer {token}", "Content-Type: application/json")
+    method = "GET" if body is None else "POST"
+    sent = b"" if body is None else json.dumps(body).encode()
+    return await exchange(gateway.port, method, path, headers=headers, body=sent)
+
+
+def events_of(response: Response) -> list[dict[str, Any]]:
+    """The events; each names its own type twice."""
+    events = []
+    for block in response.body.decode().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if lines:
+            data = json.loads(lines["data"])
+            assert lines["event"] == data["type"]
+            events.append(data)
+    return events
+
+
+async def test_a_message(gateway: Gateway) -> None:
+    """Text, counts with cached tokens apart, and why it stopped."""
+    gateway.says("Hello")
+    gateway.engine.cached_tokens = 4
+    answer = json.loads((await ask(gateway, "/v1/messages", BODY | {"system": "be kind"})).body)
+    assert answer["content"] == [{"type": "text", "text": "Hello"}]
+    assert (answer["type"], answer["role"], answer["stop_reason"]) == ("message", "assistant", "end_turn")
+    usage = answer["usage"]
+    assert usage["cache_read_input_tokens"] == 4
+    assert usage["output_tokens"] == 6
+    counted = json.loads((await ask(gateway, "/v1/messages/count_tokens", _counted({"system": "be kind"}))).body)
+    assert counted["input_tokens"] == usage["input_tokens"] + 4
+
+
+def _counted(change: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in (BODY | change).items() if key != "max_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reply", "reason", "sequence"),
+    [
+        ({"stop_sequences": ["lo"]}, "Hello", "stop_sequence", "lo"),
+        ({"max_tokens": 3}, "Hello", "max_tokens", None),
+    ],
+)
+async def test_why_it_stopped(
+    gateway: Gateway, change: dict[str, Any], reply: str, reason: str, sequence: str | None
+) -> None:
+    """In Anthropic's words."""
+    gateway.says(reply)
+    answer = json.loads((await ask(gateway, "/v1/messages", BODY | change)).body)
+    assert (answer["stop_reason"], answer["stop_sequence"]) == (reason, sequence)
+
+
+async def test_a_stream_of_blocks(gateway: Gateway) -> None:
+    """Each block begins, grows and ends; arguments come in pieces; the last delta says why and how much."""
+    gateway.engine.reply = lambda submit, choice: Reply(CALL)
+    events = events_of(await ask(gateway, "/v1/messages", BODY | {"stream": True, "tools": [TOOL]}))
+    kinds = [event["type"] for event in events]
+    assert kinds[0] == "message_start"
+    assert kinds[-2:] == ["message_delta", "message_stop"]
+    starts = [event["content_block"]["type"] for event in events if event["type"] == "content_block_start"]
+    assert starts == ["text", "tool_use"]
+    pieces = [
+        event["delta"]["partial_json"] for event in events if event.get("delta", {}).get("type") == "input_json_delta"
+    ]
+    assert json.loads("".join(pieces)) == {"a": 1}
+    assert len(pieces) > 2
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+async def test_a_turn_with_a_tools_result(gateway: Gateway) -> None:
+    """`tool_use` and `tool_result` become what the template knows; earlier thinking is dropped."""
+    gateway.engine.reply = lambda submit, choice: Reply(CALL)
+    answer = json.loads((await ask(gateway, "/v1/messages", BODY | {"tools": [TOOL]})).body)
+    used = answer["content"][1]
+    assert (used["type"], used["name"], used["input"]) == ("tool_use", "add", {"a": 1})
+    result = {"type": "tool_result", "tool_use_id": used["id"], "content": [{"type": "text", "text": "two"}]}
+    thought = {"type": "thinking", "thinking": "secret", "signature": ""}
+    messages = [
+        *BODY["messages"],
+        {"role": "assistant", "content": [thought, *answer["content"]]},
+        {"role": "user", "content": [result, {"type": "text", "text": "and?"}]},
+    ]
+    assert (await ask(gateway, "/v1/messages", BODY | {"tools": [TOOL], "messages": messages})).status == 200
+    prompt = gateway.engine.submits[-1].prompt
+    ids = [int.from_bytes(prompt[at : at + 4], "little") for at in range(0, len(prompt), 4)]
+    text = b"".join(gateway.model.tokenizer.vocabulary.bytes_of(token_id) for token_id in ids).decode()
+    assert "tool\ntwo<|im_end|>" in text
+    assert "user\nand?<|im_end|>" in text
+    assert "secret" not in text
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "add"}])
+async def test_tools_that_must_be_used(gateway: Gateway, choice: dict[str, Any]) -> None:
+    """Become required and named ones."""
+    gateway.engine.reply = lambda submit, choice: Reply(CALL)
+    assert (await ask(gateway, "/v1/messages", BODY | {"tools": [TOOL], "tool_choice": choice})).status == 200
+    assert b"tags_with_separator" in gateway.engine.submits[-1].grammar
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"max_tokens": None}, "max_tokens"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages[0].content[0]"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.budget_tokens"),
+        ({"container": "x"}, "container"),
+        ({"mcp_servers": []}, "mcp_servers"),
+    ],
+)
+async def test_what_is_not_supported_is_refused_by_name(gateway: Gateway, change: dict[str, Any], param: str) -> None:
+    """Nothing is ignored."""
+    response = await ask(gateway, "/v1/messages", BODY | change)
+    error = json.loads(response.body)["error"]
+    assert (response.status, error["type"], error["param"]) == (400, "invalid_request_error", param)
+
+
+async def test_tokenize_and_back(gateway: Gateway) -> None:
+    """Text, messages, token strings, and the text again; control tokens in text are text."""
+    answer = json.loads(
+        (await ask(gateway, "/v1/tokenize", {"model": MODEL, "prompt": "the in", "return_token_strs": True})).body
+    )
+    assert answer["token_strs"] == ["the", " ", "in"]
+    assert (answer["count"], answer["max_model_len"]) == (3, 512)
+    back = json.loads((await ask(gateway, "/v1/detokenize", {"model": MODEL, "tokens": answer["tokens"]})).body)
+    assert back["prompt"] == "the in"
+    chat = json.loads((await ask(gateway, "/v1/tokenize", {"model": MODEL, "messages": BODY["messages"]})).body)
+    assert chat["tokens"][0] == 260
+    forged = json.loads((await ask(gateway, "/v1/tokenize", {"model": MODEL, "prompt": "<|im_end|>"})).body)
+    assert 261 not in forged["tokens"]
+    outside = await ask(gateway, "/v1/detokenize", {"model": MODEL, "tokens": [99_999]})
+    assert json.loads(outside.body)["error"]["code"] == "token_out_of_range"
+    assert not gateway.engine.submits
+
+
+async def test_what_is_served_and_how_it_stands(gateway: Gateway) -> None:
+    """Without a path, a key or an address in it."""
+    info = json.loads((await ask(gateway, "/get_model_info")).body)
+    assert (info["model_path"], info["is_generation"]) == (MODEL, True)
+    state = json.loads((await ask(gateway, "/get_server_info")).body)
+    assert state["internal_states"][0]["num_running_reqs"] == 1
+    assert "/" not in json.dumps([info, state])
+
+
+async def test_flush_cache_needs_its_own_scope(gateway: Gateway) -> None:
+    """And reaches every engine."""
+    from tests.support.gateway import principal
+
+    gateway.tokens.good["user"] = principal(scopes=frozenset({"inference", "metrics.read"}))
+    assert (await ask(gateway, "/flush_cache", {}, token="user")).status == 403
+    assert json.loads((await ask(gateway, "/flush_cache", {})).body) == {"flushed_engines": 1}
+    await until(lambda: gateway.engine.num_flushes == 1)
+
+
+async def test_health_generate_is_a_real_request(gateway: Gateway) -> None:
+    """One token, recorded and settled; a fault of the engine is said."""
+    assert (await ask(gateway, "/health_generate")).status == 200
+    assert gateway.engine.submits[-1].sampling.max_tokens == 1
+    assert len(gateway.auditor.of_kind("inference_outcome")) == 1
+    gateway.engine.reply = lambda submit, choice: Reply([97], Finish("error", None, "non_finite_logits"))
+    assert (await ask(gateway, "/health_generate")).status == 500
+
+
+async def test_a_request_is_aborted_by_whoever_asked_it(gateway: Gateway) -> None:
+    """By its id; another client's does not exist, and one that has ended is left alone."""
+    gateway.says("done")
+    ended = await ask(gateway, "/v1/messages", BODY)
+    answer = await ask(gateway, "/abort_request", {"rid": ended.headers["x-request-id"]})
+    assert json.loads(answer.body) == {"rid": ended.headers["x-request-id"], "aborted": False}
+    stranger = await ask(gateway, "/abort_request", {"rid": ended.headers["x-request-id"]}, token="other-client")
+    assert stranger.status == 404
+    intent = int(ended.headers["casemate-audit-index"])
+    await until(lambda: [abort.intent_index for abort in gateway.engine.aborts] == [intent])
+    gateway.engine.reply = lambda submit, choice: Reply([97], Finish("cancelled", None, "aborted"))
+    aborted = await ask(gateway, "/v1/messages", BODY)
+    assert (aborted.status, json.loads(aborted.body)["error"]["code"]) == (400, "aborted")

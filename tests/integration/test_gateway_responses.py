@@ -1,0 +1,198 @@
+"""`/v1/responses` with OpenAI's SDK: whole and streamed, tools and reasoning, kept by tenant for a while."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
+from tests.support.gateway_peers import Reply
+from tests.support.model_folders import MODEL, write_byte_level_model
+
+TOOL: Any = {
+    "type": "function",
+    "name": "add",
+    "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_byte_level_model(tmp_path_factory.mktemp("responses-model"))
+
+
+@pytest.fixture
+async def gateway(folder: Path, tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with running_gateway(folder, store_path=tmp_path / "responses.sqlite", response_retention_s=60) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(gateway: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(api_key=TOKEN, base_url=gateway.url + "/v1", max_retries=0) as opened:
+        yield opened
+
+
+def prompt_of(gateway: Gateway) -> str:
+    prompt = gateway.engine.submits[-1].prompt
+    ids = [int.from_bytes(prompt[at : at + 4], "little") for at in range(0, len(prompt), 4)]
+    return b"".join(gateway.model.tokenizer.vocabulary.bytes_of(token_id) for token_id in ids).decode()
+
+
+async def test_a_response(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """Text out of text, with instructions, usage, and its own id in the header and the record."""
+    gateway.says("Grüße")
+    raw = await client.responses.with_raw_response.create(
+        model=MODEL, input="hi", instructions="be brief", max_output_tokens=50
+    )
+    response = raw.parse()
+    assert response.output_text == "Grüße"
+    assert (response.status, raw.headers["x-request-id"]) == ("completed", response.id)
+    assert response.usage is not None
+    assert response.usage.output_tokens == len("Grüße".encode()) + 1
+    assert prompt_of(gateway) == (
+        "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert gateway.auditor.of_kind("inference_intent")[0]["api"]["operation"].endswith("/v1/responses")
+
+
+async def test_a_cut_response_is_incomplete(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """And says why."""
+    gateway.says("abcdefgh")
+    response = await client.responses.create(model=MODEL, input="hi", max_output_tokens=3)
+    assert (response.status, response.output_text) == ("incomplete", "abc")
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "max_output_tokens"
+
+
+async def test_events_tell_the_response_piece_by_piece(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """In OpenAI's order and numbered; the deltas together are the text, and the last event is the whole response."""
+    marked = [*b"So. ", 262, *b'{"name": "add", "arguments": {"a": 1}}', 263, 261]
+    gateway.engine.reply = lambda submit, choice: Reply(marked)
+    stream = await client.responses.create(model=MODEL, input="hi", tools=[TOOL], stream=True)
+    events = [event async for event in stream]
+    kinds = [event.type for event in events]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert kinds[:4] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    assert kinds[-3:] == ["response.function_call_arguments.done", "response.output_item.done", "response.completed"]
+    texts = [event.delta for event in events if event.type == "response.output_text.delta"]
+    arguments = [event.delta for event in events if event.type == "response.function_call_arguments.delta"]
+    assert ("".join(texts).strip(), "".join(arguments)) == ("So.", '{"a": 1}')
+    assert len(arguments) > 2
+    last = events[-1]
+    assert last.type == "response.completed"
+    assert [item.type for item in last.response.output] == ["message", "function_call"]
+
+
+async def test_a_conversation_goes_on_from_what_is_kept(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """Items of both turns stand in the prompt; a tool's output comes back as an item."""
+    gateway.engine.reply = lambda submit, choice: Reply([262, *b'{"name": "add", "arguments": {"a": 1}}', 263, 261])
+    first = await client.responses.create(model=MODEL, input="add one", tools=[TOOL])
+    call = first.output[0]
+    assert call.type == "function_call"
+    gateway.says("2")
+    output: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "two"}]
+    await client.responses.create(model=MODEL, input=output, tools=[TOOL], previous_response_id=first.id)
+    assert "user\nadd one<|im_end|>" in prompt_of(gateway)
+    assert '<tool_call>{"name": "add"' in prompt_of(gateway)
+    assert "tool\ntwo<|im_end|>" in prompt_of(gateway)
+
+
+async def test_what_is_kept_is_the_tenants_own(gateway: Gateway, client: openai.AsyncOpenAI, tmp_path: Path) -> None:
+    """Another client of the tenant gets it, another tenant does not, and the file holds no text."""
+    gateway.says("a remarkable answer")
+    response = await client.responses.create(model=MODEL, input="a remarkable question")
+    gateway.tokens.good["other-tenant"] = principal("client-9", tenant="globex")
+    colleague, stranger = client.with_options(api_key="other-client"), client.with_options(api_key="other-tenant")
+    assert (await colleague.responses.retrieve(response.id)).output_text == "a remarkable answer"
+    for forbidden in (
+        stranger.responses.retrieve(response.id),
+        stranger.responses.delete(response.id),
+        stranger.responses.create(model=MODEL, input="x", previous_response_id=response.id),
+    ):
+        with pytest.raises(openai.NotFoundError):
+            await forbidden
+    assert b"remarkable" not in (tmp_path / "responses.sqlite").read_bytes()
+    await client.responses.delete(response.id)
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(response.id)
+
+
+async def test_what_is_past_its_time_is_gone(
+    gateway: Gateway, client: openai.AsyncOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And out of the file when the next is kept."""
+    response = await client.responses.create(model=MODEL, input="old")
+    now = time.time()
+    monkeypatch.setattr("appliance.gateway.api.response_store.time.time", lambda: now + 61)
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(response.id)
+    await client.responses.create(model=MODEL, input="new")
+    assert response.id.encode() not in (tmp_path / "responses.sqlite").read_bytes()
+
+
+async def test_nothing_is_kept_where_nothing_may_be(folder: Path, tmp_path: Path) -> None:
+    """Without a retention, and with `store: false`: no file at all; who insists is refused."""
+    for settings, store in (({}, None), ({"response_retention_s": 60}, False)):
+        path = tmp_path / f"{store}.sqlite"
+        async with (
+            running_gateway(folder, store_path=path, **settings) as gateway,
+            openai.AsyncOpenAI(api_key=TOKEN, base_url=gateway.url + "/v1", max_retries=0) as client,
+        ):
+            response = await client.responses.create(model=MODEL, input="x", store=store)
+            assert not path.exists()
+            with pytest.raises(openai.NotFoundError):
+                await client.responses.retrieve(response.id)
+            if not settings:
+                with pytest.raises(openai.BadRequestError) as refused:
+                    await client.responses.create(model=MODEL, input="x", store=True)
+                assert refused.value.param == "store"
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"input": [{"type": "computer_call"}]}, "input[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"truncation": "auto"}, "truncation"),
+        ({"include": ["reasoning.encrypted_content"]}, "include"),
+        ({"extra_body": {"conversation": "c"}}, "conversation"),
+        ({"text": {"format": {"type": "grammar"}}}, "response_format.type"),
+        ({"previous_response_id": "resp-nothing"}, "previous_response_id"),
+    ],
+)
+async def test_what_is_not_supported_is_refused_by_name(
+    gateway: Gateway, client: openai.AsyncOpenAI, change: dict[str, Any], param: str
+) -> None:
+    """Nothing is ignored."""
+    with pytest.raises(openai.APIStatusError) as refused:
+        await client.responses.create(**({"model": MODEL, "input": "x"} | change))
+    body: Any = refused.value.body
+    assert (refused.value.status_code in (400, 404), body["param"]) == (True, param)
+    assert not gateway.engine.submits
+
+
+async def test_a_failure_in_mid_stream_is_an_event(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """With our code, and the SDK raises."""
+    gateway.engine.reply = lambda submit, choice: Reply([97] * 400, delay_s=0.005)
+    stream = await client.responses.create(model=MODEL, input="x", stream=True)
+
+    async def read() -> str:
+        async for event in stream:
+            if event.type == "response.output_text.delta":
+                assert gateway.engine.link is not None
+                gateway.engine.link.close()
+            elif event.type == "error":
+                return event.code or ""
+        return ""
+
+    assert await read() == "engine_unavailable"
