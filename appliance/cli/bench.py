@@ -21,6 +21,8 @@ from appliance.demo.client import ApplianceClient, Credentials
 from appliance.errors import CommandFailed
 from appliance.logging import configure_logging
 
+_KERNEL_PARTS = ("linear", "chain", "kernels", "attention")
+
 
 def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the parsers of `bench`."""
@@ -31,6 +33,12 @@ def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     host.add_argument("--rows", type=int, default=512, help="sequences that decode (default: %(default)s)")
     host.add_argument("--steps", type=int, default=400, help="steps to measure (default: %(default)s)")
     host.set_defaults(handler=_measure_host)
+    kernels = commands.add_parser("kernels", help="the kernels of this machine's GPU, each beside its reference")
+    kernels.add_argument("part", nargs="*", metavar="PART", help=f"{', '.join(_KERNEL_PARTS)} (default: all)")
+    kernels.add_argument(
+        "--rows", type=int, nargs="+", default=[1, 2, 4, 8], help="of `linear` and `chain` (default: 1 2 4 8)"
+    )
+    kernels.set_defaults(handler=_measure_kernels)
     gateway = commands.add_parser(
         "gateway", help="what everything around the engine costs, with a stand-in for the engine"
     )
@@ -198,6 +206,25 @@ def _measure_host(arguments: argparse.Namespace) -> int:
         "send_ms": _percentiles(times.send),
     }
     print(json.dumps(result))
+    return 0
+
+
+def _measure_kernels(arguments: argparse.Namespace) -> int:
+    from runtime.bench.parts import PARTS, describe_device
+    from runtime.kernels.launcher import JitLauncher
+
+    device = describe_device()
+    if device is None:
+        raise CommandFailed("this machine has no GPU that torch can use")
+    for name in arguments.part or PARTS:
+        if name not in PARTS:
+            raise CommandFailed(f"there is no part {name!r}: {', '.join(PARTS)}")
+    print(json.dumps(device), flush=True)
+    with Progress("measuring kernels") as progress:
+        for name in arguments.part or PARTS:
+            progress.say(name)
+            for line in PARTS[name](JitLauncher(), arguments.rows):
+                print(json.dumps({"part": name} | line), flush=True)
     return 0
 
 

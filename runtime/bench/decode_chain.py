@@ -1,9 +1,13 @@
 """A whole decode step of our kernels in one graph: what the fused layers, their launches and attention cost together.
 
-The weights are random, in the shape of Llama-3.1-8B; every sequence has the same context.
+The weights are random, in the shape of Llama-3.1-8B; every sequence has the same context. What a kernel costs depends on
+its neighbours: a kernel that starts early hides its latency behind the one ahead, and takes room on the multiprocessors from
+it. So ways to cut the products are compared here, in the chain, by `compare`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,19 +15,41 @@ from torch import Tensor
 from runtime.attention.device import DeviceTables
 from runtime.attention.pages import allocate_pages
 from runtime.attention.triton import DEFAULT_BLOCKS, AttentionBlocks, TritonAttention
+from runtime.bench.compiling import CompilingLauncher
 from runtime.bench.device_time import seconds_per_call
 from runtime.identifiers import PAGE_SIZE
+from runtime.kernels.activation import silu_and_multiply
+from runtime.kernels.blocks import GemvBlocks, Shape, choose_blocks
 from runtime.kernels.embedding import gather_embeddings
 from runtime.kernels.launching import Launcher
-from runtime.kernels.linear import GemvBlocks, Norm, multiply_rows
+from runtime.kernels.linear import Norm, multiply_rows
+from runtime.kernels.norm import add_rms_norm
 from runtime.kernels.rotary import rotate_and_store
 from runtime.kernels.sampling import SamplingWorkspace, sample_rows
 
 HIDDEN, INNER, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 4096, 14336, 32, 8, 128, 128256
 _EPS = 1e-5
 
-BlockTable = dict[str, GemvBlocks]
-"""Blocks by the layer's name in `linear_layers`; what is absent is left to `choose_blocks`."""
+BlockTable = Mapping[str, GemvBlocks | None]
+"""Blocks by the layer's name in `linear_layers`; None is cuBLAS with kernels of its own for what is fused otherwise; what is
+absent is left to `choose_blocks`."""
+
+SHAPES = {
+    "qkv": Shape((HEADS + 2 * KV_HEADS) * HEAD_DIM, HIDDEN),
+    "o": Shape(HIDDEN, HEADS * HEAD_DIM),
+    "gate_up": Shape(INNER, HIDDEN, swiglu=True),
+    "down": Shape(HIDDEN, INNER),
+    "head": Shape(VOCAB, HIDDEN),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChainResult:
+    """One way to cut a step."""
+
+    rows: int
+    variant: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +98,89 @@ class DecodeChain:
         self._workspace = SamplingWorkspace(max_rows, VOCAB, torch.device("cuda"))
 
     def seconds(
-        self, rows: int, *, pdl: bool, blocks: BlockTable | None = None, cut: AttentionBlocks = DEFAULT_BLOCKS,
+        self, rows: int, *, pdl: bool = True, blocks: BlockTable | None = None, cut: AttentionBlocks = DEFAULT_BLOCKS,
         only_linear: bool = False,
     ) -> float:  # fmt: skip
         """Time of one step of `rows` sequences."""
-        step = _Step(self, rows, pdl, blocks or {}, cut, only_linear)
+        step = _Step(self, self._launcher, rows, pdl, blocks or {}, cut, only_linear)
         return seconds_per_call([step.run])
+
+    def compile(self, rows: int, tables: Sequence[BlockTable]) -> None:
+        """All kernels of a step, for each of the tables."""
+        compiling = CompilingLauncher()
+        for blocks in tables:
+            _Step(self, compiling, rows, True, blocks, DEFAULT_BLOCKS, False).run()
+        compiling.wait()
+
+
+def compare(launcher: Launcher, rows: Sequence[int]) -> Iterator[ChainResult]:
+    """Whole steps of so many rows: as the engine runs them, then the linear layers alone, then each of `variants`."""
+    chain = DecodeChain(launcher, max_rows=max(rows))
+    for count in rows:
+        tables = variants(count)
+        chain.compile(count, list(tables.values()))
+        yield ChainResult(count, "linear layers alone", chain.seconds(count, only_linear=True))
+        yield ChainResult(count, "no dependent launch", chain.seconds(count, pdl=False))
+        for name, blocks in tables.items():
+            yield ChainResult(count, name, chain.seconds(count, blocks=blocks))
+
+
+def variants(rows: int) -> dict[str, BlockTable]:
+    """Ways to cut a step of `rows` rows that are worth comparing with the frozen table."""
+    frozen = {name: choose_blocks(shape, rows) for name, shape in SHAPES.items()}
+
+    def every(**changes: Any) -> BlockTable:
+        return {name: replace(blocks, **changes) for name, blocks in frozen.items()}
+
+    def same(block_n: int, block_k: int, num_warps: int, num_stages: int, **changes: Any) -> BlockTable:
+        return dict.fromkeys(frozen, GemvBlocks("dot", block_n, block_k, num_warps, num_stages, **changes))
+
+    given: dict[str, BlockTable] = {"frozen table": {}, "late": every(late=True), "prefetch 0": every(prefetch=0)}
+    if rows == 1:
+        return given | {"prefetch 1024": every(prefetch=1024), "prefetch 4096": every(prefetch=4096)}
+    given |= {
+        "prefetch 512": every(prefetch=512),
+        "prefetch 2048": every(prefetch=2048),
+        "16x256": same(16, 256, 1, 4, prefetch=1024),
+        "16x256 first tile": same(16, 256, 1, 4, first_tile=True),
+        "16x256 first tile, late": same(16, 256, 1, 4, first_tile=True, late=True),
+        "16x256 first tile, prefetch": same(16, 256, 1, 4, prefetch=1024, first_tile=True),
+        "16x512": same(16, 512, 1, 3, prefetch=1024),
+        "16x512 first tile": same(16, 512, 1, 3, first_tile=True),
+        "32x256": same(32, 256, 2, 3, prefetch=1024),
+        "32x256 first tile": same(32, 256, 2, 3, first_tile=True),
+        "64x128": same(64, 128, 4, 4, prefetch=1024),
+        "best alone": _BEST_ALONE,
+        "best alone, prefetch": {name: replace(blocks, prefetch=1024) for name, blocks in _BEST_ALONE.items()},
+        "best alone, first tile": {name: replace(blocks, first_tile=True) for name, blocks in _BEST_ALONE.items()},
+        "best alone, late": {name: replace(blocks, late=True) for name, blocks in _BEST_ALONE.items()},
+    }
+    by_cublas: dict[str, BlockTable] = {
+        f"cuBLAS: {' and '.join(names)}": frozen | dict.fromkeys(names)
+        for names in (("qkv",), ("gate_up",), ("qkv", "gate_up"), tuple(SHAPES))
+    }
+    return given | by_cublas
+
+
+_BEST_ALONE = {
+    "qkv": GemvBlocks("dot", 16, 512, 1, 3),
+    "o": GemvBlocks("dot", 16, 256, 1, 4),
+    "gate_up": GemvBlocks("dot", 64, 128, 4, 4),
+    "down": GemvBlocks("dot", 16, 256, 1, 4),
+    "head": GemvBlocks("dot", 16, 512, 1, 3),
+}
+"""Of 2 to 8 rows, by `linear_layers`."""
 
 
 class _Step:
     """The buffers of one size of batch."""
 
     def __init__(
-        self, chain: DecodeChain, rows: int, pdl: bool, blocks: BlockTable, cut: AttentionBlocks, only_linear: bool
+        self, chain: DecodeChain, launcher: Launcher, rows: int, pdl: bool, blocks: BlockTable, cut: AttentionBlocks,
+        only_linear: bool,
     ) -> None:  # fmt: skip
-        self._chain, self._rows, self._pdl, self._blocks, self._only_linear = chain, rows, pdl, blocks, only_linear
+        self._chain, self._launcher, self._rows, self._pdl = chain, launcher, rows, pdl
+        self._blocks, self._only_linear = blocks, only_linear
 
         def buffer(columns: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
             return torch.zeros(rows, columns, dtype=dtype, device="cuda")
@@ -97,7 +191,7 @@ class _Step:
         self._sampled = torch.zeros(rows, dtype=torch.int64, device="cuda")
         self._is_finite = torch.zeros(rows, dtype=torch.int8, device="cuda")
         attention = TritonAttention(
-            chain._pages, num_heads=HEADS, layer_windows=[None] * len(chain._layers), launcher=chain._launcher,
+            chain._pages, num_heads=HEADS, layer_windows=[None] * len(chain._layers), launcher=launcher,
             max_decodes=rows, num_multiprocessors=torch.cuda.get_device_properties(0).multi_processor_count,
             blocks=cut, pdl=pdl,
         )  # fmt: skip
@@ -105,7 +199,7 @@ class _Step:
 
     def run(self) -> None:
         chain, rows = self._chain, self._rows
-        launcher, pdl = chain._launcher, self._pdl
+        launcher, pdl = self._launcher, self._pdl
         gather_embeddings(
             chain._token_ids[:rows], chain._previous_rows[:rows], self._sampled, chain._embedding,
             out=self._hidden, launcher=launcher, pdl=False,
@@ -128,7 +222,7 @@ class _Step:
         chain, shape = self._chain, (self._rows, HEADS, HEAD_DIM)
         rotate_and_store(
             self._qkv, chain._positions[: self._rows], chain._slots[: self._rows], chain._cosines, chain._sines,
-            chain._pages[layer], query=self._query.view(shape), launcher=chain._launcher, pdl=self._pdl,
+            chain._pages[layer], query=self._query.view(shape), launcher=self._launcher, pdl=self._pdl,
         )  # fmt: skip
         self._plan.attend(layer, self._query.view(shape), self._attended.view(shape))
 
@@ -136,10 +230,27 @@ class _Step:
         self, name: str, x: Tensor, weight: Tensor, out: Tensor, *, norm: Norm | None = None,
         residual: Tensor | None = None, swiglu: bool = False,
     ) -> None:  # fmt: skip
+        if name in self._blocks and self._blocks[name] is None:
+            self._multiply_by_cublas(x, weight, out, norm, residual, swiglu)
+            return
         multiply_rows(
-            x, weight, out=out, launcher=self._chain._launcher, norm=norm, residual=residual, swiglu=swiglu,
+            x, weight, out=out, launcher=self._launcher, norm=norm, residual=residual, swiglu=swiglu,
             blocks=self._blocks.get(name), pdl=self._pdl,
         )  # fmt: skip
+
+    def _multiply_by_cublas(
+        self, x: Tensor, weight: Tensor, out: Tensor, norm: Norm | None, residual: Tensor | None, swiglu: bool
+    ) -> None:  # fmt: skip
+        rows = x
+        if norm is not None:
+            rows = torch.empty_like(x)
+            add_rms_norm(x, None, norm.weight, norm.eps, out=rows, launcher=self._launcher, pdl=self._pdl)
+        if residual is not None:
+            out.addmm_(rows, weight.t())
+        elif swiglu:
+            silu_and_multiply(torch.mm(rows, weight.t()), out=out, launcher=self._launcher, pdl=self._pdl)
+        else:
+            out.copy_(torch.mm(rows, weight.t()))
 
 
 def _weight(rows: int, columns: int) -> Tensor:

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from runtime.bench.compiling import CompilingLauncher
 from runtime.bench.device_time import num_rotated, seconds_per_call
+from runtime.kernels.blocks import GemvBlocks
 from runtime.kernels.launching import Launcher
-from runtime.kernels.linear import GemvBlocks, Norm, multiply_rows
+from runtime.kernels.linear import Norm, multiply_rows
 
 EPS = 1e-5
 
@@ -152,6 +154,7 @@ class LayerCase:
 
 def sweep(launcher: Launcher, rows: Sequence[int], *, pdl: bool = True) -> Iterator[list[LinearResult]]:
     """For each layer and number of rows all results, cuBLAS first."""
+    _compile(rows, pdl)
     for layer in LAYERS:
         for count in rows:
             case = LayerCase(layer, count, "cuda")
@@ -159,3 +162,13 @@ def sweep(launcher: Launcher, rows: Sequence[int], *, pdl: bool = True) -> Itera
             results = [case.measure_cublas()]
             results += [case.measure(launcher, blocks, wanted, pdl=pdl) for blocks in candidates(layer, count)]
             yield results
+
+
+def _compile(rows: Sequence[int], pdl: bool) -> None:
+    compiling = CompilingLauncher()
+    for layer in LAYERS:
+        for count in rows:
+            case = LayerCase(layer, count, "meta")
+            for blocks in candidates(layer, count):
+                case.run(compiling, case.weights[0], blocks, pdl=pdl)
+    compiling.wait()

@@ -1,32 +1,14 @@
 """Linear layers of 1 to 8 rows, fused with the norm before and with activation or residual after.
 
-Such a product is bound by the weights' way from memory, so blocks are chosen per shape; `choose_blocks` looks in a table
-that was measured once (`casemate bench kernels`) and is frozen here.
+Such a product is bound by the weights' way from memory, so its blocks are chosen per shape, by `blocks`.
 """
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from runtime.kernels.blocks import MAX_ROWS, GemvBlocks, Shape, choose_blocks
 from runtime.kernels.launching import Launcher, Options
-
-MAX_ROWS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class GemvBlocks:
-    """How a product is cut. See `runtime.kernels.triton.linear` for the two kernels."""
-
-    kernel: str
-    """`multiply_reduce` or `dot`"""
-    block_n: int
-    """Output columns of a program; for `dot` at least 16."""
-    block_k: int
-    num_warps: int
-    num_stages: int = 1
-    """Tiles on their way at once, for `dot`."""
-    prefetch: int = 0
-    """Inputs of each weight row that are asked for in L2 while the kernel before still runs; a power of 2 of at least 64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +17,6 @@ class Norm:
 
     weight: Tensor
     eps: float
-
-
-def choose_blocks(n: int, k: int, rows: int) -> GemvBlocks:
-    """Blocks for `n` output columns (a fused activation's, not the weight's rows), `k` inputs and up to MAX_ROWS rows."""
-    if rows <= 2:
-        return GemvBlocks("multiply_reduce", 2 if n <= 8192 else 4, min(2048, _power_of_two(k)), 4)
-    return GemvBlocks("dot", 16, min(256, _power_of_two(k)), 1, 4, 1024)
 
 
 def multiply_rows(
@@ -73,7 +48,7 @@ def multiply_rows(
     n = weight.shape[0] // 2 if swiglu else weight.shape[0]
     assert 1 <= rows <= MAX_ROWS, f"1 to {MAX_ROWS} rows, got {rows}"
     assert (weight.shape[1], *out.shape) == (k, rows, n), f"{x.shape} @ {weight.shape}.T -> {out.shape}"
-    cut = blocks if blocks is not None else choose_blocks(n, k, rows)
+    cut = blocks if blocks is not None else choose_blocks(Shape(n, k, swiglu), rows)
     constants = {
         "ROWS": _power_of_two(rows) if cut.kernel == "multiply_reduce" else MAX_ROWS,
         "N": n,
@@ -86,10 +61,11 @@ def multiply_rows(
         "RESIDUAL": residual is not None,
         "SWIGLU": swiglu,
         "PREFETCH": cut.prefetch,
+        "LATE": cut.late,
         "PDL": pdl,
     }
     if cut.kernel == "dot":
-        constants["STAGES"] = cut.num_stages
+        constants |= {"STAGES": cut.num_stages, "FIRST_TILE": cut.first_tile}
     # What is absent is never read, but has to be a pointer of a known type.
     absent = weight
     launcher.launch(

@@ -10,9 +10,10 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from runtime.kernels.activation import silu_and_multiply
+from runtime.kernels.blocks import MAX_ROWS
 from runtime.kernels.embedding import gather_embeddings
 from runtime.kernels.launching import Launcher
-from runtime.kernels.linear import MAX_ROWS, Norm, multiply_rows
+from runtime.kernels.linear import Norm, multiply_rows
 from runtime.kernels.norm import add_rms_norm
 from runtime.kernels.rotary import HeadNorms, rotate_and_store
 from runtime.kernels.sampling import SamplingWorkspace, sample_rows

@@ -6,7 +6,7 @@ The error is ||out - reference|| / ||reference|| against float32; the tolerances
 import pytest
 import torch
 
-from runtime.kernels.linear import GemvBlocks
+from runtime.kernels.blocks import GemvBlocks
 from tests.support.kernel_checks import (
     TOLERANCES,
     Attention,
@@ -57,8 +57,11 @@ def test_linear_layers(layer: str, rows: int, dtype: torch.dtype, pdl: bool) -> 
         GemvBlocks("multiply_reduce", 1, 2048, 8),
         GemvBlocks("dot", 16, 128, 1, 4, prefetch=512),
         GemvBlocks("dot", 64, 128, 4, 3),
+        GemvBlocks("dot", 16, 256, 1, 4, first_tile=True),
+        GemvBlocks("dot", 32, 256, 2, 3, first_tile=True, late=True),
+        GemvBlocks("multiply_reduce", 4, 512, 4, late=True),
     ],
-    ids=lambda blocks: f"{blocks.kernel}-{blocks.block_n}",
+    ids=lambda blocks: f"{blocks.kernel}-{blocks.block_n}{'-first' * blocks.first_tile}{'-late' * blocks.late}",
 )
 def test_linear_with_other_blocks(blocks: GemvBlocks, rows: int, seed: int) -> None:
     """Both kernels at every number of rows, whoever is chosen."""

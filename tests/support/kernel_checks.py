@@ -15,9 +15,10 @@ from torch import Tensor
 from runtime.attention.device import DeviceTables, SequenceTables
 from runtime.attention.triton import TritonAttention
 from runtime.kernels.activation import silu_and_multiply
+from runtime.kernels.blocks import GemvBlocks
 from runtime.kernels.embedding import gather_embeddings
 from runtime.kernels.launching import Argument, Constant, Options
-from runtime.kernels.linear import GemvBlocks, Norm, multiply_rows
+from runtime.kernels.linear import Norm, multiply_rows
 from runtime.kernels.norm import add_rms_norm
 from runtime.kernels.rotary import HeadNorms, rotate_and_store
 from runtime.kernels.sampling import SamplingWorkspace, sample_rows

@@ -19,7 +19,7 @@ def multiply_reduce(
     x, weight, bias, residual, norm_weight, out, num_rows,
     ROWS: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     NORM: tl.constexpr, EPS: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SWIGLU: tl.constexpr,
-    PREFETCH: tl.constexpr, PDL: tl.constexpr,
+    PREFETCH: tl.constexpr, LATE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_N output columns of at most ROWS rows, K in steps of BLOCK_K.
 
@@ -30,7 +30,7 @@ def multiply_reduce(
     row_ids = tl.arange(0, ROWS)[:, None, None]
     tile = weight + columns[None, :, None].to(tl.int64) * K + inner
     in_columns = columns[None, :, None] < N
-    if PDL:
+    if PDL and not LATE:
         tl.extra.cuda.gdc_launch_dependents()
     mask = in_columns & (inner < K)
     gate = tl.load(tile, mask=mask, other=0.0, eviction_policy="evict_first")
@@ -59,6 +59,8 @@ def multiply_reduce(
         product += gate.to(tl.float32) * values
         if SWIGLU:
             product_up += up.to(tl.float32) * values
+    if PDL and LATE:
+        tl.extra.cuda.gdc_launch_dependents()
     summed = tl.sum(product, axis=2)
     summed_up = summed
     if SWIGLU:
@@ -76,7 +78,7 @@ def dot(
     x, weight, bias, residual, norm_weight, out, num_rows,
     ROWS: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     NORM: tl.constexpr, EPS: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SWIGLU: tl.constexpr,
-    PREFETCH: tl.constexpr, PDL: tl.constexpr, STAGES: tl.constexpr,
+    PREFETCH: tl.constexpr, LATE: tl.constexpr, PDL: tl.constexpr, STAGES: tl.constexpr, FIRST_TILE: tl.constexpr,
 ):  # fmt: skip
     """As `multiply_reduce`; x times the norm's weight is rounded to the weights' dtype, as a norm of its own would be.
 
@@ -87,8 +89,15 @@ def dot(
     inner = tl.arange(0, BLOCK_K)
     tile = weight + columns[:, None].to(tl.int64) * K + inner[None, :]
     in_columns = columns[:, None] < N
-    if PDL:
+    if PDL and not LATE:
         tl.extra.cuda.gdc_launch_dependents()
+    if FIRST_TILE:
+        mask = in_columns & (inner[None, :] < K)
+        gate = tl.load(tile, mask=mask, other=0.0, eviction_policy="evict_first")
+        up = gate
+        if SWIGLU:
+            up = tl.load(tile + N * K, mask=mask, other=0.0, eviction_policy="evict_first")
+    if PDL:
         if PREFETCH > 0:
             _prefetch(weight, columns, K, PREFETCH)
             if SWIGLU:
@@ -97,29 +106,41 @@ def dot(
     product = tl.zeros([BLOCK_N, ROWS], tl.float32)
     product_up = tl.zeros([BLOCK_N, ROWS], tl.float32)
     squares = tl.zeros([ROWS], tl.float32)
-    for start in tl.range(0, K, BLOCK_K, num_stages=STAGES):
+    if FIRST_TILE:
+        values, squares = _normed(x, norm_weight, row_ids, inner, num_rows, squares, K, NORM)
+        product = tl.dot(gate, tl.trans(values), product)
+        if SWIGLU:
+            product_up = tl.dot(up, tl.trans(values), product_up)
+    for start in tl.range(BLOCK_K if FIRST_TILE else 0, K, BLOCK_K, num_stages=STAGES):
         at = start + inner
         mask = in_columns & (at[None, :] < K)
         gate = tl.load(tile + start, mask=mask, other=0.0, eviction_policy="evict_first")
-        values = tl.load(
-            x + row_ids[:, None] * K + at[None, :], mask=(row_ids[:, None] < num_rows) & (at[None, :] < K), other=0.0
-        )
-        if NORM:
-            norm = tl.load(norm_weight + at, mask=at < K, other=0.0).to(tl.float32)
-            wide = values.to(tl.float32)
-            squares += tl.sum(wide * wide, axis=1)
-            values = (wide * norm[None, :]).to(gate.dtype)
-        turned = tl.trans(values)
-        product = tl.dot(gate, turned, product)
+        values, squares = _normed(x, norm_weight, row_ids, at, num_rows, squares, K, NORM)
+        product = tl.dot(gate, tl.trans(values), product)
         if SWIGLU:
             up = tl.load(tile + N * K + start, mask=mask, other=0.0, eviction_policy="evict_first")
-            product_up = tl.dot(up, turned, product_up)
+            product_up = tl.dot(up, tl.trans(values), product_up)
+    if PDL and LATE:
+        tl.extra.cuda.gdc_launch_dependents()
     if NORM:
         scale = tl.rsqrt(squares / K + EPS)[None, :]
         product *= scale
         product_up *= scale
     _finish(product, product_up, bias, residual, out, row_ids[None, :], columns[:, None], num_rows,
             N, BIAS, RESIDUAL, SWIGLU)  # fmt: skip
+
+
+@triton.jit
+def _normed(x, norm_weight, row_ids, at, num_rows, squares, K: tl.constexpr, NORM: tl.constexpr):
+    """Some inputs of all rows, times the norm's weight, and the sums of their squares added to `squares`."""
+    there = (row_ids[:, None] < num_rows) & (at[None, :] < K)
+    values = tl.load(x + row_ids[:, None] * K + at[None, :], mask=there, other=0.0)
+    if NORM:
+        norm = tl.load(norm_weight + at, mask=at < K, other=0.0).to(tl.float32)
+        wide = values.to(tl.float32)
+        squares += tl.sum(wide * wide, axis=1)
+        values = (wide * norm[None, :]).to(x.dtype.element_ty)
+    return values, squares
 
 
 @triton.jit

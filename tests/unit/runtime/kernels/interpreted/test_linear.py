@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from runtime.kernels.linear import GemvBlocks
+from runtime.kernels.blocks import GemvBlocks
 from tests.support.kernel_checks import TOLERANCES, Inputs, check_linear
 
 REDUCE = GemvBlocks("multiply_reduce", 4, 64, 4)
 DOT = GemvBlocks("dot", 16, 64, 1, 3)
+FIRST_TILE = GemvBlocks("dot", 16, 64, 1, 3, first_tile=True)
 
 
 @pytest.mark.parametrize("blocks", [REDUCE, DOT], ids=lambda blocks: blocks.kernel)
@@ -17,6 +18,15 @@ def test_product_is_the_references(blocks: GemvBlocks, rows: int, fused: str) ->
     """Columns and inputs that fill no block, fewer rows than the variant has, each fusion alone and all together."""
     parts = {part: fused in (part, "all") for part in ("norm", "bias", "residual", "swiglu")}
     error = check_linear(Inputs("cpu", torch.float16, rows), rows, 40, 136, blocks=blocks, **parts)
+    assert error < TOLERANCES[torch.float16]
+
+
+@pytest.mark.parametrize("fused", ["plain", "all"])
+@pytest.mark.parametrize("k", [40, 136])
+def test_a_first_tile_ahead_of_the_wait_changes_nothing(fused: str, k: int) -> None:
+    """One tile and no loop after it, and several."""
+    parts = dict.fromkeys(("norm", "bias", "residual", "swiglu"), fused == "all")
+    error = check_linear(Inputs("cpu", torch.float16, 0), 3, 40, k, blocks=FIRST_TILE, **parts)
     assert error < TOLERANCES[torch.float16]
 
 

@@ -1,0 +1,84 @@
+"""What `casemate bench kernels` measures, part by part, as flat objects for JSON lines: times in µs, rates in TB/s."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+
+import torch
+
+from runtime.attention.triton import AttentionBlocks
+from runtime.bench import decode_chain, linear_layers
+from runtime.bench.device_time import copy_bandwidth
+from runtime.bench.kernels import KernelResult, measure_decode, measure_kernels, measure_prefill
+from runtime.kernels.launching import Launcher
+
+Line = dict[str, str | int | float]
+Part = Callable[[Launcher, Sequence[int]], Iterator[Line]]
+"""(launcher, numbers of rows) → lines, each as soon as it is measured."""
+
+_DECODES = ((1, 640), (8, 640), (64, 2048), (512, 640))
+_PREFILL_TOKENS = 8192
+
+
+def describe_device() -> Line | None:
+    """The GPU, and how fast it copies: what all times are read beside. None: there is none."""
+    if not torch.cuda.is_available():
+        return None
+    return {
+        "device": torch.cuda.get_device_name(),
+        "torch": str(torch.__version__),
+        "copy_tb_s": round(copy_bandwidth() / 1e12, 3),
+    }
+
+
+def _linear(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
+    for results in linear_layers.sweep(launcher, rows):
+        for result in sorted(results, key=lambda result: result.seconds):
+            line: Line = {
+                "layer": result.layer.name,
+                "rows": result.rows,
+                "us": round(result.seconds * 1e6, 2),
+                "tb_s": round(result.bytes_per_second / 1e12, 3),
+                "error": result.error,
+            }
+            yield line | ({"kernel": "cublas"} if result.blocks is None else asdict(result.blocks))
+
+
+def _chain(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
+    for result in decode_chain.compare(launcher, rows):
+        yield {"rows": result.rows, "variant": result.variant, "us": round(result.seconds * 1e6, 1)}
+
+
+def _kernels(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
+    for result in measure_kernels(launcher):
+        yield _kernel_line(result)
+
+
+def _attention(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
+    for tokens, warps, stages, programs in (
+        (64, 4, 3, 4), (64, 4, 5, 4), (64, 4, 3, 2), (32, 4, 5, 4), (32, 2, 5, 4), (128, 4, 3, 4), (32, 4, 3, 8),
+    ):  # fmt: skip
+        blocks = AttentionBlocks(tokens, warps, stages, programs)
+        for sequences, context in _DECODES:
+            yield _kernel_line(measure_decode(launcher, sequences, context, blocks=blocks)) | {"blocks": str(blocks)}
+    for queries, tokens, warps, stages in (
+        (64, 64, 4, 3), (64, 128, 4, 3), (128, 64, 8, 3), (128, 128, 8, 3), (128, 64, 8, 5),
+    ):  # fmt: skip
+        blocks = AttentionBlocks(
+            prefill_rows=queries, prefill_tokens=tokens, prefill_warps=warps, prefill_stages=stages
+        )
+        yield _kernel_line(measure_prefill(launcher, _PREFILL_TOKENS, blocks=blocks)) | {"blocks": str(blocks)}
+
+
+def _kernel_line(result: KernelResult) -> Line:
+    return {
+        "kernel": result.name,
+        "shape": result.shape,
+        "us": round(result.seconds * 1e6, 2),
+        "torch_us": round(result.reference_seconds * 1e6, 2),
+        "tb_s": round(result.moved_bytes / result.seconds / 1e12, 3),
+        "tflop_s": round(result.operations / result.seconds / 1e12, 1),
+        "error": result.error,
+    }
+
+
+PARTS: Mapping[str, Part] = {"linear": _linear, "chain": _chain, "kernels": _kernels, "attention": _attention}

@@ -1,0 +1,40 @@
+"""The table of blocks and the rule beside it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.kernels.blocks import MAX_ROWS, TABLE, Shape, choose_blocks
+
+
+def test_measured_shapes_get_their_own_blocks() -> None:
+    """Each row class has an entry of its own, for the rows up to its bound."""
+    for shape, classes in TABLE.items():
+        assert [choose_blocks(shape, rows) for rows in sorted(classes)] == [classes[most] for most in sorted(classes)]
+        assert choose_blocks(shape, 3) == classes[MAX_ROWS]
+
+
+@pytest.mark.parametrize(
+    ("asked", "nearest"),
+    [
+        (Shape(3072, 3072), Shape(4096, 4096)),
+        (Shape(10240, 4096), Shape(6144, 4096)),
+        (Shape(151936, 4096), Shape(128256, 4096)),
+        (Shape(8192, 28672), Shape(4096, 14336)),
+        (Shape(28672, 8192, swiglu=True), Shape(14336, 4096, swiglu=True)),
+        (Shape(14336, 4096, swiglu=True), Shape(14336, 4096, swiglu=True)),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 2, 8])
+def test_others_get_those_of_the_nearest(asked: Shape, nearest: Shape, rows: int) -> None:
+    """Near is few doublings apart; a fused activation, which reads two weights a column, is compared with its like."""
+    assert choose_blocks(asked, rows) == choose_blocks(nearest, rows)
+
+
+@given(st.integers(1, 300_000), st.integers(1, 60_000), st.booleans(), st.integers(1, MAX_ROWS))
+def test_every_shape_is_served(n: int, k: int, swiglu: bool, rows: int) -> None:
+    """Never more inputs at once than there are, rounded up; block sizes that the kernels take."""
+    blocks = choose_blocks(Shape(n, k, swiglu), rows)
+    assert blocks.block_k < 2 * k
+    assert blocks.block_k & (blocks.block_k - 1) == 0
+    assert blocks.kernel == "multiply_reduce" or blocks.block_n >= 16
