@@ -6,6 +6,7 @@ RuntimeFault
 ├── EngineMisconfigured    the operator's settings cannot work: refuse to start
 │   └── KernelMissing      a frozen bundle lacks a kernel, or holds one that is not what it says
 └── EngineUnavailable      try again later
+    └── QueueFull          more requests wait than may
 """
 
 
@@ -36,3 +37,7 @@ class KernelMissing(EngineMisconfigured):
 
 class EngineUnavailable(RuntimeFault):
     """The engine cannot take the request now."""
+
+
+class QueueFull(EngineUnavailable):
+    """More requests wait than may: it is the load, and not the engine, that is out of order."""

@@ -11,6 +11,7 @@ GatewayFault
 │       └── NotAllowed         policy says no for good
 ├── Unavailable                ours; asking again may help
 │   ├── Overloaded  Draining
+│   ├── QueueFull              the engine's queue is: come back a little later
 │   └── PeerUnavailable        engine, policy or auditor cannot be reached or does not answer
 ├── EngineFault                the engine ended this request by an error of its own
 ├── DeadlineExceeded           the request took longer than it may
@@ -97,7 +98,11 @@ class Unavailable(GatewayFault):
 
 
 class Overloaded(Unavailable):
-    """More open requests than one worker serves, or than the engine queues."""
+    """More open requests than one worker serves."""
+
+
+class QueueFull(Unavailable):
+    """More requests wait for the engine than may. Clients know 429 as what to back off from."""
 
 
 class Draining(Unavailable):
@@ -143,6 +148,7 @@ HTTP_OF: dict[type[GatewayFault], Mapping] = {
     BadRequest: Mapping(400, "invalid_request_error"),
     NotAllowed: Mapping(403, "permission_error"),
     QuotaRefused: Mapping(429, "rate_limit_error"),
+    QueueFull: Mapping(429, "rate_limit_error"),
     Unavailable: Mapping(503, "service_unavailable"),
     EngineFault: Mapping(500, "server_error"),
     InternalFault: Mapping(500, "server_error"),

@@ -20,7 +20,7 @@ from appliance.inference.outgoing import Delivery, Outgoing
 from appliance.inference.tickets import TicketGate
 from appliance.messages.audit import CountTokens
 from appliance.messages.engine import REQUEST_ID_BITS, AbortIntent, Cancel, RequestRefused, StepTokens, Submit
-from runtime.errors import EngineUnavailable, RequestRejected
+from runtime.errors import EngineUnavailable, QueueFull, RequestRejected
 from runtime.request import Finish, GenerationRequest, PackedTokens, PromptDelivery, RequestSummary, TokenDelivery
 
 log = structlog.get_logger(__name__)
@@ -102,6 +102,8 @@ class InferenceService:
             self._engine.submit(self._generation_request(engine_id, message))
         except RequestRejected as rejected:
             return RequestRefused(message.request_id, rejected.code, str(rejected), rejected.parameter)
+        except QueueFull as full:
+            return RequestRefused(message.request_id, "queue_full", str(full))
         except EngineUnavailable as unavailable:
             return RequestRefused(message.request_id, "engine_unavailable", str(unavailable))
         sender.open.add(engine_id)

@@ -97,7 +97,7 @@ class Engine:
 
         Raises:
             RequestRejected: it can never be served, or its id is in use. Nothing has changed.
-            EngineUnavailable: the queue is full. Nothing has changed.
+            QueueFull: too many requests wait. Nothing has changed.
         """
         self._scheduler.submit(request)
 

@@ -22,6 +22,7 @@ from runtime.batch import Int32, Int64
 from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
 from runtime.scheduling.estimate import OutputEstimate
+from runtime.scheduling.fairness import FairClock
 from runtime.scheduling.requests import Sequence
 from runtime.scheduling.running import RunningSequences
 from runtime.scheduling.waiting import WaitingQueue
@@ -57,6 +58,7 @@ class StepPlanner:
         running: RunningSequences,
         waiting: WaitingQueue,
         estimate: OutputEstimate,
+        fair_clock: FairClock,
         *,
         prefill_sizes: tuple[int, int],
         longest_prefix_first: bool,
@@ -65,6 +67,7 @@ class StepPlanner:
         self._running = running
         self._waiting = waiting
         self._estimate = estimate
+        self._fair_clock = fair_clock
         self._alone_size, self._mixed_size = prefill_sizes
         self._longest_prefix_first = longest_prefix_first
         self.num_retractions = 0
@@ -173,13 +176,27 @@ class StepPlanner:
         if head is not None and head is not sequence:
             head.num_overtaken += 1
         self._waiting.remove(sequence)
+        self._fair_clock.serve(sequence.request.start_tag)
+        sequence.known_prefix = None
         self._running.start(sequence, tokens)
         return sequence, num_needed
 
     def _choose(self) -> Sequence | None:
         if self._longest_prefix_first:
-            return self._waiting.longest_match(lambda sequence: self._match(sequence, sequence.tokens())[0])
+            return self._waiting.longest_match(self._num_known_pages)
         return self._waiting.first()
+
+    def _num_known_pages(self, sequence: Sequence) -> int:
+        """Pages of its tokens that the tree has; each look goes on where the last one ended, as a tree mostly grows."""
+        request = sequence.request
+        if request.wants_prompt_logprobs:
+            return 0
+        node = sequence.known_prefix
+        if node is None or not node.attached:
+            node = self._cache.root(request.namespace)
+        found = self._running.matching(node, sequence.tokens())
+        sequence.known_prefix = found[-1] if found else node
+        return sequence.known_prefix.depth
 
     def _match(self, sequence: Sequence, tokens: Int32) -> tuple[int, int]:
         """Pages that it could share, and how many of them count as available until it does."""

@@ -84,6 +84,8 @@ class Request:
     caches_output: bool
     arrival: int
     """Number of the submission; retraction keeps it, so a retracted request comes before newer ones."""
+    start_tag: int
+    """Place among tenants, see `runtime.scheduling.fairness`."""
     ending_ids: frozenset[int]
     """Tokens that end a choice."""
     is_internal: bool
@@ -112,12 +114,14 @@ class Sequence:
     publishes: bool = False
     """Whether its next full page of the prompt goes into the tree as it is launched."""
     num_overtaken: int = 0
-    """How often a later arrival was admitted before it."""
+    """How often a later one was admitted before it."""
+    known_prefix: PrefixNode | None = None
+    """While waiting: how far the tree was found to have its prompt, from where the next look goes on."""
 
     @property
-    def order(self) -> tuple[int, int, int]:
-        """Who comes first: higher priority, then earlier arrival, then lower choice."""
-        return (-self.request.priority, self.request.arrival, self.choices[0].index)
+    def order(self) -> tuple[int, int, int, int]:
+        """Who comes first: higher priority, then the tenant whose turn it is, then earlier arrival, then lower choice."""
+        return (-self.request.priority, self.request.start_tag, self.request.arrival, self.choices[0].index)
 
     def tokens(self) -> Int32:
         """Prompt and output so far: what must be in the cache for the next token."""
@@ -126,7 +130,7 @@ class Sequence:
 
 
 def build_request(
-    asked: GenerationRequest, *, arrival: int, eos_token_ids: Iterable[int], is_internal: bool
+    asked: GenerationRequest, *, arrival: int, eos_token_ids: Iterable[int], is_internal: bool, start_tag: int = 0
 ) -> Request:
     """The engine's state for a request that `limits` has accepted."""
     sampling = asked.sampling
@@ -139,6 +143,7 @@ def build_request(
         deadline=asked.deadline,
         caches_output=asked.caches_output,
         arrival=arrival,
+        start_tag=start_tag,
         ending_ids=frozenset(sampling.stop_token_ids) | frozenset(() if sampling.ignore_eos else eos_token_ids),
         is_internal=is_internal,
     )

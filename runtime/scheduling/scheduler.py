@@ -11,12 +11,13 @@ import heapq
 from collections.abc import Iterable
 
 from runtime.batch import StepBatch, StepResult
-from runtime.errors import EngineUnavailable, RequestRejected
+from runtime.errors import QueueFull, RequestRejected
 from runtime.kv.cache import KVCache
 from runtime.request import Finish, GenerationRequest, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
 from runtime.scheduling.batching import StepRecord, build_step
 from runtime.scheduling.delivery import LogprobLists, StepOutput, Totals
 from runtime.scheduling.estimate import OutputEstimate
+from runtime.scheduling.fairness import FairClock
 from runtime.scheduling.limits import RequestLimits
 from runtime.scheduling.planning import StepPlanner
 from runtime.scheduling.reading import read_step
@@ -49,7 +50,7 @@ class Scheduler:
             limits: what requests are held to; also gives the number of rows and their length.
             eos_token_ids: the model's own ends of an answer.
             prefill_sizes: most prompt tokens in a step, without and with decoding rows.
-            max_queued_requests: beyond so many waiting, `submit` raises EngineUnavailable.
+            max_queued_requests: beyond so many waiting, `submit` raises QueueFull.
             longest_prefix_first: schedule_policy `lpm`.
             grammars: of constrained requests; None: such are refused.
         """
@@ -63,11 +64,13 @@ class Scheduler:
         self._running = RunningSequences(cache, table, SamplingTable(table.num_rows, num_mask_words=num_mask_words))
         self._waiting = WaitingQueue()
         self._estimate = OutputEstimate()
+        self._fair_clock = FairClock()
         self._planner = StepPlanner(
             cache,
             self._running,
             self._waiting,
             self._estimate,
+            self._fair_clock,
             prefill_sizes=prefill_sizes,
             longest_prefix_first=longest_prefix_first,
         )
@@ -102,7 +105,7 @@ class Scheduler:
 
         Raises:
             RequestRejected: it can never be served, or its id is in use.
-            EngineUnavailable: too many are waiting.
+            QueueFull: too many are waiting.
         """
         if asked.request_id in self._requests:
             raise RequestRejected(
@@ -111,10 +114,15 @@ class Scheduler:
         self._limits.verify(asked)
         matchers = self._matchers(asked)
         if len(self._waiting) >= self._max_queued:
-            raise EngineUnavailable(f"{len(self._waiting)} requests are waiting; at most {self._max_queued} may")
+            raise QueueFull(f"{len(self._waiting)} requests are waiting; at most {self._max_queued} may")
         self._num_submitted += 1
+        expected = len(asked.prompt) + asked.n * self._estimate.remaining_of_one(0, asked.sampling.max_tokens)
         request = build_request(
-            asked, arrival=self._num_submitted, eos_token_ids=self._eos_token_ids, is_internal=is_internal
+            asked,
+            arrival=self._num_submitted,
+            eos_token_ids=self._eos_token_ids,
+            is_internal=is_internal,
+            start_tag=self._fair_clock.tag(asked.namespace, expected),
         )
         for choice, matcher in zip(request.choices, matchers, strict=False):
             choice.matcher = matcher

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from runtime.scheduling.requests import Sequence
 
 LPM_WINDOW = 64
-"""How many of the first in line a longest-prefix search compares, as each costs a walk down the tree."""
+"""How many of the first in line a longest-prefix search compares, so that its cost does not grow with the line."""
 
 MAX_OVERTAKEN = 64
 """How often later arrivals may pass the first in line for a longer prefix, so that nobody starves."""
 
 
 class WaitingQueue:
-    """Ordered by priority, then arrival."""
+    """Ordered by priority, then by whose tenant's turn it is, then arrival: see `Sequence.order`."""
 
     def __init__(self) -> None:
         self._line: list[Sequence] = []
@@ -33,11 +33,11 @@ class WaitingQueue:
         self._line.remove(sequence)
 
     def first(self) -> Sequence | None:
-        """Next by arrival."""
+        """Next in order."""
         return self._line[0] if self._line else None
 
     def longest_match(self, match_length: Callable[[Sequence], int]) -> Sequence | None:
-        """Among the first in line with the highest priority, the one with most pages in the cache; ties by arrival.
+        """Among the first in line with the highest priority, the one with most pages in the cache; ties in order.
 
         The first in line is taken all the same when it was passed `MAX_OVERTAKEN` times.
         """
@@ -51,5 +51,5 @@ class WaitingQueue:
         return chosen
 
 
-def _order(sequence: Sequence) -> tuple[int, int, int]:
+def _order(sequence: Sequence) -> tuple[int, int, int, int]:
     return sequence.order

@@ -120,7 +120,7 @@ async def test_policy_lost_refuses_new_requests_and_lets_covered_ones_end(gatewa
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [("queue_full", 503), ("engine_unavailable", 503), ("kv_capacity_exceeded", 400), ("bad_ticket", 500)],
+    [("queue_full", 429), ("engine_unavailable", 503), ("kv_capacity_exceeded", 400), ("bad_ticket", 500)],
 )
 async def test_what_the_engine_refuses_has_a_status_and_an_outcome(gateway: Gateway, code: str, status: int) -> None:
     """The client's fault only where it is about the request."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from appliance.errors import LinkClosed
-from appliance.gateway.errors import BadRequest, EngineFault, GatewayFault, Overloaded, PeerUnavailable
+from appliance.gateway.errors import BadRequest, EngineFault, GatewayFault, PeerUnavailable, QueueFull
 from appliance.gateway.peers.links import Link
 from appliance.messages.engine import (
     AbortIntent,
@@ -21,6 +21,9 @@ from appliance.messages.engine import (
 from runtime.request import PromptDelivery, RequestSummary, TokenDelivery
 
 Delivery = PromptDelivery | TokenDelivery | RequestSummary
+
+QUEUE_RETRY_AFTER_S = 2
+"""A queue that is full empties by a few requests in that time."""
 
 
 class Receiver(Protocol):
@@ -157,8 +160,8 @@ def _refusal(message: RequestRefused) -> GatewayFault:
     match message.code:
         case "engine_unavailable":
             return PeerUnavailable("engine_unavailable", message.message)
-        case "queue_full" | "overloaded":
-            return Overloaded(message.code, message.message)
+        case "queue_full":
+            return QueueFull(message.code, message.message, retry_after_s=QUEUE_RETRY_AFTER_S)
         case "bad_ticket" | "duplicate_request" | "malformed_prompt":
             return EngineFault(message.code, "the engine refused the gateway's request: " + message.message)
         case code:

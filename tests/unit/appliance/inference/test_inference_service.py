@@ -13,7 +13,7 @@ from appliance.ipc.edges import EdgeCodec
 from appliance.ipc.frames import MAX_FRAME_BYTES
 from appliance.messages.engine import Cancel, Submit, Ticket
 from audit.ticket import mint_ticket
-from runtime.errors import EngineUnavailable, RequestRejected
+from runtime.errors import EngineUnavailable, QueueFull, RequestRejected
 from runtime.request import (
     Finish,
     GenerationRequest,
@@ -219,7 +219,8 @@ def test_without_an_auditor_nothing_is_taken_and_everything_open_ends(
     ("refusal", "code"),
     [
         (RequestRejected("context_length", "too long", parameter="prompt"), "context_length"),
-        (EngineUnavailable("full"), "engine_unavailable"),
+        (EngineUnavailable("away"), "engine_unavailable"),
+        (QueueFull("full"), "queue_full"),
     ],
 )
 def test_a_refusal_of_the_engine_goes_to_the_worker(

@@ -7,8 +7,9 @@ import pytest
 
 from runtime.batch import StepBatch
 from runtime.engine.loop import Engine
-from runtime.errors import EngineUnavailable, RequestRejected
-from runtime.kv.prefixes import token_bytes
+from runtime.errors import QueueFull, RequestRejected
+from runtime.kv import prefixes
+from runtime.kv.prefixes import page_key, token_bytes
 from runtime.request import GenerationRequest, SamplingParams
 from runtime.settings import EngineSettings
 from tests.unit.runtime.engine.engine_driver import EngineDriver
@@ -436,12 +437,48 @@ def test_longest_prefix_policy_admits_cached_prompts_first() -> None:
     assert list(driver.summaries)[1:] == [blocker, warm, cold]
 
 
+def test_longest_prefix_search_does_not_walk_the_tree_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty wait with four cached pages each: at first each is walked down, from then on each look ends where it begins."""
+    driver = EngineDriver(max_running_requests=1, schedule_policy="lpm", max_queued_requests=64)
+    driver.submit(PROMPT, max_tokens=1)
+    driver.drain()
+    for place in range(50):
+        driver.submit([*PROMPT, 2 + place % 20, 3 + place // 20], max_tokens=1)
+    looks = 0
+
+    def counted(keys: memoryview, index: int) -> bytes:
+        nonlocal looks
+        looks += 1
+        return page_key(keys, index)
+
+    monkeypatch.setattr(prefixes, "page_key", counted)
+    driver.step()
+    first, looks = looks, 0
+    while len(driver.summaries) < 3:
+        driver.step()
+    assert first >= 50 * 4
+    assert looks < 60
+    driver.drain()
+    driver.verify_against_oracle()
+
+
+def test_tenants_take_turns_by_tokens() -> None:
+    """One tenant's flood of twelve requests was there first; another's three do not wait for all of them, only for their turn."""
+    driver = EngineDriver(max_running_requests=1, max_queued_requests=20)
+    flood = [driver.submit(PROMPT[:20], max_tokens=8, ignore_eos=True, namespace=b"flood") for _ in range(12)]
+    few = [driver.submit(PROMPT[:20], max_tokens=8, ignore_eos=True, namespace=b"few") for _ in range(3)]
+    driver.drain()
+    order = list(driver.summaries)
+    assert [order.index(request) for request in few] == [1, 3, 5]
+    assert [request for request in order if request in flood] == flood
+
+
 def test_queue_has_a_bound() -> None:
     """Beyond `max_queued_requests` the caller is told to come back, and nothing of the request remains."""
     driver = EngineDriver(max_queued_requests=2)
     driver.submit([5], max_tokens=1)
     driver.submit([6], max_tokens=1)
-    with pytest.raises(EngineUnavailable, match="2 requests are waiting"):
+    with pytest.raises(QueueFull, match="2 requests are waiting"):
         driver.submit([7], max_tokens=1)
     driver.drain()
     driver.submit([7], max_tokens=1)
