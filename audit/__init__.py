@@ -5,7 +5,8 @@ Reading order:
 - what is logged: `entry` (the form), `events` and `closing` (the builders), `permissions` (who may append what), `summary`,
   `keyed_hash`, `ticket`;
 - how it is kept: `storage`, `wal`, `segments`, `frontier`, `publish`, `recovery`, `append` (the writer), `reserve`, `signing_key`;
-- how it is read and verified: `reader`, `derivation`, `fsck`, `receipt`; and `settings`, `errors`.
+- how it is read and verified: `reader`, `derivation`, `fsck`, `receipt`, `index` (search);
+- who else vouches for it: `cosignature`, `witness`, `courier`; and `changes` (events of administration), `settings`, `errors`.
 
 Imports the standard library, cryptography and msgspec; never `runtime`, `security` or `appliance`.
 

@@ -18,6 +18,7 @@ AuditFault
 │   ├── StorageFailed          writing failed in a way that leaves the disk's state unknown: end, and recover from disk
 │   └── EntryNotFound          the log does not hold this index (yet)
 └── AuditMisconfigured       refuse to start
+    ├── IndexUnusable          the search index cannot be used; it can be dropped
     ├── LogInUse               another auditor has the folder
     ├── KeyUnusable            the signing key cannot be read, or others can read it
     ├── ClockRejected          the clock is earlier than the log's last record
@@ -103,6 +104,10 @@ class LogInUse(AuditMisconfigured):
 
 class KeyUnusable(AuditMisconfigured):
     """The signing key cannot be used."""
+
+
+class IndexUnusable(AuditMisconfigured):
+    """The file of the search index is damaged, or something else. It holds nothing that the log has not."""
 
 
 class ClockRejected(AuditMisconfigured):

@@ -1,13 +1,15 @@
-"""The log at scale: `python -m tests.bench.audit_scale verify|memory [--records N] [--dir DIR]`.
+"""The log at scale: `python -m tests.bench.audit_scale verify|memory|search [--records N] [--dir DIR]`.
 
 `verify` writes a log of so many records of 700 bytes and times `verify_log` over its folder. `memory` makes the right edge of a log
 of so many records (the subtrees to the left of it are random hashes, which nobody reads again), starts a real auditor on it,
-loads it, and says how much memory the auditor took at most.
+loads it, and says how much memory the auditor took at most. `search` fills an index with so many rows of 10,000 actors and times
+searches by actor, for the last hundred records of each.
 """
 
 import argparse
 import json
 import os
+import random
 import resource
 import tempfile
 import time
@@ -19,6 +21,7 @@ from audit.entry import complete_entry, encode_event, parse_canonical
 from audit.events import log_event
 from audit.frontier import Frontier
 from audit.fsck import verify_log
+from audit.index import LogIndex, Query
 from audit.publish import TEMPORARY, write_signed
 from audit.reader import WAL
 from audit.settings import DEFAULT_ORIGIN
@@ -26,22 +29,23 @@ from audit.signing_key import create_signer
 from audit.storage import Disk
 from audit.tiles import TILE_WIDTH
 from audit.wal import create_segment
-from tests.bench.audit_appends import NUM_LINKS, make_event, run
+from tests.bench.audit_appends import NUM_LINKS, make_event, percentile, run
 from tests.bench.auditor_process import AuditorProcess
 
+NUM_ACTORS = 10_000
 SUBTREE = TILE_WIDTH * TILE_WIDTH
 
 
 def main() -> None:
     """Measure one of the two, and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["verify", "memory"])
+    parser.add_argument("what", choices=["verify", "memory", "search"])
     parser.add_argument("--records", type=int)
     parser.add_argument("--dir", type=Path, help="where the log is made; default: a temporary folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
-        measure = measure_verify if arguments.what == "verify" else measure_memory
-        num_records = arguments.records or (1_000_000 if arguments.what == "verify" else 100_000_000)
+        measure, default = MEASURES[arguments.what]
+        num_records = arguments.records or default
         print(json.dumps({"records": num_records} | measure(Path(folder), num_records)))
 
 
@@ -75,6 +79,47 @@ def measure_memory(home: Path, num_records: int) -> dict[str, float]:
     run(auditor.links, 5_000, 10.0, make_event())
     auditor.drain()
     return {"auditor_max_rss_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, 1)}
+
+
+def measure_search(home: Path, num_records: int) -> dict[str, float]:
+    """Milliseconds of a search by actor in an index of so many records, the file being in the page cache."""
+    writer = LogWriter(home / "log", home / "log.key", origin=DEFAULT_ORIGIN)
+    index = LogIndex(home / "index.sqlite", home / "log", writer.key)
+    database, chance = index._database, random.Random(1)
+    database.execute("BEGIN")
+    database.executemany("INSERT INTO terms VALUES (?, ?)", ((n, f"user-{n}") for n in range(1, NUM_ACTORS + 1)))
+    names = "idx, time, status, actor, client, model, kind, outcome, tenant, request"
+    rows = (
+        (
+            n,
+            1_000 * n,
+            1,
+            chance.randint(1, NUM_ACTORS),
+            chance.randint(1, 100),
+            n % 3 + 1,
+            n % 5 + 1,
+            n % 4 + 1,
+            n % 9 + 1,
+            n,
+        )
+        for n in range(num_records)
+    )
+    database.executemany(f"INSERT INTO records ({names}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    database.execute("COMMIT")
+    taken_ms = []
+    for _ in range(500):
+        started_s = time.perf_counter()
+        found = index.find(Query(actor=f"user-{chance.randint(1, NUM_ACTORS)}"), limit=100)
+        taken_ms.append(1e3 * (time.perf_counter() - started_s))
+        assert found
+    index.close()
+    writer.close()
+    size_bytes = sum(path.stat().st_size for path in home.glob("index.sqlite*"))
+    return {
+        "search_p50_ms": round(percentile(taken_ms, 0.5), 3),
+        "search_max_ms": round(max(taken_ms), 3),
+        "index_bytes_per_record": round(size_bytes / num_records, 1),
+    }
 
 
 def make_right_edge(folder: Path, key: Path, num_subtrees: int) -> None:
@@ -121,6 +166,12 @@ def append_record(writer: LogWriter, event: bytes) -> None:
     )
     writer.append([entry])
 
+
+MEASURES = {
+    "verify": (measure_verify, 1_000_000),
+    "memory": (measure_memory, 100_000_000),
+    "search": (measure_search, 10_000_000),
+}
 
 if __name__ == "__main__":
     main()

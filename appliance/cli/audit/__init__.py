@@ -1,12 +1,13 @@
 """`casemate audit`: verify the log, prove, show, find and export its records, witness it.
 
 All of it reads files and needs no running appliance; with a copy of the folder and the log's key anybody can do the same. Each
-group of commands is a module: `verifying`, `records`, `witnessing`; `arguments` has what they share.
+group of commands is a module: `verifying`, `records`, `searching`, `witnessing`; `arguments` has what they share.
 """
 
 import argparse
 
 from appliance.cli.audit.records import add_record_commands
+from appliance.cli.audit.searching import add_search_commands
 from appliance.cli.audit.verifying import add_verify_commands
 from appliance.cli.audit.witnessing import add_witness_commands
 
@@ -15,5 +16,5 @@ def add_audit_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     """Add `audit` with its commands."""
     audit = subparsers.add_parser("audit", help="verify the log, prove that a record is in it", description=__doc__)
     commands = audit.add_subparsers(metavar="COMMAND", required=True)
-    for add_commands in (add_verify_commands, add_record_commands, add_witness_commands):
+    for add_commands in (add_verify_commands, add_record_commands, add_search_commands, add_witness_commands):
         add_commands(commands)

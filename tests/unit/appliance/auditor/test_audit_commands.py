@@ -148,3 +148,28 @@ def test_a_receipt_is_verified_with_the_key_alone(home: Path, capsys: pytest.Cap
     (home / "receipt.json").write_text(text.replace("inference_outcome", "inference_Outcome"))
     assert run("verify-receipt", home / "receipt.json", "--key", home / "log.vkey") == 1
     assert "receipt.json" in capsys.readouterr().err
+
+
+def test_records_are_found_by_who_and_what(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line each, newest first; the index is made on the way, outside of the log's folder."""
+    words = ("search", "--dir", home / "log", "--index", home / "index.sqlite")
+    assert run(*words, "--client", "demo") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines] == ["inference_outcome", "inference_intent"]
+    assert lines[0].startswith("2 2026-11-")
+    assert run(*words, "--client", "nobody") == 1
+    assert run(*words, "--since", "2027-01-01") == 1
+    assert run(*words, "--kind", "inference_intent", "--until", "2027-01-01", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["metadata"]["sequence"] == 1
+
+
+def test_a_time_that_is_none_is_wrong_usage(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message shows the form."""
+    assert run("search", "--dir", home / "log", "--index", home / "i.sqlite", "--since", "yesterday") == 2
+    assert "2026-11-25T14:30:00Z" in capsys.readouterr().err
+
+
+def test_the_last_records_are_printed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As many as were asked for, of what a checkpoint covers."""
+    assert run("tail", "--dir", home / "log", "-n", "2") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2"]

@@ -1,0 +1,153 @@
+"""`casemate audit search` and `tail`: find records by who, what and when, and watch the log grow.
+
+Both read the log's folder and write nothing there. The index is a file of its own that may be removed at any time.
+"""
+
+import argparse
+import datetime
+import json
+import sys
+import time
+from pathlib import Path
+
+from appliance.cli.audit.arguments import (
+    KEY_HELP,
+    Counter,
+    WrongUsage,
+    add_command,
+    add_folder,
+    load_key,
+    require_folder,
+    set_handler,
+    write_output,
+)
+from appliance.cli.main import EXIT_FAILED, EXIT_OK
+from audit.checkpoint import parse_checkpoint
+from audit.entry import Json
+from audit.errors import EntryNotFound
+from audit.index import LogIndex, Query
+from audit.note import parse_note
+from audit.reader import LogReader
+
+POLL_S = 0.5
+_TEXTS = {
+    "actor": "who asked or acted",
+    "client": "the client's id",
+    "model": "the model's name",
+    "kind": "the kind of event (docs/audit.md)",
+    "outcome": "success, failure, or a status code such as stop",
+    "tenant": "the tenant",
+    "trace": "the W3C trace id",
+    "request": "the request's public id",
+    "reporter": "the process that reported it, such as gateway/0",
+}
+
+
+def add_search_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add both."""
+    search = add_command(commands, "search", "find records, newest first")
+    add_folder(search)
+    search.add_argument("--key", metavar="VKEY", help=f"{KEY_HELP} (default: log.vkey beside the folder)")
+    search.add_argument(
+        "--index", metavar="FILE", type=Path, help="the index (default: reader/index.sqlite in the state folder)"
+    )
+    for name, text in _TEXTS.items():
+        search.add_argument(f"--{name}", metavar=name.upper(), default="", help=text)
+    search.add_argument("--since", metavar="TIME", help="from this time on: 2026-11-25, or with T14:30:00Z")
+    search.add_argument("--until", metavar="TIME", help="before this time")
+    search.add_argument("--limit", metavar="N", type=int, default=100, help="at most so many (default: %(default)s)")
+    search.add_argument(
+        "--before", metavar="INDEX", type=int, help="only records before this one: go on behind an earlier answer"
+    )
+    search.add_argument("--json", action="store_true", help="whole records, one a line")
+    set_handler(search, _search)
+    tail = add_command(commands, "tail", "print the last records, and with -f those that come")
+    add_folder(tail)
+    tail.add_argument("-n", metavar="N", type=int, default=10, help="so many (default: %(default)s)")
+    tail.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
+    tail.add_argument("--json", action="store_true", help="whole records, one a line")
+    set_handler(tail, _tail)
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    folder = require_folder(arguments.dir).resolve()
+    key = load_key(arguments.key or str(folder.parent / "log.vkey"))
+    path = arguments.index or folder.parent.parent / "reader" / "index.sqlite"
+    texts = {name: getattr(arguments, name) for name in _TEXTS}
+    query = Query(
+        **texts, since_ms=_parse_time(arguments.since, "--since"), until_ms=_parse_time(arguments.until, "--until")
+    )
+    index = LogIndex(path, folder, key)
+    try:
+        counter = Counter("indexing")
+        index.update(counter.count)
+        counter.end()
+        found = index.find(query, limit=max(1, arguments.limit), before=arguments.before)
+        for entry in index.read(found):
+            _print_line(entry, as_json=arguments.json)
+    finally:
+        index.close()
+    return EXIT_OK if found else EXIT_FAILED
+
+
+def _tail(arguments: argparse.Namespace) -> int:
+    reader = LogReader(require_folder(arguments.dir))
+    size = _published_size(reader)
+    position = max(0, size - max(0, arguments.n))
+    while True:
+        for index in range(position, size):
+            _print_line(reader.read_entry(index, size), as_json=arguments.json)
+        position = max(position, size)
+        if not arguments.follow:
+            return EXIT_OK
+        sys.stdout.flush()
+        time.sleep(POLL_S)
+        size = _published_size(reader)
+
+
+def _published_size(reader: LogReader) -> int:
+    try:
+        return parse_checkpoint(parse_note(reader.checkpoint_note()).text).size
+    except EntryNotFound:
+        return 0
+
+
+def _print_line(entry: bytes, *, as_json: bool) -> None:
+    if as_json:
+        write_output(entry + b"\n", None)
+        return
+    print(describe_record(json.loads(entry)))
+
+
+def describe_record(event: Json) -> str:
+    """A record in one line: index, time, kind, who, what, how it ended. ASCII only."""
+    own = event.get("unmapped", {}).get("casemate", {})
+    actor, user = event.get("actor", {}), event.get("user", {})
+    who = actor.get("user", {}).get("uid") or actor.get("user", {}).get("name") or user.get("uid") or ""
+    what = (
+        event.get("ai_model", {}).get("name")
+        or event.get("app", {}).get("uid")
+        or event.get("entity", {}).get("uid")
+        or ""
+    )
+    ended = event.get("status_code") or {1: "success", 2: "failure"}.get(event.get("status_id", 0), "")
+    moment = datetime.datetime.fromtimestamp(event.get("time", 0) / 1000, datetime.UTC)
+    words = [
+        str(event.get("metadata", {}).get("sequence", "?")),
+        moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z",
+        own.get("kind", "?"),
+        *(word for word in (who, what, ended, own.get("request_uid", "")) if word),
+    ]
+    return " ".join(json.dumps(str(word))[1:-1] for word in words)
+
+
+def _parse_time(text: str | None, name: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise WrongUsage(f"{name}: expected a time such as 2026-11-25 or 2026-11-25T14:30:00Z, got {text!r}") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,236 @@
+"""The index: what is found is what a slow search over all records finds, and a log that is another is indexed anew."""
+
+import random
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit.append import LogWriter
+from audit.entry import complete_entry, encode_event, parse_canonical
+from audit.errors import IndexUnusable, SignatureRejected
+from audit.events import Call, Caller, TokenCounts, intent_event, outcome_event, process_event, token_rejected_event
+from audit.index import LogIndex, Query
+from audit.note import VerifierKey
+from tests.unit.audit.conftest import ORIGIN
+
+NAMES = ("ada", "bob", "eve", "zoe")
+MODELS = ("small", "large")
+
+
+def make_event(number: int, chance: random.Random) -> dict[str, Any]:
+    """Some event."""
+    caller = Caller(
+        client_id=f"client-{chance.choice(NAMES)}", subject=chance.choice(NAMES), tenant=f"t{number % 3}", role="user",
+        token_issuer="i", token_key_id="k", token_id="j", address="10.0.0.1", port=1,
+    )  # fmt: skip
+    trace = f"{number % 7:032x}" if number % 2 else ""
+    call = Call(
+        request_uid=f"req-{number}", trace_id=trace, route="/generate", model=chance.choice(MODELS), engine_build="b"
+    )
+    counts = TokenCounts(prompt_tokens=1, cached_tokens=0, output_tokens=1)
+    match number % 4:
+        case 0:
+            return intent_event(
+                caller, call, parameters={}, prompt_hash="0", prompt_key_id="k", prompt_tokens=1, token_limit=1, reservation=1
+            )  # fmt: skip
+        case 1:
+            return outcome_event(
+                caller, call, intent_index=0, reason=chance.choice(("stop", "length")), is_success=bool(number % 3), counts=counts,
+                answer_hash="0", answer_key_id="k", http_status=200, first_token_ms=1, total_ms=1,
+            )  # fmt: skip
+        case 2:
+            return token_rejected_event(
+                address="10.0.0.1", port=1, route="/", code="expired", detail="", client_id="client-ada"
+            )
+        case _:
+            return process_event("process_started", role="engine", instance=number % 2, pid=number)
+
+
+class Log:
+    """A log of such events, a second apart."""
+
+    def __init__(self, home: Path, seed: int = 1) -> None:
+        self.home = home
+        self.chance = random.Random(seed)
+        self.writer = LogWriter(home / "log", home / "log.key", origin=ORIGIN)
+        self.events: list[dict[str, Any]] = []
+
+    def grow(self, count: int) -> None:
+        for _ in range(count):
+            index = self.writer.next_index
+            event = parse_canonical(encode_event(make_event(index, self.chance)))
+            entry = complete_entry(
+                event,
+                index=index,
+                time_ms=1_000 * index,
+                reporter=f"gateway/{index % 2}",
+                log_name=ORIGIN,
+                random=bytes(16),
+            )
+            self.writer.append([entry])
+            self.events.append(parse_canonical(entry))
+        self.writer.commit()
+        self.writer.publish()
+
+    def index(self, name: str = "index.sqlite") -> LogIndex:
+        return LogIndex(self.home / "reader" / name, self.home / "log", self.writer.key)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    log = Log(tmp_path)
+    log.grow(700)
+    yield log
+    log.writer.close()
+
+
+QUERIES: list[tuple[dict[str, Any], Any]] = [
+    ({"actor": "eve"}, lambda e: e.get("actor", {}).get("user", {}).get("uid") == "eve"),
+    ({"client": "client-ada"}, lambda e: e.get("actor", {}).get("app_uid") == "client-ada"),
+    ({"model": "large"}, lambda e: e.get("ai_model", {}).get("name") == "large"),
+    ({"kind": "process_started"}, lambda e: e["unmapped"]["casemate"]["kind"] == "process_started"),
+    ({"outcome": "stop"}, lambda e: e.get("status_code") == "stop"),
+    ({"outcome": "failure"}, lambda e: e["status_id"] == 2),
+    ({"tenant": "t1"}, lambda e: e["metadata"].get("tenant_uid") == "t1"),
+    ({"trace": f"{3:032x}"}, lambda e: e.get("trace", {}).get("uid") == f"{3:032x}"),
+    ({"request": "req-8"}, lambda e: e["unmapped"]["casemate"].get("request_uid") == "req-8"),
+    ({"reporter": "gateway/1"}, lambda e: e["metadata"]["reporter"]["name"] == "gateway/1"),
+    ({"since_ms": 600_000}, lambda e: e["time"] >= 600_000),
+    ({"until_ms": 5_000}, lambda e: e["time"] < 5_000),
+    ({"actor": "nobody"}, lambda e: False),
+    ({}, lambda e: True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "matches"), QUERIES, ids=lambda value: str(value) if isinstance(value, dict) else "")
+def test_a_search_finds_what_a_slow_one_finds(log: Log, given: dict[str, Any], matches: Any) -> None:
+    """All of it, newest first."""
+    index = log.index()
+    index.update()
+    expected = [number for number, event in enumerate(log.events) if matches(event)][::-1]
+    found = index.find(Query(**given), limit=10_000)
+    assert found == expected
+    assert [parse_canonical(entry) for entry in index.read(found[:5])] == [
+        log.events[number] for number in expected[:5]
+    ]
+    index.close()
+
+
+def test_conditions_are_joined_and_pages_follow_each_other(log: Log) -> None:
+    """Each page begins behind the one before."""
+    index = log.index()
+    index.update()
+    query = Query(actor="eve", model="small", since_ms=50_000)
+    whole = index.find(query, limit=1_000)
+    pages: list[int] = []
+    while page := index.find(query, limit=7, before=pages[-1] if pages else None):
+        pages += page
+    assert pages == whole
+    assert len(whole) > 10
+    index.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["actor", "client", "model", "kind", "outcome", "tenant", "trace", "request", "reporter"]
+)
+def test_every_search_by_a_text_uses_a_tree(log: Log, name: str) -> None:
+    """It does not walk through all records, however many there are."""
+    index = log.index()
+    plan = index._database.execute(
+        f"EXPLAIN QUERY PLAN SELECT idx FROM records WHERE {name} = ? ORDER BY idx DESC LIMIT 9", (1,)
+    )
+    assert any(f"by_{name}" in row[3] for row in plan.fetchall())
+    index.close()
+
+
+def test_an_index_follows_the_log(log: Log) -> None:
+    """What comes is added, what was there is not read again; over restarts and within a bundle."""
+    index = log.index()
+    index.update()
+    for _ in range(3):
+        log.grow(111)
+        index.close()
+        index = log.index()
+        before = index.size
+        assert before < len(log.events)
+        index.update()
+        assert index.find(Query(), limit=10_000) == list(range(len(log.events)))[::-1]
+    index.close()
+
+
+def test_a_dropped_index_is_built_again(log: Log) -> None:
+    """It holds nothing that the log has not."""
+    index = log.index()
+    index.update()
+    found = index.find(Query(actor="eve"))
+    index.close()
+    shutil.rmtree(log.home / "reader")
+    again = log.index()
+    again.update()
+    assert again.find(Query(actor="eve")) == found
+    again.close()
+
+
+def test_an_index_of_another_log_is_built_anew(log: Log, tmp_path: Path) -> None:
+    """Nothing of the other is found in it, though it was as long."""
+    other = Log(tmp_path / "other", seed=2)
+    other.grow(900)
+    shutil.copytree(tmp_path / "other" / "log", tmp_path / "copy")
+    index = LogIndex(log.home / "shared.sqlite", tmp_path / "copy", other.writer.key)
+    index.update()
+    index.close()
+    index = LogIndex(log.home / "shared.sqlite", log.home / "log", log.writer.key)
+    index.update()
+    expected = [n for n, event in enumerate(log.events) if event.get("actor", {}).get("user", {}).get("uid") == "eve"][
+        ::-1
+    ]
+    assert index.find(Query(actor="eve"), limit=1_000) == expected
+    index.close()
+    other.writer.close()
+
+
+def test_only_what_the_logs_key_signed_is_indexed(log: Log) -> None:
+    """A folder that somebody else filled is refused."""
+    stranger = VerifierKey(ORIGIN, bytes(32))
+    index = LogIndex(log.home / "x.sqlite", log.home / "log", stranger)
+    with pytest.raises(SignatureRejected):
+        index.update()
+    assert index.size == 0
+    index.close()
+
+
+def test_a_file_that_is_no_index_is_refused(log: Log) -> None:
+    """And not overwritten: it may be anything."""
+    (log.home / "notes").write_bytes(b"not a database" * 1000)
+    with pytest.raises(IndexUnusable, match="remove it"):
+        LogIndex(log.home / "notes", log.home / "log", log.writer.key)
+
+
+def test_an_index_of_an_older_form_is_made_anew(log: Log) -> None:
+    """There is nothing in it to be kept."""
+    path = log.home / "old.sqlite"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    index = LogIndex(path, log.home / "log", log.writer.key)
+    index.update()
+    assert index.size == len(log.events)
+    index.close()
+
+
+def test_records_of_other_types_are_found_by_index_only(tmp_path: Path) -> None:
+    """What somebody could get accepted cannot keep the rest from being found."""
+    log = Log(tmp_path)
+    log.writer.append([b'{"actor":5,"metadata":{"sequence":0},"time":"x"}'])
+    log.writer.commit()
+    log.events.append({})
+    log.grow(20)
+    index = log.index()
+    index.update()
+    assert index.find(Query(), limit=100) == list(range(21))[::-1]
+    index.close()
+    log.writer.close()
