@@ -12,6 +12,7 @@ AuditFault
 │   ├── ProofRejected          the hashes do not lead to the root
 │   ├── TicketRejected         a ticket whose MAC, key or time does not hold
 │   ├── NotPermitted           this peer may not append this kind of event
+│   ├── ExportRejected         an export is not whole, or not what its manifest says
 │   └── LogCorrupted           the folder is not the log that was signed; says what and where
 ├── AuditUnavailable         try again
 │   ├── NotDurable             the disk is full: these records were not written, others may be later
@@ -72,6 +73,10 @@ class TicketRejected(AuditRejected):
 
 class NotPermitted(AuditRejected):
     """A peer tried to append what its row in the table does not allow."""
+
+
+class ExportRejected(AuditRejected):
+    """An export that is not whole, not what its manifest says, or not of the log."""
 
 
 class LogCorrupted(AuditRejected):

@@ -113,7 +113,7 @@ KINDS: dict[str, EventKind] = {
         _kind("log_clock_jumped", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
         _kind("log_rotated", EVENT_LOG_ACTIVITY, {5}, {AUDITOR}),
         _kind("log_bodies_destroyed", EVENT_LOG_ACTIVITY, {2}, {AUDITOR}),
-        _kind("log_exported", EVENT_LOG_ACTIVITY, {3}, {AUDITOR, READER}),
+        _kind("log_exported", EVENT_LOG_ACTIVITY, {3}, {"supervisor", READER}),
         _kind("log_searched", EVENT_LOG_ACTIVITY, {99}, {AUDITOR, READER}),
     )
 }

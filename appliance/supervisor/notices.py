@@ -12,7 +12,7 @@ import structlog
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from audit.entry import encode_event
 from audit.errors import AuditFault
-from audit.events import HOST_KINDS, host_event
+from audit.events import HOST_KINDS, host_event, log_event
 from security.stewards.outbox import Notice, Outbox
 
 log = structlog.get_logger(__name__)
@@ -53,9 +53,12 @@ class NoticeCarrier:
 
 def encode_notice(notice: Notice) -> bytes | None:
     """The event of a notice; None for one that the log would not take."""
-    if notice.kind not in HOST_KINDS:
+    if notice.kind not in (*HOST_KINDS, "log_exported"):
         return None
     try:
+        if notice.kind == "log_exported":
+            facts = {**notice.facts, "actor": notice.actor, "changed_at_ms": notice.at_ms, "digest": notice.digest}
+            return encode_event(log_event(notice.kind, log_name=notice.name, facts=facts))
         return encode_event(
             host_event(
                 notice.kind,

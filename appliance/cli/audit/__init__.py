@@ -1,11 +1,14 @@
 """`casemate audit`: verify the log, prove, show, find and export its records, witness it.
 
 All of it reads files and needs no running appliance; with a copy of the folder and the log's key anybody can do the same. Each
-group of commands is a module: `verifying`, `records`, `searching`, `witnessing`; `arguments` has what they share.
+group of commands is a module: `verifying`, `records`, `searching`, `exporting`, `forwarding`,
+`witnessing`; `arguments` has what they share.
 """
 
 import argparse
 
+from appliance.cli.audit.exporting import add_export_commands
+from appliance.cli.audit.forwarding import add_forward_commands
 from appliance.cli.audit.records import add_record_commands
 from appliance.cli.audit.searching import add_search_commands
 from appliance.cli.audit.verifying import add_verify_commands
@@ -16,5 +19,12 @@ def add_audit_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     """Add `audit` with its commands."""
     audit = subparsers.add_parser("audit", help="verify the log, prove that a record is in it", description=__doc__)
     commands = audit.add_subparsers(metavar="COMMAND", required=True)
-    for add_commands in (add_verify_commands, add_record_commands, add_search_commands, add_witness_commands):
+    for add_commands in (
+        add_verify_commands,
+        add_record_commands,
+        add_search_commands,
+        add_export_commands,
+        add_forward_commands,
+        add_witness_commands,
+    ):
         add_commands(commands)

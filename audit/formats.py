@@ -1,0 +1,105 @@
+"""Forms in which records leave for other systems: CSV, and CEF for event collectors. One function a form, of bytes only.
+
+They are made from a record and nothing else, so that whoever has the records can make them again and compare. Neither holds
+the whole record; the record itself is its canonical JSON.
+
+Source: RFC 4180 (CSV); ArcSight Common Event Format, version 0 (CEF). The prefix against formulas is OWASP's advice.
+"""
+
+import csv
+import io
+from collections.abc import Iterable
+
+import msgspec
+
+from audit.entry import Json
+
+CSV_COLUMNS = (
+    "index", "time", "kind", "class_uid", "activity_id", "status", "status_code", "severity_id", "actor", "client", "tenant",
+    "source", "model", "request", "trace", "prompt_tokens", "completion_tokens", "reporter", "uid",
+)  # fmt: skip
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_STATUS = {1: "success", 2: "failure"}
+_CEF_SEVERITY = {1: 3, 2: 4, 3: 6, 4: 8, 5: 10, 6: 10}
+
+
+def encode_csv(events: Iterable[Json]) -> bytes:
+    """A header and a line a record. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(CSV_COLUMNS)
+    for event in events:
+        row = flatten(event)
+        writer.writerow([_without_formula(row[column]) for column in CSV_COLUMNS])
+    return text.getvalue().encode()
+
+
+def encode_cef(event: Json) -> bytes:
+    """One CEF line, without its newline."""
+    row = flatten(event)
+    product = _object(event, "metadata", "product")
+    header = (
+        "CEF:0", "Casemate", "Casemate", str(product.get("version", "")), str(row["class_uid"]), str(row["kind"]),
+        str(_CEF_SEVERITY.get(event.get("severity_id", 0), 0)),
+    )  # fmt: skip
+    extension = {
+        "rt": row["time"], "externalId": row["index"], "outcome": row["status"], "reason": row["status_code"],
+        "suser": row["actor"], "src": _object(event, "src_endpoint").get("ip", ""),
+        "dvchost": row["reporter"], "cs1Label": "client", "cs1": row["client"],
+        "cs2Label": "model", "cs2": row["model"], "cs3Label": "request",
+        "cs3": row["request"], "cs4Label": "uid", "cs4": row["uid"],
+    }  # fmt: skip
+    fields = " ".join(f"{key}={_escape(str(value), '=')}" for key, value in extension.items() if value != "")
+    return ("|".join(_escape(part, "|") for part in header) + "|" + fields).encode()
+
+
+def flatten(event: Json) -> dict[str, str | int]:
+    """The members of a record that fit into columns; what it does not have is empty."""
+    own = _object(event, "unmapped", "casemate")
+    metadata, actor, user = _object(event, "metadata"), _object(event, "actor"), _object(event, "user")
+    acting = _object(event, "actor", "user")
+    endpoint, context = _object(event, "src_endpoint"), _object(event, "message_context")
+    values = {
+        "index": metadata.get("sequence"),
+        "time": event.get("time"),
+        "kind": own.get("kind"),
+        "class_uid": event.get("class_uid"),
+        "activity_id": event.get("activity_id"),
+        "status": _STATUS.get(event.get("status_id", 0), ""),
+        "status_code": event.get("status_code"),
+        "severity_id": event.get("severity_id"),
+        "actor": acting.get("uid") or acting.get("name") or user.get("uid") or user.get("name"),
+        "client": actor.get("app_uid"),
+        "tenant": metadata.get("tenant_uid"),
+        "source": endpoint.get("ip") or endpoint.get("name"),
+        "model": _object(event, "ai_model").get("name"),
+        "request": own.get("request_uid"),
+        "trace": _object(event, "trace").get("uid"),
+        "prompt_tokens": context.get("prompt_tokens"),
+        "completion_tokens": context.get("completion_tokens"),
+        "reporter": _object(event, "metadata", "reporter").get("name"),
+        "uid": metadata.get("uid"),
+    }
+    return {name: value if isinstance(value, str | int) else "" for name, value in values.items()}
+
+
+def parse_json(entry: bytes) -> Json:
+    """A record that was verified before, as an object."""
+    found = msgspec.json.decode(entry)
+    return found if isinstance(found, dict) else {}
+
+
+def _object(event: Json, *names: str) -> Json:
+    found: object = event
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _without_formula(value: str | int) -> str | int:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _escape(text: str, mark: str) -> str:
+    """Backslash, the form's own mark, and line breaks."""
+    return text.replace("\\", "\\\\").replace(mark, f"\\{mark}").replace("\r", "\\r").replace("\n", "\\n")

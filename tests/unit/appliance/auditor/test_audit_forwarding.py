@@ -1,0 +1,179 @@
+"""Forwarding to a collector over TLS: everything in order, at least once, over broken connections and new lives."""
+
+import datetime
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from appliance.cli.main import main
+from tests.unit.audit.test_audit_index import Log
+
+
+def make_identity(folder: Path) -> Path:
+    """A self-signed certificate for localhost, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    path = folder / "collector.pem"
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
+    )
+    return path
+
+
+class Collector:
+    """Takes connections one after the other; breaks each after so many bytes, if told to."""
+
+    def __init__(self, identity: Path) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(identity)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.received: list[bytes] = []
+        self.break_after: int | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                raw, _ = self._listener.accept()
+                with self._context.wrap_socket(raw, server_side=True) as connection:
+                    data = b""
+                    while chunk := connection.recv(1 << 16):
+                        data += chunk
+                        if self.break_after is not None and len(data) > self.break_after:
+                            break
+                    self.received.append(data)
+            except OSError:
+                if self._listener.fileno() < 0:
+                    return
+
+    def indices(self) -> list[int]:
+        """Of every whole message, in the order of arrival."""
+        found = []
+        for data in self.received:
+            while data:
+                length, _, rest = data.partition(b" ")
+                if not length.isdigit() or len(rest) < int(length):
+                    break
+                message, data = rest[: int(length)], rest[int(length) :]
+                found.append(int(message.split(b'index="')[1].split(b'"')[0]))
+        return found
+
+    def close(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+        self._thread.join(timeout=10)
+
+
+@pytest.fixture
+def collector(tmp_path: Path) -> Iterator[Collector]:
+    collector = Collector(make_identity(tmp_path))
+    yield collector
+    collector.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    log = Log(tmp_path)
+    log.grow(600)
+    yield log
+    log.writer.close()
+
+
+def forward(log: Log, collector: Collector, *more: str) -> int:
+    words = ["audit", "forward", "--dir", str(log.home / "log"), "--to", f"localhost:{collector.port}", "--once"]
+    return main([*words, "--ca", str(log.home / "collector.pem"), "--position", str(log.home / "position"), *more])
+
+
+def test_everything_is_sent_once_and_the_next_run_goes_on(log: Log, collector: Collector) -> None:
+    """In order; what was sent is not sent again."""
+    assert forward(log, collector) == 0
+    log.grow(50)
+    assert forward(log, collector) == 0
+    assert forward(log, collector, "--cef") == 0
+    collector.close()
+    assert collector.indices() == list(range(650))
+
+
+def test_a_broken_connection_loses_nothing(log: Log, collector: Collector) -> None:
+    """What the collector did not take comes again: at least once, no gap."""
+    collector.break_after = 150_000
+    ended = [forward(log, collector) for _ in range(2)]
+    collector.break_after = None
+    assert forward(log, collector) == 0
+    collector.close()
+    indices = collector.indices()
+    assert sorted(set(indices)) == list(range(600))
+    assert ended[0] in (0, 1)
+
+
+def test_a_collector_with_another_certificate_gets_nothing(log: Log, collector: Collector, tmp_path: Path) -> None:
+    """Nor one that is away."""
+    (tmp_path / "other").mkdir()
+    make_identity(tmp_path / "other")
+    words = ["audit", "forward", "--dir", str(log.home / "log"), "--once", "--position", str(log.home / "position")]
+    assert main([*words, "--to", f"localhost:{collector.port}", "--ca", str(tmp_path / "other" / "collector.pem")]) == 1
+    assert main([*words, "--to", "localhost:9", "--ca", str(log.home / "collector.pem")]) == 1
+    assert not (log.home / "position").exists()
+
+
+def test_a_log_that_went_back_is_not_forwarded(
+    log: Log, collector: Collector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More was sent than there is; and a position of another log is not taken."""
+    position = {"log": log.writer.key.encode(), "next": 900}
+    (log.home / "position").write_text(json.dumps(position))
+    assert forward(log, collector) == 1
+    assert "went back" in capsys.readouterr().err
+    (log.home / "position").write_text(json.dumps(position | {"log": "other"}))
+    assert forward(log, collector) == 2
+
+
+def test_exports_by_command(log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Made, verified, recorded; wrong usage told apart."""
+    words = [
+        "audit",
+        "export",
+        str(tmp_path / "out"),
+        "--dir",
+        str(log.home / "log"),
+        "--from",
+        "10",
+        "--to",
+        "20",
+        "--form",
+        "csv",
+    ]
+    assert main(words) == 0
+    assert main(words) == 2, "the folder exists"
+    vkey = log.writer.key.encode()
+    assert main(["audit", "verify-export", str(tmp_path / "out"), "--key", vkey]) == 0
+    assert "verified: every record" in capsys.readouterr().out
+    (tmp_path / "out" / "records.csv").write_text("x")
+    assert main(["audit", "verify-export", str(tmp_path / "out"), "--key", vkey]) == 1
+    assert main([*words[:2], str(tmp_path / "new"), *words[3:], "--sign-as", "x"]) == 2

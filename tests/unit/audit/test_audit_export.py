@@ -1,0 +1,238 @@
+"""Exports and range proofs: whole, deterministic, and any change to any of it is found."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audit.entry import encode_canonical
+from audit.errors import AuditRejected, ExportRejected, MalformedProof, ProofRejected, SignatureRejected
+from audit.export import encode_range_proof, parse_range_proof, verify_export, write_export
+from audit.formats import encode_cef, encode_csv, flatten
+from audit.merkle import inclusion_proof, leaf_hash, root_of
+from audit.note import NoteSigner
+from audit.range_proof import build_range_proof, verify_range
+from audit.reader import LogReader
+from audit.syslog import encode_message
+from tests.unit.audit.test_audit_index import Log
+
+LEAVES = [leaf_hash(b"%d" % i) for i in range(70)]
+
+
+def range_hash(low: int, high: int) -> bytes:
+    return root_of(LEAVES[low:high])
+
+
+@given(st.data())
+def test_range_proofs_hold_for_every_range(data: st.DataObject) -> None:
+    """Of every tree; and for no other place, records or hashes. (The size is what the checkpoint signs beside the root.)"""
+    size = data.draw(st.integers(1, 70))
+    start = data.draw(st.integers(0, size - 1))
+    end = data.draw(st.integers(start + 1, size))
+    root = range_hash(0, size)
+    proof = build_range_proof(start, end, size, range_hash)
+    verify_range(LEAVES[start:end], start, size, proof, root)
+    assert parse_range_proof(encode_range_proof(start, end, proof)) == (start, end - start, proof)
+    broken = [leaf_hash(b"x"), *LEAVES[start + 1 : end]]
+    with pytest.raises(ProofRejected):
+        verify_range(broken, start, size, proof, root)
+    for other_start, other_size in ((start + 1, size), (start - 1, size)):
+        with pytest.raises(ProofRejected):
+            verify_range(LEAVES[start:end], other_start, other_size, proof, root)
+    for other in ([*proof, bytes(32)], proof[:-1] if proof else [bytes(32)]):
+        with pytest.raises(ProofRejected):
+            verify_range(LEAVES[start:end], start, size, other, root)
+
+
+@given(st.integers(1, 70), st.data())
+def test_a_range_of_one_is_an_inclusion_proof(size: int, data: st.DataObject) -> None:
+    """The same hashes, in the order of the walk."""
+    index = data.draw(st.integers(0, size - 1))
+    proof = build_range_proof(index, index + 1, size, range_hash)
+    assert sorted(proof) == sorted(inclusion_proof(index, size, range_hash))
+
+
+@given(st.binary(max_size=200))
+def test_nothing_but_the_family_escapes_from_a_range_proof(data: bytes) -> None:
+    """Rubbish is refused by our errors."""
+    for one in (data, b"casemate range-proof v1\n" + data):
+        try:
+            parse_range_proof(one)
+        except AuditRejected:
+            continue
+
+
+def test_range_proofs_have_one_form() -> None:
+    """Other numbers, spaces and bits are refused."""
+    good = encode_range_proof(3, 5, [bytes(32)])
+    for bad in (good[:-1], good + b"\n", good.replace(b"\n3\n", b"\n03\n"), good.replace(b"AA=", b"AB="), b""):
+        with pytest.raises((MalformedProof, AuditRejected)):
+            parse_range_proof(bad)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Log]:
+    log = Log(tmp_path_factory.mktemp("exported"))
+    log.grow(700)
+    yield log
+    log.writer.close()
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, None), (0, 1), (255, 257), (300, 700), (699, 700), (17, 530)])
+def test_an_export_is_whole_and_verifies(log: Log, tmp_path: Path, start: int, end: int | None) -> None:
+    """Every record as it is, in every form, with nothing but the log's key."""
+    reader = LogReader(log.home / "log")
+    made = write_export(reader, log.writer.key, tmp_path / "out", start, end, forms=["cef", "csv"])
+    verified = verify_export(tmp_path / "out", log.writer.key)
+    assert (verified.manifest, verified.digest) == (made.manifest, made.digest)
+    lines = (tmp_path / "out" / "records.jsonl").read_bytes().splitlines()
+    assert lines == [encode_canonical(event) for event in log.events[start:end]]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "records.csv").read_text())))
+    assert [int(row["index"]) for row in rows] == list(range(start, end or 700))
+    assert len((tmp_path / "out" / "records.cef").read_bytes().splitlines()) == len(lines)
+
+
+def test_the_same_export_has_the_same_bytes(log: Log, tmp_path: Path) -> None:
+    """Of every file."""
+    reader = LogReader(log.home / "log")
+    for name in ("one", "two"):
+        write_export(reader, log.writer.key, tmp_path / name, 20, 400, forms=["csv"])
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_signed_export_names_its_exporter(log: Log, tmp_path: Path) -> None:
+    """Another's signature, another manifest and none at all are refused where one is asked for."""
+    signer = NoteSigner("exporter.example", Ed25519PrivateKey.generate())
+    reader = LogReader(log.home / "log")
+    write_export(reader, log.writer.key, tmp_path / "a", 0, 10, signer=signer)
+    write_export(reader, log.writer.key, tmp_path / "b", 0, 11, signer=signer)
+    assert verify_export(tmp_path / "a", log.writer.key, signer.key).is_signed
+    stranger = NoteSigner("exporter.example", Ed25519PrivateKey.generate())
+    with pytest.raises(SignatureRejected):
+        verify_export(tmp_path / "a", log.writer.key, stranger.key)
+    shutil.copy(tmp_path / "b" / "manifest.sig", tmp_path / "a" / "manifest.sig")
+    with pytest.raises(ExportRejected, match="another manifest"):
+        verify_export(tmp_path / "a", log.writer.key, signer.key)
+
+
+FILES = ["records.jsonl", "records.csv", "records.cef", "checkpoint", "range.proof", "manifest.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["flip", "cut", "grow", "remove"])
+def test_any_damage_to_any_file_is_found(log: Log, tmp_path: Path, name: str, damage: str) -> None:
+    """One bit, one byte less, one more, the file gone."""
+    out = tmp_path / "out"
+    write_export(LogReader(log.home / "log"), log.writer.key, out, 5, 300, forms=["csv", "cef"])
+    path = out / name
+    data = path.read_bytes()
+    middle = len(data) // 2
+    match damage:
+        case "flip":
+            path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+        case "cut":
+            path.write_bytes(data[:-1])
+        case "grow":
+            path.write_bytes(data + b"\n")
+        case _:
+            path.unlink()
+    with pytest.raises((AuditRejected, OSError)):
+        verify_export(out, log.writer.key)
+
+
+def test_a_manifest_made_to_fit_is_not_enough(log: Log, tmp_path: Path) -> None:
+    """Somebody who leaves a record out and writes a new manifest still lacks the root."""
+    reader = LogReader(log.home / "log")
+    write_export(reader, log.writer.key, tmp_path / "out", 5, 300)
+    write_export(reader, log.writer.key, tmp_path / "less", 5, 299)
+    for name in ("records.jsonl", "manifest.json"):
+        shutil.copy(tmp_path / "less" / name, tmp_path / "out" / name)
+    with pytest.raises(ExportRejected):
+        verify_export(tmp_path / "out", log.writer.key)
+    for swapped in ("records.jsonl",):
+        lines = (tmp_path / "less" / swapped).read_bytes().splitlines(keepends=True)
+        (tmp_path / "less" / swapped).write_bytes(b"".join([lines[1], lines[0], *lines[2:]]))
+    manifest = json.loads((tmp_path / "less" / "manifest.json").read_bytes())
+    changed = (tmp_path / "less" / "records.jsonl").read_bytes()
+    for file in manifest["files"]:
+        if file["name"] == "records.jsonl":
+            file["sha256"] = hashlib.sha256(changed).hexdigest()
+    (tmp_path / "less" / "manifest.json").write_bytes(encode_canonical(manifest))
+    with pytest.raises(ExportRejected, match="says that it is"):
+        verify_export(tmp_path / "less", log.writer.key)
+
+
+def test_a_stranger_in_the_folder_is_found(log: Log, tmp_path: Path) -> None:
+    """What the manifest does not name is not part of what was proven."""
+    write_export(LogReader(log.home / "log"), log.writer.key, tmp_path / "out", 0, 3)
+    (tmp_path / "out" / "note.txt").write_text("by the way")
+    with pytest.raises(ExportRejected, match="not in the manifest"):
+        verify_export(tmp_path / "out", log.writer.key)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 701), (5, 5), (700, None), (-1, 5)])
+def test_a_range_that_is_none_is_refused(log: Log, tmp_path: Path, start: int, end: int | None) -> None:
+    """Before anything is written."""
+    with pytest.raises(ExportRejected):
+        write_export(LogReader(log.home / "log"), log.writer.key, tmp_path / "out", start, end)
+    assert not (tmp_path / "out").exists()
+
+
+HOSTILE = {
+    "actor": {"app_uid": "=cmd|'/c calc'!A0", "user": {"uid": "a|b=c\\d\ne"}},
+    "class_uid": 6003,
+    "metadata": {"sequence": 7, "uid": 'x"]y', "reporter": {"name": "gateway/0 \u00e9"}, "product": {"version": "1|2"}},
+    "time": 1_795_411_388_337,
+    "unmapped": {"casemate": {"kind": "inference_intent"}},
+}
+
+
+def test_hostile_texts_stay_within_their_fields() -> None:
+    """No formula, no field and no line of their own."""
+    (_, row) = csv.reader(io.StringIO(encode_csv([HOSTILE]).decode()))
+    assert row[9] == "'=cmd|'/c calc'!A0"
+    line = encode_cef(HOSTILE).decode()
+    assert "\n" not in line
+    assert line.startswith("CEF:0|Casemate|Casemate|1\\|2|6003|inference_intent|0|")
+    assert "suser=a|b\\=c\\\\d\\ne " in line
+    message = encode_message(encode_canonical(HOSTILE), "log.example/x")
+    length, _, rest = message.partition(b" ")
+    assert int(length) == len(rest)
+    assert b'uid="x\\"\\]y"' in rest
+
+
+def test_a_syslog_message_has_the_form_of_the_standard() -> None:
+    """Priority, time, host, program, reporter, kind, index, record."""
+    event = encode_canonical(
+        {**HOSTILE, "metadata": {"sequence": 7, "uid": "u", "reporter": {"name": "gateway/0"}}, "severity_id": 3}
+    )
+    message = encode_message(event, "log.example/x").partition(b" ")[2]
+    head = (
+        b"<108>1 2026-11-23T05:23:08.337Z log.example casemate gateway/0 inference_intent "
+        b'[casemate@32473 index="7" origin="log.example/x" uid="u"] '
+    )
+    assert message == head + event
+    assert b"CEF:0|" in encode_message(event, "log.example/x", as_cef=True)
+
+
+@given(
+    st.recursive(
+        st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10
+    )
+)
+def test_any_record_has_a_row(value: object) -> None:
+    """Members of other types than theirs are empty."""
+    for event in (
+        {"metadata": value, "actor": value, "unmapped": value, "user": value},
+        {"unmapped": {"casemate": value}},
+    ):
+        assert all(isinstance(cell, str | int) for cell in flatten(event).values())
