@@ -12,6 +12,7 @@ AuditFault
 │   ├── ProofRejected          the hashes do not lead to the root
 │   ├── TicketRejected         a ticket whose MAC, key or time does not hold
 │   ├── NotPermitted           this peer may not append this kind of event
+│   ├── RotationRefused        a key or log that cannot be rotated as it is
 │   ├── ExportRejected         an export is not whole, or not what its manifest says
 │   └── LogCorrupted           the folder is not the log that was signed; says what and where
 ├── AuditUnavailable         try again
@@ -73,6 +74,10 @@ class TicketRejected(AuditRejected):
 
 class NotPermitted(AuditRejected):
     """A peer tried to append what its row in the table does not allow."""
+
+
+class RotationRefused(AuditRejected):
+    """A key or a log is not in a state in which it can be rotated, or does not continue another."""
 
 
 class ExportRejected(AuditRejected):

@@ -90,8 +90,11 @@ class NoteSigner:
 
     def sign(self, text: str) -> bytes:
         """The signed note of a text: this key's signature, then those that come with it."""
-        own = Signature(self.key.name, self.key.key_id, self._private_key.sign(text.encode()))
-        return encode_note(SignedNote(text, (own, *self._countersign(text))))
+        return encode_note(SignedNote(text, (self.sign_alone(text), *self._countersign(text))))
+
+    def sign_alone(self, text: str) -> Signature:
+        """This key's signature of a text."""
+        return Signature(self.key.name, self.key.key_id, self._private_key.sign(text.encode()))
 
 
 def key_id_of(name: str, public_key: bytes) -> int:

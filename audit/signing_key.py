@@ -22,8 +22,13 @@ from audit.storage import Disk
 MAX_KEY_BYTES = 1 << 16
 
 
+def next_key_path(path: Path) -> Path:
+    """Where the key lies that is to follow this one."""
+    return path.with_name(f"{path.stem}-next.key")
+
+
 def load_signer(path: Path, origin: str, cosigner: Cosigner | None = None) -> NoteSigner:
-    """Load the signing key.
+    """Load the signing key. Where a next key lies beside it (see `rotation`), that signs as well.
 
     Args:
         cosigner: cosigns what is signed as well, as of now.
@@ -32,7 +37,8 @@ def load_signer(path: Path, origin: str, cosigner: Cosigner | None = None) -> No
     key = _load_private_key(path, f"signing key of the log {path}")
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyUnusable(f"signing key of the log {path}: is no Ed25519 key")
-    return NoteSigner(origin, key) if cosigner is None else NoteSigner(origin, key, _countersign_with(cosigner))
+    following = load_signer(next_key_path(path), origin) if next_key_path(path).exists() else None
+    return NoteSigner(origin, key, _countersign_with(following, cosigner))
 
 
 def open_cosigner(path: Path, name: str, disk: Disk, *, is_mldsa: bool) -> Cosigner:
@@ -63,8 +69,14 @@ def open_cosigners(folder: Path, name: str, *, with_mldsa: bool) -> list[Cosigne
     return cosigners
 
 
-def _countersign_with(cosigner: Cosigner) -> Callable[[str], Sequence[Signature]]:
-    return lambda text: (cosigner.cosign(text, int(time.time())),)
+def _countersign_with(following: NoteSigner | None, cosigner: Cosigner | None) -> Callable[[str], Sequence[Signature]]:
+    def countersign(text: str) -> list[Signature]:
+        signatures = [] if following is None else [following.sign_alone(text)]
+        if cosigner is not None:
+            signatures.append(cosigner.cosign(text, int(time.time())))
+        return signatures
+
+    return countersign
 
 
 def _load_private_key(path: Path, what: str) -> object:

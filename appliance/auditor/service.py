@@ -52,6 +52,7 @@ from audit.errors import (
     StorageFailed,
 )
 from audit.permissions import verify_permitted
+from audit.rotation import Predecessor, predecessor_event
 from audit.ticket import mint_ticket, new_ticket_key
 
 STATUS_INTERVAL_S = 0.5
@@ -68,6 +69,7 @@ class AuditorService:
     Args:
         ledger: of a writer that was just opened.
         cut: ends the link to a peer; `link_ended` follows from outside, as for any other end.
+        predecessor: the log that a new one continues: its first leaf says so.
         receipts_kept: how many of the latest requests can be asked for.
         receipt_wait_s: how long a receipt waits for a checkpoint.
         progress: called now and then while the log is read back.
@@ -85,6 +87,7 @@ class AuditorService:
         receipts_kept: int,
         receipt_wait_s: float,
         limits: Limits = Limits(),
+        predecessor: Predecessor | None = None,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger = ledger
@@ -104,6 +107,7 @@ class AuditorService:
         self._next_status_s = 0.0
         self._told_can_append: bool | None = None
         self._is_started = False
+        self._predecessor = predecessor
         self._next_mark = ledger.writer.size + MARK_INTERVAL
 
     @property
@@ -314,6 +318,8 @@ class AuditorService:
             return
         self._is_started = True
         writer = self._ledger.writer
+        if self._predecessor is not None and writer.next_index == 0:
+            self._ledger.add_own(predecessor_event(self._predecessor, writer.key.name))
         facts: dict[str, str | int] = {
             "checkpoint_size": writer.checkpoint.size,
             "num_open": self.num_open,

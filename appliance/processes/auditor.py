@@ -24,6 +24,7 @@ from audit.append import LogWriter
 from audit.errors import AuditMisconfigured, AuditUnavailable, StorageFailed
 from audit.reader import STATE
 from audit.reserve import Reserve
+from audit.rotation import load_predecessor
 from audit.settings import AuditSettings
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ def serve(member: PollingMember) -> None:
     folder = member.config.state_path / "audit"
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publisher")
+    _verify_origin(folder, settings.origin)
     writer = open_writer(folder, settings, executor)
     try:
         clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
@@ -64,6 +66,7 @@ def serve(member: PollingMember) -> None:
                 tuple(parse_witnesses(settings.witnesses)),
                 settings.witness_max_age_s,
             ),
+            predecessor=load_predecessor(folder / "log"),
             progress=member.heartbeat,
         )
         writer.prepare()
@@ -81,6 +84,13 @@ def serve(member: PollingMember) -> None:
     finally:
         writer.close()
         executor.shutdown()
+
+
+def _verify_origin(folder: Path, origin: str) -> None:
+    """Refuse to begin a second tree under the name of the log that was rotated away."""
+    predecessor = load_predecessor(folder / "log")
+    if predecessor is not None and predecessor.key.name == origin and not (folder / "log").exists():
+        raise AuditMisconfigured(f"audit.origin: {origin} is the name of the log before; a new log needs a new one")
 
 
 def open_writer(folder: Path, settings: AuditSettings, executor: Executor | None = None) -> LogWriter:

@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from appliance.supervisor.lifecycle import LifecycleRecorder
+from audit.changes import change_event
 from audit.entry import encode_event
 from audit.errors import AuditFault
 from audit.events import HOST_KINDS, host_event, log_event
@@ -53,12 +54,24 @@ class NoticeCarrier:
 
 def encode_notice(notice: Notice) -> bytes | None:
     """The event of a notice; None for one that the log would not take."""
-    if notice.kind not in (*HOST_KINDS, "log_exported"):
+    if notice.kind not in (*HOST_KINDS, "log_exported", "key_rotated"):
         return None
     try:
         if notice.kind == "log_exported":
             facts = {**notice.facts, "actor": notice.actor, "changed_at_ms": notice.at_ms, "digest": notice.digest}
             return encode_event(log_event(notice.kind, log_name=notice.name, facts=facts))
+        if notice.kind == "key_rotated":
+            previous, stage = str(notice.facts.get("previous", "")), str(notice.facts.get("stage", ""))
+            return encode_event(
+                change_event(
+                    notice.kind,
+                    entity_type="key",
+                    entity_uid=notice.name,
+                    actor=notice.actor,
+                    before={"key_id": previous},
+                    after={"key_id": notice.digest, "stage": stage},
+                )
+            )
         return encode_event(
             host_event(
                 notice.kind,

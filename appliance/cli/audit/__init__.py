@@ -10,6 +10,7 @@ import argparse
 from appliance.cli.audit.exporting import add_export_commands
 from appliance.cli.audit.forwarding import add_forward_commands
 from appliance.cli.audit.records import add_record_commands
+from appliance.cli.audit.rotating import add_rotate_commands
 from appliance.cli.audit.searching import add_search_commands
 from appliance.cli.audit.verifying import add_verify_commands
 from appliance.cli.audit.witnessing import add_witness_commands
@@ -26,5 +27,6 @@ def add_audit_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
         add_export_commands,
         add_forward_commands,
         add_witness_commands,
+        add_rotate_commands,
     ):
         add_commands(commands)

@@ -46,14 +46,14 @@ class FakePeer:
 class Auditor:
     """The service over a real log in a temporary folder."""
 
-    def __init__(self, home: Path, disk: Disk | None = None, **settings: Any) -> None:
+    def __init__(self, home: Path, disk: Disk | None = None, origin: str = ORIGIN, **settings: Any) -> None:
         self.home = home
         self.now_s = 100.0
         self.utc_ms = 1_795_411_388_000
         """What the wall clock said when the monotonic one said 100; a change sets the clock."""
         self.cut: list[Peer] = []
         self.writer = LogWriter(
-            home / "log", home / "log.key", origin=ORIGIN, checkpoint_interval_ms=1_000, testing_only_disk=disk
+            home / "log", home / "log.key", origin=origin, checkpoint_interval_ms=1_000, testing_only_disk=disk
         )
         clock = Clock(lambda: self.now_s, lambda: self.utc_ms + round((self.now_s - 100.0) * 1000))
         reserve = Reserve(home / "log/.state/reserve", 64 * 1024, disk)

@@ -1,6 +1,7 @@
 """Witnessing from end to end: the commands on both sides, the listener, and what the auditor makes of a witness's word."""
 
 import hashlib
+import json
 import shutil
 import threading
 import urllib.error
@@ -17,13 +18,17 @@ from appliance.auditor.witness_listener import build_server
 from appliance.auditor.witness_watch import WitnessWatch, parse_witnesses
 from appliance.cli.main import main
 from appliance.messages.audit import AppendEvent, AppendRefused, AuditorStatus, FetchProof, Proof
+from appliance.supervisor.notices import encode_notice
 from audit.append import LogWriter
-from audit.entry import encode_event
+from audit.entry import encode_event, parse_canonical
 from audit.errors import KeyUnusable, StateMismatch
 from audit.events import process_event
+from audit.permissions import verify_permitted
 from audit.proof import verify_proof
+from audit.rotation import load_predecessor
 from audit.signing_key import open_cosigners
 from audit.witness import Witness
+from security.stewards.outbox import Notice
 from tests.unit.appliance.auditor.conftest import Auditor
 
 NAME = "witness.example/w1"
@@ -260,3 +265,41 @@ def test_a_log_with_its_own_post_quantum_cosignature(tmp_path: Path, capsys: pyt
     (other,) = open_cosigners(tmp_path / "third", "witness.example/w3", with_mldsa=False)
     assert run(*words, "--mldsa-key", other.key.encode()) == 1
     assert run(*words, "--witness", own) == 2, "the log's own word says nothing of a rollback"
+
+
+def test_keys_and_logs_are_rotated_by_command(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Step by step, with a notice of each for the log; the new log's first record names the old one."""
+    installed = site.home / "audit"
+    installed.mkdir()
+    auditor = Auditor(installed)
+    auditor.die()
+    log = ("--dir", installed / "log")
+    assert run("rotate-key", *log) == 0
+    auditor = Auditor(installed)
+    auditor.pass_time(1.0)
+    assert run("rotate-key", *log, "--finish") == 78, "an auditor writes"
+    auditor.die()
+    assert run("rotate-key", *log, "--finish") == 0
+    auditor = Auditor(installed)
+    auditor.pass_time(1.0)
+    size = auditor.writer.size
+    auditor.die()
+    assert run("rotate-log", *log) == 0
+    assert f"{size} records" in capsys.readouterr().out
+    notices = [json.loads(path.read_text())["kind"] for path in (site.home / "outbox").iterdir()]
+    assert notices == ["key_rotated", "key_rotated"]
+    auditor = Auditor(installed, origin="log.example/second", predecessor=load_predecessor(installed / "log"))
+    first = auditor.records()[0]["unmapped"]["casemate"]
+    assert (first["kind"], first["previous_size"]) == ("log_rotated", size)
+    auditor.die()
+
+
+def test_notices_of_rotations_and_exports_become_records() -> None:
+    """Permitted for the supervisor, with what was before and after."""
+    for kind, facts in (
+        ("key_rotated", {"previous": "01", "stage": "staged"}),
+        ("log_exported", {"start": 0, "end": 5}),
+    ):
+        notice = Notice(kind, "log.example/x", "02", "os:root", 5, facts)  # type: ignore[arg-type]
+        event = parse_canonical(encode_notice(notice) or b"")
+        assert verify_permitted("supervisor", "event", event).name == kind

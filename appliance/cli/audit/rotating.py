@@ -1,0 +1,68 @@
+"""`casemate audit rotate-key` and `rotate-log`: another key for the log, another log behind it."""
+
+import argparse
+import getpass
+from pathlib import Path
+
+from appliance.cli.audit.arguments import WrongUsage, add_command, add_folder, read_file, require_folder, set_handler
+from appliance.cli.main import EXIT_OK
+from appliance.models.places import open_outbox
+from audit.note import MAX_NOTE_BYTES, parse_verifier_key
+from audit.rotation import finish_key, rotate_log, stage_key
+
+
+def add_rotate_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add both."""
+    key = add_command(commands, "rotate-key", "make the log's next key; with --finish, put it in the first place")
+    add_folder(key)
+    key.add_argument(
+        "--finish", action="store_true", help="once every verifier has the next public key; the appliance is stopped"
+    )
+    set_handler(key, _rotate_key)
+    log = add_command(commands, "rotate-log", "close the log for good; the next one, of another name, continues it")
+    add_folder(log)
+    set_handler(log, _rotate_log)
+
+
+def _rotate_key(arguments: argparse.Namespace) -> int:
+    folder = require_folder(arguments.dir).resolve()
+    path = folder.parent / "log.key"
+    origin = _origin_of(path)
+    if not arguments.finish:
+        current, following = stage_key(path, origin)
+        print(f"next key    {following.encode()}")
+        print(
+            "From the next start of the appliance on both keys sign. Give verifiers the next one, then run this with --finish."
+        )
+        stage = "staged"
+    else:
+        current, following = finish_key(folder, path, origin)
+        print(f"key         {following.encode()}")
+        stage = "finished"
+    open_outbox(folder.parent.parent).put(
+        "key_rotated",
+        name=origin,
+        digest=f"{following.key_id:08x}",
+        actor=f"os:{getpass.getuser()}",
+        facts={"previous": f"{current.key_id:08x}", "stage": stage},
+    )
+    return EXIT_OK
+
+
+def _rotate_log(arguments: argparse.Namespace) -> int:
+    folder = require_folder(arguments.dir).resolve()
+    predecessor, old = rotate_log(folder, folder.parent / "log.key")
+    checkpoint = predecessor.checkpoint
+    print(f"closed      {checkpoint.origin}: {checkpoint.size} records, root {checkpoint.root.hex()}")
+    print(f"            {old}, to be verified with {old.with_suffix('.vkey').name}")
+    print(
+        "Give the next log a name of its own (audit.origin), then start the appliance: its first record names this one."
+    )
+    return EXIT_OK
+
+
+def _origin_of(key_path: Path) -> str:
+    vkey = key_path.with_suffix(".vkey")
+    if not vkey.exists():
+        raise WrongUsage(f"{vkey}: is missing; this is no folder of an installation")
+    return parse_verifier_key(read_file(vkey, MAX_NOTE_BYTES).decode("utf-8", "replace").strip()).name

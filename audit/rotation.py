@@ -1,0 +1,156 @@
+"""Rotation: another key for the same log, and another log that continues the old one.
+
+**Key.** (1) A next key is made; from the auditor's next start on it signs every checkpoint as well. (2) Verifiers are given its
+public half, and have as long as they need. (3) It takes the first place, and the old private key is gone; checkpoints that
+both have signed verify with either.
+
+**Log.** A tree is never begun anew under a name that has one: two trees of one name are a fork. So the new log has a name of its
+own, and its first leaf names the old one's name, size, root and key; the old folder stays as it is, readable and verifiable.
+
+Both but the first step want the auditor stopped, and take the folder's lock to be sure of it.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.checkpoint import Checkpoint, verify_checkpoint
+from audit.entry import Json
+from audit.errors import AuditRejected, EntryNotFound, KeyUnusable, RotationRefused
+from audit.events import log_event
+from audit.fsck import verify_log
+from audit.note import MAX_NOTE_BYTES, VerifierKey, parse_verifier_key
+from audit.reader import LOCK, LogReader
+from audit.signing_key import create_signer, load_signer, next_key_path
+from audit.storage import Disk, lock_folder
+
+PREDECESSOR = "predecessor"
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """The log that a new one continues."""
+
+    checkpoint: Checkpoint
+    key: VerifierKey
+
+
+def stage_key(key_path: Path, origin: str, disk: Disk | None = None) -> tuple[VerifierKey, VerifierKey]:
+    """Make the next key. Gives the key that signs now, and the next.
+
+    Raises: KeyUnusable, also when one is staged already.
+    """
+    current = load_signer(key_path, origin)
+    return current.key, create_signer(next_key_path(key_path), origin, disk or Disk()).key
+
+
+def finish_key(folder: Path, key_path: Path, origin: str, disk: Disk | None = None) -> tuple[VerifierKey, VerifierKey]:
+    """Put the next key in the first place; the old private key is destroyed, its public half kept. Gives the old and the new one.
+
+    Raises: LogInUse while an auditor runs; KeyUnusable when none is staged; RotationRefused when it has not signed yet.
+    """
+    disk = disk or Disk()
+    old, new = load_signer(key_path, origin).key, load_signer(next_key_path(key_path), origin).key
+    with _stopped(folder):
+        try:
+            verify_checkpoint(LogReader(folder).checkpoint_note(), [new], origin)
+        except (AuditRejected, EntryNotFound) as error:
+            raise RotationRefused(
+                f"{folder}: the last checkpoint is not signed by the next key yet: {error}"
+            ) from error
+        retired = key_path.with_name(f"{key_path.stem}-retired-{old.key_id:08x}.vkey")
+        disk.write_file(retired, f"{old.encode()}\n".encode(), retired.with_name(f"{retired.name}.tmp"))
+        _overwrite(key_path, disk)
+        disk.rename(next_key_path(key_path), key_path)
+        disk.rename(next_key_path(key_path).with_suffix(".vkey"), key_path.with_suffix(".vkey"))
+        disk.sync_folders([key_path.parent])
+    return old, new
+
+
+def rotate_log(folder: Path, key_path: Path, disk: Disk | None = None) -> tuple[Predecessor, Path]:
+    """Close a log for good: move it and its key aside, and leave word of it for the next. Gives that word and the old folder.
+
+    The auditor's next start MUST be under another origin; it refuses the old one.
+    Raises: LogInUse while an auditor runs; RotationRefused when records are not under the checkpoint; AuditRejected when the log
+        does not verify.
+    """
+    disk = disk or Disk()
+    vkey = key_path.with_suffix(".vkey")
+    key = parse_verifier_key(vkey.read_text().strip())
+    with _stopped(folder):
+        note = LogReader(folder).checkpoint_note()
+        verified = verify_log(folder, key)
+        if verified.num_unsigned:
+            raise RotationRefused(
+                f"{folder}: {verified.num_unsigned} records are not under the checkpoint: start and stop the appliance once"
+            )
+        old = folder.with_name(f"{folder.name}-{verified.checkpoint.root.hex()[:16]}")
+        word = f"{key.encode()}\n\n".encode() + note
+        path = folder.parent / PREDECESSOR
+        disk.write_file(path, word, folder.parent / f"{PREDECESSOR}.tmp")
+        disk.sync_folders([folder.parent])
+        _overwrite(key_path, disk)
+        key_path.unlink()
+        disk.rename(vkey, old.with_suffix(".vkey"))
+        disk.rename(folder, old)
+        disk.sync_folders([folder.parent])
+    return Predecessor(verified.checkpoint, key), old
+
+
+def load_predecessor(folder: Path) -> Predecessor | None:
+    """The log that the one in `folder` continues; None where there was none.
+
+    Raises: KeyUnusable when the word of it is damaged.
+    """
+    path = folder.parent / PREDECESSOR
+    try:
+        data = path.read_bytes()[: MAX_NOTE_BYTES + 1]
+    except FileNotFoundError:
+        return None
+    head, _, note = data.partition(b"\n\n")
+    try:
+        key = parse_verifier_key(head.decode("utf-8"))
+        return Predecessor(verify_checkpoint(note, [key], key.name), key)
+    except (AuditRejected, UnicodeDecodeError) as error:
+        raise KeyUnusable(f"{path}: is damaged: {error}") from error
+
+
+def predecessor_event(predecessor: Predecessor, log_name: str) -> Json:
+    """The first leaf of a log that continues another."""
+    checkpoint = predecessor.checkpoint
+    facts: dict[str, str | int] = {
+        "previous_origin": checkpoint.origin,
+        "previous_root": checkpoint.root.hex(),
+        "previous_size": checkpoint.size,
+        "previous_vkey": predecessor.key.encode(),
+    }
+    return log_event("log_rotated", log_name=log_name, facts=facts)
+
+
+def verify_continues(first_leaf: Json, note: bytes, key: VerifierKey) -> Checkpoint:
+    """Check that a log's first leaf names the old log's last checkpoint.
+
+    Raises: RotationRefused; SignatureRejected, MalformedNote for the checkpoint.
+    """
+    checkpoint = verify_checkpoint(note, [key], key.name)
+    own = first_leaf.get("unmapped", {}).get("casemate", {})
+    said = (own.get("kind"), own.get("previous_origin"), own.get("previous_size"), own.get("previous_root"))
+    if said != ("log_rotated", checkpoint.origin, checkpoint.size, checkpoint.root.hex()):
+        raise RotationRefused(f"the first leaf does not name the log {checkpoint.origin} of {checkpoint.size} records")
+    return checkpoint
+
+
+@contextmanager
+def _stopped(folder: Path) -> Iterator[None]:
+    lock = lock_folder(folder / LOCK)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _overwrite(path: Path, disk: Disk) -> None:
+    """Overwrite a private key where it lies; on media that do not write in place its blocks may survive (SECURITY.md)."""
+    disk.blank(path)

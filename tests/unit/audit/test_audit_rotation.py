@@ -1,0 +1,151 @@
+"""Rotation of the log's key and of the log: what verifies before, between and after, and what is refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from audit.append import LogWriter
+from audit.checkpoint import verify_checkpoint
+from audit.entry import encode_event, parse_canonical
+from audit.errors import KeyUnusable, LogInUse, RotationRefused, SignatureRejected
+from audit.fsck import verify_log
+from audit.note import parse_note
+from audit.reader import LogReader
+from audit.rotation import (
+    finish_key,
+    load_predecessor,
+    predecessor_event,
+    rotate_log,
+    stage_key,
+    verify_continues,
+)
+from audit.signing_key import load_signer
+from tests.unit.audit.conftest import ORIGIN, OpenLog, make_record
+
+
+@pytest.fixture
+def home(open_log: OpenLog, tmp_path: Path) -> Iterator[Path]:
+    """A stopped log of ten records."""
+    writer = open_log()
+    append(writer, 10)
+    writer.close()
+    return tmp_path
+
+
+def append(writer: LogWriter, count: int) -> None:
+    writer.append([make_record(writer.next_index + i) for i in range(count)])
+    writer.commit()
+    writer.publish()
+
+
+def test_between_the_steps_either_key_verifies(home: Path, open_log: OpenLog) -> None:
+    """From the next start on both sign; a verifier with one of them is satisfied."""
+    old, new = stage_key(home / "log.key", ORIGIN)
+    writer = open_log()
+    append(writer, 5)
+    writer.close()
+    note = LogReader(home / "log").checkpoint_note()
+    assert [signature.key_id for signature in parse_note(note).signatures] == [old.key_id, new.key_id]
+    for key in (old, new):
+        assert verify_log(home / "log", key).checkpoint.size == 15
+
+
+def test_after_the_last_step_the_new_key_signs_alone(home: Path, open_log: OpenLog) -> None:
+    """The log goes on; what both signed verifies with the old key still, what comes then does not."""
+    old, new = stage_key(home / "log.key", ORIGIN)
+    writer = open_log()
+    append(writer, 5)
+    writer.close()
+    both = LogReader(home / "log").checkpoint_note()
+    assert finish_key(home / "log", home / "log.key", ORIGIN) == (old, new)
+    writer = open_log()
+    assert (writer.key, writer.size) == (new, 15)
+    append(writer, 5)
+    writer.close()
+    assert verify_log(home / "log", new, since=both).checkpoint.size == 20
+    assert verify_checkpoint(both, [old], ORIGIN).size == 15
+    with pytest.raises(SignatureRejected):
+        verify_log(home / "log", old)
+    assert (home / "log.vkey").read_text().strip() == new.encode()
+    assert (home / f"log-retired-{old.key_id:08x}.vkey").read_text().strip() == old.encode()
+    assert sorted(path.name for path in home.glob("*.key")) == ["log.key"]
+
+
+def test_a_key_that_has_not_signed_does_not_take_the_first_place(home: Path, open_log: OpenLog) -> None:
+    """Verifiers that know only it would see nothing they can verify."""
+    with pytest.raises(KeyUnusable):
+        finish_key(home / "log", home / "log.key", ORIGIN)
+    stage_key(home / "log.key", ORIGIN)
+    with pytest.raises(RotationRefused, match="not signed by the next key"):
+        finish_key(home / "log", home / "log.key", ORIGIN)
+    with pytest.raises(KeyUnusable, match="exists already"):
+        stage_key(home / "log.key", ORIGIN)
+    assert load_signer(home / "log.key", ORIGIN)
+
+
+def test_nothing_is_rotated_under_a_running_auditor(home: Path, open_log: OpenLog) -> None:
+    """The lock says who writes."""
+    stage_key(home / "log.key", ORIGIN)
+    writer = open_log()
+    append(writer, 1)
+    for rotate in (
+        lambda: finish_key(home / "log", home / "log.key", ORIGIN),
+        lambda: rotate_log(home / "log", home / "log.key"),
+    ):
+        with pytest.raises(LogInUse):
+            rotate()
+    writer.close()
+
+
+def test_a_new_log_continues_the_old_one(home: Path, open_log: OpenLog) -> None:
+    """Its first leaf names the other's end; the old folder stays verifiable."""
+    predecessor, old = rotate_log(home / "log", home / "log.key")
+    note = LogReader(old).checkpoint_note()
+    assert verify_log(old, predecessor.key).checkpoint == predecessor.checkpoint
+    assert not (home / "log.key").exists()
+    assert load_predecessor(home / "log") == predecessor
+    first = parse_canonical(encode_event(predecessor_event(predecessor, "log.example/second")))
+    assert verify_continues(first, note, predecessor.key).size == 10
+    writer = LogWriter(home / "log", home / "log.key", origin="log.example/second")
+    assert (writer.size, writer.key == predecessor.key) == (0, False)
+    writer.close()
+
+
+def test_a_first_leaf_that_names_another_end_does_not_continue(home: Path) -> None:
+    """Shorter, or of another log."""
+    predecessor, old = rotate_log(home / "log", home / "log.key")
+    note = LogReader(old).checkpoint_note()
+    first = parse_canonical(encode_event(predecessor_event(predecessor, "log.example/second")))
+    for name, value in (
+        ("previous_size", 9),
+        ("previous_root", "00"),
+        ("previous_origin", "x"),
+        ("kind", "log_started"),
+    ):
+        own = first["unmapped"]["casemate"]
+        changed = {**first, "unmapped": {"casemate": {**own, name: value}}}
+        with pytest.raises(RotationRefused):
+            verify_continues(changed, note, predecessor.key)
+
+
+def test_a_log_with_records_behind_its_checkpoint_is_not_closed(open_log: OpenLog, tmp_path: Path) -> None:
+    """They would be in no signed tree."""
+    writer = open_log()
+    append(writer, 10)
+    writer.append([make_record(10)])
+    writer.commit()
+    writer.close()
+    with pytest.raises(RotationRefused, match="1 records are not under the checkpoint"):
+        rotate_log(tmp_path / "log", tmp_path / "log.key")
+
+
+def test_a_damaged_word_of_the_predecessor_is_refused(home: Path) -> None:
+    """It is what the first leaf will say."""
+    rotate_log(home / "log", home / "log.key")
+    path = home / "predecessor"
+    data = path.read_bytes()
+    for broken in (b"", data[:-20], data.replace(b"\n10\n", b"\n11\n"), b"\xff" + data):
+        path.write_bytes(broken)
+        with pytest.raises(KeyUnusable, match="damaged"):
+            load_predecessor(home / "log")
