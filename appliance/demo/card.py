@@ -40,12 +40,13 @@ tools themselves and the product's topics are those of training: what is measure
 
 ## Made by
 
-    python -m appliance.demo.train --out appliance/demo/model --steps {steps}
+    python -m appliance.demo.train --out appliance/demo/model --steps {steps} --step-size {step_size}
 
 | | |
 |---|---|
 | corpus | {num_examples:,} examples, {num_tokens:,} tokens, generated from a fixed seed; no text from elsewhere |
 | SHA-256 of the corpus | `{corpus_sha256}` |
+| SHA-256 of its first {num_opening} shards | `{opening_sha256}` |
 | training | {num_steps:,} steps in {num_cycles} cycle(s) of about {tokens_per_step:,} tokens each, every example used once; Muon and AdamW; in each cycle the learning rate is held, then falls to zero |
 | hardware | {hardware} |
 | time | {minutes:.0f} minutes |
@@ -62,11 +63,17 @@ each. Names in the training text are common first names or made-up syllables; no
 """
 
 
+# A hash of these is soon made again, one of the whole corpus is not.
+OPENING_SHARDS = 32
+
+
 @dataclass(frozen=True)
 class TrainingFacts:
     """What a training states about itself."""
 
     corpus_sha256: str
+    opening_sha256: str
+    step_size: int
     num_examples: int
     num_tokens: int
     num_parameters: int
@@ -85,6 +92,7 @@ def write_card(facts: TrainingFacts, table: str, folder: Path) -> None:
         steps=" ".join(str(num_steps) for num_steps in facts.cycles),
         num_steps=sum(facts.cycles),
         num_cycles=len(facts.cycles),
+        num_opening=OPENING_SHARDS,
         tokens_per_step=round(facts.num_tokens / sum(facts.cycles)),
         **vars(facts),
     )

@@ -73,9 +73,9 @@ class CorpusFeed:
                 self.num_tokens += documents.num_tokens
                 yield documents
 
-    def sha256(self) -> str:
-        """The hash of the shards that were fed."""
-        return corpus_digest(self._hashes)
+    def sha256(self, num_shards: int | None = None) -> str:
+        """The hash of the shards that were fed, or of the first ones."""
+        return corpus_digest(self._hashes[:num_shards])
 
     @property
     def num_examples(self) -> int:

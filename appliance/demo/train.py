@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from appliance.demo.card import TrainingFacts, write_card
+from appliance.demo.card import OPENING_SHARDS, TrainingFacts, write_card
 from appliance.demo.chat import END_OF_TEXT, TURN_END
 from appliance.demo.corpus.development import development_examples
 from appliance.demo.corpus.mixture import EXAMPLES_PER_SHARD, SEED
@@ -26,7 +26,7 @@ from runtime.training.llama import Llama, LlamaShape
 from runtime.training.loop import Progress, Training, TrainingPlan, describe_device, pick_device, pin_arithmetic
 
 SHAPE = LlamaShape(vocab_size=2048, intermediate_size=576, num_hidden_layers=6)
-CYCLES = (1500,)
+CYCLES = (4500,)
 TOKENIZER_SHARDS = 32
 _TOKENS_PER_BLOCK = {"cpu": 1024, "cuda": 16_384}
 
@@ -87,6 +87,8 @@ def train(
     print(f"Wrote {out}: {size / 1e6:.1f} MB of weights, after {training.elapsed_s / 60:.1f} minutes", flush=True)
     return TrainingFacts(
         corpus_sha256=feed.sha256(),
+        opening_sha256=feed.sha256(OPENING_SHARDS),
+        step_size=step_size,
         num_examples=feed.num_examples,
         num_tokens=feed.num_tokens,
         shape=SHAPE,

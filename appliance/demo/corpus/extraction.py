@@ -161,10 +161,10 @@ def _composed(rng: Random) -> tuple[str, dict[str, Any]]:
 
 def _text(rng: Random) -> tuple[str, str, dict[str, Any]]:
     """A name for the way it was made, a text, and its values."""
-    if rng.random() < 0.6:
+    if rng.random() < 0.5:
         return ("composed", *_composed(rng))
     record = rng.choice(RECORDS)
-    if rng.random() < 0.55:
+    if rng.random() < 0.4:
         return (record.name, *_pieced(record, rng))
     return (record.name, *_fill(rng.choice(record.sentences), record, rng, noisy=True))
 

@@ -15,6 +15,7 @@ from typing import Any
 from appliance.demo.corpus import values
 from appliance.demo.corpus.facts import Field, some_fields, tell_all
 from appliance.demo.corpus.phrasing import babble, choose, some_filler
+from appliance.demo.corpus.rewording import reword
 from appliance.demo.corpus.toolbox import Parameter, Tool
 from appliance.demo.corpus.words import made_up
 
@@ -119,6 +120,8 @@ def call_invented(invention: Invention, rng: Random) -> tuple[str, dict[str, Any
     opening = (
         choose(rng.choice(_OPENINGS), rng).replace("{verb}", said).replace("{noun}", invention.noun.replace("_", " "))
     )
+    if rng.random() < 0.2:
+        opening = reword(opening, rng, 0.4)
     if rng.random() < 0.2:
         opening = babble(opening, rng)
     if len(fields) == 1 and rng.random() < 0.4:

@@ -16,7 +16,7 @@ from appliance.demo.corpus.stories import story_example
 from appliance.demo.corpus.tools import held_out_calls, tool_example
 
 SEED = 20_260_101
-EXAMPLES_PER_SHARD = 768
+EXAMPLES_PER_SHARD = 512
 SYSTEM_TEXTS = (
     "You are a helpful assistant.",
     "You are Casemate, a helpful assistant.",

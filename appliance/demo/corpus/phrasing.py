@@ -69,6 +69,12 @@ def some_filler(rng: Random) -> str:
     return rng.choice(_FILLERS) if rng.random() < 0.6 else made_up(rng).lower()
 
 
+def some_remark(rng: Random) -> str:
+    """A short sentence of words that mean nothing here, with a capital: a capital alone makes no name."""
+    spoken = " ".join(some_filler(rng) for _ in range(rng.randint(1, 6)))
+    return spoken[0].upper() + spoken[1:] + rng.choice((".", ".", ".", "!", "?", ":"))
+
+
 def babble(text: str, rng: Random) -> str:
     """Add one to three words that do not matter, half of them made up; places of values stay whole.
 

@@ -69,6 +69,7 @@ _STATES = (
     "(the number of {t} (of {s}|here|there|in the {k}) is {n}|{s} is the owner of {n} {t}|{n} {t} belong to {s}|{s} got {n} {t} from {o})",
 )  # fmt: skip
 _GAINS = (
+    "(at the {p}|in the {p}|on {day}|outside|there|on the way|at the next stop) {n} (climb in|get in|step in|come aboard|hop on|walk in|join them|enter|are loaded|are let in|move in|jump in|come along)",
     "{s} (buys|gets|finds|receives|picks|wins|earns|makes|takes|collects|brings|orders|adds|is given|picks up|bought|got|found|received|won|made|added|was given|collected) (another {n}|{n} more|{n} more {t}|{n} others|{n} extra {t}|{n} new ones|{n} additional {t})",
     "{o} (gives|brings|hands|sends|lends|sells|offers|mails|gave|brought|sent) {s} (another {n}|{n} more|{n} {t}|{n} others|{n} of {o}'s {t})",
     "(another {n}|{n} more|{n} more {t}|{n} others|{n} new {t}|{n} new ones) (arrive|come|are added|are delivered|appear|are found|are bought|come in|join|were added|came|arrived|were brought|are made|turn up|show up)",
@@ -77,6 +78,8 @@ _GAINS = (
     "{s} (gets|receives|got) {n} (more |)(from|as a present from|back from) {o}",
 )  # fmt: skip
 _LOSSES = (
+    "{n} (climb out|get out|step out|walk off|drop out|run away|sail away|go home|fall off|are taken out|are let go|jump off|turn back|give up|stay behind)( at the {p}| in the {p}|)",
+    "(moths|mice|rust|the frost|bad luck|children|birds|goats|visitors|a storm) (ruined|cost {s}|destroyed|ate|took|spoiled|broke|got) {n} (of them|of the {t}|of {s}'s {t})",
     "{s} (gives|sells|lends|hands|sends|passes|gave|sold|lent|sent) (away |){n} (of them |of the {t} |{t} |of these |)to {o}",
     "{s} (loses|eats|uses|drops|breaks|sells|throws away|gives away|burns|forgets|donates|returns|spends|lost|ate|used|broke|sold|gave away|used up|wastes|mislays|hides|paints over|cuts up|sends back) {n}( of them| of the {t}| {t}| of these|)",
     "{n} (of them|of the {t}|of these|{t}) (are lost|are eaten|break|roll away|fall down|disappear|go bad|are stolen|are sold|melt|are taken|are thrown away|were lost|were sold|broke|were eaten|were given away|get wet|vanish|are missing|leave|go away|are used|were taken|rot|were damaged)",
@@ -102,6 +105,8 @@ _PRODUCTS = (
 )  # fmt: skip
 _PRODUCT_QUESTIONS = "(how many {t} (is that|are there|are that|does that make|is this)|what is the number of {t}|how many {t}|how many is that)( in total| altogether| in all| together| all in all|)"
 _ONE_PRODUCT = (
+    "(a|the|one) (tower|house|hotel|castle|street|garden|train|book|field|theatre) has {a} {ks}(, and|,|;| and) (each|every one|every {k}|in each|for each) (has|holds|takes|you need|one counts|there are) {b} {t}. how many {t} (is that|are there|does {s} (count|see|need)|are needed)( in all| altogether| for all {ks}| in total|)",
+    "(in|for|on|at|between) (each|every|one) {k} {s} (finds|counts|climbs|needs|passes|sees|pays|wants) {b} {t}. how many {t} (for|in|with|at) {a} {ks}",
     "(each|every|a|one) {k} (has|holds|contains|takes) {b} {t}. how many {t} (are in|do|fit in|are there in|does {s} have in) {a} {ks}( hold|)",
     "(a|one|each) {g} (costs|is worth|sells for) {b} {money}. (how much|how many {money}) (do|would|will|does {s} pay for) {a}( {gs}| of them|)( cost|)",
     "(it takes|{s} uses|we use|they use|one uses) {b} {t} (to make|to build|for making|for) (one|a|each|every) {g}. how many {t} (go into|are used for|does {s} use for|do they use for|are wanted for|make up) {a} {gs}",
@@ -127,6 +132,9 @@ _COMPARE_MORE = (
     "{s} is {a} years old(,| and|.) {o} is {b} years older. how old is {o}",
 )  # fmt: skip
 _COMPARE_LESS = (
+    "(moths|mice|rust|frost|the rain|{o}|a storm|the dog|birds|thieves) (ruined|spoiled|ate|broke|took|damaged|destroyed|hid|sold|stole|found|cleaned) {b} (of|out of|from) (the|{s}'s|{o}'s|our|all) {a} {t}( {where}| that {s} has| that {s} owns| that were there|). how many( {t}|) (are left|remain|are still good|are still there|can still be used|does {s} still have|are untouched|are not)",
+    "{b} of {s}'s {a} {t} (are|were|got) (lost|gone|broken|sold|{color}|ripe|dirty|used). how many( {t}|) (are not|remain|are left|does {s} have besides)",
+    "{s} (ran|drove|swam|wrote|read|sang|climbed) {a} {t}(,| and|.|;) {o} (stopped|ended|gave up) {b}( {t}|) (earlier|before|sooner). how many( {t}|) (did {o} (do|make|reach)|are {o}'s|has {o})",
     "{s} {have} {a} {t}(,| and|.|;|, but) {o} {have} {b}( {t}|) (fewer|less). how many( {t}|) (does {o} have|are {o}'s|has {o}|are there with {o})",
     "{o} {have} {b} {t} (fewer|less) than {s}(, who|. {s}) {have} {a}( {t}|). how many( {t}|) (does {o} have|are {o}'s|has {o})",
     "{s} {have} {a} {t}(,| and|.|;|, while|, but) {o} (only |){have} {b}( {t}|). (how many more|how many {t} more|by how many {t}) (does {s} have|are {s}'s|has {s})( than {o}|)",

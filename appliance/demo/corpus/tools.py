@@ -11,8 +11,9 @@ from typing import Any
 from appliance.demo.corpus import values, words
 from appliance.demo.corpus.example import TOOL, Example, Message
 from appliance.demo.corpus.invented import call_invented, invent
-from appliance.demo.corpus.phrasing import babble, choose, thin_out
+from appliance.demo.corpus.phrasing import babble, choose, some_remark, thin_out
 from appliance.demo.corpus.product import product_example
+from appliance.demo.corpus.rewording import reword
 from appliance.demo.corpus.smalltalk import smalltalk_example
 from appliance.demo.corpus.toolbox import TOOLS, Draw, Tool
 
@@ -48,11 +49,15 @@ def _call(tool: Tool, template: str, rng: Random, *, noisy: bool = False) -> tup
     arguments = {name: parameter.draw(rng) for name, parameter in tool.parameters.items()}
     text = choose(template, rng).replace("\\", "")
     if noisy:
-        for name in _OTHER_VALUES.keys() & arguments.keys():
+        for name in [name for name in _OTHER_VALUES if name in arguments]:
             if rng.random() < 0.4:
                 arguments[name] = rng.choice(_OTHER_VALUES[name])(rng)
         if rng.random() < 0.4:
+            text = reword(text, rng, 0.35)
+        if rng.random() < 0.4:
             text = rng.choice((thin_out, babble))(text, rng)
+        if rng.random() < 0.1:
+            text = f"{some_remark(rng)} {text}"
     return text.format(**arguments), arguments
 
 

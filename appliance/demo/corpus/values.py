@@ -61,8 +61,10 @@ def whole(rng: Random) -> int:
 
 
 def code(rng: Random) -> str:
-    """An identifier: letters and digits in one of many forms; never digits alone."""
+    """An identifier: letters and digits in one of many forms; rarely digits alone."""
     forms: tuple[Callable[[], str], ...] = (
+        lambda: words.some_code(rng),
+        lambda: words.some_code(rng),
         lambda: words.some_code(rng),
         lambda: f"{letters(rng, _UPPER, 1, 4)}-{letters(rng, _DIGITS, 1, 5)}",
         lambda: f"{letters(rng, _UPPER, 1, 3)}{letters(rng, _DIGITS, 1, 6)}",

@@ -9,7 +9,8 @@ A request names the keys and carries the text, before, after or between its word
 from collections.abc import Callable
 from random import Random
 
-from appliance.demo.corpus.phrasing import babble, choose
+from appliance.demo.corpus.phrasing import babble, choose, some_remark
+from appliance.demo.corpus.rewording import reword
 
 _VERBS = "(extract|get|give me|return|find|list|write|output|report|collect|pull out|read off|pick out|take|fetch|show|show me|note down|tell me|send me|print|produce|fill in|provide|identify|gather|name|state|deliver|supply|spell out|hand me|look up|capture|record|parse)"
 _POLITE = "(|||Please |please |Could you |Can you |Would you please |I want you to |You should |Kindly |Now |Next, |Your task: |Task: )"
@@ -24,6 +25,12 @@ _OBJECTS = (
 _WITH = "(with|with the keys|with the fields|that has|having|of|containing|for|made of|which contains|that lists|listing|holding only|consisting of)"
 _MAKE = "(Make|Build|Create|Write|Give me|Return|Produce|Output|Form|Compose|Send|I need|I want|We need|I would like|Prepare|Generate|Print|Let me have|Show me|Reply with|Answer with|Respond with)"
 _ASK = "(What is|What are|Which are|Tell me|Do you see|Can you tell|I ask for|I wonder about|We look for|I am looking for|Say|Name|Let me know)"
+
+_HAVE = "(I have|My program has|There is|There are|Our table has|We use|The page shows|My sheet needs|The boss wants|This form has|Here are|Our database knows|You get) (a form with|a table with|the columns|slots for|a list of|some cells|lines for|a card with|the blanks|keys|spaces called|entries named|an empty record with)"
+_FILL = "(Complete|Populate|Put|Enter|Load|Supply|Take|Set|Type|Insert|Copy|Place|Add|Finish|Provide) (them|these|it|all|everything|the values|what is missing|each) (from|using|by|with|according to|out of) (the next line|this|what is written|my words|what I say|what follows|the note)( and| and then|, then|;) (answer|send it back|give it to me|return it|reply|pass it on|hand it over|show it) (as|in) (JSON|a JSON object|JSON format)"
+_CLOSING = "(That was it|So much for the news|This is what I got|This came today|Such is the text|So it says|End of message|That is the whole text|Thus they wrote|These were the words)."
+_WISH = "(I can only read|I only know|We only accept|My tool understands|Our system wants|I understand only|Somebody asked for|It would help to have|Is it possible to have|Would somebody write|My program eats|Let us have)"
+_INTEREST = "(I care about|I am interested in|what matters is|we are after|it should tell|my interest is in|important are|I look at|I miss|it has to name)"
 
 _SHAPES = (
     f"{_POLITE}{_VERBS} {_KEYS} {_FORM} {_SOURCE}(:|.|,| -|) {{text}}{_ASIDE}",
@@ -46,6 +53,12 @@ _SHAPES = (
     f"{_POLITE}(read|look at|take|consider|go through|study|see|check|use) (this|the following|the text|this line|what comes|the message)(:|.|,|) {{text}}(.|) (Then |And |After that |)({_VERBS}) {_KEYS} {_FORM}.",
     f"(Turn|Convert|Change|Transform|Bring|Translate|Put|Parse|Map) (this|the text|the following|the sentence|it) (into|to) {_OBJECTS} {_WITH} {_KEYS}(:|.|) {{text}}{_ASIDE}",
     f"{_KEYS}(:|?| -) {{text}} (JSON|As JSON|Answer in JSON|Object){_ASIDE}",
+    f"{_HAVE} {{keys}}. {_FILL}(:|.|) {{text}}{_ASIDE}",
+    f"{_FILL}. {_HAVE} {{keys}}. {{text}}",
+    f"{_HAVE} {{keys}}. {_LABEL}: {{text}}. {_FILL}.",
+    f"{{text}}(| |.) {_CLOSING} {_MAKE} (nothing but|only|just|) {_OBJECTS} {_WITH} {_KEYS}.",
+    f"{_WISH} {_KEYS} {_FORM}(.|:|) {{text}}{_ASIDE}",
+    f"{_WISH} {_OBJECTS}(. |: |, ){_INTEREST} {_KEYS}(.|:) {{text}}",
 )  # fmt: skip
 
 
@@ -85,6 +98,10 @@ def _quoted(text: str, rng: Random) -> str:
 def ask_for(keys: list[str], text: str, rng: Random) -> str:
     """A request for `keys` of `text`."""
     request = choose(rng.choice(_SHAPES), rng, keep_lines=True)
+    if rng.random() < 0.3:
+        request = reword(request, rng, 0.3)
+    if rng.random() < 0.15:
+        request = f"{some_remark(rng)} {request}"
     if rng.random() < 0.35:
         request = babble(request, rng)
     roll = rng.random()
