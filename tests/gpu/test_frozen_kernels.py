@@ -6,9 +6,12 @@ attention backends; see docs/kernels.md. The steps run with one layer of random 
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -236,3 +239,29 @@ def test_unaligned_tensors_are_refused(frozen: FrozenLauncher, bundle: Bundle, d
     tensors = [torch.zeros(64, dtype=torch.bfloat16, device=device)[1:] for _ in range(2)]
     with pytest.raises(ValueError, match="aligned to 16 bytes"):
         frozen.launch(entry.kernel, (1, 1, 1), tensors, entry.constants, entry.variant.options)
+
+
+def run_engine(folder: Path, backend: str, kernels_path: str, frozen: str) -> dict[str, Any]:
+    """What `frozen_engine.py` prints."""
+    root = Path(__file__).parents[2]
+    ran = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("frozen_engine.py")), str(folder), backend, kernels_path, frozen],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("backend", ["auto", "triton", "flashinfer"])
+def test_an_engine_takes_everything_from_the_bundle(backend: str, bundle: Bundle, tmp_path: Path) -> None:
+    """From choosing its kernels to captured decodes, with no compiler imported; tokens are those of one that compiles."""
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE | {"num_hidden_layers": 2}))
+    frozen = run_engine(tmp_path, backend, os.environ["CASEMATE_TEST_BUNDLE"], "frozen")
+    assert frozen["digest"] == bundle.manifest.digest
+    assert frozen["compilers"] == []
+    libraries = os.environ.get("CASEMATE_TEST_KERNELS")
+    if backend == "triton" or libraries is not None:
+        assert frozen["tokens"] == run_engine(tmp_path, backend, libraries or "", "compiled")["tokens"]
