@@ -77,7 +77,7 @@ KINDS: dict[str, EventKind] = {
         _kind("hold_placed", ENTITY_MANAGEMENT, {8}, {AUDITOR}),
         _kind("hold_lifted", ENTITY_MANAGEMENT, {9}, {AUDITOR}),
         _kind("body_opened", ENTITY_MANAGEMENT, {2}, {AUDITOR}),
-        _kind("hash_looked_up", ENTITY_MANAGEMENT, {2}, {AUDITOR}),
+        _kind("hash_looked_up", ENTITY_MANAGEMENT, {2}, {"supervisor"}),
         _kind("configuration_loaded", APPLICATION_LIFECYCLE, {8}, {"supervisor"}),
         _kind("process_started", APPLICATION_LIFECYCLE, {3}, {"supervisor"}),
         _kind("process_stopped", APPLICATION_LIFECYCLE, {4}, {"supervisor"}),

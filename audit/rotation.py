@@ -62,8 +62,9 @@ def finish_key(folder: Path, key_path: Path, origin: str, disk: Disk | None = No
             ) from error
         retired = key_path.with_name(f"{key_path.stem}-retired-{old.key_id:08x}.vkey")
         disk.write_file(retired, f"{old.encode()}\n".encode(), retired.with_name(f"{retired.name}.tmp"))
-        _overwrite(key_path, disk)
-        disk.rename(next_key_path(key_path), key_path)
+        with _destroyed(key_path, disk):  # Only when the new one has its place.
+            disk.rename(next_key_path(key_path), key_path)
+            disk.sync_folders([key_path.parent])
         disk.rename(next_key_path(key_path).with_suffix(".vkey"), key_path.with_suffix(".vkey"))
         disk.sync_folders([key_path.parent])
     return old, new
@@ -77,8 +78,9 @@ def rotate_log(folder: Path, key_path: Path, disk: Disk | None = None) -> tuple[
         does not verify.
     """
     disk = disk or Disk()
-    vkey = key_path.with_suffix(".vkey")
-    key = parse_verifier_key(vkey.read_text().strip())
+    if not folder.exists() and (begun := load_predecessor(folder)) is not None:
+        return begun, _finish_log(folder, key_path, begun, disk)  # It was interrupted.
+    key = parse_verifier_key(key_path.with_suffix(".vkey").read_text().strip())
     with _stopped(folder):
         note = LogReader(folder).checkpoint_note()
         verified = verify_log(folder, key)
@@ -86,17 +88,33 @@ def rotate_log(folder: Path, key_path: Path, disk: Disk | None = None) -> tuple[
             raise RotationRefused(
                 f"{folder}: {verified.num_unsigned} records are not under the checkpoint: start and stop the appliance once"
             )
-        old = folder.with_name(f"{folder.name}-{verified.checkpoint.root.hex()[:16]}")
         word = f"{key.encode()}\n\n".encode() + note
-        path = folder.parent / PREDECESSOR
-        disk.write_file(path, word, folder.parent / f"{PREDECESSOR}.tmp")
+        disk.write_file(folder.parent / PREDECESSOR, word, folder.parent / f"{PREDECESSOR}.tmp")
         disk.sync_folders([folder.parent])
-        _overwrite(key_path, disk)
-        key_path.unlink()
-        disk.rename(vkey, old.with_suffix(".vkey"))
-        disk.rename(folder, old)
+        predecessor = Predecessor(verified.checkpoint, key)
+        disk.rename(folder, _place_of(folder, predecessor))
         disk.sync_folders([folder.parent])
-    return Predecessor(verified.checkpoint, key), old
+    return predecessor, _finish_log(folder, key_path, predecessor, disk)
+
+
+def _finish_log(folder: Path, key_path: Path, predecessor: Predecessor, disk: Disk) -> Path:
+    """The public key goes with the old folder, the private one is destroyed. May be done again."""
+    old = _place_of(folder, predecessor)
+    if key_path.exists() and load_signer(key_path, predecessor.key.name).key != predecessor.key:
+        raise RotationRefused(f"{key_path}: is of another log than the one that was closed")
+    text = f"{predecessor.key.encode()}\n".encode()
+    disk.write_file(old.with_suffix(".vkey"), text, folder.parent / f"{PREDECESSOR}.tmp")
+    for path in (key_path, next_key_path(key_path)):
+        if path.exists():
+            with _destroyed(path, disk):
+                disk.remove(path)
+        disk.remove(path.with_suffix(".vkey"))
+    disk.sync_folders([folder.parent])
+    return old
+
+
+def _place_of(folder: Path, predecessor: Predecessor) -> Path:
+    return folder.with_name(f"{folder.name}-{predecessor.checkpoint.root.hex()[:16]}")
 
 
 def load_predecessor(folder: Path) -> Predecessor | None:
@@ -151,6 +169,17 @@ def _stopped(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _overwrite(path: Path, disk: Disk) -> None:
-    """Overwrite a private key where it lies; on media that do not write in place its blocks may survive (SECURITY.md)."""
-    disk.blank(path)
+@contextmanager
+def _destroyed(path: Path, disk: Disk) -> Iterator[None]:
+    """Overwrite a private key when the block has put another in its place, or removed it.
+
+    On media that do not write in place its blocks may survive; SECURITY.md says so.
+    """
+    fd = disk.open_at(path, 0)
+    try:
+        size = os.fstat(fd).st_size
+        yield
+        disk.write(fd, bytes(size), path)
+        disk.sync(fd, path)
+    finally:
+        os.close(fd)

@@ -11,7 +11,7 @@ import structlog
 
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from audit.changes import change_event
-from audit.entry import encode_event
+from audit.entry import Json, encode_event
 from audit.errors import AuditFault
 from audit.events import HOST_KINDS, host_event, log_event
 from security.stewards.outbox import Notice, Outbox
@@ -19,6 +19,7 @@ from security.stewards.outbox import Notice, Outbox
 log = structlog.get_logger(__name__)
 
 _INTERVAL_S = 1.0
+_AUDIT_KINDS = ("log_exported", "key_rotated", "hash_looked_up")
 
 
 class NoticeCarrier:
@@ -54,24 +55,11 @@ class NoticeCarrier:
 
 def encode_notice(notice: Notice) -> bytes | None:
     """The event of a notice; None for one that the log would not take."""
-    if notice.kind not in (*HOST_KINDS, "log_exported", "key_rotated"):
+    if notice.kind not in (*HOST_KINDS, *_AUDIT_KINDS):
         return None
     try:
-        if notice.kind == "log_exported":
-            facts = {**notice.facts, "actor": notice.actor, "changed_at_ms": notice.at_ms, "digest": notice.digest}
-            return encode_event(log_event(notice.kind, log_name=notice.name, facts=facts))
-        if notice.kind == "key_rotated":
-            previous, stage = str(notice.facts.get("previous", "")), str(notice.facts.get("stage", ""))
-            return encode_event(
-                change_event(
-                    notice.kind,
-                    entity_type="key",
-                    entity_uid=notice.name,
-                    actor=notice.actor,
-                    before={"key_id": previous},
-                    after={"key_id": notice.digest, "stage": stage},
-                )
-            )
+        if notice.kind in _AUDIT_KINDS:
+            return encode_event(_build_audit_event(notice))
         return encode_event(
             host_event(
                 notice.kind,
@@ -84,3 +72,27 @@ def encode_notice(notice: Notice) -> bytes | None:
         )
     except AuditFault:
         return None
+
+
+def _build_audit_event(notice: Notice) -> Json:
+    """What the commands of `casemate audit` did."""
+    facts = {**notice.facts, "changed_at_ms": notice.at_ms}
+    match notice.kind:
+        case "log_exported":
+            return log_event(
+                notice.kind, log_name=notice.name, facts={**facts, "actor": notice.actor, "digest": notice.digest}
+            )
+        case "key_rotated":
+            before = {"key_id": str(notice.facts.get("previous", ""))}
+            after = {"key_id": notice.digest, "stage": str(notice.facts.get("stage", ""))}
+            return change_event(
+                notice.kind, entity_type="key", entity_uid=notice.name, actor=notice.actor, before=before, after=after
+            )
+        case _:
+            return change_event(
+                notice.kind,
+                entity_type="keyed hash",
+                entity_uid=notice.name,
+                actor=notice.actor,
+                before={**facts, "key_id": notice.digest},
+            )

@@ -9,6 +9,7 @@ import argparse
 
 from appliance.cli.audit.exporting import add_export_commands
 from appliance.cli.audit.forwarding import add_forward_commands
+from appliance.cli.audit.looking_up import add_lookup_commands
 from appliance.cli.audit.records import add_record_commands
 from appliance.cli.audit.rotating import add_rotate_commands
 from appliance.cli.audit.searching import add_search_commands
@@ -24,6 +25,7 @@ def add_audit_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
         add_verify_commands,
         add_record_commands,
         add_search_commands,
+        add_lookup_commands,
         add_export_commands,
         add_forward_commands,
         add_witness_commands,

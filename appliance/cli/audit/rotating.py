@@ -8,7 +8,7 @@ from appliance.cli.audit.arguments import WrongUsage, add_command, add_folder, r
 from appliance.cli.main import EXIT_OK
 from appliance.models.places import open_outbox
 from audit.note import MAX_NOTE_BYTES, parse_verifier_key
-from audit.rotation import finish_key, rotate_log, stage_key
+from audit.rotation import PREDECESSOR, finish_key, rotate_log, stage_key
 
 
 def add_rotate_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -50,7 +50,9 @@ def _rotate_key(arguments: argparse.Namespace) -> int:
 
 
 def _rotate_log(arguments: argparse.Namespace) -> int:
-    folder = require_folder(arguments.dir).resolve()
+    folder = arguments.dir.resolve()
+    if not (folder.parent / PREDECESSOR).exists():
+        require_folder(folder)  # Else a rotation may have been interrupted, and is finished now.
     predecessor, old = rotate_log(folder, folder.parent / "log.key")
     checkpoint = predecessor.checkpoint
     print(f"closed      {checkpoint.origin}: {checkpoint.size} records, root {checkpoint.root.hex()}")

@@ -1,0 +1,98 @@
+"""`casemate audit lookup`: who asked, or was answered, this very text? By the keyed hashes of one tenant and day.
+
+Whoever looks must hold the root of the keyed hashes, which lies on the host and is readable by its user alone; and the look-up is
+left for the log before it is made, so that curiosity shows. The text itself is never written anywhere.
+"""
+
+import argparse
+import datetime
+import getpass
+import json
+import struct
+from pathlib import Path
+
+from appliance.cli.audit.arguments import (
+    KEY_HELP,
+    WrongUsage,
+    add_command,
+    add_folder,
+    load_key,
+    read_file,
+    require_folder,
+    set_handler,
+)
+from appliance.cli.audit.searching import describe_record
+from appliance.cli.main import EXIT_FAILED, EXIT_OK
+from appliance.models.places import open_outbox
+from audit.index import LogIndex, Query
+from audit.keyed_hash import KeyedHash, KeyedHasher, Purpose
+from audit.lookup import find_hash
+from security.keys import load_private_file
+
+MAX_TEXT_BYTES = 64 << 20
+
+
+def add_lookup_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add it."""
+    lookup = add_command(
+        commands, "lookup", "find the requests of a known prompt or answer, by its keyed hash; is recorded"
+    )
+    add_folder(lookup)
+    lookup.add_argument("--key", metavar="VKEY", help=f"{KEY_HELP} (default: log.vkey beside the folder)")
+    lookup.add_argument("--tenant", required=True, help="the tenant whose records are looked through")
+    lookup.add_argument("--day", required=True, help="the UTC day, such as 2026-11-25")
+    text = lookup.add_mutually_exclusive_group(required=True)
+    text.add_argument("--answer", metavar="FILE", type=Path, help="an answer's text, as it was sent")
+    text.add_argument("--token-ids", metavar="FILE", type=Path, help="a prompt's token ids, as a JSON array")
+    set_handler(lookup, _lookup)
+
+
+def _lookup(arguments: argparse.Namespace) -> int:
+    folder = require_folder(arguments.dir).resolve()
+    state = folder.parent.parent
+    key = load_key(arguments.key or str(folder.parent / "log.vkey"))
+    start_ms = _parse_day(arguments.day)
+    hashed, purpose = _hash(arguments, state, start_ms)
+    open_outbox(state).put(
+        "hash_looked_up",
+        name=hashed.value,
+        digest=hashed.key_id,
+        actor=f"os:{getpass.getuser()}",
+        facts={"day": arguments.day, "purpose": purpose, "tenant": arguments.tenant},
+    )
+    index = LogIndex(state / "reader" / "index.sqlite", folder, key)
+    try:
+        index.update()
+        query = Query(tenant=arguments.tenant, since_ms=start_ms, until_ms=start_ms + 86_400_000)
+        found = list(find_hash(index, query, hashed))
+    finally:
+        index.close()
+    for entry in found:
+        print(describe_record(json.loads(entry)))
+    return EXIT_OK if found else EXIT_FAILED
+
+
+def _hash(arguments: argparse.Namespace, state: Path, time_ms: int) -> tuple[KeyedHash, str]:
+    hasher = KeyedHasher(load_private_file(state / "gateway" / "keyed-hash.key"))
+    purpose: Purpose = "prompt" if arguments.answer is None else "answer"
+    data = read_file(arguments.answer or arguments.token_ids, MAX_TEXT_BYTES)
+    if purpose == "prompt":
+        data = _encode_token_ids(data)
+    return hasher.hash(purpose, arguments.tenant, data, time_ms), purpose
+
+
+def _encode_token_ids(data: bytes) -> bytes:
+    """As the gateway hashes them: little-endian uint32."""
+    try:
+        token_ids = json.loads(data)
+        return struct.pack(f"<{len(token_ids)}I", *token_ids)
+    except (ValueError, TypeError, struct.error) as error:
+        raise WrongUsage(f"--token-ids: expected a JSON array of token ids: {error}") from error
+
+
+def _parse_day(text: str) -> int:
+    try:
+        day = datetime.date.fromisoformat(text)
+    except ValueError:
+        raise WrongUsage(f"--day: expected a day such as 2026-11-25, got {text!r}") from None
+    return int(datetime.datetime(day.year, day.month, day.day, tzinfo=datetime.UTC).timestamp() * 1000)
