@@ -9,6 +9,10 @@ HttpsOrigin = Annotated[str, msgspec.Meta(pattern=r"^https://[^\s/?#@]+$", max_l
 """Scheme, host and port without a trailing slash: the well-known paths hang below it."""
 
 
+BannerText = Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
+DatabaseUrl = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+
+
 class AuthoritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The embedded OAuth authorization server."""
 
@@ -49,6 +53,50 @@ class AuthoritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             description="Connections open at once, those in a TLS handshake included; more are closed at once.",
         ),
     ] = 4096
+    refresh_idle_s: Annotated[
+        int,
+        msgspec.Meta(
+            ge=60, le=30 * 86_400, description="Seconds after which a refresh token that was not used is void."
+        ),
+    ] = 8 * 3600
+    session_lifetime_s: Annotated[
+        int,
+        msgspec.Meta(
+            ge=60,
+            le=30 * 86_400,
+            description="Seconds after a sign-in until the person must sign in again, whatever is used.",
+        ),
+    ] = 12 * 3600
+    page_idle_s: Annotated[
+        int,
+        msgspec.Meta(
+            ge=30,
+            le=86_400,
+            description="Seconds without a click after which the authority's own pages ask to sign in again.",
+        ),
+    ] = 900
+    max_sign_in_failures: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1, le=100, description="Failed sign-ins in a row after which an account is locked for a while."
+        ),
+    ] = 5
+    lockout_s: Annotated[
+        int,
+        msgspec.Meta(ge=1, le=86_400, description="Seconds for which an account is locked after too many failures."),
+    ] = 900
+    inactive_after_days: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=3650,
+            description="Days without a sign-in after which an account must be enabled again; 0 means never.",
+        ),
+    ] = 90
+    banner: Annotated[
+        BannerText | None,
+        msgspec.Meta(description="Notice that is shown before a sign-in, to be accepted by signing in."),
+    ] = None
     audit_timeout_s: Annotated[
         float,
         msgspec.Meta(
@@ -61,10 +109,8 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Where definitions lie, and the limits of each client that has none of its own. 0 means no limit."""
 
     database_url: Annotated[
-        str | None,
+        DatabaseUrl | None,
         msgspec.Meta(
-            min_length=1,
-            max_length=1024,
             extra={"secret": True},
             description="Database of clients, people, keys and limits, as `postgresql://…`; "
             "by default a SQLite file in the state folder.",
@@ -145,6 +191,19 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     minimum_version: Annotated[
         Literal["1.2", "1.3"], msgspec.Meta(description="Oldest TLS version that is accepted.")
     ] = "1.3"
+    client_certificates: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Ask clients for certificates, so that they can authenticate by them and have tokens bound to them."
+        ),
+    ] = False
+    client_ca_certificate: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="PEM file of the authorities, intermediate ones included, that sign clients' certificates.",
+            extra={"path": True},
+        ),
+    ] = None
 
 
 class ConfinementSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,10 +9,11 @@ import secrets
 
 import msgspec
 
-from security.clients import verify_models, verify_name, verify_tenant
+from security.clients import verify_models, verify_tenant
 from security.errors import ClientRejected
 from security.scopes import Role
 
+MAX_NAME_CHARS = 64
 _LOGIN = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,62}[a-z0-9])?")
 
 
@@ -32,7 +33,8 @@ class UserDefinition(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not _LOGIN.fullmatch(self.login):
             raise ClientRejected(f"login {self.login[:80]!r}: expected 1 to 64 of a-z, 0-9 and ._@-")
-        verify_name(self.name)
+        if not 0 < len(self.name) <= MAX_NAME_CHARS or not self.name.isprintable() or self.name != self.name.strip():
+            raise ClientRejected(f"name {self.name[:80]!r}: expected 1 to {MAX_NAME_CHARS} printable characters")
         verify_tenant(self.tenant)
         if self.models is not None:
             verify_models(self.models)

@@ -10,6 +10,7 @@ import structlog
 from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.authority.records import build_suppressed_record
 from security.oauth.failure_limit import FailureLimit
+from security.oauth.refresh_store import RefreshStore
 
 INTERVAL_S = 1.0
 TICKS_PER_SUMMARY = 60
@@ -21,9 +22,10 @@ log = structlog.get_logger(__name__)
 class Bookkeeper:
     """Owner of what waits to be recorded."""
 
-    def __init__(self, journal: Journal, failures: FailureLimit) -> None:
+    def __init__(self, journal: Journal, failures: FailureLimit, refresh: RefreshStore) -> None:
         self._journal = journal
         self._failures = failures
+        self._refresh = refresh
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
 
     async def run(self) -> None:
@@ -34,6 +36,7 @@ class Bookkeeper:
             tick += 1
             if tick % TICKS_PER_SUMMARY == 0:
                 self.collect_suppressed()
+                self._refresh.forget_expired()
             await self.record_waiting()
 
     def collect_suppressed(self) -> None:

@@ -59,9 +59,10 @@ class Directory:
         """The person of this login or id. Raises: SecurityUnavailable."""
         return await self._find("user", login, User)
 
-    async def revoke_token(self, token_id: str, expires_at: int, *, actor: str) -> None:
-        """Void a token; every gateway knows when this returns. Raises: SecurityUnavailable."""
-        await self._do(lambda number: RevokeToken(number, token_id, expires_at, actor))
+    async def revoke(self, kind: str, value: str, expires_at: int, *, actor: str) -> None:
+        """Void a token or session; every gateway knows when this returns. Raises: SecurityUnavailable."""
+        assert kind in ("token", "session")
+        await self._do(lambda number: RevokeToken(number, kind, value, expires_at, actor))  # type: ignore[arg-type]
 
     async def set_password(self, user_id: str, password_hash: str) -> None:
         """Store a password that was checked. Raises: SecurityUnavailable."""

@@ -1,14 +1,14 @@
 """What the audit log is told of the authority's decisions: canonical events, without a secret or a token in them."""
 
 from audit.entry import encode_event
-from audit.events import token_issued_event, token_refused_event
-from security.oauth.authority import TokenDecision
+from audit.events import sign_in_event, token_issued_event, token_refused_event
+from security.oauth.authority import Answer
 from security.oauth.failure_limit import Suppressed
 
 RATE_LIMITED = "rate_limited"
 
 
-def build_decision_record(decision: TokenDecision, address: str, port: int) -> bytes:
+def build_decision_record(decision: Answer, address: str, port: int) -> bytes:
     """The record of one token that was issued, or refused."""
     minted = decision.minted
     if minted is None:
@@ -31,8 +31,27 @@ def build_decision_record(decision: TokenDecision, address: str, port: int) -> b
             token_key_id=minted.kid,
             scope=minted.scope,
             expires_at_ms=minted.expires_at * 1000,
+            grant_type=decision.grant_type,
+            actor=minted.client_id if minted.actors else "",
+            bound_to=minted.bound_to,
         )
     )
+
+
+def build_sign_in_record(
+    kind: str, login: str, user_id: str, address: str, port: int, detail: str, *, client_id: str = ""
+) -> bytes:
+    """The record of a sign-in that was let through or refused, of a sign-out, or of a token that came back."""
+    event = sign_in_event(
+        kind,
+        login=_printable(login),
+        user_id=user_id,
+        client_id=_printable(client_id),
+        address=address,
+        port=port,
+        detail=detail,
+    )
+    return encode_event(event)
 
 
 def build_suppressed_record(suppressed: Suppressed) -> bytes:

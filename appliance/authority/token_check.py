@@ -3,21 +3,32 @@
 policy is silent, as it may have revoked what we would let in.
 """
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-from appliance.authority.addresses import issuer_of, local_address, resource_of
+from appliance.authority.addresses import certificate_names, issuer_of, local_address, resource_of
 from appliance.authority.credentials import find_tls_identity
 from appliance.config import Configuration
-from appliance.gateway.identity import Presented, Principal, TokenIssuerUnavailable, TokenRefused
+from appliance.gateway.api.protected_resource import ProtectedResource
+from appliance.gateway.identity import Presented, Principal, ProofRefused, TokenIssuerUnavailable, TokenRefused
 from appliance.messages.policy import KeyHolder
 from security.errors import KeysUnavailable, MalformedDocument, TokenRejected
 from security.oauth.access_token import AccessToken
-from security.oauth.authority import KEY_SET_PATH
+from security.oauth.dpop import (
+    DPOP_ALGORITHMS,
+    PROOF_LIFETIME_S,
+    normalize_url,
+    thumbprint_of_certificate,
+    verify_proof,
+)
 from security.oauth.https_source import HttpsJwksSource
 from security.oauth.key_ring import KeyRing
+from security.oauth.metadata import KEY_SET_PATH
 from security.oauth.resource import AccessTokenValidator
 from security.oauth.revocations import RevocationList
-from security.scopes import parse_scopes
+from security.scopes import GRANTED_SCOPES, Role, parse_scopes
 from security.static_keys import digest_static_key, is_static_key
 
 STATIC_KEY_ISSUER = "casemate:static-keys"
@@ -39,12 +50,31 @@ class PolicyKnowledge(Protocol):
         """Raises: PeerUnavailable."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PossessionRules:
+    """What a bound token is checked against."""
+
+    origins: frozenset[str]
+    """Scheme, host and port that clients may reach this gateway by."""
+    binds_privileged: bool
+    """Roles but `user` need a bound token."""
+
+
 class AuthorityTokenCheck:
     """Satisfies `appliance.gateway.identity.TokenCheck`."""
 
-    def __init__(self, keys: KeyRing, validator: AccessTokenValidator) -> None:
+    def __init__(
+        self,
+        keys: KeyRing,
+        validator: AccessTokenValidator,
+        rules: PossessionRules | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._keys = keys
         self._validator = validator
+        self._rules = rules or PossessionRules(origins=frozenset(), binds_privileged=False)
+        self._clock = clock
         self._policy: PolicyKnowledge | None = None
 
     def use_policy(self, policy: PolicyKnowledge) -> None:
@@ -77,12 +107,39 @@ class AuthorityTokenCheck:
         except KeysUnavailable as error:
             raise TokenIssuerUnavailable(str(error)) from error
         self._verify_not_revoked(accepted)
+        await self._verify_possession(accepted, presented)
         return _principal(accepted)
 
+    async def _verify_possession(self, token: AccessToken, presented: Presented) -> None:
+        """Whoever presents a bound token must have its key (RFC 9449 section 7.1) or certificate (RFC 8705 section 3)."""
+        if token.key_thumbprint and presented.scheme != "dpop":
+            raise TokenRefused("the token is bound to a key: it must come with the scheme DPoP and a proof")
+        if presented.scheme == "dpop":
+            await self._verify_proof(token, presented)
+        if token.certificate_thumbprint:
+            shown = None if presented.certificate is None else thumbprint_of_certificate(presented.certificate)
+            if shown != token.certificate_thumbprint:
+                raise TokenRefused("the token is bound to another client certificate")
+        if self._rules.binds_privileged and token.role is not Role.USER and not token.is_bound:
+            raise TokenRefused("the role needs a token that is bound to a key or certificate")
+
+    async def _verify_proof(self, token: AccessToken, presented: Presented) -> None:
+        if not token.key_thumbprint:
+            raise TokenRefused("the token is not bound to a key: it must come with the scheme Bearer")
+        urls = frozenset(normalize_url(origin + presented.path) for origin in self._rules.origins)
+        try:
+            proof = verify_proof(
+                presented.proofs, method=presented.method, urls=urls, now=self._clock(), token=presented.token
+            )
+        except TokenRejected as error:
+            raise ProofRefused(str(error)) from error
+        if proof.thumbprint != token.key_thumbprint:
+            raise ProofRefused("the proof is by another key than the token's")
+        if self._policy is not None and not await self._policy.use_once(proof.digest, PROOF_LIFETIME_S):
+            raise ProofRefused("jti: the proof was used before")
+
     def _verify_not_revoked(self, token: AccessToken) -> None:
-        if self._policy is not None and self._policy.revocations.is_revoked(
-            token_id=token.jti, client_id=token.client_id, subject=token.subject, issued_at=token.issued_at
-        ):
+        if self._policy is not None and self._policy.revocations.is_revoked(token):
             raise TokenRefused("the token was revoked")
 
     async def _check_key(self, presented: Presented) -> Principal:
@@ -119,6 +176,8 @@ def _principal(accepted: AccessToken) -> Principal:
         key_id=accepted.kid,
         token_id=accepted.jti,
         expires_at=accepted.expires_at,
+        is_registered=accepted.is_registered,
+        acting_client=accepted.client_id if accepted.actors else "",
     )
 
 
@@ -140,4 +199,24 @@ def build_token_check(configuration: Configuration) -> AuthorityTokenCheck:
         minimum_version=configuration.tls.minimum_version,
     )
     keys = KeyRing(source)
-    return AuthorityTokenCheck(keys, AccessTokenValidator(keys, issuer=issuer, audience=resource_of(configuration)))
+    rules = PossessionRules(origins=_find_origins(configuration), binds_privileged=configuration.mode == "production")
+    validator = AccessTokenValidator(keys, issuer=issuer, audience=resource_of(configuration))
+    return AuthorityTokenCheck(keys, validator, rules)
+
+
+def describe_resource(configuration: Configuration) -> ProtectedResource:
+    """What the gateway says of itself to whoever has no token. Raises: StartRefused."""
+    return ProtectedResource(
+        resource=resource_of(configuration),
+        authorization_servers=(issuer_of(configuration),),
+        scopes_supported=tuple(scope.value for scope in GRANTED_SCOPES),
+        dpop_signing_alg_values_supported=DPOP_ALGORITHMS,
+        tls_client_certificate_bound_access_tokens=configuration.tls.client_certificates,
+    )
+
+
+def _find_origins(configuration: Configuration) -> frozenset[str]:
+    """The resource's own address, and the gateway's port under every name that its certificate bears."""
+    port = configuration.gateway.port
+    names = (f"[{name}]" if ":" in name else name for name in certificate_names(configuration))
+    return frozenset({resource_of(configuration), *(f"https://{name}:{port}" for name in names if port)})

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from appliance.gateway.api.health import Installation
+from appliance.gateway.api.protected_resource import UNNAMED, ProtectedResource
 from appliance.gateway.api.registration import register_routes
 from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.application import Application
 from appliance.gateway.flow.desk import Desk
-from appliance.gateway.gate import Gate
+from appliance.gateway.gate import Challenges, Gate
 from appliance.gateway.identity import TokenCheck
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.models import Models
@@ -41,13 +42,17 @@ class Worker:
         store: ResponseStore,
         metrics_dir: Path | None = None,
         instance: int = 0,
+        resource: ProtectedResource = UNNAMED,
     ) -> None:
         self.metrics = Metrics(metrics_dir, instance)
         self.desk = Desk(settings, self.metrics, hasher)
-        self.routes = register_routes(self.desk, models, states, installation, store)
+        self.routes = register_routes(self.desk, models, states, installation, store, resource)
+        challenges = Challenges(
+            "" if resource is UNNAMED else resource.metadata_url, resource.dpop_signing_alg_values_supported
+        )
         self.rejections = Rejections(self.desk.auditor.report)
         self.application = Application(
-            Gate(self.routes, check_token), settings, self.metrics, self.rejections, installation.statement
+            Gate(self.routes, check_token, challenges), settings, self.metrics, self.rejections, installation.statement
         )
         self.server = HttpServer(self.application, settings, tls)
 

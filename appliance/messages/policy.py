@@ -151,10 +151,11 @@ class FindPrincipal(msgspec.Struct, frozen=True, array_like=True, tag="find_prin
 
 
 class RevokeToken(msgspec.Struct, frozen=True, array_like=True, tag="revoke_token"):
-    """Void an access token. Answered by `Done` when it is durable and every gateway was told."""
+    """Void an access token, or all of a session. Answered by `Done` when it is durable and every gateway was told."""
 
     correlation: Correlation
-    token_id: Name
+    kind: Literal["token", "session"]
+    value: Name
     expires_at: Seconds
     actor: Name
 

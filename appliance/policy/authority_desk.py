@@ -54,8 +54,8 @@ class AuthorityDesk:
             case RevokeToken():
                 return await self._do(
                     message.correlation,
-                    lambda database: RevocationRegistry(database).revoke_token(
-                        message.token_id, message.expires_at, actor=message.actor
+                    lambda database: RevocationRegistry(database).revoke(
+                        message.kind, message.value, message.expires_at, actor=message.actor
                     ),
                 )
             case SetPassword():

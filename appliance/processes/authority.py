@@ -6,6 +6,7 @@ It holds the token signing keys. Who exists it asks policy; it has links to poli
 import asyncio
 import json
 import time
+from pathlib import Path
 
 from appliance.authority.addresses import issuer_of, resource_of
 from appliance.authority.application import AuthorityApplication
@@ -14,11 +15,53 @@ from appliance.authority.credentials import find_tls_identity, load_signing_keys
 from appliance.authority.directory import Directory
 from appliance.authority.journal import Journal
 from appliance.authority.listener import build_listener
+from appliance.authority.people import PeopleRoutes
+from appliance.authority.sign_in import SignInDesk
+from appliance.config import Configuration
 from appliance.policy.locations import load_credentials_key
 from appliance.processes.member import Member
 from security.oauth.authority import Authority
+from security.oauth.client_authentication import ClientAuthentication
 from security.oauth.failure_limit import FailureLimit
-from security.tls import build_server_context
+from security.oauth.interactions import Interactions
+from security.oauth.metadata import TOKEN_PATH
+from security.oauth.refresh_store import RefreshStore
+from security.oauth.signing_keys import SigningKeys
+from security.oauth.token_endpoint import SessionRules
+from security.tls import build_server_context, load_certificates
+
+REFRESH_FILE = "authority/sessions.sqlite"
+
+
+def build_authority(
+    config: Configuration, keys: SigningKeys, directory: Directory, refresh: RefreshStore, credentials_key: bytes
+) -> Authority:
+    """The authority by its configuration."""
+    issuer = issuer_of(config)
+    client_ca = config.tls.client_ca_certificate
+    authentication = ClientAuthentication(
+        credentials_key,
+        frozenset({issuer, issuer + TOKEN_PATH}),
+        client_authorities=() if client_ca is None else load_certificates(Path(client_ca)),
+    )
+    rules = SessionRules(
+        refresh_idle_s=config.authority.refresh_idle_s,
+        session_s=config.authority.session_lifetime_s,
+        binds_privileged=config.mode == "production",
+    )
+    return Authority(
+        issuer=issuer,
+        resource=resource_of(config),
+        keys=keys,
+        authentication=authentication,
+        facts=directory,
+        interactions=Interactions(),
+        refresh=refresh,
+        rules=rules,
+        token_lifetime_s=config.authority.token_lifetime_s,
+        is_revoked=directory.revocations.is_revoked,
+        offers_certificates=config.tls.client_certificates,
+    )
 
 
 async def serve(member: Member) -> None:
@@ -29,27 +72,28 @@ async def serve(member: Member) -> None:
     config = member.config
     tls = build_server_context(find_tls_identity(config), minimum_version=config.tls.minimum_version)
     keys = load_signing_keys(config)
-    authority = Authority(
-        issuer=issuer_of(config),
-        resource=resource_of(config),
-        keys=keys,
-        credentials_key=load_credentials_key(config.state_path),
-        token_lifetime_s=config.authority.token_lifetime_s,
-    )
+    credentials_key = load_credentials_key(config.state_path)
     journal = Journal(timeout_s=config.authority.audit_timeout_s)
-    directory = Directory(lambda: json.dumps(authority.key_set()).encode())
-    failures = FailureLimit(config.authority.max_failures_per_minute, clock=time.monotonic)
-    app = AuthorityApplication(authority, journal, failures, directory).build()
-    listener = build_listener(app, config.authority, tls)
-    member.on_link("auditor", journal.run)
-    member.on_link("policy", directory.run)
-    await member.listening()
-    async with asyncio.TaskGroup() as group:  # A task that fails ends the process, which is then started again.
-        bookkeeping = group.create_task(Bookkeeper(journal, failures).run())
-        serving = group.create_task(listener.serve(member.listeners, member.draining))
-        while not (listener.started or serving.done()):  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        if not serving.done():
-            await member.ready(issuer=authority.issuer, signing_key=keys.current.kid)
-        await serving
-        bookkeeping.cancel()
+    directory = Directory(lambda: json.dumps(keys.public_key_set()).encode())
+    refresh = RefreshStore.open(config.state_path / REFRESH_FILE)
+    try:
+        authority = build_authority(config, keys, directory, refresh, credentials_key)
+        failures = FailureLimit(config.authority.max_failures_per_minute, clock=time.monotonic)
+        desk = SignInDesk(directory, refresh, credentials_key, config.authority)
+        people = PeopleRoutes(authority, desk, directory, journal, failures, config.authority.banner)
+        app = AuthorityApplication(authority, journal, failures, directory, people).build()
+        listener = build_listener(app, config.authority, tls)
+        member.on_link("auditor", journal.run)
+        member.on_link("policy", directory.run)
+        await member.listening()
+        async with asyncio.TaskGroup() as group:  # A task that fails ends the process, which is then started again.
+            bookkeeping = group.create_task(Bookkeeper(journal, failures, refresh).run())
+            serving = group.create_task(listener.serve(member.listeners, member.draining))
+            while not (listener.started or serving.done()):  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0.01)
+            if not serving.done():
+                await member.ready(issuer=authority.issuer, signing_key=keys.current.kid)
+            await serving
+            bookkeeping.cancel()
+    finally:
+        refresh.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from appliance.authority.credentials import find_tls_identity
-from appliance.authority.token_check import AuthorityTokenCheck, build_token_check
+from appliance.authority.token_check import AuthorityTokenCheck, build_token_check, describe_resource
 from appliance.config import Configuration, served_name_of, what_is_lacking
 from appliance.gateway.api.health import Installation
 from appliance.gateway.api.response_store import ResponseStore
@@ -53,6 +53,7 @@ async def serve(member: Member) -> None:
         store=_build_store(config),
         metrics_dir=config.state_path / "run" / "metrics",
         instance=member.instance,
+        resource=describe_resource(config),
     )
     check_token.use_policy(worker.desk.policy)
     member.on_link("engine", worker.desk.engines.run)

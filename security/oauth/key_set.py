@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, OKPKey
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from security.errors import MalformedDocument
 from security.json_object import parse_json_object
-from security.oauth.algorithms import JoseKey, algorithm_of
+from security.oauth.algorithms import MIN_RSA_BITS, JoseKey, algorithms_of
 
 MAX_KEY_SET_BYTES = 64 << 10
 MAX_KEYS = 32
@@ -20,8 +20,14 @@ MAX_KID_CHARS = 256
 
 KeysById = MappingProxyType[str, JoseKey]
 
-_CURVES: dict[tuple[str, str], type[ECKey] | type[OKPKey]] = {("EC", "P-256"): ECKey, ("OKP", "Ed25519"): OKPKey}
-_MEMBERS = ("kty", "crv", "x", "y")
+_KINDS: dict[tuple[str, str | None], tuple[type[ECKey] | type[OKPKey] | type[RSAKey], tuple[str, ...]]] = {
+    ("EC", "P-256"): (ECKey, ("kty", "crv", "x", "y")),
+    ("EC", "P-384"): (ECKey, ("kty", "crv", "x", "y")),
+    ("OKP", "Ed25519"): (OKPKey, ("kty", "crv", "x")),
+    ("RSA", None): (RSAKey, ("kty", "n", "e")),
+}
+MAX_RSA_MODULUS_CHARS = 1400
+"""8192 bits: a larger one would cost a verifier more than it is worth."""
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
@@ -46,7 +52,7 @@ def parse_key_set(data: bytes) -> KeysById:
             raise MalformedDocument(f"key set: the id {kid!r} occurs twice")
         keys[kid] = imported
     if not keys:
-        raise MalformedDocument("key set: no key for ES256 or Ed25519 signatures in it")
+        raise MalformedDocument("key set: no key for signatures that we verify in it")
     return MappingProxyType(keys)
 
 
@@ -56,24 +62,47 @@ def _parse_key(entry: Any) -> tuple[str, JoseKey] | None:
         raise MalformedDocument("key set: an entry is not an object")
     if not isinstance(entry.get("kty"), str) or PRIVATE_MEMBERS & entry.keys():
         raise MalformedDocument("key set: an entry has no type, or holds a secret")
-    curve = entry.get("crv")
-    key_class = _CURVES.get((entry["kty"], curve)) if isinstance(curve, str) else None
-    if key_class is None or entry.get("use", "sig") != "sig":
+    if _kind_of(entry) is None or entry.get("use", "sig") != "sig" or _is_too_short(entry):
         return None
     kid = entry.get("kid")
     if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARS:
         raise MalformedDocument("key set: a signature key has no usable id")
-    try:
-        # Only the members that make the key: `key_ops` and whatever else is there has no say in how it is used.
-        key = key_class.import_key({name: entry[name] for name in _MEMBERS if name in entry})
-        _verify_usable(key)
-    except (JoseError, ValueError, KeyError, TypeError, AttributeError):
-        raise MalformedDocument(f"key set: the key {kid!r} is not one") from None
-    if entry.get("alg", algorithm_of(key)) != algorithm_of(key):
+    key = parse_public_key(entry)
+    if not algorithms_of(key):
+        return None
+    if entry.get("alg") is not None and entry["alg"] not in algorithms_of(key):
         raise MalformedDocument(f"key set: the key {kid!r} is for another algorithm")
     return kid, key
 
 
-def _verify_usable(key: JoseKey) -> None:
-    # joserfc imports lazily: a point off the curve would be noticed only with the first signature.
-    key.get_op_key("verify")
+def parse_public_key(entry: dict[str, Any]) -> JoseKey:
+    """One untrusted public key (RFC 7517 section 4), of a kind that we use.
+
+    Raises: MalformedDocument, also if it holds a private member, or is a point off its curve.
+    """
+    kind = _kind_of(entry)
+    if kind is None or PRIVATE_MEMBERS & entry.keys() or _is_too_short(entry):
+        raise MalformedDocument("key: not a public key of a kind that is used here")
+    key_class, members = kind
+    try:
+        # Only the members that make the key: `key_ops` and whatever else is there has no say in how it is used.
+        if len(str(entry.get("n", ""))) > MAX_RSA_MODULUS_CHARS:
+            raise ValueError
+        key: JoseKey = key_class.import_key({name: entry[name] for name in members})
+        # joserfc imports lazily: a point off the curve would be noticed only with the first signature.
+        key.get_op_key("verify")
+    except (JoseError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        raise MalformedDocument(f"key {str(entry.get('kid'))[:80]!r} is not one") from None
+    return key
+
+
+def _is_too_short(entry: dict[str, Any]) -> bool:
+    """An RSA modulus of fewer than 2048 bits, by its length in base64url; the library would only warn."""
+    return entry.get("kty") == "RSA" and len(str(entry.get("n", ""))) * 6 < MIN_RSA_BITS
+
+
+def _kind_of(entry: dict[str, Any]) -> Any:
+    kty, curve = entry.get("kty"), entry.get("crv")
+    if not isinstance(kty, str) or not isinstance(curve, str | None):
+        return None
+    return _KINDS.get((kty, curve))

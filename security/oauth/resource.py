@@ -12,45 +12,58 @@ taken from the token without being on our list *and* being the key's own, so nei
 has a path.
 """
 
-import base64
-import binascii
 import hashlib
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
-from joserfc.errors import JoseError
 
 from security.errors import MalformedDocument, TokenRejected
-from security.json_object import parse_json_object
 from security.oauth.access_token import AccessToken, ClaimRules, parse_access_token
-from security.oauth.algorithms import MODELS, JoseKey, algorithm_of
+from security.oauth.algorithms import ALGORITHMS, JoseKey, algorithms_of
+from security.oauth.jws import MAX_TOKEN_CHARS, RULE_CHANGING_MEMBERS, Jws, is_signed_by, parse_jws
 from security.oauth.key_ring import KeyRing
 from security.oauth.key_set import MAX_KID_CHARS
 
-MAX_TOKEN_CHARS = 8192
 MAX_HEADER_CHARS = 2048
 """Of the encoded header. joserfc's own bound of 512 would refuse honest headers with certificate digests."""
 MAX_CACHED_TOKENS = 8192
 """About 1.1 KB each with the digest and the dictionary: at most 9 MB."""
 SKEW_S = 5
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
-_TYPES = frozenset({"at+jwt", "application/at+jwt"})
-_REFUSED_MEMBERS = ("crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc", "cty")
-"""What changes the rules of the signature, or brings a key or the address of one."""
+_REFUSED_MEMBERS = ("jwk", *RULE_CHANGING_MEMBERS)
 
 
-class _Segments(msgspec.Struct, frozen=True):
-    """A token cut into its parts."""
+class Profile(Protocol):
+    """How the tokens of one issuer look: `OwnProfile`, or one of `profiles`."""
 
-    signed: bytes
-    header: bytes
-    payload: bytes
-    signature: bytes
+    @property
+    def types(self) -> frozenset[str]:
+        """What `typ` may be, in small letters; the empty text stands for none."""
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """What `alg` may be."""
+
+    def parse(self, claims: dict[str, Any], kid: str, now: float) -> AccessToken:
+        """The token, from verified claims. Raises: TokenRejected."""
+
+
+class OwnProfile(msgspec.Struct, frozen=True):
+    """RFC 9068 in full, with the claims that our own authority adds."""
+
+    rules: ClaimRules
+    types: frozenset[str] = frozenset({"at+jwt", "application/at+jwt"})
+    algorithms: tuple[str, ...] = ALGORITHMS
+
+    def parse(self, claims: dict[str, Any], kid: str, now: float) -> AccessToken:
+        """The token, from verified claims. Raises: TokenRejected."""
+        return parse_access_token(claims, kid, self.rules, now)
 
 
 def parse_bearer(authorization: str) -> str:
@@ -71,16 +84,19 @@ class AccessTokenValidator:
         self,
         keys: KeyRing,
         *,
-        issuer: str,
-        audience: str,
+        issuer: str = "",
+        audience: str = "",
+        profile: Profile | None = None,
         skew_s: int = SKEW_S,
         max_cached_tokens: int = MAX_CACHED_TOKENS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not (issuer and audience):
+        """With a profile, or for tokens of our own with issuer and audience."""
+        if profile is None and not (issuer and audience):
             raise ValueError("issuer and audience are required")
         self._keys = keys
-        self._rules = ClaimRules(issuer, audience, skew_s)
+        self._profile: Profile = profile or OwnProfile(ClaimRules(issuer, audience, skew_s))
+        self._skew_s = skew_s
         self._clock = clock
         self._max_cached_tokens = max_cached_tokens
         self._accepted: OrderedDict[bytes, AccessToken] = OrderedDict()
@@ -100,17 +116,32 @@ class AccessTokenValidator:
         if (accepted := self._find_accepted(digest)) is not None:
             return accepted
         # (3) to (7)
-        segments = _split(token)
-        kid, algorithm = _parse_header(segments.header)
+        jws = _parse(token)
+        kid, algorithm = self._parse_header(jws.header)
         key = self._keys.find(kid)
         if key is None and await self._keys.refresh():
             key = self._keys.find(kid)
         if key is None:
             raise TokenRejected("the token is signed with a key that its issuer does not publish")
-        _verify_signature(key, algorithm, segments)
-        access_token = parse_access_token(_parse_payload(segments.payload), kid, self._rules, self._clock())
+        _verify_signature(key, algorithm, jws)
+        access_token = self._profile.parse(jws.payload(), kid, self._clock())
         self._accept(digest, access_token)
         return access_token
+
+    def _parse_header(self, header: dict[str, Any]) -> tuple[str, str]:
+        """Key id and algorithm of a header that is otherwise of no interest."""
+        for name in _REFUSED_MEMBERS:
+            if name in header:
+                raise TokenRejected(f"the token's header has {name}")
+        token_type, algorithm, kid = header.get("typ", ""), header.get("alg"), header.get("kid")
+        if not isinstance(token_type, str) or token_type.lower() not in self._profile.types:
+            # RFC 9068 section 4: with its profile, absence is no excuse.
+            raise TokenRejected(f"typ: expected {' or '.join(sorted(self._profile.types)) or 'none'}")
+        if not isinstance(algorithm, str) or algorithm not in self._profile.algorithms:
+            raise TokenRejected(f"alg: expected {' or '.join(self._profile.algorithms)}")
+        if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARS:
+            raise TokenRejected("kid: expected the id of a key")
+        return kid, algorithm
 
     def _find_accepted(self, digest: bytes) -> AccessToken | None:
         if self._accepted_generation != self._keys.generation:
@@ -120,7 +151,7 @@ class AccessTokenValidator:
         if accepted is None:
             return None
         self._keys.find(accepted.kid)  # Raises when the keys have become useless.
-        if accepted.expires_at + self._rules.skew_s <= self._clock():
+        if accepted.expires_at + self._skew_s <= self._clock():
             del self._accepted[digest]
             return None
         self._accepted.move_to_end(digest)
@@ -132,60 +163,16 @@ class AccessTokenValidator:
             self._accepted.popitem(last=False)
 
 
-def _split(token: str) -> _Segments:
-    data = token.encode("ascii")
-    signed, _, signature = data.rpartition(b".")
-    header, _, payload = signed.partition(b".")
-    if len(header) > MAX_HEADER_CHARS:
-        raise TokenRejected("the token's header is too large")
-    return _Segments(signed, _decode(header), _decode(payload), _decode(signature))
-
-
-def _decode(segment: bytes) -> bytes:
-    """Canonical base64url only (RFC 7515 section 2): unused bits are zero, so one token has one spelling."""
+def _parse(token: str) -> Jws:
     try:
-        decoded = base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
-    except (binascii.Error, ValueError):
-        raise TokenRejected("the token is not in base64url") from None
-    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != segment:
-        raise TokenRejected("the token is not in canonical base64url")
-    return decoded
-
-
-def _parse_header(data: bytes) -> tuple[str, str]:
-    """Key id and algorithm of a header that is otherwise of no interest."""
-    header = _parse_object(data, "header")
-    for name in _REFUSED_MEMBERS:
-        if name in header:
-            raise TokenRejected(f"the token's header has {name}")
-    token_type, algorithm, kid = header.get("typ"), header.get("alg"), header.get("kid")
-    if not isinstance(token_type, str) or token_type.lower() not in _TYPES:
-        raise TokenRejected("typ: expected at+jwt")  # RFC 9068 section 4: its absence is no excuse.
-    if not isinstance(algorithm, str) or algorithm not in MODELS:
-        raise TokenRejected(f"alg: expected {' or '.join(MODELS)}")
-    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARS:
-        raise TokenRejected("kid: expected the id of a key")
-    return kid, algorithm
-
-
-def _parse_payload(data: bytes) -> dict[str, Any]:
-    return _parse_object(data, "payload")
-
-
-def _parse_object(data: bytes, part: str) -> dict[str, Any]:
-    try:
-        return parse_json_object(data)
+        return parse_jws(token, max_header_chars=MAX_HEADER_CHARS)
     except MalformedDocument as error:
-        raise TokenRejected(f"the token's {part}: {error}") from None
+        raise TokenRejected(f"the token{error}") from None
 
 
-def _verify_signature(key: JoseKey, algorithm: str, segments: _Segments) -> None:
-    # RFC 8725 section 3.1: the algorithm must be the one that the key is for.
-    if algorithm != algorithm_of(key):
+def _verify_signature(key: JoseKey, algorithm: str, jws: Jws) -> None:
+    # RFC 8725 section 3.1: the algorithm must be one that the key is for.
+    if algorithm not in algorithms_of(key):
         raise TokenRejected("alg: not the algorithm of the key")
-    try:
-        holds = MODELS[algorithm].verify(segments.signed, segments.signature, key)
-    except (JoseError, ValueError, TypeError):
-        holds = False
-    if not holds:
+    if not is_signed_by(jws, key, algorithm):
         raise TokenRejected("the token's signature does not hold")

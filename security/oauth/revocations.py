@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from security.oauth.access_token import AccessToken
+
 
 class Revocation(msgspec.Struct, frozen=True, array_like=True):
-    """One entry. `kind` is token, client or subject."""
+    """One entry. `kind` is token, session, client or subject."""
 
     kind: str
     value: str
@@ -39,9 +41,13 @@ class RevocationList:
         """Know one more."""
         self._entries[entry.kind, entry.value] = entry
 
-    def is_revoked(self, *, token_id: str, client_id: str, subject: str, issued_at: int) -> bool:
+    def is_revoked(self, token: AccessToken) -> bool:
+        """True if a token is void."""
+        return self.is_void(token.jti, token.client_id, token.subject, token.issued_at, token.session)
+
+    def is_void(self, token_id: str, client_id: str, subject: str, issued_at: int, session: str = "") -> bool:
         """True if a token with these claims is void."""
-        if ("token", token_id) in self._entries:
+        if ("token", token_id) in self._entries or (session and ("session", session) in self._entries):
             return True
         for key in (("client", client_id), ("subject", subject)):
             entry = self._entries.get(key)

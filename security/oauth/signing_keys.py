@@ -84,6 +84,11 @@ class SigningKeys:
         return cls(directory, keys, clock)
 
     @property
+    def all(self) -> tuple[SigningKey, ...]:
+        """Every key that a valid token may be signed with."""
+        return tuple(self._keys)
+
+    @property
     def current(self) -> SigningKey:
         """The key that signs now: the newest that has been published long enough, or else the oldest."""
         now = self._clock()

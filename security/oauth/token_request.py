@@ -11,9 +11,16 @@ from urllib.parse import parse_qsl, unquote_plus
 import msgspec
 from authlib.oauth2.rfc6749.errors import InvalidRequestError
 
+from security.errors import MalformedDocument, TokenRejected
+from security.oauth.jws import parse_jws
+
 MAX_BODY_BYTES = 16 << 10
 MAX_PARAMETERS = 32
 MAX_HEADER_CHARS = 4096
+
+
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+"""RFC 7523 section 2.2."""
 
 
 class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +31,12 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
     authorization: tuple[str, ...]
     """Every Authorization header, so that a second one is seen."""
     body: bytes
+    proofs: tuple[str, ...] = ()
+    """Every DPoP header."""
+    certificate: bytes | None = None
+    """The client's certificate on this connection, DER."""
+    method: str = "POST"
+    path: str = "/token"
 
     def __repr__(self) -> str:
         return "TokenRequest(<hidden>)"
@@ -34,7 +47,9 @@ class Credentials(msgspec.Struct, frozen=True):
 
     client_id: str
     secret: str
+    """Or its assertion; empty where the client only names itself."""
     method: str
+    """client_secret_basic, client_secret_post, private_key_jwt, or `named` for a public client or one known by its certificate."""
 
     def __repr__(self) -> str:
         return f"Credentials(client_id={self.client_id!r}, secret=<hidden>, method={self.method!r})"
@@ -47,6 +62,9 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     resources: tuple[str, ...]
     """RFC 8707 section 2: the one parameter that may be repeated."""
     credentials: Credentials | None
+    proofs: tuple[str, ...] = ()
+    certificate: bytes | None = None
+    path: str = "/token"
 
     def __repr__(self) -> str:
         return "ParsedRequest(<hidden>)"
@@ -63,7 +81,7 @@ def parse_token_request(request: TokenRequest) -> ParsedRequest:
     media_type = request.content_type.split(";", 1)[0].strip().lower()
     if media_type != "application/x-www-form-urlencoded":
         raise InvalidRequestError("Expected the content type application/x-www-form-urlencoded")
-    pairs = _parse_form(request.body)
+    pairs = parse_form(request.body)
     resources = tuple(value for name, value in pairs if name == "resource" and value)
     single = [(name, value) for name, value in pairs if name != "resource"]
     names = [name for name, _value in single]
@@ -71,10 +89,12 @@ def parse_token_request(request: TokenRequest) -> ParsedRequest:
         raise InvalidRequestError("A parameter occurs twice")
     # RFC 6749 section 3.2: a parameter without a value is as if it were omitted.
     parameters = {name: value for name, value in single if value}
-    return ParsedRequest(parameters, resources, _find_credentials(request.authorization, parameters))
+    credentials = _find_credentials(request.authorization, parameters)
+    return ParsedRequest(parameters, resources, credentials, request.proofs, request.certificate, request.path)
 
 
-def _parse_form(body: bytes) -> list[tuple[str, str]]:
+def parse_form(body: bytes) -> list[tuple[str, str]]:
+    """Names and values of a form, at most MAX_PARAMETERS. Raises: InvalidRequestError."""
     if len(body) > MAX_BODY_BYTES:
         raise InvalidRequestError("The body is too large")
     if not body:
@@ -96,16 +116,37 @@ def _find_credentials(authorization: tuple[str, ...], parameters: dict[str, str]
     if len(authorization) > 1:
         raise InvalidRequestError("More than one Authorization header")
     client_id, secret = parameters.get("client_id"), parameters.get("client_secret")
+    assertion = _find_assertion(parameters)
+    if sum((bool(authorization), secret is not None, assertion is not None)) > 1:
+        raise InvalidRequestError("More than one method of client authentication")
     if authorization:
-        if secret is not None:
-            raise InvalidRequestError("More than one method of client authentication")
         credentials = parse_basic(authorization[0])
-        if credentials is not None and client_id not in (None, credentials.client_id):
-            raise InvalidRequestError("client_id differs from the Authorization header")
-        return credentials
-    if client_id is not None and secret is not None:
-        return Credentials(client_id, secret, "client_secret_post")
-    return None
+    elif assertion is not None:
+        credentials = assertion
+    elif client_id is not None:
+        method = "named" if secret is None else "client_secret_post"
+        return Credentials(client_id, secret or "", method)
+    else:
+        return None
+    if credentials is not None and client_id not in (None, credentials.client_id):
+        raise InvalidRequestError("client_id differs from the credentials")
+    return credentials
+
+
+def _find_assertion(parameters: dict[str, str]) -> Credentials | None:
+    """A client's assertion (RFC 7521 section 4.2); its claims only say whose key to look for."""
+    assertion, kind = parameters.get("client_assertion"), parameters.get("client_assertion_type")
+    if assertion is None and kind is None:
+        return None
+    if assertion is None or kind != ASSERTION_TYPE:
+        raise InvalidRequestError("client_assertion needs client_assertion_type jwt-bearer")
+    try:
+        subject = parse_jws(assertion).payload().get("sub")
+    except (MalformedDocument, TokenRejected):
+        subject = None
+    if not isinstance(subject, str) or not subject:
+        return Credentials("", assertion, "private_key_jwt")
+    return Credentials(subject, assertion, "private_key_jwt")
 
 
 def parse_basic(header: str) -> Credentials | None:

@@ -12,7 +12,7 @@ from security.oauth.revocations import Revocation
 from security.registry.database import Database
 from security.registry.tables import REVOCATIONS
 
-RevocationKind = Literal["token", "client", "subject"]
+RevocationKind = Literal["token", "session", "client", "subject"]
 
 
 class RevocationRegistry:
@@ -21,12 +21,12 @@ class RevocationRegistry:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def revoke_token(self, token_id: str, expires_at: int, *, actor: str) -> None:
-        """Void one access token (RFC 7009). Raises: RegistryUnusable."""
-        with self._database.change("token_revoked", token_id, actor) as recording:
+    def revoke(self, kind: RevocationKind, value: str, expires_at: int, *, actor: str) -> None:
+        """Void an access token (RFC 7009), or all that came from one sign-in. Raises: RegistryUnusable."""
+        with self._database.change("token_revoked", value, actor) as recording:
             lifetime_s = max(0, expires_at - self._database.now)
-            void_tokens(recording.connection, "token", token_id, self._database.now, lifetime_s)
-            recording.after = {"expires_at": expires_at}
+            void_tokens(recording.connection, kind, value, self._database.now, lifetime_s)
+            recording.after = {"expires_at": expires_at, "kind": kind}
 
     def forget_expired(self) -> None:
         """Remove what no token can be about any more. Raises: RegistryUnusable."""

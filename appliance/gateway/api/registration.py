@@ -12,6 +12,7 @@ from appliance.gateway.api.intake import Intake
 from appliance.gateway.api.listing import ModelEndpoints
 from appliance.gateway.api.messages import CountTokensEndpoint, MessagesApi
 from appliance.gateway.api.native import HEALTH_ROUTE, HealthGenerate, NativeEndpoints
+from appliance.gateway.api.protected_resource import PATH, UNNAMED, ProtectedResource, ProtectedResourceEndpoint
 from appliance.gateway.api.receipts import ProofEndpoint, ReceiptEndpoint
 from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.api.responses import ResponsesApi, StoredResponses
@@ -31,6 +32,7 @@ def register_routes(
     states: Callable[[], Sequence[ProcessState]],
     installation: Installation,
     store: ResponseStore,
+    resource: ProtectedResource = UNNAMED,
 ) -> RouteTable:
     """Build the table over one worker's objects."""
     routes = RouteTable()
@@ -39,6 +41,7 @@ def register_routes(
     listing = ModelEndpoints(models, desk.engines)
     routes.register("GET", "/health", Scope.PUBLIC, health.health)
     routes.register("GET", "/ready", Scope.PUBLIC, health.ready)
+    routes.register("GET", PATH, Scope.PUBLIC, ProtectedResourceEndpoint(resource))
     routes.register("GET", "/metrics", Scope.METRICS_READ, ScrapeEndpoint(desk, states))
     routes.register("GET", "/v1/models", Scope.MODELS_READ, listing.list_all)
     routes.register("GET", "/v1/models/{id}", Scope.MODELS_READ, listing.retrieve)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 
 import httpx
 import pytest
@@ -9,16 +10,18 @@ import pytest
 from appliance.authority.application import AuthorityApplication
 from appliance.authority.bookkeeping import Bookkeeper
 from appliance.authority.journal import Journal
+from appliance.authority.people import PeopleRoutes
+from appliance.authority.sign_in import SignInDesk
 from appliance.errors import LinkClosed
 from appliance.messages.audit import AppendRefused, Recorded
 from audit.entry import parse_canonical
 from audit.permissions import verify_permitted
 from security.clients import ClientDefinition
-from security.errors import SecurityUnavailable
-from security.oauth.authority import Authority
 from security.oauth.failure_limit import FailureLimit
 from security.oauth.signing_keys import SigningKeys
-from tests.support.definitions import KEY, Registry
+from security.settings import AuthoritySettings
+from tests.support.authority import build_authority
+from tests.support.definitions import Registry
 
 ISSUER = "https://127.0.0.1:8444"
 RESOURCE = "https://127.0.0.1:8443"
@@ -65,35 +68,29 @@ class Clock:
         return self.now
 
 
-class PlayedDirectory:
-    """What policy would answer."""
-
-    def __init__(self, registry):
-        self.registry = registry
-        self.is_away = False
-
-    async def find_client(self, client_id):
-        if self.is_away:
-            raise SecurityUnavailable("for the test")
-        return self.registry.find(client_id)
-
-
 class House:
     """Everything of one authority."""
 
     def __init__(self, path):
-        self.registry = Registry(path / "clients.sqlite")
+        self.utc = Clock(time.time())
+        self.registry = Registry(path / "clients.sqlite", clock=lambda: self.utc.now)
         self.issued = self.registry.create(ClientDefinition(name="demo"), actor="ada")
         self.keys = SigningKeys.load_or_create(path / "signing")
-        self.authority = Authority(
-            issuer=ISSUER, resource=RESOURCE, keys=self.keys, credentials_key=KEY, token_lifetime_s=600
+        self.authority, self.directory, self.refresh = build_authority(
+            self.registry, self.keys, path, issuer=ISSUER, resource=RESOURCE, clock=lambda: self.utc.now
         )
         self.journal = Journal(timeout_s=0.2)
         self.clock = Clock(1000.0)
-        self.directory = PlayedDirectory(self.registry)
         self.failures = FailureLimit(5, clock=self.clock)
-        self.app = AuthorityApplication(self.authority, self.journal, self.failures, self.directory).build()
-        self.books = Bookkeeper(self.journal, self.failures)
+        self.settings = AuthoritySettings(banner="Only for those who may.")
+        self.desk = SignInDesk(
+            self.directory, self.refresh, self.registry.key, self.settings, clock=lambda: self.utc.now
+        )
+        people = PeopleRoutes(
+            self.authority, self.desk, self.directory, self.journal, self.failures, self.settings.banner
+        )
+        self.app = AuthorityApplication(self.authority, self.journal, self.failures, self.directory, people).build()
+        self.books = Bookkeeper(self.journal, self.failures, self.refresh)
         self.auditor = PlayedAuditor()
         self._serving = None
 
@@ -124,4 +121,5 @@ async def house(tmp_path):
     yield house
     if house.journal.is_connected:
         await house.disconnect()
+    house.refresh.close()
     house.registry.close()

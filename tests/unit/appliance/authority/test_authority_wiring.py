@@ -36,6 +36,7 @@ def configuration(path, *, gateway=None, authority=None, tls=None):
         authority=AuthoritySettings(**(authority or {})),
         tls=TlsSettings(**(tls or {})),
         state_path=path,
+        mode="development",
     )
 
 

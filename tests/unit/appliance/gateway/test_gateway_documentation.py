@@ -40,7 +40,11 @@ async def test_every_route_is_documented_with_its_scope() -> None:
 
 def test_the_public_list_is_pinned() -> None:
     """What strangers may see; a change here is a decision, not an accident."""
-    assert PUBLIC_ROUTES == (("GET", "/health"), ("GET", "/ready"))
+    assert PUBLIC_ROUTES == (
+        ("GET", "/health"),
+        ("GET", "/ready"),
+        ("GET", "/.well-known/oauth-protected-resource"),
+    )
 
 
 def test_parameters_that_change_nothing_are_documented() -> None:

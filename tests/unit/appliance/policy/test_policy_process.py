@@ -187,7 +187,7 @@ async def test_a_request_of_an_earlier_life_goes_on(gateway, client, book):
 async def test_every_gateway_hears_of_a_revocation_at_once(service, gateway, client, registry, store):
     """And a new one hears of all that stand before anything else."""
     assert await gateway.revocations() == Revocations(())
-    registry.revocations.revoke_token("jti-1", registry.database.now + 600, actor="t")
+    registry.revocations.revoke("token", "jti-1", registry.database.now + 600, actor="t")
     registry.disable(client.client_id, actor="t")
     await store.look()
     told = await gateway.revocations()

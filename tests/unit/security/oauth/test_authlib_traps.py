@@ -14,11 +14,11 @@ from joserfc.jwk import KeySet
 
 from security.clients import ClientDefinition
 from security.errors import SecurityMisconfigured, TokenRejected
-from security.oauth.authority import Authority
 from security.oauth.resource import AccessTokenValidator
 from security.oauth.signing_keys import SigningKeys
 from security.oauth.token_request import TokenRequest
-from tests.support.definitions import KEY, Registry
+from tests.support.authority import FORM, basic, build_authority, decide
+from tests.support.definitions import Registry
 
 NOW = 1_800_000_000
 ISSUER = "https://authority.example:8444"
@@ -52,24 +52,20 @@ def issue_token(tmp_path, **form):
     """A token from the real authority, by a registered client."""
     registry = Registry(tmp_path / "clients.sqlite", clock=lambda: NOW)
     issued = registry.create(ClientDefinition(name="demo"), actor="test")
-    authority = Authority(
-        issuer=ISSUER,
-        resource=AUDIENCE,
-        keys=SigningKeys.load_or_create(tmp_path / "signing", clock=lambda: NOW),
-        credentials_key=KEY,
-        token_lifetime_s=600,
-        clock=lambda: NOW,
+    keys = SigningKeys.load_or_create(tmp_path / "signing", clock=lambda: NOW)
+    authority, _, refresh = build_authority(
+        registry, keys, tmp_path, issuer=ISSUER, resource=AUDIENCE, clock=lambda: NOW
     )
-    pair = base64.b64encode(f"{issued.client.client_id}:{issued.secret}".encode()).decode()
     request = TokenRequest(
         query="",
-        content_type="application/x-www-form-urlencoded",
-        authorization=(f"Basic {pair}",),
+        content_type=FORM,
+        authorization=(basic(issued.client.client_id, issued.secret),),
         body="&".join(
             f"{name}={value}" for name, value in {"grant_type": "client_credentials", **form}.items()
         ).encode(),
     )
-    decision = authority.decide(authority.parse(request), issued.client)
+    decision = decide(authority, registry, request)
+    refresh.close()
     registry.close()
     assert decision.status == 200, decision.body
     return json.loads(decision.body)
@@ -236,9 +232,11 @@ def test_trap_11_plain_http_is_refused_whatever_the_environment_says(tmp_path, m
     """AUTHLIB_INSECURE_TRANSPORT and loopback addresses relax authlib's check; the issuer's own is not relaxed."""
     monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")
     keys = SigningKeys.load_or_create(tmp_path / "signing")
+    registry = Registry(tmp_path / "d.sqlite")
     for url in ("http://127.0.0.1:8444", "http://authority.example", "ftp://x", "https://authority.example/"):
         with pytest.raises(SecurityMisconfigured, match="issuer"):
-            Authority(issuer=url, resource=AUDIENCE, keys=keys, credentials_key=KEY, token_lifetime_s=600)
+            build_authority(registry, keys, tmp_path / "x", issuer=url, resource=AUDIENCE)
+    registry.close()
 
 
 def test_trap_11_requests_behind_a_proxy_are_answered(tmp_path, monkeypatch):
@@ -249,8 +247,7 @@ def test_trap_11_requests_behind_a_proxy_are_answered(tmp_path, monkeypatch):
 
 def test_the_validator_cannot_be_built_without_issuer_and_audience(issuer):
     """An optional audience check is one that is forgotten."""
-    with pytest.raises(TypeError):
-        AccessTokenValidator(issuer.ring, issuer=ISSUER)
-    with pytest.raises(ValueError):
-        AccessTokenValidator(issuer.ring, issuer=ISSUER, audience="")
+    for given in ({}, {"issuer": ISSUER}, {"issuer": ISSUER, "audience": ""}, {"audience": AUDIENCE}):
+        with pytest.raises(ValueError):
+            AccessTokenValidator(issuer.ring, **given)
     assert asyncio.iscoroutinefunction(issuer.validator.validate)

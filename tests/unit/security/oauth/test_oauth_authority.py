@@ -5,39 +5,36 @@ import json
 import logging
 
 import pytest
+from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from security.clients import ClientDefinition
 from security.errors import MalformedDocument
-from security.oauth.authority import Authority
+from security.oauth.client_authentication import AUTH_METHODS
 from security.oauth.failure_limit import FailureLimit, Suppressed, normalize_source
 from security.oauth.resource import AccessTokenValidator
+from security.oauth.token_endpoint import GRANT_TYPES
 from security.oauth.token_request import MAX_BODY_BYTES, TokenRequest, parse_basic
 from security.scopes import GRANTABLE, Role, Scope, format_scopes, parse_scopes
-from tests.support.definitions import KEY, Registry
+from tests.support.authority import FORM, build_authority, decide
+from tests.support.definitions import Registry
 
 NOW = 1_800_000_000
 ISSUER = "https://authority.example:8444"
 AUDIENCE = "https://gateway.example:8443"
-FORM = "application/x-www-form-urlencoded"
 GRANT = b"grant_type=client_credentials"
 
 
 class Setting:
     """An authority with one client of role user."""
 
-    def __init__(self, issuer, registry):
+    def __init__(self, issuer, registry, folder):
         self.registry = registry
         self.issued = registry.create(ClientDefinition(name="demo", models=("tiny",)), actor="test")
         self.client_id, self.secret = self.issued.client.client_id, self.issued.secret
-        self.authority = Authority(
-            issuer=ISSUER,
-            resource=AUDIENCE,
-            keys=issuer.keys,
-            credentials_key=KEY,
-            token_lifetime_s=600,
-            clock=issuer.clock,
+        self.authority, self.facts, self.refresh = build_authority(
+            registry, issuer.keys, folder, issuer=ISSUER, resource=AUDIENCE, clock=issuer.clock
         )
 
     def basic(self, client_id=None, secret=None):
@@ -47,8 +44,7 @@ class Setting:
     def decide(self, body=GRANT, *, authorization=..., query="", content_type=FORM):
         headers = (self.basic(),) if authorization is ... else authorization
         request = TokenRequest(query=query, content_type=content_type, authorization=tuple(headers), body=body)
-        pending = self.authority.parse(request)
-        return self.authority.decide(pending, self.registry.find(pending.claimed_client_id))
+        return decide(self.authority, self.registry, request)
 
     def refused(self, status, error, *arguments, **options):
         decision = self.decide(*arguments, **options)
@@ -69,7 +65,9 @@ class Setting:
 @pytest.fixture
 def setting(issuer, tmp_path):
     registry = Registry(tmp_path / "clients.sqlite", clock=issuer.clock)
-    yield Setting(issuer, registry)
+    made = Setting(issuer, registry, tmp_path)
+    yield made
+    made.refresh.close()
     registry.close()
 
 
@@ -200,9 +198,8 @@ def test_invalid_request_for_two_methods_of_authentication(setting):
     "grant",
     [
         "password",
-        "authorization_code",
-        "refresh_token",
-        "urn:ietf:params:oauth:grant-type:device_code",
+        "implicit",
+        "urn:ietf:params:oauth:grant-type:jwt-bearer",
         "x%22y",
         "%C3%A9",
     ],
@@ -211,6 +208,14 @@ def test_unsupported_grant_type(setting, grant):
     """And the answer does not repeat what was sent."""
     decision = setting.refused(400, "unsupported_grant_type", f"grant_type={grant}".encode())
     assert grant.encode() not in decision.body
+
+
+@pytest.mark.parametrize(
+    "grant", ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"]
+)
+def test_a_service_may_not_use_an_applications_grants(setting, grant):
+    """RFC 6749 section 5.2, before anything of the grant is looked at."""
+    setting.refused(400, "unauthorized_client", f"grant_type={grant}".encode())
 
 
 @pytest.mark.parametrize(
@@ -249,12 +254,15 @@ def test_metadata_says_what_is_there_and_no_more(setting):
     assert metadata["issuer"] == ISSUER
     assert metadata["token_endpoint"] == ISSUER + "/token"
     assert metadata["jwks_uri"] == ISSUER + "/jwks.json"
-    assert metadata["grant_types_supported"] == ["client_credentials"]
-    assert metadata["token_endpoint_auth_methods_supported"] == ["client_secret_basic", "client_secret_post"]
+    assert set(metadata["grant_types_supported"]) == set(GRANT_TYPES)
+    assert metadata["token_endpoint_auth_methods_supported"] == list(AUTH_METHODS)
+    assert metadata["code_challenge_methods_supported"] == ["S256"]
+    assert metadata["tls_client_certificate_bound_access_tokens"] is True
+    assert "none" not in metadata["introspection_endpoint_auth_methods_supported"]
     assert "public" not in metadata["scopes_supported"]
-    assert not [
-        name for name in metadata if "authorization" in name or "introspection" in name or "registration" in name
-    ]
+    assert all(url.startswith(ISSUER) for name, url in metadata.items() if name.endswith(("_endpoint", "_uri")))
+    assert "registration_endpoint" not in metadata
+    AuthorizationServerMetadata(metadata).validate()  # authlib's reading of the RFC
 
 
 def test_secrets_and_tokens_are_in_no_log_and_no_repr(setting, caplog):

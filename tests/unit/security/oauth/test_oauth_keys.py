@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import warnings
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
@@ -43,13 +45,16 @@ def test_keys_come_out_by_their_id(ec, edwards):
 def test_keys_of_other_kinds_are_left_out(ec):
     """RFC 7517 section 5: what is not understood is ignored; an encryption key signs nothing."""
     rsa = RSAKey.generate_key(2048, {"kid": "rsa"})
+    with warnings.catch_warnings(action="ignore"):
+        short = RSAKey.import_key(generate_private_key(65537, 1024), {"kid": "short"})
     keys = parse(
         public(ec),
         public(rsa),
+        public(short),
         public(ECKey.generate_key("P-521"), kid="p521"),
         public(ECKey.generate_key("P-256"), kid="enc", use="enc"),
     )
-    assert set(keys) == {"ec"}
+    assert set(keys) == {"ec", "rsa"}
 
 
 @pytest.mark.parametrize(

@@ -404,11 +404,12 @@ def test_the_bearer_header_is_read_strictly():
 
 
 async def test_keys_on_other_curves_are_never_used(issuer):
-    """A P-384 key in the set is left out, so its tokens have an unknown key."""
+    """A P-384 key may be in the set for others; no token of ours is believed under it, whatever algorithm it names."""
     other = ECKey.import_key(
         generate_private_key(SECP384R1()).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     )
     own = issuer.keys.public_key_set()["keys"]
     issuer.source.publish = lambda: {"keys": [*own, {**other.as_dict(private=False), "kid": "p384"}]}
-    await refused(issuer, issuer.sign(header=issuer.header(kid="p384")), "does not publish")
+    await refused(issuer, issuer.sign(header=issuer.header(kid="p384")), "not the algorithm of the key")
+    await refused(issuer, issuer.sign_text(json.dumps(issuer.header(kid="p384", alg="ES384")).encode(), b"{}"), "alg")
     assert await issuer.validate(issuer.sign())

@@ -23,7 +23,7 @@ def filled(registry):
     registry.keys.create(client.client_id, "k", networks=("::1",), days=1, actor="t")
     registry.limits.set(LimitRule("tenant", "acme", Limits(tokens_per_day=5)), actor="t")
     registry.roles.set_models(Role.USER, ("m",), actor="t")
-    registry.revocations.revoke_token("jti", registry.database.now + 60, actor="t")
+    registry.revocations.revoke("token", "jti", registry.database.now + 60, actor="t")
     return registry
 
 

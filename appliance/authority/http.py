@@ -1,0 +1,54 @@
+"""What the authority's routes share: reading a bounded body, answering in JSON."""
+
+import asyncio
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from appliance.gateway.exchange import CERTIFICATE
+from security.oauth.token_request import MAX_BODY_BYTES, TokenRequest
+
+BODY_TIMEOUT_S = 10.0
+NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+ALWAYS = {"X-Content-Type-Options": "nosniff"}
+
+
+def token_request(request: Request, body: bytes) -> TokenRequest:
+    """A request to an endpoint for clients, with everything that may say who it is from."""
+    return TokenRequest(
+        query=request.url.query,
+        content_type=request.headers.get("content-type", ""),
+        authorization=tuple(request.headers.getlist("authorization")),
+        body=body,
+        proofs=tuple(request.headers.getlist("dpop")),
+        certificate=request.scope.get(CERTIFICATE),
+        path=request.url.path,
+    )
+
+
+async def read_body(request: Request) -> bytes:
+    """At most one byte more than allowed, which the parser then refuses.
+
+    Raises: TimeoutError, ClientDisconnect.
+    """
+    body = bytearray()
+    async with asyncio.timeout(BODY_TIMEOUT_S):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                return bytes(body[: MAX_BODY_BYTES + 1])
+    return bytes(body)
+
+
+def json_answer(status: int, body: dict[str, Any], headers: dict[str, str]) -> Response:
+    """An answer in JSON."""
+    content = json.dumps(body, separators=(",", ":")).encode()
+    return Response(content, status, headers={**headers, **ALWAYS}, media_type="application/json")
+
+
+def unavailable(description: str, *, status: int = 503, retry_after_s: int = 1) -> Response:
+    """RFC 6749 has no word for this at the token endpoint; section 4.1.2.1's is what clients know."""
+    body = {"error": "temporarily_unavailable", "error_description": description}
+    return json_answer(status, body, {**NO_STORE, "Retry-After": str(retry_after_s)})

@@ -1,0 +1,128 @@
+"""The authority's pages for people, as text: sign in, new password, confirm a device, agree to an application. No script,
+one style sheet inside.
+
+Whatever comes from outside goes through `escape`. Every form carries the session's form token.
+"""
+
+from collections.abc import Sequence
+from html import escape
+
+from security.scopes import SCOPE_DESCRIPTIONS, Scope
+
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:28rem;margin:10vh auto;padding:0 1rem;color:#1b1b1b;background:#fafafa}
+h1{font-size:1.3rem}label{display:block;margin:.8rem 0 .2rem}input[type=text],input[type=password]{width:100%;padding:.5rem;
+font:inherit;box-sizing:border-box}button{margin:1rem .5rem 0 0;padding:.5rem 1.2rem;font:inherit}.notice{white-space:pre-wrap;
+border-left:4px solid #888;padding-left:.8rem}.error{color:#a00}code{font-size:1.2rem;letter-spacing:.1em}
+"""
+
+
+def sign_in_page(then: str, *, banner: str | None, error: str = "", login: str = "") -> str:
+    """Login, password, code."""
+    return _page(
+        "Sign in",
+        f"""{_notice(banner)}{_error(error)}
+<form method="post" action="/sign_in">
+<input type="hidden" name="then" value="{escape(then)}">
+<label for="login">Login</label>
+<input type="text" id="login" name="login" value="{escape(login)}" autocomplete="username" maxlength="64" required>
+<label for="password">Password</label>
+<input type="password" id="password" name="password" autocomplete="current-password" maxlength="256" required>
+<label for="code">One-time code</label>
+<input type="text" id="code" name="code" autocomplete="one-time-code" inputmode="numeric" maxlength="6">
+<button type="submit">Sign in</button>
+</form>""",
+    )
+
+
+def password_page(then: str, form_token: str, *, error: str = "") -> str:
+    """A new password, twice."""
+    return _page(
+        "Choose a new password",
+        f"""{_error(error)}
+<form method="post" action="/password">
+{_hidden(form_token, then=then)}
+<label for="password">New password</label>
+<input type="password" id="password" name="password" autocomplete="new-password" maxlength="256" required>
+<label for="again">The same again</label>
+<input type="password" id="again" name="again" autocomplete="new-password" maxlength="256" required>
+<button type="submit">Change</button>
+</form>""",
+    )
+
+
+def device_code_page(form_token: str, name: str, *, error: str = "") -> str:
+    """The code that a device shows."""
+    return _page(
+        "Connect a device",
+        f"""<p>You are signed in as {escape(name)}.</p>{_error(error)}
+<form method="get" action="/device">
+<label for="user_code">The code that the device shows</label>
+<input type="text" id="user_code" name="user_code" autocomplete="off" maxlength="32" required>
+<button type="submit">Go on</button>
+</form>{_sign_out(form_token)}""",
+    )
+
+
+def device_confirm_page(form_token: str, name: str, client: str, user_code: str, scopes: Sequence[Scope]) -> str:
+    """Whether the device may act for the person. RFC 8628 section 5.4: the code is shown again, to be compared."""
+    return _page(
+        "Connect a device",
+        f"""<p>{escape(name)}, the program <strong>{escape(client)}</strong> wants to act for you.</p>
+<p>Its code is <code>{escape(user_code)}</code>. Go on only if you started this yourself and the device shows the same code.</p>
+{_scopes(scopes)}
+<form method="post" action="/device">
+{_hidden(form_token, user_code=user_code)}
+<button type="submit" name="decision" value="approve">Allow</button>
+<button type="submit" name="decision" value="deny">Refuse</button>
+</form>{_sign_out(form_token)}""",
+    )
+
+
+def consent_page(form_token: str, name: str, client: str, query: str, scopes: Sequence[Scope]) -> str:
+    """Whether an application may act for the person."""
+    return _page(
+        "Allow an application",
+        f"""<p>{escape(name)}, the application <strong>{escape(client)}</strong> wants to act for you.</p>
+{_scopes(scopes)}
+<form method="post" action="/authorize">
+{_hidden(form_token, query=query)}
+<button type="submit" name="decision" value="approve">Allow</button>
+<button type="submit" name="decision" value="deny">Refuse</button>
+</form>{_sign_out(form_token)}""",
+    )
+
+
+def message_page(title: str, words: str) -> str:
+    """A sentence."""
+    return _page(title, f"<p>{escape(words)}</p>")
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
+        f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
+    )
+
+
+def _hidden(form_token: str, **fields: str) -> str:
+    values = {"form_token": form_token, **fields}
+    return "\n".join(f'<input type="hidden" name="{name}" value="{escape(value)}">' for name, value in values.items())
+
+
+def _scopes(scopes: Sequence[Scope]) -> str:
+    items = "".join(f"<li>{escape(SCOPE_DESCRIPTIONS[scope])}</li>" for scope in scopes)
+    return f"<p>It would be able to:</p><ul>{items}</ul>"
+
+
+def _notice(banner: str | None) -> str:
+    return "" if banner is None else f'<p class="notice">{escape(banner)}</p>'
+
+
+def _error(error: str) -> str:
+    return f'<p class="error">{escape(error)}</p>' if error else ""
+
+
+def _sign_out(form_token: str) -> str:
+    return f'<form method="post" action="/sign_out">{_hidden(form_token)}<button type="submit">Sign out</button></form>'

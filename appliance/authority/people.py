@@ -1,0 +1,310 @@
+"""The routes for people: signing in, a device's code, an application's request. HTML, one cookie, no script.
+ What protects a form: it must come from our own pages (`Origin`), carry the session's token, and the cookie is not sent
+along by other sites. Pages are in no frame, no cache, and load nothing. A sign-in is recorded before its session exists.
+"""
+
+import base64
+import hashlib
+import hmac
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from appliance.authority import pages
+from appliance.authority.directory import Directory
+from appliance.authority.http import read_body
+from appliance.authority.journal import Journal, JournalUnavailable
+from appliance.authority.records import build_sign_in_record
+from appliance.authority.sign_in import REFUSED, Session, SignInDesk, SignInRefused
+from security.errors import ClientRejected, SecurityUnavailable
+from security.oauth.authority import Authority
+from security.oauth.authorization_request import (
+    AuthorizationRequest,
+    RefusedRequest,
+    UntrustedRequest,
+    parse_authorization,
+    parse_query,
+)
+from security.oauth.errors import OAuth2Error
+from security.oauth.failure_limit import FailureLimit
+from security.oauth.interactions import CodeGrant
+from security.oauth.metadata import AUTHORIZATION_PATH, DEVICE_PATH
+from security.oauth.token_request import parse_form
+from security.scopes import GRANTABLE, GRANTED_SCOPES, Scope, parse_scopes
+
+COOKIE = "__Host-casemate"
+DEVICE_CODES = "device codes"
+"""Under this name guesses of user codes are counted."""
+_STYLE_DIGEST = base64.b64encode(hashlib.sha256(pages.STYLE.encode()).digest()).decode()
+
+log = structlog.get_logger(__name__)
+
+
+class PeopleRoutes:
+    """Everything that a browser is for."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        desk: SignInDesk,
+        directory: Directory,
+        journal: Journal,
+        failures: FailureLimit,
+        banner: str | None,
+    ) -> None:
+        self._authority = authority
+        self._desk = desk
+        self._directory = directory
+        self._journal = journal
+        self._failures = failures
+        self._banner = banner
+
+    def routes(self) -> list[Route]:
+        """All of them public: who asks is found out here."""
+        return [
+            Route(DEVICE_PATH, self._device, methods=["GET"]),
+            Route(DEVICE_PATH, self._decide_device, methods=["POST"]),
+            Route(AUTHORIZATION_PATH, self._authorize, methods=["GET"]),
+            Route(AUTHORIZATION_PATH, self._decide_authorization, methods=["POST"]),
+            Route("/sign_in", self._sign_in, methods=["POST"]),
+            Route("/sign_out", self._sign_out, methods=["POST"]),
+            Route("/password", self._password, methods=["POST"]),
+        ]
+
+    async def _device(self, request: Request) -> Response:
+        """RFC 8628 section 3.3."""
+        session = self._desk.find(request.cookies.get(COOKIE))
+        if session is None or session.must_change_password:
+            return self._ask_first(session, _path_of(request))
+        typed = request.query_params.get("user_code", "")
+        if not typed:
+            return _page(pages.device_code_page(session.form_token, session.name))
+        address = request.client.host if request.client else ""
+        if self._failures.retry_after_s(address, DEVICE_CODES):
+            return _page(pages.message_page("Too many attempts", "Wait a minute, then try again."), 429)
+        grant = self._authority.interactions.find_device(typed)
+        if grant is None:
+            self._failures.count_failure(address, DEVICE_CODES)
+            error = "There is no device with this code, or it has waited too long."
+            return _page(pages.device_code_page(session.form_token, session.name, error=error), 400)
+        client = await self._directory.find_client(grant.client_id)
+        name = grant.client_id if client is None else client.name
+        scopes = await self._scopes_for(session, parse_scopes(grant.scope))
+        return _page(pages.device_confirm_page(session.form_token, session.name, name, grant.user_code, scopes))
+
+    async def _decide_device(self, request: Request) -> Response:
+        form = await self._form(request)
+        if isinstance(form, Response):
+            return form
+        session, fields = form
+        grant = self._authority.interactions.find_device(fields.get("user_code", ""))
+        if grant is None:
+            return _page(
+                pages.message_page("Connect a device", "The device has waited too long. Begin again there."), 400
+            )
+        if fields.get("decision") != "approve":
+            grant.state = "denied"
+            return _page(pages.message_page("Connect a device", "Refused. The device has no access."))
+        grant.user_id, grant.auth_time, grant.state = session.user_id, session.auth_time, "approved"
+        return _page(pages.message_page("Connect a device", "Done. Go back to the device."))
+
+    async def _authorize(self, request: Request) -> Response:
+        """RFC 6749 section 4.1.1."""
+        asked = await self._parse_authorization(request.url.query)
+        if isinstance(asked, Response):
+            return asked
+        session = self._desk.find(request.cookies.get(COOKIE))
+        if session is None or session.must_change_password:
+            return self._ask_first(session, _path_of(request))
+        scopes = await self._scopes_for(session, asked.scopes)
+        page = pages.consent_page(session.form_token, session.name, asked.client.name, request.url.query, scopes)
+        return _page(page, form_target=asked.redirect_uri)
+
+    async def _decide_authorization(self, request: Request) -> Response:
+        form = await self._form(request)
+        if isinstance(form, Response):
+            return form
+        session, fields = form
+        asked = await self._parse_authorization(fields.get("query", ""))
+        if isinstance(asked, Response):
+            return asked
+        if fields.get("decision") != "approve":
+            return _redirect(asked.answer(error="access_denied"))
+        code = self._authority.interactions.issue_code(
+            CodeGrant(
+                client_id=asked.client.client_id,
+                user_id=session.user_id,
+                redirect_uri=asked.redirect_uri,
+                redirect_uri_was_given=asked.redirect_uri_was_given,
+                scope=asked.scope,
+                challenge=asked.challenge,
+                auth_time=session.auth_time,
+                key_thumbprint=asked.key_thumbprint,
+            )
+        )
+        return _redirect(asked.answer(code=code))
+
+    async def _sign_in(self, request: Request) -> Response:
+        fields = await self._read_form(request)
+        if isinstance(fields, Response):
+            return fields
+        login, then = fields.get("login", "")[:64], _local(fields.get("then", ""))
+        address, port = request.client or ("", 0)
+        if self._failures.retry_after_s(address, login):
+            return _page(pages.message_page("Too many attempts", "Wait a minute, then try again."), 429)
+        try:
+            cookie, session = await self._desk.sign_in(
+                login, fields.get("password", ""), fields.get("code", "").strip()
+            )
+        except SignInRefused as refused:
+            self._failures.count_failure(address, login)
+            record = build_sign_in_record("user_sign_in_failed", login, refused.user_id, address, port, str(refused))
+            if not await self._record(record):
+                return _away()
+            return _page(pages.sign_in_page(then, banner=self._banner, error=REFUSED, login=login), 401)
+        except SecurityUnavailable as fault:
+            log.error("sign_in_unavailable", reason=str(fault))
+            return _away()
+        record = build_sign_in_record("user_signed_in", login, session.user_id, address, port, "by password and code")
+        if not await self._record(record):
+            self._desk.end(cookie)
+            return _away()
+        if session.must_change_password:
+            answer: Response = _page(pages.password_page(then, session.form_token))
+        else:
+            answer = _redirect(then)
+        answer.set_cookie(COOKIE, cookie, path="/", secure=True, httponly=True, samesite="lax")
+        return answer
+
+    async def _sign_out(self, request: Request) -> Response:
+        form = await self._form(request)
+        if isinstance(form, Response):
+            return form
+        session, _ = form
+        self._desk.end(request.cookies.get(COOKIE))
+        address, port = request.client or ("", 0)
+        await self._record(build_sign_in_record("user_signed_out", session.login, session.user_id, address, port, ""))
+        answer = _page(pages.message_page("Signed out", "You are signed out of these pages."))
+        answer.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="lax")
+        return answer
+
+    async def _password(self, request: Request) -> Response:
+        form = await self._form(request, may_have_to_change=True)
+        if isinstance(form, Response):
+            return form
+        session, fields = form
+        then, password = _local(fields.get("then", "")), fields.get("password", "")
+        try:
+            if password != fields.get("again"):
+                raise ClientRejected("The two are not the same.")
+            await self._desk.change_password(session, password)
+        except ClientRejected as refused:
+            return _page(pages.password_page(then, session.form_token, error=str(refused)), 400)
+        except SecurityUnavailable:
+            return _away()
+        return _redirect(then)
+
+    def _ask_first(self, session: Session | None, then: str) -> Response:
+        if session is None:
+            return _page(pages.sign_in_page(then, banner=self._banner))
+        return _page(pages.password_page(then, session.form_token))
+
+    async def _scopes_for(self, session: Session, scopes: frozenset[Scope]) -> list[Scope]:
+        """What the application would really get, in a fixed order."""
+        user = await self._directory.find_user(session.user_id)
+        allowed = frozenset() if user is None else scopes & GRANTABLE[user.role]
+        return [scope for scope in GRANTED_SCOPES if scope in allowed]
+
+    async def _parse_authorization(self, query: str) -> AuthorizationRequest | Response:
+        try:
+            parameters = parse_query(query)
+            client = await self._directory.find_client(parameters.get("client_id", ""))
+            return parse_authorization(
+                parameters, client, resource=self._authority.resource, issuer=self._authority.issuer
+            )
+        except UntrustedRequest as refused:
+            return _page(pages.message_page("This request cannot be answered", str(refused)), 400)
+        except RefusedRequest as refused:
+            return _redirect(refused.location)
+        except SecurityUnavailable:
+            return _away()
+
+    async def _form(
+        self, request: Request, *, may_have_to_change: bool = False
+    ) -> tuple[Session, dict[str, str]] | Response:
+        """A form of somebody who is signed in, from a page of ours."""
+        fields = await self._read_form(request)
+        if isinstance(fields, Response):
+            return fields
+        session = self._desk.find(request.cookies.get(COOKIE))
+        if session is None or (session.must_change_password and not may_have_to_change):
+            return _page(pages.message_page("Sign in again", "You are not signed in any more. Begin again."), 403)
+        if not hmac.compare_digest(fields.get("form_token", "").encode(), session.form_token.encode()):
+            return _page(pages.message_page("Begin again", "The form is not from this session."), 403)
+        return session, fields
+
+    async def _read_form(self, request: Request) -> dict[str, str] | Response:
+        origin = request.headers.get("origin")
+        if origin != f"https://{request.headers.get('host', '')}":
+            return _page(pages.message_page("Begin again", "The form did not come from a page of this server."), 403)
+        try:
+            pairs = parse_form(await read_body(request))
+        except (OAuth2Error, TimeoutError):
+            return _page(pages.message_page("Begin again", "The form cannot be read."), 400)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        if len({name for name, _ in pairs}) != len(pairs):
+            return _page(pages.message_page("Begin again", "The form cannot be read."), 400)
+        return dict(pairs)
+
+    async def _record(self, event: bytes) -> bool:
+        try:
+            await self._journal.record(event)
+        except JournalUnavailable as fault:
+            log.error("sign_in_not_recorded", reason=str(fault))
+            return False
+        return True
+
+
+def _path_of(request: Request) -> str:
+    return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+
+
+def _local(then: str) -> str:
+    """Where to go on: a page of ours and nothing else."""
+    path = then.partition("?")[0]
+    return (
+        then if path in (DEVICE_PATH, AUTHORIZATION_PATH) and len(then) <= 8192 and then.isprintable() else DEVICE_PATH
+    )
+
+
+def _page(text: str, status: int = 200, *, form_target: str = "") -> Response:
+    """A page. Browsers apply `form-action` to redirects after a form as well, so the application's origin must be in it."""
+    targets = "'self'"
+    if form_target:
+        parts = urlsplit(form_target)
+        targets += f" {parts.scheme}://{parts.netloc}"
+    style = f"style-src 'sha256-{_STYLE_DIGEST}'"
+    policy = f"default-src 'none'; {style}; form-action {targets}; frame-ancestors 'none'; base-uri 'none'"
+    return Response(text, status, headers={**_HEADERS, "Content-Security-Policy": policy}, media_type="text/html")
+
+
+def _redirect(location: str) -> Response:
+    """RFC 9700 section 4.12: 303, so that no form is sent on."""
+    return RedirectResponse(location, 303, headers=_HEADERS)
+
+
+def _away() -> Response:
+    return _page(pages.message_page("Try again later", "The appliance cannot answer now."), 503)
+
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Pragma": "no-cache",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}

@@ -1,0 +1,174 @@
+"""People sign in: password and one-time code, lockout, idle accounts, sessions of the authority's own pages.
+ What an assessor asks for by NIST SP 800-171: lockout (3.1.8), a notice before sign-in (3.1.9), sessions that end when idle
+(3.1.10, 3.1.11), a second factor (3.5.3), idle accounts (3.5.6), password rules (3.5.7, 3.5.8). Whatever fails is answered
+in the same words, and a name that does not exist costs the same work as one that does. Sessions are in memory: a restart
+signs everybody out of these pages.
+"""
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+import msgspec
+
+from appliance.authority.directory import Directory
+from security.errors import ClientRejected
+from security.oauth.refresh_store import RefreshStore, SignIns
+from security.passwords import find_step, hash_password, is_password, unseal, verify_new_password
+from security.settings import AuthoritySettings
+from security.users import User
+
+MAX_SESSIONS = 10_000
+MAX_HASHING = 2
+"""Passwords that are checked at a time: each takes 19 MiB and a tenth of a second."""
+_DAY_S = 86_400
+
+REFUSED = "Login, password or code is not right, or the account is locked."
+
+
+class Session(msgspec.Struct):
+    """Somebody who signed in at the authority's pages."""
+
+    user_id: str
+    login: str
+    name: str
+    auth_time: int
+    form_token: str
+    """In every form, so that no other site can send one."""
+    last_seen: float
+    must_change_password: bool
+
+
+class SignInRefused(Exception):
+    """`user_id` is empty if there is no such person; the reason is for the log, never for whoever tries."""
+
+    def __init__(self, user_id: str, reason: str) -> None:
+        super().__init__(reason)
+        self.user_id = user_id
+
+
+class SignInDesk:
+    """Owner of the sessions."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        store: RefreshStore,
+        credentials_key: bytes,
+        settings: AuthoritySettings,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._store = store
+        self._credentials_key = credentials_key
+        self._settings = settings
+        self._clock = clock
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+        self._hashing = asyncio.Semaphore(MAX_HASHING)
+
+    async def sign_in(self, login: str, password: str, code: str) -> tuple[str, Session]:
+        """Check who somebody is. Returns: the cookie's value, and the session.
+
+        Raises: SignInRefused, SecurityUnavailable.
+        """
+        user = await self._directory.find_user(login)
+        if user is not None and user.login != login:
+            user = None  # An id is not a login.
+        async with self._hashing:
+            holds = await asyncio.to_thread(is_password, None if user is None else user.password_hash, password)
+        if user is None:
+            raise SignInRefused("", "there is no such person")
+        self._verify(user, holds, code)
+        return self._begin(user)
+
+    def find(self, cookie: str | None) -> Session | None:
+        """The session of a cookie, if it is not over; it was used just now."""
+        now, digest = self._clock(), _hash(cookie or "")
+        session = self._sessions.get(digest)
+        if session is None:
+            return None
+        if (
+            now - session.last_seen > self._settings.page_idle_s
+            or now - session.auth_time > self._settings.session_lifetime_s
+        ):
+            del self._sessions[digest]
+            return None
+        session.last_seen = now
+        return session
+
+    def end(self, cookie: str | None) -> None:
+        """Sign out."""
+        self._sessions.pop(_hash(cookie or ""), None)
+
+    async def change_password(self, session: Session, password: str) -> None:
+        """Store a new password that keeps the rules. Raises: ClientRejected in words for the person; SecurityUnavailable."""
+        user = await self._directory.find_user(session.user_id)
+        if user is None or user.is_disabled:
+            raise ClientRejected("The account is not there any more.")
+        earlier = (user.password_hash, *user.old_password_hashes)
+        async with self._hashing:
+            await asyncio.to_thread(verify_new_password, password, user.login, earlier)
+            hashed = await asyncio.to_thread(hash_password, password)
+        await self._directory.set_password(user.user_id, hashed)
+        session.must_change_password = False
+
+    def _verify(self, user: User, holds: bool, code: str) -> None:
+        now, known = int(self._clock()), self._store.find_sign_ins(user.user_id)
+        if user.unlocked_at >= known.failed_at:
+            known = msgspec.structs.replace(known, failures=0, locked_until=0)
+        if user.is_disabled:
+            raise SignInRefused(user.user_id, "the account is disabled")
+        if known.locked_until > now:
+            raise SignInRefused(user.user_id, "the account is locked after failures")
+        step = self._find_step(user, code, known)
+        if not holds or step is None:
+            self._note_failure(user, known, now)
+            raise SignInRefused(user.user_id, "the password is wrong" if not holds else "the code is wrong or was used")
+        seen_at, days = max(known.signed_in_at, user.unlocked_at, user.created_at), self._settings.inactive_after_days
+        if days and now - seen_at > days * _DAY_S:
+            raise SignInRefused(user.user_id, f"the account was idle for more than {days} days")
+        self._store.note_sign_ins(user.user_id, SignIns(signed_in_at=now, totp_step=step, failed_at=known.failed_at))
+
+    def _find_step(self, user: User, code: str, known: SignIns) -> int | None:
+        """The time step of a good code; what it was for a person without a second factor."""
+        if user.totp_secret is None:
+            return known.totp_step
+        secret = unseal(self._credentials_key, user.user_id, user.totp_secret)
+        return None if secret is None else find_step(secret, code, self._clock(), known.totp_step)
+
+    def _note_failure(self, user: User, known: SignIns, now: int) -> None:
+        failures = known.failures + 1
+        locked = failures >= self._settings.max_sign_in_failures
+        self._store.note_sign_ins(
+            user.user_id,
+            msgspec.structs.replace(
+                known,
+                failures=0 if locked else failures,
+                failed_at=now,
+                locked_until=now + self._settings.lockout_s if locked else 0,
+            ),
+        )
+
+    def _begin(self, user: User) -> tuple[str, Session]:
+        cookie, now = secrets.token_urlsafe(32), self._clock()
+        session = Session(
+            user_id=user.user_id,
+            login=user.login,
+            name=user.name,
+            auth_time=int(now),
+            form_token=secrets.token_urlsafe(24),
+            last_seen=now,
+            must_change_password=user.must_change_password,
+        )
+        self._sessions[_hash(cookie)] = session
+        while len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        return cookie, session
+
+
+def _hash(cookie: str) -> bytes:
+    return hashlib.sha256(cookie.encode("utf-8", "replace")).digest()

@@ -1,0 +1,157 @@
+"""What waits for a person: authorization codes (RFC 6749 section 4.1) and device codes (RFC 8628). In memory, bounded, short-lived.
+ They do not outlive the process: who was signing in begins again. A code is spent by its first use, whatever comes of it;
+used again it tells which tokens to void (RFC 6749 section 4.1.2).
+"""
+
+import hashlib
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+CODE_LIFETIME_S = 60
+USED_CODE_LIFETIME_S = 3600
+DEVICE_LIFETIME_S = 600
+DEVICE_INTERVAL_S = 5
+SLOW_DOWN_S = 5
+MAX_WAITING = 10_000
+_USER_CODE_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+"""RFC 8628 section 6.1: no vowels, so that no words come up; 20^8 is 34 bits, guarded by the limit on failures."""
+_USER_CODE_CHARS = 8
+
+
+class CodeGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """What an authorization code may be exchanged for."""
+
+    client_id: str
+    user_id: str
+    redirect_uri: str
+    redirect_uri_was_given: bool
+    scope: str
+    challenge: str
+    auth_time: int
+    key_thumbprint: str = ""
+    """`dpop_jkt` of the request (RFC 9449 section 10)."""
+
+
+class SpentCode(msgspec.Struct):
+    """A code after its use, and the family of tokens that came of it."""
+
+    grant: CodeGrant
+    family: str = ""
+
+
+class DeviceGrant(msgspec.Struct, kw_only=True):
+    """A device that waits for a person."""
+
+    client_id: str
+    scope: str
+    user_code: str
+    expires_at: float
+    interval_s: int = DEVICE_INTERVAL_S
+    next_poll_at: float = 0.0
+    state: Literal["pending", "approved", "denied"] = "pending"
+    user_id: str = ""
+    auth_time: int = 0
+
+
+class Interactions:
+    """Owner of all codes."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._codes: OrderedDict[bytes, tuple[float, CodeGrant]] = OrderedDict()
+        self._spent: OrderedDict[bytes, tuple[float, SpentCode]] = OrderedDict()
+        self._devices: OrderedDict[bytes, DeviceGrant] = OrderedDict()
+        self._device_of: dict[str, bytes] = {}
+
+    def issue_code(self, grant: CodeGrant) -> str:
+        """A new authorization code."""
+        self._forget()
+        code = secrets.token_urlsafe(32)
+        self._codes[_hash(code)] = (self._clock() + CODE_LIFETIME_S, grant)
+        return code
+
+    def spend_code(self, code: str) -> SpentCode | None:
+        """Spend a code; None if it is not known, or too old."""
+        self._forget()
+        digest = _hash(code)
+        found = self._codes.pop(digest, None)
+        if found is None:
+            return None
+        spent = SpentCode(found[1])
+        self._spent[digest] = (self._clock() + USED_CODE_LIFETIME_S, spent)
+        return spent
+
+    def find_spent(self, code: str) -> SpentCode | None:
+        """A code that was used before."""
+        found = self._spent.get(_hash(code))
+        return None if found is None else found[1]
+
+    def begin_device(self, client_id: str, scope: str) -> tuple[str, DeviceGrant] | None:
+        """A new device code; None while too many wait."""
+        self._forget()
+        if len(self._devices) >= MAX_WAITING:
+            return None
+        code, user_code = secrets.token_urlsafe(32), self._make_user_code()
+        grant = DeviceGrant(
+            client_id=client_id, scope=scope, user_code=user_code, expires_at=self._clock() + DEVICE_LIFETIME_S
+        )
+        self._devices[_hash(code)] = grant
+        self._device_of[normalize_user_code(user_code)] = _hash(code)
+        return code, grant
+
+    def poll_device(self, code: str) -> DeviceGrant | Literal["slow_down", "expired"] | None:
+        """What has become of a device code; None if it is not known. A decided one is spent, if it was asked for in time."""
+        digest, now = _hash(code), self._clock()
+        grant = self._devices.get(digest)
+        if grant is None:
+            return None
+        if grant.expires_at <= now:
+            return "expired"
+        if now < grant.next_poll_at:
+            grant.interval_s += SLOW_DOWN_S
+            grant.next_poll_at = now + grant.interval_s
+            return "slow_down"
+        grant.next_poll_at = now + grant.interval_s
+        return grant
+
+    def spend_device(self, code: str) -> None:
+        """Its tokens were issued, or it was denied and told so."""
+        grant = self._devices.pop(_hash(code), None)
+        if grant is not None:
+            self._device_of.pop(normalize_user_code(grant.user_code), None)
+
+    def find_device(self, user_code: str) -> DeviceGrant | None:
+        """The device that shows this code, if it waits for a decision."""
+        grant = self._devices.get(self._device_of.get(normalize_user_code(user_code), b""))
+        if grant is None or grant.expires_at <= self._clock() or grant.state != "pending":
+            return None
+        return grant
+
+    def _make_user_code(self) -> str:
+        while True:
+            letters = "".join(secrets.choice(_USER_CODE_LETTERS) for _ in range(_USER_CODE_CHARS))
+            if letters not in self._device_of:
+                return f"{letters[:4]}-{letters[4:]}"
+
+    def _forget(self) -> None:
+        now = self._clock()
+        for table in (self._codes, self._spent):
+            while table and (len(table) > MAX_WAITING or next(iter(table.values()))[0] <= now):
+                table.popitem(last=False)
+        while self._devices and next(iter(self._devices.values())).expires_at + DEVICE_LIFETIME_S <= now:
+            _, grant = self._devices.popitem(last=False)
+            self._device_of.pop(normalize_user_code(grant.user_code), None)
+
+
+def normalize_user_code(text: str) -> str:
+    """As people type it: in any case, with or without the hyphen (RFC 8628 section 6.1)."""
+    return "".join(one for one in text.upper() if one.isalnum())[:32]
+
+
+def _hash(code: str) -> bytes:
+    return hashlib.sha256(code.encode("utf-8", "replace")).digest()

@@ -1,0 +1,105 @@
+"""An authority in this process over real definitions: everything but HTTP, TLS and the other processes."""
+
+import base64
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from security.clients import Client
+from security.errors import SecurityUnavailable
+from security.oauth.authority import Answer, Authority
+from security.oauth.client_authentication import ClientAuthentication
+from security.oauth.interactions import Interactions
+from security.oauth.metadata import TOKEN_PATH
+from security.oauth.refresh_store import RefreshStore
+from security.oauth.revocations import Revocation, RevocationList
+from security.oauth.signing_keys import SigningKeys
+from security.oauth.token_endpoint import SessionRules
+from security.oauth.token_request import TokenRequest
+from security.users import User
+from tests.support.definitions import Registry
+
+_T = TypeVar("_T")
+FORM = "application/x-www-form-urlencoded"
+
+
+def run_now(work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of a coroutine that has nothing to wait for; an error if it waits."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("it waited")
+
+
+class PlayedFacts:
+    """What policy would know and do, done at once."""
+
+    def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
+        self.registry = registry
+        self.revocations = RevocationList(clock=clock)
+        self._clock = clock
+        self.is_away = False
+
+    async def find_client(self, client_id: str) -> Client | None:
+        if self.is_away:
+            raise SecurityUnavailable("for the test")
+        return self.registry.find(client_id)
+
+    async def find_user(self, login: str) -> User | None:
+        return self.registry.users.find(login)
+
+    async def set_password(self, user_id: str, password_hash: str) -> None:
+        self.registry.users.set_password(user_id, password_hash, actor=f"user:{user_id}")
+
+    async def revoke(self, kind: str, value: str, expires_at: int, *, actor: str) -> None:
+        self.revocations.add(Revocation(kind, value, int(self._clock()), expires_at))
+
+
+def build_authority(
+    registry: Registry,
+    keys: SigningKeys,
+    folder: Path,
+    *,
+    issuer: str,
+    resource: str,
+    clock: Callable[[], float] = time.time,
+    binds_privileged: bool = False,
+    client_authorities: tuple[Any, ...] = (),
+) -> tuple[Authority, PlayedFacts, RefreshStore]:
+    """An authority with its facts and its refresh tokens, which the caller closes."""
+    facts = PlayedFacts(registry, clock)
+    refresh = RefreshStore.open(folder / "sessions.sqlite", clock=clock)
+    authority = Authority(
+        issuer=issuer,
+        resource=resource,
+        keys=keys,
+        authentication=ClientAuthentication(
+            registry.key,
+            frozenset({issuer, issuer + TOKEN_PATH}),
+            client_authorities=client_authorities,
+            clock=clock,
+        ),
+        facts=facts,
+        interactions=Interactions(clock=clock),
+        refresh=refresh,
+        rules=SessionRules(refresh_idle_s=3600, session_s=36_000, binds_privileged=binds_privileged),
+        token_lifetime_s=600,
+        is_revoked=facts.revocations.is_revoked,
+        offers_certificates=True,
+        clock=clock,
+    )
+    return authority, facts, refresh
+
+
+def basic(client_id: str, secret: str) -> str:
+    """An Authorization header."""
+    return "Basic " + base64.b64encode(f"{client_id}:{secret}".encode()).decode()
+
+
+def decide(authority: Authority, registry: Registry, request: TokenRequest) -> Answer:
+    """The token endpoint's answer."""
+    pending = authority.parse(request, "grant_type")
+    client = authority.authenticate(pending, registry.find(pending.claimed_client_id))
+    return client if isinstance(client, Answer) else run_now(authority.token(pending, client))

@@ -1,0 +1,270 @@
+"""People at the authority's pages: who gets in, what protects a form, and that the device and code flows end as they should."""
+
+import html
+import re
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+import structlog
+
+from security.clients import ClientDefinition
+from security.passwords import make_code, unseal
+from security.users import UserDefinition
+from tests.support.oauth_house import CHALLENGE, VERIFIER
+
+HOST = "127.0.0.1:8444"
+ORIGIN = f"https://{HOST}"
+PASSWORD = "A-Very-Long-Password-1"
+REDIRECT = "https://app.example/back"
+
+
+class Person:
+    """Somebody with a browser, who has changed the first password."""
+
+    def __init__(self, house, client):
+        self.house = house
+        self.client = client
+        self.new = house.registry.users.create(UserDefinition(login="ada", name="Ada <L>"), actor="t")
+        self.secret = unseal(house.registry.key, self.new.user.user_id, self.new.user.totp_secret)
+        self.app = house.registry.create(
+            ClientDefinition(name="app", kind="application", auth_method="none", redirect_uris=(REDIRECT,)), actor="t"
+        ).client
+
+    def code(self):
+        return make_code(self.secret, int(self.house.utc.now) // 30)
+
+    async def get(self, path):
+        return await self.client.get(path)
+
+    async def post(self, path, fields, **headers):
+        return await self.client.post(path, data=fields, headers={"origin": ORIGIN, **headers})
+
+    async def sign_in(self, then="/device", **changes):
+        fields = {"login": "ada", "password": PASSWORD, "code": self.code(), "then": then, **changes}
+        return await self.post("/sign_in", fields)
+
+    async def begin(self):
+        """Sign in for the first time and choose a password; then the clock moves on, as a code is good once."""
+        answer = await self.sign_in(password=self.new.password)
+        assert "Choose a new password" in answer.text
+        answer = await self.post("/password", {**self.fields_of(answer), "password": PASSWORD, "again": PASSWORD})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/device")
+        self.house.utc.now += 30
+
+    def fields_of(self, answer):
+        """The hidden fields of the last form but that for signing out."""
+        form = answer.text.partition("</form>")[0]
+        pairs = re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form)
+        return {name: html.unescape(value) for name, value in pairs}
+
+
+@pytest.fixture
+async def person(house):
+    async with house.client() as client:
+        yield Person(house, client)
+
+
+async def test_the_first_password_must_be_changed_before_anything_else(person):
+    """And the new one must keep the rules."""
+    answer = await person.sign_in(password=person.new.password)
+    fields = person.fields_of(answer)
+    assert "Choose a new password" in (await person.get("/device")).text
+    denied = await person.post("/device", {**fields, "user_code": "x", "decision": "approve"})
+    assert denied.status_code == 403
+    for password, again in (("short", "short"), (PASSWORD, "other"), (person.new.password, person.new.password)):
+        answer = await person.post("/password", {**fields, "password": password, "again": again})
+        assert (answer.status_code, "error" in answer.text) == (400, True)
+    answer = await person.post("/password", {**fields, "password": PASSWORD, "again": PASSWORD})
+    assert answer.status_code == 303
+    assert person.house.registry.users.find("ada").must_change_password is False
+
+
+async def test_whatever_is_wrong_is_answered_alike_and_recorded(person):
+    """Nobody learns whether the login, the password or the code was right; the log knows."""
+    await person.begin()
+    answers = [
+        await person.sign_in(login="nobody"),
+        await person.sign_in(login=person.new.user.user_id),
+        await person.sign_in(password="wrong"),
+        await person.sign_in(code="000000"),
+        await person.sign_in(code=""),
+    ]
+    assert {answer.status_code for answer in answers} == {401}
+    words = {re.search(r'class="error">([^<]*)', answer.text)[1] for answer in answers}
+    assert len(words) == 1
+    assert not any("set-cookie" in answer.headers for answer in answers)
+    failed = [
+        event for event in person.house.auditor.events if event["unmapped"]["casemate"]["kind"] == "user_sign_in_failed"
+    ]
+    assert len(failed) == 5
+    assert "password is wrong" in failed[2]["status_detail"]
+
+
+async def test_a_one_time_code_is_good_once(person):
+    """Somebody who looked over a shoulder comes too late."""
+    await person.begin()
+    assert (await person.sign_in()).status_code == 303
+    assert (await person.sign_in()).status_code == 401
+
+
+async def test_too_many_failures_lock_the_account_for_a_while(person):
+    """NIST SP 800-171 3.1.8: also for the right password; an administrator can unlock it sooner."""
+    await person.begin()
+    for _ in range(5):
+        assert (await person.sign_in(password="wrong")).status_code == 401
+        person.house.clock.now += 60
+    assert (await person.sign_in()).status_code == 401
+    person.house.utc.now += 901
+    assert (await person.sign_in()).status_code == 303
+    for _ in range(5):
+        await person.sign_in(password="wrong")
+        person.house.clock.now += 60
+    person.house.utc.now += 31
+    person.house.registry.users.enable("ada", actor="t")
+    assert (await person.sign_in()).status_code == 303
+
+
+async def test_idle_and_disabled_accounts_do_not_get_in(person):
+    """3.5.6: ninety days; enabling one again counts as having been seen."""
+    await person.begin()
+    person.house.utc.now += 91 * 86_400
+    assert (await person.sign_in()).status_code == 401
+    person.house.registry.users.disable("ada", actor="t")
+    person.house.utc.now += 31
+    assert (await person.sign_in()).status_code == 401
+
+
+async def test_a_session_ends_when_idle_and_when_it_is_old(person):
+    """3.1.10 and 3.1.11."""
+    await person.begin()
+    await person.sign_in()
+    person.house.utc.now += 899
+    assert "You are signed in as Ada &lt;L&gt;" in (await person.get("/device")).text
+    person.house.utc.now += 901
+    assert "Only for those who may." in (await person.get("/device")).text  # The banner, before the sign-in.
+    await person.sign_in()
+    for _ in range(60):
+        person.house.utc.now += 800
+        answer = await person.get("/device")
+    assert "Sign in" in answer.text
+
+
+async def test_forms_of_other_sites_do_nothing(person):
+    """By Origin, by the session's token; the cookie is for this host, for TLS, and out of scripts' reach."""
+    await person.begin()
+    cookie = (await person.sign_in()).headers["set-cookie"]
+    assert cookie.startswith("__Host-casemate=")
+    for attribute in ("Secure", "HttpOnly", "SameSite=lax", "Path=/"):
+        assert attribute.lower() in cookie.lower()
+    assert "domain" not in cookie.lower()
+    fields = person.fields_of(await person.get("/device?user_code=none"))
+    for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"origin": f"http://{HOST}"}):
+        for path in ("/device", "/authorize", "/sign_in", "/sign_out", "/password"):
+            assert (await person.post(path, fields, **headers)).status_code == 403
+    assert (await person.client.post("/sign_out", data=fields)).status_code == 403
+    assert (await person.post("/sign_out", {**fields, "form_token": "x"})).status_code == 403
+    assert (await person.post("/sign_out", {**fields, "extra": ["1", "2"]})).status_code == 400
+
+
+async def test_pages_load_nothing_and_are_in_no_frame_or_cache(person):
+    """Whatever the page."""
+    for path in ("/device", "/authorize", "/device?user_code=x"):
+        answer = await person.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; style-src 'sha256-")
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["cache-control"] == "no-store"
+        assert "<script" not in answer.text
+
+
+async def device_of(person, **fields):
+    answer = await person.client.post("/device_authorization", data={"client_id": person.app.client_id, **fields})
+    return answer.json()
+
+
+async def poll(person, device):
+    fields = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": device["device_code"]}
+    return await person.client.post("/token", data={**fields, "client_id": person.app.client_id})
+
+
+async def test_a_device_is_connected_by_the_person_whose_code_it_shows(person):
+    """From the device's first request to its token; polling is neither recorded nor counted as failure."""
+    await person.begin()
+    device = await device_of(person, scope="inference")
+    assert (await poll(person, device)).json()["error"] == "authorization_pending"
+    path = device["verification_uri_complete"].removeprefix(ORIGIN)
+    person.client.cookies.clear()
+    assert "Sign in" in (await person.get(path)).text
+    assert (await person.sign_in(then=path)).headers["location"] == path
+    page = await person.get(path)
+    assert device["user_code"] in page.text
+    assert "ask the models" in page.text
+    done = await person.post("/device", {**person.fields_of(page), "decision": "approve"})
+    assert "Done" in done.text
+    person.house.utc.now += 5
+    token = await poll(person, device)
+    assert (token.status_code, token.json()["scope"]) == (200, "inference")
+    assert "token_refused" not in person.house.auditor.kinds
+    issued = person.house.auditor.events[-1]
+    assert issued["user"]["uid"] == person.new.user.user_id
+    assert issued["unmapped"]["casemate"]["grant_type"].endswith("device_code")
+
+
+async def test_a_person_can_refuse_and_guessing_codes_is_slow(person):
+    """access_denied; after some wrong codes there is nothing but waiting."""
+    await person.begin()
+    await person.sign_in()
+    device = await device_of(person)
+    page = await person.get("/device?user_code=" + device["user_code"])
+    await person.post("/device", {**person.fields_of(page), "decision": "deny"})
+    assert (await poll(person, device)).json()["error"] == "access_denied"
+    answers = [(await person.get("/device?user_code=BCDF-GHJK")).status_code for _ in range(8)]
+    assert answers == [400] * 5 + [429] * 3
+
+
+async def test_an_application_gets_a_code_and_with_it_a_token(person):
+    """RFC 6749 section 4.1 with PKCE, as a browser and an application do it."""
+    await person.begin()
+    query = urlencode(
+        {
+            "response_type": "code", "client_id": person.app.client_id, "redirect_uri": REDIRECT, "state": "xyz",
+            "scope": "inference", "code_challenge": CHALLENGE, "code_challenge_method": "S256",
+        }
+    )  # fmt: skip
+    path = f"/authorize?{query}"
+    person.client.cookies.clear()
+    assert "Sign in" in (await person.get(path)).text
+    assert (await person.sign_in(then=path)).headers["location"] == path
+    page = await person.get(path)
+    assert "form-action 'self' https://app.example" in page.headers["content-security-policy"]
+    answer = await person.post("/authorize", {**person.fields_of(page), "decision": "approve"})
+    assert answer.status_code == 303
+    back = parse_qs(urlsplit(answer.headers["location"]).query)
+    assert (back["state"], back["iss"]) == (["xyz"], [ORIGIN])
+    fields = {
+        "grant_type": "authorization_code", "code": back["code"][0], "redirect_uri": REDIRECT, "code_verifier": VERIFIER,
+        "client_id": person.app.client_id,
+    }  # fmt: skip
+    token = await person.client.post("/token", data=fields)
+    assert (token.status_code, token.json()["scope"]) == (200, "inference")
+    refused = await person.post("/authorize", {**person.fields_of(page), "decision": "deny"})
+    assert parse_qs(urlsplit(refused.headers["location"]).query)["error"] == ["access_denied"]
+    assert (await person.get("/authorize?client_id=nobody")).status_code == 400
+
+
+async def test_where_to_go_on_is_a_page_of_ours(person):
+    """No open redirector."""
+    await person.begin()
+    for then in ("https://evil.example", "//evil.example", "/\\evil", "/token", "", "/device\r\nX: y"):
+        person.house.utc.now += 30
+        assert (await person.sign_in(then=then)).headers["location"] == "/device"
+
+
+async def test_no_password_code_or_cookie_is_logged(person):
+    """Canaries in every field."""
+    with structlog.testing.capture_logs() as logs:
+        await person.sign_in(password="canary-password", code="canary")
+        await person.begin()
+        await person.sign_in()
+    assert "canary" not in repr(logs) + repr(person.house.auditor.events)
+    assert PASSWORD not in repr(logs) + repr(person.house.auditor.events)

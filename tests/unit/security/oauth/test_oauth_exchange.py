@@ -1,0 +1,128 @@
+"""Services that act for people, and who may ask about or void which token."""
+
+import pytest
+
+from security.clients import ClientDefinition
+from security.oauth.token_endpoint import ACCESS_TOKEN_TYPE, EXCHANGE_GRANT
+from security.scopes import Role, Scope
+from tests.support.authority import basic
+from tests.support.oauth_house import RESOURCE, proof_by, validate
+
+
+def exchange_of(token, **changes):
+    fields = {"grant_type": EXCHANGE_GRANT, "subject_token": token, "subject_token_type": ACCESS_TOKEN_TYPE, **changes}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+async def test_a_service_acts_for_a_person(house, issuer, clock):
+    """RFC 8693: `sub` stays, `act` names the service, nothing lives longer, nothing is more."""
+    subject = house.session()["access_token"]
+    clock.now += 100
+    status, body, _ = house.token(exchange_of(subject, scope="inference", resource=RESOURCE), auth=house.by_service())
+    assert status == 200, body
+    assert (body["issued_token_type"], body["expires_in"], body["scope"]) == (ACCESS_TOKEN_TYPE, 500, "inference")
+    assert "refresh_token" not in body
+    accepted = await validate(issuer, body["access_token"])
+    assert (accepted.subject, accepted.client_id) == (house.user.user_id, house.service.client.client_id)
+    assert accepted.actors == (house.service.client.client_id, house.app.client_id)
+    house.registry.users.disable("ada", actor="t")
+    house.refused("invalid_grant", exchange_of(subject), auth=house.by_service())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"subject_token": None}, "invalid_request"),
+        ({"subject_token_type": None}, "invalid_request"),
+        ({"subject_token_type": "urn:ietf:params:oauth:token-type:saml2"}, "invalid_request"),
+        ({"subject_token": "nonsense"}, "invalid_request"),
+        ({"requested_token_type": "urn:ietf:params:oauth:token-type:refresh_token"}, "invalid_request"),
+        ({"actor_token": "x"}, "invalid_request"),
+        ({"actor_token": "x", "actor_token_type": ACCESS_TOKEN_TYPE}, "invalid_request"),
+        ({"audience": "https://other.example"}, "invalid_target"),
+        ({"scope": "audit.read"}, "invalid_scope"),
+    ],
+)
+def test_exchanges_are_refused_as_the_rfc_says(house, changes, error):
+    """RFC 8693 section 2.2.2."""
+    house.refused(error, exchange_of(house.session()["access_token"], **changes), auth=house.by_service())
+
+
+def test_a_service_cannot_exchange_its_own_token_nor_one_of_another_tenant(house):
+    """There is nobody it would act for."""
+    own = house.token({"grant_type": "client_credentials"}, auth=house.by_service())[1]["access_token"]
+    house.refused("invalid_request", exchange_of(own), auth=house.by_service())
+    other = house.registry.create(ClientDefinition(name="s", tenant="other"), actor="t")
+    house.refused(
+        "invalid_request",
+        exchange_of(house.session()["access_token"]),
+        auth=basic(other.client.client_id, other.secret),
+    )
+    house.refused("unauthorized_client", exchange_of(house.session()["access_token"]))
+
+
+def test_a_bound_token_cannot_be_exchanged_for_a_loose_one(house, key, clock):
+    """Or a thief of the copy would have only to find a service."""
+    bound = house.session(proofs=[proof_by(key, clock)])["access_token"]
+    house.refused("invalid_request", exchange_of(bound), auth=house.by_service())
+    status, body, _ = house.token(exchange_of(bound), auth=house.by_service(), proofs=[proof_by(key, clock, again=1)])
+    assert (status, body["token_type"]) == (200, "DPoP")
+
+
+def test_revocation_is_for_a_clients_own_tokens(house):
+    """RFC 7009: 200 whatever is not known; a refresh token takes its access tokens along."""
+    body = house.session()
+    revoke = house.authority.revoke
+    mine = {"client_id": house.app.client_id}
+    assert house.ask(revoke, {**mine, "token": "unknown"}) == (200, None)
+    assert house.ask(revoke, {**mine, "token": "cmr-unknown", "token_type_hint": "refresh_token"}) == (200, None)
+    for token in (body["access_token"], body["refresh_token"]):
+        status, refusal = house.ask(revoke, {"token": token}, auth=house.by_service())
+        assert (status, refusal["error"]) == (400, "invalid_grant")
+    assert _active(house, body["access_token"])
+    assert house.ask(revoke, {**mine, "token": body["refresh_token"]}) == (200, None)
+    assert not _active(house, body["access_token"])
+    house.refused("invalid_grant", {"grant_type": "refresh_token", "refresh_token": body["refresh_token"]})
+    other = house.session()["access_token"]
+    assert house.ask(revoke, {**mine, "token": other}) == (200, None)
+    assert not _active(house, other)
+    assert house.ask(revoke, {"client_id": "nobody", "token": other})[0] == 401
+
+
+def _introspect(house, token):
+    house.watch = getattr(house, "watch", None) or house.registry.create(
+        ClientDefinition(name="watch", role=Role.OPERATOR, scopes=frozenset({Scope.TOKENS_INTROSPECT})), actor="t"
+    )
+    auth = basic(house.watch.client.client_id, house.watch.secret)
+    return house.ask(house.authority.introspect, {"token": token}, auth=auth)
+
+
+def _active(house, token):
+    status, body = _introspect(house, token)
+    assert status == 200
+    return body["active"]
+
+
+def test_introspection_tells_all_of_an_active_token_and_nothing_of_others(house, clock, key):
+    """RFC 7662 section 2.2."""
+    body = house.session(proofs=[proof_by(key, clock)])
+    _, told = _introspect(house, body["access_token"])
+    assert told["active"] is True
+    assert (told["sub"], told["client_id"], told["token_type"]) == (house.user.user_id, house.app.client_id, "DPoP")
+    assert told["cnf"] == {"jkt": key.thumbprint()}
+    assert _introspect(house, body["refresh_token"])[1]["active"] is True
+    clock.now += 601
+    for token in (body["access_token"], "nonsense", "cmr-nonsense", "a.b.c"):
+        assert _introspect(house, token) == (200, {"active": False})
+
+
+def test_introspection_is_for_who_may(house):
+    """Without the scope a service sees its own tokens only; a public client none."""
+    own = house.token({"grant_type": "client_credentials"}, auth=house.by_service())[1]["access_token"]
+    foreign = house.session()["access_token"]
+    ask = house.authority.introspect
+    assert house.ask(ask, {"token": own}, auth=house.by_service())[1]["active"] is True
+    assert house.ask(ask, {"token": foreign}, auth=house.by_service()) == (200, {"active": False})
+    status, body = house.ask(ask, {"token": foreign, "client_id": house.app.client_id})
+    assert (status, body["error"]) == (400, "unauthorized_client")
+    assert house.ask(ask, {"token": foreign})[0] == 401

@@ -1,0 +1,167 @@
+"""Tokens bound to keys, and clients that authenticate by keys."""
+
+import base64
+import json
+
+import pytest
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from security.clients import ClientDefinition
+from security.oauth.token_request import ASSERTION_TYPE
+from security.scopes import Role
+from tests.support.authority import basic
+from tests.support.oauth_house import ISSUER, NOW, House, proof_by, sign, validate
+
+
+async def test_a_proof_binds_the_token_to_its_key(house, issuer, key, clock):
+    """RFC 9449 section 5: type DPoP, `cnf.jkt`; a public client's refresh token is bound as well."""
+    body = house.session(proofs=[proof_by(key, clock)])
+    assert body["token_type"] == "DPoP"
+    assert (await validate(issuer, body["access_token"])).key_thumbprint == key.thumbprint()
+    fields = {"grant_type": "refresh_token", "refresh_token": body["refresh_token"]}
+    house.refused("invalid_grant", fields)
+    other = ECKey.generate_key("P-256")
+    house.refused("invalid_grant", fields, proofs=[proof_by(other, clock)])
+    assert house.token(fields, proofs=[proof_by(key, clock, again=1)])[0] == 200
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"url": f"{ISSUER}/other"}, {"url": "https://authority.example/token"}, {"url": 7}, {"method": "GET"},
+        {"iat": NOW - 121}, {"iat": NOW + 31}, {"iat": "now"}, {"iat": True}, {"iat": ...}, {"jti": ...}, {"jti": ""},
+        {"jti": 7}, {"jti": "j" * 300}, {"htm": ...}, {"htu": ...}, {"header": {"typ": "JWT"}}, {"header": {"typ": ...}},
+        {"header": {"jwk": ...}}, {"header": {"jwk": "x"}}, {"header": {"jwk": {"kty": "oct", "k": "AAAA"}}},
+        {"header": {"crit": ["x"]}}, {"header": {"alg": "ES384"}},
+    ],
+)  # fmt: skip
+def test_bad_proofs_are_refused(house, key, clock, change):
+    """RFC 9449 section 4.3, each of its checks: invalid_dpop_proof."""
+    made = proof_by(key, clock, **change)
+    house.refused("invalid_dpop_proof", {"grant_type": "client_credentials"}, auth=house.by_service(), proofs=[made])
+
+
+def test_a_proof_with_a_private_key_or_used_twice_or_doubled_is_refused(house, key, clock):
+    """Section 4.3 (7), section 11.1, section 4.3 (1)."""
+    fields, auth = {"grant_type": "client_credentials"}, house.by_service()
+    private = proof_by(key, clock, header={"jwk": key.as_dict(private=True)})
+    house.refused("invalid_dpop_proof", fields, auth=auth, proofs=[private])
+    made = proof_by(key, clock)
+    assert house.token(fields, auth=auth, proofs=[made])[0] == 200
+    house.refused("invalid_dpop_proof", fields, auth=auth, proofs=[made])
+    house.refused(
+        "invalid_dpop_proof", fields, auth=auth, proofs=[proof_by(key, clock, a=1), proof_by(key, clock, a=2)]
+    )
+    house.refused("invalid_dpop_proof", fields, auth=auth, proofs=["nonsense"])
+
+
+@pytest.mark.parametrize(
+    ("make", "algorithm"),
+    [
+        (lambda: ECKey.generate_key("P-384"), "ES384"),
+        (lambda: OKPKey.generate_key("Ed25519"), "Ed25519"),
+        (lambda: RSAKey.generate_key(2048), "PS256"),
+        (lambda: RSAKey.generate_key(2048), "RS256"),
+    ],
+)
+def test_proofs_by_every_kind_of_key(house, clock, make, algorithm):
+    """Those that the metadata names."""
+    key = make()
+    made = proof_by(key, clock, algorithm=algorithm)
+    status, body, _ = house.token({"grant_type": "client_credentials"}, auth=house.by_service(), proofs=[made])
+    assert (status, body["token_type"]) == (200, "DPoP")
+
+
+def test_in_production_privileged_roles_get_bound_tokens_only(tmp_path, clock, issuer, key):
+    """Whoever copies an administrator's token has nothing."""
+    house = House(tmp_path, clock, issuer.keys, binds_privileged=True)
+    operator = house.registry.create(ClientDefinition(name="ops", role=Role.OPERATOR), actor="t")
+    auth = basic(operator.client.client_id, operator.secret)
+    assert (
+        "DPoP" in house.refused("invalid_request", {"grant_type": "client_credentials"}, auth=auth)["error_description"]
+    )
+    assert house.token({"grant_type": "client_credentials"}, auth=auth, proofs=[proof_by(key, clock)])[0] == 200
+    assert house.token({"grant_type": "client_credentials"}, auth=house.by_service())[0] == 200
+    house.registry.roles.grant("ada", Role.ADMIN, actor="t")
+    code = house.code(scope="models.read identity.manage")
+    house.refused("invalid_request", house.exchange(code))
+    house.close()
+
+
+def test_a_code_bound_to_a_key_needs_its_proof(house, key, clock):
+    """RFC 9449 section 10: `dpop_jkt`."""
+    house.refused("invalid_grant", house.exchange(house.code(key_thumbprint=key.thumbprint())))
+    code = house.code(key_thumbprint=key.thumbprint())
+    assert house.token(house.exchange(code), proofs=[proof_by(key, clock)])[0] == 200
+
+
+def assertion_of(house, key, client_id, clock, *, header=None, **changes):
+    claims = {
+        "iss": client_id, "sub": client_id, "aud": ISSUER, "exp": int(clock.now) + 60, "jti": repr(changes), **changes,
+    }  # fmt: skip
+    return {
+        "grant_type": "client_credentials",
+        "client_assertion_type": ASSERTION_TYPE,
+        "client_assertion": sign(claims, key, {"alg": "ES256", **(header or {})}, "ES256"),
+    }
+
+
+@pytest.fixture
+def keyed(house, key):
+    jwks = json.dumps({"keys": [{**key.as_dict(private=False), "kid": "k1"}]})
+    definition = ClientDefinition(name="keyed", auth_method="private_key_jwt", jwks=jwks)
+    return house.registry.create(definition, actor="t").client.client_id
+
+
+def test_a_client_authenticates_by_its_key(house, key, keyed, clock):
+    """RFC 7523 section 3: for the issuer or the endpoint, once."""
+    for number, audience in enumerate((ISSUER, f"{ISSUER}/token", ["https://x", ISSUER])):
+        fields = assertion_of(house, key, keyed, clock, aud=audience, jti=f"j{number}")
+        assert house.token(fields)[0] == 200
+        status, body, _ = house.token(fields)
+        assert (status, body["error"]) == (401, "invalid_client")
+    fields = assertion_of(house, key, keyed, clock, header={"kid": "k1", "typ": "JWT"})
+    assert house.token({**fields, "client_id": keyed})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iss": "other"}, {"sub": "other"}, {"sub": ...}, {"aud": "https://other"}, {"aud": ...}, {"aud": []}, {"aud": 7},
+        {"exp": NOW - 60}, {"exp": NOW + 3600}, {"exp": ...}, {"exp": "soon"}, {"exp": True}, {"nbf": NOW + 60},
+        {"iat": NOW + 60}, {"jti": ...}, {"jti": ""}, {"jti": 7},
+        {"header": {"kid": "other"}}, {"header": {"typ": "at+jwt"}}, {"header": {"typ": "dpop+jwt"}}, {"header": {"crit": ["x"]}},
+        {"header": {"jku": "https://x"}},
+    ],
+)  # fmt: skip
+def test_bad_assertions_are_refused(house, key, keyed, clock, changes):
+    """All in the same words, so that nobody learns which check failed."""
+    status, body, _ = house.token(assertion_of(house, key, keyed, clock, **changes))
+    assert (status, body) == (401, {"error": "invalid_client", "error_description": "Client authentication failed"})
+
+
+def test_another_key_or_method_does_not_authenticate(house, key, keyed, clock):
+    """A client is registered for one method; `none` is no algorithm."""
+    stranger = ECKey.generate_key("P-256")
+    assert house.token(assertion_of(house, stranger, keyed, clock))[0] == 401
+    embedded = assertion_of(house, stranger, keyed, clock, header={"jwk": stranger.as_dict(private=False)})
+    assert house.token(embedded)[0] == 401
+    good = assertion_of(house, key, keyed, clock, jti="x")["client_assertion"].split(".")
+    for head in ({"alg": "none"}, {"alg": "HS256"}):
+        text = base64.urlsafe_b64encode(json.dumps(head).encode()).rstrip(b"=").decode()
+        fields = {"grant_type": "client_credentials", "client_assertion_type": ASSERTION_TYPE}
+        for signature in ("", "AAAA", good[2]):
+            assert house.token({**fields, "client_assertion": f"{text}.{good[1]}.{signature}"})[0] == 401
+    assert house.token({"grant_type": "client_credentials", "client_id": keyed, "client_secret": "x"})[0] == 401
+    assert house.token({"grant_type": "client_credentials", "client_id": keyed})[0] == 401
+    service = house.service.client.client_id
+    assert house.token(assertion_of(house, key, service, clock))[0] == 401
+
+
+def test_two_methods_at_once_are_an_invalid_request(house, key, keyed, clock):
+    """RFC 6749 section 2.3."""
+    fields = assertion_of(house, key, keyed, clock)
+    house.refused("invalid_request", {**fields, "client_secret": "x"})
+    house.refused("invalid_request", fields, auth=house.by_service())
+    house.refused("invalid_request", {**fields, "client_assertion_type": "urn:other"})
+    house.refused("invalid_request", {**fields, "client_id": "other"})

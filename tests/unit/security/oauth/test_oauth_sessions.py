@@ -1,0 +1,122 @@
+"""Refresh tokens that turn over, and devices that wait for a person."""
+
+from security.clients import ClientDefinition
+from security.oauth.refresh_store import RefreshStore
+from security.oauth.token_endpoint import DEVICE_GRANT
+
+
+def test_refresh_tokens_turn_over_and_each_is_good_once(house):
+    """RFC 9700 section 4.14.2: one that comes back ends the family, the newest included."""
+    first = house.session()["refresh_token"]
+    status, second, _ = house.token({"grant_type": "refresh_token", "refresh_token": first})
+    assert (status, second["refresh_token"] != first) == (200, True)
+    _, third, _ = house.token({"grant_type": "refresh_token", "refresh_token": second["refresh_token"]})
+    _, body, answer = house.token({"grant_type": "refresh_token", "refresh_token": first})
+    assert (body["error"], answer.reused_by) == ("invalid_grant", house.user.user_id)
+    house.refused("invalid_grant", {"grant_type": "refresh_token", "refresh_token": third["refresh_token"]})
+
+
+def test_a_refresh_may_ask_for_less_never_for_more(house):
+    """RFC 6749 section 6; a mistake does not cost the token."""
+    token = house.session()["refresh_token"]
+    house.refused("invalid_scope", {"grant_type": "refresh_token", "refresh_token": token, "scope": "audit.read"})
+    status, body, _ = house.token({"grant_type": "refresh_token", "refresh_token": token, "scope": "inference"})
+    assert (status, body["scope"]) == (200, "inference")
+    _, again, _ = house.token({"grant_type": "refresh_token", "refresh_token": body["refresh_token"]})
+    assert again["scope"] == "inference models.read"
+
+
+def test_refresh_tokens_end_when_idle_and_with_the_session(house, clock):
+    """Whatever is used, the person signs in again."""
+    idle = house.session()["refresh_token"]
+    token = house.session()["refresh_token"]
+    for _ in range(10):
+        clock.now += 3599
+        _, body, _ = house.token({"grant_type": "refresh_token", "refresh_token": token})
+        token = body["refresh_token"]
+    house.refused("invalid_grant", {"grant_type": "refresh_token", "refresh_token": idle})
+    assert body["expires_in"] == 10
+    clock.now += 20
+    house.refused("invalid_grant", {"grant_type": "refresh_token", "refresh_token": token})
+
+
+def test_refresh_tokens_are_their_clients_and_end_with_the_person(house):
+    """Another client's attempt does not spend it; a disabled person's is worth nothing."""
+    other = house.registry.create(ClientDefinition(name="o", kind="application", auth_method="none"), actor="t").client
+    token = house.session()["refresh_token"]
+    fields = {"grant_type": "refresh_token", "refresh_token": token}
+    house.refused("invalid_grant", {**fields, "client_id": other.client_id})
+    for nonsense in ("", "x", "cmr-" + "A" * 43, token + "x"):
+        house.refused("invalid_grant" if nonsense else "invalid_request", {**fields, "refresh_token": nonsense})
+    house.registry.users.disable("ada", actor="t")
+    house.refused("invalid_grant", fields)
+
+
+def test_a_refresh_token_survives_a_restart_and_is_in_no_file(house, tmp_path):
+    """Only its hash is stored."""
+    token = house.session()["refresh_token"]
+    assert token.encode() not in (tmp_path / "sessions.sqlite").read_bytes()
+
+    again = RefreshStore.open(tmp_path / "sessions.sqlite", clock=house.clock)
+    assert again.look(token).grant.user_id == house.user.user_id
+    again.close()
+
+
+def begin(house, **fields):
+    return house.ask(house.authority.begin_device, {"client_id": house.app.client_id, **fields})
+
+
+def poll(house, code):
+    return house.token({"grant_type": DEVICE_GRANT, "device_code": code})
+
+
+def test_a_device_waits_for_a_person(house, clock):
+    """RFC 8628: pending, then a token, once."""
+    status, body = begin(house, scope="inference")
+    assert status == 200
+    assert body.keys() == {
+        "device_code", "user_code", "verification_uri", "verification_uri_complete", "expires_in", "interval",
+    }  # fmt: skip
+    assert poll(house, body["device_code"])[1]["error"] == "authorization_pending"
+    grant = house.authority.interactions.find_device(body["user_code"].lower().replace("-", " "))
+    grant.state, grant.user_id, grant.auth_time = "approved", house.user.user_id, int(clock.now)
+    clock.now += 5
+    status, token, _ = poll(house, body["device_code"])
+    assert (status, token["scope"]) == (200, "inference")
+    assert "refresh_token" in token
+    clock.now += 5
+    assert poll(house, body["device_code"])[1]["error"] == "invalid_grant"
+
+
+def test_a_device_that_asks_too_often_must_slow_down(house, clock):
+    """RFC 8628 section 3.5: five seconds more each time."""
+    code = begin(house)[1]["device_code"]
+    assert poll(house, code)[1]["error"] == "authorization_pending"
+    clock.now += 4
+    assert poll(house, code)[1]["error"] == "slow_down"
+    clock.now += 9
+    assert poll(house, code)[1]["error"] == "slow_down"
+    clock.now += 15
+    assert poll(house, code)[1]["error"] == "authorization_pending"
+
+
+def test_a_device_code_expires_and_can_be_refused(house, clock):
+    """expired_token and access_denied; of another client it is none."""
+    first, second = begin(house)[1], begin(house)[1]
+    house.authority.interactions.find_device(second["user_code"]).state = "denied"
+    assert poll(house, second["device_code"])[1]["error"] == "access_denied"
+    assert poll(house, second["device_code"])[1]["error"] == "invalid_grant"
+    other = house.registry.create(ClientDefinition(name="o", kind="application", auth_method="none"), actor="t").client
+    fields = {"grant_type": DEVICE_GRANT, "device_code": first["device_code"], "client_id": other.client_id}
+    house.refused("invalid_grant", fields)
+    clock.now += 600
+    assert poll(house, first["device_code"])[1]["error"] == "expired_token"
+    house.refused("invalid_request", {"grant_type": DEVICE_GRANT})
+
+
+def test_device_authorization_errors(house):
+    """A service has no people; unknown scopes and other resources are refused."""
+    assert begin(house, scope="nonsense")[1]["error"] == "invalid_scope"
+    assert begin(house, resource="https://other.example")[1]["error"] == "invalid_target"
+    assert house.ask(house.authority.begin_device, {}, auth=house.by_service())[1]["error"] == "unauthorized_client"
+    assert house.ask(house.authority.begin_device, {"client_id": "nobody"})[0] == 401
