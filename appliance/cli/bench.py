@@ -21,7 +21,7 @@ from appliance.demo.client import ApplianceClient, Credentials
 from appliance.errors import CommandFailed
 from appliance.logging import configure_logging
 
-_KERNEL_PARTS = ("linear", "chain", "kernels", "attention")
+_KERNEL_PARTS = ("linear", "e4m3", "chain", "kernels", "attention")
 
 
 def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -36,7 +36,7 @@ def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     kernels = commands.add_parser("kernels", help="the kernels of this machine's GPU, each beside its reference")
     kernels.add_argument("part", nargs="*", metavar="PART", help=f"{', '.join(_KERNEL_PARTS)} (default: all)")
     kernels.add_argument(
-        "--rows", type=int, nargs="+", default=[1, 2, 4, 8], help="of `linear` and `chain` (default: 1 2 4 8)"
+        "--rows", type=int, nargs="+", default=[1, 2, 4, 8], help="of `linear`, `e4m3` and `chain` (default: 1 2 4 8)"
     )
     kernels.set_defaults(handler=_measure_kernels)
     gateway = commands.add_parser(

@@ -1,7 +1,7 @@
 """Measurements of the runtime by itself, for `casemate bench`.
 
 `host_time` is what a step costs the host. On a GPU: `device_time` (how kernels are timed), `compiling` (before that),
-`linear_layers` (few rows, all candidates), `kernels` (the rest), `decode_chain` (a whole step of them), `parts` (all of it by
-name). Nothing here is imported by the engine. What always holds: a measurement changes nothing that it measures, and
-prints nothing: whoever asked for it words the result.
+`linear_layers` (few rows, all candidates), `quantized_layers` (the same in e4m3), `kernels` (the rest), `decode_chain` (a
+whole step of them), `parts` (all of it by name). Nothing here is imported by the engine. What always holds: a measurement
+changes nothing that it measures, and prints nothing: whoever asked for it words the result.
 """

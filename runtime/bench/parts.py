@@ -6,7 +6,7 @@ from dataclasses import asdict
 import torch
 
 from runtime.attention.triton import AttentionBlocks
-from runtime.bench import decode_chain, linear_layers
+from runtime.bench import decode_chain, linear_layers, quantized_layers
 from runtime.bench.device_time import copy_bandwidth
 from runtime.bench.kernels import KernelResult, measure_decode, measure_kernels, measure_prefill
 from runtime.kernels.launching import Launcher
@@ -41,6 +41,22 @@ def _linear(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
                 "error": result.error,
             }
             yield line | ({"kernel": "cublas"} if result.blocks is None else asdict(result.blocks))
+
+
+def _e4m3(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
+    for results in quantized_layers.sweep(launcher, rows):
+        for result in sorted(results, key=lambda result: result.seconds):
+            line: Line = {
+                "layer": result.layer,
+                "rows": result.rows,
+                "scales": "block" if result.by_block else "channel",
+                "us": round(result.seconds * 1e6, 2),
+                "bf16_us": round(result.bf16_seconds * 1e6, 2),
+                "tb_s": round(result.bytes_per_second / 1e12, 3),
+                "tflop_s": round(result.operations_per_second / 1e12, 1),
+                "error": result.error,
+            }
+            yield line | ({"kernel": "engine"} if result.blocks is None else asdict(result.blocks))
 
 
 def _chain(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
@@ -81,4 +97,10 @@ def _kernel_line(result: KernelResult) -> Line:
     }
 
 
-PARTS: Mapping[str, Part] = {"linear": _linear, "chain": _chain, "kernels": _kernels, "attention": _attention}
+PARTS: Mapping[str, Part] = {
+    "linear": _linear,
+    "e4m3": _e4m3,
+    "chain": _chain,
+    "kernels": _kernels,
+    "attention": _attention,
+}

@@ -84,6 +84,16 @@ def choose_blocks(shape: Shape, rows: int) -> GemvBlocks:
     return replace(blocks, block_k=min(blocks.block_k, _power_of_two(shape.k)))
 
 
+def choose_e4m3_blocks(shape: Shape, rows: int, *, by_block: bool) -> GemvBlocks:
+    """For weights in e4m3. With scales by block a step is one block of inputs."""
+    if by_block:
+        return GemvBlocks("dot", 16, 128, 1, 6)
+    k = _power_of_two(shape.k)
+    if rows <= 2:
+        return GemvBlocks("multiply_reduce", 2, min(k, 4096 // rows), 4)
+    return GemvBlocks("dot", 16, min(k, 512), 1, 4)
+
+
 def _distance(known: Shape, asked: Shape) -> float:
     """Of two shapes: by how many doublings they differ."""
     return abs(math.log2(known.n / asked.n)) + abs(math.log2(known.k / asked.k))

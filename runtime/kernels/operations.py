@@ -2,7 +2,7 @@
 
 Up to `MAX_ROWS` rows a product is bound by how fast its weights come from memory: our own kernels take it, with the norm,
 activation or residual around it, and start before the kernel ahead of them has drained (programmatic dependent launch).
-Above, cuBLAS multiplies and our kernels do what lies between.
+Above, cuBLAS multiplies and our kernels do what lies between. Products in e4m3 are `quantized`'s.
 """
 
 import torch
@@ -15,10 +15,12 @@ from runtime.kernels.embedding import gather_embeddings
 from runtime.kernels.launching import Launcher
 from runtime.kernels.linear import Norm, multiply_rows
 from runtime.kernels.norm import add_rms_norm
+from runtime.kernels.quantized import multiply_quantized, quantize_gated, quantize_rows
 from runtime.kernels.rotary import HeadNorms, rotate_and_store
 from runtime.kernels.sampling import SamplingWorkspace, sample_rows
 from runtime.layers.linear import Linear
 from runtime.layers.norm import RMSNorm
+from runtime.layers.quantized import AnyLinear, InputScaling, QuantizedLinear, QuantizedRows
 from runtime.layers.rotary import RotaryTable
 from runtime.models.operations import SampleColumns, TokenPlaces, TokenSource
 
@@ -58,8 +60,11 @@ class FusedOperations:
         )
         return out
 
-    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: Linear) -> Tensor:
+    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: AnyLinear) -> Tensor:
         """See `Operations.norm_linear`."""
+        if isinstance(linear, QuantizedLinear):
+            rows = self._quantize(hidden, linear.inputs, Norm(norm.weight, norm.eps))
+            return self._multiply_quantized(rows, linear, hidden.dtype)
         if not _is_small(hidden):
             return functional.linear(self._norm(hidden, norm), linear.weight, linear.bias)
         out = hidden.new_empty(hidden.shape[0], linear.weight.shape[0])
@@ -74,28 +79,11 @@ class FusedOperations:
         )
         return out
 
-    def norm_gated(self, hidden: Tensor, norm: RMSNorm, gate_up: Linear) -> Tensor:
-        """See `Operations.norm_gated`."""
-        out = hidden.new_empty(hidden.shape[0], gate_up.weight.shape[0] // 2)
-        if not _is_small(hidden):
-            rows = functional.linear(self._norm(hidden, norm), gate_up.weight, gate_up.bias)
-            silu_and_multiply(rows, out=out, launcher=self._launcher)
-            return out
-        multiply_rows(
-            hidden,
-            gate_up.weight,
-            out=out,
-            launcher=self._launcher,
-            norm=Norm(norm.weight, norm.eps),
-            bias=gate_up.bias,
-            swiglu=True,
-            pdl=self._dependent_launch,
-        )
-        return out
-
-    def add_linear(self, hidden: Tensor, rows: Tensor, linear: Linear) -> None:
+    def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear) -> None:
         """See `Operations.add_linear`."""
-        if _is_small(hidden):
+        if isinstance(linear, QuantizedLinear):
+            self._multiply_quantized(self._quantize(rows, linear.inputs, None), linear, hidden.dtype, hidden)
+        elif _is_small(hidden):
             multiply_rows(
                 rows,
                 linear.weight,
@@ -109,6 +97,20 @@ class FusedOperations:
             hidden.addmm_(rows, linear.weight.t())
         else:
             hidden.add_(functional.linear(rows, linear.weight, linear.bias))
+
+    def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
+        """See `Operations.feed_forward`."""
+        if isinstance(gate_up, Linear) and _is_small(hidden):
+            self.add_linear(hidden, self._norm_gated(hidden, norm, gate_up), down)
+            return
+        rows = self.norm_linear(hidden, norm, gate_up)
+        if isinstance(down, QuantizedLinear):
+            inner = quantize_gated(rows, down.inputs, launcher=self._launcher, pdl=self._overlaps(rows))
+            self._multiply_quantized(inner, down, hidden.dtype, hidden)
+            return
+        gated = rows.new_empty(rows.shape[0], rows.shape[1] // 2)
+        silu_and_multiply(rows, out=gated, launcher=self._launcher, pdl=self._overlaps(rows))
+        self.add_linear(hidden, gated, down)
 
     def rotate_and_store(
         self,
@@ -150,6 +152,31 @@ class FusedOperations:
             drawn=True,
             launcher=self._launcher,
             pdl=self._overlaps(logits),
+        )
+
+    def _norm_gated(self, hidden: Tensor, norm: RMSNorm, gate_up: Linear) -> Tensor:
+        """Of few rows, by one kernel."""
+        out = hidden.new_empty(hidden.shape[0], gate_up.weight.shape[0] // 2)
+        multiply_rows(
+            hidden,
+            gate_up.weight,
+            out=out,
+            launcher=self._launcher,
+            norm=Norm(norm.weight, norm.eps),
+            bias=gate_up.bias,
+            swiglu=True,
+            pdl=self._dependent_launch,
+        )
+        return out
+
+    def _quantize(self, rows: Tensor, scaling: InputScaling, norm: Norm | None) -> QuantizedRows:
+        return quantize_rows(rows, scaling, launcher=self._launcher, norm=norm, pdl=self._overlaps(rows))
+
+    def _multiply_quantized(
+        self, rows: QuantizedRows, linear: QuantizedLinear, dtype: torch.dtype, residual: Tensor | None = None
+    ) -> Tensor:
+        return multiply_quantized(
+            rows, linear, launcher=self._launcher, dtype=dtype, residual=residual, pdl=self._overlaps(rows.values)
         )
 
     def _overlaps(self, rows: Tensor) -> bool:

@@ -74,8 +74,7 @@ class FusedDecoder:
             attended = torch.empty_like(query)
             plan.attend(index, query, attended)
             operations.add_linear(hidden, attended.flatten(1), layer.output)
-            inner = operations.norm_gated(hidden, layer.mlp_norm, layer.gate_up)
-            operations.add_linear(hidden, inner, layer.down)
+            operations.feed_forward(hidden, layer.mlp_norm, layer.gate_up, layer.down)
         return hidden
 
     def logits(self, hidden: Tensor) -> tuple[Tensor]:

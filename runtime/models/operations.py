@@ -14,8 +14,8 @@ from torch import Tensor
 
 from runtime.attention.pages import key_rows, write_kv
 from runtime.layers.activation import silu_and_multiply
-from runtime.layers.linear import Linear
 from runtime.layers.norm import RMSNorm
+from runtime.layers.quantized import AnyLinear
 from runtime.layers.rotary import RotaryTable, apply_rotary
 from runtime.sampling.noise import gumbel_noise, noise_keys
 
@@ -61,16 +61,16 @@ class Operations(Protocol):
         """Rows of `table` [vocab_size, hidden_size] → [num_rows, hidden_size], a new tensor."""
         ...
 
-    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: Linear) -> Tensor:
+    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: AnyLinear) -> Tensor:
         """linear(norm(hidden)) → [num_rows, out]."""
         ...
 
-    def norm_gated(self, hidden: Tensor, norm: RMSNorm, gate_up: Linear) -> Tensor:
-        """silu(gate) * up of gate_up(norm(hidden)) → [num_rows, inner]."""
+    def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear) -> None:
+        """hidden += linear(rows), in place."""
         ...
 
-    def add_linear(self, hidden: Tensor, rows: Tensor, linear: Linear) -> None:
-        """hidden += linear(rows), in place."""
+    def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
+        """hidden += down(silu(gate) * up), in place; gate and up are the halves of gate_up(norm(hidden))."""
         ...
 
     def rotate_and_store(
@@ -110,17 +110,17 @@ class PlainOperations:
         token_ids = torch.where(source.previous_rows >= 0, from_previous, source.token_ids)
         return functional.embedding(token_ids, table)
 
-    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: Linear) -> Tensor:
+    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: AnyLinear) -> Tensor:
         """See `Operations.norm_linear`."""
         return linear(norm(hidden))
 
-    def norm_gated(self, hidden: Tensor, norm: RMSNorm, gate_up: Linear) -> Tensor:
-        """See `Operations.norm_gated`."""
-        return silu_and_multiply(gate_up(norm(hidden)))
-
-    def add_linear(self, hidden: Tensor, rows: Tensor, linear: Linear) -> None:
+    def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear) -> None:
         """See `Operations.add_linear`."""
         hidden.add_(linear(rows))
+
+    def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
+        """See `Operations.feed_forward`."""
+        self.add_linear(hidden, silu_and_multiply(gate_up(norm(hidden))), down)
 
     def rotate_and_store(
         self,

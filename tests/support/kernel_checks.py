@@ -4,8 +4,7 @@ A check draws its inputs from a seed and returns the relative error ||out - refe
 float32. What must be exact (ids, flags, untouched memory) it asserts itself.
 """
 
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,11 +16,14 @@ from runtime.attention.triton import TritonAttention
 from runtime.kernels.activation import silu_and_multiply
 from runtime.kernels.blocks import GemvBlocks
 from runtime.kernels.embedding import gather_embeddings
-from runtime.kernels.launching import Argument, Constant, Options
+from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.linear import Norm, multiply_rows
 from runtime.kernels.norm import add_rms_norm
+from runtime.kernels.quantized import multiply_quantized, quantize_gated, quantize_rows
 from runtime.kernels.rotary import HeadNorms, rotate_and_store
 from runtime.kernels.sampling import SamplingWorkspace, sample_rows
+from runtime.layers.quantized import InputScaling, QuantizedLinear, dequantize_rows, quantize_channels
+from runtime.layers.quantized import quantize_rows as quantize_reference
 from runtime.layers.rotary import apply_rotary
 from runtime.sampling.noise import gumbel_noise, noise_keys
 
@@ -34,31 +36,7 @@ NOISE_TOLERANCE = 4e-6
 PAGE_SIZE = 16
 
 
-class TestingLauncher:
-    """Compiles what it launches; under TRITON_INTERPRET=1 it interprets."""
-
-    __test__ = False
-
-    def launch(
-        self,
-        kernel: str,
-        grid: tuple[int, int, int],
-        arguments: Sequence[Argument],
-        constants: Mapping[str, Constant],
-        options: Options,
-    ) -> None:
-        module, name = kernel.split(".")
-        function = getattr(importlib.import_module(f"runtime.kernels.triton.{module}"), name)
-        function[grid](
-            *arguments,
-            **constants,
-            num_warps=options.num_warps,
-            num_stages=options.num_stages,
-            launch_pdl=options.launch_pdl,
-        )
-
-
-LAUNCHER = TestingLauncher()
+LAUNCHER = JitLauncher()
 
 
 class Inputs:
@@ -343,3 +321,54 @@ def check_attention(
     plan.attend(1, padded, out)
     assert bool((out[-1] == 7.0).all())
     return relative_error(out[:-1], case.reference(window))
+
+
+def quantized_layer(
+    inputs: Inputs, n: int, k: int, *, by_block: bool = False, bias: bool = False, scaling: InputScaling | None = None
+) -> QuantizedLinear:
+    """A layer whose channels, or blocks, differ in size by up to 16."""
+    weight = inputs.normal(n, k, scale=k**-0.5, dtype=torch.float32)
+    if by_block:
+        sizes = torch.exp2(inputs.integers(5, -(-n // 128), k // 128).float()) / 448
+        values = (weight * 400 * k**0.5 / 4).clamp(-448, 448).to(torch.float8_e4m3fn)
+        scales = sizes * 4 * k**-0.5
+    else:
+        values, scales = quantize_channels(weight * torch.exp2(inputs.integers(5, n, 1).float()))
+    given = scaling or InputScaling(by_group=by_block)
+    return QuantizedLinear(values, scales, inputs.normal(n) if bias else None, given)
+
+
+def check_quantize(
+    inputs: Inputs, rows: int, dim: int, scaling: InputScaling, *, kind: str, pdl: bool = False
+) -> float:
+    """`kind`: plain, norm or gated. Scales are the reference's but for the norm's last bit; the error is of the values."""
+    if kind == "gated":
+        gate_up = inputs.normal(rows, 2 * dim)
+        gate, up = gate_up[:, :dim].float(), gate_up[:, dim:].float()
+        wanted = (functional.silu(gate) * up).to(inputs.dtype)
+        out = quantize_gated(gate_up, scaling, launcher=LAUNCHER, pdl=pdl)
+    else:
+        x, weight = inputs.normal(rows, dim), inputs.normal(dim) if kind == "norm" else None
+        wanted = x if weight is None else rms_norm(x, weight, 1e-5).to(inputs.dtype)
+        norm = None if weight is None else Norm(weight, 1e-5)
+        out = quantize_rows(x, scaling, launcher=LAUNCHER, norm=norm, pdl=pdl)
+    reference = quantize_reference(wanted, scaling)
+    assert relative_error(out.scales, reference.scales) < 2 * TOLERANCES[inputs.dtype]
+    return relative_error(dequantize_rows(out), dequantize_rows(reference))
+
+
+def check_quantized_product(
+    inputs: Inputs, rows: int, layer: QuantizedLinear, *, residual: bool = False, blocks: GemvBlocks | None = None,
+    pdl: bool = False,
+) -> float:  # fmt: skip
+    """Against float32 products of the very same e4m3 values."""
+    n, k = layer.weight.shape
+    x = quantize_reference(inputs.normal(rows, k), layer.inputs)
+    before = inputs.normal(rows, n) if residual else None
+    wanted = dequantize_rows(x) @ layer.dequantized().T
+    if layer.bias is not None:
+        wanted += layer.bias.float()
+    if before is not None:
+        wanted += before.float()
+    out = multiply_quantized(x, layer, launcher=LAUNCHER, dtype=inputs.dtype, residual=before, blocks=blocks, pdl=pdl)
+    return relative_error(out, wanted)

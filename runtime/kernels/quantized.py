@@ -1,0 +1,172 @@
+"""FP8 on a GPU: rows rounded to e4m3 as they are made, and multiplied by weights in e4m3.
+
+The rounding is the same for every number of rows, and products differ only by the order of their sums: up to MAX_ROWS rows our
+own kernels multiply, as such products are bound by the weights' way from memory; above, cuBLAS where scales are by row, and a
+kernel of ours where they are by block.
+"""
+
+import torch
+from torch import Tensor
+
+from runtime.kernels.blocks import MAX_ROWS, GemvBlocks, Shape, choose_e4m3_blocks
+from runtime.kernels.launching import Constant, Launcher, Options
+from runtime.kernels.linear import Norm
+from runtime.layers.quantized import BLOCK, E4M3, InputScaling, QuantizedLinear, QuantizedRows
+
+_TILE_COLUMNS = 128
+
+
+def quantize_rows(
+    x: Tensor, scaling: InputScaling, *, launcher: Launcher, norm: Norm | None = None, pdl: bool = False
+) -> QuantizedRows:
+    """norm(x) in e4m3: `runtime.layers.quantized.quantize_rows`, with the norm before it. Capture-safe.
+
+    Args:
+        x: [num_rows, dim], contiguous; `dim` a multiple of 16, by group of BLOCK.
+    """
+    out = _allocate(x, x.shape[1], scaling)
+    block = _power_of_two(x.shape[1])
+    launcher.launch(
+        "quantize.rows",
+        (x.shape[0], 1, 1),
+        (x, x if norm is None else norm.weight, _static(scaling, out), out.values, out.scales),
+        {"NORM": norm is not None, "EPS": 0.0 if norm is None else norm.eps} | _row_constants(x.shape[1], scaling, pdl),
+        Options(num_warps=min(16, max(1, block // 512)), launch_pdl=pdl),
+    )
+    return out
+
+
+def quantize_gated(gate_up: Tensor, scaling: InputScaling, *, launcher: Launcher, pdl: bool = False) -> QuantizedRows:
+    """silu(gate) * up of [num_rows, 2 * dim], gate before up, in e4m3. Capture-safe."""
+    dim = gate_up.shape[1] // 2
+    out = _allocate(gate_up, dim, scaling)
+    launcher.launch(
+        "quantize.gated",
+        (gate_up.shape[0], 1, 1),
+        (gate_up, _static(scaling, out), out.values, out.scales),
+        _row_constants(dim, scaling, pdl),
+        Options(num_warps=min(16, max(1, _power_of_two(dim) // 512)), launch_pdl=pdl),
+    )
+    return out
+
+
+def multiply_quantized(
+    rows: QuantizedRows,
+    linear: QuantizedLinear,
+    *,
+    launcher: Launcher,
+    dtype: torch.dtype,
+    residual: Tensor | None = None,
+    blocks: GemvBlocks | None = None,
+    pdl: bool = False,
+) -> Tensor:
+    """rows @ weight.T + bias + residual → [num_rows, out] of `dtype`; with a residual in place of it. Capture-safe.
+
+    Args:
+        dtype: bf16 for more than MAX_ROWS rows.
+        residual: [num_rows, out] of `dtype`, overwritten.
+        blocks: instead of `choose_e4m3_blocks`, for up to MAX_ROWS rows.
+    """
+    num_rows, n = rows.values.shape[0], linear.weight.shape[0]
+    if num_rows > MAX_ROWS and not linear.by_block:
+        return _multiply_by_cublas(rows, linear, dtype, residual)
+    out = residual if residual is not None else torch.empty(num_rows, n, dtype=dtype, device=linear.weight.device)
+    if num_rows > MAX_ROWS:
+        _multiply_tiles(rows, linear, out, residual, launcher)
+    else:
+        _multiply_few(rows, linear, out, residual, launcher, blocks, pdl)
+    return out
+
+
+def _multiply_by_cublas(
+    rows: QuantizedRows, linear: QuantizedLinear, dtype: torch.dtype, residual: Tensor | None
+) -> Tensor:
+    product = torch._scaled_mm(
+        rows.values,
+        linear.weight.t(),
+        scale_a=rows.scales[:, None],
+        scale_b=linear.scales[None, :],
+        bias=linear.bias,
+        out_dtype=dtype,
+        use_fast_accum=True,
+    )
+    return product if residual is None else residual.add_(product)
+
+
+def _multiply_few(
+    rows: QuantizedRows, linear: QuantizedLinear, out: Tensor, residual: Tensor | None, launcher: Launcher,
+    blocks: GemvBlocks | None, pdl: bool,
+) -> None:  # fmt: skip
+    n, k = linear.weight.shape
+    num_rows = out.shape[0]
+    cut = blocks or choose_e4m3_blocks(Shape(n, k), num_rows, by_block=linear.by_block)
+    constants: dict[str, Constant] = {
+        "ROWS": _power_of_two(num_rows) if cut.kernel == "multiply_reduce" else MAX_ROWS,
+        "BLOCK_N": cut.block_n,
+        "BLOCK_K": cut.block_k,
+        "LATE": cut.late,
+        "PDL": pdl,
+    }
+    if cut.kernel == "dot":
+        constants |= {"GROUP": BLOCK if linear.by_block else 0, "STAGES": cut.num_stages}
+    launcher.launch(
+        f"quantized.{cut.kernel}",
+        (-(-n // cut.block_n), 1, 1),
+        _arguments(rows, linear, out, residual),
+        _product_constants(linear, residual) | constants,
+        Options(num_warps=cut.num_warps, num_stages=cut.num_stages, launch_pdl=pdl),
+    )
+
+
+def _multiply_tiles(
+    rows: QuantizedRows, linear: QuantizedLinear, out: Tensor, residual: Tensor | None, launcher: Launcher
+) -> None:
+    num_rows, n = out.shape
+    tile_rows = 64 if num_rows <= 64 else 128
+    launcher.launch(
+        "quantized.tiles",
+        (-(-num_rows // tile_rows), -(-n // _TILE_COLUMNS), 1),
+        _arguments(rows, linear, out, residual),
+        _product_constants(linear, residual)
+        | {"BLOCK_M": tile_rows, "BLOCK_N": _TILE_COLUMNS, "GROUP": BLOCK, "STAGES": 4},
+        Options(num_warps=4 if tile_rows == 64 else 8, num_stages=4),
+    )
+
+
+def _arguments(
+    rows: QuantizedRows, linear: QuantizedLinear, out: Tensor, residual: Tensor | None
+) -> tuple[Tensor | int, ...]:
+    # What is absent is never read, but has to be a pointer of a known type.
+    bias = out if linear.bias is None else linear.bias
+    before = out if residual is None else residual
+    return rows.values, rows.scales, linear.weight, linear.scales, bias, before, out, out.shape[0]
+
+
+def _product_constants(linear: QuantizedLinear, residual: Tensor | None) -> dict[str, Constant]:
+    n, k = linear.weight.shape
+    return {"N": n, "K": k, "BIAS": linear.bias is not None, "RESIDUAL": residual is not None}
+
+
+def _allocate(like: Tensor, dim: int, scaling: InputScaling) -> QuantizedRows:
+    num_rows = like.shape[0]
+    shape = (num_rows, dim // BLOCK) if scaling.by_group else (num_rows,)
+    return QuantizedRows(like.new_empty(num_rows, dim, dtype=E4M3), like.new_empty(shape, dtype=torch.float32))
+
+
+def _row_constants(dim: int, scaling: InputScaling, pdl: bool) -> dict[str, Constant]:
+    return {
+        "DIM": dim,
+        "BLOCK": _power_of_two(dim),
+        "GROUP": BLOCK if scaling.by_group else 0,
+        "STATIC": scaling.static is not None,
+        "BOUND": scaling.bound or 0.0,
+        "PDL": pdl,
+    }
+
+
+def _static(scaling: InputScaling, out: QuantizedRows) -> Tensor:
+    return out.scales if scaling.static is None else scaling.static
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()
