@@ -7,7 +7,7 @@ Reading order:
 - how it is kept: `storage`, `wal`, `segments`, `frontier`, `publish`, `recovery`, `append` (the writer), `reserve`, `signing_key`;
 - how it is read and verified: `reader`, `derivation`, `fsck`, `receipt`, `index` (search);
 - how it changes hands: `rotation`; what is looked up in it: `lookup`;
-- how it leaves: `range_proof`, `formats`, `export`, `syslog`;
+- how it leaves: `range_proof`, `formats`, `parquet`, `export`, `syslog`;
 - who else vouches for it: `cosignature`, `witness`, `courier`; and `changes` (events of administration), `settings`, `errors`.
 
 Imports the standard library, cryptography and msgspec; never `runtime`, `security` or `appliance`.

@@ -3,7 +3,7 @@
 | file | what it is |
 |---|---|
 | `records.jsonl` | the records, each the leaf's very bytes and a newline: OCSF JSON lines |
-| `records.csv`, `records.cef` | made from them, where asked for |
+| `records.csv`, `records.cef`, `records.parquet` | made from them, where asked for |
 | `checkpoint` | the signed tree that they are in |
 | `range.proof` | `casemate range-proof v1`, first index, number of records, then hashes in base64, a line each |
 | `manifest.json` | canonical JSON: what, from which tree, every file with its length and SHA-256 |
@@ -25,7 +25,7 @@ import msgspec
 from audit.checkpoint import Checkpoint, parse_decimal, verify_checkpoint
 from audit.entry import Json, encode_canonical, parse_canonical, parse_sequence
 from audit.errors import AuditRejected, ExportRejected, MalformedProof
-from audit.formats import encode_cef, encode_csv, parse_json
+from audit.formats import encode_cef, encode_csv, encode_table, parse_json
 from audit.merkle import HASH_BYTES, leaf_hash
 from audit.note import MAX_NOTE_BYTES, NoteSigner, VerifierKey, verify_note
 from audit.range_proof import MAX_RANGE_HASHES, build_range_proof, verify_range
@@ -42,6 +42,7 @@ MAX_MANIFEST_BYTES = 1 << 20
 Encode = Callable[[Sequence[Json]], bytes]
 DERIVED: dict[str, Encode] = {
     "csv": encode_csv,
+    "parquet": encode_table,
     "cef": lambda events: b"".join(encode_cef(event) + b"\n" for event in events),
 }
 """Forms that are made from the records; each is the file `records.NAME`."""

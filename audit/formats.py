@@ -1,4 +1,4 @@
-"""Forms in which records leave for other systems: CSV, and CEF for event collectors. One function a form, of bytes only.
+"""Forms in which records leave for other systems: CSV, Parquet, and CEF for event collectors. One function a form, bytes only.
 
 They are made from a record and nothing else, so that whoever has the records can make them again and compare. Neither holds
 the whole record; the record itself is its canonical JSON.
@@ -13,11 +13,13 @@ from collections.abc import Iterable
 import msgspec
 
 from audit.entry import Json
+from audit.parquet import Cell, encode_parquet
 
-CSV_COLUMNS = (
+COLUMNS = (
     "index", "time", "kind", "class_uid", "activity_id", "status", "status_code", "severity_id", "actor", "client", "tenant",
     "source", "model", "request", "trace", "prompt_tokens", "completion_tokens", "reporter", "uid",
 )  # fmt: skip
+INTEGERS = frozenset(("index", "time", "class_uid", "activity_id", "severity_id", "prompt_tokens", "completion_tokens"))
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _STATUS = {1: "success", 2: "failure"}
 _CEF_SEVERITY = {1: 3, 2: 4, 3: 6, 4: 8, 5: 10, 6: 10}
@@ -27,11 +29,16 @@ def encode_csv(events: Iterable[Json]) -> bytes:
     """A header and a line a record. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(CSV_COLUMNS)
+    writer.writerow(COLUMNS)
     for event in events:
         row = flatten(event)
-        writer.writerow([_without_formula(row[column]) for column in CSV_COLUMNS])
+        writer.writerow([_without_formula(row[column]) for column in COLUMNS])
     return text.getvalue().encode()
+
+
+def encode_table(events: Iterable[Json]) -> bytes:
+    """The same columns as a Parquet file; what a record does not have is null, and so is a member of another type."""
+    return encode_parquet(COLUMNS, INTEGERS, [_row_of(event) for event in events])
 
 
 def encode_cef(event: Json) -> bytes:
@@ -87,6 +94,18 @@ def parse_json(entry: bytes) -> Json:
     """A record that was verified before, as an object."""
     found = msgspec.json.decode(entry)
     return found if isinstance(found, dict) else {}
+
+
+def _row_of(event: Json) -> list[Cell]:
+    found = flatten(event)
+    cells: list[Cell] = []
+    for name in COLUMNS:
+        value = found[name]
+        if name in INTEGERS:
+            cells.append(value if isinstance(value, int) else None)
+        else:
+            cells.append(str(value) if value != "" else None)
+    return cells
 
 
 def _object(event: Json, *names: str) -> Json:

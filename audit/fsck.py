@@ -140,11 +140,13 @@ def _verify_wal(folder: Path, derived: Derivation, result: Verified) -> None:
 
 
 def _load_segments(folder: Path, size: int, is_live: bool) -> list[Segment]:
-    for _ in range(10 if is_live else 1):
+    for attempt in reversed(range(10 if is_live else 1)):
         try:
             return load_segments(folder / WAL, size)
-        except FileNotFoundError:  # A live auditor removed a segment between listing and reading.
-            continue
+        except (FileNotFoundError, LogCorrupted) as error:
+            # A live auditor took a segment away, or blanked it, between listing and reading. Then the next listing lacks it.
+            if attempt == 0 and isinstance(error, LogCorrupted):
+                raise
     raise LogCorrupted(f"{folder / WAL}: is missing, or a segment of it")
 
 

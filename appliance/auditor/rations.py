@@ -5,7 +5,7 @@ authenticated request needs is rationed. Gateways and authority already sum up b
 
 | kinds | counted by |
 |---|---|
-| token_rejected, token_refused | all together |
+| token_rejected, token_refused, user_sign_in_failed | all together |
 | token_issued | client; what is refused here is not issued |
 """
 
@@ -15,7 +15,7 @@ from appliance.auditor.ledger import Clock
 from audit.entry import Json
 
 WINDOW_S = 60.0
-STRANGERS = frozenset(("token_rejected", "token_refused"))
+STRANGERS = frozenset(("token_rejected", "token_refused", "user_sign_in_failed"))
 
 
 class Rations:

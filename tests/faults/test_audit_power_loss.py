@@ -108,19 +108,22 @@ def lose_power(image: Path, folder: Path, rounds: int, seed: int) -> None:
     with mounted(image, folder / "mounted") as disk:
         victim = Victim(disk)
         try:
-            for _ in range(rounds):
+            for number in range(rounds):
                 victim.run_for(chance.uniform(0.01, 0.2))
                 victim.stop()
                 acknowledged = victim.hear()
-                shutil.copyfile(image, folder / "copy")
-                verify_copy(folder, acknowledged)
+                # A file of its own each time: the loop device of the last one may not be detached yet.
+                copy = folder / f"copy-{number}"
+                shutil.copyfile(image, copy)
+                verify_copy(folder, copy, acknowledged)
+                copy.unlink()
         finally:
             victim.end()
 
 
-def verify_copy(folder: Path, acknowledged: int) -> None:
+def verify_copy(folder: Path, copy: Path, acknowledged: int) -> None:
     """What a start after the loss of power finds."""
-    with mounted(folder / "copy", folder / "checked") as disk:
+    with mounted(copy, folder / "checked") as disk:
         writer = LogWriter(disk / "log", disk / "log.key", origin=ORIGIN)
         try:
             assert writer.size >= acknowledged > 0

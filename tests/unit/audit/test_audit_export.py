@@ -90,7 +90,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Log]:
 def test_an_export_is_whole_and_verifies(log: Log, tmp_path: Path, start: int, end: int | None) -> None:
     """Every record as it is, in every form, with nothing but the log's key."""
     reader = LogReader(log.home / "log")
-    made = write_export(reader, log.writer.key, tmp_path / "out", start, end, forms=["cef", "csv"])
+    made = write_export(reader, log.writer.key, tmp_path / "out", start, end, forms=["cef", "csv", "parquet"])
     verified = verify_export(tmp_path / "out", log.writer.key)
     assert (verified.manifest, verified.digest) == (made.manifest, made.digest)
     lines = (tmp_path / "out" / "records.jsonl").read_bytes().splitlines()
@@ -124,7 +124,7 @@ def test_a_signed_export_names_its_exporter(log: Log, tmp_path: Path) -> None:
         verify_export(tmp_path / "a", log.writer.key, signer.key)
 
 
-FILES = ["records.jsonl", "records.csv", "records.cef", "checkpoint", "range.proof", "manifest.json"]
+FILES = ["records.jsonl", "records.csv", "records.cef", "records.parquet", "checkpoint", "range.proof", "manifest.json"]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -132,7 +132,7 @@ FILES = ["records.jsonl", "records.csv", "records.cef", "checkpoint", "range.pro
 def test_any_damage_to_any_file_is_found(log: Log, tmp_path: Path, name: str, damage: str) -> None:
     """One bit, one byte less, one more, the file gone."""
     out = tmp_path / "out"
-    write_export(LogReader(log.home / "log"), log.writer.key, out, 5, 300, forms=["csv", "cef"])
+    write_export(LogReader(log.home / "log"), log.writer.key, out, 5, 300, forms=["csv", "cef", "parquet"])
     path = out / name
     data = path.read_bytes()
     middle = len(data) // 2
