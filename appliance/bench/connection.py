@@ -3,6 +3,8 @@
 Plain non-blocking sockets instead of asyncio's streams: a load generator that costs half of what it measures measures itself.
 """
 
+import os
+import select
 import selectors
 import socket
 import ssl
@@ -82,9 +84,8 @@ class Connection:
             pass
         self._tls = tls
         self._is_secured = tls is None
-        self.sock = (
-            raw if tls is None else tls.wrap_socket(raw, do_handshake_on_connect=False, server_hostname=address[0])
-        )
+        self.sock: socket.socket = raw
+        self._host = address[0]
         self._keeps_text = keeps_text
         self._outgoing = b""
         self._parser = httptools.HttpResponseParser(self)
@@ -96,13 +97,12 @@ class Connection:
 
     def open(self, timeout_s: float) -> None:
         """Connect and shake hands now, so that a later request need not. Raises: OSError."""
-        self.sock.settimeout(timeout_s)
-        try:
-            if isinstance(self.sock, ssl.SSLSocket):
-                self.sock.do_handshake()
-                self._is_secured = True
-        finally:
-            self.sock.setblocking(False)
+        deadline = time.monotonic() + timeout_s
+        while not self._is_secured:
+            wanted = self.advance()
+            writing = [self.sock] if wanted & selectors.EVENT_WRITE else []
+            if not self._is_secured and not any(select.select([self.sock], writing, [], deadline - time.monotonic())):
+                raise TimeoutError(f"no connection after {timeout_s:g} s")
 
     def send(self, request: bytes, started_at: float) -> None:
         """Start a request; `advance` sends it."""
@@ -117,10 +117,8 @@ class Connection:
         Raises: OSError, or HttpParserError of httptools, when the connection or the answer on it is broken.
         """
         try:
-            if not self._is_secured:
-                assert isinstance(self.sock, ssl.SSLSocket)
-                self.sock.do_handshake()
-                self._is_secured = True
+            if not self._is_secured and not self._secure():
+                return selectors.EVENT_WRITE
             while self._outgoing:
                 sent = self.sock.send(self._outgoing)
                 self._outgoing = self._outgoing[sent:]
@@ -132,6 +130,23 @@ class Connection:
         except ssl.SSLWantReadError:
             return selectors.EVENT_READ
         return selectors.EVENT_READ
+
+    def _secure(self) -> bool:
+        """Shake hands, once there is a connection; False before."""
+        assert self._tls is not None
+        if not isinstance(self.sock, ssl.SSLSocket):
+            # A socket that still connects must not be wrapped: the ssl module takes what it finds for an attack.
+            failure = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if failure:
+                raise OSError(failure, os.strerror(failure))
+            try:
+                self.sock.getpeername()
+            except OSError:
+                return False
+            self.sock = self._tls.wrap_socket(self.sock, do_handshake_on_connect=False, server_hostname=self._host)
+        self.sock.do_handshake()
+        self._is_secured = True
+        return True
 
     def take_answer(self) -> Answer | None:
         """The answer, once it is complete; then the connection is free again."""

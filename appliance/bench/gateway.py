@@ -10,6 +10,7 @@ import json
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class Scenario:
     """Pace of the engine."""
     requests_per_s: float = 0.0
     """Open loop; 0: closed loop."""
+    opens_ahead: bool = True
+    """Open loop: whether the clients' connections are there before."""
     processes: int = 1
     """That make the load."""
 
@@ -65,17 +68,21 @@ def scenarios(rate: float, seconds: float, idle_streams: int) -> dict[str, Scena
         "saturation": Scenario("saturation", full, step_ms=5),
         "streams": Scenario("streams", streams, step_ms=20),
         "burst": Scenario("burst", burst, step_ms=20),
-        "idle": Scenario("idle", idle, step_ms=10_000 + 5 * idle_streams),
+        "idle": Scenario("idle", idle, step_ms=10_000 + 5 * idle_streams, requests_per_s=300, opens_ahead=False),
     }
 
 
-async def measure(scenario: Scenario, *, workers: int, on_progress: Callable[[str], None]) -> dict[str, Any]:
+async def measure(
+    scenario: Scenario, *, workers: int, folder: str | None = None, on_progress: Callable[[str], None]
+) -> dict[str, Any]:
     """Run one scenario on an appliance of its own.
 
+    Args:
+        folder: where its state is for the while; None: where temporary files are. The log is synced to that disk.
     Raises: StartRefused, CommandFailed.
     """
     on_progress("starting an appliance")
-    async with _running(scenario.step_ms, workers) as target:
+    async with _running(scenario.step_ms, workers, folder) as target:
         on_progress("warming up")
         warm = Workload(num_requests=32, concurrency=8, prompt_tokens=16, output_tokens=1)
         await run_fleet(target, plan_requests(warm, _VOCAB_SIZE, 0), num_processes=1, concurrency=8)
@@ -89,13 +96,12 @@ async def measure(scenario: Scenario, *, workers: int, on_progress: Callable[[st
             num_processes=scenario.processes,
             concurrency=scenario.workload.concurrency,
             due_s=due_s,
-            opens_ahead=due_s is not None,
+            opens_ahead=due_s is not None and scenario.opens_ahead,
             on_progress=lambda answers, errors: on_progress(f"{scenario.name}: {answers} answers, {errors} errors"),
         )
         result = _result(outcome, before, usage_by_role())
         memory.cancel()
-        peak_mb = round(await memory / 1e6, 1)
-        return {"scenario": scenario.name, "workers": workers, **result, "gateway_peak_pss_mb": peak_mb}
+        return {"scenario": scenario.name, "workers": workers, **result, **_memory(outcome, await memory)}
 
 
 def _result(outcome: Outcome, before: dict[str, Usage], after: dict[str, Usage]) -> dict[str, Any]:
@@ -112,21 +118,31 @@ def _result(outcome: Outcome, before: dict[str, Usage], after: dict[str, Usage])
     return summary
 
 
-async def _watch_memory() -> int:
-    """The most that the gateway workers had, until cancelled."""
-    peak = 0
+async def _watch_memory() -> list[tuple[float, int]]:
+    """What the gateway workers have, time and again until cancelled."""
+    samples: list[tuple[float, int]] = []
     try:
         while True:
-            peak = max(peak, usage_by_role()["gateway"].pss_bytes)
+            samples.append((time.perf_counter(), usage_by_role()["gateway"].pss_bytes))
             await asyncio.sleep(0.5)
     except asyncio.CancelledError:
-        return peak
+        return samples
+
+
+def _memory(outcome: Outcome, samples: list[tuple[float, int]]) -> dict[str, float]:
+    """The most at any time, and the most before the first answer ended: of `idle`, with all streams open and nothing to do."""
+    ends = [answer.arrivals[-1] for answer in outcome.answers if answer.arrivals]
+    early = [size for at, size in samples if ends and at < min(ends)]
+    return {
+        "gateway_peak_pss_mb": round(max(size for _, size in samples) / 1e6, 1),
+        "gateway_pss_before_first_end_mb": round(max(early, default=0) / 1e6, 1),
+    }
 
 
 @asynccontextmanager
-async def _running(step_ms: float, workers: int) -> AsyncIterator[Target]:
+async def _running(step_ms: float, workers: int, parent: str | None) -> AsyncIterator[Target]:
     """An appliance that is ready, and a client's token for it."""
-    with tempfile.TemporaryDirectory(prefix="casemate-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="casemate-bench-", dir=parent) as folder:
         configuration, raw = _configure(Path(folder), workers)
         provision(configuration)
         program = ("-m", "appliance.bench.paced_engine", "--step-ms", str(step_ms))

@@ -62,6 +62,7 @@ class Application:
             # (1) the route table, then (2) the access token; nothing of the request has been parsed yet.
             caller = Caller(exchange.source_address, scope.get(CERTIFICATE))
             admitted = await self._gate.admit(scope["method"], scope["raw_path"], scope["headers"], caller)
+            exchange.forget_credentials()
             exchange.principal, exchange.segment = admitted.principal, admitted.match.segment
             await admitted.match.route.endpoint(exchange)
         except ClientGone:

@@ -22,6 +22,7 @@ _SECURITY_HEADERS: Headers = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 ]
+_CREDENTIALS = (b"authorization", b"dpop")
 _encoder = msgspec.json.Encoder()
 ABORT = "casemate.abort"
 """Our protocol class puts the transport's `abort` under this key of the scope."""
@@ -44,6 +45,14 @@ class StreamWriter(Protocol):
 
     def write(self, chunk: bytes) -> None:
         """Write a part, if it `is_ready`."""
+        ...
+
+    def watch(self, on_leave: Callable[[], None]) -> None:
+        """Call this when the connection is lost; at once, if it is."""
+        ...
+
+    def unwatch(self, on_leave: Callable[[], None]) -> None:
+        """No longer."""
         ...
 
 
@@ -134,6 +143,10 @@ class Exchange:
         if len(values) > 1:
             raise BadRequest("repeated_header", f"the header {name.decode()} is repeated")
         return values[0] if values else None
+
+    def forget_credentials(self) -> None:
+        """The gate has seen them; an open stream need not keep its token in memory."""
+        self._headers[:] = [header for header in self._headers if header[0] not in _CREDENTIALS]
 
     async def read_body(self) -> bytes:
         """Read the whole JSON body.
@@ -254,18 +267,19 @@ class Exchange:
 
     @contextlib.asynccontextmanager
     async def watching(self, on_leave: Callable[[], None]) -> AsyncIterator[None]:
-        """Call `on_leave` as soon as the client leaves. The body MUST have been read."""
+        """Call `on_leave` as soon as the client leaves.
 
-        async def watch() -> None:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-            on_leave()
-
-        task = asyncio.get_running_loop().create_task(watch())
+        ASGI has a message for it, which a task of its own would wait for; thousands of open streams would have thousands of them.
+        """
+        writer = self.writer
+        if writer is None:
+            yield
+            return
+        writer.watch(on_leave)
         try:
             yield
         finally:
-            task.cancel()
+            writer.unwatch(on_leave)
 
 
 def _too_large(limit: int) -> BodyTooLarge:

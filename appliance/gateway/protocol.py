@@ -7,6 +7,7 @@ read already. A malformed request gets OpenAI's error body as any other error do
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -21,8 +22,9 @@ from appliance.gateway.settings import GatewaySettings
 class _CycleWriter:
     """Writes parts of one response. `RequestResponseCycle.send` does the same as a coroutine, which has its price."""
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
+    def __init__(self, cycle: RequestResponseCycle, connection: "GatewayProtocol") -> None:
         self._cycle = cycle
+        self._connection = connection
 
     @property
     def is_ready(self) -> bool:
@@ -46,6 +48,17 @@ class _CycleWriter:
             chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk)
         self._cycle.transport.write(chunk)
 
+    def watch(self, on_leave: Callable[[], None]) -> None:
+        """See `exchange.StreamWriter`."""
+        if self._connection.is_lost:
+            on_leave()
+        else:
+            self._connection.watchers.add(on_leave)
+
+    def unwatch(self, on_leave: Callable[[], None]) -> None:
+        """See `exchange.StreamWriter`."""
+        self._connection.watchers.discard(on_leave)
+
 
 class GatewayProtocol(HttpToolsProtocol):
     """One client connection."""
@@ -57,6 +70,9 @@ class GatewayProtocol(HttpToolsProtocol):
         """`place` is given back when the connection is lost; the rest is uvicorn's."""
         super().__init__(*arguments, **options)
         self._place = place
+        self.is_lost = False
+        self.watchers: set[Callable[[], None]] = set()
+        """Of the requests under way: told when the connection is lost."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the first request."""
@@ -70,10 +86,14 @@ class GatewayProtocol(HttpToolsProtocol):
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer, give back the place."""
+        """Forget the timer, give back the place, tell the requests under way."""
         self._stop_timer()
         self._place.give_back()
         super().connection_lost(exc)
+        self.is_lost = True
+        watchers, self.watchers = self.watchers, set()
+        for on_leave in watchers:
+            on_leave()
 
     def data_received(self, data: bytes) -> None:
         """Count what is not body, then parse."""
@@ -112,7 +132,7 @@ class GatewayProtocol(HttpToolsProtocol):
             scope[CERTIFICATE] = self._certificate
         super().on_headers_complete()
         # Made in the line before; its task has not run yet.
-        scope[WRITER] = _CycleWriter(self.cycle)
+        scope[WRITER] = _CycleWriter(self.cycle, self)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body, which the application bounds."""

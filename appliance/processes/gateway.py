@@ -6,6 +6,7 @@ prompts. Several workers may share the listening socket; each has links of its o
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,10 @@ HASH_ROOT_FILE = "keyed-hash.key"
 RESPONSES_KEY_FILE = "responses.key"
 KEY_RETRY_S = 0.25
 
+_M_MMAP_THRESHOLD = -3
+"""Of mallopt(3)."""
+_MAPPED_FROM_BYTES = 128 << 10
+
 log = structlog.get_logger(__name__)
 
 
@@ -38,6 +43,7 @@ async def serve(member: Member) -> None:
 
     Raises: StartRefused, SecurityMisconfigured, CheckpointRejected.
     """
+    _keep_buffers_apart()
     config = member.config
     tls = build_server_context(find_tls_identity(config), minimum_version=config.tls.minimum_version)
     check_token = build_token_check(config)
@@ -74,6 +80,16 @@ async def serve(member: Member) -> None:
         preparing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await preparing
+
+
+def _keep_buffers_apart() -> None:
+    """Let malloc map each large block by itself, for good.
+
+    The loop takes 256 KiB for each connection under TLS and touches the first pages of it. glibc by itself soon serves such
+    blocks from its heap, where pages are in memory that others have touched: 42 KiB a connection instead of 28.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # Another libc has no such habit.
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
 
 
 def _settle_memory() -> None:

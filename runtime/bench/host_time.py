@@ -69,18 +69,22 @@ def measure_host_time(
     Args:
         send: does with a step's output what the engine's process does.
     """
-    pages = num_rows * (-(-(prompt_tokens + num_steps + 80) // 16) + 1) + 1
+    pages = num_rows * (-(-(prompt_tokens + num_steps + 280) // 16) + 1) + 1
     runner = NullRunner(max(pages, 40_000))
     settings = EngineSettings(
-        model_path="none", max_running_requests=num_rows, max_queued_requests=num_rows, chunked_prefill_size=8192
+        model_path="none",
+        max_running_requests=num_rows,
+        max_queued_requests=num_rows,
+        chunked_prefill_size=8192,
+        mixed_prefill_size=8192,
     )
     engine = Engine(runner, settings, [_EOS], 8192, time.monotonic)
     random = np.random.default_rng(0)
     for number in range(num_rows):
         prompt = random.integers(10, VOCAB_SIZE, prompt_tokens).tolist()
-        sampling = SamplingParams(max_tokens=num_steps + 64, temperature=0.0, ignore_eos=True)
+        sampling = SamplingParams(max_tokens=num_steps + 256, temperature=0.0, ignore_eos=True)
         engine.submit(GenerationRequest(request_id=number % 4 + 1 << 48 | number, prompt=prompt, sampling=sampling))
-    for _ in range(40):
+    for _ in range(num_rows * prompt_tokens // 8192 + 20):
         engine.step()
     assert engine.stats().num_running == num_rows
     times = HostTimes()
