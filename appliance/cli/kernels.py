@@ -57,7 +57,9 @@ def add_kernels_commands(subparsers: "argparse._SubParsersAction[argparse.Argume
     build.add_argument("--jobs", type=int, default=2, metavar="N", help="files compiled at once (default: %(default)s)")
     build.set_defaults(handler=_build)
     verify = _add_command(commands, "verify", "verify that a bundle holds exactly what its manifest names", _verify)
-    verify.add_argument("--config", type=Path, metavar="FILE", help="verify as well that it holds all that this needs")
+    verify.add_argument(
+        "--config", type=Path, metavar="FILE", help="verify as well that it holds all that this needs, for this release"
+    )
     _add_command(commands, "list", "say what a bundle holds", _list)
 
 
@@ -118,6 +120,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     bundle = load_bundle(arguments.folder)
     if arguments.config is not None:
+        bundle.verify_sources()
         needs = _find_needs(arguments.config, HOPPER_MULTIPROCESSORS)
         bundle.verify_holds(needs.variants, map(str, needs.libraries))
     if arguments.json:

@@ -13,6 +13,7 @@ from runtime.kernels.bundle import load_bundle
 from runtime.kernels.compiling import CompiledKernel
 from runtime.kernels.launching import Variant
 from runtime.kernels.manifest import MANIFEST_FILE, LibraryEntry, Manifest, Versions, build_manifest
+from runtime.kernels.sources import digest_sources
 
 VERSIONS_FILE = "versions.json"
 """In a folder of libraries: what compiled them, `{"nvcc": …, "flashinfer": …}`."""
@@ -88,7 +89,7 @@ def build_bundle(
         nvcc=libraries.nvcc,
         flashinfer=libraries.flashinfer,
     )
-    return build_manifest(arch, versions, (kernel.entry for kernel in compiled), entries), contents
+    return build_manifest(arch, digest_sources(), versions, (kernel.entry for kernel in compiled), entries), contents
 
 
 def compile_libraries(names: Iterable[LibraryName], compiler: LibraryCompiler, say: Say) -> CompiledLibraries:

@@ -29,6 +29,7 @@ from runtime.kernels.manifest import (
     Manifest,
     parse_manifest,
 )
+from runtime.kernels.sources import digest_sources
 
 _NUM_NAMED = 3
 """Missing kernels that a message names; of the others it gives the number."""
@@ -41,6 +42,17 @@ class Bundle:
     manifest: Manifest
     contents: Mapping[str, bytes]
     """By SHA-256."""
+
+    def verify_sources(self) -> None:
+        """That it was built from the kernel sources that are installed here.
+
+        Raises: KernelMissing.
+        """
+        expected, found = digest_sources(), self.manifest.sources_sha256
+        if found != expected:
+            raise KernelMissing(
+                f"the kernel bundle was built from sources {found}, installed are {expected}: build it again"
+            )
 
     def verify_holds(self, variants: Iterable[Variant], libraries: Iterable[str]) -> None:
         """That nothing which will be needed is missing.

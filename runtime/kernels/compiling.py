@@ -84,7 +84,7 @@ class TritonCompiler:
                 },
             )
         metadata, cubin = compiled.metadata, bytes(compiled.asm["cubin"])
-        _verify_plain(variant, metadata)
+        verify_plain(variant, metadata)
         entry = KernelEntry(
             kernel=variant.kernel,
             argument_types=variant.argument_types,
@@ -94,7 +94,7 @@ class TritonCompiler:
             launch_pdl=variant.options.launch_pdl,
             symbol=metadata.name,
             shared_bytes=metadata.shared,
-            scratch_pointers=_count_scratch(variant, compiled.asm["ptx"]),
+            scratch_pointers=count_scratch_pointers(variant, compiled.asm["ptx"]),
             sha256=hashlib.sha256(cubin).hexdigest(),
             size_bytes=len(cubin),
         )
@@ -134,7 +134,11 @@ def _source(function: Any, variant: Variant) -> Any:
     )
 
 
-def _verify_plain(variant: Variant, metadata: Any) -> None:
+def verify_plain(variant: Variant, metadata: Any) -> None:
+    """That a compiled kernel wants nothing which a frozen launch does not give.
+
+    Raises: EngineMisconfigured, naming it.
+    """
     expected = {
         "num_ctas": 1,
         "launch_cooperative_grid": False,
@@ -148,11 +152,15 @@ def _verify_plain(variant: Variant, metadata: Any) -> None:
             raise EngineMisconfigured(f"{variant}: frozen launches have {name} {value}, this kernel wants {found}")
 
 
-def _count_scratch(variant: Variant, ptx: str) -> int:
-    """How many pointers the machine code takes after the arguments that we know."""
-    declared = _PARAMETER.findall(ptx[: ptx.index("{", ptx.index(".entry"))])
+def count_scratch_pointers(variant: Variant, ptx: str) -> int:
+    """How many pointers the machine code takes after the arguments that we know.
+
+    Raises: EngineMisconfigured if its parameters are not ours, in order, and pointers behind them.
+    """
+    entry = ptx.index(".entry")
+    declared = _PARAMETER.findall(ptx[entry : ptx.index("{", entry)])
     known = [_POINTER_TYPE if kind.startswith("*") else _PARAMETER_TYPES[kind] for kind in variant.argument_types]
     rest = declared[len(known) :]
-    if [kind.replace("b", "u", 1) for kind in declared[: len(known)]] != known or set(rest) - {"u64"}:
+    if declared[: len(known)] != known or set(rest) - {_POINTER_TYPE}:
         raise EngineMisconfigured(f"{variant}: expected parameters {known} and pointers, Triton made {declared}")
     return len(rest)

@@ -81,6 +81,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     format: Literal["casemate-kernels-1"] = "casemate-kernels-1"
     arch: Annotated[str, Meta(pattern=r"^sm_[0-9]{2,3}[af]?\Z")]
+    sources_sha256: Digest
+    """Of our kernels' sources, see `sources`."""
     versions: Versions
     kernels: tuple[KernelEntry, ...]
     libraries: tuple[LibraryEntry, ...]
@@ -101,11 +103,16 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def build_manifest(
-    arch: str, versions: Versions, kernels: Iterable[KernelEntry], libraries: Iterable[LibraryEntry]
+    arch: str,
+    sources_sha256: str,
+    versions: Versions,
+    kernels: Iterable[KernelEntry],
+    libraries: Iterable[LibraryEntry],
 ) -> Manifest:
     """With the entries in their order."""
     return Manifest(
         arch=arch,
+        sources_sha256=sources_sha256,
         versions=versions,
         kernels=tuple(sorted(kernels, key=lambda entry: json.encode(entry, order="sorted"))),
         libraries=tuple(sorted(libraries, key=lambda entry: entry.name)),
@@ -123,7 +130,9 @@ def parse_manifest(content: bytes) -> Manifest:
         manifest = json.decode(content, type=Manifest)
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise KernelMissing(f"{MANIFEST_FILE}: {error}") from error
-    again = build_manifest(manifest.arch, manifest.versions, manifest.kernels, manifest.libraries)
+    again = build_manifest(
+        manifest.arch, manifest.sources_sha256, manifest.versions, manifest.kernels, manifest.libraries
+    )
     if again.encode() != content:
         raise KernelMissing(f"{MANIFEST_FILE}: expected the canonical form, found another writing of it")
     for what, names in (

@@ -70,6 +70,7 @@ def load_frozen_bundle(settings: EngineSettings) -> Bundle:
 def _choose_frozen(settings: EngineSettings) -> Kernels:
     bundle = load_frozen_bundle(settings)
     device = torch.cuda.current_device()
+    bundle.verify_sources()
     _verify_arch(bundle, torch.cuda.get_device_capability(device))
     launcher = load_frozen_launcher(bundle, device)
     return Kernels(

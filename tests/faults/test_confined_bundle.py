@@ -16,7 +16,7 @@ from security.sandbox import landlock
 from security.sandbox.launch import Plan, wrap
 from security.sandbox.platform import probe_platform
 from security.sandbox.profiles import Code, Places, build_profile
-from tests.support.frozen_bundles import VERSIONS, library_entry
+from tests.support.frozen_bundles import SOURCES, VERSIONS, library_entry
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("confined_bundle.py")
@@ -40,7 +40,7 @@ def test_a_confined_engine_loads_its_libraries_from_memory(tmp_path: Path) -> No
     names = ["fa2_bf16_bf16_d64", "fa3_bf16_bf16_d64"]
     contents = [library, library + b"\0"]
     entries = [library_entry(name, content) for name, content in zip(names, contents, strict=True)]
-    manifest = build_manifest("sm_90a", VERSIONS, (), entries)
+    manifest = build_manifest("sm_90a", SOURCES, VERSIONS, (), entries)
     write_bundle(
         tmp_path / "kernels",
         manifest,

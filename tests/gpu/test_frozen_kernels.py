@@ -99,7 +99,9 @@ def bundle(device: torch.device) -> Bundle:
     folder = os.environ.get("CASEMATE_TEST_BUNDLE")
     if folder is None:
         pytest.skip("CASEMATE_TEST_BUNDLE names no bundle of frozen kernels")
-    return load_bundle(Path(folder))
+    loaded = load_bundle(Path(folder))
+    loaded.verify_sources()
+    return loaded
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 from runtime.kernels.launching import Constant
 from runtime.kernels.manifest import KernelEntry, LibraryEntry, Manifest, Versions, build_manifest
 
+SOURCES = "5" * 64
 VERSIONS = Versions(triton="3.6.0", ptxas="12.8", nvcc="", flashinfer="")
 
 
@@ -40,7 +41,7 @@ def small_bundle(constants: dict[str, Constant] | None = None) -> tuple[Manifest
         kernel_entry(files["a"], **({} if constants is None else {"constants": constants})),
         kernel_entry(files["b"], kernel="norm.add_rms_norm", symbol="add_rms_norm", launch_pdl=True, num_warps=4),
     ]
-    manifest = build_manifest("sm_90a", VERSIONS, kernels, [library_entry("fa3_bf16_bf16_d128", files["so"])])
+    manifest = build_manifest("sm_90a", SOURCES, VERSIONS, kernels, [library_entry("fa3_bf16_bf16_d128", files["so"])])
     return manifest, {hashlib.sha256(content).hexdigest(): content for content in files.values()}
 
 

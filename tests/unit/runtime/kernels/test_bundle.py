@@ -11,7 +11,8 @@ from runtime.errors import KernelMissing
 from runtime.kernels.bundle import Bundle, load_bundle, write_bundle
 from runtime.kernels.libraries import BundleLibraries
 from runtime.kernels.manifest import MANIFEST_FILE, Manifest, build_manifest, parse_manifest
-from tests.support.frozen_bundles import VERSIONS, kernel_entry, small_bundle
+from runtime.kernels.sources import digest_sources
+from tests.support.frozen_bundles import SOURCES, VERSIONS, kernel_entry, small_bundle
 
 MANIFEST = small_bundle()[0].encode()
 
@@ -33,7 +34,7 @@ def test_the_same_kernels_are_the_same_bundle_in_any_order() -> None:
     """The digest stands for what is in it."""
     manifest, _ = small_bundle({"N": 4, "EPS": 1e-5})
     again, _ = small_bundle({"EPS": 1e-5, "N": 4})
-    turned = build_manifest(manifest.arch, VERSIONS, reversed(manifest.kernels), manifest.libraries)
+    turned = build_manifest(manifest.arch, SOURCES, VERSIONS, reversed(manifest.kernels), manifest.libraries)
     assert manifest.encode() == again.encode() == turned.encode()
 
 
@@ -122,6 +123,30 @@ def test_what_a_configuration_needs_and_is_not_there_is_named() -> None:
         bundle.verify_holds([*present, *absent], ["fa3_bf16_bf16_d128", "fa2_f16_f16_d64"])
 
 
+def test_a_bundle_of_other_sources_is_refused() -> None:
+    """Whatever its variants are called."""
+    manifest, contents = small_bundle()
+    with pytest.raises(KernelMissing, match="built from sources 5555"):
+        Bundle(manifest, contents).verify_sources()
+    ours = build_manifest(manifest.arch, digest_sources(), VERSIONS, manifest.kernels, manifest.libraries)
+    Bundle(ours, contents).verify_sources()
+
+
+@pytest.mark.parametrize(
+    "change", [("a.py", b"2"), ("b.py", b"1"), ("aa.py", b"")], ids=["content", "name", "a file more"]
+)
+def test_sources_are_known_by_names_and_contents(tmp_path: Path, change: tuple[str, bytes]) -> None:
+    """A change of either is another digest; what is no source is left out."""
+    (tmp_path / "a.py").write_bytes(b"1")
+    before = digest_sources(tmp_path)
+    (tmp_path / "a.pyc").write_bytes(b"compiled")
+    assert digest_sources(tmp_path) == before
+    if change[0] == "b.py":
+        (tmp_path / "a.py").unlink()
+    (tmp_path / change[0]).write_bytes(change[1])
+    assert digest_sources(tmp_path) != before
+
+
 def test_a_folder_that_holds_something_is_left_alone(folder: Path) -> None:
     """A bundle is never mixed with another."""
     with pytest.raises(FileExistsError):
@@ -164,7 +189,7 @@ def test_a_kernel_that_is_there_twice_is_refused() -> None:
     """Which of the two would run must not be a question."""
     kernels = [kernel_entry(b"one"), kernel_entry(b"two")]
     with pytest.raises(KernelMissing, match="twice"):
-        parse_manifest(build_manifest("sm_90a", VERSIONS, kernels, ()).encode())
+        parse_manifest(build_manifest("sm_90a", SOURCES, VERSIONS, kernels, ()).encode())
 
 
 @settings(deadline=None)

@@ -11,7 +11,8 @@ from runtime.kernels.bundle import Bundle
 from runtime.kernels.driver import LaunchAttribute, LaunchConfig
 from runtime.kernels.frozen import FrozenLauncher
 from runtime.kernels.launching import Constant, Options
-from tests.support.frozen_bundles import RecordingDriver, small_bundle
+from runtime.kernels.manifest import build_manifest
+from tests.support.frozen_bundles import SOURCES, VERSIONS, RecordingDriver, small_bundle
 
 STREAM = 77
 CONSTANTS: dict[str, Constant] = {"N": 4, "EPS": 1e-5}
@@ -54,9 +55,7 @@ def test_floats_are_passed_in_single_precision(driver: RecordingDriver) -> None:
         type(entry)(**{f: getattr(entry, f) for f in entry.__struct_fields__} | {"argument_types": ("fp32",)})
         for entry in manifest.kernels
     ]
-    changed = type(manifest)(
-        arch=manifest.arch, versions=manifest.versions, kernels=tuple(entries), libraries=manifest.libraries
-    )
+    changed = build_manifest("sm_90a", SOURCES, VERSIONS, entries, ())
     FrozenLauncher(Bundle(changed, contents), driver, lambda: STREAM).launch(
         "linear.dot", (1, 1, 1), (0.1,), CONSTANTS, OPTIONS
     )
