@@ -19,6 +19,7 @@ from appliance.inference.tickets import TicketGate
 from appliance.messages.audit import AppendEvent, AppendRefused, TicketKey
 from appliance.messages.engine import AbortIntent, Cancel, EngineStatus, FlushCache, Submit
 from appliance.models.admission import admit_model, verify_weights
+from appliance.processes.memory import settle_memory
 from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from audit.entry import encode_event
 from audit.events import configuration_event
@@ -42,6 +43,7 @@ def serve(member: PollingMember) -> None:
     facts = model.facts
     engine = Engine(model.runner, settings, facts.eos_token_ids, facts.context_length, time.monotonic, model.grammars)
     engine.probe()
+    settle_memory()
     EngineProcess(member, engine, model, settings.readiness_probe_interval_s).run()
 
 

@@ -6,8 +6,6 @@ prompts. Several workers may share the listening socket; each has links of its o
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from appliance.gateway.loading import load_models
 from appliance.gateway.worker import Worker
 from appliance.models.admission import verify_folder
 from appliance.processes.member import Member
+from appliance.processes.memory import keep_buffers_apart, settle_memory
 from audit.keyed_hash import KeyedHasher
 from security.keys import load_or_create_secret, make_private_directory
 from security.tls import build_server_context
@@ -30,10 +29,6 @@ from security.tls import build_server_context
 HASH_ROOT_FILE = "keyed-hash.key"
 RESPONSES_KEY_FILE = "responses.key"
 KEY_RETRY_S = 0.25
-
-_M_MMAP_THRESHOLD = -3
-"""Of mallopt(3)."""
-_MAPPED_FROM_BYTES = 128 << 10
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +38,7 @@ async def serve(member: Member) -> None:
 
     Raises: StartRefused, SecurityMisconfigured, CheckpointRejected.
     """
-    _keep_buffers_apart()
+    keep_buffers_apart()
     config = member.config
     tls = build_server_context(find_tls_identity(config), minimum_version=config.tls.minimum_version)
     check_token = build_token_check(config)
@@ -72,7 +67,7 @@ async def serve(member: Member) -> None:
     try:
         while not (worker.server.started or serving.done()):  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
-        _settle_memory()
+        settle_memory()
         if not serving.done():
             await member.ready(address=f"https://{config.gateway.host}:{member.listeners[0].getsockname()[1]}")
         await serving
@@ -80,26 +75,6 @@ async def serve(member: Member) -> None:
         preparing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await preparing
-
-
-def _keep_buffers_apart() -> None:
-    """Let malloc map each large block by itself, for good.
-
-    The loop takes 256 KiB for each connection under TLS and touches the first pages of it. glibc by itself soon serves such
-    blocks from its heap, where pages are in memory that others have touched: 42 KiB a connection instead of 28.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # Another libc has no such habit.
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
-
-
-def _settle_memory() -> None:
-    """Take what was loaded out of the collector's sight, and let it look at the rest less often.
-
-    A full collection over a tokenizer's tables stops every stream for tens of milliseconds, and requests make few cycles.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
 
 
 async def _prepare(check_token: AuthorityTokenCheck) -> None:
