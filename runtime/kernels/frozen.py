@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from runtime.errors import KernelMissing
 from runtime.kernels.bundle import Bundle
@@ -104,20 +103,23 @@ class FrozenLauncher:
         types: list[object] = []
         values: list[int | float] = []
         addresses = 0
-        for argument in arguments:
-            if isinstance(argument, Tensor):
+        untyped: Sequence[Any] = arguments
+        for argument in untyped:
+            kind = type(argument)
+            if kind is int or kind is float:
+                types.append(kind)
+                values.append(argument)
+            else:
                 address = argument.data_ptr()
                 addresses |= address
                 types.append(argument.dtype)
                 values.append(address)
-            else:
-                types.append(type(argument))
-                values.append(argument)
         if addresses % POINTER_ALIGNMENT:
             raise ValueError(
                 f"{kernel}: expected tensors aligned to {POINTER_ALIGNMENT} bytes, found addresses {values}"
             )
-        key = (kernel, options, *types, *constants, *constants.values())
+        compiled_for = (options.num_warps, options.num_stages, options.launch_pdl)
+        key = (kernel, compiled_for, *types, *constants, *constants.values())
         frozen = self._known.get(key)
         if frozen is None:
             frozen = self._known[key] = self._find(variant_of(kernel, arguments, constants, options))
