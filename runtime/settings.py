@@ -30,6 +30,13 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             description="Type of weights, activations and KV pages; auto: float32 on cpu, the checkpoint's on cuda."
         ),
     ] = "auto"
+    quantization: Annotated[
+        Literal["auto", "fp8"],
+        msgspec.Meta(
+            description="auto: weights as the checkpoint has them; fp8: those of a checkpoint that is not quantized are "
+            "rounded to e4m3 as they are read, all but embedding and head. On cuda FP8 needs dtype bfloat16."
+        ),
+    ] = "auto"
     attention_backend: Annotated[
         Literal["auto", "flashinfer", "triton", "reference"],
         msgspec.Meta(

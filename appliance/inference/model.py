@@ -85,6 +85,7 @@ def _build_runner(
             device=settings.device,
             dtype=settings.dtype,
             load_format=settings.load_format,
+            quantization=settings.quantization,
             num_threads=settings.num_threads or None,
             progress=lambda _done, _total: progress(),
             verify=verify,

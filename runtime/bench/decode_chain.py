@@ -138,6 +138,11 @@ def variants(rows: int) -> dict[str, BlockTable]:
     given: dict[str, BlockTable] = {"frozen table": {}, "late": every(late=True), "prefetch 0": every(prefetch=0)}
     if rows == 1:
         return given | {"prefetch 1024": every(prefetch=1024), "prefetch 4096": every(prefetch=4096)}
+    if rows == 2:
+        reduces = {
+            f"reduce {n}x{k}": GemvBlocks("multiply_reduce", n, k, 4) for n, k in ((1, 2048), (2, 1024), (4, 1024))
+        }
+        given |= {name: dict.fromkeys(frozen, blocks) for name, blocks in reduces.items()}
     given |= {
         "prefetch 512": every(prefetch=512),
         "prefetch 2048": every(prefetch=2048),

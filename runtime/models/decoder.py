@@ -17,7 +17,9 @@ from torch import Tensor
 from runtime.layers.activation import silu_and_multiply
 from runtime.layers.linear import Linear
 from runtime.layers.norm import RMSNorm
+from runtime.layers.quantized import AnyLinear
 from runtime.layers.rotary import RotaryTable, apply_rotary
+from runtime.models.parts import build_linear
 from runtime.weights.config import ModelConfig
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -38,8 +40,8 @@ class DecoderLayer:
     """Attention and feed-forward with their norms; `prefix` selects its weights."""
 
     def __init__(self, config: ModelConfig, parameters: Mapping[str, Tensor], prefix: str) -> None:
-        def linear(name: str) -> Linear:
-            return Linear(parameters[f"{prefix}{name}.weight"], parameters.get(f"{prefix}{name}.bias"))
+        def linear(name: str) -> AnyLinear:
+            return build_linear(config, parameters, f"{prefix}{name}")
 
         def norm(name: str) -> RMSNorm:
             return RMSNorm(parameters[f"{prefix}{name}.weight"], config.rms_norm_eps)
@@ -82,7 +84,7 @@ class Decoder:
         self._embedding = parameters["embedding.weight"]
         self.layers = [DecoderLayer(config, parameters, f"layers.{layer}.") for layer in range(config.num_layers)]
         self._norm = RMSNorm(parameters["norm.weight"], config.rms_norm_eps)
-        self._head = Linear(self._embedding if config.tie_word_embeddings else parameters["head.weight"])
+        self._head = Linear(self._embedding) if config.tie_word_embeddings else build_linear(config, parameters, "head")
         self.rotary = RotaryTable(
             config.rope,
             config.head_dim,

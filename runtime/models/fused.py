@@ -13,8 +13,10 @@ from torch import Tensor
 from runtime.attention.device import DevicePlan
 from runtime.layers.linear import Linear
 from runtime.layers.norm import RMSNorm
+from runtime.layers.quantized import AnyLinear
 from runtime.layers.rotary import RotaryTable
 from runtime.models.operations import Operations, TokenPlaces, TokenSource
+from runtime.models.parts import build_linear
 from runtime.weights.config import ModelConfig
 
 
@@ -23,12 +25,12 @@ class FusedLayer:
     """The weights of one layer."""
 
     attention_norm: RMSNorm
-    qkv: Linear
+    qkv: AnyLinear
     head_norms: tuple[RMSNorm, RMSNorm] | None
-    output: Linear
+    output: AnyLinear
     mlp_norm: RMSNorm
-    gate_up: Linear
-    down: Linear
+    gate_up: AnyLinear
+    down: AnyLinear
 
 
 class FusedDecoder:
@@ -51,7 +53,7 @@ class FusedDecoder:
         self._embedding = parameters["embedding.weight"]
         self._layers = [_build_layer(config, parameters, f"layers.{index}.") for index in range(config.num_layers)]
         self._norm = RMSNorm(parameters["norm.weight"], config.rms_norm_eps)
-        self._head = Linear(self._embedding if config.tie_word_embeddings else parameters["head.weight"])
+        self._head = Linear(self._embedding) if config.tie_word_embeddings else build_linear(config, parameters, "head")
         self._rotary = RotaryTable(
             config.rope,
             config.head_dim,
@@ -83,8 +85,8 @@ class FusedDecoder:
 
 
 def _build_layer(config: ModelConfig, parameters: Mapping[str, Tensor], prefix: str) -> FusedLayer:
-    def linear(name: str) -> Linear:
-        return Linear(parameters[f"{prefix}{name}.weight"], parameters.get(f"{prefix}{name}.bias"))
+    def linear(name: str) -> AnyLinear:
+        return build_linear(config, parameters, f"{prefix}{name}")
 
     def norm(name: str) -> RMSNorm:
         return RMSNorm(parameters[f"{prefix}{name}.weight"], config.rms_norm_eps)

@@ -1,5 +1,6 @@
 """Building the reference runner: model folder, device and sizes in, a ready `TorchRunner` out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from runtime.settings import EngineSettings
 from runtime.weights.config import DTYPES, ModelConfig, load_model_config
 from runtime.weights.folder import verify_model_folder
 from runtime.weights.loading import Progress, VerifyDigests, build_dummy_weights, load_weights
+from runtime.weights.quantization import AT_LOAD
 
 LoadFormat = Literal["auto", "dummy"]
 
@@ -38,6 +40,7 @@ def build_runner(
     device: str = "cpu",
     dtype: str = "auto",
     load_format: str = "auto",
+    quantization: str = "auto",
     num_threads: int | None = 1,
     progress: Progress | None = None,
     verify: VerifyDigests | None = None,
@@ -49,6 +52,7 @@ def build_runner(
         device: torch's name of the device.
         dtype: of weights, activations and cache, one of DTYPES; `auto`: float32 on a CPU, else the checkpoint's.
         load_format: `dummy` takes shapes from `config.json` and random weights, and needs no checkpoint.
+        quantization: `fp8`: weights that are not quantized are rounded to e4m3 as they are read.
         num_threads: CPU threads of the whole process; None leaves torch's choice. Results on a CPU have the same bits
             for one number of threads, hence the default: it holds on every machine, and threads that wait for each
             other on busy cores are slower than one (measured: a twentieth of its speed on two cores under load).
@@ -60,7 +64,7 @@ def build_runner(
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     verify_model_folder(folder)
-    config = load_model_config(folder)
+    config = apply_quantization(load_model_config(folder), quantization)
     target, kind = resolve_device(device), resolve_dtype(dtype, device, config)
     with torch.inference_mode():
         if load_format == "dummy":
@@ -88,6 +92,13 @@ def _verify_settings(num_pages: int, load_format: str, num_threads: int | None) 
         raise EngineMisconfigured(f"load_format: expected one of {', '.join(LOAD_FORMATS)}, found {load_format!r}")
     if num_threads is not None and num_threads < 1:
         raise EngineMisconfigured(f"num_threads: expected at least 1, found {num_threads}")
+
+
+def apply_quantization(config: ModelConfig, quantization: str) -> ModelConfig:
+    """The model as a setting wants it: `fp8` quantizes what is not quantized yet."""
+    if quantization == "fp8" and config.quantization is None:
+        return replace(config, quantization=AT_LOAD)
+    return config
 
 
 def resolve_device(device: str) -> torch.device:

@@ -2,7 +2,8 @@
 cache takes what is left, (5) graphs are captured. Nothing is compiled later, and nothing allocated but by steps that the
 trial has covered."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from runtime.attention.device import DeviceAttention
 from runtime.attention.pages import allocate_pages
-from runtime.errors import EngineMisconfigured
+from runtime.errors import CheckpointRejected, EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.launching import Launcher
 from runtime.kernels.operations import FusedOperations
+from runtime.layers.quantized import E4M3
 from runtime.models.fused import FusedDecoder
-from runtime.runner.building import resolve_device, resolve_dtype
+from runtime.runner.building import apply_quantization, resolve_device, resolve_dtype
 from runtime.runner.device_runner import DeviceRunner, RunnerLimits
 from runtime.runner.memory import MemoryNeed, MemoryTable, divide_memory, verify_weights_fit
 from runtime.runner.sizing import measure_step_bytes
@@ -24,7 +26,9 @@ from runtime.settings import EngineSettings
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.folder import verify_model_folder
 from runtime.weights.layout import parameter_shapes
-from runtime.weights.loading import LoadedWeights, VerifyDigests, build_dummy_weights, load_weights
+from runtime.weights.loading import LoadedWeights, VerifyDigests, build_dummy_weights, load_weights, parameter_dtype
+
+_E4M3_UNIT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +78,15 @@ def build_device_runner(
         whatever `verify` raises.
     """
     verify_model_folder(folder)
-    config = load_model_config(folder)
+    config = apply_quantization(load_model_config(folder), settings.quantization)
     device = resolve_device(settings.device)
     dtype = resolve_dtype(settings.dtype, settings.device, config)
     if dtype == torch.float32:
         raise EngineMisconfigured(
             "dtype: expected bfloat16 or float16 on cuda with this attention_backend, found float32"
         )
+    if config.quantization is not None:
+        _verify_quantized(config, dtype)
     kernels.verify_complete(config, dtype)
     free_bytes, total_bytes = torch.cuda.mem_get_info()
     verify_weights_fit(_weights_bytes(config, dtype), free_bytes)  # (1)
@@ -176,7 +182,18 @@ def _load(
 
 
 def _weights_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
-    shapes: Mapping[str, torch.Size] = {
-        name: torch.Size(parameter.shape) for name, parameter in parameter_shapes(config).items()
-    }
-    return sum(shape.numel() for shape in shapes.values()) * torch.empty(0, dtype=dtype).element_size()
+    return sum(
+        math.prod(parameter.shape) * parameter_dtype(parameter, dtype).itemsize
+        for parameter in parameter_shapes(config).values()
+    )
+
+
+def _verify_quantized(config: ModelConfig, dtype: torch.dtype) -> None:
+    """Products in e4m3 on a GPU leave bf16, and take matrices in whole units of 16 bytes."""
+    if dtype != torch.bfloat16:
+        raise EngineMisconfigured(f"dtype: expected bfloat16 for FP8 on cuda, found {dtype}")
+    for name, parameter in parameter_shapes(config).items():
+        if parameter_dtype(parameter, dtype) == E4M3 and any(size % _E4M3_UNIT for size in parameter.shape):
+            raise CheckpointRejected(
+                f"{name}: FP8 on cuda takes sizes that are multiples of {_E4M3_UNIT}, found {list(parameter.shape)}"
+            )

@@ -33,13 +33,14 @@ from runtime.kernels.recording import RecordingLauncher
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import TokenSource
 from runtime.runner.attention_choice import AttentionChoice, build_triton_attention, choose_attention
-from runtime.runner.building import resolve_dtype, runs_on_reference
+from runtime.runner.building import apply_quantization, resolve_dtype, runs_on_reference
 from runtime.runner.device_building import CacheUse
 from runtime.runner.graphs import graph_sizes
 from runtime.runner.step_inputs import StepLayout, StepShape, StepViews, num_words
 from runtime.settings import EngineSettings
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.layout import parameter_shapes
+from runtime.weights.loading import parameter_dtype
 
 META = torch.device("meta")
 HOPPER_MULTIPROCESSORS = 132
@@ -67,7 +68,7 @@ def find_all_needs(engines: Iterable[EngineSettings], *, num_multiprocessors: in
     for settings in engines:
         if settings.device != "cuda" or runs_on_reference(settings):
             continue
-        config = load_model_config(Path(settings.model_path))
+        config = apply_quantization(load_model_config(Path(settings.model_path)), settings.quantization)
         dtype = resolve_dtype(settings.dtype, settings.device, config)
         needs = find_needs(config, settings, dtype, num_multiprocessors=num_multiprocessors)
         variants |= needs.variants
@@ -113,7 +114,7 @@ class _Rehearsal:
             launcher, max_samples=self._max_sequences, vocab_size=config.vocab_size, device=META
         )
         parameters = {
-            name: torch.empty(parameter.shape, dtype=dtype, device=META)
+            name: torch.empty(parameter.shape, dtype=parameter_dtype(parameter, dtype), device=META)
             for name, parameter in parameter_shapes(self._config).items()
         }
         self._model = FusedDecoder(self._config, parameters, self._operations, num_positions=PAGE_SIZE)

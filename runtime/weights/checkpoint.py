@@ -23,7 +23,7 @@ from runtime.weights.fields import Fields
 from runtime.weights.folder import verify_model_folder
 from runtime.weights.header import LENGTH_BYTES, StoredTensor, parse_header, parse_header_length
 from runtime.weights.json_file import load_json_object, open_regular_file
-from runtime.weights.layout import TensorPlace, tensor_places
+from runtime.weights.layout import Role, TensorPlace, tensor_places
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -34,6 +34,7 @@ _EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
 _ROPE_BUFFER = ".rotary_emb.inv_freq"
 _NAMES_SHOWN = 3
+_SCALES = (Role.SCALE, Role.TENSOR_SCALE, Role.INPUT_SCALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,22 +181,35 @@ def _verify_tensors(shards: list[Shard], config: ModelConfig) -> dict[str, Tenso
         for tensor in shard.tensors:
             place = places.get(tensor.name)
             shape = place.shape if place is not None else (config.vocab_size, config.hidden_size)
-            _verify_tensor(tensor, shard.name, shape, expected_dtype)
+            _verify_tensor(tensor, shard.name, place, shape, expected_dtype)
     return places
 
 
-def _verify_tensor(tensor: StoredTensor, shard: str, shape: tuple[int, ...], expected_dtype: str | None) -> None:
+def _verify_tensor(
+    tensor: StoredTensor, shard: str, place: TensorPlace | None, shape: tuple[int, ...], expected_dtype: str | None
+) -> None:
     if tensor.name.endswith(_ROPE_BUFFER):
         return
+    role = Role.PLAIN if place is None else place.role
     allowed = (expected_dtype,) if expected_dtype else tuple(FILE_DTYPES.values())
+    if role is Role.E4M3:
+        allowed = ("F8_E4M3",)
+    elif role in _SCALES:
+        allowed = tuple(FILE_DTYPES.values())
     if tensor.dtype not in allowed:
         raise CheckpointRejected(
             f"{shard}: tensor {tensor.name!r}: expected dtype {' or '.join(allowed)}, found {tensor.dtype}"
         )
-    if tensor.shape != shape:
+    # A scale may be stored as a column, or without a dimension.
+    found, wanted = (_without_ones(tensor.shape), _without_ones(shape)) if role in _SCALES else (tensor.shape, shape)
+    if found != wanted:
         raise CheckpointRejected(
             f"{shard}: tensor {tensor.name!r}: expected shape {list(shape)}, found {list(tensor.shape)}"
         )
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
 
 
 def _is_redundant(name: str, config: ModelConfig) -> bool:

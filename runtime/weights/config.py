@@ -2,7 +2,7 @@
 
 Sources: the `config.json` and `generation_config.json` that transformers 4 and 5 write. Where a key is absent, the
 default is the one that transformers' class for the architecture has, so that the same folder means the same model.
-Unknown architectures, activations, rotary kinds and every quantization are refused by name.
+Unknown architectures, activations, rotary kinds and quantizations are refused by name.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from runtime.errors import CheckpointRejected
 from runtime.request import MIN_REPETITION_PENALTY
 from runtime.weights.fields import Fields
 from runtime.weights.json_file import MAX_JSON_BYTES, parse_json_object, read_regular_file
+from runtime.weights.quantization import Quantization, parse_quantization
 from runtime.weights.rope import RopeConfig, parse_rope
 
 CONFIG_FILE = "config.json"
@@ -76,6 +77,8 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     """Of both files, without repetition; a model ends its answer with any of them."""
     generation: GenerationDefaults
+    quantization: Quantization | None = None
+    """Of the stored matrices."""
     file_digests: tuple[tuple[str, str], ...] = ()
     """Name and SHA-256 (hexadecimal) of the files this was parsed from."""
 
@@ -136,6 +139,7 @@ def parse_model_config(config: dict[str, Any], generation: dict[str, Any]) -> Mo
         bos_token_id=starts[0] if starts else None,
         eos_token_ids=tuple(dict.fromkeys(ends)),
         generation=_parse_generation(chosen),
+        quantization=parse_quantization(fields),
     )
 
 
@@ -150,10 +154,6 @@ def _parse_architecture(fields: Fields) -> str:
 
 
 def _refuse_unsupported(fields: Fields) -> None:
-    for key in ("quantization_config", "compression_config"):
-        if fields.has(key):
-            method = fields.nested(key).text("quant_method", default="without a name")
-            raise CheckpointRejected(f"{fields.where}: {key}: quantization {method!r} is not supported")
     if fields.has("auto_map"):
         raise fields.rejected("auto_map", "nothing (code from a model folder is never run)")
     if fields.text("hidden_act", default="silu") != "silu":

@@ -7,7 +7,7 @@ take it from the same pinned bytes. The caller's thread waits, reports progress,
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -16,18 +16,17 @@ from torch import Tensor
 
 from runtime.errors import CheckpointRejected
 from runtime.weights.checkpoint import Checkpoint, Shard, read_into
-from runtime.weights.header import StoredTensor
+from runtime.weights.placing import FILE_DTYPES, Placing
 
 CHUNK_BYTES = 1 << 24
 _MAX_THREADS = 16
 _POLL_S = 0.1
-_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 
 def read_shards_to_device(
-    checkpoint: Checkpoint, parameters: Mapping[str, Tensor], progress: Callable[[int, int], None] | None
+    checkpoint: Checkpoint, placing: Placing, embedding: Tensor, progress: Callable[[int, int], None] | None
 ) -> dict[str, str]:
-    """Fill `parameters`, row-major tensors on one device, and return the SHA-256 of each shard by its name.
+    """Fill the places, row-major tensors on one device, and return the SHA-256 of each shard by its name.
 
     Args:
         progress: called by the calling thread with (bytes read, bytes in all), ten times a second.
@@ -35,7 +34,7 @@ def read_shards_to_device(
     """
     counter = _Counter()
     with ThreadPoolExecutor(min(_MAX_THREADS, len(checkpoint.shards)), "weights") as pool:
-        reading = [pool.submit(_read_shard, shard, checkpoint, parameters, counter) for shard in checkpoint.shards]
+        reading = [pool.submit(_read_shard, shard, placing, embedding, counter) for shard in checkpoint.shards]
         pending: set[Future[_ReadShard]] = set(reading)
         while pending:
             done, pending = wait(pending, _POLL_S, FIRST_EXCEPTION)
@@ -45,7 +44,7 @@ def read_shards_to_device(
                 counter.stop()
                 raise failure
     for head in (head for future in reading for head in future.result().tied_heads):
-        if not torch.equal(head, parameters["embedding.weight"].view(-1)):
+        if not torch.equal(head, embedding.view(-1)):
             raise CheckpointRejected("tensor 'lm_head.weight' differs from the embedding that config.json ties it to")
     return {shard.name: future.result().digest for shard, future in zip(checkpoint.shards, reading, strict=True)}
 
@@ -114,36 +113,27 @@ class _Chunks:
 
 
 @torch.inference_mode()
-def _read_shard(
-    shard: Shard, checkpoint: Checkpoint, parameters: Mapping[str, Tensor], counter: _Counter
-) -> _ReadShard:
-    chunks = _Chunks(parameters["embedding.weight"].device)
+def _read_shard(shard: Shard, placing: Placing, embedding: Tensor, counter: _Counter) -> _ReadShard:
+    chunks = _Chunks(embedding.device)
     hasher = hashlib.sha256(shard.prefix)
     tied_heads: list[Tensor] = []
     counter.add(len(shard.prefix))
     for stored in shard.tensors:
-        target = _target(stored, checkpoint, parameters)
-        dtype = _DTYPES[stored.dtype]
+        target = values = placing.target(stored.name)
+        if target is None and stored.name == "lm_head.weight":
+            values = torch.empty_like(embedding).view(-1)
+            tied_heads.append(values)
+        dtype = FILE_DTYPES[stored.dtype]
         for start in range(0, stored.end - stored.begin, CHUNK_BYTES):
             count = min(CHUNK_BYTES, stored.end - stored.begin - start)
             piece = chunks.next()[:count]
             read_into(shard.file, piece.numpy().data, where=shard.name)
             hasher.update(piece.numpy().data)
-            if target is not None:
+            if values is not None:
                 first = start // dtype.itemsize
-                chunks.send(target[first : first + count // dtype.itemsize], piece.view(dtype))
+                chunks.send(values.view(-1)[first : first + count // dtype.itemsize], piece.view(dtype))
             counter.add(count)
         chunks.finish()
-        if target is not None and stored.name not in checkpoint.places:
-            tied_heads.append(target)
+        if target is not None:
+            placing.filled(stored.name, target)
     return _ReadShard(hasher.hexdigest(), tied_heads)
-
-
-def _target(stored: StoredTensor, checkpoint: Checkpoint, parameters: Mapping[str, Tensor]) -> Tensor | None:
-    """Where a tensor's values go, one after the other; None for what is only hashed."""
-    place = checkpoint.places.get(stored.name)
-    if place is not None:
-        return parameters[place.parameter].narrow(0, place.start, place.shape[0]).view(-1)
-    if stored.name == "lm_head.weight":
-        return torch.empty_like(parameters["embedding.weight"]).view(-1)
-    return None

@@ -25,6 +25,10 @@ class Fields:
         """Whether the key is there at all, null included."""
         return key in self._values
 
+    def keys(self) -> list[str]:
+        """All of them."""
+        return list(self._values)
+
     def raw(self, key: str) -> Any:
         """The value as JSON gave it; None if absent."""
         return self._values.get(key)

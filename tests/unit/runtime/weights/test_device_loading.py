@@ -13,6 +13,7 @@ from runtime.weights.config import load_model_config
 from runtime.weights.device_loading import read_shards_to_device
 from runtime.weights.layout import parameter_shapes
 from runtime.weights.loading import load_weights
+from runtime.weights.placing import Placing
 
 
 def read(folder: Path, dtype: torch.dtype, seen: list[tuple[int, int]]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -20,7 +21,10 @@ def read(folder: Path, dtype: torch.dtype, seen: list[tuple[int, int]]) -> tuple
     config = load_model_config(folder)
     parameters = {name: torch.empty(shape.shape, dtype=dtype) for name, shape in parameter_shapes(config).items()}
     with open_checkpoint(folder, config) as checkpoint:
-        digests = read_shards_to_device(checkpoint, parameters, lambda done, total: seen.append((done, total)))
+        placing = Placing(checkpoint.places, parameters, dtype)
+        digests = read_shards_to_device(
+            checkpoint, placing, parameters["embedding.weight"], lambda done, total: seen.append((done, total))
+        )
     return parameters, digests
 
 
@@ -53,4 +57,6 @@ def test_a_shard_that_shrinks_is_named(sharded_folder: Path) -> None:
         content = cut.read_bytes()
         cut.write_bytes(content[:-8])
         with pytest.raises(CheckpointRejected, match=f"{cut.name}: truncated"):
-            read_shards_to_device(checkpoint, parameters, None)
+            read_shards_to_device(
+                checkpoint, Placing(checkpoint.places, parameters, torch.float32), parameters["embedding.weight"], None
+            )

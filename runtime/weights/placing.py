@@ -1,0 +1,76 @@
+"""Where the bytes of stored tensors go, and what is done with them when they are there.
+
+A reader asks for the `target` of a tensor, fills it, and says that it is `filled`. Most targets are the parameter's own rows.
+Matrices to be rounded to e4m3 go through a tensor of their own that is gone afterwards; scales are checked, and spread over
+the rows that they are for. Several threads may do this at once.
+"""
+
+import threading
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from runtime.errors import CheckpointRejected
+from runtime.layers.quantized import quantize_channels
+from runtime.weights.layout import Role, TensorPlace, scales_of
+
+FILE_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F8_E4M3": torch.float8_e4m3fn}
+"""Torch's dtypes by safetensors' names."""
+
+
+class Placing:
+    """The parameters of one model while they are read."""
+
+    def __init__(self, places: Mapping[str, TensorPlace], parameters: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        """
+        Args:
+            parameters: written in place; scales of inputs begin at 0.
+            dtype: of the model; what is rounded to e4m3 is rounded to it first.
+        """
+        self._places = places
+        self._parameters = parameters
+        self._dtype = dtype
+        self._lock = threading.Lock()
+
+    def target(self, name: str) -> Tensor | None:
+        """The tensor to fill, of the stored number of elements and any dtype; None for what has no place."""
+        place = self._places.get(name)
+        if place is None:
+            return None
+        parameter = self._parameters[place.parameter]
+        if place.role in (Role.PLAIN, Role.E4M3, Role.SCALE):
+            return parameter.narrow(0, place.start, place.num_rows)
+        if place.role is Role.TO_ROUND:
+            return torch.empty(place.shape, dtype=self._dtype, device=parameter.device)
+        return torch.empty(place.shape, dtype=torch.float32, device=parameter.device)
+
+    def filled(self, name: str, target: Tensor) -> None:
+        """The tensor has been read.
+
+        Raises: CheckpointRejected for a scale that is NaN, infinite, zero or negative.
+        """
+        place = self._places[name]
+        if place.role in (Role.PLAIN, Role.E4M3):
+            return
+        if place.role is Role.TO_ROUND:
+            self._round(place, target)
+            return
+        if not bool((target.isfinite() & (target > 0)).all()):
+            raise CheckpointRejected(f"tensor {name!r}: expected scales that are finite and positive")
+        if place.role is Role.TENSOR_SCALE:
+            self._parameters[place.parameter].narrow(0, place.start, place.num_rows).copy_(
+                target.expand(place.num_rows)
+            )
+        elif place.role is Role.INPUT_SCALE:
+            with self._lock:
+                scale = self._parameters[place.parameter]
+                scale.copy_(torch.maximum(scale, target))
+
+    def _round(self, place: TensorPlace, weights: Tensor) -> None:
+        values, scales = quantize_channels(weights)
+        self._parameters[place.parameter].narrow(0, place.start, place.num_rows).copy_(values)
+        self._parameters[scales_of(place.parameter)].narrow(0, place.start, place.num_rows).copy_(scales)
+        if weights.is_cuda:
+            # The memory of `weights` is reused by other streams.
+            torch.cuda.current_stream().synchronize()
