@@ -22,13 +22,15 @@ CONFIGURATION = """\
 state_dir = {state}
 [[engines]]
 model_path = {state}
+[audit]
+stranger_records_per_minute = 1000000
 """
 
 
 class AuditorProcess:
     """One auditor over a state folder, ready when the constructor returns."""
 
-    def __init__(self, state: Path, num_gateways: int, configuration: str = "") -> None:
+    def __init__(self, state: Path, num_gateways: int) -> None:
         (state / "audit").mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         command = [sys.executable, "-m", "appliance.processes", "auditor", "--control-fd", str(theirs.fileno())]
@@ -36,7 +38,7 @@ class AuditorProcess:
         theirs.close()
         self._control = FramedSocket(ours, ControlCodec(ProcessToSupervisor))
         quoted = msgspec.json.encode(str(state.absolute())).decode()
-        text = configuration + CONFIGURATION.format(state=quoted)
+        text = CONFIGURATION.format(state=quoted)
         self._tell(Assign("auditor", 0, text.encode(), str(state.absolute()), single_user=True))
         self._wait_for(Ready)
         self.links = [self._connect(number) for number in range(num_gateways)]
