@@ -21,7 +21,7 @@ FIND_PYTHON = for python in $(PYTHON) /usr/bin/python3 python3 python3.13 python
 	exit 1; \
 	fi
 
-.PHONY: help setup demo serve test test-long test-gpu lint demo-model demo-eval docs check-constraints update-constraints clean
+.PHONY: image-lock image-fetch image help setup demo serve test test-long test-gpu lint demo-model demo-eval docs check-constraints update-constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,6 +37,9 @@ help:
 	@echo "make demo-eval           measure the demo model on held-out questions"
 	@echo "make check-constraints   resolve the pins again for every supported Python (needs the package index)"
 	@echo "make update-constraints  move the pins to the newest versions that pyproject.toml allows"
+	@echo "make image-fetch         collect what the container image is made of, by the lists of digests in image/"
+	@echo "make image               build the CPU image twice without a network; fails unless both are the same to the bit"
+	@echo "make image-lock          write those lists again (needs the package index and a Debian mirror)"
 	@echo "make clean               remove .venv and caches; state/ stays"
 	@echo
 	@echo "PINS=cuda takes the versions of constraints/cuda.txt; PYTHON=… chooses the interpreter of .venv."
@@ -94,6 +97,16 @@ check-constraints: .cache/uv-$(UV_VERSION)/bin/uv
 update-constraints: .cache/uv-$(UV_VERSION)/bin/uv
 	@$(RUN) constraints/resolve.py update $<
 
+image-lock: $(STAMPS)-dev-$(PINS)
+	$(RUN) -m image.lock wheels
+	$(RUN) -m image.lock debs
+
+image-fetch: $(STAMPS)-dev-$(PINS)
+	@$(RUN) -m image.fetch
+
+image: $(STAMPS)-dev-$(PINS)
+	@$(RUN) -m image.build dist/casemate-cpu.tar
+
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
-	find appliance runtime security audit compliance tests constraints -name __pycache__ -type d -prune -exec rm -rf {} +
+	find appliance runtime security audit compliance image tests constraints -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,6 +16,7 @@ SecurityFault
 │   ├── ModelSignatureRejected a signature that is malformed, wrong, or by somebody who is not trusted
 │   ├── ModelFolderRejected    files that are not those signed, that no signature can cover, or that may not be imported
 │   └── ModelNotApproved       a good model without the approvals of two stewards, or one that was retired
+├── EvidenceRejected           an SBOM, VEX, provenance or feed of advisories that is refused: do not use the release
 ├── BundleRejected             a bundle that is not installed, or a switch that is not allowed: tell the operator
 ├── MalformedDocument          untrusted JSON, a key set or a form that is refused
 └── ClientRejected             a client's definition, or the name of one, that is refused: tell the administrator
@@ -68,6 +69,10 @@ class BundleUnreadable(SecurityUnavailable):
 
 class SwitchFailed(SecurityUnavailable):
     """A switch to another release that was taken back."""
+
+
+class EvidenceRejected(SecurityFault):
+    """What is said about a release, and does not hold. One problem a line."""
 
 
 class BundleRejected(SecurityFault):

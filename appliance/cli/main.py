@@ -84,6 +84,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("upgrade", "software", "run the release that was installed last"),
         Command("rollback", "software", "run the release of before, with two operators' leave"),
         Command("status", "software", "which releases this host has, and which runs"),
+        Command("verify-release", "advisories", "verify how a release was made, and what of"),
+        Command("advisories", "advisories", "what is known against this release, offline"),
         Command("recover", "software", "take back a switch that a power cut interrupted"),
     ),
     "Measure it": (Command("bench", "bench", "measure a server, or parts of this one"),),

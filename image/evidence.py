@@ -1,0 +1,76 @@
+"""SBOM, VEX and signed provenance for a release's files: what `casemate verify-release` verifies.
+
+Usage: python -m image.evidence FOLDER --key KEY [--commit COMMIT]
+"""
+
+import argparse
+import subprocess
+import tomllib
+from pathlib import Path
+
+from appliance.cli.signing_key import open_signer
+from image.fetch import ROOT
+from image.lock import DEBS_LOCK, WHEELS_LOCK, hash_file
+from security.supply_chain.components import Component, parse_debs_lock, parse_wheels_lock
+from security.supply_chain.evidence import PROVENANCE, SBOM, VEX, hash_release_files
+from security.supply_chain.provenance import Provenance, dependencies_of, sign_provenance
+from security.supply_chain.sbom import encode_sbom
+from security.supply_chain.vex import VexStatement, encode_vex
+
+VEX_SOURCE = ROOT / "image" / "vex.toml"
+BUILDER = "urn:casemate:builder:make-image"
+
+
+def find_components() -> list[Component]:
+    """Every part of the CPU image that came as a file."""
+    wheels = [one for one in parse_wheels_lock(WHEELS_LOCK.read_text()) if one.name != "pip"]
+    return [*wheels, *parse_debs_lock(DEBS_LOCK.read_text())]
+
+
+def read_statements() -> tuple[str, list[VexStatement]]:
+    """When the statements were last reviewed, and the statements."""
+    document = tomllib.loads(VEX_SOURCE.read_text())
+    statements = [
+        VexStatement(one["vulnerability"], tuple(one["products"]), one["status"], one.get("justification", ""))
+        for one in document.get("statements", [])
+    ]
+    return document["reviewed_at"], statements
+
+
+def read_version() -> str:
+    """The product's version."""
+    version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    return version
+
+
+def main() -> None:
+    """Write the three files beside the release's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--commit", default="")
+    arguments = parser.parse_args()
+    components, version = find_components(), read_version()
+    reviewed_at, statements = read_statements()
+    (arguments.folder / SBOM).write_bytes(encode_sbom(Component("pypi", "casemate", version), components))
+    vex = encode_vex(f"urn:casemate:vex:{version}", "Casemate's maintainers", reviewed_at, statements)
+    (arguments.folder / VEX).write_bytes(vex)
+    commit = arguments.commit or _run("git", "rev-parse", "HEAD")
+    parameters = {
+        "source_commit": commit,
+        "dockerfile_sha256": hash_file(ROOT / "Dockerfile"),
+        "wheels_lock_sha256": hash_file(WHEELS_LOCK),
+        "debs_lock_sha256": hash_file(DEBS_LOCK),
+        "target": "casemate-cpu",
+    }
+    provenance = Provenance(hash_release_files(arguments.folder), parameters, BUILDER, dependencies_of(components))
+    with open_signer(arguments.key) as signer:
+        (arguments.folder / PROVENANCE).write_bytes(sign_provenance(provenance, signer))
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()

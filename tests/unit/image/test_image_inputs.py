@@ -1,0 +1,152 @@
+"""What the image is made of: locked by digest, from pins; and what its Dockerfile may and may not do."""
+
+import io
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from image.base import build_base
+from image.evidence import find_components, read_statements
+from image.lock import DEBS_LOCK, LEFT_OUT, WHEELS_LOCK
+from security.supply_chain.components import parse_debs_lock, parse_wheels_lock
+
+ROOT = Path(__file__).parents[3]
+_FORBIDDEN = (
+    "dash",
+    "bash",
+    "busybox",
+    "coreutils",
+    "apt",
+    "dpkg",
+    "perl-base",
+    "gcc",
+    "binutils",
+    "make",
+    "curl",
+    "wget",
+)
+
+
+def test_every_line_of_the_lists_has_a_digest() -> None:
+    """A line that is not understood would be passed over by whoever reads them."""
+    for path, parse in ((WHEELS_LOCK, parse_wheels_lock), (DEBS_LOCK, parse_debs_lock)):
+        lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        assert len(parse(path.read_text())) == len(lines) > 10
+
+
+def test_locked_wheels_are_the_pinned_ones() -> None:
+    """Of what `constraints/cpu.txt` pins, in the same version; torch in its build for processors."""
+    text = (ROOT / "constraints/cpu.txt").read_text()
+    pins = dict(line.split("==") for line in text.splitlines() if re.fullmatch(r"[a-z0-9-]+==\S+", line))
+    for component in parse_wheels_lock(WHEELS_LOCK.read_text()):
+        if component.name in pins:
+            assert component.version.partition("+")[0] == pins[component.name], component.name
+    assert "torch==2.13.0+cpu " in WHEELS_LOCK.read_text()
+
+
+def test_no_shell_compiler_or_package_manager_is_locked() -> None:
+    """Nor a client of a download service."""
+    names = {component.name for component in find_components()}
+    assert not names & {*_FORBIDDEN, *LEFT_OUT, "huggingface-hub", "pip", "transformers"}
+    assert "python3.11-minimal" in names
+
+
+def read_dockerfile() -> list[tuple[str, str]]:
+    """Instructions and their arguments, continuation lines joined."""
+    text = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
+
+
+def test_dockerfile_takes_its_base_by_argument_and_fetches_nothing() -> None:
+    """No tag, no address, no shell form: there is no shell to run it."""
+    instructions = read_dockerfile()
+    assert instructions[0] == ("ARG", "BASE")
+    sources = [arguments.split()[0] for name, arguments in instructions if name == "FROM"]
+    stages = {arguments.split()[2] for name, arguments in instructions if name == "FROM" and " AS " in arguments}
+    assert set(sources) <= {"${BASE}", "scratch", *stages}
+    for name, arguments in instructions:
+        assert name != "ADD"
+        if name in ("RUN", "ENTRYPOINT", "CMD"):
+            assert arguments.startswith('["'), arguments
+        if name == "RUN":
+            assert "--no-index" in arguments
+            assert "http" not in arguments
+
+
+@pytest.mark.parametrize("target", ["casemate-cpu", "casemate-cuda"])
+def test_final_stages_are_from_scratch_and_not_root(target: str) -> None:
+    """What is in them was copied in by name; the CUDA one has frozen kernels."""
+    instructions = read_dockerfile()
+    start = instructions.index(("FROM", f"scratch AS {target}"))
+    stage = []
+    for instruction in instructions[start + 1 :]:
+        if instruction[0] == "FROM":
+            break
+        stage.append(instruction)
+    names = [name for name, _ in stage]
+    assert "RUN" not in names
+    assert ("USER", "65532:65532") in stage
+    assert any("kernels" in arguments for _, arguments in stage) == (target == "casemate-cuda")
+
+
+def write_deb(path: Path, files: dict[str, bytes]) -> None:
+    """A Debian package with these files and nothing else."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:xz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"./{name}")
+            info.size, info.mtime, info.uid, info.mode = len(content), 12345, 1000, 0o4755
+            tar.addfile(info, io.BytesIO(content))
+    body = data.getvalue()
+    header = f"{'data.tar.xz':<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(body):<10}`\n".encode()
+    path.write_bytes(b"!<arch>\n" + header + body + (b"\n" if len(body) % 2 else b""))
+
+
+def test_base_is_the_same_twice_and_merged(tmp_path: Path) -> None:
+    """Times, owners and set-user-id bits are gone; `/lib` leads into `/usr`; manuals are left out."""
+    (tmp_path / "debs").mkdir()
+    files = ("lib/x.so", "usr/bin/tool", "usr/share/man/man1/tool.1", "usr/share/doc/a/copyright")
+    write_deb(tmp_path / "debs/a.deb", {name: name.encode() for name in files})
+    for name in ("one.tar", "two.tar"):
+        build_base(tmp_path / "debs", tmp_path / name)
+    assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
+    with tarfile.open(tmp_path / "one.tar") as tar:
+        members = {member.name: member for member in tar}
+    assert members["usr/lib/x.so"].mode == 0o755
+    assert {member.mtime for member in members.values()} == {0}
+    assert {member.uid for member in members.values()} == {0}
+    assert members["lib"].linkname == "usr/lib"
+    assert "usr/share/doc/a/copyright" in members
+    assert not any("man" in name for name in members)
+
+
+def test_statements_of_the_vendor_can_be_read() -> None:
+    """And speak of parts that are there."""
+    _, statements = read_statements()
+    known = {component.purl for component in find_components()}
+    assert {purl for statement in statements for purl in statement.products} <= known
+
+
+@pytest.mark.long
+def test_image_is_the_same_twice(tmp_path: Path) -> None:
+    """`make image`, where its inputs were collected and buildah is there: two builds without a network, one digest."""
+    import shutil
+
+    if shutil.which("buildah") is None:
+        pytest.skip("buildah is not installed")
+    if not (ROOT / ".cache/image/wheels").is_dir():
+        pytest.skip("`make image-fetch` has not been run: it needs the package index")
+    done = subprocess.run(
+        [sys.executable, "-m", "image.build", str(tmp_path / "image.tar")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(set(re.findall(r"build \d: sha256:([0-9a-f]{64})", done.stderr))) == 1
