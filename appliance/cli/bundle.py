@@ -66,11 +66,12 @@ def add_bundle_commands(subparsers: "argparse._SubParsersAction[argparse.Argumen
     verify = _add(commands, "verify", "verify a bundle against what this host believes; changes nothing", _verify)
     install = _add(commands, "install", "verify a bundle and fill the slot that does not run", _install)
     install.add_argument("--leave", type=Path, metavar="FILE", help="two operators' leave, for an older release")
+    verify.add_argument(
+        "--owner", choices=("vendor", "customer"), default="vendor", help="under whose root (default: vendor)"
+    )
+    install.set_defaults(owner="vendor")  # Software comes from nobody else.
     for command in (verify, install):
         command.add_argument("folder", type=Path, metavar="DIR", help="the bundle")
-        command.add_argument(
-            "--owner", choices=("vendor", "customer"), default="vendor", help="under whose root (default: vendor)"
-        )
         add_host_options(command)
 
 

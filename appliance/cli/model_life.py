@@ -6,6 +6,7 @@ Every step but `list` and `show` leaves a notice for the log; so does an import 
 import argparse
 import datetime
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from appliance.cli.state import add_state_options, current_user, find_state
 from appliance.errors import CommandFailed
 from appliance.models.checks import checks_of
 from appliance.models.places import open_outbox, open_store, open_trust, utc_now
+from security.bundles.installing import extract_component
+from security.bundles.verification import open_bundle
 from security.errors import ModelRejected
 from security.model_signing.names import show_name
 from security.model_signing.trust import Trust, load_certificate_trust, load_key_trust
@@ -41,6 +44,10 @@ def add_life_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
         "--licence", default="", metavar="TEXT", help="the licence, where the folder holds no licence file"
     )
     take.add_argument("--kind", choices=("model", "draft", "adapter"), default="model", help="default: model")
+    take.add_argument("--component", metavar="NAME", help="DIR is a bundle: import this component of it")
+    take.add_argument(
+        "--owner", choices=("vendor", "customer"), default="customer", help="whose bundle it is (default: customer)"
+    )
     take.add_argument("--vendor-signature", type=Path, metavar="FILE", help="the vendor's signature, to be verified")
     trust = take.add_mutually_exclusive_group()
     trust.add_argument("--vendor-key", type=Path, metavar="PEM", help="the vendor's public key")
@@ -74,8 +81,27 @@ def _add_root(command: argparse.ArgumentParser) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    if arguments.component is None:
+        return _import_folder(arguments, arguments.folder)
     state = find_state(arguments)
-    source = _describe_source(arguments)
+    open_store(state).prepare()
+    trust = open_trust(state)
+    with (
+        open_bundle(arguments.folder, trust, arguments.owner, now=utc_now(), remember=True) as bundle,
+        tempfile.TemporaryDirectory(prefix="unpacked-", dir=open_store(state).path) as place,
+    ):
+        trust.note_time(utc_now())
+        folder = Path(place) / arguments.component
+        extract_component(bundle, arguments.component, folder)
+        arguments.origin = (
+            arguments.origin or f"bundle {bundle.release.owner} {bundle.release.name} sha256:{bundle.digest}"
+        )
+        return _import_folder(arguments, folder)
+
+
+def _import_folder(arguments: argparse.Namespace, folder: Path) -> int:
+    state = find_state(arguments)
+    source = _describe_source(arguments, folder)
     with _noting_refusals(arguments, state, source), open_signer(arguments.key) as signer:
         with Progress("importing") as progress:
             imported = import_model(
@@ -116,7 +142,7 @@ def _noting_refusals(arguments: argparse.Namespace, state: Path, source: Source)
         raise
 
 
-def _describe_source(arguments: argparse.Namespace) -> Source:
+def _describe_source(arguments: argparse.Namespace, folder: Path) -> Source:
     if (arguments.vendor_signature is None) != (arguments.vendor_key is None and arguments.vendor_root is None):
         raise CommandFailed("--vendor-signature goes with one of --vendor-key and --vendor-root")
     trust: Trust | None = None
@@ -124,7 +150,7 @@ def _describe_source(arguments: argparse.Namespace) -> Source:
         trust = load_key_trust(arguments.vendor_key)
     elif arguments.vendor_root is not None:
         trust = load_certificate_trust(arguments.vendor_root)
-    folder, name = arguments.folder, arguments.name or Path(arguments.folder.absolute()).name
+    name = arguments.name or Path(folder.absolute()).name
     origin = arguments.origin
     if (folder / CONFIG_NAME).is_file():
         with (folder / CONFIG_NAME).open("rb") as file:

@@ -60,7 +60,7 @@ def measure_statement(configuration: Configuration, raw: bytes) -> RunningStatem
             "software": f"sha256:{measure_software()}",
             "dependencies": f"records:{measure_dependencies()}",
             "interpreter": f"sha256:{measure_interpreter()}",
-            "kernels": _prefixed(measure_kernels(configuration.state_path / "kernels")),
+            "kernels": " ".join(_describe_kernels(configuration)) or NONE,
             "configuration": f"sha256:{hashlib.sha256(raw).hexdigest()}",
             "models": " ".join(_describe_models(configuration)),
             "gpu": gpu,
@@ -95,5 +95,11 @@ def _describe_models(configuration: Configuration) -> list[str]:
     return found
 
 
-def _prefixed(digest: str) -> str:
-    return digest if digest == NONE else f"sha256:{digest}"
+def _describe_kernels(configuration: Configuration) -> list[str]:
+    """Compiled kernels of each engine that names a folder of them, whatever they are used for."""
+    found = []
+    for engine in configuration.engines:
+        if engine.kernels_path:
+            digest = measure_kernels(Path(engine.kernels_path))
+            found.append(f"{served_name_of(engine)}={digest if digest == NONE else f'sha256:{digest}'}")
+    return found

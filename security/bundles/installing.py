@@ -36,6 +36,10 @@ def install_bundle(host: Host, bundle: VerifiedBundle, *, progress: Progress | N
 
     Raises: BundleRejected, BundleUnreadable.
     """
+    if bundle.release.owner != "vendor":
+        raise BundleRejected(
+            "software comes from the vendor alone; models of a bundle go to the store by `casemate model import`"
+        )
     host.prepare()
     slot = host.other_slot()
     incoming = _open_incoming(host, bundle)
@@ -55,6 +59,26 @@ def install_bundle(host: Host, bundle: VerifiedBundle, *, progress: Progress | N
     content = SlotContent(slot, bundle.release.version, bundle.digest, files)
     host.fill(slot, incoming / bundle.digest, content)  # (4)
     return content
+
+
+def extract_component(bundle: VerifiedBundle, name: str, folder: Path) -> int:
+    """Copy one part of a bundle to a new folder, each file verified: for models, which go to the store and to no slot.
+
+    Returns: how many files that were.
+    Raises: BundleRejected, BundleUnreadable.
+    """
+    parts = {path: target for path, target in bundle.targets.items() if path.startswith(f"{name}/")}
+    if not parts:
+        held = sorted({path.split("/")[0] for path in bundle.targets if "/" in path})
+        raise BundleRejected(f"the bundle has no component {name[:80]!r}; it has {', '.join(held) or 'none'}")
+    size_bytes, free = sum(target.length for target in parts.values()), shutil.disk_usage(folder.parent).free
+    if size_bytes + _SPARE_BYTES > free:
+        raise BundleUnreadable(f"{folder.parent}: {size_bytes} bytes to write, {free} are free")
+    for path, target in parts.items():
+        final = folder / path.removeprefix(f"{name}/")
+        final.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _write_verified(final, _read_medium(bundle, path, target), target, path, 0o644)
+    return len(parts)
 
 
 def _open_incoming(host: Host, bundle: VerifiedBundle) -> Path:
@@ -83,6 +107,12 @@ def _obtain(host: Host, bundle: VerifiedBundle, incoming: Path, path: str, targe
     source = _find_in_slots(host, path, target)
     chunks = _read_file(source) if source is not None else _read_medium(bundle, path, target)
     partial = incoming / bundle.digest / f".partial-{digest_of(target)}"
+    _write_verified(partial, chunks, target, path, 0o755 if path in bundle.release.executables else 0o644)
+    os.rename(partial, final)
+
+
+def _write_verified(partial: Path, chunks: Iterator[bytes], target: TargetFile, path: str, mode: int) -> None:
+    """Write a file durably, and leave it only if its bytes are those signed."""
     hasher, length = hashlib.sha256(), 0
     with partial.open("wb") as file:
         for chunk in chunks:
@@ -93,11 +123,10 @@ def _obtain(host: Host, bundle: VerifiedBundle, incoming: Path, path: str, targe
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
-        os.fchmod(file.fileno(), 0o755 if path in bundle.release.executables else 0o644)
+        os.fchmod(file.fileno(), mode)
     if length != target.length or hasher.hexdigest() != digest_of(target):
         partial.unlink()
         raise BundleRejected(f"{show_name(path)}: other bytes than those signed: the copy is truncated or was altered")
-    os.rename(partial, final)
 
 
 def _find_in_slots(host: Host, path: str, target: TargetFile) -> Path | None:

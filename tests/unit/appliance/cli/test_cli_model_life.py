@@ -105,6 +105,27 @@ def test_roots_and_role_files_are_made_by_command(
     assert "version 2" in run(capsys, "trust", "install-roles", "b.dsse")
 
 
+def test_model_is_imported_from_a_customers_bundle(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under the customer's own root; the record says which bundle. The same bundle is no software."""
+    people = Stewardship()
+    people.establish(place / "own")
+    for holder in (people.root_holder, *people.people.values()):
+        holder.write(place / "own-keys")
+    (place / "root.json").write_bytes((place / "own/trust/customer/root.json").read_bytes())
+    words = ("--owner", "customer", "--root", "root.json", "--release", "2026.11.25", "--key", "own-keys/root.pem")
+    run(capsys, "bundle", "build", "bundle", *words, "--component", f"tiny={DEMO_MODEL_DIR}")
+    host = ("--host", "host", "--state", "own")
+    assert main(["bundle", "install", "bundle", *host]) != EXIT_OK
+    capsys.readouterr()
+    take = ("model", "import", "bundle", "--state", "own", "--key", "own-keys/ines.pem", "--licence", "x", "--json")
+    assert main([*take, "--component", "other"]) == EXIT_FAILED
+    assert "no component 'other'; it has tiny" in capsys.readouterr().err
+    imported = json.loads(run(capsys, *take, "--component", "tiny"))
+    assert imported["name"] == "tiny"
+    assert imported["origin"].startswith("bundle customer 2026.11.25 sha256:")
+    assert not list((place / "own/models").glob("unpacked-*"))
+
+
 @pytest.mark.parametrize(
     "words",
     [

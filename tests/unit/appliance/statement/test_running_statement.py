@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.config import parse_configuration
 from appliance.config.defaults import DEMO_MODEL_DIR, default_configuration
 from appliance.statement import measuring
 from appliance.statement.statement import UNVERIFIED, RunningStatement, keep_statement, measure_statement
@@ -64,6 +65,17 @@ def test_one_byte_of_our_software_changes_it(tmp_path: Path, monkeypatch: pytest
         digest = measuring.measure_software()
         assert digest not in seen
         seen.add(digest)
+
+
+def test_kernels_of_each_engine_are_named(tmp_path: Path) -> None:
+    """Those in the folder that the configuration names."""
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "decode.cubin").write_bytes(b"code")
+    text = f'[[engines]]\nmodel_path = "{DEMO_MODEL_DIR}"\nserved_model_name = "tiny"\nkernels_path = "kernels"\n'
+    configuration = parse_configuration(text.encode(), tmp_path)
+    facts = measure_statement(configuration, text.encode()).facts
+    assert facts["kernels"] == f"tiny=sha256:{measuring.measure_kernels(tmp_path / 'kernels')}"
+    assert measure(tmp_path).facts["kernels"] == "none"
 
 
 def test_kernels_and_gpus_are_described(tmp_path: Path) -> None:

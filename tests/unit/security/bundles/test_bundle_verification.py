@@ -1,6 +1,7 @@
 """A bundle against a host: the good one is taken, and every kind of bad one is refused with nothing changed."""
 
 import datetime
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from security.bundles import medium as medium_module
 from security.bundles.building import Lifetimes, build_bundle
+from security.bundles.installing import install_bundle
 from security.bundles.medium import Medium
 from security.bundles.release import Release, encode_release, parse_release, parse_version
 from security.bundles.roots import build_root, sign_root
@@ -236,6 +238,20 @@ def test_customers_root_signs_no_software(site: Site, tmp_path: Path, vendor: Ve
     vendor.build(tmp_path / "b", write_parts(tmp_path / "parts"), owner="customer")
     with pytest.raises(BundleRejected, match="is a customer's release, signed under the vendor's root"):
         site.verify(tmp_path / "b")
+
+
+def test_customers_bundle_fills_no_slot(site: Site, tmp_path: Path, vendor: Vendor) -> None:
+    """Rightly signed under the customer's root: it may bring models, and never software."""
+    customer = Holder("customer")
+    root = make_root(customer)
+    site.trust.pin_root("customer", root, hashlib.sha256(root).hexdigest())
+    Vendor(customer, [root]).build(tmp_path / "b", write_parts(tmp_path / "parts"), owner="customer")
+    with (
+        open_bundle(tmp_path / "b", site.trust, "customer", now=NOW, remember=False) as bundle,
+        pytest.raises(BundleRejected, match="software comes from the vendor alone"),
+    ):
+        install_bundle(site.host, bundle)
+    del vendor
 
 
 def test_bad_medium_is_told_from_a_bad_bundle(site: Site, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
