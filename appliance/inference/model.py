@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from appliance.gateway.text.model_folder import OnRead
 from appliance.inference.vocabulary import load_grammar_vocabulary
 from appliance.messages.engine import ModelFacts
 from runtime.errors import EngineMisconfigured
@@ -40,14 +41,19 @@ class LoadedModel:
 
 
 def load_model(
-    settings: EngineSettings, name: str, progress: Callable[[], None], verify: VerifyDigests | None = None
+    settings: EngineSettings,
+    name: str,
+    progress: Callable[[], None],
+    verify: VerifyDigests | None = None,
+    on_read: OnRead | None = None,
 ) -> LoadedModel:
     """Read the checkpoint into memory and allocate its KV pages.
 
     Args:
         progress: called from time to time while bytes are read, so that a slow disk is not taken for a hang.
         verify: called with the digests of what was read, before anything is computed from it.
-    Raises: CheckpointRejected, EngineMisconfigured, and what `verify` raises.
+        on_read: called with each smaller file that is read whole.
+    Raises: CheckpointRejected, EngineMisconfigured, and what `verify` and `on_read` raise.
     """
     runner, kernels_digest = _build_runner(settings, progress, verify)
     context_length = settings.context_length or runner.config.max_position
@@ -69,7 +75,7 @@ def load_model(
         kernels_sha256=kernels_digest,
         pages=runner.num_pages,
     )
-    vocabulary = load_grammar_vocabulary(Path(settings.model_path), facts.eos_token_ids, facts.vocab_size)
+    vocabulary = load_grammar_vocabulary(Path(settings.model_path), facts.eos_token_ids, facts.vocab_size, on_read)
     return LoadedModel(runner, facts, None if vocabulary is None else Grammars(vocabulary))
 
 

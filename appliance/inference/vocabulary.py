@@ -6,19 +6,21 @@ from pathlib import Path
 import structlog
 
 from appliance.gateway.text.errors import ModelFolderRefused
-from appliance.gateway.text.model_folder import load_tokenizer_file
+from appliance.gateway.text.model_folder import OnRead, load_tokenizer_file
 from appliance.gateway.text.vocabulary import build_vocabulary
 from runtime.structured.vocabulary import GrammarVocabulary
 
 log = structlog.get_logger(__name__)
 
 
-def load_grammar_vocabulary(folder: Path, eos_token_ids: Collection[int], vocab_size: int) -> GrammarVocabulary | None:
+def load_grammar_vocabulary(
+    folder: Path, eos_token_ids: Collection[int], vocab_size: int, on_read: OnRead | None = None
+) -> GrammarVocabulary | None:
     """The vocabulary; None where output cannot be constrained: a tokenizer of another kind, or no end of an answer."""
     if not eos_token_ids:
         return None
     try:
-        vocabulary = build_vocabulary(load_tokenizer_file(folder)[1])
+        vocabulary = build_vocabulary(load_tokenizer_file(folder, on_read)[1])
     except ModelFolderRefused as refused:
         log.warning("output_cannot_be_constrained", reason=str(refused))
         return None

@@ -4,6 +4,7 @@ A model whose `model_path` is a name in the store (`STATE/models/promoted/NAME`)
 turn that off. Any other folder is a plain one: production lacks `signed_models` then.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -55,6 +56,15 @@ def verify_weights(admitted: Admitted, digests: Mapping[str, str]) -> None:
     Raises: StartRefused.
     """
     _verify(admitted, digests, lambda name: name in _ENGINE_FILES or (is_weights(name) and "/" not in name))
+
+
+def verify_read(admitted: Admitted | None, name: str, content: bytes) -> None:
+    """Check the bytes of one file as a reader has them in memory; of a plain folder nothing is known.
+
+    Raises: StartRefused.
+    """
+    if admitted is not None:
+        _verify(admitted, {name: hashlib.sha256(content).hexdigest()}, lambda _name: False)
 
 
 def verify_folder(configuration: Configuration, folder: Path, digests: Mapping[str, str]) -> None:

@@ -4,11 +4,13 @@ It may be killed at any time: gateways are told that constrained output is unava
 no network and writes nothing; its children have what it has, under limits of their own, and execute nothing.
 """
 
+from functools import partial
 from pathlib import Path
 
 from appliance.config.schema import served_name_of
 from appliance.grammars.service import CompilerService
 from appliance.inference.vocabulary import load_grammar_vocabulary
+from appliance.models.admission import admit_model, verify_read
 from appliance.processes.member import Member
 from runtime.structured.vocabulary import GrammarVocabulary
 from runtime.weights.config import load_model_config
@@ -17,13 +19,15 @@ from runtime.weights.config import load_model_config
 async def serve(member: Member) -> None:
     """Serve until drained.
 
-    Raises: CheckpointRejected.
+    Raises: CheckpointRejected, StartRefused.
     """
     vocabularies: dict[str, GrammarVocabulary] = {}
     for engine in member.config.engines:
         folder = Path(engine.model_path)
+        admitted = admit_model(member.config, folder)
         model = load_model_config(folder)
-        vocabulary = load_grammar_vocabulary(folder, model.eos_token_ids, model.vocab_size)
+        on_read = partial(verify_read, admitted)
+        vocabulary = load_grammar_vocabulary(folder, model.eos_token_ids, model.vocab_size, on_read)
         if vocabulary is not None:
             vocabularies[served_name_of(engine)] = vocabulary
     member.on_link("gateway", CompilerService(vocabularies, member.config.grammar).run)
