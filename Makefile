@@ -97,9 +97,10 @@ check-constraints: .cache/uv-$(UV_VERSION)/bin/uv
 update-constraints: .cache/uv-$(UV_VERSION)/bin/uv
 	@$(RUN) constraints/resolve.py update $<
 
-image-lock: $(STAMPS)-dev-$(PINS)
+image-lock: .cache/uv-$(UV_VERSION)/bin/uv
 	$(RUN) -m image.lock wheels
 	$(RUN) -m image.lock debs
+	$(RUN) -m image.lock wheels-cuda .cache/uv-$(UV_VERSION)/bin/uv
 
 image-fetch: $(STAMPS)-dev-$(PINS)
 	@$(RUN) -m image.fetch

@@ -3,7 +3,11 @@
 What is locked is what the product needs at run time, without extras, as `constraints/cpu.txt` pins it. Needs the package index and
 a Debian mirror, and is run when the pins change; `image/fetch.py` collects by these files, and refuses whatever has another digest.
 
+The CUDA image's wheels are several GB: their digests come from the index's own listing, by `uv`, and every wheel of a version is
+listed. What an engine compiles with (flashinfer, triton) is not among them: its kernels come frozen.
+
 Usage: python -m image.lock {wheels,debs}
+       python -m image.lock wheels-cuda UV
 """
 
 import hashlib
@@ -19,6 +23,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 WHEELS_LOCK, DEBS_LOCK = ROOT / "image/wheels-cpu.lock", ROOT / "image/debs-cpu.lock"
+CUDA_LOCK = ROOT / "image/wheels-cuda.lock"
 PIP = "pip==26.0.1"
 """Installs the wheels in the build stage; the final stage has none."""
 DEBS = (
@@ -39,6 +44,21 @@ LEFT_OUT = ("debconf", "dpkg", "tar", "libacl1", "libmd0", "libpcre2-8-0", "libs
 WHEELS_LEFT_OUT = ("huggingface-hub", "transformers", "triton")
 """Named by others and not needed here: a client of a download service (tokenizers), the library that judges in tests and a
 compiler (xgrammar)."""
+ONLY_FOR_THOSE = (
+    *(
+        "annotated-doc",
+        "certifi",
+        "charset-normalizer",
+        "hf-xet",
+        "httpcore",
+        "httpx",
+        "markdown-it-py",
+        "mdurl",
+        "pygments",
+    ),
+    *("regex", "requests", "rich", "shellingham", "tqdm", "typer"),
+)
+"""What only those need."""
 
 
 def find_requirements() -> list[str]:
@@ -75,6 +95,31 @@ def lock_wheels() -> None:
     WHEELS_LOCK.write_text("\n".join(lines) + "\n")
 
 
+def lock_cuda_wheels(uv: str) -> None:
+    """Resolve under the pins for CUDA, and write down the digests that the index lists."""
+    command = [
+        uv,
+        "pip",
+        "compile",
+        "--quiet",
+        "--no-header",
+        "--no-annotate",
+        "--only-binary",
+        ":all:",
+        "--generate-hashes",
+    ]
+    command += ["--cache-dir", str(ROOT / ".cache" / "uv"), "--python-version", "3.11"]
+    command += ["--python-platform", "x86_64-manylinux_2_28", "--constraint", "constraints/cuda.txt", "pyproject.toml"]
+    resolved = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    lines = ["# Wheels of the CUDA image, for Python 3.11 on x86-64 Linux. Written by `make image-lock`.", ""]
+    for block in resolved.replace("\\\n", " ").splitlines():
+        requirement, *digests = block.split()
+        if requirement.partition("==")[0] not in (*WHEELS_LEFT_OUT, *ONLY_FOR_THOSE):
+            lines.append(" ".join([requirement, *sorted(digests)]))
+    lines.append(next(line for line in WHEELS_LOCK.read_text().splitlines() if line.startswith(PIP)))
+    CUDA_LOCK.write_text("\n".join(lines) + "\n")
+
+
 def lock_debs() -> None:
     """Let apt say which packages these need, download them, and write their digests down."""
     simulated = subprocess.run(
@@ -103,4 +148,4 @@ def hash_file(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    {"wheels": lock_wheels, "debs": lock_debs}[sys.argv[1]]()
+    {"wheels": lock_wheels, "debs": lock_debs, "wheels-cuda": lock_cuda_wheels}[sys.argv[1]](*sys.argv[2:])

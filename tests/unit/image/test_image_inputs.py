@@ -11,7 +11,7 @@ import pytest
 
 from image.base import build_base
 from image.evidence import find_components, read_statements
-from image.lock import DEBS_LOCK, LEFT_OUT, WHEELS_LOCK
+from image.lock import CUDA_LOCK, DEBS_LOCK, LEFT_OUT, WHEELS_LOCK
 from security.supply_chain.components import parse_debs_lock, parse_wheels_lock
 
 ROOT = Path(__file__).parents[3]
@@ -42,10 +42,26 @@ def test_locked_wheels_are_the_pinned_ones() -> None:
     """Of what `constraints/cpu.txt` pins, in the same version; torch in its build for processors."""
     text = (ROOT / "constraints/cpu.txt").read_text()
     pins = dict(line.split("==") for line in text.splitlines() if re.fullmatch(r"[a-z0-9-]+==\S+", line))
+    assert len(pins) > 50
     for component in parse_wheels_lock(WHEELS_LOCK.read_text()):
         if component.name in pins:
             assert component.version.partition("+")[0] == pins[component.name], component.name
     assert "torch==2.13.0+cpu " in WHEELS_LOCK.read_text()
+
+
+def test_cuda_image_has_no_compiler_and_only_pinned_wheels() -> None:
+    """Its kernels come frozen; each line has a digest, and the version of `constraints/cuda.txt`."""
+    text = (ROOT / "constraints/cuda.txt").read_text()
+    pins = dict(line.split("==") for line in text.splitlines() if re.fullmatch(r"[a-z0-9-]+==\S+", line))
+    lines = [line for line in CUDA_LOCK.read_text().splitlines() if line and not line.startswith("#")]
+    names = set()
+    for line in lines:
+        match = re.fullmatch(r"([a-z0-9-]+)==(\S+)((?: --hash=sha256:[0-9a-f]{64})+)", line)
+        assert match is not None, line[:80]
+        names.add(match[1])
+        assert pins.get(match[1], match[2]) == match[2], match[1]
+    assert "torch" in names
+    assert not names & {"flashinfer-python", "triton", "transformers", "huggingface-hub", "nvidia-cutlass-dsl", "ninja"}
 
 
 def test_no_shell_compiler_or_package_manager_is_locked() -> None:
