@@ -2,10 +2,12 @@
 
 import argparse
 import getpass
+import os
 from pathlib import Path
 
 from appliance.config import load_configuration
 from appliance.config.environment import find_configuration_file
+from appliance.errors import CommandFailed
 
 
 def add_state_options(command: argparse.ArgumentParser) -> None:
@@ -16,12 +18,15 @@ def add_state_options(command: argparse.ArgumentParser) -> None:
 
 
 def find_state(arguments: argparse.Namespace) -> Path:
-    """The state folder; it may not be there yet. Raises: ConfigurationRejected."""
-    if arguments.state is not None:
-        state: Path = arguments.state
-        return state
-    path = find_configuration_file(arguments.config)
-    return load_configuration(path)[0].state_path if path is not None else Path("state")
+    """The state folder; it may not be there yet.
+
+    Raises: ConfigurationRejected; CommandFailed for root on somebody else's state: what root makes there its owner cannot read.
+    """
+    path = None if arguments.state is not None else find_configuration_file(arguments.config)
+    state: Path = arguments.state or (load_configuration(path)[0].state_path if path is not None else Path("state"))
+    if os.geteuid() == 0 and state.is_dir() and (owner := state.stat().st_uid) != 0:
+        raise CommandFailed(f"{state} belongs to uid {owner}: run this as that user, or its files will be root's")
+    return state
 
 
 def current_user() -> str:

@@ -53,8 +53,12 @@ class Host:
 
     def prepare(self) -> None:
         """Make the folders. Raises: KeyUnusable."""
-        for folder in (self.path, self.path / "slots", self.path / BACKUPS):
-            make_private_directory(folder)
+        for folder in (
+            self.path,
+            self.path / "slots",
+        ):  # Read by whoever serves, who may be another user than who installs.
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_private_directory(self.path / BACKUPS)
 
     def folder_of(self, slot: SlotName) -> Path:
         """Where a slot's files lie."""

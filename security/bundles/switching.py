@@ -167,6 +167,7 @@ def _copy_state(state: State, backup: Path) -> None:
             shutil.copytree(source, partial / name, symlinks=True)
         elif source.exists():
             shutil.copy2(source, partial / name)
+        _match_owners(source, partial / name)
     _sync_tree(partial)
     os.rename(partial, backup)
     sync_folder(backup.parent)
@@ -191,8 +192,18 @@ def _restore_state(state: State, backup: Path) -> None:
         else:
             target.unlink(missing_ok=True)
         if fresh.exists():
+            _match_owners(copy, fresh)
             os.rename(fresh, target)
     sync_folder(state.path)
+
+
+def _match_owners(source: Path, copy: Path) -> None:
+    """Root copies what belongs to the user that serves: the copy must belong to that user, too."""
+    if os.geteuid() != 0 or not source.exists():
+        return
+    for path in (source, *source.rglob("*")) if source.is_dir() else (source,):
+        owner = path.lstat()
+        os.chown(copy / path.relative_to(source), owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _forget_transition(host: Host) -> None:

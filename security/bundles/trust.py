@@ -23,7 +23,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
 from security.errors import MalformedDocument, TrustUnusable
-from security.keys import make_private_directory, write_replacing
+from security.keys import write_replacing
 from security.model_signing.elliptic import CURVES, hash_of_curve
 from security.stewards.envelope import key_id_of
 from security.stewards.role_file import Anchor, RoleFile, parse_time, verify_role_file
@@ -33,6 +33,8 @@ Owner = Literal["vendor", "customer"]
 ROOT, METADATA, ROLES, ROLES_VERSION = "root.json", "metadata", "roles.dsse", "roles.version"
 LAST_TIME = "last-time"
 MAX_ROOT_BYTES = 512_000
+_MODE = 0o644
+"""Nothing here is secret: whoever installs as root and whoever serves as another user both read it."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -63,8 +65,8 @@ class HostTrust:
         target = self.path / owner / ROOT
         if target.exists() and target.read_bytes() != data:
             raise TrustUnusable(f"{target}: this host believes another {owner} root already")
-        make_private_directory(self.metadata_of(owner))
-        write_replacing(target, data)
+        _make_folder(self.metadata_of(owner))
+        write_replacing(target, data, mode=_MODE)
 
     def pinned_root(self, owner: Owner) -> bytes:
         """The root as it was first believed. Raises: TrustUnusable if there is none."""
@@ -80,8 +82,8 @@ class HostTrust:
         """Put a role file into force, if it is not older than the last one. Raises: TrustUnusable, KeyUnusable."""
         roles = verify_role_file(data, self.anchor(), at=at, least_version=self._least_version())
         # The version first: after a power cut between the two the old file is refused, and the new one must be given again.
-        write_replacing(self.path / ROLES_VERSION, str(roles.version).encode())
-        write_replacing(self.path / ROLES, data)
+        write_replacing(self.path / ROLES_VERSION, str(roles.version).encode(), mode=_MODE)
+        write_replacing(self.path / ROLES, data, mode=_MODE)
         return roles
 
     def load_roles(self, *, at: datetime.datetime) -> RoleFile:
@@ -103,7 +105,7 @@ class HostTrust:
         """Remember that something was accepted now; the floor never goes down. Raises: TrustUnusable, KeyUnusable."""
         floor = self.clock_floor()
         if floor is None or now > floor:
-            write_replacing(self.path / LAST_TIME, format_time(now).encode())
+            write_replacing(self.path / LAST_TIME, format_time(now).encode(), mode=_MODE)
 
     def _least_version(self) -> int:
         path = self.path / ROLES_VERSION
@@ -153,6 +155,13 @@ def _load_key(text: str) -> EllipticCurvePublicKey:
     if not isinstance(key, EllipticCurvePublicKey) or hash_of_curve(key.curve) is None:
         raise TrustUnusable(f"root: a root key is of another kind: expected {CURVES}")
     return key
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrustUnusable(f"folder {path} cannot be made: {error.strerror}") from None
 
 
 def _read(path: Path, what: str) -> bytes:

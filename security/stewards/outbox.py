@@ -46,7 +46,12 @@ class Outbox:
         notice = {"kind": kind, "name": name, "digest": digest, "actor": actor, "facts": dict(facts)}
         at_ns = time.time_ns()
         data = json.dumps({**notice, "at_ms": at_ns // 1_000_000}, sort_keys=True).encode()
-        write_exclusive(self.path / f"{at_ns:020d}-{os.urandom(4).hex()}.json", data)
+        path = self.path / f"{at_ns:020d}-{os.urandom(4).hex()}.json"
+        write_exclusive(path, data)
+        if os.geteuid() == 0:  # The appliance may run as somebody else, and must be able to take the notice away.
+            owner = self.path.parent.stat()
+            for each in (self.path, path):
+                os.chown(each, owner.st_uid, owner.st_gid)
 
     def waiting(self) -> Iterator[tuple[Path, Notice]]:
         """All notices, oldest first; what is no notice is passed over."""

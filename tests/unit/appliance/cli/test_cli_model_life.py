@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,14 @@ def test_import_approve_promote_retire(place: Path, capsys: pytest.CaptureFixtur
     assert "retired     tiny" in run(capsys, "model", "list")
     kinds = [notice.kind for _, notice in open_outbox(place / "state").waiting()]
     assert kinds == ["model_imported", "model_approved", "model_approved", "model_promoted", "model_retired"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root meets somebody else's state")
+def test_root_is_sent_away_from_somebody_elses_state(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that root imported could not be read by the user that serves."""
+    os.chown(place / "state", 65534, 65534)
+    assert main(["model", "list"]) == EXIT_FAILED
+    assert "belongs to uid 65534: run this as that user" in capsys.readouterr().err
 
 
 def test_refused_import_is_noted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Switching between slots: what proves itself stays, what does not goes back, and going back needs leave."""
 
 import datetime
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +151,21 @@ def test_interrupted_switch_blocks_the_next_until_it_is_taken_back(site: Site, r
     assert (state.path / "registry" / "db").read_text() == "migrated by 1.0.0"
     assert recover(site.host, None, state) is None
     assert upgrade(site.host, running, state).name == "1.1.0"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_copies_stays_its_owners(site: Site, running: Service, state: State) -> None:
+    """Root upgrades, another user serves: backup and restored state belong to that user, and slots can be read by all."""
+    for path in (state.path / "registry", state.path / "registry" / "db"):
+        os.chown(path, 65534, 65534)
+    (state.path / "file").write_text("kept")
+    os.chown(state.path / "file", 65534, 65534)
+    running.bad.add("1.1.0")
+    with pytest.raises(SwitchFailed):
+        upgrade(site.host, running, state)
+    for name in ("registry", "registry/db", "file"):
+        assert (state.path / name).stat().st_uid == 65534
+    assert site.host.folder_of("a").parent.stat().st_mode & 0o005 == 0o005
 
 
 STEP = Step("aa", "bb", "1.0.0")

@@ -1,6 +1,9 @@
 """The outbox: notices in order, and rubbish passed over."""
 
+import os
 from pathlib import Path
+
+import pytest
 
 from security.stewards.outbox import Outbox
 
@@ -15,6 +18,14 @@ def test_notices_wait_in_order(tmp_path: Path) -> None:
     assert [notice.name for _, notice in found] == ["a", "b", "c"]
     assert found[0][1].facts == {"num_files": 3}
     assert found[0][1].at_ms <= found[1][1].at_ms
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_notice_of_root_belongs_to_whoever_serves(tmp_path: Path) -> None:
+    """The supervisor of another user has to read it, and to take it away."""
+    os.chown(tmp_path, 65534, 65534)
+    Outbox(tmp_path / "outbox").put("model_imported", name="a", digest="d", actor="x", facts={})
+    assert {path.stat().st_uid for path in (tmp_path / "outbox", *(tmp_path / "outbox").iterdir())} == {65534}
 
 
 def test_rubbish_is_passed_over(tmp_path: Path) -> None:
