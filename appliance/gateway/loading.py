@@ -13,8 +13,9 @@ from appliance.gateway.text.tokenizer import load_tokenizer
 from appliance.gateway.tools.forms import find_forms
 from runtime.weights.config import load_model_config
 
-Verify = Callable[[Path, Mapping[str, str]], None]
-"""Called with a folder and the SHA-256, hexadecimal, of every file read from it, by name; raises to refuse the model."""
+Verify = Callable[[Path, Mapping[str, str], bool], None]
+"""Called with a folder and the SHA-256, hexadecimal, of files read from it, by name; raises to refuse the model. Once for each
+file, before it is parsed, with `is_all` false; once for all of them, with `is_all` true."""
 
 
 def load_models(folders: Iterable[tuple[str, Path]], settings: GatewaySettings, verify: Verify | None = None) -> Models:
@@ -41,6 +42,8 @@ def load_model(name: str, folder: Path, settings: GatewaySettings, verify: Verif
 
     def note(file: str, content: bytes) -> None:
         digests[file] = hashlib.sha256(content).hexdigest()
+        if verify is not None:
+            verify(folder, {file: digests[file]}, False)
 
     tokenizer = load_tokenizer(folder, note)
     # Characters are at least a byte of the body each, but a template may repeat what it was given.
@@ -51,5 +54,5 @@ def load_model(name: str, folder: Path, settings: GatewaySettings, verify: Verif
     forms = find_forms(template.sources, settings.tool_call_parser.get(name), settings.reasoning_parser.get(name))
     config = load_model_config(folder)
     if verify is not None:
-        verify(folder, {**digests, **dict(config.file_digests)})
+        verify(folder, {**digests, **dict(config.file_digests)}, True)
     return ServedModel(name, int(time.time()), tokenizer, template, config.generation, forms)

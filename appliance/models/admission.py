@@ -67,14 +67,17 @@ def verify_read(admitted: Admitted | None, name: str, content: bytes) -> None:
         _verify(admitted, {name: hashlib.sha256(content).hexdigest()}, lambda _name: False)
 
 
-def verify_folder(configuration: Configuration, folder: Path, digests: Mapping[str, str]) -> None:
+def verify_folder(configuration: Configuration, folder: Path, digests: Mapping[str, str], is_all: bool) -> None:
     """Check what the gateway has in memory of a model: tokenizer, template and configuration. A plain folder passes.
+
+    Args:
+        is_all: these are all that were read, so that one which is missing is noticed.
 
     Raises: StartRefused.
     """
     admitted = admit_model(configuration, folder)
     if admitted is not None:
-        _verify(admitted, digests, lambda name: name in (*_TEXT_FILES, *_ENGINE_FILES))
+        _verify(admitted, digests, lambda name: is_all and name in (*_TEXT_FILES, *_ENGINE_FILES))
 
 
 def _verify(admitted: Admitted, digests: Mapping[str, str], concerns: Callable[[str], bool]) -> None:

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -28,7 +29,8 @@ from security.segmentation.nftables import REFUSED_IN, REFUSED_OUT, TABLE, rende
 
 T = TypeVar("T")
 
-_TRY_TIMEOUT_S = 0.4
+_TRY_TIMEOUT_S = 1.0
+_MAX_AT_ONCE = 32
 _STRANGER = ipaddress.ip_network("198.51.100.77")
 """An address of a documentation network (RFC 5737): a zone that nobody declared."""
 
@@ -76,34 +78,46 @@ def rehearse(arrows: Sequence[Arrow], ports: Ports, admin_port: int) -> Rehearsa
             outgoing = sorted({arrow.port for arrow in arrows if arrow.is_outgoing} | {9999})
             for zone in addresses:
                 stack.enter_context(_listening(inner[zone], outgoing))
-            attempts = [
-                *_try_incoming(arrows, addresses, inner, host_addresses, listened),
-                *_try_outgoing(arrows, addresses, host, outgoing),
+            tries = [
+                *_incoming(arrows, inner, host_addresses, listened),
+                *_outgoing(arrows, addresses, host, outgoing),
             ]
+            with ThreadPoolExecutor(max_workers=_MAX_AT_ONCE) as pool:
+                attempts = list(pool.map(_try, tries))
         counters = _read_counters(host)
     return Rehearsal(tuple(attempts), counters[REFUSED_IN], counters[REFUSED_OUT])
 
 
-def _try_incoming(
-    arrows: Sequence[Arrow],
-    addresses: dict[str, str],
-    inner: dict[str, str],
-    host_addresses: dict[str, str],
-    ports: Sequence[int],
-) -> Iterator[Attempt]:
-    for zone in addresses:
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """A connection that is to be tried."""
+
+    source: str
+    target: str
+    port: int
+    should_open: bool
+    namespace: str
+    address: str
+
+
+def _try(one: _Try) -> Attempt:
+    return Attempt(one.source, one.target, one.port, one.should_open, _connects(one.namespace, one.address, one.port))
+
+
+def _incoming(
+    arrows: Sequence[Arrow], inner: dict[str, str], host_addresses: dict[str, str], ports: Sequence[int]
+) -> Iterator[_Try]:
+    for zone in inner:
         for port in ports:
             allowed = any(not arrow.is_outgoing and arrow.source == zone and arrow.port == port for arrow in arrows)
-            yield Attempt(zone, "host", port, allowed, _connects(inner[zone], host_addresses[zone], port))
+            yield _Try(zone, "host", port, allowed, inner[zone], host_addresses[zone])
 
 
-def _try_outgoing(
-    arrows: Sequence[Arrow], addresses: dict[str, str], host: str, ports: Sequence[int]
-) -> Iterator[Attempt]:
+def _outgoing(arrows: Sequence[Arrow], addresses: dict[str, str], host: str, ports: Sequence[int]) -> Iterator[_Try]:
     for zone, address in addresses.items():
         for port in ports:
             allowed = any(arrow.is_outgoing and arrow.target == zone and arrow.port == port for arrow in arrows)
-            yield Attempt("host", zone, port, allowed, _connects(host, address, port))
+            yield _Try("host", zone, port, allowed, host, address)
 
 
 def _verify_possible() -> None:

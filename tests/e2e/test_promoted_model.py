@@ -100,15 +100,14 @@ def refused_start(host: Appliance) -> str:
     return host.log()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
-def test_changed_file_stops_the_start(host: Appliance, name: str) -> None:
-    """Same size, one bit: whoever loads the file finds it, the launcher says which."""
+def test_changed_file_stops_the_start(host: Appliance) -> None:
+    """Same size, one bit: the engine finds it in what it has loaded, the launcher says which."""
+    name = "model.safetensors"
     path = (host.model / name).resolve()
     kept = path.read_bytes()
     path.chmod(0o644)
     changed = bytearray(kept)
-    place = kept.rindex(b"1") if name != "model.safetensors" else len(kept) - 1
-    changed[place] ^= 1
+    changed[-1] ^= 1
     path.write_bytes(bytes(changed))
     try:
         assert f"{name}: changed" in refused_start(host)
