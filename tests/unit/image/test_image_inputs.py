@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ def test_locked_wheels_are_the_pinned_ones() -> None:
         if component.name in pins:
             assert component.version.partition("+")[0] == pins[component.name], component.name
     assert "torch==2.13.0+cpu " in WHEELS_LOCK.read_text()
+
+
+@pytest.mark.parametrize("lock", [WHEELS_LOCK, CUDA_LOCK], ids=["cpu", "cuda"])
+def test_everything_that_the_product_needs_is_locked(lock: Path) -> None:
+    """A dependency that was added since wants `make image-lock`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower() for requirement in project["dependencies"]}
+    assert needed <= set(re.findall(r"^([a-z0-9._-]+)==", lock.read_text(), re.MULTILINE))
 
 
 def test_cuda_image_has_no_compiler_and_only_pinned_wheels() -> None:
