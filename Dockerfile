@@ -12,15 +12,15 @@ FROM base AS install-cpu
 COPY image/wheels-cpu.lock /build/wheels.lock
 COPY .cache/image/wheels/ /build/wheels/
 COPY .cache/image/own/ /build/own/
-RUN ["/usr/bin/python3.11", "/build/wheels/pip-26.0.1-py3-none-any.whl/pip", "install", "--no-index", "--find-links", "/build/wheels", "--require-hashes", "--no-deps", "--no-compile", "--no-cache-dir", "--disable-pip-version-check", "--root-user-action", "ignore", "--target", "/opt/casemate/lib", "--requirement", "/build/wheels.lock"]
-RUN ["/usr/bin/python3.11", "/build/wheels/pip-26.0.1-py3-none-any.whl/pip", "install", "--no-index", "--find-links", "/build/own", "--no-deps", "--no-compile", "--no-cache-dir", "--disable-pip-version-check", "--root-user-action", "ignore", "--target", "/opt/casemate/lib", "casemate"]
+RUN ["/usr/bin/python3.11", "/build/wheels/pip-26.0.1-py3-none-any.whl/pip", "install", "--no-index", "-f", "/build/wheels", "--require-hashes", "--no-deps", "--no-compile", "--no-cache-dir", "--disable-pip-version-check", "--root-user-action", "ignore", "--target", "/opt/casemate/lib", "--requirement", "/build/wheels.lock"]
+RUN ["/usr/bin/python3.11", "/build/wheels/pip-26.0.1-py3-none-any.whl/pip", "install", "--no-index", "-f", "/build/own", "--no-deps", "--no-compile", "--no-cache-dir", "--disable-pip-version-check", "--root-user-action", "ignore", "--target", "/opt/casemate/lib", "casemate"]
 
 FROM base AS install-cuda
 COPY image/wheels-cuda.lock /build/wheels.lock
 COPY .cache/image/wheels-cuda/ /build/wheels/
 COPY .cache/image/own/ /build/own/
-RUN ["/usr/bin/python3.11", "/build/wheels/pip-26.0.1-py3-none-any.whl/pip", "install", "--no-index", "--find-links", "/build/wheels", "--require-hashes", "--no-deps", "--no-compile", "--no-cache-dir", "--disable-pip-version-check", "--root-user-action", "ignore", "--target", "/opt/casemate/lib", "--requirement", "/build/wheels.lock"]
-RUN ["/usr/bin/python3.11", "/build/wheels/pip-26.0.1-py3-none-any.whl/pip", "install", "--no-index", "--find-links", "/build/own", "--no-deps", "--no-compile", "--no-cache-dir", "--disable-pip-version-check", "--root-user-action", "ignore", "--target", "/opt/casemate/lib", "casemate"]
+RUN ["/usr/bin/python3.11", "/build/wheels/pip-26.0.1-py3-none-any.whl/pip", "install", "--no-index", "-f", "/build/wheels", "--require-hashes", "--no-deps", "--no-compile", "--no-cache-dir", "--disable-pip-version-check", "--root-user-action", "ignore", "--target", "/opt/casemate/lib", "--requirement", "/build/wheels.lock"]
+RUN ["/usr/bin/python3.11", "/build/wheels/pip-26.0.1-py3-none-any.whl/pip", "install", "--no-index", "-f", "/build/own", "--no-deps", "--no-compile", "--no-cache-dir", "--disable-pip-version-check", "--root-user-action", "ignore", "--target", "/opt/casemate/lib", "casemate"]
 
 FROM scratch AS casemate-cpu
 COPY --from=base / /

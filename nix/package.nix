@@ -19,7 +19,7 @@ stdenv.mkDerivation {
   dontBuild = true;
   installPhase = ''
     runHook preInstall
-    ${python311}/bin/python ${wheelhouse}/pip-*.whl/pip install --no-index --find-links ${wheelhouse} --require-hashes \
+    ${python311}/bin/python ${wheelhouse}/pip-*.whl/pip install --no-index -f ${wheelhouse} --require-hashes \
       --no-deps --no-compile --no-cache-dir --target $out/lib --requirement image/wheels-cpu.lock
     cp -r appliance audit compliance runtime security $out/lib/
     makeWrapper ${python311}/bin/python $out/bin/casemate --add-flags "-m appliance.cli.main" \
