@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -33,8 +34,21 @@ def build_image(work: Path, output: Path) -> str:
     base = _import_base(buildah, base_tar)
     built = ["build", "--isolation", "chroot", "--no-cache", "--timestamp", EPOCH, "--pull=never", "--layers=false"]
     built += ["--build-arg", f"BASE={base}", "--target", "casemate-cpu", "--format", "oci"]
-    _run([*buildah, *built, "--tag", f"oci-archive:{output}:casemate:cpu", "--file", "Dockerfile", "."])
+    layout = work / "layout"
+    _run([*buildah, *built, "--tag", f"oci:{layout}:casemate:cpu", "--file", "Dockerfile", "."])
+    pack_layout(layout, output)
     return hash_file(output)
+
+
+def pack_layout(layout: Path, output: Path) -> None:
+    """An OCI layout as one archive, the same every time: buildah's own archives hold the time of their making."""
+    with tarfile.open(output, "w", format=tarfile.GNU_FORMAT) as tar:
+        for path in sorted(layout.rglob("*")):
+            if path.is_file():
+                info = tarfile.TarInfo(path.relative_to(layout).as_posix())
+                info.size, info.mode = path.stat().st_size, 0o644
+                with path.open("rb") as file:
+                    tar.addfile(info, file)
 
 
 def _import_base(buildah: list[str], tar: Path) -> str:

@@ -1,6 +1,7 @@
 """What the image is made of: locked by digest, from pins; and what its Dockerfile may and may not do."""
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from image.base import build_base
+from image.build import pack_layout
 from image.evidence import find_components, read_statements
 from image.lock import CUDA_LOCK, DEBS_LOCK, LEFT_OUT, WHEELS_LOCK
 from security.supply_chain.components import parse_debs_lock, parse_wheels_lock
@@ -148,6 +150,21 @@ def test_base_is_the_same_twice_and_merged(tmp_path: Path) -> None:
     assert members["lib"].linkname == "usr/lib"
     assert "usr/share/doc/a/copyright" in members
     assert not any("man" in name for name in members)
+
+
+def test_archive_of_a_layout_is_the_same_twice(tmp_path: Path) -> None:
+    """Whenever and by whomever its files were made."""
+    digests = set()
+    for number, name in enumerate(("one", "two")):
+        layout = tmp_path / name
+        (layout / "blobs/sha256").mkdir(parents=True)
+        for path, content in (("index.json", b"{}"), ("blobs/sha256/aa", b"layer")):
+            (layout / path).write_bytes(content)
+            os.utime(layout / path, (number, number))
+            (layout / path).chmod(0o600 + number * 0o44)
+        pack_layout(layout, tmp_path / f"{name}.tar")
+        digests.add((tmp_path / f"{name}.tar").read_bytes())
+    assert len(digests) == 1
 
 
 def test_statements_of_the_vendor_can_be_read() -> None:
