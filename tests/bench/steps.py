@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--kernels", default="")
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--quantization", default="auto")
     parser.add_argument("--graphs", type=int, default=512)
     parser.add_argument("--profile", type=int, default=0, metavar="ROWS")
     parser.add_argument("--only", choices=("decode", "prefill"))
@@ -124,7 +125,7 @@ def main() -> None:
     settings = EngineSettings(
         model_path=str(options.model), device="cuda", dtype="bfloat16", attention_backend=options.backend,
         load_format="dummy", kernels_path=options.kernels, max_running_requests=512, context_length=16_384,
-        cuda_graph_max_bs=options.graphs,
+        cuda_graph_max_bs=options.graphs, quantization=options.quantization,
     )  # fmt: skip
     began = time.perf_counter()
     built = build_device_runner(options.model, settings, choose_kernels(settings, print), advance=lambda: None)
