@@ -164,6 +164,16 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = 0.5
 
 
+class AdministrationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The admin API, on a listener of its own."""
+
+    enabled: Annotated[
+        bool, msgspec.Meta(description="Serve the admin API. Off, the commands are the only way to change definitions.")
+    ] = False
+    host: Annotated[Host, msgspec.Meta(description="Address the admin API listens on.")] = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535, description="TCP port the admin API listens on.")] = 8445
+
+
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Certificates of gateway and authority. Without files of your own, an own certificate authority makes them."""
 

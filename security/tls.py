@@ -169,9 +169,19 @@ def _encode_public(key: PublicKeyTypes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def build_server_context(identity: TlsIdentity, *, minimum_version: MinimumVersion = "1.3") -> ssl.SSLContext:
+def build_server_context(
+    identity: TlsIdentity,
+    *,
+    minimum_version: MinimumVersion = "1.3",
+    asks_clients: bool = False,
+    client_authorities: Path | None = None,
+) -> ssl.SSLContext:
     """A context for a listener: HTTP/1.1 only, no compression, no renegotiation.
 
+    Args:
+        asks_clients: ask clients for a certificate. One that is shown must be signed by one of `client_authorities`, or be itself
+            among them (a client's self-signed one); a client that shows none is served as well.
+        client_authorities: a PEM file; without it no certificate is accepted.
     Raises: KeyUnusable, as `verify_identity` does.
     """
     verify_identity(identity)
@@ -183,7 +193,27 @@ def build_server_context(identity: TlsIdentity, *, minimum_version: MinimumVersi
         context.load_cert_chain(identity.certificate, identity.key)
     except (ssl.SSLError, OSError) as error:
         raise KeyUnusable(f"{identity.certificate} with {identity.key} cannot serve TLS: {error}") from error
+    if asks_clients:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        # A client's self-signed certificate is an anchor that is no authority.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if client_authorities is not None:
+            load_certificates(client_authorities)
+            context.load_verify_locations(client_authorities)
     return context
+
+
+def find_authorities(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """Those that may sign others (RFC 5280 section 4.2.1.9); a client's self-signed one among them is none."""
+    found = []
+    for certificate in certificates:
+        try:
+            constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        except x509.ExtensionNotFound:
+            continue
+        if constraints.ca:
+            found.append(certificate)
+    return tuple(found)
 
 
 def build_client_context(ca_certificate: Path | None, *, minimum_version: MinimumVersion = "1.3") -> ssl.SSLContext:

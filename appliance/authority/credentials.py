@@ -6,12 +6,13 @@
 Everything is made where it is missing, once, whoever comes first; what is there is checked and left alone.
 """
 
+import ssl
 from pathlib import Path
 
 from appliance.authority.addresses import certificate_names
 from appliance.config import Configuration
 from security.oauth.signing_keys import SigningKeys
-from security.tls import TlsIdentity, provision_identity, verify_identity
+from security.tls import TlsIdentity, build_server_context, provision_identity, verify_identity
 
 SIGNING_DIRECTORY = "signing"
 
@@ -24,6 +25,17 @@ def find_tls_identity(configuration: Configuration) -> TlsIdentity:
         return TlsIdentity(Path(tls.certificate), Path(tls.key), ca_certificate)
     directory = configuration.state_path / "tls"
     return TlsIdentity(directory / "server.pem", directory / "server.key", directory / "ca.pem")
+
+
+def build_listener_context(configuration: Configuration) -> ssl.SSLContext:
+    """The TLS context of any of our listeners. Raises: KeyUnusable."""
+    tls = configuration.tls
+    return build_server_context(
+        find_tls_identity(configuration),
+        minimum_version=tls.minimum_version,
+        asks_clients=tls.client_certificates,
+        client_authorities=None if tls.client_ca_certificate is None else Path(tls.client_ca_certificate),
+    )
 
 
 def provision_tls(configuration: Configuration) -> TlsIdentity:

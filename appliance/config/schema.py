@@ -15,7 +15,14 @@ from appliance.supervisor.settings import SupervisorSettings
 from audit.settings import AuditSettings
 from runtime.settings import EngineSettings
 from security.segmentation.settings import SegmentsSettings
-from security.settings import AuthoritySettings, ConfinementSettings, ModelsSettings, PolicySettings, TlsSettings
+from security.settings import (
+    AdministrationSettings,
+    AuthoritySettings,
+    ConfinementSettings,
+    ModelsSettings,
+    PolicySettings,
+    TlsSettings,
+)
 
 Mode = Literal["development", "production"]
 
@@ -50,6 +57,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     gateway: GatewaySettings = GatewaySettings()
     authority: AuthoritySettings = AuthoritySettings()
     policy: PolicySettings = PolicySettings()
+    administration: AdministrationSettings = AdministrationSettings()
     tls: TlsSettings = TlsSettings()
     confinement: ConfinementSettings = ConfinementSettings()
     grammar: GrammarSettings = GrammarSettings()

@@ -26,14 +26,20 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
 
 
 def _find_shared_ports(configuration: Configuration) -> Iterator[Problem]:
-    gateway, authority = configuration.gateway, configuration.authority
-    if 0 in (gateway.port, authority.port) or gateway.port != authority.port:
-        return
-    if gateway.host == authority.host or gateway.host in _WILDCARDS or authority.host in _WILDCARDS:
-        yield Problem(
-            "authority.port",
-            f"expected a port of its own, got {authority.port}, which gateway.port has on {gateway.host} as well",
-        )
+    listeners = [
+        ("gateway", configuration.gateway.host, configuration.gateway.port),
+        ("authority", configuration.authority.host, configuration.authority.port),
+    ]
+    if configuration.administration.enabled:
+        listeners.append(("administration", configuration.administration.host, configuration.administration.port))
+    for number, (name, host, port) in enumerate(listeners):
+        for first, first_host, first_port in listeners[:number]:
+            is_shared = host == first_host or host in _WILDCARDS or first_host in _WILDCARDS
+            if port and port == first_port and is_shared:
+                yield Problem(
+                    f"{name}.port",
+                    f"expected a port of its own, got {port}, which {first}.port has on {first_host} as well",
+                )
 
 
 def _find_shared_names(configuration: Configuration) -> Iterator[Problem]:

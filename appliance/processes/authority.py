@@ -11,7 +11,7 @@ from pathlib import Path
 from appliance.authority.addresses import issuer_of, resource_of
 from appliance.authority.application import AuthorityApplication
 from appliance.authority.bookkeeping import Bookkeeper
-from appliance.authority.credentials import find_tls_identity, load_signing_keys
+from appliance.authority.credentials import build_listener_context, load_signing_keys
 from appliance.authority.directory import Directory
 from appliance.authority.journal import Journal
 from appliance.authority.listener import build_listener
@@ -28,7 +28,7 @@ from security.oauth.metadata import TOKEN_PATH
 from security.oauth.refresh_store import RefreshStore
 from security.oauth.signing_keys import SigningKeys
 from security.oauth.token_endpoint import SessionRules
-from security.tls import build_server_context, load_certificates
+from security.tls import find_authorities, load_certificates
 
 REFRESH_FILE = "authority/sessions.sqlite"
 
@@ -42,7 +42,7 @@ def build_authority(
     authentication = ClientAuthentication(
         credentials_key,
         frozenset({issuer, issuer + TOKEN_PATH}),
-        client_authorities=() if client_ca is None else load_certificates(Path(client_ca)),
+        client_authorities=() if client_ca is None else find_authorities(load_certificates(Path(client_ca))),
     )
     rules = SessionRules(
         refresh_idle_s=config.authority.refresh_idle_s,
@@ -70,7 +70,7 @@ async def serve(member: Member) -> None:
     Raises: SecurityMisconfigured, StartRefused.
     """
     config = member.config
-    tls = build_server_context(find_tls_identity(config), minimum_version=config.tls.minimum_version)
+    tls = build_listener_context(config)
     keys = load_signing_keys(config)
     credentials_key = load_credentials_key(config.state_path)
     journal = Journal(timeout_s=config.authority.audit_timeout_s)

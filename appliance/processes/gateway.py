@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from appliance.authority.credentials import find_tls_identity
+from appliance.authority.credentials import build_listener_context
 from appliance.authority.token_check import AuthorityTokenCheck, build_token_check, describe_resource
 from appliance.config import Configuration, served_name_of, what_is_lacking
 from appliance.gateway.api.health import Installation
@@ -24,7 +24,6 @@ from appliance.processes.member import Member
 from appliance.processes.memory import keep_buffers_apart, settle_memory
 from audit.keyed_hash import KeyedHasher
 from security.keys import load_or_create_secret, make_private_directory
-from security.tls import build_server_context
 
 HASH_ROOT_FILE = "keyed-hash.key"
 RESPONSES_KEY_FILE = "responses.key"
@@ -40,7 +39,7 @@ async def serve(member: Member) -> None:
     """
     keep_buffers_apart()
     config = member.config
-    tls = build_server_context(find_tls_identity(config), minimum_version=config.tls.minimum_version)
+    tls = build_listener_context(config)
     check_token = build_token_check(config)
     folders = [(served_name_of(engine), Path(engine.model_path)) for engine in config.engines]
     worker = Worker(

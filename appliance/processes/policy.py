@@ -6,7 +6,9 @@ the log says was used, so a kill gives nobody a fresh day.
 import asyncio
 import hashlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from socket import socket
+from typing import Protocol
 
 import msgspec
 
@@ -33,6 +35,13 @@ RECORD_TIMEOUT_S = 10.0
 RECORD_RETRY_S = 0.5
 CONFIGURED = "configuration"
 """Who changes a rule that stands in the configuration."""
+
+
+class ListenerServer(Protocol):
+    """What is needed of the admin API's server, which is not imported where it is not served."""
+
+    async def serve(self, listeners: Sequence[socket], stop: asyncio.Event) -> None:
+        """Answer until `stop` is set."""
 
 
 def default_limits(settings: PolicySettings) -> dict[LimitSubject, Limits]:
@@ -94,9 +103,8 @@ async def serve(member: Member) -> None:
     RoleRegistry(database).set_two_person(settings.two_person_grants, actor=CONFIGURED)
     store = DefinitionsStore(database, max_age_s=settings.definitions_max_age_s)
     book = build_quota_book(settings)
-    service = PolicyService(
-        store, PolicyDecider(book), ReplayMemory(clock=time.monotonic), credentials_key=credentials_key
-    )
+    replays = ReplayMemory(clock=time.monotonic)
+    service = PolicyService(store, PolicyDecider(book), replays, credentials_key)
     defaults = default_limits(settings)
 
     def put_in_force(definitions: Definitions) -> None:
@@ -113,6 +121,7 @@ async def serve(member: Member) -> None:
         desk = AuthorityDesk(store, service, credentials_key)
         member.on_link("gateway", service.run)
         member.on_link("authority", desk.run)
+        administration = await _build_administration(member, desk, store, replays, credentials_key)
         async with asyncio.TaskGroup() as group:  # A task that fails ends the process, which is then started again.
             tasks = [
                 group.create_task(service.report()),
@@ -120,12 +129,31 @@ async def serve(member: Member) -> None:
                 group.create_task(run_recording(store, journal)),
                 group.create_task(record_loaded(journal, settings)),
             ]
+            if administration is not None:
+                tasks.append(group.create_task(administration.serve(member.listeners, member.draining)))
             await member.ready()
             await member.draining.wait()
             for task in tasks:
                 task.cancel()
     finally:
         store.close()
+
+
+async def _build_administration(
+    member: Member, desk: AuthorityDesk, store: DefinitionsStore, replays: ReplayMemory, credentials_key: bytes
+) -> ListenerServer | None:
+    """The admin API's server, imported only where it is served: it is half of this process's memory."""
+    if not member.config.administration.enabled:
+        return None
+    from appliance.authority.credentials import build_listener_context
+    from appliance.policy.administration.application import AdminApplication, build_admin_server
+    from appliance.policy.administration.endpoints import Administration
+    from appliance.policy.administration.token_check import build_admin_check
+
+    check = build_admin_check(member.config, desk, store, replays)
+    application = AdminApplication(Administration(store, credentials_key), check)
+    await member.listening()
+    return build_admin_server(member.config, application, build_listener_context(member.config))
 
 
 async def _unless_draining(work: Coroutine[object, object, None], draining: asyncio.Event) -> None:

@@ -40,6 +40,9 @@ def confine_command(configuration: Configuration, role: Role, instance: int, com
 def _find_places(configuration: Configuration, role: Role, instance: int) -> Places:
     engines = [configuration.engines[instance]] if role == "engine" else configuration.engines
     tls = find_tls_identity(configuration)
+    client_ca = (
+        None if configuration.tls.client_ca_certificate is None else Path(configuration.tls.client_ca_certificate)
+    )
     models = [Path(engine.model_path).absolute() for engine in engines]
     return Places(
         state=configuration.state_path,
@@ -47,7 +50,7 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
         definitions=(configuration.state_path / DATABASE_FILE).parent,
         credentials_key=configuration.state_path / CREDENTIALS_FILE,
         database_port=_database_port(configuration),
-        tls_files=tuple(path for path in (tls.certificate, tls.key, tls.ca_certificate) if path is not None),
+        tls_files=tuple(path for path in (tls.certificate, tls.key, tls.ca_certificate, client_ca) if path is not None),
         authority_port=configuration.authority.port or urlsplit(issuer_of(configuration)).port or 443,
         uses_gpu=any(engine.device == "cuda" for engine in engines),
         needs_loopback=False,  # One rank per engine so far.

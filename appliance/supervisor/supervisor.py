@@ -139,6 +139,9 @@ class Supervisor:
         gateway, authority = self._configuration.gateway, self._configuration.authority
         self._listeners["gateway"] = bind_listener(gateway.host, gateway.port, "gateway.port")
         self._listeners["authority"] = bind_listener(authority.host, authority.port, "authority.port")
+        administration = self._configuration.administration
+        if administration.enabled:
+            self._listeners["policy"] = bind_listener(administration.host, administration.port, "administration.port")
 
     def _record_configuration(self) -> None:
         lacks = tuple(lack.name for lack in what_is_lacking(self._configuration))

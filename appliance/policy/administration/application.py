@@ -1,0 +1,105 @@
+"""The ASGI application of the admin listener: gate, endpoint, and one answer for each fault.
+
+The supervision point of one request, as the gateway's is: whatever an endpoint raises ends here and disturbs nothing else.
+"""
+
+import secrets
+import ssl
+
+import structlog
+
+from appliance.config import Configuration
+from appliance.gateway.asgi import Receive, Scope, Send
+from appliance.gateway.errors import (
+    BadRequest,
+    ClientGone,
+    GatewayFault,
+    InternalFault,
+    PeerUnavailable,
+    error_body,
+    http_of,
+)
+from appliance.gateway.exchange import CERTIFICATE, BodyBudget, Exchange
+from appliance.gateway.gate import Caller, Challenges, Gate
+from appliance.gateway.identity import TokenCheck
+from appliance.gateway.routes import RouteTable
+from appliance.gateway.server import HttpServer
+from appliance.gateway.settings import GatewaySettings
+from appliance.policy.administration.endpoints import Administration
+from security.errors import ClientRejected, SecurityFault
+from security.oauth.dpop import DPOP_ALGORITHMS
+
+MAX_BODY_BYTES = 64 << 10
+MAX_CONNECTIONS = 64
+BODY_TIMEOUT_S = 10.0
+SEND_TIMEOUT_S = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+class AdminApplication:
+    """The listener's ASGI callable."""
+
+    def __init__(self, administration: Administration, check_token: TokenCheck) -> None:
+        self.routes = RouteTable()
+        administration.register(self.routes)
+        self._gate = Gate(self.routes, check_token, Challenges("", DPOP_ALGORITHMS))
+        self._budget = BodyBudget(MAX_CONNECTIONS * MAX_BODY_BYTES)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        exchange = Exchange(
+            scope,
+            receive,
+            send,
+            max_body_bytes=MAX_BODY_BYTES,
+            body_timeout_s=BODY_TIMEOUT_S,
+            send_timeout_s=SEND_TIMEOUT_S,
+            budget=self._budget,
+        )
+        exchange.request_id = f"adm-{secrets.token_hex(16)}"
+        try:
+            caller = Caller(exchange.source_address, scope.get(CERTIFICATE))
+            admitted = await self._gate.admit(scope["method"], scope["raw_path"], scope["headers"], caller)
+            exchange.principal, exchange.segment = admitted.principal, admitted.match.segment
+            await admitted.match.route.endpoint(exchange)
+        except ClientGone:
+            await exchange.abort()
+        except ClientRejected as rejected:
+            await self._refuse(exchange, BadRequest("refused", str(rejected)))
+        except GatewayFault as fault:
+            await self._refuse(exchange, fault)
+        except SecurityFault as fault:
+            log.error("administration_unavailable", reason=str(fault))
+            await self._refuse(exchange, PeerUnavailable("definitions_unavailable", "the definitions cannot be used"))
+        except Exception:  # the supervision point of one request
+            log.exception("administration_failed", request_id=exchange.request_id)
+            message = f"an internal error, recorded with request id {exchange.request_id}"
+            await self._refuse(exchange, InternalFault("internal_error", message))
+        finally:
+            exchange.release()
+
+    async def _refuse(self, exchange: Exchange, fault: GatewayFault) -> None:
+        if exchange.finished or exchange.started:
+            return
+        try:
+            await exchange.respond(http_of(fault).status, error_body(fault), fault.headers)
+        except ClientGone:
+            await exchange.abort()
+
+
+def build_admin_server(configuration: Configuration, application: AdminApplication, tls: ssl.SSLContext) -> HttpServer:
+    """The server for the socket that the supervisor bound."""
+    settings = configuration.administration
+    bounds = GatewaySettings(
+        host=settings.host,
+        port=settings.port,
+        max_body_bytes=MAX_BODY_BYTES,
+        max_header_bytes=16 << 10,
+        header_timeout_s=10.0,
+        keep_alive_timeout_s=15,
+        max_connections=MAX_CONNECTIONS,
+    )
+    return HttpServer(application, bounds, tls)  # type: ignore[arg-type]

@@ -1,0 +1,185 @@
+"""Tokens of issuers elsewhere: how each product's access tokens look, and what its claims mean here.
+ A profile says which `typ`, client, scope and role claims a product uses, and how an ID token of its, which must never open
+anything, is told from an access token. What a role or scope of theirs is worth here says the operator's mapping; what is not
+mapped is worth nothing. Names from elsewhere get the issuer's name in front, so that nobody there can be anybody here.
+
+| profile | typ | client | scopes | roles | not an access token |
+|---|---|---|---|---|---|
+| rfc9068 | at+jwt | client_id | scope | roles, groups, entitlements | any other typ |
+| entra | JWT | azp or appid | scp | roles, groups | no azp and appid; nonce or c_hash |
+| adfs | JWT | appid or client_id | scp | role, roles, groups | no appid; nonce or c_hash |
+| okta | none, JWT or application/okta-internal-at+jwt | cid | scp (list) | groups, roles | no cid |
+| keycloak | JWT | azp or client_id | scope | realm_access.roles, groups | claim `typ` other than Bearer |
+
+Sources: the vendors' documentation of their token claims; RFC 9068 section 2.2.3.1 for roles, groups and entitlements.
+"""
+
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from security.errors import TokenRejected
+from security.oauth.access_token import (
+    AccessToken,
+    parse_confirmation,
+    parse_string,
+    parse_time,
+    verify_audience,
+    verify_times,
+)
+from security.oauth.algorithms import FOREIGN_ALGORITHMS
+from security.scopes import GRANTABLE, Role, Scope
+
+ProfileName = Literal["rfc9068", "entra", "adfs", "okta", "keycloak"]
+PROFILE_NAMES: tuple[ProfileName, ...] = get_args(ProfileName)
+MAX_LIFETIME_S = 86_400
+"""Entra gives tokens of up to a day; ours live an hour at most."""
+MAX_VALUES = 512
+_ID_TOKEN_CLAIMS = ("nonce", "c_hash", "at_hash", "s_hash")
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """One product's access tokens."""
+
+    types: frozenset[str]
+    clients: tuple[str, ...]
+    scopes: tuple[str, ...]
+    roles: tuple[str, ...]
+    """Claims that hold names of roles or groups; a dot leads into an object."""
+    ids: tuple[str, ...] = ("jti", "uti")
+    body_type: str = ""
+    """What the claim `typ` must be, where the product tells its tokens apart by it."""
+
+
+_JWT = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+SHAPES: MappingProxyType[ProfileName, Shape] = MappingProxyType(
+    {
+        "rfc9068": Shape(
+            types=frozenset({"at+jwt", "application/at+jwt"}),
+            clients=("client_id",),
+            scopes=("scope",),
+            roles=("roles", "groups", "entitlements"),
+            ids=("jti",),
+        ),
+        "entra": Shape(types=_JWT, clients=("azp", "appid"), scopes=("scp",), roles=("roles", "groups")),
+        "adfs": Shape(types=_JWT, clients=("appid", "client_id"), scopes=("scp",), roles=("role", "roles", "groups")),
+        "okta": Shape(
+            types=_JWT | {"", "application/okta-internal-at+jwt"},
+            clients=("cid",),
+            scopes=("scp",),
+            roles=("groups", "roles"),
+        ),
+        "keycloak": Shape(
+            types=_JWT,
+            clients=("azp", "client_id"),
+            scopes=("scope",),
+            roles=("realm_access.roles", "groups"),
+            body_type="Bearer",
+        ),
+    }
+)
+
+
+class Mapping(msgspec.Struct, frozen=True, kw_only=True):
+    """What an issuer's words are worth here."""
+
+    name: str
+    """In front of its clients and people."""
+    issuer: str
+    audience: str
+    tenant: str
+    roles: dict[str, Role]
+    default_role: Role | None
+    """Of who has none that is mapped; None: refused."""
+    scopes: dict[str, Scope]
+
+
+class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """Satisfies `resource.Profile` for one issuer elsewhere."""
+
+    shape: Shape
+    mapping: Mapping
+    skew_s: int = 30
+    algorithms: tuple[str, ...] = FOREIGN_ALGORITHMS
+
+    @property
+    def types(self) -> frozenset[str]:
+        """What `typ` may be."""
+        return self.shape.types
+
+    def parse(self, claims: dict[str, Any], kid: str, now: float) -> AccessToken:
+        """The token, from verified claims. Raises: TokenRejected."""
+        # (1) Issuer and audience, compared as strings, both required.
+        if parse_string(claims, "iss") != self.mapping.issuer:
+            raise TokenRejected("iss: the token is from another issuer")
+        verify_audience(claims.get("aud"), self.mapping.audience)
+        expires_at = verify_times(claims, now, self.skew_s, MAX_LIFETIME_S)
+        # (2) OpenID Connect Core section 2: what has a nonce or a hash of a code is an ID token.
+        if found := next((name for name in _ID_TOKEN_CLAIMS if name in claims), None):
+            raise TokenRejected(f"{found}: this is an ID token, not an access token")
+        if self.shape.body_type and claims.get("typ") != self.shape.body_type:
+            raise TokenRejected(f"typ: expected {self.shape.body_type}")
+        # (3) Who.
+        client = _first_string(claims, self.shape.clients)
+        subject = parse_string(claims, "sub")
+        name = self.mapping.name
+        client_id = f"{name}:{client}"
+        # (4) What they may do here.
+        role = self._find_role(claims)
+        scopes = self._find_scopes(claims, role)
+        key_thumbprint, certificate_thumbprint = parse_confirmation(claims)
+        return AccessToken(
+            client_id=client_id,
+            subject=client_id if subject == client else f"{name}:{subject}",
+            tenant=self.mapping.tenant,
+            role=role,
+            scopes=scopes,
+            issuer=self.mapping.issuer,
+            kid=kid,
+            jti=_first_string(claims, self.shape.ids),
+            issued_at=parse_time(claims, "iat"),
+            expires_at=expires_at,
+            key_thumbprint=key_thumbprint,
+            certificate_thumbprint=certificate_thumbprint,
+            is_registered=False,
+        )
+
+    def _find_role(self, claims: dict[str, Any]) -> Role:
+        found = {self.mapping.roles[one] for one in self._values(claims, self.shape.roles) if one in self.mapping.roles}
+        if len(found) > 1:
+            raise TokenRejected("roles: more than one role here: one account has one role")
+        role = next(iter(found), self.mapping.default_role)
+        if role is None:
+            raise TokenRejected("roles: none that has a role here")
+        return role
+
+    def _find_scopes(self, claims: dict[str, Any], role: Role) -> frozenset[Scope]:
+        """What is mapped and the role may have; a token without any scope claim, an application's own, has what its role has."""
+        if not any(name in claims for name in self.shape.scopes):
+            return GRANTABLE[role]
+        named = {
+            self.mapping.scopes[one] for one in self._values(claims, self.shape.scopes) if one in self.mapping.scopes
+        }
+        return frozenset(named) & GRANTABLE[role]
+
+    def _values(self, claims: dict[str, Any], names: tuple[str, ...]) -> set[str]:
+        values: set[str] = set()
+        for name in names:
+            found: Any = claims
+            for part in name.split("."):
+                found = found.get(part) if isinstance(found, dict) else None
+            if isinstance(found, str):
+                values.update(found.split(" "))
+            elif isinstance(found, list):
+                if len(found) > MAX_VALUES or not all(isinstance(one, str) for one in found):
+                    raise TokenRejected(f"{name}: expected at most {MAX_VALUES} texts")
+                values.update(found)
+            elif found is not None:
+                raise TokenRejected(f"{name}: expected text or a list of it")
+        return values
+
+
+def _first_string(claims: dict[str, Any], names: tuple[str, ...]) -> str:
+    name = next((name for name in names if name in claims), names[0])
+    return parse_string(claims, name)

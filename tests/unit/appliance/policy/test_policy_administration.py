@@ -1,0 +1,166 @@
+"""The admin API: the same changes as by command, for administrators' tokens only, recorded under their names."""
+
+import time
+
+import httpx
+import pytest
+
+from appliance.gateway.identity import Presented, Principal, TokenRefused
+from appliance.policy import store as store_module
+from appliance.policy.administration.application import AdminApplication
+from appliance.policy.administration.endpoints import Administration
+from appliance.policy.store import DefinitionsStore
+from security.registry.database import Database
+from security.scopes import GRANTABLE, Role
+from tests.support.definitions import KEY, Registry
+
+
+def principal(role, subject, client="console", acting=""):
+    scopes = frozenset(scope.value for scope in GRANTABLE[role])
+    return Principal(
+        client,
+        subject,
+        "default",
+        role.value,
+        scopes,
+        "https://issuer",
+        "kid",
+        "jti",
+        int(time.time()) + 600,
+        True,
+        acting,
+    )
+
+
+PEOPLE = {
+    "ada": principal(Role.ADMIN, "user-ada"),
+    "eve": principal(Role.ADMIN, "user-eve"),
+    "program": principal(Role.ADMIN, "robot", client="robot"),
+    "acting": principal(Role.ADMIN, "user-ada", client="robot", acting="robot"),
+    "auditor": principal(Role.AUDITOR, "user-bob"),
+    "user": principal(Role.USER, "user-joe"),
+    "operator": principal(Role.OPERATOR, "user-ops"),
+}
+
+
+async def check(presented: Presented) -> Principal:
+    if presented.token not in PEOPLE:
+        raise TokenRefused("not ours")
+    return PEOPLE[presented.token]
+
+
+class Api:
+    """The listener's application with a client before it."""
+
+    def __init__(self, registry, store):
+        self.registry = registry
+        self.application = AdminApplication(Administration(store, KEY), check)
+
+    async def ask(self, who, method, path, body=None):
+        transport = httpx.ASGITransport(app=self.application)
+        headers = {} if who is None else {"authorization": f"Bearer {who}"}
+        async with httpx.AsyncClient(transport=transport, base_url="https://localhost") as client:
+            return await client.request(
+                method, path, json={} if body is None and method != "GET" else body, headers=headers
+            )
+
+
+@pytest.fixture
+async def api(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "MIN_LOOK_INTERVAL_S", 0.0)
+    registry = Registry(tmp_path / "d.sqlite")
+    store = DefinitionsStore(Database.open(tmp_path / "d.sqlite"), max_age_s=1)
+    yield Api(registry, store)
+    store.close()
+    registry.close()
+
+
+async def test_every_route_is_for_administrators_or_for_those_who_may_look(api):
+    """Without a token 401 alike; users and operators 403; auditors read and change nothing."""
+    for route in api.application.routes:
+        path = route.path.replace("{id}", "x")
+        assert (await api.ask(None, route.method, path)).status_code == 401
+        assert (await api.ask("stranger", route.method, path)).status_code == 401
+        for who in ("user", "operator"):
+            assert (await api.ask(who, route.method, path)).status_code == 403
+        assert (await api.ask("auditor", route.method, path)).status_code == (200 if route.method == "GET" else 403)
+    assert (await api.ask(None, "GET", "/admin/nothing")).status_code == 401
+    assert (await api.ask("ada", "GET", "/admin/nothing")).status_code == 404
+
+
+async def test_a_change_is_recorded_under_whose_token_it_was(api):
+    """Created, disabled, enabled, rotated; the secret is in the answer and nowhere else."""
+    made = (await api.ask("ada", "POST", "/admin/clients", {"name": "app", "models": ["m"]})).json()
+    client_id = made["client_id"]
+    assert api.registry.authenticate(client_id, made["client_secret"]) is not None
+    for path in ("disable", "enable", "rotate"):
+        assert (await api.ask("eve", "POST", f"/admin/clients/{path}/{client_id}")).status_code == 200
+    changes = api.registry.changes()
+    assert [(one.action, one.actor) for one in changes] == [
+        ("client_created", "user:user-ada"), ("client_disabled", "user:user-eve"),
+        ("client_enabled", "user:user-eve"), ("client_secret_rotated", "user:user-eve"),
+    ]  # fmt: skip
+    (listed,) = (await api.ask("auditor", "GET", "/admin/clients")).json()
+    assert listed["client_id"] == client_id
+    assert not {"secret_hash", "client_secret"} & listed.keys()
+
+
+async def test_roles_need_two_people_and_never_a_program(api):
+    """Neither by itself nor acting for somebody."""
+    api.registry.roles.set_two_person(True, actor="configuration")
+    new = (await api.ask("ada", "POST", "/admin/users", {"login": "bob", "name": "Bob"})).json()
+    assert new["password"]
+    for who in ("program", "acting"):
+        for path, body in (
+            ("/admin/roles/grant/bob", {"role": "auditor"}), ("/admin/roles/approve/bob", None),
+            ("/admin/users", {"login": "x", "name": "X"}), ("/admin/clients", {"name": "x", "role": "admin"}),
+        ):  # fmt: skip
+            answer = await api.ask(who, "POST", path, body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "needs_a_person")
+    assert (await api.ask("ada", "POST", "/admin/roles/grant/bob", {"role": "auditor"})).json()[
+        "pending_role"
+    ] == "auditor"
+    assert (await api.ask("ada", "POST", "/admin/roles/approve/bob")).status_code == 400
+    assert [one["login"] for one in (await api.ask("ada", "GET", "/admin/roles/pending")).json()] == ["bob"]
+    assert (await api.ask("eve", "POST", "/admin/roles/approve/bob")).json()["role"] == "auditor"
+
+
+async def test_limits_and_keys(api):
+    """Set, removed; made, listed, revoked by the dozen after a dry run."""
+    body = {"subject": "tenant", "name": "acme", "limits": {"tokens_per_day": 5}}
+    assert (await api.ask("ada", "PUT", "/admin/limits", body)).status_code == 200
+    assert (await api.ask("ada", "GET", "/admin/limits")).json()[0]["limits"]["tokens_per_day"] == 5
+    assert (await api.ask("ada", "PUT", "/admin/limits", {"subject": "tenant", "name": "acme"})).status_code == 200
+    client_id = (await api.ask("ada", "POST", "/admin/clients", {"name": "app"})).json()["client_id"]
+    key = (await api.ask("ada", "POST", "/admin/keys", {"client_id": client_id, "networks": ["::1"]})).json()
+    assert key["key"].startswith("cm-")
+    wanted = {"selection": {"client_id": client_id}}
+    dry = (await api.ask("ada", "POST", "/admin/keys/revoke", {**wanted, "dry_run": True})).json()
+    assert [one["key_id"] for one in dry] == [key["key_id"]]
+    assert api.registry.keys.all()[0].revoked_at is None
+    assert (await api.ask("ada", "POST", "/admin/keys/revoke", wanted)).json()[0]["revoked_at"] is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/admin/clients", {"name": ""}),
+        ("POST", "/admin/clients", {"name": "a", "extra": 1}),
+        ("POST", "/admin/clients", {"name": "a", "scope": "nonsense"}),
+        ("POST", "/admin/clients", {"name": "a", "auth_method": "private_key_jwt", "jwks": "{}"}),
+        ("POST", "/admin/clients/disable/nobody", {}),
+        ("POST", "/admin/users", {"login": "A B", "name": "x"}),
+        ("POST", "/admin/roles/grant/nobody", {"role": "admin"}),
+        ("POST", "/admin/roles/grant/nobody", {"role": "root"}),
+        ("PUT", "/admin/limits", {"subject": "planet", "name": "x", "limits": {}}),
+        ("PUT", "/admin/limits", {"subject": "user", "name": "x", "limits": {"tokens_per_day": -1}}),
+        ("POST", "/admin/keys", {"client_id": "nobody", "networks": ["::1"]}),
+        ("POST", "/admin/keys/revoke", {}),
+        ("POST", "/admin/keys/revoke", {"key_ids": ["none"]}),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_and_changes_nothing(api, method, path, body):
+    """400 with the reason; no change, no record."""
+    answer = await api.ask("ada", method, path, body)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert api.registry.changes() == []

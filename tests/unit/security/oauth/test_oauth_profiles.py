@@ -1,0 +1,127 @@
+"""Tokens of issuers elsewhere: each product's shape, what is mapped, and that an ID token never opens anything."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from security.errors import TokenRejected
+from security.oauth.profiles import PROFILE_NAMES, SHAPES, ForeignProfile, Mapping
+from security.scopes import GRANTABLE, Role, Scope
+
+NOW = 1_800_000_000
+MAPPING = Mapping(
+    name="corp",
+    issuer="https://idp.example",
+    audience="api://casemate",
+    tenant="acme",
+    roles={"llm-users": Role.USER, "llm-ops": Role.OPERATOR},
+    default_role=None,
+    scopes={"Casemate.Ask": Scope.INFERENCE, "Casemate.Metrics": Scope.METRICS_READ},
+)
+COMMON = {"iss": "https://idp.example", "aud": "api://casemate", "sub": "ada", "iat": NOW, "exp": NOW + 3600}
+TOKENS = {
+    "rfc9068": {"client_id": "app", "jti": "j", "scope": "Casemate.Ask other", "groups": ["llm-users", "x"]},
+    "entra": {"azp": "app", "uti": "j", "scp": "Casemate.Ask", "roles": ["llm-users"], "ver": "2.0", "tid": "t"},
+    "adfs": {"appid": "app", "jti": "j", "scp": "Casemate.Ask", "role": "llm-users"},
+    "okta": {"cid": "app", "jti": "j", "scp": ["Casemate.Ask"], "groups": ["llm-users"]},
+    "keycloak": {
+        "azp": "app", "jti": "j", "scope": "openid Casemate.Ask", "typ": "Bearer", "realm_access": {"roles": ["llm-users"]},
+    },
+}  # fmt: skip
+
+
+def parse(name, claims, **mapping):
+    values = {field: getattr(MAPPING, field) for field in MAPPING.__struct_fields__} | mapping
+    profile = ForeignProfile(shape=SHAPES[name], mapping=Mapping(**values))
+    return profile.parse(claims, "kid", NOW)
+
+
+def test_every_profile_has_an_example_here():
+    """A new one would need one too."""
+    assert TOKENS.keys() == set(PROFILE_NAMES) == SHAPES.keys()
+
+
+@pytest.mark.parametrize("name", PROFILE_NAMES)
+def test_an_access_token_of_each_product_is_understood(name):
+    """With its own claims, and names that cannot be those of anybody here."""
+    token = parse(name, {**COMMON, **TOKENS[name]})
+    assert (token.client_id, token.subject, token.tenant) == ("corp:app", "corp:ada", "acme")
+    assert (token.role, token.scopes, token.jti) == (Role.USER, {Scope.INFERENCE}, "j")
+    assert not token.is_registered
+
+
+@pytest.mark.parametrize("name", PROFILE_NAMES)
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"iss": "https://other.example"}, "iss"),
+        ({"aud": "api://other"}, "aud"),
+        ({"aud": ...}, "aud"),
+        ({"exp": NOW - 60}, "exp"),
+        ({"exp": NOW + 200_000}, "exp"),
+        ({"nbf": NOW + 60}, "nbf"),
+        ({"iat": NOW + 60}, "iat"),
+        ({"sub": ...}, "sub"),
+        ({"nonce": "n"}, "ID token"),
+        ({"at_hash": "h"}, "ID token"),
+        ({"cnf": {"kid": "x"}}, "cnf"),
+    ],
+)
+def test_what_is_wrong_is_refused_whatever_the_product(name, changes, match):
+    """Signature and header aside, which are checked before."""
+    claims = {**COMMON, **TOKENS[name], **changes}
+    with pytest.raises(TokenRejected, match=match):
+        parse(name, {key: value for key, value in claims.items() if value is not ...})
+
+
+@pytest.mark.parametrize("name", PROFILE_NAMES)
+def test_id_tokens_are_refused(name):
+    """They name the program as audience and have no client; Keycloak's say so."""
+    claims = {**COMMON, **TOKENS[name]}
+    for client in SHAPES[name].clients:
+        claims.pop(client, None)
+    with pytest.raises(TokenRejected):
+        parse(name, claims)
+    with pytest.raises(TokenRejected):
+        parse("keycloak", {**COMMON, **TOKENS["keycloak"], "typ": "ID"})
+
+
+def test_roles_are_what_is_mapped_and_one_at_most():
+    """None is refused, unless the mapping has a default; two are refused."""
+    claims = {**COMMON, **TOKENS["entra"]}
+    for roles in ([], ["strangers"], ["admin"]):
+        with pytest.raises(TokenRejected, match="roles"):
+            parse("entra", {**claims, "roles": roles})
+        assert parse("entra", {**claims, "roles": roles}, default_role=Role.USER).role is Role.USER
+    with pytest.raises(TokenRejected, match="one role"):
+        parse("entra", {**claims, "roles": ["llm-users", "llm-ops"]})
+    assert parse("entra", {**claims, "roles": ["llm-ops"], "scp": "Casemate.Ask Casemate.Metrics"}).scopes == {
+        Scope.METRICS_READ
+    }
+
+
+def test_scopes_never_exceed_the_role_and_an_applications_own_token_has_its_roles():
+    """`inference` for an operator is nothing; without a scope claim the role alone says."""
+    claims = {**COMMON, **TOKENS["entra"], "roles": ["llm-ops"]}
+    assert parse("entra", claims).scopes == frozenset()
+    del claims["scp"]
+    assert parse("entra", claims).scopes == GRANTABLE[Role.OPERATOR]
+    own = parse("entra", {**claims, "sub": "app"})
+    assert own.subject == own.client_id == "corp:app"
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["roles", "scp", "azp", "sub", "uti", "groups", "cnf", "realm_access"]),
+        st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.lists(st.text(max_size=5) | st.integers(), max_size=3)
+        | st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
+    )
+)  # fmt: skip
+def test_nothing_but_the_family_escapes(changes):
+    """Whatever type a claim has."""
+    for name in PROFILE_NAMES:
+        try:
+            parse(name, {**COMMON, **TOKENS[name], **changes})
+        except TokenRejected:
+            continue
