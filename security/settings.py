@@ -164,6 +164,76 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = 0.5
 
 
+RoleName = Literal["user", "operator", "steward", "auditor", "admin"]
+ScopeName = Literal[
+    "inference", "models.read", "audit.read", "metrics.read", "tokens.introspect", "identity.read", "identity.manage"
+]
+SocketAddress = Annotated[str, msgspec.Meta(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]):\d{1,5}$")]
+
+
+class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An issuer elsewhere whose access tokens the gateway accepts too."""
+
+    name: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"^[a-z0-9-]{1,32}$",
+            description="In front of its clients and people, so that they are nobody here.",
+        ),
+    ]
+    issuer: Annotated[
+        str, msgspec.Meta(min_length=1, max_length=512, description="What `iss` must be, compared as text.")
+    ]
+    audience: Annotated[str, msgspec.Meta(min_length=1, max_length=512, description="What `aud` must be or hold.")]
+    profile: Annotated[
+        Literal["rfc9068", "entra", "adfs", "okta", "keycloak"],
+        msgspec.Meta(description="How its access tokens look."),
+    ] = "rfc9068"
+    tenant: Annotated[
+        str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="The tenant of all who come by it.")
+    ]
+    roles: Annotated[
+        dict[str, RoleName], msgspec.Meta(description="What its roles and groups are worth here; others nothing.")
+    ] = msgspec.field(default_factory=dict)
+    default_role: Annotated[
+        RoleName | None,
+        msgspec.Meta(description="The role of who has none that is mapped; without it they are refused."),
+    ] = None
+    scopes: Annotated[
+        dict[str, ScopeName], msgspec.Meta(description="What its scopes are worth here; others nothing.")
+    ] = msgspec.field(default_factory=dict)
+    jwks_url: Annotated[str | None, msgspec.Meta(description="Where its keys are, https; needs `jwks_address`.")] = None
+    jwks_address: Annotated[
+        SocketAddress | None,
+        msgspec.Meta(description="IP address and port of `jwks_url`: nothing is looked up in DNS."),
+    ] = None
+    ca_certificate: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="PEM file of the authority that signed the certificate of `jwks_url`.", extra={"path": True}
+        ),
+    ] = None
+    jwks_file: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="Its keys in a file, a JWS over a JWK Set, where it cannot be reached; needs `jwks_signer_file`."
+        ),
+    ] = None
+    jwks_signer_file: Annotated[
+        str | None, msgspec.Meta(description="PEM file of the public key that signs `jwks_file`.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Keys come from one place, which is named in full."""
+        by_address = (self.jwks_url, self.jwks_address, self.ca_certificate)
+        by_file = (self.jwks_file, self.jwks_signer_file)
+        given = (by_address, by_file) if self.jwks_file is None else (by_file, by_address)
+        if None in given[0] or any(part is not None for part in given[1]):
+            raise ValueError(
+                "expected jwks_url, jwks_address and ca_certificate, or else jwks_file and jwks_signer_file"
+            )
+
+
 class AdministrationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The admin API, on a listener of its own."""
 

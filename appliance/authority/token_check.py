@@ -10,6 +10,7 @@ from typing import Protocol
 
 from appliance.authority.addresses import certificate_names, issuer_of, local_address, resource_of
 from appliance.authority.credentials import find_tls_identity
+from appliance.authority.foreign_issuers import build_foreign_validator
 from appliance.config import Configuration
 from appliance.gateway.api.protected_resource import ProtectedResource
 from appliance.gateway.identity import Presented, Principal, ProofRefused, TokenIssuerUnavailable, TokenRefused
@@ -24,6 +25,7 @@ from security.oauth.dpop import (
     verify_proof,
 )
 from security.oauth.https_source import HttpsJwksSource
+from security.oauth.jws import parse_jws
 from security.oauth.key_ring import KeyRing
 from security.oauth.metadata import KEY_SET_PATH
 from security.oauth.resource import AccessTokenValidator
@@ -76,6 +78,11 @@ class AuthorityTokenCheck:
         self._rules = rules or PossessionRules(origins=frozenset(), binds_privileged=False)
         self._clock = clock
         self._policy: PolicyKnowledge | None = None
+        self._foreign: dict[str, AccessTokenValidator] = {}
+
+    def trust(self, issuer: str, validator: AccessTokenValidator) -> None:
+        """Accept the tokens of an issuer elsewhere as well."""
+        self._foreign[issuer] = validator
 
     def use_policy(self, policy: PolicyKnowledge) -> None:
         """Ask this one from now on. Without it nothing is revoked and no static key is good: for tests of the rest."""
@@ -101,7 +108,7 @@ class AuthorityTokenCheck:
         if is_static_key(presented.token):
             return await self._check_key(presented)
         try:
-            accepted = await self._validator.validate(presented.token)
+            accepted = await self._choose(presented.token).validate(presented.token)
         except TokenRejected as error:
             raise TokenRefused(str(error)) from error
         except KeysUnavailable as error:
@@ -109,6 +116,16 @@ class AuthorityTokenCheck:
         self._verify_not_revoked(accepted)
         await self._verify_possession(accepted, presented)
         return _principal(accepted)
+
+    def _choose(self, token: str) -> AccessTokenValidator:
+        """Whose token it says it is. Nothing is believed of that: each validator checks the issuer for itself."""
+        if not self._foreign:
+            return self._validator
+        try:
+            issuer = parse_jws(token).payload().get("iss")
+        except (MalformedDocument, TokenRejected):
+            return self._validator
+        return self._foreign.get(issuer, self._validator) if isinstance(issuer, str) else self._validator
 
     async def _verify_possession(self, token: AccessToken, presented: Presented) -> None:
         """Whoever presents a bound token must have its key (RFC 9449 section 7.1) or certificate (RFC 8705 section 3)."""
@@ -201,7 +218,10 @@ def build_token_check(configuration: Configuration) -> AuthorityTokenCheck:
     keys = KeyRing(source)
     rules = PossessionRules(origins=_find_origins(configuration), binds_privileged=configuration.mode == "production")
     validator = AccessTokenValidator(keys, issuer=issuer, audience=resource_of(configuration))
-    return AuthorityTokenCheck(keys, validator, rules)
+    check = AuthorityTokenCheck(keys, validator, rules)
+    for trusted in configuration.issuers:
+        check.trust(trusted.issuer, build_foreign_validator(trusted, configuration.tls.minimum_version))
+    return check
 
 
 def describe_resource(configuration: Configuration) -> ProtectedResource:

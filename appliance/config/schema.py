@@ -19,6 +19,7 @@ from security.settings import (
     AdministrationSettings,
     AuthoritySettings,
     ConfinementSettings,
+    IssuerSettings,
     ModelsSettings,
     PolicySettings,
     TlsSettings,
@@ -65,6 +66,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     supervisor: SupervisorSettings = SupervisorSettings()
     models: ModelsSettings = ModelsSettings()
     segments: SegmentsSettings = SegmentsSettings()
+    issuers: Annotated[tuple[IssuerSettings, ...], Meta(max_length=16)] = ()
     engines: Annotated[tuple[EngineSettings, ...], Meta(min_length=1, max_length=64)]
 
     @property

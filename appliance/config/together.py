@@ -20,6 +20,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_shared_names(configuration),
         *_find_impossible_restarts(configuration),
         *_find_half_certificates(configuration),
+        *_find_shared_issuers(configuration),
         *_find_thawed_bundles(configuration),
         *find_unwaived(configuration),
     ]
@@ -61,6 +62,15 @@ def _find_impossible_restarts(configuration: Configuration) -> Iterator[Problem]
             "supervisor.max_restart_delay_s",
             f"expected at least supervisor.restart_delay_s ({supervisor.restart_delay_s}), got {supervisor.max_restart_delay_s}",
         )
+
+
+def _find_shared_issuers(configuration: Configuration) -> Iterator[Problem]:
+    """Two issuers of one name, or one that says it is another, would be taken for each other."""
+    for key in ("name", "issuer"):
+        values = [getattr(one, key) for one in configuration.issuers]
+        for index, value in enumerate(values):
+            if value in values[:index] or (key == "issuer" and value == configuration.authority.issuer):
+                yield Problem(f"issuers[{index}].{key}", f'expected one of its own, got "{value}", which is taken')
 
 
 def _find_half_certificates(configuration: Configuration) -> Iterator[Problem]:

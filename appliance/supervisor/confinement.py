@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from appliance.authority.addresses import issuer_of
 from appliance.authority.credentials import find_tls_identity
+from appliance.authority.foreign_issuers import address_of
 from appliance.config import Configuration
 from appliance.config.child_environment import child_environment
 from appliance.messages.control import Role
@@ -50,6 +51,13 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
         definitions=(configuration.state_path / DATABASE_FILE).parent,
         credentials_key=configuration.state_path / CREDENTIALS_FILE,
         database_port=_database_port(configuration),
+        issuer_files=tuple(
+            Path(path)
+            for one in configuration.issuers
+            for path in (one.jwks_file, one.jwks_signer_file, one.ca_certificate)
+            if path is not None
+        ),
+        issuer_ports=tuple(found[1] for one in configuration.issuers if (found := address_of(one)) is not None),
         tls_files=tuple(path for path in (tls.certificate, tls.key, tls.ca_certificate, client_ca) if path is not None),
         authority_port=configuration.authority.port or urlsplit(issuer_of(configuration)).port or 443,
         uses_gpu=any(engine.device == "cuda" for engine in engines),

@@ -2,7 +2,7 @@
 
 |           | network                    | reads                                         | writes                     |
 |-----------|----------------------------|-----------------------------------------------|----------------------------|
-| gateway   | TCP to the authority only  | model folders, server certificate and key     | gateway/, run/metrics/     |
+| gateway   | TCP to trusted issuers      | model folders, server certificate and key     | gateway/, run/metrics/     |
 | policy    | none, or to its database   | credentials' key, admin certificate and key   | policy/definitions/        |
 | engine    | none                       | its model and kernel folders, GPU devices     | nothing                    |
 | auditor   | none                       | nothing                                       | audit/                     |
@@ -110,6 +110,9 @@ class Places(NamedTuple):
     authority_port: int
     database_port: int
     """Of a database server; 0 where the definitions lie in a file."""
+    issuer_files: tuple[Path, ...]
+    """Of issuers elsewhere: their keys, or who vouches for where those are."""
+    issuer_ports: tuple[int, ...]
     uses_gpu: bool
     needs_loopback: bool
     """Several ranks of one engine speak over `lo`."""
@@ -127,8 +130,8 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
     match role:
         case "gateway":
             network = "host"
-            connects = (places.authority_port,) if places.authority_port else ()
-            reads = (*_with_link_targets(places.models, places.state), *places.tls_files)
+            connects = tuple(dict.fromkeys((*filter(None, (places.authority_port,)), *places.issuer_ports)))
+            reads = (*places.issuer_files, *_with_link_targets(places.models, places.state), *places.tls_files)
             writes = (places.state / "gateway", places.state / "run" / "metrics")
         case "compiler":
             reads = _with_link_targets(places.models, places.state)

@@ -37,6 +37,7 @@ def configuration(path, *, gateway=None, authority=None, tls=None):
         tls=TlsSettings(**(tls or {})),
         state_path=path,
         mode="development",
+        issuers=(),
     )
 
 

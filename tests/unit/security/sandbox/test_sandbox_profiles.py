@@ -27,6 +27,8 @@ def places(tmp_path: Path) -> Places:
         tls_files=tls,
         authority_port=8444,
         database_port=0,
+        issuer_files=(),
+        issuer_ports=(),
         uses_gpu=False,
         needs_loopback=False,
         kernels=(tmp_path / "kernels",),

@@ -1,0 +1,53 @@
+"""Issuers elsewhere, from their section of the configuration to a validator of their tokens."""
+
+from pathlib import Path
+
+from security.oauth.file_source import SignedFileJwksSource
+from security.oauth.https_source import HttpsJwksSource
+from security.oauth.key_ring import JwksSource, KeyRing
+from security.oauth.profiles import SHAPES, ForeignProfile, Mapping
+from security.oauth.resource import AccessTokenValidator
+from security.scopes import Role, Scope
+from security.settings import IssuerSettings
+from security.tls import MinimumVersion
+
+
+def build_foreign_validator(settings: IssuerSettings, minimum_version: MinimumVersion) -> AccessTokenValidator:
+    """The validator of one issuer's tokens. Nothing is fetched yet."""
+    profile = ForeignProfile(shape=SHAPES[settings.profile], mapping=build_mapping(settings))
+    keys = KeyRing(_build_source(settings, minimum_version))
+    return AccessTokenValidator(keys, profile=profile, skew_s=profile.skew_s)
+
+
+def build_mapping(settings: IssuerSettings) -> Mapping:
+    """What the issuer's words are worth here."""
+    return Mapping(
+        name=settings.name,
+        issuer=settings.issuer,
+        audience=settings.audience,
+        tenant=settings.tenant,
+        roles={theirs: Role(ours) for theirs, ours in settings.roles.items()},
+        default_role=None if settings.default_role is None else Role(settings.default_role),
+        scopes={theirs: Scope(ours) for theirs, ours in settings.scopes.items()},
+    )
+
+
+def address_of(settings: IssuerSettings) -> tuple[str, int] | None:
+    """Where its keys are fetched; None where they lie in a file."""
+    if settings.jwks_address is None:
+        return None
+    host, _, port = settings.jwks_address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _build_source(settings: IssuerSettings, minimum_version: MinimumVersion) -> JwksSource:
+    if settings.jwks_file is not None and settings.jwks_signer_file is not None:
+        return SignedFileJwksSource(Path(settings.jwks_file), Path(settings.jwks_signer_file))
+    assert settings.jwks_url is not None
+    assert settings.ca_certificate is not None
+    return HttpsJwksSource(
+        settings.jwks_url,
+        Path(settings.ca_certificate),
+        connect_to=address_of(settings),
+        minimum_version=minimum_version,
+    )

@@ -1,0 +1,64 @@
+"""A key set from a signed file, for issuers that cannot be reached: carried in by hand, believed for its signature.
+ The file is one compact JWS whose payload is the JWK Set (RFC 7517 section 5), signed by a key whose public half was put in
+place out of band; a member `exp` beside `keys` ends it. It is read again whenever keys are, so a new file needs no restart.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from security.errors import KeysUnavailable, MalformedDocument, TokenRejected
+from security.oauth.algorithms import JoseKey, algorithms_of
+from security.oauth.dpop import is_number
+from security.oauth.jws import RULE_CHANGING_MEMBERS, is_signed_by, parse_jws
+from security.oauth.key_set import MAX_KEY_SET_BYTES
+
+MAX_FILE_CHARS = 2 * MAX_KEY_SET_BYTES
+
+
+class SignedFileJwksSource:
+    """Satisfies `key_ring.JwksSource`."""
+
+    def __init__(self, path: Path, key_path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._key_path = key_path
+        self._clock = clock
+
+    async def fetch(self) -> bytes:
+        """The key set's bytes, signature and end checked. Raises: KeysUnavailable, naming the file."""
+        return await asyncio.to_thread(self.read)
+
+    def read(self) -> bytes:
+        """The same, now. Raises: KeysUnavailable."""
+        try:
+            text = self._path.read_text("ascii").strip()
+            key = _load_public_key(self._key_path.read_bytes())
+            jws = parse_jws(text, max_chars=MAX_FILE_CHARS)
+            payload = jws.payload()
+        except (OSError, ValueError, JoseError, MalformedDocument, TokenRejected) as error:
+            raise KeysUnavailable(f"{self._path} cannot be used: {type(error).__name__}: {error}") from error
+        algorithm = jws.header.get("alg")
+        if any(name in jws.header for name in ("jwk", *RULE_CHANGING_MEMBERS)) or algorithm not in algorithms_of(key):
+            raise KeysUnavailable(f"{self._path}: the header is not that of a key set signed by {self._key_path}")
+        if not is_signed_by(jws, key, str(algorithm)):
+            raise KeysUnavailable(f"{self._path} is not signed by {self._key_path}")
+        if "exp" in payload and not (is_number(payload["exp"]) and payload["exp"] > self._clock()):
+            raise KeysUnavailable(f"{self._path} has expired: bring a newer one")
+        return jws.payload_bytes
+
+
+def _load_public_key(pem: bytes) -> JoseKey:
+    load_pem_public_key(pem)  # A private key has no place on this host.
+    for kind in (ECKey, OKPKey, RSAKey):
+        try:
+            key: JoseKey = kind.import_key(pem)
+            if algorithms_of(key):
+                return key
+        except (JoseError, ValueError, TypeError, AttributeError):
+            continue
+    raise ValueError("not a public key of a kind that is used here")
