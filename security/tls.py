@@ -17,8 +17,9 @@ import datetime
 import fcntl
 import os
 import ssl
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -201,6 +202,43 @@ def build_server_context(
             load_certificates(client_authorities)
             context.load_verify_locations(client_authorities)
     return context
+
+
+def reload_identity(context: ssl.SSLContext, certificate: bytes, key: bytes, client_authorities: bytes = b"") -> None:
+    """Serve new connections of a live context with another certificate.
+
+    By pipes, as `ssl` loads from files only, and no file of ours shall hold another's key.
+
+    Raises: KeyUnusable; the context goes on with what it had.
+    """
+    try:
+        # A context into which half a pair was loaded serves nothing any more: a pair that does not fit must not get that far.
+        for target in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
+            with _as_file(certificate) as certificate_path, _as_file(key) as key_path:
+                target.load_cert_chain(certificate_path, key_path)
+            if client_authorities and context.verify_mode is not ssl.CERT_NONE:
+                target.load_verify_locations(cadata=client_authorities.decode("ascii"))
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise KeyUnusable(f"the new certificate cannot serve TLS: {error}") from error
+
+
+@contextmanager
+def _as_file(data: bytes) -> Iterator[str]:
+    """The name of a file that gives these bytes, once."""
+    reading, writing = os.pipe()
+    try:
+        # A pipe holds 64 KiB; what is larger is written beside the reader.
+        writer = threading.Thread(target=_write_all, args=(writing, data), daemon=True)
+        writer.start()
+        yield f"/proc/self/fd/{reading}"
+        writer.join(5)
+    finally:
+        os.close(reading)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    with suppress(OSError), open(descriptor, "wb") as pipe:
+        pipe.write(data)
 
 
 def find_authorities(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:

@@ -9,12 +9,19 @@ Everything is made where it is missing, once, whoever comes first; what is there
 import ssl
 from pathlib import Path
 
+import structlog
+
 from appliance.authority.addresses import certificate_names
 from appliance.config import Configuration
+from appliance.messages.control import RenewCertificate
+from security.errors import KeyUnusable
 from security.oauth.signing_keys import SigningKeys
-from security.tls import TlsIdentity, build_server_context, provision_identity, verify_identity
+from security.tls import TlsIdentity, build_server_context, provision_identity, reload_identity, verify_identity
 
 SIGNING_DIRECTORY = "signing"
+
+
+log = structlog.get_logger(__name__)
 
 
 def find_tls_identity(configuration: Configuration) -> TlsIdentity:
@@ -36,6 +43,16 @@ def build_listener_context(configuration: Configuration) -> ssl.SSLContext:
         asks_clients=tls.client_certificates,
         client_authorities=None if tls.client_ca_certificate is None else Path(tls.client_ca_certificate),
     )
+
+
+def renew_certificate(context: ssl.SSLContext, message: RenewCertificate) -> None:
+    """Put in force what the supervisor sent; what cannot be used is reported, and the old certificate goes on."""
+    try:
+        reload_identity(context, message.certificate, message.key, message.client_authorities)
+    except KeyUnusable as error:
+        log.error("certificate_not_used", reason=str(error))
+        return
+    log.info("certificate_renewed")
 
 
 def provision_tls(configuration: Configuration) -> TlsIdentity:

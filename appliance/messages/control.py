@@ -62,6 +62,19 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     timeout_s: float
 
 
+class RenewCertificate(msgspec.Struct, frozen=True, tag="renew_certificate"):
+    """To processes that listen: serve new connections with this certificate from now on."""
+
+    certificate: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
+    """PEM with its chain."""
+    key: Annotated[bytes, msgspec.Meta(max_length=64 << 10)]
+    client_authorities: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
+    """PEM; empty where none are configured. New ones are added; one that is to go needs a restart."""
+
+    def __repr__(self) -> str:
+        return "RenewCertificate(<hidden>)"
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The process can do its work. `facts` are shown by the supervisor (address, model, key)."""
 
@@ -89,5 +102,5 @@ class CannotStart(msgspec.Struct, frozen=True, tag="cannot_start"):
     message: str
 
 
-SupervisorToProcess = Assign | GrantLink | GrantListener | ProcessStates | Drain
+SupervisorToProcess = Assign | GrantLink | GrantListener | ProcessStates | Drain | RenewCertificate
 ProcessToSupervisor = Ready | Heartbeat | LinkLost | CannotStart

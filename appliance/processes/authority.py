@@ -6,12 +6,13 @@ It holds the token signing keys. Who exists it asks policy; it has links to poli
 import asyncio
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 from appliance.authority.addresses import issuer_of, resource_of
 from appliance.authority.application import AuthorityApplication
 from appliance.authority.bookkeeping import Bookkeeper
-from appliance.authority.credentials import build_listener_context, load_signing_keys
+from appliance.authority.credentials import build_listener_context, load_signing_keys, renew_certificate
 from appliance.authority.directory import Directory
 from appliance.authority.journal import Journal
 from appliance.authority.listener import build_listener
@@ -71,6 +72,7 @@ async def serve(member: Member) -> None:
     """
     config = member.config
     tls = build_listener_context(config)
+    member.on_certificate = partial(renew_certificate, tls)
     keys = load_signing_keys(config)
     credentials_key = load_credentials_key(config.state_path)
     journal = Journal(timeout_s=config.authority.audit_timeout_s)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from appliance.authority.credentials import build_listener_context
+from appliance.authority.credentials import build_listener_context, renew_certificate
 from appliance.authority.token_check import AuthorityTokenCheck, build_token_check, describe_resource
 from appliance.config import Configuration, served_name_of, what_is_lacking
 from appliance.gateway.api.health import Installation
@@ -40,6 +40,7 @@ async def serve(member: Member) -> None:
     keep_buffers_apart()
     config = member.config
     tls = build_listener_context(config)
+    member.on_certificate = partial(renew_certificate, tls)
     check_token = build_token_check(config)
     folders = [(served_name_of(engine), Path(engine.model_path)) for engine in config.engines]
     worker = Worker(

@@ -28,6 +28,7 @@ from appliance.messages.control import (
     ProcessState,
     ProcessStates,
     Ready,
+    RenewCertificate,
     Role,
     SupervisorToProcess,
 )
@@ -51,6 +52,7 @@ class Member:
         self.draining = asyncio.Event()
         self.drain_timeout_s = 0.0
         self.supervisor_gone = asyncio.Event()
+        self.on_certificate: Callable[[RenewCertificate], None] = lambda _message: None
         self.assignment: Assign
         self.config: Configuration
         self._control = FramedSocket(control, ControlCodec(SupervisorToProcess))
@@ -141,6 +143,8 @@ class Member:
                 self._listening.set()
             case ProcessStates():
                 self.states = message.processes
+            case RenewCertificate():
+                self.on_certificate(message)
             case Drain():
                 self.drain_timeout_s = message.timeout_s
                 self.draining.set()

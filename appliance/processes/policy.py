@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from socket import socket
 from typing import Protocol
 
@@ -145,15 +146,17 @@ async def _build_administration(
     """The admin API's server, imported only where it is served: it is half of this process's memory."""
     if not member.config.administration.enabled:
         return None
-    from appliance.authority.credentials import build_listener_context
+    from appliance.authority.credentials import build_listener_context, renew_certificate
     from appliance.policy.administration.application import AdminApplication, build_admin_server
     from appliance.policy.administration.endpoints import Administration
     from appliance.policy.administration.token_check import build_admin_check
 
     check = build_admin_check(member.config, desk, store, replays)
     application = AdminApplication(Administration(store, credentials_key), check)
+    tls = build_listener_context(member.config)
+    member.on_certificate = partial(renew_certificate, tls)
     await member.listening()
-    return build_admin_server(member.config, application, build_listener_context(member.config))
+    return build_admin_server(member.config, application, tls)
 
 
 async def _unless_draining(work: Coroutine[object, object, None], draining: asyncio.Event) -> None:

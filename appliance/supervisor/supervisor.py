@@ -22,10 +22,11 @@ from appliance.config import Configuration
 from appliance.config.lacks import what_is_lacking
 from appliance.errors import LinkClosed, MalformedMessage, StartRefused
 from appliance.ipc.link import open_link
-from appliance.messages.control import Assign, Drain, GrantListener, ProcessState, ProcessStates, Role
+from appliance.messages.control import Assign, Drain, GrantListener, ProcessState, ProcessStates, RenewCertificate, Role
 from appliance.models.places import open_outbox
 from appliance.statement.statement import keep_statement, measure_statement
 from appliance.supervisor.backoff import Backoff
+from appliance.supervisor.certificates import CertificateWatch
 from appliance.supervisor.child import PROGRAM, Child, State
 from appliance.supervisor.confinement import confine_command
 from appliance.supervisor.lifecycle import LifecycleRecorder
@@ -95,6 +96,7 @@ class Supervisor:
             for role, instance in self._members():
                 self._keepers[role, instance] = loop.create_task(self._keep(role, instance))
             self._spawn(self._watch())
+            self._spawn(CertificateWatch(self._configuration, self._renew_certificate).run())
             self._spawn(NoticeCarrier(open_outbox(self._configuration.state_path), self._recorder).run())
             self._spawn(HostRounds(self._configuration, self._recorder, self._stop_for).run())
             await self._until_ready()
@@ -246,6 +248,11 @@ class Supervisor:
         states = ProcessStates(list(self._states.values()))
         for child in self._children.values():
             child.send(states)
+
+    def _renew_certificate(self, message: RenewCertificate) -> None:
+        for child in self._children.values():
+            if child.is_alive and child.role in self._listeners:
+                child.send(message)
 
     async def _watch(self) -> None:
         """Kill what is silent; tell everybody the states once a second, changes or not."""

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from security.clients import ClientDefinition
+from security.errors import KeyUnusable
 from security.keys import encode_private_key, generate_p256
 from security.oauth.client_authentication import names_subject
 from security.oauth.dpop import thumbprint_of_certificate
@@ -21,6 +22,7 @@ from security.tls import (
     find_authorities,
     load_certificates,
     provision_identity,
+    reload_identity,
 )
 from tests.support.oauth_house import NOW, House, validate
 
@@ -133,6 +135,23 @@ def handshake(server, client):
         if all(done.values()):
             return other.getpeercert(binary_form=True)
     raise AssertionError("the handshake did not end")
+
+
+def test_a_live_context_serves_a_new_certificate(tmp_path):
+    """And goes on with the old one when the new pair does not fit or is none."""
+    first = provision_identity(tmp_path / "one", ["localhost"])
+    second = provision_identity(tmp_path / "two", ["localhost"])
+    server = build_server_context(first)
+    good = (second.certificate.read_bytes(), second.key.read_bytes())
+    for certificate, key in ((good[0], first.key.read_bytes()), (b"no certificate", good[1]), (b"", b"")):
+        with pytest.raises(KeyUnusable):
+            reload_identity(server, certificate, key)
+        assert handshake(server, build_client_context(first.ca_certificate)) is None
+    for certificate in (good[0] + b"\n" * 200_000, good[0]):  # A pipe holds 64 KiB.
+        reload_identity(server, certificate, good[1])
+        assert handshake(server, build_client_context(second.ca_certificate)) is None
+        with pytest.raises(ssl.SSLError):
+            handshake(server, build_client_context(first.ca_certificate))
 
 
 def test_listeners_take_certificates_of_client_authorities_and_registered_ones(tmp_path):

@@ -1,0 +1,84 @@
+"""Certificates that change while everything runs: noticed here, sent to whoever listens, in force for the next connection.
+ The listening processes cannot read a file that has taken another's place: their sandboxes know the files that were there at
+their start. A pair that does not fit, or is not valid now, is reported and not sent; the old one goes on. Our own
+certificate is renewed in time, without being asked.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from appliance.authority.credentials import find_tls_identity, provision_tls
+from appliance.config import Configuration
+from appliance.messages.control import RenewCertificate
+from security.errors import KeyUnusable
+from security.keys import load_private_file
+from security.tls import verify_identity
+
+INTERVAL_S = 5.0
+ROUNDS_PER_RENEWAL = 720
+"""Once an hour our own certificate is looked at."""
+
+log = structlog.get_logger(__name__)
+
+
+class CertificateWatch:
+    """Owner of what was last seen of the files."""
+
+    def __init__(self, configuration: Configuration, tell: Callable[[RenewCertificate], None]) -> None:
+        self._configuration = configuration
+        self._tell = tell
+        self._identity = find_tls_identity(configuration)
+        authorities = configuration.tls.client_ca_certificate
+        self._authorities = None if authorities is None else Path(authorities)
+        self._seen = self._look()
+
+    async def run(self) -> None:
+        """Watch for ever; to be cancelled."""
+        rounds = 0
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            rounds += 1
+            if rounds % ROUNDS_PER_RENEWAL == 0:
+                await asyncio.to_thread(self._renew)
+            self.check()
+
+    def check(self) -> None:
+        """Send what has changed, if it can be used."""
+        seen = self._look()
+        if seen == self._seen:
+            return
+        try:
+            verify_identity(self._identity)
+            message = RenewCertificate(
+                self._identity.certificate.read_bytes(),
+                load_private_file(self._identity.key),
+                b"" if self._authorities is None else self._authorities.read_bytes(),
+            )
+        except (KeyUnusable, OSError) as error:
+            # Between two files of a pair that are replaced one by one: the next look finds both. It is not remembered as seen.
+            log.warning("certificate_not_used", reason=str(error))
+            return
+        self._seen = seen
+        log.info("certificate_renewed", file=str(self._identity.certificate))
+        self._tell(message)
+
+    def _renew(self) -> None:
+        try:
+            provision_tls(self._configuration)
+        except KeyUnusable as error:
+            log.error("certificate_not_renewed", reason=str(error))
+
+    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
+        paths = (self._identity.certificate, self._identity.key, self._authorities)
+        return tuple(None if path is None else _stamp(path) for path in paths)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
