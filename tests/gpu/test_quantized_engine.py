@@ -19,8 +19,9 @@ from tests.support.step_batches import Chunk, sampling_batch, step_batch
 pytestmark = pytest.mark.gpu
 
 PROMPTS = np.random.default_rng(0).integers(0, CONFIG["vocab_size"], (12, 14)).tolist()
-TOLERANCE = 0.15
-"""Of log-probabilities between bf16 and float32, both rounding to e4m3: the mean over the likeliest tokens."""
+TOLERANCE = 0.4
+"""Of log-probabilities, the mean over the likeliest tokens. On a CPU float32 and bf16 differ by up to 0.28 here, as where they
+differ in a last bit another e4m3 value may be the nearest; unrelated models share 4 of these tokens, not 14."""
 
 
 def distributions(runner: TorchRunner | DeviceRunner, count: int) -> list[dict[int, float]]:
