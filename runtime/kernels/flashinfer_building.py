@@ -1,7 +1,8 @@
 """FlashInfer's libraries compiled on a machine without a GPU, the same bytes each time.
 
 What makes a build repeatable: (1) one build folder, because the path of a source enters the names of device symbols;
-(2) no build id; (3) what only a linker needs is stripped; (4) an environment that is given and not inherited. Libraries
+(2) a seed that is given, because nvcc else takes the number of its process for names of device symbols; (3) no build id; (4)
+what only a linker needs is stripped; (5) an environment that is given and not inherited. Libraries
 are linked against a stub of NVIDIA's driver that is empty: the real one is there when they are loaded.
 
 Needs `flashinfer-python`, nvcc, a C++ compiler, ninja and strip; what is missing is named before anything is compiled.
@@ -115,6 +116,7 @@ class FlashInferCompiler:
             "CUDA_HOME": str(self._toolchain.cuda_home),
             "FLASHINFER_CUDA_ARCH_LIST": self._arch,
             "FLASHINFER_WORKSPACE_BASE": str(folder),
+            "FLASHINFER_EXTRA_CUDAFLAGS": "-frandom-seed=casemate",
             "FLASHINFER_EXTRA_LDFLAGS": f"-Wl,--build-id=none -L{stubs} -Wl,--no-as-needed -lcuda",
             "LIBRARY_PATH": str(stubs),
             "CPATH": ":".join(f"{path}/{_HEADERS}" for path in sys.path if Path(path, _HEADERS).is_dir()),
