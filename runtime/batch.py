@@ -92,6 +92,8 @@ class StepBatch:
     """[num_scored]; that next token's id."""
     prompt_logprob_counts: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
     """[num_scored]; how many of the most likely to give as well."""
+    embedding_rows: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    """[num_embedded]; token rows whose last hidden state is asked for: the ends of prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class StepResult:
     logprobs: LogprobRows | None
     """For all samples, if any row asked; rows that did not ask hold zeros."""
     prompt_logprobs: LogprobRows | None
+    embeddings: Float32 | None = None
+    """[num_embedded, hidden_size], after the last norm, if any were asked for."""
     captured_size: int = 0
     """Batch size of the replayed CUDA graph; 0 when the step ran outside a graph."""
     busy_s: float = 0.0

@@ -18,6 +18,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_TOKENS = 1 << 20
 MAX_PACKED_TOKENS = 1 << 18
 """In one message: all rows of the largest batch, under the longest speculation."""
+MAX_EMBEDDING_BYTES = 1 << 18
 MIN_REPETITION_PENALTY = 0.01
 """Far below, logits divided by it leave the range of their type."""
 
@@ -73,6 +74,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     cache only by a cancel that says with `keep_tokens` how many count."""
     grammar: bytes = b""
     """Serialized, of `runtime.structured`: the output follows it. Empty: any output."""
+    wants_embedding: bool = False
+    """The prompt's embedding comes with its delivery."""
 
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
@@ -146,6 +149,8 @@ class PromptDelivery(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cached_tokens: int
     logprobs: list[TokenLogprobs | None] | None = None
     """One per prompt token if asked for; the first has none."""
+    embedding: Annotated[bytes, msgspec.Meta(max_length=MAX_EMBEDDING_BYTES)] = b""
+    """If asked for: the last hidden state of the prompt's last token, of length 1, as little-endian float32."""
 
 
 class RequestSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -75,6 +75,7 @@ def _most_bytes(delivery: Delivery) -> int:
     if isinstance(delivery, RequestSummary):
         return _DELIVERY_BYTES
     size = _DELIVERY_BYTES + (5 * len(delivery.token_ids) if isinstance(delivery, TokenDelivery) else 0)
+    size += len(delivery.embedding) if isinstance(delivery, PromptDelivery) else 0
     return size + _logprobs_bytes(delivery.logprobs or [])
 
 

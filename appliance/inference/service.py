@@ -189,6 +189,7 @@ class InferenceService:
             deadline=None if timeout_ms is None else self._clock() + timeout_ms / 1000,
             caches_output=message.caches_output,
             grammar=message.grammar,
+            wants_embedding=message.wants_embedding,
         )
 
     def _worker(self, key: WorkerKey) -> _Worker:

@@ -55,6 +55,8 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
     """False where stop strings may still cut the output after its end: then a `Cancel` says how many tokens count."""
     grammar: Annotated[bytes, msgspec.Meta(max_length=MAX_GRAMMAR_BYTES)] = b""
     """What the output follows, from the compiler; empty: nothing."""
+    wants_embedding: bool = False
+    """The prompt's embedding comes with its delivery."""
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel", gc=False):

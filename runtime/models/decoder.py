@@ -102,6 +102,10 @@ class Decoder:
             (hidden,) = rows.apply(layer.finish, hidden, attend(index, query, key, value))
         return hidden
 
+    def final(self, hidden: Tensor) -> Tensor:
+        """[num_rows, hidden_size] → the same after the last norm, float32: what embeddings are made of."""
+        return self._norm(hidden).float()
+
     def logits(self, hidden: Tensor) -> tuple[Tensor]:
         """[num_rows, hidden_size] → [num_rows, vocab_size] float32. Row-wise: run it through `RowWise`."""
         return (self._head(self._norm(hidden)).float(),)

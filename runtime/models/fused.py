@@ -79,6 +79,10 @@ class FusedDecoder:
             operations.feed_forward(hidden, layer.mlp_norm, layer.gate_up, layer.down)
         return hidden
 
+    def final(self, hidden: Tensor) -> Tensor:
+        """[num_rows, hidden_size] → the same after the last norm, float32: what embeddings are made of."""
+        return self._norm(hidden).float()
+
     def logits(self, hidden: Tensor) -> tuple[Tensor]:
         """[num_rows, hidden_size] → [num_rows, vocab_size], in the weights' dtype."""
         return (self._operations.norm_linear(hidden, self._norm, self._head),)

@@ -74,6 +74,7 @@ class DeviceStep:
             is_finite=host.is_finite,
             logprobs=host.logprobs,
             prompt_logprobs=host.prompt_logprobs,
+            embeddings=host.embeddings,
             captured_size=self.captured_size,
             busy_s=host.busy_s,
         )
@@ -160,6 +161,10 @@ class DeviceRunner:
             readback.add_prompt_logprobs(
                 score_prompt(self._model, WholeRows(), hidden, batch.prompt_logprob_rows.astype(np.int64), batch)
             )
+        if batch.embedding_rows.size:
+            assert hidden is not None
+            rows = torch.from_numpy(batch.embedding_rows.astype(np.int64)).to(self._device, non_blocking=True)
+            readback.add_embeddings(self._model.final(hidden.index_select(0, rows)))
         self._add_sample_logprobs(readback, batch, logits[:num_samples])
         stride = _stride(size or num_samples)
         readback.finish(self._samples[: 2 * stride], num_samples, stride)  # (5)
@@ -236,6 +241,7 @@ def _is_decode(batch: StepBatch) -> bool:
         len(batch.token_ids) == count
         and len(batch.sample_rows) == count
         and not batch.prompt_logprob_rows.size
+        and not batch.embedding_rows.size
         and bool((batch.sample_rows == np.arange(count)).all())
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtime.batch import Bool, Int64, LogprobRows
+from runtime.batch import Bool, Float32, Int64, LogprobRows
 from runtime.sampling.logprobs import DeviceLogprobs
 
 
@@ -22,6 +22,7 @@ class HostResult:
     is_finite: Bool
     logprobs: LogprobRows | None
     prompt_logprobs: LogprobRows | None
+    embeddings: Float32 | None
     busy_s: float
 
 
@@ -35,11 +36,13 @@ class Readback:
         self._ended: torch.cuda.Event | None = torch.cuda.Event(enable_timing=True) if on_gpu else None
         self._logprobs: DeviceLogprobs | None = None
         self._prompt_logprobs: DeviceLogprobs | None = None
+        self._embeddings: Tensor | None = None
         self._num_samples = self._stride = 0
 
     def begin(self) -> None:
         """The step starts here."""
         self._logprobs = self._prompt_logprobs = None
+        self._embeddings = None
         if self._started is not None:
             self._started.record()
 
@@ -50,6 +53,11 @@ class Readback:
     def add_prompt_logprobs(self, given: DeviceLogprobs) -> None:
         """Logprobs of prompt tokens."""
         self._prompt_logprobs = given.start_copy()
+
+    def add_embeddings(self, given: Tensor) -> None:
+        """Last hidden states of prompts, float32."""
+        self._embeddings = torch.empty(given.shape, dtype=given.dtype, pin_memory=given.device.type == "cuda")
+        self._embeddings.copy_(given, non_blocking=True)
 
     def finish(self, samples: Tensor, num_samples: int, stride: int) -> None:
         """Everything of the step is enqueued.
@@ -74,6 +82,7 @@ class Readback:
             is_finite=words[self._stride : self._stride + self._num_samples] != 0,
             logprobs=self._logprobs.to_host() if self._logprobs is not None else None,
             prompt_logprobs=self._prompt_logprobs.to_host() if self._prompt_logprobs is not None else None,
+            embeddings=self._embeddings.numpy() if self._embeddings is not None else None,
             busy_s=busy_s,
         )
 

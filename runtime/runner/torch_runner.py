@@ -31,6 +31,7 @@ class TorchStep:
     sampled: SampledTokens
     logprobs: DeviceLogprobs | None
     prompt_logprobs: DeviceLogprobs | None
+    embeddings: Tensor | None
 
     def result(self) -> StepResult:
         """See `LaunchedStep.result`."""
@@ -39,6 +40,7 @@ class TorchStep:
             is_finite=self.sampled.is_finite.cpu().numpy(),
             logprobs=self.logprobs.to_host() if self.logprobs is not None else None,
             prompt_logprobs=self.prompt_logprobs.to_host() if self.prompt_logprobs is not None else None,
+            embeddings=self.embeddings.cpu().numpy() if self.embeddings is not None else None,
         )
 
 
@@ -96,7 +98,10 @@ class TorchRunner:
         if batch.prompt_logprob_rows.size:
             scored_rows = token_rows[batch.prompt_logprob_rows]
             prompt_logprobs = score_prompt(self._model, self.grouping, hidden, scored_rows, batch)
-        return TorchStep(sampled, logprobs, prompt_logprobs)
+        embeddings = None
+        if batch.embedding_rows.size:
+            embeddings = self._model.final(hidden[torch.from_numpy(token_rows[batch.embedding_rows])])
+        return TorchStep(sampled, logprobs, prompt_logprobs, embeddings)
 
     def _hidden_states(self, batch: StepBatch, placement: Placement) -> Tensor:
         num_rows = placement.num_rows

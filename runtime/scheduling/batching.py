@@ -24,6 +24,8 @@ class StepRecord:
     """[num_samples] `SequenceTable.serials` of each row as the step was launched."""
     scored: list[tuple[Request, int]]
     """Requests with prompt logprobs in this step, and how many, in the order of the batch."""
+    embedded: list[Request]
+    """Requests whose embedding is in this step, in the order of the batch."""
     num_tokens: int
 
 
@@ -51,6 +53,7 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
     num_sampled = _per_sequence(len(decode), [len(chunk.sampled_rows) for chunk in chunks])
     sampled_positions = table.length[sampled_rows]
     scored_rows, scored_targets, scored_counts, scored = _prompt_scores(chunks, table, starts[len(decode) :])
+    embedding_rows, embedded = _embeddings(chunks, starts[len(decode) :])
     batch = StepBatch(
         token_ids=token_ids,
         previous_rows=previous,
@@ -65,8 +68,9 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
         prompt_logprob_rows=scored_rows,
         prompt_logprob_targets=scored_targets,
         prompt_logprob_counts=scored_counts,
+        embedding_rows=embedding_rows,
     )
-    record = StepRecord(sampled_rows, sampled_positions, table.serials[sampled_rows], scored, len(positions))
+    record = StepRecord(sampled_rows, sampled_positions, table.serials[sampled_rows], scored, embedded, len(positions))
     _advance(table, rows, contexts, sampled_rows)
     return batch, record
 
@@ -81,6 +85,20 @@ def _advance(table: SequenceTable, rows: Int64, contexts: Int64, sampled_rows: I
     table.cached[rows] = contexts
     table.length[sampled_rows] += 1
     table.sample[sampled_rows] = np.arange(len(sampled_rows))
+
+
+def _embeddings(chunks: list[Chunk], starts: Int64) -> tuple[Int32, list[Request]]:
+    """Last token rows of prompts that are through in this step and whose embedding is wanted, and their requests.
+
+    Args:
+        starts: first token row of each chunk, and the end of the last.
+    """
+    wanted = [
+        (int(end) - 1, chunk.sequence.request)
+        for chunk, end in zip(chunks, starts[1:].tolist(), strict=True)
+        if chunk.sampled_rows and chunk.sequence.request.wants_embedding
+    ]
+    return np.array([row for row, _ in wanted], np.int32), [request for _, request in wanted]
 
 
 def _prompt_scores(

@@ -82,6 +82,7 @@ class Request:
     priority: int
     deadline: float | None
     caches_output: bool
+    wants_embedding: bool
     arrival: int
     """Number of the submission; retraction keeps it, so a retracted request comes before newer ones."""
     start_tag: int
@@ -94,6 +95,7 @@ class Request:
     cached_tokens: int = 0
     num_retractions: int = 0
     prompt_delivered: bool = False
+    embedding: bytes = b""
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
 
     @property
@@ -142,6 +144,7 @@ def build_request(
         priority=asked.priority,
         deadline=asked.deadline,
         caches_output=asked.caches_output,
+        wants_embedding=asked.wants_embedding,
         arrival=arrival,
         start_tag=start_tag,
         ending_ids=frozenset(sampling.stop_token_ids) | frozenset(() if sampling.ignore_eos else eos_token_ids),

@@ -10,6 +10,8 @@ Whatever is wrong with one request ends that request. What is wrong with the sch
 import heapq
 from collections.abc import Iterable
 
+import numpy as np
+
 from runtime.batch import StepBatch, StepResult
 from runtime.errors import QueueFull, RequestRejected
 from runtime.kv.cache import KVCache
@@ -183,6 +185,7 @@ class Scheduler:
     def collect(self, step: StepRecord, result: StepResult) -> None:
         """Take a step's tokens: hand them out, and end the choices that they end."""
         self._collect_prompt_scores(step, result)
+        _collect_embeddings(step, result)
         read = read_step(self._running.table, step, result)
         self._output.plain = read.plain
         self.totals.generated_tokens += len(read.plain)
@@ -304,7 +307,9 @@ class Scheduler:
             return
         logprobs = request.prompt_logprobs if request.sampling.prompt_logprobs >= 0 else None
         num_prompt = len(request.prompt)
-        self._output.prompts.append(PromptDelivery(request.id, num_prompt, request.cached_tokens, logprobs))
+        self._output.prompts.append(
+            PromptDelivery(request.id, num_prompt, request.cached_tokens, logprobs, request.embedding)
+        )
         self.totals.prompt_tokens += num_prompt
         self.totals.cached_tokens += request.cached_tokens
 
@@ -324,3 +329,12 @@ def _non_finite(choice: Choice) -> Finish:
     """A grammar that gave up left nothing to choose from, which is no fault of the logits."""
     fault = choice.matcher.fault if choice.matcher is not None else ""
     return Finish("error", None, fault) if fault else NON_FINITE
+
+
+def _collect_embeddings(step: StepRecord, result: StepResult) -> None:
+    """Keep them, brought to length 1, for the delivery of the prompt."""
+    for place, request in enumerate(step.embedded):
+        assert result.embeddings is not None
+        vector = result.embeddings[place].astype(np.float64)
+        length = float(np.sqrt((vector * vector).sum()))
+        request.embedding = (vector / (length or 1.0)).astype("<f4").tobytes()

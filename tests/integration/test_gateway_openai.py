@@ -303,6 +303,20 @@ async def test_tool_results_go_back_in(gateway: Gateway, client: openai.AsyncOpe
     assert ids.count(262) == ids.count(263) == 1
 
 
+async def test_embeddings(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """In the order of the inputs, as numbers or as base64 (the SDK's own default); each is recorded like any request."""
+    inputs = ["a", "bcd", "ef"]
+    plain = await client.embeddings.create(model=MODEL, input=inputs, encoding_format="float")
+    packed = await client.embeddings.create(model=MODEL, input=inputs)
+    assert [entry.embedding for entry in plain.data] == [[1.0, 0.5, -1.0], [3.0, 0.5, -1.0], [2.0, 0.5, -1.0]]
+    assert [entry.embedding for entry in packed.data] == [entry.embedding for entry in plain.data]
+    assert plain.usage.prompt_tokens == 6
+    assert len(gateway.auditor.of_kind("inference_outcome")) == 6
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.embeddings.create(model=MODEL, input="a", dimensions=2)
+    assert refused.value.param == "dimensions"
+
+
 async def test_models(client: openai.AsyncOpenAI) -> None:
     """The list and one of it."""
     assert [model.id async for model in client.models.list()] == [MODEL]

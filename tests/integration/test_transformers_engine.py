@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -109,3 +110,25 @@ def test_greedy_tokens_equal_the_judges(judged: Judged, chunk: int) -> None:
 def test_greedy_tokens_equal_the_judges_after_retraction(judged: Judged) -> None:
     """With pages for one or two of the seven prompts at a time."""
     assert judged.verify(num_pages=10, chunked_prefill_size=32)["retractions"] > 0
+
+
+def test_embeddings_are_the_judges_last_hidden_states(tiny: Judged) -> None:
+    """Of each prompt's last token after the last norm, brought to length 1; in chunks, beside others, and from a warm cache."""
+    judge = transformers.AutoModel.from_pretrained(tiny.folder, dtype=torch.float32)
+    with torch.inference_mode():
+        states = [judge(torch.tensor([prompt])).last_hidden_state[0, -1] for prompt in tiny.prompts]
+    expected = [torch.nn.functional.normalize(state, dim=0).numpy() for state in states]
+    for chunk in (7, 512):
+        runner = build_runner(tiny.folder, num_pages=100)
+        engine = build_engine(runner, eos_token_ids=NO_EOS, chunked_prefill_size=chunk)
+        for _ in range(2):
+            given: dict[int, bytes] = {}
+            for index, prompt in enumerate(tiny.prompts):
+                asked = ask(index, prompt, temperature=0.0, max_tokens=1)
+                engine.submit(msgspec.structs.replace(asked, wants_embedding=True))
+            engine.submit(ask(99, tiny.prompts[3], temperature=0.0, max_tokens=5))
+            while engine.has_work:
+                given |= {prompt.request_id: prompt.embedding for prompt in engine.step().prompts}
+            assert given.pop(99) == b""
+            for index, vector in enumerate(expected):
+                np.testing.assert_allclose(np.frombuffer(given[index], "<f4"), vector, atol=1e-5)

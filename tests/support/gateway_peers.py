@@ -155,11 +155,15 @@ class FakeEngine:
                 link.send(engine.RequestRefused(submit.request_id, reply.code, reply.message, reply.parameter))
                 return
         num_prompt = len(submit.prompt) // 4
+        # Its first number tells whose it is.
+        embedding = struct.pack("<3f", num_prompt, 0.5, -1.0) if submit.wants_embedding else b""
         logprobs = None
         if submit.sampling.prompt_logprobs >= 0:
             logprobs = [None, *(_logprobs(number, submit.sampling.prompt_logprobs) for number in range(1, num_prompt))]
         link.send(
-            engine.StepTokens([PromptDelivery(submit.request_id, num_prompt, self.cached_tokens, logprobs)], [], [])
+            engine.StepTokens(
+                [PromptDelivery(submit.request_id, num_prompt, self.cached_tokens, logprobs, embedding)], [], []
+            )
         )
         keys = [(submit.request_id, choice) for choice in range(submit.n)]
         for key, reply in zip(keys, replies, strict=True):

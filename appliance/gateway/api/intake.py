@@ -63,6 +63,7 @@ class Wanted:
     user: str = ""
     begins_text: bool = False
     structure: Structure | None = None
+    wants_embedding: bool = False
 
 
 class Intake:
@@ -174,6 +175,7 @@ class Intake:
             stops=wanted.stops,
             priority=wanted.priority,
             grammar=grammar,
+            wants_embedding=wanted.wants_embedding,
             begins_text=wanted.begins_text,
             parameters=audit_parameters(
                 sampling, n=wanted.n, num_stops=len(wanted.stops), stream=wanted.stream, user=wanted.user

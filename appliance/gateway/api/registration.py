@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from appliance.gateway.api import chat, completions, generate, messages, responses
+from appliance.gateway.api import chat, completions, embeddings, generate, messages, responses
 from appliance.gateway.api.chat import ChatApi
 from appliance.gateway.api.completions import CompletionApi
+from appliance.gateway.api.embeddings import EmbeddingsApi
 from appliance.gateway.api.endpoint import Api, InferenceEndpoint
 from appliance.gateway.api.generate import GenerateApi
 from appliance.gateway.api.health import HealthEndpoints, Installation
@@ -49,6 +50,7 @@ def register_routes(
         (chat.ROUTE, ChatApi(intake)),
         (completions.ROUTE, CompletionApi(intake)),
         (generate.ROUTE, GenerateApi(intake)),
+        (embeddings.ROUTE, EmbeddingsApi(intake)),
         (responses.ROUTE, ResponsesApi(intake, store)),
         (messages.ROUTE, MessagesApi(intake)),
     )

@@ -63,6 +63,7 @@ class Opening:
                 max(1, int(time_left_s * 1000)),
                 caches_output=not asked.stops,
                 grammar=asked.grammar,
+                wants_embedding=asked.wants_embedding,
             )
             engine.submit(submit, generation)
             self._desk.metrics.num_requests_total.add(1, model_name=asked.model)

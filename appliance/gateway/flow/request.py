@@ -23,6 +23,7 @@ class Asked:
     priority: int = 0
     grammar: bytes = b""
     """What the output follows, compiled for this model; empty: nothing."""
+    wants_embedding: bool = False
     begins_text: bool = False
     """The answer is a text of its own (chat), not the rest of the prompt's."""
     parameters: Mapping[str, str | int] = field(default_factory=dict)

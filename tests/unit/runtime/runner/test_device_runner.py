@@ -73,6 +73,21 @@ def test_decodes_run_in_the_smallest_graph_that_holds_them(
     assert set(pages) <= {0, *range(1, num_sequences + 1)}
 
 
+def test_embeddings_are_those_of_the_reference(pair: tuple[PlainDevice, TorchRunner]) -> None:
+    """Rows of the ends of prompts; a batch that would fit a graph runs outside, as a graph gives no hidden states."""
+    device, reference = pair
+    for num_sequences, tokens in ((3, 5), (2, 1)):
+        chunks = [Chunk(PROMPT[index : index + tokens], 0, [1 + index]) for index in range(num_sequences)]
+        ends = np.arange(1, num_sequences + 1, dtype=np.int32) * tokens - 1
+        batch = replace(step_batch(chunks), embedding_rows=ends)
+        given, expected = run(device.runner, batch), run(reference, batch)
+        assert given.embeddings is not None
+        assert expected.embeddings is not None
+        assert given.embeddings.shape[0] == num_sequences
+        assert given.captured_size == 0
+        np.testing.assert_allclose(given.embeddings, expected.embeddings, atol=1e-4)
+
+
 def test_a_batch_between_two_sizes_is_padded(pair: tuple[PlainDevice, TorchRunner]) -> None:
     """Nine decodes take the next graph; nothing of the padding reaches the result."""
     device, reference = pair
