@@ -75,7 +75,7 @@ class Application:
         except GatewayFault as fault:
             await _refuse(exchange, fault)
         except Exception:  # the supervision point of one request
-            log.exception("request_failed", request_id=exchange.request_id, path=path)
+            log.exception("request_failed", request_id=exchange.request_id, trace=exchange.trace.trace_id, path=path)
             message = f"an internal error, recorded with request id {exchange.request_id}"
             await _refuse(exchange, InternalFault("internal_error", message))
         finally:

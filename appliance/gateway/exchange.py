@@ -15,6 +15,7 @@ import msgspec
 from appliance.gateway.asgi import Event, Headers, Receive, Scope, Send
 from appliance.gateway.errors import BadRequest, BodyTimeout, BodyTooLarge, ClientGone, Overloaded, UnsupportedMedia
 from appliance.gateway.identity import Principal
+from appliance.gateway.trace_context import trace_of
 
 _SECURITY_HEADERS: Headers = [
     (b"cache-control", b"no-store"),
@@ -82,6 +83,7 @@ class Exchange:
     """A request that the gate admitted, and the way to answer it.
 
     Attributes:
+        trace: which trace the request belongs to, and our span in it.
         request_id: ours, in `x-request-id`; what the client sends under that name is not read.
         principal: who asks; None on a public route without a token.
         segment: the value of the path's variable segment.
@@ -114,6 +116,7 @@ class Exchange:
         self._body_was_read = False
         self._headers: Headers = scope["headers"]
         self.request_id = ""
+        self.trace = trace_of(self._headers)
         self.principal: Principal | None = None
         self.segment = ""
         self.started = False
@@ -220,7 +223,11 @@ class Exchange:
     async def _start(self, status: int, headers: Headers) -> None:
         self.started = True
         self.status = status
-        own: Headers = [(b"x-request-id", self.request_id.encode()), *_SECURITY_HEADERS]
+        own: Headers = [
+            (b"x-request-id", self.request_id.encode()),
+            (b"traceresponse", self.trace.traceresponse),
+            *_SECURITY_HEADERS,
+        ]
         if self.principal is not None:
             own += self.principal.notice.headers
         if self._statement:

@@ -18,7 +18,7 @@ Endpoint = Callable[[Exchange], Awaitable[None]]
 PUBLIC_ROUTES = (("GET", "/health"), ("GET", "/ready"), ("GET", "/.well-known/oauth-protected-resource"))
 """All that may be had without a token. A change here is a change of what strangers see."""
 
-_LITERAL = re.compile(r"(/\.?[a-z0-9_-]+)+")
+_LITERAL = re.compile(r"(/\.?[a-z0-9_-]+)+(\.json)?")
 _SEGMENT = re.compile(rb"[A-Za-z0-9._~:@%-]{1,512}")
 
 

@@ -20,7 +20,7 @@ UNKNOWN = (
     "/",
     "/docs",
     "/redoc",
-    "/openapi.json",
+    "/openapi.yaml",
     "/favicon.ico",
     "/static/x",
     "/v1",

@@ -66,7 +66,7 @@ class InferenceEndpoint:
         # (3) all that can be refused about the request itself.
         inference = await self._api.prepare(body, exchange.identified)
         exchange.request_id = inference.asked.uid
-        source = Source(exchange.source_address, exchange.source_port)
+        source = Source(exchange.source_address, exchange.source_port, exchange.trace.trace_id)
         answer = Answer(self._desk, inference.asked, exchange.identified, source, inference.vocabulary, arrived_at)
         async with attended(exchange, answer):
             words = inference.words(answer, arrived_at)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from appliance.gateway.api import chat, completions, embeddings, generate, messages, responses
+from appliance.gateway.api import chat, completions, embeddings, generate, messages, openapi, responses
 from appliance.gateway.api.chat import ChatApi
 from appliance.gateway.api.completions import CompletionApi
 from appliance.gateway.api.embeddings import EmbeddingsApi
@@ -13,6 +13,7 @@ from appliance.gateway.api.intake import Intake
 from appliance.gateway.api.listing import ModelEndpoints
 from appliance.gateway.api.messages import CountTokensEndpoint, MessagesApi
 from appliance.gateway.api.native import HEALTH_ROUTE, HealthGenerate, NativeEndpoints
+from appliance.gateway.api.openapi import OpenApiEndpoint
 from appliance.gateway.api.protected_resource import PATH, UNNAMED, ProtectedResource, ProtectedResourceEndpoint
 from appliance.gateway.api.receipts import ProofEndpoint, ReceiptEndpoint
 from appliance.gateway.api.response_store import ResponseStore
@@ -43,6 +44,7 @@ def register_routes(
     routes.register("GET", "/health", Scope.PUBLIC, health.health)
     routes.register("GET", "/ready", Scope.PUBLIC, health.ready)
     routes.register("GET", PATH, Scope.PUBLIC, ProtectedResourceEndpoint(resource))
+    routes.register("GET", openapi.ROUTE, Scope.MODELS_READ, OpenApiEndpoint(routes))
     routes.register("GET", "/metrics", Scope.METRICS_READ, ScrapeEndpoint(desk, states))
     routes.register("GET", "/v1/models", Scope.MODELS_READ, listing.list_all)
     routes.register("GET", "/v1/models/{id}", Scope.MODELS_READ, listing.retrieve)

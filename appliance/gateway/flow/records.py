@@ -20,10 +20,11 @@ from audit.keyed_hash import KeyedHasher
 
 @dataclass(frozen=True)
 class Source:
-    """The other end of the client's connection."""
+    """The other end of the client's connection, and the trace that it continues."""
 
     address: str
     port: int
+    trace_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Recorder:
         self._tenant = principal.tenant
         self._client_id = principal.client_id
         self._asked = asked
+        self._trace_id = source.trace_id
         self._engine_build = engine_build
         self._engine_instance = engine_instance
         self._caller = Caller(
@@ -132,7 +134,7 @@ class Recorder:
     def _call(self, index: int) -> Call:
         return Call(
             request_uid=self._asked.uid_of(index),
-            trace_id="",
+            trace_id=self._trace_id,
             route=self._asked.route,
             model=self._asked.model,
             engine_build=self._engine_build,

@@ -1,0 +1,116 @@
+"""`GET /openapi.json`: the routes, their scopes and their bodies, out of the objects that check them, so that it cannot lag behind.
+
+Answers are described as far as programs need it: that they are JSON, and what an error looks like. Bodies are strict: a member that
+is not there is refused (OpenAPI says so with `additionalProperties`), and null means absent.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from appliance.gateway.api.chat_request import ChatFields
+from appliance.gateway.api.completion_request import CompletionFields
+from appliance.gateway.api.embeddings import EmbeddingsFields
+from appliance.gateway.api.generate_request import GenerateFields
+from appliance.gateway.api.messages_request import CountedFields, MessagesFields
+from appliance.gateway.api.native import AbortFields
+from appliance.gateway.api.responses_request import ResponsesFields
+from appliance.gateway.api.tokens import DetokenizeFields, TokenizeFields
+from appliance.gateway.exchange import Exchange
+from appliance.gateway.routes import Route, RouteTable
+from security.scopes import SCOPE_DESCRIPTIONS, Scope
+
+ROUTE = "/openapi.json"
+BODIES: Mapping[str, type[msgspec.Struct]] = {
+    "/v1/chat/completions": ChatFields,
+    "/v1/completions": CompletionFields,
+    "/generate": GenerateFields,
+    "/v1/embeddings": EmbeddingsFields,
+    "/v1/responses": ResponsesFields,
+    "/v1/messages": MessagesFields,
+    "/v1/messages/count_tokens": CountedFields,
+    "/v1/tokenize": TokenizeFields,
+    "/v1/detokenize": DetokenizeFields,
+    "/abort_request": AbortFields,
+}
+"""What each route's body is checked against first. `/flush_cache` reads none."""
+_SCHEMAS = "#/components/schemas/"
+_STATUSES = ("400", "401", "403", "404", "405", "408", "413", "415", "429", "500", "503", "504")
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string"},
+            },
+        }
+    },
+}
+
+
+class OpenApiEndpoint:
+    """Shows the document, which is built once, from the table that it stands in."""
+
+    def __init__(self, routes: RouteTable) -> None:
+        self._routes = routes
+        self._document: dict[str, Any] | None = None
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        if self._document is None:
+            self._document = build_document(self._routes)
+        await exchange.respond(200, self._document)
+
+
+def build_document(routes: RouteTable) -> dict[str, Any]:
+    """OpenAPI 3.1 of a route table."""
+    _, components = msgspec.json.schema_components(BODIES.values(), ref_template=_SCHEMAS + "{name}")
+    for body in BODIES.values():
+        components[body.__name__]["additionalProperties"] = False
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Casemate", "version": version("casemate")},
+        "paths": paths,
+        "components": {
+            "schemas": components | {"Error": _ERROR},
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An access token (RFC 6750) or a static key.",
+                }
+            },
+        },
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    answer = {"description": "What was asked for.", "content": {"application/json": {"schema": {}}}}
+    if route.path == "/metrics":
+        answer["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    failure = {"description": "Why not.", "content": {"application/json": {"schema": {"$ref": _SCHEMAS + "Error"}}}}
+    operation: dict[str, Any] = {
+        "operationId": f"{route.method.lower()}{route.path.replace('/', '_').replace('{id}', 'id')}",
+        "description": f"Needs the scope {route.scope}: {SCOPE_DESCRIPTIONS[route.scope]}.",
+        "security": [] if route.scope is Scope.PUBLIC else [{"token": []}],
+        "responses": {"200": answer, **dict.fromkeys(_STATUSES, failure)},
+    }
+    if "{id}" in route.path:
+        schema = {"type": "string", "minLength": 1, "maxLength": 256}
+        operation["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": schema}]
+    body = BODIES.get(route.path)
+    if body is not None:
+        content = {"application/json": {"schema": {"$ref": _SCHEMAS + body.__name__}}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation

@@ -1,0 +1,130 @@
+"""The OpenAPI document is the route table, and bodies made from it, good and bad, never make the gateway fail.
+
+The values here are Hypothesis'; `make test-interop` runs Schemathesis over the same document.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from appliance.gateway.api.openapi import BODIES
+from tests.support.gateway import TOKEN, Gateway, running_gateway
+from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.wire import Response, exchange
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MESSAGE = {"role": "user", "content": "hi"}
+GOOD: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"model": MODEL, "messages": [MESSAGE]},
+    "/v1/completions": {"model": MODEL, "prompt": "hi"},
+    "/generate": {"text": "hi"},
+    "/v1/embeddings": {"model": MODEL, "input": "hi"},
+    "/v1/responses": {"model": MODEL, "input": "hi"},
+    "/v1/messages": {"model": MODEL, "messages": [MESSAGE], "max_tokens": 9},
+    "/v1/messages/count_tokens": {"model": MODEL, "messages": [MESSAGE]},
+    "/v1/tokenize": {"model": MODEL, "prompt": "hi"},
+    "/v1/detokenize": {"model": MODEL, "tokens": [97]},
+    "/abort_request": {"rid": "none"},
+}
+leaves = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(1 << 70), 1 << 70),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=12),
+    st.sampled_from(["auto", "required", "json_schema", "text", "function", "user", MODEL, "<|im_end|>", "\ufdd0"]),
+)
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "type",
+                    "role",
+                    "content",
+                    "name",
+                    "function",
+                    "schema",
+                    "json_schema",
+                    "format",
+                    "text",
+                    "parameters",
+                    "x",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_byte_level_model(tmp_path_factory.mktemp("openapi-model"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(folder: Path) -> AsyncIterator[Gateway]:
+    async with running_gateway(folder) as running:
+        yield running
+
+
+async def ask(gateway: Gateway, path: str, body: Any = None) -> Response:
+    headers = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json")
+    if body is None:
+        return await exchange(gateway.port, "GET", path, headers=headers)
+    return await exchange(gateway.port, "POST", path, headers=headers, body=json.dumps(body).encode())
+
+
+async def test_the_document_is_the_route_table(gateway: Gateway) -> None:
+    """Each route with its method, its security, and its body if it has one; every reference leads somewhere."""
+    document = json.loads((await ask(gateway, "/openapi.json")).body)
+    shown = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
+    assert shown == {(route.method, route.path) for route in gateway.worker.routes}
+    public = {
+        path for path, operations in document["paths"].items() for one in operations.values() if not one["security"]
+    }
+    assert public == {route.path for route in gateway.worker.routes if route.scope == "public"}
+    posts = {route.path for route in gateway.worker.routes if route.method == "POST"}
+    assert posts - {"/flush_cache"} == set(BODIES) == set(GOOD)
+    text = json.dumps(document)
+    for name in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
+        assert name in document["components"]["schemas"]
+
+
+async def test_the_good_bodies_are_good(gateway: Gateway) -> None:
+    """So that what follows changes one thing of something that works."""
+    for path, body in GOOD.items():
+        assert (await ask(gateway, path, body)).status == (404 if path == "/abort_request" else 200), path
+
+
+@pytest.mark.parametrize("path", sorted(GOOD))
+async def test_any_value_anywhere_is_served_or_refused_in_words(gateway: Gateway, path: str) -> None:
+    """No body makes the gateway fail: the answer is what was asked, or an error that names the member."""
+    members = sorted({*BODIES[path].__struct_fields__, "x"})
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(changes=st.dictionaries(st.sampled_from(members), values, max_size=3))
+    def changed(changes: dict[str, Any]) -> None:
+        bodies.append({**GOOD[path], **changes})
+
+    bodies: list[dict[str, Any]] = []
+    changed()
+    for body in bodies:
+        response = await ask(gateway, path, body)
+        assert response.status in (200, 400, 404), (body, response.body)
+        if response.status == 400:
+            error = json.loads(response.body)["error"]
+            assert error["code"]
+            assert error["message"]
