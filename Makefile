@@ -21,7 +21,7 @@ FIND_PYTHON = for python in $(PYTHON) /usr/bin/python3 python3 python3.13 python
 	exit 1; \
 	fi
 
-.PHONY: image-lock image-fetch image help setup demo serve test test-long test-gpu lint demo-model demo-eval docs check-constraints update-constraints clean
+.PHONY: image-lock image-fetch image help setup demo serve test test-long test-gpu test-interop lint demo-model demo-eval docs check-constraints update-constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make test                lint, and all tests that need no GPU and less than a minute each"
 	@echo "make test-long           the tests that take longer"
 	@echo "make test-gpu            the tests that need a Hopper GPU (with PINS=cuda)"
+	@echo "make test-interop        LangChain and lm-eval against the appliance, in environments of their own"
 	@echo "make lint                ruff, mypy, import rules"
 	@echo "make docs                write docs/configuration.md again from the settings"
 	@echo "make demo-model          train the demo model again (a Hopper GPU makes it in minutes)"
@@ -71,6 +72,14 @@ test-long: $(STAMPS)-dev-$(PINS)
 
 test-gpu: $(STAMPS)-dev-$(PINS)
 	$(PYTEST) -m gpu --timeout 3600 $(ARGS)
+
+.cache/interop/%/ready: tests/interop/%.txt
+	@$(FIND_PYTHON); echo "Making an environment for $*"; "$$python" -m venv --clear .cache/interop/$*
+	@.cache/interop/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+test-interop: $(STAMPS)-dev-$(PINS) .cache/interop/langchain/ready .cache/interop/lm_eval/ready
+	$(PYTEST) tests/interop --timeout 3600 $(ARGS)
 
 lint: $(STAMPS)-dev-$(PINS)
 	$(RUN) -m ruff check
