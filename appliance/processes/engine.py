@@ -1,4 +1,4 @@
-"""The engine's process: one thread, one loop around `runtime.engine`, and the only process that imports torch.
+"""The engine's process: one thread, one loop around `runtime.engine`.
 
     poll → take requests → step → tokens to the workers, counts to the auditor → poll …
 
