@@ -32,6 +32,7 @@ def main() -> int:
         "--engine", action="append", default=[], metavar="KEY=VALUE", help="a key of [[engines]], in TOML"
     )
     parser.add_argument("--unconfined", action="store_true", help="without the sandbox, for compilers and profilers")
+    parser.add_argument("--ready-timeout", type=float, default=600, metavar="S", help="longest start")
     parser.add_argument("--log", type=Path, help="copy the appliance's log there")
     parser.add_argument("command", nargs="+", help="the load generator")
     options = parser.parse_args()
@@ -48,7 +49,7 @@ def main() -> int:
         try:
             started = time.monotonic()
             appliance.start(wait=False)
-            appliance.wait_ready(600)
+            appliance.wait_ready(options.ready_timeout)
             print(f"ready after {time.monotonic() - started:.1f} s", flush=True)
             pids = appliance.pids()
             before, began = cpu_seconds(pids), time.monotonic()

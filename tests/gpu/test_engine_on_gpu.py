@@ -1,8 +1,8 @@
 """The engine on a GPU against the float32 reference on the CPU: both backends, graphs and none, overlap and none.
 
 Greedy texts in bfloat16 are compared up to ties (`tests.support.greedy_ties`): at the first difference the reference's own
-logprobs of the two tokens must lie within MAX_GAP. Logits of this model have a spread of about 1.4; bfloat16 moves one by
-some hundredths.
+logprobs of the two tokens must lie within MAX_GAP. Logits of this model have a deviation of about 5.7; bfloat16 moves one by
+a tenth or two.
 """
 
 import os
@@ -28,7 +28,7 @@ from tests.support.step_batches import Chunk, step_batch
 
 pytestmark = pytest.mark.gpu
 
-MAX_GAP = 0.08
+MAX_GAP = 0.3
 NUM_TOKENS = 48
 MODELS: dict[str, dict[str, Any]] = {
     "llama-64": {"head_dim": 64},

@@ -20,7 +20,7 @@ def write_random_model(folder: Path, *, head_dim: int = 64, qwen3: bool = False,
 
     weights = {"model.embed_tokens.weight": matrix(VOCAB_SIZE, hidden, scale=1.0)}
     weights["model.norm.weight"] = 1 + matrix(hidden)
-    weights["lm_head.weight"] = matrix(VOCAB_SIZE, hidden)
+    weights["lm_head.weight"] = matrix(VOCAB_SIZE, hidden, scale=0.25)
     for layer in range(layers):
         prefix = f"model.layers.{layer}."
         shapes = {
