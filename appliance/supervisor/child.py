@@ -85,12 +85,13 @@ class Child:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         fd = theirs.fileno()
         command = [sys.executable, *self._program, self.role, "--control-fd", str(fd)]
+        confined = self._confine(command, fd)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *self._confine(command, fd),
+                *confined,
                 pass_fds=(fd,),
                 stdin=asyncio.subprocess.DEVNULL,
-                env=child_environment(),
+                env=child_environment(is_confined=confined != command),
                 process_group=0,  # Ctrl-C at a terminal reaches the supervisor only, which drains
             )  # fmt: skip
         finally:

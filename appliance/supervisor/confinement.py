@@ -82,6 +82,6 @@ def _database_port(configuration: Configuration) -> int:
 
 def _find_code() -> Code:
     origins = [spec.origin for name in _PACKAGES if (spec := importlib.util.find_spec(name)) and spec.origin]
-    environment = child_environment()
+    environment = child_environment(is_confined=True)
     folders = [folder for name in _PATH_VARIABLES for folder in environment.get(name, "").split(os.pathsep) if folder]
     return Code(tuple(Path(origin).parent for origin in origins), tuple(os.path.abspath(folder) for folder in folders))
