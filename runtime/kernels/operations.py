@@ -66,7 +66,7 @@ class FusedOperations:
             rows = self._quantize(hidden, linear.inputs, Norm(norm.weight, norm.eps))
             return self._multiply_quantized(rows, linear, hidden.dtype)
         if not _is_small(hidden):
-            return functional.linear(self._norm(hidden, norm), linear.weight, linear.bias)
+            return _multiply(self._norm(hidden, norm), linear)
         out = hidden.new_empty(hidden.shape[0], linear.weight.shape[0])
         multiply_rows(
             hidden,
@@ -93,10 +93,10 @@ class FusedOperations:
                 residual=hidden,
                 pdl=self._dependent_launch,
             )
-        elif linear.bias is None:
+        elif linear.bias is None and not hidden.is_meta:
             hidden.addmm_(rows, linear.weight.t())
         else:
-            hidden.add_(functional.linear(rows, linear.weight, linear.bias))
+            hidden.add_(_multiply(rows, linear))
 
     def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
         """See `Operations.feed_forward`."""
@@ -186,6 +186,13 @@ class FusedOperations:
         out = torch.empty_like(hidden)
         add_rms_norm(hidden, None, norm.weight, norm.eps, out=out, launcher=self._launcher)
         return out
+
+
+def _multiply(rows: Tensor, linear: Linear) -> Tensor:
+    """By cuBLAS. On `meta` the shape is enough: torch's own way to it imports its compiler, which a frozen engine must not."""
+    if rows.is_meta:
+        return rows.new_empty(rows.shape[0], linear.weight.shape[0])
+    return functional.linear(rows, linear.weight, linear.bias)
 
 
 def _is_small(rows: Tensor) -> bool:

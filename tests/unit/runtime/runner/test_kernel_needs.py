@@ -1,6 +1,8 @@
 """The kernels that an engine is said to need are those that its steps launch."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,3 +167,23 @@ def test_a_tensor_that_would_not_be_aligned_is_found_without_a_device() -> None:
     view = torch.empty(64, dtype=DTYPE, device="meta")[4:]
     with pytest.raises(ValueError, match="begins 8 bytes"):
         RecordingLauncher().launch("norm.add_rms_norm", (1, 1, 1), (view,), {}, Options())
+
+
+def test_finding_needs_imports_no_compiler(tmp_path: Path) -> None:
+    """Some of torch's shape functions import its compiler, which looks for a user and a folder for its cache: a confined engine
+    has neither."""
+    shape = LLAMA | {"architectures": ["Qwen2ForCausalLM"], "hidden_size": 64, "head_dim": 64}
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    program = f"""
+import sys
+from pathlib import Path
+import torch
+from runtime.runner.kernel_needs import find_needs
+from runtime.settings import EngineSettings
+from runtime.weights.config import load_model_config
+settings = EngineSettings(model_path="", device="cuda", attention_backend="triton", cuda_graph_max_bs=20)
+assert find_needs(load_model_config(Path({str(tmp_path)!r})), settings, torch.bfloat16).variants
+print([name for name in ("torch._dynamo", "torch._inductor", "triton") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
