@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import pytest
 
+from appliance.policy.locations import CREDENTIALS_FILE, DATABASE_FILE
 from security.sandbox import landlock
 from security.sandbox.launch import Plan, wrap
 from security.sandbox.platform import Platform, probe_platform
@@ -44,18 +45,17 @@ pytestmark = [
 
 OWN_FILES: dict[ConfinedRole, tuple[str, ...]] = {
     "gateway": ("gateway/keyed-hash.key", "tls/server.key", "tls/server.pem", "model/config.json"),
-    "policy": ("authority/registry/clients.sqlite",),
+    "policy": (CREDENTIALS_FILE, DATABASE_FILE, "tls/server.key", "tls/server.pem"),
     "engine": ("model/config.json",),
     "auditor": ("audit/log.key",),
     "authority": (
-        "authority/client-secrets.key", "authority/signing/s.pem", "authority/registry/clients.sqlite",
-        "tls/server.key", "tls/server.pem",
+        CREDENTIALS_FILE, "authority/signing/s.pem", "tls/server.key", "tls/server.pem",
     ),
     "compiler": ("model/config.json",),
 }  # fmt: skip
 OWN_FOLDERS: dict[ConfinedRole, tuple[str, ...]] = {
     "gateway": ("gateway", "run/metrics"),
-    "policy": (),
+    "policy": (str(Path(DATABASE_FILE).parent),),
     "engine": (),
     "auditor": ("audit", "audit/log"),
     "authority": ("authority", "authority/signing"),
@@ -106,9 +106,13 @@ class Scene:
         return Places(
             state=self.state,
             models=(self.model,),
-            registry=self.state / "authority" / "registry",
+            definitions=(self.state / DATABASE_FILE).parent,
+            credentials_key=self.state / CREDENTIALS_FILE,
             tls_files=(self.state / "tls" / "server.pem", self.state / "tls" / "server.key"),
             authority_port=self.authority.getsockname()[1],
+            database_port=0,
+            issuer_files=(),
+            issuer_ports=(),
             uses_gpu=False,
             needs_loopback=False,
         )
@@ -221,7 +225,6 @@ def test_nothing_is_written_outside_own_folders(scene: Scene, role: ConfinedRole
     """Own folders take new files; the model, other roles' folders and /tmp do not."""
     outcomes = scene.attack(role, stages)
     own = [f"write {scene.state / folder / 'new'}" for folder in OWN_FOLDERS[role]]
-    own += [f"write {scene.state / 'authority' / 'registry' / 'new'}"] if role == "authority" else []
     others = [name for name in outcomes if name.startswith("write ") and name not in own]
     assert {outcomes[name] for name in own if name in outcomes} <= {"done"}
     assert refused(outcomes, others) == {}
