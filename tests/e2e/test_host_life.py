@@ -6,6 +6,7 @@ Nothing but the commands of docs/operations.md; the release's software is what r
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -81,7 +82,7 @@ class Site:
         return done.stdout + done.stderr
 
     def switch(self, *words: str) -> str:
-        start, stop = (f"{sys.executable} {self.place / name}.py" for name in ("start", "stop"))
+        start, stop = (shlex.join([sys.executable, str(self.place / f"{name}.py")]) for name in ("start", "stop"))
         url = f"https://127.0.0.1:{self.appliance.gateway_port}/ready"
         return self.casemate(
             *words, "--host", "host", "--start", start, "--stop", stop, "--ready-url", url, "--ready-timeout", "120"

@@ -55,6 +55,8 @@ def test_a_confined_engine_loads_its_libraries_from_memory(tmp_path: Path) -> No
         tls_files=(),
         authority_port=0,
         database_port=0,
+        issuer_files=(),
+        issuer_ports=(),
         uses_gpu=True,
         needs_loopback=False,
         kernels=(tmp_path / "kernels",),

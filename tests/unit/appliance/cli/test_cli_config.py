@@ -33,12 +33,12 @@ def test_good_file_is_summed_up_with_what_it_lacks(
 
 def test_every_error_of_a_file_is_told_on_standard_error(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """File, line, key, what was expected and what came; exit code 1 for scripts."""
-    (site / "casemate.toml").write_text('modus = "x"\n[gateway]\nport = 99999\n[[engines]]\nmodel_path = "model"\n')
+    (site / "casemate.toml").write_text('mod = "x"\n[gateway]\nport = 99999\n[[engines]]\nmodel_path = "model"\n')
     assert main(["config", "check"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "casemate: casemate.toml:1: modus: unknown key in the top level; the nearest known key is mode",
+        "casemate: casemate.toml:1: mod: unknown key in the top level; the nearest known key is mode",
         "casemate: casemate.toml:3: gateway.port: expected integer, from 0 to 65535; got 99999",
     ]
 
