@@ -149,8 +149,9 @@ def render_help() -> str:
         "Casemate answers prompts with large language models on your own host, for clients that you let in,",
         "and keeps a record of every request that cannot be altered unnoticed.",
     ]
+    width = max(len(command.name) for commands in GROUPS.values() for command in commands)
     for title, commands in GROUPS.items():
-        lines += ["", f"{title}:", *(f"  {command.name:<10}{command.summary}" for command in commands)]
+        lines += ["", f"{title}:", *(f"  {command.name:<{width}}  {command.summary}" for command in commands)]
     lines += ["", "Options:", "  -h, --help  this text", "  --version   the version", "", EPILOG]
     return "\n".join(lines)
 
