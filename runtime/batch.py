@@ -119,7 +119,8 @@ class StepResult:
     embeddings: Float32 | None = None
     """[num_embedded, hidden_size], after the last norm, if any were asked for."""
     captured_size: int = 0
-    """Batch size of the replayed CUDA graph; 0 when the step ran outside a graph."""
+    """Rows of the replayed CUDA graphs, padding included; 0 when the step ran outside. Attention of a step with prompt chunks
+    always does."""
     busy_s: float = 0.0
     """Seconds that the device spent on the step; 0 where it is not measured."""
 

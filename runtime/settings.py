@@ -104,6 +104,15 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "Not read on cpu.",
         ),
     ] = 512
+    piecewise_cuda_graph_max_tokens: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=1 << 14,
+            description="Largest step with prompt tokens, in tokens, that is captured as CUDA graphs between the attentions of its "
+            "layers; larger ones run without. 0: none. Not read on cpu.",
+        ),
+    ] = 2048
     chunked_prefill_size: Annotated[
         int,
         msgspec.Meta(

@@ -46,28 +46,28 @@ class FusedOperations:
         self._dependent_launch = dependent_launch
         self._workspace = SamplingWorkspace(max_samples, vocab_size, device)
 
-    def embed(self, source: TokenSource, table: Tensor) -> Tensor:
+    def embed(self, source: TokenSource, table: Tensor, hidden: Tensor) -> None:
         """See `Operations.embed`."""
-        out = table.new_empty(len(source.token_ids), table.shape[1])
         gather_embeddings(
             source.token_ids,
             source.previous_rows,
             source.previous_ids,
             table,
-            out=out,
+            out=hidden,
             launcher=self._launcher,
             pdl=False,  # The first of a step: later ones read the step's tables before they wait for whoever is ahead.
         )
-        return out
 
-    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: AnyLinear) -> Tensor:
+    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: AnyLinear, out: Tensor | None = None) -> Tensor:
         """See `Operations.norm_linear`."""
         if isinstance(linear, QuantizedLinear):
             rows = self._quantize(hidden, linear.inputs, Norm(norm.weight, norm.eps))
-            return self._multiply_quantized(rows, linear, hidden.dtype)
+            product = self._multiply_quantized(rows, linear, hidden.dtype)
+            return product if out is None else out.copy_(product)
         if not _is_small(hidden):
-            return _multiply(self._norm(hidden, norm), linear)
-        out = hidden.new_empty(hidden.shape[0], linear.weight.shape[0])
+            return _multiply(self._norm(hidden, norm), linear, out)
+        if out is None:
+            out = hidden.new_empty(hidden.shape[0], linear.weight.shape[0])
         multiply_rows(
             hidden,
             linear.weight,
@@ -119,11 +119,9 @@ class FusedOperations:
         rotary: RotaryTable,
         head_norms: tuple[RMSNorm, RMSNorm] | None,
         layer_pages: Tensor,
-    ) -> Tensor:
+        query: Tensor,
+    ) -> None:
         """See `Operations.rotate_and_store`."""
-        num_kv_heads, head_dim = layer_pages.shape[-2:]
-        num_heads = heads.shape[1] // head_dim - 2 * num_kv_heads
-        query = heads.new_empty(heads.shape[0], num_heads, head_dim)
         rotate_and_store(
             heads,
             places.positions,
@@ -136,7 +134,6 @@ class FusedOperations:
             head_norms=_head_norms(head_norms),
             pdl=self._overlaps(heads),
         )
-        return query
 
     def sample(self, logits: Tensor, columns: SampleColumns, samples: Tensor) -> None:
         """See `Operations.sample`."""
@@ -188,11 +185,15 @@ class FusedOperations:
         return out
 
 
-def _multiply(rows: Tensor, linear: Linear) -> Tensor:
+def _multiply(rows: Tensor, linear: Linear, out: Tensor | None = None) -> Tensor:
     """By cuBLAS. On `meta` the shape is enough: torch's own way to it imports its compiler, which a frozen engine must not."""
     if rows.is_meta:
-        return rows.new_empty(rows.shape[0], linear.weight.shape[0])
-    return functional.linear(rows, linear.weight, linear.bias)
+        return rows.new_empty(rows.shape[0], linear.weight.shape[0]) if out is None else out
+    if out is None:
+        return functional.linear(rows, linear.weight, linear.bias)
+    if linear.bias is None:
+        return torch.mm(rows, linear.weight.t(), out=out)
+    return torch.addmm(linear.bias, rows, linear.weight.t(), out=out)
 
 
 def _is_small(rows: Tensor) -> bool:

@@ -1,7 +1,9 @@
 """The decoder of the Llama family as a GPU runs it: the same mathematics as `decoder`, cut into fused operations.
 
 One layer is five operations and the attention between them; everything is enqueued in order on one stream and may be
-captured. Weights are those of `decoder`: the two classes share every tensor, and each is tested against the other.
+captured. What lies between two attentions (`advance`) depends on the number of rows alone and works on memory that the
+caller gives, so it can be captured where attention cannot. Weights are those of `decoder`: the two classes share every
+tensor, and each is tested against the other.
 """
 
 from collections.abc import Mapping
@@ -18,6 +20,20 @@ from runtime.layers.rotary import RotaryTable
 from runtime.models.operations import Operations, TokenPlaces, TokenSource
 from runtime.models.parts import build_linear
 from runtime.weights.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class StepRows:
+    """The rows of a step on their way through the layers."""
+
+    source: TokenSource
+    places: TokenPlaces
+    hidden: Tensor
+    """[num_rows, hidden_size]: the residual stream."""
+    query: Tensor
+    """[num_rows, num_heads, head_dim]: what a layer's attention asks."""
+    attended: Tensor
+    """As `query`: what it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +78,51 @@ class FusedDecoder:
             dtype=self._embedding.dtype,
         )
 
-    def hidden_states(self, source: TokenSource, places: TokenPlaces, pages: Tensor, plan: DevicePlan) -> Tensor:
-        """One forward pass → [num_rows, hidden_size], before the last norm.
+    @property
+    def num_layers(self) -> int:
+        return len(self._layers)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations."""
+        return self._embedding.dtype
+
+    def run(self, rows: StepRows, pages: Tensor, plan: DevicePlan) -> None:
+        """One forward pass; leaves the hidden states before the last norm in `rows.hidden`.
 
         Args:
             pages: the whole cache, see `runtime.attention.pages`; the rows' keys and values are written to it.
         """
-        operations = self._operations
-        hidden = operations.embed(source, self._embedding)
-        for index, layer in enumerate(self._layers):
-            heads = operations.norm_linear(hidden, layer.attention_norm, layer.qkv)
-            query = operations.rotate_and_store(heads, places, self._rotary, layer.head_norms, pages[index])
-            attended = torch.empty_like(query)
-            plan.attend(index, query, attended)
-            operations.add_linear(hidden, attended.flatten(1), layer.output)
-            operations.feed_forward(hidden, layer.mlp_norm, layer.gate_up, layer.down)
-        return hidden
+        for index in range(self.num_layers):
+            self.advance(index, rows, pages)
+            plan.attend(index, rows.query, rows.attended)
+        self.advance(self.num_layers, rows, pages)
+
+    def advance(self, index: int, rows: StepRows, pages: Tensor) -> None:
+        """What comes before the attention of layer `index` and behind that of the layer before it.
+
+        The first begins with the embeddings; `num_layers` is the end of the last layer. Capture-safe.
+        """
+        if index == 0:
+            self._operations.embed(rows.source, self._embedding, rows.hidden)
+        else:
+            layer = self._layers[index - 1]
+            self._operations.add_linear(rows.hidden, rows.attended.flatten(1), layer.output)
+            self._operations.feed_forward(rows.hidden, layer.mlp_norm, layer.gate_up, layer.down)
+        if index < self.num_layers:
+            layer = self._layers[index]
+            heads = self._operations.norm_linear(rows.hidden, layer.attention_norm, layer.qkv)
+            self._operations.rotate_and_store(
+                heads, rows.places, self._rotary, layer.head_norms, pages[index], rows.query
+            )
 
     def final(self, hidden: Tensor) -> Tensor:
         """[num_rows, hidden_size] → the same after the last norm, float32: what embeddings are made of."""
         return self._norm(hidden).float()
 
-    def logits(self, hidden: Tensor) -> tuple[Tensor]:
-        """[num_rows, hidden_size] → [num_rows, vocab_size], in the weights' dtype."""
-        return (self._operations.norm_linear(hidden, self._norm, self._head),)
+    def logits(self, hidden: Tensor, out: Tensor | None = None) -> tuple[Tensor]:
+        """[num_rows, hidden_size] → [num_rows, vocab_size], in the weights' dtype; `out`, if it is given."""
+        return (self._operations.norm_linear(hidden, self._norm, self._head, out),)
 
 
 def _build_layer(config: ModelConfig, parameters: Mapping[str, Tensor], prefix: str) -> FusedLayer:

@@ -57,12 +57,12 @@ class SampleColumns:
 class Operations(Protocol):
     """All are enqueued on the current stream and capture-safe. Rows are independent of each other."""
 
-    def embed(self, source: TokenSource, table: Tensor) -> Tensor:
-        """Rows of `table` [vocab_size, hidden_size] → [num_rows, hidden_size], a new tensor."""
+    def embed(self, source: TokenSource, table: Tensor, hidden: Tensor) -> None:
+        """Rows of `table` [vocab_size, hidden_size] → `hidden` [num_rows, hidden_size], written."""
         ...
 
-    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: AnyLinear) -> Tensor:
-        """linear(norm(hidden)) → [num_rows, out]."""
+    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: AnyLinear, out: Tensor | None = None) -> Tensor:
+        """linear(norm(hidden)) → [num_rows, out]: `out`, or a new tensor where none is given."""
         ...
 
     def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear) -> None:
@@ -80,13 +80,14 @@ class Operations(Protocol):
         rotary: RotaryTable,
         head_norms: tuple[RMSNorm, RMSNorm] | None,
         layer_pages: Tensor,
-    ) -> Tensor:
+        query: Tensor,
+    ) -> None:
         """Split the projected heads, normalize queries and keys if asked, turn both, write keys and values to the cache.
 
         Args:
             heads: [num_rows, (num_heads + 2 * num_kv_heads) * head_dim]: queries, keys, values.
             layer_pages: [num_pages, 2, PAGE_SIZE, num_kv_heads, head_dim], written in place.
-        Returns: queries [num_rows, num_heads, head_dim], contiguous.
+            query: [num_rows, num_heads, head_dim], contiguous, written: the queries, turned.
         """
         ...
 
@@ -104,15 +105,16 @@ class Operations(Protocol):
 class PlainOperations:
     """Torch, one operation after the other."""
 
-    def embed(self, source: TokenSource, table: Tensor) -> Tensor:
+    def embed(self, source: TokenSource, table: Tensor, hidden: Tensor) -> None:
         """See `Operations.embed`."""
         from_previous = source.previous_ids[source.previous_rows.clamp(min=0).long()]
         token_ids = torch.where(source.previous_rows >= 0, from_previous, source.token_ids)
-        return functional.embedding(token_ids, table)
+        hidden.copy_(functional.embedding(token_ids, table))
 
-    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: AnyLinear) -> Tensor:
+    def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: AnyLinear, out: Tensor | None = None) -> Tensor:
         """See `Operations.norm_linear`."""
-        return linear(norm(hidden))
+        rows = linear(norm(hidden))
+        return rows if out is None else out.copy_(rows)
 
     def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear) -> None:
         """See `Operations.add_linear`."""
@@ -129,18 +131,19 @@ class PlainOperations:
         rotary: RotaryTable,
         head_norms: tuple[RMSNorm, RMSNorm] | None,
         layer_pages: Tensor,
-    ) -> Tensor:
+        query: Tensor,
+    ) -> None:
         """See `Operations.rotate_and_store`."""
         num_kv_heads, head_dim = layer_pages.shape[-2:]
         split = heads.view(heads.shape[0], -1, head_dim)
         num_heads = split.shape[1] - 2 * num_kv_heads
-        query, key, value = split.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
+        queries, key, value = split.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
         if head_norms is not None:
-            query, key = head_norms[0](query), head_norms[1](key)
+            queries, key = head_norms[0](queries), head_norms[1](key)
         cosines, sines = rotary.at(places.positions)
         rows = key_rows(places.slots.long())
         write_kv(layer_pages, apply_rotary(key, cosines, sines), value, rows)
-        return apply_rotary(query, cosines, sines)
+        query.copy_(apply_rotary(queries, cosines, sines))
 
     def sample(self, logits: Tensor, columns: SampleColumns, samples: Tensor) -> None:
         """See `Operations.sample`."""

@@ -19,9 +19,10 @@ from runtime.kernels.operations import FusedOperations
 from runtime.layers.quantized import E4M3
 from runtime.models.fused import FusedDecoder
 from runtime.runner.building import apply_quantization, resolve_device, resolve_dtype
-from runtime.runner.device_runner import DeviceRunner, RunnerLimits
+from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.memory import MemoryNeed, MemoryTable, divide_memory, verify_weights_fit
 from runtime.runner.sizing import measure_step_bytes
+from runtime.runner.step_buffers import RunnerLimits
 from runtime.settings import EngineSettings
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.folder import verify_model_folder
@@ -135,6 +136,7 @@ class _Builder:
             max_sequences=max_sequences,
             max_table_pages=max_sequences * -(-self._context_length // PAGE_SIZE),
             cuda_graph_max_bs=settings.cuda_graph_max_bs,
+            piecewise_cuda_graph_max_tokens=settings.piecewise_cuda_graph_max_tokens,
         )
         self._operations = FusedOperations(
             kernels.launcher, max_samples=max_sequences, vocab_size=config.vocab_size, device=device

@@ -1,7 +1,8 @@
-"""Decode steps as captured CUDA graphs: what a step costs the host no longer grows with the model's layers.
+"""Captured CUDA graphs, and the sizes at which steps are captured: what a step costs the host then is a launch for many kernels.
 
-One graph a batch size, captured largest first, so that the smaller ones live in the memory of the largest (one pool). A
-step takes the smallest graph that holds it; the rows left over are padding, which reads and writes page 0 only.
+Graphs are captured largest first, so that the smaller ones live in the memory of the largest (one pool). A step takes the
+smallest graph that holds it; the rows left over are padding, which reads and writes page 0 only. What a graph computes
+lies in memory that the captured function was given, and not in the pool, where another graph may write over it.
 On a device without graphs (a CPU, in tests) a replay runs the captured function again, over the same buffers.
 """
 
@@ -10,21 +11,18 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeAlias
 
 import torch
-from torch import Tensor
 
 Pool: TypeAlias = Any
 """torch's handle of a memory pool that graphs share; it has no public type."""
+
+Run: TypeAlias = Callable[[], None]
+"""Enqueues the same kernels over the same memory whenever it is called."""
 
 _NUM_WARMUP_RUNS = 2
 
 
 class Replay(Protocol):
     """A captured function."""
-
-    @property
-    def output(self) -> Tensor:
-        """What the function returned; a replay writes it again."""
-        ...
 
     def replay(self) -> None:
         """Enqueue it on the current stream."""
@@ -34,16 +32,10 @@ class Replay(Protocol):
 class CudaReplay:
     """A function of the device alone, captured in a CUDA graph."""
 
-    def __init__(self, run: Callable[[], Tensor], pool: Pool) -> None:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_NUM_WARMUP_RUNS):  # compiles, loads and chooses whatever a capture may not
-                run()
-        torch.cuda.current_stream().wait_stream(stream)
+    def __init__(self, run: Run, pool: Pool) -> None:
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, pool=pool):
-            self.output = run()
+            run()
 
     def replay(self) -> None:
         """See `Replay.replay`."""
@@ -53,21 +45,38 @@ class CudaReplay:
 class RepeatedCall:
     """The same function called again, where there are no graphs."""
 
-    def __init__(self, run: Callable[[], Tensor]) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self.output = run()
 
     def replay(self) -> None:
         """See `Replay.replay`."""
-        self.output.copy_(self._run())
+        self._run()
 
 
-def capture(run: Callable[[], Tensor], device: torch.device, pool: Pool | None) -> Replay:
-    """Capture a function that reads and writes fixed addresses of `device`."""
-    if device.type != "cuda":
-        return RepeatedCall(run)
-    assert pool is not None
-    return CudaReplay(run, pool)
+class Capture:
+    """Captures functions for one device, into one pool."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: Pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+    def warm_up(self, run: Run) -> None:
+        """Run what is about to be captured: this compiles, loads and chooses whatever a capture may not."""
+        if self._device.type != "cuda":
+            run()
+            return
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_NUM_WARMUP_RUNS):
+                run()
+        torch.cuda.current_stream().wait_stream(stream)
+
+    def capture(self, run: Run) -> Replay:
+        """Capture a function that was warmed up, alone or as a part of another."""
+        if self._device.type != "cuda":
+            return RepeatedCall(run)
+        return CudaReplay(run, self._pool)
 
 
 def graph_sizes(max_batch_size: int) -> list[int]:
@@ -79,6 +88,18 @@ def graph_sizes(max_batch_size: int) -> list[int]:
     steps = (*range(1, 9), *range(16, 129, 8), *range(144, max_batch_size + 1, 16))
     sizes = [size for size in steps if size < max_batch_size]
     return [*sizes, max_batch_size] if max_batch_size else []
+
+
+def piece_sizes(max_tokens: int) -> list[int]:
+    """Numbers of rows for which steps with prompt chunks are captured, ascending, the largest being `max_tokens`.
+
+    Up to 256 rows a product takes as long as its weights take to read, whatever the padding. Beyond, time grows with the
+    rows; kernels cut them into tiles of 64 or 128 themselves, so padding to such steps mostly costs what the last tile
+    costs anyway.
+    """
+    steps = (16, 32, 64, 96, 128, 192, *range(256, 512, 64), *range(512, 1025, 128), *range(1280, max_tokens + 1, 256))
+    sizes = [size for size in steps if size < max_tokens]
+    return [*sizes, max_tokens] if max_tokens else []
 
 
 def smallest_holding(sizes: list[int], count: int) -> int | None:

@@ -7,7 +7,7 @@ Three sets of steps cover all that can come:
 
 - graphs: a decode of every size that is captured;
 - rows: a chunk of so many rows, and so many sampled rows, for every number up to `_ALL_UP_TO` and around each power of 2
-  beyond: kernels are chosen by the number of rows, but not between large ones;
+  beyond: kernels are chosen by the number of rows, but not between large ones, padded or not;
 - sequences: the attention of every number of decodes in a step, because contexts are cut according to it.
 
 That nothing is left out is tested with random steps of a runner.
@@ -31,12 +31,12 @@ from runtime.kernels.launching import Launcher, Variant
 from runtime.kernels.operations import FusedOperations
 from runtime.kernels.recording import RecordingLauncher
 from runtime.models.fused import FusedDecoder
-from runtime.models.operations import TokenSource
 from runtime.runner.attention_choice import AttentionChoice, build_triton_attention, choose_attention
 from runtime.runner.building import apply_quantization, resolve_dtype, runs_on_reference
 from runtime.runner.device_building import CacheUse
 from runtime.runner.graphs import graph_sizes
-from runtime.runner.step_inputs import StepLayout, StepShape, StepViews, num_words
+from runtime.runner.step_buffers import RunnerLimits, StepBuffers
+from runtime.runner.step_inputs import StepLayout, StepShape, StepViews
 from runtime.settings import EngineSettings
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.layout import parameter_shapes
@@ -132,9 +132,8 @@ class _Rehearsal:
         self._attention: DeviceAttention = elsewhere
         if choice.decodes == "triton":
             self._attention = ours if choice.chunks == "triton" else CombinedAttention(ours, elsewhere)
-        words = num_words(max_rows=self._max_rows, max_sequences=self._max_sequences, max_pages=self._max_sequences)
-        self._inputs = torch.empty(words, dtype=torch.int32, device=META)
-        self._samples = torch.empty(2, -(-self._max_sequences // 4) * 4, dtype=torch.int32, device=META)
+        limits = RunnerLimits(self._max_rows, self._max_sequences, self._max_sequences, 0, 0)
+        self._buffers = StepBuffers(self._config, limits, dtype=dtype, device=META)
         self._query = torch.empty(self._max_sequences, config.num_heads, config.head_dim, dtype=dtype, device=META)
 
     @torch.inference_mode()
@@ -156,17 +155,16 @@ class _Rehearsal:
                 plan.attend(layer, query, torch.empty_like(query))
 
     def _views(self, num_rows: int, num_sequences: int) -> StepViews:
-        return StepViews(self._inputs, StepLayout(StepShape(num_rows, num_sequences, num_sequences)))
+        return StepViews(self._buffers.inputs, StepLayout(StepShape(num_rows, num_sequences, num_sequences)))
 
     def _forward(self, views: StepViews, plan: DevicePlan) -> None:
-        source = TokenSource(views.token_ids, views.previous_rows, self._samples[0])
-        self._model.hidden_states(source, views.places, self._pages, plan)
+        self._model.run(self._buffers.rows_of(views), self._pages, plan)
 
     def _sample(self, views: StepViews) -> None:
         count = views.shape.num_samples
         hidden = self._query.new_empty(count, self._config.hidden_size)
         (logits,) = self._model.logits(hidden)
-        self._operations.sample(logits, views.columns, self._samples[:, :count])
+        self._operations.sample(logits, views.columns, self._buffers.samples_of(views))
 
 
 class _Unrecorded:

@@ -1,6 +1,6 @@
 """Finds out by trial what steps and graphs need, before the KV cache takes the rest of the GPU's memory.
 
-The trial is a runner over a small cache: it captures its largest graph and runs the largest step there can be, a full
+The trial is a runner over a small cache: it captures its largest graphs and runs the largest step there can be, a full
 prefill chunk beside as many decodes as may run, all of them sampled in the way that takes the most memory.
 """
 
@@ -13,7 +13,8 @@ import torch
 
 from runtime.batch import SamplingBatch, StepBatch
 from runtime.identifiers import PAGE_SIZE
-from runtime.runner.device_runner import DeviceRunner, RunnerLimits
+from runtime.runner.device_runner import DeviceRunner
+from runtime.runner.step_buffers import RunnerLimits
 from runtime.runner.step_inputs import EMPTY_STEP
 
 

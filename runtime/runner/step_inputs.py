@@ -2,8 +2,8 @@
 
 All inputs of a step lie behind one another in one int32 buffer, at offsets that follow from three numbers: rows,
 sequences and samples. A captured graph of size n was captured over the views for (n, n, n), so its addresses hold for
-every replay. The host packs into pinned memory, of which there are several pieces: one may be written while the copy out
-of another has not run yet.
+every replay. What rows need comes first, at offsets that follow from their number alone. The host packs into pinned memory,
+of which there are several pieces: one may be written while the copy out of another has not run yet.
 """
 
 from dataclasses import dataclass
@@ -152,6 +152,16 @@ def pack_step(target: Int32, layout: StepLayout, batch: StepBatch, tables: Seque
     end = layout.page_ids_start + len(tables.page_ids)
     target[layout.page_ids_start : end] = tables.page_ids
     return end
+
+
+def is_decode(batch: StepBatch) -> bool:
+    """Whether every sequence has one token, which is sampled once."""
+    count = len(batch.context_lengths)
+    return (
+        len(batch.token_ids) == count
+        and len(batch.sample_rows) == count
+        and bool((batch.sample_rows == np.arange(count)).all())
+    )
 
 
 def num_words(*, max_rows: int, max_sequences: int, max_pages: int) -> int:

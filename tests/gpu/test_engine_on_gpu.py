@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from runtime.batch import StepBatch
 from runtime.errors import KernelMissing
 from runtime.request import GenerationRequest
 from runtime.runner.building import build_runner
@@ -86,7 +87,11 @@ def expected(reference: TorchRunner) -> dict[tuple[int, int], Answer]:
 @pytest.mark.parametrize("backend", ["triton", "flashinfer", "auto"])
 @pytest.mark.parametrize(
     "given",
-    [{"cuda_graph_max_bs": 16}, {"cuda_graph_max_bs": 0}, {"cuda_graph_max_bs": 3, "chunked_prefill_size": 33}],
+    [
+        {"cuda_graph_max_bs": 16},
+        {"cuda_graph_max_bs": 0, "piecewise_cuda_graph_max_tokens": 0},
+        {"cuda_graph_max_bs": 3, "chunked_prefill_size": 33},
+    ],
     ids=["graphs", "no graphs", "small graphs, small chunks"],
 )
 def test_greedy_texts_are_the_references(
@@ -127,6 +132,38 @@ def test_graphs_compute_what_kernels_compute(folder: Path, backend: str) -> None
         ]
         texts.append({key: answer.tokens for key, answer in run_all(engine, requests).items()})
     assert texts[0] == texts[1]
+
+
+def chunk_steps(num_rows: int) -> list[StepBatch]:
+    """Three prompts, then their decodes beside two more prompts: both steps have `num_rows` tokens."""
+    ids, third = prompts()[9], num_rows // 3
+    first = [third, third, num_rows - 2 * third]
+    pages = np.arange(1, 1 + 5 * 16).reshape(5, 16).tolist()
+    prefills = [Chunk(ids[10 * index : 10 * index + count], 0, pages[index]) for index, count in enumerate(first)]
+    decodes = [Chunk([5 + index], count, pages[index]) for index, count in enumerate(first)]
+    others = [Chunk(ids[50 : 50 + third], 0, pages[3]), Chunk(ids[:num_rows][3 + third :], 0, pages[4])]
+    return [step_batch(prefills), step_batch([*decodes, *others])]
+
+
+@pytest.mark.parametrize("backend", ["triton", "flashinfer", "auto"])
+@pytest.mark.parametrize(("num_rows", "size"), [(64, 64), (192, 192), (100, 128)])
+def test_pieces_of_graphs_compute_what_kernels_compute(folder: Path, backend: str, num_rows: int, size: int) -> None:
+    """Prompts, and decodes beside prompts. With as many rows as a piece has: the same bits in the cache and the same tokens.
+    With padding cuBLAS may sum in another order: the cache is the same up to bfloat16's rounding."""
+    caches, tokens = [], []
+    for largest in (256, 0):
+        runner = build_device(folder, backend, piecewise_cuda_graph_max_tokens=largest)
+        with torch.inference_mode():
+            runner.pages.zero_()
+        results = [runner.launch(batch).result() for batch in chunk_steps(num_rows)]
+        assert [result.captured_size for result in results] == [size if largest else 0] * 2
+        tokens.append([result.token_ids.tolist() for result in results])
+        caches.append(runner.pages[:, 1:81].float().cpu())
+    if num_rows == size:
+        assert tokens[0] == tokens[1]
+        assert torch.equal(caches[0], caches[1])
+    error = (caches[0] - caches[1]).norm() / caches[1].norm()
+    assert error < 2e-2, f"relative error {error:.4f}"
 
 
 @pytest.mark.parametrize("backend", ["triton", "flashinfer", "auto"])

@@ -27,8 +27,9 @@ from runtime.kernels.launching import Argument, Constant, Launcher, Options, Var
 from runtime.kernels.libraries import BundleLibraries
 from runtime.kernels.operations import FusedOperations
 from runtime.models.fused import FusedDecoder
-from runtime.runner.device_runner import DeviceRunner, RunnerLimits
+from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.kernel_needs import find_needs
+from runtime.runner.step_buffers import RunnerLimits
 from runtime.settings import EngineSettings
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.loading import LoadedWeights, build_dummy_weights
@@ -147,6 +148,7 @@ def build(config: ModelConfig, weights: LoadedWeights, device: torch.device) -> 
             max_sequences=MAX_SEQUENCES,
             max_table_pages=PAGES_EACH * MAX_SEQUENCES,
             cuda_graph_max_bs=cuda_graph_max_bs,
+            piecewise_cuda_graph_max_tokens=0,
         )
         runner = DeviceRunner(config, model, operations, attention, pages, limits, weights_digest="")
         runner.capture_graphs()

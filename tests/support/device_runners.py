@@ -8,7 +8,8 @@ import torch
 from runtime.attention.pages import allocate_pages
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import PlainOperations
-from runtime.runner.device_runner import DeviceRunner, RunnerLimits
+from runtime.runner.device_runner import DeviceRunner
+from runtime.runner.step_buffers import RunnerLimits
 from runtime.weights.config import load_model_config
 from runtime.weights.loading import build_dummy_weights, load_weights
 from tests.support.plain_attention import PlainAttention
@@ -27,6 +28,7 @@ def build_plain_device(
     *,
     num_pages: int,
     cuda_graph_max_bs: int = 8,
+    piecewise_cuda_graph_max_tokens: int = 64,
     max_rows: int = 600,
     max_sequences: int = 64,
     dummy: bool = False,
@@ -48,7 +50,9 @@ def build_plain_device(
         )  # fmt: skip
         pages.fill_(torch.nan)
     attention = PlainAttention(pages, config.layer_windows)
-    limits = RunnerLimits(max_rows, max_sequences, max_sequences * num_pages, cuda_graph_max_bs)
+    limits = RunnerLimits(
+        max_rows, max_sequences, max_sequences * num_pages, cuda_graph_max_bs, piecewise_cuda_graph_max_tokens
+    )
     runner = DeviceRunner(config, model, operations, attention, pages, limits, weights_digest=weights.digest)
     runner.capture_graphs()
     return PlainDevice(runner, attention)

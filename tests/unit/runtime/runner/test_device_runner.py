@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from runtime.batch import ModelRunner, StepBatch, StepResult
+from runtime.identifiers import PAGE_SIZE
 from runtime.runner.building import build_runner
 from runtime.runner.torch_runner import TorchRunner
 from tests.support.device_runners import PlainDevice, build_plain_device
@@ -46,6 +47,11 @@ def assert_equal(given: StepResult, expected: StepResult) -> None:
             assert mine.top_ids.tolist() == theirs.top_ids.tolist()
 
 
+def changed_pages(before: torch.Tensor, after: torch.Tensor) -> set[int]:
+    changed = (~((after == before) | (after.isnan() & before.isnan()))).flatten(2)
+    return set(changed.any(dim=2).any(dim=0).nonzero()[:, 0].tolist())
+
+
 def prefill(num_sequences: int) -> StepBatch:
     return step_batch([Chunk(PROMPT[: 3 + index % 9], 0, [1 + index]) for index in range(num_sequences)])
 
@@ -68,15 +74,54 @@ def test_decodes_run_in_the_smallest_graph_that_holds_them(
     given = run(device.runner, decode(num_sequences))
     assert_equal(given, run(reference, decode(num_sequences)))
     assert given.captured_size == num_sequences
-    changed = (~((device.runner.pages == before) | (device.runner.pages.isnan() & before.isnan()))).flatten(2)
-    pages = changed.any(dim=2).any(dim=0).nonzero()[:, 0].tolist()
-    assert set(pages) <= {0, *range(1, num_sequences + 1)}
+    assert changed_pages(before, device.runner.pages) <= {0, *range(1, num_sequences + 1)}
+
+
+@pytest.mark.parametrize(("num_tokens", "size"), [(3, 16), (16, 16), (17, 32), (41, 64)])
+def test_chunks_run_in_the_smallest_pieces_that_hold_them(
+    pair: tuple[PlainDevice, TorchRunner], num_tokens: int, size: int
+) -> None:
+    """Beside a decode or alone: tokens are those of the reference, and padding reads and writes page 0 only."""
+    device, reference = pair
+    for runner in (device.runner, reference):
+        run(runner, prefill(1))
+    alone = step_batch([Chunk(PROMPT[:num_tokens], 0, [2, 3, 4])])
+    mixed = step_batch(
+        [Chunk([0], 3, [1], previous_row=0), Chunk(PROMPT[: num_tokens - 1], 0, [5, 6, 7])], sampling_batch(2)
+    )
+    for batch in (mixed, alone):
+        before = device.runner.pages.clone()
+        given = run(device.runner, batch)
+        assert_equal(given, run(reference, batch))
+        assert given.captured_size == size
+        written = {int(slot) // PAGE_SIZE for slot in batch.slots}
+        assert changed_pages(before, device.runner.pages) <= {0} | written
+
+
+def test_pieces_of_one_size_serve_every_number_of_sequences(pair: tuple[PlainDevice, TorchRunner]) -> None:
+    """Their inputs lie at the same addresses, whatever else a step has: steps of one size in turn, each its own result."""
+    device, reference = pair
+    for num_sequences in (1, 4, 2):
+        chunks = [Chunk(PROMPT[index : index + 7], 0, [1 + index]) for index in range(num_sequences)]
+        chunks.append(Chunk(PROMPT[: 30 - 7 * num_sequences], 0, [9, 10]))
+        given = run(device.runner, step_batch(chunks))
+        assert_equal(given, run(reference, step_batch(chunks)))
+        assert given.captured_size == 32
+
+
+def test_a_step_larger_than_all_pieces_still_runs(pair: tuple[PlainDevice, TorchRunner]) -> None:
+    """Outside of any graph, and the step says so."""
+    device, reference = pair
+    batch = step_batch([Chunk(PROMPT, 0, [1, 2, 3]), Chunk(PROMPT[:30], 0, [4, 5])])
+    given = run(device.runner, batch)
+    assert_equal(given, run(reference, batch))
+    assert given.captured_size == 0
 
 
 def test_embeddings_are_those_of_the_reference(pair: tuple[PlainDevice, TorchRunner]) -> None:
-    """Rows of the ends of prompts; a batch that would fit a graph runs outside, as a graph gives no hidden states."""
+    """Rows of the ends of prompts, by pieces and by a graph of the whole pass."""
     device, reference = pair
-    for num_sequences, tokens in ((3, 5), (2, 1)):
+    for num_sequences, tokens, size in ((3, 5, 16), (2, 1, 2)):
         chunks = [Chunk(PROMPT[index : index + tokens], 0, [1 + index]) for index in range(num_sequences)]
         ends = np.arange(1, num_sequences + 1, dtype=np.int32) * tokens - 1
         batch = replace(step_batch(chunks), embedding_rows=ends)
@@ -84,7 +129,7 @@ def test_embeddings_are_those_of_the_reference(pair: tuple[PlainDevice, TorchRun
         assert given.embeddings is not None
         assert expected.embeddings is not None
         assert given.embeddings.shape[0] == num_sequences
-        assert given.captured_size == 0
+        assert given.captured_size == size
         np.testing.assert_allclose(given.embeddings, expected.embeddings, atol=1e-4)
 
 
@@ -99,13 +144,13 @@ def test_a_batch_between_two_sizes_is_padded(pair: tuple[PlainDevice, TorchRunne
 
 
 def test_more_decodes_than_the_largest_graph_still_run(pair: tuple[PlainDevice, TorchRunner]) -> None:
-    """They run outside of any, and the step says so."""
+    """They run as other steps do, by pieces."""
     device, reference = pair
     for runner in (device.runner, reference):
         run(runner, prefill(21))
     given = run(device.runner, decode(21))
     assert_equal(given, run(reference, decode(21)))
-    assert given.captured_size == 0
+    assert given.captured_size == 32
 
 
 def test_mixed_steps_scores_and_logprobs(pair: tuple[PlainDevice, TorchRunner]) -> None:
@@ -124,7 +169,7 @@ def test_mixed_steps_scores_and_logprobs(pair: tuple[PlainDevice, TorchRunner]) 
     )
     given = run(device.runner, batch)
     assert_equal(given, run(reference, batch))
-    assert given.captured_size == 0
+    assert given.captured_size == 64
 
 
 @pytest.mark.parametrize(

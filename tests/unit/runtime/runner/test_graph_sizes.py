@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.runner.graphs import capture_order, graph_sizes, smallest_holding
+from runtime.runner.graphs import capture_order, graph_sizes, piece_sizes, smallest_holding
 
 
 @pytest.mark.parametrize("largest", [1, 5, 8, 9, 16, 100, 128, 256, 512, 777])
@@ -17,9 +17,23 @@ def test_sizes_ascend_to_the_largest_with_little_padding(largest: int) -> None:
         assert count <= size <= count * 9 / 8 + 7
 
 
+@pytest.mark.parametrize("largest", [1, 16, 100, 512, 1000, 2048, 8192])
+def test_pieces_ascend_to_the_largest_with_little_padding(largest: int) -> None:
+    """Where products take longer with more rows, a step is padded by less than a quarter, and to whole tiles of 64."""
+    sizes = piece_sizes(largest)
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == largest
+    for count in range(257, largest + 1):
+        size = smallest_holding(sizes, count)
+        assert size is not None
+        assert count <= size < count * 5 / 4
+        assert size % 64 == 0 or size == largest
+
+
 def test_no_graphs() -> None:
     """Size 0 switches them off."""
     assert graph_sizes(0) == []
+    assert piece_sizes(0) == []
     assert smallest_holding([], 1) is None
 
 

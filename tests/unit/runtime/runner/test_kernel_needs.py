@@ -21,8 +21,9 @@ from runtime.kernels.launching import Options
 from runtime.kernels.operations import FusedOperations
 from runtime.kernels.recording import RecordingLauncher
 from runtime.models.fused import FusedDecoder
-from runtime.runner.device_runner import DeviceRunner, RunnerLimits
+from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.kernel_needs import KernelNeeds, find_needs
+from runtime.runner.step_buffers import RunnerLimits
 from runtime.settings import EngineSettings
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.loading import build_dummy_weights
@@ -69,7 +70,9 @@ def build_recorded(config: ModelConfig, launcher: RecordingLauncher) -> DeviceRu
         pages, num_heads=config.num_heads, layer_windows=config.layer_windows, launcher=launcher,
         max_decodes=MAX_SEQUENCES, num_multiprocessors=132, pdl=True,
     )  # fmt: skip
-    limits = RunnerLimits(CHUNK + MAX_SEQUENCES, MAX_SEQUENCES, PAGES_EACH * MAX_SEQUENCES, SETTINGS.cuda_graph_max_bs)
+    limits = RunnerLimits(
+        CHUNK + MAX_SEQUENCES, MAX_SEQUENCES, PAGES_EACH * MAX_SEQUENCES, SETTINGS.cuda_graph_max_bs, CHUNK // 2
+    )
     runner = DeviceRunner(config, model, operations, attention, pages, limits, weights_digest="")
     runner.capture_graphs()
     return runner

@@ -16,7 +16,8 @@ from runtime.attention.triton import TritonAttention
 from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.operations import FusedOperations
 from runtime.models.fused import FusedDecoder
-from runtime.runner.device_runner import DeviceRunner, RunnerLimits
+from runtime.runner.device_runner import DeviceRunner
+from runtime.runner.step_buffers import RunnerLimits
 from runtime.weights.config import load_model_config
 from runtime.weights.loading import build_dummy_weights
 from tests.support.device_runners import build_plain_device
@@ -35,7 +36,9 @@ CONFIG = {
     "tie_word_embeddings": False,
 }
 PROMPT = np.random.default_rng(0).integers(0, 90, 20).tolist()
-LIMITS = RunnerLimits(max_rows=128, max_sequences=12, max_table_pages=200, cuda_graph_max_bs=3)
+LIMITS = RunnerLimits(
+    max_rows=128, max_sequences=12, max_table_pages=200, cuda_graph_max_bs=3, piecewise_cuda_graph_max_tokens=32
+)
 
 
 @pytest.fixture

@@ -1,0 +1,176 @@
+"""A step's way through the model, with as few launches as its kind allows.
+
+- Decodes, one row a sequence: one graph holds the whole pass, sampling included. One for each of `graph_sizes`.
+- Prompt chunks, alone or beside decodes: attention depends on how many tokens each sequence has, and runs outside a graph; what
+  lies between the attentions of two layers depends on the number of rows alone, and is a graph. One for each layer and each
+  of `piece_sizes`.
+- What is larger than any graph: kernel by kernel. There the device is busy longer than the host needs to launch.
+
+All of them work on the same buffers. Rows of padding are tokens at position 0 of page 0, where what is written means
+nothing; attention is over the step's own rows, so what it leaves in those of padding is older, and read by nobody else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from runtime.attention.device import DeviceAttention, DevicePlan, SequenceTables
+from runtime.batch import StepBatch
+from runtime.models.fused import FusedDecoder
+from runtime.models.operations import Operations
+from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes, piece_sizes, smallest_holding
+from runtime.runner.step_buffers import RunnerLimits, StepBuffers
+from runtime.runner.step_inputs import (
+    EMPTY_STEP,
+    StepLayout,
+    StepShape,
+    StepViews,
+    build_tables,
+    is_decode,
+    pack_step,
+)
+from runtime.runner.upload import UploadPool
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """An enqueued pass; its tensors are buffers that the next pass writes over."""
+
+    hidden: Tensor
+    """[at least num_rows, hidden_size], before the last norm."""
+    logits: Tensor
+    """[at least num_samples, vocab_size]"""
+    num_captured: int
+    """Rows of its graphs, padding included; 0: it ran outside."""
+    num_samples: int
+    """Padding included."""
+
+
+@dataclass(frozen=True, slots=True)
+class _DecodeGraph:
+    """The whole pass of a number of decodes."""
+
+    views: StepViews
+    layout: StepLayout
+    plan: DevicePlan
+    replay: Replay
+
+
+class Passes:
+    """All passes of one runner."""
+
+    def __init__(
+        self,
+        model: FusedDecoder,
+        operations: Operations,
+        attention: DeviceAttention,
+        pages: Tensor,
+        buffers: StepBuffers,
+        uploads: UploadPool,
+        limits: RunnerLimits,
+    ) -> None:
+        self._model = model
+        self._operations = operations
+        self._attention = attention
+        self._pages = pages
+        self._buffers = buffers
+        self._uploads = uploads
+        self._decode_sizes = graph_sizes(min(limits.cuda_graph_max_bs, limits.max_sequences))
+        self._piece_sizes = piece_sizes(min(limits.piecewise_cuda_graph_max_tokens, limits.max_rows))
+        self._decodes: dict[int, _DecodeGraph] = {}
+        self._pieces: dict[int, list[Replay]] = {}
+
+    @property
+    def num_sizes(self) -> int:
+        """How often `capture` goes on."""
+        return len(self._decode_sizes) + len(self._piece_sizes)
+
+    def keep_largest(self) -> None:
+        """Only the largest size of each kind will be captured: they need as much memory as all."""
+        del self._decode_sizes[:-1], self._piece_sizes[:-1]
+
+    def capture(self, capture: Capture, advance: Callable[[], None]) -> None:
+        """Capture every size, the largest first. Before the first step only.
+
+        Args:
+            advance: called after each.
+        """
+        for size in capture_order(self._piece_sizes):
+            self._pieces[size] = self._capture_pieces(size, capture)
+            advance()
+        for size in capture_order(self._decode_sizes):
+            self._decodes[size] = self._capture_decode(size, capture)
+            advance()
+
+    def run(self, batch: StepBatch) -> Pass:
+        """Enqueue the pass of a step, and its samples' choice by temperature and noise."""
+        size = smallest_holding(self._decode_sizes, len(batch.context_lengths)) if is_decode(batch) else None
+        return self._replay(batch, size) if size else self._run(batch)
+
+    def _replay(self, batch: StepBatch, size: int) -> Pass:
+        graph = self._decodes[size]
+        tables = build_tables(batch, size)
+        self._send(graph.layout, batch, tables)
+        self._attention.refresh(graph.plan, tables)
+        graph.replay.replay()
+        return Pass(self._buffers.rows_of(graph.views).hidden, self._buffers.logits, size, size)
+
+    def _run(self, batch: StepBatch) -> Pass:
+        num_rows, num_sequences = len(batch.token_ids), len(batch.context_lengths)
+        size = smallest_holding(self._piece_sizes, num_rows)
+        layout = StepLayout(StepShape(size or num_rows, num_sequences, len(batch.sample_rows)))
+        tables = build_tables(batch, num_sequences)
+        self._send(layout, batch, tables)
+        views = StepViews(self._buffers.inputs, layout)
+        plan = self._attention.plan(tables, views.tables)
+        rows = self._buffers.rows_of(views)
+        if size:
+            self._run_pieces(self._pieces[size], plan, rows.query[:num_rows], rows.attended[:num_rows])
+        else:
+            self._model.run(rows, self._pages, plan)
+        if views.shape.num_samples:
+            self._sample(views, rows.hidden.index_select(0, views.sample_rows))
+        return Pass(rows.hidden, self._buffers.logits, size or 0, views.shape.num_samples)
+
+    def _run_pieces(self, pieces: list[Replay], plan: DevicePlan, query: Tensor, attended: Tensor) -> None:
+        *before_attention, last = pieces
+        for layer, piece in enumerate(before_attention):
+            piece.replay()
+            plan.attend(layer, query, attended)
+        last.replay()
+
+    def _sample(self, views: StepViews, hidden: Tensor) -> None:
+        (logits,) = self._model.logits(hidden, self._buffers.logits[: len(hidden)])
+        self._operations.sample(logits, views.columns, self._buffers.samples_of(views))
+
+    def _capture_decode(self, size: int, capture: Capture) -> _DecodeGraph:
+        layout = StepLayout(StepShape(size, size, size))
+        views = StepViews(self._buffers.inputs, layout)
+        tables = build_tables(EMPTY_STEP, size)
+        self._send(layout, EMPTY_STEP, tables)
+        plan = self._attention.plan_capture(views.tables, size)
+        self._attention.refresh(plan, tables)
+        rows = self._buffers.rows_of(views)
+
+        def run() -> None:
+            self._model.run(rows, self._pages, plan)
+            self._sample(views, rows.hidden)
+
+        capture.warm_up(run)
+        return _DecodeGraph(views, layout, plan, capture.capture(run))
+
+    def _capture_pieces(self, size: int, capture: Capture) -> list[Replay]:
+        """Their inputs lie where those of any step with so many rows do, however many sequences it has."""
+        layout = StepLayout(StepShape(size, 0, 0))
+        self._send(layout, EMPTY_STEP, build_tables(EMPTY_STEP, 0))
+        rows = self._buffers.rows_of(StepViews(self._buffers.inputs, layout))
+        pieces = [partial(self._model.advance, index, rows, self._pages) for index in range(self._model.num_layers + 1)]
+        for piece in (*pieces[:2], pieces[-1]):  # The others launch what the second does.
+            capture.warm_up(piece)
+        return [capture.capture(piece) for piece in pieces]
+
+    def _send(self, layout: StepLayout, batch: StepBatch, tables: SequenceTables) -> None:
+        upload = self._uploads.next()
+        upload.send(self._buffers.inputs, pack_step(upload.words, layout, batch, tables))
