@@ -9,6 +9,7 @@ DEV_EXTRAS := $(if $(filter cuda,$(PINS)),dev demo cuda,dev demo)
 DEMO_EXTRAS := $(if $(filter cuda,$(PINS)),demo cuda,demo)
 RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -q
+RESULTS := dist/control-results.json
 UV_VERSION := 0.13.9
 
 # The system's Python if it is new enough and can make environments, else the first other one that is and can.
@@ -28,7 +29,8 @@ help:
 	@echo "make demo                start the appliance with the demo model, ask it a question, verify the record of it"
 	@echo "make demo ARGS=--once    the same, and end there"
 	@echo "make setup               install everything for development into .venv"
-	@echo "make test                lint, and all tests that need no GPU and less than a minute each"
+	@echo "make test                lint, and all tests that need no GPU and less than a minute each; how those ended that"
+	@echo "                         show a control of compliance/controls is written to $(RESULTS)"
 	@echo "make test-long           the tests that take longer"
 	@echo "make test-gpu            the tests that need a Hopper GPU (with PINS=cuda)"
 	@echo "make test-interop        LangChain and lm-eval against the appliance, in environments of their own"
@@ -65,7 +67,7 @@ serve: $(STAMPS)-demo-$(PINS)
 	@.venv/bin/casemate serve $(ARGS)
 
 test: lint
-	$(PYTEST) -m "not long and not gpu" $(ARGS)
+	$(PYTEST) -m "not long and not gpu" --control-results $(RESULTS) $(ARGS)
 
 test-long: $(STAMPS)-dev-$(PINS)
 	$(PYTEST) -m "long and not gpu" --timeout 3600 $(ARGS)

@@ -1,4 +1,10 @@
-"""Explains: maps what the product does to the controls that assessors ask for.
+"""Says what of the facts counts for which control, and never more than the evidence shows.
 
-Nothing is claimed here yet. May import `runtime`, `security` and `audit`; never `appliance`.
+Reading order: `catalogue` (what is claimed, by control) and `loading` (from `controls/*.toml`), `facts` (what is asked of an
+installation), `results` (what the tests showed), `statements` (what the customer says), `judgement` (the three together),
+`scoring` (SPRS), `frameworks` (which controls make one); then `activity` and `extracts` (the log), `pack` and `verification` (the
+evidence pack), `oscal` and `report` (its documents).
+
+May import `audit` and `security`, and is given what only `appliance` knows: configuration, definitions, keys. What always holds:
+without evidence nothing is "met"; two packs made of the same facts for the same time are equal to the byte.
 """

@@ -15,6 +15,7 @@ import pytest
 
 from appliance.gateway.routes import PUBLIC_ROUTES
 from tests.support.appliance import Appliance, running_appliance
+from tests.support.controls import control
 
 MODEL = "casemate-demo"
 CANARY = "KanarienvogelQ7"
@@ -86,6 +87,7 @@ BROKEN = [
 ]  # fmt: skip
 
 
+@control("CM-12", "SI-11")
 def test_no_canary_is_in_any_output(appliance: Appliance) -> None:
     """After all of it: the answers came, and nothing that was sent is found anywhere."""
     token = appliance.token()

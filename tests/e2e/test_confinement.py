@@ -8,6 +8,7 @@ import pytest
 
 from security.sandbox.platform import probe_platform
 from tests.support.appliance import Appliance
+from tests.support.controls import control
 
 WITHOUT_NETWORK = ("engine/0", "auditor/0", "policy/0", "compiler/0")
 
@@ -18,6 +19,7 @@ def kernel_status(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
+@control("CM-7(2)", "SC-39", "SI-16")
 def test_every_process_but_the_supervisor_is_confined_and_serves(appliance: Appliance, sdk: openai.OpenAI) -> None:
     """Filter on, no new privileges, no capabilities; an answer comes all the same."""
     if not probe_platform().has_filter:
@@ -32,6 +34,7 @@ def test_every_process_but_the_supervisor_is_confined_and_serves(appliance: Appl
     assert answer.usage is not None
 
 
+@control("3.1.3", "AC-4", "SC-7(21)")
 def test_engine_auditor_and_policy_have_no_network(appliance: Appliance) -> None:
     """Each is in a network namespace of its own, with nothing but a `lo` that is down."""
     if probe_platform().no_empty_network:

@@ -19,6 +19,7 @@ import pytest
 
 from appliance.demo.client import ApplianceClient, Credentials
 from tests.support.appliance import DEMO_MODEL, ROOT, Appliance
+from tests.support.controls import control
 from tests.support.stewardship import Holder, Stewardship, make_root
 
 PACKAGES = ("appliance", "runtime", "security", "audit", "compliance")
@@ -141,6 +142,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     subprocess.run([sys.executable, str(tmp_path / "stop.py")], timeout=90, check=False)
 
 
+@control("3.4.3", "3.11.3", "3.14.1", "CM-2(3)", "CM-3", "CM-8(1)", "SI-2", "SR-9(1)")
 def test_host_from_empty_to_rolled_back(site: Site) -> None:
     """Build, carry, believe, verify, install, serve, upgrade by a delta, go back with two operators' leave."""
     site.build("release-1", "1.0.0")

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.support.appliance import Appliance, running_appliance
+from tests.support.controls import control
 
 MODEL = "casemate-demo"
 LONG = {"prompt": "Once upon a time", "max_tokens": 450, "extra_body": {"ignore_eos": True}}
@@ -57,6 +58,7 @@ def verify_log(appliance: Appliance) -> None:
     assert verified.returncode == 3, verified.stdout + verified.stderr
 
 
+@control("SC-7(18)", "SC-24")
 @pytest.mark.parametrize("role", ["engine/0", "auditor/0", "policy/0", "authority/0", "gateway/1"])
 def test_a_killed_process_is_noticed_within_a_second_and_comes_back(fragile: Appliance, role: str) -> None:
     """Health is false within a second of SIGKILL and true again after the restart; the log verifies."""
@@ -88,6 +90,7 @@ def test_open_streams_end_with_a_clear_error(fragile: Appliance, role: str, limi
     verify_log(fragile)
 
 
+@control("SC-24")
 def test_an_engine_that_hangs_is_found_by_the_watchdog(fragile: Appliance) -> None:
     """SIGSTOP stands for a step that never ends: the process is killed and started again."""
     fragile.wait_ready()

@@ -15,6 +15,7 @@ import pytest
 
 from audit.reader import LogReader
 from tests.support.appliance import DEMO_MODEL, Appliance
+from tests.support.controls import control
 from tests.support.stewardship import Stewardship
 
 
@@ -66,6 +67,7 @@ def digest_of_statement(host: Appliance) -> str:
     return f"sha256:{hashlib.sha256((host.state / 'run' / 'statement.json').read_bytes()).hexdigest()}"
 
 
+@control("3.4.3", "CM-3", "A.6.2.8")
 def test_promoted_model_answers_and_its_life_is_in_the_log(host: Appliance) -> None:
     """Confined gateway and engine verify the evidence for themselves; every step of the stewards is a record."""
     host.start()
@@ -100,6 +102,7 @@ def refused_start(host: Appliance) -> str:
     return host.log()
 
 
+@control("3.14.5", "CM-6(2)", "SI-7(1)", "SI-7(2)", "SI-7(5)")
 def test_changed_file_stops_the_start(host: Appliance) -> None:
     """Same size, one bit: the engine finds it in what it has loaded, the launcher says which."""
     name = "model.safetensors"
@@ -115,6 +118,7 @@ def test_changed_file_stops_the_start(host: Appliance) -> None:
         path.write_bytes(kept)
 
 
+@control("CM-8(3)", "SI-7(5)")
 def test_unlisted_file_and_missing_approval_stop_the_start(host: Appliance) -> None:
     """Before anything is started."""
     files = host.model.resolve()

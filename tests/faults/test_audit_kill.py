@@ -36,6 +36,7 @@ from audit.note import VerifierKey
 from audit.reader import LogReader
 from audit.signing_key import load_verifier_key
 from tests.faults.audit_zygote import ORIGIN
+from tests.support.controls import control
 from tests.unit.appliance.auditor.conftest import count, intent, outcome
 
 ROOT = Path(__file__).parents[2]
@@ -213,6 +214,7 @@ def kill_rounds(zygote: Zygote, folder: Path, rounds: int, seed: int) -> int:
     return total
 
 
+@control("3.3.1", "3.13.2", "SC-24", "Article 12")
 def test_no_acknowledged_record_is_lost_by_sigkill(zygote: Zygote, tmp_path: Path) -> None:
     """Forty kills at random moments, several in a row on the same log, in recovery and in publication too."""
     total = kill_rounds(zygote, tmp_path, 40, seed=20_261_123)

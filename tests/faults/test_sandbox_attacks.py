@@ -23,6 +23,7 @@ from security.sandbox import landlock
 from security.sandbox.launch import Plan, wrap
 from security.sandbox.platform import Platform, probe_platform
 from security.sandbox.profiles import CONFINED_ROLES, Code, ConfinedRole, Places, build_profile
+from tests.support.controls import control
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("sandbox_attack.py")
@@ -207,6 +208,7 @@ def test_only_the_control_descriptor_is_inherited(scene: Scene, role: ConfinedRo
     assert outcomes["descriptors"] == [0, 1, 2, outcomes["kept"]]
 
 
+@control("3.1.5", "3.3.8", "3.13.2", "AC-6", "AU-9", "SC-3", "SC-39")
 @roles
 @pytest.mark.parametrize("stages", ["both", "launcher"])
 def test_files_of_other_roles_cannot_be_read(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
@@ -219,6 +221,7 @@ def test_files_of_other_roles_cannot_be_read(scene: Scene, role: ConfinedRole, s
     assert len(others) >= len(ALL_FILES) - len(own)
 
 
+@control("3.1.5", "3.3.8", "AC-6", "AU-9")
 @roles
 @pytest.mark.parametrize("stages", ["both", "launcher"])
 def test_nothing_is_written_outside_own_folders(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
@@ -230,6 +233,7 @@ def test_nothing_is_written_outside_own_folders(scene: Scene, role: ConfinedRole
     assert refused(outcomes, others) == {}
 
 
+@control("3.1.20", "3.4.7", "3.13.1", "3.13.6", "AC-20", "AC-20(1)", "SC-7", "SC-7(5)", "SI-4(22)")
 @roles
 @pytest.mark.parametrize("stages", ["both", "launcher", "filter"])
 def test_only_the_gateway_connects_and_only_to_the_authority(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
@@ -253,6 +257,7 @@ def test_sockets_of_other_kinds_cannot_be_made(scene: Scene, role: ConfinedRole)
     assert refused(outcomes, [*names, *(["tcp"] if role != "gateway" else [])]) == {}
 
 
+@control("3.4.6", "3.4.7", "3.4.8", "3.14.2", "CM-7", "CM-7(2)", "CM-7(5)", "SI-3")
 @roles
 @pytest.mark.parametrize("stages", ["both", "filter"])
 def test_nothing_is_executed(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
@@ -271,6 +276,7 @@ def test_the_launcher_alone_lets_only_the_interpreter_run(scene: Scene, role: Co
     assert outcomes["spawn"] in REFUSED
 
 
+@control("SC-3", "SC-39", "SI-16")
 @roles
 @pytest.mark.parametrize("stages", ["both", "launcher", "filter"])
 def test_a_sibling_is_out_of_reach(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
@@ -291,6 +297,7 @@ def test_a_sibling_is_out_of_reach(scene: Scene, role: ConfinedRole, stages: Sta
     assert outcomes["signal own"] == "done"
 
 
+@control("3.4.6", "CM-7", "CM-7(2)", "SC-39", "SI-16")
 @roles
 @pytest.mark.parametrize("stages", ["both", "filter"])
 def test_the_kernels_dangerous_calls_are_refused(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
@@ -307,6 +314,7 @@ def test_the_work_of_a_role_still_goes_on(scene: Scene, role: ConfinedRole) -> N
     assert (outcomes["thread"], outcomes["late import"]) == ("done", "done")
 
 
+@control("3.13.1", "SC-7", "SC-7(21)")
 @roles
 def test_the_network_is_empty_where_none_is_needed(scene: Scene, role: ConfinedRole) -> None:
     """Engine, auditor, policy and compiler are in a network namespace of their own."""

@@ -23,6 +23,7 @@ from appliance.policy.locations import database_of, load_credentials_key
 from appliance.processes.authority import serve
 from security.clients import ClientDefinition
 from security.tls import build_client_context
+from tests.support.controls import control
 from tests.support.definitions import Registry
 
 
@@ -146,6 +147,7 @@ async def test_from_registry_to_principal_over_tls(running):
     assert principal.issuer == running.facts["issuer"] == f"https://127.0.0.1:{running.port}"
 
 
+@control("3.1.13", "3.5.10", "3.13.8", "AC-4(4)", "AC-17(2)", "IA-5(6)", "SC-8", "SC-8(1)")
 async def test_the_listener_speaks_tls_1_3_only(running):
     """And plain HTTP not at all."""
     old = build_client_context(find_tls_identity(running.config).ca_certificate, minimum_version="1.2")

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from appliance.gateway.api import validation
 from appliance.gateway.errors import BadRequest
+from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.gateway_peers import CONTEXT_LENGTH
 from tests.support.model_folders import MODEL, write_byte_level_model
@@ -59,6 +60,7 @@ def error_of(response: Response) -> dict[str, Any]:
     return error
 
 
+@control("SI-10", "SI-11")
 @pytest.mark.parametrize(
     ("api", "change", "param", "words"),
     [
@@ -253,6 +255,7 @@ async def test_repeated_content_headers_are_refused(gateway: Gateway) -> None:
     assert (response.status, error_of(response)["code"]) == (400, "repeated_header")
 
 
+@control("3.13.9", "SC-5", "SC-10")
 async def test_slow_body_is_given_up(gateway: Gateway) -> None:
     """A body that comes at one byte a moment ends with 408 after the configured time."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
@@ -277,6 +280,7 @@ async def test_a_refused_body_is_not_waited_for(gateway: Gateway) -> None:
     assert (response.status, response.headers["connection"]) == (401, "close")
 
 
+@control("SC-5")
 async def test_bodies_of_all_requests_together_are_bounded(folder: Path) -> None:
     """Many large bodies at once: the worker refuses some rather than hold them all, and recovers."""
     async with running_gateway(folder, max_pending_body_bytes=65_536) as gateway:

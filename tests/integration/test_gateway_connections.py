@@ -18,6 +18,7 @@ from appliance.gateway.server import HttpServer
 from appliance.gateway.settings import GatewaySettings
 from security.sandbox.profiles import Code, ConfinedRole, Places, build_profile
 from security.settings import AuthoritySettings
+from tests.support.controls import control
 from tests.support.wire import close
 
 
@@ -58,6 +59,7 @@ def bare_context() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
 
+@control("SC-5")
 async def test_connections_without_a_handshake_count_against_the_limit() -> None:
     """Those over it are closed at once, and one that ends makes room."""
     async with serving(bare_context(), max_connections=2, header_timeout_s=60.0) as port:

@@ -10,6 +10,7 @@ import pytest
 
 from appliance.gateway.metrics import Metrics
 from appliance.messages.control import ROLES, ProcessState
+from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, running_gateway, until
 from tests.support.model_folders import MODEL, write_byte_level_model
 from tests.support.wire import Response, exchange
@@ -105,6 +106,7 @@ async def test_an_engine_without_a_token_lately_is_not_ready(gateway: Gateway) -
     assert "no token came out of engine/0" in body["reasons"][0]
 
 
+@control("3.3.4", "AU-5", "SI-4(2)")
 async def test_a_log_that_takes_no_records_is_not_ready(gateway: Gateway) -> None:
     """A full disk at the auditor, in its own words."""
     gateway.auditor.can_append = False

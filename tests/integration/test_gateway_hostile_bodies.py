@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from appliance.gateway.api.openapi import BODIES
+from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.model_folders import MODEL, write_byte_level_model
 from tests.support.wire import close, exchange, parse, send_raw
@@ -57,6 +58,7 @@ HOSTILE: list[tuple[str, tuple[str, ...], bytes, int]] = [
 ]
 
 
+@control("3.13.1", "3.14.6", "AC-4(4)", "SC-7", "SI-4", "SI-10")
 @pytest.mark.parametrize("path", PATHS)
 async def test_no_route_takes_a_hostile_body(gateway: Gateway, path: str) -> None:
     """Each is one error with words, at once, and no route asked engine, quota or log for it."""
@@ -97,6 +99,7 @@ async def test_a_hundred_megabytes_are_refused_unread(gateway: Gateway, path: st
     assert psutil.Process().memory_info().rss - before < 64 << 20
 
 
+@control("SI-10")
 @pytest.mark.parametrize(
     "lines",
     [

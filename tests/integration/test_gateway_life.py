@@ -9,6 +9,7 @@ import pytest
 
 from appliance.messages.engine import StepTokens, Submit
 from runtime.request import RequestSummary
+from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, running_gateway, until
 from tests.support.gateway_peers import MemoryLink, Reply
 from tests.support.model_folders import write_byte_level_model
@@ -30,6 +31,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         yield running
 
 
+@control("3.3.1", "3.13.2", "AU-10", "AU-12", "A.6.2.8", "Article 12")
 async def test_nothing_is_submitted_before_the_intent_is_durable(gateway: Gateway) -> None:
     """The engine hears of a request only when the auditor has answered."""
     gateway.auditor.holds_intents.clear()
@@ -55,6 +57,21 @@ async def test_the_last_event_waits_for_the_outcome(gateway: Gateway) -> None:
     assert b": casemate-audit-outcome 1\n" in received
 
 
+@control(
+    "3.1.12",
+    "3.3.1",
+    "3.3.2",
+    "3.13.16",
+    "AC-2(12)",
+    "AC-17",
+    "AC-17(1)",
+    "AU-3",
+    "AU-12(1)",
+    "CM-12",
+    "SC-28",
+    "A.6.2.8",
+    "Article 12",
+)
 async def test_the_records_say_who_what_and_how(gateway: Gateway) -> None:
     """Identity from the token, parameters, counts, and hashes instead of text."""
     gateway.says("secret answer")
@@ -74,6 +91,7 @@ async def test_the_records_say_who_what_and_how(gateway: Gateway) -> None:
     assert "secret" not in json.dumps(gateway.auditor.records)
 
 
+@control("3.13.4", "SC-4")
 async def test_tenants_have_namespaces_of_their_own(gateway: Gateway) -> None:
     """The engine's prefix cache is told apart by tenant, under a keyed hash."""
     await post(gateway)

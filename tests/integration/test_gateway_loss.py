@@ -10,6 +10,7 @@ import pytest
 
 from appliance.messages.engine import RequestRefused
 from runtime.request import Finish
+from tests.support.controls import control
 from tests.support.gateway import Gateway, running_gateway, until
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL, write_byte_level_model
@@ -32,6 +33,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         yield running
 
 
+@control("3.3.4", "AU-5", "SC-7(18)")
 async def test_auditor_lost_cuts_every_stream_within_a_second(gateway: Gateway) -> None:
     """Nothing is answered that cannot be recorded; new requests are refused; both go on when it is back."""
     gateway.engine.reply = lambda submit, choice: Reply([97] * 400, delay_s=0.01)
@@ -67,6 +69,7 @@ async def test_auditor_lost_cuts_a_stream_that_nobody_reads(folder: Path) -> Non
             assert time.monotonic() - began < 1.0
 
 
+@control("3.3.4", "AU-5", "SC-7(18)")
 async def test_disk_full_refuses_before_anything_is_computed(gateway: Gateway) -> None:
     """The auditor says that it cannot make records durable: 503, and the reservation is given back."""
     gateway.auditor.can_append = False
@@ -132,6 +135,7 @@ async def test_what_the_engine_refuses_has_a_status_and_an_outcome(gateway: Gate
     assert outcome(gateway)["http_response"]["code"] == status
 
 
+@control("SC-5")
 @pytest.mark.parametrize(
     ("finish", "code"),
     [

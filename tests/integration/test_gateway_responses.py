@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL, write_byte_level_model
@@ -106,6 +107,7 @@ async def test_a_conversation_goes_on_from_what_is_kept(gateway: Gateway, client
     assert "tool\ntwo<|im_end|>" in prompt_of(gateway)
 
 
+@control("3.13.4", "3.13.16", "CM-12", "SC-4", "SC-28", "SC-28(1)", "SI-12")
 async def test_what_is_kept_is_the_tenants_own(gateway: Gateway, client: openai.AsyncOpenAI, tmp_path: Path) -> None:
     """Another client of the tenant gets it, another tenant does not, and the file holds no text."""
     gateway.says("a remarkable answer")

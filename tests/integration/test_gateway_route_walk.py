@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from appliance.gateway.routes import PUBLIC_ROUTES
 from security.scopes import Scope
+from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, running_gateway, until
 from tests.support.model_folders import write_byte_level_model
 from tests.support.wire import Response, exchange
@@ -77,6 +78,7 @@ async def ask(gateway: Gateway, method: str, path: str, *headers: str, body: byt
     return await exchange(gateway.port, method, path, headers=headers, body=body)
 
 
+@control("3.1.1", "3.1.12", "3.13.1", "AC-2", "AC-14", "AC-17", "AC-17(1)", "SC-7")
 async def test_nothing_is_there_without_a_token(gateway: Gateway) -> None:
     """All methods, all spellings, known and unknown paths: 401 with a challenge, or the pinned list. No oracle."""
     public = set(PUBLIC_ROUTES)
@@ -99,6 +101,7 @@ async def test_nothing_is_there_without_a_token(gateway: Gateway) -> None:
     assert len(bodies) == 1
 
 
+@control("3.1.2", "AC-3")
 async def test_a_token_opens_what_is_registered_and_nothing_else(gateway: Gateway) -> None:
     """With a token an unknown path is 404, a wrong method 405 with the right ones; no spelling finds another route."""
     bearer = f"Authorization: Bearer {TOKEN}"
@@ -121,6 +124,7 @@ async def test_a_token_opens_what_is_registered_and_nothing_else(gateway: Gatewa
         assert (await ask(gateway, "GET", path, bearer)).status == 404
 
 
+@control("3.1.2", "3.1.6", "3.13.3", "AC-3", "AC-6(2)", "AC-6(10)", "SC-2")
 async def test_a_token_without_the_scope_is_forbidden_everywhere(gateway: Gateway) -> None:
     """Every route names one scope; a valid token without it gets 403 and is told which one it lacks."""
     for route in gateway.worker.routes:
@@ -203,6 +207,7 @@ async def test_every_answer_carries_the_security_headers(gateway: Gateway) -> No
         assert "server" not in response.headers
 
 
+@control("3.1.12", "3.14.6", "AC-17", "AC-17(1)", "AU-3", "SI-4")
 async def test_rejected_tokens_reach_the_log_together(folder: Path) -> None:
     """A flood of bad tokens is one record a source and kind, with their number."""
     async with running_gateway(folder) as gateway:

@@ -12,6 +12,7 @@ from appliance.cli.main import main
 from security.segmentation.model import Ports, build_arrows
 from security.segmentation.rehearsal import rehearse
 from security.segmentation.settings import SegmentsSettings
+from tests.support.controls import control
 
 PORTS = Ports(18443, 18444)
 SITE = SegmentsSettings(
@@ -33,6 +34,7 @@ def _why_not() -> str:
 pytestmark = pytest.mark.skipif(bool(_why_not()), reason=f"a rehearsal: {_why_not()}")
 
 
+@control("3.13.1", "3.13.6", "3.14.6", "SC-7", "SC-7(5)", "SI-4", "SI-4(4)", "SI-4(22)")
 def test_arrows_open_and_everything_else_is_refused_and_counted() -> None:
     """Five zones, a stranger among them; every port of the host and of every zone."""
     result = rehearse(build_arrows(SITE, PORTS), PORTS, admin_port=22)

@@ -11,6 +11,7 @@ from audit.entry import complete_entry, encode_event, parse_canonical
 from audit.errors import MalformedEntry, NotPermitted
 from audit.permissions import AUDITOR, ENTITY_MANAGEMENT, KINDS, READER, kind_of, verify_permitted
 from audit.summary import summarize
+from tests.support.controls import control
 
 CALLER = events.Caller(
     client_id="demo", subject="alice", tenant="t1", role="user", token_issuer="https://issuer", token_key_id="k1",
@@ -180,6 +181,7 @@ def schema(vectors: Path) -> Schema:
     return Schema(vectors / "ocsf" / "schema.json")
 
 
+@control("AU-2")
 def test_there_is_a_builder_for_every_kind() -> None:
     """The table of kinds and the builders cover each other."""
     made = make_events()
@@ -199,6 +201,7 @@ def test_events_are_valid_ocsf(schema: Schema, kind: str) -> None:
     assert schema.problems(entry, schema.by_uid[entry["class_uid"]], profiles, kind) == []
 
 
+@control("3.4.3", "AC-2(4)", "AC-6(9)", "AU-3(1)", "CM-3")
 def test_a_change_says_before_and_after() -> None:
     """In OCSF's own places."""
     event = make_events()["key_rotated"]
@@ -221,6 +224,7 @@ def test_the_schema_test_can_fail(schema: Schema) -> None:
         assert any(word in problem for problem in found), (word, found)
 
 
+@control("3.3.9", "AU-2", "AU-9(4)", "AU-12")
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_only_the_roles_of_the_table_may_append(kind: str) -> None:
     """Each kind comes from its roles by its message, and from nobody else."""
@@ -292,6 +296,7 @@ def test_an_unknown_kind_and_none_are_refused() -> None:
             kind_of(broken)
 
 
+@control("3.3.1", "AU-3", "AU-3(1)", "A.6.2.8", "Article 12")
 def test_an_intent_holds_what_an_auditor_asks_for() -> None:
     """Who, by which token, from where, which model and build, parameters, keyed hash, decision, reservation."""
     text = encode_event(make_intent()).decode()

@@ -13,6 +13,7 @@ from audit.fsck import verify_log
 from audit.merkle import leaf_hash
 from audit.note import VerifierKey
 from audit.tiles import encode_bundle
+from tests.support.controls import control
 from tests.unit.audit.conftest import ORIGIN, make_record
 
 SIZE = 600
@@ -174,6 +175,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }  # fmt: skip
 
 
+@control("3.3.8", "AU-9", "AU-9(3)", "SC-24", "SI-7", "SI-7(2)", "A.6.2.8")
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_found_and_named(log: Path, original: tuple[Path, VerifierKey, bytes], name: str) -> None:
     """Each kind is found, and the message says what and where."""
@@ -195,6 +197,7 @@ def forge(home: Path, stolen_key: Path, records: list[bytes]) -> None:
     writer.close()
 
 
+@control("3.3.8", "AU-9", "AU-9(3)")
 def test_a_shorter_tree_signed_again_is_found_by_an_earlier_checkpoint(
     original: tuple[Path, VerifierKey, bytes], tmp_path: Path
 ) -> None:
@@ -206,6 +209,7 @@ def test_a_shorter_tree_signed_again_is_found_by_an_earlier_checkpoint(
         verify_log(tmp_path / "log", key, early)
 
 
+@control("3.3.8", "AU-9", "AU-9(3)")
 def test_a_rewritten_log_is_found_by_an_earlier_checkpoint(
     original: tuple[Path, VerifierKey, bytes], tmp_path: Path
 ) -> None:

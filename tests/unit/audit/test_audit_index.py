@@ -15,6 +15,7 @@ from audit.errors import IndexUnusable, SignatureRejected
 from audit.events import Call, Caller, TokenCounts, intent_event, outcome_event, process_event, token_rejected_event
 from audit.index import LogIndex, Query
 from audit.note import VerifierKey
+from tests.support.controls import control
 from tests.unit.audit.conftest import ORIGIN
 
 NAMES = ("ada", "bob", "eve", "zoe")
@@ -106,6 +107,7 @@ QUERIES: list[tuple[dict[str, Any], Any]] = [
 ]  # fmt: skip
 
 
+@control("3.3.6", "AU-7", "AU-7(1)")
 @pytest.mark.parametrize(("given", "matches"), QUERIES, ids=lambda value: str(value) if isinstance(value, dict) else "")
 def test_a_search_finds_what_a_slow_one_finds(log: Log, given: dict[str, Any], matches: Any) -> None:
     """All of it, newest first."""

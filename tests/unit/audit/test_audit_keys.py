@@ -17,6 +17,7 @@ from audit.keyed_hash import KeyedHasher
 from audit.signing_key import create_signer, load_signer, load_verifier_key
 from audit.storage import Disk
 from audit.ticket import encode_ticket, mint_ticket, new_ticket_key, verify_ticket
+from tests.support.controls import control
 
 TICKET = {"index": 5, "model": "m", "prompt_digest": b"\x01" * 32, "token_limit": 10, "expires_at_ms": 1_000}
 
@@ -70,6 +71,7 @@ def test_no_two_tickets_have_the_same_bytes(
     assert (encode_ticket(*one) == encode_ticket(*other)) == (one == other)
 
 
+@control("3.13.16", "AU-3(1)", "SC-28", "SI-12", "Article 12")
 def test_keyed_hashes_differ_by_purpose_tenant_and_day_and_name_their_key() -> None:
     """Equal texts of two tenants, days or purposes cannot be matched."""
     hasher = KeyedHasher(b"\x07" * 32)
@@ -105,6 +107,7 @@ def test_a_root_of_the_wrong_length_is_refused() -> None:
         KeyedHasher(b"x" * 31)
 
 
+@control("3.13.10", "SC-12")
 def test_a_new_key_is_private_and_has_its_public_half_beside_it(tmp_path: Path) -> None:
     """The key's file is of mode 600; the vkey file is what verifiers take."""
     path = tmp_path / "log.key"

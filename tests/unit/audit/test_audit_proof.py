@@ -15,6 +15,7 @@ from audit.merkle import inclusion_proof, leaf_hash, root_of
 from audit.note import NoteSigner
 from audit.proof import TlogProof, parse_proof, verify_proof
 from audit.receipt import AuditReceipt, ReceiptEntry, encode_receipt, parse_receipt, verify_receipt
+from tests.support.controls import control
 
 SIGNER = NoteSigner("log.example/one", Ed25519PrivateKey.from_private_bytes(b"\x01" * 32))
 ORIGIN = SIGNER.key.name
@@ -46,6 +47,7 @@ def test_a_proof_of_the_only_entry_has_no_hashes() -> None:
     assert verify_proof(data, b"alone", [SIGNER.key], ORIGIN)[0] == 0
 
 
+@control("AU-9(3)", "AU-10")
 def test_a_proof_verifies_for_its_entry_only() -> None:
     """Another entry, another key, another log are refused."""
     data = prove(ENTRIES, 3)
@@ -130,6 +132,7 @@ def receipt(intent: int, outcome: int | None) -> bytes:
     return encode_receipt(AuditReceipt(intent=receipt_entry(intent), outcome=ended, log_vkey=SIGNER.key.encode()))
 
 
+@control("AU-9(3)", "AU-10")
 def test_a_receipt_verifies_with_the_key_alone() -> None:
     """Both records, and that they belong together."""
     verified = verify_receipt(receipt(1, 2), [SIGNER.key], ORIGIN)

@@ -21,6 +21,7 @@ from audit.rotation import (
     verify_continues,
 )
 from audit.signing_key import load_signer
+from tests.support.controls import control
 from tests.unit.audit.conftest import ORIGIN, OpenLog, make_record
 
 
@@ -39,6 +40,7 @@ def append(writer: LogWriter, count: int) -> None:
     writer.publish()
 
 
+@control("3.13.10", "CM-3(6)", "SC-12")
 def test_between_the_steps_either_key_verifies(home: Path, open_log: OpenLog) -> None:
     """From the next start on both sign; a verifier with one of them is satisfied."""
     old, new = stage_key(home / "log.key", ORIGIN)
@@ -98,6 +100,7 @@ def test_nothing_is_rotated_under_a_running_auditor(home: Path, open_log: OpenLo
     writer.close()
 
 
+@control("AU-11", "SI-12", "Article 19")
 def test_a_new_log_continues_the_old_one(home: Path, open_log: OpenLog) -> None:
     """Its first leaf names the other's end; the old folder stays verifiable."""
     predecessor, old = rotate_log(home / "log", home / "log.key")

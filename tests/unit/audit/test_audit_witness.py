@@ -29,6 +29,7 @@ from audit.reader import LogReader
 from audit.signing_key import open_cosigners
 from audit.storage import Disk
 from audit.witness import SIZE, Answer, Witness, encode_request, parse_request
+from tests.support.controls import control
 from tests.unit.audit.conftest import OpenLog, make_record
 
 ORIGIN = "log.example/witnessed"
@@ -123,6 +124,7 @@ def test_a_proof_from_nothing_must_be_empty_and_an_empty_tree_has_its_root(witne
     assert witness.add_checkpoint(LOG.request(0, 0)).status == 200
 
 
+@control("3.3.8", "AU-9", "AU-9(3)")
 def test_a_log_that_goes_back_is_not_cosigned(witness: Witness) -> None:
     """Neither an older tree nor a shorter one that was signed anew."""
     witness.add_checkpoint(LOG.request(0, 30))

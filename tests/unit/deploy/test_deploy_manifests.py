@@ -14,6 +14,7 @@ from appliance.config import parse_configuration
 from appliance.config.defaults import DEMO_MODEL_DIR
 from security.segmentation.model import Ports, build_arrows
 from security.segmentation.network_policy import render_network_policies
+from tests.support.controls import control
 
 _ALLOWED_VOLUMES = {
     "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
@@ -32,6 +33,7 @@ def project_root() -> Path:
     return Path(__file__).parents[3]
 
 
+@control("SI-16")
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 @pytest.mark.parametrize("drop_in", ["", "gpu.conf"])
 def test_systemd_unit_scores_at_most_two(deploy: Path, drop_in: str, tmp_path: Path) -> None:
@@ -101,6 +103,7 @@ def test_pods_are_restricted(deploy: Path) -> None:
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
+@control("3.1.3", "3.13.6", "AC-4", "SC-7(5)")
 def test_network_policies_are_those_of_the_example_site(deploy: Path, project_root: Path) -> None:
     """Default-deny, one policy an arrow; the file is what the command prints for the site of the documentation."""
     operations = (project_root / "docs/operations.md").read_text()

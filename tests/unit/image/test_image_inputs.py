@@ -16,6 +16,7 @@ from image.build import pack_layout
 from image.evidence import find_components, read_statements
 from image.lock import CUDA_LOCK, DEBS_LOCK, LEFT_OUT, WHEELS_LOCK
 from security.supply_chain.components import parse_debs_lock, parse_wheels_lock
+from tests.support.controls import control
 
 ROOT = Path(__file__).parents[3]
 _FORBIDDEN = (
@@ -52,6 +53,7 @@ def test_locked_wheels_are_the_pinned_ones() -> None:
     assert "torch==2.13.0+cpu " in WHEELS_LOCK.read_text()
 
 
+@control("3.4.1", "CM-2", "SR-3")
 @pytest.mark.parametrize("lock", [WHEELS_LOCK, CUDA_LOCK], ids=["cpu", "cuda"])
 def test_everything_that_the_product_needs_is_locked(lock: Path) -> None:
     """A dependency that was added since wants `make image-lock`."""
@@ -75,6 +77,7 @@ def test_cuda_image_has_no_compiler_and_only_pinned_wheels() -> None:
     assert not names & {"flashinfer-python", "triton", "transformers", "huggingface-hub", "nvidia-cutlass-dsl", "ninja"}
 
 
+@control("3.4.6", "3.4.7", "CM-7")
 def test_no_shell_compiler_or_package_manager_is_locked() -> None:
     """Nor a client of a download service."""
     names = {component.name for component in find_components()}
@@ -105,6 +108,7 @@ def test_dockerfile_takes_its_base_by_argument_and_fetches_nothing() -> None:
             assert "http" not in arguments
 
 
+@control("3.4.6", "CM-7")
 @pytest.mark.parametrize("target", ["casemate-cpu", "casemate-cuda"])
 def test_final_stages_are_from_scratch_and_not_root(target: str) -> None:
     """What is in them was copied in by name; the CUDA one has frozen kernels."""

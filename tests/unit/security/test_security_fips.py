@@ -9,6 +9,7 @@ from appliance.config.defaults import DEMO_MODEL_DIR
 from appliance.supervisor.provision import provision
 from security.errors import FipsUnavailable
 from security.fips import CryptoModule, find_modules, verify_fips
+from tests.support.controls import control
 
 STAND_IN = CryptoModule("a stand-in, no real module", "0", True)
 """No FIPS module can be had for this test: this only shows what is done with one that says yes."""
@@ -22,6 +23,7 @@ def test_both_modules_of_a_process_are_found() -> None:
     assert all(module.version.startswith("OpenSSL") for module in find_modules())
 
 
+@control("3.13.11", "IA-7", "SC-13")
 @pytest.mark.skipif(all(module.is_approved for module in find_modules()), reason="this system is in FIPS-approved mode")
 def test_start_is_refused_with_the_wheels_of_the_index(tmp_path: Path) -> None:
     """Before anything is made; the message says which module, and that it is not approved."""
@@ -31,6 +33,7 @@ def test_start_is_refused_with_the_wheels_of_the_index(tmp_path: Path) -> None:
     assert not (tmp_path / "state" / "tls").exists()
 
 
+@control("3.13.11", "IA-7", "SC-13")
 def test_every_module_must_be_approved() -> None:
     """One is not enough; each that is missing is a line."""
     verify_fips((STAND_IN, STAND_IN), signing_algorithm="ES256")

@@ -20,6 +20,7 @@ from security.keys import (
     write_exclusive,
     write_replacing,
 )
+from tests.support.controls import control
 
 
 @pytest.mark.parametrize("generate", [generate_ed25519, generate_p256])
@@ -36,6 +37,7 @@ def test_a_key_survives_the_file(tmp_path, generate):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@control("3.13.10", "SC-12")
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o666, 0o700 | 0o001])
 def test_an_exposed_key_is_refused(tmp_path, mode):
     """Readable, writable or executable by anybody else."""

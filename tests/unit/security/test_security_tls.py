@@ -23,6 +23,7 @@ from security.tls import (
     provision_identity,
     verify_identity,
 )
+from tests.support.controls import control
 
 NAMES = ("localhost", "127.0.0.1", "::1", "gateway.example")
 DAY = datetime.timedelta(days=1)
@@ -63,6 +64,7 @@ def test_clients_that_trust_the_authority_connect_by_any_of_the_names(identity, 
     assert handshake(build_server_context(identity), client, name) == ("TLSv1.3", "http/1.1")
 
 
+@control("3.13.8", "3.13.15", "SC-8", "SC-8(1)", "SC-23")
 def test_a_wrong_name_is_refused(identity):
     """A certificate for one host is none for another."""
     server, client = build_server_context(identity), build_client_context(identity.ca_certificate)
@@ -71,6 +73,7 @@ def test_a_wrong_name_is_refused(identity):
             handshake(server, client, name)
 
 
+@control("3.1.13", "3.13.8", "3.13.15", "AC-17(2)", "IA-5(2)", "SC-8", "SC-8(1)", "SC-17", "SC-23")
 def test_a_foreign_authority_is_refused(identity, tmp_path):
     """Of the same shape, but not ours; nor does the machine's own trust count."""
     other = provision_identity(tmp_path / "other", NAMES)
@@ -79,6 +82,7 @@ def test_a_foreign_authority_is_refused(identity, tmp_path):
             handshake(build_server_context(identity), client, "localhost")
 
 
+@control("IA-5(2)", "SC-17")
 def test_the_chain_passes_strict_verification(identity):
     """RFC 5280 as OpenSSL's strict mode reads it, which newer Pythons have on."""
     client = build_client_context(identity.ca_certificate)
@@ -113,6 +117,7 @@ def test_openssl_verifies_the_chain(identity):
     assert subprocess.run(wrong, capture_output=True, check=False).returncode != 0
 
 
+@control("3.1.13", "3.13.8", "AC-17(2)", "SC-8", "SC-8(1)")
 def test_old_versions_are_refused_unless_asked_for(identity):
     """TLS 1.3 by default, 1.2 on request, never less."""
     strict, lax = build_server_context(identity), build_server_context(identity, minimum_version="1.2")
@@ -188,6 +193,7 @@ def test_the_authority_is_never_replaced_silently(identity, tmp_path):
     provision_identity(folder, NAMES)
 
 
+@control("3.13.10", "SC-12", "SC-17")
 def test_an_exposed_authority_key_stops(identity, tmp_path):
     """Whoever read it can be anybody to our clients."""
     (tmp_path / "tls" / "ca.key").chmod(0o644)

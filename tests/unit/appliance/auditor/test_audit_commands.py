@@ -9,6 +9,7 @@ import pytest
 from appliance.cli.main import main
 from appliance.messages.audit import FetchReceipt, Receipt
 from audit.receipt import AuditReceipt, ReceiptEntry, encode_receipt
+from tests.support.controls import control
 from tests.unit.appliance.auditor.conftest import Auditor, count, intent, outcome
 
 
@@ -73,6 +74,7 @@ def test_verify_names_what_is_damaged(home: Path, capsys: pytest.CaptureFixture[
     assert told.err.count("\n") == 1
 
 
+@control("AU-9(3)")
 def test_verify_finds_a_rollback(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The folder of an earlier day, with the checkpoint of today."""
     shutil.copy(home / "log/checkpoint", home / "today")
@@ -150,6 +152,7 @@ def test_a_receipt_is_verified_with_the_key_alone(home: Path, capsys: pytest.Cap
     assert "receipt.json" in capsys.readouterr().err
 
 
+@control("3.3.6", "AC-2(12)", "AU-7", "AU-7(1)")
 def test_records_are_found_by_who_and_what(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line each, newest first; the index is made on the way, outside of the log's folder."""
     words = ("search", "--dir", home / "log", "--index", home / "index.sqlite")

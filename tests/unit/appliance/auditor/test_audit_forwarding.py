@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from appliance.cli.main import main
+from tests.support.controls import control
 from tests.unit.audit.test_audit_index import Log
 
 
@@ -110,6 +111,7 @@ def forward(log: Log, collector: Collector, *more: str) -> int:
     return main([*words, "--ca", str(log.home / "collector.pem"), "--position", str(log.home / "position"), *more])
 
 
+@control("3.3.5", "AC-2(12)", "AU-6(1)", "AU-6(3)", "AU-6(5)", "AU-9(2)", "SI-4(2)", "Article 19")
 def test_everything_is_sent_once_and_the_next_run_goes_on(log: Log, collector: Collector) -> None:
     """In order; what was sent is not sent again."""
     assert forward(log, collector) == 0
@@ -120,6 +122,7 @@ def test_everything_is_sent_once_and_the_next_run_goes_on(log: Log, collector: C
     assert collector.indices() == list(range(650))
 
 
+@control("3.3.5", "AU-6(1)", "AU-6(3)")
 def test_a_broken_connection_loses_nothing(log: Log, collector: Collector) -> None:
     """What the collector did not take comes again: at least once, no gap."""
     collector.break_after = 150_000
@@ -132,6 +135,7 @@ def test_a_broken_connection_loses_nothing(log: Log, collector: Collector) -> No
     assert ended[0] in (0, 1)
 
 
+@control("3.13.8", "AU-6(1)", "SC-8", "SC-8(1)")
 def test_a_collector_with_another_certificate_gets_nothing(log: Log, collector: Collector, tmp_path: Path) -> None:
     """Nor one that is away."""
     (tmp_path / "other").mkdir()

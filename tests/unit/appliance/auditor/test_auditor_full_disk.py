@@ -10,6 +10,7 @@ from audit.errors import NotDurable, StorageFailed
 from audit.events import process_event
 from audit.fsck import verify_log
 from audit.storage import Disk
+from tests.support.controls import control
 from tests.unit.appliance.auditor.conftest import Auditor, FakePeer, count, intent, outcome
 
 EVENT = AppendEvent(5, encode_event(process_event("process_started", role="engine", instance=0, pid=1)))
@@ -65,6 +66,7 @@ def fill(auditor: Auditor, supervisor: FakePeer) -> int:
         taken += 1
 
 
+@control("3.3.4", "AU-4", "AU-5", "AU-5(2)", "SI-4(5)", "SI-4(12)")
 def test_a_full_disk_is_told_recorded_and_survived(auditor: Auditor, disk: SmallDisk, tmp_path: Path) -> None:
     """Refused with the reason, `can_append` false; with space again one record tells for how long and how many."""
     supervisor, gateway = auditor.connect("supervisor"), auditor.connect("gateway")
@@ -163,6 +165,7 @@ def test_a_start_on_a_full_disk_says_so_and_begins_when_there_is_space(
     again.die()
 
 
+@control("3.3.4", "AU-5", "AU-5(2)", "SC-24")
 def test_after_an_io_error_nothing_is_answered(auditor: Auditor, disk: SmallDisk) -> None:
     """The error ends the process: nobody is told an index, and nobody that it was refused."""
     auditor.connect("engine")

@@ -23,6 +23,7 @@ from audit.fsck import verify_log
 from audit.proof import verify_proof
 from audit.receipt import AuditReceipt, ReceiptEntry, encode_receipt, verify_receipt
 from audit.ticket import verify_ticket
+from tests.support.controls import control
 from tests.unit.appliance.auditor.conftest import DIGEST, ORIGIN, Auditor, count, intent, outcome
 
 
@@ -58,6 +59,7 @@ def test_an_intent_is_answered_with_a_ticket_that_the_engine_can_check(auditor: 
         verify_ticket(key.key, answer.mac, **{**fields, "token_limit": 65}, now_ms=auditor.utc_ms)
 
 
+@control("3.3.1", "AU-12")
 def test_nothing_is_answered_before_it_is_durable(auditor: Auditor) -> None:
     """Messages are only taken in `received`; `turn` makes them durable and answers, all in one commit."""
     auditor.connect("engine")
@@ -218,6 +220,7 @@ def test_a_request_id_is_used_once(auditor: Auditor) -> None:
     assert gateway.last(AppendRefused).correlation == 4
 
 
+@control("3.3.9", "AU-8", "AU-9(4)", "AU-12", "AU-12(1)")
 def test_a_peer_cannot_set_what_is_the_auditors(auditor: Auditor) -> None:
     """Index, time, reporter and random bits."""
     supervisor = auditor.connect("supervisor")
@@ -229,6 +232,7 @@ def test_a_peer_cannot_set_what_is_the_auditors(auditor: Auditor) -> None:
     assert "sequence" in refused.message
 
 
+@control("3.3.8", "AU-9", "AU-12")
 def test_events_are_taken_by_role(auditor: Auditor) -> None:
     """The supervisor's from the supervisor, and from nobody else."""
     event = encode_event(process_event("process_started", role="engine", instance=0, pid=1))
@@ -340,6 +344,7 @@ def test_a_receipt_of_a_running_request_has_no_outcome(auditor: Auditor) -> None
     assert gateway.last(Receipt).outcome is None
 
 
+@control("3.3.8", "AU-9")
 def test_receipts_go_to_their_own_client_only(auditor: Auditor) -> None:
     """Another client, an unknown request, another role: the same words."""
     finish(auditor)

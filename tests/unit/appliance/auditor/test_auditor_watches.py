@@ -13,6 +13,7 @@ from audit.append import LogWriter
 from audit.entry import Json, encode_event
 from audit.errors import ClockRejected
 from audit.events import TokenCounts, token_issued_event, token_rejected_event
+from tests.support.controls import control
 from tests.unit.appliance.auditor.conftest import Auditor, FakePeer, count, intent, outcome
 
 
@@ -41,6 +42,7 @@ def issued(client_id: str) -> AppendEvent:
     return AppendEvent(9, encode_event(event))
 
 
+@control("3.3.7", "AU-8")
 def test_a_clock_that_is_set_is_recorded(tmp_path: Path) -> None:
     """Forward and back, by how much; a slow drift that corrects itself is not."""
     auditor = Auditor(tmp_path)
@@ -69,6 +71,7 @@ def test_a_jump_of_more_than_a_day_is_an_alarm(tmp_path: Path) -> None:
     assert "installs are suspended" in gateway.last(AuditorStatus).alarms[0]
 
 
+@control("3.3.7", "AU-8")
 def test_a_clock_below_the_last_record_forbids_a_start(tmp_path: Path) -> None:
     """But for the little that a time server corrects."""
     auditor = Auditor(tmp_path)
@@ -86,6 +89,7 @@ def test_an_empty_log_has_no_floor(tmp_path: Path) -> None:
     writer.close()
 
 
+@control("3.14.6", "AU-4", "SC-5", "SI-4")
 def test_strangers_cannot_fill_the_log(tmp_path: Path) -> None:
     """Beyond their ration they are counted, and told in one record with how many attempts they stand for."""
     auditor = Auditor(tmp_path, limits=Limits(strangers_a_minute=3))
@@ -123,6 +127,7 @@ def test_rations_of_the_last_minute_are_told_at_a_stop(tmp_path: Path) -> None:
     assert [facts["token_rejected"] for facts in of_kind(auditor, "log_rationed")] == [2]
 
 
+@control("3.3.4", "AU-4", "AU-5", "AU-5(1)")
 def test_little_space_is_told_once_and_shown_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are still taken; a disk at the bound does not tell every few seconds."""
     auditor = Auditor(tmp_path, limits=Limits(space_warning_bytes=1_000_000))
@@ -169,6 +174,7 @@ class Traffic:
         return of_kind(self.auditor, "log_reconciled")[-1]
 
 
+@control("3.3.5", "3.14.7", "AU-6(3)", "AU-12(1)")
 def test_counts_that_agree_are_reconciled_without_an_alarm(tmp_path: Path) -> None:
     """The record has all three parties' sums."""
     traffic = Traffic(Auditor(tmp_path))
@@ -180,6 +186,7 @@ def test_counts_that_agree_are_reconciled_without_an_alarm(tmp_path: Path) -> No
     assert traffic.gateway.last(AuditorStatus).alarms == ()
 
 
+@control("3.3.5", "3.12.3", "3.14.7", "AU-5(2)", "AU-6(3)", "AU-10", "SI-4(2)", "SI-4(5)", "SI-4(12)", "SI-6")
 def test_a_gateway_that_makes_tokens_up_is_an_alarm(tmp_path: Path) -> None:
     """In the record, in the status, and gone after a minute in which all agree."""
     traffic = Traffic(Auditor(tmp_path))
@@ -194,6 +201,7 @@ def test_a_gateway_that_makes_tokens_up_is_an_alarm(tmp_path: Path) -> None:
     assert traffic.gateway.last(AuditorStatus).alarms == ()
 
 
+@control("3.12.3", "3.14.7", "SI-4(5)")
 def test_tokens_that_no_engine_counted_are_an_alarm(tmp_path: Path) -> None:
     """An answer came from somewhere else; a request that ended before it had any is none."""
     traffic = Traffic(Auditor(tmp_path))

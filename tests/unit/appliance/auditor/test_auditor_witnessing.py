@@ -29,6 +29,7 @@ from audit.rotation import load_predecessor
 from audit.signing_key import open_cosigners
 from audit.witness import Witness
 from security.stewards.outbox import Notice
+from tests.support.controls import control
 from tests.unit.appliance.auditor.conftest import Auditor
 
 NAME = "witness.example/w1"
@@ -108,6 +109,7 @@ def test_an_old_word_excludes_nothing(site: Site, capsys: pytest.CaptureFixture[
     assert "no witness that you named has cosigned" in capsys.readouterr().out
 
 
+@control("3.3.8", "AU-9", "AU-9(2)", "Article 19")
 def test_a_log_that_was_put_back_is_found_out(site: Site) -> None:
     """By `verify`, by the witness, and by the auditor, which refuses to write it."""
     shutil.copytree(site.log, site.home / "backup")
@@ -126,6 +128,7 @@ def test_a_log_that_was_put_back_is_found_out(site: Site) -> None:
         site.watch().verify_history()
 
 
+@control("AU-9(3)")
 def test_another_history_of_the_same_log_is_found_out(site: Site) -> None:
     """Written on from a backup, signed with the log's own key, and longer than what was cosigned."""
     shutil.copytree(site.log, site.home / "backup")
@@ -143,6 +146,7 @@ def test_another_history_of_the_same_log_is_found_out(site: Site) -> None:
         site.watch().verify_history()
 
 
+@control("AU-5(2)", "SI-4(5)")
 def test_an_auditor_whose_witness_is_silent_says_so(site: Site) -> None:
     """After the time that is set; and no longer once there is a fresh word."""
     auditor = site.restart(witness_max_age_s=50)

@@ -13,6 +13,7 @@ from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.messages.audit import AppendRefused, Recorded
 from security.clients import ClientDefinition
 from security.oauth.token_request import MAX_BODY_BYTES
+from tests.support.controls import control
 
 ISSUER = "https://127.0.0.1:8444"
 
@@ -32,6 +33,7 @@ class SilentLink:
         return await asyncio.Event().wait()
 
 
+@control("3.1.12", "3.3.2", "AC-17", "AC-17(1)", "AU-3")
 async def test_a_token_is_given_and_its_issue_is_in_the_log(house):
     """Who, from where, which token: but not the token."""
     answer = await house.ask(scope="inference")
@@ -50,6 +52,7 @@ async def test_a_token_is_given_and_its_issue_is_in_the_log(house):
     assert house.issued.secret not in text
 
 
+@control("AU-12", "SC-7(18)")
 async def test_no_token_without_an_auditor(house):
     """503 at once, before the secret is even looked at."""
     await house.disconnect()
@@ -93,6 +96,7 @@ async def test_refusals_are_recorded_too(house):
     assert "wrong" not in json.dumps(house.auditor.events)
 
 
+@control("3.1.8", "AC-7")
 async def test_a_client_that_guesses_is_slowed_down(house):
     """After so many failures it is told to wait, even with the right secret; others are not; the log gets one record."""
     neighbour = house.registry.create(ClientDefinition(name="neighbour"), actor="ada")

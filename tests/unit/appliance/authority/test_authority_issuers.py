@@ -18,6 +18,7 @@ from security.oauth.file_source import SignedFileJwksSource
 from security.oauth.key_ring import KeyRing
 from security.oauth.resource import AccessTokenValidator
 from security.settings import IssuerSettings
+from tests.support.controls import control
 from tests.support.oauth_house import sign
 
 ISSUER = "https://idp.example/v2.0"
@@ -79,6 +80,7 @@ def presented(token):
     return Presented(scheme="bearer", token=token, method="GET", path="/v1/models", address="192.0.2.1")
 
 
+@control("IA-8")
 async def test_both_issuers_tokens_open_the_same_door(check, house, corporation):
     """Ours as before; theirs under a name that is nobody's here, with what is mapped and no more."""
     own = await check(presented((await house.ask()).json()["access_token"]))
@@ -88,6 +90,7 @@ async def test_both_issuers_tokens_open_the_same_door(check, house, corporation)
     assert (theirs.scopes, theirs.is_registered, theirs.issuer) == ({"inference"}, False, ISSUER)
 
 
+@control("3.1.20", "3.5.1", "AC-20", "AC-20(1)", "IA-4(4)", "IA-8", "IA-8(2)")
 async def test_neither_can_pass_for_the_other(check, house, corporation):
     """A token is checked with the keys of the issuer that it names, and with no others."""
     for changes in (

@@ -10,6 +10,7 @@ import structlog
 from security.clients import ClientDefinition
 from security.passwords import make_code, unseal
 from security.users import UserDefinition
+from tests.support.controls import control
 from tests.support.oauth_house import CHALLENGE, VERIFIER
 
 HOST = "127.0.0.1:8444"
@@ -64,6 +65,7 @@ async def person(house):
         yield Person(house, client)
 
 
+@control("3.5.9", "IA-5")
 async def test_the_first_password_must_be_changed_before_anything_else(person):
     """And the new one must keep the rules."""
     answer = await person.sign_in(password=person.new.password)
@@ -79,6 +81,7 @@ async def test_the_first_password_must_be_changed_before_anything_else(person):
     assert person.house.registry.users.find("ada").must_change_password is False
 
 
+@control("3.5.2", "3.5.11", "IA-2", "IA-6")
 async def test_whatever_is_wrong_is_answered_alike_and_recorded(person):
     """Nobody learns whether the login, the password or the code was right; the log knows."""
     await person.begin()
@@ -100,6 +103,7 @@ async def test_whatever_is_wrong_is_answered_alike_and_recorded(person):
     assert "password is wrong" in failed[2]["status_detail"]
 
 
+@control("3.5.3", "3.5.4", "IA-2(1)", "IA-2(2)", "IA-2(8)")
 async def test_a_one_time_code_is_good_once(person):
     """Somebody who looked over a shoulder comes too late."""
     await person.begin()
@@ -107,6 +111,7 @@ async def test_a_one_time_code_is_good_once(person):
     assert (await person.sign_in()).status_code == 401
 
 
+@control("3.1.8", "AC-7")
 async def test_too_many_failures_lock_the_account_for_a_while(person):
     """NIST SP 800-171 3.1.8: also for the right password; an administrator can unlock it sooner."""
     await person.begin()
@@ -124,6 +129,7 @@ async def test_too_many_failures_lock_the_account_for_a_while(person):
     assert (await person.sign_in()).status_code == 303
 
 
+@control("3.5.6", "AC-2(2)", "AC-2(3)")
 async def test_idle_and_disabled_accounts_do_not_get_in(person):
     """3.5.6: ninety days; enabling one again counts as having been seen."""
     await person.begin()
@@ -134,6 +140,7 @@ async def test_idle_and_disabled_accounts_do_not_get_in(person):
     assert (await person.sign_in()).status_code == 401
 
 
+@control("3.1.10", "3.1.11", "3.13.9", "AC-2(5)", "AC-12", "IA-11", "SC-10")
 async def test_a_session_ends_when_idle_and_when_it_is_old(person):
     """3.1.10 and 3.1.11."""
     await person.begin()
@@ -166,6 +173,7 @@ async def test_forms_of_other_sites_do_nothing(person):
     assert (await person.post("/sign_out", {**fields, "extra": ["1", "2"]})).status_code == 400
 
 
+@control("3.13.13", "SC-18")
 async def test_pages_load_nothing_and_are_in_no_frame_or_cache(person):
     """Whatever the page."""
     for path in ("/device", "/authorize", "/device?user_code=x"):
@@ -187,6 +195,7 @@ async def poll(person, device):
     return await person.client.post("/token", data={**fields, "client_id": person.app.client_id})
 
 
+@control("3.1.9", "AC-8")
 async def test_a_device_is_connected_by_the_person_whose_code_it_shows(person):
     """From the device's first request to its token; polling is neither recorded nor counted as failure."""
     await person.begin()
@@ -260,6 +269,7 @@ async def test_where_to_go_on_is_a_page_of_ours(person):
         assert (await person.sign_in(then=then)).headers["location"] == "/device"
 
 
+@control("3.5.10", "IA-5(6)")
 async def test_no_password_code_or_cookie_is_logged(person):
     """Canaries in every field."""
     with structlog.testing.capture_logs() as logs:

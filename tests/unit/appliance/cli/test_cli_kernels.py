@@ -14,6 +14,7 @@ from runtime.kernels import compiling
 from runtime.kernels.compiling import CompiledKernel
 from runtime.kernels.launching import Variant
 from runtime.kernels.manifest import KernelEntry
+from tests.support.controls import control
 
 CONFIG = """
 [[engines]]
@@ -109,6 +110,7 @@ def test_json_is_for_scripts(workplace: Path, capsys: pytest.CaptureFixture[str]
     assert manifest == (workplace / "bundle" / "manifest.json").read_text()
 
 
+@control("3.4.8", "CM-7(5)", "SI-7(5)")
 def test_a_changed_file_fails_and_is_named(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One byte."""
     build("--reuse", "libraries")

@@ -11,6 +11,7 @@ from appliance.config import parse_configuration
 from appliance.config.explain import explain_keys, explain_values, find_values, render_markdown
 from appliance.config.keys import Key, array_type, is_path, table_type, walk_keys
 from appliance.config.schema import Configuration
+from tests.support.controls import control
 
 ROOT = Path(__file__).parents[4]
 KEYS = list(walk_keys(Configuration))
@@ -23,6 +24,7 @@ def structs(root: type[Struct] = Configuration) -> list[type[Struct]]:
     return [root, *(found for struct in inner if struct for found in structs(struct))]
 
 
+@control("3.4.2", "CM-6", "CM-6(1)")
 def test_documentation_is_what_the_settings_say() -> None:
     """`docs/configuration.md` is generated; `make docs` writes it again."""
     assert (ROOT / "docs" / "configuration.md").read_text() == render_markdown()

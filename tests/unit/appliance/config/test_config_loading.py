@@ -16,6 +16,7 @@ from appliance.config import (
 from appliance.config.environment import find_configuration_file
 from appliance.config.lacks import PROTECTIONS
 from security.sandbox.platform import Platform
+from tests.support.controls import control
 
 FOLDER = Path("/srv/casemate")
 ENGINE = '[[engines]]\nmodel_path = "model"\n'
@@ -79,6 +80,7 @@ def test_first_restart_delay_above_the_longest_is_refused() -> None:
     assert refused_keys(text) == ["supervisor.max_restart_delay_s"]
 
 
+@control("3.4.2", "CM-3(2)", "CM-6", "CM-6(1)", "SI-6")
 def test_production_refuses_to_start_and_names_each_missing_protection() -> None:
     """Nothing that is not there is taken for granted."""
     with pytest.raises(ConfigurationRejected) as refusal:
@@ -95,6 +97,7 @@ def test_production_starts_with_every_missing_protection_waived_by_name() -> Non
     assert {lack.name for lack in what_is_lacking(configuration) if lack.waived} >= {"signed_models", "witness"}
 
 
+@control("3.4.2", "CM-6")
 def test_one_waiver_too_few_is_one_refusal() -> None:
     """Waivers do not spread."""
     names = ", ".join(f'"{name}"' for name in PROTECTIONS if name != "confinement")

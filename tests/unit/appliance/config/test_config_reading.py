@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from appliance.config import ConfigurationRejected, parse_configuration
 from appliance.config.reading import MAX_CONFIGURATION_BYTES
+from tests.support.controls import control
 
 FOLDER = Path("/srv/casemate")
 ENGINE = '[[engines]]\nmodel_path = "models/one"\n'
@@ -32,6 +33,7 @@ def test_smallest_file_that_works_names_one_model() -> None:
     assert configuration.engines[0].model_path == "/srv/casemate/models/one"
 
 
+@control("3.4.2", "3.13.2", "AU-12(3)", "CM-6", "CM-6(1)")
 def test_unknown_key_is_refused_with_the_nearest_known_one() -> None:
     """A slip of the pen is never a default that nobody asked for."""
     assert problems_of(f"[gateway]\nworkrs = 2\n{ENGINE}") == {

@@ -13,6 +13,7 @@ from appliance.gateway.models import Models
 from appliance.gateway.routes import PUBLIC_ROUTES
 from appliance.gateway.settings import GatewaySettings
 from audit.keyed_hash import KeyedHasher
+from tests.support.controls import control
 
 DOCS = Path(__file__).parents[4] / "docs"
 
@@ -29,6 +30,7 @@ async def test_every_metric_is_documented_as_it_is() -> None:
     assert documented == shown
 
 
+@control("3.4.6", "CM-7")
 async def test_every_route_is_documented_with_its_scope() -> None:
     """The table of the API's document is the route table."""
     desk = Desk(GatewaySettings(), Metrics(), KeyedHasher(bytes(32)))
@@ -38,6 +40,7 @@ async def test_every_route_is_documented_with_its_scope() -> None:
     assert documented == {(f"{route.method} {route.path}", str(route.scope)) for route in routes}
 
 
+@control("3.1.1", "3.4.7", "AC-2", "AC-14")
 def test_the_public_list_is_pinned() -> None:
     """What strangers may see; a change here is a decision, not an accident."""
     assert PUBLIC_ROUTES == (

@@ -12,6 +12,7 @@ from appliance.gateway.gate import Gate
 from appliance.gateway.identity import Principal, TokenIssuerUnavailable, TokenRefused
 from appliance.gateway.routes import RouteTable
 from security.scopes import Scope
+from tests.support.controls import control
 from tests.support.gateway import principal
 
 
@@ -107,6 +108,7 @@ async def refusal(gate: Gate, method: str, path: bytes, *headers: tuple[bytes, b
     return fault
 
 
+@control("AC-14", "SI-11")
 async def test_strangers_cannot_tell_routes_apart(table: RouteTable) -> None:
     """Unknown path, unknown method, known route: one and the same refusal, and no token is checked for it."""
     tokens = Tokens(principal())

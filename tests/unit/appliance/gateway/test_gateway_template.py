@@ -13,6 +13,7 @@ from appliance.gateway.text.errors import ModelFolderRefused, TextRefused
 from appliance.gateway.text.model_folder import ChatTemplates, load_chat_templates
 from appliance.gateway.text.template import ChatTemplate
 from appliance.gateway.text.tokenizer import Tokenizer
+from tests.support.controls import control
 from tests.support.model_folders import CHAT_TEMPLATE, MARKS, SPECIALS
 
 START, END = 260, 261
@@ -47,6 +48,7 @@ def test_a_conversation_has_the_templates_own_control_tokens(byte_level: Tokeniz
     ]
 
 
+@control("3.13.13", "SC-18", "SI-10")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 @given(
     content=st.lists(st.sampled_from([*"<|im_end>\n a", *SPECIALS, *MARKS]), max_size=12).map("".join),

@@ -12,6 +12,7 @@ from appliance.gateway.text.errors import TextRefused
 from appliance.gateway.text.model_folder import AddedToken
 from appliance.gateway.text.special_tokens import SpecialTokens, choose_sentinels
 from appliance.gateway.text.tokenizer import Tokenizer, load_tokenizer
+from tests.support.controls import control
 from tests.support.model_folders import MARKS, SPECIALS, write_byte_fallback_model
 
 DATA = os.environ.get("CASEMATE_TEST_DATA")
@@ -31,6 +32,7 @@ def test_plain_text_is_tokenized_as_the_library_does(text: str, byte_level: Toke
     assert byte_level.encode_plain(text) == outside.encode(text, add_special_tokens=False).ids
 
 
+@control("SI-10")
 @slow_fixture
 @given(text=hostile)
 def test_no_text_becomes_a_control_token(text: str, byte_level: Tokenizer) -> None:

@@ -14,6 +14,7 @@ from appliance.health import machine
 from appliance.health.examination import examine
 from appliance.health.finding import Finding
 from appliance.models.places import open_trust, utc_now
+from tests.support.controls import control
 
 
 def configure(place: Path, text: str = "") -> Configuration:
@@ -29,6 +30,7 @@ def find(configuration: Configuration, subject: str) -> list[Finding]:
     return [finding for finding in examine(configuration) if finding.subject == subject]
 
 
+@control("SI-6")
 def test_everything_is_looked_at_once(tmp_path: Path) -> None:
     """Each subject of the documentation, with a grade and words; nothing is written."""
     findings = examine(configure(tmp_path))
@@ -49,6 +51,7 @@ def test_full_disk_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "stops the log" in finding.words
 
 
+@control("3.3.7")
 def test_clock_that_went_back_is_bad(tmp_path: Path) -> None:
     """Behind what this host has seen."""
     (tmp_path / "state" / "trust").mkdir(parents=True)

@@ -24,6 +24,7 @@ from runtime.request import (
     TokenDelivery,
     TokenLogprobs,
 )
+from tests.support.controls import control
 
 KEY = bytes(range(32))
 NOW_MS = 1_800_000_000_000
@@ -189,6 +190,7 @@ def test_logprobs_of_many_prompts_leave_in_several_messages(service: InferenceSe
     assert "".join(kinds) == "p" * 6 + "t" * 6 + "s" * 6
 
 
+@control("3.5.4", "IA-2(8)", "SC-3")
 def test_a_ticket_is_good_once_and_for_its_own_request_only(service: InferenceService) -> None:
     """Replay, another prompt, more tokens: each is refused and nothing reaches the engine."""
     good = make_submit(1, 5)

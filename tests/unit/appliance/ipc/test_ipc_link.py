@@ -17,6 +17,7 @@ from appliance.ipc.link import Link, open_link
 from appliance.messages.control import GrantLink, Ready, Role
 from appliance.messages.engine import Cancel, RequestRefused
 from appliance.messages.policy import Settle
+from tests.support.controls import control
 
 
 def granted(role: Role, *, pid: int | None = None, uid: int | None = None) -> GrantLink:
@@ -65,6 +66,7 @@ async def test_a_message_of_another_edge_ends_the_link() -> None:
     one.close()
 
 
+@control("3.1.1", "3.5.1", "3.13.15", "AC-2", "SC-23")
 @pytest.mark.parametrize("wrong", [{"pid": 1}, {"uid": 12345}])
 async def test_a_peer_with_other_credentials_is_refused(wrong: dict[str, int]) -> None:
     """pid and uid are the kernel's, not the peer's claim."""
@@ -84,6 +86,7 @@ async def test_a_peer_that_claims_another_role_is_refused() -> None:
     one.close()
 
 
+@control("3.1.1", "3.13.2", "AC-2", "SC-3")
 async def test_another_process_that_got_hold_of_the_socket_is_refused() -> None:
     """The kernel names the process that sends, so a stolen descriptor is of no use."""
     one, other = make_link_pair()

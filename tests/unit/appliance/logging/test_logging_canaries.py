@@ -7,8 +7,10 @@ import sys
 import structlog
 
 from appliance.logging import LibraryFormatter, configure_logging, frames_only
+from tests.support.controls import control
 
 
+@control("SI-11")
 def test_a_traceback_shows_frames_and_the_kind_and_no_words() -> None:
     """The message of an exception may be a client's own text; so may those that it came from."""
     prompt = "what the client typed"

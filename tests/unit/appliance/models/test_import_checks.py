@@ -9,6 +9,7 @@ import pytest
 from appliance.config.defaults import DEMO_MODEL_DIR
 from appliance.models.checks import check_headers, check_tensors, check_text, checks_of
 from security.errors import ModelFolderRejected
+from tests.support.controls import control
 
 
 @pytest.fixture
@@ -59,6 +60,7 @@ def test_sizes_are_those_of_the_configuration(folder: Path) -> None:
         check_tensors(folder)
 
 
+@control("3.4.8", "3.13.13", "CM-7(5)", "SC-18")
 @pytest.mark.parametrize("place", ["config.json", "tokenizer_config.json", "draft/config.json"])
 def test_auto_map_is_refused_wherever_it_stands(folder: Path, place: str) -> None:
     """Subfolders too."""
@@ -88,6 +90,7 @@ def test_template_is_rendered_in_the_sandbox(folder: Path, template: str, messag
         check_text(folder)
 
 
+@control("3.4.8", "3.7.4", "3.13.13", "3.14.2", "CM-3(2)", "CM-7(5)", "SC-18", "SI-3")
 def test_pickle_in_a_subfolder_is_refused(folder: Path) -> None:
     """Whatever its place."""
     (folder / "draft").mkdir()

@@ -12,6 +12,7 @@ from appliance.policy.administration.endpoints import Administration
 from appliance.policy.store import DefinitionsStore
 from security.registry.database import Database
 from security.scopes import GRANTABLE, Role
+from tests.support.controls import control
 from tests.support.definitions import KEY, Registry
 
 
@@ -75,6 +76,20 @@ async def api(tmp_path, monkeypatch):
     registry.close()
 
 
+@control(
+    "3.1.7",
+    "3.1.15",
+    "3.3.9",
+    "3.13.3",
+    "AC-2(1)",
+    "AC-6(1)",
+    "AC-6(3)",
+    "AC-6(10)",
+    "AC-17(4)",
+    "AU-9(4)",
+    "SC-2",
+    "SI-4(20)",
+)
 async def test_every_route_is_for_administrators_or_for_those_who_may_look(api):
     """Without a token 401 alike; users and operators 403; auditors read and change nothing."""
     for route in api.application.routes:
@@ -88,6 +103,7 @@ async def test_every_route_is_for_administrators_or_for_those_who_may_look(api):
     assert (await api.ask("ada", "GET", "/admin/nothing")).status_code == 404
 
 
+@control("3.1.7", "3.1.15", "3.3.2", "AC-2(1)", "AC-6(9)", "AC-17(4)", "SI-4(20)")
 async def test_a_change_is_recorded_under_whose_token_it_was(api):
     """Created, disabled, enabled, rotated; the secret is in the answer and nowhere else."""
     made = (await api.ask("ada", "POST", "/admin/clients", {"name": "app", "models": ["m"]})).json()
@@ -105,6 +121,7 @@ async def test_a_change_is_recorded_under_whose_token_it_was(api):
     assert not {"secret_hash", "client_secret"} & listed.keys()
 
 
+@control("3.1.4", "AC-5", "AC-6(1)")
 async def test_roles_need_two_people_and_never_a_program(api):
     """Neither by itself nor acting for somebody."""
     api.registry.roles.set_two_person(True, actor="configuration")

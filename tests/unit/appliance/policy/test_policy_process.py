@@ -37,6 +37,7 @@ from security.policy.replay import ReplayMemory
 from security.registry.database import Database
 from security.settings import PolicySettings
 from security.static_keys import digest_static_key
+from tests.support.controls import control
 from tests.support.definitions import KEY, Registry
 
 SETTINGS = PolicySettings(
@@ -184,6 +185,7 @@ async def test_a_request_of_an_earlier_life_goes_on(gateway, client, book):
     assert (await gateway.ask(Extend(7, granted.reservation))).code == "quota_exhausted"
 
 
+@control("3.1.11", "3.9.2", "AC-2(1)", "AC-2(5)", "AC-2(13)", "AC-12")
 async def test_every_gateway_hears_of_a_revocation_at_once(service, gateway, client, registry, store):
     """And a new one hears of all that stand before anything else."""
     assert await gateway.revocations() == Revocations(())
@@ -212,6 +214,7 @@ async def test_a_static_key_is_its_clients_from_its_networks(gateway, registry, 
     assert await gateway.ask(ask) == unknown
 
 
+@control("3.5.4", "IA-2(8)")
 async def test_what_was_used_is_not_used_again(gateway):
     """By whichever gateway."""
     assert (await gateway.ask(UseOnce(1, b"a" * 32, 60))).is_first

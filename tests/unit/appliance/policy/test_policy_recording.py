@@ -18,6 +18,7 @@ from security.clients import ClientDefinition
 from security.policy.limits import Limits, LimitTable
 from security.policy.quotas import QuotaBook, QuotaDenial, QuotaGrant
 from security.registry.database import Database
+from tests.support.controls import control
 from tests.support.definitions import Registry
 
 NOON = 20_000 * 86_400 + 43_200
@@ -61,6 +62,7 @@ async def journal():
     serving.cancel()
 
 
+@control("3.1.7", "3.3.2", "3.4.3", "AC-2(4)", "AC-6(9)", "CM-3", "CM-5(1)", "SI-4(20)")
 async def test_every_change_is_recorded_once_with_what_was_and_what_is(tmp_path, journal):
     """Under the kind of its own that policy alone may append."""
     registry = Registry(tmp_path / "d.sqlite")
@@ -79,6 +81,7 @@ async def test_every_change_is_recorded_once_with_what_was_and_what_is(tmp_path,
     store.close()
 
 
+@control("AU-12")
 async def test_without_an_auditor_changes_wait(tmp_path):
     """Nothing is forgotten that was not recorded."""
     registry = Registry(tmp_path / "d.sqlite")

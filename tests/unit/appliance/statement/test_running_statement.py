@@ -13,6 +13,7 @@ from appliance.statement.statement import UNVERIFIED, RunningStatement, keep_sta
 from security.stewards.approving import approve_model, promote_model
 from security.stewards.importing import Source, import_model
 from security.stewards.store import ModelStore
+from tests.support.controls import control
 from tests.support.stewardship import Stewardship
 
 
@@ -22,6 +23,7 @@ def measure(state: Path, model: Path = DEMO_MODEL_DIR) -> RunningStatement:
     return measure_statement(configuration, raw)
 
 
+@control("3.4.1", "CM-2", "CM-2(2)", "CM-8")
 def test_statement_is_the_same_twice_and_names_everything(tmp_path: Path) -> None:
     """Two measurements of one host are equal to the byte."""
     one, two = measure(tmp_path), measure(tmp_path)
@@ -45,6 +47,7 @@ def test_promoted_model_is_named_by_its_digest(tmp_path: Path) -> None:
     assert measure(tmp_path, store.path_of("tiny")).facts["models"] == f"tiny=sha256:{item.root}"
 
 
+@control("3.4.1", "3.14.5", "CM-2", "CM-2(2)", "CM-6(2)", "CM-8(2)", "SI-7", "SI-7(1)", "SR-9", "SR-9(1)")
 def test_one_byte_of_our_software_changes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is changed, added or renamed; byte-code caches do not count."""
     for package in measuring.PACKAGES:

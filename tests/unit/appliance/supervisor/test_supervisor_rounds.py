@@ -14,6 +14,7 @@ from security.errors import ModelFolderRejected
 from security.stewards.approving import approve_model, promote_model
 from security.stewards.importing import Source, import_model
 from security.stewards.store import ModelStore
+from tests.support.controls import control
 from tests.support.stewardship import Stewardship
 
 
@@ -28,6 +29,7 @@ class Recorder(LifecycleRecorder):
         self.kinds.append(parse_canonical(event)["unmapped"]["casemate"]["kind"])
 
 
+@control("3.1.3", "3.1.20", "3.12.3", "AC-4", "AC-20", "AC-20(1)", "SC-7(18)", "SI-4(4)", "SI-4(5)", "SI-6", "SI-7(5)")
 async def test_address_that_answers_stops_serving(tmp_path: Path) -> None:
     """The reason names it; the record says so."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -47,6 +49,7 @@ async def test_without_probes_nothing_is_tried(tmp_path: Path) -> None:
     assert (recorder.kinds, reasons) == ([], [])
 
 
+@control("3.12.3", "3.14.5", "CM-6(2)", "SI-6", "SI-7(1)", "SI-7(2)")
 def test_changed_file_on_the_disk_is_told(tmp_path: Path) -> None:
     """While it is served from memory, somebody changes the licence: the round finds it."""
     people, store = Stewardship(), ModelStore(tmp_path / "models")

@@ -6,6 +6,7 @@ import pytest
 from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
 from runtime.kv.prefixes import PrefixNode, token_bytes
+from tests.support.controls import control
 
 
 class Reader:
@@ -83,6 +84,7 @@ def test_same_tokens_behind_another_beginning_are_another_prefix() -> None:
     assert num_cached(cache, text(1, 5)) == 2
 
 
+@control("3.13.4", "SC-4")
 def test_namespaces_share_nothing() -> None:
     """One tenant's prefixes are not found by another, whatever the tokens."""
     cache = KVCache(16)

@@ -19,6 +19,7 @@ from security.bundles.release import Release, encode_release, parse_release, par
 from security.bundles.roots import build_root, sign_root
 from security.bundles.verification import open_bundle
 from security.errors import BundleRejected, BundleUnreadable, SecurityFault, TrustUnusable
+from tests.support.controls import control
 from tests.support.stewardship import FAR, Holder, make_root
 from tests.unit.security.bundles.conftest import FILES, NOW, Site, Vendor, write_parts
 
@@ -92,6 +93,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
+@control("3.4.8", "3.7.4", "3.14.2", "CM-7(5)", "CM-8(3)", "SI-3", "SI-7", "SI-7(5)", "SI-7(15)", "SR-9")
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_damaged_bundle_is_refused(damage: Callable[[Path], object], site: Site, bundle: Path) -> None:
     """Whatever it is, the family's error says it, and no slot is filled."""
@@ -147,6 +149,7 @@ def test_paths_that_climb_are_refused(path: str, site: Site, tmp_path: Path, ven
     assert site.host.content_of("a") is None
 
 
+@control("SI-7(15)")
 def test_expired_metadata_stop_an_installation(site: Site, tmp_path: Path, vendor: Vendor) -> None:
     """Four months under way are too long for one that may take three; nothing that runs is stopped by it."""
     parts = write_parts(tmp_path / "parts")
@@ -164,6 +167,7 @@ def test_clock_that_went_back_stops_an_installation(site: Site, bundle: Path, ne
         site.install(next_bundle(), now=NOW - 365 * DAY)
 
 
+@control("SI-7(15)")
 def test_old_metadata_are_refused_after_new_ones(site: Site, bundle: Path, next_bundle: Callable[..., Path]) -> None:
     """Rollback: the host remembers, even where the newer bundle was not installed to its end."""
     newer = next_bundle()
@@ -187,6 +191,7 @@ def test_mixed_bundles_are_refused(site: Site, bundle: Path, next_bundle: Callab
         site.verify(mixed)
 
 
+@control("3.4.5", "3.4.9", "3.7.4", "CM-5", "CM-5(1)", "CM-11", "SI-7(15)")
 def test_signature_by_another_key_is_refused(site: Site, tmp_path: Path) -> None:
     """Another vendor's bundle, good in itself."""
     other = Vendor(Holder("other"))

@@ -11,6 +11,7 @@ from security.bundles.downgrade import Step, countersign_downgrade, sign_downgra
 from security.bundles.slots import Host
 from security.bundles.switching import State, recover, roll_back, upgrade
 from security.errors import BundleRejected, ModelNotApproved, SwitchFailed
+from tests.support.controls import control
 from tests.support.stewardship import Stewardship
 from tests.unit.security.bundles.conftest import NOW, Site
 
@@ -75,6 +76,7 @@ def test_upgrade_switches_after_the_service_ended(site: Site, running: Service, 
     assert (state.path / "registry" / "db").read_text() == "migrated by 1.1.0"
 
 
+@control("3.11.3", "CM-3(2)")
 def test_release_that_does_not_become_ready_is_taken_back(site: Site, running: Service, state: State) -> None:
     """The old one runs again, on the state that it knows; the log keeps what happened meanwhile."""
     running.bad.add("1.1.0")
@@ -88,6 +90,7 @@ def test_release_that_does_not_become_ready_is_taken_back(site: Site, running: S
     assert not (site.host.path / "transition.json").exists()
 
 
+@control("3.11.3", "CM-2(3)")
 def test_rollback_restores_the_state_of_before(site: Site, running: Service, state: State) -> None:
     """What 1.1.0 made of the registry is not what 1.0.0 gets."""
     (state.path / "file").write_text("as 1.0.0 had it")
@@ -171,6 +174,7 @@ def test_what_root_copies_stays_its_owners(site: Site, running: Service, state: 
 STEP = Step("aa", "bb", "1.0.0")
 
 
+@control("3.1.4", "3.4.5", "AC-5", "AC-6(1)", "CM-3(1)", "CM-5")
 def test_leave_to_go_back_needs_two_operators(tmp_path: Path) -> None:
     """Two people, this very step, in time."""
     people = Stewardship()

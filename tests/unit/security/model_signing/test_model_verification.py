@@ -27,6 +27,7 @@ from security.model_signing.names import DEFAULT_EXCLUSIONS, problem_of_name
 from security.model_signing.signing import sign_model
 from security.model_signing.trust import CertificateTrust, KeyTrust, verify_signature
 from security.model_signing.verification import verify_model, verify_names
+from tests.support.controls import control
 from tests.unit.security.model_signing.conftest import (
     FILES,
     NOW,
@@ -57,6 +58,7 @@ def test_signed_folder_verifies(model: Model) -> None:
     assert len(verified.root) == 64
 
 
+@control("3.14.5", "SI-7", "SI-7(1)", "SR-11")
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_one_flipped_bit_in_any_file_is_refused(model: Model, name: str) -> None:
     """Of whatever kind the file is; in the empty file it is a byte too many."""
@@ -74,6 +76,7 @@ def test_missing_file_is_refused(model: Model, name: str) -> None:
         model.verify()
 
 
+@control("CM-8(3)")
 @pytest.mark.parametrize("name", ["modeling.py", "draft/extra.json", ".hidden", "config.json.bak", "model.sig"])
 def test_unlisted_file_is_refused(model: Model, name: str) -> None:
     """Also hidden, in a subfolder, and under a signature's name where it is not the signature that was read."""

@@ -18,6 +18,7 @@ from security.oauth.resource import AccessTokenValidator
 from security.oauth.signing_keys import SigningKeys
 from security.oauth.token_request import TokenRequest
 from tests.support.authority import FORM, basic, build_authority, decide
+from tests.support.controls import control
 from tests.support.definitions import Registry
 
 NOW = 1_800_000_000
@@ -163,6 +164,7 @@ async def test_trap_5_a_missing_kid_is_refused(issuer):
         await issuer.validate(issuer.sign(header=issuer.header(kid=...)))
 
 
+@control("3.1.11", "AC-2(5)", "AC-12")
 def test_trap_6_tokens_live_ten_minutes_not_ten_days(tmp_path):
     """authlib's default for client_credentials is 864,000 seconds."""
     answer = issue_token(tmp_path)

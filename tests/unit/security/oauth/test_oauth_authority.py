@@ -18,6 +18,7 @@ from security.oauth.token_endpoint import GRANT_TYPES
 from security.oauth.token_request import MAX_BODY_BYTES, TokenRequest, parse_basic
 from security.scopes import GRANTABLE, Role, Scope, format_scopes, parse_scopes
 from tests.support.authority import FORM, build_authority, decide
+from tests.support.controls import control
 from tests.support.definitions import Registry
 
 NOW = 1_800_000_000
@@ -127,6 +128,7 @@ def test_invalid_client_for_missing_or_malformed_credentials(setting, authorizat
     setting.refused(401, "invalid_client", authorization=authorization)
 
 
+@control("3.5.11", "IA-6", "SI-11")
 def test_invalid_client_does_not_tell_what_was_wrong(setting):
     """Unknown client, wrong secret, another client's secret, disabled client: the same bytes."""
     other = setting.registry.create(ClientDefinition(name="other"), actor="test")
@@ -354,6 +356,7 @@ def test_sources_are_networks_of_one_machine():
     assert normalize_source("not an address" * 20) == ("not an address" * 20)[:64]
 
 
+@control("3.1.4", "3.1.5", "3.1.6", "3.3.9", "3.13.3", "AC-5", "AC-6", "AC-6(2)", "AU-9(4)", "IA-2(5)", "SC-2")
 def test_roles_are_separate_accounts():
     """No role but user may infer; nobody is granted `public`; every scope has a role."""
     assert [role for role in Role if Scope.INFERENCE in GRANTABLE[role]] == [Role.USER]

@@ -24,6 +24,7 @@ from security.tls import (
     provision_identity,
     reload_identity,
 )
+from tests.support.controls import control
 from tests.support.oauth_house import NOW, House, validate
 
 DAY = datetime.timedelta(days=1)
@@ -74,6 +75,7 @@ def house(tmp_path, clock, issuer, ca):
     made.close()
 
 
+@control("3.5.2", "IA-2", "IA-3", "IA-5(2)", "IA-8(4)")
 async def test_a_client_is_known_by_the_subject_of_its_certificate(house, ca, issuer):
     """tls_client_auth; the token is bound to the certificate (`cnf.x5t#S256`)."""
     definition = ClientDefinition(name="c", auth_method="tls_client_auth", tls_subject="CN=billing")

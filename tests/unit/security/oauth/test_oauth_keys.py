@@ -15,6 +15,7 @@ from security.errors import KeysUnavailable, KeyUnusable, MalformedDocument
 from security.oauth.key_ring import KeyRing
 from security.oauth.key_set import MAX_KEY_SET_BYTES, parse_key_set
 from security.oauth.signing_keys import ACTIVATION_DELAY_S, RETENTION_S, SigningKeys
+from tests.support.controls import control
 
 
 def public(key, **members):
@@ -169,6 +170,7 @@ async def test_a_fresh_ring_has_no_keys(issuer):
         KeyRing(issuer.source).find("any")
 
 
+@control("3.13.10", "SC-12")
 def test_the_first_key_is_made_once_and_private(tmp_path, clock):
     """Mode 0600, in a folder of mode 0700, the same at the next start."""
     first = SigningKeys.load_or_create(tmp_path / "signing", clock=clock)
@@ -188,6 +190,7 @@ def test_published_keys_are_public(tmp_path, clock):
     assert set(parse_key_set(json.dumps(keys.public_key_set()).encode())) == {keys.current.kid}
 
 
+@control("3.13.10", "CM-3(6)", "SC-12")
 def test_rotation_publishes_first_signs_later_and_keeps_the_old_key_while_needed(tmp_path, clock):
     """Nobody is refused at any moment of it."""
     keys = SigningKeys.load_or_create(tmp_path, clock=clock)

@@ -10,9 +10,11 @@ from security.clients import ClientDefinition
 from security.oauth.token_request import ASSERTION_TYPE
 from security.scopes import Role
 from tests.support.authority import basic
+from tests.support.controls import control
 from tests.support.oauth_house import ISSUER, NOW, House, proof_by, sign, validate
 
 
+@control("3.13.15", "AU-10", "IA-3", "IA-8(4)", "SC-23")
 async def test_a_proof_binds_the_token_to_its_key(house, issuer, key, clock):
     """RFC 9449 section 5: type DPoP, `cnf.jkt`; a public client's refresh token is bound as well."""
     body = house.session(proofs=[proof_by(key, clock)])
@@ -41,6 +43,7 @@ def test_bad_proofs_are_refused(house, key, clock, change):
     house.refused("invalid_dpop_proof", {"grant_type": "client_credentials"}, auth=house.by_service(), proofs=[made])
 
 
+@control("3.5.4", "3.13.15", "IA-2(8)", "SC-23")
 def test_a_proof_with_a_private_key_or_used_twice_or_doubled_is_refused(house, key, clock):
     """Section 4.3 (7), section 11.1, section 4.3 (1)."""
     fields, auth = {"grant_type": "client_credentials"}, house.by_service()
@@ -72,6 +75,7 @@ def test_proofs_by_every_kind_of_key(house, clock, make, algorithm):
     assert (status, body["token_type"]) == (200, "DPoP")
 
 
+@control("3.1.15", "3.13.15", "AC-6(3)", "AC-17(4)", "SC-23")
 def test_in_production_privileged_roles_get_bound_tokens_only(tmp_path, clock, issuer, key):
     """Whoever copies an administrator's token has nothing."""
     house = House(tmp_path, clock, issuer.keys, binds_privileged=True)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from security.errors import TokenRejected
 from security.oauth.profiles import PROFILE_NAMES, SHAPES, ForeignProfile, Mapping
 from security.scopes import GRANTABLE, Role, Scope
+from tests.support.controls import control
 
 NOW = 1_800_000_000
 MAPPING = Mapping(
@@ -41,6 +42,7 @@ def test_every_profile_has_an_example_here():
     assert TOKENS.keys() == set(PROFILE_NAMES) == SHAPES.keys()
 
 
+@control("AC-2(1)", "IA-4(4)", "IA-8", "IA-8(2)", "IA-8(4)")
 @pytest.mark.parametrize("name", PROFILE_NAMES)
 def test_an_access_token_of_each_product_is_understood(name):
     """With its own claims, and names that cannot be those of anybody here."""

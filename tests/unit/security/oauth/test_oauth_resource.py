@@ -18,6 +18,7 @@ from joserfc.jwk import ECKey
 from security.errors import KeysUnavailable, TokenRejected
 from security.oauth.algorithms import MODELS, import_private_key
 from security.oauth.resource import MAX_TOKEN_CHARS, AccessTokenValidator, parse_bearer
+from tests.support.controls import control
 
 NOW = 1_800_000_000
 ISSUER = "https://authority.example:8444"
@@ -51,6 +52,7 @@ async def test_a_good_token_gives_who_and_what(issuer):
     assert token.expires_at == NOW + 600
 
 
+@control("3.5.2", "IA-2")
 async def test_alg_none_is_refused(issuer):
     """With and without a signature, in any spelling."""
     for name in ("none", "None", "NONE", "nOnE"):
@@ -104,6 +106,7 @@ async def test_header_members_that_change_the_rules_are_refused(issuer, member):
     await refused(issuer, issuer.sign_text(header, payload), "header has")
 
 
+@control("3.5.2", "IA-2")
 async def test_a_foreign_key_is_refused(issuer):
     """Of the same kind, with the right id."""
     other = import_private_key(generate_private_key(SECP256R1()))
@@ -128,6 +131,7 @@ async def test_a_signature_in_der_or_of_another_length_is_refused(issuer):
         await refused(issuer, f"{signed}.{encode(changed)}", "signature")
 
 
+@control("3.5.2", "IA-2")
 async def test_every_changed_byte_is_noticed(issuer):
     """One flipped character anywhere."""
     good = issuer.sign()

@@ -3,8 +3,10 @@
 from security.clients import ClientDefinition
 from security.oauth.refresh_store import RefreshStore
 from security.oauth.token_endpoint import DEVICE_GRANT
+from tests.support.controls import control
 
 
+@control("3.5.4", "IA-2(8)")
 def test_refresh_tokens_turn_over_and_each_is_good_once(house):
     """RFC 9700 section 4.14.2: one that comes back ends the family, the newest included."""
     first = house.session()["refresh_token"]
@@ -26,6 +28,7 @@ def test_a_refresh_may_ask_for_less_never_for_more(house):
     assert again["scope"] == "inference models.read"
 
 
+@control("3.1.11", "3.13.9", "AC-2(5)", "AC-12", "IA-11", "SC-10")
 def test_refresh_tokens_end_when_idle_and_with_the_session(house, clock):
     """Whatever is used, the person signs in again."""
     idle = house.session()["refresh_token"]

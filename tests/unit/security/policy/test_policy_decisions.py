@@ -9,6 +9,7 @@ from security.policy.quotas import QuotaBook, QuotaGrant
 from security.registry.snapshot import read_definitions
 from security.scopes import Role
 from security.users import UserDefinition
+from tests.support.controls import control
 from tests.support.definitions import Registry
 
 
@@ -43,6 +44,7 @@ def facts(client, user=None, **changes):
     return RequestFacts(**{**values, **changes})
 
 
+@control("3.1.2", "AC-3")
 def test_a_registered_client_may_use_what_it_may(registry, decide):
     """All models without a list, else those on it; an empty list is none."""
     anything = registry.create(ClientDefinition(name="a"), actor="t").client
@@ -61,6 +63,7 @@ def test_a_refused_request_reserves_nothing(registry, decide, decider):
     assert decider.quotas.num_reservations == 0
 
 
+@control("3.1.1", "3.9.2", "AC-2", "AC-2(13)")
 def test_a_disabled_client_is_refused(registry, decide):
     """Whatever tokens it still holds; enabled again it may."""
     client = registry.create(ClientDefinition(name="a"), actor="t").client
@@ -71,6 +74,7 @@ def test_a_disabled_client_is_refused(registry, decide):
     assert isinstance(decide(facts(client)), QuotaGrant)
 
 
+@control("3.1.1", "3.14.7", "AC-2", "AC-6(10)")
 def test_unknown_clients_and_changed_roles_are_refused(registry, decide):
     """A token of another registry, or of before a change."""
     client = registry.create(ClientDefinition(name="a"), actor="t").client
@@ -78,6 +82,7 @@ def test_unknown_clients_and_changed_roles_are_refused(registry, decide):
         assert isinstance(decide(facts(client, **changes)), Refusal)
 
 
+@control("3.1.2", "AC-3", "IA-2(5)")
 def test_a_person_needs_both_the_applications_and_their_own_permission(registry, decide):
     """And must still be what the token says."""
     application = registry.create(
@@ -92,6 +97,7 @@ def test_a_person_needs_both_the_applications_and_their_own_permission(registry,
     assert decide(facts(application, user)).code == "client_disabled"
 
 
+@control("3.1.2", "AC-3")
 def test_a_role_can_be_limited_to_models(registry, decide):
     """Also for tokens of an issuer elsewhere, whose clients are not in our definitions."""
     client = registry.create(ClientDefinition(name="a"), actor="t").client
@@ -105,6 +111,7 @@ def test_a_role_can_be_limited_to_models(registry, decide):
     assert isinstance(decide(facts(client)), QuotaGrant)
 
 
+@control("AC-6(5)", "CM-3(1)")
 def test_a_privileged_role_that_waits_for_its_second_person_may_nothing(registry, decide):
     """Not even what everybody may."""
     registry.roles.set_two_person(True, actor="t")

@@ -12,6 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from security.policy.bucket import TokenBucket
 from security.policy.limits import LimitRule, Limits, LimitTable
 from security.policy.quotas import Allowance, Allowances, QuotaBook, QuotaDenial, QuotaGrant
+from tests.support.controls import control
 
 MINUTE_NS = 60 * 10**9
 
@@ -119,6 +120,7 @@ def test_a_refused_block_says_when_to_come_back():
     assert isinstance(book.reserve("d", 1, prompt_tokens=500, max_output_tokens=100), QuotaGrant)
 
 
+@control("AC-2(11)", "AC-10")
 def test_concurrency_and_request_rate():
     """Each client for itself; a refused request costs nothing."""
     book, clock = book_of(concurrent_requests=2, requests_per_minute=3)
@@ -416,6 +418,7 @@ def test_a_book_written_anew_allows_no_more_than_the_one_that_was_lost(uses, ope
     assert anew.tokens_reserved == lost.tokens_reserved
 
 
+@control("AC-2(11)", "AC-10", "SC-5")
 def test_many_at_once_never_take_more_than_there_is():
     """Tasks that reserve, extend and settle as gateways do, each step awaiting: the sum of all that was granted stays below
     the limit.

@@ -13,6 +13,7 @@ from security.registry.archive import export_definitions, import_definitions
 from security.registry.snapshot import read_definitions
 from security.scopes import Role
 from security.users import UserDefinition
+from tests.support.controls import control
 from tests.support.definitions import Registry
 
 
@@ -39,6 +40,7 @@ def contents(registry):
     return {name: getattr(definitions, name) for name in definitions.__struct_fields__ if name != "generation"}
 
 
+@control("3.8.9", "SC-12(1)")
 def test_what_comes_back_is_what_was_there(filled, other):
     """Every table, the outbox too; and that it was restored is a change itself."""
     import_definitions(other.database, export_definitions(filled.database), actor="os:root")
@@ -82,6 +84,7 @@ def test_what_is_not_ours_changes_nothing(filled, other, change):
     assert other.changes() == []
 
 
+@control("3.8.9", "SC-12(1)")
 def test_a_backup_holds_the_keys_and_is_its_owners_alone(tmp_path):
     """And refuses to go over another file."""
     state, again = tmp_path / "state", tmp_path / "again"
@@ -104,6 +107,7 @@ def test_a_backup_holds_the_keys_and_is_its_owners_alone(tmp_path):
         restore_files(again, files, replace=False)
 
 
+@control("3.8.9")
 def test_a_changed_backup_is_noticed(tmp_path):
     """One byte of a member, or a file that is none."""
     state = tmp_path / "state"

@@ -15,6 +15,7 @@ from security.clients import ClientDefinition, hash_secret, is_secret_of, make_c
 from security.errors import ClientRejected, KeyUnusable, RegistryUnusable
 from security.registry import database, migrating
 from security.scopes import GRANTABLE, Role, Scope
+from tests.support.controls import control
 from tests.support.definitions import Registry
 
 KEY = b"k" * 32
@@ -53,6 +54,7 @@ def test_without_scopes_a_client_has_all_that_its_role_may_have(registry):
         assert registry.create(ClientDefinition(name="x", role=role), actor="t").client.scopes == GRANTABLE[role]
 
 
+@control("3.5.2", "3.5.10", "IA-2", "IA-5", "IA-5(6)", "SC-28(1)")
 def test_the_secret_is_nowhere_in_the_files(registry, path):
     """Neither the database nor its journal holds it."""
     secret = registry.create(ClientDefinition(name="x"), actor="t").secret
@@ -63,6 +65,7 @@ def test_the_secret_is_nowhere_in_the_files(registry, path):
     assert secret.removeprefix("cms-").encode() not in stored
 
 
+@control("3.13.16", "SC-28")
 def test_files_are_for_their_owner_only(registry, path):
     """The journal too, as it holds the same rows."""
     registry.create(ClientDefinition(name="x"), actor="t")
@@ -101,6 +104,7 @@ def test_disabling_keeps_the_first_time_and_unknown_clients_are_named(registry, 
             act("nobody", actor="t")
 
 
+@control("3.1.7", "AC-2(4)", "SI-4(20)")
 def test_every_change_waits_in_the_outbox_until_it_is_recorded(registry):
     """In the same transaction, so there is no change without its record."""
     client_id = registry.create(ClientDefinition(name="x"), actor="ada").client.client_id
@@ -272,6 +276,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         Registry(tmp_path / "file" / "x" / "clients.sqlite")
 
 
+@control("3.5.1", "3.5.5", "IA-4", "IA-4(4)")
 @given(st.text(max_size=80))
 def test_ids_are_safe_whatever_the_name(name):
     """Lower-case letters, digits and hyphens."""

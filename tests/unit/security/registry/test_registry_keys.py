@@ -9,6 +9,7 @@ from security.errors import ClientRejected
 from security.registry.static_keys import KeySelection
 from security.scopes import Role
 from security.static_keys import digest_static_key, hash_key_digest, is_static_key, make_static_key, parse_networks
+from tests.support.controls import control
 from tests.support.definitions import KEY
 
 DAY = 86_400
@@ -24,6 +25,7 @@ def make(registry, client, **changes):
     return registry.keys.create(client.client_id, "k", actor="t", **values)
 
 
+@control("3.5.10", "IA-5(6)")
 def test_a_key_is_stored_as_a_keyed_hash_only(registry, client, tmp_path):
     """A copy of the file lets nobody in and confirms no guess."""
     issued = make(registry, client)
@@ -37,6 +39,7 @@ def test_a_key_is_stored_as_a_keyed_hash_only(registry, client, tmp_path):
     assert all(issued.secret not in change.after and "hash" not in change.after for change in registry.changes())
 
 
+@control("AC-2(2)", "AC-2(11)")
 def test_a_key_is_good_from_its_networks_until_it_expires(registry, client, clock):
     """IPv4 written as IPv6 is the same address; what is no address is nowhere."""
     key = make(registry, client, networks=("10.1.0.0/16", "2001:db8::/32"), days=1).key

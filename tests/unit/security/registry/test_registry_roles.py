@@ -7,6 +7,7 @@ from security.errors import ClientRejected
 from security.registry.snapshot import read_definitions
 from security.scopes import GRANTABLE, PRIVILEGED_ROLES, Role
 from security.users import UserDefinition
+from tests.support.controls import control
 
 
 @pytest.fixture
@@ -15,11 +16,13 @@ def strict(registry):
     return registry
 
 
+@control("3.1.5", "AC-6", "AC-6(5)")
 def test_privileged_is_every_role_but_user():
     """A new role would have to be looked at."""
     assert {Role.OPERATOR, Role.STEWARD, Role.AUDITOR, Role.ADMIN} == PRIVILEGED_ROLES
 
 
+@control("3.1.4", "3.4.5", "AC-5", "AC-6(5)", "CM-3(1)", "CM-5", "CM-5(1)")
 @pytest.mark.parametrize("role", sorted(PRIVILEGED_ROLES))
 def test_a_second_person_must_agree(strict, role):
     """Until then the old role stays; whoever asked cannot agree, under whatever way of asking."""
@@ -63,6 +66,7 @@ def test_going_back_to_user_needs_nobody_else(strict):
     assert strict.roles.grant("bob", Role.USER, actor="os:ada").role is Role.USER
 
 
+@control("AC-6(7)")
 def test_switching_the_rule_on_suspends_what_one_person_alone_had_granted(registry):
     """Until somebody else agrees; switching it off again does not lose who agreed."""
     made = registry.create(ClientDefinition(name="watch", role=Role.OPERATOR), actor="os:ada").client
@@ -76,6 +80,7 @@ def test_switching_the_rule_on_suspends_what_one_person_alone_had_granted(regist
     assert [change.action for change in registry.changes()].count("grant_rule_changed") == 3
 
 
+@control("3.9.2", "AC-2(13)", "AC-6(7)", "IA-11")
 def test_a_new_role_voids_tokens_and_brings_its_own_scopes(registry):
     """What it had of another role's it cannot keep."""
     client = registry.create(ClientDefinition(name="x"), actor="t").client

@@ -8,9 +8,11 @@ from security.errors import ClientRejected
 from security.passwords import find_step, is_password, make_code, unseal, verify_new_password
 from security.registry.snapshot import read_definitions
 from security.users import UserDefinition
+from tests.support.controls import control
 from tests.support.definitions import KEY
 
 
+@control("3.5.2", "3.5.3", "IA-2", "IA-2(1)", "IA-2(2)", "IA-5")
 def test_a_person_begins_with_a_password_and_an_authenticator_shown_once(registry, tmp_path):
     """Both work, and neither is in the file."""
     new = registry.users.create(UserDefinition(login="ada", name="Ada L"), actor="os:root")
@@ -27,6 +29,7 @@ def test_a_person_begins_with_a_password_and_an_authenticator_shown_once(registr
     assert new.password not in repr(new)
 
 
+@control("3.5.10", "IA-5(1)", "IA-5(6)", "SC-28(1)")
 def test_a_sealed_secret_belongs_to_one_person_and_one_key(registry):
     """It cannot be moved to another row, nor read with another key file."""
     user = registry.users.create(UserDefinition(login="ada", name="Ada"), actor="t").user
@@ -35,6 +38,7 @@ def test_a_sealed_secret_belongs_to_one_person_and_one_key(registry):
     assert unseal(KEY, user.user_id, b"short") is None
 
 
+@control("3.3.2", "3.5.1", "3.5.5", "IA-2(5)", "IA-4")
 def test_logins_are_taken_once(registry):
     """Also after the person was disabled."""
     registry.users.create(UserDefinition(login="ada", name="Ada"), actor="t")
@@ -56,6 +60,7 @@ def test_definitions_that_make_no_sense_are_refused(registry, changes):
     assert registry.changes() == []
 
 
+@control("3.1.11", "3.9.2", "AC-2(5)", "AC-2(13)", "AC-12")
 def test_disabling_and_resetting_void_every_token(registry, clock):
     """What was given out before ends; enabling does not bring it back."""
     user = registry.users.create(UserDefinition(login="ada", name="Ada"), actor="t").user
@@ -72,6 +77,7 @@ def test_disabling_and_resetting_void_every_token(registry, clock):
     assert read_definitions(registry.database).revocations == ()
 
 
+@control("3.5.8", "3.5.9", "IA-5", "IA-5(1)", "SC-12(1)")
 def test_a_reset_gives_a_new_password_and_authenticator(registry):
     """The old ones are worth nothing, and the old password may not come back."""
     first = registry.users.create(UserDefinition(login="ada", name="Ada"), actor="t")
@@ -84,6 +90,7 @@ def test_a_reset_gives_a_new_password_and_authenticator(registry):
         verify_new_password(first.password, "ada", (user.password_hash, *user.old_password_hashes))
 
 
+@control("3.5.10", "IA-5(6)")
 def test_no_record_of_a_change_holds_a_hash_or_secret(registry):
     """What goes into the log is read by auditors, for years."""
     new = registry.users.create(UserDefinition(login="ada", name="Ada"), actor="t")
@@ -95,6 +102,7 @@ def test_no_record_of_a_change_holds_a_hash_or_secret(registry):
     assert [change.action for change in registry.changes()] == ["user_created", "user_password_changed"]
 
 
+@control("3.5.7", "3.5.8", "IA-5(1)")
 @pytest.mark.parametrize(
     ("password", "words"),
     [
@@ -118,6 +126,7 @@ def test_codes_are_those_of_rfc_6238():
         assert find_step(secret, code, at, 0) == at // 30
 
 
+@control("3.5.3", "IA-2(1)", "IA-2(2)")
 def test_a_code_is_good_once_and_for_a_minute_and_a_half():
     """Section 5.2: a code that was used is refused; a neighbouring step is accepted for slow clocks."""
     secret, now = b"s" * 20, 3_000_000

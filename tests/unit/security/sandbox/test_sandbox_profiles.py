@@ -7,6 +7,7 @@ import pytest
 from security.sandbox.launch import Confined, Plan, wrap
 from security.sandbox.platform import Platform
 from security.sandbox.profiles import CONFINED_ROLES, Code, ConfinedRole, Places, Profile, build_profile
+from tests.support.controls import control
 
 TLS = {"state/tls/server.pem", "state/tls/server.key"}
 EVERYTHING = Platform(landlock_abi=7, no_empty_network="", has_filter=True)
@@ -42,6 +43,7 @@ def own(profile: Profile, places: Places) -> set[str]:
     return {str(path.relative_to(base)) for path in named}
 
 
+@control("3.1.5", "AC-6", "SC-3")
 @pytest.mark.parametrize(
     ("role", "expected"),
     [
@@ -64,6 +66,7 @@ def test_only_engine_and_compiler_write_nothing(places: Places) -> None:
     assert writers == {"gateway", "policy", "auditor", "authority"}
 
 
+@control("3.1.3", "AC-4", "SC-7(21)", "SI-4(22)")
 def test_networks(places: Places) -> None:
     """Four have none; an engine of several ranks has `lo`; one port may be connected to, by the gateway."""
     profiles = {role: build_profile(role, places, Code(())) for role in CONFINED_ROLES}

@@ -11,6 +11,7 @@ from security.segmentation.model import Ports, build_arrows, parse_endpoint
 from security.segmentation.network_policy import render_network_policies
 from security.segmentation.nftables import render_nftables
 from security.segmentation.settings import SegmentsSettings
+from tests.support.controls import control
 
 PORTS = Ports(8443, 8444)
 SITE = SegmentsSettings(
@@ -18,6 +19,20 @@ SITE = SegmentsSettings(
 )
 
 
+@control(
+    "3.1.3",
+    "3.1.14",
+    "3.1.20",
+    "3.4.7",
+    "3.13.6",
+    "AC-4",
+    "AC-4(4)",
+    "AC-17(3)",
+    "AC-20",
+    "AC-20(1)",
+    "SC-7(3)",
+    "SC-7(5)",
+)
 def test_nothing_named_means_nothing_allowed() -> None:
     """The default is a host that nobody reaches and that reaches nobody."""
     rules = render_nftables(build_arrows(SegmentsSettings(), PORTS))
@@ -27,6 +42,7 @@ def test_nothing_named_means_nothing_allowed() -> None:
     assert [policy["metadata"]["name"] for policy in policies] == ["default-deny", "gateway-to-authority"]
 
 
+@control("3.1.3", "3.1.14", "3.13.1", "AC-4", "AC-17(3)", "SC-7", "SC-7(3)", "SI-4(4)")
 def test_every_arrow_has_one_rule_a_family_and_a_counter() -> None:
     """IPv4 and IPv6 apart; each connection is counted under its arrow's name."""
     arrows = build_arrows(SITE, PORTS)

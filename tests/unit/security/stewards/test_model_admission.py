@@ -17,6 +17,7 @@ from security.stewards.importing import Source, import_model
 from security.stewards.role_file import parse_role_file
 from security.stewards.statements import STATEMENT_PAYLOAD_TYPE
 from security.stewards.store import FILES, Item, ModelStore
+from tests.support.controls import control
 from tests.support.stewardship import Holder, Stewardship, role_document
 
 
@@ -30,6 +31,7 @@ def approvals_of(item: Item) -> list[Path]:
     return sorted((item.path / "approvals").iterdir())
 
 
+@control("3.4.5", "CM-5", "CM-5(1)", "SR-3")
 def test_two_other_stewards_make_a_model_admissible(approved: Item, people: Stewardship) -> None:
     """The name, who imported, who approved."""
     admitted = verify_item(approved, people.roles)
@@ -37,6 +39,7 @@ def test_two_other_stewards_make_a_model_admissible(approved: Item, people: Stew
     assert admitted.root == approved.root
 
 
+@control("3.1.4", "3.4.5", "AC-5", "CM-3(1)", "CM-5")
 def test_one_approval_is_not_enough(take: Callable[[], Item], people: Stewardship) -> None:
     """Nor is one steward who approves twice, with one key or with two."""
     item = take()
@@ -61,6 +64,7 @@ def test_one_approval_is_not_enough(take: Callable[[], Item], people: Stewardshi
         verify_item(item, roles)
 
 
+@control("3.1.4", "AC-5")
 def test_importer_cannot_approve(take: Callable[[], Item], people: Stewardship) -> None:
     """Refused by the command, and not counted where somebody puts the file there by hand."""
     item = take()
@@ -155,6 +159,7 @@ def test_names_are_compared_both_ways(approved: Item, people: Stewardship) -> No
         verify_item(approved, people.roles)
 
 
+@control("3.14.2", "SI-3", "SI-7")
 def test_file_swapped_between_check_and_use_is_found(approved: Item, people: Stewardship) -> None:
     """The evidence is good, and the bytes that were loaded are others."""
     admitted = verify_item(approved, people.roles)

@@ -17,6 +17,7 @@ from security.stewards import importing
 from security.stewards.admission import read_import
 from security.stewards.importing import Source, import_model
 from security.stewards.store import Item, ModelStore
+from tests.support.controls import control
 from tests.support.stewardship import Holder, Stewardship
 
 
@@ -37,6 +38,7 @@ def test_import_is_signed_and_described(take: Callable[[], Item], people: Stewar
     assert statement.predicate["num_files"] == 7
 
 
+@control("3.4.9", "AC-6(1)", "CM-11")
 def test_only_an_importer_may_import(people: Stewardship, store: ModelStore, source: Source) -> None:
     """A steward without the role, and somebody whom nobody knows."""
     with pytest.raises(ModelNotApproved, match="ada is not importer"):
@@ -45,6 +47,7 @@ def test_only_an_importer_may_import(people: Stewardship, store: ModelStore, sou
         import_model(source, store, people.roles, Holder("eve").signer, ())
 
 
+@control("3.4.8", "3.4.9", "3.7.4", "3.14.2", "CM-7(5)", "CM-11", "SI-3")
 @pytest.mark.parametrize(
     "name",
     ["pytorch_model.bin", "modeling_x.py", "model.safetensors.pkl", "run.sh", "LICENSE.py", "x.so", "README.html", "w.gguf"],

@@ -16,6 +16,7 @@ from security.supply_chain.provenance import Provenance, dependencies_of, sign_p
 from security.supply_chain.sbom import encode_sbom, parse_sbom
 from security.supply_chain.version_order import version_key
 from security.supply_chain.vex import VexStatement, encode_vex, parse_vex
+from tests.support.controls import control
 from tests.support.stewardship import Holder
 
 DIGEST = "ab" * 32
@@ -44,6 +45,7 @@ def csaf(purl: str, status: str = "known_affected") -> bytes:
     return json.dumps({"document": head, "product_tree": tree, "vulnerabilities": vulnerabilities}).encode()
 
 
+@control("3.4.1", "CM-2", "CM-8", "SR-3")
 def test_sbom_is_the_same_twice_and_reads_back() -> None:
     """Whatever the order of the parts; digests and package URLs as they are."""
     assert encode_sbom(PRODUCT, PARTS) == encode_sbom(PRODUCT, PARTS[::-1])
@@ -68,6 +70,7 @@ def test_lock_lines_become_components() -> None:
     assert debs == [Component("deb", "zlib1g", "1:1.2.13.dfsg-1", DIGEST)]
 
 
+@control("3.4.1", "3.11.2", "CM-2", "CM-2(2)", "CM-8", "CM-8(2)", "SI-2(2)")
 def test_this_installation_knows_its_parts() -> None:
     """Without an SBOM at hand."""
     assert {"cryptography", "tuf"} <= {component.name for component in find_installed()}
@@ -95,6 +98,7 @@ def test_what_is_no_version_is_an_error(text: str) -> None:
         version_key("pypi", text)
 
 
+@control("3.11.2", "3.14.1", "AU-6(5)", "SI-2", "SI-2(2)", "SI-5(1)")
 @pytest.mark.parametrize(
     ("document", "reason"),
     [
@@ -169,6 +173,7 @@ def test_nothing_but_the_family_escapes(data: bytes) -> None:
             pass
 
 
+@control("3.11.2", "SI-2(2)", "SI-5(1)")
 def test_feed_is_signed() -> None:
     """As openssl signs it; another key, another feed."""
     feed = osv("PyPI", "torch", {"introduced": "0"})
@@ -211,6 +216,7 @@ def sign(folder: Path, **parameters: str) -> None:
     (folder / PROVENANCE).write_bytes(sign_provenance(provenance, BUILDER.signer))
 
 
+@control("3.14.1", "SI-2", "SI-7(15)", "SR-3", "SR-9(1)", "SR-11")
 def test_release_is_verified(release: Path) -> None:
     """Files, parts, builder, commit."""
     evidence = verify_release(release, [BUILDER.key.public_key()])
@@ -219,6 +225,7 @@ def test_release_is_verified(release: Path) -> None:
     assert evidence.provenance.parameters["source_commit"] == "c0ffee"
 
 
+@control("SI-7(15)", "SR-9", "SR-11")
 def test_release_that_does_not_hold_is_refused(release: Path) -> None:
     """Each way by itself."""
     key = BUILDER.key.public_key()

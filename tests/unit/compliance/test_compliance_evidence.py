@@ -1,0 +1,58 @@
+"""Claims and tests agree: looked at in the sources, so that it holds whichever part of the suite runs."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from compliance.loading import load_catalogues
+from tests.support.controls import control
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def marked() -> dict[str, set[str]]:
+    """Every test function of the repository with the controls that it says it shows."""
+    found = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.parse(path.read_bytes()).body:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_"):
+                found[f"{path.relative_to(ROOT).as_posix()}::{node.name}"] = ids_of(node)
+    return found
+
+
+def ids_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """What its `@control(…)` names."""
+    return {
+        ast.literal_eval(argument)
+        for decorator in function.decorator_list
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) in ("control", "pytest.mark.control")
+        for argument in decorator.args
+    }
+
+
+def claims() -> set[tuple[str, str]]:
+    """Every control with each test that is said to show it."""
+    return {
+        (test, control.id)
+        for catalogue in load_catalogues().values()
+        for control in catalogue.controls.values()
+        for test in control.tests
+    }
+
+
+def test_every_claimed_control_is_shown_by_tests_that_exist_and_say_so(marked: dict[str, set[str]]) -> None:
+    """A test that was renamed, removed or lost its marker is evidence no more."""
+    assert not {claim for claim in claims() if claim[1] not in marked.get(claim[0], set())}
+
+
+def test_every_marker_is_a_claim(marked: dict[str, set[str]]) -> None:
+    """A control that does not exist, or that does not name the test, is a slip of the pen."""
+    assert not {(test, id) for test, ids in marked.items() for id in ids} - claims()
+
+
+def test_the_decorator_is_the_marker_that_pytest_knows() -> None:
+    """Its arguments are what the run's results name."""
+    assert control("AU-9(3)", "3.3.8").mark.args == ("AU-9(3)", "3.3.8")
+    assert control("x").mark.name == "control"
