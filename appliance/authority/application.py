@@ -1,11 +1,10 @@
 """The authority's routes, all of scope `public`, and no others: metadata, keys, the endpoints for clients, pages for people,
-health.
- A client's request, in order: (1) without an auditor nothing is decided; (2) the body is read, bounded in size and time; (3)
-who failed too often is told to wait; (4) the client is authenticated; (5) the endpoint decides; (6) a token's record, or a
-refusal's, is durable; (7) the answer.
+health. A client's request, in order: (1) without an auditor nothing is decided; (2) the body is read, bounded in size and time;
+(3) who failed too often is told to wait; (4) what the decision needs is looked up; (5) client and request are judged at once;
+(6) a token's record, or a refusal's, is durable; (7) the answer.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 from starlette.applications import Starlette
@@ -14,14 +13,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from appliance.authority.directory import Directory
 from appliance.authority.http import ALWAYS, NO_STORE, json_answer, read_body, token_request, unavailable
 from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.authority.people import PeopleRoutes
 from appliance.authority.records import build_decision_record, build_sign_in_record
-from security.clients import Client
 from security.errors import SecurityFault, SecurityUnavailable
-from security.oauth.authority import Answer, Authority, PendingRequest
+from security.oauth.authority import Answer, Authority, Endpoint
 from security.oauth.failure_limit import FailureLimit
 from security.oauth.metadata import (
     AUTHORIZATION_PATH,
@@ -56,8 +53,6 @@ KEY_SET_MAX_AGE_S = 300
 _PATIENT_ERRORS = frozenset({"authorization_pending", "slow_down"})
 """What a device is told again and again: neither a failure nor worth a record."""
 
-Endpoint = Callable[[PendingRequest, Client], Awaitable[Answer]]
-
 log = structlog.get_logger(__name__)
 
 
@@ -69,11 +64,9 @@ class AuthorityApplication:
         authority: Authority,
         journal: Journal,
         failures: FailureLimit,
-        directory: Directory,
         people: PeopleRoutes | None = None,
     ) -> None:
         self._authority = authority
-        self._directory = directory
         self._journal = journal
         self._failures = failures
         self._people = people
@@ -109,20 +102,18 @@ class AuthorityApplication:
         return json_answer(200, {"status": "ok"}, NO_STORE)
 
     async def _token(self, request: Request) -> Response:
-        return await self._answer(request, self._authority.token, "grant_type", records_success=True)
+        return await self._answer(request, "token")
 
     async def _revoke(self, request: Request) -> Response:
-        return await self._answer(request, self._authority.revoke, "token")
+        return await self._answer(request, "revocation")
 
     async def _introspect(self, request: Request) -> Response:
-        return await self._answer(request, self._authority.introspect, "token")
+        return await self._answer(request, "introspection")
 
     async def _begin_device(self, request: Request) -> Response:
-        return await self._answer(request, self._authority.begin_device)
+        return await self._answer(request, "device_authorization")
 
-    async def _answer(
-        self, request: Request, endpoint: Endpoint, *required: str, records_success: bool = False
-    ) -> Response:
+    async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
         """One request to an endpoint for clients."""
         address, port = request.client or ("", 0)
         # (1)
@@ -138,18 +129,17 @@ class AuthorityApplication:
                 408, {"error": "invalid_request", "error_description": "The body took too long"}, NO_STORE
             )
         # (3) Asked again after the only wait in between, so attempts in parallel gain nothing.
-        pending = self._authority.parse(token_request(request, body), *required)
+        pending = self._authority.parse(endpoint, token_request(request, body))
         client_id = pending.claimed_client_id
         try:
             if retry_after_s := self._failures.retry_after_s(address, client_id):
                 return unavailable("Too many failed attempts", status=429, retry_after_s=retry_after_s)
-            claimed = await self._directory.find_client(client_id) if client_id else None
+            # (4)
+            known = await self._authority.look_up(pending)
             if retry_after_s := self._failures.retry_after_s(address, client_id):
                 return unavailable("Too many failed attempts", status=429, retry_after_s=retry_after_s)
-            # (4)
-            client = self._authority.authenticate(pending, claimed)
             # (5)
-            answer = client if isinstance(client, Answer) else await endpoint(pending, client)
+            answer = await self._authority.answer(pending, known)
         except SecurityUnavailable as fault:
             log.error("endpoint_unavailable", path=request.url.path, reason=str(fault))
             return unavailable("The definitions of clients and people cannot be read")
@@ -161,7 +151,7 @@ class AuthorityApplication:
         if answer.error is not None:
             self._failures.count_failure(address, client_id)
         # (6)
-        if answer.error is not None or records_success:
+        if answer.error is not None or endpoint == "token":
             try:
                 index = await self._record(answer, address, port)
             except JournalUnavailable as fault:

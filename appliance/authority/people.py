@@ -21,16 +21,10 @@ from appliance.authority.records import build_sign_in_record
 from appliance.authority.sign_in import REFUSED, Session, SignInDesk, SignInRefused
 from security.errors import ClientRejected, SecurityUnavailable
 from security.oauth.authority import Authority
-from security.oauth.authorization_request import (
-    AuthorizationRequest,
-    RefusedRequest,
-    UntrustedRequest,
-    parse_authorization,
-    parse_query,
-)
+from security.oauth.authorization_request import RefusedRequest, UntrustedRequest
+from security.oauth.consent import Approval, Consent
 from security.oauth.errors import OAuth2Error
 from security.oauth.failure_limit import FailureLimit
-from security.oauth.interactions import CodeGrant
 from security.oauth.metadata import AUTHORIZATION_PATH, DEVICE_PATH
 from security.oauth.token_request import parse_form
 from security.scopes import GRANTABLE, GRANTED_SCOPES, Scope, parse_scopes
@@ -119,8 +113,10 @@ class PeopleRoutes:
         session = self._desk.find(request.cookies.get(COOKIE))
         if session is None or session.must_change_password:
             return self._ask_first(session, _path_of(request))
-        scopes = await self._scopes_for(session, asked.scopes)
-        page = pages.consent_page(session.form_token, session.name, asked.client.name, request.url.query, scopes)
+        scopes = await self._scopes_for(session, parse_scopes(asked.scope))
+        page = pages.consent_page(
+            session.form_token, session.name, asked.client.definition.name, request.url.query, scopes
+        )
         return _page(page, form_target=asked.redirect_uri)
 
     async def _decide_authorization(self, request: Request) -> Response:
@@ -131,21 +127,8 @@ class PeopleRoutes:
         asked = await self._parse_authorization(fields.get("query", ""))
         if isinstance(asked, Response):
             return asked
-        if fields.get("decision") != "approve":
-            return _redirect(asked.answer(error="access_denied"))
-        code = self._authority.interactions.issue_code(
-            CodeGrant(
-                client_id=asked.client.client_id,
-                user_id=session.user_id,
-                redirect_uri=asked.redirect_uri,
-                redirect_uri_was_given=asked.redirect_uri_was_given,
-                scope=asked.scope,
-                challenge=asked.challenge,
-                auth_time=session.auth_time,
-                key_thumbprint=asked.key_thumbprint,
-            )
-        )
-        return _redirect(asked.answer(code=code))
+        approval = Approval(session.user_id, session.auth_time) if fields.get("decision") == "approve" else None
+        return _redirect(asked.answer(approval))
 
     async def _sign_in(self, request: Request) -> Response:
         fields = await self._read_form(request)
@@ -218,13 +201,9 @@ class PeopleRoutes:
         allowed = frozenset() if user is None else scopes & GRANTABLE[user.role]
         return [scope for scope in GRANTED_SCOPES if scope in allowed]
 
-    async def _parse_authorization(self, query: str) -> AuthorizationRequest | Response:
+    async def _parse_authorization(self, query: str) -> Consent | Response:
         try:
-            parameters = parse_query(query)
-            client = await self._directory.find_client(parameters.get("client_id", ""))
-            return parse_authorization(
-                parameters, client, resource=self._authority.resource, issuer=self._authority.issuer
-            )
+            return await self._authority.read_authorization(query)
         except UntrustedRequest as refused:
             return _page(pages.message_page("This request cannot be answered", str(refused)), 400)
         except RefusedRequest as refused:

@@ -27,8 +27,8 @@ from security.oauth.failure_limit import FailureLimit
 from security.oauth.interactions import Interactions
 from security.oauth.metadata import TOKEN_PATH
 from security.oauth.refresh_store import RefreshStore
+from security.oauth.sessions import SessionRules
 from security.oauth.signing_keys import SigningKeys
-from security.oauth.token_endpoint import SessionRules
 from security.tls import find_authorities, load_certificates
 
 REFRESH_FILE = "authority/sessions.sqlite"
@@ -83,7 +83,7 @@ async def serve(member: Member) -> None:
         failures = FailureLimit(config.authority.max_failures_per_minute, clock=time.monotonic)
         desk = SignInDesk(directory, refresh, credentials_key, config.authority)
         people = PeopleRoutes(authority, desk, directory, journal, failures, config.authority.banner)
-        app = AuthorityApplication(authority, journal, failures, directory, people).build()
+        app = AuthorityApplication(authority, journal, failures, people).build()
         listener = build_listener(app, config.authority, tls)
         member.on_link("auditor", journal.run)
         member.on_link("policy", directory.run)

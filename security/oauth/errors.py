@@ -70,6 +70,15 @@ class AuthenticationFailed(InvalidClientError):  # type: ignore[misc]
         return [*default_json_headers, ("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"')]
 
 
+class ReusedGrant(InvalidGrantError):  # type: ignore[misc]
+    """A refresh token or code came back that was used before: whatever came of it ends (RFC 9700 section 4.14.2)."""
+
+    def __init__(self, family: str, user_id: str) -> None:
+        super().__init__("The grant was used before")
+        self.family = family
+        self.user_id = user_id
+
+
 class UnsupportedGrant(UnsupportedGrantTypeError):  # type: ignore[misc]
     """RFC 6749 section 5.2. authlib's own would repeat what the client sent."""
 
@@ -88,6 +97,7 @@ __all__ = [
     "AuthorizationPending",
     "DeviceDenied",
     "DeviceExpired",
+    "InvalidClientError",
     "InvalidDpopProof",
     "InvalidGrantError",
     "InvalidRequestError",
@@ -95,6 +105,7 @@ __all__ = [
     "InvalidTarget",
     "OAuth2Error",
     "Overloaded",
+    "ReusedGrant",
     "SlowDown",
     "UnauthorizedClientError",
     "UnsupportedGrant",

@@ -23,7 +23,7 @@ _USER_CODE_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 _USER_CODE_CHARS = 8
 
 
-class CodeGrant(msgspec.Struct, frozen=True, kw_only=True):
+class AgreedGrant(msgspec.Struct, frozen=True, kw_only=True):
     """What an authorization code may be exchanged for."""
 
     client_id: str
@@ -40,7 +40,7 @@ class CodeGrant(msgspec.Struct, frozen=True, kw_only=True):
 class SpentCode(msgspec.Struct):
     """A code after its use, and the family of tokens that came of it."""
 
-    grant: CodeGrant
+    grant: AgreedGrant
     family: str = ""
 
 
@@ -63,17 +63,15 @@ class Interactions:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._codes: OrderedDict[bytes, tuple[float, CodeGrant]] = OrderedDict()
+        self._codes: OrderedDict[bytes, tuple[float, AgreedGrant]] = OrderedDict()
         self._spent: OrderedDict[bytes, tuple[float, SpentCode]] = OrderedDict()
         self._devices: OrderedDict[bytes, DeviceGrant] = OrderedDict()
         self._device_of: dict[str, bytes] = {}
 
-    def issue_code(self, grant: CodeGrant) -> str:
-        """A new authorization code."""
+    def keep_code(self, code: str, grant: AgreedGrant) -> None:
+        """An authorization code was made: keep what it is good for."""
         self._forget()
-        code = secrets.token_urlsafe(32)
         self._codes[_hash(code)] = (self._clock() + CODE_LIFETIME_S, grant)
-        return code
 
     def spend_code(self, code: str) -> SpentCode | None:
         """Spend a code; None if it is not known, or too old."""
@@ -86,29 +84,47 @@ class Interactions:
         self._spent[digest] = (self._clock() + USED_CODE_LIFETIME_S, spent)
         return spent
 
+    def look_at_code(self, code: str) -> AgreedGrant | None:
+        """What a code would be good for, without spending it."""
+        found = self._codes.get(_hash(code))
+        return None if found is None or found[0] <= self._clock() else found[1]
+
     def find_spent(self, code: str) -> SpentCode | None:
         """A code that was used before."""
         found = self._spent.get(_hash(code))
         return None if found is None else found[1]
 
-    def begin_device(self, client_id: str, scope: str) -> tuple[str, DeviceGrant] | None:
-        """A new device code; None while too many wait."""
+    def make_device_code(self) -> str:
+        """A new device code; it is good for nothing yet."""
+        return secrets.token_urlsafe(32)
+
+    def make_user_code(self) -> str:
+        """A code that no waiting device shows."""
+        while True:
+            letters = "".join(secrets.choice(_USER_CODE_LETTERS) for _ in range(_USER_CODE_CHARS))
+            if letters not in self._device_of:
+                return f"{letters[:4]}-{letters[4:]}"
+
+    def add_device(self, code: str, user_code: str, client_id: str, scope: str) -> bool:
+        """Let a device wait for a person; False while too many wait."""
         self._forget()
         if len(self._devices) >= MAX_WAITING:
-            return None
-        code, user_code = secrets.token_urlsafe(32), self._make_user_code()
+            return False
         grant = DeviceGrant(
             client_id=client_id, scope=scope, user_code=user_code, expires_at=self._clock() + DEVICE_LIFETIME_S
         )
         self._devices[_hash(code)] = grant
         self._device_of[normalize_user_code(user_code)] = _hash(code)
-        return code, grant
+        return True
 
-    def poll_device(self, code: str) -> DeviceGrant | Literal["slow_down", "expired"] | None:
-        """What has become of a device code; None if it is not known. A decided one is spent, if it was asked for in time."""
-        digest, now = _hash(code), self._clock()
-        grant = self._devices.get(digest)
-        if grant is None:
+    def look_at_device(self, code: str) -> DeviceGrant | None:
+        """The device of a code, without counting the question."""
+        return self._devices.get(_hash(code))
+
+    def poll_device(self, code: str, client_id: str) -> DeviceGrant | Literal["slow_down", "expired"] | None:
+        """What has become of a device code; None if it is not known, or another client's."""
+        grant, now = self._devices.get(_hash(code)), self._clock()
+        if grant is None or grant.client_id != client_id:
             return None
         if grant.expires_at <= now:
             return "expired"
@@ -131,12 +147,6 @@ class Interactions:
         if grant is None or grant.expires_at <= self._clock() or grant.state != "pending":
             return None
         return grant
-
-    def _make_user_code(self) -> str:
-        while True:
-            letters = "".join(secrets.choice(_USER_CODE_LETTERS) for _ in range(_USER_CODE_CHARS))
-            if letters not in self._device_of:
-                return f"{letters[:4]}-{letters[4:]}"
 
     def _forget(self) -> None:
         now = self._clock()

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
+
+from security.errors import SecurityMisconfigured
 from security.oauth.algorithms import FOREIGN_ALGORITHMS
-from security.oauth.client_authentication import AUTH_METHODS
 from security.oauth.dpop import DPOP_ALGORITHMS
-from security.oauth.token_endpoint import GRANT_TYPES
+from security.oauth.grant_types import GRANT_TYPES
+from security.oauth.registered_client import AUTH_METHODS
 from security.scopes import GRANTED_SCOPES
 
 METADATA_PATH = "/.well-known/oauth-authorization-server"
@@ -23,6 +26,7 @@ def build_metadata(issuer: str, *, offers_certificates: bool) -> dict[str, Any]:
 
     Args:
         offers_certificates: clients are asked for certificates.
+    Raises: SecurityMisconfigured if authlib finds that the RFC does not allow it.
     """
     methods = [name for name in AUTH_METHODS if "tls" not in name or offers_certificates]
     confidential = [name for name in methods if name != "none"]
@@ -50,4 +54,9 @@ def build_metadata(issuer: str, *, offers_certificates: bool) -> dict[str, Any]:
     }
     if offers_certificates:
         document["tls_client_certificate_bound_access_tokens"] = True
-    return document
+    metadata = AuthorizationServerMetadata(document)
+    try:
+        metadata.validate()
+    except ValueError as error:
+        raise SecurityMisconfigured(f"the authority's metadata: {error}") from error
+    return dict(metadata)

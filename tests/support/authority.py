@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 from security.clients import Client
 from security.errors import SecurityUnavailable
-from security.oauth.authority import Answer, Authority
+from security.oauth.authority import Answer, Authority, Endpoint
 from security.oauth.client_authentication import ClientAuthentication
 from security.oauth.interactions import Interactions
 from security.oauth.metadata import TOKEN_PATH
 from security.oauth.refresh_store import RefreshStore
 from security.oauth.revocations import Revocation, RevocationList
+from security.oauth.sessions import SessionRules
 from security.oauth.signing_keys import SigningKeys
-from security.oauth.token_endpoint import SessionRules
 from security.oauth.token_request import TokenRequest
 from security.users import User
 from tests.support.definitions import Registry
@@ -98,8 +98,7 @@ def basic(client_id: str, secret: str) -> str:
     return "Basic " + base64.b64encode(f"{client_id}:{secret}".encode()).decode()
 
 
-def decide(authority: Authority, registry: Registry, request: TokenRequest) -> Answer:
-    """The token endpoint's answer."""
-    pending = authority.parse(request, "grant_type")
-    client = authority.authenticate(pending, registry.find(pending.claimed_client_id))
-    return client if isinstance(client, Answer) else run_now(authority.token(pending, client))
+def decide(authority: Authority, request: TokenRequest, endpoint: Endpoint = "token") -> Answer:
+    """The answer of an endpoint."""
+    pending = authority.parse(endpoint, request)
+    return run_now(authority.answer(pending, run_now(authority.look_up(pending))))

@@ -3,16 +3,16 @@
 import base64
 import hashlib
 import json
+import secrets
 from urllib.parse import urlencode
 
 from security.clients import ClientDefinition
 from security.oauth.algorithms import FOREIGN_MODELS
-from security.oauth.authority import Answer
-from security.oauth.interactions import CodeGrant
+from security.oauth.interactions import AgreedGrant
 from security.oauth.resource import AccessTokenValidator
 from security.oauth.token_request import TokenRequest
 from security.users import UserDefinition
-from tests.support.authority import FORM, basic, build_authority, decide, run_now
+from tests.support.authority import FORM, basic, build_authority, decide
 from tests.support.definitions import Registry
 
 NOW = 1_800_000_000
@@ -81,7 +81,7 @@ class House:
         """A token request, by the application unless somebody else authenticates."""
         if not options.get("auth") and "client_id" not in fields and "client_assertion" not in fields:
             fields = {**fields, "client_id": self.app.client_id}
-        answer = decide(self.authority, self.registry, self.request(fields, **options))
+        answer = decide(self.authority, self.request(fields, **options))
         return answer.status, json.loads(answer.body), answer
 
     def refused(self, error, fields, **options):
@@ -104,7 +104,9 @@ class House:
             "auth_time": int(self.clock.now),
             **changes,
         }
-        return self.authority.interactions.issue_code(CodeGrant(**values))
+        code = secrets.token_urlsafe(32)
+        self.authority.interactions.keep_code(code, AgreedGrant(**values))
+        return code
 
     def exchange(self, code, **changes):
         fields = {
@@ -119,7 +121,5 @@ class House:
 
     def ask(self, endpoint, fields, *, auth=None):
         """Another endpoint than the token's."""
-        pending = self.authority.parse(self.request(fields, auth=auth))
-        client = self.authority.authenticate(pending, self.registry.find(pending.claimed_client_id))
-        answer = client if isinstance(client, Answer) else run_now(endpoint(pending, client))
+        answer = decide(self.authority, self.request(fields, auth=auth), endpoint)
         return answer.status, json.loads(answer.body) if answer.body else None

@@ -89,7 +89,7 @@ class House:
         people = PeopleRoutes(
             self.authority, self.desk, self.directory, self.journal, self.failures, self.settings.banner
         )
-        self.app = AuthorityApplication(self.authority, self.journal, self.failures, self.directory, people).build()
+        self.app = AuthorityApplication(self.authority, self.journal, self.failures, people).build()
         self.books = Bookkeeper(self.journal, self.failures, self.refresh)
         self.auditor = PlayedAuditor()
         self._serving = None

@@ -65,7 +65,7 @@ def issue_token(tmp_path, **form):
             f"{name}={value}" for name, value in {"grant_type": "client_credentials", **form}.items()
         ).encode(),
     )
-    decision = decide(authority, registry, request)
+    decision = decide(authority, request)
     refresh.close()
     registry.close()
     assert decision.status == 200, decision.body

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from security.clients import ClientDefinition
 from security.errors import MalformedDocument
-from security.oauth.client_authentication import AUTH_METHODS
 from security.oauth.failure_limit import FailureLimit, Suppressed, normalize_source
+from security.oauth.grant_types import GRANT_TYPES
+from security.oauth.registered_client import AUTH_METHODS
 from security.oauth.resource import AccessTokenValidator
-from security.oauth.token_endpoint import GRANT_TYPES
 from security.oauth.token_request import MAX_BODY_BYTES, TokenRequest, parse_basic
 from security.scopes import GRANTABLE, Role, Scope, format_scopes, parse_scopes
 from tests.support.authority import FORM, build_authority, decide
@@ -45,7 +45,7 @@ class Setting:
     def decide(self, body=GRANT, *, authorization=..., query="", content_type=FORM):
         headers = (self.basic(),) if authorization is ... else authorization
         request = TokenRequest(query=query, content_type=content_type, authorization=tuple(headers), body=body)
-        return decide(self.authority, self.registry, request)
+        return decide(self.authority, request)
 
     def refused(self, status, error, *arguments, **options):
         decision = self.decide(*arguments, **options)

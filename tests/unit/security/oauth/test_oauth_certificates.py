@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from security.clients import ClientDefinition
 from security.errors import KeyUnusable
 from security.keys import encode_private_key, generate_p256
-from security.oauth.client_authentication import names_subject
+from security.oauth.client_certificates import names_subject
 from security.oauth.dpop import thumbprint_of_certificate
 from security.tls import (
     build_client_context,

@@ -5,15 +5,12 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 
 from security.clients import ClientDefinition
-from security.oauth.authorization_request import (
-    RefusedRequest,
-    UntrustedRequest,
-    is_same_redirect,
-    parse_authorization,
-    parse_query,
-)
+from security.oauth.authorization_request import RefusedRequest, UntrustedRequest, parse_query
+from security.oauth.consent import Approval
 from security.oauth.dpop import hash_token
-from tests.support.oauth_house import CHALLENGE, ISSUER, REDIRECT, RESOURCE, validate
+from security.oauth.redirects import is_same_redirect
+from tests.support.authority import run_now
+from tests.support.oauth_house import CHALLENGE, ISSUER, REDIRECT, validate
 
 
 async def test_a_code_becomes_a_token_for_the_person(house, issuer):
@@ -85,17 +82,22 @@ def asked(house, **changes):
         "response_type": "code", "client_id": house.app.client_id, "redirect_uri": REDIRECT, "scope": "inference",
         "state": "s t&ate", "code_challenge": CHALLENGE, "code_challenge_method": "S256", **changes,
     }  # fmt: skip
-    parameters = parse_query(urlencode({name: value for name, value in fields.items() if value is not None}))
-    client = house.registry.find(parameters.get("client_id", ""))
-    return parse_authorization(parameters, client, resource=RESOURCE, issuer=ISSUER)
+    query = urlencode({name: value for name, value in fields.items() if value is not None})
+    return run_now(house.authority.read_authorization(query))
 
 
 def test_an_answer_goes_back_with_state_and_issuer(house):
     """RFC 6749 section 4.1.2, RFC 9207."""
-    location = asked(house).answer(code="c")
+    location = asked(house).answer(Approval(house.user.user_id, int(house.clock.now)))
     assert location.startswith(REDIRECT + "?")
-    assert parse_qs(urlsplit(location).query) == {"code": ["c"], "state": ["s t&ate"], "iss": [ISSUER]}
+    answer = parse_qs(urlsplit(location).query)
+    code = answer.pop("code")[0]
+    assert answer == {"state": ["s t&ate"], "iss": [ISSUER]}
+    assert house.token(house.exchange(code))[1]["scope"] == "inference"
     assert asked(house, redirect_uri=None).redirect_uri == REDIRECT
+    refusal = parse_qs(urlsplit(asked(house).answer(None)).query)
+    assert (refusal["error"], refusal["state"], refusal["iss"]) == (["access_denied"], ["s t&ate"], [ISSUER])
+    assert "code" not in refusal
 
 
 @pytest.mark.parametrize(

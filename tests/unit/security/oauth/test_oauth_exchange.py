@@ -3,7 +3,7 @@
 import pytest
 
 from security.clients import ClientDefinition
-from security.oauth.token_endpoint import ACCESS_TOKEN_TYPE, EXCHANGE_GRANT
+from security.oauth.grant_types import ACCESS_TOKEN_TYPE, EXCHANGE_GRANT
 from security.scopes import Role, Scope
 from tests.support.authority import basic
 from tests.support.oauth_house import RESOURCE, proof_by, validate
@@ -72,7 +72,7 @@ def test_a_bound_token_cannot_be_exchanged_for_a_loose_one(house, key, clock):
 def test_revocation_is_for_a_clients_own_tokens(house):
     """RFC 7009: 200 whatever is not known; a refresh token takes its access tokens along."""
     body = house.session()
-    revoke = house.authority.revoke
+    revoke = "revocation"
     mine = {"client_id": house.app.client_id}
     assert house.ask(revoke, {**mine, "token": "unknown"}) == (200, None)
     assert house.ask(revoke, {**mine, "token": "cmr-unknown", "token_type_hint": "refresh_token"}) == (200, None)
@@ -94,7 +94,7 @@ def _introspect(house, token):
         ClientDefinition(name="watch", role=Role.OPERATOR, scopes=frozenset({Scope.TOKENS_INTROSPECT})), actor="t"
     )
     auth = basic(house.watch.client.client_id, house.watch.secret)
-    return house.ask(house.authority.introspect, {"token": token}, auth=auth)
+    return house.ask("introspection", {"token": token}, auth=auth)
 
 
 def _active(house, token):
@@ -120,7 +120,7 @@ def test_introspection_is_for_who_may(house):
     """Without the scope a service sees its own tokens only; a public client none."""
     own = house.token({"grant_type": "client_credentials"}, auth=house.by_service())[1]["access_token"]
     foreign = house.session()["access_token"]
-    ask = house.authority.introspect
+    ask = "introspection"
     assert house.ask(ask, {"token": own}, auth=house.by_service())[1]["active"] is True
     assert house.ask(ask, {"token": foreign}, auth=house.by_service()) == (200, {"active": False})
     status, body = house.ask(ask, {"token": foreign, "client_id": house.app.client_id})

@@ -1,8 +1,8 @@
 """Refresh tokens that turn over, and devices that wait for a person."""
 
 from security.clients import ClientDefinition
+from security.oauth.grant_types import DEVICE_GRANT
 from security.oauth.refresh_store import RefreshStore
-from security.oauth.token_endpoint import DEVICE_GRANT
 from tests.support.controls import control
 
 
@@ -66,7 +66,7 @@ def test_a_refresh_token_survives_a_restart_and_is_in_no_file(house, tmp_path):
 
 
 def begin(house, **fields):
-    return house.ask(house.authority.begin_device, {"client_id": house.app.client_id, **fields})
+    return house.ask("device_authorization", {"client_id": house.app.client_id, **fields})
 
 
 def poll(house, code):
@@ -121,5 +121,5 @@ def test_device_authorization_errors(house):
     """A service has no people; unknown scopes and other resources are refused."""
     assert begin(house, scope="nonsense")[1]["error"] == "invalid_scope"
     assert begin(house, resource="https://other.example")[1]["error"] == "invalid_target"
-    assert house.ask(house.authority.begin_device, {}, auth=house.by_service())[1]["error"] == "unauthorized_client"
-    assert house.ask(house.authority.begin_device, {"client_id": "nobody"})[0] == 401
+    assert house.ask("device_authorization", {}, auth=house.by_service())[1]["error"] == "unauthorized_client"
+    assert house.ask("device_authorization", {"client_id": "nobody"})[0] == 401

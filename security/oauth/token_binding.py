@@ -1,0 +1,34 @@
+"""What a new token is bound to: the key of a DPoP proof (RFC 9449), or else the certificate of the connection (RFC 8705)."""
+
+from collections.abc import Callable
+
+from security.errors import TokenRejected
+from security.oauth.dpop import PROOF_LIFETIME_S, normalize_url, thumbprint_of_certificate, verify_proof
+from security.oauth.errors import InvalidDpopProof
+from security.oauth.minting import Binding
+from security.oauth.token_request import ParsedRequest
+from security.policy.replay import ReplayMemory
+
+
+class TokenBinder:
+    """Owner of the proofs that one authority has seen."""
+
+    def __init__(self, issuer: str, *, clock: Callable[[], float]) -> None:
+        self._issuer = issuer
+        self._clock = clock
+        self._used = ReplayMemory(clock=clock)
+
+    def bind(self, parsed: ParsedRequest) -> Binding | None:
+        """What a request shows; None if it shows neither. Raises: InvalidDpopProof."""
+        if parsed.proofs:
+            url = normalize_url(self._issuer + parsed.path)
+            try:
+                proof = verify_proof(parsed.proofs, method="POST", urls=frozenset({url}), now=self._clock())
+            except TokenRejected as fault:
+                raise InvalidDpopProof(str(fault)) from None
+            if not self._used.use(proof.digest, PROOF_LIFETIME_S):
+                raise InvalidDpopProof("jti: the proof was used before")
+            return Binding("jkt", proof.thumbprint)
+        if parsed.certificate is not None:
+            return Binding("x5t#S256", thumbprint_of_certificate(parsed.certificate))
+        return None
