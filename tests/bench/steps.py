@@ -2,7 +2,8 @@
 
 Builds the runner that an engine would have (dummy weights) and times single steps without scheduler or HTTP: decodes of
 several batch sizes and contexts, and prompt chunks. For each: milliseconds of the device (events around the step), and of the
-host to launch it. With `--profile` the kernels that take the most time follow. First the copy and product rates of this boot.
+host to launch it. `--only rows` times chunks of many lengths, to see at which a row costs least. With `--profile` the kernels
+that take the most time follow. First the copy and product rates of this boot, and what the start is made of.
 """
 
 import argparse
@@ -22,7 +23,11 @@ from runtime.settings import EngineSettings
 from tests.support.step_batches import sampling_batch
 
 DECODES = [(1, 384), (2, 384), (4, 384), (8, 640), (16, 640), (64, 1150), (256, 1280), (512, 384)]
-CHUNKS = [(0, 512), (64, 512), (64, 1024), (256, 1024), (0, 2048), (0, 8192)]
+CHUNKS = [
+    (0, 16), (0, 128), (7, 512), (0, 512), (64, 192), (64, 320), (64, 448), (64, 512), (64, 704), (64, 960), (64, 1024),
+    (256, 768), (256, 1024), (0, 2048), (0, 8192),
+]  # fmt: skip
+ROWS = [*range(64, 1217, 64), 1536, 2048, 3072, 4096, 8192]
 
 
 def step(runner: DeviceRunner, num_decodes: int, context: int, chunk: int) -> StepBatch:
@@ -118,27 +123,36 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--quantization", default="auto")
     parser.add_argument("--graphs", type=int, default=512)
+    parser.add_argument("--pieces", type=int, default=2048, help="piecewise_cuda_graph_max_tokens")
     parser.add_argument("--profile", type=int, default=0, metavar="ROWS")
-    parser.add_argument("--only", choices=("decode", "prefill"))
+    parser.add_argument("--only", choices=("decode", "prefill", "rows"))
     options = parser.parse_args()
     print(rates(), flush=True)
     settings = EngineSettings(
         model_path=str(options.model), device="cuda", dtype="bfloat16", attention_backend=options.backend,
         load_format="dummy", kernels_path=options.kernels, max_running_requests=512, context_length=16_384,
         cuda_graph_max_bs=options.graphs, quantization=options.quantization,
+        piecewise_cuda_graph_max_tokens=options.pieces,
     )  # fmt: skip
-    began = time.perf_counter()
-    built = build_device_runner(options.model, settings, choose_kernels(settings, print), advance=lambda: None)
-    print(f"built in {time.perf_counter() - began:.1f} s", *built.memory.lines(), sep="\n  ", flush=True)
+    stamps = [time.perf_counter()]
+    built = build_device_runner(
+        options.model, settings, choose_kernels(settings, print), advance=lambda: stamps.append(time.perf_counter())
+    )
+    ended = time.perf_counter()
+    parts = f"weights {stamps[1] - stamps[0]:.1f}, trial {stamps[2] - stamps[1]:.1f}, {len(stamps) - 3} sizes of graphs"
+    print(f"built in {ended - stamps[0]:.1f} s: {parts} {ended - stamps[2]:.1f}", *built.memory.lines(), sep="\n  ")
     runner = built.runner
-    print("decodes context chunk | device ms  launch ms  wall ms  graph")
-    cases = [(n, context, 0) for n, context in DECODES] if options.only != "prefill" else []
-    cases += [(n, 1150, chunk) for n, chunk in CHUNKS] if options.only != "decode" else []
+    print("decodes context chunk | device ms  launch ms  wall ms  graph  us a row", flush=True)
+    cases = [(n, context, 0) for n, context in DECODES] if options.only in (None, "decode") else []
+    cases += [(n, 1150, chunk) for n, chunk in CHUNKS] if options.only in (None, "prefill") else []
+    cases += [(0, 0, chunk) for chunk in ROWS] if options.only == "rows" else []
     for num_decodes, context, chunk in cases:
         batch = step(runner, num_decodes, context, chunk)
         device, launch, wall, size = measure(runner, batch, 8 if chunk else 30)
+        each = 1e3 * device / (num_decodes + chunk)
         print(
-            f"{num_decodes:7d} {context:7d} {chunk:5d} | {device:9.3f} {launch:10.3f} {wall:8.3f} {size:6d}", flush=True
+            f"{num_decodes:7d} {context:7d} {chunk:5d} | {device:9.3f} {launch:10.3f} {wall:8.3f} {size:6d} {each:9.2f}",
+            flush=True,
         )
         if options.profile:
             profile(runner, batch, options.profile)
