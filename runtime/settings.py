@@ -127,8 +127,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         msgspec.Meta(
             ge=0,
             le=1 << 20,
-            description="Most prompt tokens in a step in which answers are decoded too. Smaller: steadier decoding beside long "
-            "prompts; larger: prompts are through sooner. 0: 1024 on cuda, 512 on cpu. Never more than chunked_prefill_size.",
+            description="Most tokens of a step that both decodes answers and computes prompts, an eighth of it for prompts in any "
+            "case; fewer are taken while few wait. Smaller: steadier decoding beside long prompts; larger: prompts are through "
+            "sooner. 0: 1024 on cuda, 512 on cpu. Never more than chunked_prefill_size.",
         ),
     ] = 0
     max_running_requests: Annotated[

@@ -7,11 +7,8 @@ The order within one step, each part using what the part before it left:
     (3) waiting sequences are admitted, as long as the estimate says that memory will last
 
 Decoding never waits for a prompt, as both are in the same step; how many prompt tokens a step may hold beside it bounds by
-how much they slow it down. That number has two values. Alone, prompts take what fills the device for a good while
-(`chunked_prefill_size`): fewer steps, and a long prompt is through in one. Beside decoding rows they take a bite
-(`mixed_prefill_size`) that the device computes in the order of time that it needs to read the weights for the decoding rows
-anyway, so part of either is free; and requests that came together are through one after the other, so that their ends, and
-the prompts that follow them, do not come together again.
+how much they slow it down. Alone, prompts take what fills the device for a good while (`chunked_prefill_size`): fewer steps,
+and a long prompt is through in one. Beside decoding rows they take a bite, see `mixing`.
 """
 
 from dataclasses import dataclass
@@ -23,6 +20,7 @@ from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
 from runtime.scheduling.estimate import OutputEstimate
 from runtime.scheduling.fairness import FairClock
+from runtime.scheduling.mixing import SPREAD_STEPS, mixed_budget
 from runtime.scheduling.requests import Sequence
 from runtime.scheduling.running import RunningSequences
 from runtime.scheduling.waiting import WaitingQueue
@@ -95,14 +93,34 @@ class StepPlanner:
         while True:
             rows = self._make_room_to_decode(in_flight)
             copies = self._running.grow(rows)
-            budget = self._mixed_size if len(rows) else self._alone_size
-            chunks = self._plan_chunks(budget, may_admit=self.num_retractions == num_before)
+            chunks = self._plan_chunks(self._budget(len(rows)), may_admit=self.num_retractions == num_before)
             if len(rows) or chunks:
                 return StepPlan(rows, copies, chunks)
             if in_flight or len(self._running) == 0:
                 return None
             # Prompts under way hold all pages and none can go on.
             self._retract_youngest()
+
+    def _budget(self, num_decodes: int) -> int:
+        """Most prompt tokens of a step beside so many decoding rows."""
+        if not num_decodes:
+            return self._alone_size
+        return mixed_budget(num_decodes, self._num_waiting_tokens(SPREAD_STEPS * self._mixed_size), self._mixed_size)
+
+    def _num_waiting_tokens(self, enough: int) -> int:
+        """Tokens of prompts under way and in line that are not computed; counting ends at `enough`.
+
+        What those in line share with the cache is not known before they start, and counts.
+        """
+        table = self._running.table
+        count = sum(
+            int(table.length[sequence.row] - table.cached[sequence.row]) for sequence in self._running.prefilling
+        )
+        for sequence in self._waiting:
+            if count >= enough:
+                break
+            count += len(sequence.request.prompt)
+        return count
 
     def _make_room_to_decode(self, in_flight: bool) -> Int64:
         rows = self._running.table.decode_rows()

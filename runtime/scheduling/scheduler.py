@@ -51,7 +51,7 @@ class Scheduler:
             cache: the pages, with nobody using them.
             limits: what requests are held to; also gives the number of rows and their length.
             eos_token_ids: the model's own ends of an answer.
-            prefill_sizes: most prompt tokens in a step, without and with decoding rows.
+            prefill_sizes: most prompt tokens in a step without decoding rows; most tokens in one with both.
             max_queued_requests: beyond so many waiting, `submit` raises QueueFull.
             longest_prefix_first: schedule_policy `lpm`.
             grammars: of constrained requests; None: such are refused.

@@ -128,14 +128,35 @@ def test_decoding_goes_on_beside_a_long_prompt() -> None:
 
 
 def test_prompts_take_smaller_bites_beside_decoding() -> None:
-    """Alone a prompt of 70 tokens is through in one step; while another decodes it takes at most 32 tokens of each."""
-    driver = EngineDriver(chunked_prefill_size=512, mixed_prefill_size=32)
+    """Alone a prompt of 70 tokens is through in one step; while another decodes, no step has more than 33 tokens."""
+    driver = EngineDriver(chunked_prefill_size=512, mixed_prefill_size=33)
     driver.submit(PROMPT, **LONG)
     driver.step()
     driver.submit([*PROMPT[1:], 3], max_tokens=1)
     for _ in range(4):
         driver.step()
     assert driver.runner.batches == [(0, 70), (1, 33), (1, 33), (1, 1 + 6)]
+    driver.drain()
+    driver.verify_against_oracle()
+
+
+def test_prompts_are_spread_over_the_steps_of_those_who_decode() -> None:
+    """Of 1,920 tokens in line each step takes a fourth of what is left, filled up to tiles of 64, or what makes it 256."""
+    driver = EngineDriver(
+        num_pages=400,
+        chunked_prefill_size=4096,
+        mixed_prefill_size=1024,
+        max_running_requests=32,
+        overlap_schedule=False,
+    )
+    driver.submit([3, 4], **LONG)
+    driver.step()
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        driver.submit(random.integers(3, 24, 96).tolist(), max_tokens=1)
+    for _ in range(7):
+        driver.step()
+    assert [tokens - 1 for _, tokens in driver.runner.batches[1:]] == [496, 368, 304, 240, 240, 240, 32]
     driver.drain()
     driver.verify_against_oracle()
 
