@@ -97,6 +97,15 @@ class AuthoritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         BannerText | None,
         msgspec.Meta(description="Notice that is shown before a sign-in, to be accepted by signing in."),
     ] = None
+    dpop_nonce_lifetime_s: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=3600,
+            description="Seconds for which a DPoP nonce of the authority, the gateway and the admin API is good; "
+            "0 asks for no nonces.",
+        ),
+    ] = 0
     audit_timeout_s: Annotated[
         float,
         msgspec.Meta(

@@ -50,8 +50,8 @@ PUBLIC_ROUTES = (
 """Everything that this listener answers. A change here is a change of what strangers see."""
 
 KEY_SET_MAX_AGE_S = 300
-_PATIENT_ERRORS = frozenset({"authorization_pending", "slow_down"})
-"""What a device is told again and again: neither a failure nor worth a record."""
+_PATIENT_ERRORS = frozenset({"authorization_pending", "slow_down", "use_dpop_nonce"})
+"""What a client is told that does everything right: neither a failure nor worth a record."""
 
 log = structlog.get_logger(__name__)
 

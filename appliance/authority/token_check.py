@@ -13,7 +13,14 @@ from appliance.authority.credentials import find_tls_identity
 from appliance.authority.foreign_issuers import build_foreign_validator
 from appliance.config import Configuration
 from appliance.gateway.api.protected_resource import ProtectedResource
-from appliance.gateway.identity import Presented, Principal, ProofRefused, TokenIssuerUnavailable, TokenRefused
+from appliance.gateway.identity import (
+    NonceRequired,
+    Presented,
+    Principal,
+    ProofRefused,
+    TokenIssuerUnavailable,
+    TokenRefused,
+)
 from appliance.messages.policy import KeyHolder
 from security.errors import KeysUnavailable, MalformedDocument, TokenRejected
 from security.oauth.access_token import AccessToken
@@ -24,6 +31,7 @@ from security.oauth.dpop import (
     thumbprint_of_certificate,
     verify_proof,
 )
+from security.oauth.dpop_nonces import DpopNonces
 from security.oauth.https_source import HttpsJwksSource
 from security.oauth.jws import parse_jws
 from security.oauth.key_ring import KeyRing
@@ -41,6 +49,8 @@ class PolicyKnowledge(Protocol):
     """What is asked of the gateway's `peers.policy.PolicyPeer`."""
 
     revocations: RevocationList
+    nonce_key: bytes | None
+    """Of DPoP nonces; None until policy has told it."""
 
     def verify_fresh(self) -> None:
         """Raises: PeerUnavailable."""
@@ -60,6 +70,8 @@ class PossessionRules:
     """Scheme, host and port that clients may reach this gateway by."""
     binds_privileged: bool
     """Roles but `user` need a bound token."""
+    nonce_lifetime_s: int = 0
+    """How long a nonce is good; 0 asks for none."""
 
 
 class AuthorityTokenCheck:
@@ -114,8 +126,8 @@ class AuthorityTokenCheck:
         except KeysUnavailable as error:
             raise TokenIssuerUnavailable(str(error)) from error
         self._verify_not_revoked(accepted)
-        await self._verify_possession(accepted, presented)
-        return _principal(accepted)
+        nonce = await self._verify_possession(accepted, presented)
+        return _principal(accepted, nonce)
 
     def _choose(self, token: str) -> AccessTokenValidator:
         """Whose token it says it is. Nothing is believed of that: each validator checks the issuer for itself."""
@@ -127,20 +139,25 @@ class AuthorityTokenCheck:
             return self._validator
         return self._foreign.get(issuer, self._validator) if isinstance(issuer, str) else self._validator
 
-    async def _verify_possession(self, token: AccessToken, presented: Presented) -> None:
-        """Whoever presents a bound token must have its key (RFC 9449 section 7.1) or certificate (RFC 8705 section 3)."""
+    async def _verify_possession(self, token: AccessToken, presented: Presented) -> str:
+        """Whoever presents a bound token must have its key (RFC 9449 section 7.1) or certificate (RFC 8705 section 3).
+
+        Returns: the nonce for the next proof; empty where none are asked for.
+        """
+        nonce = ""
         if token.key_thumbprint and presented.scheme != "dpop":
             raise TokenRefused("the token is bound to a key: it must come with the scheme DPoP and a proof")
         if presented.scheme == "dpop":
-            await self._verify_proof(token, presented)
+            nonce = await self._verify_proof(token, presented)
         if token.certificate_thumbprint:
             shown = None if presented.certificate is None else thumbprint_of_certificate(presented.certificate)
             if shown != token.certificate_thumbprint:
                 raise TokenRefused("the token is bound to another client certificate")
         if self._rules.binds_privileged and token.role is not Role.USER and not token.is_bound:
             raise TokenRefused("the role needs a token that is bound to a key or certificate")
+        return nonce
 
-    async def _verify_proof(self, token: AccessToken, presented: Presented) -> None:
+    async def _verify_proof(self, token: AccessToken, presented: Presented) -> str:
         if not token.key_thumbprint:
             raise TokenRefused("the token is not bound to a key: it must come with the scheme Bearer")
         urls = frozenset(normalize_url(origin + presented.path) for origin in self._rules.origins)
@@ -152,8 +169,21 @@ class AuthorityTokenCheck:
             raise ProofRefused(str(error)) from error
         if proof.thumbprint != token.key_thumbprint:
             raise ProofRefused("the proof is by another key than the token's")
+        nonces = self._nonces()
+        if nonces is not None and not nonces.is_good(proof.nonce):
+            raise NonceRequired(nonces.current())
         if self._policy is not None and not await self._policy.use_once(proof.digest, PROOF_LIFETIME_S):
             raise ProofRefused("jti: the proof was used before")
+        return "" if nonces is None else nonces.current()
+
+    def _nonces(self) -> DpopNonces | None:
+        """RFC 9449 section 9; the key is policy's, so that every worker takes what any of them gave."""
+        lifetime_s = self._rules.nonce_lifetime_s
+        if not lifetime_s or self._policy is None:
+            return None
+        if self._policy.nonce_key is None:
+            raise TokenIssuerUnavailable("policy has not told the key of nonces yet")
+        return DpopNonces(self._policy.nonce_key, lifetime_s, clock=self._clock)
 
     def _verify_not_revoked(self, token: AccessToken) -> None:
         if self._policy is not None and self._policy.revocations.is_revoked(token):
@@ -182,7 +212,7 @@ class AuthorityTokenCheck:
         )
 
 
-def _principal(accepted: AccessToken) -> Principal:
+def _principal(accepted: AccessToken, nonce: str) -> Principal:
     return Principal(
         client_id=accepted.client_id,
         subject=accepted.subject,
@@ -195,6 +225,7 @@ def _principal(accepted: AccessToken) -> Principal:
         expires_at=accepted.expires_at,
         is_registered=accepted.is_registered,
         acting_client=accepted.client_id if accepted.actors else "",
+        dpop_nonce=nonce,
     )
 
 
@@ -216,7 +247,11 @@ def build_token_check(configuration: Configuration) -> AuthorityTokenCheck:
         minimum_version=configuration.tls.minimum_version,
     )
     keys = KeyRing(source)
-    rules = PossessionRules(origins=_find_origins(configuration), binds_privileged=configuration.mode == "production")
+    rules = PossessionRules(
+        origins=_find_origins(configuration),
+        binds_privileged=configuration.mode == "production",
+        nonce_lifetime_s=authority.dpop_nonce_lifetime_s,
+    )
     validator = AccessTokenValidator(keys, issuer=issuer, audience=resource_of(configuration))
     check = AuthorityTokenCheck(keys, validator, rules)
     for trusted in configuration.issuers:

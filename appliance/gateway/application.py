@@ -69,8 +69,9 @@ class Application:
             exchange.status = exchange.status or 499
             await exchange.abort()
         except Unauthenticated as fault:
-            rejection = Rejection(exchange.source_address, path, fault.code)
-            self._rejections.count(rejection, exchange.source_port, str(fault))
+            if fault.code != "use_dpop_nonce":  # What a client is told that does everything right.
+                rejection = Rejection(exchange.source_address, path, fault.code)
+                self._rejections.count(rejection, exchange.source_port, str(fault))
             await _refuse(exchange, fault)
         except GatewayFault as fault:
             await _refuse(exchange, fault)

@@ -230,6 +230,8 @@ class Exchange:
         ]
         if self.principal is not None:
             own += self.principal.notice.headers
+            if self.principal.dpop_nonce:
+                own.append((b"dpop-nonce", self.principal.dpop_nonce.encode()))
         if self._statement:
             own.append((b"casemate-statement", self._statement))
         if self._has_body and not self._body_was_read:

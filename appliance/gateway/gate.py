@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from appliance.gateway.errors import Forbidden, GatewayFault, PeerUnavailable, Unauthenticated
 from appliance.gateway.identity import (
+    NonceRequired,
     Presented,
     Principal,
     ProofRefused,
@@ -117,6 +118,11 @@ class Gate:
     async def _identify(self, presented: Presented) -> Principal:
         try:
             return await self._check_token(presented)
+        except NonceRequired as refusal:
+            challenge = self._challenges.invalid("dpop", str(refusal), "use_dpop_nonce")
+            fault = Unauthenticated("use_dpop_nonce", str(refusal), challenge)
+            fault.headers.append((b"dpop-nonce", refusal.nonce.encode()))
+            raise fault from refusal
         except ProofRefused as refusal:
             challenge = self._challenges.invalid("dpop", str(refusal), "invalid_dpop_proof")
             raise Unauthenticated("invalid_dpop_proof", str(refusal), challenge) from refusal

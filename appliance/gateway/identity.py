@@ -32,6 +32,8 @@ class Principal:
     """False if another issuer than our authority vouches for it."""
     acting_client: str = ""
     """The service that acts for the subject, after a token exchange."""
+    dpop_nonce: str = ""
+    """For the client's next proof, with the answer."""
     notice: QuotaNotice = field(default_factory=QuotaNotice, compare=False)
 
 
@@ -58,6 +60,14 @@ class TokenRefused(ApplianceFault):
 
 class ProofRefused(TokenRefused):
     """The token may hold; the proof of possession that came with it does not (RFC 9449)."""
+
+
+class NonceRequired(TokenRefused):
+    """The proof must repeat this nonce (RFC 9449 section 9)."""
+
+    def __init__(self, nonce: str) -> None:
+        super().__init__("the proof needs the nonce in DPoP-Nonce")
+        self.nonce = nonce
 
 
 class TokenIssuerUnavailable(ApplianceFault):

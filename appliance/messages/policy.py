@@ -138,8 +138,14 @@ class Revocations(msgspec.Struct, frozen=True, array_like=True, tag="revocations
     entries: tuple[Revocation, ...]
 
 
+class NonceKey(msgspec.Struct, frozen=True, array_like=True, tag="nonce_key"):
+    """The key of DPoP nonces, which all gateways share as long as policy lives; at the beginning of a link."""
+
+    key: Digest
+
+
 GatewayToPolicy = Reserve | Resume | Extend | Settle | CheckKey | UseOnce
-PolicyToGateway = Granted | Denied | KeyHolder | UsedOnce | PolicyStatus | Revocations
+PolicyToGateway = Granted | Denied | KeyHolder | UsedOnce | PolicyStatus | Revocations | NonceKey
 
 
 class FindPrincipal(msgspec.Struct, frozen=True, array_like=True, tag="find_principal"):

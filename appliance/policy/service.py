@@ -21,6 +21,7 @@ from appliance.messages.policy import (
     Granted,
     KeyHolder,
     Left,
+    NonceKey,
     PolicyStatus,
     Reserve,
     Resume,
@@ -30,6 +31,7 @@ from appliance.messages.policy import (
     UseOnce,
 )
 from security.errors import SecurityUnavailable
+from security.oauth.dpop_nonces import make_nonce_key
 from security.oauth.revocations import Revocation
 from security.policy.decisions import PolicyDecider, Refusal, RequestFacts
 from security.policy.definitions import Definitions
@@ -83,6 +85,7 @@ class PolicyService:
         self._replays = replays
         self._credentials_key = credentials_key
         self._utc_s = utc_s
+        self._nonce_key = make_nonce_key()
         self._told: tuple[Revocation, ...] = ()
         self._listeners: dict[int, PeerLink] = {}
         self._gateways: dict[int, PeerLink] = {}
@@ -97,6 +100,7 @@ class PolicyService:
         self._gateways[owner] = self._listeners[owner] = link
         try:
             link.send(Revocations((await self._definitions.look()).revocations))
+            link.send(NonceKey(self._nonce_key))
             link.send(self._status())
             while True:
                 answer = await self._answer(owner, await link.receive())

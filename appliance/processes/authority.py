@@ -23,6 +23,7 @@ from appliance.policy.locations import load_credentials_key
 from appliance.processes.member import Member
 from security.oauth.authority import Authority
 from security.oauth.client_authentication import ClientAuthentication
+from security.oauth.dpop_nonces import DpopNonces, make_nonce_key
 from security.oauth.failure_limit import FailureLimit
 from security.oauth.interactions import Interactions
 from security.oauth.metadata import TOKEN_PATH
@@ -39,6 +40,7 @@ def build_authority(
 ) -> Authority:
     """The authority by its configuration."""
     issuer = issuer_of(config)
+    lifetime_s = config.authority.dpop_nonce_lifetime_s
     client_ca = config.tls.client_ca_certificate
     authentication = ClientAuthentication(
         credentials_key,
@@ -62,6 +64,7 @@ def build_authority(
         token_lifetime_s=config.authority.token_lifetime_s,
         is_revoked=directory.revocations.is_revoked,
         offers_certificates=config.tls.client_certificates,
+        dpop_nonces=DpopNonces(make_nonce_key(), lifetime_s) if lifetime_s else None,
     )
 
 

@@ -21,6 +21,7 @@ from security.oauth.authority_request import AuthorityRequest, Known
 from security.oauth.authorization_request import MAX_STATE_CHARS, RefusedRequest, UntrustedRequest, parse_query
 from security.oauth.client_authentication import ClientAuthentication
 from security.oauth.consent import Consent
+from security.oauth.dpop_nonces import DpopNonces
 from security.oauth.errors import InvalidRequestError, OAuth2Error, UnsupportedGrant
 from security.oauth.grant_server import GrantServer, Response, Shared
 from security.oauth.interactions import Interactions
@@ -114,6 +115,7 @@ class Authority:
         token_lifetime_s: int,
         is_revoked: Callable[[AccessToken], bool] = lambda _token: False,
         offers_certificates: bool = False,
+        dpop_nonces: DpopNonces | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not issuer.startswith("https://") or issuer.endswith("/"):
@@ -122,6 +124,7 @@ class Authority:
         self.resource = resource
         self.interactions = interactions
         self._keys = keys
+        self._nonces = dpop_nonces
         self._facts = facts
         self._metadata = build_metadata(issuer, offers_certificates=offers_certificates)
         self._shared = Shared(
@@ -131,7 +134,7 @@ class Authority:
             interactions=interactions,
             refresh=refresh,
             rules=rules,
-            binder=TokenBinder(issuer, clock=clock),
+            binder=TokenBinder(issuer, nonces=dpop_nonces, clock=clock),
             minter=AccessTokenMinter(
                 issuer=issuer, resource=resource, keys=keys, lifetime_s=token_lifetime_s, clock=clock
             ),
@@ -205,8 +208,12 @@ class Authority:
             return _answer(pending, None, Response(*_body_of(pending.fault)))
         request = AuthorityRequest("POST", self.issuer + pending.parsed.path, pending.parsed, known)
         server = GrantServer(self._shared, request)
+        response: Response
         if pending.endpoint == "token":
             response = server.create_token_response(request)
+            if self._nonces is not None and pending.parsed.proofs:
+                # RFC 9449 sections 8 and 8.2: with a refusal for want of one, and before the last grows old.
+                response.headers.append(("DPoP-Nonce", self._nonces.current()))
         else:
             response = server.create_endpoint_response(pending.endpoint, request)
         for void in request.voided:

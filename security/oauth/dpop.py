@@ -1,7 +1,7 @@
 """Proof of possession by DPoP (RFC 9449): an untrusted proof, checked in full by section 4.3, for both servers.
  What is left to the caller: a proof's digest MUST be remembered for PROOF_LIFETIME_S and refused the second time (check 12
-of section 4.3, section 11.1), and the thumbprint MUST be compared with that in the token. Nonces of a server's are not asked
-for: replays are refused by memory.
+of section 4.3, section 11.1), the thumbprint MUST be compared with that in the token, and where nonces are asked for
+(`dpop_nonces`), the proof's MUST be a good one.
 """
 
 import base64
@@ -33,6 +33,8 @@ class Proof(msgspec.Struct, frozen=True):
     """RFC 7638, of the key that signed it."""
     digest: bytes
     """Of key and `jti`: what is remembered."""
+    nonce: str
+    """The server's, as the proof repeats it; empty if it does not."""
 
 
 def verify_proof(proofs: tuple[str, ...], *, method: str, urls: frozenset[str], now: float, token: str = "") -> Proof:
@@ -70,7 +72,9 @@ def verify_proof(proofs: tuple[str, ...], *, method: str, urls: frozenset[str], 
     claims = jws.payload()
     _verify_claims(claims, method, urls, now, token)
     thumbprint = str(key.thumbprint())
-    return Proof(thumbprint, hashlib.sha256(f"{thumbprint} {claims['jti']}".encode()).digest())
+    digest = hashlib.sha256(f"{thumbprint} {claims['jti']}".encode()).digest()
+    nonce = claims.get("nonce")
+    return Proof(thumbprint, digest, nonce if isinstance(nonce, str) else "")
 
 
 def _verify_claims(claims: dict[str, Any], method: str, urls: frozenset[str], now: float, token: str) -> None:

@@ -29,6 +29,12 @@ class InvalidDpopProof(OAuth2Error):  # type: ignore[misc]
     error = "invalid_dpop_proof"
 
 
+class UseDpopNonce(OAuth2Error):  # type: ignore[misc]
+    """RFC 9449 section 8: the proof needs the nonce that comes with this answer."""
+
+    error = "use_dpop_nonce"
+
+
 class AuthorizationPending(OAuth2Error):  # type: ignore[misc]
     """RFC 8628 section 3.5: the person has not decided yet."""
 
@@ -109,4 +115,5 @@ __all__ = [
     "SlowDown",
     "UnauthorizedClientError",
     "UnsupportedGrant",
+    "UseDpopNonce",
 ]

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from security.errors import TokenRejected
 from security.oauth.dpop import PROOF_LIFETIME_S, normalize_url, thumbprint_of_certificate, verify_proof
-from security.oauth.errors import InvalidDpopProof
+from security.oauth.dpop_nonces import DpopNonces
+from security.oauth.errors import InvalidDpopProof, UseDpopNonce
 from security.oauth.minting import Binding
 from security.oauth.token_request import ParsedRequest
 from security.policy.replay import ReplayMemory
@@ -13,19 +14,26 @@ from security.policy.replay import ReplayMemory
 class TokenBinder:
     """Owner of the proofs that one authority has seen."""
 
-    def __init__(self, issuer: str, *, clock: Callable[[], float]) -> None:
+    def __init__(self, issuer: str, *, nonces: DpopNonces | None, clock: Callable[[], float]) -> None:
+        """
+        Args:
+            nonces: those that proofs must repeat; None to ask for none.
+        """
         self._issuer = issuer
+        self._nonces = nonces
         self._clock = clock
         self._used = ReplayMemory(clock=clock)
 
     def bind(self, parsed: ParsedRequest) -> Binding | None:
-        """What a request shows; None if it shows neither. Raises: InvalidDpopProof."""
+        """What a request shows; None if it shows neither. Raises: InvalidDpopProof, UseDpopNonce."""
         if parsed.proofs:
             url = normalize_url(self._issuer + parsed.path)
             try:
                 proof = verify_proof(parsed.proofs, method="POST", urls=frozenset({url}), now=self._clock())
             except TokenRejected as fault:
                 raise InvalidDpopProof(str(fault)) from None
+            if self._nonces is not None and not self._nonces.is_good(proof.nonce):
+                raise UseDpopNonce("The proof needs the nonce in DPoP-Nonce")
             if not self._used.use(proof.digest, PROOF_LIFETIME_S):
                 raise InvalidDpopProof("jti: the proof was used before")
             return Binding("jkt", proof.thumbprint)

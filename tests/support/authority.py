@@ -10,6 +10,7 @@ from security.clients import Client
 from security.errors import SecurityUnavailable
 from security.oauth.authority import Answer, Authority, Endpoint
 from security.oauth.client_authentication import ClientAuthentication
+from security.oauth.dpop_nonces import DpopNonces
 from security.oauth.interactions import Interactions
 from security.oauth.metadata import TOKEN_PATH
 from security.oauth.refresh_store import RefreshStore
@@ -67,6 +68,7 @@ def build_authority(
     clock: Callable[[], float] = time.time,
     binds_privileged: bool = False,
     client_authorities: tuple[Any, ...] = (),
+    dpop_nonces: DpopNonces | None = None,
 ) -> tuple[Authority, PlayedFacts, RefreshStore]:
     """An authority with its facts and its refresh tokens, which the caller closes."""
     facts = PlayedFacts(registry, clock)
@@ -88,6 +90,7 @@ def build_authority(
         token_lifetime_s=600,
         is_revoked=facts.revocations.is_revoked,
         offers_certificates=True,
+        dpop_nonces=dpop_nonces,
         clock=clock,
     )
     return authority, facts, refresh

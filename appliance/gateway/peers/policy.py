@@ -20,6 +20,7 @@ from appliance.messages.policy import (
     Extend,
     Granted,
     KeyHolder,
+    NonceKey,
     PolicyStatus,
     Reserve,
     Resume,
@@ -56,6 +57,7 @@ class PolicyPeer:
         self._life = 0
         self._open: set[Reservation] = set()
         self.revocations = RevocationList()
+        self.nonce_key: bytes | None = None
         self.status: PolicyStatus | None = None
         self.status_at = 0.0
 
@@ -86,6 +88,8 @@ class PolicyPeer:
                 if isinstance(message, PolicyStatus):
                     self.status, self.status_at = message, time.monotonic()
                     self.revocations.forget_expired()
+                elif isinstance(message, NonceKey):
+                    self.nonce_key = message.key
                 elif isinstance(message, Revocations):
                     self.revocations.replace(message.entries)
                 else:

@@ -11,6 +11,7 @@ from appliance.config import Configuration
 from appliance.messages.policy import KeyHolder
 from appliance.policy.authority_desk import AuthorityDesk
 from appliance.policy.store import DefinitionsStore
+from security.oauth.dpop_nonces import make_nonce_key
 from security.oauth.key_ring import KeyRing
 from security.oauth.resource import AccessTokenValidator
 from security.oauth.revocations import RevocationList
@@ -25,6 +26,7 @@ class OwnKnowledge:
         self._store = store
         self._replays = replays
         self.revocations = RevocationList()
+        self.nonce_key: bytes | None = make_nonce_key()
         store.subscribe(self._note)
 
     def verify_fresh(self) -> None:
@@ -56,6 +58,7 @@ def build_admin_check(
     rules = PossessionRules(
         origins=frozenset(f"https://{name}:{port}" for name in names),
         binds_privileged=configuration.mode == "production",
+        nonce_lifetime_s=configuration.authority.dpop_nonce_lifetime_s,
     )
     check = AuthorityTokenCheck(keys, validator, rules)
     check.use_policy(OwnKnowledge(store, replays))

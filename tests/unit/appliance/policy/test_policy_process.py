@@ -16,6 +16,7 @@ from appliance.messages.policy import (
     Extend,
     Granted,
     KeyHolder,
+    NonceKey,
     PolicyStatus,
     Reserve,
     Resume,
@@ -67,10 +68,13 @@ class PlayedGateway:
         self._incoming.put_nowait(self._up.decode(self._down.encode(message)))
 
     async def answer(self):
-        return await self._next(lambda message: not isinstance(message, PolicyStatus | Revocations))
+        return await self._next(lambda message: not isinstance(message, PolicyStatus | Revocations | NonceKey))
 
     async def revocations(self):
         return await self._next(lambda message: isinstance(message, Revocations))
+
+    async def nonce_key(self):
+        return await self._next(lambda message: isinstance(message, NonceKey))
 
     async def _next(self, is_wanted):
         while True:
@@ -189,6 +193,7 @@ async def test_a_request_of_an_earlier_life_goes_on(gateway, client, book):
 async def test_every_gateway_hears_of_a_revocation_at_once(service, gateway, client, registry, store):
     """And a new one hears of all that stand before anything else."""
     assert await gateway.revocations() == Revocations(())
+    assert len((await gateway.nonce_key()).key) == 32
     registry.revocations.revoke("token", "jti-1", registry.database.now + 600, actor="t")
     registry.disable(client.client_id, actor="t")
     await store.look()
