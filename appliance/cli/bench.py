@@ -22,6 +22,7 @@ from appliance.errors import CommandFailed
 from appliance.logging import configure_logging
 
 _KERNEL_PARTS = ("linear", "e4m3", "chain", "kernels", "attention")
+"""What is measured by default; `search` beside them tries hundreds of ways."""
 
 
 def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -34,9 +35,15 @@ def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     host.add_argument("--steps", type=int, default=400, help="steps to measure (default: %(default)s)")
     host.set_defaults(handler=_measure_host)
     kernels = commands.add_parser("kernels", help="the kernels of this machine's GPU, each beside its reference")
-    kernels.add_argument("part", nargs="*", metavar="PART", help=f"{', '.join(_KERNEL_PARTS)} (default: all)")
     kernels.add_argument(
-        "--rows", type=int, nargs="+", default=[1, 2, 4, 8], help="of `linear`, `e4m3` and `chain` (default: 1 2 4 8)"
+        "part", nargs="*", metavar="PART", help=f"{', '.join(_KERNEL_PARTS)} (default: all these), search"
+    )
+    kernels.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4, 8],
+        help="of `linear`, `e4m3`, `chain`, `search` (default: 1 2 4 8)",
     )
     kernels.set_defaults(handler=_measure_kernels)
     gateway = commands.add_parser(
@@ -219,12 +226,12 @@ def _measure_kernels(arguments: argparse.Namespace) -> int:
     device = describe_device()
     if device is None:
         raise CommandFailed("this machine has no GPU that torch can use")
-    for name in arguments.part or PARTS:
+    for name in arguments.part:
         if name not in PARTS:
             raise CommandFailed(f"there is no part {name!r}: {', '.join(PARTS)}")
     print(json.dumps(device), flush=True)
     with Progress("measuring kernels") as progress:
-        for name in arguments.part or PARTS:
+        for name in arguments.part or _KERNEL_PARTS:
             progress.say(name)
             for line in PARTS[name](JitLauncher(), arguments.rows):
                 print(json.dumps({"part": name} | line), flush=True)

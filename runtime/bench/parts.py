@@ -6,7 +6,7 @@ from dataclasses import asdict
 import torch
 
 from runtime.attention.triton import AttentionBlocks
-from runtime.bench import decode_chain, linear_layers, quantized_layers
+from runtime.bench import block_search, decode_chain, linear_layers, quantized_layers
 from runtime.bench.device_time import copy_bandwidth
 from runtime.bench.kernels import KernelResult, measure_decode, measure_kernels, measure_prefill
 from runtime.kernels.launching import Launcher
@@ -64,6 +64,22 @@ def _chain(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
         yield {"rows": result.rows, "variant": result.variant, "us": round(result.seconds * 1e6, 1)}
 
 
+def _search(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
+    """What was better than all before it, the best of each product again at the end, and one that tells how many were tried."""
+    for count in rows:
+        best: dict[str, Line] = {}
+        trials = 0
+        for trial in block_search.search(launcher, count):
+            trials += 1
+            if trial.is_best:
+                best[trial.name] = {"rows": count, "layer": trial.name, "us": round(1e6 * trial.seconds, 1)}
+                best[trial.name] |= asdict(trial.blocks)
+                yield best[trial.name]
+        for line in best.values():
+            yield line | {"table": True}
+        yield {"rows": count, "trials": trials}
+
+
 def _kernels(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
     for result in measure_kernels(launcher):
         yield _kernel_line(result)
@@ -101,6 +117,7 @@ PARTS: Mapping[str, Part] = {
     "linear": _linear,
     "e4m3": _e4m3,
     "chain": _chain,
+    "search": _search,
     "kernels": _kernels,
     "attention": _attention,
 }

@@ -3,8 +3,9 @@
 Measured on an H100 80GB HBM3 (a copy moves 2.98 TB/s) with torch 2.11.0 and Triton 3.6.0. `casemate bench kernels linear` times
 each layer of Llama-3.1-8B by itself, `casemate bench kernels chain` times them as a decode step runs them. For one row the best
 alone are the best together (a step takes 5.29 ms, before 5.42 ms). For more rows they are not: where every kernel waits for
-another's output, what counts is how soon its first weights arrive. Steps of 4 rows take 6.54 ms with the best alone and
-6.16 ms with weights asked for before the wait; of 2 rows 6.25 ms and 6.09 ms. So those entries are the chain's.
+another's output, what counts is how soon its first weights arrive. Steps of 4 rows take 6.49 ms with the best alone and
+5.90 ms with what the chain chose, of 8 rows 6.68 ms and 6.03 ms; of 2 rows 6.25 ms and 6.09 ms. So those entries are the
+chain's. `casemate bench kernels search` looks for better ones, product by product.
 """
 
 import math
@@ -16,16 +17,17 @@ MAX_ROWS = 8
 
 @dataclass(frozen=True, slots=True)
 class GemvBlocks:
-    """How a product is cut. See `runtime.kernels.triton.linear` for the two kernels."""
+    """How a product is cut. See `runtime.kernels.triton.linear` for the kernels."""
 
     kernel: str
-    """`multiply_reduce` or `dot`"""
+    """`multiply_reduce`, `dot` or `split_dot`"""
     block_n: int
-    """Output columns of a program; for `dot` at least 16."""
+    """Output columns of a program; but for `multiply_reduce` at least 16."""
     block_k: int
+    """Inputs of a step; of one warp's part of it for `split_dot`."""
     num_warps: int
     num_stages: int = 1
-    """Tiles on their way at once, for `dot`."""
+    """Tiles on their way at once, but for `multiply_reduce`."""
     prefetch: int = 0
     """Inputs of each weight row that are asked for in L2 while the kernel before still runs; a power of 2 of at least 64."""
     first_tile: bool = False
@@ -44,7 +46,7 @@ class Shape:
     swiglu: bool = False
 
 
-_DOT = GemvBlocks("dot", 16, 256, 1, 4, 1024)
+_DOT = GemvBlocks("dot", 16, 512, 1, 3, 1024)
 _TWO_ROWS = GemvBlocks("multiply_reduce", 2, 2048, 4)
 _TWO_ROWS_WIDE = GemvBlocks("multiply_reduce", 4, 2048, 4)
 

@@ -66,6 +66,8 @@ def multiply_rows(
     }
     if cut.kernel == "dot":
         constants |= {"STAGES": cut.num_stages, "FIRST_TILE": cut.first_tile}
+    elif cut.kernel == "split_dot":
+        constants |= {"STAGES": cut.num_stages, "PARTS": cut.num_warps}
     # What is absent is never read, but has to be a pointer of a known type.
     absent = weight
     launcher.launch(

@@ -60,11 +60,13 @@ def test_linear_layers(layer: str, rows: int, dtype: torch.dtype, pdl: bool) -> 
         GemvBlocks("dot", 16, 256, 1, 4, first_tile=True),
         GemvBlocks("dot", 32, 256, 2, 3, first_tile=True, late=True),
         GemvBlocks("multiply_reduce", 4, 512, 4, late=True),
+        GemvBlocks("split_dot", 16, 256, 4, 2),
+        GemvBlocks("split_dot", 32, 64, 8, 2, prefetch=1024, late=True),
     ],
     ids=lambda blocks: f"{blocks.kernel}-{blocks.block_n}{'-first' * blocks.first_tile}{'-late' * blocks.late}",
 )
 def test_linear_with_other_blocks(blocks: GemvBlocks, rows: int, seed: int) -> None:
-    """Both kernels at every number of rows, whoever is chosen."""
+    """All kernels at every number of rows, whoever is chosen."""
     inputs = Inputs("cuda", torch.bfloat16, seed)
     error = check_linear(inputs, rows, 1024, 4096, blocks=blocks, norm=True, swiglu=True, pdl=True)
     assert error < TOLERANCES[torch.bfloat16]

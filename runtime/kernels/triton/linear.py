@@ -1,7 +1,8 @@
 """Products of 1 to 8 rows with a weight matrix: bound by how fast the weights come from memory.
 
 `multiply_reduce` multiplies and sums in float32 on the vector units, for one or two rows; `dot` has the weights as the
-left operand of the tensor cores, whose narrow side is then the rows. Both compute
+left operand of the tensor cores, whose narrow side is then the rows; `split_dot` is the same with the inputs of a step
+parted among warps, so that a program has more weights on their way. All compute
 
     out = scale * (x * norm_weight) @ weight.T + bias + residual        scale = 1 / sqrt(mean(x**2) + eps)
 
@@ -128,6 +129,79 @@ def dot(
         product_up *= scale
     _finish(product, product_up, bias, residual, out, row_ids[None, :], columns[:, None], num_rows,
             N, BIAS, RESIDUAL, SWIGLU)  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def split_dot(
+    x, weight, bias, residual, norm_weight, out, num_rows,
+    ROWS: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    NORM: tl.constexpr, EPS: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SWIGLU: tl.constexpr,
+    PREFETCH: tl.constexpr, LATE: tl.constexpr, PDL: tl.constexpr, STAGES: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """As `dot`, a step being PARTS * BLOCK_K inputs, each part a product of its own; they are added up at the end.
+
+    The products of a batch go to different warps: with as many warps as parts each has its part alone. The first step's
+    weights are on their way before the wait.
+    """
+    columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row_ids = tl.arange(0, ROWS)[None, :, None]
+    inner = (tl.arange(0, PARTS)[:, None] * BLOCK_K + tl.arange(0, BLOCK_K)[None, :])[:, None, :]
+    tile = weight + columns[None, :, None].to(tl.int64) * K + inner
+    in_columns = columns[None, :, None] < N
+    STEP: tl.constexpr = PARTS * BLOCK_K
+    if PDL and not LATE:
+        tl.extra.cuda.gdc_launch_dependents()
+    mask = in_columns & (inner < K)
+    gate = tl.load(tile, mask=mask, other=0.0, eviction_policy="evict_first")
+    up = gate
+    if SWIGLU:
+        up = tl.load(tile + N * K, mask=mask, other=0.0, eviction_policy="evict_first")
+    if PDL:
+        if PREFETCH > 0:
+            _prefetch(weight, columns, K, PREFETCH)
+            if SWIGLU:
+                _prefetch(weight + N * K, columns, K, PREFETCH)
+        tl.extra.cuda.gdc_wait()
+    squares = tl.zeros([PARTS, ROWS], tl.float32)
+    product = tl.zeros([PARTS, BLOCK_N, ROWS], tl.float32)
+    product_up = tl.zeros([PARTS, BLOCK_N, ROWS], tl.float32)
+    values, squares = _normed_parts(x, norm_weight, row_ids, inner, num_rows, squares, K, NORM)
+    product = tl.dot(gate, values, product)
+    if SWIGLU:
+        product_up = tl.dot(up, values, product_up)
+    for start in tl.range(STEP, K, STEP, num_stages=STAGES):
+        at = start + inner
+        mask = in_columns & (at < K)
+        gate = tl.load(tile + start, mask=mask, other=0.0, eviction_policy="evict_first")
+        values, squares = _normed_parts(x, norm_weight, row_ids, at, num_rows, squares, K, NORM)
+        product = tl.dot(gate, values, product)
+        if SWIGLU:
+            up = tl.load(tile + N * K + start, mask=mask, other=0.0, eviction_policy="evict_first")
+            product_up = tl.dot(up, values, product_up)
+    if PDL and LATE:
+        tl.extra.cuda.gdc_launch_dependents()
+    summed = tl.sum(product, axis=0)
+    summed_up = summed
+    if SWIGLU:
+        summed_up = tl.sum(product_up, axis=0)
+    if NORM:
+        scale = tl.rsqrt(tl.sum(squares, axis=0) / K + EPS)[None, :]
+        summed *= scale
+        summed_up *= scale
+    _finish(summed, summed_up, bias, residual, out, tl.arange(0, ROWS)[None, :], columns[:, None], num_rows,
+            N, BIAS, RESIDUAL, SWIGLU)  # fmt: skip
+
+
+@triton.jit
+def _normed_parts(x, norm_weight, row_ids, at, num_rows, squares, K: tl.constexpr, NORM: tl.constexpr):
+    """As `_normed`, by parts [PARTS, ROWS, BLOCK_K], and turned for the product."""
+    values = tl.load(x + row_ids * K + at, mask=(row_ids < num_rows) & (at < K), other=0.0)
+    if NORM:
+        norm = tl.load(norm_weight + at, mask=at < K, other=0.0).to(tl.float32)
+        wide = values.to(tl.float32)
+        squares += tl.sum(wide * wide, axis=2)
+        values = (wide * norm).to(x.dtype.element_ty)
+    return tl.permute(values, (0, 2, 1)), squares
 
 
 @triton.jit

@@ -8,10 +8,11 @@ from tests.support.kernel_checks import TOLERANCES, Inputs, check_linear
 
 REDUCE = GemvBlocks("multiply_reduce", 4, 64, 4)
 DOT = GemvBlocks("dot", 16, 64, 1, 3)
+SPLIT_DOT = GemvBlocks("split_dot", 16, 32, 2, 2)
 FIRST_TILE = GemvBlocks("dot", 16, 64, 1, 3, first_tile=True)
 
 
-@pytest.mark.parametrize("blocks", [REDUCE, DOT], ids=lambda blocks: blocks.kernel)
+@pytest.mark.parametrize("blocks", [REDUCE, DOT, SPLIT_DOT], ids=lambda blocks: blocks.kernel)
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("fused", ["plain", "norm", "bias", "residual", "swiglu", "all"])
 def test_product_is_the_references(blocks: GemvBlocks, rows: int, fused: str) -> None:
@@ -26,8 +27,9 @@ def test_product_is_the_references(blocks: GemvBlocks, rows: int, fused: str) ->
 def test_a_first_tile_ahead_of_the_wait_changes_nothing(fused: str, k: int) -> None:
     """One tile and no loop after it, and several."""
     parts = dict.fromkeys(("norm", "bias", "residual", "swiglu"), fused == "all")
-    error = check_linear(Inputs("cpu", torch.float16, 0), 3, 40, k, blocks=FIRST_TILE, **parts)
-    assert error < TOLERANCES[torch.float16]
+    for blocks in (FIRST_TILE, SPLIT_DOT):
+        error = check_linear(Inputs("cpu", torch.float16, 0), 3, 40, k, blocks=blocks, **parts)
+        assert error < TOLERANCES[torch.float16]
 
 
 def test_logits_are_not_rounded() -> None:
