@@ -12,6 +12,9 @@ MAX_EVENT_BYTES = 60_000
 
 Correlation = Annotated[int, msgspec.Meta(ge=0)]
 """Chosen by the peer; comes back in the answer."""
+MAX_UID_CHARS = 64
+RequestUid = Annotated[str, msgspec.Meta(max_length=MAX_UID_CHARS)]
+"""A request's id, which the gateway makes; what a client sends in its place is compared with the bound first."""
 EventBytes = Annotated[bytes, msgspec.Meta(max_length=MAX_EVENT_BYTES)]
 
 
@@ -20,7 +23,7 @@ class AppendIntent(msgspec.Struct, frozen=True, array_like=True, tag="intent"):
 
     correlation: Correlation
     event: EventBytes
-    request_uid: Annotated[str, msgspec.Meta(max_length=64)]
+    request_uid: RequestUid
     """The request's public id, as clients see it."""
     client_id: Annotated[str, msgspec.Meta(max_length=256)]
     model: Annotated[str, msgspec.Meta(max_length=256)]
@@ -64,7 +67,7 @@ class FetchReceipt(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):
     """Gateway only: the records of one request with proofs. Answered by `Receipt` or `AppendRefused`."""
 
     correlation: Correlation
-    request_uid: Annotated[str, msgspec.Meta(max_length=64)]
+    request_uid: RequestUid
     client_id: Annotated[str, msgspec.Meta(max_length=256)]
     """Who asks: a client gets its own receipts only."""
 

@@ -17,6 +17,7 @@ from appliance.gateway.exchange import Exchange
 from appliance.gateway.flow.desk import Desk
 from appliance.gateway.identity import Principal
 from appliance.gateway.models import Models
+from appliance.messages.audit import MAX_UID_CHARS
 from appliance.messages.engine import AbortIntent, FlushCache
 
 HEALTH_ROUTE = "/health_generate"
@@ -25,7 +26,7 @@ HEALTH_ROUTE = "/health_generate"
 class AbortFields(Struct, kw_only=True):
     """`/abort_request`."""
 
-    rid: Annotated[str, Meta(min_length=1, max_length=128)]
+    rid: Annotated[str, Meta(min_length=1, max_length=MAX_UID_CHARS)]
     """The answer's id: `x-request-id`, or `meta_info.id`."""
     abort_all: bool = False
 

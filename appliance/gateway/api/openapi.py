@@ -56,6 +56,11 @@ _ERROR = {
 }
 
 
+PLAIN_TEXT_ROUTES = ("/metrics", "/audit/proof/{id}")
+STATE_ROUTES = ("/health", "/ready")
+"""503 of these is no fault: their body says the same as with 200, and why not."""
+
+
 class OpenApiEndpoint:
     """Shows the document, which is built once, from the table that it stands in."""
 
@@ -97,14 +102,17 @@ def build_document(routes: RouteTable) -> dict[str, Any]:
 
 def _operation(route: Route) -> dict[str, Any]:
     answer = {"description": "What was asked for.", "content": {"application/json": {"schema": {}}}}
-    if route.path == "/metrics":
+    if route.path in PLAIN_TEXT_ROUTES:
         answer["content"] = {"text/plain": {"schema": {"type": "string"}}}
     failure = {"description": "Why not.", "content": {"application/json": {"schema": {"$ref": _SCHEMAS + "Error"}}}}
+    failures = dict.fromkeys(_STATUSES, failure)
+    if route.path in STATE_ROUTES:
+        failures["503"] = answer | {"description": "Not now; the body says why."}
     operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()}{route.path.replace('/', '_').replace('{id}', 'id')}",
         "description": f"Needs the scope {route.scope}: {SCOPE_DESCRIPTIONS[route.scope]}.",
         "security": [] if route.scope is Scope.PUBLIC else [{"token": []}],
-        "responses": {"200": answer, **dict.fromkeys(_STATUSES, failure)},
+        "responses": {"200": answer, **failures},
     }
     if "{id}" in route.path:
         schema = {"type": "string", "minLength": 1, "maxLength": 256}

@@ -8,6 +8,7 @@ from appliance.gateway.errors import GatewayFault, InternalFault, NotFound, Peer
 from appliance.gateway.peers.links import Link
 from appliance.gateway.peers.questions import Questions
 from appliance.messages.audit import (
+    MAX_UID_CHARS,
     AppendEvent,
     AppendIntent,
     AppendOutcome,
@@ -72,6 +73,10 @@ class AuditorPeer:
 
     async def fetch_receipt(self, request_uid: str, client_id: str) -> Receipt:
         """A client's own receipt. Raises: NotFound, PeerUnavailable, InternalFault."""
+        if (
+            len(request_uid) > MAX_UID_CHARS
+        ):  # no message carries it: the link would end, and everybody's answers with it
+            raise NotFound("receipt_not_found", "no request of this client has this id")
         answer = await self._questions.ask(lambda number: FetchReceipt(number, request_uid, client_id))
         return self._checked(answer, Receipt)
 
