@@ -37,6 +37,7 @@ def num_lost_links(appliance: Appliance) -> int:
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_no_value_of_a_client_ends_a_link(appliance: Appliance, access_token: str, length: int) -> None:
+    """Ids, names and headers of an authenticated client: refused, unknown, or taken."""
     value, before = "x" * length, num_lost_links(appliance)
     identified = {"Authorization": f"Bearer {access_token}", "Content-Type": "application/json"}
     for path in (
@@ -58,6 +59,7 @@ def test_no_value_of_a_client_ends_a_link(appliance: Appliance, access_token: st
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_no_value_of_a_stranger_ends_a_link(appliance: Appliance, length: int) -> None:
+    """What reaches the authority, and a key, before anybody is known."""
     value, before = "x" * length, num_lost_links(appliance)
     credentials = base64.b64encode(f"{value}:{value}".encode()).decode()
     authority = f"https://127.0.0.1:{appliance.authority_port}"
