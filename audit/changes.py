@@ -7,9 +7,10 @@ Source: OCSF 1.9.0-dev, Entity Management 3004, Application Lifecycle 6002.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from audit.entry import Json
-from audit.events import INFORMATIONAL, LOW, MEDIUM, SUCCESS, application_of, new_event
+from audit.events import INFORMATIONAL, LOW, MEDIUM, SUCCESS, application_of, endpoint_of, log_event, new_event
 from audit.permissions import KINDS
 
 State = Mapping[str, str | int]
@@ -45,6 +46,41 @@ def change_event(
         own["approvers"] = list(approvers)
     if reason:
         own["reason"] = reason
+    return event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auditor:
+    """Whoever reads the log or decides about it by the API, by whose token, from where."""
+
+    client_id: str
+    subject: str
+    tenant: str
+    token_id: str
+    address: str
+    port: int
+
+    @property
+    def actor(self) -> Json:
+        """In OCSF's place for it."""
+        user: Json = {"type_id": 4 if self.subject == self.client_id else 1, "uid": self.subject}
+        return {"app_uid": self.client_id, "session": {"uid": self.token_id}, "user": user}
+
+
+def reading_event(auditor: Auditor, *, log_name: str, what: str, facts: State) -> Json:
+    """Somebody searches or reads records by the API; written before the answer.
+
+    Args:
+        what: `search`, `record`, `tail` or `tiles`.
+        facts: what was asked for.
+    """
+    event = log_event("log_searched", log_name=log_name, facts={"what": what})
+    event["unmapped"]["casemate"]["asked"] = dict(
+        facts
+    )  # Apart: what somebody asks for must not pass for what the event is.
+    event["metadata"]["tenant_uid"] = auditor.tenant
+    event["actor"] = auditor.actor
+    event["src_endpoint"] = endpoint_of(auditor.address, auditor.port)
     return event
 
 

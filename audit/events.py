@@ -352,7 +352,7 @@ def _api_activity(
             "service": {"name": "casemate"},
         },
         "http_request": {"http_method": call.http_method, "url": {"path": call.route}},
-        "src_endpoint": _endpoint(caller.address, caller.port),
+        "src_endpoint": endpoint_of(caller.address, caller.port),
     }
     if call.trace_id:
         event["trace"] = {"uid": call.trace_id}
@@ -373,7 +373,7 @@ def _authentication(
     event |= {
         "auth_protocol_id": 6,
         "service": {"name": f"casemate {service}"},
-        "src_endpoint": _endpoint(address, port),
+        "src_endpoint": endpoint_of(address, port),
         "user": user,
     }
     if client_id:
@@ -387,7 +387,8 @@ def application_of(name: str, uid: str) -> Json:
     return product | {"uid": uid} if uid else product
 
 
-def _endpoint(address: str, port: int) -> Json:
+def endpoint_of(address: str, port: int) -> Json:
+    """Where somebody came from, as OCSF's `network_endpoint` says it."""
     try:
         return {"ip": str(ipaddress.ip_address(address)), "port": port}
     except ValueError:

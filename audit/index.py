@@ -120,6 +120,7 @@ class LogIndex:
         self._key = key
         self.reader = LogReader(folder)
         self._numbers: dict[str, int] = {}
+        self._data_version = 0
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         try:
             self._database = self._open()
@@ -132,10 +133,14 @@ class LogIndex:
         (size,) = self._database.execute("SELECT size FROM covered").fetchone()
         return int(size)
 
-    def update(self, progress: Progress = lambda _done, _all: None) -> Checkpoint:
+    def update(self, progress: Progress = lambda _done, _all: None, max_records: int | None = None) -> Checkpoint:
         """Index what the last checkpoint covers and is not yet; where the log is another, everything.
 
-        Returns: the checkpoint, whose signature was checked.
+        Others may update the same file at the same time: whoever comes second finds the work done.
+
+        Args:
+            max_records: how many at most, in whole bundles; the rest at the next call. None for all.
+        Returns: the checkpoint, whose signature was checked; `size` says what of it is indexed.
         Raises: SignatureRejected, LogCorrupted, EntryNotFound when there is no checkpoint, IndexUnusable.
         """
         checkpoint = verify_checkpoint(self.reader.checkpoint_note(), [self._key], self._key.name)
@@ -143,19 +148,21 @@ class LogIndex:
             if not self._is_prefix(checkpoint):
                 self._clear()
             first = self.size
-            for start in range(first, checkpoint.size, TILE_WIDTH * _BUNDLES_A_TRANSACTION):
-                end = min(start + TILE_WIDTH * _BUNDLES_A_TRANSACTION, checkpoint.size)
+            last = checkpoint.size if max_records is None else min(checkpoint.size, first + max_records)
+            for start in range(first, last, TILE_WIDTH * _BUNDLES_A_TRANSACTION):
+                end = min(start + TILE_WIDTH * _BUNDLES_A_TRANSACTION, last)
                 self._add(start, end, checkpoint.size)
                 progress(end, checkpoint.size)
         except sqlite3.Error as error:
             raise IndexUnusable(f"{self._path}: {error}; remove it, and it is built again") from error
         return checkpoint
 
-    def find(self, query: Query, *, limit: int = 100, before: int | None = None) -> list[int]:
-        """Indices of the records that match, newest first.
+    def find(self, query: Query, *, limit: int = 100, before: int | None = None, start: int | None = None) -> list[int]:
+        """Indices of the records that match, newest first; with `start` oldest first.
 
         Args:
             before: only records with smaller indices: the last of an earlier answer, to go on behind it.
+            start: only records from this index on.
         Raises: IndexUnusable.
         """
         conditions, values = ["1"], []
@@ -164,11 +171,18 @@ class LogIndex:
                 condition, found = self._match(name, text)
                 conditions.append(condition)
                 values += found
-        for condition, value in (("time >= ?", query.since_ms), ("time < ?", query.until_ms), ("idx < ?", before)):
+        bounds = (
+            ("time >= ?", query.since_ms),
+            ("time < ?", query.until_ms),
+            ("idx < ?", before),
+            ("idx >= ?", start),
+        )
+        for condition, value in bounds:
             if value is not None:
                 conditions.append(condition)
                 values.append(value)
-        statement = f"SELECT idx FROM records WHERE {' AND '.join(conditions)} ORDER BY idx DESC LIMIT ?"  # noqa: S608
+        order = "DESC" if start is None else "ASC"
+        statement = f"SELECT idx FROM records WHERE {' AND '.join(conditions)} ORDER BY idx {order} LIMIT ?"  # noqa: S608
         try:
             return [int(index) for (index,) in self._database.execute(statement, (*values, limit))]
         except sqlite3.Error as error:
@@ -226,17 +240,29 @@ class LogIndex:
 
     def _add(self, start: int, end: int, size: int) -> None:
         database = self._database
-        database.execute("BEGIN")
+        database.execute("BEGIN IMMEDIATE")
         try:
+            self._forget_numbers_of_others()
+            if self.size != start:  # Another process was here first.
+                database.execute("ROLLBACK")
+                return
             rows = list(self._rows(start, end, size))
             marks = ", ".join("?" * (3 + len(_TERMS)))
             database.executemany(f"INSERT INTO records VALUES ({marks})", rows)  # noqa: S608
             database.execute("UPDATE covered SET size = ?, root = ?", (end, self.reader.root(end, size)))
             database.execute("COMMIT")
         except BaseException:
-            database.execute("ROLLBACK")
+            if database.in_transaction:
+                database.execute("ROLLBACK")
             self._numbers.clear()
             raise
+
+    def _forget_numbers_of_others(self) -> None:
+        """What another process has written since may have given our texts other numbers."""
+        (version,) = self._database.execute("PRAGMA data_version").fetchone()
+        if version != self._data_version:
+            self._data_version = version
+            self._numbers.clear()
 
     def _rows(self, start: int, end: int, size: int) -> Iterator[tuple[int | None, ...]]:
         for number in range(start // TILE_WIDTH, -(-end // TILE_WIDTH)):

@@ -36,6 +36,15 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             le=366 * 86_400,
         ),
     ] = 86_400
+    overseeing_tenant: Annotated[
+        str,
+        msgspec.Meta(
+            description="Auditors of this tenant see every record by the API, and the log's tiles; those of any other tenant "
+            "see the records of their own.",
+            min_length=1,
+            max_length=128,
+        ),
+    ] = "default"
     mldsa_cosignature: Annotated[
         bool,
         msgspec.Meta(

@@ -20,6 +20,7 @@ class Scope(StrEnum):
     INFERENCE = "inference"
     MODELS_READ = "models.read"
     AUDIT_READ = "audit.read"
+    AUDIT_LOG = "audit.log"
     METRICS_READ = "metrics.read"
     ENGINE_CONTROL = "engine.control"
     TOKENS_INTROSPECT = "tokens.introspect"
@@ -43,6 +44,7 @@ SCOPE_DESCRIPTIONS = MappingProxyType(
         Scope.INFERENCE: "ask the models",
         Scope.MODELS_READ: "list the served models",
         Scope.AUDIT_READ: "read the audit records of one's own requests",
+        Scope.AUDIT_LOG: "search and read the records of everybody in one's tenant, in the overseeing tenant of all",
         Scope.METRICS_READ: "read the metrics",
         Scope.ENGINE_CONTROL: "make engines forget cached prefixes",
         Scope.TOKENS_INTROSPECT: "ask the authority about tokens of others",
@@ -58,7 +60,7 @@ GRANTABLE = MappingProxyType(
             {Scope.METRICS_READ, Scope.ENGINE_CONTROL, Scope.MODELS_READ, Scope.TOKENS_INTROSPECT}
         ),
         Role.STEWARD: frozenset({Scope.MODELS_READ}),
-        Role.AUDITOR: frozenset({Scope.AUDIT_READ, Scope.IDENTITY_READ}),
+        Role.AUDITOR: frozenset({Scope.AUDIT_READ, Scope.AUDIT_LOG, Scope.IDENTITY_READ}),
         Role.ADMIN: frozenset({Scope.MODELS_READ, Scope.IDENTITY_READ, Scope.IDENTITY_MANAGE}),
     }
 )

@@ -19,11 +19,11 @@ from collections.abc import Callable
 import structlog
 
 from appliance.auditor.history import MARK_INTERVAL, recover_requests
+from appliance.auditor.intents import IntentDesk
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.outcomes import OutcomeDesk
 from appliance.auditor.peer import Peer, Send, name_of
 from appliance.auditor.receipts import ReceiptDesk
-from appliance.auditor.requests import MAX_OPEN_INTENTS, OpenIntent
 from appliance.auditor.usage import UsageBook, recover_usage
 from appliance.auditor.watches import Limits, Watches
 from appliance.messages.audit import (
@@ -32,11 +32,11 @@ from appliance.messages.audit import (
     AppendOutcome,
     AppendRefused,
     AuditorStatus,
+    Cosigned,
     CountTokens,
     FetchProof,
     FetchReceipt,
     FetchUsage,
-    IntentRecorded,
     PeerToAuditor,
     Recorded,
     TicketKey,
@@ -46,14 +46,12 @@ from audit.entry import Json, parse_canonical, verify_event
 from audit.errors import (
     AuditRejected,
     EntryTooLarge,
-    MalformedEntry,
     NotDurable,
     NotPermitted,
     StorageFailed,
 )
 from audit.permissions import verify_permitted
 from audit.rotation import Predecessor, predecessor_event
-from audit.ticket import mint_ticket, new_ticket_key
 
 STATUS_INTERVAL_S = 0.5
 PUBLISHING_WAIT_S = 0.005
@@ -101,9 +99,10 @@ class AuditorService:
         reconciliation = self._watches.reconciliation
         self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s, self._note_usage, reconciliation)
         self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s)
-        self._ticket_keys: dict[Peer, bytes] = {}
+        self._intents = IntentDesk(ledger, self._book, send, clock, self._outcomes, reconciliation)
         self._gateways: list[Peer] = []
-        self._request_uids_under_way: set[str] = set()
+        self._readers: dict[Peer, bytes] = {}
+        """With the cosigned checkpoint that each was told."""
         self._next_status_s = 0.0
         self._told_can_append: bool | None = None
         self._is_started = False
@@ -133,21 +132,26 @@ class AuditorService:
     def link_opened(self, peer: Peer) -> None:
         """A peer can be spoken to. An engine gets its ticket key first of all."""
         if peer.peer_role == "engine":
-            self._ticket_keys[peer] = new_ticket_key()
             self._outcomes.engine_came()
-            self._send(peer, TicketKey(self._ticket_keys[peer]))
+            self._send(peer, TicketKey(self._intents.engine_came(peer)))
         elif peer.peer_role == "gateway":
             self._gateways.append(peer)
+            self._intents.gateway_came(peer)
             self._send(peer, self._status())
+        elif peer.peer_role == "reader":
+            self._readers[peer] = b""
 
     def link_ended(self, peer: Peer) -> None:
         """A peer is gone."""
-        if peer.peer_role == "engine" and self._ticket_keys.pop(peer, None) is not None:
+        if peer.peer_role == "engine" and self._intents.engine_left(peer):
             self._outcomes.engine_left()
         elif peer in self._gateways:
             self._gateways.remove(peer)
+            self._intents.gateway_left(peer)
             self._outcomes.lose(peer)
             self._receipts.forget(lambda waiting: waiting is peer)
+        else:
+            self._readers.pop(peer, None)
 
     def received(self, peer: Peer, message: PeerToAuditor) -> None:
         """Take one message; answers come from `turn`, refusals at once.
@@ -196,6 +200,7 @@ class AuditorService:
         self._mark_if_due()
         self._receipts.answer(self._clock.monotonic_s(), self._ledger.fault)
         self._send_status_if_due()
+        self._tell_readers()
 
     def stop(self) -> None:
         """Close what is open, record the end, and publish; with a full disk the next start does so.
@@ -216,7 +221,7 @@ class AuditorService:
         match message:
             case AppendIntent():
                 verify_permitted(peer.peer_role, "intent", event)
-                self._append_intent(peer, message, event)
+                self._intents.append(peer, message, event)
             case AppendOutcome():
                 verify_permitted(peer.peer_role, "outcome", event)
                 self._outcomes.take(peer, message, event)
@@ -232,60 +237,6 @@ class AuditorService:
                     lambda index: self._send(peer, Recorded(message.correlation, index)),
                     lambda reason: self._refuse(peer, message.correlation, reason),
                 )
-
-    def _append_intent(self, peer: Peer, message: AppendIntent, event: Json) -> None:
-        _verify_intent(message, event)
-        if message.request_uid in self._request_uids_under_way or self._book.knows(message.request_uid):
-            raise MalformedEntry(f"intent: the request id {message.request_uid!r} was used before")
-        if len(self._book.open) >= MAX_OPEN_INTENTS:
-            raise NotPermitted(f"intent: {len(self._book.open)} requests are open already")
-        key = self._ticket_key(message.engine_instance)
-        if key is None:
-            reason = f"engine {message.engine_instance} is not there"
-            self._send(peer, AppendRefused(message.correlation, "no_engine", reason))
-            return
-        self._request_uids_under_way.add(message.request_uid)
-        try:
-            self._ledger.add(
-                event,
-                name_of(peer),
-                lambda index: self._note_intent(peer, message, key, index),
-                lambda reason: self._refuse_intent(peer, message, reason),
-            )
-        except Exception:
-            self._request_uids_under_way.discard(message.request_uid)
-            raise
-
-    def _refuse_intent(self, peer: Peer, message: AppendIntent, reason: str) -> None:
-        self._request_uids_under_way.discard(message.request_uid)
-        self._refuse(peer, message.correlation, reason)
-
-    def _note_intent(self, peer: Peer, message: AppendIntent, key: bytes, index: int) -> None:
-        self._request_uids_under_way.discard(message.request_uid)
-        is_here = peer in self._gateways
-        intent = OpenIntent(index, message.request_uid, name_of(peer), peer, message.engine_instance)
-        self._book.note_intent(intent, message.client_id)
-        self._watches.reconciliation.note_intent()
-        if not is_here:  # Its link ended while the record was on its way.
-            self._outcomes.lose(peer)
-            return
-        expires_at_ms = self._clock.utc_ms() + message.lifetime_ms
-        mac = mint_ticket(
-            key,
-            index=index,
-            model=message.model,
-            prompt_digest=message.prompt_digest,
-            token_limit=message.token_limit,
-            expires_at_ms=expires_at_ms,
-        )
-        self._send(peer, IntentRecorded(message.correlation, index, expires_at_ms, mac))
-
-    def _ticket_key(self, instance: int) -> bytes | None:
-        # The latest link first: an older one of the same engine may not have been seen to end yet.
-        for engine, key in reversed(self._ticket_keys.items()):
-            if engine.peer_instance == instance:
-                return key
-        return None
 
     def _refuse(self, peer: Peer, correlation: int, reason: str) -> None:
         self._send(peer, AppendRefused(correlation, "not_durable", reason))
@@ -337,6 +288,13 @@ class AuditorService:
             facts: dict[str, str | int] = {"scan_from": self._book.oldest_open(size)}
             self._ledger.add_own(self._ledger.describe("log_marked", facts))
 
+    def _tell_readers(self) -> None:
+        note = self._watches.cosigned
+        for reader, told in self._readers.items():
+            if told != note:
+                self._readers[reader] = note
+                self._send(reader, Cosigned(note))
+
     def _status(self) -> AuditorStatus:
         writer = self._ledger.writer
         return AuditorStatus(
@@ -358,24 +316,6 @@ class AuditorService:
         status = self._status()
         for gateway in self._gateways:
             self._send(gateway, status)
-
-
-def _verify_intent(message: AppendIntent, event: Json) -> None:
-    """What the ticket will say must be what the record says.
-
-    Raises: MalformedEntry.
-    """
-    own = event["unmapped"]["casemate"]
-    actor, model = event.get("actor"), event.get("ai_model")
-    pairs = {
-        "request id": (message.request_uid, own.get("request_uid")),
-        "client": (message.client_id, actor.get("app_uid") if isinstance(actor, dict) else None),
-        "model": (message.model, model.get("name") if isinstance(model, dict) else None),
-        "token limit": (message.token_limit, own.get("token_limit")),
-    }
-    for name, (said, recorded) in pairs.items():
-        if said != recorded:
-            raise MalformedEntry(f"intent: the {name} is {said!r} in the message and {recorded!r} in the event")
 
 
 def _code_of(rejected: AuditRejected) -> str:

@@ -61,6 +61,11 @@ class Watches:
             alarm for alarm in (space, self._clock_alarm, self.reconciliation.alarm, self._witness.alarm) if alarm
         )
 
+    @property
+    def cosigned(self) -> bytes:
+        """The last checkpoint that witnesses have cosigned; empty where there is none."""
+        return self._witness.note
+
     def look(self, num_open: int) -> None:
         """Look at everything that it is time for. With the disk full nothing is recorded, and nothing forgotten.
 

@@ -38,6 +38,8 @@ class WitnessWatch:
         self._clock = clock
         self._started_ms = clock.utc_ms()
         self._next_look_s = 0.0
+        self.note = b""
+        """The last word that counted, as it is."""
         self.alarm = ""
         """Why nobody else vouches for this history now; empty where somebody does, or nobody is configured."""
 
@@ -81,6 +83,7 @@ class WitnessWatch:
         times = verify_cosignatures(note, self._witnesses)
         if not times:
             raise EntryNotFound("no configured witness has cosigned")
+        self.note = note
         return checkpoint, max(times.values()) * 1000
 
     def _root(self, size: int) -> bytes:

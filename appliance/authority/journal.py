@@ -28,7 +28,9 @@ class AuditorLink(Protocol):
 class Journal:
     """Records of one process, over whichever link to the auditor there is."""
 
-    def __init__(self, *, timeout_s: float) -> None:
+    def __init__(self, *, timeout_s: float, on_other: Callable[[object], None] = lambda _message: None) -> None:
+        """`on_other` is told what the auditor says unasked."""
+        self._on_other = on_other
         self._timeout_s = timeout_s
         self._link: AuditorLink | None = None
         self._correlations = itertools.count(1)
@@ -61,8 +63,8 @@ class Journal:
                         self._usage.extend(usage.rows)
                         if usage.is_last:
                             self._settle(usage.correlation, len(self._usage))
-                    case _:
-                        pass
+                    case other:
+                        self._on_other(other)
         finally:
             if self._link is link:
                 self._link = None

@@ -226,7 +226,7 @@ class Exchange:
         own: Headers = [
             (b"x-request-id", self.request_id.encode()),
             (b"traceresponse", self.trace.traceresponse),
-            *_SECURITY_HEADERS,
+            *(header for header in _SECURITY_HEADERS if header[0] not in dict(headers)),
         ]
         if self.principal is not None:
             own += self.principal.notice.headers

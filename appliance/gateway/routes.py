@@ -1,7 +1,8 @@
 """The route table: what exists, and which scope each route needs. What is not registered here does not exist.
 
 There is no router of a framework behind it: no mounts, no redirects of trailing slashes, no automatic OPTIONS or HEAD, no
-decoding of a path before it is matched. A path matches byte for byte, but for one variable segment.
+decoding of a path before it is matched. A path matches byte for byte, but for one variable segment, or (of tiles) a tail of
+plain ones.
 """
 
 import re
@@ -20,6 +21,8 @@ PUBLIC_ROUTES = (("GET", "/health"), ("GET", "/ready"), ("GET", "/.well-known/oa
 
 _LITERAL = re.compile(r"(/\.?[a-z0-9_-]+)+(\.json)?")
 _SEGMENT = re.compile(rb"[A-Za-z0-9._~:@%-]{1,512}")
+_TAIL = re.compile(rb"[a-z0-9]{1,16}(\.p)?(/[a-z0-9]{1,16}(\.p)?){0,9}")
+_ID, _PATH = "/{id}", "/{path}"
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Route:
 
     method: str
     path: str
-    """May end in `/{id}`: one variable segment."""
+    """May end in `/{id}`: one variable segment; or in `/{path}`: one to ten of small letters and digits."""
     scope: Scope
     endpoint: Endpoint
 
@@ -47,19 +50,21 @@ class RouteTable:
     def __init__(self) -> None:
         self._fixed: dict[bytes, dict[str, Route]] = {}
         self._variable: dict[bytes, dict[str, Route]] = {}
+        self._tails: dict[bytes, dict[str, Route]] = {}
 
     def __iter__(self) -> Iterator[Route]:
-        for methods in (*self._fixed.values(), *self._variable.values()):
+        for methods in (*self._fixed.values(), *self._variable.values(), *self._tails.values()):
             yield from methods.values()
 
     def register(self, method: str, path: str, scope: Scope, endpoint: Endpoint) -> None:
         """Add a route. A public one must also stand in `PUBLIC_ROUTES`: mistakes are our own bug, so they raise plainly."""
         if (scope is Scope.PUBLIC) != ((method, path) in PUBLIC_ROUTES):
             raise ValueError(f"{method} {path} has scope {scope}: public routes are {PUBLIC_ROUTES}, and no others")
-        literal, _, variable = path.partition("/{id}")
-        if not _LITERAL.fullmatch(literal) or variable:
+        literal = path.removesuffix(_ID).removesuffix(_PATH)
+        if not _LITERAL.fullmatch(literal):
             raise ValueError(f"{path!r} is not a path that this table can hold")
-        methods = (self._variable if path.endswith("/{id}") else self._fixed).setdefault(literal.encode(), {})
+        table = self._variable if path.endswith(_ID) else self._tails if path.endswith(_PATH) else self._fixed
+        methods = table.setdefault(literal.encode(), {})
         if method in methods:
             raise ValueError(f"{method} {path} is registered already")
         methods[method] = Route(method, path, scope, endpoint)
@@ -72,9 +77,7 @@ class RouteTable:
         segment = ""
         methods = self._fixed.get(raw_path)
         if methods is None:
-            literal, _, tail = raw_path.rpartition(b"/")
-            methods = self._variable.get(literal)
-            value = _decode_segment(tail)
+            methods, value = self._match_variable(raw_path)
             if methods is None or value is None:
                 raise NotFound("unknown_route", f"there is no route {raw_path[:128].decode('ascii', 'replace')}")
             segment = value
@@ -86,6 +89,16 @@ class RouteTable:
             fault.headers = [(b"allow", ", ".join(sorted(methods)).encode())]
             raise fault
         return Match(route, segment)
+
+    def _match_variable(self, raw_path: bytes) -> tuple[dict[str, Route] | None, str | None]:
+        literal, _, segment = raw_path.rpartition(b"/")
+        if (methods := self._variable.get(literal)) is not None:
+            return methods, _decode_segment(segment)
+        for literal, methods in self._tails.items():
+            tail = raw_path.removeprefix(literal + b"/")
+            if tail != raw_path and _TAIL.fullmatch(tail):
+                return methods, tail.decode("ascii")
+        return None, None
 
 
 def _decode_segment(raw: bytes) -> str | None:

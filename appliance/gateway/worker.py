@@ -27,7 +27,7 @@ METRICS_INTERVAL_S = 1.0
 
 
 class Worker:
-    """What one process runs. Its links are served by `desk.engines.run`, `desk.policy.run` and `desk.auditor.run`."""
+    """What one process runs. Its links are served by the `run` of each peer of `desk`."""
 
     def __init__(
         self,

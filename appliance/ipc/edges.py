@@ -5,6 +5,7 @@ authority → policy     FindPrincipal, RevokeToken and others  policy → both 
 gateway   → compiler   Compile                               compiler → gateway   Compiled, CompileRefused
 gateway   → auditor    intents, outcomes, events, receipts   engine  → auditor   CountTokens, events
 authority → auditor    events                                policy  → auditor   events
+gateway   → reader     searches, records, tiles              reader   → auditor   events (what was read)
 supervisor → auditor   events                                supervisor ↔ all    control (its own socket)
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 
 from appliance.errors import MalformedMessage
-from appliance.messages import audit, engine, grammar, policy
+from appliance.messages import audit, engine, grammar, policy, reading
 from appliance.messages.control import Role
 
 _UNIONS: dict[tuple[Role, Role], Any] = {
@@ -33,6 +34,10 @@ _UNIONS: dict[tuple[Role, Role], Any] = {
     ("auditor", "authority"): audit.AuditorToPeer,
     ("policy", "auditor"): audit.PeerToAuditor,
     ("auditor", "policy"): audit.AuditorToPeer,
+    ("gateway", "reader"): reading.GatewayToReader,
+    ("reader", "gateway"): reading.ReaderToGateway,
+    ("reader", "auditor"): audit.PeerToAuditor,
+    ("auditor", "reader"): audit.AuditorToPeer,
     ("supervisor", "auditor"): audit.PeerToAuditor,
     ("auditor", "supervisor"): audit.AuditorToPeer,
 }

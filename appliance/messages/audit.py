@@ -173,5 +173,13 @@ class AuditorStatus(msgspec.Struct, frozen=True, array_like=True, tag="auditor_s
     """What reconciliations have found since the auditor's start."""
 
 
+class Cosigned(msgspec.Struct, frozen=True, array_like=True, tag="cosigned"):
+    """To readers: the last checkpoint that witnesses have cosigned, whenever it is another."""
+
+    note: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
+
+
 PeerToAuditor = AppendIntent | AppendOutcome | AppendEvent | CountTokens | FetchReceipt | FetchProof | FetchUsage
-AuditorToPeer = IntentRecorded | Recorded | AppendRefused | Receipt | Proof | TicketKey | AuditorStatus | Usage
+AuditorToPeer = (
+    IntentRecorded | Recorded | AppendRefused | Receipt | Proof | TicketKey | AuditorStatus | Usage | Cosigned
+)

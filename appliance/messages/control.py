@@ -4,12 +4,12 @@ The supervisor connects processes: it makes a socket pair for each edge, and han
 Nothing listens on a path, so nothing else can connect.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
-Role = Literal["supervisor", "gateway", "policy", "engine", "auditor", "authority", "compiler"]
-ROLES: tuple[Role, ...] = ("supervisor", "gateway", "policy", "engine", "auditor", "authority", "compiler")
+Role = Literal["supervisor", "gateway", "policy", "engine", "auditor", "authority", "compiler", "reader"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class Assign(msgspec.Struct, frozen=True, tag="assign"):

@@ -61,6 +61,7 @@ async def serve(member: Member) -> None:
     member.on_link("compiler", worker.desk.compiler.run)
     member.on_link("policy", worker.desk.policy.run)
     member.on_link("auditor", worker.desk.auditor.run)
+    member.on_link("reader", worker.desk.reader.run)
     await member.listening()
     preparing = asyncio.create_task(_prepare(check_token))
     serving = asyncio.create_task(worker.serve(member.listeners, member.draining, lambda: member.drain_timeout_s))

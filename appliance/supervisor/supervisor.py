@@ -41,7 +41,11 @@ log = structlog.get_logger(__name__)
 
 _TICK_S = 0.1
 _BROADCAST_INTERVAL_S = 1.0
-_DRAIN_ORDER: tuple[tuple[Role, ...], ...] = (("gateway",), ("authority", "engine", "policy", "compiler"), ("auditor",))
+_DRAIN_ORDER: tuple[tuple[Role, ...], ...] = (
+    ("gateway",),
+    ("authority", "engine", "policy", "compiler", "reader"),
+    ("auditor",),
+)
 _AFTER_DRAIN_S = 3.0
 """How long a process may take to end after its drain is over, before it is killed."""
 
@@ -77,6 +81,7 @@ class Supervisor:
         self._keepers: dict[tuple[Role, int], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._log_is_there = asyncio.Event()
         self._refused: StartRefused | None = None
         self._was_ready = False
         self._statement = ""
@@ -135,7 +140,7 @@ class Supervisor:
     def _members(self) -> list[tuple[Role, int]]:
         gateways: list[tuple[Role, int]] = [("gateway", i) for i in range(self._configuration.gateway.workers)]
         engines: list[tuple[Role, int]] = [("engine", i) for i in range(len(self._configuration.engines))]
-        return [("auditor", 0), ("policy", 0), ("authority", 0), ("compiler", 0), *engines, *gateways]
+        return [("auditor", 0), ("policy", 0), ("authority", 0), ("compiler", 0), ("reader", 0), *engines, *gateways]
 
     def _bind_listeners(self) -> None:
         gateway, authority = self._configuration.gateway, self._configuration.authority
@@ -162,6 +167,8 @@ class Supervisor:
     async def _keep(self, role: Role, instance: int) -> None:
         """Keep one process alive: start, wait for its end, wait out the back-off, again."""
         backoff = Backoff(self._settings)
+        if role == "reader":
+            await self._log_is_there.wait()  # Its sandbox knows the folders that are there when it starts.
         while not self._stopping.is_set():
             child = await self._start(role, instance)
             child.on_ready = lambda ready: self._note_ready(ready, backoff)
@@ -211,6 +218,8 @@ class Supervisor:
     def _note_ready(self, child: Child, backoff: Backoff) -> None:
         backoff.note_ready(time.monotonic())
         self._set_state(child, "ready")
+        if child.role == "auditor":
+            self._log_is_there.set()
 
     def _note_end(self, child: Child, status: int) -> None:
         """A process ended that should not have."""

@@ -92,12 +92,12 @@ def build_rules(role: ConfinedRole, network: Network, *, uses_gpu: bool = False)
     rules["sched_setaffinity"] = Rule(((Match(0, 0),), own_process))
     rules["kill"] = rules["tgkill"] = Rule((own_process,))
     rules["landlock_create_ruleset"] = Rule(((Match(2, 1),),))
-    if role in ("gateway", "policy", "auditor", "authority"):
+    if role in ("gateway", "policy", "auditor", "authority", "reader"):
         rules |= dict.fromkeys(_WRITING.split(), Rule())
         rules["fchmod"] = Rule(((Match(1, 0, _PRIVATE),),))
     if role == "compiler":  # A child for each grammar; it inherits the filter, and nothing can be executed
         rules["clone"] = Rule((*rules["clone"].alternatives, _FORK))
-    if role in ("gateway", "policy", "authority", "compiler"):  # asyncio wakes its loop through a pair
+    if role in ("gateway", "policy", "authority", "compiler", "reader"):  # asyncio wakes its loop through a pair
         rules["socketpair"] = _socket_rule((socket.AF_UNIX,))
     if role in ("gateway", "policy", "authority"):
         rules |= dict.fromkeys(_ACCEPTING.split(), Rule())

@@ -8,6 +8,7 @@
 | auditor   | none                       | nothing                                       | audit/                     |
 | authority | accepts only               | server certificate and key, credentials' key  | authority/                 |
 | compiler  | none                       | model folders                                 | nothing                    |
+| reader    | none                       | the log's folder and its public key           | reader/                    |
 
 Everybody reads the interpreter, its libraries and our packages, as modules may be imported late. "None" is an empty network
 namespace, where only the links of the supervisor, which are descriptors, lead out. The supervisor itself is not confined: it
@@ -23,7 +24,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-ConfinedRole = Literal["gateway", "policy", "engine", "auditor", "authority", "compiler"]
+ConfinedRole = Literal["gateway", "policy", "engine", "auditor", "authority", "compiler", "reader"]
 CONFINED_ROLES: tuple[ConfinedRole, ...] = get_args(ConfinedRole)
 Network = Literal["host", "loopback", "none"]
 
@@ -146,6 +147,9 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
             uses_gpu = places.uses_gpu
         case "auditor":
             writes = (places.state / "audit",)
+        case "reader":
+            reads = (places.state / "audit" / "log", places.state / "audit" / "log.vkey")
+            writes = (places.state / "reader",)
         case "authority":
             network = "host"
             reads = (places.credentials_key, *places.tls_files)

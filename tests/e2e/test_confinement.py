@@ -10,7 +10,7 @@ from security.sandbox.platform import probe_platform
 from tests.support.appliance import Appliance
 from tests.support.controls import control
 
-WITHOUT_NETWORK = ("engine/0", "auditor/0", "policy/0", "compiler/0")
+WITHOUT_NETWORK = ("engine/0", "auditor/0", "policy/0", "compiler/0", "reader/0")
 
 
 def kernel_status(pid: int) -> dict[str, str]:

@@ -32,6 +32,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "/v1/tokenize": {"model": MODEL, "prompt": "hi"},
     "/v1/detokenize": {"model": MODEL, "tokens": [97]},
     "/abort_request": {"rid": "none"},
+    "/audit/search": {"actor": "ada"},
+    "/audit/tail": {"count": 3},
 }
 leaves = st.one_of(
     st.none(),

@@ -45,8 +45,13 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         yield running
 
 
+def example_of(path: str) -> str:
+    """A path that the route takes."""
+    return path.replace("{id}", "some-id").replace("{path}", "0/x001/x234/067.p/8")
+
+
 def paths_of(gateway: Gateway) -> list[str]:
-    return sorted({route.path.replace("{id}", "some-id") for route in gateway.worker.routes})
+    return sorted({example_of(route.path) for route in gateway.worker.routes})
 
 
 def spellings(path: str) -> list[str]:
@@ -106,7 +111,7 @@ async def test_a_token_opens_what_is_registered_and_nothing_else(gateway: Gatewa
     """With a token an unknown path is 404, a wrong method 405 with the right ones; no spelling finds another route."""
     bearer = f"Authorization: Bearer {TOKEN}"
     for path in paths_of(gateway):
-        allowed = {route.method for route in gateway.worker.routes if route.path.replace("{id}", "some-id") == path}
+        allowed = {route.method for route in gateway.worker.routes if example_of(route.path) == path}
         for method in METHODS:
             response = await ask(gateway, method, path, bearer)
             if method in allowed:
@@ -130,7 +135,7 @@ async def test_a_token_without_the_scope_is_forbidden_everywhere(gateway: Gatewa
     for route in gateway.worker.routes:
         if route.scope is Scope.PUBLIC:
             continue
-        path = route.path.replace("{id}", "some-id")
+        path = example_of(route.path)
         response = await ask(gateway, route.method, path, "Authorization: Bearer no-scope")
         assert response.status == 403, route
         assert f'error="insufficient_scope", scope="{route.scope}"' in response.headers["www-authenticate"]

@@ -19,7 +19,7 @@ from appliance.messages import control
 from audit.keyed_hash import KeyedHasher
 from audit.ticket import new_ticket_key
 from security.scopes import GRANTED_SCOPES, Scope
-from tests.support.gateway_peers import FakeAuditor, FakeCompiler, FakeEngine, FakePolicy, Reply, link_pair
+from tests.support.gateway_peers import FakeAuditor, FakeCompiler, FakeEngine, FakePolicy, FakeReader, Reply, link_pair
 from tests.support.model_folders import load_model
 from tests.support.wire import close
 
@@ -72,6 +72,7 @@ class Gateway:
         self.auditor = FakeAuditor(key)
         self.policy = FakePolicy()
         self.compiler = FakeCompiler()
+        self.reader = FakeReader()
         self.tokens = FakeTokens()
         self.states = [control.ProcessState(role, 0, "ready", 0) for role in control.ROLES if role != "supervisor"]
         self.worker = Worker(
@@ -126,11 +127,17 @@ class Gateway:
         self.spawn(self.worker.desk.compiler.run(ours))
         self.spawn(self.compiler.run(theirs))
 
+    def connect_reader(self) -> None:
+        ours, theirs = link_pair("reader")
+        self.spawn(self.worker.desk.reader.run(ours))
+        self.spawn(self.reader.run(theirs))
+
     async def start(self) -> None:
         self.connect_engine()
         self.connect_auditor()
         self.connect_policy()
         self.connect_compiler()
+        self.connect_reader()
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -153,7 +160,7 @@ class Gateway:
         self.drain_timeout_s = 0.0
         self.draining.set()
         await self.serving
-        for link in (self.engine.link, self.auditor.link, self.policy.link, self.compiler.link):
+        for link in (self.engine.link, self.auditor.link, self.policy.link, self.compiler.link, self.reader.link):
             if link is not None:
                 link.close()
         for task in list(self._tasks):

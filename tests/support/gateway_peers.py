@@ -14,7 +14,7 @@ from typing import Any
 
 from appliance.errors import LinkClosed
 from appliance.ipc.edges import EdgeCodec
-from appliance.messages import audit, control, engine, grammar, policy
+from appliance.messages import audit, control, engine, grammar, policy, reading
 from audit.entry import Json, parse_canonical
 from audit.permissions import verify_permitted
 from audit.ticket import mint_ticket, verify_ticket
@@ -379,3 +379,43 @@ class FakeCompiler:
             if word in message.structure:
                 return grammar.CompileRefused(message.correlation, code, reason)
         return grammar.Compiled(message.correlation, b"grammar " + message.structure.encode())
+
+
+class FakeReader:
+    """Knows no record: answers with what `records` and `tiles` hold."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.records: dict[int, bytes] = {}
+        self.tiles: dict[str, bytes] = {}
+        self.refusal: tuple[str, str] | None = None
+        self.part_bytes = reading.MAX_PART_BYTES
+        self.link: MemoryLink | None = None
+
+    async def run(self, link: MemoryLink) -> None:
+        self.link = link
+        link.send(reading.ReaderStatus(len(self.records), len(self.records), ""))
+        with contextlib.suppress(LinkClosed):
+            while True:
+                message = await link.receive()
+                self.asked.append(message)
+                link.send(self._answer(message))
+
+    def _answer(self, message: Any) -> Any:
+        if self.refusal is not None:
+            return reading.ReadRefused(message.correlation, *self.refusal)
+        match message:
+            case reading.FetchTile(path=path, offset=offset) if path in self.tiles:
+                data = self.tiles[path]
+                return reading.TilePart(message.correlation, data[offset : offset + self.part_bytes], len(data))
+            case reading.FetchCheckpoint(cosigned=cosigned):
+                return reading.CheckpointNote(message.correlation, b"cosigned\n" if cosigned else b"checkpoint\n")
+            case reading.ReadRecord(index=index) if index in self.records:
+                return self._found(message.correlation, {index: self.records[index]})
+            case reading.SearchRecords() | reading.TailRecords():
+                return self._found(message.correlation, self.records)
+        return reading.ReadRefused(message.correlation, "not_found", "there is no such thing")
+
+    def _found(self, correlation: int, records: dict[int, bytes]) -> reading.RecordsFound:
+        found = [reading.FoundRecord(index, record) for index, record in records.items()]
+        return reading.RecordsFound(correlation, found, None, len(self.records), len(self.records))

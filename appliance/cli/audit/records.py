@@ -15,6 +15,7 @@ from appliance.cli.audit.arguments import (
     set_handler,
     write_output,
 )
+from appliance.cli.audit.remote import add_remote, open_remote
 from appliance.cli.main import EXIT_OK
 from audit.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from audit.errors import EntryNotFound
@@ -36,6 +37,7 @@ def add_record_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     show = add_command(commands, "show", "print a record")
     show.add_argument("index", metavar="INDEX", type=int)
     add_folder(show)
+    add_remote(show)
     show.add_argument("--raw", action="store_true", help="the leaf's very bytes, as they are hashed")
     set_handler(show, _show)
 
@@ -57,7 +59,10 @@ def _prove(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    entry = _find_entry(require_folder(arguments.dir), arguments.index)
+    if (remote := open_remote(arguments)) is not None:
+        entry = remote.get(f"/audit/record/{arguments.index}")
+    else:
+        entry = _find_entry(require_folder(arguments.dir), arguments.index)
     if arguments.raw:
         write_output(entry, None)
     else:

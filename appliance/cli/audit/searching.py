@@ -1,6 +1,7 @@
 """`casemate audit search` and `tail`: find records by who, what and when, and watch the log grow.
 
-Both read the log's folder and write nothing there. The index is a file of its own that may be removed at any time.
+Both read the log's folder and write nothing there, or ask the appliance with an auditor's token (`--url`). The index is a file of
+its own that may be removed at any time.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from appliance.cli.audit.arguments import (
     KEY_HELP,
@@ -21,9 +23,10 @@ from appliance.cli.audit.arguments import (
     set_handler,
     write_output,
 )
+from appliance.cli.audit.remote import RemoteLog, add_remote, open_remote
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from audit.checkpoint import parse_checkpoint
-from audit.entry import Json
+from audit.entry import Json, encode_canonical
 from audit.errors import EntryNotFound
 from audit.index import LogIndex, Query
 from audit.note import parse_note
@@ -47,6 +50,7 @@ def add_search_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     """Add both."""
     search = add_command(commands, "search", "find records, newest first")
     add_folder(search)
+    add_remote(search)
     search.add_argument("--key", metavar="VKEY", help=f"{KEY_HELP} (default: log.vkey beside the folder)")
     search.add_argument(
         "--index", metavar="FILE", type=Path, help="the index (default: reader/index.sqlite in the state folder)"
@@ -63,6 +67,7 @@ def add_search_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     set_handler(search, _search)
     tail = add_command(commands, "tail", "print the last records, and with -f those that come")
     add_folder(tail)
+    add_remote(tail)
     tail.add_argument("-n", metavar="N", type=int, default=10, help="so many (default: %(default)s)")
     tail.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
     tail.add_argument("--json", action="store_true", help="whole records, one a line")
@@ -70,13 +75,16 @@ def add_search_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
 
 
 def _search(arguments: argparse.Namespace) -> int:
+    texts = {name: getattr(arguments, name) for name in _TEXTS}
+    since_ms, until_ms = _parse_time(arguments.since, "--since"), _parse_time(arguments.until, "--until")
+    if (remote := open_remote(arguments)) is not None:
+        body = {name: text for name, text in texts.items() if text} | {"limit": max(1, arguments.limit)}
+        bounds = {"since_ms": since_ms, "until_ms": until_ms, "before": arguments.before}
+        return _search_remote(remote, body | {k: v for k, v in bounds.items() if v is not None}, arguments.json)
     folder = require_folder(arguments.dir).resolve()
     key = load_key(arguments.key or str(folder.parent / "log.vkey"))
     path = arguments.index or folder.parent.parent / "reader" / "index.sqlite"
-    texts = {name: getattr(arguments, name) for name in _TEXTS}
-    query = Query(
-        **texts, since_ms=_parse_time(arguments.since, "--since"), until_ms=_parse_time(arguments.until, "--until")
-    )
+    query = Query(**texts, since_ms=since_ms, until_ms=until_ms)
     index = LogIndex(path, folder, key)
     try:
         counter = Counter("indexing")
@@ -90,7 +98,35 @@ def _search(arguments: argparse.Namespace) -> int:
     return EXIT_OK if found else EXIT_FAILED
 
 
+def _search_remote(remote: RemoteLog, body: dict[str, object], as_json: bool) -> int:
+    answer = remote.post("/audit/search", body)
+    _print_answer(answer, as_json=as_json)
+    if answer["indexed"] < answer["log_size"]:
+        sys.stderr.write(f"casemate: {answer['indexed']} of {answer['log_size']} records are indexed so far\n")
+    return EXIT_OK if answer["records"] else EXIT_FAILED
+
+
+def _tail_remote(remote: RemoteLog, arguments: argparse.Namespace) -> int:
+    answer = remote.post("/audit/tail", {"count": max(1, arguments.n)})
+    while True:
+        _print_answer(answer, as_json=arguments.json)
+        if not arguments.follow:
+            return EXIT_OK
+        sys.stdout.flush()
+        if not answer["records"]:
+            time.sleep(POLL_S)
+        answer = remote.post("/audit/tail", {"start": answer["next"], "count": 500})
+
+
+def _print_answer(answer: dict[str, Any], *, as_json: bool) -> None:
+    for one in answer["records"]:
+        # Encoding what canonical JSON says gives the same bytes again.
+        _print_line(encode_canonical(one["record"]), as_json=as_json)
+
+
 def _tail(arguments: argparse.Namespace) -> int:
+    if (remote := open_remote(arguments)) is not None:
+        return _tail_remote(remote, arguments)
     reader = LogReader(require_folder(arguments.dir))
     size = _published_size(reader)
     position = max(0, size - max(0, arguments.n))

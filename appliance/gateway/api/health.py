@@ -17,8 +17,8 @@ from appliance.messages.control import ProcessState, Role
 from security.scopes import Scope
 
 NEEDED: tuple[Role, ...] = ("policy", "engine", "auditor", "authority")
-NOT_NEEDED: Role = "compiler"
-"""Without it constrained requests are refused, and all others served."""
+NOT_NEEDED: tuple[Role, ...] = ("compiler", "reader")
+"""Without the one constrained requests are refused, without the other nobody reads the log; all else is served."""
 FRESH_S = 1.0
 LIVE_STATES = ("ready", "draining")
 
@@ -63,7 +63,7 @@ class HealthEndpoints:
     def find_down(self) -> list[str]:
         """Names of processes that are needed and not up, or that this worker cannot reach."""
         states = self._states()
-        counted = [state for state in states if state.role != NOT_NEEDED]
+        counted = [state for state in states if state.role not in NOT_NEEDED]
         down = {f"{state.role}/{state.instance}" for state in counted if state.state not in LIVE_STATES}
         seen = {state.role for state in states}
         down |= {role for role in NEEDED if states and role not in seen}
@@ -124,7 +124,10 @@ class HealthEndpoints:
         status = self._desk.auditor.status
         if status is None:
             return {"alarms": ["the auditor has not said anything"]}
+        reader = self._desk.reader.status
         return {
+            "indexed": None if reader is None else reader.indexed,
+            "reader": "is away" if reader is None else reader.detail,
             "records": status.tree_size,
             "under_checkpoint": status.checkpoint_size,
             "free_bytes": status.free_bytes,

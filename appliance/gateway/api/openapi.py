@@ -14,6 +14,7 @@ from appliance.gateway.api.chat_request import ChatFields
 from appliance.gateway.api.completion_request import CompletionFields
 from appliance.gateway.api.embeddings import EmbeddingsFields
 from appliance.gateway.api.generate_request import GenerateFields
+from appliance.gateway.api.log_reading import SearchFields, TailFields
 from appliance.gateway.api.messages_request import CountedFields, MessagesFields
 from appliance.gateway.api.native import AbortFields
 from appliance.gateway.api.responses_request import ResponsesFields
@@ -34,6 +35,8 @@ BODIES: Mapping[str, type[msgspec.Struct]] = {
     "/v1/tokenize": TokenizeFields,
     "/v1/detokenize": DetokenizeFields,
     "/abort_request": AbortFields,
+    "/audit/search": SearchFields,
+    "/audit/tail": TailFields,
 }
 """What each route's body is checked against first. `/flush_cache` reads none."""
 _SCHEMAS = "#/components/schemas/"
@@ -109,7 +112,7 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.path in STATE_ROUTES:
         failures["503"] = answer | {"description": "Not now; the body says why."}
     operation: dict[str, Any] = {
-        "operationId": f"{route.method.lower()}{route.path.replace('/', '_').replace('{id}', 'id')}",
+        "operationId": f"{route.method.lower()}{route.path.replace('/', '_').replace('{id}', 'id').replace('{path}', 'path')}",
         "description": f"Needs the scope {route.scope}: {SCOPE_DESCRIPTIONS[route.scope]}.",
         "security": [] if route.scope is Scope.PUBLIC else [{"token": []}],
         "responses": {"200": answer, **failures},
@@ -117,6 +120,9 @@ def _operation(route: Route) -> dict[str, Any]:
     if "{id}" in route.path:
         schema = {"type": "string", "minLength": 1, "maxLength": 256}
         operation["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": schema}]
+    if "{path}" in route.path:
+        schema = {"type": "string", "minLength": 1, "maxLength": 128}
+        operation["parameters"] = [{"name": "path", "in": "path", "required": True, "schema": schema}]
     body = BODIES.get(route.path)
     if body is not None:
         content = {"application/json": {"schema": {"$ref": _SCHEMAS + body.__name__}}}

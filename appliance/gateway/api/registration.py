@@ -11,6 +11,7 @@ from appliance.gateway.api.generate import GenerateApi
 from appliance.gateway.api.health import HealthEndpoints, Installation
 from appliance.gateway.api.intake import Intake
 from appliance.gateway.api.listing import ModelEndpoints
+from appliance.gateway.api.log_reading import CHECKPOINT, COSIGNED, TILES, LogReading
 from appliance.gateway.api.messages import CountTokensEndpoint, MessagesApi
 from appliance.gateway.api.native import HEALTH_ROUTE, HealthGenerate, NativeEndpoints
 from appliance.gateway.api.openapi import OpenApiEndpoint
@@ -71,4 +72,11 @@ def register_routes(
     routes.register("GET", HEALTH_ROUTE, Scope.INFERENCE, HealthGenerate(desk, intake))
     routes.register("GET", "/audit/request/{id}", Scope.AUDIT_READ, ReceiptEndpoint(desk.auditor))
     routes.register("GET", "/audit/proof/{id}", Scope.AUDIT_READ, ProofEndpoint(desk.auditor))
+    reading = LogReading(desk.reader)
+    routes.register("POST", "/audit/search", Scope.AUDIT_LOG, reading.search)
+    routes.register("POST", "/audit/tail", Scope.AUDIT_LOG, reading.tail)
+    routes.register("GET", "/audit/record/{id}", Scope.AUDIT_LOG, reading.show)
+    routes.register("GET", CHECKPOINT, Scope.AUDIT_LOG, reading.checkpoint)
+    routes.register("GET", COSIGNED, Scope.AUDIT_LOG, reading.cosigned)
+    routes.register("GET", TILES, Scope.AUDIT_LOG, reading.tile)
     return routes

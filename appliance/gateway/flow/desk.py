@@ -9,8 +9,12 @@ from appliance.gateway.peers.auditor import AuditorPeer
 from appliance.gateway.peers.compiler import CompilerPeer
 from appliance.gateway.peers.engines import Engines
 from appliance.gateway.peers.policy import PolicyPeer
+from appliance.gateway.peers.reader import ReaderPeer
 from appliance.gateway.settings import GatewaySettings
 from audit.keyed_hash import KeyedHasher
+
+READER_TIMEOUT_S = 30.0
+"""A search may wait for the index, which is built beside."""
 
 
 class Open(Protocol):
@@ -32,6 +36,7 @@ class Desk:
         self.compiler = CompilerPeer(settings.grammar_cache_bytes)
         self.policy = PolicyPeer(settings.peer_timeout_s)
         self.auditor = AuditorPeer(settings.peer_timeout_s, self.fail_all)
+        self.reader = ReaderPeer(READER_TIMEOUT_S)
         self.draining = False
         self._open: set[Open] = set()
         self._emptied = asyncio.Event()

@@ -86,6 +86,8 @@ def make_events() -> dict[str, dict[str, Any]]:
     for kind in KINDS:
         if kind.startswith("log_"):
             found[kind] = events.log_event(kind, log_name="o", facts={"size": 1}, detail="d")
+    auditor = changes.Auditor(client_id="c", subject="ada", tenant="t1", token_id="jti-1", address="10.0.0.1", port=1)
+    found["log_searched"] = changes.reading_event(auditor, log_name="o", what="search", facts={"kind": "log_full"})
     return found
 
 

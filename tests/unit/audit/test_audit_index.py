@@ -1,6 +1,5 @@
 """The index: what is found is what a slow search over all records finds, and a log that is another is indexed anew."""
 
-import random
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -9,76 +8,12 @@ from typing import Any
 
 import pytest
 
-from audit.append import LogWriter
-from audit.entry import complete_entry, encode_event, parse_canonical
+from audit.entry import parse_canonical
 from audit.errors import IndexUnusable, SignatureRejected
-from audit.events import Call, Caller, TokenCounts, intent_event, outcome_event, process_event, token_rejected_event
 from audit.index import LogIndex, Query
 from audit.note import VerifierKey
+from tests.support.audit_logs import ORIGIN, Log
 from tests.support.controls import control
-from tests.unit.audit.conftest import ORIGIN
-
-NAMES = ("ada", "bob", "eve", "zoe")
-MODELS = ("small", "large")
-
-
-def make_event(number: int, chance: random.Random) -> dict[str, Any]:
-    """Some event."""
-    caller = Caller(
-        client_id=f"client-{chance.choice(NAMES)}", subject=chance.choice(NAMES), tenant=f"t{number % 3}", role="user",
-        token_issuer="i", token_key_id="k", token_id="j", address="10.0.0.1", port=1,
-    )  # fmt: skip
-    trace = f"{number % 7:032x}" if number % 2 else ""
-    call = Call(
-        request_uid=f"req-{number}", trace_id=trace, route="/generate", model=chance.choice(MODELS), engine_build="b"
-    )
-    counts = TokenCounts(prompt_tokens=1, cached_tokens=0, output_tokens=1)
-    match number % 4:
-        case 0:
-            return intent_event(
-                caller, call, parameters={}, prompt_hash="0", prompt_key_id="k", prompt_tokens=1, token_limit=1, reservation=1
-            )  # fmt: skip
-        case 1:
-            return outcome_event(
-                caller, call, intent_index=0, reason=chance.choice(("stop", "length")), is_success=bool(number % 3), counts=counts,
-                answer_hash="0", answer_key_id="k", http_status=200, first_token_ms=1, total_ms=1,
-            )  # fmt: skip
-        case 2:
-            return token_rejected_event(
-                address="10.0.0.1", port=1, route="/", code="expired", detail="", client_id="client-ada"
-            )
-        case _:
-            return process_event("process_started", role="engine", instance=number % 2, pid=number)
-
-
-class Log:
-    """A log of such events, a second apart."""
-
-    def __init__(self, home: Path, seed: int = 1) -> None:
-        self.home = home
-        self.chance = random.Random(seed)
-        self.writer = LogWriter(home / "log", home / "log.key", origin=ORIGIN)
-        self.events: list[dict[str, Any]] = []
-
-    def grow(self, count: int) -> None:
-        for _ in range(count):
-            index = self.writer.next_index
-            event = parse_canonical(encode_event(make_event(index, self.chance)))
-            entry = complete_entry(
-                event,
-                index=index,
-                time_ms=1_000 * index,
-                reporter=f"gateway/{index % 2}",
-                log_name=ORIGIN,
-                random=bytes(16),
-            )
-            self.writer.append([entry])
-            self.events.append(parse_canonical(entry))
-        self.writer.commit()
-        self.writer.publish()
-
-    def index(self, name: str = "index.sqlite") -> LogIndex:
-        return LogIndex(self.home / "reader" / name, self.home / "log", self.writer.key)
 
 
 @pytest.fixture
@@ -236,3 +171,32 @@ def test_records_of_other_types_are_found_by_index_only(tmp_path: Path) -> None:
     assert index.find(Query(), limit=100) == list(range(21))[::-1]
     index.close()
     log.writer.close()
+
+
+def test_an_update_may_be_made_in_steps(log: Log) -> None:
+    """So that a search need not wait for all of it; what is indexed is a prefix at every step."""
+    index = log.index()
+    sizes = []
+    while index.size < 700:
+        index.update(max_records=256)
+        sizes.append(index.size)
+        assert index.find(Query(), limit=1) == [index.size - 1]
+    assert sizes == [256, 512, 700]
+    index.close()
+
+
+def test_two_processes_may_update_one_index(log: Log) -> None:
+    """The reader and a command on the host: whoever comes second finds the work done, and numbers texts as the other did."""
+    first, second = log.index(), log.index()
+    first.update(max_records=256)
+    second.update(max_records=256)
+    first.update()
+    log.grow(50)
+    second.update()
+    first.update()
+    assert first.size == second.size == 750
+    expected = [number for number, event in enumerate(log.events) if event.get("ai_model", {}).get("name") == "large"]
+    assert sorted(first.find(Query(model="large"), limit=1_000)) == expected
+    assert second.find(Query(model="large"), limit=1_000, start=0) == expected
+    first.close()
+    second.close()

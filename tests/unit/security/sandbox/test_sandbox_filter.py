@@ -104,6 +104,7 @@ def test_threads_yes_processes_and_namespaces_no(role: ConfinedRole, machine: st
         ("auditor", set()),
         ("authority", set()),
         ("compiler", set()),
+        ("reader", set()),
     ],
 )
 def test_sockets_by_role(role: ConfinedRole, families: set[int]) -> None:
@@ -160,7 +161,7 @@ def test_what_hides_a_process_cannot_be_undone(role: ConfinedRole) -> None:
 def test_only_those_who_write_can_change_files(role: ConfinedRole) -> None:
     """And a mode that others could read by is refused to them as well."""
     made = Filter(role, "x86_64")
-    writes = role in ("gateway", "policy", "auditor", "authority")
+    writes = role in ("gateway", "policy", "auditor", "authority", "reader")
     for name in ("rename", "unlinkat", "ftruncate", "mkdir"):
         assert made.ask(name) == (ALLOWED if writes else NOT_PERMITTED)
     assert made.ask("fchmod", 3, 0o600) == (ALLOWED if writes else NOT_PERMITTED)

@@ -53,6 +53,7 @@ def own(profile: Profile, places: Places) -> set[str]:
         ("auditor", {"state/audit"}),
         ("authority", {"state/policy/credentials.key", "state/authority", *TLS}),
         ("compiler", {"model"}),
+        ("reader", {"state/audit/log", "state/audit/log.vkey", "state/reader"}),
     ],
 )
 def test_each_role_gets_its_own_paths_and_no_others(places: Places, role: ConfinedRole, expected: set[str]) -> None:
@@ -60,21 +61,29 @@ def test_each_role_gets_its_own_paths_and_no_others(places: Places, role: Confin
     assert own(build_profile(role, places, Code((Path("/code/security"),))), places) == expected
 
 
+def test_the_reader_cannot_write_the_log(places: Places) -> None:
+    """Nor read the keys that lie beside it."""
+    profile = build_profile("reader", places, Code(()))
+    assert profile.writes == (str(places.state / "reader"),)
+    assert str(places.state / "audit") not in profile.reads
+
+
 def test_only_engine_and_compiler_write_nothing(places: Places) -> None:
     """What is written is the role's own folder."""
     writers = {role for role in CONFINED_ROLES if build_profile(role, places, Code(())).writes}
-    assert writers == {"gateway", "policy", "auditor", "authority"}
+    assert writers == {"gateway", "policy", "auditor", "authority", "reader"}
 
 
 @control("3.1.3", "AC-4", "SC-7(21)", "SI-4(22)")
 def test_networks(places: Places) -> None:
-    """Four have none; an engine of several ranks has `lo`; one port may be connected to, by the gateway."""
+    """Five have none; an engine of several ranks has `lo`; one port may be connected to, by the gateway."""
     profiles = {role: build_profile(role, places, Code(())) for role in CONFINED_ROLES}
     assert {role for role, profile in profiles.items() if profile.network == "none"} == {
         "policy",
         "engine",
         "auditor",
         "compiler",
+        "reader",
     }
     assert {role: profile.connects for role, profile in profiles.items() if profile.connects} == {"gateway": (8444,)}
     database = build_profile("policy", places._replace(database_port=5432), Code(()))

@@ -1,0 +1,168 @@
+"""What the reader reads: the log's folder, and the search index that it keeps of it. For one thread, which may block.
+
+What always holds: nothing is given out that a checkpoint under the log's key does not cover. An index that cannot be used is
+dropped and built again; it holds nothing that the log has not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from audit.checkpoint import Checkpoint, verify_checkpoint
+from audit.errors import EntryNotFound, IndexUnusable
+from audit.index import LogIndex, Query
+from audit.note import VerifierKey
+from audit.reader import LogReader
+from audit.tiles import ENTRIES, TileId, encode_bundle, parse_tile_path, tile_width
+
+INDEX_STEP = 16_384
+"""Records indexed at once; a search that comes meanwhile waits for so many."""
+
+log = structlog.get_logger(__name__)
+
+Found = tuple[int, bytes]
+"""Index and leaf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records, and where to go on."""
+
+    records: list[Found]
+    next: int | None
+
+
+class Archive:
+    """One log and its index.
+
+    Args:
+        folder: the log's.
+        index_path: the index; made where there is none, dropped where it cannot be used.
+    Raises: IndexUnusable when it cannot be made.
+    """
+
+    def __init__(self, folder: Path, key: VerifierKey, index_path: Path) -> None:
+        self._folder = folder
+        self._key = key
+        self._index_path = index_path
+        self._reader = LogReader(folder)
+        self._index = self._open_index()
+        self._tile: tuple[str, bytes] = ("", b"")
+
+    @property
+    def origin(self) -> str:
+        """The log's name."""
+        return self._key.name
+
+    @property
+    def indexed(self) -> int:
+        """How many records can be found."""
+        return self._index.size
+
+    def checkpoint(self) -> Checkpoint:
+        """The last signed one. Raises: EntryNotFound, SignatureRejected."""
+        return verify_checkpoint(self._reader.checkpoint_note(), [self._key], self._key.name)
+
+    def checkpoint_note(self) -> bytes:
+        """The same as it is. Raises: EntryNotFound, SignatureRejected."""
+        note = self._reader.checkpoint_note()
+        verify_checkpoint(note, [self._key], self._key.name)
+        return note
+
+    def follow(self) -> int:
+        """Index some of what is new. Gives the size of the log; call again at once while `indexed` is behind.
+
+        Raises: EntryNotFound before the first checkpoint; LogCorrupted, SignatureRejected, IndexUnusable.
+        """
+        try:
+            return self._index.update(max_records=INDEX_STEP).size
+        except IndexUnusable as error:
+            log.error("index_dropped", reason=str(error))
+            self._index.close()
+            self._drop_index()
+            self._index = LogIndex(self._index_path, self._folder, self._key)
+            raise
+
+    def search(self, query: Query, *, limit: int, before: int | None, max_bytes: int) -> Page:
+        """The newest records that match.
+
+        Raises: IndexUnusable, LogCorrupted.
+        """
+        indices = self._index.find(query, limit=limit, before=before)
+        records = self._read(indices, self._index.size, max_bytes)
+        is_cut = len(records) < len(indices) or len(indices) == limit
+        return Page(records, records[-1][0] if records and is_cut else None)
+
+    def tail(self, tenant: str, start: int | None, *, count: int, max_bytes: int) -> Page:
+        """Records in their order, of one tenant or (empty) of all; `next` is where a later call goes on, never None.
+
+        Raises: EntryNotFound, SignatureRejected, IndexUnusable, LogCorrupted.
+        """
+        size = self._index.size if tenant else self.checkpoint().size
+        if not tenant:
+            first = max(0, size - count) if start is None else start
+            indices = list(range(first, min(size, first + count)))
+        elif start is None:
+            indices = self._index.find(Query(tenant=tenant), limit=count)[::-1]
+        else:
+            indices = self._index.find(Query(tenant=tenant), limit=count, start=start)
+        records = self._read(indices, size, max_bytes)
+        if len(records) < len(indices) or (len(indices) == count and start is not None):
+            return Page(records, records[-1][0] + 1)
+        return Page(records, max(size, start or 0))
+
+    def record(self, index: int) -> bytes:
+        """One record. Raises: EntryNotFound, SignatureRejected, LogCorrupted."""
+        return self._reader.read_entry(index, self.checkpoint().size)
+
+    def read_tile(self, path: str) -> bytes:
+        """A tile or bundle by its path, as C2SP tlog-tiles has it. Partial ones of every earlier size are there, too.
+
+        Raises: MalformedTile, EntryNotFound where the signed tree has none, SignatureRejected, LogCorrupted.
+        """
+        tile = parse_tile_path(path)
+        size = self.checkpoint().size
+        width = tile_width(tile.level, tile.number, size)
+        if tile.width > width:
+            raise EntryNotFound(f"{path}: is not in the tree of {size}")
+        if tile.level == ENTRIES:
+            return encode_bundle(self._reader.read_bundle(tile.number, size)[: tile.width])
+        return b"".join(self._reader.read_hashes(TileId(tile.level, tile.number, width))[: tile.width])
+
+    def read_part(self, path: str, offset: int, max_bytes: int) -> tuple[bytes, int]:
+        """A part of a tile, and the size of the whole. The last one is kept for the next part.
+
+        Raises: as `read_tile`.
+        """
+        if self._tile[0] != path or offset == 0:
+            self._tile = (path, self.read_tile(path))
+        data = self._tile[1]
+        return data[offset : offset + max_bytes], len(data)
+
+    def close(self) -> None:
+        """Close the index."""
+        self._index.close()
+
+    def _read(self, indices: Sequence[int], size: int, max_bytes: int) -> list[Found]:
+        records: list[Found] = []
+        for index in indices:
+            entry = self._reader.read_entry(index, size)
+            max_bytes -= len(entry)
+            if max_bytes < 0 and records:
+                break
+            records.append((index, entry))
+        return records
+
+    def _open_index(self) -> LogIndex:
+        try:
+            return LogIndex(self._index_path, self._folder, self._key)
+        except IndexUnusable as error:
+            log.error("index_dropped", reason=str(error))
+            self._drop_index()
+            return LogIndex(self._index_path, self._folder, self._key)
+
+    def _drop_index(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self._index_path.with_name(self._index_path.name + suffix).unlink(missing_ok=True)

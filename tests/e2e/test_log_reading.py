@@ -1,0 +1,222 @@
+"""Auditors and monitors against the running appliance: search, tail and tiles, out of a process that cannot write the log."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from audit.cosignature import verify_cosignatures
+from audit.courier import ask_witness
+from audit.entry import parse_canonical
+from audit.note import VerifierKey, parse_verifier_key
+from audit.reader import LogReader
+from audit.signing_key import open_cosigners
+from audit.witness import Witness
+from security.sandbox.platform import probe_platform
+from tests.support import tile_client
+from tests.support.appliance import Appliance, running_appliance
+
+
+class Auditor:
+    """Somebody with an auditor's token."""
+
+    def __init__(self, appliance: Appliance, home: Path, tenant: str = "default") -> None:
+        self.appliance = appliance
+        created = appliance.create_client(f"auditor-{tenant}", "--role", "auditor", "--tenant", tenant)
+        self.client_id = created.client_id
+        self.token = appliance.token(created)
+        self.token_file = home / f"{tenant}.token"
+        self.token_file.write_text(self.token)
+
+    def get(self, path: str, body: dict[str, object] | None = None) -> tuple[int, bytes]:
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.appliance.gateway_port, timeout=20, context=self.appliance.client.tls
+        )
+        try:
+            headers = {"Authorization": f"Bearer {self.token}"}
+            if body is None:
+                connection.request("GET", path, headers=headers)
+            else:
+                headers["Content-Type"] = "application/json"
+                connection.request("POST", path, json.dumps(body), headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def run(self, *words: str) -> str:
+        """A command of `casemate audit` over the API."""
+        options = ["--url", self.appliance.url, "--token-file", str(self.token_file), "--ca", str(self.appliance.ca_file)]  # fmt: skip  # noqa: E501
+        made = subprocess.run(
+            [sys.executable, "-m", "appliance.cli.main", "audit", *words, *options],
+            capture_output=True, text=True, timeout=60, cwd=self.appliance.directory,
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr
+        return made.stdout
+
+    def search(self, **terms: object) -> list[dict[str, Any]]:
+        status, data = self.get("/audit/search", terms)
+        assert status == 200, data
+        return [one["record"] for one in json.loads(data)["records"]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reading")
+
+
+@pytest.fixture(scope="module")
+def appliance(home: Path) -> Iterator[Appliance]:
+    """One of our own: its reader is killed."""
+    with running_appliance(home / "appliance") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def auditor(appliance: Appliance, home: Path) -> Auditor:
+    return Auditor(appliance, home)
+
+
+@pytest.fixture(scope="module")
+def asked(appliance: Appliance) -> str:
+    """The request id of an answer."""
+    with openai.OpenAI(
+        base_url=f"{appliance.url}/v1", api_key=appliance.token(), max_retries=0,
+        http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
+    ) as sdk:  # fmt: skip
+        return sdk.completions.create(model="casemate-demo", prompt="Hello", max_tokens=3).id
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    end_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.1)
+
+
+def test_an_auditor_finds_a_request_and_shows_it(auditor: Auditor, asked: str) -> None:
+    """By the API: intent and outcome, and the record's very bytes; that somebody looked is in the log before."""
+    until(lambda: len(auditor.search(request=asked)) == 2)
+    found = auditor.search(request=asked)
+    kinds = {record["unmapped"]["casemate"]["kind"] for record in found}
+    assert kinds == {"inference_intent", "inference_outcome"}
+    index = found[0]["metadata"]["sequence"]
+    assert json.loads(auditor.run("show", str(index))) == found[0]
+    assert json.loads(auditor.run("search", "--request", asked, "--json", "--limit", "1")) == found[0]
+
+    def readings(what: str) -> list[dict[str, Any]]:
+        found = auditor.search(kind="log_searched", client=auditor.client_id)
+        own = (record["unmapped"]["casemate"] for record in found)
+        return [facts["asked"] for facts in own if facts["what"] == what]
+
+    until(lambda: {"index": index} in readings("record"))  # Found once a checkpoint covers them.
+    assert any(searched.get("request") == asked for searched in readings("search"))
+    assert "log_searched" in auditor.run("tail", "-n", "50")
+
+
+def test_an_auditor_of_another_tenant_sees_its_records_only(appliance: Appliance, auditor: Auditor, asked: str, home: Path) -> None:  # fmt: skip  # noqa: E501
+    """Not those of others, not the tiles."""
+    other = Auditor(appliance, home, tenant="elsewhere")
+    assert other.search(request=asked) == []
+    assert other.get("/audit/log/checkpoint")[0] == 403
+    index = auditor.search(request=asked)[0]["metadata"]["sequence"]
+    assert other.get(f"/audit/record/{index}")[0] == 404
+
+
+def test_nobody_else_reads(appliance: Appliance, asked: str) -> None:
+    """Not a user, whose token has no such scope."""
+    user = appliance.token(appliance.create_client("plain-user"))
+    connection = http.client.HTTPSConnection("127.0.0.1", appliance.gateway_port, context=appliance.client.tls)
+    connection.request("GET", "/audit/log/checkpoint", headers={"Authorization": f"Bearer {user}"})
+    assert connection.getresponse().status == 403
+    connection.close()
+
+
+def test_a_monitor_recomputes_the_root_from_the_tiles(auditor: Auditor, asked: str) -> None:
+    """By a client that shares no code with us; while the log grows, the old checkpoint's tiles stay."""
+    kept: dict[str, bytes] = {}
+
+    def fetch(path: str) -> bytes:
+        if path not in kept:
+            status, kept[path] = auditor.get(f"/audit/log/{path}")
+            assert status == 200, path
+        return kept[path]
+
+    entries = tile_client.walk(fetch)
+    kinds = [parse_canonical(entry)["unmapped"]["casemate"]["kind"] for entry in entries]
+    assert {"log_started", "inference_intent", "log_searched"} <= set(kinds)
+    assert auditor.get("/audit/log/tile/0/001")[0] == auditor.get("/audit/log/tile/7/000")[0] == 404
+    assert auditor.get("/audit/log/tile/0/%2e%2e/checkpoint")[0] == 404
+
+
+def test_a_witness_is_satisfied_by_what_the_tile_server_serves(auditor: Auditor, asked: str, home: Path) -> None:
+    """A copy made over HTTP is a folder that `audit` proves from, twice, as the log grows."""
+    key = log_key(auditor.appliance)
+    folder = home / "mirror"
+    cosigners = open_cosigners(home / "witness", "witness.example/w", with_mldsa=False)
+    witness = Witness(home / "witness", cosigners, [key], time.time)
+    size = 0
+    for _ in range(2):
+        mirror(auditor, folder)
+        cosigned = ask_witness(LogReader(folder), key, cosigners[0].key, witness.add_checkpoint, size)
+        assert list(verify_cosignatures(cosigned, [cosigners[0].key]))
+        size = tile_client.parse_head(cosigned)[1]
+        auditor.search(limit=1)
+        time.sleep(1.2)  # until the next checkpoint
+    witness.close()
+
+
+def test_the_reader_may_be_killed_and_comes_back_with_its_index(appliance: Appliance, auditor: Auditor, asked: str) -> None:  # fmt: skip  # noqa: E501
+    """Meanwhile 503 for readers; health stays; a removed index is built again."""
+    os.kill(appliance.pids()["reader/0"], signal.SIGKILL)
+    assert appliance.status("/health") == 200
+    until(lambda: auditor.get("/audit/log/checkpoint")[0] == 200)
+    for path in (appliance.state / "reader").glob("index.sqlite*"):
+        path.unlink()
+    os.kill(appliance.pids()["reader/0"], signal.SIGKILL)
+    until(lambda: auditor.get("/audit/log/checkpoint")[0] == 200)
+    until(lambda: len(auditor.search(request=asked)) == 2)
+    restarted = auditor.search(kind="process_restarted", limit=5)
+    assert {record["unmapped"]["casemate"]["role"] for record in restarted} == {"reader"}
+
+
+def test_the_reader_cannot_write_the_log(appliance: Appliance) -> None:
+    """Its sandbox, asked by the kernel's own rules: read-only for the log, no network, no key in reach."""
+    if not probe_platform().landlock_abi:
+        pytest.skip("this system has no Landlock")
+    log = [line for line in appliance.log_file.read_text().splitlines() if '"event": "confined"' in line and '"reader"' in line]  # fmt: skip  # noqa: E501
+    assert log
+    assert all('"failed": []' in line for line in log)
+
+
+def log_key(appliance: Appliance) -> VerifierKey:
+    return parse_verifier_key((appliance.state / "audit" / "log.vkey").read_text().strip())
+
+
+def mirror(auditor: Auditor, folder: Path) -> None:
+    """Copy the log over HTTP."""
+
+    def fetch(path: str) -> bytes:
+        target = folder / path
+        if path != "checkpoint" and target.is_file():
+            return target.read_bytes()
+        if path == "checkpoint" and path in fetched:
+            return fetched[path]
+        status, data = auditor.get(f"/audit/log/{path}")
+        assert status == 200
+        fetched[path] = data
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        return data
+
+    fetched: dict[str, bytes] = {}
+    tile_client.walk(fetch)
