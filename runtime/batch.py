@@ -56,6 +56,34 @@ class SamplingBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeculationBatch:
+    """What a step of a speculating engine says beside its tokens. See `runtime.speculative` for what such a step is.
+
+    A *chain* is what one answer gets from the step: one token and, for each draft that it verifies, one more at most. Chain i
+    owns samples `chain_starts[i]:chain_starts[i+1]`, of rows that follow each other; its tokens are those up to the first
+    that differs from the draft in the row behind it.
+
+    A sequence that continues a chain whose tokens the host has not seen (`continued`) does not know its place: its
+    `positions`, `context_lengths` and sampling positions are those it has if that chain gave one token, and the device adds
+    how many more there were. Its ids, slots and drafts are found on the device, too; what the batch holds in their place
+    means nothing. What comes to lie beyond the pages in its table is of an answer that has ended: it goes to page 0.
+    """
+
+    chain_starts: Int32
+    """[num_chains + 1]"""
+    continued: Int32
+    """[num_sequences]; chain of the step before, -1 where ids and places are known."""
+    num_drafts: Int32
+    """[num_sequences]; rows behind the sequence's first that hold drafts to be verified; 0 for prompts' chunks."""
+    next_ids: Int64
+    """[num_tokens]; the token after each row, for the head's entries; -1 where this step chooses it."""
+    num_steps: int
+    """Drafts to make after the pass, for every chain; 0: none."""
+    drafts: Bool
+    """[num_chains]; whose drafts will be used: of the others anything may be given."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepBatch:
     """One forward pass over the concatenated new tokens of several sequences, prefill chunks and decodes mixed.
 
@@ -94,6 +122,18 @@ class StepBatch:
     """[num_scored]; how many of the most likely to give as well."""
     embedding_rows: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
     """[num_embedded]; token rows whose last hidden state is asked for: the ends of prompts."""
+    speculation: SpeculationBatch | None = None
+    """Of engines with a draft head, in every step; `previous_rows` are all -1 then."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainResult:
+    """What a step of a speculating engine gave each chain."""
+
+    num_tokens: Int32
+    """[num_chains]; how many of the chain's samples are its tokens, at least 1."""
+    drafts: Int64
+    """[num_chains, num_steps]; the tokens that may follow, for the step after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +163,8 @@ class StepResult:
     always does."""
     busy_s: float = 0.0
     """Seconds that the device spent on the step; 0 where it is not measured."""
+    chains: ChainResult | None = None
+    """Of steps with `StepBatch.speculation`; `token_ids`, `is_finite` and `logprobs` are those of all samples."""
 
 
 class LaunchedStep(Protocol):

@@ -164,3 +164,9 @@ class RequestSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
     num_retractions: int
     delivered_tokens: int = 0
     """Tokens that left the engine, whatever the gateway said later of how many count."""
+    num_verified: int = 0
+    """Passes of the target that verified drafts of this request's choices."""
+    num_proposed: int = 0
+    """Drafts that they verified."""
+    num_accepted: int = 0
+    """Drafts that were the tokens chosen; each is a token for which no pass was needed."""

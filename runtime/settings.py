@@ -154,6 +154,38 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     overlap_schedule: Annotated[
         bool, msgspec.Meta(description="Launch each step before the tokens of the step before it are read.")
     ] = True
+    speculative_algorithm: Annotated[
+        Literal["", "EAGLE3"],
+        msgspec.Meta(
+            description="EAGLE3: a draft head proposes tokens that the model verifies; empty: no speculation."
+        ),
+    ] = ""
+    speculative_draft_model_path: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=4096,
+            description="Folder of the draft head, relative to the configuration's folder; with speculative_algorithm only.",
+            extra={"path": True},
+        ),
+    ] = ""
+    speculative_num_steps: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=15,
+            description="Drafts made one after the other for each answer; 0: 5. It, speculative_eagle_topk and "
+            "speculative_num_draft_tokens are set all or none.",
+        ),
+    ] = 0
+    speculative_eagle_topk: Annotated[
+        int, msgspec.Meta(ge=0, le=16, description="Drafts tried at each step; 1: a chain. 0: 1.")
+    ] = 0
+    speculative_num_draft_tokens: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0, le=256, description="Tokens verified at once, the newest included: a chain's steps and 1. 0: that."
+        ),
+    ] = 0
     watchdog_timeout_s: Annotated[
         float,
         msgspec.Meta(

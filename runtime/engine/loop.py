@@ -6,8 +6,12 @@ and takes them from the device (`StepBatch.previous_rows`). Therefore
     a sequence that ended in step N is still in step N+1; its token there is dropped when N+1 is read;
     its pages are free at once, as steps run in the order of their launch: whoever gets them writes later.
 
-Step N is read first in two cases (`Scheduler.needs_results`): a row with a penalty, which counts tokens on the host; and
-pages so short that somebody must be retracted. The texts are the same in all cases, and without overlap.
+Step N is read first in three cases (`Scheduler.needs_results`): a row with a penalty or a grammar, which follow tokens on the
+host; a row below its `min_tokens` whose drafts are verified; and pages so short that somebody must be retracted. The texts are
+the same in all cases, and without overlap.
+
+A speculating engine overlaps as well: where a row stands in step N+1 depends on how many drafts step N accepts, so the device
+finds its place, and the host gives it pages for the furthest one (`SpeculationBatch`).
 
 An exception of the runner, or of the scheduler itself, is a fault of the engine: it leaves `step`, and the process ends.
 """
@@ -25,6 +29,7 @@ from runtime.scheduling.limits import RequestLimits
 from runtime.scheduling.requests import GrammarSource
 from runtime.scheduling.scheduler import Scheduler
 from runtime.settings import EngineSettings
+from runtime.speculative.options import speculation_options
 
 PROBE_ID = -1
 PROBE_NAMESPACE = b"the engine's own probe, which no tenant shares"
@@ -63,6 +68,7 @@ class Engine:
         self._runner = runner
         self._clock = clock
         self._overlap = settings.overlap_schedule
+        speculation = speculation_options(settings)
         cache = KVCache(runner.num_pages, share_prefixes=not settings.disable_radix_cache)
         limits = RequestLimits(
             vocab_size=runner.vocab_size,
@@ -78,6 +84,7 @@ class Engine:
             max_queued_requests=settings.max_queued_requests,
             longest_prefix_first=settings.schedule_policy == "lpm",
             grammars=grammars,
+            num_draft_steps=0 if speculation is None else speculation.num_steps,
         )
         self._in_flight: InFlight | None = None
         self._num_steps = 0
@@ -158,6 +165,9 @@ class Engine:
             cached_tokens=totals.cached_tokens,
             num_retractions=scheduler.num_retractions,
             num_evicted_pages=cache.num_evicted,
+            num_verified=totals.drafts.num_verified,
+            num_proposed=totals.drafts.num_proposed,
+            num_accepted=totals.drafts.num_accepted,
             num_steps=self._num_steps,
             num_step_tokens=self._num_step_tokens,
             num_graph_steps=self._num_graph_steps,

@@ -20,6 +20,11 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int
     num_retractions: int
     num_evicted_pages: int
+    num_verified: int
+    """Passes over an answer's drafts; each gave one token, and one more for every draft that was accepted."""
+    num_proposed: int
+    """Drafts in these passes."""
+    num_accepted: int
     num_steps: int
     num_step_tokens: int
     """Tokens computed in the last step that was collected."""

@@ -28,6 +28,14 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 Stores keys and values of the rows in the cache before it attends."""
 
 
+class SeesHidden(Protocol):
+    """Who wants hidden states on their way through the layers."""
+
+    def see(self, num_passed: int, hidden: Tensor) -> None:
+        """The residual stream [num_rows, hidden_size] after so many layers; it is changed afterwards."""
+        ...
+
+
 class RowWise(Protocol):
     """How stages that treat rows one by one are run."""
 
@@ -93,13 +101,22 @@ class Decoder:
             dtype=self._embedding.dtype,
         )
 
-    def hidden_states(self, token_ids: Tensor, positions: Tensor, attend: Attend, rows: RowWise) -> Tensor:
+    def hidden_states(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        attend: Attend,
+        rows: RowWise,
+        captured: SeesHidden | None = None,
+    ) -> Tensor:
         """One forward pass over [num_rows] int64 ids and positions → [num_rows, hidden_size], before the last norm."""
         cosines, sines = self.rotary.at(positions)
         hidden = functional.embedding(token_ids, self._embedding)
         for index, layer in enumerate(self.layers):
             query, key, value = rows.apply(layer.project, hidden, cosines, sines)
             (hidden,) = rows.apply(layer.finish, hidden, attend(index, query, key, value))
+            if captured is not None:
+                captured.see(index + 1, hidden)
         return hidden
 
     def final(self, hidden: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from runtime.models.decoder import Decoder
 from runtime.runner.rows import choose_grouping
 from runtime.runner.torch_runner import TorchRunner
 from runtime.settings import EngineSettings
+from runtime.speculative.drafting import Drafter
+from runtime.speculative.source import HeadSource
 from runtime.weights.config import DTYPES, ModelConfig, load_model_config
 from runtime.weights.folder import verify_model_folder
 from runtime.weights.loading import Progress, VerifyDigests, build_dummy_weights, load_weights
@@ -44,6 +46,7 @@ def build_runner(
     num_threads: int | None = 1,
     progress: Progress | None = None,
     verify: VerifyDigests | None = None,
+    head: HeadSource | None = None,
 ) -> TorchRunner:
     """Read a model folder and put a runner together.
 
@@ -58,6 +61,7 @@ def build_runner(
             other on busy cores are slower than one (measured: a twentieth of its speed on two cores under load).
         progress: called with (bytes read, bytes in all) while the checkpoint is read.
         verify: called with the digest of every file that was read.
+        head: of a speculating engine.
     Raises: CheckpointRejected for the folder, EngineMisconfigured for the settings; whatever `verify` raises.
     """
     _verify_settings(num_pages, load_format, num_threads)
@@ -82,7 +86,13 @@ def build_runner(
         )
         grouping = choose_grouping(model, hidden_size=config.hidden_size, device=target, dtype=kind)
     attention = ReferenceAttention(pages, num_heads=config.num_heads, layer_windows=config.layer_windows)
-    return TorchRunner(config, model, pages, attention, grouping, weights_digest=weights.digest)
+    drafter, digest = None, weights.digest
+    if head is not None:
+        with torch.inference_mode():
+            embedding = weights.parameters["embedding.weight"]
+            loaded = head.load(config, embedding, num_positions=model.rotary.num_positions)
+            drafter, digest = Drafter(loaded.head, num_pages=num_pages), f"{digest} head {loaded.digest}"
+    return TorchRunner(config, model, pages, attention, grouping, weights_digest=digest, drafter=drafter)
 
 
 def _verify_settings(num_pages: int, load_format: str, num_threads: int | None) -> None:

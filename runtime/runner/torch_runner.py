@@ -3,6 +3,9 @@
 The life of a step: (1) pages are copied; (2) each token gets a row and, if it is not known on the host yet, its id from
 the samples of the step before, on the device; (3) attention is planned; (4) the layers run; (5) logits of the rows to be
 sampled, and the choice; (6) logprobs; (7) on `result()`, the copy to the host. Only (7) waits for the device.
+
+With a draft head a step ends with (8): which drafts were accepted, and the drafts for the step after. There the reference
+waits for the device, as it plans by values; see `runtime.speculative`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from runtime.attention.backend import AttentionBackend, AttentionBatch
 from runtime.attention.pages import copy_pages
-from runtime.batch import Int64, StepBatch, StepResult
+from runtime.batch import ChainResult, Int64, StepBatch, StepResult
 from runtime.identifiers import PAGE_SIZE
 from runtime.models.decoder import Decoder
 from runtime.runner.rows import Placement, RowGrouping
@@ -21,6 +24,10 @@ from runtime.runner.scoring import sample_logits, score_prompt
 from runtime.runner.verification import verify_ids
 from runtime.sampling.logprobs import DeviceLogprobs, logprobs_of
 from runtime.sampling.sampler import SampledTokens, Sampler
+from runtime.speculative.accepting import count_tokens
+from runtime.speculative.captured import CapturedStates
+from runtime.speculative.continuing import NO_CHAINS, ChainEnds, resolve
+from runtime.speculative.drafting import Drafter
 from runtime.weights.config import ModelConfig
 
 
@@ -32,6 +39,7 @@ class TorchStep:
     logprobs: DeviceLogprobs | None
     prompt_logprobs: DeviceLogprobs | None
     embeddings: Tensor | None
+    chains: ChainResult | None = None
 
     def result(self) -> StepResult:
         """See `LaunchedStep.result`."""
@@ -41,6 +49,7 @@ class TorchStep:
             logprobs=self.logprobs.to_host() if self.logprobs is not None else None,
             prompt_logprobs=self.prompt_logprobs.to_host() if self.prompt_logprobs is not None else None,
             embeddings=self.embeddings.cpu().numpy() if self.embeddings is not None else None,
+            chains=self.chains,
         )
 
 
@@ -59,7 +68,12 @@ class TorchRunner:
         grouping: RowGrouping,
         *,
         weights_digest: str,
+        drafter: Drafter | None = None,
     ) -> None:
+        """
+        Args:
+            drafter: of a speculating engine; then every step has `StepBatch.speculation`.
+        """
         self.config = config
         self.weights_digest = weights_digest
         """Of what was loaded; see `LoadedWeights.digest`."""
@@ -71,6 +85,8 @@ class TorchRunner:
         self.testing_only_sampler = self._sampler = Sampler(config.vocab_size, self._device)
         self.testing_only_model = model
         self._previous_ids = torch.zeros(0, dtype=torch.int64, device=self._device)
+        self.drafter = drafter
+        self._chain_ends = NO_CHAINS
 
     @property
     def vocab_size(self) -> int:
@@ -85,10 +101,13 @@ class TorchRunner:
     def launch(self, batch: StepBatch) -> TorchStep:
         """See `ModelRunner.launch`."""
         verify_ids(batch, self.config.vocab_size, len(self._previous_ids))
+        if batch.speculation is not None:
+            batch = resolve(batch, self._chain_ends)
         if batch.page_copies.size:  # (1)
-            copy_pages(self.pages, torch.from_numpy(batch.page_copies.astype(np.int64)).to(self._device))
+            self._copy_pages(torch.from_numpy(batch.page_copies.astype(np.int64)).to(self._device))
         placement = self.grouping.place_tokens(batch.query_starts, batch.context_lengths)  # (2)
-        hidden = self._hidden_states(batch, placement)  # (3), (4)
+        captured = None if self.drafter is None else CapturedStates(self.drafter.captured_layers)
+        hidden = self._hidden_states(batch, placement, captured)  # (3), (4)
         token_rows = placement.rows
         logits = self._logits_to_sample(hidden, token_rows[batch.sample_rows])  # (5)
         sampled = self._sampler.sample(logits, batch.sampling)
@@ -101,12 +120,30 @@ class TorchRunner:
         embeddings = None
         if batch.embedding_rows.size:
             embeddings = self._model.final(hidden[torch.from_numpy(token_rows[batch.embedding_rows])])
-        return TorchStep(sampled, logprobs, prompt_logprobs, embeddings)
+        chains = None
+        if captured is not None:
+            chains = self._draft(batch, captured.joined[torch.from_numpy(token_rows)], sampled)  # (8)
+        return TorchStep(sampled, logprobs, prompt_logprobs, embeddings, chains)
 
-    def _hidden_states(self, batch: StepBatch, placement: Placement) -> Tensor:
+    def _copy_pages(self, copies: Tensor) -> None:
+        copy_pages(self.pages, copies)
+        if self.drafter is not None:
+            self.drafter.copy_pages(copies)
+
+    def _draft(self, batch: StepBatch, captured: Tensor, sampled: SampledTokens) -> ChainResult:
+        assert self.drafter is not None
+        assert batch.speculation is not None, "a step of a speculating engine says nothing of it"
+        chosen, starts = sampled.token_ids.cpu().numpy(), batch.speculation.chain_starts
+        num_tokens = count_tokens(batch.token_ids, chosen, batch.sample_rows, starts)
+        drafts = self.drafter.draft(batch, captured, chosen, num_tokens)
+        self._chain_ends = ChainEnds(num_tokens, chosen[starts[:-1] + num_tokens - 1], drafts)
+        return ChainResult(num_tokens, drafts)
+
+    def _hidden_states(self, batch: StepBatch, placement: Placement, captured: CapturedStates | None) -> Tensor:
         num_rows = placement.num_rows
         positions, slots = np.zeros(num_rows, np.int64), np.arange(num_rows, dtype=np.int64) % PAGE_SIZE
-        positions[placement.rows] = batch.positions
+        # What lies beyond is of answers that have ended, see `SpeculationBatch`.
+        positions[placement.rows] = np.minimum(batch.positions, self._model.rotary.num_positions - 1)
         slots[placement.rows] = batch.slots
         plan = self._attention.plan(
             AttentionBatch(
@@ -119,7 +156,11 @@ class TorchRunner:
             )
         )
         return self._model.hidden_states(
-            self._token_ids(batch, placement), torch.from_numpy(positions).to(self._device), plan.attend, self.grouping
+            self._token_ids(batch, placement),
+            torch.from_numpy(positions).to(self._device),
+            plan.attend,
+            self.grouping,
+            captured,
         )
 
     def _token_ids(self, batch: StepBatch, placement: Placement) -> Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 
 from runtime.batch import Int32, Int64, StepBatch
 from runtime.identifiers import PAGE_SIZE
+from runtime.scheduling.chains import ChainLayout, lay_out_chains, speculate, starts_of
 from runtime.scheduling.planning import Chunk, StepPlan
 from runtime.scheduling.requests import Request
 from runtime.scheduling.sampling_table import SamplingTable
@@ -14,14 +15,21 @@ from runtime.scheduling.table import NO_SAMPLE, SequenceTable
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """Whose tokens a step chooses. A sequence that has ended when the step is read (its serial is gone) gets nothing."""
+    """Whose tokens a step chooses. A sequence that has ended when the step is read (its serial is gone) gets nothing.
+
+    A chain is one row's samples, see `SpeculationBatch`; without speculation each sample is a chain.
+    """
 
     rows: Int64
-    """[num_samples] row of each sample."""
+    """[num_chains] row of each chain."""
     positions: Int64
-    """[num_samples] position of the token that is chosen."""
+    """[num_chains] position of the first token that is chosen, as far as it was known at the launch."""
     serials: Int64
-    """[num_samples] `SequenceTable.serials` of each row as the step was launched."""
+    """[num_chains] `SequenceTable.serials` of each row as the step was launched."""
+    num_drafts: Int64
+    """[num_chains] drafts that each verifies: samples behind its first."""
+    chain_starts: Int64
+    """[num_chains + 1] first sample of each chain."""
     scored: list[tuple[Request, int]]
     """Requests with prompt logprobs in this step, and how many, in the order of the batch."""
     embedded: list[Request]
@@ -30,28 +38,29 @@ class StepRecord:
 
 
 def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) -> tuple[StepBatch, StepRecord]:
-    """Lay a plan out as arrays: first the decoding rows, then the chunks.
+    """Lay a plan out as arrays: first the decoding rows with the drafts that they verify, then the chunks.
 
     The arrays are the batch's own: the tables may change while the step runs.
     """
     decode, chunks = plan.decode_rows, plan.chunks
-    position = table.cached[decode]
-    chunk_positions = [np.arange(chunk.start, chunk.end) for chunk in chunks]
-    positions = np.concatenate([position, *chunk_positions])
-    lengths = _per_sequence(len(decode), [chunk.end - chunk.start for chunk in chunks])
+    is_speculating = table.num_draft_steps > 0
     rows = np.concatenate([decode, np.array([chunk.row for chunk in chunks], np.int64)])
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    firsts = np.concatenate([table.cached[decode], np.array([chunk.start for chunk in chunks], np.int64)])
+    lengths = np.concatenate([1 + plan.num_drafts, np.array([chunk.end - chunk.start for chunk in chunks], np.int64)])
+    starts = starts_of(lengths)
+    positions = np.repeat(firsts - starts[:-1], lengths) + np.arange(starts[-1])
     token_rows = np.repeat(rows, lengths)
+    contexts = firsts + lengths
+    width = int(table.num_pages[rows].max()) if is_speculating else int(-(-contexts.max() // PAGE_SIZE))
 
-    previous = np.full(len(positions), NO_SAMPLE, np.int32)
-    previous[: len(decode)] = table.sample[decode]
     token_ids = table.tokens[token_rows, positions].astype(np.int64)
-    token_ids[previous != NO_SAMPLE] = -1
-    contexts = positions[starts[1:] - 1] + 1
-    width = int(-(-contexts.max() // PAGE_SIZE))
-    sampled_rows = np.concatenate([decode, *(np.array(chunk.sampled_rows, np.int64) for chunk in chunks)])
-    num_sampled = _per_sequence(len(decode), [len(chunk.sampled_rows) for chunk in chunks])
-    sampled_positions = table.length[sampled_rows]
+    previous = np.full(len(positions), NO_SAMPLE, np.int32)
+    if is_speculating:
+        _fill_in_drafts(token_ids, plan, table, starts)
+    else:
+        previous[: len(decode)] = table.sample[decode]
+        token_ids[previous != NO_SAMPLE] = -1
+    chains = lay_out_chains(plan, table, starts)
     scored_rows, scored_targets, scored_counts, scored = _prompt_scores(chunks, table, starts[len(decode) :])
     embedding_rows, embedded = _embeddings(chunks, starts[len(decode) :])
     batch = StepBatch(
@@ -62,29 +71,48 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
         query_starts=starts.astype(np.int32),
         context_lengths=contexts.astype(np.int32),
         page_tables=table.pages[rows, :width],
-        sample_rows=np.repeat(starts[1:] - 1, num_sampled).astype(np.int32),
-        sampling=sampling.gather(sampled_rows, sampled_positions),
+        sample_rows=chains.sample_rows,
+        sampling=sampling.gather(
+            chains.sampled_rows, chains.positions, chains.with_drafts(table) if is_speculating else None
+        ),
         page_copies=plan.page_copies,
         prompt_logprob_rows=scored_rows,
         prompt_logprob_targets=scored_targets,
         prompt_logprob_counts=scored_counts,
         embedding_rows=embedding_rows,
+        speculation=speculate(plan, table, chains, starts) if is_speculating else None,
     )
-    record = StepRecord(sampled_rows, sampled_positions, table.serials[sampled_rows], scored, embedded, len(positions))
-    _advance(table, rows, contexts, sampled_rows)
+    record = StepRecord(
+        rows=chains.rows,
+        positions=table.length[chains.rows],
+        serials=table.serials[chains.rows],
+        num_drafts=chains.num_drafts,
+        chain_starts=chains.starts,
+        scored=scored,
+        embedded=embedded,
+        num_tokens=len(positions),
+    )
+    _advance(table, plan, chains)
     return batch, record
 
 
-def _per_sequence(num_decoding: int, of_chunks: list[int]) -> Int64:
-    """1 for each decoding sequence, then the chunks' values."""
-    return np.concatenate([np.ones(num_decoding, np.int64), np.array(of_chunks, np.int64)])
+def _fill_in_drafts(token_ids: Int64, plan: StepPlan, table: SequenceTable, starts: Int64) -> None:
+    """Write the drafts that are verified behind the tokens of their rows; what only the device knows stays open."""
+    for place in range(int(plan.num_drafts.max(initial=0))):
+        verifying = np.flatnonzero(plan.num_drafts > place)
+        token_ids[starts[verifying] + place + 1] = table.drafts[plan.decode_rows[verifying], place]
 
 
-def _advance(table: SequenceTable, rows: Int64, contexts: Int64, sampled_rows: Int64) -> None:
+def _advance(table: SequenceTable, plan: StepPlan, chains: ChainLayout) -> None:
     """Note in the table what the step computes and chooses, as it is about to be launched."""
-    table.cached[rows] = contexts
-    table.length[sampled_rows] += 1
-    table.sample[sampled_rows] = np.arange(len(sampled_rows))
+    table.cached[plan.decode_rows] += 1
+    table.spread[plan.decode_rows] += plan.num_drafts
+    for chunk in plan.chunks:
+        table.cached[chunk.row] = chunk.end
+    table.length[chains.rows] += 1
+    table.sample[chains.rows] = np.arange(len(chains.rows))
+    table.num_drafts[chains.rows] = 0
+    table.num_drafts[plan.drafting_rows] = plan.num_steps
 
 
 def _embeddings(chunks: list[Chunk], starts: Int64) -> tuple[Int32, list[Request]]:

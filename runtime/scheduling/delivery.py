@@ -11,6 +11,7 @@ import numpy as np
 
 from runtime.batch import Int32, Int64, LogprobRows
 from runtime.request import PackedTokens, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
+from runtime.scheduling.requests import DraftCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Totals:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    drafts: DraftCounts = field(default_factory=DraftCounts)
 
 
 class LogprobLists:

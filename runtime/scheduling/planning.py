@@ -5,13 +5,14 @@ The order within one step, each part using what the part before it left:
     (1) every decoding row gets a place for its token; where pages are short, the youngest sequences are retracted
     (2) prompts under way get their next chunk, in order of admission
     (3) waiting sequences are admitted, as long as the estimate says that memory will last
+    (4) with a draft head: what is left of the pages goes to drafts; if it is too little, the step makes none
 
 Decoding never waits for a prompt, as both are in the same step; how many prompt tokens a step may hold beside it bounds by
 how much they slow it down. Alone, prompts take what fills the device for a good while (`chunked_prefill_size`): fewer steps,
 and a long prompt is through in one. Beside decoding rows they take a bite, see `mixing`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +46,19 @@ class StepPlan:
     decode_rows: Int64
     page_copies: Int32
     chunks: list[Chunk]
+    num_drafts: Int64
+    """[len(decode_rows)]; drafts that each row verifies."""
+    num_steps: int = 0
+    """Drafts to make for the step after."""
+
+    @property
+    def drafting_rows(self) -> Int64:
+        """Rows for which drafts are worth making, if any are made: those that decode, and prompts that are through.
+
+        Choices of one prompt still share its last page, which is no place for the drafts of all of them.
+        """
+        through = [chunk.row for chunk in self.chunks if len(chunk.sampled_rows) == 1]
+        return np.concatenate([self.decode_rows, np.array(through, np.int64)])
 
 
 class StepPlanner:
@@ -60,6 +74,7 @@ class StepPlanner:
         *,
         prefill_sizes: tuple[int, int],
         longest_prefix_first: bool,
+        num_draft_steps: int = 0,
     ) -> None:
         self._cache = cache
         self._running = running
@@ -68,17 +83,20 @@ class StepPlanner:
         self._fair_clock = fair_clock
         self._alone_size, self._mixed_size = prefill_sizes
         self._longest_prefix_first = longest_prefix_first
+        self._num_draft_steps = num_draft_steps
         self.num_retractions = 0
 
     def needs_results(self) -> bool:
         """Whether the step in flight must be read before the next is planned.
 
-        Penalties count tokens and grammars follow them, so such a row needs its last token on the host. And nobody is retracted
+        Penalties count tokens and grammars follow them, so such a row needs its last token on the host; so does one whose tokens
+        are too few to end, if drafts are verified and nobody knows how many they are. And nobody is retracted
         while a token of his is on its way; what ends with that step may spare it altogether.
         """
         table = self._running.table
         rows = table.decode_rows()
-        if (self._running.sampling.reads_output[rows] & (table.sample[rows] >= 0)).any():
+        counts_tokens = (table.spread[rows] > 0) & (table.length[rows] < self._running.sampling.min_length[rows])
+        if ((self._running.sampling.reads_output[rows] & (table.sample[rows] >= 0)) | counts_tokens).any():
             return True
         num_wanted = self._running.num_pages_to_grow(rows)
         return num_wanted > self._cache.num_free and num_wanted > self._cache.num_available
@@ -95,7 +113,8 @@ class StepPlanner:
             copies = self._running.grow(rows)
             chunks = self._plan_chunks(self._budget(len(rows)), may_admit=self.num_retractions == num_before)
             if len(rows) or chunks:
-                return StepPlan(rows, copies, chunks)
+                plan = StepPlan(rows, copies, chunks, self._running.num_drafts_to_verify(rows))
+                return self._with_drafts(plan)
             if in_flight or len(self._running) == 0:
                 return None
             # Prompts under way hold all pages and none can go on.
@@ -121,6 +140,21 @@ class StepPlanner:
                 break
             count += len(sequence.request.prompt)
         return count
+
+    def _with_drafts(self, plan: StepPlan) -> StepPlan:
+        """Give the rows pages for drafts, of which as many must fit behind those that this step verifies."""
+        num_steps = self._num_draft_steps
+        if not num_steps:
+            return plan
+        table, rows = self._running.table, plan.drafting_rows
+        ends = table.cached[rows] + table.spread[rows] + 1
+        ends[: len(plan.decode_rows)] += plan.num_drafts
+        ends[len(plan.decode_rows) :] = table.length[rows[len(plan.decode_rows) :]]
+        missing = self._running.num_pages_for_drafts(rows, ends + num_steps + 1)
+        if missing.sum() > self._cache.num_available:
+            return plan
+        self._running.append_pages(rows, missing)
+        return replace(plan, num_steps=num_steps)
 
     def _make_room_to_decode(self, in_flight: bool) -> Int64:
         rows = self._running.table.decode_rows()
@@ -242,7 +276,7 @@ class StepPlanner:
         rows = np.flatnonzero(table.is_active)
         num_prompt = table.num_prompt[rows]
         expected = self._estimate.remaining(table.length[rows] - num_prompt, table.max_length[rows] - num_prompt)
-        committed = -(-(table.length[rows] + expected) // PAGE_SIZE) - table.num_pages[rows]
+        committed = np.maximum(0, -(-(table.length[rows] + expected) // PAGE_SIZE) - table.num_pages[rows])
         to_fork = sum(
             (len(sequence.choices) - 1) * self._num_fork_pages(sequence) for sequence in self._running.prefilling
         )

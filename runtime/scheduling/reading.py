@@ -3,27 +3,35 @@
 All of it is array work. Nearly every token of a busy engine is plain: its row goes on, and nobody asked for more than the id.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from runtime.batch import StepResult
+from runtime.batch import ChainResult, StepResult
 from runtime.scheduling.batching import StepRecord
+from runtime.scheduling.chains import starts_of
 from runtime.scheduling.delivery import PlainTokens
+from runtime.scheduling.requests import DraftCounts
 from runtime.scheduling.table import SequenceTable
 
 
 @dataclass(frozen=True, slots=True)
 class ReadTokens:
-    """A step's samples, less those whose sequences ended while it ran."""
+    """A step's tokens, less those whose sequences ended while it ran."""
 
     plain: PlainTokens
     others: list[int]
-    """Samples to be looked at one by one: first and last tokens, logprobs, penalties, values that are not finite."""
+    """Chains to be looked at one by one: first and last tokens, logprobs, penalties, values that are not finite."""
+    drafts: DraftCounts = field(default_factory=DraftCounts)
 
 
 def read_step(table: SequenceTable, step: StepRecord, result: StepResult) -> ReadTokens:
-    """Enter a step's tokens into the table, those that are finite and whose sequences still run."""
+    """Enter a step's tokens into the table, those that are finite and whose sequences still run.
+
+    Of a speculating engine only the plain ones: `others` there have tokens that the first may end.
+    """
+    if result.chains is not None:
+        return _read_chains(table, step, result, result.chains)
     is_open = table.serials[step.rows] == step.serials
     samples = np.flatnonzero(is_open & result.is_finite)
     rows, ids = step.rows[samples], result.token_ids[samples]
@@ -34,4 +42,27 @@ def read_step(table: SequenceTable, step: StepRecord, result: StepResult) -> Rea
     return ReadTokens(
         plain=PlainTokens(table.request_ids[plain_rows], table.choices[plain_rows], ids[is_plain]),
         others=np.flatnonzero(is_open).tolist(),
+    )
+
+
+def _read_chains(table: SequenceTable, step: StepRecord, result: StepResult, chains: ChainResult) -> ReadTokens:
+    """Settle where rows stand, keep their drafts, and enter the chains in which nothing ends or is asked for."""
+    open_chains = np.flatnonzero(table.serials[step.rows] == step.serials)
+    rows, counts = step.rows[open_chains], chains.num_tokens[open_chains].astype(np.int64)
+    num_drafts = step.num_drafts[open_chains]
+    table.settle(rows, counts, num_drafts)
+    table.drafts[rows, : chains.drafts.shape[1]] = chains.drafts[open_chains]
+    starts = starts_of(counts)
+    samples = np.repeat(step.chain_starts[open_chains] - starts[:-1], counts) + np.arange(starts[-1])
+    ids, owners = result.token_ids[samples], np.repeat(rows, counts)
+    needs_look = ~table.is_ordinary[rows] | (table.known[rows] + counts >= table.max_length[rows])
+    ending = ~result.is_finite[samples] | (table.ending_ids[owners] == ids[:, None]).any(axis=1)
+    needs_look[np.repeat(np.arange(len(rows)), counts)[ending]] = True
+    is_plain = np.repeat(~needs_look, counts)
+    table.read_run(rows[~needs_look], counts[~needs_look], ids[is_plain])
+    plain_rows = owners[is_plain]
+    return ReadTokens(
+        plain=PlainTokens(table.request_ids[plain_rows], table.choices[plain_rows], ids[is_plain]),
+        others=open_chains[needs_look].tolist(),
+        drafts=DraftCounts(int((num_drafts > 0).sum()), int(num_drafts.sum()), int((counts - 1).sum())),
     )

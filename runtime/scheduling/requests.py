@@ -36,6 +36,13 @@ class Matcher(Protocol):
         """Write which tokens may come next: packed bits, lowest first."""
         ...
 
+    def fill_along(self, drafts: list[int], masks: Int32) -> int:
+        """Write what may come next, and after each of `drafts` as far as the grammar allows them; returns how many masks.
+
+        Afterwards the grammar stands where it stood.
+        """
+        ...
+
 
 class GrammarSource(Protocol):
     """Makes matchers; `runtime.structured.matching` has it."""
@@ -48,6 +55,24 @@ class GrammarSource(Protocol):
     def matcher(self, grammar: bytes) -> Matcher:
         """A matcher at the beginning of a text. Raises: RequestRejected."""
         ...
+
+
+@dataclass(slots=True)
+class DraftCounts:
+    """What speculation did for somebody."""
+
+    num_verified: int = 0
+    """Passes of the target that verified drafts."""
+    num_proposed: int = 0
+    """Drafts that they verified."""
+    num_accepted: int = 0
+    """Drafts that were the tokens chosen."""
+
+    def add(self, other: "DraftCounts") -> None:
+        """Count what another one counted."""
+        self.num_verified += other.num_verified
+        self.num_proposed += other.num_proposed
+        self.num_accepted += other.num_accepted
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +122,8 @@ class Request:
     prompt_delivered: bool = False
     embedding: bytes = b""
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+    drafts: DraftCounts = field(default_factory=DraftCounts)
+    """Of all choices, as far as their sequences have stopped."""
 
     @property
     def wants_prompt_logprobs(self) -> bool:

@@ -6,11 +6,11 @@ computes its tokens again (or finds them in the prefix tree).
 
 import numpy as np
 
-from runtime.batch import Int32, Int64
+from runtime.batch import Bool, Int32, Int64
 from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
 from runtime.kv.prefixes import PrefixNode, token_bytes
-from runtime.scheduling.requests import NOT_RUNNING, Sequence
+from runtime.scheduling.requests import NOT_RUNNING, DraftCounts, Sequence
 from runtime.scheduling.sampling_table import SamplingTable
 from runtime.scheduling.table import MAX_ENDING_IDS, SequenceTable
 
@@ -57,12 +57,17 @@ class RunningSequences:
         """
         assert sequence.cursor is not None
         row = sequence.row
+        self._count_drafts(sequence)
         end = max(0, min(num_kept, int(self.table.cached[row]), int(self.table.known[row]) - 1)) // PAGE_SIZE
         self._cache.release(sequence.cursor, self.table.keys(row), self.table.pages_of(row), end)
         self.table.remove(sequence)
         sequence.cursor = None
         if sequence in self.prefilling:
             self.prefilling.remove(sequence)
+
+    def _count_drafts(self, sequence: Sequence) -> None:
+        columns = (self.table.num_verified, self.table.num_proposed, self.table.num_accepted)
+        sequence.request.drafts.add(DraftCounts(*(int(column[sequence.row]) for column in columns)))
 
     def retract(self, sequence: Sequence) -> None:
         """Stop a sequence that will go on later; its output goes with it."""
@@ -158,8 +163,8 @@ class RunningSequences:
 
     def num_pages_to_grow(self, rows: Int64) -> int:
         """The most pages that `grow` takes."""
-        at_page_start = self.table.cached[rows] % PAGE_SIZE == 0
-        return int(np.count_nonzero(at_page_start)) + len(self._rows_in_shared_page(rows[~at_page_start]))
+        is_full = self._is_full(rows)
+        return int(np.count_nonzero(is_full)) + len(self._rows_in_shared_page(rows[~is_full]))
 
     def grow(self, rows: Int64) -> Int32:
         """Give decoding rows a place for one more token each.
@@ -168,13 +173,13 @@ class RunningSequences:
             [num_copies, 2] pages to copy before the step: of forks that share a partly filled page all but the last get a
             copy, and the last keeps the page.
         """
-        at_page_start = self.table.cached[rows] % PAGE_SIZE == 0
-        full = rows[at_page_start]
+        is_full = self._is_full(rows)
+        full = rows[is_full]
         self.table.pages[full, self.table.num_pages[full]] = self._cache.allocate(len(full))
         self.table.num_pages[full] += 1
         copies: list[tuple[int, int]] = []
-        for row in self._rows_in_shared_page(rows[~at_page_start]).tolist():
-            last = int(self.table.num_pages[row]) - 1
+        for row in self._rows_in_shared_page(rows[~is_full]).tolist():
+            last = int(self.table.cached[row]) // PAGE_SIZE
             page = self.table.pages[row, last : last + 1].copy()
             if self._cache.is_shared(page).item():
                 self.table.pages[row, last] = copy = self._cache.allocate(1).item()
@@ -182,5 +187,32 @@ class RunningSequences:
                 copies.append((page.item(), copy))
         return np.array(copies, np.int32).reshape(-1, 2)
 
+    def num_pages_for_drafts(self, rows: Int64, reaches: Int64) -> Int64:
+        """Pages that each row lacks for so many tokens, or for as many of them as it can ever have."""
+        reaches = np.minimum(reaches, self.table.max_length[rows] - 1)
+        missing: Int64 = np.maximum(0, -(-reaches // PAGE_SIZE) - self.table.num_pages[rows])
+        return missing
+
+    def append_pages(self, rows: Int64, counts: Int64) -> None:
+        """Give each row so many pages more."""
+        for place in np.flatnonzero(counts).tolist():
+            self.table.append_pages(int(rows[place]), self._cache.allocate(int(counts[place])))
+
+    def num_drafts_to_verify(self, rows: Int64) -> Int64:
+        """How many of its drafts each row, which has grown, can verify: by its pages, and by the tokens it may still get."""
+        table = self.table
+        by_pages = table.num_pages[rows] * PAGE_SIZE - table.cached[rows] - table.spread[rows] - 1
+        by_length = table.max_length[rows] - 1 - table.length[rows]
+        count: Int64 = np.maximum(0, np.minimum(table.num_drafts[rows], np.minimum(by_pages, by_length)))
+        return count
+
+    def _is_full(self, rows: Int64) -> Bool:
+        """Whether a row's pages hold no place for its next token, wherever a step in flight may leave it."""
+        table = self.table
+        furthest = np.minimum(table.cached[rows] + table.spread[rows], table.max_length[rows] - 2)
+        full: Bool = furthest >= table.num_pages[rows] * PAGE_SIZE
+        return full
+
     def _rows_in_shared_page(self, rows: Int64) -> Int64:
-        return rows[self._cache.is_shared(self.table.pages[rows, self.table.num_pages[rows] - 1])]
+        """Of rows that are not full, those that would write their next token to a page that others read."""
+        return rows[self._cache.is_shared(self.table.pages[rows, self.table.cached[rows] // PAGE_SIZE])]

@@ -4,6 +4,7 @@ What all rows have is a column. What few have (penalties, bias, a least number o
 row for the flagged ones only.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,25 @@ from numpy.typing import NDArray
 
 from runtime.batch import Bool, Float32, Int32, Int64, SamplingBatch
 from runtime.scheduling.requests import Choice, Request, has_penalty
+
+
+@dataclass(frozen=True, slots=True)
+class SampledChains:
+    """Samples in runs, one run an answer: behind the first of a run each stands after one draft more."""
+
+    starts: Int64
+    """[num_chains + 1]"""
+    drafts: Int64
+    """[num_chains, most drafts]; the first so many count as there are samples behind the first."""
+
+    def where(self, flags: Bool) -> list[int]:
+        """The chains whose samples are flagged."""
+        return np.flatnonzero(flags[self.starts[:-1]]).tolist()
+
+    def at(self, chain: int) -> tuple[int, list[int]]:
+        """The first sample of a chain, and its drafts."""
+        first, end = int(self.starts[chain]), int(self.starts[chain + 1])
+        return first, self.drafts[chain, : end - first - 1].tolist()
 
 
 class SamplingTable:
@@ -58,17 +78,20 @@ class SamplingTable:
         self._requests[row] = request
         self._choices[row] = choice
 
-    def gather(self, rows: Int64, positions: Int64) -> SamplingBatch:
+    def gather(self, rows: Int64, positions: Int64, chains: SampledChains | None = None) -> SamplingBatch:
         """The parameters of a step's samples.
 
         Args:
             rows: [num_samples] row of each sample.
             positions: [num_samples] position of the token to be chosen.
+            chains: which samples follow one another by drafts; None: every one is for itself. Only rows that read output
+                need the drafts themselves.
         """
+        chains = chains or SampledChains(np.arange(len(rows) + 1), np.zeros((len(rows), 0), np.int64))
         bias_rows, bias_ids, bias_values = self._gather_bias(rows)
-        seen_rows, seen_ids, seen_prompt, seen_output = self._gather_seen(rows)
+        seen_rows, seen_ids, seen_prompt, seen_output = self._gather_seen(rows, chains)
         banned_rows, banned_ids = self._gather_banned(rows, positions)
-        allowed_rows, allowed_bits = self._gather_allowed(rows)
+        allowed_rows, allowed_bits = self._gather_allowed(rows, chains)
         return SamplingBatch(
             temperature=self.temperature[rows],
             top_p=self.top_p[rows],
@@ -103,24 +126,41 @@ class SamplingTable:
             gathered.add(sample, ids, np.fromiter(bias.values(), np.float32, len(bias)))
         return gathered.arrays()
 
-    def _gather_seen(self, rows: Int64) -> list[NDArray[Any]]:
+    def _gather_seen(self, rows: Int64, chains: SampledChains) -> list[NDArray[Any]]:
         gathered = _Gathered(np.int32, np.int32, np.int32)
-        for sample in np.flatnonzero(self.has_penalty[rows]).tolist():
-            choice = self._choices[rows[sample]]
+        for chain in chains.where(self.has_penalty[rows]):
+            first, drafts = chains.at(chain)
+            choice = self._choices[rows[first]]
             assert choice is not None
             assert choice.seen is not None
-            gathered.add(sample, choice.seen.ids, choice.seen.prompt_counts, choice.seen.output_counts)
+            for place in range(len(drafts) + 1):
+                seen = choice.seen.after(drafts[:place]) if place else choice.seen
+                gathered.add(first + place, seen.ids, seen.prompt_counts, seen.output_counts)
         return gathered.arrays()
 
-    def _gather_allowed(self, rows: Int64) -> tuple[Int32, Int32]:
-        samples = np.flatnonzero(self._has_grammar[rows])
-        bits = np.zeros((len(samples), self._num_mask_words if samples.size else 0), np.int32)
-        for mask, row in zip(bits, rows[samples].tolist(), strict=True):
-            choice = self._choices[row]
+    def _gather_allowed(self, rows: Int64, chains: SampledChains) -> tuple[Int32, Int32]:
+        """Masks of the samples that a grammar constrains.
+
+        Behind a draft that its grammar does not allow, or that ends the answer, nothing can be accepted: no masks there.
+        """
+        has_grammar = self._has_grammar[rows]
+        bits = np.zeros((np.count_nonzero(has_grammar), self._num_mask_words if has_grammar.any() else 0), np.int32)
+        samples: list[int] = []
+        for chain in chains.where(has_grammar):
+            first, drafts = chains.at(chain)
+            choice, request = self._choices[rows[first]], self._requests[rows[first]]
             assert choice is not None
             assert choice.matcher is not None
-            choice.matcher.fill(mask)
-        return samples.astype(np.int32), bits
+            assert request is not None
+            masks = bits[len(samples) :]
+            if drafts:
+                ends = [place for place, draft in enumerate(drafts) if draft in request.ending_ids]
+                count = choice.matcher.fill_along(drafts[: ends[0] if ends else None], masks)
+            else:
+                choice.matcher.fill(masks[0])
+                count = 1
+            samples += range(first, first + count)
+        return np.array(samples, np.int32), bits[: len(samples)]
 
     def _gather_banned(self, rows: Int64, positions: Int64) -> list[NDArray[Any]]:
         gathered = _Gathered(np.int32)

@@ -45,6 +45,7 @@ class Scheduler:
         max_queued_requests: int,
         longest_prefix_first: bool,
         grammars: GrammarSource | None = None,
+        num_draft_steps: int = 0,
     ) -> None:
         """
         Args:
@@ -55,15 +56,18 @@ class Scheduler:
             max_queued_requests: beyond so many waiting, `submit` raises QueueFull.
             longest_prefix_first: schedule_policy `lpm`.
             grammars: of constrained requests; None: such are refused.
+            num_draft_steps: drafts that a speculating engine makes for each answer; 0: it does not speculate.
         """
         self.cache = cache
         self._limits = limits
         self._eos_token_ids = tuple(eos_token_ids)
         self._max_queued = max_queued_requests
-        table = SequenceTable(limits.max_running_requests, limits.context_length)
+        table = SequenceTable(limits.max_running_requests, limits.context_length, num_draft_steps=num_draft_steps)
         self._grammars = grammars
-        num_mask_words = 0 if grammars is None else grammars.num_words
-        self._running = RunningSequences(cache, table, SamplingTable(table.num_rows, num_mask_words=num_mask_words))
+        self._num_mask_words = 0 if grammars is None else grammars.num_words
+        self._running = RunningSequences(
+            cache, table, SamplingTable(table.num_rows, num_mask_words=self._num_mask_words)
+        )
         self._waiting = WaitingQueue()
         self._estimate = OutputEstimate()
         self._fair_clock = FairClock()
@@ -75,6 +79,7 @@ class Scheduler:
             self._fair_clock,
             prefill_sizes=prefill_sizes,
             longest_prefix_first=longest_prefix_first,
+            num_draft_steps=num_draft_steps,
         )
         self._requests: dict[int, Request] = {}
         self._deadlines: list[tuple[float, int]] = []
@@ -189,18 +194,33 @@ class Scheduler:
         read = read_step(self._running.table, step, result)
         self._output.plain = read.plain
         self.totals.generated_tokens += len(read.plain)
+        self.totals.drafts.add(read.drafts)
         logprobs = None if result.logprobs is None else LogprobLists(result.logprobs)
-        for sample in read.others:
-            sequence: Sequence = self._running.table.owners[step.rows[sample]]
+        for chain in read.others:
+            sequence: Sequence = self._running.table.owners[step.rows[chain]]
             request, choice = sequence.request, sequence.choices[0]
-            if not result.is_finite[sample]:
-                self._end(request, choice, _non_finite(choice))
-            else:
-                count = request.sampling.logprobs
-                scores = [logprobs.at(sample, count)] if logprobs is not None and count >= 0 else None
-                self._accept(sequence, int(result.token_ids[sample]), scores)
-            if choice.finish is not None:
-                self._close_if_ended(request)
+            first = int(step.chain_starts[chain])
+            count = 1 if result.chains is None else int(result.chains.num_tokens[chain])
+            for sample in range(first, first + count):
+                self._collect_sample(sequence, sample, result, logprobs)
+                if choice.finish is not None:
+                    self._close_if_ended(request)
+                    break
+
+    def _collect_sample(
+        self, sequence: Sequence, sample: int, result: StepResult, logprobs: LogprobLists | None
+    ) -> None:
+        """Hand out one token that is not plain, or end its choice for want of one."""
+        request, choice = sequence.request, sequence.choices[0]
+        if not result.is_finite[sample]:
+            self._end(request, choice, self._non_finite(choice))
+            return
+        token = int(result.token_ids[sample])
+        if result.chains is not None:
+            self._running.table.read_one(sequence.row, token)
+        count = request.sampling.logprobs
+        scores = [logprobs.at(sample, count)] if logprobs is not None and count >= 0 else None
+        self._accept(sequence, token, scores)
 
     def take_output(self) -> StepOutput:
         """All deliveries since the last call."""
@@ -284,6 +304,15 @@ class Scheduler:
             num_output = sequence.choices[0].num_output if caches_output else 0
             self._running.stop(sequence, num_kept=len(sequence.request.prompt) + num_output)
 
+    def _non_finite(self, choice: Choice) -> Finish:
+        """A grammar that gave up left nothing to choose from, which is no fault of the logits."""
+        if choice.matcher is None:
+            return NON_FINITE
+        if not choice.matcher.fault:
+            # Behind a draft its mask was tried ahead; it gives up now that it stands there.
+            choice.matcher.fill(np.zeros(self._num_mask_words, np.int32))
+        return Finish("error", None, choice.matcher.fault) if choice.matcher.fault else NON_FINITE
+
     def _close_if_ended(self, request: Request) -> None:
         """Forget a request whose choices have all ended, and say what it took."""
         if any(choice.finish is None for choice in request.choices):
@@ -298,6 +327,9 @@ class Scheduler:
                     output_tokens=sum(choice.num_output for choice in request.choices),
                     num_retractions=request.num_retractions,
                     delivered_tokens=sum(choice.num_delivered for choice in request.choices),
+                    num_verified=request.drafts.num_verified,
+                    num_proposed=request.drafts.num_proposed,
+                    num_accepted=request.drafts.num_accepted,
                 )
             )
 
@@ -323,12 +355,6 @@ class Scheduler:
             asked = request.sampling.prompt_logprobs
             request.prompt_logprobs += [lists.at(row, asked) for row in range(first, first + count)]
             first += count
-
-
-def _non_finite(choice: Choice) -> Finish:
-    """A grammar that gave up left nothing to choose from, which is no fault of the logits."""
-    fault = choice.matcher.fault if choice.matcher is not None else ""
-    return Finish("error", None, fault) if fault else NON_FINITE
 
 
 def _collect_embeddings(step: StepRecord, result: StepResult) -> None:

@@ -38,6 +38,16 @@ class SeenTokens:
         """How often each of `ids` occurs in the output."""
         return self._output_counts[: self._count]
 
+    def after(self, tokens: list[int]) -> "SeenTokens":
+        """A copy that has counted some more tokens of output."""
+        copy = SeenTokens(np.zeros(0, np.int32))
+        copy._count, copy._slot_of = self._count, dict(self._slot_of)
+        copy._ids, copy._prompt_counts = self._ids.copy(), self._prompt_counts.copy()
+        copy._output_counts = self._output_counts.copy()
+        for token in tokens:
+            copy.add(token)
+        return copy
+
     def _append(self, token: int) -> int:
         slot = self._count
         if slot == len(self._ids):

@@ -6,6 +6,9 @@ A sequence's tokens and how far they got, per row:
     [cached, known)    ids on the host, still to be computed
     [known, length)    at most one token: chosen by a step that is in flight, its id is on the device only
 
+Where drafts are verified by a step in flight, nobody on the host knows how many tokens it gives. Then `cached` and `length` are
+what they are if it gives one, and `spread` says how many more there can be; both are corrected when the step is read.
+
 A row decodes when its prompt is through; then `cached == length - 1`, and each step computes one token and chooses the next.
 
 Most tokens need nothing but to be entered here and to leave. `is_ordinary` marks the rows for which that holds until a token
@@ -29,8 +32,10 @@ MAX_ENDING_IDS = 8
 class SequenceTable:
     """Columns of the running sequences. Free rows hold zeros and are not `is_active`."""
 
-    def __init__(self, num_rows: int, context_length: int) -> None:
+    def __init__(self, num_rows: int, context_length: int, *, num_draft_steps: int = 0) -> None:
+        """`num_draft_steps`: drafts that a row may have; 0 without speculation."""
         self.num_rows = num_rows
+        self.num_draft_steps = num_draft_steps
         self.owners: NDArray[np.object_] = np.full(num_rows, None, np.object_)
         """The `Sequence` of each row, or None."""
         self._free_rows = list(range(num_rows - 1, -1, -1))
@@ -56,6 +61,18 @@ class SequenceTable:
         self.is_decoding: Bool = np.zeros(num_rows, np.bool_)
         self.sample: Int32 = np.full(num_rows, NO_SAMPLE, np.int32)
         """Where the last step launched has the row's next token, while its id is not known."""
+        self.spread: Int64 = np.zeros(num_rows, np.int64)
+        """Drafts that are verified by steps in flight: how much further than `cached` the row may be."""
+        self.num_drafts: Int64 = np.zeros(num_rows, np.int64)
+        """Drafts for the row's next step, on the host or made by the step in flight."""
+        self.drafts: Int64 = np.zeros((num_rows, num_draft_steps), np.int64)
+        """What they are, once that step was read."""
+        self.num_verified: Int64 = np.zeros(num_rows, np.int64)
+        """Passes that verified drafts, those that were read."""
+        self.num_proposed: Int64 = np.zeros(num_rows, np.int64)
+        """Drafts that these verified."""
+        self.num_accepted: Int64 = np.zeros(num_rows, np.int64)
+        """Drafts that turned out to be the row's tokens."""
 
     @property
     def num_free_rows(self) -> int:
@@ -88,6 +105,9 @@ class SequenceTable:
         self.pages[row, : self.num_pages[row]] = PADDING_PAGE
         for column in (self.num_pages, self.cached, self.known, self.length, self.num_prompt, self.max_length):
             column[row] = 0
+        for column in (self.spread, self.num_drafts, self.num_verified, self.num_proposed, self.num_accepted):
+            column[row] = 0
+        self.drafts[row] = 0
         self.ending_ids[row] = NO_TOKEN
         self.serials[row] = 0
         self.is_active[row] = self.is_decoding[row] = self.is_ordinary[row] = False
@@ -124,6 +144,30 @@ class SequenceTable:
         settled = rows[self.length[rows] == positions + 1]
         self.sample[settled] = NO_SAMPLE
 
+    def settle(self, rows: Int64, num_tokens: Int64, num_drafts: Int64) -> None:
+        """A step in flight is read: these rows, distinct, got so many tokens from it by verifying so many drafts."""
+        self.cached[rows] += num_tokens - 1
+        self.length[rows] += num_tokens - 1
+        self.spread[rows] -= num_drafts
+        self.num_verified[rows] += num_drafts > 0
+        self.num_proposed[rows] += num_drafts
+        self.num_accepted[rows] += num_tokens - 1
+
+    def read_run(self, rows: Int64, counts: Int64, ids: Int64) -> None:
+        """Enter the next `counts[i]` tokens of each of some rows, distinct and settled; `ids` has them one after the other."""
+        ends = np.cumsum(counts)
+        places = np.arange(len(ids)) - np.repeat(ends - counts, counts)
+        self.tokens[np.repeat(rows, counts), np.repeat(self.known[rows], counts) + places] = ids
+        self.known[rows] += counts
+        self.sample[rows[self.length[rows] == self.known[rows]]] = NO_SAMPLE
+
+    def read_one(self, row: int, token: int) -> None:
+        """Enter the next token of a row that is settled."""
+        self.tokens[row, self.known[row]] = token
+        self.known[row] += 1
+        if self.length[row] == self.known[row]:
+            self.sample[row] = NO_SAMPLE
+
     def ended(self, rows: Int64, ids: Int64) -> Bool:
         """Which rows these tokens end, just read: by their length, or by an id that ends them."""
         has_ended: Bool = self.known[rows] == self.max_length[rows]
@@ -142,9 +186,14 @@ class SequenceTable:
         assert bool((self.cached[active] <= self.length[active]).all())
         assert bool((self.length[active] - self.known[active] <= 1).all())
         assert bool((self.length[active] <= self.max_length[active]).all())
-        assert np.array_equal(self.num_pages[active], -(-self.cached[active] // PAGE_SIZE)), (
+        fewest = -(-self.cached[active] // PAGE_SIZE)
+        reach = np.minimum(self.cached[active] + 3 * self.num_draft_steps + 1, self.max_length[active] - 1)
+        most = np.maximum(fewest, -(-reach // PAGE_SIZE)) if self.num_draft_steps else fewest
+        assert bool(((fewest <= self.num_pages[active]) & (self.num_pages[active] <= most)).all()), (
             "pages do not fit the tokens"
         )
+        assert bool((self.spread[active] >= 0).all()), "more drafts were read than verified"
+        assert not self.spread[active][self.sample[active] == NO_SAMPLE].any(), "drafts are verified by no step"
         unread = self.is_active & (self.length > self.known)
         assert np.array_equal(self.sample != NO_SAMPLE, unread), "a token in flight is not where it is looked for"
         blank = np.arange(self.pages.shape[1])[None, :] >= self.num_pages[:, None]

@@ -61,6 +61,31 @@ class GrammarMatcher:
                 self.fault = "" if mask.any() else "grammar_stuck"
         self._count(time.perf_counter() - started)
 
+    def fill_along(self, drafts: list[int], masks: Int32) -> int:
+        """Write what may come next, and what after each draft; the matcher stands where it stood afterwards.
+
+        Args:
+            drafts: none of them ends the text.
+            masks: [at least len(drafts) + 1, ceil(vocab_size / 32)], see `fill`.
+        Returns: how many masks were written: fewer where a draft is not allowed, or nothing may follow it.
+        """
+        self.fill(masks[0])
+        num_taken, started = 0, time.perf_counter()
+        for draft in drafts if not self.fault else ():
+            if not masks[num_taken][draft // 32] >> (draft % 32) & 1 or not self._matcher.accept_token(draft):
+                break
+            num_taken += 1
+            masks[num_taken] = 0
+            try:
+                self._matcher.fill_next_token_bitmask(masks[num_taken : num_taken + 1], 0)
+            except RuntimeError:
+                break  # Its mask allows nothing: the matcher fails when it gets there, if it does.
+        if num_taken:
+            self._matcher.rollback(num_taken)
+            # Every draft is a step of its own, as it is without speculation.
+            self._count((time.perf_counter() - started) / num_taken)
+        return num_taken + 1
+
     def _count(self, taken_s: float) -> None:
         self._num_steps += 1
         self._taken_s += taken_s

@@ -73,6 +73,20 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
 
     Raises: CheckpointRejected, naming file and tensor.
     """
+    shards = open_shards(folder)  # (1) to (4)
+    try:
+        places = _verify_tensors(shards, config)  # (5)
+    except CheckpointRejected:
+        _close(shards)
+        raise
+    return Checkpoint(tuple(shards), places)
+
+
+def open_shards(folder: Path) -> list[Shard]:
+    """Open the shards of any checkpoint, checked for all that its configuration does not say: (1) to (4) of the module.
+
+    Raises: CheckpointRejected, naming file and tensor.
+    """
     verify_model_folder(folder)  # (1)
     weight_map = _load_index(folder)  # (2)
     shards: list[Shard] = []
@@ -80,12 +94,15 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
         for name in sorted(set(weight_map.values())) if weight_map is not None else [SINGLE_FILE]:
             shards.append(_open_shard(folder / name))  # (3)
         _verify_shards(shards, weight_map)  # (4)
-        places = _verify_tensors(shards, config)  # (5)
     except CheckpointRejected:
-        for shard in shards:
-            shard.file.close()
+        _close(shards)
         raise
-    return Checkpoint(tuple(shards), places)
+    return shards
+
+
+def _close(shards: list[Shard]) -> None:
+    for shard in shards:
+        shard.file.close()
 
 
 def _load_index(folder: Path) -> dict[str, str] | None:

@@ -35,10 +35,17 @@ class Told:
 class EngineDriver:
     """An engine, its clock, and its clients' accounts."""
 
-    def __init__(self, *, num_pages: int = 64, **settings: object) -> None:
+    def __init__(
+        self, *, num_pages: int = 64, num_drafts: int = 0, wrong_drafts: float = 0.3, **settings: object
+    ) -> None:
+        """`num_drafts`: of a speculating engine; so many are made at a time, of which a share is wrong."""
         defaults: dict[str, object] = {"model_path": "none", "chunked_prefill_size": 16, "max_running_requests": 8}
+        if num_drafts:
+            defaults |= {"speculative_algorithm": "EAGLE3", "speculative_draft_model_path": "none"}
+            defaults |= {"speculative_num_steps": num_drafts, "speculative_eagle_topk": 1}
+            defaults["speculative_num_draft_tokens"] = num_drafts + 1
         self.now = 100.0
-        self.runner = PagedTextRunner(num_pages)
+        self.runner = PagedTextRunner(num_pages, wrong_drafts=wrong_drafts)
         engine_settings = EngineSettings(**{**defaults, **settings})  # type: ignore[arg-type]
         self.engine = Engine(self.runner, engine_settings, [EOS], CONTEXT_LENGTH, lambda: self.now, CycleGrammars())
         self.asked: dict[int, GenerationRequest] = {}

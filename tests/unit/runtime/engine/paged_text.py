@@ -5,6 +5,9 @@ the page table. So a wrong slot, a page shared or freed too early, a missing cop
 changes the text. It runs a step only when its result is asked for, from the arrays as they are then: whoever reuses an
 array of a launched batch changes the text, too.
 
+Where a step speculates, a second array of pages holds what a head's entries would be made of: at each position the token after
+it. The runner drafts its own next tokens, some of them wrong on purpose, and checks that the entries before are whole.
+
 `expected_text` computes the same text from the tokens alone, one choice at a time, without pages, batches or chunks.
 """
 
@@ -12,13 +15,15 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
-from runtime.batch import LogprobRows, SamplingBatch, StepBatch, StepResult
+from runtime.batch import ChainResult, LogprobRows, SamplingBatch, StepBatch, StepResult
 from runtime.identifiers import PAGE_SIZE
 from runtime.request import GenerationRequest
 from runtime.scheduling.requests import choice_seed
+from runtime.speculative.continuing import NO_CHAINS, ChainEnds, resolve
 
 VOCAB_SIZE = 24
 EOS = 1
@@ -86,10 +91,14 @@ def is_broken(context: np.ndarray) -> bool:
 class PagedTextRunner:
     """A `ModelRunner` over pages of token ids."""
 
-    def __init__(self, num_pages: int) -> None:
+    def __init__(self, num_pages: int, *, wrong_drafts: float = 0.3) -> None:
+        """`wrong_drafts`: share of drafts that are wrong on purpose."""
         self.vocab_size = VOCAB_SIZE
+        self.wrong_drafts = wrong_drafts
         self.num_pages = num_pages
         self.pages = np.full((num_pages, PAGE_SIZE), UNWRITTEN, np.int64)
+        self.entries = np.full((num_pages, PAGE_SIZE), UNWRITTEN, np.int64)
+        self.ends = NO_CHAINS
         self.pending: list[_Step] = []
         self.last_tokens = np.zeros(0, np.int64)
         self.batches: list[tuple[int, int]] = []
@@ -103,6 +112,8 @@ class PagedTextRunner:
 
     def execute(self, batch: StepBatch) -> StepResult:
         """Run one step, as the contract says."""
+        if batch.speculation is not None:
+            batch = resolve(batch, self.ends)
         token_ids = batch.token_ids.copy()
         from_previous = batch.previous_rows >= 0
         assert (token_ids[from_previous] == -1).all()
@@ -111,6 +122,7 @@ class PagedTextRunner:
         _verify_layout(batch)
         if len(batch.page_copies):
             self.pages[batch.page_copies[:, 1]] = self.pages[batch.page_copies[:, 0]]
+            self.entries[batch.page_copies[:, 1]] = self.entries[batch.page_copies[:, 0]]
         self.pages.reshape(-1)[batch.slots] = token_ids
         queries = np.diff(batch.query_starts)
         self.batches.append((int((queries == 1).sum()), len(token_ids)))
@@ -119,6 +131,7 @@ class PagedTextRunner:
         self.last_tokens = tokens
         scored = [self._context(batch, int(row)) for row in batch.prompt_logprob_rows]
         counts = batch.sampling.num_logprobs
+        chains = None if batch.speculation is None else self._speculate(batch, contexts, tokens)
         return StepResult(
             token_ids=tokens,
             is_finite=np.array([not is_broken(c) for c in contexts], np.bool_),
@@ -128,13 +141,63 @@ class PagedTextRunner:
             else None,
             captured_size=len(queries) if (queries == 1).all() else 0,
             busy_s=0.25,
+            chains=chains,
         )
+
+    def _speculate(self, batch: StepBatch, contexts: list[np.ndarray], tokens: np.ndarray) -> ChainResult:
+        """Accept, write the entries, and draft."""
+        speculation = batch.speculation
+        assert speculation is not None
+        starts, num_steps = speculation.chain_starts.tolist(), speculation.num_steps
+        next_ids = speculation.next_ids.copy()
+        next_ids[batch.sample_rows[::-1]] = tokens[::-1]
+        assert (next_ids >= 0).all(), "a token is followed by none"
+        self.entries.reshape(-1)[batch.slots] = next_ids
+        counts, drafts = [], np.zeros((len(starts) - 1, num_steps), np.int64)
+        for chain, (first, end) in enumerate(pairwise(starts)):
+            rows = batch.sample_rows[first:end]
+            assert rows.tolist() == list(range(rows[0], rows[0] + end - first)), "a chain's rows are apart"
+            count = 1
+            while count < end - first and tokens[first + count - 1] == batch.token_ids[rows[count]]:
+                count += 1
+            counts.append(count)
+            if num_steps and speculation.drafts[chain]:
+                last = first + count - 1
+                drafts[chain] = self._draft(batch, last, contexts[last], int(tokens[last]), num_steps)
+        num_tokens = np.array(counts, np.int32)
+        self.ends = ChainEnds(num_tokens, tokens[np.array(starts[:-1], np.int64) + num_tokens - 1], drafts)
+        return ChainResult(num_tokens, drafts)
+
+    def _draft(self, batch: StepBatch, sample: int, context: np.ndarray, token: int, num_steps: int) -> list[int]:
+        sequence = int(np.searchsorted(batch.query_starts, batch.sample_rows[sample], side="right")) - 1
+        table = np.append(batch.page_tables[sequence], [0] * 8)
+        end = len(context) - 1
+        entries = self.entries[table[: end // PAGE_SIZE + 1]].reshape(-1)[: end + 1]
+        wrong = np.flatnonzero(entries != np.append(context[1:], token))
+        # The last entry of a page may be of another continuation; so may one where choices of a prompt part.
+        assert (wrong % PAGE_SIZE != PAGE_SIZE - 1).sum() <= 1, "entries of the head are missing"
+        drafted: list[int] = []
+        for step in range(num_steps):
+            context = np.append(context, token)
+            rules = _rules_of(batch.sampling, sample)
+            rules.position = len(context)
+            token = choose(context, rules)
+            if zlib.crc32(context.tobytes()) / (1 << 32) < self.wrong_drafts:
+                token = (token + 1) % VOCAB_SIZE
+            drafted.append(token)
+            if step < num_steps - 1:
+                place = end + 1 + step
+                self.entries[table[place // PAGE_SIZE], place % PAGE_SIZE] = token
+        return drafted
 
     def _context(self, batch: StepBatch, row: int) -> np.ndarray:
         """All tokens up to a token row, read back through the page table of its sequence."""
         sequence = int(np.searchsorted(batch.query_starts, row, side="right")) - 1
         length = int(batch.positions[row]) + 1
-        context = self.pages[batch.page_tables[sequence]].reshape(-1)[:length]
+        table = batch.page_tables[sequence]
+        context = self.pages[table].reshape(-1)[:length]
+        if _has_ended(batch, sequence):
+            return np.maximum(context, 0)
         assert (context != UNWRITTEN).all(), "a slot is read that nobody wrote"
         return context
 
@@ -152,7 +215,8 @@ class _Step:
 def _verify_layout(batch: StepBatch) -> None:
     assert batch.query_starts[0] == 0
     assert batch.query_starts[-1] == len(batch.token_ids)
-    assert len(np.unique(batch.slots)) == len(batch.slots), "two tokens go to one slot"
+    used = batch.slots[batch.slots >= PAGE_SIZE]
+    assert len(np.unique(used)) == len(used), "two tokens go to one slot"
     for sequence, context_length in enumerate(batch.context_lengths.tolist()):
         start, end = batch.query_starts[sequence : sequence + 2].tolist()
         assert end > start, "a sequence without tokens"
@@ -160,12 +224,19 @@ def _verify_layout(batch: StepBatch) -> None:
         assert positions.tolist() == list(range(context_length - (end - start), context_length))
         table = batch.page_tables[sequence]
         num_pages = -(-context_length // PAGE_SIZE)
-        assert (table[:num_pages] > 0).all()
-        assert (table[num_pages:] == 0).all()
+        assert (table[:num_pages] > 0).all() or _has_ended(batch, sequence)
+        assert (table[num_pages:] == 0).all() or batch.speculation is not None
         assert (batch.slots[start:end] == table[positions // PAGE_SIZE] * PAGE_SIZE + positions % PAGE_SIZE).all()
     num_samples = len(batch.sample_rows)
     for name in ("temperature", "top_p", "top_k", "min_p", "seed", "position", "num_logprobs"):
         assert len(getattr(batch.sampling, name)) == num_samples, name
+
+
+def _has_ended(batch: StepBatch, sequence: int) -> bool:
+    """Whether a sequence goes on beyond its pages, as only one can that ended in the step before."""
+    table = batch.page_tables[sequence][: -(-int(batch.context_lengths[sequence]) // PAGE_SIZE)]
+    speculation = batch.speculation
+    return bool((table == 0).any()) and speculation is not None and speculation.continued[sequence] >= 0
 
 
 def _rules_of(sampling: SamplingBatch, row: int) -> Rules:
@@ -224,6 +295,14 @@ class CycleMatcher:
         self._output.append(token_id)
         if POISON in self._grammar and len(self._output) == 3:
             self.fault = "grammar_too_slow"
+
+    def fill_along(self, drafts: list[int], masks: np.ndarray) -> int:
+        for place in range(len(drafts) + 1):
+            allowed = allowed_by(self._grammar, len(self._output) + place)
+            masks[place, 0] = sum(1 << token for token in allowed)
+            if place == len(drafts) or drafts[place] not in allowed:
+                return place + 1
+        raise AssertionError
 
     def fill(self, mask: np.ndarray) -> None:
         mask[0] = sum(1 << token for token in allowed_by(self._grammar, len(self._output)))

@@ -28,6 +28,8 @@ SETTINGS: dict[str, list[Any]] = {
     "schedule_policy": ["fcfs", "lpm"],
     "overlap_schedule": [True, True, False],
     "disable_radix_cache": [False, False, False, True],
+    "num_drafts": [0, 1, 3, 7],
+    "wrong_drafts": [0.0, 0.3, 1.0],
 }
 OPTIONS: dict[str, list[Any]] = {
     "min_tokens": [3, 8],
@@ -130,6 +132,7 @@ class EngineMachine(RuleBasedStateMachine):
         event(f"retracted: {stats.num_retractions > 0}")
         event(f"evicted: {stats.num_evicted_pages > 0}")
         event(f"cached: {stats.cached_tokens > 0}")
+        event(f"accepted: {stats.num_accepted > 0}")
 
 
 def _settings(max_examples: int, stateful_step_count: int) -> settings:

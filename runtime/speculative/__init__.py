@@ -1,0 +1,21 @@
+"""EAGLE-3: a small head drafts the next tokens, the target verifies them in one pass, and no text changes.
+
+Reading order: `config` (what a head's folder says, and whether it fits its target), `loading` (its weights), `head` (the
+network), `captured` (hidden states of the target that it reads), `continuing` (rows whose place only the device knows),
+`accepting` (which drafts are the tokens that plain decoding chooses), `drafting` (a step's drafts, in plain torch).
+
+A step of a speculating engine is: the target's pass over prompts' chunks and over each answer's last token with its drafts;
+the choice of a token at every one of these positions, exactly as plain decoding makes it; the drafts that equal those tokens
+are accepted; then the head reads what the target computed, and drafts for the step after. So
+
+    a draft is accepted if, and only if, it is the token that plain decoding chooses at its position;
+    at any temperature the same seed gives the same text with and without speculation (Daliri et al. 2024);
+    the head decides how fast a text comes, never which text.
+
+The head's keys and values have pages of their own under the target's page numbers: one page table serves both. The entry at a
+position combines the target's hidden state there with the token after it, so the last entry of a page that prompts share may
+be of another continuation. That can cost an accepted draft, and nothing else.
+
+Imports: torch, `runtime.attention`, `runtime.layers`, `runtime.weights`, `runtime.batch`. Knows no requests.
+Source: EAGLE-3, Li et al. 2025; the format is that of the heads that SGLang, vLLM and SpecForge publish and load.
+"""

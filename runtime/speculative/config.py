@@ -1,0 +1,137 @@
+"""What the folder of a draft head says about it, and whether it fits the model that it is to draft for. Imports no torch.
+
+Format: `config.json` with the architecture `LlamaForCausalLMEagle3` (or vLLM's name for it) and the sizes of one Llama
+layer. `draft_vocab_size` is the head's own vocabulary; absent, it is the target's. Which hidden states the head reads is said by
+how many layers they have passed: after 2, n // 2 and n - 3 of n layers, unless the folder names them. SGLang's
+`eagle_config.eagle_aux_hidden_state_layer_ids` counts the layer whose output it is, vLLM's key of that name at the top
+level the layers passed, which is one more.
+
+Whatever the head would compute differently from how it was trained is refused by name: a head that is run wrong still
+drafts, and only its acceptance would tell.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import CheckpointRejected
+from runtime.weights.config import CONFIG_FILE, ModelConfig
+from runtime.weights.fields import Fields
+from runtime.weights.json_file import MAX_JSON_BYTES, parse_json_object, read_regular_file
+from runtime.weights.rope import RopeConfig, parse_rope
+
+ARCHITECTURES = ("LlamaForCausalLMEagle3", "Eagle3LlamaForCausalLM")
+NUM_CAPTURED = 3
+_LAYER_IDS = "eagle_aux_hidden_state_layer_ids"
+
+
+@dataclass(frozen=True, slots=True)
+class HeadConfig:
+    """Shape and arithmetic of one head."""
+
+    vocab_size: int
+    draft_vocab_size: int
+    hidden_size: int
+    target_hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope: RopeConfig
+    norm_before_residual: bool
+    """Whether the residual around attention is the normalized hidden state (vLLM's name)."""
+    captured_layers: tuple[int, ...]
+    """How many layers of the target each of the hidden states has passed, ascending."""
+    file_digests: tuple[tuple[str, str], ...] = ()
+    """Name and SHA-256 (hexadecimal) of the file this was parsed from."""
+
+    @property
+    def has_own_embedding(self) -> bool:
+        """Whether it reads tokens by an embedding of its own; else by its target's."""
+        return self.hidden_size != self.target_hidden_size
+
+    @property
+    def kv_elements_per_token(self) -> int:
+        """Numbers that its cache keeps for one token."""
+        return 2 * self.num_kv_heads * self.head_dim
+
+
+def load_head_config(folder: Path, target: ModelConfig) -> HeadConfig:
+    """Read a head's `config.json`.
+
+    Raises: CheckpointRejected, naming the key, for what is not supported or does not fit the target.
+    """
+    content = read_regular_file(folder / CONFIG_FILE, max_bytes=MAX_JSON_BYTES)
+    where = f"{folder.name}/{CONFIG_FILE}"
+    digests = ((CONFIG_FILE, hashlib.sha256(content).hexdigest()),)
+    return _parse(Fields(parse_json_object(content, where=where), where), target, digests)
+
+
+def _parse(fields: Fields, target: ModelConfig, digests: tuple[tuple[str, str], ...]) -> HeadConfig:
+    _refuse_unsupported(fields)
+    vocab_size = fields.integer("vocab_size", 1, 1 << 22)
+    if vocab_size != target.vocab_size:
+        raise fields.rejected("vocab_size", f"the target's {target.vocab_size}")
+    hidden_size = fields.integer("hidden_size", 1, 1 << 17)
+    target_hidden_size = fields.integer("target_hidden_size", 1, 1 << 17, default=hidden_size)
+    if target_hidden_size != target.hidden_size:
+        key = "target_hidden_size" if fields.has("target_hidden_size") else "hidden_size"
+        raise fields.rejected(key, f"the target's {target.hidden_size}")
+    num_heads = fields.integer("num_attention_heads", 1, 1 << 10)
+    num_kv_heads = fields.integer("num_key_value_heads", 1, num_heads, default=num_heads)
+    if num_heads % num_kv_heads:
+        raise fields.rejected("num_key_value_heads", f"a divisor of num_attention_heads ({num_heads})")
+    head_dim = fields.integer("head_dim", 2, 1 << 12, default=max(2, hidden_size // num_heads))
+    if head_dim % 2:
+        raise fields.rejected("head_dim", "an even number")
+    return HeadConfig(
+        vocab_size=vocab_size,
+        draft_vocab_size=fields.integer("draft_vocab_size", 1, vocab_size, default=vocab_size),
+        hidden_size=hidden_size,
+        target_hidden_size=target_hidden_size,
+        intermediate_size=fields.integer("intermediate_size", 1, 1 << 20),
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
+        rms_norm_eps=fields.number("rms_norm_eps", 0.0, 1.0, default=1e-6),
+        rope=parse_rope(fields),
+        norm_before_residual=fields.boolean("norm_before_residual", default=False),
+        captured_layers=_parse_layers(fields, target.num_layers),
+        file_digests=digests,
+    )
+
+
+def _refuse_unsupported(fields: Fields) -> None:
+    names = fields.texts("architectures")
+    if len(names) != 1 or names[0] not in ARCHITECTURES:
+        raise fields.rejected("architectures", f"one of {', '.join(ARCHITECTURES)} (a head of EAGLE-3)")
+    fields.integer("num_hidden_layers", 1, 1, default=1)
+    if fields.text("hidden_act", default="silu") != "silu":
+        raise fields.rejected("hidden_act", "'silu'")
+    for key in ("attention_bias", "mlp_bias", "bias"):
+        if fields.boolean(key, default=False):
+            raise fields.rejected(key, "false (heads have no biases)")
+    if fields.has("quantization_config"):
+        raise fields.rejected("quantization_config", "nothing (heads are not quantized)")
+
+
+def _parse_layers(fields: Fields, num_layers: int) -> tuple[int, ...]:
+    named, passed = fields, 0
+    if fields.has("eagle_config"):
+        nested = fields.nested("eagle_config")
+        if not nested.boolean("use_aux_hidden_state", default=True):
+            raise nested.rejected("use_aux_hidden_state", "true (a head without it is none of EAGLE-3)")
+        if nested.raw(_LAYER_IDS):
+            named, passed = nested, 1
+    layers: tuple[int, ...] = (2, num_layers // 2, num_layers - 3)
+    expected = f"{NUM_CAPTURED} different layers of the target's {num_layers}, ascending"
+    if named.raw(_LAYER_IDS):
+        layers = tuple(index + passed for index in named.ids(_LAYER_IDS, num_layers + 1 - passed))
+    elif not 0 < layers[0] < layers[1] < layers[2]:
+        raise CheckpointRejected(
+            f"{fields.where}: {_LAYER_IDS}: expected {expected}, as the usual ones are {list(layers)}; found nothing"
+        )
+    if len(layers) != NUM_CAPTURED or list(layers) != sorted(set(layers)) or layers[0] < 1:
+        raise named.rejected(_LAYER_IDS, expected)
+    return layers

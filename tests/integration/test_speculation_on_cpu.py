@@ -1,0 +1,224 @@
+"""Speculation with the real runner on a CPU: no draft, good or bad, changes a text by one bit.
+
+A small random Llama answers the same requests without a head and with heads of three kinds: random numbers, whose drafts
+are nearly always wrong; one that knows the text; and one that knows it and errs now and then.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.batch import Int32, Int64, StepBatch
+from runtime.request import GenerationRequest
+from runtime.runner.building import build_runner
+from runtime.runner.torch_runner import TorchRunner
+from runtime.speculative.source import HeadSource
+from tests.support.draft_heads import EOS, VOCAB_SIZE, head_tensors, write_head, write_target
+from tests.support.engine_runs import Answer, ask, build_engine, run_all
+from tests.support.step_batches import Chunk, sampling_batch, step_batch
+
+NUM_PAGES = 80
+NUM_DRAFTS = 4
+SPECULATION: dict[str, Any] = {
+    "speculative_algorithm": "EAGLE3",
+    "speculative_draft_model_path": "head",
+    "speculative_num_steps": NUM_DRAFTS,
+    "speculative_eagle_topk": 1,
+    "speculative_num_draft_tokens": NUM_DRAFTS + 1,
+}
+Answers = dict[tuple[int, int], Answer]
+
+
+def requests() -> list[GenerationRequest]:
+    """Greedy and sampled, with and without penalties, with shared beginnings, one choice and several."""
+    ids = np.random.default_rng(5).integers(3, VOCAB_SIZE, 120).tolist()
+    common: dict[str, Any] = {"max_tokens": 30, "ignore_eos": True, "logprobs": 0}
+    return [
+        ask(1, ids[:5], temperature=0.0, **common),
+        ask(2, ids[:70], temperature=0.0, **common),
+        ask(3, ids[:70], temperature=0.9, seed=3, n=3, top_p=0.9, **common),
+        ask(4, ids[:75], temperature=1.2, seed=4, top_k=20, repetition_penalty=1.3, **common),
+        ask(5, ids[:48] + ids[80:90], temperature=0.0, frequency_penalty=0.7, presence_penalty=0.2, n=2, **common),
+        ask(6, ids[40:73], temperature=1.0, seed=6, min_p=0.02, min_tokens=9, max_tokens=25, logprobs=2),
+        ask(7, ids[:32], temperature=0.7, seed=7, logit_bias={9: 3.0, 11: -2.0}, **common),
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_target(tmp_path_factory.mktemp("target"))
+
+
+@pytest.fixture(scope="module")
+def speculating(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TorchRunner:
+    head = HeadSource(write_head(tmp_path_factory.mktemp("head")))
+    return build_runner(folder, num_pages=NUM_PAGES, head=head)
+
+
+@pytest.fixture(scope="module")
+def plain_answers(folder: Path) -> Answers:
+    return run_all(build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS]), requests())
+
+
+def tokens_of(answers: Answers) -> dict[tuple[int, int], tuple[list[int], str, list[float]]]:
+    return {key: (answer.tokens, answer.reason, answer.logprobs) for key, answer in answers.items()}
+
+
+class Knowing:
+    """In place of a head: knows all texts, and errs where the length of a context is a multiple of `error_in`."""
+
+    def __init__(self, texts: list[list[int]], error_in: int) -> None:
+        self._followers = {tuple(text[:place]): text[place:] for text in texts for place in range(1, len(text))}
+        self._error_in = error_in
+        self._held: dict[int, int] = {}
+
+    def draft(self, batch: StepBatch, _captured: torch.Tensor, chosen: Int64, num_tokens: Int32) -> Int64:
+        """See `Drafter.draft`; contexts are read back from the slots that the steps have written."""
+        speculation = batch.speculation
+        assert speculation is not None
+        for source, target in batch.page_copies.tolist():
+            self._held.update({target * 16 + place: self._held.get(source * 16 + place, -1) for place in range(16)})
+        self._held.update(zip(batch.slots.tolist(), batch.token_ids.tolist(), strict=True))
+        drafts = np.zeros((len(num_tokens), speculation.num_steps), np.int64)
+        for chain in np.flatnonzero(speculation.drafts).tolist():
+            last = int(speculation.chain_starts[chain] + num_tokens[chain]) - 1
+            context = (*self._context(batch, int(batch.sample_rows[last])), int(chosen[last]))
+            coming = self._followers.get(context, [])[: speculation.num_steps]
+            if len(context) % self._error_in == 0 and coming:
+                coming[-1] = (coming[-1] + 1) % VOCAB_SIZE
+            drafts[chain, : len(coming)] = coming
+        return drafts
+
+    def _context(self, batch: StepBatch, row: int) -> list[int]:
+        sequence = int(np.searchsorted(batch.query_starts, row, side="right")) - 1
+        table = batch.page_tables[sequence]
+        places = range(int(batch.positions[row]) + 1)
+        return [self._held.get(int(table[place // 16]) * 16 + place % 16, -1) for place in places]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_random_drafts_change_nothing(speculating: TorchRunner, plain_answers: Answers, *, overlap: bool) -> None:
+    """Tokens, ends and logprobs are equal, greedy and sampled, with penalties, masks, bias and several choices."""
+    engine = build_engine(speculating, eos_token_ids=[EOS], overlap_schedule=overlap, **SPECULATION)
+    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    assert engine.stats().num_verified > 100
+
+
+@pytest.mark.parametrize("error_in", [1000, 5])
+def test_good_drafts_change_nothing_and_save_steps(
+    speculating: TorchRunner, plain_answers: Answers, monkeypatch: pytest.MonkeyPatch, error_in: int
+) -> None:
+    """With drafts that know the text most tokens come without a pass of their own."""
+    asked = {request.request_id: list(request.prompt) for request in requests()}
+    texts = [asked[request] + answer.tokens for (request, _), answer in plain_answers.items()]
+    assert speculating.drafter is not None
+    monkeypatch.setattr(speculating.drafter, "draft", Knowing(texts, error_in).draft)
+    engine = build_engine(speculating, eos_token_ids=[EOS], **SPECULATION)
+    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    stats = engine.stats()
+    length = 1 + stats.num_accepted / stats.num_verified
+    assert length > 4.5 if error_in == 1000 else 3 < length < 4.9
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"chunked_prefill_size": 7, "overlap_schedule": False},
+        {"chunked_prefill_size": 33, "schedule_policy": "lpm"},
+        {"max_running_requests": 4},
+        {"disable_radix_cache": True},
+    ],
+    ids=["small chunks", "lpm", "few rows", "no sharing"],
+)
+def test_every_way_to_a_text_is_the_same(
+    speculating: TorchRunner, plain_answers: Answers, settings: dict[str, Any]
+) -> None:
+    """Chunks, order, batch sizes and prefixes that are shared or not."""
+    engine = build_engine(speculating, eos_token_ids=[EOS], **SPECULATION, **settings)
+    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    if "disable_radix_cache" not in settings:
+        assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers), "from cached prefixes"
+
+
+def test_retraction_under_speculation(folder: Path, tmp_path: Path) -> None:
+    """With memory for little more than one request some are sent back and go on later, and drafts get what is left."""
+    ids = np.random.default_rng(8).integers(3, VOCAB_SIZE, 120).tolist()
+    asked = [ask(place, ids[35 * place : 35 * place + 40], max_tokens=60, seed=place) for place in range(3)]
+    head = HeadSource(write_head(tmp_path))
+    engine = build_engine(build_runner(folder, num_pages=12, head=head), eos_token_ids=[EOS], **SPECULATION)
+    engine._scheduler._estimate.fraction = 0.05
+    plain = build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS])
+    assert tokens_of(run_all(engine, asked)) == tokens_of(run_all(plain, asked))
+    assert engine.stats().num_retractions > 0
+    assert engine.stats().num_verified > 0
+
+
+def test_drafts_follow_from_the_text_alone(speculating: TorchRunner) -> None:
+    """A prompt in one chunk, in many, and from the cache gives the same drafts: the head's entries are whole."""
+    (request,) = (request for request in requests() if request.request_id == 2)
+    runs: list[list[list[int]]] = []
+    for chunk in (512, 9):
+        engine = build_engine(speculating, eos_token_ids=[EOS], chunked_prefill_size=chunk, **SPECULATION)
+        for _ in range(2):
+            drafts: list[list[int]] = []
+            engine.submit(request)
+            while engine.has_work:
+                engine.step()
+                table = engine._scheduler._running.table
+                drafts += [table.drafts[row].tolist() for row in table.decode_rows().tolist()]
+            runs.append([entry for entry in drafts if any(entry)])
+    assert len(runs[0]) > 20
+    assert runs == [runs[0]] * 4
+
+
+VOCAB_OF_FIVE = 5
+NUM_TEXTS = 1600
+FALSE_ALARM_DEVIATIONS = 3.99
+"""Of a normal variable: a right sampler fails once in 30,000 draws of seeds. They are fixed, so it fails always or never."""
+
+
+def test_sampled_texts_have_the_targets_distribution(tmp_path: Path) -> None:
+    """Three tokens at temperature 1 over a vocabulary of five, by chi-square against the target's own probabilities."""
+    folder = write_target(tmp_path / "target", vocab_size=VOCAB_OF_FIVE, scale=0.15)
+    tensors = head_tensors(vocab_size=VOCAB_OF_FIVE, draft_vocab_size=VOCAB_OF_FIVE)
+    changes = {"vocab_size": VOCAB_OF_FIVE, "draft_vocab_size": VOCAB_OF_FIVE}
+    head = HeadSource(write_head(tmp_path / "head", tensors, **changes))
+    queue = {"max_queued_requests": NUM_TEXTS}
+    engine = build_engine(build_runner(folder, num_pages=200, head=head), eos_token_ids=[], **SPECULATION, **queue)
+    prompt = [3, 1, 4]
+    asked = [ask(seed, prompt, temperature=1.0, seed=seed, max_tokens=3) for seed in range(NUM_TEXTS)]
+    texts = Counter(tuple(answer.tokens) for answer in run_all(engine, asked).values())
+    assert engine.stats().num_accepted > NUM_TEXTS / 10, "hardly a draft was accepted: nothing is shown"
+    expected = NUM_TEXTS * text_probabilities(build_runner(folder, num_pages=200), prompt)
+    counts = np.zeros_like(expected)
+    for text, count in texts.items():
+        counts[text] = count
+    rare = expected < 5  # together they are one cell
+    cells = np.append(expected[~rare], expected[rare].sum())
+    found = np.append(counts[~rare], counts[rare].sum())
+    statistic = float(((found - cells)[cells > 0] ** 2 / cells[cells > 0]).sum())
+    assert statistic < chi_square_bound(int((cells > 0).sum()) - 1)
+
+
+def text_probabilities(runner: TorchRunner, prompt: list[int]) -> np.ndarray:
+    """Of every text of three tokens after the prompt, [5, 5, 5]."""
+    joint = np.ones((VOCAB_OF_FIVE,) * 3)
+    for length in range(3):
+        for text in np.ndindex((VOCAB_OF_FIVE,) * length):
+            batch = step_batch([Chunk([*prompt, *text], 0, [1])], sampling_batch(1, num_logprobs=VOCAB_OF_FIVE))
+            logprobs = runner.launch(batch).result().logprobs
+            assert logprobs is not None
+            of_next = np.empty(VOCAB_OF_FIVE)
+            of_next[logprobs.top_ids[0]] = np.exp(logprobs.top_values[0])
+            joint[text] *= of_next.reshape((VOCAB_OF_FIVE,) + (1,) * (2 - length))
+    return joint
+
+
+def chi_square_bound(freedom: int) -> float:
+    """By Wilson and Hilferty."""
+    part = 2 / (9 * freedom)
+    return float(freedom * (1 - part + FALSE_ALARM_DEVIATIONS * part**0.5) ** 3)
