@@ -22,12 +22,12 @@ def find_missing_files(configuration: Configuration) -> list[Problem]:
 
 def _find_missing_models(configuration: Configuration) -> Iterator[Problem]:
     for index, engine in enumerate(configuration.engines):
-        folder = Path(engine.model_path)
-        if not (folder / "config.json").is_file():
-            found = "a folder without one" if folder.is_dir() else "a file" if folder.exists() else "nothing there"
-            yield Problem(
-                f"engines[{index}].model_path", f"expected a folder with config.json at {folder}, got {found}"
-            )
+        folders = {"model_path": engine.model_path, "speculative_draft_model_path": engine.speculative_draft_model_path}
+        for key, path in folders.items():
+            folder = Path(path)
+            if path and not (folder / "config.json").is_file():
+                found = "a folder without one" if folder.is_dir() else "a file" if folder.exists() else "nothing there"
+                yield Problem(f"engines[{index}].{key}", f"expected a folder with config.json at {folder}, got {found}")
 
 
 def _find_unreadable_tls(configuration: Configuration) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from appliance.config.errors import Problem
-from appliance.config.schema import Configuration
+from appliance.config.schema import Configuration, model_paths_of
 from security.sandbox.platform import probe_platform
 
 
@@ -69,7 +69,10 @@ def _find_missing(configuration: Configuration) -> Iterator[tuple[str, str]]:
     elif missing := probe_platform().describe_missing():
         yield "confinement", f"It is incomplete on this system: {'; '.join(missing)}."
     plain = [
-        engine.model_path for engine in configuration.engines if not _is_promoted(configuration, engine.model_path)
+        str(path)
+        for engine in configuration.engines
+        for path in model_paths_of(engine)
+        if not _is_promoted(configuration, str(path))
     ]
     if plain:
         yield "signed_models", f"{_NEEDS_SETTING['signed_models']} Plain folders: {', '.join(plain)}."

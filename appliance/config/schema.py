@@ -4,6 +4,7 @@ Objects of the product receive values or their own section, never this whole. Wh
 checked in `together`.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -73,6 +74,14 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def state_path(self) -> Path:
         """`state_dir` as an absolute path."""
         return Path(self.state_dir)
+
+
+def model_paths_of(engine: EngineSettings) -> tuple[Path, ...]:
+    """The folders that an engine reads models from: the model's, and its draft head's unless that lies in it."""
+    model, head = Path(engine.model_path), engine.speculative_draft_model_path
+    if not head or Path(os.path.abspath(head)).is_relative_to(os.path.abspath(model)):
+        return (model,)
+    return (model, Path(head))
 
 
 def served_name_of(engine: EngineSettings) -> str:

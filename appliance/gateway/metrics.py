@@ -129,6 +129,20 @@ class Metrics:
         self.cuda_graph_batch_size = self._say(
             "gauge", "cuda_graph_batch_size", "Rows of the CUDA graph of the last step; 0 without one.", engine
         )
+        self.spec_accept_length = self._say(
+            "gauge",
+            "spec_accept_length",
+            "Tokens that a pass over drafts gave on average, the model's own included, since the engine's start.",
+            engine,
+        )
+        self.spec_accept_rate = self._say(
+            "gauge", "spec_accept_rate", "Share of all drafts that were accepted, since the engine's start.", engine
+        )
+        self.spec_verify_total = self._say(
+            "counter", "spec_verify_total", "Passes of the model over drafts of one answer.", engine
+        )
+        self.spec_draft_tokens_total = self._say("counter", "spec_draft_tokens_total", "Drafts proposed.", engine)
+        self.spec_accepted_tokens_total = self._say("counter", "spec_accepted_tokens_total", "Drafts accepted.", engine)
         self.last_token_age_seconds = self._say(
             "gauge", "last_token_age_seconds", "Since a token last came out of the engine.", engine
         )

@@ -19,6 +19,8 @@ from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.kernel_choice import choose_kernels
 from runtime.runner.torch_runner import TorchRunner
 from runtime.settings import EngineSettings
+from runtime.speculative.options import speculation_options
+from runtime.speculative.source import HeadSource
 from runtime.structured.matching import Grammars
 from runtime.weights.loading import VerifyDigests
 
@@ -46,6 +48,7 @@ def load_model(
     progress: Callable[[], None],
     verify: VerifyDigests | None = None,
     on_read: OnRead | None = None,
+    verify_head: VerifyDigests | None = None,
 ) -> LoadedModel:
     """Read the checkpoint into memory and allocate its KV pages.
 
@@ -53,9 +56,10 @@ def load_model(
         progress: called from time to time while bytes are read, so that a slow disk is not taken for a hang.
         verify: called with the digests of what was read, before anything is computed from it.
         on_read: called with each smaller file that is read whole.
+        verify_head: as `verify`, for the draft head, if there is one.
     Raises: CheckpointRejected, EngineMisconfigured, and what `verify` and `on_read` raise.
     """
-    runner, kernels_digest = _build_runner(settings, progress, verify)
+    runner, kernels_digest = _build_runner(settings, progress, verify, _head_of(settings, verify_head))
     context_length = settings.context_length or runner.config.max_position
     if context_length > runner.config.max_position:
         raise EngineMisconfigured(
@@ -79,8 +83,18 @@ def load_model(
     return LoadedModel(runner, facts, None if vocabulary is None else Grammars(vocabulary))
 
 
+def _head_of(settings: EngineSettings, verify: VerifyDigests | None) -> HeadSource | None:
+    """The draft head that the settings name. Raises: EngineMisconfigured for options that contradict each other."""
+    if speculation_options(settings) is None:
+        return None
+    return HeadSource(Path(settings.speculative_draft_model_path), settings.load_format == "dummy", verify)
+
+
 def _build_runner(
-    settings: EngineSettings, progress: Callable[[], None], verify: VerifyDigests | None
+    settings: EngineSettings,
+    progress: Callable[[], None],
+    verify: VerifyDigests | None,
+    head: HeadSource | None,
 ) -> tuple[TorchRunner | DeviceRunner, str]:
     """A runner, and the digest of the kernel bundle that it runs on, if it is frozen."""
     folder = Path(settings.model_path)
@@ -95,8 +109,11 @@ def _build_runner(
             num_threads=settings.num_threads or None,
             progress=lambda _done, _total: progress(),
             verify=verify,
+            head=head,
         )
         return runner, ""
+    if head is not None:
+        raise EngineMisconfigured("engines.speculative_algorithm: drafts need attention_backend reference")
     kernels = choose_kernels(settings, lambda sentence: log.warning("kernels", reason=sentence))
     built = build_device_runner(folder, settings, kernels, advance=progress, verify=verify)
     for line in built.memory.lines():

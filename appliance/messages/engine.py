@@ -137,6 +137,12 @@ class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     """Time that all steps took on the device."""
     occupancy: float = 0.0
     """Share of the time since the last status in which the device was busy with steps, 0 to 1."""
+    num_verified: int = 0
+    """Passes of the model that verified drafts of an answer."""
+    num_proposed: int = 0
+    """Drafts that they verified."""
+    num_accepted: int = 0
+    """Of these, the drafts that were the tokens chosen."""
 
 
 GatewayToEngine = Submit | Cancel | AbortIntent | FlushCache

@@ -5,6 +5,7 @@ turn that off. Any other folder is a plain one: production lacks `signed_models`
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -56,6 +57,31 @@ def verify_weights(admitted: Admitted, digests: Mapping[str, str]) -> None:
     Raises: StartRefused.
     """
     _verify(admitted, digests, lambda name: name in _ENGINE_FILES or (is_weights(name) and "/" not in name))
+
+
+def head_verifier(
+    configuration: Configuration, model_path: Path, head_path: Path
+) -> Callable[[Mapping[str, str]], None] | None:
+    """Who checks what the engine has in memory of a draft head; None for a plain folder.
+
+    A head that lies in its target's folder is covered by that one's evidence, any other by its own.
+    Raises: StartRefused.
+    """
+    model, head = Path(os.path.abspath(model_path)), Path(os.path.abspath(head_path))
+    is_inside = head.is_relative_to(model)
+    admitted = admit_model(configuration, model_path if is_inside else head_path)
+    if admitted is None:
+        return None
+    prefix = f"{head.relative_to(model).as_posix()}/" if is_inside else ""
+
+    def verify(digests: Mapping[str, str]) -> None:
+        _verify(admitted, {f"{prefix}{name}": digest for name, digest in digests.items()}, concerns)
+
+    def concerns(name: str) -> bool:
+        own = name.removeprefix(prefix)
+        return name.startswith(prefix) and (own == "config.json" or (is_weights(own) and "/" not in own))
+
+    return verify
 
 
 def verify_read(admitted: Admitted | None, name: str, content: bytes) -> None:

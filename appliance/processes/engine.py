@@ -18,7 +18,7 @@ from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
 from appliance.messages.audit import AppendEvent, AppendRefused, TicketKey
 from appliance.messages.engine import AbortIntent, Cancel, EngineStatus, FlushCache, Submit
-from appliance.models.admission import admit_model, verify_read, verify_weights
+from appliance.models.admission import admit_model, head_verifier, verify_read, verify_weights
 from appliance.processes.memory import settle_memory
 from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from audit.entry import encode_event
@@ -39,12 +39,14 @@ def serve(member: PollingMember) -> None:
     settings = member.config.engines[member.instance]
     admitted = admit_model(member.config, Path(settings.model_path))
     verify = partial(verify_weights, admitted) if admitted is not None else None
+    head_path = settings.speculative_draft_model_path
     model = load_model(
         settings,
         served_name_of(settings),
         progress=member.heartbeat,
         verify=verify,
         on_read=partial(verify_read, admitted),
+        verify_head=head_verifier(member.config, Path(settings.model_path), Path(head_path)) if head_path else None,
     )
     facts = model.facts
     engine = Engine(model.runner, settings, facts.eos_token_ids, facts.context_length, time.monotonic, model.grammars)
@@ -167,5 +169,8 @@ class EngineProcess:
             num_graph_steps=stats.num_graph_steps,
             captured_size=stats.captured_size,
             busy_s=stats.busy_s,
+            num_verified=stats.num_verified,
+            num_proposed=stats.num_proposed,
+            num_accepted=stats.num_accepted,
             occupancy=min(1.0, busy_s / elapsed_s) if elapsed_s > 0 else 0.0,
         )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.config import Configuration, served_name_of
+from appliance.config.schema import model_paths_of
 from appliance.errors import StartRefused
 from appliance.models.admission import admit_model
 from appliance.statement.measuring import (
@@ -89,9 +90,11 @@ def keep_statement(statement: RunningStatement, state: Path) -> Path:
 def _describe_models(configuration: Configuration) -> list[str]:
     found = []
     for engine in configuration.engines:
-        admitted = admit_model(configuration, Path(engine.model_path))
-        root = f"sha256:{admitted.root}" if admitted is not None else UNVERIFIED
-        found.append(f"{served_name_of(engine)}={root}")
+        roots = []
+        for path in model_paths_of(engine):
+            admitted = admit_model(configuration, path)
+            roots.append(f"sha256:{admitted.root}" if admitted is not None else UNVERIFIED)
+        found.append(f"{served_name_of(engine)}={'+'.join(roots)}")
     return found
 
 

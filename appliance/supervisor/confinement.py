@@ -10,6 +10,7 @@ from appliance.authority.credentials import find_tls_identity
 from appliance.authority.foreign_issuers import address_of
 from appliance.config import Configuration
 from appliance.config.child_environment import child_environment
+from appliance.config.schema import model_paths_of
 from appliance.messages.control import Role
 from appliance.models.admission import find_item
 from appliance.models.places import open_trust
@@ -44,7 +45,7 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
     client_ca = (
         None if configuration.tls.client_ca_certificate is None else Path(configuration.tls.client_ca_certificate)
     )
-    models = [Path(engine.model_path).absolute() for engine in engines]
+    models = [path.absolute() for engine in engines for path in model_paths_of(engine)]
     return Places(
         state=configuration.state_path,
         models=tuple(dict.fromkeys((*models, *_find_evidence(configuration, models)))),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from appliance.authority.credentials import provision_tls
 from appliance.config import Configuration
+from appliance.config.schema import model_paths_of
 from appliance.errors import StartRefused
 from appliance.models.admission import admit_model
 from appliance.policy.locations import DATABASE_FILE, load_credentials_key
@@ -27,7 +28,8 @@ def provision(configuration: Configuration) -> None:
         _make_folder(configuration.state_path / name)
     provision_tls(configuration)
     for engine in configuration.engines:
-        admit_model(configuration, Path(engine.model_path))
+        for path in model_paths_of(engine):
+            admit_model(configuration, path)
     load_credentials_key(configuration.state_path)  # Authority and policy read it, and neither may write there.
 
 

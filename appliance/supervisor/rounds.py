@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from appliance.config import Configuration, served_name_of
+from appliance.config.schema import model_paths_of
 from appliance.errors import StartRefused
 from appliance.models.admission import admit_model, find_item
 from appliance.supervisor.lifecycle import LifecycleRecorder
@@ -60,7 +61,8 @@ class HostRounds:
         while True:
             await asyncio.sleep(self._configuration.models.reverify_interval_s)
             for engine in self._configuration.engines:
-                await asyncio.to_thread(self._verify_model, Path(engine.model_path), served_name_of(engine))
+                for path in model_paths_of(engine):
+                    await asyncio.to_thread(self._verify_model, path, served_name_of(engine))
 
     def _verify_model(self, model_path: Path, name: str) -> None:
         """Evidence and every byte on the disk, by one thread, so that engines keep their cores."""

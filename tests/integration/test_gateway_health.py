@@ -156,6 +156,11 @@ async def test_metrics_count_what_happened(gateway: Gateway) -> None:
     assert value(found, "casemate_cuda_graph_passes_total", engine="0", mode="none") == 10
     assert value(found, "casemate_is_cuda_graph", engine="0") == 1
     assert value(found, "casemate_cuda_graph_batch_size", engine="0") == 64
+    assert value(found, "casemate_spec_accept_length", engine="0") == 2.5
+    assert value(found, "casemate_spec_accept_rate", engine="0") == 0.5
+    assert value(found, "casemate_spec_verify_total", engine="0") == 20
+    assert value(found, "casemate_spec_draft_tokens_total", engine="0") == 60
+    assert value(found, "casemate_spec_accepted_tokens_total", engine="0") == 30
     assert value(found, "casemate_audit_tree_size") == 2
     assert value(found, "casemate_process_ready", role="engine", instance="0") == 1
 

@@ -51,6 +51,22 @@ async def test_text_and_meta_info(gateway: Gateway) -> None:
     assert gateway.engine.submits[0].sampling.temperature == 0.0
 
 
+async def test_meta_info_says_what_drafts_did(gateway: Gateway) -> None:
+    """By SGLang's names; of an engine that verified no drafts nothing is said."""
+    gateway.says("hello")
+    without = await generate(gateway, text="hi", sampling_params={"max_new_tokens": 8})
+    assert not [key for key in without["meta_info"] if key.startswith("spec_")]
+    gateway.engine.drafts = (4, 20, 6)
+    meta = (await generate(gateway, text="hi", sampling_params={"max_new_tokens": 8}))["meta_info"]
+    assert {key: value for key, value in meta.items() if key.startswith("spec_")} == {
+        "spec_verify_ct": 4,
+        "spec_draft_token_num": 20,
+        "spec_accept_token_num": 6,
+        "spec_accept_rate": 0.3,
+        "spec_accept_length": 2.5,
+    }
+
+
 async def test_stream_repeats_the_text_from_its_beginning(gateway: Gateway) -> None:
     """As SGLang's does, with counts that grow."""
     gateway.says("abc")

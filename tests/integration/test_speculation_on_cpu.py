@@ -176,7 +176,7 @@ def test_drafts_follow_from_the_text_alone(speculating: TorchRunner) -> None:
 
 
 VOCAB_OF_FIVE = 5
-NUM_TEXTS = 1600
+NUM_TEXTS = 700
 FALSE_ALARM_DEVIATIONS = 3.99
 """Of a normal variable: a right sampler fails once in 30,000 draws of seeds. They are fixed, so it fails always or never."""
 

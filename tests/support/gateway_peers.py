@@ -84,6 +84,8 @@ class FakeEngine:
         self.aborts: list[engine.AbortIntent] = []
         self.num_flushes = 0
         self.cached_tokens = 0
+        self.drafts = (0, 0, 0)
+        """Of every request: passes that verified drafts, drafts, accepted ones."""
         self.last_token_age_ms = 10
         self.says_status = True
         self.link: MemoryLink | None = None
@@ -121,7 +123,7 @@ class FakeEngine:
         while not link.closed.is_set():
             if self.says_status:
                 status = engine.EngineStatus(
-                    self.last_token_age_ms, 1, 2, 100, 60, 15, 30, 20, 5, 0, True, 50, 40, 64, 12.5, 0.75
+                    self.last_token_age_ms, 1, 2, 100, 60, 15, 30, 20, 5, 0, True, 50, 40, 64, 12.5, 0.75, 20, 60, 30
                 )
                 link.send(status)
             await asyncio.sleep(0.05)
@@ -177,7 +179,11 @@ class FakeEngine:
             self._choices.pop(key)
         with contextlib.suppress(LinkClosed):
             link.send(
-                engine.StepTokens([], [], [RequestSummary(submit.request_id, num_prompt, self.cached_tokens, total, 0)])
+                engine.StepTokens(
+                    [],
+                    [],
+                    [RequestSummary(submit.request_id, num_prompt, self.cached_tokens, total, 0, total, *self.drafts)],
+                )
             )
 
     async def _generate(self, link: MemoryLink, submit: engine.Submit, choice: int, reply: Reply) -> int:

@@ -17,7 +17,7 @@ from appliance.gateway.flow.generation import Generation
 from appliance.gateway.flow.request import Asked
 from appliance.gateway.identity import Principal
 from appliance.gateway.text.vocabulary import Vocabulary
-from runtime.request import TokenLogprobs
+from runtime.request import RequestSummary, TokenLogprobs
 
 ROUTE = "/generate"
 
@@ -142,6 +142,7 @@ class _NativeWords:
         }
         if generation.summary is not None:
             meta["num_retractions"] = generation.summary.num_retractions
+            meta |= _speculation(generation.summary)
         if self._fields.return_logprob:
             meta["output_token_logprobs"] = [self._logprob(token_id, entry) for token_id, entry in text.logprobs]
             if self._fields.top_logprobs_num:
@@ -169,6 +170,19 @@ class _NativeWords:
             [finite(value), token_id, self._vocabulary.text_of(token_id) if shows else None]
             for token_id, value in zip(entry.top_ids, entry.top_values, strict=True)
         ]
+
+
+def _speculation(summary: RequestSummary) -> dict[str, Any]:
+    """What drafts did for a prompt, all its choices together, by SGLang's names; nothing where none were verified."""
+    if not summary.num_verified:
+        return {}
+    return {
+        "spec_verify_ct": summary.num_verified,
+        "spec_draft_token_num": summary.num_proposed,
+        "spec_accept_token_num": summary.num_accepted,
+        "spec_accept_rate": summary.num_accepted / summary.num_proposed,
+        "spec_accept_length": 1 + summary.num_accepted / summary.num_verified,
+    }
 
 
 def _finish_reason(end: ChoiceEnd | None, num_tokens: int) -> dict[str, Any] | None:

@@ -40,6 +40,38 @@ def matcher_of(vocabulary: GrammarVocabulary, text: str) -> GrammarMatcher:
     return Grammars(vocabulary).matcher(compile_structure(vocabulary, text))
 
 
+def as_sets(masks: np.ndarray) -> list[set[int]]:
+    return [{token for token in range(VOCAB_SIZE) if int(mask[token // 32]) >> (token % 32) & 1} for mask in masks]
+
+
+def test_masks_along_drafts_are_those_of_following_them(vocabulary: GrammarVocabulary) -> None:
+    """Position by position; afterwards the matcher stands where it stood, whatever the drafts."""
+    text = structure("regex", pattern="th(e|is)? end")
+    matcher, follower = matcher_of(vocabulary, text), matcher_of(vocabulary, text)
+    drafts = [ord("t"), ord("h"), ord(" "), ord("e")]
+    masks = np.full((5, vocabulary.num_words), -1, np.int32)
+    assert matcher.fill_along(drafts, masks) == 5
+    expected = [allowed(follower, vocabulary)]
+    for draft in drafts:
+        follower.accept(draft)
+        expected.append(allowed(follower, vocabulary))
+    assert as_sets(masks) == expected
+    assert allowed(matcher, vocabulary) == expected[0]
+    matcher.accept(ord("t"))
+    assert matcher.fault == ""
+    assert allowed(matcher, vocabulary) == expected[1]
+
+
+def test_masks_along_drafts_end_where_a_draft_is_not_allowed(vocabulary: GrammarVocabulary) -> None:
+    """What stands behind cannot be accepted; the matcher has no fault, as the draft was nobody's choice."""
+    matcher = matcher_of(vocabulary, structure("regex", pattern="the"))
+    masks = np.zeros((4, vocabulary.num_words), np.int32)
+    assert matcher.fill_along([ord("t"), ord("x"), ord("e")], masks) == 2
+    assert as_sets(masks[:2]) == [{ord("t"), 258}, {ord("h")}]
+    assert matcher.fault == ""
+    assert allowed(matcher, vocabulary) == {ord("t"), 258}
+
+
 def test_importing_the_library_does_not_bring_transformers() -> None:
     """7 s of every start, and code that no process of ours may run; the placeholder is gone afterwards."""
     import subprocess
