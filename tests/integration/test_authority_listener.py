@@ -1,64 +1,20 @@
 """The authority process on a real TLS listener on loopback: its own files, a real HTTPS client, the gateway's own check."""
 
 import asyncio
-import http.client
 import json
-import socket
 import ssl
 from base64 import b64encode
 from pathlib import Path
-from types import SimpleNamespace
 
-import msgspec
 import pytest
 
 from appliance.authority.credentials import find_tls_identity, provision_tls
 from appliance.authority.token_check import build_token_check
 from appliance.config import default_configuration
-from appliance.errors import LinkClosed
 from appliance.gateway.identity import Presented, TokenIssuerUnavailable
-from appliance.messages.audit import Recorded
-from appliance.messages.policy import FindPrincipal, Found
-from appliance.policy.locations import database_of, load_credentials_key
-from appliance.processes.authority import serve
-from security.clients import ClientDefinition
 from security.tls import build_client_context
+from tests.support.authority_process import request, running_authority
 from tests.support.controls import control
-from tests.support.definitions import Registry
-
-
-class RecordingAuditor:
-    """The auditor's end of a link, which makes everything durable at once."""
-
-    def __init__(self):
-        self._answers = asyncio.Queue()
-
-    def send(self, message):
-        self._answers.put_nowait(Recorded(message.correlation, 1))
-
-    async def receive(self):
-        answer = await self._answers.get()
-        if answer is None:
-            raise LinkClosed("ended by the test")
-        return answer
-
-
-class PlayedPolicy:
-    """Policy's end of a link, which knows the clients of a registry."""
-
-    def __init__(self, registry):
-        self._registry = registry
-        self._answers = asyncio.Queue()
-
-    def send(self, message):
-        if isinstance(message, FindPrincipal):
-            found = self._registry.find(message.name)
-            self._answers.put_nowait(
-                Found(message.correlation, None if found is None else msgspec.msgpack.encode(found))
-            )
-
-    async def receive(self):
-        return await self._answers.get()
 
 
 def presented(token):
@@ -66,66 +22,11 @@ def presented(token):
     return Presented(scheme="bearer", token=token, method="GET", path="/v1/models", address="192.0.2.1")
 
 
-class PlayedMember:
-    """What the authority asks of `Member`."""
-
-    def __init__(self, config, listener):
-        self.config = config
-        self.listeners = [listener]
-        self.draining = asyncio.Event()
-        self.facts = asyncio.get_running_loop().create_future()
-        self.handlers = {}
-
-    def on_link(self, role, handler):
-        self.handlers[role] = handler
-
-    async def listening(self):
-        pass
-
-    async def ready(self, **facts):
-        self.facts.set_result(facts)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 async def running(tmp_path):
     """A running authority and what a test needs of it."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    config, _data = default_configuration(Path("/nowhere"), "tiny", tmp_path / "state dir", (free_port(), port))
-    provision_tls(config)
-    registry = Registry(database_of(config), key=load_credentials_key(config.state_path))
-    issued = registry.create(ClientDefinition(name="demo"), actor="t")
-    member = PlayedMember(config, listener)
-    process = asyncio.create_task(serve(member))
-    facts = await asyncio.wait_for(member.facts, 20)
-    link = asyncio.create_task(member.handlers["auditor"](RecordingAuditor()))
-    policy = asyncio.create_task(member.handlers["policy"](PlayedPolicy(registry)))
-    await asyncio.sleep(0)
-    yield SimpleNamespace(config=config, port=port, issued=issued, facts=facts, member=member, process=process)
-    member.draining.set()
-    await asyncio.wait_for(process, 20)
-    link.cancel()
-    policy.cancel()
-    registry.close()
-    listener.close()
-
-
-def request(running, method, path, *, headers=None, body=None, context=None):
-    """One HTTPS request as any client would make it."""
-    context = context or build_client_context(find_tls_identity(running.config).ca_certificate)
-    connection = http.client.HTTPSConnection("127.0.0.1", running.port, context=context, timeout=20)
-    try:
-        connection.request(method, path, body=body, headers=headers or {})
-        response = connection.getresponse()
-        return response.status, dict(response.getheaders()), response.read()
-    finally:
-        connection.close()
+    async with running_authority(tmp_path) as made:
+        yield made
 
 
 def ask_token(running):
