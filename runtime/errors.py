@@ -5,8 +5,9 @@ RuntimeFault
 ├── CheckpointRejected     untrusted model folder: refuse to start
 ├── EngineMisconfigured    the operator's settings cannot work: refuse to start
 │   └── KernelMissing      a frozen bundle lacks a kernel, or holds one that is not what it says
-└── EngineUnavailable      try again later
-    └── QueueFull          more requests wait than may
+├── EngineUnavailable      try again later
+│   └── QueueFull          more requests wait than may
+└── TrainingStopped        a training cannot go on: make room or correct what it was given, and run it again
 """
 
 
@@ -41,3 +42,7 @@ class EngineUnavailable(RuntimeFault):
 
 class QueueFull(EngineUnavailable):
     """More requests wait than may: it is the load, and not the engine, that is out of order."""
+
+
+class TrainingStopped(RuntimeFault):
+    """A training that cannot begin or go on. What it has saved is left, and the next run continues there."""

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 
 _INTERVAL_S = 0.2
+_BAR_WIDTH = 30
 
 
 class Progress:
@@ -14,6 +15,7 @@ class Progress:
     def __init__(self, what: str) -> None:
         self._what = what
         self._detail = ""
+        self._told: tuple[str, int] = ("", -1)
         self._started = time.monotonic()
         self._is_terminal = sys.stderr.isatty()
         self._ended = threading.Event()
@@ -36,6 +38,14 @@ class Progress:
             if not self._is_terminal and not self._ended.is_set():
                 sys.stderr.write(f"{self._what}: {detail}\n")
                 sys.stderr.flush()
+
+    def advance(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        """A bar that grows; where no terminal redraws it, a line for each tenth."""
+        tenth = (stage, 10 * done // max(1, total))
+        if self._is_terminal or tenth != self._told:
+            self._told = tenth
+            filled = _BAR_WIDTH * done // max(1, total)
+            self.say(f"{stage} [{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {done}/{total}{detail and '  '}{detail}")
 
     def done(self) -> None:
         """Clear the line; may be called more than once."""

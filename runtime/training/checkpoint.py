@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from runtime.training.llama import Llama, LlamaShape
+from runtime.training.storing import store_tensors
 
 
 def save_llama(model: Llama, folder: Path, *, bos: int, ends: list[int], pad: int) -> int:
@@ -41,8 +42,7 @@ def save_llama(model: Llama, folder: Path, *, bos: int, ends: list[int], pad: in
         name: parameter.detach().to("cpu", torch.bfloat16).contiguous() for name, parameter in model.named_parameters()
     }
     path = folder / "model.safetensors"
-    save_file(weights, path, {"format": "pt"})
-    path.chmod(0o644)  # safetensors gives new files to their owner alone, and every process of the appliance reads this
+    store_tensors(weights, path, {"format": "pt"})
     return path.stat().st_size
 
 

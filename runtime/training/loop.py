@@ -5,7 +5,6 @@ positions will do, the demo model now and a draft head later. A run that was int
 checkpoint and ends with the weights that it would have had.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from runtime.training.documents import Documents, cut_rows
 from runtime.training.gradients import GradientSum, Trainable
 from runtime.training.muon import MuonAdamW
 from runtime.training.schedule import WarmHoldDecay
+from runtime.training.storing import store_tensors
 
 
 @dataclass(frozen=True)
@@ -143,11 +142,8 @@ class Training:
         """Write parameters and optimizer state to one file, replacing the last one in one move."""
         tensors = {f"parameter/{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
         tensors.update({f"optimizer/{name}": value for name, value in self.optimizer.state.items()})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
         metadata = {"step": str(self.optimizer.num_steps), "elapsed_s": f"{self.elapsed_s:.1f}"}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh, metadata)
-        os.replace(fresh, path)
+        store_tensors(tensors, path, metadata)
 
     @torch.no_grad()
     def _load(self, path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Muon keeps a momentum of the gradient and takes its orthogonal part as the step, found by a Newton-Schulz iteration; it
 needs roughly half the tokens that AdamW does on small models. Matrices of one shape are stacked and iterated together,
-which makes the step a few dozen kernels. Embeddings and gains are not linear maps between hidden states and stay with
-AdamW.
+which makes the step a few dozen kernels. Embeddings, output matrices and gains are not linear maps between hidden states and
+stay with AdamW.
 
 Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Loshchilov and Hutter 2019.
 """
@@ -48,7 +48,7 @@ class MuonAdamW:
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.05,
     ) -> None:
-        """A two-dimensional parameter is Muon's unless its name says embedding."""
+        """A two-dimensional parameter is Muon's unless its name says embedding or output matrix."""
         self.parameters = dict(named_parameters)
         self.muon_lr, self.adam_lr, self.momentum, self.betas = muon_lr, adam_lr, momentum, betas
         self.weight_decay = weight_decay
@@ -57,7 +57,7 @@ class MuonAdamW:
         self._matrices: dict[torch.Size, list[str]] = {}
         self._others: list[str] = []
         for name, parameter in self.parameters.items():
-            if parameter.dim() == 2 and "embed" not in name:
+            if parameter.dim() == 2 and "embed" not in name and "lm_head" not in name:
                 self._matrices.setdefault(parameter.shape, []).append(name)
                 self.state[f"{name}.momentum"] = torch.zeros_like(parameter)
             else:

@@ -39,8 +39,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> "list[BaseException]":
 
 def test_commands_are_these() -> None:
     """The product's whole command line; a new command is a decision."""
-    expected = """demo serve doctor segments config client user role quota key state kernels model trust init bundle
-    upgrade rollback status verify-release advisories recover bench audit"""
+    expected = """demo serve doctor segments config client user role quota key state kernels draft model trust init
+    bundle upgrade rollback status verify-release advisories recover bench audit"""
     assert list(COMMANDS) == expected.split()
 
 
