@@ -27,7 +27,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
         msgspec.Meta(
-            description="Type of weights, activations and KV pages; auto: float32 on cpu, the checkpoint's on cuda."
+            description="Type of weights and activations, and of KV pages if kv_cache_dtype is auto; auto: float32 on cpu, the "
+            "checkpoint's on cuda."
         ),
     ] = "auto"
     quantization: Annotated[
@@ -37,12 +38,29 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "rounded to e4m3 as they are read, all but embedding and head. On cuda FP8 needs dtype bfloat16."
         ),
     ] = "auto"
+    kv_cache_dtype: Annotated[
+        Literal["auto", "fp8_e4m3"],
+        msgspec.Meta(
+            description="Type of KV pages; auto: that of weights and activations; fp8_e4m3: half of bfloat16's bytes, with one "
+            "scale each for the keys and the values of a layer: from quantization_param_path, else from the checkpoint, else 1, "
+            "which is warned of."
+        ),
+    ] = "auto"
+    quantization_param_path: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=4096,
+            description="File of the KV cache's scales, which `casemate calibrate` makes, relative to the configuration's "
+            "folder; files of SGLang are read, too. Empty: none. Only with kv_cache_dtype fp8_e4m3.",
+            extra={"path": True},
+        ),
+    ] = ""
     attention_backend: Annotated[
         Literal["auto", "flashinfer", "triton", "reference"],
         msgspec.Meta(
             description="Implementation of attention; flashinfer and triton: on cuda, in CUDA graphs; reference: plain "
             "torch, on any device, without graphs; auto: on cuda prompts by flashinfer where it serves the model's shape "
-            "and decoding by triton, on cpu reference."
+            "and decoding by triton, on cpu reference. flashinfer does not read KV pages of fp8_e4m3."
         ),
     ] = "auto"
     kernels_path: Annotated[

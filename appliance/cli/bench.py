@@ -21,7 +21,7 @@ from appliance.demo.client import ApplianceClient, Credentials
 from appliance.errors import CommandFailed
 from appliance.logging import configure_logging
 
-_KERNEL_PARTS = ("linear", "e4m3", "chain", "kernels", "attention")
+_KERNEL_PARTS = ("linear", "e4m3", "chain", "kernels", "attention", "cache")
 """What is measured by default; `search` beside them tries hundreds of ways."""
 
 

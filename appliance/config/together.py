@@ -22,6 +22,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_half_certificates(configuration),
         *_find_shared_issuers(configuration),
         *_find_thawed_bundles(configuration),
+        *_find_idle_scales(configuration),
         *find_unwaived(configuration),
     ]
 
@@ -92,4 +93,19 @@ def _find_thawed_bundles(configuration: Configuration) -> Iterator[Problem]:
         if engine.kernels_sha256 and not engine.frozen:
             yield Problem(
                 f"engines[{index}].kernels_sha256", "expected frozen = true beside it: nothing else has a digest"
+            )
+
+
+def _find_idle_scales(configuration: Configuration) -> Iterator[Problem]:
+    for index, engine in enumerate(configuration.engines):
+        is_e4m3 = engine.kv_cache_dtype == "fp8_e4m3"
+        if engine.quantization_param_path and not is_e4m3:
+            yield Problem(
+                f"engines[{index}].quantization_param_path",
+                'expected kv_cache_dtype = "fp8_e4m3" beside it: no other KV cache has scales',
+            )
+        if is_e4m3 and engine.attention_backend == "flashinfer":
+            yield Problem(
+                f"engines[{index}].attention_backend",
+                'expected auto or triton, as kv_cache_dtype is "fp8_e4m3", got flashinfer',
             )

@@ -143,6 +143,9 @@ class Metrics:
         )
         self.spec_draft_tokens_total = self._say("counter", "spec_draft_tokens_total", "Drafts proposed.", engine)
         self.spec_accepted_tokens_total = self._say("counter", "spec_accepted_tokens_total", "Drafts accepted.", engine)
+        self.kv_cache_unscaled = self._say(
+            "gauge", "kv_cache_unscaled", "1 if the KV cache is e4m3 without scales of its own.", engine
+        )
         self.last_token_age_seconds = self._say(
             "gauge", "last_token_age_seconds", "Since a token last came out of the engine.", engine
         )

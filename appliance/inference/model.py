@@ -70,14 +70,23 @@ def load_model(
         vocab_size=runner.vocab_size,
         context_length=min(context_length, (runner.num_pages - 1) * PAGE_SIZE),
         eos_token_ids=list(runner.config.eos_token_ids),
-        engine_build=_engine_build(runner.weights_digest, kernels_digest),
+        engine_build=_engine_build(runner.weights_digest, kernels_digest, runner.cache.name),
+        has_unscaled_cache=runner.cache.is_unscaled,
     )
+    if facts.has_unscaled_cache:
+        log.warning(
+            "kv_cache_unscaled",
+            reason="neither the checkpoint nor quantization_param_path has scales of keys and values for e4m3, so they are 1: "
+            "what is beyond 448 is cut off, and small numbers lose precision; casemate calibrate measures scales",
+        )
     log.info(
         "model_loaded",
         model=name,
         weights_sha256=runner.weights_digest,
         kernels_sha256=kernels_digest,
         pages=runner.num_pages,
+        cache=runner.cache.name or str(runner.cache.dtype).removeprefix("torch."),
+        cache_scales=runner.cache.origin,
     )
     vocabulary = load_grammar_vocabulary(Path(settings.model_path), facts.eos_token_ids, facts.vocab_size, on_read)
     return LoadedModel(runner, facts, None if vocabulary is None else Grammars(vocabulary))
@@ -106,6 +115,8 @@ def _build_runner(
             dtype=settings.dtype,
             load_format=settings.load_format,
             quantization=settings.quantization,
+            kv_cache_dtype=settings.kv_cache_dtype,
+            quantization_param_path=settings.quantization_param_path,
             num_threads=settings.num_threads or None,
             progress=lambda _done, _total: progress(),
             verify=verify,
@@ -121,9 +132,15 @@ def _build_runner(
     return built.runner, kernels.digest
 
 
-def _engine_build(weights_digest: str, kernels_digest: str) -> str:
-    """What computed an answer, in one short word: our version and torch's, and the digests of what was loaded."""
+def _engine_build(weights_digest: str, kernels_digest: str, cache: str) -> str:
+    """What computed an answer, in one short word: our version and torch's, and the digests of what was loaded.
+
+    Args:
+        cache: what pages hold, if not the model's own dtype, see `CacheFormat.name`.
+    """
     build = f"casemate {version('casemate')}, torch {version('torch')}, weights {weights_digest}"
     if kernels_digest:
         build += f", kernels {kernels_digest}"
+    if cache:
+        build += f", cache {cache}"
     return f"{version('casemate')}+{hashlib.sha256(build.encode()).hexdigest()[:16]}"

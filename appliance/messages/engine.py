@@ -111,6 +111,8 @@ class ModelFacts(msgspec.Struct, frozen=True, array_like=True, tag="model"):
     eos_token_ids: list[int]
     engine_build: str
     """Version and digest that the audit records name."""
+    has_unscaled_cache: bool = False
+    """The KV cache is e4m3, and nobody has measured scales for it."""
 
 
 class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):

@@ -25,7 +25,7 @@ NONE = "none"
 def measure_software() -> str:
     """SHA-256 over the files of our packages: lines `DIGEST  PACKAGE/PATH`, in order. Byte-code caches are not part of it."""
     return _digest_of_lines(
-        f"{_hash_file(path)}  {package}/{path.relative_to(folder).as_posix()}"
+        f"{measure_file(path)}  {package}/{path.relative_to(folder).as_posix()}"
         for package in PACKAGES
         for folder in (_folder_of(package),)
         for path in _files_below(folder)
@@ -44,7 +44,7 @@ def measure_dependencies() -> str:
 
 def measure_interpreter() -> str:
     """SHA-256 of the interpreter's own file."""
-    return _hash_file(Path(os.path.realpath(sys.executable)))
+    return measure_file(Path(os.path.realpath(sys.executable)))
 
 
 def measure_kernels(folder: Path) -> str:
@@ -52,7 +52,7 @@ def measure_kernels(folder: Path) -> str:
     files = [path for path in _files_below(folder) if path.suffix in _KERNEL_SUFFIXES] if folder.is_dir() else []
     if not files:
         return NONE
-    return _digest_of_lines(f"{_hash_file(path)}  {path.relative_to(folder).as_posix()}" for path in files)
+    return _digest_of_lines(f"{measure_file(path)}  {path.relative_to(folder).as_posix()}" for path in files)
 
 
 def describe_gpus(folder: Path = _GPU_FOLDER, driver: Path = _DRIVER_FILE) -> tuple[str, str]:
@@ -78,7 +78,8 @@ def _files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(names))
 
 
-def _hash_file(path: Path) -> str:
+def measure_file(path: Path) -> str:
+    """SHA-256 of a regular file that is no link."""
     hasher = hashlib.sha256()
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:

@@ -22,6 +22,7 @@ from appliance.statement.measuring import (
     NONE,
     describe_gpus,
     measure_dependencies,
+    measure_file,
     measure_interpreter,
     measure_kernels,
     measure_software,
@@ -62,6 +63,7 @@ def measure_statement(configuration: Configuration, raw: bytes) -> RunningStatem
             "dependencies": f"records:{measure_dependencies()}",
             "interpreter": f"sha256:{measure_interpreter()}",
             "kernels": " ".join(_describe_kernels(configuration)) or NONE,
+            "cache_scales": " ".join(_describe_cache_scales(configuration)) or NONE,
             "configuration": f"sha256:{hashlib.sha256(raw).hexdigest()}",
             "models": " ".join(_describe_models(configuration)),
             "gpu": gpu,
@@ -106,3 +108,12 @@ def _describe_kernels(configuration: Configuration) -> list[str]:
             digest = measure_kernels(Path(engine.kernels_path))
             found.append(f"{served_name_of(engine)}={digest if digest == NONE else f'sha256:{digest}'}")
     return found
+
+
+def _describe_cache_scales(configuration: Configuration) -> list[str]:
+    """The file of scales for a KV cache in e4m3 of each engine that names one."""
+    return [
+        f"{served_name_of(engine)}=sha256:{measure_file(Path(engine.quantization_param_path))}"
+        for engine in configuration.engines
+        if engine.quantization_param_path
+    ]

@@ -63,7 +63,12 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
         authority_port=configuration.authority.port or urlsplit(issuer_of(configuration)).port or 443,
         uses_gpu=any(engine.device == "cuda" for engine in engines),
         needs_loopback=False,  # One rank per engine so far.
-        kernels=tuple(Path(engine.kernels_path).absolute() for engine in engines if engine.kernels_path),
+        kernels=tuple(
+            Path(path).absolute()
+            for engine in engines
+            for path in (engine.kernels_path, engine.quantization_param_path)
+            if path
+        ),
     )
 
 

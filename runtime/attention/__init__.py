@@ -4,5 +4,6 @@ Reading order: `pages` (the cache tensor and what writes it), `backend` (the int
 each layer), `reference` (plain torch, on any device: the judge of all faster ones); then `device` (the interface on a GPU,
 where steps are captured graphs) and `flashinfer` behind it.
 
-Imports: torch, numpy, `runtime.batch`, `runtime.identifiers`. A backend sees rows and page tables, never requests.
+Imports: torch, numpy, `runtime.batch`, `runtime.identifiers`, and what e4m3 is from `runtime.layers.quantized`. A backend sees
+rows and page tables, never requests.
 """

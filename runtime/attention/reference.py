@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from runtime.attention.backend import AttentionBatch
-from runtime.attention.pages import key_rows, write_kv
+from runtime.attention.pages import key_rows, read_kv, write_kv
 from runtime.batch import Int32
 from runtime.identifiers import PAGE_SIZE
 
@@ -62,10 +62,14 @@ class ReferenceAttention:
         pages: the cache, see `pages`.
         num_heads: query heads.
         layer_windows: per layer, how many latest positions a query sees, itself included; None: all.
+        scales: of a cache in e4m3, see `pages`.
     """
 
-    def __init__(self, pages: Tensor, *, num_heads: int, layer_windows: Sequence[int | None]) -> None:
+    def __init__(
+        self, pages: Tensor, *, num_heads: int, layer_windows: Sequence[int | None], scales: Tensor | None = None
+    ) -> None:
         self._pages = pages
+        self._scales = scales
         self._num_heads = num_heads
         self._layer_windows = tuple(layer_windows)
 
@@ -94,6 +98,7 @@ class ReferenceAttention:
         }
         return ReferencePlan(
             self._pages,
+            self._scales,
             self._num_heads,
             tuple(work[window] for window in self._layer_windows),
             key_rows(torch.from_numpy(batch.slots).to(device)),
@@ -109,6 +114,7 @@ class ReferencePlan:
     def __init__(
         self,
         pages: Tensor,
+        scales: Tensor | None,
         num_heads: int,
         layer_work: tuple[tuple[_SequenceWork, ...], ...],
         written_rows: Tensor,
@@ -117,6 +123,7 @@ class ReferencePlan:
         num_blocks: int,
     ) -> None:
         self._pages = pages
+        self._scales = scales
         self._num_kv_heads, self._head_dim = pages.shape[-2:]
         self._group = num_heads // self._num_kv_heads
         self._layer_work = layer_work
@@ -127,13 +134,14 @@ class ReferencePlan:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `AttentionPlan.attend`."""
-        write_kv(self._pages[layer], key, value, self._written_rows)
+        scales = None if self._scales is None else self._scales[layer]
+        key_scale, value_scale = (None, None) if scales is None else (scales[0], scales[1])
+        write_kv(self._pages[layer], key, value, self._written_rows, scales)
         blocks = self._gather_blocks(query * self._head_dim**-0.5)
         attended = torch.empty_like(blocks)
-        cache = self._pages[layer].view(-1, self._num_kv_heads, self._head_dim)
         for work in self._layer_work[layer]:
-            keys = cache.index_select(0, work.key_rows).to(query.dtype).permute(1, 2, 0)
-            values = cache.index_select(0, work.value_rows).to(query.dtype)
+            keys = read_kv(self._pages[layer], work.key_rows, key_scale, query.dtype).permute(1, 2, 0)
+            values = read_kv(self._pages[layer], work.value_rows, value_scale, query.dtype)
             values[work.num_valid :] = 0.0
             values = values.permute(1, 0, 2)
             for block in work.blocks:

@@ -3,7 +3,7 @@
 A plan holds only tensors and sizes. The parts into which a long context is cut follow from its length in the kernel, so a
 captured graph needs no refresh. Decodes and prompt chunks of one step run as separate kernels.
 
-Handles every head size, page size and window; keys and values may be e4m3 with one scale each per layer.
+Handles every even head size, page size and window; keys and values may be e4m3 with one scale each per layer.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.kernels.launching import Constant, Launcher, Options
+from runtime.layers.quantized import E4M3
 
 _MAX_SPLITS = 32
 
@@ -36,6 +37,8 @@ class AttentionBlocks:
 
 
 DEFAULT_BLOCKS = AttentionBlocks()
+E4M3_BLOCKS = AttentionBlocks(decode_tokens=128, decode_stages=5)
+"""Where keys and values are e4m3: twice the tokens are as many bytes on their way."""
 
 
 class TritonAttention:
@@ -48,8 +51,8 @@ class TritonAttention:
         launcher: how kernels are launched.
         max_decodes: most sequences with one query in a step.
         num_multiprocessors: of the device; contexts are cut until there are a few programs for each.
-        scales: [num_layers, 4] float32, what the cache's keys (first) and values (second) were divided by, or None.
-            Four to a layer, because kernels take only pointers aligned to 16 bytes.
+        scales: of a cache in e4m3, else None; see `pages`.
+        blocks: instead of DEFAULT_BLOCKS or E4M3_BLOCKS.
         pdl: whether the kernels around take part in programmatic dependent launch.
     """
 
@@ -63,9 +66,11 @@ class TritonAttention:
         max_decodes: int,
         num_multiprocessors: int,
         scales: Tensor | None = None,
-        blocks: AttentionBlocks = DEFAULT_BLOCKS,
+        blocks: AttentionBlocks | None = None,
         pdl: bool = False,
     ) -> None:
+        assert (scales is not None) == (pages.dtype == E4M3), "e4m3 has scales, and nothing else has"
+        blocks = blocks or (DEFAULT_BLOCKS if scales is None else E4M3_BLOCKS)
         self._blocks = blocks
         self._pages = pages
         self._num_heads = num_heads
@@ -102,13 +107,14 @@ class TritonAttention:
         blocks = self._blocks
         cut = self._cut(layer) | {"SPLITS": splits, "MIN_TOKENS": blocks.decode_tokens}
         group = self._num_heads // self._num_kv_heads
+        scales = () if self._scales is None else (self._scales[layer],)
         self._launcher.launch(
-            "decode.split",
+            "decode.split" if self._scales is None else "decode_e4m3.split",
             (num_sequences, self._num_kv_heads, splits),
             (
                 query,
                 self._pages[layer],
-                self._layer_scales(layer),
+                *scales,
                 tables.context_lengths,
                 tables.page_starts,
                 tables.page_ids,
@@ -136,7 +142,7 @@ class TritonAttention:
             (
                 query,
                 self._pages[layer],
-                self._layer_scales(layer),
+                self._log_sums if self._scales is None else self._scales[layer],
                 tables.query_starts,
                 tables.context_lengths,
                 tables.page_starts,
@@ -151,6 +157,7 @@ class TritonAttention:
                 "BLOCK_QUERIES": self._block_queries,
                 "BLOCK_ROWS": max(16, _power_of_two(self._block_queries * group)),
                 "BLOCK_TOKENS": blocks.prefill_tokens,
+                "SCALED": self._scales is not None,
                 "STAGES": blocks.prefill_stages,
             },
             Options(
@@ -175,14 +182,10 @@ class TritonAttention:
             "PAGE_SIZE": self._page_size,
             "BLOCK_DIM": _power_of_two(self._head_dim),
             "SOFTMAX_SCALE": self._head_dim**-0.5,
-            "SCALED": self._scales is not None,
         }
 
     def _cut(self, layer: int) -> dict[str, Constant]:
         return {"WINDOW": self._layer_windows[layer] or 0, "PDL": self._pdl}
-
-    def _layer_scales(self, layer: int) -> Tensor:
-        return self._log_sums if self._scales is None else self._scales[layer]
 
     def _merge(self, out: Tensor, tables: DeviceTables, num_sequences: int, splits: int, window: int) -> None:
         self._launcher.launch(

@@ -14,8 +14,8 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from runtime.attention.device import DeviceTables, SequenceTables
-from runtime.attention.pages import allocate_pages, key_rows, write_kv
-from runtime.attention.triton import DEFAULT_BLOCKS, AttentionBlocks, TritonAttention
+from runtime.attention.pages import SCALE_COLUMNS, allocate_pages, key_rows, write_kv
+from runtime.attention.triton import AttentionBlocks, TritonAttention
 from runtime.bench.device_time import Call, num_rotated, seconds_per_call
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.activation import silu_and_multiply
@@ -25,11 +25,16 @@ from runtime.kernels.norm import add_rms_norm
 from runtime.kernels.rotary import rotate_and_store
 from runtime.kernels.sampling import SamplingWorkspace, sample_rows
 from runtime.layers.activation import silu_and_multiply as silu_reference
+from runtime.layers.quantized import E4M3
 from runtime.layers.rotary import apply_rotary
 from runtime.sampling.noise import gumbel_noise, noise_keys
 
 HEADS, KV_HEADS, HEAD_DIM, VOCAB = 32, 8, 128, 128256
 _EPS = 1e-5
+_CACHE_SCALE = 0.02
+"""Of e4m3: numbers of the normal distribution fill its range."""
+_FILLED_PAGES = 4096
+"""At once, as they are drawn in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,27 +203,31 @@ def _sampling(launcher: Launcher, rows: int, drawn: bool, pdl: bool) -> KernelRe
 
 
 def measure_decode(
-    launcher: Launcher, sequences: int, context: int, *, blocks: AttentionBlocks = DEFAULT_BLOCKS, pdl: bool = True
-) -> KernelResult:
+    launcher: Launcher, sequences: int, context: int, *, blocks: AttentionBlocks | None = None, pdl: bool = True,
+    cache_dtype: torch.dtype = torch.bfloat16,
+) -> KernelResult:  # fmt: skip
     """Decode attention of equal contexts; rotates over layers."""
-    layer_bytes = 4 * sequences * context * KV_HEADS * HEAD_DIM
+    layer_bytes = 2 * cache_dtype.itemsize * sequences * context * KV_HEADS * HEAD_DIM
     count = num_rotated(layer_bytes)
-    case = _PagedCase(launcher, count, [context] * sequences, [1] * sequences, blocks, pdl)
+    case = _PagedCase(launcher, count, [context] * sequences, [1] * sequences, blocks, pdl, cache_dtype)
     plan = case.attention.plan_capture(case.tables, sequences)
     calls = _calls(lambda i: plan.attend(i, case.query, case.out), count)
     calls[0]()
     error = _error(case.out[:1], case.attend_first(0))
     seconds = seconds_per_call(calls)
-    return KernelResult("decode attention", f"{sequences}x{context}", error, seconds, float("nan"), float(layer_bytes))
+    name = "decode attention, e4m3" if cache_dtype == E4M3 else "decode attention"
+    return KernelResult(name, f"{sequences}x{context}", error, seconds, float("nan"), float(layer_bytes))
 
 
-def measure_prefill(launcher: Launcher, tokens: int, *, blocks: AttentionBlocks = DEFAULT_BLOCKS) -> KernelResult:
+def measure_prefill(
+    launcher: Launcher, tokens: int, *, blocks: AttentionBlocks | None = None, cache_dtype: torch.dtype = torch.bfloat16
+) -> KernelResult:
     """One whole prompt; the reference is torch's own fused attention over contiguous keys and values."""
-    case = _PagedCase(launcher, 2, [tokens], [tokens], blocks, False)
+    case = _PagedCase(launcher, 2, [tokens], [tokens], blocks, False, cache_dtype)
     plan = case.attention.plan(case.host, case.tables)
     calls = _calls(lambda i: plan.attend(i, case.query, case.out), 2)
     calls[0]()
-    keys, values = case.first_sequence(0)
+    keys, values = (part.to(torch.bfloat16) for part in case.first_sequence(0))
     query = case.query.transpose(0, 1)[None]
     keys, values = (part.transpose(0, 1)[None] for part in (keys, values))
 
@@ -228,7 +237,8 @@ def measure_prefill(launcher: Launcher, tokens: int, *, blocks: AttentionBlocks 
     last = slice(tokens - 64, tokens)
     error = _error(case.out[last], case.attend_first(0, last))
     operations = 4.0 * HEADS * HEAD_DIM * tokens * (tokens + 1) / 2
-    return KernelResult("prefill attention", f"{tokens}", error, seconds_per_call(calls),
+    name = "prefill attention, e4m3" if cache_dtype == E4M3 else "prefill attention"
+    return KernelResult(name, f"{tokens}", error, seconds_per_call(calls),
                         seconds_per_call(_calls(reference, 2)), 0.0, operations)  # fmt: skip
 
 
@@ -236,8 +246,8 @@ class _PagedCase:
     """A cache of some layers full of random numbers, its pages dealt to sequences in random order."""
 
     def __init__(
-        self, launcher: Launcher, num_layers: int, contexts: list[int], queries: list[int], blocks: AttentionBlocks,
-        pdl: bool,
+        self, launcher: Launcher, num_layers: int, contexts: list[int], queries: list[int],
+        blocks: AttentionBlocks | None, pdl: bool, cache_dtype: torch.dtype,
     ) -> None:  # fmt: skip
         counts = [-(-context // PAGE_SIZE) for context in contexts]
         starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
@@ -246,8 +256,11 @@ class _PagedCase:
         page_ids = torch.randperm(int(starts[-1]), device="cuda").to(torch.int32) + 1
         self.pages = allocate_pages(
             num_layers=num_layers, num_pages=int(starts[-1]) + 1, num_kv_heads=KV_HEADS, head_dim=HEAD_DIM,
-            device=torch.device("cuda"), dtype=torch.bfloat16,
-        ).normal_()  # fmt: skip
+            device=torch.device("cuda"), dtype=cache_dtype,
+        )  # fmt: skip
+        self.scale = _CACHE_SCALE if cache_dtype == E4M3 else 1.0
+        for part in (part for layer in self.pages for part in layer.split(_FILLED_PAGES)):
+            part.copy_(torch.randn(part.shape, device="cuda").div_(self.scale))
         num_decodes = len(queries) if max(queries) == 1 else 0
         self.host = SequenceTables(query_starts, lengths, starts, page_ids.cpu().numpy(), num_decodes)
         self.tables = DeviceTables(
@@ -260,19 +273,20 @@ class _PagedCase:
         self.attention = TritonAttention(
             self.pages, num_heads=HEADS, layer_windows=[None] * num_layers, launcher=launcher,
             max_decodes=max(1, num_decodes), blocks=blocks, pdl=pdl,
+            scales=torch.full((num_layers, SCALE_COLUMNS), self.scale, device="cuda") if cache_dtype == E4M3 else None,
             num_multiprocessors=torch.cuda.get_device_properties(0).multi_processor_count,
         )  # fmt: skip
 
     def first_sequence(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Its keys and values, [context, KV_HEADS, HEAD_DIM]."""
-        pages = self.pages[layer][self.tables.page_ids[: int(self.host.page_starts[1])].long()]
+        """Its keys and values, [context, KV_HEADS, HEAD_DIM] float32."""
+        pages = self.pages[layer][self.tables.page_ids[: int(self.host.page_starts[1])].long()].float() * self.scale
         both = pages.transpose(0, 1).flatten(1, 2)[:, : int(self.host.context_lengths[0])]
         return both[0], both[1]
 
     def attend_first(self, layer: int, rows: slice = slice(0, 1)) -> Tensor:
         """Some rows of the first sequence, whose keys all rows but the last 64 see whole, in float32."""
         keys, values = (
-            part.float().repeat_interleave(HEADS // KV_HEADS, 1).transpose(0, 1) for part in self.first_sequence(layer)
+            part.repeat_interleave(HEADS // KV_HEADS, 1).transpose(0, 1) for part in self.first_sequence(layer)
         )
         query = self.query[rows].float().transpose(0, 1)
         scores = query @ keys.transpose(1, 2) * HEAD_DIM**-0.5

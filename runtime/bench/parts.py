@@ -10,12 +10,14 @@ from runtime.bench import block_search, decode_chain, linear_layers, quantized_l
 from runtime.bench.device_time import copy_bandwidth
 from runtime.bench.kernels import KernelResult, measure_decode, measure_kernels, measure_prefill
 from runtime.kernels.launching import Launcher
+from runtime.layers.quantized import E4M3
 
 Line = dict[str, str | int | float]
 Part = Callable[[Launcher, Sequence[int]], Iterator[Line]]
 """(launcher, numbers of rows) → lines, each as soon as it is measured."""
 
 _DECODES = ((1, 640), (8, 640), (64, 2048), (512, 640))
+_CACHE_DECODES = ((48, 16384), (64, 2048), (512, 640), (1, 32768))
 _PREFILL_TOKENS = 8192
 
 
@@ -101,6 +103,24 @@ def _attention(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
         yield _kernel_line(measure_prefill(launcher, _PREFILL_TOKENS, blocks=blocks)) | {"blocks": str(blocks)}
 
 
+def _cache(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
+    """Keys and values in e4m3 beside bf16: decoding as it is, then with other cuts, then prompts."""
+    for sequences, context in _CACHE_DECODES:
+        yield _kernel_line(measure_decode(launcher, sequences, context))
+        yield _kernel_line(measure_decode(launcher, sequences, context, cache_dtype=E4M3))
+    for tokens, warps, stages, programs in (
+        (64, 4, 3, 4), (64, 4, 5, 4), (64, 4, 5, 8), (64, 2, 5, 8), (32, 2, 5, 8), (128, 4, 3, 4), (128, 4, 3, 8),
+        (128, 4, 5, 2), (128, 4, 5, 8), (128, 4, 7, 4), (128, 8, 3, 4), (128, 8, 5, 4), (256, 8, 3, 4), (256, 8, 5, 4),
+    ):  # fmt: skip
+        blocks = AttentionBlocks(tokens, warps, stages, programs)
+        for sequences, context in _CACHE_DECODES:
+            result = measure_decode(launcher, sequences, context, blocks=blocks, cache_dtype=E4M3)
+            yield _kernel_line(result) | {"blocks": str(blocks)}
+    for tokens in (2048, _PREFILL_TOKENS):
+        yield _kernel_line(measure_prefill(launcher, tokens))
+        yield _kernel_line(measure_prefill(launcher, tokens, cache_dtype=E4M3))
+
+
 def _kernel_line(result: KernelResult) -> Line:
     return {
         "kernel": result.name,
@@ -120,4 +140,5 @@ PARTS: Mapping[str, Part] = {
     "search": _search,
     "kernels": _kernels,
     "attention": _attention,
+    "cache": _cache,
 }

@@ -120,6 +120,7 @@ class FusedOperations:
         head_norms: tuple[RMSNorm, RMSNorm] | None,
         layer_pages: Tensor,
         query: Tensor,
+        layer_scales: Tensor | None = None,
     ) -> None:
         """See `Operations.rotate_and_store`."""
         rotate_and_store(
@@ -132,6 +133,7 @@ class FusedOperations:
             query=query,
             launcher=self._launcher,
             head_norms=_head_norms(head_norms),
+            scales=layer_scales,
             pdl=self._overlaps(heads),
         )
 

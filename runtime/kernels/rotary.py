@@ -41,7 +41,7 @@ def rotate_and_store(
         cosines, sines: [num_positions, head_dim] as `runtime.layers.rotary.RotaryTable` tabulates them.
         layer_pages: [num_pages, 2, page_size, kv_heads, head_dim]; bf16, fp16 or e4m3.
         query: [rows, heads, head_dim], written.
-        scales: [2] float32: the cache holds keys and values divided by them. None: as they are.
+        scales: [at least 2] float32: the cache holds keys and values divided by them, rounded to e4m3. None: as they are.
     Capture-safe.
     """
     rows, heads, head_dim = query.shape

@@ -59,13 +59,16 @@ class FusedDecoder:
         operations: Operations,
         *,
         num_positions: int,
+        cache_scales: Tensor | None = None,
     ) -> None:
         """
         Args:
             parameters: by the names of `runtime.weights.layout`, on one device.
             num_positions: bound of the positions that may occur.
+            cache_scales: of a cache in e4m3, see `runtime.attention.pages`.
         """
         self._operations = operations
+        self._cache_scales = cache_scales
         self._embedding = parameters["embedding.weight"]
         self._layers = [_build_layer(config, parameters, f"layers.{index}.") for index in range(config.num_layers)]
         self._norm = RMSNorm(parameters["norm.weight"], config.rms_norm_eps)
@@ -112,8 +115,9 @@ class FusedDecoder:
         if index < self.num_layers:
             layer = self._layers[index]
             heads = self._operations.norm_linear(rows.hidden, layer.attention_norm, layer.qkv)
+            scales = None if self._cache_scales is None else self._cache_scales[index]
             self._operations.rotate_and_store(
-                heads, rows.places, self._rotary, layer.head_norms, pages[index], rows.query
+                heads, rows.places, self._rotary, layer.head_norms, pages[index], rows.query, scales
             )
 
     def final(self, hidden: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ class Operations(Protocol):
         head_norms: tuple[RMSNorm, RMSNorm] | None,
         layer_pages: Tensor,
         query: Tensor,
+        layer_scales: Tensor | None = None,
     ) -> None:
         """Split the projected heads, normalize queries and keys if asked, turn both, write keys and values to the cache.
 
@@ -88,6 +89,7 @@ class Operations(Protocol):
             heads: [num_rows, (num_heads + 2 * num_kv_heads) * head_dim]: queries, keys, values.
             layer_pages: [num_pages, 2, PAGE_SIZE, num_kv_heads, head_dim], written in place.
             query: [num_rows, num_heads, head_dim], contiguous, written: the queries, turned.
+            layer_scales: of a cache in e4m3, see `runtime.attention.pages`.
         """
         ...
 
@@ -132,6 +134,7 @@ class PlainOperations:
         head_norms: tuple[RMSNorm, RMSNorm] | None,
         layer_pages: Tensor,
         query: Tensor,
+        layer_scales: Tensor | None = None,
     ) -> None:
         """See `Operations.rotate_and_store`."""
         num_kv_heads, head_dim = layer_pages.shape[-2:]
@@ -142,7 +145,7 @@ class PlainOperations:
             queries, key = head_norms[0](queries), head_norms[1](key)
         cosines, sines = rotary.at(places.positions)
         rows = key_rows(places.slots.long())
-        write_kv(layer_pages, apply_rotary(key, cosines, sines), value, rows)
+        write_kv(layer_pages, apply_rotary(key, cosines, sines), value, rows, layer_scales)
         query.copy_(apply_rotary(queries, cosines, sines))
 
     def sample(self, logits: Tensor, columns: SampleColumns, samples: Tensor) -> None:

@@ -9,6 +9,7 @@ from runtime.attention.flashinfer.libraries import CacheShape, LibraryName, need
 from runtime.attention.triton import TritonAttention
 from runtime.errors import EngineMisconfigured
 from runtime.kernels.launching import Launcher
+from runtime.runner.cache_choice import cache_dtype
 from runtime.runner.device_building import CacheUse
 from runtime.settings import EngineSettings
 from runtime.weights.config import ModelConfig
@@ -26,9 +27,12 @@ class AttentionChoice:
 def choose_attention(settings: EngineSettings, config: ModelConfig, dtype: torch.dtype) -> AttentionChoice:
     """What the settings mean for a model.
 
-    Raises: EngineMisconfigured if FlashInfer is asked for and does not serve the model's shape.
+    Args:
+        dtype: of activations.
+    Raises: EngineMisconfigured if FlashInfer is asked for and does not serve the model's shape, or pages in e4m3.
     """
-    shape = CacheShape(config.num_heads, config.num_kv_heads, config.head_dim, dtype, dtype, config.layer_windows)
+    cached = cache_dtype(settings.kv_cache_dtype, dtype)
+    shape = CacheShape(config.num_heads, config.num_kv_heads, config.head_dim, dtype, cached, config.layer_windows)
     if settings.attention_backend == "flashinfer":
         return AttentionChoice("flashinfer", "flashinfer", needed_libraries(shape))
     if settings.attention_backend == "auto":
@@ -48,5 +52,6 @@ def build_triton_attention(launcher: Launcher, use: CacheUse, num_multiprocessor
         launcher=launcher,
         max_decodes=use.max_sequences,
         num_multiprocessors=num_multiprocessors,
+        scales=use.scales,
         pdl=True,
     )

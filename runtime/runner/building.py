@@ -11,6 +11,7 @@ from runtime.attention.reference import ReferenceAttention
 from runtime.errors import EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
 from runtime.models.decoder import Decoder
+from runtime.runner.cache_choice import choose_cache
 from runtime.runner.rows import choose_grouping
 from runtime.runner.torch_runner import TorchRunner
 from runtime.settings import EngineSettings
@@ -43,6 +44,8 @@ def build_runner(
     dtype: str = "auto",
     load_format: str = "auto",
     quantization: str = "auto",
+    kv_cache_dtype: str = "auto",
+    quantization_param_path: str = "",
     num_threads: int | None = 1,
     progress: Progress | None = None,
     verify: VerifyDigests | None = None,
@@ -56,6 +59,8 @@ def build_runner(
         dtype: of weights, activations and cache, one of DTYPES; `auto`: float32 on a CPU, else the checkpoint's.
         load_format: `dummy` takes shapes from `config.json` and random weights, and needs no checkpoint.
         quantization: `fp8`: weights that are not quantized are rounded to e4m3 as they are read.
+        kv_cache_dtype: `fp8_e4m3`: pages of e4m3; `auto`: of the activations' dtype.
+        quantization_param_path: file of the scales of e4m3 pages; empty: the checkpoint's, or none.
         num_threads: CPU threads of the whole process; None leaves torch's choice. Results on a CPU have the same bits
             for one number of threads, hence the default: it holds on every machine, and threads that wait for each
             other on busy cores are slower than one (measured: a twentieth of its speed on two cores under load).
@@ -76,23 +81,28 @@ def build_runner(
         else:
             weights = load_weights(folder, config, device=target, dtype=kind, progress=progress, verify=verify)
         model = Decoder(config, weights.parameters, num_positions=(num_pages - 1) * PAGE_SIZE)
+        cache = choose_cache(
+            kv_cache_dtype, quantization_param_path, config, dtype=kind, device=target, stored=weights.cache_scales
+        )
         pages = allocate_pages(
             num_layers=config.num_layers,
             num_pages=num_pages,
             num_kv_heads=config.num_kv_heads,
             head_dim=config.head_dim,
             device=target,
-            dtype=kind,
+            dtype=cache.dtype,
         )
         grouping = choose_grouping(model, hidden_size=config.hidden_size, device=target, dtype=kind)
-    attention = ReferenceAttention(pages, num_heads=config.num_heads, layer_windows=config.layer_windows)
+    attention = ReferenceAttention(
+        pages, num_heads=config.num_heads, layer_windows=config.layer_windows, scales=cache.scales
+    )
     drafter, digest = None, weights.digest
     if head is not None:
         with torch.inference_mode():
             embedding = weights.parameters["embedding.weight"]
             loaded = head.load(config, embedding, num_positions=model.rotary.num_positions)
             drafter, digest = Drafter(loaded.head, num_pages=num_pages), f"{digest} head {loaded.digest}"
-    return TorchRunner(config, model, pages, attention, grouping, weights_digest=digest, drafter=drafter)
+    return TorchRunner(config, model, pages, attention, grouping, weights_digest=digest, drafter=drafter, cache=cache)
 
 
 def _verify_settings(num_pages: int, load_format: str, num_threads: int | None) -> None:

@@ -19,6 +19,7 @@ from runtime.kernels.operations import FusedOperations
 from runtime.layers.quantized import E4M3
 from runtime.models.fused import FusedDecoder
 from runtime.runner.building import apply_quantization, resolve_device, resolve_dtype
+from runtime.runner.cache_choice import choose_cache
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.memory import MemoryNeed, MemoryTable, divide_memory, verify_weights_fit
 from runtime.runner.sizing import measure_step_bytes
@@ -40,6 +41,9 @@ class CacheUse:
     config: ModelConfig
     max_sequences: int
     max_context_length: int
+    query_dtype: torch.dtype
+    scales: Tensor | None = None
+    """Of pages in e4m3, see `runtime.attention.pages`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +101,9 @@ def build_device_runner(
         builder = _Builder(config, settings, kernels, weights, device, dtype)
         advance()
         step_bytes = measure_step_bytes(builder.build, builder.limits)  # (3)
-        element_bytes = torch.empty(0, dtype=dtype).element_size()
         memory = divide_memory(  # (4)
             MemoryNeed(total_bytes, total_bytes - free_bytes, _weights_bytes(config, dtype), step_bytes),
-            page_bytes=config.kv_elements_per_token * PAGE_SIZE * element_bytes,
+            page_bytes=config.kv_elements_per_token * PAGE_SIZE * builder.cache.dtype.itemsize,
             mem_fraction_static=settings.mem_fraction_static,
             max_total_tokens=settings.max_total_tokens,
             min_tokens=settings.context_length or PAGE_SIZE,
@@ -141,7 +144,21 @@ class _Builder:
         self._operations = FusedOperations(
             kernels.launcher, max_samples=max_sequences, vocab_size=config.vocab_size, device=device
         )
-        self._model = FusedDecoder(config, weights.parameters, self._operations, num_positions=self._context_length)
+        self.cache = choose_cache(
+            settings.kv_cache_dtype,
+            settings.quantization_param_path,
+            config,
+            dtype=dtype,
+            device=device,
+            stored=weights.cache_scales,
+        )
+        self._model = FusedDecoder(
+            config,
+            weights.parameters,
+            self._operations,
+            num_positions=self._context_length,
+            cache_scales=self.cache.scales,
+        )
 
     def build(self, num_pages: int) -> DeviceRunner:
         """Over a cache of so many pages, which is not initialized."""
@@ -152,9 +169,9 @@ class _Builder:
             num_kv_heads=config.num_kv_heads,
             head_dim=config.head_dim,
             device=self._device,
-            dtype=self._dtype,
+            dtype=self.cache.dtype,
         )
-        use = CacheUse(pages, config, self.limits.max_sequences, self._context_length)
+        use = CacheUse(pages, config, self.limits.max_sequences, self._context_length, self._dtype, self.cache.scales)
         attention = self._kernels.build_attention(use)
         return DeviceRunner(
             config,
@@ -164,6 +181,7 @@ class _Builder:
             pages,
             self.limits,
             weights_digest=self._weights.digest,
+            cache=self.cache,
         )
 
 

@@ -20,6 +20,7 @@ from runtime.attention.pages import copy_pages
 from runtime.batch import StepBatch, StepResult
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import Operations
+from runtime.runner.cache_choice import CacheFormat
 from runtime.runner.graphs import Capture
 from runtime.runner.passes import Passes
 from runtime.runner.readback import Readback, ReadbackPool
@@ -69,10 +70,12 @@ class DeviceRunner:
         limits: RunnerLimits,
         *,
         weights_digest: str,
+        cache: CacheFormat | None = None,
     ) -> None:
         self.config = config
         self.weights_digest = weights_digest
         self.pages = pages
+        self.cache = cache if cache is not None else CacheFormat(pages.dtype)
         self._model = model
         self._device = pages.device
         uploads = UploadPool(limits.num_words, NUM_IN_FLIGHT, self._device)

@@ -98,7 +98,7 @@ def _build_frozen_attention(
     settings: EngineSettings, launcher: Launcher, libraries: Libraries, use: CacheUse
 ) -> DeviceAttention:
     """Nothing is tried, because what is missing was refused before."""
-    choice = choose_attention(settings, use.config, use.pages.dtype)
+    choice = choose_attention(settings, use.config, use.query_dtype)
     if choice.decodes == "flashinfer":
         return _build_flashinfer(libraries, use)
     decodes = _build_triton(launcher, use)
@@ -127,7 +127,7 @@ def _build_flashinfer(
         use.pages,
         libraries,
         num_heads=use.config.num_heads,
-        query_dtype=use.pages.dtype,
+        query_dtype=use.query_dtype,
         layer_windows=use.config.layer_windows,
         max_sequences=use.max_sequences,
         max_context_length=use.max_context_length,

@@ -25,14 +25,16 @@ from runtime.attention.combined import CombinedAttention
 from runtime.attention.device import DeviceAttention, DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.attention import FlashInferAttention
 from runtime.attention.flashinfer.libraries import LibraryName
-from runtime.attention.pages import allocate_pages
+from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.launching import Launcher, Variant
 from runtime.kernels.operations import FusedOperations
 from runtime.kernels.recording import RecordingLauncher
+from runtime.layers.quantized import E4M3
 from runtime.models.fused import FusedDecoder
 from runtime.runner.attention_choice import AttentionChoice, build_triton_attention, choose_attention
 from runtime.runner.building import apply_quantization, resolve_dtype, runs_on_reference
+from runtime.runner.cache_choice import cache_dtype
 from runtime.runner.device_building import CacheUse
 from runtime.runner.graphs import graph_sizes
 from runtime.runner.step_buffers import RunnerLimits, StepBuffers
@@ -117,16 +119,20 @@ class _Rehearsal:
             name: torch.empty(parameter.shape, dtype=parameter_dtype(parameter, dtype), device=META)
             for name, parameter in parameter_shapes(self._config).items()
         }
-        self._model = FusedDecoder(self._config, parameters, self._operations, num_positions=PAGE_SIZE)
+        cached = cache_dtype(settings.kv_cache_dtype, dtype)
+        scales = torch.empty(len(windows), SCALE_COLUMNS, device=META) if cached == E4M3 else None
+        self._model = FusedDecoder(
+            self._config, parameters, self._operations, num_positions=PAGE_SIZE, cache_scales=scales
+        )
         self._pages = allocate_pages(
             num_layers=len(windows),
             num_pages=2,
             num_kv_heads=config.num_kv_heads,
             head_dim=config.head_dim,
             device=META,
-            dtype=dtype,
+            dtype=cached,
         )
-        use = CacheUse(self._pages, self._config, self._max_sequences, PAGE_SIZE)
+        use = CacheUse(self._pages, self._config, self._max_sequences, PAGE_SIZE, dtype, scales)
         ours = build_triton_attention(launcher, use, num_multiprocessors)
         elsewhere = cast(FlashInferAttention, _Unrecorded())
         self._attention: DeviceAttention = elsewhere

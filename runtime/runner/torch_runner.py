@@ -19,6 +19,7 @@ from runtime.attention.pages import copy_pages
 from runtime.batch import ChainResult, Int64, StepBatch, StepResult
 from runtime.identifiers import PAGE_SIZE
 from runtime.models.decoder import Decoder
+from runtime.runner.cache_choice import CacheFormat
 from runtime.runner.rows import Placement, RowGrouping
 from runtime.runner.scoring import sample_logits, score_prompt
 from runtime.runner.verification import verify_ids
@@ -69,6 +70,7 @@ class TorchRunner:
         *,
         weights_digest: str,
         drafter: Drafter | None = None,
+        cache: CacheFormat | None = None,
     ) -> None:
         """
         Args:
@@ -78,6 +80,7 @@ class TorchRunner:
         self.weights_digest = weights_digest
         """Of what was loaded; see `LoadedWeights.digest`."""
         self.pages = pages
+        self.cache = cache if cache is not None else CacheFormat(pages.dtype)
         self.grouping = grouping
         self._model = model
         self._attention = attention

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from runtime.errors import CheckpointRejected
+from runtime.weights.cache_scales import cache_scale_places
 from runtime.weights.config import ModelConfig
 from runtime.weights.fields import Fields
 from runtime.weights.folder import verify_model_folder
@@ -182,7 +183,7 @@ def _verify_shards(shards: list[Shard], weight_map: dict[str, str] | None) -> No
 def _verify_tensors(shards: list[Shard], config: ModelConfig) -> dict[str, TensorPlace]:
     """Check names, shapes and dtypes, and return where each tensor goes."""
     found = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
-    places = tensor_places(config)
+    places = tensor_places(config) | cache_scale_places(config, found)
     if config.tie_word_embeddings and _EMBEDDING not in found and _HEAD in found:
         # safetensors stores one of two names of a shared tensor; which of them is up to the writer.
         places[_HEAD] = places.pop(_EMBEDDING)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from runtime.errors import CheckpointRejected
 from runtime.layers.quantized import E4M3, quantize_channels
+from runtime.weights.cache_scales import CACHE_SCALES
 from runtime.weights.checkpoint import Checkpoint, Shard, open_checkpoint, read_into
 from runtime.weights.config import ModelConfig
 from runtime.weights.device_loading import read_shards_to_device
@@ -42,6 +43,8 @@ class LoadedWeights:
     parameters: Mapping[str, Tensor]
     digest: str
     """SHA-256, hexadecimal, over lines `<SHA-256 of the file>  <name>\\n` sorted by name, of configuration and shards."""
+    cache_scales: Tensor | None = None
+    """[num_layers, 2] float32: of keys and values, where the checkpoint has them."""
 
 
 def load_weights(
@@ -59,12 +62,16 @@ def load_weights(
     """
     with open_checkpoint(folder, config) as checkpoint:
         parameters = allocate_parameters(config, device=device, dtype=dtype)
+        if any(place.parameter == CACHE_SCALES for place in checkpoint.places.values()):
+            parameters[CACHE_SCALES] = torch.empty(2 * config.num_layers, dtype=torch.float32, device=device)
         read_shards = _read_shards if device.type == "cpu" else read_shards_to_device
         placing = Placing(checkpoint.places, parameters, dtype)
         shard_digests = read_shards(checkpoint, placing, parameters["embedding.weight"], progress)
     if verify is not None:
         verify({**dict(config.file_digests), **shard_digests})
-    return LoadedWeights(parameters, _digest_of((*config.file_digests, *shard_digests.items())))
+    cache_scales = parameters.pop(CACHE_SCALES, None)
+    digest = _digest_of((*config.file_digests, *shard_digests.items()))
+    return LoadedWeights(parameters, digest, None if cache_scales is None else cache_scales.view(-1, 2))
 
 
 def build_dummy_weights(config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> LoadedWeights:

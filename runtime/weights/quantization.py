@@ -33,6 +33,8 @@ class Quantization:
     """The checkpoint has a scale for each layer's inputs."""
     input_bound: float | None = None
     """Inputs beyond this magnitude are cut off."""
+    cache_scales: bool = False
+    """The checkpoint has scales of keys and values, for a KV cache in e4m3."""
     ignored: tuple[str, ...] = ()
     """Modules that are not quantized: names, their first or last parts, or patterns that begin with `re:`."""
 
@@ -71,8 +73,6 @@ def parse_quantization(fields: Fields) -> Quantization | None:
 def _parse_compressed(declared: Fields) -> Quantization:
     if declared.text("format", default="float-quantized") not in ("float-quantized", "naive-quantized"):
         raise declared.rejected("format", "'float-quantized'")
-    if declared.has("kv_cache_scheme"):
-        raise declared.rejected("kv_cache_scheme", "nothing (scales of keys and values are not read)")
     groups = declared.nested("config_groups")
     names = groups.keys()
     if len(names) != 1:
@@ -96,7 +96,31 @@ def _parse_compressed(declared: Fields) -> Quantization:
     static = not inputs.boolean("dynamic", default=False)
     if inputs.text("strategy") not in (("tensor",) if static else ("tensor", "token")):
         raise inputs.rejected("strategy", "'tensor'" if static else "'token' or 'tensor'")
-    return Quantization("compressed-tensors", scales, static_inputs=static, ignored=_ignored(declared))
+    return Quantization(
+        "compressed-tensors",
+        scales,
+        static_inputs=static,
+        cache_scales=_has_cache_scales(declared),
+        ignored=_ignored(declared),
+    )
+
+
+def _has_cache_scales(declared: Fields) -> bool:
+    """compressed-tensors describes them as it does activations; AutoFP8 says `static`."""
+    if not declared.has("kv_cache_scheme"):
+        return False
+    if declared.raw("kv_cache_scheme") == "static":
+        return True
+    scheme = declared.nested("kv_cache_scheme")
+    if scheme.integer("num_bits", 1, 64) != 8 or scheme.text("type") != "float":
+        raise scheme.rejected("num_bits", "8, of type 'float'")
+    if scheme.text("strategy", default="tensor") != "tensor":
+        raise scheme.rejected("strategy", "'tensor'")
+    if scheme.boolean("dynamic", default=False):
+        raise scheme.rejected("dynamic", "false")
+    if not scheme.boolean("symmetric", default=True):
+        raise scheme.rejected("symmetric", "true")
+    return True
 
 
 def _parse_fp8(declared: Fields) -> Quantization:
@@ -108,12 +132,18 @@ def _parse_fp8(declared: Fields) -> Quantization:
     if scheme not in ("dynamic", "static"):
         raise declared.rejected("activation_scheme", "'dynamic' or 'static'")
     if not declared.has("weight_block_size"):
-        return Quantization("fp8", "tensor", static_inputs=scheme == "static", ignored=_ignored(declared))
+        return Quantization(
+            "fp8",
+            "tensor",
+            static_inputs=scheme == "static",
+            cache_scales=_has_cache_scales(declared),
+            ignored=_ignored(declared),
+        )
     if declared.raw("weight_block_size") != [BLOCK, BLOCK]:
         raise declared.rejected("weight_block_size", f"[{BLOCK}, {BLOCK}]")
     if scheme == "static":
         raise declared.rejected("activation_scheme", "'dynamic' with weight_block_size")
-    return Quantization("fp8", "block", ignored=_ignored(declared))
+    return Quantization("fp8", "block", cache_scales=_has_cache_scales(declared), ignored=_ignored(declared))
 
 
 def _ignored(declared: Fields) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ class Places(NamedTuple):
     needs_loopback: bool
     """Several ranks of one engine speak over `lo`."""
     kernels: tuple[Path, ...] = ()
-    """Folders of compiled kernels, of an engine."""
+    """Folders of compiled kernels, and files of a KV cache's scales, of an engine."""
 
 
 def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:

@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--kernels", default="")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--quantization", default="auto")
+    parser.add_argument("--kv-cache-dtype", default="auto")
     parser.add_argument("--graphs", type=int, default=512)
     parser.add_argument("--pieces", type=int, default=2048, help="piecewise_cuda_graph_max_tokens")
     parser.add_argument("--profile", type=int, default=0, metavar="ROWS")
@@ -132,7 +133,7 @@ def main() -> None:
         model_path=str(options.model), device="cuda", dtype="bfloat16", attention_backend=options.backend,
         load_format="dummy", kernels_path=options.kernels, max_running_requests=512, context_length=16_384,
         cuda_graph_max_bs=options.graphs, quantization=options.quantization,
-        piecewise_cuda_graph_max_tokens=options.pieces,
+        piecewise_cuda_graph_max_tokens=options.pieces, kv_cache_dtype=options.kv_cache_dtype,
     )  # fmt: skip
     stamps = [time.perf_counter()]
     built = build_device_runner(

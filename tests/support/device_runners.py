@@ -8,6 +8,7 @@ import torch
 from runtime.attention.pages import allocate_pages
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import PlainOperations
+from runtime.runner.cache_choice import CacheFormat
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.step_buffers import RunnerLimits
 from runtime.weights.config import load_model_config
@@ -32,8 +33,9 @@ def build_plain_device(
     max_rows: int = 600,
     max_sequences: int = 64,
     dummy: bool = False,
+    cache: CacheFormat | None = None,
 ) -> PlainDevice:
-    """Float32 on the CPU, graphs captured."""
+    """Float32 on the CPU, graphs captured; pages as well, unless `cache` says otherwise."""
     config = load_model_config(folder)
     device, dtype = torch.device("cpu"), torch.float32
     with torch.inference_mode():
@@ -43,16 +45,21 @@ def build_plain_device(
             else load_weights(folder, config, device=device, dtype=dtype)
         )
         operations = PlainOperations()
-        model = FusedDecoder(config, weights.parameters, operations, num_positions=num_pages * 16)
+        cache = cache if cache is not None else CacheFormat(dtype)
+        model = FusedDecoder(
+            config, weights.parameters, operations, num_positions=num_pages * 16, cache_scales=cache.scales
+        )
         pages = allocate_pages(
             num_layers=config.num_layers, num_pages=num_pages, num_kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim, device=device, dtype=dtype,
+            head_dim=config.head_dim, device=device, dtype=cache.dtype,
         )  # fmt: skip
         pages.fill_(torch.nan)
-    attention = PlainAttention(pages, config.layer_windows)
+    attention = PlainAttention(pages, config.layer_windows, cache.scales)
     limits = RunnerLimits(
         max_rows, max_sequences, max_sequences * num_pages, cuda_graph_max_bs, piecewise_cuda_graph_max_tokens
     )
-    runner = DeviceRunner(config, model, operations, attention, pages, limits, weights_digest=weights.digest)
+    runner = DeviceRunner(
+        config, model, operations, attention, pages, limits, weights_digest=weights.digest, cache=cache
+    )
     runner.capture_graphs()
     return PlainDevice(runner, attention)

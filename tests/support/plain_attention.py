@@ -15,6 +15,7 @@ class PlainPlan:
 
     pages: Tensor
     windows: tuple[int | None, ...]
+    scales: Tensor | None = None
     tables: SequenceTables | None = None
     num_refreshed: int = 0
 
@@ -26,7 +27,12 @@ class PlainPlan:
             rows = slice(int(tables.query_starts[index]), int(tables.query_starts[index + 1]))
             ids = tables.page_ids[tables.page_starts[index] : tables.page_starts[index + 1]]
             out[rows] = attend_sequence(
-                query[rows], self.pages[layer], torch.from_numpy(ids).to(query.device), length, self.windows[layer]
+                query[rows],
+                self.pages[layer],
+                torch.from_numpy(ids).to(query.device),
+                length,
+                self.windows[layer],
+                None if self.scales is None else self.scales[layer],
             )
 
 
@@ -36,15 +42,16 @@ class PlainAttention:
 
     pages: Tensor
     windows: tuple[int | None, ...]
+    scales: Tensor | None = None
     plans: list[PlainPlan] = field(default_factory=list)
 
     def plan(self, host: SequenceTables, device: DeviceTables) -> PlainPlan:
         """See `DeviceAttention.plan`."""
-        return PlainPlan(self.pages, self.windows, host)
+        return PlainPlan(self.pages, self.windows, self.scales, host)
 
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> PlainPlan:
         """See `DeviceAttention.plan_capture`."""
-        self.plans.append(PlainPlan(self.pages, self.windows))
+        self.plans.append(PlainPlan(self.pages, self.windows, self.scales))
         return self.plans[-1]
 
     def refresh(self, plan: PlainPlan, host: SequenceTables) -> None:
@@ -53,15 +60,20 @@ class PlainAttention:
         plan.num_refreshed += 1
 
 
-def attend_sequence(query: Tensor, layer_pages: Tensor, page_ids: Tensor, length: int, window: int | None) -> Tensor:
+def attend_sequence(
+    query: Tensor, layer_pages: Tensor, page_ids: Tensor, length: int, window: int | None, scales: Tensor | None = None
+) -> Tensor:
     """One sequence's queries over its pages, in float32.
 
     Args:
         query: [n, num_heads, head_dim], at positions length - n … length - 1.
         layer_pages: [num_pages, 2, PAGE_SIZE, num_kv_heads, head_dim].
+        scales: of keys and values, where pages are e4m3.
     """
     own = layer_pages[page_ids.long()]
     key, value = (own[:, part].reshape(-1, *own.shape[-2:])[:length].float() for part in (0, 1))
+    if scales is not None:
+        key, value = key * scales[0], value * scales[1]
     group = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
     scores = torch.einsum("qhd,khd->hqk", query.float(), key) * query.shape[-1] ** -0.5

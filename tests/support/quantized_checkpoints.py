@@ -43,6 +43,21 @@ def compressed(strategy: str, *, dynamic: bool, **more: Any) -> dict[str, Any]:
     return given | {"config_groups": {"group_0": group}, "kv_cache_scheme": None} | more
 
 
+CACHE_SCHEME: dict[str, Any] = {
+    "num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False, "symmetric": True,
+}  # fmt: skip
+"""compressed-tensors' way to say that a checkpoint has scales of keys and values."""
+
+
+def cache_scale_tensors(key_name: str, value_name: str) -> dict[str, Tensor]:
+    """Scales of all layers under names below `self_attn`: 0.5 and 1.5 of keys, half as much of values."""
+    return {
+        f"model.layers.{layer}.self_attn.{name}": torch.tensor([factor * (0.5 + layer)], dtype=torch.bfloat16)
+        for layer in range(CONFIG["num_hidden_layers"])
+        for name, factor in ((key_name, 1.0), (value_name, 0.5))
+    }
+
+
 @dataclass(frozen=True)
 class Format:
     """One way to store a quantized matrix."""

@@ -3,6 +3,7 @@
 The queries of one group share a key head, so they are the rows of one small matrix product. A context is cut into at most
 SPLITS parts, computed here from its length, so a captured graph serves all lengths; `merge` joins the parts by the
 logarithms of their sums. Tokens past the context are masked on load: a page may hold NaN there, and 0 * NaN is NaN.
+`decode_e4m3` does the same over a cache in e4m3.
 
 Source: Flash-Decoding, Dao et al. 2023; PagedAttention, Kwon et al. 2023.
 """
@@ -13,11 +14,11 @@ import triton.language as tl
 
 @triton.jit
 def split(
-    query, pages, scales, context_lengths, page_starts, page_ids, partial, log_sums,
+    query, pages, context_lengths, page_starts, page_ids, partial, log_sums,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr, BLOCK_GROUP: tl.constexpr, BLOCK_DIM: tl.constexpr, SPLITS: tl.constexpr,
-    MIN_TOKENS: tl.constexpr, WINDOW: tl.constexpr, SOFTMAX_SCALE: tl.constexpr, SCALED: tl.constexpr,
-    STAGES: tl.constexpr, PDL: tl.constexpr,
+    MIN_TOKENS: tl.constexpr, WINDOW: tl.constexpr, SOFTMAX_SCALE: tl.constexpr, STAGES: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """One program: one part of one sequence's context for the queries of one key head.
 
@@ -29,12 +30,12 @@ def split(
     sequence, kv_head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     end = tl.load(context_lengths + sequence)
     table = page_ids + tl.load(page_starts + sequence)
-    start, length = _part_of(end, SPLITS, MIN_TOKENS, WINDOW)
+    start, length = part_of(end, SPLITS, MIN_TOKENS, WINDOW)
     first = start + part * length
     last = tl.minimum(first + length, end)
     if PDL:
         if first < end:
-            _prefetch(pages, table, kv_head, first + tl.arange(0, BLOCK_TOKENS), last, KV_HEADS, HEAD_DIM, PAGE_SIZE)
+            prefetch(pages, table, kv_head, first + tl.arange(0, BLOCK_TOKENS), last, KV_HEADS, HEAD_DIM, PAGE_SIZE)
         tl.extra.cuda.gdc_wait()
     if first < end:
         member, dim = tl.arange(0, BLOCK_GROUP), tl.arange(0, BLOCK_DIM)
@@ -45,8 +46,6 @@ def split(
         # Scores are in base 2, so that the exponential is one instruction.
         queries = tl.load(query + where, mask=mask, other=0.0)
         factor = SOFTMAX_SCALE * 1.4426950408889634
-        if SCALED:
-            factor = factor * tl.load(scales)
         token = tl.arange(0, BLOCK_TOKENS)
         peak = tl.full([BLOCK_GROUP], -float("inf"), tl.float32)
         total = tl.zeros([BLOCK_GROUP], tl.float32)
@@ -58,7 +57,7 @@ def split(
             cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
             source = pages + (cache_row * KV_HEADS + kv_head)[:, None] * HEAD_DIM + dim[None, :]
             there = valid[:, None] & in_dim[None, :]
-            keys = tl.load(source, mask=there, other=0.0).to(query.dtype.element_ty)
+            keys = tl.load(source, mask=there, other=0.0)
             values = tl.load(source + PAGE_SIZE * KV_HEADS * HEAD_DIM, mask=there, other=0.0)
             scores = tl.dot(queries, tl.trans(keys)) * factor
             scores = tl.where(valid[None, :], scores, -float("inf"))
@@ -66,11 +65,9 @@ def split(
             weights = tl.exp2(scores - new_peak[:, None])
             shrink = tl.exp2(peak - new_peak)
             total = total * shrink + tl.sum(weights, axis=1)
-            sums = tl.dot(weights.to(query.dtype.element_ty), values.to(query.dtype.element_ty), sums * shrink[:, None])
+            sums = tl.dot(weights.to(values.dtype), values, sums * shrink[:, None])
             peak = new_peak
         sums = sums / total[:, None]
-        if SCALED:
-            sums = sums * tl.load(scales + 1)
         row = (sequence.to(tl.int64) * HEADS + head) * SPLITS + part
         tl.store(partial + row[:, None] * HEAD_DIM + dim[None, :], sums.to(partial.dtype.element_ty), mask=mask)
         if SPLITS > 1:
@@ -88,7 +85,7 @@ def merge(
         tl.extra.cuda.gdc_launch_dependents()
     row = tl.program_id(0).to(tl.int64) * HEADS + tl.program_id(1)
     end = tl.load(context_lengths + tl.program_id(0))
-    start, length = _part_of(end, SPLITS, MIN_TOKENS, WINDOW)
+    start, length = part_of(end, SPLITS, MIN_TOKENS, WINDOW)
     if PDL:
         tl.extra.cuda.gdc_wait()
     part, dim = tl.arange(0, BLOCK_SPLITS), tl.arange(0, BLOCK_DIM)
@@ -105,7 +102,7 @@ def merge(
 
 
 @triton.jit
-def _part_of(end, SPLITS: tl.constexpr, MIN_TOKENS: tl.constexpr, WINDOW: tl.constexpr):
+def part_of(end, SPLITS: tl.constexpr, MIN_TOKENS: tl.constexpr, WINDOW: tl.constexpr):
     """The first token that the query at `end - 1` sees, and the length of a part: a multiple of MIN_TOKENS."""
     start = end * 0
     if WINDOW > 0:
@@ -115,7 +112,7 @@ def _part_of(end, SPLITS: tl.constexpr, MIN_TOKENS: tl.constexpr, WINDOW: tl.con
 
 
 @triton.jit
-def _prefetch(pages, table, kv_head, at, last, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE_SIZE: tl.constexpr):
+def prefetch(pages, table, kv_head, at, last, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE_SIZE: tl.constexpr):
     """Ask for the keys and values of some tokens in L2, where the kernel before may still write the newest.
 
     A line of L2 holds 128 bytes; two to a head are asked for, which is all of it up to 128 numbers of 16 bits.

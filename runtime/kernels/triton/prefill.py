@@ -10,6 +10,8 @@ Source: FlashAttention-2, Dao 2023; the numbering of tiles is that of vLLM's uni
 import triton
 import triton.language as tl
 
+from runtime.kernels.triton.decode_e4m3 import power_of_two
+
 
 @triton.jit(do_not_specialize=["first_sequence", "num_sequences"])
 def causal(
@@ -18,7 +20,10 @@ def causal(
     BLOCK_QUERIES: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_DIM: tl.constexpr,
     WINDOW: tl.constexpr, SOFTMAX_SCALE: tl.constexpr, SCALED: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Sequences `first_sequence` … `num_sequences - 1`. BLOCK_ROWS is BLOCK_QUERIES * group, filled up to a power of 2."""
+    """Sequences `first_sequence` … `num_sequences - 1`. BLOCK_ROWS is BLOCK_QUERIES * group, filled up to a power of 2.
+
+    With SCALED the cache holds e4m3: keys over `scales[0]`, values over `scales[1]`; in fp16, as `decode_e4m3`.
+    """
     GROUP: tl.constexpr = HEADS // KV_HEADS
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
@@ -44,7 +49,9 @@ def causal(
         position = before + ask
         factor = SOFTMAX_SCALE * 1.4426950408889634
         if SCALED:
-            factor = factor * tl.load(scales)
+            size = power_of_two(tl.max(tl.abs(queries.to(tl.float32)), axis=1))[:, None]
+            queries = (queries.to(tl.float32) / size).to(tl.float16)
+            factor = factor * tl.load(scales) * size
         table = page_ids + tl.load(page_starts + sequence)
         token = tl.arange(0, BLOCK_TOKENS)
         start = first_query * 0
@@ -61,7 +68,7 @@ def causal(
             cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
             source = pages + (cache_row * KV_HEADS + kv_head)[:, None] * HEAD_DIM + dim[None, :]
             there = valid[:, None] & in_dim[None, :]
-            keys = tl.load(source, mask=there, other=0.0).to(query.dtype.element_ty)
+            keys = tl.load(source, mask=there, other=0.0).to(queries.dtype)
             values = tl.load(source + PAGE_SIZE * KV_HEADS * HEAD_DIM, mask=there, other=0.0)
             seen = at[None, :] <= position[:, None]
             if WINDOW > 0:
@@ -71,7 +78,7 @@ def causal(
             weights = tl.exp2(scores - new_peak[:, None])
             shrink = tl.exp2(peak - new_peak)
             total = total * shrink + tl.sum(weights, axis=1)
-            sums = tl.dot(weights.to(query.dtype.element_ty), values.to(query.dtype.element_ty), sums * shrink[:, None])
+            sums = tl.dot(weights.to(queries.dtype), values.to(queries.dtype), sums * shrink[:, None])
             peak = new_peak
         sums = sums / total[:, None]
         if SCALED:

@@ -13,7 +13,8 @@ def rotate_and_store(
 ):  # fmt: skip
     """One program: BLOCK_HEADS heads of one row; heads are numbered queries first, then keys, then values.
 
-    With SCALED the cache holds keys over `scales[0]` and values over `scales[1]`.
+    With SCALED the cache holds keys over `scales[0]` and values over `scales[1]` in e4m3: what is too large is cut off, and what
+    is not finite is NaN.
     """
     HALF: tl.constexpr = HEAD_DIM // 2
     if PDL:
@@ -49,11 +50,18 @@ def rotate_and_store(
     tl.store(target, turned_first.to(query.dtype.element_ty), mask=mask & is_query)
     tl.store(target + HALF, turned_second.to(query.dtype.element_ty), mask=mask & is_query)
     if SCALED:
-        scale = tl.where(is_value, tl.load(scales + 1), tl.load(scales))
-        turned_first /= scale
-        turned_second /= scale
+        scale = tl.where(is_value, tl.load(scales + 1), tl.load(scales)) + tl.zeros_like(turned_first)
+        turned_first = _cut_off(tl.div_rn(turned_first, scale))
+        turned_second = _cut_off(tl.div_rn(turned_second, scale))
     cache_row = slot + slot // PAGE_SIZE * PAGE_SIZE + tl.where(is_value, PAGE_SIZE, 0)
     kv_head = tl.where(is_value, head - HEADS - KV_HEADS, head - HEADS)
     target = pages + (cache_row * KV_HEADS + kv_head) * HEAD_DIM + low
     tl.store(target, turned_first.to(pages.dtype.element_ty), mask=mask & (head >= HEADS))
     tl.store(target + HALF, turned_second.to(pages.dtype.element_ty), mask=mask & (head >= HEADS))
+
+
+@triton.jit
+def _cut_off(values):
+    """To what e4m3 holds, by comparisons that are false for NaN."""
+    cut = tl.minimum(tl.maximum(values, -448.0), 448.0)
+    return tl.where(tl.abs(values) < float("inf"), cut, float("nan"))

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from appliance.config import parse_configuration
@@ -30,9 +31,22 @@ def test_statement_is_the_same_twice_and_names_everything(tmp_path: Path) -> Non
     assert one.encode() == two.encode()
     assert one.digest == f"sha256:{hashlib.sha256(one.encode()).hexdigest()}"
     assert set(one.facts) == {
-        "software", "dependencies", "interpreter", "kernels", "configuration", "models", "gpu", "driver", "kernel", "tpm",
+        "software", "dependencies", "interpreter", "kernels", "cache_scales", "configuration", "models", "gpu", "driver",
+        "kernel", "tpm",
     }  # fmt: skip
     assert one.facts["models"] == f"tiny={UNVERIFIED}"
+
+
+def test_the_scales_of_a_kv_cache_are_named_by_their_digest(tmp_path: Path) -> None:
+    """Of each engine that names a file of them; it lies apart from the model, so nothing else vouches for it."""
+    configuration, raw = default_configuration(DEMO_MODEL_DIR, "tiny", tmp_path)
+    path = tmp_path / "scales.json"
+    path.write_bytes(b"{}")
+    engine = msgspec.structs.replace(
+        configuration.engines[0], kv_cache_dtype="fp8_e4m3", quantization_param_path=str(path)
+    )
+    statement = measure_statement(msgspec.structs.replace(configuration, engines=[engine]), raw)
+    assert statement.facts["cache_scales"] == f"tiny=sha256:{hashlib.sha256(b'{}').hexdigest()}"
 
 
 def test_promoted_model_is_named_by_its_digest(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@ variable when it is imported, and what it decorates then cannot be compiled.
 
 Triton 3.6's interpreter makes bounds of loops with `int(array)`, which numpy 2.4 refuses for arrays of one element that
 have a dimension. That one conversion is mended here. Its matrix products know no bf16, and its conversions to narrower
-floats truncate, so these tests run in fp16; bf16 is tested on a GPU.
+floats truncate, so these tests run in fp16; bf16 is tested on a GPU. Inline assembly it has none: where a kernel computes by it,
+the same is said in Triton here.
 """
 
 import os
@@ -24,3 +25,11 @@ def mended_loop_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))  # type: ignore[attr-defined]
 
     monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_and_mend)
+
+
+@pytest.fixture(autouse=True)
+def spelled_out_assembly(monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime.kernels.triton import decode_e4m3
+    from tests.support import spelled_out
+
+    monkeypatch.setattr(decode_e4m3, "unpack", spelled_out.unpack)

@@ -1,5 +1,7 @@
 """`runtime.attention.triton`, interpreted."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -8,8 +10,11 @@ from tests.support.kernel_checks import TOLERANCES, Attention, Inputs, check_att
 TOLERANCE = TOLERANCES[torch.float16]
 
 
-def _case(contexts: list[int], queries: list[int], **sizes: int) -> Attention:
-    shape = {"heads": 4, "kv_heads": 2, "head_dim": 16} | sizes
+E4M3 = torch.float8_e4m3fn
+
+
+def _case(contexts: list[int], queries: list[int], **given: Any) -> Attention:
+    shape = {"heads": 4, "kv_heads": 2, "head_dim": 16} | given
     return Attention(Inputs("cpu", torch.float16, len(contexts)), contexts, queries, **shape)
 
 
@@ -43,3 +48,28 @@ def test_a_captured_plan_follows_the_tables() -> None:
     case.contexts = [50, 3]
     wanted = case.reference(None)
     assert float((out.float() - wanted).norm() / wanted.norm()) < TOLERANCE
+
+
+@pytest.mark.parametrize("window", [None, 20])
+@pytest.mark.parametrize("multiprocessors", [1, 8])
+def test_decodes_over_e4m3(window: int | None, multiprocessors: int) -> None:
+    """As over fp16; the reference reads the same rounded numbers."""
+    case = _case([1, 16, 65, 200, 300], [1, 1, 1, 1, 1], cache_dtype=E4M3)
+    assert check_attention(case, window=window, num_multiprocessors=multiprocessors) < TOLERANCE
+
+
+@pytest.mark.parametrize("window", [None, 20])
+def test_prompt_chunks_over_e4m3(window: int | None) -> None:
+    """Prompts, chunks and decodes mixed, a head size and a group that fill no block."""
+    case = _case([9, 70, 33, 100, 5], [1, 1, 33, 40, 2], heads=6, head_dim=24, cache_dtype=E4M3)
+    assert check_attention(case, window=window) < TOLERANCE
+
+
+@pytest.mark.parametrize("size", [1e-7, 3e5])
+def test_queries_of_any_size_over_e4m3(size: float) -> None:
+    """Products are in fp16, but queries beyond its range, or below it, lose nothing."""
+    case = Attention(
+        Inputs("cpu", torch.float32, 0), [40, 9], [1, 9], heads=4, kv_heads=2, head_dim=16, cache_dtype=E4M3
+    )
+    case.query *= size
+    assert check_attention(case) < TOLERANCE
