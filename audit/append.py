@@ -22,7 +22,7 @@ from pathlib import Path
 
 from audit.checkpoint import Checkpoint
 from audit.errors import EntryNotFound, EntryTooLarge, NotDurable, StorageFailed
-from audit.merkle import leaf_hash
+from audit.merkle import consistency_proof, leaf_hash
 from audit.note import VerifierKey
 from audit.publish import TEMPORARY, Published, Publisher, Snapshot
 from audit.reader import LOCK, STATE, WAL, LogReader
@@ -215,6 +215,22 @@ class LogWriter:
         Raises: EntryNotFound when no checkpoint covers it yet; LogCorrupted.
         """
         return self._reader.prove(index, self.checkpoint, self._note)
+
+    @property
+    def note(self) -> bytes:
+        """The last published checkpoint, as it was signed; empty before the first."""
+        return self._note
+
+    def prove_consistency(self, old_size: int, size: int) -> list[bytes]:
+        """Proof that the first `old_size` records are a prefix of the first `size`, which a published checkpoint covers.
+
+        Raises: LogCorrupted.
+        """
+        if not 0 < old_size < size:
+            return []
+        return consistency_proof(
+            old_size, size, lambda start, end: self._reader.range_hash(start, end, self.checkpoint.size)
+        )
 
     def root_of(self, size: int) -> bytes:
         """Root of the first `size` records, which the last published checkpoint covers.

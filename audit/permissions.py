@@ -111,6 +111,7 @@ KINDS: dict[str, EventKind] = {
         _kind("log_rationed", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
         _kind("log_reconciled", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
         _kind("log_clock_jumped", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
+        _kind("log_history_disputed", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
         _kind("log_rotated", EVENT_LOG_ACTIVITY, {5}, {AUDITOR}),
         _kind("log_bodies_destroyed", EVENT_LOG_ACTIVITY, {2}, {AUDITOR}),
         _kind("log_exported", EVENT_LOG_ACTIVITY, {3}, {"supervisor", READER}),

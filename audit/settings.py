@@ -24,10 +24,31 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=4096)], ...],
         msgspec.Meta(
             max_length=16,
-            description="Public keys (vkeys) of the witnesses whose word is looked for beside the log, where `casemate audit "
-            "cosign` or a courier puts it. The auditor refuses to write a log that went back behind it.",
+            description="Public keys (vkeys) of the witnesses. Behind a space may stand where a witness listens "
+            "(`https://10.1.2.3:8440`; an address, not a name): then it is asked without further ado; the others' word a "
+            "person brings (`casemate audit cosign`). The auditor refuses to write a log that went back behind their word.",
         ),
     ] = ()
+    witness_quorum: Annotated[
+        int,
+        msgspec.Meta(
+            description="How many witnesses must have cosigned one checkpoint before their word is kept and counts.",
+            ge=1,
+            le=16,
+        ),
+    ] = 1
+    witness_interval_s: Annotated[
+        int, msgspec.Meta(description="Seconds between two rounds of asking the witnesses.", ge=1, le=86_400)
+    ] = 30
+    witness_ca_certificate: Annotated[
+        str | None,
+        msgspec.Meta(
+            min_length=1,
+            max_length=4096,
+            extra={"path": True},
+            description="Certificate authority of the witnesses' listeners; without one the machine's authorities.",
+        ),
+    ] = None
     witness_max_age_s: Annotated[
         int,
         msgspec.Meta(

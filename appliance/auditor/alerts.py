@@ -13,6 +13,7 @@ def raise_alert(code: str, detail: str) -> None:
     """Tell the operator that the log needs a person.
 
     Args:
-        code: log_full, log_storage_failed, log_space_low, log_clock_jumped, log_counts_differ, log_not_witnessed.
+        code: log_full, log_storage_failed, log_space_low, log_clock_jumped, log_counts_differ, log_not_witnessed,
+            log_history_disputed.
     """
     log.critical("audit_alert", code=code, detail=detail)

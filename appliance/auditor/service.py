@@ -8,16 +8,20 @@
 | CountTokens | the engine of the intent | joins the outcome; one that comes too late is recorded by itself |
 | FetchProof | gateway | the proof of one record: hashes, nothing of what it holds |
 | FetchReceipt | gateway | the records with proofs, to the client whose request it was and to nobody else |
+| WitnessAnswered | courier | what a witness is said to have answered goes to `cosigning` |
 | FetchUsage | policy | what was used today and in the last hour, by the outcomes |
 
 Everything that arrived between two calls of `turn` becomes durable in one commit, and is answered only after it.
 A message whose handling fails unforeseen costs its peer the link, and nobody else anything.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 
 import structlog
 
+from appliance.auditor.cosigning import CosigningDesk
 from appliance.auditor.history import MARK_INTERVAL, recover_requests
 from appliance.auditor.intents import IntentDesk
 from appliance.auditor.ledger import Clock, Ledger
@@ -42,6 +46,8 @@ from appliance.messages.audit import (
     TicketKey,
     Usage,
 )
+from appliance.messages.witnessing import WitnessAnswered
+from audit.cosignature import CosignerKey
 from audit.entry import Json, parse_canonical, verify_event
 from audit.errors import (
     AuditRejected,
@@ -59,6 +65,16 @@ IDLE_WAIT_S = 0.1
 """The longest sleep between two turns: everything that waits for a time is late by at most this."""
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessing:
+    """How witnesses are asked: which, whether a courier reaches each, how many must agree, how often, and who writes it down."""
+
+    witnesses: Sequence[tuple[CosignerKey, bool]]
+    quorum: int
+    interval_s: float
+    executor: Executor
 
 
 class AuditorService:
@@ -85,6 +101,7 @@ class AuditorService:
         receipts_kept: int,
         receipt_wait_s: float,
         limits: Limits = Limits(),
+        witnessing: Witnessing | None = None,
         predecessor: Predecessor | None = None,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
@@ -100,6 +117,7 @@ class AuditorService:
         self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s, self._note_usage, reconciliation)
         self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s)
         self._intents = IntentDesk(ledger, self._book, send, clock, self._outcomes, reconciliation)
+        self._cosigning = None if witnessing is None else self._build_cosigning(witnessing)
         self._gateways: list[Peer] = []
         self._readers: dict[Peer, bytes] = {}
         """With the cosigned checkpoint that each was told."""
@@ -140,6 +158,8 @@ class AuditorService:
             self._send(peer, self._status())
         elif peer.peer_role == "reader":
             self._readers[peer] = b""
+        elif peer.peer_role == "courier" and self._cosigning is not None:
+            self._cosigning.courier_came(peer)
 
     def link_ended(self, peer: Peer) -> None:
         """A peer is gone."""
@@ -150,10 +170,12 @@ class AuditorService:
             self._intents.gateway_left(peer)
             self._outcomes.lose(peer)
             self._receipts.forget(lambda waiting: waiting is peer)
+        elif peer.peer_role == "courier" and self._cosigning is not None:
+            self._cosigning.courier_left(peer)
         else:
             self._readers.pop(peer, None)
 
-    def received(self, peer: Peer, message: PeerToAuditor) -> None:
+    def received(self, peer: Peer, message: PeerToAuditor | WitnessAnswered) -> None:
         """Take one message; answers come from `turn`, refusals at once.
 
         Raises: StorageFailed, NotDurable.
@@ -166,8 +188,11 @@ class AuditorService:
             log.exception("peer_cut", peer=name_of(peer), message=type(message).__name__)
             self._cut(peer)
 
-    def _take(self, peer: Peer, message: PeerToAuditor) -> None:
+    def _take(self, peer: Peer, message: PeerToAuditor | WitnessAnswered) -> None:
         match message:
+            case WitnessAnswered():
+                if self._cosigning is not None:
+                    self._cosigning.answered(peer, message)
             case CountTokens():
                 if peer.peer_role == "engine":
                     self._outcomes.count(message, peer.peer_instance)
@@ -195,6 +220,8 @@ class AuditorService:
         self._note_start()
         self._outcomes.close_due()
         self._watches.look(self.num_open)
+        if self._cosigning is not None:
+            self._cosigning.look()
         self._ledger.commit()
         self._ledger.publish_if_due()
         self._mark_if_due()
@@ -288,6 +315,18 @@ class AuditorService:
             facts: dict[str, str | int] = {"scan_from": self._book.oldest_open(size)}
             self._ledger.add_own(self._ledger.describe("log_marked", facts))
 
+    def _build_cosigning(self, witnessing: Witnessing) -> CosigningDesk:
+        return CosigningDesk(
+            self._ledger.writer,
+            witnessing.witnesses,
+            quorum=witnessing.quorum,
+            interval_s=witnessing.interval_s,
+            send=self._send,
+            clock=self._clock,
+            executor=witnessing.executor,
+            dispute=self._watches.dispute,
+        )
+
     def _tell_readers(self) -> None:
         note = self._watches.cosigned
         for reader, told in self._readers.items():
@@ -305,6 +344,8 @@ class AuditorService:
             self._watches.alarms,
             self._watches.free_bytes,
             self._watches.reconciliation.num_differences,
+            self._watches.cosigned_size,
+            self._watches.cosigned_age_s,
         )
 
     def _send_status_if_due(self) -> None:

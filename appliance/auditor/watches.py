@@ -6,6 +6,7 @@
 | little space on the log's disk | `log_space_low` | yes | while it lasts |
 | records left out by the rations | `log_rationed`, each minute | no | no |
 | no word of a witness for long | no | yes | while it lasts |
+| a witness disputes the history | `log_history_disputed` | yes | until the next start |
 | counts that differ | `log_reconciled`, each minute in any case | yes | until a minute in which they agree |
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from appliance.auditor.alerts import raise_alert
 from appliance.auditor.clock_watch import SUSPENDING_JUMP_MS, ClockWatch
+from appliance.auditor.cosigning import Dispute
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.rations import Rations
 from appliance.auditor.reconciliation import Reconciliation
@@ -30,6 +32,7 @@ class Limits:
     tokens_a_minute: int = 600
     witnesses: tuple[CosignerKey, ...] = ()
     witness_max_age_s: int = 86_400
+    witness_quorum: int = 1
 
 
 class Watches:
@@ -43,7 +46,10 @@ class Watches:
         self._clock_watch = ClockWatch(clock)
         self._space = SpaceWatch(ledger.writer.folder, limits.space_warning_bytes, clock)
         self._clock_alarm = ""
-        self._witness = WitnessWatch(ledger.writer, limits.witnesses, limits.witness_max_age_s, clock)
+        self._witness = WitnessWatch(
+            ledger.writer, limits.witnesses, limits.witness_max_age_s, clock, limits.witness_quorum
+        )
+        self._disputes: dict[str, str] = {}
         self._witness.verify_history()
         self.rations = Rations(clock, limits.strangers_a_minute, limits.tokens_a_minute)
         self.reconciliation = Reconciliation(clock)
@@ -57,14 +63,31 @@ class Watches:
     def alarms(self) -> tuple[str, ...]:
         """What a person should look at, in words."""
         space = f"the log's disk has {self._space.free_bytes} bytes left" if self._space.is_low else ""
-        return tuple(
-            alarm for alarm in (space, self._clock_alarm, self.reconciliation.alarm, self._witness.alarm) if alarm
-        )
+        alarms = (space, self._clock_alarm, self.reconciliation.alarm, self._witness.alarm, *self._disputes.values())
+        return tuple(alarm for alarm in alarms if alarm)
 
     @property
     def cosigned(self) -> bytes:
         """The last checkpoint that witnesses have cosigned; empty where there is none."""
         return self._witness.note
+
+    @property
+    def cosigned_size(self) -> int:
+        """How many records it covers."""
+        return self._witness.cosigned_size
+
+    @property
+    def cosigned_age_s(self) -> int:
+        """Since then; -1 where no quorum has cosigned."""
+        return self._witness.age_s
+
+    def dispute(self, dispute: Dispute) -> None:
+        """A witness denies this history: told once for each, an alarm until a person has looked and started anew."""
+        is_new = dispute.witness not in self._disputes
+        self._disputes[dispute.witness] = f"the witness {dispute.witness} disputes this log: {dispute.detail}"
+        if is_new:
+            facts: dict[str, str | int] = {"witness": dispute.witness}
+            self._tell("log_history_disputed", facts, self._disputes[dispute.witness])
 
     def look(self, num_open: int) -> None:
         """Look at everything that it is time for. With the disk full nothing is recorded, and nothing forgotten.

@@ -9,28 +9,20 @@ from collections.abc import Sequence
 from appliance.auditor.ledger import Clock
 from audit.append import LogWriter
 from audit.checkpoint import Checkpoint, verify_checkpoint
-from audit.cosignature import CosignerKey, parse_cosigner_key, verify_cosignatures
+from audit.cosignature import CosignerKey, verify_cosignatures
 from audit.courier import load_cosigned
-from audit.errors import AuditRejected, EntryNotFound, KeyUnusable, MalformedNote, StateMismatch
+from audit.errors import AuditRejected, EntryNotFound, StateMismatch
 
 LOOK_INTERVAL_S = 5.0
 
 
-def parse_witnesses(texts: Sequence[str]) -> list[CosignerKey]:
-    """The keys in `audit.witnesses`.
-
-    Raises: KeyUnusable.
-    """
-    try:
-        return [parse_cosigner_key(text) for text in texts]
-    except MalformedNote as error:
-        raise KeyUnusable(f"audit.witnesses: {error}") from error
-
-
 class WitnessWatch:
-    """Reads the cosigned checkpoint now and then."""
+    """Reads the cosigned checkpoint now and then. What fewer than the quorum say does not count."""
 
-    def __init__(self, writer: LogWriter, witnesses: Sequence[CosignerKey], max_age_s: int, clock: Clock) -> None:
+    def __init__(
+        self, writer: LogWriter, witnesses: Sequence[CosignerKey], max_age_s: int, clock: Clock, quorum: int = 1
+    ) -> None:
+        self._quorum = quorum
         self._writer = writer
         self._folder = writer.folder.parent
         self._witnesses = witnesses
@@ -38,10 +30,18 @@ class WitnessWatch:
         self._clock = clock
         self._started_ms = clock.utc_ms()
         self._next_look_s = 0.0
+        self._said_at_ms = -1
+        self.cosigned_size = 0
+        """How many records the last word covers."""
         self.note = b""
         """The last word that counted, as it is."""
         self.alarm = ""
         """Why nobody else vouches for this history now; empty where somebody does, or nobody is configured."""
+
+    @property
+    def age_s(self) -> int:
+        """Since the quorum's last word; -1 where there was none."""
+        return -1 if self._said_at_ms < 0 else max(0, (self._clock.utc_ms() - self._said_at_ms) // 1000)
 
     def verify_history(self) -> None:
         """Refuse to write a log that is not the one that was cosigned.
@@ -81,10 +81,11 @@ class WitnessWatch:
         key = self._writer.key
         checkpoint = verify_checkpoint(note, [key], key.name)
         times = verify_cosignatures(note, self._witnesses)
-        if not times:
-            raise EntryNotFound("no configured witness has cosigned")
-        self.note = note
-        return checkpoint, max(times.values()) * 1000
+        if len(times) < self._quorum:
+            raise EntryNotFound(f"{len(times)} configured witnesses have cosigned, {self._quorum} are asked for")
+        said_at_ms = sorted(times.values(), reverse=True)[self._quorum - 1] * 1000
+        self.note, self.cosigned_size, self._said_at_ms = note, checkpoint.size, said_at_ms
+        return checkpoint, said_at_ms
 
     def _root(self, size: int) -> bytes:
         return self._writer.root_of(size)

@@ -6,9 +6,12 @@ Pure, so that every process comes to the same result from the same bytes; what l
 from collections import defaultdict
 from collections.abc import Iterator
 
+from appliance.auditor.witnesses import parse_witnesses
 from appliance.config.errors import Problem
 from appliance.config.lacks import find_unwaived
 from appliance.config.schema import Configuration, served_name_of
+from audit.errors import KeyUnusable
+from security.segmentation.settings import SegmentsSettings
 
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound to
 
@@ -23,6 +26,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_shared_issuers(configuration),
         *_find_thawed_bundles(configuration),
         *_find_idle_scales(configuration),
+        *_find_impossible_witnesses(configuration),
         *find_unwaived(configuration),
     ]
 
@@ -109,3 +113,21 @@ def _find_idle_scales(configuration: Configuration) -> Iterator[Problem]:
                 f"engines[{index}].attention_backend",
                 'expected auto or triton, as kv_cache_dtype is "fp8_e4m3", got flashinfer',
             )
+
+
+def _find_impossible_witnesses(configuration: Configuration) -> Iterator[Problem]:
+    audit, segments = configuration.audit, configuration.segments
+    try:
+        witnesses = parse_witnesses(audit.witnesses)
+    except KeyUnusable as error:
+        yield Problem("audit.witnesses", str(error).removeprefix("audit.witnesses: "))
+        return
+    if witnesses and audit.witness_quorum > len(witnesses):
+        expected = f"expected at most {len(witnesses)}, the number of audit.witnesses, got {audit.witness_quorum}"
+        yield Problem("audit.witness_quorum", expected)
+    if segments != SegmentsSettings():
+        for key, address in witnesses:
+            if address is not None and address.endpoint not in segments.witnesses:
+                yield Problem(
+                    "segments.witnesses", f'expected "{address.endpoint}" among them, as {key.name} is asked there'
+                )

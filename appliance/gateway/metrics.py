@@ -156,6 +156,12 @@ class Metrics:
         self.audit_checkpoint_size = self._say(
             "gauge", "audit_checkpoint_size", "Records under the last signed checkpoint.", []
         )
+        self.audit_cosigned_size = self._say(
+            "gauge", "audit_cosigned_size", "Records that a quorum of witnesses vouches for.", []
+        )
+        self.audit_cosigned_age_seconds = self._say(
+            "gauge", "audit_cosigned_age_seconds", "Since the quorum's last word; -1 where there was none.", []
+        )
         self.audit_free_bytes = self._say("gauge", "audit_free_bytes", "Space on the log's disk.", [])
         self.audit_alarms = self._say("gauge", "audit_alarms", "What a person should look at; /ready says what.", [])
         self.audit_count_differences_total = self._say(

@@ -6,6 +6,7 @@ gateway   → compiler   Compile                               compiler → gate
 gateway   → auditor    intents, outcomes, events, receipts   engine  → auditor   CountTokens, events
 authority → auditor    events                                policy  → auditor   events
 gateway   → reader     searches, records, tiles              reader   → auditor   events (what was read)
+auditor   → courier    AskWitness                            courier  → auditor   WitnessAnswered
 supervisor → auditor   events                                supervisor ↔ all    control (its own socket)
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from appliance.errors import MalformedMessage
-from appliance.messages import audit, engine, grammar, policy, reading
+from appliance.messages import audit, engine, grammar, policy, reading, witnessing
 from appliance.messages.control import Role
 
 _UNIONS: dict[tuple[Role, Role], Any] = {
@@ -38,6 +39,8 @@ _UNIONS: dict[tuple[Role, Role], Any] = {
     ("reader", "gateway"): reading.ReaderToGateway,
     ("reader", "auditor"): audit.PeerToAuditor,
     ("auditor", "reader"): audit.AuditorToPeer,
+    ("auditor", "courier"): witnessing.AuditorToCourier,
+    ("courier", "auditor"): witnessing.CourierToAuditor,
     ("supervisor", "auditor"): audit.PeerToAuditor,
     ("auditor", "supervisor"): audit.AuditorToPeer,
 }

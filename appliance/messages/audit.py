@@ -171,6 +171,10 @@ class AuditorStatus(msgspec.Struct, frozen=True, array_like=True, tag="auditor_s
     """Space on the log's disk; -1 while nobody has looked."""
     num_differences: int = 0
     """What reconciliations have found since the auditor's start."""
+    cosigned_size: int = 0
+    """Records that a quorum of witnesses vouches for."""
+    cosigned_age_s: int = -1
+    """Since its last word; -1 where there was none."""
 
 
 class Cosigned(msgspec.Struct, frozen=True, array_like=True, tag="cosigned"):

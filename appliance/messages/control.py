@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-Role = Literal["supervisor", "gateway", "policy", "engine", "auditor", "authority", "compiler", "reader"]
+Role = Literal["supervisor", "gateway", "policy", "engine", "auditor", "authority", "compiler", "reader", "courier"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 

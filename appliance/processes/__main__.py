@@ -22,7 +22,7 @@ from security.sandbox.launch import Confined
 from security.sandbox.platform import assume_platform
 
 _POLLING: tuple[Role, ...] = ("engine", "auditor")
-_ASYNCIO: tuple[Role, ...] = ("gateway", "policy", "authority", "compiler", "reader")
+_ASYNCIO: tuple[Role, ...] = ("gateway", "policy", "authority", "compiler", "reader", "courier")
 
 log = structlog.get_logger(__name__)
 

@@ -16,9 +16,9 @@ from appliance.auditor.alerts import raise_alert
 from appliance.auditor.clock_watch import verify_floor
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.peer import Peer
-from appliance.auditor.service import AuditorService
+from appliance.auditor.service import AuditorService, Witnessing
 from appliance.auditor.watches import Limits
-from appliance.auditor.witness_watch import parse_witnesses
+from appliance.auditor.witnesses import parse_witnesses
 from appliance.processes.polling import LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from audit.append import LogWriter
 from audit.errors import AuditMisconfigured, AuditUnavailable, StorageFailed
@@ -46,6 +46,7 @@ def serve(member: PollingMember) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publisher")
     _verify_origin(folder, settings.origin)
+    witnesses = parse_witnesses(settings.witnesses)
     writer = open_writer(folder, settings, executor)
     try:
         clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
@@ -63,8 +64,15 @@ def serve(member: PollingMember) -> None:
                 settings.space_warning_bytes,
                 settings.stranger_records_per_minute,
                 settings.token_records_per_minute,
-                tuple(parse_witnesses(settings.witnesses)),
+                tuple(key for key, _ in witnesses),
                 settings.witness_max_age_s,
+                settings.witness_quorum,
+            ),
+            witnessing=Witnessing(
+                [(key, address is not None) for key, address in witnesses],
+                settings.witness_quorum,
+                settings.witness_interval_s,
+                executor,
             ),
             predecessor=load_predecessor(folder / "log"),
             progress=member.heartbeat,

@@ -2,9 +2,11 @@
 
 import importlib.util
 import os
+import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from appliance.auditor.witnesses import parse_witnesses
 from appliance.authority.addresses import issuer_of
 from appliance.authority.credentials import find_tls_identity
 from appliance.authority.foreign_issuers import address_of
@@ -69,7 +71,20 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
             for path in (engine.kernels_path, engine.quantization_param_path)
             if path
         ),
+        witness_ports=tuple(
+            dict.fromkeys(
+                found.port for _, found in parse_witnesses(configuration.audit.witnesses) if found is not None
+            )
+        ),
+        witness_files=_find_witness_authorities(configuration),
     )
+
+
+def _find_witness_authorities(configuration: Configuration) -> tuple[Path, ...]:
+    if configuration.audit.witness_ca_certificate is not None:
+        return (Path(configuration.audit.witness_ca_certificate),)
+    paths = ssl.get_default_verify_paths()
+    return tuple(Path(path) for path in (paths.cafile, paths.capath) if path is not None)
 
 
 def _find_evidence(configuration: Configuration, models: list[Path]) -> list[Path]:

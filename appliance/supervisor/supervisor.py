@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 import structlog
 
+from appliance.auditor.witnesses import parse_witnesses
 from appliance.config import Configuration
 from appliance.config.lacks import what_is_lacking
 from appliance.errors import LinkClosed, MalformedMessage, StartRefused
@@ -43,7 +44,7 @@ _TICK_S = 0.1
 _BROADCAST_INTERVAL_S = 1.0
 _DRAIN_ORDER: tuple[tuple[Role, ...], ...] = (
     ("gateway",),
-    ("authority", "engine", "policy", "compiler", "reader"),
+    ("authority", "engine", "policy", "compiler", "reader", "courier"),
     ("auditor",),
 )
 _AFTER_DRAIN_S = 3.0
@@ -140,7 +141,16 @@ class Supervisor:
     def _members(self) -> list[tuple[Role, int]]:
         gateways: list[tuple[Role, int]] = [("gateway", i) for i in range(self._configuration.gateway.workers)]
         engines: list[tuple[Role, int]] = [("engine", i) for i in range(len(self._configuration.engines))]
-        return [("auditor", 0), ("policy", 0), ("authority", 0), ("compiler", 0), ("reader", 0), *engines, *gateways]
+        witnesses = parse_witnesses(self._configuration.audit.witnesses)
+        couriers: list[tuple[Role, int]] = [("courier", 0)] if any(address for _, address in witnesses) else []
+        always: list[tuple[Role, int]] = [
+            ("auditor", 0),
+            ("policy", 0),
+            ("authority", 0),
+            ("compiler", 0),
+            ("reader", 0),
+        ]
+        return [*always, *couriers, *engines, *gateways]
 
     def _bind_listeners(self) -> None:
         gateway, authority = self._configuration.gateway, self._configuration.authority

@@ -97,11 +97,18 @@ def build_rules(role: ConfinedRole, network: Network, *, uses_gpu: bool = False)
         rules["fchmod"] = Rule(((Match(1, 0, _PRIVATE),),))
     if role == "compiler":  # A child for each grammar; it inherits the filter, and nothing can be executed
         rules["clone"] = Rule((*rules["clone"].alternatives, _FORK))
-    if role in ("gateway", "policy", "authority", "compiler", "reader"):  # asyncio wakes its loop through a pair
+    if role in (
+        "gateway",
+        "policy",
+        "authority",
+        "compiler",
+        "reader",
+        "courier",
+    ):  # asyncio wakes its loop through a pair
         rules["socketpair"] = _socket_rule((socket.AF_UNIX,))
     if role in ("gateway", "policy", "authority"):
         rules |= dict.fromkeys(_ACCEPTING.split(), Rule())
-    if role == "gateway" or (role == "policy" and network == "host"):  # to a database server
+    if role in ("gateway", "courier") or (role == "policy" and network == "host"):  # to a database server
         rules["socket"] = _socket_rule((socket.AF_INET, socket.AF_INET6))
         rules["connect"] = Rule()
     if role == "engine":

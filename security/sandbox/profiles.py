@@ -9,6 +9,7 @@
 | authority | accepts only               | server certificate and key, credentials' key  | authority/                 |
 | compiler  | none                       | model folders                                 | nothing                    |
 | reader    | none                       | the log's folder and its public key           | reader/                    |
+| courier   | TCP to the witnesses       | the witnesses' certificate authority          | nothing                    |
 
 Everybody reads the interpreter, its libraries and our packages, as modules may be imported late. "None" is an empty network
 namespace, where only the links of the supervisor, which are descriptors, lead out. The supervisor itself is not confined: it
@@ -24,7 +25,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-ConfinedRole = Literal["gateway", "policy", "engine", "auditor", "authority", "compiler", "reader"]
+ConfinedRole = Literal["gateway", "policy", "engine", "auditor", "authority", "compiler", "reader", "courier"]
 CONFINED_ROLES: tuple[ConfinedRole, ...] = get_args(ConfinedRole)
 Network = Literal["host", "loopback", "none"]
 
@@ -117,6 +118,9 @@ class Places(NamedTuple):
     uses_gpu: bool
     needs_loopback: bool
     """Several ranks of one engine speak over `lo`."""
+    witness_ports: tuple[int, ...] = ()
+    witness_files: tuple[Path, ...] = ()
+    """The certificate authority of the witnesses' listeners, or the machine's."""
     kernels: tuple[Path, ...] = ()
     """Folders of compiled kernels, and files of a KV cache's scales, of an engine."""
 
@@ -150,6 +154,10 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
         case "reader":
             reads = (places.state / "audit" / "log", places.state / "audit" / "log.vkey")
             writes = (places.state / "reader",)
+        case "courier":
+            network = "host"
+            connects = places.witness_ports
+            reads = places.witness_files
         case "authority":
             network = "host"
             reads = (places.credentials_key, *places.tls_files)

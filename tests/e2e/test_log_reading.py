@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import openai
 import pytest
 
+from appliance.auditor.witness_listener import build_server
 from audit.cosignature import verify_cosignatures
 from audit.courier import ask_witness
 from audit.entry import parse_canonical
@@ -23,7 +25,10 @@ from audit.signing_key import open_cosigners
 from audit.witness import Witness
 from security.sandbox.platform import probe_platform
 from tests.support import tile_client
-from tests.support.appliance import Appliance, running_appliance
+from tests.support.appliance import Appliance, free_port, running_appliance
+
+WITNESS = "witness.example/asked"
+WITNESS_PORT = free_port()
 
 
 class Auditor:
@@ -76,8 +81,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def appliance(home: Path) -> Iterator[Appliance]:
-    """One of our own: its reader is killed."""
-    with running_appliance(home / "appliance") as running:
+    """One of our own: its reader is killed. It knows a witness, which comes later."""
+    (cosigner,) = open_cosigners(home / "asked-witness", WITNESS, with_mldsa=False)
+    witness = f"{cosigner.key.encode()} http://127.0.0.1:{WITNESS_PORT}"
+    extra = f"[audit]\nwitnesses = [{json.dumps(witness)}]\nwitness_interval_s = 1"
+    with running_appliance(home / "appliance", extra=extra) as running:
         yield running
 
 
@@ -175,6 +183,29 @@ def test_a_witness_is_satisfied_by_what_the_tile_server_serves(auditor: Auditor,
     witness.close()
 
 
+def test_a_witness_is_asked_without_anybody_doing_anything(
+    appliance: Appliance, auditor: Auditor, asked: str, home: Path
+) -> None:
+    """By the courier, out of its sandbox, over the network; monitors get the cosigned checkpoint."""
+    assert auditor.get("/audit/log/cosigned")[0] == 404
+    key = log_key(appliance)
+    cosigners = open_cosigners(home / "asked-witness", WITNESS, with_mldsa=False)
+    witness = Witness(home / "asked-witness", cosigners, [key], time.time)
+    server = build_server(witness, "127.0.0.1", WITNESS_PORT)
+    serving = threading.Thread(target=server.serve_forever, daemon=True)
+    serving.start()
+    try:
+        until(lambda: auditor.get("/audit/log/cosigned")[0] == 200)
+        note = auditor.get("/audit/log/cosigned")[1]
+        assert list(verify_cosignatures(note, [cosigners[0].key])) == [WITNESS]
+        assert tile_client.parse_head(note)[1] > 0
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+        witness.close()
+
+
 def test_the_reader_may_be_killed_and_comes_back_with_its_index(appliance: Appliance, auditor: Auditor, asked: str) -> None:  # fmt: skip  # noqa: E501
     """Meanwhile 503 for readers; health stays; a removed index is built again."""
     os.kill(appliance.pids()["reader/0"], signal.SIGKILL)
@@ -189,13 +220,15 @@ def test_the_reader_may_be_killed_and_comes_back_with_its_index(appliance: Appli
     assert {record["unmapped"]["casemate"]["role"] for record in restarted} == {"reader"}
 
 
-def test_the_reader_cannot_write_the_log(appliance: Appliance) -> None:
-    """Its sandbox, asked by the kernel's own rules: read-only for the log, no network, no key in reach."""
+def test_reader_and_courier_are_confined(appliance: Appliance) -> None:
+    """What of their sandboxes was applied; what each may touch is a table with tests of its own."""
     if not probe_platform().landlock_abi:
         pytest.skip("this system has no Landlock")
-    log = [line for line in appliance.log_file.read_text().splitlines() if '"event": "confined"' in line and '"reader"' in line]  # fmt: skip  # noqa: E501
-    assert log
-    assert all('"failed": []' in line for line in log)
+    lines = [line for line in appliance.log_file.read_text().splitlines() if '"event": "confined"' in line]
+    for role in ("reader", "courier"):
+        own = [line for line in lines if f'"{role}"' in line]
+        assert own
+        assert all('"failed": []' in line for line in own)
 
 
 def log_key(appliance: Appliance) -> VerifierKey:

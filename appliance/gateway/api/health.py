@@ -17,8 +17,9 @@ from appliance.messages.control import ProcessState, Role
 from security.scopes import Scope
 
 NEEDED: tuple[Role, ...] = ("policy", "engine", "auditor", "authority")
-NOT_NEEDED: tuple[Role, ...] = ("compiler", "reader")
-"""Without the one constrained requests are refused, without the other nobody reads the log; all else is served."""
+NOT_NEEDED: tuple[Role, ...] = ("compiler", "reader", "courier")
+"""Without a compiler constrained requests are refused, without a reader nobody reads the log, without a courier no witness is
+asked; all else is served."""
 FRESH_S = 1.0
 LIVE_STATES = ("ready", "draining")
 
@@ -130,6 +131,8 @@ class HealthEndpoints:
             "reader": "is away" if reader is None else reader.detail,
             "records": status.tree_size,
             "under_checkpoint": status.checkpoint_size,
+            "cosigned": status.cosigned_size,
+            "cosigned_age_s": None if status.cosigned_age_s < 0 else status.cosigned_age_s,
             "free_bytes": status.free_bytes,
             "alarms": list(status.alarms),
         }

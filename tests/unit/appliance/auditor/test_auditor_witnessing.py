@@ -15,7 +15,8 @@ import pytest
 from appliance.auditor.ledger import Clock
 from appliance.auditor.watches import Limits
 from appliance.auditor.witness_listener import build_server
-from appliance.auditor.witness_watch import WitnessWatch, parse_witnesses
+from appliance.auditor.witness_watch import WitnessWatch
+from appliance.auditor.witnesses import parse_witnesses
 from appliance.cli.main import main
 from appliance.messages.audit import AppendEvent, AppendRefused, AuditorStatus, FetchProof, Proof
 from appliance.supervisor.notices import encode_notice
@@ -69,12 +70,12 @@ class Site:
         assert run("cosign", *both, "--take", self.home / "answer") == 0
 
     def limits(self, **changes: Any) -> Limits:
-        return Limits(witnesses=tuple(parse_witnesses([self.witness])), **changes)
+        return Limits(witnesses=tuple(key for key, _ in parse_witnesses([self.witness])), **changes)
 
     def watch(self) -> WitnessWatch:
         """As a starting auditor has it."""
         clock = Clock(lambda: 0.0, lambda: 0)
-        return WitnessWatch(self.auditor.writer, parse_witnesses([self.witness]), 60, clock)
+        return WitnessWatch(self.auditor.writer, [key for key, _ in parse_witnesses([self.witness])], 60, clock)
 
     def restart(self, **changes: Any) -> Auditor:
         """A new auditor that knows the witness."""

@@ -15,6 +15,7 @@ from appliance.config import (
 )
 from appliance.config.environment import find_configuration_file
 from appliance.config.lacks import PROTECTIONS
+from audit.signing_key import open_cosigners
 from security.sandbox.platform import Platform
 from tests.support.controls import control
 
@@ -230,3 +231,17 @@ def test_file_is_found_by_name_then_environment_then_here(site: Path, monkeypatc
     monkeypatch.delenv("CASEMATE_CONFIG")
     monkeypatch.chdir(site / "model")
     assert find_configuration_file() is None
+
+
+def test_witnesses_that_cannot_be_asked_are_refused(tmp_path: Path) -> None:
+    """A key that is none, a name in place of an address, a quorum that cannot be met, an arrow that is not declared."""
+    (cosigner,) = open_cosigners(tmp_path, "witness.example/w", with_mldsa=False)
+    vkey = cosigner.key.encode()
+    assert refused_keys(f'{ENGINE}[audit]\nwitnesses = ["nonsense"]\n') == ["audit.witnesses"]
+    assert refused_keys(f'{ENGINE}[audit]\nwitnesses = ["{vkey} https://by.name:1"]\n') == ["audit.witnesses"]
+    assert refused_keys(f'{ENGINE}[audit]\nwitness_quorum = 2\nwitnesses = ["{vkey}"]\n') == ["audit.witness_quorum"]
+    asked = f'{ENGINE}[audit]\nwitnesses = ["{vkey} https://10.1.2.3:8440"]\n'
+    parse_configuration(asked.encode(), FOLDER)
+    assert refused_keys(f'{asked}[segments]\nclients = ["10.0.0.0/8"]\n') == ["segments.witnesses"]
+    declared = f'{asked}[segments]\nclients = ["10.0.0.0/8"]\nwitnesses = ["10.1.2.3:8440"]\n'
+    parse_configuration(declared.encode(), FOLDER)

@@ -33,6 +33,8 @@ def places(tmp_path: Path) -> Places:
         uses_gpu=False,
         needs_loopback=False,
         kernels=(tmp_path / "kernels",),
+        witness_ports=(8440,),
+        witness_files=(tmp_path / "witness-ca.pem",),
     )
 
 
@@ -53,6 +55,7 @@ def own(profile: Profile, places: Places) -> set[str]:
         ("auditor", {"state/audit"}),
         ("authority", {"state/policy/credentials.key", "state/authority", *TLS}),
         ("compiler", {"model"}),
+        ("courier", {"witness-ca.pem"}),
         ("reader", {"state/audit/log", "state/audit/log.vkey", "state/reader"}),
     ],
 )
@@ -68,7 +71,7 @@ def test_the_reader_cannot_write_the_log(places: Places) -> None:
     assert str(places.state / "audit") not in profile.reads
 
 
-def test_only_engine_and_compiler_write_nothing(places: Places) -> None:
+def test_engine_compiler_and_courier_write_nothing(places: Places) -> None:
     """What is written is the role's own folder."""
     writers = {role for role in CONFINED_ROLES if build_profile(role, places, Code(())).writes}
     assert writers == {"gateway", "policy", "auditor", "authority", "reader"}
@@ -76,7 +79,7 @@ def test_only_engine_and_compiler_write_nothing(places: Places) -> None:
 
 @control("3.1.3", "AC-4", "SC-7(21)", "SI-4(22)")
 def test_networks(places: Places) -> None:
-    """Five have none; an engine of several ranks has `lo`; one port may be connected to, by the gateway."""
+    """Five have none; an engine of several ranks has `lo`; what may be connected to is named by port."""
     profiles = {role: build_profile(role, places, Code(())) for role in CONFINED_ROLES}
     assert {role for role, profile in profiles.items() if profile.network == "none"} == {
         "policy",
@@ -85,7 +88,10 @@ def test_networks(places: Places) -> None:
         "compiler",
         "reader",
     }
-    assert {role: profile.connects for role, profile in profiles.items() if profile.connects} == {"gateway": (8444,)}
+    assert {role: profile.connects for role, profile in profiles.items() if profile.connects} == {
+        "gateway": (8444,),
+        "courier": (8440,),
+    }
     database = build_profile("policy", places._replace(database_port=5432), Code(()))
     assert (database.network, database.connects) == ("host", (5432,))
     assert build_profile("engine", places._replace(needs_loopback=True), Code(())).network == "loopback"

@@ -1,0 +1,193 @@
+"""Cosigning: every so often all witnesses are asked about one checkpoint, and a quorum's word is kept beside the log.
+
+For each round:
+
+(1) The last signed checkpoint is taken; every witness that has an address is asked about that one, so that their words meet
+    in one note.
+(2) A witness that remembers another size than we thought (409) is asked once more, with the proof from there.
+(3) Once as many as the quorum have cosigned, the note is kept, and each later word with it.
+
+What a witness answers is untrusted: what cannot be parsed, or is not its signature, is logged and changes nothing. A witness
+that remembers *more* than the log has, or says that its tree is not a prefix of ours, says that this log went back or forked.
+That is an alarm and a record, not a stop: one witness could lie, and the records of this history are wanted in either case.
+
+Source: C2SP tlog-witness, tlog-policy (quorum).
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from appliance.auditor.ledger import Clock
+from appliance.auditor.peer import Peer, Send
+from appliance.messages.witnessing import AskWitness, WitnessAnswered
+from audit.append import LogWriter
+from audit.checkpoint import Checkpoint, parse_decimal
+from audit.cosignature import CosignerKey
+from audit.courier import add_cosignatures, merge_cosigned
+from audit.errors import AuditFault, AuditRejected, MalformedNote
+from audit.note import parse_note
+from audit.witness import encode_request
+
+MAX_SHOWN_CHARS = 200
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A witness says that this log is not the one it has cosigned."""
+
+    witness: str
+    detail: str
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is known of one witness."""
+
+    key: CosignerKey
+    known_size: int = 0
+    """What it remembers, as far as we know; it says if it is another."""
+    correlation: int | None = None
+    """Of the question that it has not answered."""
+    may_retry: bool = False
+
+
+class CosigningDesk:
+    """Asks by a courier, while there is one.
+
+    Args:
+        witnesses: with True where the courier has an address for it.
+        quorum: how many must have cosigned one checkpoint before their word is kept.
+        executor: keeps the note, beside the appending thread.
+        dispute: told when a witness denies the log's history.
+    """
+
+    def __init__(
+        self,
+        writer: LogWriter,
+        witnesses: Sequence[tuple[CosignerKey, bool]],
+        *,
+        quorum: int,
+        interval_s: float,
+        send: Send,
+        clock: Clock,
+        executor: Executor,
+        dispute: Callable[[Dispute], None],
+    ) -> None:
+        self._writer = writer
+        self._folder: Path = writer.folder.parent
+        self._keys = [key for key, _ in witnesses]
+        self._asked = {number: _Asked(key) for number, (key, is_reached) in enumerate(witnesses) if is_reached}
+        self._quorum = quorum
+        self._interval_s = interval_s
+        self._send = send
+        self._clock = clock
+        self._executor = executor
+        self._dispute = dispute
+        self._courier: Peer | None = None
+        self._next_round_s = 0.0
+        self._next_correlation = 0
+        self._checkpoint = Checkpoint(writer.key.name, 0, b"")
+        self._note = b""
+        self._keeping: Future[bytes] | None = None
+
+    def courier_came(self, courier: Peer) -> None:
+        """Ask through it from now on, at once."""
+        self._courier = courier
+        self._next_round_s = 0.0
+
+    def courier_left(self, courier: Peer) -> None:
+        """Nobody carries."""
+        if self._courier is courier:
+            self._courier = None
+
+    def look(self) -> None:
+        """Begin a round, where it is time."""
+        self._look_after_kept()
+        now_s = self._clock.monotonic_s()
+        if self._courier is None or now_s < self._next_round_s or not self._writer.checkpoint.size:
+            return
+        self._next_round_s = now_s + self._interval_s
+        self._checkpoint, self._note = self._writer.checkpoint, self._writer.note  # (1)
+        for number, asked in self._asked.items():
+            asked.may_retry = True
+            self._ask(number, asked)
+
+    def answered(self, courier: Peer, message: WitnessAnswered) -> None:
+        """Take what a witness is said to have answered."""
+        asked = self._asked.get(message.witness)
+        if courier is not self._courier or asked is None or asked.correlation != message.correlation:
+            return  # Late: another round has begun.
+        asked.correlation = None
+        try:
+            self._take(message, asked)
+        except AuditRejected as rejected:
+            log.warning("witness_not_understood", witness=asked.key.name, reason=str(rejected)[:MAX_SHOWN_CHARS])
+
+    def _take(self, message: WitnessAnswered, asked: _Asked) -> None:
+        match message.status:
+            case 200:
+                self._keep(add_cosignatures(self._note, message.body, [asked.key]))  # (3)
+                asked.known_size = self._checkpoint.size
+            case 409:
+                self._follow(message, asked)
+            case 422:
+                detail = f"it has cosigned {asked.known_size} records, and these are not the beginning of this log"
+                self._dispute(Dispute(asked.key.name, detail))
+            case status:
+                reason = message.body[:MAX_SHOWN_CHARS].decode("ascii", "replace")
+                log.warning("witness_did_not_cosign", witness=asked.key.name, status=status, reason=reason)
+
+    def _follow(self, message: WitnessAnswered, asked: _Asked) -> None:
+        """(2) The witness remembers another size."""
+        size = _parse_size(message.body)
+        if size > self._writer.checkpoint.size:
+            detail = f"it has cosigned {size} records, the log has {self._writer.checkpoint.size}"
+            self._dispute(Dispute(asked.key.name, detail))
+            return
+        asked.known_size = size
+        if not asked.may_retry or size > self._checkpoint.size:
+            log.info("witness_asked_later", witness=asked.key.name, size=size)
+            return
+        asked.may_retry = False
+        self._ask(message.witness, asked)
+
+    def _ask(self, number: int, asked: _Asked) -> None:
+        assert self._courier is not None
+        old_size = min(asked.known_size, self._checkpoint.size)
+        try:
+            proof = self._writer.prove_consistency(old_size, self._checkpoint.size)
+        except AuditFault as fault:
+            log.error("witness_not_asked", witness=asked.key.name, reason=str(fault))
+            return
+        self._next_correlation += 1
+        asked.correlation = self._next_correlation
+        body = encode_request(old_size, proof, self._note)
+        self._send(self._courier, AskWitness(number, asked.correlation, body))
+
+    def _keep(self, cosigned: bytes) -> None:
+        """Add a witness's word to the round's note; with a quorum it is kept."""
+        self._note = cosigned
+        known = {(key.name, key.key_id): key.name for key in self._keys}
+        names = {known[s.name, s.key_id] for s in parse_note(cosigned).signatures if (s.name, s.key_id) in known}
+        if len(names) >= self._quorum:
+            self._keeping = self._executor.submit(merge_cosigned, self._folder, cosigned)
+
+    def _look_after_kept(self) -> None:
+        if self._keeping is None or not self._keeping.done():
+            return
+        keeping, self._keeping = self._keeping, None
+        if (error := keeping.exception()) is not None:
+            log.error("cosignatures_not_kept", reason=str(error))
+
+
+def _parse_size(body: bytes) -> int:
+    try:
+        return parse_decimal(body.decode("ascii").removesuffix("\n"))
+    except UnicodeDecodeError as error:
+        raise MalformedNote("the witness answered 409 with rubbish") from error
