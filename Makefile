@@ -33,7 +33,7 @@ help:
 	@echo "                         show a control of compliance/controls is written to $(RESULTS)"
 	@echo "make test-long           the tests that take longer"
 	@echo "make test-gpu            the tests that need a Hopper GPU (with PINS=cuda)"
-	@echo "make test-interop        LangChain and lm-eval against the appliance, in environments of their own"
+	@echo "make test-interop        LangChain, lm-eval and compliance-trestle against us, in environments of their own"
 	@echo "make lint                ruff, mypy, import rules"
 	@echo "make docs                write docs/configuration.md again from the settings"
 	@echo "make demo-model          train the demo model again (a Hopper GPU makes it in minutes)"
@@ -80,7 +80,7 @@ test-gpu: $(STAMPS)-dev-$(PINS)
 	@.cache/interop/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@
 
-test-interop: $(STAMPS)-dev-$(PINS) .cache/interop/langchain/ready .cache/interop/lm_eval/ready
+test-interop: $(STAMPS)-dev-$(PINS) .cache/interop/langchain/ready .cache/interop/lm_eval/ready .cache/interop/trestle/ready
 	$(PYTEST) tests/interop --timeout 3600 $(ARGS)
 
 lint: $(STAMPS)-dev-$(PINS)

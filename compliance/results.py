@@ -21,19 +21,19 @@ MAX_RESULTS_BYTES = 8 << 20
 Outcome = Literal["passed", "failed", "skipped", "missing"]
 
 
-class TestOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MarkedTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one test ended, and which controls it says that it shows."""
 
     controls: tuple[str, ...]
     outcome: Literal["passed", "failed", "skipped"]
 
 
-class TestResults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ControlResults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole file."""
 
     format: str
     software: str
-    tests: dict[str, TestOutcome]
+    tests: dict[str, MarkedTest]
 
     def outcome_of(self, test: str, control: str) -> Outcome:
         """How a test ended that claims to show a control; `missing` where it did not run, or claims no such thing."""
@@ -41,11 +41,11 @@ class TestResults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return found.outcome if found is not None and control in found.controls else "missing"
 
 
-NO_RESULTS = TestResults(FORMAT, "", {})
+NO_RESULTS = ControlResults(FORMAT, "", {})
 """Where there is no file: no test ran."""
 
 
-def parse_results(data: bytes) -> TestResults:
+def parse_results(data: bytes) -> ControlResults:
     """Parse an untrusted file of at most MAX_RESULTS_BYTES.
 
     Raises: ResultsRejected.
@@ -53,7 +53,7 @@ def parse_results(data: bytes) -> TestResults:
     if len(data) > MAX_RESULTS_BYTES:
         raise ResultsRejected(f"test results: longer than {MAX_RESULTS_BYTES} bytes")
     try:
-        results = msgspec.json.decode(data, type=TestResults)
+        results = msgspec.json.decode(data, type=ControlResults)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ResultsRejected(f"test results: {error}") from error
     if results.format != FORMAT:
@@ -61,7 +61,7 @@ def parse_results(data: bytes) -> TestResults:
     return results
 
 
-def encode_results(software: str, tests: Mapping[str, TestOutcome]) -> bytes:
+def encode_results(software: str, tests: Mapping[str, MarkedTest]) -> bytes:
     """The file."""
-    document = TestResults(FORMAT, software, dict(tests))
+    document = ControlResults(FORMAT, software, dict(tests))
     return json.dumps(msgspec.to_builtins(document), indent=1, sort_keys=True).encode() + b"\n"

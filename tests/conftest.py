@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.controls import ControlResults
+from tests.support.controls import ResultsPlugin
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,4 +18,4 @@ def pytest_configure(config: pytest.Config) -> None:
     """Write the file where it is asked for."""
     path = config.getoption("--control-results")
     if path is not None:
-        config.pluginmanager.register(ControlResults(path), "control-results")
+        config.pluginmanager.register(ResultsPlugin(path), "control-results")

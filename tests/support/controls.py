@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from appliance.statement.measuring import measure_software
-from compliance.results import TestOutcome, encode_results
+from compliance.results import MarkedTest, encode_results
 
 control = pytest.mark.control
 
 
-class ControlResults:
+class ResultsPlugin:
     """Plugin of a run: how each marked test ended, whatever its parameters."""
 
     def __init__(self, path: Path) -> None:
@@ -38,7 +38,7 @@ class ControlResults:
 
     def pytest_sessionfinish(self) -> None:
         """Write the file, whole or not at all."""
-        tests = {test: TestOutcome(self._controls[test], worst_of(found)) for test, found in self._outcomes.items()}
+        tests = {test: MarkedTest(self._controls[test], worst_of(found)) for test, found in self._outcomes.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(".tmp")
         temporary.write_bytes(encode_results(f"sha256:{measure_software()}", tests))

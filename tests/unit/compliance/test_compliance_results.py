@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from appliance.statement.measuring import measure_software
 from compliance.errors import ResultsRejected
 from compliance.results import FORMAT, NO_RESULTS, parse_results
-from tests.support.controls import ControlResults
+from tests.support.controls import ResultsPlugin
 
 
 def run(path: Path, *reports: tuple[str, str, str], controls: dict[str, tuple[str, ...]]) -> None:
     """A run that had these reports: test, phase, outcome."""
-    plugin = ControlResults(path)
+    plugin = ResultsPlugin(path)
     items: Any = [
         SimpleNamespace(nodeid=test, iter_markers=lambda _name, ids=ids: [SimpleNamespace(args=ids)])
         for test, ids in controls.items()

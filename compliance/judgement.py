@@ -1,0 +1,156 @@
+"""Claims, facts, test results and the customer's statements together: a verdict on each control and objective, with its reasons.
+
+(1) What the product claims counts only as far as it is evidenced: a fact that does not hold, or a test that failed, makes it
+    "not-met"; a fact that is not known, or tests of which none passed, make it "not-evidenced".
+(2) What is left to the customer is open until they state something; that something is not met is believed without evidence.
+(3) What the product says it does not meet stays "not-met", unless its facts hold and the customer states that it is met: so
+    validated cryptography wants modules in approved mode, and the customer's word on the certificates.
+(4) An objective is judged like its control, by its own status.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from compliance.catalogue import Control, Status
+from compliance.facts import QUESTIONS, UNKNOWN, Answer
+from compliance.results import ControlResults, Outcome
+from compliance.statements import Statement, Statements
+
+Verdict = Literal["met", "shared", "customer", "not-met", "not-applicable", "not-evidenced"]
+VERDICTS: tuple[Verdict, ...] = ("met", "shared", "customer", "not-evidenced", "not-met", "not-applicable")
+SATISFIED: tuple[Verdict, ...] = ("met", "not-applicable")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One control or objective.
+
+    Attributes:
+        reasons: why it is not better, one sentence each.
+        statement: the customer's, where there is one.
+    """
+
+    id: str
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    statement: Statement | None = None
+
+    @property
+    def is_satisfied(self) -> bool:
+        """Nothing is left to do about it."""
+        return self.verdict in SATISFIED
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A control with all that was looked at."""
+
+    control: Control
+    own: Judged
+    objectives: tuple[Judged, ...]
+    tests: tuple[tuple[str, Outcome], ...]
+    facts: tuple[tuple[str, Answer], ...]
+    kinds: tuple[tuple[str, int], ...]
+    """Kinds of records with how many there were in the period."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the control as a whole."""
+        return self.own.verdict
+
+    @property
+    def is_satisfied(self) -> bool:
+        """Itself, or each of its objectives."""
+        parts = [one.is_satisfied for one in self.objectives]
+        return self.own.is_satisfied or (bool(parts) and all(parts))
+
+
+def judge(
+    controls: Iterable[Control],
+    answers: Mapping[str, Answer],
+    results: ControlResults,
+    statements: Statements,
+    counts: Mapping[str, int],
+) -> tuple[Judgement, ...]:
+    """Judge every control.
+
+    Args:
+        answers: what was found about the installation, by the names of QUESTIONS.
+        results: of the tests of the very software that runs; NO_RESULTS where there are none of it.
+        counts: records in the period, by kind.
+    """
+    return tuple(_judge_control(control, answers, results, statements, counts) for control in controls)
+
+
+def _judge_control(
+    control: Control,
+    answers: Mapping[str, Answer],
+    results: ControlResults,
+    statements: Statements,
+    counts: Mapping[str, int],
+) -> Judgement:
+    tests = tuple((test, results.outcome_of(test, control.id)) for test in control.tests)
+    facts = tuple((name, answers.get(name, UNKNOWN)) for name in control.facts)
+    own = statements.get(control.id)
+    verdict, reasons = _weigh(control.status, tests, facts, own)
+    return Judgement(
+        control,
+        Judged(control.id, verdict, reasons, own),
+        tuple(
+            Judged(one.id, *_weigh(one.status, tests, facts, statements.get(one.id, own)), statements.get(one.id, own))
+            for one in control.objectives
+        ),
+        tests,
+        facts,
+        tuple((kind, counts.get(kind, 0)) for kind in control.kinds),
+    )
+
+
+def _weigh(
+    status: Status,
+    tests: tuple[tuple[str, Outcome], ...],
+    facts: tuple[tuple[str, Answer], ...],
+    statement: Statement | None,
+) -> tuple[Verdict, tuple[str, ...]]:
+    said: Verdict | None = None if statement is None else statement.status
+    if status == "not-applicable":
+        return "not-applicable", ()
+    if status == "customer":
+        return said or "customer", _word_statement(statement)
+    if said == "not-met":
+        return "not-met", _word_statement(statement)
+    missing, unknown = _weigh_facts(facts)
+    if status == "not-met":  # (3)
+        if said == "met" and not missing and not unknown:
+            return "met", _word_statement(statement)
+        return "not-met", ("The product does not meet this by itself.", *missing)
+    failed = tuple(f"The test {test} failed." for test, outcome in tests if outcome == "failed")
+    if missing or failed:  # (1)
+        return "not-met", missing + failed
+    if unknown or not any(outcome == "passed" for _, outcome in tests):
+        return "not-evidenced", (*unknown, *_word_tests(tests))
+    if status == "shared" and said != "met":  # (2)
+        return said or "shared", _word_statement(statement)
+    return "met", _word_statement(statement)
+
+
+def _weigh_facts(facts: tuple[tuple[str, Answer], ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Sentences for facts that do not hold, and for those that are not known."""
+    missing = tuple(f"{QUESTIONS[name].missing} ({answer.words})" for name, answer in facts if answer.holds is False)
+    unknown = tuple(
+        f"Not known: {QUESTIONS[name].title} ({answer.words})." for name, answer in facts if answer.holds is None
+    )
+    return missing, unknown
+
+
+def _word_tests(tests: tuple[tuple[str, Outcome], ...]) -> tuple[str, ...]:
+    if any(outcome == "passed" for _, outcome in tests):
+        return ()
+    return (f"No result of this build's {len(tests)} tests for it is at hand.",)
+
+
+def _word_statement(statement: Statement | None) -> tuple[str, ...]:
+    if statement is None:
+        return ()
+    return (f"Stated by {statement.by} on {statement.on:%Y-%m-%d}: {statement.evidence}",)

@@ -1,0 +1,345 @@
+"""The evidence pack: a folder with everything that an assessor is given about one framework and one period, signed.
+
+| file | what it is |
+|---|---|
+| `README.txt` | what is what, and how to verify it by hand |
+| `report.html`, `report.pdf` | for people |
+| `responsibility-matrix.csv`, `.html`, `objectives.csv`, `poam.csv`, `score.json` | who does what, what is open, the SPRS score |
+| `oscal/*.json` | component definition, system security plan, assessment plan, assessment results, plan of action |
+| `facts.json`, `statements.toml` | what was found about the installation, and what the customer stated |
+| `configuration.json` | the effective configuration, secrets hidden, and the digest of its file |
+| `software/*` | bill of materials, running statement, version, results of tests |
+| `identity/*.csv`, `keys.csv` | people, programs, static keys; keys on the host, without themselves |
+| `log/*` | the signed checkpoint, counts, the newest records of each kind with a proof each; on request all records |
+| `manifest.json`, `manifest.sig` | canonical JSON that names every file by its SHA-256; a signed note over its digest |
+
+(1) Verify the log's checkpoint. (2) Walk and verify the records of the period. (3) Judge. (4) Write the documents. (5) Write the
+manifest and its signature last, so that a folder with both is whole. The same installation, period and time give the same bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from audit.checkpoint import Checkpoint, verify_checkpoint
+from audit.entry import encode_canonical
+from audit.errors import AuditRejected
+from audit.export import write_export
+from audit.note import NoteSigner, VerifierKey
+from audit.reader import LogReader
+from compliance.activity import CHANGES, DAY_MS, FAULTS, Activity, measure_activity
+from compliance.errors import PackRejected
+from compliance.extracts import choose_kinds, extract_records, list_happenings
+from compliance.facts import QUESTIONS, UNKNOWN, Answer
+from compliance.frameworks import Framework
+from compliance.installation import Installation
+from compliance.judgement import judge
+from compliance.oscal.assessment import write_results
+from compliance.oscal.definition import write_definition
+from compliance.oscal.document import Identifiers
+from compliance.oscal.milestones import write_milestones
+from compliance.oscal.plans import write_assessment_plan, write_security_plan
+from compliance.period import Period, find_records, format_instant, time_of
+from compliance.readme import README
+from compliance.report.content import Content, choose_bucket
+from compliance.report.matrix import tabulate
+from compliance.report.page import render_matrix, render_report
+from compliance.report.printed import print_report
+from compliance.results import NO_RESULTS, parse_results
+from compliance.scoring import compute_score
+from compliance.statements import parse_statements
+
+PACK_FORMAT = "casemate-evidence-pack/1"
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+RECORDS_A_FOLDER = 100_000
+_HAPPENINGS = 50
+_HALF_YEAR_MS = 183 * DAY_MS
+Progress = Callable[[str, int, int], None]
+
+
+class PackedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a pack."""
+
+    bytes: int
+    name: str
+    sha256: str
+
+
+class PackManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a pack is about, and all that is in it."""
+
+    checkpoint_size: int
+    end: int
+    files: list[PackedFile]
+    format: str
+    framework: str
+    made_at: str
+    origin: str
+    period_end: str
+    period_start: str
+    root: str
+    software: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackOrder:
+    """What is asked for.
+
+    Attributes:
+        test_results: the file's bytes; None where there is none.
+        statements: the customer's file; empty for none.
+        with_records: also every record of the period, as `audit.export` writes them.
+    """
+
+    framework: Framework
+    period: Period
+    made_at_ms: int
+    installation: Installation
+    test_results: bytes | None = None
+    statements: bytes = b""
+    with_records: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenPack:
+    """What was written."""
+
+    manifest: PackManifest
+    digest: str
+    content: Content
+
+
+def write_pack(
+    order: PackOrder,
+    reader: LogReader,
+    log_key: VerifierKey,
+    folder: Path,
+    signer: NoteSigner,
+    progress: Progress = lambda _what, _done, _all: None,
+) -> WrittenPack:
+    """Write a pack.
+
+    Args:
+        folder: made by this; MUST not exist.
+    Raises: PeriodRejected, StatementsRejected, ResultsRejected; SignatureRejected, ProofRejected, LogCorrupted,
+    EntryNotFound; OSError.
+    """
+    note = reader.checkpoint_note()
+    checkpoint = verify_checkpoint(note, [log_key], log_key.name)  # (1)
+    start, end = find_records(reader, checkpoint.size, order.period)
+    activity = measure_activity(  # (2)
+        reader,
+        checkpoint,
+        start,
+        end,
+        bucket_ms=choose_bucket(order.period),
+        progress=lambda done, all_: progress("records", done, all_),
+    )
+    content = build_content(order, reader, checkpoint, log_key, activity)  # (3)
+    folder.mkdir(mode=0o750)
+    writer = _Writer(folder)
+    for name, data in _write_documents(order, content, note).items():  # (4)
+        writer.write(name, data)
+    kinds = choose_kinds(activity, (kind for one in content.judgements for kind in one.control.kinds))
+    for name, data in extract_records(reader, checkpoint, note, activity, kinds):
+        writer.write(name, data)
+    if order.with_records:
+        _write_records(reader, log_key, folder, start, end, writer, progress)
+    manifest = PackManifest(  # (5)
+        checkpoint_size=checkpoint.size,
+        end=end,
+        files=sorted(writer.files, key=lambda file: file.name),
+        format=PACK_FORMAT,
+        framework=order.framework.name,
+        made_at=format_instant(order.made_at_ms),
+        origin=checkpoint.origin,
+        period_end=format_instant(order.period.end_ms),
+        period_start=format_instant(order.period.start_ms),
+        root=checkpoint.root.hex(),
+        software=order.installation.software,
+        start=start,
+    )
+    data = encode_canonical(msgspec.to_builtins(manifest))
+    digest = hashlib.sha256(data).hexdigest()
+    (folder / SIGNATURE).write_bytes(signer.sign(signed_text(digest)))
+    (folder / MANIFEST).write_bytes(data)
+    return WrittenPack(manifest, digest, content)
+
+
+def build_content(
+    order: PackOrder, reader: LogReader, checkpoint: Checkpoint, log_key: VerifierKey, activity: Activity
+) -> Content:
+    """Judge the controls, and gather what the documents tell.
+
+    Raises: StatementsRejected, ResultsRejected, LogCorrupted.
+    """
+    controls = order.framework.controls
+    statements = parse_statements(order.statements, controls)
+    results = NO_RESULTS if order.test_results is None else parse_results(order.test_results)
+    is_ours = results.software == order.installation.software
+    answers = dict(order.installation.answers) | _answer_from_log(reader, checkpoint, activity)
+    for name in QUESTIONS:
+        answers.setdefault(name, UNKNOWN)
+    judgements = judge(controls, answers, results if is_ours else NO_RESULTS, statements, activity.kinds)
+    return Content(
+        framework=order.framework,
+        period=order.period,
+        made_at_ms=order.made_at_ms,
+        installation=replace(order.installation, answers=answers),
+        checkpoint=checkpoint,
+        log_key=log_key.encode(),
+        activity=activity,
+        judgements=judgements,
+        score=compute_score(judgements, answers) if order.framework.is_scored else None,
+        changes=list_happenings(reader, checkpoint.size, activity, CHANGES, _HAPPENINGS),
+        faults=list_happenings(reader, checkpoint.size, activity, FAULTS, _HAPPENINGS),
+        has_results=is_ours,
+        answers=answers,
+    )
+
+
+def signed_text(digest: str) -> str:
+    """What the signature is over."""
+    return f"{PACK_FORMAT}\nsha256:{digest}\n"
+
+
+class _Writer:
+    """Writes files below a folder, and remembers them for the manifest."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.files: list[PackedFile] = []
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self._folder / name
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        path.write_bytes(data)
+        self.files.append(PackedFile(len(data), name, hashlib.sha256(data).hexdigest()))
+
+    def take(self, name: str) -> None:
+        """A file that somebody else wrote below the folder."""
+        with (self._folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            self.files.append(PackedFile(file.tell(), name, digest))
+
+
+def _answer_from_log(reader: LogReader, checkpoint: Checkpoint, activity: Activity) -> dict[str, Answer]:
+    first_ms = time_of(reader.read_entry(0, checkpoint.size))
+    days = (activity.last_ms - first_ms) // DAY_MS
+    return {
+        "records_present": Answer(True, f"{activity.num_records:,} records, verified against the signed tree"),
+        "records_six_months": Answer(
+            activity.last_ms - first_ms >= _HALF_YEAR_MS,
+            f"the log's first record is {days} days older than the last of the period",
+        ),
+    }
+
+
+def _write_documents(order: PackOrder, content: Content, note: bytes) -> dict[str, bytes]:
+    installation, framework = content.installation, order.framework
+    seed = (
+        framework.name,
+        content.checkpoint.root.hex(),
+        str(order.period),
+        str(order.made_at_ms),
+        installation.software,
+    )
+    ids = Identifiers("|".join((*seed, installation.configuration_digest)))
+    documents = {
+        "README.txt": README.encode(),
+        "report.html": render_report(content),
+        "report.pdf": print_report(content),
+        "responsibility-matrix.html": render_matrix(content),
+        **tabulate(content),
+        "oscal/component-definition.json": write_definition(framework, installation, order.made_at_ms, ids),
+        "oscal/system-security-plan.json": write_security_plan(content, ids),
+        "oscal/assessment-plan.json": write_assessment_plan(content, ids),
+        "oscal/assessment-results.json": write_results(content, ids),
+        "facts.json": _encode(
+            {
+                name: {"answer": _word(answer.holds), "asked": QUESTIONS[name].title, "found": answer.words}
+                for name, answer in content.answers.items()
+            }
+        ),
+        "configuration.json": installation.configuration,
+        "software/version.json": _encode(
+            {
+                "configuration": installation.configuration_digest,
+                "software": installation.software,
+                "version": installation.version,
+            }
+        ),
+        "software/sbom.cdx.json": installation.sbom,
+        "log/checkpoint": note,
+        "log/summary.json": _encode(_summarize(content.activity)),
+    }
+    optional = {
+        "oscal/plan-of-action-and-milestones.json": write_milestones(content, ids),
+        "software/statement.json": installation.statement,
+        "software/control-results.json": order.test_results,
+        "statements.toml": order.statements,
+    }
+    documents |= {name: data for name, data in optional.items() if data}
+    if content.score is not None:
+        documents["score.json"] = _encode(msgspec.to_builtins(content.score))
+    return documents
+
+
+def _write_records(
+    reader: LogReader, key: VerifierKey, folder: Path, start: int, end: int, writer: _Writer, progress: Progress
+) -> None:
+    """Every record, in exports of a bounded size: each is held in memory while it is written."""
+    (folder / "log" / "records").mkdir(parents=True)
+    for low in range(start, end, RECORDS_A_FOLDER):
+        behind = min(low + RECORDS_A_FOLDER, end)
+        name = f"log/records/{low}-{behind - 1}"
+        write_export(reader, key, folder / name, low, behind)
+        for path in sorted((folder / name).iterdir()):
+            writer.take(f"{name}/{path.name}")
+        progress("export", behind - start, end - start)
+
+
+def _summarize(activity: Activity) -> dict[str, object]:
+    return {
+        "clients": dict(activity.clients),
+        "end": activity.end,
+        "kinds": dict(activity.kinds),
+        "models": dict(activity.models),
+        "outcomes": dict(activity.outcomes),
+        "output_tokens": activity.output_tokens,
+        "people": dict(activity.people),
+        "prompt_tokens": activity.prompt_tokens,
+        "refusals": dict(activity.refusals),
+        "start": activity.start,
+        "unreadable": activity.unreadable,
+        "unreconciled_minutes": activity.unreconciled,
+    }
+
+
+def _word(holds: bool | None) -> str:
+    return {True: "yes", False: "no", None: "not known"}[holds]
+
+
+def _encode(value: object) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def parse_manifest(data: bytes) -> PackManifest:
+    """Parse an untrusted manifest, in its one form.
+
+    Raises: PackRejected.
+    """
+    try:
+        manifest = msgspec.json.decode(data, type=PackManifest)
+        canonical = encode_canonical(msgspec.to_builtins(manifest))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, AuditRejected) as error:
+        raise PackRejected(f"{MANIFEST}: {error}") from error
+    names = [file.name for file in manifest.files]
+    if manifest.format != PACK_FORMAT or canonical != data or names != sorted(set(names)):
+        raise PackRejected(f"{MANIFEST}: is not of the format {PACK_FORMAT}")
+    return manifest

@@ -1,0 +1,174 @@
+"""What the report tells, ready to be set: the same values make the page and the paper."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from audit.checkpoint import Checkpoint
+from compliance.activity import HOUR_MS, Activity
+from compliance.extracts import Happening
+from compliance.facts import QUESTIONS, Answer
+from compliance.frameworks import Framework
+from compliance.installation import Installation
+from compliance.judgement import VERDICTS, Judgement, Verdict
+from compliance.period import Period, format_time
+from compliance.report.charts import Series, Share, draw_bars, draw_columns, draw_shares
+from compliance.report.drawing import Drawing
+from compliance.scoring import Score
+
+COLORS: dict[Verdict, str] = {
+    "met": "#2e7d32",
+    "shared": "#1565c0",
+    "customer": "#607d8b",
+    "not-evidenced": "#b26a00",
+    "not-met": "#c62828",
+    "not-applicable": "#8a979d",
+}
+MEANINGS: dict[Verdict, str] = {
+    "met": "evidenced, and nothing is left to do",
+    "shared": "the product's part is evidenced, the customer's is open",
+    "customer": "the customer's alone, and open",
+    "not-evidenced": "claimed, and the evidence is not at hand",
+    "not-met": "not met on this installation",
+    "not-applicable": "the product has nothing that it is about",
+}
+_GOOD, _BAD, _NOTE, _PLAIN = "#2e7d32", "#c62828", "#b26a00", "#1565c0"
+_STRETCHES = 62
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A fact of the installation that does not hold, or is not known."""
+
+    name: str
+    title: str
+    words: str
+    missing: str
+    remedy: str
+    is_known: bool
+    controls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """All that the documents need."""
+
+    framework: Framework
+    period: Period
+    made_at_ms: int
+    installation: Installation
+    checkpoint: Checkpoint
+    log_key: str
+    activity: Activity
+    judgements: Sequence[Judgement]
+    score: Score | None
+    changes: Sequence[Happening]
+    faults: Sequence[Happening]
+    has_results: bool
+    answers: dict[str, Answer]
+
+    @property
+    def title(self) -> str:
+        """Of the documents."""
+        return f"Evidence for {self.framework.title}"
+
+    @property
+    def made_at(self) -> str:
+        """For people."""
+        return format_time(self.made_at_ms)
+
+    @property
+    def counts(self) -> list[tuple[Verdict, int, str, str]]:
+        """Each verdict with how many there are, its colour and meaning."""
+        found = Counter(one.verdict for one in self.judgements)
+        return [(verdict, found[verdict], COLORS[verdict], MEANINGS[verdict]) for verdict in VERDICTS]
+
+    @property
+    def num_open(self) -> int:
+        """Controls about which something is left to do."""
+        return sum(not one.is_satisfied for one in self.judgements)
+
+    @property
+    def families(self) -> Iterator[tuple[str, str, list[Judgement]]]:
+        """Name, title and controls of each family that has some."""
+        for family, title in self.framework.families.items():
+            if judged := [one for one in self.judgements if one.control.family == family]:
+                yield family, title, judged
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """What is missing on this installation, by how many controls want it."""
+        return find_gaps(self.framework, self.judgements)
+
+    def draw_verdicts(self) -> Drawing:
+        """How many controls have which verdict."""
+        shares = [Share(verdict, color, count) for verdict, count, color, _ in self.counts if count]
+        return draw_shares("Controls by verdict", shares)
+
+    def draw_activity(self) -> list[Drawing]:
+        """Use, tokens, refusals and failures, changes: over the period."""
+        timeline = self.activity.timeline()
+        is_hours = self.activity.bucket_ms == HOUR_MS
+        labels = [format_time(start)[11:16] if is_hours else format_time(start)[5:10] for start, _ in timeline]
+        buckets = [bucket for _, bucket in timeline]
+        per = "hour" if is_hours else "day" if self.activity.bucket_ms < 7 * 24 * HOUR_MS else "week"
+        good = Series("answered", _PLAIN, tuple(bucket.requests - bucket.failed for bucket in buckets))
+        failed = Series("failed", _BAD, tuple(bucket.failed for bucket in buckets))
+        tokens = Series("tokens", _PLAIN, tuple(bucket.tokens for bucket in buckets))
+        refused = Series("refusals", _NOTE, tuple(bucket.refused for bucket in buckets))
+        changes = Series("changes", _GOOD, tuple(bucket.changes for bucket in buckets))
+        return [
+            draw_columns(f"Requests a {per}", labels, [good, failed]),
+            draw_columns(f"Tokens a {per}", labels, [tokens]),
+            draw_columns(f"Refused sign-ins, tokens and requests a {per}", labels, [refused]),
+            draw_columns(f"Changes to accounts, models, software and configuration a {per}", labels, [changes]),
+        ]
+
+    def draw_tables(self) -> list[Drawing]:
+        """Who and what: models, programs, people, how requests ended, why they were refused."""
+        activity = self.activity
+        return [
+            draw_bars("Requests by model", rank(activity.models), _PLAIN),
+            draw_bars("Requests by program", rank(activity.clients), _PLAIN),
+            draw_bars("Requests by person", rank(activity.people), _PLAIN),
+            draw_bars("How requests ended", rank(activity.outcomes), _PLAIN),
+            draw_bars("Refusals by reason", rank(activity.refusals), _NOTE),
+        ]
+
+
+def rank(counted: Counter[str]) -> list[tuple[str, int]]:
+    """The most first; equal ones by name, so that no order is left to chance."""
+    return sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+
+
+def choose_bucket(period: Period) -> int:
+    """Hours for up to two and a half days, days for up to two months, else weeks."""
+    length = period.end_ms - period.start_ms
+    for hours in (1, 24, 7 * 24):
+        if length <= _STRETCHES * hours * HOUR_MS:
+            return hours * HOUR_MS
+    return 7 * 24 * HOUR_MS
+
+
+def find_gaps(framework: Framework, judgements: Sequence[Judgement]) -> list[Gap]:
+    """Facts that do not hold or are not known, with the controls that want them; the most wanted first."""
+    wanted: dict[str, list[str]] = {}
+    answers: dict[str, Answer] = {}
+    for one in judgements:
+        for name, answer in one.facts:
+            if answer.holds is not True:
+                wanted.setdefault(name, []).append(framework.label_of(one.control))
+                answers[name] = answer
+    gaps = [
+        Gap(
+            name,
+            QUESTIONS[name].title,
+            answers[name].words,
+            QUESTIONS[name].missing,
+            QUESTIONS[name].remedy,
+            answers[name].holds is not None,
+            tuple(controls),
+        )
+        for name, controls in wanted.items()
+    ]
+    return sorted(gaps, key=lambda gap: (not gap.is_known, -len(gap.controls), gap.name))

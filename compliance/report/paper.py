@@ -1,0 +1,130 @@
+"""Paragraphs, tables and pictures set on pages one after another, with a line on the foot of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compliance.report.drawing import Drawing
+from compliance.report.pdf import PAGE_HEIGHT, PAGE_WIDTH, Page, encode_pdf, width_of
+
+MARGIN, TEXT_WIDTH = 47.0, PAGE_WIDTH - 94.0
+_FLOOR = PAGE_HEIGHT - 50.0
+INK, FAINT, RULE, SHADE = "#263238", "#607d8b", "#cfd8dc", "#f2f5f6"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Text of a table with a colour and weight of its own."""
+
+    text: str
+    color: str = INK
+    is_bold: bool = False
+
+
+class Paper:
+    """A document under way. `y` runs from the top; what does not fit goes onto a new page."""
+
+    def __init__(self, title: str, foot: str) -> None:
+        self._title = title
+        self._foot = foot
+        self._pages: list[Page] = []
+        self.y = 0.0
+        self._turn()
+
+    def heading(self, text: str, *, size: float = 13) -> None:
+        """A heading, never the last on its page."""
+        self._need(size + 60)
+        self.y += size + 10
+        self._page.text(MARGIN, self.y, text, size, INK, True)
+        self.y += 6
+
+    def paragraph(self, text: str, *, size: float = 9, color: str = INK, is_bold: bool = False) -> None:
+        """Text over the whole width."""
+        for line in wrap(text, TEXT_WIDTH, size, is_bold=is_bold):
+            self._need(size * 1.4)
+            self.y += size * 1.4
+            self._page.text(MARGIN, self.y, line, size, color, is_bold)
+        self.y += 3
+
+    def picture(self, drawing: Drawing) -> None:
+        """A picture as wide as the text."""
+        self._need(drawing.height + 12)
+        self._page.drawing(drawing, MARGIN, self.y + 6)
+        self.y += drawing.height + 12
+
+    def table(
+        self, heads: Sequence[str], shares: Sequence[int], rows: Sequence[Sequence[str | Cell]], *, size: float = 7.5
+    ) -> None:
+        """A table whose columns share the width in these proportions; its head stands on each page again."""
+        widths = [TEXT_WIDTH * share / sum(shares) for share in shares]
+        self._head(heads, widths, size)
+        for row in rows:
+            cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
+            lines = [
+                wrap(cell.text, width - 6, size, is_bold=cell.is_bold)
+                for cell, width in zip(cells, widths, strict=True)
+            ]
+            while any(lines):
+                room = max(int((_FLOOR - self.y - 5) / (size * 1.3)), 0)
+                if room < min(max(map(len, lines)), 4):
+                    self._turn()
+                    self._head(heads, widths, size)
+                    continue
+                self._row(cells, [column[:room] for column in lines], widths, size)
+                lines = [column[room:] for column in lines]
+            self._page.line(MARGIN, self.y + 1.5, MARGIN + TEXT_WIDTH, self.y + 1.5, RULE)
+        self.y += 6
+
+    def encode(self, made_at_ms: int) -> bytes:
+        """The whole as PDF, with page numbers."""
+        for number, page in enumerate(self._pages, start=1):
+            page.line(MARGIN, PAGE_HEIGHT - 38, MARGIN + TEXT_WIDTH, PAGE_HEIGHT - 38, RULE)
+            page.text(MARGIN, PAGE_HEIGHT - 27, self._foot, 7, FAINT)
+            of = f"{number} / {len(self._pages)}"
+            page.text(MARGIN + TEXT_WIDTH - width_of(of, 7), PAGE_HEIGHT - 27, of, 7, FAINT)
+        return encode_pdf(self._pages, title=self._title, made_at_ms=made_at_ms)
+
+    @property
+    def _page(self) -> Page:
+        return self._pages[-1]
+
+    def _head(self, heads: Sequence[str], widths: Sequence[float], size: float) -> None:
+        self._need(size * 6)
+        self._page.box(MARGIN, self.y + 2, TEXT_WIDTH, size * 1.7, SHADE)
+        self._row([Cell(head, FAINT, True) for head in heads], [[head] for head in heads], widths, size)
+        self.y += 2
+
+    def _row(self, cells: Sequence[Cell], lines: Sequence[Sequence[str]], widths: Sequence[float], size: float) -> None:
+        x = MARGIN
+        for cell, column, width in zip(cells, lines, widths, strict=True):
+            for number, line in enumerate(column, start=1):
+                self._page.text(x + 3, self.y + 1 + number * size * 1.3, line, size, cell.color, cell.is_bold)
+            x += width
+        self.y += max(map(len, lines), default=0) * size * 1.3 + 4
+
+    def _need(self, height: float) -> None:
+        if self.y + height > _FLOOR:
+            self._turn()
+
+    def _turn(self) -> None:
+        self._pages.append(Page())
+        self.y = 40.0
+
+
+def wrap(text: str, width: float, size: float, *, is_bold: bool = False) -> list[str]:
+    """Lines that are at most so wide; a word that is wider is broken."""
+    lines, line = [], ""
+    for word in text.split():
+        longer = f"{line} {word}" if line else word
+        if width_of(longer, size, is_bold=is_bold) <= width:
+            line = longer
+            continue
+        if line:
+            lines.append(line)
+        while width_of(word, size, is_bold=is_bold) > width:
+            end = next(
+                n for n in range(len(word), 0, -1) if n == 1 or width_of(word[:n], size, is_bold=is_bold) <= width
+            )
+            lines.append(word[:end])
+            word = word[end:]
+        line = word
+    return [*lines, line] if line else lines

@@ -1,0 +1,118 @@
+"""A writer of PDF for text, boxes and lines: two of the fonts that every reader has, no pictures, no compression, no links.
+
+What always holds: the same calls give the same bytes; the file's id is a digest of its content, its dates are what the
+caller says. Text is in WinAnsiEncoding; what that does not have becomes a question mark. Source: ISO 32000-1:2008, sections
+7.5, 9.6.2.2 and annex D.
+"""
+
+import datetime
+import hashlib
+from dataclasses import dataclass, field
+
+from compliance.report.drawing import Anchor, Box, Drawing, Label, Stroke
+from compliance.report.metrics import BOLD, REGULAR
+
+PAGE_WIDTH, PAGE_HEIGHT = 595.0, 842.0
+"""A4, in points."""
+_REPLACED = str.maketrans({"→": ">", "≥": ">=", "≤": "<=", "\t": " ", "\n": " "})
+
+
+@dataclass(slots=True)
+class Page:
+    """One page, as the operators that draw it. The origin of what it takes is the upper left corner."""
+
+    operators: list[str] = field(default_factory=list)
+
+    def text(self, x: float, y: float, text: str, size: float, color: str = "#000000", is_bold: bool = False) -> None:
+        """A line of text, from x on, on the baseline y."""
+        font = "F2" if is_bold else "F1"
+        self.operators.append(
+            f"BT {_color(color)} rg /{font} {_number(size)} Tf {_number(x)} {_number(PAGE_HEIGHT - y)} Td {_string(text)} Tj ET"
+        )
+
+    def box(self, x: float, y: float, width: float, height: float, color: str) -> None:
+        """A filled rectangle."""
+        corner = f"{_number(x)} {_number(PAGE_HEIGHT - y - height)}"
+        self.operators.append(f"{_color(color)} rg {corner} {_number(width)} {_number(height)} re f")
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, color: str, width: float = 0.5) -> None:
+        """A straight line."""
+        start, end = (f"{_number(x)} {_number(PAGE_HEIGHT - y)}" for x, y in ((x1, y1), (x2, y2)))
+        self.operators.append(f"{_color(color)} RG {_number(width)} w {start} m {end} l S")
+
+    def drawing(self, drawing: Drawing, x: float, y: float) -> None:
+        """A picture, with its upper left corner there."""
+        for shape in drawing.shapes:
+            if isinstance(shape, Box):
+                self.box(x + shape.x, y + shape.y, shape.width, shape.height, shape.color)
+            elif isinstance(shape, Stroke):
+                self.line(x + shape.x1, y + shape.y1, x + shape.x2, y + shape.y2, shape.color, shape.width)
+            else:
+                self._label(shape, x, y)
+
+    def _label(self, label: Label, x: float, y: float) -> None:
+        width = width_of(label.text, label.size, is_bold=label.is_bold)
+        back: dict[Anchor, float] = {"start": 0.0, "middle": width / 2, "end": width}
+        left = x + label.x - back[label.anchor]
+        self.text(left, y + label.y, label.text, label.size, label.color, label.is_bold)
+
+
+def width_of(text: str, size: float, *, is_bold: bool = False) -> float:
+    """How wide a line of text is."""
+    widths = BOLD if is_bold else REGULAR
+    return sum(widths[code - 32] for code in _encode(text)) * size / 1000
+
+
+def encode_pdf(pages: list[Page], *, title: str, made_at_ms: int) -> bytes:
+    """The file."""
+    contents = ["\n".join(page.operators).encode("cp1252") for page in pages]
+    kids = " ".join(f"{6 + 2 * number} 0 R" for number in range(len(pages)))
+    box = f"[0 0 {_number(PAGE_WIDTH)} {_number(PAGE_HEIGHT)}]"
+    moment = datetime.datetime.fromtimestamp(made_at_ms // 1000, datetime.UTC)
+    date = f"(D:{moment:%Y%m%d%H%M%S}Z)"
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R /Lang (en) /ViewerPreferences << /DisplayDocTitle true >> >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} /MediaBox {box} >>".encode(),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica-Bold /Encoding /WinAnsiEncoding >>",
+        f"<< /Title {_string(title)} /Producer (Casemate) /CreationDate {date} /ModDate {date} >>".encode("cp1252"),
+    ]
+    for number, content in enumerate(contents):
+        fonts = "/Resources << /Font << /F1 3 0 R /F2 4 0 R >> >>"
+        objects.append(f"<< /Type /Page /Parent 2 0 R {fonts} /Contents {7 + 2 * number} 0 R >>".encode())
+        objects.append(b"<< /Length %d >>\nstream\n%b\nendstream" % (len(content), content))
+    return _assemble(objects)
+
+
+def _assemble(objects: list[bytes]) -> bytes:
+    """Header, objects, the table of where they stand, trailer."""
+    data = bytearray(b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")
+    places = []
+    for number, content in enumerate(objects, start=1):
+        places.append(len(data))
+        data += b"%d 0 obj\n%b\nendobj\n" % (number, content)
+    table = len(data)
+    digest = hashlib.sha256(data).hexdigest()[:32]
+    data += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    data += b"".join(b"%010d 00000 n \n" % place for place in places)
+    data += f"trailer\n<< /Size {len(objects) + 1} /Root 1 0 R /Info 5 0 R /ID [<{digest}> <{digest}>] >>\n".encode()
+    return bytes(data) + b"startxref\n%d\n%%%%EOF\n" % table
+
+
+def _encode(text: str) -> bytes:
+    plain = text.translate(_REPLACED).encode("cp1252", "replace")
+    return bytes(code if code >= 32 else 63 for code in plain)
+
+
+def _string(text: str) -> str:
+    """A literal string, as the bytes that are meant."""
+    escaped = _encode(text).replace(b"\\", b"\\\\").replace(b"(", b"\\(").replace(b")", b"\\)")
+    return f"({escaped.decode('cp1252', 'replace')})"
+
+
+def _color(color: str) -> str:
+    return " ".join(_number(int(color[start : start + 2], 16) / 255) for start in (1, 3, 5))
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")

@@ -1,0 +1,178 @@
+"""The report on paper: the same content as the page, in the same order."""
+
+from compliance.judgement import Judgement
+from compliance.report.content import COLORS, Content
+from compliance.report.paper import FAINT, Cell, Paper
+
+
+def print_report(content: Content) -> bytes:
+    """`report.pdf`."""
+    paper = Paper(content.title, f"{content.title}, {content.period.words}")
+    _set_summary(paper, content)
+    _set_gaps(paper, content)
+    _set_activity(paper, content)
+    _set_log(paper, content)
+    _set_controls(paper, content)
+    _set_plan(paper, content)
+    _set_inventory(paper, content)
+    return paper.encode(content.made_at_ms)
+
+
+def _set_summary(paper: Paper, content: Content) -> None:
+    installation, total = content.installation, len(content.judgements)
+    paper.heading(content.title, size=20)
+    paper.paragraph(
+        f"{content.period.words}. Made at {content.made_at} by Casemate {installation.version}, which runs in "
+        f"{installation.mode} mode.",
+        color=FAINT,
+    )
+    paper.paragraph(
+        f"Of {total} controls, {total - content.num_open} need nothing more; about {content.num_open} something is left to do, by "
+        "the customer, or on this installation. A verdict is what the evidence in this pack shows, and no certificate."
+    )
+    paper.picture(content.draw_verdicts())
+    rows: list[list[str | Cell]] = [
+        [Cell(verdict, color, True), str(count), meaning] for verdict, count, color, meaning in content.counts
+    ]
+    paper.table(["Verdict", "Controls", "Meaning"], [20, 12, 68], rows, size=8.5)
+    if content.score is not None:
+        score = content.score
+        paper.paragraph(
+            f"SPRS score as it stands: {score.now}. Attainable once the customer's parts are done: {score.attainable} of 110. "
+            f"Assessment objectives satisfied: {score.objectives_satisfied} of {score.objectives_total}.",
+            size=10,
+            is_bold=True,
+        )
+        paper.paragraph(
+            "What nobody has stated counts as not met. No score can be submitted without a system security plan (3.12.4)."
+        )
+    if not content.has_results:
+        paper.paragraph(
+            "No test results of this build were at hand: nothing that rests on tests counts as evidenced.", is_bold=True
+        )
+
+
+def _set_gaps(paper: Paper, content: Content) -> None:
+    paper.heading("What is missing on this installation")
+    if not content.gaps:
+        paper.paragraph("Every fact that these controls ask for holds.")
+        return
+    rows = [[gap.title, f"{gap.words}. {gap.missing}", gap.remedy, _join(gap.controls)] for gap in content.gaps]
+    paper.table(
+        ["What should hold", "What was found, and why it matters", "What to do", "Wanted by"], [22, 32, 28, 18], rows
+    )
+
+
+def _set_activity(paper: Paper, content: Content) -> None:
+    activity = content.activity
+    paper.heading("What happened")
+    paper.paragraph(
+        f"{activity.num_records:,} records, each of them verified against the signed tree. Requests that ended: "
+        f"{activity.outcomes.total():,}, with {activity.prompt_tokens:,} tokens asked and {activity.output_tokens:,} answered. "
+        f"Sign-ins, tokens and requests refused: {activity.refusals.total():,}. Minutes in which the counts of the parties "
+        f"differed: {activity.unreconciled}."
+    )
+    for drawing in [*content.draw_activity(), *content.draw_tables()]:
+        paper.picture(drawing)
+    for title, happenings in (("Faults", content.faults), ("Changes", content.changes)):
+        paper.heading(f"{title}, the newest first", size=10)
+        rows = [[str(one.index), one.time, one.kind, one.actor, one.target] for one in happenings]
+        if rows:
+            paper.table(["Record", "When", "What", "By whom", "About"], [10, 24, 22, 20, 24], rows)
+        else:
+            paper.paragraph("None in this period.")
+
+
+def _set_log(paper: Paper, content: Content) -> None:
+    checkpoint = content.checkpoint
+    paper.heading("The log, and how far it can be believed")
+    rows = [
+        ["Name", checkpoint.origin],
+        ["Signed tree", f"{checkpoint.size:,} records, root {checkpoint.root.hex()}"],
+        ["Key", content.log_key],
+        ["Records of the period", f"{content.activity.start:,} to {content.activity.end - 1:,}"],
+        ["Witness", content.answers["witness"].words],
+    ]
+    paper.table(["", ""], [20, 80], rows)
+    paper.paragraph(
+        "That nothing in this range was altered, left out or moved follows from the signed tree. That the tree is the only one "
+        "this log ever had follows from a witness, or from a checkpoint that somebody kept elsewhere."
+    )
+    kinds = [[kind, f"{count:,}"] for kind, count in sorted(content.activity.kinds.items())]
+    paper.table(["Kind of record", "Records"], [60, 40], kinds)
+
+
+def _set_controls(paper: Paper, content: Content) -> None:
+    paper.heading("Every control")
+    for family, title, judged in content.families:
+        paper.heading(family if family == title else f"{family} {title}", size=10)
+        rows = [_control_row(content, one) for one in judged]
+        heads = ["Control", "Verdict", "What Casemate does", "What the customer must do", "Evidence"]
+        paper.table(heads, [15, 11, 32, 24, 18], rows, size=7)
+
+
+def _control_row(content: Content, one: Judgement) -> list[str | Cell]:
+    passed = sum(outcome == "passed" for _, outcome in one.tests)
+    evidence = [f"{passed} of {len(one.tests)} tests passed."] if one.tests else []
+    words = {True: "holds", False: "does not hold", None: "not known"}
+    evidence += [f"{name}: {words[answer.holds]}." for name, answer in one.facts]
+    evidence += [f"{kind}: {count:,}." for kind, count in one.kinds]
+    return [
+        f"{content.framework.label_of(one.control)} {one.control.title}",
+        Cell(one.verdict, COLORS[one.verdict], True),
+        " ".join([one.control.product or "–", *one.own.reasons]).replace("`", ""),
+        (one.control.customer or "–").replace("`", ""),
+        " ".join(evidence) or "–",
+    ]
+
+
+def _set_plan(paper: Paper, content: Content) -> None:
+    paper.heading("Plan of action")
+    costs = {cost.id: cost for cost in content.score.deductions} if content.score is not None else {}
+    rows: list[list[str | Cell]] = []
+    for one in content.judgements:
+        if one.verdict in ("not-met", "not-evidenced"):
+            cost = costs.get(one.control.id)
+            rows.append(
+                [
+                    content.framework.label_of(one.control),
+                    Cell(one.verdict, COLORS[one.verdict], True),
+                    " ".join(one.own.reasons),
+                    f"{cost.points} {cost.rule}" if cost is not None else "–",
+                    ("yes" if cost.may_wait else "no") if cost is not None else "–",
+                ]
+            )
+    if rows:
+        paper.table(["Control", "Verdict", "Why", "Points", "May wait"], [14, 13, 50, 14, 9], rows)
+    else:
+        paper.paragraph("Nothing is not met, and nothing is without evidence.")
+
+
+def _set_inventory(paper: Paper, content: Content) -> None:
+    installation = content.installation
+    paper.heading("People, programs and keys")
+    people = [
+        [one.login, one.role, one.state, one.second_factor, one.granted_by, one.approved_by or "–"]
+        for one in installation.people
+    ]
+    if people:
+        paper.table(
+            ["Login", "Role", "State", "Second factor", "Granted by", "Agreed by"], [20, 12, 18, 14, 18, 18], people
+        )
+    programs = [
+        [one.client_id, one.role, one.state, one.authentication, one.granted_by] for one in installation.programs
+    ]
+    if programs:
+        paper.table(["Client", "Role", "State", "Authentication", "Granted by"], [30, 12, 18, 20, 20], programs)
+    keys = [
+        [one.file, one.purpose, one.holder, one.algorithm, one.identifier[:24], one.mode] for one in installation.keys
+    ]
+    paper.table(["File", "What for", "Held by", "Algorithm", "Identifier", "Mode"], [24, 26, 12, 12, 19, 7], keys)
+    paper.heading("What runs")
+    paper.paragraph(f"Casemate {installation.version}, software {installation.software}.")
+    paper.paragraph(f"Configuration file {installation.configuration_digest}.")
+
+
+def _join(controls: tuple[str, ...]) -> str:
+    rest = f" and {len(controls) - 6} more" if len(controls) > 6 else ""
+    return ", ".join(controls[:6]) + rest

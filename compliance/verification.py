@@ -1,0 +1,127 @@
+"""Verifying a pack, offline: with the folder, the log's key and the key of whoever made it.
+
+(1) The signature over the manifest. (2) Every file is there with its digest, and no other is. (3) The checkpoint, by the
+log's key, and that it is the tree which the manifest names. (4) Every extracted record, by its own proof under that
+checkpoint, within the period's range. (5) Every folder of all records, as an export.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.checkpoint import Checkpoint, verify_checkpoint
+from audit.entry import parse_sequence
+from audit.errors import AuditRejected
+from audit.export import verify_export
+from audit.note import MAX_NOTE_BYTES, VerifierKey, verify_note
+from audit.proof import verify_proof
+from compliance.errors import PackRejected
+from compliance.pack import MANIFEST, SIGNATURE, PackManifest, parse_manifest, signed_text
+
+MAX_MANIFEST_BYTES = 16 << 20
+_EXTRACTS, _PROOFS, _RECORDS = "log/extracts/", "log/proofs/", "log/records/"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPack:
+    """What was found to hold."""
+
+    manifest: PackManifest
+    digest: str
+    num_proven: int
+    """Records with a proof of their own."""
+    num_exported: int
+    """Records that all are there of the range."""
+
+
+def verify_pack(folder: Path, log_key: VerifierKey, signer: VerifierKey) -> VerifiedPack:
+    """Verify a pack.
+
+    Raises: PackRejected; SignatureRejected, ProofRejected and other AuditRejected; OSError.
+    """
+    data = _read(folder / MANIFEST, MAX_MANIFEST_BYTES)
+    digest = hashlib.sha256(data).hexdigest()
+    if verify_note(_read(folder / SIGNATURE, MAX_NOTE_BYTES), [signer]).text != signed_text(digest):  # (1)
+        raise PackRejected(f"{folder / SIGNATURE}: is of another manifest")
+    manifest = parse_manifest(data)
+    _verify_files(folder, manifest)  # (2)
+    note = _read(folder / "log" / "checkpoint", MAX_NOTE_BYTES)
+    checkpoint = verify_checkpoint(note, [log_key], log_key.name)  # (3)
+    if (checkpoint.origin, checkpoint.size, checkpoint.root.hex()) != (
+        manifest.origin,
+        manifest.checkpoint_size,
+        manifest.root,
+    ):
+        raise PackRejected(f"{folder / MANIFEST}: names another tree than the checkpoint")
+    proven = _verify_extracts(folder, manifest, log_key, checkpoint)  # (4)
+    return VerifiedPack(manifest, digest, proven, _verify_records(folder, manifest, log_key))  # (5)
+
+
+def _verify_files(folder: Path, manifest: PackManifest) -> None:
+    listed = {file.name for file in manifest.files} | {MANIFEST, SIGNATURE}
+    found = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()
+    }
+    if found != listed:
+        stranger = sorted(found - listed) or sorted(listed - found)
+        state = "is not in the manifest" if found - listed else "is missing"
+        raise PackRejected(f"{folder / stranger[0]}: {state}")
+    for file in manifest.files:
+        path = folder / file.name
+        if path.is_symlink():
+            raise PackRejected(f"{path}: is a link")
+        with path.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        if digest != file.sha256:
+            raise PackRejected(f"{path}: is not what the manifest says")
+
+
+def _verify_extracts(folder: Path, manifest: PackManifest, key: VerifierKey, checkpoint: Checkpoint) -> int:
+    proven = set()
+    for path, entry in _extracted(folder, manifest):
+        try:
+            index = parse_sequence(entry)
+            proof = _read(folder / _PROOFS / f"{index}.tlog-proof", 2 * MAX_NOTE_BYTES)
+            shown, under = verify_proof(proof, entry, [key], key.name)
+        except (AuditRejected, FileNotFoundError) as error:
+            raise PackRejected(f"{path}: {error}") from error
+        if shown != index or under != checkpoint or not manifest.start <= index < manifest.end:
+            raise PackRejected(f"{path}: record {index} is proven for another place, tree or period")
+        proven.add(f"{_PROOFS}{index}.tlog-proof")
+    if idle := {file.name for file in manifest.files if file.name.startswith(_PROOFS)} - proven:
+        raise PackRejected(f"{folder / min(idle)}: proves no record of this pack")
+    return len(proven)
+
+
+def _extracted(folder: Path, manifest: PackManifest) -> Iterator[tuple[Path, bytes]]:
+    for file in manifest.files:
+        if file.name.startswith(_EXTRACTS):
+            path = folder / file.name
+            for entry in path.read_bytes().splitlines():
+                yield path, entry
+
+
+def _verify_records(folder: Path, manifest: PackManifest, key: VerifierKey) -> int:
+    """Every record of the range, in exports that follow each other without a gap; or none at all."""
+    names = {file.name.split("/")[2] for file in manifest.files if file.name.startswith(_RECORDS)}
+    expected = manifest.start
+    for name in sorted(names, key=lambda text: int(text.partition("-")[0]) if text.partition("-")[0].isdigit() else -1):
+        export = verify_export(folder / _RECORDS / name, key).manifest
+        if export.start != expected or export.root != manifest.root:
+            raise PackRejected(f"{folder / _RECORDS / name}: does not follow record {expected - 1} of the tree")
+        expected = export.end
+    if names and expected != manifest.end:
+        raise PackRejected(f"{folder / _RECORDS}: ends before record {manifest.end - 1}")
+    return expected - manifest.start
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise PackRejected(f"{path}: is missing") from None
+    if len(data) > max_bytes:
+        raise PackRejected(f"{path}: has more than {max_bytes} bytes")
+    return data

@@ -1,0 +1,122 @@
+"""Periods and counts: compared with slow ones; a record that is not in the signed tree is found on the way."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audit.checkpoint import Checkpoint, verify_checkpoint
+from audit.errors import AuditRejected
+from audit.note import VerifierKey
+from audit.reader import LogReader
+from compliance.activity import DAY_MS, HOUR_MS, measure_activity
+from compliance.errors import PeriodRejected
+from compliance.period import find_records, make_period, parse_time, time_of
+from compliance.report.content import choose_bucket
+from tests.support.evidence import FIRST_MS, MONTH_MS
+from tests.unit.compliance.conftest import NUM_RECORDS
+
+
+@pytest.fixture(scope="module")
+def checkpoint(month: Path, log_key: VerifierKey) -> Checkpoint:
+    """The signed tree of the month's log."""
+    return verify_checkpoint((month / "log" / "checkpoint").read_bytes(), [log_key], log_key.name)
+
+
+@pytest.fixture(scope="module")
+def entries(month: Path) -> list[bytes]:
+    """All records."""
+    reader = LogReader(month / "log")
+    return [reader.read_entry(index, NUM_RECORDS) for index in range(NUM_RECORDS)]
+
+
+@settings(deadline=None)
+@given(st.integers(-2 * DAY_MS, MONTH_MS + 2 * DAY_MS), st.integers(1, MONTH_MS))
+def test_a_period_has_the_records_that_a_slow_look_finds(
+    month: Path, entries: list[bytes], offset_ms: int, length_ms: int
+) -> None:
+    """Wherever it begins and ends, on a record's very moment too."""
+    period = make_period(FIRST_MS + offset_ms, FIRST_MS + offset_ms + length_ms)
+    inside = [index for index, entry in enumerate(entries) if period.start_ms <= time_of(entry) < period.end_ms]
+    reader = LogReader(month / "log")
+    if not inside:
+        with pytest.raises(PeriodRejected):
+            find_records(reader, NUM_RECORDS, period)
+        return
+    assert find_records(reader, NUM_RECORDS, period) == (inside[0], inside[-1] + 1)
+
+
+def test_a_period_begins_and_ends_on_records_moments(month: Path, entries: list[bytes]) -> None:
+    """The first moment is in it, the last is not."""
+    first, last = time_of(entries[300]), time_of(entries[700])
+    assert find_records(LogReader(month / "log"), NUM_RECORDS, make_period(first, last)) == (300, 700)
+
+
+def test_counts_are_those_of_a_slow_count(month: Path, checkpoint: Checkpoint, entries: list[bytes]) -> None:
+    """Of a range that begins and ends within bundles."""
+    activity = measure_activity(LogReader(month / "log"), checkpoint, 37, 901)
+    events = [json.loads(entry) for entry in entries[37:901]]
+    kinds = Counter(event["unmapped"]["casemate"]["kind"] for event in events)
+    outcomes = [event for event in events if event["unmapped"]["casemate"]["kind"] == "inference_outcome"]
+    assert activity.kinds == kinds
+    assert activity.outcomes == Counter(event["status_code"] for event in outcomes)
+    assert activity.models == Counter(event["ai_model"]["name"] for event in outcomes)
+    assert activity.prompt_tokens == sum(event["message_context"]["prompt_tokens"] for event in outcomes)
+    assert sum(bucket.requests for _, bucket in activity.timeline()) == len(outcomes)
+    assert sum(bucket.failed for _, bucket in activity.timeline()) == sum(event["status_id"] != 1 for event in outcomes)
+    last = [index for index, event in enumerate(events, 37) if event["unmapped"]["casemate"]["kind"] == "token_issued"]
+    assert list(activity.newest["token_issued"]) == last[-25:]
+    assert (activity.first_ms, activity.last_ms) == (time_of(entries[37]), time_of(entries[900]))
+
+
+def test_a_record_that_was_changed_is_not_counted(month: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """One byte of one record of a copy: the walk ends, whatever the tiles say."""
+    shutil.copytree(month / "log", tmp_path / "log")
+    bundle = tmp_path / "log" / "tile" / "entries" / "001"
+    bundle.write_bytes(bundle.read_bytes().replace(b"house-8b", b"house-9b", 1))
+    with pytest.raises(AuditRejected):
+        measure_activity(LogReader(tmp_path / "log"), checkpoint, 0, NUM_RECORDS)
+
+
+def test_days_without_records_are_columns_too(month: Path, checkpoint: Checkpoint) -> None:
+    """A chart must not hide a day on which nothing happened."""
+    activity = measure_activity(LogReader(month / "log"), checkpoint, 0, NUM_RECORDS, bucket_ms=HOUR_MS)
+    starts = [start for start, _ in activity.timeline()]
+    assert starts == list(range(FIRST_MS, FIRST_MS + MONTH_MS, HOUR_MS))
+
+
+@pytest.mark.parametrize(
+    ("days", "bucket_ms"),
+    [(1, HOUR_MS), (2, HOUR_MS), (30, DAY_MS), (62, DAY_MS), (365, 7 * DAY_MS), (3650, 7 * DAY_MS)],
+)
+def test_columns_are_hours_days_or_weeks(days: int, bucket_ms: int) -> None:
+    """By the length of the period."""
+    assert choose_bucket(make_period(FIRST_MS, FIRST_MS + days * DAY_MS)) == bucket_ms
+
+
+def test_times_are_dates_or_moments_in_utc() -> None:
+    """An offset is heeded; no offset is UTC."""
+    assert (
+        parse_time("2026-01-01")
+        == parse_time("2026-01-01T00:00:00Z")
+        == parse_time("2026-01-01T01:00:00+01:00")
+        == FIRST_MS
+    )
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "1767225600", "2026-01-01T25:00"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    """With an example of what is one."""
+    with pytest.raises(PeriodRejected, match="2026-11-01"):
+        parse_time(text)
+
+
+def test_a_period_that_ends_before_it_begins_is_refused() -> None:
+    """And an empty one."""
+    for end_ms in (FIRST_MS, FIRST_MS - 1):
+        with pytest.raises(PeriodRejected, match="no period"):
+            make_period(FIRST_MS, end_ms)

@@ -1,0 +1,136 @@
+"""Verdicts: what the evidence shows and no more, whatever is claimed or stated."""
+
+import datetime
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compliance.catalogue import Control, Objective, Status
+from compliance.facts import Answer
+from compliance.judgement import VERDICTS, Judgement, judge
+from compliance.loading import load_catalogues
+from compliance.results import FORMAT, NO_RESULTS, ControlResults, MarkedTest, parse_results
+from compliance.statements import Statement
+from tests.support.evidence import make_answers, make_results
+
+TEST = "tests/unit/a/test_a.py::test_a"
+CONTROL = Control(
+    id="3.3.8",
+    title="T",
+    status="shared",
+    product="P.",
+    customer="C.",
+    tests=(TEST,),
+    facts=("witness",),
+    kinds=("role_granted",),
+    baselines=(),
+    objectives=(Objective(id="3.3.8[a]", status="met"), Objective(id="3.3.8[b]", status="customer")),
+    points=1,
+)
+HOLDS, BROKEN, UNKNOWN = Answer(True, "w"), Answer(False, "w"), Answer(None, "w")
+
+
+def results(outcome: str) -> ControlResults:
+    """A run in which the test ended so."""
+    return ControlResults(FORMAT, "s", {TEST: MarkedTest(("3.3.8",), outcome)})  # type: ignore[arg-type]
+
+
+def said(status: str) -> Statement:
+    """The customer's word."""
+    return Statement(status, "us", datetime.date(2026, 1, 1), "A file.")  # type: ignore[arg-type]
+
+
+def verdict_on(
+    status: Status, fact: Answer, ran: ControlResults, statements: dict[str, Statement] | None = None
+) -> Judgement:
+    """The judgement on a control of this status, without objectives."""
+    control = replace(CONTROL, status=status, objectives=())
+    (judgement,) = judge([control], {"witness": fact}, ran, statements or {}, {"role_granted": 3})
+    return judgement
+
+
+@pytest.mark.parametrize(
+    ("status", "fact", "outcome", "word", "verdict"),
+    [
+        ("met", HOLDS, "passed", None, "met"),
+        ("met", BROKEN, "passed", None, "not-met"),
+        ("met", UNKNOWN, "passed", None, "not-evidenced"),
+        ("met", HOLDS, "failed", None, "not-met"),
+        ("met", HOLDS, "skipped", None, "not-evidenced"),
+        ("shared", HOLDS, "passed", None, "shared"),
+        ("shared", HOLDS, "passed", "met", "met"),
+        ("shared", HOLDS, "passed", "not-met", "not-met"),
+        ("shared", BROKEN, "passed", "met", "not-met"),
+        ("shared", HOLDS, "skipped", "met", "not-evidenced"),
+        ("customer", HOLDS, "passed", None, "customer"),
+        ("customer", HOLDS, "passed", "met", "met"),
+        ("customer", HOLDS, "passed", "not-applicable", "not-applicable"),
+        ("not-met", HOLDS, "passed", None, "not-met"),
+        ("not-met", BROKEN, "passed", "met", "not-met"),
+        ("not-met", HOLDS, "passed", "met", "met"),
+        ("not-applicable", BROKEN, "failed", None, "not-applicable"),
+    ],
+)
+def test_a_verdict_needs_its_evidence(
+    status: Status, fact: Answer, outcome: str, word: str | None, verdict: str
+) -> None:
+    """The customer's word counts for their part, and never in place of ours."""
+    statements = {} if word is None else {"3.3.8": said(word)}
+    judged = verdict_on(status, fact, results(outcome), statements)
+    assert judged.verdict == verdict
+    assert judged.is_satisfied == (verdict in ("met", "not-applicable"))
+    if verdict in ("not-met", "not-evidenced"):
+        assert judged.own.reasons, "a verdict says why"
+
+
+def test_without_results_nothing_that_rests_on_tests_is_met() -> None:
+    """Of all catalogues, every fact holding: no result, no verdict for the better."""
+    for catalogue in load_catalogues().values():
+        for one in judge(catalogue.controls.values(), make_answers(fips_modules=True), NO_RESULTS, {}, {}):
+            assert one.verdict not in ("met", "shared"), one.control.id
+
+
+def test_each_fact_that_a_control_asks_for_decides_over_it() -> None:
+    """One fact at a time that does not hold: every control that names it is not met, and says which."""
+    ran = parse_results(make_results())
+    for catalogue in load_catalogues().values():
+        controls = [control for control in catalogue.controls.values() if control.is_claimed]
+        for fact in sorted({fact for control in controls for fact in control.facts}):
+            for one in judge(controls, make_answers(fips_modules=True, **{fact: False}), ran, {}, {}):
+                assert (one.verdict == "not-met") == (fact in one.control.facts), (one.control.id, fact)
+
+
+def test_every_failed_test_decides_over_its_controls() -> None:
+    """And over no others."""
+    (control,) = [load_catalogues()["nist-800-171"].controls["3.3.8"]]
+    for test in control.tests:
+        ran = parse_results(make_results(failed=(test,)))
+        for one in judge(load_catalogues()["nist-800-171"].controls.values(), make_answers(), ran, {}, {}):
+            if one.control.is_claimed:
+                assert (one.verdict == "not-met") == (test in one.control.tests)
+
+
+def test_objectives_are_judged_by_their_own_status() -> None:
+    """What the product meets is met, what is left to the customer is open; a word on one objective is about that one."""
+    (judged,) = judge([CONTROL], {"witness": HOLDS}, results("passed"), {}, {})
+    assert [one.verdict for one in judged.objectives] == ["met", "customer"]
+    assert not judged.is_satisfied
+    (judged,) = judge([CONTROL], {"witness": HOLDS}, results("passed"), {"3.3.8[b]": said("met")}, {})
+    assert [one.verdict for one in judged.objectives] == ["met", "met"]
+    assert judged.is_satisfied, "each of its objectives is"
+
+
+statuses = st.sampled_from(["met", "shared", "customer", "not-met", "not-applicable"])
+answers = st.sampled_from([HOLDS, BROKEN, UNKNOWN])
+
+
+@given(statuses, answers, st.sampled_from(["passed", "failed", "skipped"]), st.sampled_from([None, "met", "not-met"]))
+def test_better_evidence_is_never_worse(status: Status, fact: Answer, outcome: str, word: str | None) -> None:
+    """Whatever else is known, a fact that holds and a test that passed leave the verdict as it is, or make it better."""
+    statements = {} if word is None else {"3.3.8": said(word)}
+    before = verdict_on(status, fact, results(outcome), statements).verdict
+    after = verdict_on(status, HOLDS, results("passed"), statements).verdict
+    order = {verdict: rank for rank, verdict in enumerate(VERDICTS)} | {"not-applicable": -1}
+    assert order[after] <= order[before]

@@ -1,0 +1,106 @@
+"""The OSCAL documents: what each model requires, references that lead somewhere, no identifier twice.
+
+That they are valid by others' models is tested with compliance-trestle (`make test-interop`).
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compliance.frameworks import FRAMEWORKS
+from compliance.oscal.document import control_id
+from compliance.pack import WrittenPack
+
+REQUIRED = {
+    "component-definition": {"uuid", "metadata", "components"},
+    "system-security-plan": {
+        "uuid", "metadata", "import-profile", "system-characteristics", "system-implementation", "control-implementation",
+    },
+    "assessment-plan": {"uuid", "metadata", "import-ssp", "reviewed-controls"},
+    "assessment-results": {"uuid", "metadata", "import-ap", "results"},
+    "plan-of-action-and-milestones": {"uuid", "metadata", "import-ssp", "poam-items"},
+}  # fmt: skip
+TOKEN = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
+
+
+@pytest.fixture(scope="module")
+def documents(month: Path, made: WrittenPack) -> dict[str, Any]:
+    """Every document by its kind."""
+    folder = month / "shared" / "oscal"
+    return {path.stem: json.loads(path.read_bytes())[path.stem] for path in sorted(folder.iterdir())}
+
+
+def walk(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every member of every object."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield name, member
+            yield from walk(member)
+    elif isinstance(value, list):
+        for item in value:
+            yield from walk(item)
+
+
+def test_each_document_has_what_its_model_requires(documents: dict[str, Any]) -> None:
+    """And the same version and time."""
+    assert set(documents) == set(REQUIRED)
+    for kind, members in REQUIRED.items():
+        assert set(documents[kind]) == members
+        assert documents[kind]["metadata"]["oscal-version"] == "1.1.3"
+        assert documents[kind]["metadata"]["last-modified"].endswith("Z")
+
+
+def test_identifiers_are_version_5_and_each_names_one_thing(documents: dict[str, Any]) -> None:
+    """Within a document; the component is the same one in all."""
+    for document in documents.values():
+        found = [value for name, value in walk(document) if name == "uuid"]
+        assert len(found) == len(set(found))
+        assert all(uuid.UUID(value).version == 5 for value in found)
+
+
+def test_references_lead_to_what_is_there(documents: dict[str, Any]) -> None:
+    """Observations of findings, findings of the plan's items, components of the plan."""
+    (result,) = documents["assessment-results"]["results"]
+    observations = {one["uuid"] for one in result["observations"]}
+    findings = {one["uuid"] for one in result["findings"]}
+    assert {value for name, value in walk(result["findings"]) if name == "observation-uuid"} <= observations
+    assert {
+        value for name, value in walk(documents["plan-of-action-and-milestones"]) if name == "finding-uuid"
+    } <= findings
+    components = {one["uuid"] for one in documents["system-security-plan"]["system-implementation"]["components"]}
+    assert {value for name, value in walk(documents["system-security-plan"]) if name == "component-uuid"} == components
+
+
+def test_findings_are_the_judgements(documents: dict[str, Any], made: WrittenPack) -> None:
+    """One about each control, one about each objective; satisfied where nothing is left to do."""
+    (result,) = documents["assessment-results"]["results"]
+    found = {one["target"]["target-id"]: one["target"]["status"]["state"] for one in result["findings"]}
+    assert len(found) == 110 + 320
+    for one in made.content.judgements:
+        state = "satisfied" if one.is_satisfied else "not-satisfied"
+        assert found[f"sp_800_171_{one.control.id}_smt"] == state
+
+
+@pytest.mark.parametrize("name", sorted(FRAMEWORKS))
+def test_controls_have_identifiers_that_oscal_takes(name: str) -> None:
+    """Each its own; those of SP 800-53 are NIST's."""
+    framework = FRAMEWORKS[name]
+    ids = [control_id(framework, control) for control in framework.controls]
+    assert len(set(ids)) == len(ids)
+    assert all(TOKEN.fullmatch(id) for id in ids)
+    if name == "800-53-high":
+        assert {"au-9.3", "ac-2.13", "sc-13"} <= set(ids)
+
+
+def test_no_text_is_empty(documents: dict[str, Any]) -> None:
+    """Titles, descriptions and values of properties: OSCAL has none that are."""
+    for document in documents.values():
+        for name, value in walk(document):
+            if name in ("title", "description", "value", "href", "remarks"):
+                assert isinstance(value, str)
+                assert value.strip(), name

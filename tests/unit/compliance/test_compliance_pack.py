@@ -1,0 +1,260 @@
+"""Evidence packs: whole, signed, the same twice, and nothing of them can be changed unnoticed."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from audit.errors import AuditRejected, SignatureRejected
+from audit.note import NoteSigner, VerifierKey
+from compliance.errors import ComplianceFault, PackRejected, ResultsRejected
+from compliance.pack import WrittenPack, parse_manifest, signed_text
+from compliance.verification import verify_pack
+from tests.support.evidence import SIGNER, make_installation, make_results, order_pack, write_made_up_pack
+from tests.unit.compliance.conftest import NUM_RECORDS
+
+
+@pytest.fixture
+def pack(month: Path, made: WrittenPack, tmp_path: Path) -> Path:
+    """A copy of the pack, to be changed."""
+    shutil.copytree(month / "shared", tmp_path / "pack")
+    return tmp_path / "pack"
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file with its content."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_pack_is_whole_and_verifies(pack: Path, made: WrittenPack, log_key: VerifierKey) -> None:
+    """With two public keys and nothing else."""
+    verified = verify_pack(pack, log_key, SIGNER.key)
+    assert verified.digest == made.digest
+    assert (verified.manifest.start, verified.manifest.end) == (0, NUM_RECORDS)
+    assert verified.num_proven == len(list((pack / "log" / "proofs").iterdir())) > 20
+    assert {"report.html", "report.pdf", "score.json", "objectives.csv", "oscal/assessment-results.json"} <= set(
+        files_of(pack)
+    )
+
+
+def test_two_packs_of_the_same_facts_have_the_same_bytes(month: Path, made: WrittenPack, tmp_path: Path) -> None:
+    """Every file, the signature too."""
+    shutil.copytree(month / "log", tmp_path / "log")
+    shutil.copy(month / "log.vkey", tmp_path)
+    write_made_up_pack(order_pack(), tmp_path, "second")
+    assert files_of(tmp_path / "second") == files_of(month / "shared")
+
+
+def test_another_time_is_all_that_differs_in_facts(month: Path, made: WrittenPack, tmp_path: Path) -> None:
+    """What is said about the installation and the log does not depend on when it was said."""
+    shutil.copytree(month / "log", tmp_path / "log")
+    shutil.copy(month / "log.vkey", tmp_path)
+    write_made_up_pack(order_pack(made_at_ms=made.content.made_at_ms + 1000), tmp_path, "later")
+    before, after = files_of(month / "shared"), files_of(tmp_path / "later")
+    same = {name for name in before if before[name] == after.get(name)}
+    assert {name for name in before if name not in same} == {
+        "manifest.json",
+        "manifest.sig",
+        "report.html",
+        "report.pdf",
+        *(name for name in before if name.startswith("oscal/")),
+    }
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+HARM: dict[str, Callable[[Path], object]] = {
+    "one bit": flip,
+    "one byte less": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "one byte more": lambda path: path.write_bytes(path.read_bytes() + b"\n"),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_any_damage_to_any_file_is_found(pack: Path, log_key: VerifierKey, harm: str) -> None:
+    """Each file of the pack in turn."""
+    for name, data in files_of(pack).items():
+        HARM[harm](pack / name)
+        with pytest.raises((ComplianceFault, AuditRejected)):
+            verify_pack(pack, log_key, SIGNER.key)
+        (pack / name).write_bytes(data)
+    verify_pack(pack, log_key, SIGNER.key)
+
+
+def test_a_stranger_in_the_folder_is_found(pack: Path, log_key: VerifierKey) -> None:
+    """A file, in whatever folder; a link in place of a file."""
+    (pack / "log" / "more.txt").write_text("x")
+    with pytest.raises(PackRejected, match=r"more\.txt: is not in the manifest"):
+        verify_pack(pack, log_key, SIGNER.key)
+    (pack / "log" / "more.txt").unlink()
+    (pack / "poam.csv").rename(pack.parent / "poam.csv")
+    (pack / "poam.csv").symlink_to(pack.parent / "poam.csv")
+    with pytest.raises(PackRejected, match="is a link"):
+        verify_pack(pack, log_key, SIGNER.key)
+
+
+def test_a_pack_that_somebody_else_signed_is_refused(pack: Path, log_key: VerifierKey) -> None:
+    """Under the same name, even."""
+    other = NoteSigner(SIGNER.key.name, Ed25519PrivateKey.generate())
+    (pack / "manifest.sig").write_bytes(other.sign(signed_text("0" * 64)))
+    with pytest.raises(SignatureRejected):
+        verify_pack(pack, log_key, SIGNER.key)
+    (pack / "manifest.sig").write_bytes(SIGNER.sign(signed_text("0" * 64)))
+    with pytest.raises(PackRejected, match="another manifest"):
+        verify_pack(pack, log_key, SIGNER.key)
+
+
+def resign(pack: Path) -> None:
+    """What whoever holds the pack's key can do: a manifest that fits what lies there."""
+    import hashlib
+
+    import msgspec
+
+    from audit.entry import encode_canonical
+    from compliance.pack import PackedFile
+
+    manifest = parse_manifest((pack / "manifest.json").read_bytes())
+    files = [
+        PackedFile(len(data), name, hashlib.sha256(data).hexdigest())
+        for name, data in sorted(files_of(pack).items())
+        if not name.startswith("manifest.")
+    ]
+    data = encode_canonical(msgspec.to_builtins(manifest) | {"files": msgspec.to_builtins(files)})
+    (pack / "manifest.json").write_bytes(data)
+    (pack / "manifest.sig").write_bytes(SIGNER.sign(signed_text(hashlib.sha256(data).hexdigest())))
+
+
+def test_whoever_signs_the_pack_cannot_make_records_up(pack: Path, log_key: VerifierKey) -> None:
+    """A changed record, one without a proof, a proof without a record: found by the log's key alone."""
+    resign(pack)
+    verify_pack(pack, log_key, SIGNER.key)
+    extract = pack / "log" / "extracts" / "client_created.jsonl"
+    good = extract.read_bytes()
+    extract.write_bytes(good.replace(b"os:operator", b"os:somebody"))
+    resign(pack)
+    with pytest.raises(PackRejected, match="client_created"):
+        verify_pack(pack, log_key, SIGNER.key)
+    extract.write_bytes(b"")
+    resign(pack)
+    with pytest.raises(PackRejected, match="proves no record"):
+        verify_pack(pack, log_key, SIGNER.key)
+    extract.write_bytes(good)
+    next((pack / "log" / "proofs").iterdir()).unlink()
+    resign(pack)
+    with pytest.raises(PackRejected):
+        verify_pack(pack, log_key, SIGNER.key)
+
+
+def test_all_records_are_there_where_they_are_asked_for(
+    month: Path, log_key: VerifierKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In exports that follow each other; one that is missing is a gap, whoever signs."""
+    monkeypatch.setattr("compliance.pack.RECORDS_A_FOLDER", 400)
+    shutil.copytree(month / "log", tmp_path / "log")
+    shutil.copy(month / "log.vkey", tmp_path)
+    write_made_up_pack(order_pack("eu-ai-act", with_records=True), tmp_path)
+    pack = tmp_path / "pack"
+    assert sorted(path.name for path in (pack / "log" / "records").iterdir()) == ["0-399", "400-799", "800-999"]
+    assert verify_pack(pack, log_key, SIGNER.key).num_exported == NUM_RECORDS
+    shutil.rmtree(pack / "log" / "records" / "400-799")
+    resign(pack)
+    with pytest.raises(PackRejected, match="does not follow record 399"):
+        verify_pack(pack, log_key, SIGNER.key)
+    shutil.rmtree(pack / "log" / "records" / "800-999")
+    resign(pack)
+    with pytest.raises(PackRejected, match="ends before record 999"):
+        verify_pack(pack, log_key, SIGNER.key)
+
+
+def test_results_of_another_build_count_for_nothing(month: Path, tmp_path: Path) -> None:
+    """They go into the pack, and no verdict rests on them."""
+    shutil.copytree(month / "log", tmp_path / "log")
+    shutil.copy(month / "log.vkey", tmp_path)
+    other = make_results(software="sha256:" + "00" * 32)
+    made = write_made_up_pack(order_pack(test_results=other), tmp_path)
+    assert not made.content.has_results
+    assert not [one for one in made.content.judgements if one.verdict in ("met", "shared")]
+    assert b"No test results of this build" in (tmp_path / "pack" / "report.html").read_bytes()
+
+
+def test_results_that_are_none_stop_the_pack(month: Path, tmp_path: Path) -> None:
+    """Before anything is written."""
+    shutil.copytree(month / "log", tmp_path / "log")
+    shutil.copy(month / "log.vkey", tmp_path)
+    with pytest.raises(ResultsRejected):
+        write_made_up_pack(order_pack(test_results=b"{}"), tmp_path)
+    assert not (tmp_path / "pack").exists()
+
+
+def test_tables_tell_every_control_and_objective(pack: Path, made: WrittenPack) -> None:
+    """In the framework's order, with what is open in the plan."""
+    rows = list(csv.reader(io.StringIO((pack / "responsibility-matrix.csv").read_text())))
+    assert [row[0] for row in rows[1:]] == [
+        made.content.framework.label_of(one.control) for one in made.content.judgements
+    ]
+    assert len(list(csv.reader(io.StringIO((pack / "objectives.csv").read_text())))) == 321
+    plan = list(csv.reader(io.StringIO((pack / "poam.csv").read_text())))
+    assert len(plan) - 1 == made.content.num_open
+    assert json.loads((pack / "score.json").read_text())["now"] == made.content.score.now  # type: ignore[union-attr]
+
+
+def test_no_cell_is_a_formula(pack: Path) -> None:
+    """A program that somebody called `=cmd()` is text to a spreadsheet."""
+    assert b"'=cmd()" in (pack / "identity" / "programs.csv").read_bytes()
+
+
+def test_the_logs_own_answers_outweigh_what_was_made_up(month: Path, made: WrittenPack) -> None:
+    """Whether the log goes back half a year is found in the log."""
+    assert made.content.answers["records_six_months"].holds is False
+    assert made.content.answers["records_present"].holds is True
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"format":"casemate-evidence-pack/1"}'])
+def test_manifests_of_another_form_are_refused(data: bytes) -> None:
+    """By the family."""
+    with pytest.raises(PackRejected):
+        parse_manifest(data)
+
+
+def test_a_manifest_has_one_form(pack: Path) -> None:
+    """Spaces make it another."""
+    data = (pack / "manifest.json").read_bytes()
+    assert parse_manifest(data)
+    with pytest.raises(PackRejected):
+        parse_manifest(data.replace(b",", b", ", 1))
+
+
+def test_an_installation_without_anything_gives_a_pack_too(month: Path, tmp_path: Path, log_key: VerifierKey) -> None:
+    """No people, no keys, no statement, no results: it says so, and verifies."""
+    shutil.copytree(month / "log", tmp_path / "log")
+    shutil.copy(month / "log.vkey", tmp_path)
+    bare = replace(
+        make_installation(),
+        people=(),
+        programs=(),
+        static_keys=(),
+        keys=(),
+        statement=b"",
+        answers={},
+        mode="development",
+    )
+    made = write_made_up_pack(order_pack("800-53-moderate", installation=bare, test_results=None), tmp_path)
+    assert made.content.score is None
+    assert {one.verdict for one in made.content.judgements} == {
+        "customer",
+        "not-evidenced",
+        "not-met",
+        "not-applicable",
+    }
+    verify_pack(tmp_path / "pack", log_key, SIGNER.key)

@@ -1,0 +1,215 @@
+"""The report: complete, harmless whatever names it holds, and drawn to scale."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compliance.pack import WrittenPack
+from compliance.report.charts import Series, Share, draw_bars, draw_columns, draw_shares, round_up, shorten
+from compliance.report.drawing import Box, Drawing, Label, render_svg
+from compliance.report.matrix import encode_csv
+from compliance.report.page import mark_code, render_report
+from compliance.report.paper import TEXT_WIDTH, Cell, Paper, wrap
+from compliance.report.pdf import Page, encode_pdf, width_of
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def page(month: Path, made: WrittenPack) -> str:
+    """`report.html`."""
+    return (month / "shared" / "report.html").read_text()
+
+
+def test_every_control_is_told_with_its_verdict(page: str, made: WrittenPack) -> None:
+    """Each has a row of its own."""
+    for one in made.content.judgements:
+        label = made.content.framework.label_of(one.control)
+        row = page.partition(f'id="c-{one.control.id}"')[2].partition("</tr>")[0]
+        assert f"<b>{label}</b>" in row
+        assert f">{one.verdict}</span>" in row
+
+
+def test_names_from_outside_are_text(page: str) -> None:
+    """A person called `Person <0>` stays so."""
+    assert "Person &lt;0&gt;" in page
+    assert "Person <0>" not in page
+
+
+def test_a_page_loads_nothing_and_runs_nothing(page: str, month: Path) -> None:
+    """No script, no address but those in the text, a policy that forbids the rest."""
+    for text in (page, (month / "shared" / "responsibility-matrix.html").read_text()):
+        assert "default-src 'none'" in text
+        assert not re.search(r"<(script|link|img|iframe|object|form)\b|\bon[a-z]+=|@import|url\(|src=", text)
+
+
+def test_a_page_is_whole(page: str) -> None:
+    """Every table and row is closed; nothing of the template is left."""
+    for tag in ("table", "tr", "td", "div", "svg", "main", "p"):
+        assert len(re.findall(rf"<{tag}[ >]", page)) == page.count(f"</{tag}>"), tag
+    assert "{{" not in page
+    assert "{%" not in page
+
+
+def test_links_lead_to_headings(page: str) -> None:
+    """Of the page itself."""
+    targets = re.findall(r'href="#([^"]+)"', page)
+    assert targets
+    for target in targets:
+        assert f'id="{target}"' in page
+
+
+def test_without_controls_to_plan_the_plan_says_so(made: WrittenPack) -> None:
+    """An empty table would look like a mistake."""
+    from dataclasses import replace
+
+    met = [one for one in made.content.judgements if one.is_satisfied]
+    assert b"Nothing." in render_report(replace(made.content, judgements=met))
+
+
+@pytest.mark.parametrize("name", ["draw_activity", "draw_tables"])
+def test_charts_are_well_formed_and_within_their_frame(made: WrittenPack, name: str) -> None:
+    """Each shape of each."""
+    for drawing in getattr(made.content, name)():
+        tree = ElementTree.fromstring(render_svg(drawing))  # Our own text.
+        assert tree.get("aria-label") == drawing.title
+        for box in (shape for shape in drawing.shapes if isinstance(shape, Box)):
+            assert -0.01 <= box.x <= box.x + box.width <= drawing.width + 0.01
+            assert -0.01 <= box.y <= box.y + box.height <= drawing.height + 0.01
+
+
+def test_columns_are_to_scale() -> None:
+    """Twice as many are twice as tall, and stacked ones stand on each other."""
+    drawing = draw_columns("T", ["a", "b"], [Series("x", "#000000", (2, 4)), Series("y", "#ff0000", (2, 0))])
+    first, second, other = (shape for shape in drawing.shapes if isinstance(shape, Box) and shape.words)
+    assert first.height == pytest.approx(second.height)
+    assert other.height == pytest.approx(2 * first.height)
+    assert second.y + second.height == pytest.approx(first.y)
+
+
+def test_shares_are_to_scale() -> None:
+    """And fill the bar."""
+    drawing = draw_shares("T", [Share("a", "#000000", 1), Share("b", "#000000", 3)])
+    first, second = [shape for shape in drawing.shapes if isinstance(shape, Box)][:2]
+    assert second.width == pytest.approx(3 * first.width)
+    assert first.width + second.width == pytest.approx(500)
+
+
+def test_nothing_is_said_to_be_nothing() -> None:
+    """In words."""
+    assert any(isinstance(shape, Label) and "none" in shape.text for shape in draw_bars("T", [], "#000000").shapes)
+
+
+@given(st.integers(0, 10**15))
+def test_the_top_of_a_scale_is_round_even_and_not_far(value: int) -> None:
+    """So that its half is whole."""
+    top = round_up(value)
+    assert max(value, 2) <= top
+    assert top % 2 == 0
+    assert value <= 2 or top < 3 * value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (999, "999"), (1000, "1k"), (1550, "1.5k"), (2_000_000, "2M"), (10**10, "10G")]
+)
+def test_large_numbers_are_short(value: int, text: str) -> None:
+    """And never larger than they are."""
+    assert shorten(value) == text
+
+
+def test_text_in_pictures_is_escaped() -> None:
+    """Names of programs are drawn."""
+    drawing = Drawing(10, 10, '"<t>', [Label(0, 0, "<script>&"), Box(0, 0, 1, 1, "#000000", "<b>")])
+    tree = ElementTree.fromstring(render_svg(drawing))
+    assert [text.text for text in tree.iter(f"{SVG}text")] == ["<script>&"]
+
+
+@given(st.text(max_size=40))
+def test_code_is_marked_and_everything_escaped(text: str) -> None:
+    """Whatever stands between backticks."""
+    marked = mark_code(text)
+    assert re.sub(r"</?code>", "", marked).count("<") == 0
+
+
+# --- paper
+
+
+def parse_pdf(data: bytes) -> list[bytes]:
+    """The objects, each found where the table says that it is."""
+    assert data.startswith(b"%PDF-1.4\n")
+    assert data.endswith(b"%%EOF\n")
+    start = int(data.rsplit(b"startxref\n", 1)[1].split(b"\n")[0])
+    count = int(re.match(rb"xref\n0 (\d+)\n", data[start:]).group(1))  # type: ignore[union-attr]
+    lines = data[start:].split(b"\n")[3 : 2 + count]
+    objects = []
+    for number, line in enumerate(lines, start=1):
+        place = int(line[:10])
+        head = b"%d 0 obj\n" % number
+        assert data[place:].startswith(head)
+        objects.append(data[place + len(head) : data.index(b"\nendobj\n", place)])
+    return objects
+
+
+def test_a_pdf_has_every_object_where_its_table_says(month: Path, made: WrittenPack) -> None:
+    """Of the whole report; streams are as long as they say."""
+    objects = parse_pdf((month / "shared" / "report.pdf").read_bytes())
+    streams = [one for one in objects if b"stream\n" in one]
+    assert len(streams) > 5
+    for one in streams:
+        length = int(re.search(rb"/Length (\d+)", one).group(1))  # type: ignore[union-attr]
+        assert len(one.partition(b"stream\n")[2].rpartition(b"\nendstream")[0]) == length
+
+
+def test_the_paper_tells_what_the_page_tells(month: Path, made: WrittenPack) -> None:
+    """Every control by its label, the verdicts by their numbers."""
+    text = (month / "shared" / "report.pdf").read_bytes().decode("cp1252", "replace")
+    for one in made.content.judgements:
+        assert f"({made.content.framework.label_of(one.control)}" in text
+
+
+def test_text_on_paper_cannot_leave_its_string() -> None:
+    """Parentheses, backslashes, control characters, and what the fonts have not."""
+    page = Page()
+    page.text(0, 0, "a) Tj ET\\ (\x00\n\u2192\u4e2d\x9d", 9)
+    data = encode_pdf([page], title="t)(\\", made_at_ms=0)
+    (stream,) = [one for one in parse_pdf(data) if b"stream\n" in one]
+    assert rb"(a\) Tj ET\\ \(? >??) Tj ET" in stream
+
+
+@given(st.text(max_size=300), st.floats(20, 500))
+def test_lines_are_no_wider_than_the_place_and_lose_no_word(text: str, width: float) -> None:
+    """Whatever the words; only spaces are lost, and a word that is too wide is broken."""
+    lines = wrap(text, width, 9)
+    assert "".join(lines).replace(" ", "") == "".join(text.split())
+    for line in lines:
+        assert width_of(line, 9) <= width or len(line) == 1
+
+
+def test_widths_are_those_of_the_fonts() -> None:
+    """A few that everybody who sets type knows: thousandths of the size."""
+    assert width_of("iW0 ", 1000) == 222 + 944 + 556 + 278
+    assert width_of("iW0 ", 1000, is_bold=True) == 278 + 944 + 556 + 278
+    assert width_of("€ä", 1000) == 556 + 556
+
+
+def test_a_table_goes_on_over_pages_under_its_head() -> None:
+    """And a row that is longer than a page too."""
+    paper = Paper("T", "foot")
+    paper.table(["Head", "Other"], [1, 1], [["word " * 2000, Cell("x", "#000000", True)], *[["a", "b"]] * 60])
+    data = paper.encode(0)
+    pages = data.count(b"/Type /Page ")
+    assert pages > 3
+    assert data.count(b"(Head)") == pages
+    assert data.count(f"(1 / {pages})".encode()) == 1
+    assert TEXT_WIDTH > 400
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
+def test_cells_begin_no_formula(text: str) -> None:
+    """For the spreadsheets that would run it."""
+    row = encode_csv(("a",), [(text,)]).split(b"\r\n", 1)[1]
+    assert row.startswith((b"'", b"\"'"))

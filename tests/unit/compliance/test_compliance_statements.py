@@ -1,0 +1,52 @@
+"""The customer's statements: read strictly."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compliance.errors import StatementsRejected
+from compliance.frameworks import FRAMEWORKS
+from compliance.statements import parse_statements
+
+CONTROLS = FRAMEWORKS["cmmc-l2"].controls
+GOOD = '[statements."3.10.1"]\nstatus = "met"\nby = "facility security"\non = 2026-11-01\nevidence = "Badges."\n'
+
+
+def test_a_statement_is_about_a_control_or_an_objective() -> None:
+    """By identifier."""
+    found = parse_statements((GOOD + GOOD.replace("3.10.1", "3.10.1[c]")).encode(), CONTROLS)
+    assert list(found) == ["3.10.1", "3.10.1[c]"]
+    assert (found["3.10.1"].status, found["3.10.1"].by) == ("met", "facility security")
+
+
+def test_no_file_is_no_statement() -> None:
+    """An empty one too."""
+    assert parse_statements(b"", CONTROLS) == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("3.10.1", "3.10.9", "no control or objective"),
+        ("3.10.1", "3.10.1[e]", "no control or objective"),
+        ('"met"', '"done"', "done"),
+        ('"facility security"', '" "', "must say something"),
+        ('"Badges."', '""', "must say something"),
+        ("2026-11-01", '"soon"', "date"),
+        ("on = 2026-11-01\n", "", "on"),
+        ("on =", "certificate = 1\non =", "certificate"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(old: str, new: str, words: str) -> None:
+    """A slip of the pen is not a statement."""
+    with pytest.raises(StatementsRejected, match=words):
+        parse_statements(GOOD.replace(old, new).encode(), CONTROLS)
+
+
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=60).map(lambda text: (GOOD + text).encode())))
+def test_nothing_but_the_family_escapes(data: bytes) -> None:
+    """Whatever the bytes."""
+    try:
+        parse_statements(data, CONTROLS)
+    except StatementsRejected:
+        pass
