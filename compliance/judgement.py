@@ -2,6 +2,7 @@
 
 (1) What the product claims counts only as far as it is evidenced: a fact that does not hold, or a test that failed, makes it
     "not-met"; a fact that is not known, or tests of which none passed, make it "not-evidenced".
+    Tests count that the control names, and whatever other tests of the run say that they show it.
 (2) What is left to the customer is open until they state something; that something is not met is believed without evidence.
 (3) What the product says it does not meet stays "not-met", unless its facts hold and the customer states that it is met: so
     validated cryptography wants modules in approved mode, and the customer's word on the certificates.
@@ -90,7 +91,8 @@ def _judge_control(
     statements: Statements,
     counts: Mapping[str, int],
 ) -> Judgement:
-    tests = tuple((test, results.outcome_of(test, control.id)) for test in control.tests)
+    named = [*control.tests, *(test for test in results.tests_of(control.id) if test not in control.tests)]
+    tests = tuple((test, results.outcome_of(test, control.id)) for test in named if control.tests)
     facts = tuple((name, answers.get(name, UNKNOWN)) for name in control.facts)
     own = statements.get(control.id)
     verdict, reasons = _weigh(control.status, tests, facts, own)

@@ -40,6 +40,10 @@ class ControlResults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         found = self.tests.get(test)
         return found.outcome if found is not None and control in found.controls else "missing"
 
+    def tests_of(self, control: str) -> list[str]:
+        """Every test that says it shows a control, in order."""
+        return sorted(test for test, one in self.tests.items() if control in one.controls)
+
 
 NO_RESULTS = ControlResults(FORMAT, "", {})
 """Where there is no file: no test ran."""

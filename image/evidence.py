@@ -1,5 +1,8 @@
 """SBOM, VEX and signed provenance for a release's files: what `casemate verify-release` verifies.
 
+The folder must hold `control-results.json`, which `make test` writes there: how the tests of this very software ended that show
+controls. A release without it, with that of another build, or with a test that failed is none.
+
 Usage: python -m image.evidence FOLDER --key KEY [--commit COMMIT]
 """
 
@@ -9,6 +12,8 @@ import tomllib
 from pathlib import Path
 
 from appliance.cli.signing_key import open_signer
+from appliance.statement.measuring import measure_software
+from compliance.results import parse_results
 from image.fetch import ROOT
 from image.lock import DEBS_LOCK, WHEELS_LOCK, hash_file
 from security.supply_chain.components import Component, parse_debs_lock, parse_wheels_lock
@@ -17,6 +22,7 @@ from security.supply_chain.provenance import Provenance, dependencies_of, sign_p
 from security.supply_chain.sbom import encode_sbom
 from security.supply_chain.vex import VexStatement, encode_vex
 
+RESULTS = "control-results.json"
 VEX_SOURCE = ROOT / "image" / "vex.toml"
 BUILDER = "urn:casemate:builder:make-image"
 
@@ -43,6 +49,15 @@ def read_version() -> str:
     return version
 
 
+def verify_results(data: bytes) -> None:
+    """Check that the tests of this software ran and that none failed that shows a control."""
+    results = parse_results(data)
+    if results.software != f"sha256:{measure_software()}":
+        raise SystemExit(f"{RESULTS}: is of another build: run `make test`")
+    if failed := sorted(test for test, one in results.tests.items() if one.outcome == "failed"):
+        raise SystemExit(f"{RESULTS}: {failed[0]} failed")
+
+
 def main() -> None:
     """Write the three files beside the release's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,6 +65,9 @@ def main() -> None:
     parser.add_argument("--key", required=True)
     parser.add_argument("--commit", default="")
     arguments = parser.parse_args()
+    if not (arguments.folder / RESULTS).is_file():
+        raise SystemExit(f"{arguments.folder / RESULTS}: is missing: run `make test`")
+    verify_results((arguments.folder / RESULTS).read_bytes())
     components, version = find_components(), read_version()
     reviewed_at, statements = read_statements()
     (arguments.folder / SBOM).write_bytes(encode_sbom(Component("pypi", "casemate", version), components))

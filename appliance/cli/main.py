@@ -90,7 +90,10 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("recover", "software", "take back a switch that a power cut interrupted"),
     ),
     "Measure it": (Command("bench", "bench", "measure a server, or parts of this one"),),
-    "Look back": (Command("audit", "audit", "verify the log, prove that a record is in it"),),
+    "Look back": (
+        Command("audit", "audit", "verify the log, prove that a record is in it"),
+        Command("compliance", "compliance", "evidence for assessors, and what is missing for a framework"),
+    ),
 }
 COMMANDS = {command.name: command for group in GROUPS.values() for command in group}
 
@@ -167,6 +170,7 @@ def _refuse(reason: object, exit_code: int) -> int:
 _MISCONFIGURATIONS = (
     "appliance.errors:StartRefused",
     "audit.errors:AuditMisconfigured",
+    "compliance.errors:ComplianceMisconfigured",
     "runtime.errors:EngineMisconfigured",
     "runtime.errors:CheckpointRejected",
     "security.errors:SecurityMisconfigured",
@@ -174,6 +178,7 @@ _MISCONFIGURATIONS = (
 _FAULTS = (
     "appliance.errors:ApplianceFault",
     "audit.errors:AuditFault",
+    "compliance.errors:ComplianceFault",
     "runtime.errors:RuntimeFault",
     "security.errors:SecurityFault",
 )

@@ -14,6 +14,7 @@ from appliance.gateway.settings import GatewaySettings
 from appliance.grammars.settings import GrammarSettings
 from appliance.supervisor.settings import SupervisorSettings
 from audit.settings import AuditSettings
+from compliance.settings import ComplianceSettings
 from runtime.settings import EngineSettings
 from security.segmentation.settings import SegmentsSettings
 from security.settings import (
@@ -67,6 +68,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     supervisor: SupervisorSettings = SupervisorSettings()
     models: ModelsSettings = ModelsSettings()
     segments: SegmentsSettings = SegmentsSettings()
+    compliance: ComplianceSettings = ComplianceSettings()
     issuers: Annotated[tuple[IssuerSettings, ...], Meta(max_length=16)] = ()
     engines: Annotated[tuple[EngineSettings, ...], Meta(min_length=1, max_length=64)]
 

@@ -112,6 +112,17 @@ def test_every_failed_test_decides_over_its_controls() -> None:
                 assert (one.verdict == "not-met") == (test in one.control.tests)
 
 
+def test_tests_that_a_control_does_not_name_count_as_well() -> None:
+    """Whoever writes a test marks it; the catalogue names what must be there at least."""
+    other = "tests/unit/a/test_b.py::test_b"
+    found = {TEST: MarkedTest(("3.3.8",), "skipped"), other: MarkedTest(("3.3.8",), "passed")}
+    judged = verdict_on("met", HOLDS, ControlResults(FORMAT, "s", found))
+    assert judged.tests == ((TEST, "skipped"), (other, "passed"))
+    assert judged.verdict == "met"
+    found[other] = MarkedTest(("3.3.8",), "failed")
+    assert verdict_on("met", HOLDS, ControlResults(FORMAT, "s", found)).verdict == "not-met"
+
+
 def test_objectives_are_judged_by_their_own_status() -> None:
     """What the product meets is met, what is left to the customer is open; a word on one objective is about that one."""
     (judged,) = judge([CONTROL], {"witness": HOLDS}, results("passed"), {}, {})

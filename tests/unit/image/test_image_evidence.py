@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from appliance.cli.main import EXIT_FAILED, EXIT_OK, main
+from appliance.statement.measuring import measure_software
 from image import evidence
 from image.lock import WHEELS_LOCK
 from security.supply_chain.components import parse_wheels_lock
+from tests.support.evidence import make_results
 from tests.support.stewardship import Holder
 
 
@@ -20,6 +22,7 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "dist"
     folder.mkdir()
     (folder / "casemate-cpu.tar").write_bytes(b"an image")
+    (folder / evidence.RESULTS).write_bytes(make_results(software=f"sha256:{measure_software()}"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["evidence", "dist", "--key", "builder.pem", "--commit", "c0ffee"])
     evidence.main()
@@ -30,7 +33,7 @@ def test_release_is_verified_by_command(release: Path, capsys: pytest.CaptureFix
     """What it is made of, by whom, from which commit; a changed file is named."""
     assert main(["verify-release", "dist", "--key", "builder.pub"]) == EXIT_OK
     out = capsys.readouterr().out
-    assert "good       3 files, made by urn:casemate:builder:make-image" in out
+    assert "good       4 files, made by urn:casemate:builder:make-image" in out
     assert "commit c0ffee" in out
     (release / "casemate-cpu.tar").write_bytes(b"another")
     assert main(["verify-release", "dist", "--key", "builder.pub"]) == EXIT_FAILED
@@ -43,6 +46,22 @@ def test_evidence_is_the_same_twice_but_for_the_signature(release: Path) -> None
     (release / evidence.PROVENANCE).unlink()
     evidence.main()
     assert [(release / name).read_bytes() for name in (evidence.SBOM, evidence.VEX)] == before
+
+
+def test_results_that_show_nothing_make_no_release(release: Path) -> None:
+    """None, of another build, or with a failure."""
+    (release / evidence.PROVENANCE).unlink()
+    failed = ("tests/unit/audit/test_audit_fsck.py::test_damage_is_found_and_named",)
+    for data, words in (
+        (make_results(), "another build"),
+        (make_results(software=f"sha256:{measure_software()}", failed=failed), "test_damage_is_found_and_named failed"),
+    ):
+        (release / evidence.RESULTS).write_bytes(data)
+        with pytest.raises(SystemExit, match=words):
+            evidence.main()
+    (release / evidence.RESULTS).unlink()
+    with pytest.raises(SystemExit, match="is missing"):
+        evidence.main()
 
 
 def sign_feed(place: Path, *documents: dict[str, object]) -> None:

@@ -1,0 +1,211 @@
+"""`casemate compliance`: what is missing on this installation for a framework, and evidence packs for assessors.
+
+A pack is made from the state folder, whether the appliance runs or not; with its public key and the log's anybody verifies
+it offline.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from appliance.cli.audit.arguments import KEY_HELP, Counter, WrongUsage, load_key, require_folder, set_handler
+from appliance.cli.definitions import actor
+from appliance.cli.main import EXIT_FAILED, EXIT_OK
+from appliance.compliance.gathering import gather_installation
+from appliance.compliance.places import open_log, open_signer
+from appliance.config import Configuration, load_configuration, load_default_configuration
+from appliance.config.environment import find_configuration_file
+from appliance.errors import CommandFailed
+from appliance.models.places import open_outbox
+from compliance.errors import PeriodRejected
+from compliance.frameworks import FRAMEWORKS
+from compliance.judgement import judge
+from compliance.pack import PackOrder, WrittenPack, write_pack
+from compliance.period import make_period, parse_time
+from compliance.report.content import find_gaps
+from compliance.results import MAX_RESULTS_BYTES, NO_RESULTS, ControlResults, parse_results
+from compliance.statements import MAX_STATEMENTS_BYTES, parse_statements
+from compliance.verification import verify_pack
+
+
+def add_compliance_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `compliance` with its commands."""
+    compliance = subparsers.add_parser("compliance", help="evidence for assessors", description=__doc__)
+    commands = compliance.add_subparsers(metavar="COMMAND", required=True)
+    export = _add(commands, "export", "write a signed evidence pack for a framework and a period")
+    export.add_argument("--from", dest="start", metavar="TIME", required=True, help="a date or time in UTC")
+    export.add_argument("--to", dest="end", metavar="TIME", help="behind the last moment (default: now)")
+    export.add_argument("--out", metavar="DIR", type=Path, required=True, help="is made; must not exist")
+    export.add_argument("--at", metavar="TIME", help="the time that the pack says it was made (default: now)")
+    export.add_argument("--records", action="store_true", help="also every record of the period, with proofs")
+    export.set_defaults(handler=None)
+    set_handler(export, _export)
+    gaps = _add(commands, "gaps", "what is missing for a framework on this installation")
+    gaps.add_argument("--json", action="store_true", help="print JSON")
+    set_handler(gaps, _gaps)
+    verify = commands.add_parser("verify", help="verify a pack offline", description="Verify a pack offline.")
+    verify.add_argument("folder", metavar="DIR", type=Path)
+    verify.add_argument("--key", metavar="VKEY", required=True, help=KEY_HELP)
+    verify.add_argument("--signer", metavar="VKEY", required=True, help="the public key of whoever must have made it")
+    set_handler(verify, _verify)
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    command.add_argument("--framework", choices=sorted(FRAMEWORKS), required=True)
+    command.add_argument("--config", metavar="FILE", help="the configuration; without one, the built-in one is taken")
+    command.add_argument("--test-results", metavar="FILE", type=Path, help="in place of compliance.test_results")
+    command.add_argument("--statements", metavar="FILE", type=Path, help="in place of compliance.statements")
+    return command
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    now_ms = int(time.time() * 1000)
+    made_at_ms = _parse_time(arguments.at, now_ms)
+    period = make_period(_parse_time(arguments.start, 0), _parse_time(arguments.end, made_at_ms))
+    if arguments.out.exists():
+        raise WrongUsage(f"{arguments.out}: exists already")
+    configuration, raw = _load(arguments)
+    reader, key = open_log(configuration)
+    signer = open_signer(configuration)
+    order = PackOrder(
+        framework=FRAMEWORKS[arguments.framework],
+        period=period,
+        made_at_ms=made_at_ms,
+        installation=gather_installation(configuration, raw, made_at_ms / 1000),
+        test_results=_read(arguments.test_results, configuration.compliance.test_results, MAX_RESULTS_BYTES),
+        statements=_read(arguments.statements, configuration.compliance.statements, MAX_STATEMENTS_BYTES) or b"",
+        with_records=arguments.records,
+    )
+    counter = Counter("Reading")
+    made = write_pack(order, reader, key, arguments.out, signer, lambda _what, done, all_: counter.count(done, all_))
+    counter.end()
+    _leave_notice(configuration, made)
+    _describe(made)
+    print(f"signed by   {signer.key.encode()}")
+    return EXIT_OK
+
+
+def _gaps(arguments: argparse.Namespace) -> int:
+    framework = FRAMEWORKS[arguments.framework]
+    configuration, raw = _load(arguments)
+    installation = gather_installation(configuration, raw, time.time())
+    results = _load_results(arguments, configuration, installation.software)
+    said = _read(arguments.statements, configuration.compliance.statements, MAX_STATEMENTS_BYTES) or b""
+    statements = parse_statements(said, framework.controls)
+    judgements = judge(framework.controls, installation.answers, results, statements, {})
+    gaps = [gap for gap in find_gaps(framework, judgements) if not gap.name.startswith("records_")]
+    by_design = [one for one in judgements if one.control.status == "not-met" and not one.is_satisfied]
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "framework": framework.name,
+                    "gaps": [
+                        {"name": gap.name, "found": gap.words, "remedy": gap.remedy, "controls": gap.controls}
+                        for gap in gaps
+                    ],
+                    "has_test_results": results is not NO_RESULTS,
+                    "not_met_by_product": [framework.label_of(one.control) for one in by_design],
+                }
+            )
+        )
+    else:
+        for gap in gaps:
+            print(f"{'missing' if gap.is_known else 'unknown':<8} {gap.title}")
+            print(
+                f"         {gap.words}. {gap.missing}\n         {gap.remedy}\n         Wanted by {_join(gap.controls)}."
+            )
+        if results is NO_RESULTS:
+            print(
+                "missing  results of the tests of this build (compliance.test_results): nothing that rests on tests is evidenced"
+            )
+        for one in by_design:
+            print(f"not met  {framework.label_of(one.control)} {one.control.title}: {one.control.customer}")
+        theirs = sum(one.control.status in ("customer", "shared") for one in judgements)
+        print(
+            f"{len(gaps)} facts are missing or unknown; {theirs} of {len(judgements)} controls want something of the organization"
+        )
+    return EXIT_FAILED if gaps or by_design or results is NO_RESULTS else EXIT_OK
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    folder = require_folder(arguments.folder)
+    verified = verify_pack(folder, load_key(arguments.key), load_key(arguments.signer))
+    manifest = verified.manifest
+    print(
+        f"pack        {manifest.framework}, {manifest.period_start} to {manifest.period_end}, made at {manifest.made_at}"
+    )
+    print(f"log         {manifest.origin}, {manifest.checkpoint_size} records, root {manifest.root}")
+    print(f"manifest    sha256:{verified.digest}, {len(manifest.files)} files")
+    print(
+        f"verified: signed, whole, {verified.num_proven} records proven one by one, {verified.num_exported} as ranges"
+    )
+    return EXIT_OK
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Configuration, bytes]:
+    path = find_configuration_file(arguments.config)
+    return load_configuration(path) if path is not None else load_default_configuration()
+
+
+def _load_results(arguments: argparse.Namespace, configuration: Configuration, software: str) -> ControlResults:
+    """Results of this very build; those of another show nothing."""
+    data = _read(arguments.test_results, configuration.compliance.test_results, MAX_RESULTS_BYTES)
+    results = NO_RESULTS if data is None else parse_results(data)
+    return results if results.software == software else NO_RESULTS
+
+
+def _read(named: Path | None, configured: str | None, max_bytes: int) -> bytes | None:
+    path = named or (Path(configured) if configured is not None else None)
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise CommandFailed(f"{path}: has more than {max_bytes} bytes")
+    return data
+
+
+def _parse_time(text: str | None, otherwise_ms: int) -> int:
+    try:
+        return otherwise_ms if text is None else parse_time(text)
+    except PeriodRejected as error:
+        raise WrongUsage(str(error)) from error
+
+
+def _leave_notice(configuration: Configuration, made: WrittenPack) -> None:
+    """That somebody took evidence is evidence itself; the supervisor records it."""
+    manifest = made.manifest
+    facts: dict[str, str | int] = {
+        "checkpoint_size": manifest.checkpoint_size,
+        "end": manifest.end,
+        "framework": manifest.framework,
+        "start": manifest.start,
+    }
+    open_outbox(configuration.state_path).put(
+        "log_exported", name=manifest.origin, digest=f"sha256:{made.digest}", actor=actor(), facts=facts
+    )
+
+
+def _describe(made: WrittenPack) -> None:
+    content, manifest = made.content, made.manifest
+    print(f"framework   {content.framework.title}")
+    print(f"records     {manifest.start} to {manifest.end - 1} of {manifest.checkpoint_size}, root {manifest.root}")
+    print("controls    " + ", ".join(f"{count} {verdict}" for verdict, count, _, _ in content.counts if count))
+    if content.score is not None:
+        print(
+            f"SPRS score  {content.score.now}; {content.score.attainable} of 110 once the organization's parts are done"
+        )
+    if not content.has_results:
+        sys.stderr.write("casemate: no test results of this build: nothing that rests on tests counts as evidenced\n")
+    print(f"manifest    sha256:{made.digest}, {len(manifest.files)} files")
+
+
+def _join(controls: tuple[str, ...]) -> str:
+    rest = f" and {len(controls) - 8} more" if len(controls) > 8 else ""
+    return ", ".join(controls[:8]) + rest

@@ -1,0 +1,139 @@
+"""The facts that controls ask for, as far as configuration, definitions and state tell them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from appliance.config import Configuration, what_is_lacking
+from audit.courier import COSIGNED
+from compliance.facts import Answer
+from security.fips import find_modules
+from security.policy.definitions import Definitions
+from security.scopes import PRIVILEGED_ROLES, Role
+from security.users import User
+
+_PROTECTIONS = ("confinement", "signed_models", "two_person_grants", "frozen_kernels", "own_certificates")
+_HALF_DAY_S = 43_200
+
+
+def answer_all(
+    configuration: Configuration, definitions: Definitions | None, software: str, now: float
+) -> dict[str, Answer]:
+    """Every fact that can be told without the log.
+
+    Args:
+        definitions: None where there are none, or where they could not be read.
+        software: digest of what makes the answers, to be compared with what was started last.
+        now: UTC, seconds since the epoch.
+    """
+    found = dict(_answer_protections(configuration))
+    found |= dict(_answer_settings(configuration))
+    found |= dict(_answer_definitions(configuration, definitions, now))
+    found["witness"] = _answer_witness(configuration)
+    found["statement"] = _answer_statement(configuration.state_path / "run" / "statement.json", software)
+    return found
+
+
+def _answer_protections(configuration: Configuration) -> Iterator[tuple[str, Answer]]:
+    lacking = {lack.name: lack.consequence for lack in what_is_lacking(configuration)}
+    for name in _PROTECTIONS:
+        yield name, Answer(name not in lacking, _word_lack(name, lacking.get(name)))
+    yield "production_mode", _tell(configuration.mode == "production", "mode", configuration.mode)
+    waivers = ", ".join(configuration.waivers)
+    yield "no_waivers", Answer(not waivers, f"waived: {waivers}" if waivers else "none is waived")
+
+
+def _word_lack(name: str, consequence: str | None) -> str:
+    """What the configuration says about it beyond what the question says already: which engines, which step."""
+    if consequence is None:
+        return "in place"
+    detail = consequence.rpartition(": ")[2] if name in ("signed_models", "frozen_kernels") else ""
+    if name == "confinement":
+        detail = consequence.partition(". ")[0]
+    return f"lacking: {detail.rstrip('.')}" if detail else f"lacking: {name}"
+
+
+def _answer_settings(configuration: Configuration) -> Iterator[tuple[str, Answer]]:
+    authority, segments = configuration.authority, configuration.segments
+    yield (
+        "tls_1_3",
+        _tell(configuration.tls.minimum_version == "1.3", "tls.minimum_version", configuration.tls.minimum_version),
+    )
+    yield (
+        "banner",
+        Answer(
+            bool(authority.banner), "authority.banner is set" if authority.banner else "authority.banner is not set"
+        ),
+    )
+    yield (
+        "lockout",
+        Answer(
+            authority.max_sign_in_failures <= 5 and authority.lockout_s >= 900,
+            f"{authority.max_sign_in_failures} failures, then {authority.lockout_s} s",
+        ),
+    )
+    yield "idle_sessions", _tell(authority.page_idle_s <= 900, "authority.page_idle_s", authority.page_idle_s)
+    lifetime = authority.session_lifetime_s
+    yield "session_lifetime", _tell(lifetime <= _HALF_DAY_S, "authority.session_lifetime_s", lifetime)
+    days = authority.inactive_after_days
+    yield "inactive_accounts", _tell(1 <= days <= 90, "authority.inactive_after_days", days)
+    zones = len(segments.clients) + len(segments.admin) + len(segments.telemetry) + len(segments.witnesses)
+    yield "segments", Answer(bool(segments.clients), f"{zones} networks and addresses are declared")
+    yield "egress_probes", Answer(bool(segments.probes), f"{len(segments.probes)} addresses are tried")
+    modules = [f"{one.name} {'is' if one.is_approved else 'is not'} in approved mode" for one in find_modules()]
+    approved = configuration.fips and all(one.is_approved for one in find_modules())
+    yield "fips_modules", Answer(approved, f"fips = {str(configuration.fips).lower()}; {'; '.join(modules)}")
+
+
+def _answer_definitions(
+    configuration: Configuration, definitions: Definitions | None, now: float
+) -> Iterator[tuple[str, Answer]]:
+    if definitions is None:
+        for name in ("privileged_mfa", "all_mfa", "no_static_keys", "auditor_exists"):
+            yield name, Answer(None, "there are no definitions to look at")
+        return
+    people = [user for user in definitions.users.values() if not user.is_disabled]
+    elsewhere = bool(configuration.issuers)
+    yield "privileged_mfa", _answer_mfa([user for user in people if user.role in PRIVILEGED_ROLES], elsewhere=elsewhere)
+    yield "all_mfa", _answer_mfa(people, elsewhere=elsewhere)
+    usable = [key for key in definitions.static_keys.values() if key.revoked_at is None and key.expires_at > now]
+    yield "no_static_keys", Answer(not usable, f"{len(usable)} static keys can be used")
+    programs = [client for client in definitions.clients.values() if not client.is_disabled]
+    auditors = sum(user.role is Role.AUDITOR for user in people) + sum(one.role is Role.AUDITOR for one in programs)
+    yield "auditor_exists", Answer(auditors > 0, f"{auditors} enabled accounts have the role auditor")
+
+
+def _answer_mfa(people: list[User], *, elsewhere: bool) -> Answer:
+    without = sorted(user.login for user in people if user.totp_secret is None)
+    if without:
+        return Answer(False, f"without a second factor: {', '.join(without)}")
+    if elsewhere:
+        return Answer(None, "people of issuers elsewhere sign in there, with factors that cannot be seen from here")
+    if not people:
+        return Answer(None, "nobody is defined here")
+    return Answer(True, f"all {len(people)} enabled people have one")
+
+
+def _answer_witness(configuration: Configuration) -> Answer:
+    count = len(configuration.audit.witnesses)
+    if not count:
+        return Answer(False, "audit.witnesses names none")
+    if not (configuration.state_path / "audit" / COSIGNED).is_file():
+        return Answer(False, f"audit.witnesses names {count}, and no word of theirs lies beside the log")
+    return Answer(True, f"audit.witnesses names {count}, and their last word lies beside the log")
+
+
+def _answer_statement(path: Path, software: str) -> Answer:
+    try:
+        measured = json.loads(path.read_bytes()).get("software")
+    except FileNotFoundError:
+        return Answer(False, "the appliance was never started with this state folder")
+    except (OSError, ValueError, AttributeError):
+        return Answer(None, "the statement of the last start cannot be read")
+    if measured != software:
+        return Answer(False, "the last start measured another software than the one that made this pack")
+    return Answer(True, "the last start measured the software that made this pack")
+
+
+def _tell(holds: bool, key: str, value: object) -> Answer:
+    return Answer(holds, f"{key} = {value}")

@@ -1,0 +1,88 @@
+"""All that is told of an installation, for one moment."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from appliance.compliance.answers import answer_all
+from appliance.compliance.inventory import list_people, list_programs, list_static_keys
+from appliance.compliance.key_files import list_keys
+from appliance.config import Configuration
+from appliance.config.keys import is_secret
+from appliance.policy.locations import database_of
+from appliance.statement.measuring import measure_software
+from audit.events import PRODUCT_VERSION
+from compliance.installation import Installation
+from security.policy.definitions import Definitions
+from security.registry.database import Database
+from security.registry.snapshot import read_definitions
+from security.supply_chain.components import Component, find_installed
+from security.supply_chain.sbom import encode_sbom
+
+HIDDEN = "(hidden)"
+
+
+def gather_installation(configuration: Configuration, raw: bytes, now: float) -> Installation:
+    """Look at everything.
+
+    Args:
+        raw: the configuration's bytes.
+        now: by which keys and accounts are judged, UTC, seconds since the epoch.
+    Raises: RegistryUnusable, OSError.
+    """
+    definitions = find_definitions(configuration)
+    software = f"sha256:{measure_software()}"
+    statement = configuration.state_path / "run" / "statement.json"
+    parts = [one for one in find_installed() if one.name != "casemate"]
+    return Installation(
+        version=PRODUCT_VERSION,
+        software=software,
+        mode=configuration.mode,
+        configuration=_encode_configuration(configuration),
+        configuration_digest=f"sha256:{hashlib.sha256(raw).hexdigest()}",
+        statement=statement.read_bytes() if statement.is_file() else b"",
+        sbom=encode_sbom(Component("pypi", "casemate", PRODUCT_VERSION), parts),
+        answers=answer_all(configuration, definitions, software, now),
+        people=tuple(list_people(definitions)) if definitions is not None else (),
+        programs=tuple(list_programs(definitions)) if definitions is not None else (),
+        static_keys=tuple(list_static_keys(definitions, now)) if definitions is not None else (),
+        keys=tuple(list_keys(configuration)),
+    )
+
+
+def find_definitions(configuration: Configuration) -> Definitions | None:
+    """The definitions as they are; None where nobody has made any.
+
+    Raises: RegistryUnusable.
+    """
+    location = database_of(configuration)
+    if isinstance(location, Path) and not location.is_file():
+        return None
+    database = Database.open(location)
+    try:
+        return read_definitions(database)
+    finally:
+        database.close()
+
+
+def _encode_configuration(configuration: Configuration) -> bytes:
+    return json.dumps(hide_secrets(configuration), indent=1, sort_keys=True).encode() + b"\n"
+
+
+def hide_secrets(value: Any) -> Any:
+    """Settings as plain values, with what must not be repeated left out."""
+    if isinstance(value, Struct):
+        return {
+            field.encode_name: _hide(field, getattr(value, field.name)) for field in msgspec.structs.fields(type(value))
+        }
+    if isinstance(value, (list, tuple)):
+        return [hide_secrets(item) for item in value]
+    return value
+
+
+def _hide(field: msgspec.structs.FieldInfo, value: Any) -> Any:
+    return HIDDEN if is_secret(field) and value is not None else hide_secrets(value)

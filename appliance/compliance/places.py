@@ -1,0 +1,39 @@
+"""Where the log lies, and the key that signs packs."""
+
+from pathlib import Path
+
+from appliance.config import Configuration
+from appliance.errors import CommandFailed
+from audit.note import NoteSigner, VerifierKey
+from audit.reader import LogReader
+from audit.signing_key import create_signer, load_signer, load_verifier_key
+from audit.storage import Disk
+
+KEY_FILE = "compliance/evidence.key"
+
+
+def open_log(configuration: Configuration) -> tuple[LogReader, VerifierKey]:
+    """The log and its key.
+
+    Raises: CommandFailed where there is none; KeyUnusable, MalformedNote.
+    """
+    folder = configuration.state_path / "audit" / "log"
+    if not folder.is_dir():
+        raise CommandFailed(f"{folder}: there is no log; the first start makes it")
+    return LogReader(folder), load_verifier_key(str(folder.parent / "log.vkey"))
+
+
+def open_signer(configuration: Configuration) -> NoteSigner:
+    """The key that signs packs; where the configuration names none, it is made at the first use.
+
+    Raises: KeyUnusable.
+    """
+    settings = configuration.compliance
+    if settings.signing_key is not None:
+        return load_signer(Path(settings.signing_key), settings.signing_name)
+    path = configuration.state_path / KEY_FILE
+    if path.exists():
+        return load_signer(path, settings.signing_name)
+    disk = Disk()
+    disk.make_folder(path.parent)
+    return create_signer(path, settings.signing_name, disk)

@@ -1,0 +1,150 @@
+"""`casemate compliance` by command: a pack from a state folder, verified with two public keys; what is missing, in words."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from appliance.cli.main import EXIT_FAILED, EXIT_OK, EXIT_USAGE, main
+from appliance.statement.measuring import measure_software
+from audit.settings import DEFAULT_ORIGIN
+from compliance.settings import DEFAULT_SIGNER
+from tests.support import synthetic_logs
+from tests.support.evidence import FIRST_MS, MONTH_MS, make_results
+
+DEMO_MODEL = Path(__file__).parents[4] / "appliance" / "demo" / "model"
+
+
+@pytest.fixture(scope="module")
+def stateful(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a configuration and a state that has a log; not to be changed."""
+    home = tmp_path_factory.mktemp("stateful")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic_logs, "ORIGIN", DEFAULT_ORIGIN)
+        (home / "state").mkdir()
+        synthetic_logs.write_log(home / "state" / "audit", 300, first_ms=FIRST_MS, last_ms=FIRST_MS + MONTH_MS - 1)
+    (home / "casemate.toml").write_text(f'state_dir = "state"\n[[engines]]\nmodel_path = "{DEMO_MODEL}"\n')
+    (home / "results.json").write_bytes(make_results(software=f"sha256:{measure_software()}"))
+    return home
+
+
+@pytest.fixture
+def home(stateful: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, which is the working directory."""
+    shutil.copytree(stateful, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path / "home"
+
+
+WORDS = ["compliance", "export", "--framework", "cmmc-l2", "--from", "2026-01-01", "--to", "2026-01-31"]
+KEYS = ["--key", "state/audit/log.vkey", "--signer", "state/compliance/evidence.vkey"]
+
+
+def test_a_pack_is_made_verified_and_recorded(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The key is made at the first export; that evidence was taken is left for the log."""
+    assert main([*WORDS, "--out", "pack", "--test-results", "results.json"]) == EXIT_OK
+    out = capsys.readouterr().out
+    assert "CMMC 2.0 level 2" in out
+    assert f"signed by   {DEFAULT_SIGNER}+" in out
+    assert main(["compliance", "verify", "pack", *KEYS]) == EXIT_OK
+    assert "verified: signed, whole" in capsys.readouterr().out
+    (notice,) = (home / "state" / "outbox").iterdir()
+    told = json.loads(notice.read_text())
+    assert (told["kind"], told["facts"]["framework"], told["facts"]["end"]) == ("log_exported", "cmmc-l2", 300)
+
+
+def test_two_exports_told_the_same_time_are_equal(home: Path) -> None:
+    """To the byte."""
+    for name in ("one", "two"):
+        assert main([*WORDS, "--at", "2026-02-01T12:00:00Z", "--out", name]) == EXIT_OK
+    one, two = (
+        {path.relative_to(name).as_posix(): path.read_bytes() for path in Path(name).rglob("*") if path.is_file()}
+        for name in ("one", "two")
+    )
+    assert one == two
+
+
+def test_a_changed_pack_fails_and_the_file_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line."""
+    main([*WORDS, "--out", "pack"])
+    with Path("pack/report.html").open("ab") as file:
+        file.write(b" ")
+    capsys.readouterr()
+    assert main(["compliance", "verify", "pack", *KEYS]) == EXIT_FAILED
+    assert capsys.readouterr().err == "casemate: pack/report.html: is not what the manifest says\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--from", "soon"], EXIT_USAGE, "expected a date"),
+        (["--from", "2026-03-01"], EXIT_FAILED, "is no period"),
+        (["--from", "2020-01-01", "--to", "2020-02-01"], EXIT_FAILED, "the log has no record from 2020-01-01"),
+        (["--out", "state"], EXIT_USAGE, "state: exists already"),
+        (["--test-results", "casemate.toml"], EXIT_FAILED, "test results"),
+        (["--statements", "results.json"], EXIT_FAILED, "statements"),
+        (["--config", "nowhere.toml"], 78, "nowhere.toml"),
+    ],
+)
+def test_what_makes_no_sense_is_said_and_nothing_is_written(
+    home: Path, capsys: pytest.CaptureFixture[str], words: list[str], status: int, message: str
+) -> None:
+    """One clear line."""
+    assert main([*WORDS, "--out", "pack", *words]) == status
+    assert message in capsys.readouterr().err
+    assert not Path("pack").exists()
+
+
+def test_without_a_log_there_is_no_pack(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And it says what makes one."""
+    shutil.rmtree("state")
+    assert main([*WORDS, "--out", "pack"]) == EXIT_FAILED
+    assert "there is no log" in capsys.readouterr().err
+
+
+def test_gaps_are_told_with_what_to_do(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is missing here: no witness, one person, no validated module; whose controls want it; and it fails."""
+    assert main(["compliance", "gaps", "--framework", "800-53-high", "--test-results", "results.json"]) == EXIT_FAILED
+    out = capsys.readouterr().out
+    for words in ("a witness under another administrator", "audit.witnesses names none", "privileged roles need two people",
+                  "Set policy.two_person_grants = true.", "SC-13", "AU-9(3)"):  # fmt: skip
+        assert words in out
+    assert "results of the tests" not in out
+
+
+def test_gaps_for_scripts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same in JSON; results of another build are none."""
+    Path("other.json").write_bytes(make_results())
+    words = ["compliance", "gaps", "--framework", "cmmc-l2", "--json", "--test-results"]
+    assert main([*words, "other.json"]) == EXIT_FAILED
+    told = json.loads(capsys.readouterr().out)
+    assert told["has_test_results"] is False
+    assert told["not_met_by_product"] == ["SC.L2-3.13.11"]
+    assert "witness" in [gap["name"] for gap in told["gaps"]]
+    assert main([*words, "results.json"]) == EXIT_FAILED
+    assert json.loads(capsys.readouterr().out)["has_test_results"] is True
+
+
+def test_nothing_missing_ends_well(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A framework whose facts hold, with results of this build."""
+    assert main(["compliance", "gaps", "--framework", "eu-ai-act", "--test-results", "results.json"]) == EXIT_OK
+    assert "0 facts are missing" in capsys.readouterr().out
+
+
+def test_keys_and_files_can_be_configured(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The signing key, its name, the results, the statements."""
+    main([*WORDS, "--out", "first"])
+    (home / "state" / "compliance" / "evidence.key").rename(home / "own.key")
+    (home / "said.toml").write_text('[statements."3.10.1"]\nstatus="met"\nby="us"\non=2026-01-01\nevidence="e"\n')
+    text = '[compliance]\nsigning_key = "own.key"\nsigning_name = "house.example/evidence"\n'
+    text += 'test_results = "results.json"\nstatements = "said.toml"\n'
+    Path("casemate.toml").write_text(Path("casemate.toml").read_text() + text)
+    capsys.readouterr()
+    assert main([*WORDS, "--out", "second"]) == EXIT_OK
+    captured = capsys.readouterr()
+    assert "signed by   house.example/evidence+" in captured.out
+    assert captured.err == ""
+    assert {"software/control-results.json", "statements.toml"} <= {
+        path.relative_to("second").as_posix() for path in Path("second").rglob("*")
+    }

@@ -1,0 +1,227 @@
+"""What is told of an installation: facts by the configuration and the definitions, lists without secrets."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from appliance.compliance.answers import answer_all
+from appliance.compliance.gathering import HIDDEN, gather_installation, hide_secrets
+from appliance.compliance.inventory import list_people, list_programs, list_static_keys
+from appliance.compliance.key_files import list_keys
+from appliance.config import Configuration, parse_configuration
+from appliance.policy.locations import DATABASE_FILE
+from audit.cosignature import Cosigner
+from compliance.facts import QUESTIONS, Answer
+from security.clients import ClientDefinition
+from security.registry.snapshot import read_definitions
+from security.scopes import Role
+from security.users import UserDefinition
+from tests.support.definitions import Registry
+
+NOW = 1_800_000_000
+MODEL = '[[engines]]\nmodel_path = "models/m"\n'
+GOOD = """
+mode = "development"
+[authority]
+banner = "Only for those who may."
+[policy]
+two_person_grants = true
+[segments]
+clients = ["10.0.0.0/8"]
+probes = ["192.0.2.1:443"]
+"""
+FROM_THE_LOG = {"records_present", "records_six_months"}
+
+
+def configure(text: str, folder: Path) -> Configuration:
+    """A configuration with its state below a folder."""
+    return parse_configuration((f'state_dir = "{folder}/state"\n' + text + MODEL).encode(), folder)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """Definitions where the configuration has them."""
+    return Registry(tmp_path / "state" / DATABASE_FILE, clock=lambda: NOW)
+
+
+def answers(configuration: Configuration, registry: Registry | None = None) -> dict[str, Answer]:
+    """As they are now."""
+    definitions = None if registry is None else read_definitions(registry.database)
+    return answer_all(configuration, definitions, "sha256:aa", NOW)
+
+
+def test_every_question_is_answered(tmp_path: Path) -> None:
+    """But for those that the log answers; with words each."""
+    found = answers(configure("", tmp_path))
+    assert set(found) == set(QUESTIONS) - FROM_THE_LOG
+    assert all(answer.words for answer in found.values())
+
+
+@pytest.mark.parametrize(
+    ("fact", "text", "other"),
+    [
+        ("two_person_grants", GOOD, GOOD.replace("two_person_grants = true", "")),
+        ("banner", GOOD, GOOD.replace('banner = "Only for those who may."', "")),
+        ("segments", GOOD, GOOD.replace('clients = ["10.0.0.0/8"]', "")),
+        ("egress_probes", GOOD, GOOD.replace('probes = ["192.0.2.1:443"]', "")),
+        ("tls_1_3", GOOD, GOOD + '[tls]\nminimum_version = "1.2"\n'),
+        ("lockout", GOOD, GOOD.replace("[authority]", "[authority]\nmax_sign_in_failures = 6")),
+        ("lockout", GOOD, GOOD.replace("[authority]", "[authority]\nlockout_s = 899")),
+        ("idle_sessions", GOOD, GOOD.replace("[authority]", "[authority]\npage_idle_s = 901")),
+        ("session_lifetime", GOOD, GOOD.replace("[authority]", "[authority]\nsession_lifetime_s = 43201")),
+        ("inactive_accounts", GOOD, GOOD.replace("[authority]", "[authority]\ninactive_after_days = 0")),
+        ("inactive_accounts", GOOD, GOOD.replace("[authority]", "[authority]\ninactive_after_days = 91")),
+        ("frozen_kernels", GOOD, GOOD.replace("[authority]", "[authority]")),
+        ("confinement", GOOD, GOOD + "[confinement]\nenabled = false\n"),
+    ],
+)
+def test_a_fact_follows_its_key(tmp_path: Path, fact: str, text: str, other: str) -> None:
+    """It holds, and with one key changed it does not."""
+    if fact != "confinement":  # Whether the system offers all of it is the system's.
+        assert answers(configure(text, tmp_path))[fact].holds is True
+    changed = configure(other, tmp_path)
+    if fact == "frozen_kernels":
+        engine = msgspec.structs.replace(changed.engines[0], device="cuda")
+        changed = msgspec.structs.replace(changed, engines=(engine,))
+    assert answers(changed)[fact].holds is False
+
+
+def test_a_witness_counts_when_it_has_spoken(tmp_path: Path) -> None:
+    """Named is not enough."""
+    vkey = Cosigner("witness.example/w", Ed25519PrivateKey.generate()).key.encode()
+    configuration = configure(f'[audit]\nwitnesses = ["{vkey}"]\n', tmp_path)
+    assert answers(configure("", tmp_path))["witness"].holds is False
+    assert answers(configuration)["witness"].holds is False
+    (tmp_path / "state" / "audit").mkdir(parents=True)
+    (tmp_path / "state" / "audit" / "cosigned").write_bytes(b"x")
+    assert answers(configuration)["witness"].holds is True
+
+
+def test_production_without_waivers(tmp_path: Path) -> None:
+    """Which cannot be parsed here without waivers, as nothing is in place: so by hand."""
+    configuration = configure("", tmp_path)
+    assert answers(configuration)["production_mode"].holds is False
+    production = msgspec.structs.replace(configuration, mode="production", waivers=("witness",))
+    assert answers(production)["production_mode"].holds is True
+    assert answers(production)["no_waivers"] == Answer(False, "waived: witness")
+
+
+def test_modules_that_are_not_in_approved_mode_are_not_validated(tmp_path: Path) -> None:
+    """Whatever the configuration asks for."""
+    configuration = msgspec.structs.replace(configure("", tmp_path), fips=True)
+    assert answers(configuration)["fips_modules"].holds is False
+
+
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [
+        (None, False),
+        (b'{"software":"sha256:aa"}', True),
+        (b'{"software":"sha256:bb"}', False),
+        (b"[]", None),
+        (b"{", None),
+    ],
+)
+def test_the_statement_is_compared_with_what_runs(tmp_path: Path, content: bytes | None, holds: bool | None) -> None:
+    """Another software, none, and a file that is none."""
+    path = tmp_path / "state" / "run" / "statement.json"
+    if content is not None:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    assert answers(configure("", tmp_path))["statement"].holds is holds
+
+
+def test_people_without_a_second_factor_are_named(tmp_path: Path, registry: Registry) -> None:
+    """Those with a privileged role apart; the disabled do not count; nobody at all is not known."""
+    configuration = configure("", tmp_path)
+    assert answers(configuration, registry)["all_mfa"].holds is None
+    registry.users.create(UserDefinition(login="ada", name="Ada"), actor="os:root")
+    assert answers(configuration, registry)["all_mfa"].holds is True
+    assert answers(configuration, registry)["privileged_mfa"].holds is None
+    registry.users.create(UserDefinition(login="ben", name="Ben"), actor="os:root", totp=False)
+    assert answers(configuration, registry)["all_mfa"] == Answer(False, "without a second factor: ben")
+    registry.users.create(UserDefinition(login="cyd", name="Cyd", role=Role.ADMIN), actor="os:root", totp=False)
+    assert answers(configuration, registry)["privileged_mfa"] == Answer(False, "without a second factor: cyd")
+
+
+def test_an_auditor_and_static_keys_are_found(tmp_path: Path, registry: Registry) -> None:
+    """A key that is over is none."""
+    configuration = configure("", tmp_path)
+    assert answers(configuration, registry)["auditor_exists"].holds is False
+    assert answers(configuration, registry)["no_static_keys"].holds is True
+    registry.users.create(UserDefinition(login="ada", name="Ada", role=Role.AUDITOR), actor="os:root")
+    created = registry.create(ClientDefinition(name="batch"), actor="os:root")
+    registry.keys.create(created.client.client_id, name="k", networks=("10.0.0.0/8",), days=30, actor="os:root")
+    found = answers(configuration, registry)
+    assert found["auditor_exists"].holds is True
+    assert found["no_static_keys"] == Answer(False, "1 static keys can be used")
+    definitions = read_definitions(registry.database)
+    later = answer_all(configuration, definitions, "sha256:aa", NOW + 31 * 86_400)
+    assert later["no_static_keys"].holds is True
+    assert [one.state for one in list_static_keys(definitions, NOW + 31 * 86_400)] == ["expired"]
+
+
+def test_lists_hold_no_secret(tmp_path: Path, registry: Registry) -> None:
+    """Neither hashes nor what they were made of."""
+    user = registry.users.create(UserDefinition(login="ada", name="Ada"), actor="os:root")
+    client = registry.create(ClientDefinition(name="batch"), actor="os:root")
+    definitions = read_definitions(registry.database)
+    told = repr([*list_people(definitions), *list_programs(definitions)])
+    assert "ada" in told
+    assert user.password not in told
+    assert user.user.password_hash not in told
+    assert str(client.client.secret_hash) not in told
+
+
+def test_secrets_of_the_configuration_are_hidden(tmp_path: Path) -> None:
+    """The rest is there, by the keys' own names."""
+    text = '[policy]\ndatabase_url = "postgresql://casemate:hunter2@db/casemate"\n'
+    shown = hide_secrets(configure(text, tmp_path))
+    assert shown["policy"]["database_url"] == HIDDEN
+    assert shown["audit"]["origin"] == "casemate.internal/audit"
+    assert "hunter2" not in json.dumps(shown)
+    assert hide_secrets(configure("", tmp_path))["policy"]["database_url"] is None
+
+
+KEYS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "audit/log.key": (lambda path: write_ed25519(path), "Ed25519"),
+    "gateway/keyed-hash.key": (lambda path: path.write_bytes(bytes(32)), "secret of 256 bits"),
+    "else/odd.pem": (lambda path: path.write_bytes(b"-----BEGIN NOTHING-----\n"), "encrypted, or of another form"),
+}
+
+
+def write_ed25519(path: Path) -> None:
+    """A key in PEM."""
+    path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def test_keys_are_listed_without_themselves(tmp_path: Path) -> None:
+    """By purpose, holder, kind and mode; a file that nobody knows is told as well."""
+    for name, (write, _) in KEYS.items():
+        path = tmp_path / "state" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path)
+        os.chmod(path, 0o600)
+    found = {key.file: key for key in list_keys(configure("", tmp_path))}
+    assert {name: key.algorithm for name, key in found.items()} == {name: kind for name, (_, kind) in KEYS.items()}
+    assert found["audit/log.key"].holder == "auditor"
+    assert found["audit/log.key"].identifier.startswith("sha256:")
+    assert found["gateway/keyed-hash.key"].identifier == ""
+    assert found["else/odd.pem"].purpose == "is on no list"
+    assert {key.mode for key in found.values()} == {"600"}
+
+
+def test_an_installation_without_anything_can_be_told(tmp_path: Path) -> None:
+    """No state, no definitions: nothing is made."""
+    configuration = configure("", tmp_path)
+    installation = gather_installation(configuration, b"raw", NOW)
+    assert (installation.people, installation.programs, installation.keys, installation.statement) == ((), (), (), b"")
+    assert json.loads(installation.sbom)["bomFormat"] == "CycloneDX"
+    assert not (tmp_path / "state").exists()
