@@ -83,8 +83,9 @@ class HttpsJwksSource:
         connection = _PinnedConnection(self._host, self._port, self._connect_to, self._context, self._timeout_s)
         try:
             connection.request("GET", self._path, headers={"Accept": "application/json", "Connection": "close"})
-            response = connection.getresponse()
-            body = response.read(MAX_KEY_SET_BYTES + 1)
+            # The response owns the socket once the server has said that it will close it.
+            with connection.getresponse() as response:
+                body = response.read(MAX_KEY_SET_BYTES + 1)
         except (OSError, http.client.HTTPException) as error:
             raise KeysUnavailable(f"{self._url} cannot be fetched: {type(error).__name__}: {error}") from error
         finally:

@@ -11,7 +11,7 @@ from typing import Any
 from appliance.errors import LinkClosed
 from appliance.gateway.api.health import Installation
 from appliance.gateway.api.response_store import ResponseStore
-from appliance.gateway.identity import Presented, Principal, QuotaNotice, TokenRefused
+from appliance.gateway.identity import Presented, Principal, QuotaNotice, TokenCheck, TokenRefused
 from appliance.gateway.models import Models, ServedModel
 from appliance.gateway.settings import GatewaySettings
 from appliance.gateway.worker import Worker
@@ -43,7 +43,12 @@ class FakeTokens:
             "models-only": principal(scopes=frozenset({Scope.MODELS_READ})),
         }
 
+        self.check: TokenCheck | None = None
+        """A real one, asked instead."""
+
     async def __call__(self, presented: Presented) -> Principal:
+        if self.check is not None:
+            return await self.check(presented)
         if presented.token not in self.good:
             raise TokenRefused("the token is not ours")
         return dataclasses.replace(self.good[presented.token], notice=QuotaNotice())
