@@ -146,8 +146,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             ge=0,
             le=1 << 20,
             description="Most tokens of a step that both decodes answers and computes prompts, an eighth of it for prompts in any "
-            "case; fewer are taken while few wait. Smaller: steadier decoding beside long prompts; larger: prompts are through "
-            "sooner. 0: 1024 on cuda, 512 on cpu. Never more than chunked_prefill_size.",
+            "case; fewer are taken as long as prompts keep up with answers. Smaller: steadier decoding beside prompts; larger: "
+            "prompts are through sooner. 0: 2048 on cuda, 512 on cpu. Never more than chunked_prefill_size.",
         ),
     ] = 0
     max_running_requests: Annotated[
@@ -232,5 +232,5 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def prefill_sizes(self) -> tuple[int, int]:
         """Most prompt tokens in a step without and with decoding, the device's defaults filled in."""
         alone = self.chunked_prefill_size or (8192 if self.device == "cuda" else 512)
-        mixed = self.mixed_prefill_size or (1024 if self.device == "cuda" else 512)
+        mixed = self.mixed_prefill_size or (2048 if self.device == "cuda" else 512)
         return alone, min(alone, mixed)

@@ -14,6 +14,10 @@ import torch
 from runtime.errors import EngineMisconfigured, KernelMissing
 from runtime.kernels.bundle import Bundle
 
+_LOADED: list[Any] = []
+"""Whatever was loaded stays for the life of the process. The loader would close a library with the last reference to it, but
+captured graphs hold its kernels, and CUDA's runtime knows them by addresses which the next library may be given."""
+
 
 class FolderLibraries:
     """Libraries as files `NAME.so` in a folder, as a build leaves them. Nothing is verified: for development."""
@@ -84,6 +88,8 @@ def load_library(path: Path) -> Any:
 
     load = tvm_ffi.get_global_func("ffi.Module.load_from_file.so")
     try:
-        return load(str(path), "")
+        module = load(str(path), "")
     except (RuntimeError, OSError) as error:
         raise EngineMisconfigured(f"kernel library {path}: {error}") from error
+    _LOADED.append(module)
+    return module

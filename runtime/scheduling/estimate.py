@@ -33,9 +33,13 @@ class OutputEstimate:
         """Memory ran short: be more careful."""
         self.fraction = min(1.0, self.fraction * self.RAISE)
 
+    def expected(self, max_tokens: Int64 | int) -> Int64:
+        """Tokens of whole answers."""
+        return np.ceil(self.fraction * np.asarray(max_tokens)).astype(np.int64)
+
     def remaining(self, num_output: Int64, max_tokens: Int64) -> Int64:
         """Tokens still to come: at least a page for who is beyond the average, at most what is allowed."""
-        expected = np.ceil(self.fraction * max_tokens).astype(np.int64) - num_output
+        expected = self.expected(max_tokens) - num_output
         remaining: Int64 = np.minimum(np.maximum(expected, PAGE_SIZE), max_tokens - num_output)
         return remaining
 

@@ -13,6 +13,7 @@ and a long prompt is through in one. Beside decoding rows they take a bite, see 
 """
 
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
 from runtime.scheduling.estimate import OutputEstimate
 from runtime.scheduling.fairness import FairClock
-from runtime.scheduling.mixing import SPREAD_STEPS, mixed_budget
+from runtime.scheduling.mixing import FULL_ROWS, Demand, MixedBudget
 from runtime.scheduling.requests import Sequence
 from runtime.scheduling.running import RunningSequences
 from runtime.scheduling.waiting import WaitingQueue
@@ -81,7 +82,8 @@ class StepPlanner:
         self._waiting = waiting
         self._estimate = estimate
         self._fair_clock = fair_clock
-        self._alone_size, self._mixed_size = prefill_sizes
+        self._alone_size = prefill_sizes[0]
+        self._mixed_budget = MixedBudget(prefill_sizes[1])
         self._longest_prefix_first = longest_prefix_first
         self._num_draft_steps = num_draft_steps
         self.num_retractions = 0
@@ -122,24 +124,22 @@ class StepPlanner:
 
     def _budget(self, num_decodes: int) -> int:
         """Most prompt tokens of a step beside so many decoding rows."""
-        if not num_decodes:
-            return self._alone_size
-        return mixed_budget(num_decodes, self._num_waiting_tokens(SPREAD_STEPS * self._mixed_size), self._mixed_size)
+        return self._mixed_budget.tokens(num_decodes, self._demand()) if num_decodes else self._alone_size
 
-    def _num_waiting_tokens(self, enough: int) -> int:
-        """Tokens of prompts under way and in line that are not computed; counting ends at `enough`.
-
-        What those in line share with the cache is not known before they start, and counts.
-        """
+    def _demand(self) -> Demand:
+        """Of a long line the first are enough to know that it is long."""
         table = self._running.table
-        count = sum(
-            int(table.length[sequence.row] - table.cached[sequence.row]) for sequence in self._running.prefilling
-        )
-        for sequence in self._waiting:
-            if count >= enough:
-                break
-            count += len(sequence.request.prompt)
-        return count
+        rows = np.flatnonzero(table.is_active)
+        num_prompt = table.num_prompt[rows]
+        prompt_tokens, waiting_tokens = int(num_prompt.sum()), 0
+        output_tokens = int(self._estimate.expected(table.max_length[rows] - num_prompt).sum())
+        for sequence in self._running.prefilling:
+            waiting_tokens += int(table.length[sequence.row] - table.cached[sequence.row])
+        for sequence in islice(self._waiting, FULL_ROWS):
+            prompt_tokens += len(sequence.request.prompt)
+            waiting_tokens += len(sequence.request.prompt)
+            output_tokens += int(self._estimate.expected(sequence.request.sampling.max_tokens))
+        return Demand(len(rows) + min(FULL_ROWS, len(self._waiting)), prompt_tokens, output_tokens, waiting_tokens)
 
     def _with_drafts(self, plan: StepPlan) -> StepPlan:
         """Give the rows pages for drafts, of which as many must fit behind those that this step verifies."""
@@ -209,8 +209,10 @@ class StepPlanner:
         if end <= start:
             return None
         self._running.extend(sequence, end)
-        sampled_rows = self._running.fork(sequence) if end == length else []
-        return Chunk(sequence, row, start, end, sampled_rows)
+        if end < length:
+            return Chunk(sequence, row, start, end, [])
+        self._mixed_budget.observe(length, min(length, sequence.request.cached_tokens))
+        return Chunk(sequence, row, start, end, self._running.fork(sequence))
 
     def _admit(self, spare_pages: int) -> tuple[Sequence, int] | None:
         """Start the next waiting sequence if it has rows and pages; returns it and the pages it is expected to take.

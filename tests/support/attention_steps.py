@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtime.attention.backend import AttentionBatch
 from runtime.attention.device import DeviceTables, SequenceTables
 from runtime.attention.pages import allocate_pages, key_rows
-from runtime.attention.reference import ReferenceAttention
 from runtime.identifiers import PAGE_SIZE
+from tests.support.plain_attention import attend_sequence
 
 _UNDEFINED = 0x5A5A5A5A
 """Fills the device's tables beyond a step's entries."""
@@ -37,7 +36,6 @@ class AttentionStep:
     """[num_tokens + num_padding, num_heads, head_dim]"""
     host: SequenceTables
     device: DeviceTables
-    page_tables: np.ndarray
     slots: np.ndarray
     """[num_tokens]"""
 
@@ -137,10 +135,7 @@ def random_step(
     query = torch.randn(query_shape, generator=torch_generator, device=device).to(heads.dtype)
     on_device = device_tables(max_sequences or len(lengths) + 3, num_pages + 5, device)
     send_tables(host, on_device)
-    padded = np.zeros((len(tables), max(len(table) for table in tables)), np.int32)
-    for row, table in zip(padded, tables, strict=True):
-        row[: len(table)] = table
-    return AttentionStep(heads, pages, query, host, on_device, padded, slots)
+    return AttentionStep(heads, pages, query, host, on_device, slots)
 
 
 def _slots(table: np.ndarray, start: int, end: int) -> np.ndarray:
@@ -149,24 +144,16 @@ def _slots(table: np.ndarray, start: int, end: int) -> np.ndarray:
 
 
 def expected_results(step: AttentionStep, layer_windows: Sequence[int | None]) -> list[Tensor]:
-    """The reference's results in float32 for each layer, [num_tokens, num_heads, head_dim], on the CPU."""
-    pages = step.pages.float().cpu()
-    reference = ReferenceAttention(pages, num_heads=step.heads.num_heads, layer_windows=layer_windows)
-    batch = AttentionBatch(
-        query_starts=step.host.query_starts,
-        context_lengths=step.host.context_lengths,
-        page_tables=step.page_tables,
-        rows=np.arange(step.num_tokens),
-        num_rows=step.num_tokens,
-        slots=step.slots,
-    )
-    plan = reference.plan(batch)
-    rows = key_rows(torch.from_numpy(step.slots))
-    query = step.query[: step.num_tokens].float().cpu()
+    """Plain torch's results in float32 for each layer, [num_tokens, num_heads, head_dim], on the CPU."""
+    host, query = step.host, step.query[: step.num_tokens].float()
     results = []
-    for layer in range(len(pages)):
-        flat = pages[layer].view(-1, step.heads.num_kv_heads, step.heads.head_dim)
-        results.append(plan.attend(layer, query, flat[rows], flat[rows + PAGE_SIZE]))
+    for pages, window in zip(step.pages, layer_windows, strict=True):
+        out = torch.empty_like(query)
+        for index, length in enumerate(host.context_lengths.tolist()):
+            rows = slice(int(host.query_starts[index]), int(host.query_starts[index + 1]))
+            ids = host.page_ids[host.page_starts[index] : host.page_starts[index + 1]]
+            out[rows] = attend_sequence(query[rows], pages, torch.from_numpy(ids).to(query.device), length, window)
+        results.append(out.cpu())
     return results
 
 

@@ -1,36 +1,54 @@
 """How many prompt tokens go beside decoding rows."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.identifiers import PAGE_SIZE
-from runtime.scheduling.mixing import LEAST_ROWS, TILE_ROWS, mixed_budget
+from runtime.scheduling.mixing import Demand, MixedBudget
+
+LARGEST = 1024
+FEW = Demand(num_open=64, prompt_tokens=64 * 1024, output_tokens=64 * 256, waiting_tokens=2000)
 
 
 @pytest.mark.parametrize(
-    ("num_decodes", "num_waiting", "budget"),
+    ("num_decodes", "demand", "budget"),
     [
-        (64, 100, 192),  # few wait: the least step, as its rows are free
-        (64, 1024, 256),  # a fourth of what waits
-        (64, 1030, 320),  # the same, in whole tiles
-        (64, 100_000, 960),  # the largest step, decodes included
-        (61, 100_000, 960),  # whole pages only
-        (300, 10, 128),  # more rows decode than the least step has
-        (1000, 100_000, 128),  # prompts have their part in any case
+        (64, FEW, 256),  # 1024 prompt tokens in 256 steps, for each of 64
+        (61, FEW, 256),  # the same in whole tiles, and whole pages of them
+        (64, replace(FEW, prompt_tokens=6400), 192),  # shorter prompts: the least step, whose rows are free
+        (64, replace(FEW, prompt_tokens=64 * 1200), 320),  # longer ones: more, in whole tiles
+        (64, replace(FEW, output_tokens=64 * 64), 960),  # shorter answers: the largest step, decodes included
+        (64, replace(FEW, waiting_tokens=60_000), 512),  # a long line: through in 128 steps
+        (250, replace(FEW, num_open=300), 768),  # decoding is work enough by itself: as fast as allowed
+        (1000, replace(FEW, num_open=1000), 128),  # prompts have their part in any case
+        (1, Demand(1, 10, 0, 0), 240),  # nothing is in line and no answer expected
     ],
 )
-def test_prompts_are_spread_over_steps(num_decodes: int, num_waiting: int, budget: int) -> None:
+def test_prompts_keep_pace_with_answers(num_decodes: int, demand: Demand, budget: int) -> None:
     """With at most 1,024 rows a step."""
-    assert mixed_budget(num_decodes, num_waiting, 1024) == budget
+    assert MixedBudget(LARGEST).tokens(num_decodes, demand) == budget
 
 
-@given(st.integers(1, 600), st.integers(0, 100_000), st.integers(1, 9000))
-def test_a_step_goes_on_with_prompts_and_keeps_its_bounds(num_decodes: int, num_waiting: int, largest: int) -> None:
-    """At least one token; no more rows than allowed, the prompts' part aside; never past the tile that holds what is wanted."""
-    budget = mixed_budget(num_decodes, num_waiting, largest)
+def test_what_the_cache_has_needs_no_pace() -> None:
+    """When prompts were seen to be mostly cached, the same demand takes less of each step."""
+    budget, demand = MixedBudget(LARGEST), replace(FEW, prompt_tokens=64 * 2304)
+    assert budget.tokens(64, demand) == 576
+    for _ in range(100):
+        budget.observe(2304, 2048)
+    assert budget.tokens(64, demand) == 192
+
+
+@given(
+    st.integers(1, 600),
+    st.builds(Demand, st.integers(0, 300), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6)),
+    st.integers(1, 9000),
+)
+def test_a_step_goes_on_with_prompts_and_keeps_its_bounds(num_decodes: int, demand: Demand, largest: int) -> None:
+    """At least one token; no more rows than allowed, the prompts' part aside; whole pages, if any."""
+    budget = MixedBudget(largest).tokens(num_decodes, demand)
     assert budget >= 1
     assert budget + num_decodes <= largest or budget <= max(1, -(-largest // 8))
-    wanted = max(LEAST_ROWS, num_decodes + -(-num_waiting // 4))
-    assert budget + num_decodes < wanted + TILE_ROWS or budget <= max(1, -(-largest // 8))
     assert budget < PAGE_SIZE or budget % PAGE_SIZE == 0
