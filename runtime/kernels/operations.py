@@ -40,7 +40,7 @@ class FusedOperations:
         """
         Args:
             max_samples: rows that are sampled in one step at most.
-            dependent_launch: whether small steps use programmatic dependent launch, which a CPU's interpreter lacks.
+            dependent_launch: whether kernels use programmatic dependent launch, which a CPU's interpreter lacks.
         """
         self._launcher = launcher
         self._dependent_launch = dependent_launch
@@ -105,11 +105,11 @@ class FusedOperations:
             return
         rows = self.norm_linear(hidden, norm, gate_up)
         if isinstance(down, QuantizedLinear):
-            inner = quantize_gated(rows, down.inputs, launcher=self._launcher, pdl=self._overlaps(rows))
+            inner = quantize_gated(rows, down.inputs, launcher=self._launcher, pdl=self._dependent_launch)
             self._multiply_quantized(inner, down, hidden.dtype, hidden)
             return
         gated = rows.new_empty(rows.shape[0], rows.shape[1] // 2)
-        silu_and_multiply(rows, out=gated, launcher=self._launcher, pdl=self._overlaps(rows))
+        silu_and_multiply(rows, out=gated, launcher=self._launcher, pdl=self._dependent_launch)
         self.add_linear(hidden, gated, down)
 
     def rotate_and_store(
@@ -134,7 +134,7 @@ class FusedOperations:
             launcher=self._launcher,
             head_norms=_head_norms(head_norms),
             scales=layer_scales,
-            pdl=self._overlaps(heads),
+            pdl=self._dependent_launch,
         )
 
     def sample(self, logits: Tensor, columns: SampleColumns, samples: Tensor) -> None:
@@ -150,7 +150,7 @@ class FusedOperations:
             is_finite=samples[1, :count],
             drawn=True,
             launcher=self._launcher,
-            pdl=self._overlaps(logits),
+            pdl=self._dependent_launch,
         )
 
     def _norm_gated(self, hidden: Tensor, norm: RMSNorm, gate_up: Linear) -> Tensor:
@@ -169,21 +169,18 @@ class FusedOperations:
         return out
 
     def _quantize(self, rows: Tensor, scaling: InputScaling, norm: Norm | None) -> QuantizedRows:
-        return quantize_rows(rows, scaling, launcher=self._launcher, norm=norm, pdl=self._overlaps(rows))
+        return quantize_rows(rows, scaling, launcher=self._launcher, norm=norm, pdl=self._dependent_launch)
 
     def _multiply_quantized(
         self, rows: QuantizedRows, linear: QuantizedLinear, dtype: torch.dtype, residual: Tensor | None = None
     ) -> Tensor:
         return multiply_quantized(
-            rows, linear, launcher=self._launcher, dtype=dtype, residual=residual, pdl=self._overlaps(rows.values)
+            rows, linear, launcher=self._launcher, dtype=dtype, residual=residual, pdl=self._dependent_launch
         )
-
-    def _overlaps(self, rows: Tensor) -> bool:
-        return self._dependent_launch and _is_small(rows)
 
     def _norm(self, hidden: Tensor, norm: RMSNorm) -> Tensor:
         out = torch.empty_like(hidden)
-        add_rms_norm(hidden, None, norm.weight, norm.eps, out=out, launcher=self._launcher)
+        add_rms_norm(hidden, None, norm.weight, norm.eps, out=out, launcher=self._launcher, pdl=self._dependent_launch)
         return out
 
 

@@ -18,8 +18,6 @@ Pool: TypeAlias = Any
 Run: TypeAlias = Callable[[], None]
 """Enqueues the same kernels over the same memory whenever it is called."""
 
-_NUM_WARMUP_RUNS = 2
-
 
 class Replay(Protocol):
     """A captured function."""
@@ -32,9 +30,9 @@ class Replay(Protocol):
 class CudaReplay:
     """A function of the device alone, captured in a CUDA graph."""
 
-    def __init__(self, run: Run, pool: Pool) -> None:
+    def __init__(self, run: Run, pool: Pool, stream: torch.cuda.Stream) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
+        with torch.cuda.graph(self._graph, pool=pool, stream=stream):
             run()
 
     def replay(self) -> None:
@@ -54,29 +52,29 @@ class RepeatedCall:
 
 
 class Capture:
-    """Captures functions for one device, into one pool."""
+    """Captures functions for one device, into one pool, on one stream beside the current one.
+
+    One stream for all, as cuBLAS keeps a workspace of its own for every stream that it ever ran on.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool: Pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._on_gpu = device.type == "cuda"
+        self._pool: Pool = torch.cuda.graph_pool_handle() if self._on_gpu else None
+        self._stream = torch.cuda.Stream() if self._on_gpu else None
 
     def warm_up(self, run: Run) -> None:
         """Run what is about to be captured: this compiles, loads and chooses whatever a capture may not."""
-        if self._device.type != "cuda":
+        if self._stream is None:
             run()
             return
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_NUM_WARMUP_RUNS):
-                run()
-        torch.cuda.current_stream().wait_stream(stream)
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            run()
+        torch.cuda.current_stream().wait_stream(self._stream)
 
     def capture(self, run: Run) -> Replay:
         """Capture a function that was warmed up, alone or as a part of another."""
-        if self._device.type != "cuda":
-            return RepeatedCall(run)
-        return CudaReplay(run, self._pool)
+        return RepeatedCall(run) if self._stream is None else CudaReplay(run, self._pool, self._stream)
 
 
 def graph_sizes(max_batch_size: int) -> list[int]:

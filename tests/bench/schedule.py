@@ -1,0 +1,135 @@
+"""What a schedule is worth, by simulation: `python -m tests.bench.schedule [WORKLOAD…] [--mixed ROWS…]`.
+
+The real engine loop and scheduler run the workloads of the load generator over a runner that computes nothing and says when
+its steps would have ended on an H100: products by the rows of a step, attention by the keys that are read, as in "Where a
+step's time goes" of docs/performance.md. Nothing else takes time, so the figures are for comparing schedules with each other.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+
+from appliance.bench.workloads import WORKLOADS, Workload
+from runtime.batch import StepBatch, StepResult
+from runtime.engine.loop import Engine
+from runtime.request import GenerationRequest, SamplingParams
+from runtime.settings import EngineSettings
+
+VOCAB_SIZE = 128_256
+_END = 1
+_ROWS = (1, 8, 64, 128, 256, 320, 512, 1024, 2048, 8192)
+_PRODUCT_MS = (5.0, 6.0, 5.8, 5.9, 7.0, 7.6, 10.4, 20.8, 41.0, 164.0)
+_OTHER_MS, _OTHER_MS_PER_ROW = 0.4, 0.0017
+_KV_BYTES, _BYTES_PER_MS = 131_072, 2.85e9
+_PREFILL_FLOP = 4 * 32 * 128 * 32
+"""For each pair of query and key: 32 heads of 128 in 32 layers."""
+_FLOP_PER_MS = 4.3e11
+_HOST_S = 0.0003
+
+
+def step_seconds(batch: StepBatch) -> float:
+    """Of a Llama-3.1-8B shape in bf16."""
+    lengths, contexts = np.diff(batch.query_starts), batch.context_lengths.astype(np.float64)
+    is_decode = lengths == 1
+    rows, queries, keys = int(lengths.sum()), lengths[~is_decode], contexts[~is_decode]
+    products = float(np.interp(rows, _ROWS, _PRODUCT_MS)) + _OTHER_MS + _OTHER_MS_PER_ROW * rows
+    decoding = contexts[is_decode].sum() * _KV_BYTES / _BYTES_PER_MS
+    prefilling = (queries * (keys - queries / 2)).sum() * _PREFILL_FLOP / _FLOP_PER_MS
+    return (products + float(decoding) + float(prefilling)) / 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class _TimedStep:
+    num_samples: int
+    ended_at: float
+
+    def result(self) -> StepResult:
+        """Tokens that end nothing."""
+        return StepResult(
+            token_ids=np.full(self.num_samples, 1000, np.int64),
+            is_finite=np.ones(self.num_samples, np.bool_),
+            logprobs=None,
+            prompt_logprobs=None,
+        )
+
+
+class TimedRunner:
+    """A `ModelRunner` whose clock is its own: steps run one after the other, each as long as it would."""
+
+    vocab_size = VOCAB_SIZE
+
+    def __init__(self, num_pages: int) -> None:
+        self.num_pages = num_pages
+        self.now = 0.0
+        self.num_steps = self.num_mixed = 0
+        self._ended: list[float] = []
+
+    def launch(self, batch: StepBatch) -> _TimedStep:
+        """See `ModelRunner.launch`."""
+        starts = max(self.now, self._ended[-1]) if self._ended else self.now
+        self._ended.append(starts + step_seconds(batch))
+        self.num_steps += 1
+        self.num_mixed += len(batch.token_ids) > len(batch.context_lengths)
+        return _TimedStep(len(batch.sample_rows), self._ended[-1])
+
+    def wait(self) -> None:
+        """Until the step before the last launched one has ended and was read."""
+        if len(self._ended) > 1:
+            self.now = max(self.now, self._ended[-2]) + _HOST_S
+
+
+def simulate(name: str, workload: Workload, mixed_prefill_size: int) -> str:
+    """One workload as a closed loop; a line of the table."""
+    runner = TimedRunner(28_000)
+    settings = EngineSettings(
+        model_path="none", device="cuda", max_running_requests=512, mixed_prefill_size=mixed_prefill_size
+    )
+    engine = Engine(runner, settings, [_END], 16_384, lambda: runner.now)
+    random = np.random.default_rng(0)
+    heads = random.integers(10, 100_000, (workload.num_groups, workload.shared_tokens))
+    own = workload.prompt_tokens - workload.shared_tokens
+    sent: list[float] = []
+    first: dict[int, float] = {}
+    num_ended = 0
+
+    def send() -> None:
+        number = len(sent)
+        if number == workload.num_requests:
+            return
+        prompt = np.concatenate((heads[number % len(heads)], random.integers(10, 100_000, own))).tolist()
+        sampling = SamplingParams(max_tokens=workload.output_tokens, temperature=0.0, ignore_eos=True)
+        engine.submit(GenerationRequest(request_id=number, prompt=prompt, sampling=sampling))
+        sent.append(runner.now)
+
+    for _ in range(workload.concurrency):
+        send()
+    while num_ended < workload.num_requests:
+        output = engine.step()
+        runner.wait()
+        first |= {delivery.request_id: runner.now for delivery in output.prompts}
+        num_ended += len(output.summaries)
+        for _ in output.summaries:
+            send()
+    ttft_ms = 1e3 * np.array([first[number] - at for number, at in enumerate(sent)])
+    rate = workload.num_requests / runner.now
+    return (
+        f"{name:8} {mixed_prefill_size:6d} {rate * workload.output_tokens:10.0f} {rate * workload.prompt_tokens:10.0f} "
+        f"{np.median(ttft_ms):9.0f} {np.percentile(ttft_ms, 99):9.0f} {runner.num_steps:7d} {runner.num_mixed:7d}"
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.schedule", description=__doc__)
+    parser.add_argument("workload", nargs="*", default=["chat", "prefix", "summ", "heavy", "decode", "bs8"])
+    parser.add_argument("--mixed", type=int, nargs="+", default=[2048], help="mixed_prefill_size")
+    options = parser.parse_args()
+    print("workload  mixed   output/s   prompt/s  TTFT p50       p99   steps   mixed")
+    for name in options.workload:
+        for mixed in options.mixed:
+            print(simulate(name, WORKLOADS[name], mixed), flush=True)
+
+
+if __name__ == "__main__":
+    main()
