@@ -70,7 +70,7 @@ class Scene:
     """An appliance's folders, a sibling process of the same user, and listeners to reach for."""
 
     def __init__(self, user: str, base: Path) -> None:
-        self.uid = NOBODY if user == "nobody" else os.getuid()
+        self.uid = NOBODY if user == "plain" and os.getuid() == 0 else os.getuid()
         self.base = base
         self.state = base / "state"
         self.model = self.state / "model"
@@ -82,7 +82,7 @@ class Scene:
         self.outside = base / "outside"
         self.outside.write_text("x")
         for path in (base, *base.rglob("*")):
-            os.chown(path, self.uid, self.uid if self.uid == NOBODY else -1)
+            os.chown(path, self.uid, self.uid if self.uid == NOBODY else -1)  # Root alone gives files away.
         self.sibling = subprocess.Popen(["/bin/sleep", "1000"], **self.as_user())
         self.authority, self.other = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
         self.abstract = f"casemate-{os.getpid()}-{self.uid}"
@@ -163,9 +163,9 @@ class Scene:
         return outcome
 
 
-@pytest.fixture(scope="module", params=["root", "nobody"])
+@pytest.fixture(scope="module", params=["root", "plain"])
 def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """One scene for each kind of user that the tests can be."""
+    """One scene for each kind of user: root attacks as itself and as nobody, a plain user as itself alone."""
     if os.getuid() != 0 and request.param == "root":
         pytest.skip("the attacks as root need to be started by root")
     base = Path(tempfile.mkdtemp(prefix="casemate-sandbox-"))
