@@ -48,11 +48,13 @@ OWN_FILES: dict[ConfinedRole, tuple[str, ...]] = {
     "gateway": ("gateway/keyed-hash.key", "tls/server.key", "tls/server.pem", "model/config.json"),
     "policy": (CREDENTIALS_FILE, DATABASE_FILE, "tls/server.key", "tls/server.pem"),
     "engine": ("model/config.json",),
-    "auditor": ("audit/log.key",),
+    "auditor": ("audit/log.key", "audit/log.vkey", "audit/log/checkpoint"),
     "authority": (
         CREDENTIALS_FILE, "authority/signing/s.pem", "tls/server.key", "tls/server.pem",
     ),
     "compiler": ("model/config.json",),
+    "reader": ("audit/log.vkey", "audit/log/checkpoint"),
+    "courier": ("witnesses.pem",),
 }  # fmt: skip
 OWN_FOLDERS: dict[ConfinedRole, tuple[str, ...]] = {
     "gateway": ("gateway", "run/metrics"),
@@ -61,7 +63,12 @@ OWN_FOLDERS: dict[ConfinedRole, tuple[str, ...]] = {
     "auditor": ("audit", "audit/log"),
     "authority": ("authority", "authority/signing"),
     "compiler": (),
+    "reader": ("reader",),
+    "courier": (),
 }
+CONNECTS: dict[ConfinedRole, str] = {"gateway": "authority", "courier": "witness"}
+"""Who may connect, and the one listener that is theirs."""
+WITHOUT_NETWORK = ("engine", "auditor", "policy", "compiler", "reader")
 ALL_FILES = sorted({file for files in OWN_FILES.values() for file in files} | {"tls/ca.key", "lock"})
 ALL_FOLDERS = sorted({folder for folders in OWN_FOLDERS.values() for folder in folders} | {"", "tls", "model"})
 
@@ -84,7 +91,8 @@ class Scene:
         for path in (base, *base.rglob("*")):
             os.chown(path, self.uid, self.uid if self.uid == NOBODY else -1)  # Root alone gives files away.
         self.sibling = subprocess.Popen(["/bin/sleep", "1000"], **self.as_user())
-        self.authority, self.other = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+        self.listeners = {name: socket.create_server(("127.0.0.1", 0)) for name in ("authority", "witness", "other")}
+        self.ports = {name: listener.getsockname()[1] for name, listener in self.listeners.items()}
         self.abstract = f"casemate-{os.getpid()}-{self.uid}"
         self.abstract_stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.abstract_stream.bind(f"\0{self.abstract}")
@@ -100,7 +108,7 @@ class Scene:
     def close(self) -> None:
         self.sibling.kill()
         self.sibling.wait()
-        for sock in (self.authority, self.other, self.abstract_stream, self.abstract_datagram):
+        for sock in (*self.listeners.values(), self.abstract_stream, self.abstract_datagram):
             sock.close()
 
     def places(self) -> Places:
@@ -110,12 +118,14 @@ class Scene:
             definitions=(self.state / DATABASE_FILE).parent,
             credentials_key=self.state / CREDENTIALS_FILE,
             tls_files=(self.state / "tls" / "server.pem", self.state / "tls" / "server.key"),
-            authority_port=self.authority.getsockname()[1],
+            authority_port=self.ports["authority"],
             database_port=0,
             issuer_files=(),
             issuer_ports=(),
             uses_gpu=False,
             needs_loopback=False,
+            witness_ports=(self.ports["witness"],),
+            witness_files=(self.state / "witnesses.pem",),
         )
 
     def attack(self, role: ConfinedRole, stages: Stages = "both") -> dict[str, Any]:
@@ -138,7 +148,7 @@ class Scene:
                 str(self.base / "new"),
                 "/tmp/new",
             ],
-            "ports": {"authority": self.authority.getsockname()[1], "other": self.other.getsockname()[1]},
+            "ports": self.ports,
             "abstract": self.abstract,
             "abstract_datagram": f"{self.abstract}-d",
             "filtered": filtered,
@@ -236,25 +246,26 @@ def test_nothing_is_written_outside_own_folders(scene: Scene, role: ConfinedRole
 @control("3.1.20", "3.4.7", "3.13.1", "3.13.6", "AC-20", "AC-20(1)", "SC-7", "SC-7(5)", "SI-4(22)")
 @roles
 @pytest.mark.parametrize("stages", ["both", "launcher", "filter"])
-def test_only_the_gateway_connects_and_only_to_the_authority(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
-    """Each stage alone keeps everybody but the gateway off the network; the gateway's ports are Landlock's to bound."""
+def test_only_gateway_and_courier_connect_and_only_where_they_must(
+    scene: Scene, role: ConfinedRole, stages: Stages
+) -> None:
+    """Each stage alone keeps everybody else off the network; the ports of these two are Landlock's to bound."""
     outcomes = scene.attack(role, stages)
-    if role == "gateway":
-        assert outcomes["connect authority"] == "done"
-        assert (outcomes["connect other"] == "done") == (stages == "filter")
+    reached = {name for name in scene.ports if outcomes[f"connect {name}"] == "done"}
+    if role in CONNECTS:
+        assert reached == (set(scene.ports) if stages == "filter" else {CONNECTS[role]})
     else:
-        names = [name for name in outcomes if name.startswith("connect ")]
-        assert not {outcomes[name] for name in names} & {"done"}
+        assert reached == set()
     if stages != "launcher":
         assert refused(outcomes, ["bind"]) == {}
 
 
 @roles
 def test_sockets_of_other_kinds_cannot_be_made(scene: Scene, role: ConfinedRole) -> None:
-    """No datagrams, no raw or netlink sockets, no Unix sockets to dial other services with; streams for the gateway alone."""
+    """No datagrams, raw, netlink or Unix sockets to dial other services with; streams for those alone that connect."""
     outcomes = scene.attack(role)
     names = ["udp", "raw", "netlink", "vsock", "unix", "abstract", "datagram pair"]
-    assert refused(outcomes, [*names, *(["tcp"] if role != "gateway" else [])]) == {}
+    assert refused(outcomes, [*names, *(["tcp"] if role not in CONNECTS else [])]) == {}
 
 
 @control("3.4.6", "3.4.7", "3.4.8", "3.14.2", "CM-7", "CM-7(2)", "CM-7(5)", "SI-3")
@@ -317,13 +328,13 @@ def test_the_work_of_a_role_still_goes_on(scene: Scene, role: ConfinedRole) -> N
 @control("3.13.1", "SC-7", "SC-7(21)")
 @roles
 def test_the_network_is_empty_where_none_is_needed(scene: Scene, role: ConfinedRole) -> None:
-    """Engine, auditor, policy and compiler are in a network namespace of their own."""
+    """Whoever neither connects nor listens is in a network namespace of its own."""
     outcomes = scene.attack(role)
     if probe_platform().no_empty_network:
         pytest.skip(f"no network namespaces here: {probe_platform().no_empty_network}")
     own = os.readlink("/proc/self/ns/net")
-    assert (outcomes["network"] != own) == (role in ("engine", "auditor", "policy", "compiler"))
-    assert ("an empty network" in outcomes["applied"]) == (role in ("engine", "auditor", "policy", "compiler"))
+    assert (outcomes["network"] != own) == (role in WITHOUT_NETWORK)
+    assert ("an empty network" in outcomes["applied"]) == (role in WITHOUT_NETWORK)
 
 
 def test_nothing_was_changed(scene: Scene) -> None:
