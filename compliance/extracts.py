@@ -55,20 +55,22 @@ def list_happenings(
 
 
 def _describe(index: int, entry: bytes) -> Happening:
+    """What a record is about, from wherever its kind says it; a record of another form is told by its kind and time."""
     event = json.loads(entry)
-    own = event.get("unmapped", {}).get("casemate", {})
-    actor = event.get("actor", {})
-    who = (
-        actor.get("user", {}).get("name")
-        or actor.get("user", {}).get("uid")
-        or own.get("actor")
-        or actor.get("app_uid")
+    own = ("unmapped", "casemate")
+    who = _first_text(event, ("actor", "user", "name"), ("actor", "user", "uid"), (*own, "actor"), ("actor", "app_uid"))
+    about = (("entity", "name"), ("entity", "uid"), ("user", "uid"), ("user", "name"), ("app", "name"), ("log_name",))
+    return Happening(
+        index, format_time(time_of(entry)), _first_text(event, (*own, "kind")), who, _first_text(event, *about)
     )
-    what = (
-        event.get("entity", {}).get("name")
-        or event.get("entity", {}).get("uid")
-        or event.get("user", {}).get("uid")
-        or event.get("app", {}).get("name")
-        or event.get("log_name", "")
-    )
-    return Happening(index, format_time(time_of(entry)), str(own.get("kind", "")), str(who or ""), str(what))
+
+
+def _first_text(event: object, *paths: tuple[str, ...]) -> str:
+    """The first text that is there; records are checked when they are made, and read as if they were not."""
+    for path in paths:
+        found = event
+        for name in path:
+            found = found.get(name) if isinstance(found, dict) else None
+        if isinstance(found, str) and found:
+            return found
+    return ""

@@ -143,10 +143,10 @@ QUESTIONS = MappingProxyType(
             "Nothing shows what was done.",
             "Name a period in which the appliance ran.",
         ),
-        "records_six_months": Question(
-            "the log goes back six months or more",
-            "Records of half a year cannot be shown: they are younger, or lie in another log.",
-            "Keep the log and its predecessors; this comes true with time.",
+        "records_retained": Question(
+            "every record of the time that you must keep (compliance.retention_days) is at hand",
+            "Records that must be kept cannot be shown.",
+            "Put the log that was closed back beside the one that continues it (docs/audit.md), and keep it.",
         ),
         "statement": Question(
             "the last start measured what runs",

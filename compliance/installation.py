@@ -85,6 +85,8 @@ class Installation:
     statement: bytes
     """The running statement; empty where the appliance was never started."""
     sbom: bytes
+    retention_days: int
+    """How long records must be kept."""
     answers: Mapping[str, Answer]
     people: Sequence[Person]
     programs: Sequence[Program]

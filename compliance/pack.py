@@ -31,7 +31,7 @@ from audit.errors import AuditRejected
 from audit.export import write_export
 from audit.note import NoteSigner, VerifierKey
 from audit.reader import LogReader
-from compliance.activity import CHANGES, DAY_MS, FAULTS, Activity, measure_activity
+from compliance.activity import CHANGES, FAULTS, Activity, measure_activity
 from compliance.errors import PackRejected
 from compliance.extracts import choose_kinds, extract_records, list_happenings
 from compliance.facts import QUESTIONS, UNKNOWN, Answer
@@ -43,13 +43,14 @@ from compliance.oscal.definition import write_definition
 from compliance.oscal.document import Identifiers
 from compliance.oscal.milestones import write_milestones
 from compliance.oscal.plans import write_assessment_plan, write_security_plan
-from compliance.period import Period, find_records, format_instant, time_of
+from compliance.period import Period, find_records, format_instant
 from compliance.readme import README
 from compliance.report.content import Content, choose_bucket
 from compliance.report.matrix import tabulate
 from compliance.report.page import render_matrix, render_report
 from compliance.report.printed import print_report
 from compliance.results import NO_RESULTS, parse_results
+from compliance.retention import answer_retention
 from compliance.scoring import compute_score
 from compliance.statements import parse_statements
 
@@ -57,7 +58,6 @@ PACK_FORMAT = "casemate-evidence-pack/1"
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 RECORDS_A_FOLDER = 100_000
 _HAPPENINGS = 50
-_HALF_YEAR_MS = 183 * DAY_MS
 Progress = Callable[[str, int, int], None]
 
 
@@ -182,7 +182,11 @@ def build_content(
     statements = parse_statements(order.statements, controls)
     results = NO_RESULTS if order.test_results is None else parse_results(order.test_results)
     is_ours = results.software == order.installation.software
-    answers = dict(order.installation.answers) | _answer_from_log(reader, checkpoint, activity)
+    answers = dict(order.installation.answers)
+    answers["records_present"] = Answer(True, f"{activity.num_records:,} records, verified against the signed tree")
+    answers["records_retained"] = answer_retention(
+        reader.folder, checkpoint.size, days=order.installation.retention_days, now_ms=order.made_at_ms
+    )
     for name in QUESTIONS:
         answers.setdefault(name, UNKNOWN)
     judgements = judge(controls, answers, results if is_ours else NO_RESULTS, statements, activity.kinds)
@@ -226,18 +230,6 @@ class _Writer:
         with (self._folder / name).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             self.files.append(PackedFile(file.tell(), name, digest))
-
-
-def _answer_from_log(reader: LogReader, checkpoint: Checkpoint, activity: Activity) -> dict[str, Answer]:
-    first_ms = time_of(reader.read_entry(0, checkpoint.size))
-    days = (activity.last_ms - first_ms) // DAY_MS
-    return {
-        "records_present": Answer(True, f"{activity.num_records:,} records, verified against the signed tree"),
-        "records_six_months": Answer(
-            activity.last_ms - first_ms >= _HALF_YEAR_MS,
-            f"the log's first record is {days} days older than the last of the period",
-        ),
-    }
 
 
 def _write_documents(order: PackOrder, content: Content, note: bytes) -> dict[str, bytes]:

@@ -42,3 +42,12 @@ class ComplianceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
             extra={"path": True},
         ),
     ] = None
+    retention_days: Annotated[
+        int,
+        msgspec.Meta(
+            description="Days for which you must be able to show records. Nothing is deleted after them; that none is missing "
+            "within them is looked at by `casemate compliance`. The EU AI Act asks for six months at least.",
+            ge=1,
+            le=36_525,
+        ),
+    ] = 183

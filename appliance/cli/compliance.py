@@ -13,8 +13,9 @@ from pathlib import Path
 from appliance.cli.audit.arguments import KEY_HELP, Counter, WrongUsage, load_key, require_folder, set_handler
 from appliance.cli.definitions import actor
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
+from appliance.cli.state import verify_owner
 from appliance.compliance.gathering import gather_installation
-from appliance.compliance.places import open_log, open_signer
+from appliance.compliance.places import answer_from_log, open_log, open_signer
 from appliance.config import Configuration, load_configuration, load_default_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
@@ -97,8 +98,9 @@ def _gaps(arguments: argparse.Namespace) -> int:
     results = _load_results(arguments, configuration, installation.software)
     said = _read(arguments.statements, configuration.compliance.statements, MAX_STATEMENTS_BYTES) or b""
     statements = parse_statements(said, framework.controls)
-    judgements = judge(framework.controls, installation.answers, results, statements, {})
-    gaps = [gap for gap in find_gaps(framework, judgements) if not gap.name.startswith("records_")]
+    answers = dict(installation.answers) | answer_from_log(configuration, int(time.time() * 1000))
+    judgements = judge(framework.controls, answers, results, statements, {})
+    gaps = find_gaps(framework, judgements)
     by_design = [one for one in judgements if one.control.status == "not-met" and not one.is_satisfied]
     if arguments.json:
         print(
@@ -150,7 +152,9 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _load(arguments: argparse.Namespace) -> tuple[Configuration, bytes]:
     path = find_configuration_file(arguments.config)
-    return load_configuration(path) if path is not None else load_default_configuration()
+    configuration, raw = load_configuration(path) if path is not None else load_default_configuration()
+    verify_owner(configuration.state_path)
+    return configuration, raw
 
 
 def _load_results(arguments: argparse.Namespace, configuration: Configuration, software: str) -> ControlResults:

@@ -24,9 +24,17 @@ def find_state(arguments: argparse.Namespace) -> Path:
     """
     path = None if arguments.state is not None else find_configuration_file(arguments.config)
     state: Path = arguments.state or (load_configuration(path)[0].state_path if path is not None else Path("state"))
+    verify_owner(state)
+    return state
+
+
+def verify_owner(state: Path) -> None:
+    """Check that what a command makes below a state folder will be its owner's.
+
+    Raises: CommandFailed for root on somebody else's state: what root makes there its owner cannot read.
+    """
     if os.geteuid() == 0 and state.is_dir() and (owner := state.stat().st_uid) != 0:
         raise CommandFailed(f"{state} belongs to uid {owner}: run this as that user, or its files will be root's")
-    return state
 
 
 def current_user() -> str:

@@ -46,6 +46,7 @@ def gather_installation(configuration: Configuration, raw: bytes, now: float) ->
         configuration_digest=f"sha256:{hashlib.sha256(raw).hexdigest()}",
         statement=statement.read_bytes() if statement.is_file() else b"",
         sbom=encode_sbom(Component("pypi", "casemate", PRODUCT_VERSION), parts),
+        retention_days=configuration.compliance.retention_days,
         answers=answer_all(configuration, definitions, software, now),
         people=tuple(list_people(definitions)) if definitions is not None else (),
         programs=tuple(list_programs(definitions)) if definitions is not None else (),

@@ -4,10 +4,14 @@ from pathlib import Path
 
 from appliance.config import Configuration
 from appliance.errors import CommandFailed
+from audit.checkpoint import verify_checkpoint
+from audit.errors import EntryNotFound
 from audit.note import NoteSigner, VerifierKey
 from audit.reader import LogReader
 from audit.signing_key import create_signer, load_signer, load_verifier_key
 from audit.storage import Disk
+from compliance.facts import Answer
+from compliance.retention import answer_retention
 
 KEY_FILE = "compliance/evidence.key"
 
@@ -21,6 +25,23 @@ def open_log(configuration: Configuration) -> tuple[LogReader, VerifierKey]:
     if not folder.is_dir():
         raise CommandFailed(f"{folder}: there is no log; the first start makes it")
     return LogReader(folder), load_verifier_key(str(folder.parent / "log.vkey"))
+
+
+def answer_from_log(configuration: Configuration, now_ms: int) -> dict[str, Answer]:
+    """What the log itself tells, without reading all of it.
+
+    Raises: SignatureRejected, LogCorrupted and other AuditFaults.
+    """
+    try:
+        reader, key = open_log(configuration)
+        checkpoint = verify_checkpoint(reader.checkpoint_note(), [key], key.name)
+    except (CommandFailed, EntryNotFound) as error:
+        return {name: Answer(False, str(error)) for name in ("records_present", "records_retained")}
+    days = configuration.compliance.retention_days
+    return {
+        "records_present": Answer(checkpoint.size > 0, f"{checkpoint.size:,} records are under the signed checkpoint"),
+        "records_retained": answer_retention(reader.folder, checkpoint.size, days=days, now_ms=now_ms),
+    }
 
 
 def open_signer(configuration: Configuration) -> NoteSigner:

@@ -70,7 +70,7 @@ def _set_activity(paper: Paper, content: Content) -> None:
         f"{activity.num_records:,} records, each of them verified against the signed tree. Requests that ended: "
         f"{activity.outcomes.total():,}, with {activity.prompt_tokens:,} tokens asked and {activity.output_tokens:,} answered. "
         f"Sign-ins, tokens and requests refused: {activity.refusals.total():,}. Minutes in which the counts of the parties "
-        f"differed: {activity.unreconciled}."
+        f"differed: {activity.unreconciled}. Records that could not be read: {activity.unreadable}."
     )
     for drawing in [*content.draw_activity(), *content.draw_tables()]:
         paper.picture(drawing)
@@ -108,7 +108,7 @@ def _set_controls(paper: Paper, content: Content) -> None:
         paper.heading(family if family == title else f"{family} {title}", size=10)
         rows = [_control_row(content, one) for one in judged]
         heads = ["Control", "Verdict", "What Casemate does", "What the customer must do", "Evidence"]
-        paper.table(heads, [15, 11, 32, 24, 18], rows, size=7)
+        paper.table(heads, [18, 10, 31, 23, 18], rows, size=7)
 
 
 def _control_row(content: Content, one: Judgement) -> list[str | Cell]:

@@ -72,6 +72,7 @@ def make_installation(**others: bool | None) -> Installation:
         configuration_digest="sha256:" + "c0" * 32,
         statement=b'{"software":"x"}\n',
         sbom=b'{"bomFormat":"CycloneDX"}\n',
+        retention_days=183,
         answers=make_answers(**others),
         people=people,
         programs=[

@@ -37,7 +37,7 @@ two_person_grants = true
 clients = ["10.0.0.0/8"]
 probes = ["192.0.2.1:443"]
 """
-FROM_THE_LOG = {"records_present", "records_six_months"}
+FROM_THE_LOG = {"records_present", "records_retained"}
 
 
 def configure(text: str, folder: Path) -> Configuration:
