@@ -69,6 +69,10 @@ class SpeculationBatch:
     means nothing. What comes to lie beyond the pages in its table is of an answer that has ended: it goes to page 0.
     """
 
+    num_decodes: int
+    """The first so many sequences decode: each has one chain, over all of its rows."""
+    num_pages: Int32
+    """[num_sequences]; pages in each one's table."""
     chain_starts: Int32
     """[num_chains + 1]"""
     continued: Int32
@@ -143,6 +147,10 @@ class LogprobRows:
     chosen: Float32
     top_ids: Int32
     top_values: Float32
+
+    def select(self, rows: Int64) -> "LogprobRows":
+        """Some of the rows, in their order."""
+        return LogprobRows(self.chosen[rows], self.top_ids[rows], self.top_values[rows])
 
 
 @dataclass(frozen=True, slots=True)

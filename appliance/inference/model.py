@@ -123,10 +123,8 @@ def _build_runner(
             head=head,
         )
         return runner, ""
-    if head is not None:
-        raise EngineMisconfigured("engines.speculative_algorithm: drafts need attention_backend reference")
     kernels = choose_kernels(settings, lambda sentence: log.warning("kernels", reason=sentence))
-    built = build_device_runner(folder, settings, kernels, advance=progress, verify=verify)
+    built = build_device_runner(folder, settings, kernels, advance=progress, verify=verify, head=head)
     for line in built.memory.lines():
         log.info("memory", part=line)
     return built.runner, kernels.digest

@@ -41,6 +41,10 @@ class CombinedAttention:
             parts.append(self._chunks.plan_chunks(host, device))
         return CombinedPlan(parts)
 
+    def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> DevicePlan:
+        """See `TritonAttention.plan_chunks`."""
+        return self._chunks.plan_chunks(host, device)
+
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> DevicePlan:
         """See `DeviceAttention.plan_capture`."""
         return self._decodes.plan_capture(device, num_sequences)

@@ -94,6 +94,13 @@ class TritonAttention:
         num_tiles = int(host.query_starts[-1]) // self._block_queries + num_sequences - first_tile
         return TritonPlan(self, device, host.num_decodes, num_sequences, num_tiles)
 
+    def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> "TritonChunks":
+        """The sequences from `host.num_decodes` on; the rows before are somebody else's, however many they are."""
+        first, count = host.num_decodes, len(host.context_lengths)
+        first_tile = int(host.query_starts[first]) // self._block_queries + first
+        num_tiles = int(host.query_starts[-1]) // self._block_queries + count - first_tile
+        return TritonChunks(self, device, PrefillSpan(first, count, num_tiles))
+
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> "TritonPlan":
         """See `DeviceAttention.plan_capture`."""
         return TritonPlan(self, device, num_sequences, num_sequences, 0)
@@ -214,6 +221,19 @@ class PrefillSpan:
     num_sequences: int
     """Of the step, decodes included."""
     num_tiles: int
+
+
+@dataclass(frozen=True, slots=True)
+class TritonChunks:
+    """The prompt chunks of a step alone."""
+
+    attention: TritonAttention
+    tables: DeviceTables
+    span: PrefillSpan
+
+    def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
+        """See `DevicePlan.attend`."""
+        self.attention.prefill(layer, query, out, self.tables, self.span)
 
 
 class TritonPlan:

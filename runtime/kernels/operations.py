@@ -98,6 +98,20 @@ class FusedOperations:
         else:
             hidden.add_(_multiply(rows, linear))
 
+    def linear(self, rows: Tensor, linear: Linear) -> Tensor:
+        """See `Operations.linear`."""
+        if not _is_small(rows):
+            return _multiply(rows, linear)
+        out = rows.new_empty(rows.shape[0], linear.weight.shape[0])
+        multiply_rows(
+            rows, linear.weight, out=out, launcher=self._launcher, bias=linear.bias, pdl=self._dependent_launch
+        )
+        return out
+
+    def join_normed(self, token_ids: Tensor, table: Tensor, hidden: Tensor, norms: tuple[RMSNorm, RMSNorm]) -> Tensor:
+        """See `Operations.join_normed`."""
+        return torch.cat((norms[0](functional.embedding(token_ids, table)), norms[1](hidden)), dim=-1)
+
     def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
         """See `Operations.feed_forward`."""
         if isinstance(gate_up, Linear) and _is_small(hidden):

@@ -34,6 +34,8 @@ class StepRows:
     """[num_rows, num_heads, head_dim]: what a layer's attention asks."""
     attended: Tensor
     """As `query`: what it answers."""
+    captured: Tensor | None = None
+    """[num_rows, len(captured_layers) * hidden_size]: what a draft head reads, side by side; None: nobody does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,16 @@ class FusedDecoder:
         *,
         num_positions: int,
         cache_scales: Tensor | None = None,
+        captured_layers: tuple[int, ...] = (),
     ) -> None:
         """
         Args:
             parameters: by the names of `runtime.weights.layout`, on one device.
             num_positions: bound of the positions that may occur.
             cache_scales: of a cache in e4m3, see `runtime.attention.pages`.
+            captured_layers: after how many layers the hidden states are kept that a draft head reads.
         """
+        self._captured_layers = captured_layers
         self._operations = operations
         self._cache_scales = cache_scales
         self._embedding = parameters["embedding.weight"]
@@ -84,6 +89,11 @@ class FusedDecoder:
     @property
     def num_layers(self) -> int:
         return len(self._layers)
+
+    @property
+    def num_positions(self) -> int:
+        """Bound of the positions that may occur."""
+        return self._rotary.num_positions
 
     @property
     def dtype(self) -> torch.dtype:
@@ -112,6 +122,9 @@ class FusedDecoder:
             layer = self._layers[index - 1]
             self._operations.add_linear(rows.hidden, rows.attended.flatten(1), layer.output)
             self._operations.feed_forward(rows.hidden, layer.mlp_norm, layer.gate_up, layer.down)
+        if rows.captured is not None and index in self._captured_layers:
+            size, place = rows.hidden.shape[1], self._captured_layers.index(index)
+            rows.captured[:, place * size : (place + 1) * size].copy_(rows.hidden)
         if index < self.num_layers:
             layer = self._layers[index]
             heads = self._operations.norm_linear(rows.hidden, layer.attention_norm, layer.qkv)

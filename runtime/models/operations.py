@@ -14,6 +14,7 @@ from torch import Tensor
 
 from runtime.attention.pages import key_rows, write_kv
 from runtime.layers.activation import silu_and_multiply
+from runtime.layers.linear import Linear
 from runtime.layers.norm import RMSNorm
 from runtime.layers.quantized import AnyLinear
 from runtime.layers.rotary import RotaryTable, apply_rotary
@@ -69,6 +70,19 @@ class Operations(Protocol):
         """hidden += linear(rows), in place."""
         ...
 
+    def linear(self, rows: Tensor, linear: Linear) -> Tensor:
+        """linear(rows) → [num_rows, out], a new tensor."""
+        ...
+
+    def join_normed(self, token_ids: Tensor, table: Tensor, hidden: Tensor, norms: tuple[RMSNorm, RMSNorm]) -> Tensor:
+        """[norms[0](rows of `table`), norms[1](hidden)] side by side → [num_rows, 2 * hidden_size], a new tensor.
+
+        Args:
+            token_ids: [num_rows] int32.
+            table: [vocab_size, hidden_size].
+        """
+        ...
+
     def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
         """hidden += down(silu(gate) * up), in place; gate and up are the halves of gate_up(norm(hidden))."""
         ...
@@ -121,6 +135,14 @@ class PlainOperations:
     def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear) -> None:
         """See `Operations.add_linear`."""
         hidden.add_(linear(rows))
+
+    def linear(self, rows: Tensor, linear: Linear) -> Tensor:
+        """See `Operations.linear`."""
+        return linear(rows)
+
+    def join_normed(self, token_ids: Tensor, table: Tensor, hidden: Tensor, norms: tuple[RMSNorm, RMSNorm]) -> Tensor:
+        """See `Operations.join_normed`."""
+        return torch.cat((norms[0](functional.embedding(token_ids, table)), norms[1](hidden)), dim=-1)
 
     def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
         """See `Operations.feed_forward`."""

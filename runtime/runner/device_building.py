@@ -23,8 +23,11 @@ from runtime.runner.cache_choice import choose_cache
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.memory import MemoryNeed, MemoryTable, divide_memory, verify_weights_fit
 from runtime.runner.sizing import measure_step_bytes
+from runtime.runner.speculation_building import HeadOnDevice, build_speculation, verify_servable
 from runtime.runner.step_buffers import RunnerLimits
 from runtime.settings import EngineSettings
+from runtime.speculative.options import speculation_options
+from runtime.speculative.source import HeadSource
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.folder import verify_model_folder
 from runtime.weights.layout import parameter_shapes
@@ -73,12 +76,14 @@ def build_device_runner(
     *,
     advance: Callable[[], None],
     verify: VerifyDigests | None = None,
+    head: HeadSource | None = None,
 ) -> BuiltDevice:
     """Read a model folder and put a runner together that takes the GPU as its own.
 
     Args:
         advance: called after every part of the work, so that it is not taken for a hang.
         verify: called with the digest of every file that was read, before anything is computed from them.
+        head: of a speculating engine.
     Raises: CheckpointRejected for the folder, EngineMisconfigured for the settings, KernelMissing for a frozen bundle;
         whatever `verify` raises.
     """
@@ -92,18 +97,32 @@ def build_device_runner(
         )
     if config.quantization is not None:
         _verify_quantized(config, dtype)
+    options = speculation_options(settings)
+    if options is not None:
+        verify_servable(settings)
     kernels.verify_complete(config, dtype)
     free_bytes, total_bytes = torch.cuda.mem_get_info()
     verify_weights_fit(_weights_bytes(config, dtype), free_bytes)  # (1)
     with torch.inference_mode():
         weights = _load(folder, config, settings, device, dtype, advance, verify)  # (2)
+        loaded = None
+        if head is not None and options is not None:
+            num_positions = _context_length(settings, config)
+            found = head.load(config, weights.parameters["embedding.weight"], num_positions=num_positions)
+            loaded = HeadOnDevice(found.head, options.num_steps, found.digest)
         torch.cuda.synchronize()
-        builder = _Builder(config, settings, kernels, weights, device, dtype)
+        builder = _Builder(config, settings, kernels, weights, device, dtype, loaded)
         advance()
         step_bytes = measure_step_bytes(builder.build, builder.limits)  # (3)
         memory = divide_memory(  # (4)
-            MemoryNeed(total_bytes, total_bytes - free_bytes, _weights_bytes(config, dtype), step_bytes),
-            page_bytes=config.kv_elements_per_token * PAGE_SIZE * builder.cache.dtype.itemsize,
+            MemoryNeed(
+                total_bytes,
+                total_bytes - free_bytes,
+                _weights_bytes(config, dtype) + (0 if loaded is None else loaded.weights_bytes),
+                step_bytes,
+            ),
+            page_bytes=config.kv_elements_per_token * PAGE_SIZE * builder.cache.dtype.itemsize
+            + (0 if loaded is None else loaded.page_bytes),
             mem_fraction_static=settings.mem_fraction_static,
             max_total_tokens=settings.max_total_tokens,
             min_tokens=settings.context_length or PAGE_SIZE,
@@ -127,22 +146,26 @@ class _Builder:
         weights: LoadedWeights,
         device: torch.device,
         dtype: torch.dtype,
+        head: HeadOnDevice | None,
     ) -> None:
         self._config = config
+        self._head = head
         self._kernels = kernels
         self._weights = weights
         self._device, self._dtype = device, dtype
-        self._context_length = min(settings.context_length or config.max_position, config.max_position)
+        self._context_length = _context_length(settings, config)
         max_sequences = settings.max_running_requests
+        num_queries = 1 if head is None else head.num_steps + 1
         self.limits = RunnerLimits(
-            max_rows=settings.prefill_sizes[0] + max_sequences,
+            max_rows=settings.prefill_sizes[0] + max_sequences * num_queries,
             max_sequences=max_sequences,
             max_table_pages=max_sequences * -(-self._context_length // PAGE_SIZE),
             cuda_graph_max_bs=settings.cuda_graph_max_bs,
             piecewise_cuda_graph_max_tokens=settings.piecewise_cuda_graph_max_tokens,
+            num_queries=num_queries,
         )
         self._operations = FusedOperations(
-            kernels.launcher, max_samples=max_sequences, vocab_size=config.vocab_size, device=device
+            kernels.launcher, max_samples=self.limits.max_samples, vocab_size=config.vocab_size, device=device
         )
         self.cache = choose_cache(
             settings.kv_cache_dtype,
@@ -158,6 +181,7 @@ class _Builder:
             self._operations,
             num_positions=self._context_length,
             cache_scales=self.cache.scales,
+            captured_layers=() if head is None else head.head.config.captured_layers,
         )
 
     def build(self, num_pages: int) -> DeviceRunner:
@@ -173,6 +197,20 @@ class _Builder:
         )
         use = CacheUse(pages, config, self.limits.max_sequences, self._context_length, self._dtype, self.cache.scales)
         attention = self._kernels.build_attention(use)
+        digest, speculation = self._weights.digest, None
+        if self._head is not None:
+            digest = f"{digest} head {self._head.digest}"
+            speculation = build_speculation(
+                self._head,
+                config,
+                pages,
+                attention,
+                self._operations,
+                self._kernels.launcher,
+                max_sequences=self.limits.max_sequences,
+                scales=self.cache.scales,
+                num_multiprocessors=torch.cuda.get_device_properties(self._device).multi_processor_count,
+            )
         return DeviceRunner(
             config,
             self._model,
@@ -180,9 +218,14 @@ class _Builder:
             attention,
             pages,
             self.limits,
-            weights_digest=self._weights.digest,
+            weights_digest=digest,
             cache=self.cache,
+            speculation=speculation,
         )
+
+
+def _context_length(settings: EngineSettings, config: ModelConfig) -> int:
+    return min(settings.context_length or config.max_position, config.max_position)
 
 
 def _load(

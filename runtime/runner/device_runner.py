@@ -5,6 +5,8 @@ through the model (`passes` does both); this ends with the chosen tokens in a bu
 (4) rows that ask for masks, penalties or logprobs are done over again from the same logits; (5) tokens and flags start on
 their way to the host. `result` waits for (5) and nothing later.
 
+With a draft head (`device_drafting`) decoding sequences have several rows, and (4) is followed by the drafts of the next step.
+
 Up to `NUM_IN_FLIGHT` steps may be launched and not read; their pinned memory is apart. Everything runs on one stream.
 """
 
@@ -17,12 +19,13 @@ from torch import Tensor
 
 from runtime.attention.device import DeviceAttention
 from runtime.attention.pages import copy_pages
-from runtime.batch import StepBatch, StepResult
+from runtime.batch import ChainResult, Int64, StepBatch, StepResult
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import Operations
 from runtime.runner.cache_choice import CacheFormat
+from runtime.runner.device_drafting import DeviceSpeculation, SpeculationParts
 from runtime.runner.graphs import Capture
-from runtime.runner.passes import Passes
+from runtime.runner.passes import Pass, Passes
 from runtime.runner.readback import Readback, ReadbackPool
 from runtime.runner.rows import WholeRows
 from runtime.runner.scoring import score_prompt
@@ -31,6 +34,7 @@ from runtime.runner.upload import UploadPool
 from runtime.runner.verification import verify_ids
 from runtime.sampling.logprobs import logprobs_of
 from runtime.sampling.sampler import Sampler
+from runtime.speculative.config import NUM_CAPTURED
 from runtime.weights.config import ModelConfig
 
 NUM_IN_FLIGHT = 3
@@ -42,10 +46,14 @@ class DeviceStep:
 
     readback: Readback
     captured_size: int
+    samples: Int64 | None = None
+    """Where the batch's samples are among those of the step, if it had others."""
 
     def result(self) -> StepResult:
         """See `LaunchedStep.result`."""
         host = self.readback.wait()
+        if self.samples is not None:
+            host = host.select(self.samples)
         return StepResult(
             token_ids=host.token_ids,
             is_finite=host.is_finite,
@@ -54,6 +62,7 @@ class DeviceStep:
             embeddings=host.embeddings,
             captured_size=self.captured_size,
             busy_s=host.busy_s,
+            chains=None if host.chains is None else ChainResult(host.chains[:, 0], host.chains[:, 1:].astype(np.int64)),
         )
 
 
@@ -71,6 +80,7 @@ class DeviceRunner:
         *,
         weights_digest: str,
         cache: CacheFormat | None = None,
+        speculation: SpeculationParts | None = None,
     ) -> None:
         self.config = config
         self.weights_digest = weights_digest
@@ -80,8 +90,14 @@ class DeviceRunner:
         self._device = pages.device
         uploads = UploadPool(limits.num_words, NUM_IN_FLIGHT, self._device)
         self._readbacks = ReadbackPool(limits.num_sample_words, NUM_IN_FLIGHT, self._device)
-        self._buffers = StepBuffers(config, limits, dtype=model.dtype, device=self._device)
+        num_captured = 0 if speculation is None else NUM_CAPTURED
+        self._buffers = StepBuffers(config, limits, dtype=model.dtype, device=self._device, num_captured=num_captured)
         self._passes = Passes(model, operations, attention, pages, self._buffers, uploads, limits)
+        self._speculation = None
+        if speculation is not None:
+            self._speculation = DeviceSpeculation(
+                speculation, model, operations, pages, self._buffers, uploads, limits, NUM_IN_FLIGHT
+            )
         self._sampler = Sampler(config.vocab_size, self._device)
         self._num_previous = 0
 
@@ -102,9 +118,10 @@ class DeviceRunner:
             largest_only: as much as all need memory for.
             advance: called after each size.
         """
+        passes = self._passes if self._speculation is None else self._speculation
         if largest_only:
-            self._passes.keep_largest()
-        self._passes.capture(Capture(self._device), advance)
+            passes.keep_largest()
+        passes.capture(Capture(self._device), advance)
 
     @torch.inference_mode()
     def launch(self, batch: StepBatch) -> DeviceStep:
@@ -112,25 +129,56 @@ class DeviceRunner:
         verify_ids(batch, self.config.vocab_size, self._num_previous)
         readback = self._readbacks.begin()
         if batch.page_copies.size:  # (1)
-            copy_pages(
-                self.pages, torch.from_numpy(batch.page_copies.astype(np.int64)).to(self._device, non_blocking=True)
-            )
+            self._copy_pages(torch.from_numpy(batch.page_copies.astype(np.int64)).to(self._device, non_blocking=True))
+        if self._speculation is not None:
+            return self._launch_speculating(self._speculation, batch, readback)
         done = self._passes.run(batch)  # (2), (3)
+        self._finish(readback, batch, done, None)
+        self._num_previous = len(batch.sample_rows)
+        return DeviceStep(readback, done.num_captured)
+
+    def _launch_speculating(self, speculation: DeviceSpeculation, batch: StepBatch, readback: Readback) -> DeviceStep:
+        step, size = speculation.make_uniform(batch)
+        done = speculation.verify(step, size)  # (2), (3)
+        positions = None
+        if (step.speculation.continued >= 0).any():
+            positions = speculation.positions_of_samples(step)
+
+        def draft() -> None:
+            speculation.draft(step, size)
+            readback.add_chains(speculation.result_of(step))
+
+        self._finish(readback, step.batch, done, positions, draft)
+        return DeviceStep(readback, done.num_captured, step.samples)
+
+    def _finish(
+        self,
+        readback: Readback,
+        batch: StepBatch,
+        done: Pass,
+        positions: Tensor | None,
+        draft: Callable[[], None] = lambda: None,
+    ) -> None:
+        """What comes after the pass; `draft` once the tokens are final."""
         num_samples = len(batch.sample_rows)
         logits = done.logits[:num_samples]
-        self._resample(batch, logits)  # (4)
+        self._resample(batch, logits, positions)  # (4)
+        draft()
         self._add_prompt_results(readback, batch, done.hidden)
         self._add_sample_logprobs(readback, batch, logits)
         stride = sample_stride(done.num_samples)
         readback.finish(self._buffers.samples[: 2 * stride], num_samples, stride)  # (5)
-        self._num_previous = num_samples
-        return DeviceStep(readback, done.num_captured)
 
-    def _resample(self, batch: StepBatch, logits: Tensor) -> None:
+    def _copy_pages(self, copies: Tensor) -> None:
+        copy_pages(self.pages, copies)
+        if self._speculation is not None:
+            self._speculation.copy_pages(copies)
+
+    def _resample(self, batch: StepBatch, logits: Tensor, positions: Tensor | None) -> None:
         """Choose again by the full sampler, if some row needs more than temperature and noise."""
         if _is_simple(batch):
             return
-        sampled = self._sampler.sample(logits.float(), batch.sampling)
+        sampled = self._sampler.sample(logits.float(), batch.sampling, positions)
         self._buffers.samples[: len(logits)] = sampled.token_ids
 
     def _add_prompt_results(self, readback: Readback, batch: StepBatch, hidden: Tensor) -> None:

@@ -4,13 +4,13 @@ Copies are enqueued when a step is launched; `wait` returns when those of this s
 The device's time for the step is measured by two events around it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from runtime.batch import Bool, Float32, Int64, LogprobRows
+from runtime.batch import Bool, Float32, Int32, Int64, LogprobRows
 from runtime.sampling.logprobs import DeviceLogprobs
 
 
@@ -24,6 +24,17 @@ class HostResult:
     prompt_logprobs: LogprobRows | None
     embeddings: Float32 | None
     busy_s: float
+    chains: Int32 | None = None
+    """[num_chains, 1 + num_steps]; tokens of each chain, and its drafts."""
+
+    def select(self, samples: Int64) -> "HostResult":
+        """The result of some of the samples, in their order."""
+        return replace(
+            self,
+            token_ids=self.token_ids[samples],
+            is_finite=self.is_finite[samples],
+            logprobs=None if self.logprobs is None else self.logprobs.select(samples),
+        )
 
 
 class Readback:
@@ -37,12 +48,13 @@ class Readback:
         self._logprobs: DeviceLogprobs | None = None
         self._prompt_logprobs: DeviceLogprobs | None = None
         self._embeddings: Tensor | None = None
+        self._chains: Tensor | None = None
         self._num_samples = self._stride = 0
 
     def begin(self) -> None:
         """The step starts here."""
         self._logprobs = self._prompt_logprobs = None
-        self._embeddings = None
+        self._embeddings = self._chains = None
         if self._started is not None:
             self._started.record()
 
@@ -56,8 +68,11 @@ class Readback:
 
     def add_embeddings(self, given: Tensor) -> None:
         """Last hidden states of prompts, float32."""
-        self._embeddings = torch.empty(given.shape, dtype=given.dtype, pin_memory=given.device.type == "cuda")
-        self._embeddings.copy_(given, non_blocking=True)
+        self._embeddings = _start_copy(given)
+
+    def add_chains(self, given: Tensor) -> None:
+        """What the step gave each chain, see `HostResult.chains`."""
+        self._chains = _start_copy(given)
 
     def finish(self, samples: Tensor, num_samples: int, stride: int) -> None:
         """Everything of the step is enqueued.
@@ -84,7 +99,13 @@ class Readback:
             prompt_logprobs=self._prompt_logprobs.to_host() if self._prompt_logprobs is not None else None,
             embeddings=self._embeddings.numpy() if self._embeddings is not None else None,
             busy_s=busy_s,
+            chains=self._chains.numpy() if self._chains is not None else None,
         )
+
+
+def _start_copy(given: Tensor) -> Tensor:
+    target = torch.empty(given.shape, dtype=given.dtype, pin_memory=given.device.type == "cuda")
+    return target.copy_(given, non_blocking=True)
 
 
 class ReadbackPool:

@@ -6,12 +6,13 @@ prefill chunk beside as many decodes as may run, all of them sampled in the way 
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from runtime.batch import SamplingBatch, StepBatch
+from runtime.batch import SamplingBatch, SpeculationBatch, StepBatch
 from runtime.identifiers import PAGE_SIZE
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.step_buffers import RunnerLimits
@@ -24,12 +25,14 @@ def measure_step_bytes(build: Callable[[int], DeviceRunner], limits: RunnerLimit
     Args:
         build: makes a runner over a cache of so many pages.
     """
-    chunk = limits.max_rows - limits.max_sequences
+    chunk = limits.max_rows - limits.max_samples
     torch.cuda.empty_cache()
     free_before, _ = torch.cuda.mem_get_info()
     runner = build(-(-chunk // PAGE_SIZE) + 1)
     runner.capture_graphs(largest_only=True)
     step = largest_step(chunk, limits.max_sequences, runner.vocab_size)
+    if limits.num_queries > 1:
+        step = replace(step, speculation=_speculating(step, limits.num_queries - 1))
     for _ in range(2):
         runner.launch(step).result()
     torch.cuda.synchronize()
@@ -62,6 +65,22 @@ def largest_step(chunk: int, num_sequences: int, vocab_size: int) -> StepBatch:
         sample_rows=starts[1:] - 1,
         sampling=_top_p(num_sequences),
         page_copies=EMPTY_STEP.page_copies,
+    )
+
+
+def _speculating(step: StepBatch, num_steps: int) -> SpeculationBatch:
+    """Every decode verifies drafts, as far as the runner is concerned, and all make new ones."""
+    count = len(step.context_lengths)
+    none = np.zeros(count, np.int32)
+    return SpeculationBatch(
+        num_decodes=count - 1,
+        num_pages=-(-step.context_lengths // PAGE_SIZE),
+        chain_starts=np.arange(count + 1, dtype=np.int32),
+        continued=none - 1,
+        num_drafts=none,
+        next_ids=np.append(step.token_ids[1:], -1),
+        num_steps=num_steps,
+        drafts=np.ones(count, np.bool_),
     )
 
 

@@ -31,29 +31,52 @@ class RunnerLimits:
     """Largest captured batch of decodes; 0: none."""
     piecewise_cuda_graph_max_tokens: int
     """Most rows of other steps that are captured between their attentions; 0: none."""
+    num_queries: int = 1
+    """Rows, all of them sampled, of a sequence that decodes: its newest token and the drafts that are verified."""
+
+    @property
+    def max_samples(self) -> int:
+        """In one step."""
+        return self.max_sequences * self.num_queries
 
     @property
     def num_words(self) -> int:
         """Of the largest step's inputs, int32."""
-        return num_words(max_rows=self.max_rows, max_sequences=self.max_sequences, max_pages=self.max_table_pages)
+        return num_words(
+            max_rows=self.max_rows,
+            max_sequences=self.max_sequences,
+            max_samples=self.max_samples,
+            max_pages=self.max_table_pages,
+        )
 
     @property
     def num_sample_words(self) -> int:
         """Of ids and flags of as many samples as there may be."""
-        return 2 * sample_stride(self.max_sequences)
+        return 2 * sample_stride(self.max_samples)
 
 
 class StepBuffers:
     """Inputs, rows and results of one step at a time."""
 
-    def __init__(self, config: ModelConfig, limits: RunnerLimits, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        limits: RunnerLimits,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        num_captured: int = 0,
+    ) -> None:
+        """`num_captured`: hidden states of each row that a draft head reads."""
+
         def rows(*shape: int) -> Tensor:
             return torch.zeros(limits.max_rows, *shape, dtype=dtype, device=device)
 
         self.inputs = torch.zeros(limits.num_words, dtype=torch.int32, device=device)
         self.samples = torch.zeros(limits.num_sample_words, dtype=torch.int32, device=device)
-        self.logits = torch.zeros(limits.max_sequences, config.vocab_size, dtype=dtype, device=device)
+        self.logits = torch.zeros(limits.max_samples, config.vocab_size, dtype=dtype, device=device)
         self._hidden = rows(config.hidden_size)
+        self._captured = rows(num_captured * config.hidden_size) if num_captured else None
         self._query, self._attended = (rows(config.num_heads, config.head_dim) for _ in range(2))
 
     def rows_of(self, views: StepViews) -> StepRows:
@@ -65,6 +88,7 @@ class StepBuffers:
             hidden=self._hidden[:count],
             query=self._query[:count],
             attended=self._attended[:count],
+            captured=None if self._captured is None else self._captured[:count],
         )
 
     def samples_of(self, views: StepViews) -> Tensor:

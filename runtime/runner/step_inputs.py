@@ -106,7 +106,7 @@ EMPTY_STEP = _empty_step()
 def build_tables(batch: StepBatch, num_sequences: int) -> SequenceTables:
     """A step's sequences with compressed page tables, padded to `num_sequences` by decodes over one token of page 0."""
     num_padding = num_sequences - len(batch.context_lengths)
-    counts = -(-batch.context_lengths // PAGE_SIZE)
+    counts = -(-batch.context_lengths // PAGE_SIZE) if batch.speculation is None else batch.speculation.num_pages
     own = np.arange(batch.page_tables.shape[1], dtype=np.int32) < counts[:, None]
     lengths = np.diff(batch.query_starts)
     num_decodes = int(np.argmax(lengths != 1)) if (lengths != 1).any() else len(lengths)
@@ -164,13 +164,13 @@ def is_decode(batch: StepBatch) -> bool:
     )
 
 
-def num_words(*, max_rows: int, max_sequences: int, max_pages: int) -> int:
+def num_words(*, max_rows: int, max_sequences: int, max_samples: int, max_pages: int) -> int:
     """Words that any step needs at most.
 
     Args:
         max_pages: entries of all page tables together.
     """
-    return StepLayout(StepShape(max_rows, max_sequences, max_sequences)).page_ids_start + max_pages
+    return StepLayout(StepShape(max_rows, max_sequences, max_samples)).page_ids_start + max_pages
 
 
 def _starts(counts: Int32) -> Int32:

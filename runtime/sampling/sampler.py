@@ -39,11 +39,12 @@ class Sampler:
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self._token_ids = torch.arange(vocab_size, device=device)
 
-    def sample(self, logits: Tensor, sampling: SamplingBatch) -> SampledTokens:
+    def sample(self, logits: Tensor, sampling: SamplingBatch, positions: Tensor | None = None) -> SampledTokens:
         """Choose one token a row.
 
         Args:
             logits: [num_samples, vocab_size] float32; not changed.
+            positions: [num_samples] int64, on the logits' device, instead of `sampling.position`.
         """
         device = logits.device
         penalized = apply_penalties(logits, sampling)  # (1)
@@ -60,14 +61,13 @@ class Sampler:
             shifted = penalized[rows] - largest[rows, None]
             scaled = shifted / torch.from_numpy(drawn.temperature).to(device, non_blocking=True)[:, None]  # (2)
             mask_unlikely(scaled, drawn)  # (3)
-            chosen[rows] = self._draw(scaled, drawn)  # (4)
+            chosen[rows] = self._draw(scaled, drawn, None if positions is None else positions[rows])  # (4)
         return SampledTokens(chosen, is_finite)
 
-    def _draw(self, scaled: Tensor, drawn: SamplingBatch) -> Tensor:
-        keys = noise_keys(
-            torch.from_numpy(drawn.seed).to(scaled.device, non_blocking=True),
-            torch.from_numpy(drawn.position).to(scaled.device, non_blocking=True),
-        )
+    def _draw(self, scaled: Tensor, drawn: SamplingBatch, positions: Tensor | None) -> Tensor:
+        if positions is None:
+            positions = torch.from_numpy(drawn.position).to(scaled.device, non_blocking=True)
+        keys = noise_keys(torch.from_numpy(drawn.seed).to(scaled.device, non_blocking=True), positions)
         if scaled.device.type != "cpu":
             return scaled.add_(gumbel_noise(keys, self._token_ids)).argmax(dim=-1)
         for row in range(scaled.shape[0]):

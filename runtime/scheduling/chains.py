@@ -64,7 +64,10 @@ def speculate(plan: StepPlan, table: SequenceTable, chains: ChainLayout, token_s
     num_decoding = len(plan.decode_rows)
     of_chunks = [_next_ids(chunk, table) for chunk in plan.chunks]
     no_drafts, not_continued = np.zeros(len(plan.chunks), np.int64), np.full(len(plan.chunks), NO_SAMPLE)
+    rows = np.concatenate([plan.decode_rows, np.array([chunk.row for chunk in plan.chunks], np.int64)])
     return SpeculationBatch(
+        num_decodes=num_decoding,
+        num_pages=table.num_pages[rows].astype(np.int32),
         chain_starts=chains.starts.astype(np.int32),
         continued=np.concatenate([table.sample[plan.decode_rows], not_continued]).astype(np.int32),
         num_drafts=np.concatenate([plan.num_drafts, no_drafts]).astype(np.int32),

@@ -53,6 +53,8 @@ class DraftHead:
         self.gate_up, self.down, self.lm_head = linear("gate_up"), linear("midlayer.mlp.down_proj"), linear("lm_head")
         self.embedding_norm, self.hidden_norm = norm("midlayer.input_layernorm"), norm("midlayer.hidden_norm")
         self.mlp_norm, self.norm = norm("midlayer.post_attention_layernorm"), norm("norm")
+        self.num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in parameters.values())
+        """Of its weights."""
         dtype, device = self.embedding.dtype, self.embedding.device
         self.rotary = RotaryTable(config.rope, config.head_dim, num_positions, device=device, dtype=dtype)
 

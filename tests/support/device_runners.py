@@ -9,11 +9,15 @@ from runtime.attention.pages import allocate_pages
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import PlainOperations
 from runtime.runner.cache_choice import CacheFormat
+from runtime.runner.device_drafting import SpeculationAttention, SpeculationParts
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.step_buffers import RunnerLimits
+from runtime.speculative.fused import FusedHead
+from runtime.speculative.head import DraftHead
+from runtime.speculative.source import HeadSource
 from runtime.weights.config import load_model_config
 from runtime.weights.loading import build_dummy_weights, load_weights
-from tests.support.plain_attention import PlainAttention
+from tests.support.plain_attention import DeviceTablesAttention, PlainAttention
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,13 @@ def build_plain_device(
     max_sequences: int = 64,
     dummy: bool = False,
     cache: CacheFormat | None = None,
+    head: HeadSource | None = None,
+    num_steps: int = 0,
 ) -> PlainDevice:
-    """Float32 on the CPU, graphs captured; pages as well, unless `cache` says otherwise."""
+    """Float32 on the CPU, graphs captured; pages as well, unless `cache` says otherwise.
+
+    With a head a step verifies `num_steps` drafts of each sequence.
+    """
     config = load_model_config(folder)
     device, dtype = torch.device("cpu"), torch.float32
     with torch.inference_mode():
@@ -46,8 +55,17 @@ def build_plain_device(
         )
         operations = PlainOperations()
         cache = cache if cache is not None else CacheFormat(dtype)
+        num_positions = num_pages * 16
+        loaded = None
+        if head is not None:
+            loaded = head.load(config, weights.parameters["embedding.weight"], num_positions=num_positions).head
         model = FusedDecoder(
-            config, weights.parameters, operations, num_positions=num_pages * 16, cache_scales=cache.scales
+            config,
+            weights.parameters,
+            operations,
+            num_positions=num_positions,
+            cache_scales=cache.scales,
+            captured_layers=() if loaded is None else loaded.config.captured_layers,
         )
         pages = allocate_pages(
             num_layers=config.num_layers, num_pages=num_pages, num_kv_heads=config.num_kv_heads,
@@ -56,10 +74,44 @@ def build_plain_device(
         pages.fill_(torch.nan)
     attention = PlainAttention(pages, config.layer_windows, cache.scales)
     limits = RunnerLimits(
-        max_rows, max_sequences, max_sequences * num_pages, cuda_graph_max_bs, piecewise_cuda_graph_max_tokens
+        max_rows,
+        max_sequences,
+        max_sequences * num_pages,
+        cuda_graph_max_bs,
+        piecewise_cuda_graph_max_tokens,
+        num_queries=num_steps + 1,
     )
+    speculation = None
+    if loaded is not None:
+        rows = DeviceTablesAttention(pages, config.layer_windows, num_steps + 1, cache.scales)
+        speculation = _speculation(loaded, rows, operations, num_steps)
     runner = DeviceRunner(
-        config, model, operations, attention, pages, limits, weights_digest=weights.digest, cache=cache
+        config,
+        model,
+        operations,
+        attention,
+        pages,
+        limits,
+        weights_digest=weights.digest,
+        cache=cache,
+        speculation=speculation,
     )
     runner.capture_graphs()
     return PlainDevice(runner, attention)
+
+
+def _speculation(
+    head: DraftHead, rows: DeviceTablesAttention, operations: PlainOperations, num_steps: int
+) -> SpeculationParts:
+    pages = allocate_pages(
+        num_layers=1, num_pages=rows.pages.shape[1], num_kv_heads=head.config.num_kv_heads,
+        head_dim=head.config.head_dim, device=rows.pages.device, dtype=head.embedding.dtype,
+    )  # fmt: skip
+    pages.fill_(torch.nan)
+    of_head = DeviceTablesAttention(pages, (None,), num_steps + 1)
+    return SpeculationParts(
+        head=FusedHead(head, operations, pages),
+        head_pages=pages,
+        attention=SpeculationAttention(rows, rows, of_head, of_head),
+        num_steps=num_steps,
+    )

@@ -113,3 +113,36 @@ def write_head(folder: Path, tensors: Tensors | None = None, **changes: Any) -> 
     save_file(head_tensors() if tensors is None else tensors, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(head_config(**changes)))
     return folder
+
+
+def write_random_head(folder: Path, *, seed: int = 4) -> Path:
+    """A head for the models of `random_models`, with a vocabulary of half of theirs."""
+    hidden, heads, kv_heads, head_dim, inner, vocab_size, draft_vocab_size = 512, 8, 2, 64, 1024, 2000, 1000
+    random = np.random.default_rng(seed)
+    shapes: dict[str, tuple[int, ...]] = {
+        "fc.weight": (hidden, 3 * hidden),
+        "midlayer.input_layernorm.weight": (hidden,),
+        "midlayer.hidden_norm.weight": (hidden,),
+        "midlayer.post_attention_layernorm.weight": (hidden,),
+        "midlayer.self_attn.q_proj.weight": (heads * head_dim, 2 * hidden),
+        "midlayer.self_attn.k_proj.weight": (kv_heads * head_dim, 2 * hidden),
+        "midlayer.self_attn.v_proj.weight": (kv_heads * head_dim, 2 * hidden),
+        "midlayer.self_attn.o_proj.weight": (hidden, heads * head_dim),
+        "midlayer.mlp.gate_proj.weight": (inner, hidden),
+        "midlayer.mlp.up_proj.weight": (inner, hidden),
+        "midlayer.mlp.down_proj.weight": (hidden, inner),
+        "norm.weight": (hidden,),
+        "lm_head.weight": (draft_vocab_size, hidden),
+    }
+    tensors = {
+        name: (random.normal(0.0, 0.06, shape) + (len(shape) == 1)).astype(np.float32) for name, shape in shapes.items()
+    }
+    tensors["d2t"] = np.arange(draft_vocab_size, dtype=np.int64)  # every other token
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = head_config(
+        vocab_size=vocab_size, draft_vocab_size=draft_vocab_size, hidden_size=hidden, intermediate_size=inner,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim, max_position_embeddings=2048,
+        eagle_config={"eagle_aux_hidden_state_layer_ids": [0, 1, 2]},
+    )  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

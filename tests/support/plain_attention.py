@@ -1,6 +1,6 @@
 """Attention on a device by plain torch, one sequence after the other: the judge of `DeviceAttention`s, and their stand-in."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -58,6 +58,63 @@ class PlainAttention:
         """See `DeviceAttention.refresh`."""
         plan.tables = host
         plan.num_refreshed += 1
+
+
+@dataclass
+class DeviceTablesPlan:
+    """Attends by the tables of the device, as a kernel in a captured graph does."""
+
+    attention: "DeviceTablesAttention"
+    device: DeviceTables
+    sequences: range
+    first_row: int
+    num_queries: int | None
+    """Of each sequence; None: as the tables say."""
+
+    def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
+        """See `DevicePlan.attend`."""
+        given, first = self.attention, self.first_row
+        for index in self.sequences:
+            count = self.num_queries
+            if count is None:
+                count = int(self.device.query_starts[index + 1] - self.device.query_starts[index])
+            length = int(self.device.context_lengths[index])
+            start = int(self.device.page_starts[index])
+            # Of a sequence that has ended more may be asked than it has pages for: the rest is not read.
+            num_pages = -(-length // PAGE_SIZE)
+            end = int(self.device.page_starts[index + 1]) if given.knows_ends else start + num_pages
+            ids = torch.nn.functional.pad(self.device.page_ids[start : min(end, start + num_pages)], (0, num_pages))
+            pages = given.pages[layer].index_select(0, ids.long())
+            pages[max(0, end - start) :] = 0
+            out[first : first + count] = attend_sequence(
+                query[first : first + count], pages, torch.arange(len(ids)), length, given.windows[layer], given.scales
+            )
+            first += count
+
+
+@dataclass
+class DeviceTablesAttention:
+    """See `runtime.runner.device_drafting.HeadAttention`, and `VerifyAttention` with so many queries a sequence."""
+
+    pages: Tensor
+    windows: tuple[int | None, ...]
+    num_queries: int
+    scales: Tensor | None = None
+    knows_ends: bool = True
+    """Whether a sequence's pages end where the next one's begin; not so where chains pick their sequences."""
+
+    def plan(self, device: DeviceTables, num_sequences: int) -> DeviceTablesPlan:
+        """See `VerifyAttention.plan`."""
+        return DeviceTablesPlan(self, device, range(num_sequences), 0, self.num_queries)
+
+    def plan_capture(self, device: DeviceTables, num_sequences: int) -> DeviceTablesPlan:
+        """See `HeadAttention.plan_capture`."""
+        return DeviceTablesPlan(replace(self, knows_ends=False), device, range(num_sequences), 0, 1)
+
+    def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> DeviceTablesPlan:
+        """See `ChunkAttention.plan_chunks`."""
+        sequences = range(host.num_decodes, len(host.context_lengths))
+        return DeviceTablesPlan(self, device, sequences, int(host.query_starts[host.num_decodes]), None)
 
 
 def attend_sequence(

@@ -98,6 +98,8 @@ class PagedTextRunner:
         self.num_pages = num_pages
         self.pages = np.full((num_pages, PAGE_SIZE), UNWRITTEN, np.int64)
         self.entries = np.full((num_pages, PAGE_SIZE), UNWRITTEN, np.int64)
+        self.parted = np.zeros((num_pages, PAGE_SIZE), np.bool_)
+        """Entries at places where several choices go on: the entry is of one of them."""
         self.ends = NO_CHAINS
         self.pending: list[_Step] = []
         self.last_tokens = np.zeros(0, np.int64)
@@ -123,6 +125,7 @@ class PagedTextRunner:
         if len(batch.page_copies):
             self.pages[batch.page_copies[:, 1]] = self.pages[batch.page_copies[:, 0]]
             self.entries[batch.page_copies[:, 1]] = self.entries[batch.page_copies[:, 0]]
+            self.parted[batch.page_copies[:, 1]] = self.parted[batch.page_copies[:, 0]]
         self.pages.reshape(-1)[batch.slots] = token_ids
         queries = np.diff(batch.query_starts)
         self.batches.append((int((queries == 1).sum()), len(token_ids)))
@@ -153,6 +156,7 @@ class PagedTextRunner:
         next_ids[batch.sample_rows[::-1]] = tokens[::-1]
         assert (next_ids >= 0).all(), "a token is followed by none"
         self.entries.reshape(-1)[batch.slots] = next_ids
+        self.parted.reshape(-1)[batch.slots] = np.bincount(batch.sample_rows, minlength=len(batch.slots)) > 1
         counts, drafts = [], np.zeros((len(starts) - 1, num_steps), np.int64)
         for chain, (first, end) in enumerate(pairwise(starts)):
             rows = batch.sample_rows[first:end]
@@ -172,10 +176,11 @@ class PagedTextRunner:
         sequence = int(np.searchsorted(batch.query_starts, batch.sample_rows[sample], side="right")) - 1
         table = np.append(batch.page_tables[sequence], [0] * 8)
         end = len(context) - 1
-        entries = self.entries[table[: end // PAGE_SIZE + 1]].reshape(-1)[: end + 1]
-        wrong = np.flatnonzero(entries != np.append(context[1:], token))
-        # The last entry of a page may be of another continuation; so may one where choices of a prompt part.
-        assert (wrong % PAGE_SIZE != PAGE_SIZE - 1).sum() <= 1, "entries of the head are missing"
+        pages = table[: end // PAGE_SIZE + 1]
+        entries, parted = (array[pages].reshape(-1)[: end + 1] for array in (self.entries, self.parted))
+        wrong = np.flatnonzero((entries != np.append(context[1:], token)) & ~parted)
+        is_whole = (wrong % PAGE_SIZE == PAGE_SIZE - 1).all() or _has_ended(batch, sequence)
+        assert is_whole, "entries of the head are missing"
         drafted: list[int] = []
         for step in range(num_steps):
             context = np.append(context, token)

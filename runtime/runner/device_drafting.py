@@ -1,0 +1,307 @@
+"""Speculation on a GPU: a step that verifies drafts, and the head that makes the next ones, as two captured graphs.
+
+    verify:  rows are moved to where the chains before ended; the target's pass over `num_queries` rows of each sequence;
+             logits and the choice of a token at every row
+    draft:   which drafts are accepted; the head's entries for all rows; a draft, and its entry, and the next draft …
+
+Between the two the host may have tokens chosen again, from the same logits, where a mask or a penalty is asked for. Neither
+needs a number that the device does not have. Steps with prompts' chunks, and those larger than any graph, run the same
+functions kernel by kernel; their chunks attend by the engine's own backend.
+
+The head attends by our own kernels over pages of its own. Its drafts are greedy, whatever the temperature: at each position
+one token is chosen by the seed's noise, and the likeliest is most often that one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
+from runtime.attention.pages import copy_pages
+from runtime.attention.verifying import VerifyAttention
+from runtime.batch import SpeculationBatch, StepBatch
+from runtime.models.fused import FusedDecoder
+from runtime.models.operations import Operations, SampleColumns
+from runtime.runner.chain_inputs import ChainLayout, layout_of, num_chain_words, pack_chains
+from runtime.runner.chains import ChainState, ChainViews, accept, draft_places, place_rows
+from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes, smallest_holding
+from runtime.runner.passes import Pass
+from runtime.runner.step_buffers import RunnerLimits, StepBuffers, sample_stride
+from runtime.runner.step_inputs import EMPTY_STEP, StepLayout, StepShape, StepViews, build_tables, pack_step
+from runtime.runner.uniform import UniformStep, make_uniform
+from runtime.runner.upload import UploadPool
+from runtime.speculative.fused import FusedHead
+
+
+class ChunkAttention(Protocol):
+    """Attention of prompts' chunks beside sequences that verify."""
+
+    def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> DevicePlan:
+        """For the sequences from `host.num_decodes` on."""
+        ...
+
+
+class HeadAttention(ChunkAttention, Protocol):
+    """Attention over the head's pages."""
+
+    def plan_capture(self, device: DeviceTables, num_sequences: int) -> DevicePlan:
+        """For one row of each sequence, its lengths read on the device."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationAttention:
+    """Who attends where."""
+
+    target_rows: VerifyAttention
+    target_chunks: ChunkAttention
+    head_rows: VerifyAttention
+    head: HeadAttention
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationParts:
+    """What a runner needs to speculate."""
+
+    head: FusedHead
+    head_pages: Tensor
+    attention: SpeculationAttention
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """The inputs of one step on the device."""
+
+    layout: StepLayout
+    views: StepViews
+    chain_layout: ChainLayout
+    chains: ChainViews
+
+
+@dataclass(frozen=True, slots=True)
+class _Graphs:
+    """Those of one number of sequences."""
+
+    inputs: _Inputs
+    verify: Replay
+    draft: Replay
+
+
+def _empty_speculation(num_steps: int) -> StepBatch:
+    ints = np.zeros(0, np.int32)
+    speculation = SpeculationBatch(
+        num_decodes=0, num_pages=ints, chain_starts=np.zeros(1, np.int32), continued=ints, num_drafts=ints,
+        next_ids=np.zeros(0, np.int64), num_steps=num_steps, drafts=np.zeros(0, np.bool_),
+    )  # fmt: skip
+    return replace(EMPTY_STEP, speculation=speculation)
+
+
+class DeviceSpeculation:
+    """Speculation of one runner, on its buffers and its stream."""
+
+    def __init__(
+        self,
+        parts: SpeculationParts,
+        model: FusedDecoder,
+        operations: Operations,
+        pages: Tensor,
+        buffers: StepBuffers,
+        uploads: UploadPool,
+        limits: RunnerLimits,
+        num_in_flight: int,
+    ) -> None:
+        self._parts = parts
+        self._attention, self._head, self._num_steps = parts.attention, parts.head, parts.num_steps
+        self._model, self._operations, self._pages = model, operations, pages
+        self._buffers, self._uploads = buffers, uploads
+        self._num_queries = parts.num_steps + 1
+        assert limits.num_queries == self._num_queries
+        self._device = pages.device
+        words = num_chain_words(limits)
+        self._chain_inputs = torch.zeros(words, dtype=torch.int32, device=self._device)
+        self._chain_uploads = UploadPool(words, num_in_flight, self._device)
+        most = limits.max_sequences
+
+        def ints(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.int32, device=self._device)
+
+        self.state = ChainState(ints(most), ints(most), ints(most, parts.num_steps))
+        self._draft_samples = ints(2 * sample_stride(most))
+        longs = torch.zeros(most, dtype=torch.int64, device=self._device)
+        self._greedy = SampleColumns(torch.zeros(most, dtype=torch.float32, device=self._device), longs, longs)
+        self._sizes = graph_sizes(min(limits.cuda_graph_max_bs, most))
+        self._graphs: dict[int, _Graphs] = {}
+
+    @property
+    def num_sizes(self) -> int:
+        """How often `capture` goes on."""
+        return len(self._sizes)
+
+    def keep_largest(self) -> None:
+        """Only the largest size will be captured: it needs as much memory as all."""
+        del self._sizes[:-1]
+
+    def copy_pages(self, copies: Tensor) -> None:
+        """See `runtime.attention.pages.copy_pages`."""
+        copy_pages(self._parts.head_pages, copies)
+
+    def make_uniform(self, batch: StepBatch) -> tuple[UniformStep, int]:
+        """A step as it will run, and the size of its graphs; 0: it runs outside."""
+        speculation = batch.speculation
+        assert speculation is not None, "a step of a speculating engine says nothing of it"
+        only_verifies = speculation.num_decodes == len(batch.context_lengths)
+        size = smallest_holding(self._sizes, speculation.num_decodes) if only_verifies else None
+        return make_uniform(batch, self._num_queries, size or speculation.num_decodes), size or 0
+
+    def capture(self, capture: Capture, advance: Callable[[], None]) -> None:
+        """Capture every size, the largest first; see `Passes.capture`."""
+        for size in capture_order(self._sizes):
+            self._graphs[size] = self._capture(size, capture)
+            advance()
+
+    def verify(self, step: UniformStep, size: int) -> Pass:
+        """Enqueue the target's pass, and the choice of all samples by temperature and noise."""
+        tables = build_tables(step.batch, len(step.batch.context_lengths))
+        if size:
+            inputs = self._graphs[size].inputs
+            self._send(inputs, step, tables)
+            self._graphs[size].verify.replay()
+        else:
+            inputs = self._inputs_of(step)
+            self._send(inputs, step, tables)
+            self._verify(
+                inputs, self._plan(step, tables, inputs, self._attention.target_rows, self._attention.target_chunks)
+            )
+        num_samples = len(step.batch.sample_rows)
+        num_captured = size * self._num_queries
+        return Pass(self._buffers.rows_of(inputs.views).hidden, self._buffers.logits, num_captured, num_samples)
+
+    def positions_of_samples(self, step: UniformStep) -> Tensor:
+        """[num_samples] int64: the positions of a step that `verify` has enqueued, as only the device knows them."""
+        return self._inputs_of(step).views.columns.positions
+
+    def draft(self, step: UniformStep, size: int) -> None:
+        """Enqueue what comes after the tokens are chosen; `state` then holds what the step gave."""
+        if size and step.speculation.num_steps:
+            self._graphs[size].draft.replay()
+            return
+        inputs = self._inputs_of(step)
+        tables = build_tables(step.batch, len(step.batch.context_lengths))
+        plan = self._plan(step, tables, inputs, self._attention.head_rows, self._attention.head)
+        self._draft(inputs, plan, step.speculation.num_steps)
+
+    def result_of(self, step: UniformStep) -> Tensor:
+        """[num_chains, 1 + num_steps] int32, on the device: how many tokens each chain got, and its drafts."""
+        count, state = step.num_chains, self.state
+        return torch.cat((state.num_tokens[:count, None], state.drafts[:count, : step.speculation.num_steps]), dim=1)
+
+    def _verify(self, inputs: _Inputs, plan: DevicePlan) -> None:
+        views, rows = inputs.views, self._buffers.rows_of(inputs.views)
+        if len(inputs.chains.continued):
+            place_rows(views, inputs.chains, self.state, self._model.num_positions)
+        self._model.run(rows, self._pages, plan)
+        num_samples = views.shape.num_samples
+        if not num_samples:
+            return
+        hidden = rows.hidden
+        if num_samples != views.shape.num_rows:
+            hidden = hidden.index_select(0, views.sample_rows)
+        (logits,) = self._model.logits(hidden, self._buffers.logits[:num_samples])
+        self._operations.sample(logits, views.columns, self._buffers.samples_of(views))
+
+    def _draft(self, inputs: _Inputs, plan: DevicePlan, num_steps: int) -> None:
+        views, chains = inputs.views, inputs.chains
+        rows = self._buffers.rows_of(views)
+        assert rows.captured is not None
+        samples = self._buffers.samples[: views.shape.num_samples]
+        last_rows = accept(views, chains, samples, self.state)
+        next_ids = samples
+        if views.shape.num_samples != views.shape.num_rows:
+            next_ids = chains.next_ids.index_copy(0, views.sample_rows.long(), samples)
+        hidden = self._head.forward(next_ids, self._head.combine(rows.captured), views.places, plan)
+        if num_steps and len(last_rows):
+            self._chain(inputs, hidden.index_select(0, last_rows), last_rows, num_steps)
+
+    def _chain(self, inputs: _Inputs, hidden: Tensor, last_rows: Tensor, num_steps: int) -> None:
+        places = draft_places(inputs.views, inputs.chains, last_rows, num_steps, self._head.num_positions)
+        count = len(last_rows)
+        drafts = self._best(hidden)
+        self.state.drafts[:count, 0].copy_(drafts)
+        for step, place in enumerate(places, 1):
+            plan = self._attention.head.plan_capture(place.tables, count)
+            hidden = self._head.forward(drafts, hidden, place.places, plan)
+            drafts = self._best(hidden)
+            self.state.drafts[:count, step].copy_(drafts)
+
+    def _best(self, hidden: Tensor) -> Tensor:
+        """[num_chains, hidden_size] → the likeliest tokens, [num_chains] int32."""
+        logits = self._head.logits(hidden)
+        count = len(logits)
+        stride = sample_stride(count)
+        samples = self._draft_samples[: 2 * stride].view(2, stride)
+        greedy = self._greedy
+        columns = SampleColumns(greedy.temperature[:count], greedy.seeds[:count], greedy.positions[:count])
+        self._operations.sample(logits, columns, samples)
+        return self._head.target_ids(samples[0, :count]).to(torch.int32)
+
+    def _capture(self, size: int, capture: Capture) -> _Graphs:
+        step = make_uniform(_empty_speculation(self._num_steps), self._num_queries, size)
+        inputs = self._inputs_of(step)
+        self._send(inputs, step, build_tables(step.batch, size))
+        target_plan = self._attention.target_rows.plan(inputs.views.tables, size)
+        head_plan = self._attention.head_rows.plan(inputs.views.tables, size)
+
+        def verify() -> None:
+            self._verify(inputs, target_plan)
+
+        def draft() -> None:
+            self._draft(inputs, head_plan, self._num_steps)
+
+        capture.warm_up(verify)
+        capture.warm_up(draft)
+        return _Graphs(inputs, capture.capture(verify), capture.capture(draft))
+
+    def _inputs_of(self, step: UniformStep) -> _Inputs:
+        batch = step.batch
+        shape = StepShape(len(batch.token_ids), len(batch.context_lengths), len(batch.sample_rows))
+        layout, chain_layout = StepLayout(shape), layout_of(step)
+        views = StepViews(self._buffers.inputs, layout)
+        return _Inputs(layout, views, chain_layout, chain_layout.views(self._chain_inputs))
+
+    def _plan(
+        self,
+        step: UniformStep,
+        tables: SequenceTables,
+        inputs: _Inputs,
+        of_rows: VerifyAttention,
+        of_chunks: ChunkAttention,
+    ) -> "_Parts":
+        num_decodes, num_rows = step.speculation.num_decodes, step.speculation.num_decodes * self._num_queries
+        parts: list[DevicePlan] = []
+        if num_decodes:
+            parts.append(of_rows.plan(inputs.views.tables, num_decodes))
+        if len(step.batch.token_ids) > num_rows:
+            parts.append(of_chunks.plan_chunks(replace(tables, num_decodes=num_decodes), inputs.views.tables))
+        return _Parts(parts)
+
+    def _send(self, inputs: _Inputs, step: UniformStep, tables: SequenceTables) -> None:
+        upload, chain_upload = self._uploads.next(), self._chain_uploads.next()
+        upload.send(self._buffers.inputs, pack_step(upload.words, inputs.layout, step.batch, tables))
+        chain_upload.send(self._chain_inputs, pack_chains(chain_upload.words, inputs.chain_layout, step))
+
+
+class _Parts:
+    """The plans of a step's parts, each over rows of its own."""
+
+    def __init__(self, parts: list[DevicePlan]) -> None:
+        self._parts = parts
+
+    def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
+        """See `DevicePlan.attend`."""
+        for part in self._parts:
+            part.attend(layer, query, out)
