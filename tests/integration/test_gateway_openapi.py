@@ -1,6 +1,6 @@
 """The OpenAPI document is the route table, and bodies made from it, good and bad, never make the gateway fail.
 
-The values here are Hypothesis'; `make test-interop` runs Schemathesis over the same document.
+The values here are Hypothesis'; `tests/e2e/test_schemathesis.py` runs Schemathesis over the same document.
 """
 
 import json

@@ -128,6 +128,8 @@ def parse_call(text: str) -> list[Event] | None:
         call: Any = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
         return None
+    if not isinstance(call, dict):
+        return None
     name = _name_of(call.get("name"))
     arguments = call.get("arguments", call.get("parameters", {}))
     if name is None or not isinstance(arguments, dict):

@@ -1,0 +1,44 @@
+"""Schemathesis, a fuzzer of others that knows us by our OpenAPI document alone, against a running appliance.
+
+No request may end in a server's error, an answer that the document does not describe, or a body accepted although the document
+forbids it. One of its checks is left out, `positive_data_acceptance`: what the document allows may still be refused with 400 where
+two parameters contradict each other or this appliance lacks what is asked for, which JSON Schema cannot say.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.appliance import Appliance
+
+
+def attack(appliance: Appliance, token: str, folder: Path, *options: str) -> int:
+    """Run it; gives the number of requests that it made."""
+    ended = subprocess.run(
+        [
+            sys.executable, "-m", "schemathesis.cli", "run", f"{appliance.url}/openapi.json",
+            "--header", f"Authorization: Bearer {token}", "--tls-verify", str(appliance.ca_file),
+            "--exclude-checks", "positive_data_acceptance", "--request-timeout", "60", "--seed", "1", "--no-color", *options,
+        ],
+        cwd=folder, capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
+    found = re.search(r"([\d,]+) generated", ended.stdout)
+    assert found, ended.stdout[-2000:]
+    return int(found[1].replace(",", ""))
+
+
+def test_the_api_is_what_its_document_says(appliance: Appliance, access_token: str, tmp_path: Path) -> None:
+    """A few requests to each route."""
+    assert attack(appliance, access_token, tmp_path, "--phases", "examples,fuzzing", "--max-examples", "5") > 60
+
+
+@pytest.mark.long
+def test_the_api_is_what_its_document_says_in_every_corner(
+    appliance: Appliance, access_token: str, tmp_path: Path
+) -> None:
+    """Every bound of every parameter, and a hundred requests to each route."""
+    assert attack(appliance, access_token, tmp_path, "--max-examples", "100") > 1000
