@@ -43,6 +43,19 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldRole:
+    """A role: what it may do, and how many have it."""
+
+    role: str
+    is_privileged: str
+    """`yes` or `no`: whether two people must agree to it."""
+    scopes: str
+    models: str
+    people: int
+    programs: int
+
+
+@dataclass(frozen=True, slots=True)
 class UsableKey:
     """A static key, without itself."""
 
@@ -84,11 +97,14 @@ class Installation:
     """SHA-256 of the file's own bytes."""
     statement: bytes
     """The running statement; empty where the appliance was never started."""
+    cosigned: bytes
+    """The witnesses' last word, as it lies beside the log; empty where there is none."""
     sbom: bytes
     retention_days: int
     """How long records must be kept."""
     answers: Mapping[str, Answer]
     people: Sequence[Person]
     programs: Sequence[Program]
+    roles: Sequence[HeldRole]
     static_keys: Sequence[UsableKey]
     keys: Sequence[HeldKey]

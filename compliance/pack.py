@@ -10,7 +10,7 @@
 | `configuration.json` | the effective configuration, secrets hidden, and the digest of its file |
 | `software/*` | bill of materials, running statement, version, results of tests |
 | `identity/*.csv`, `keys.csv` | people, programs, static keys; keys on the host, without themselves |
-| `log/*` | the signed checkpoint, counts, the newest records of each kind with a proof each; on request all records |
+| `log/*` | the signed checkpoint, the witnesses' word, counts, records with a proof each; on request all records |
 | `manifest.json`, `manifest.sig` | canonical JSON that names every file by its SHA-256; a signed note over its digest |
 
 (1) Verify the log's checkpoint. (2) Walk and verify the records of the period. (3) Judge. (4) Write the documents. (5) Write the
@@ -53,6 +53,7 @@ from compliance.results import NO_RESULTS, parse_results
 from compliance.retention import answer_retention
 from compliance.scoring import compute_score
 from compliance.statements import parse_statements
+from compliance.witnessing import write_witnesses_word
 
 PACK_FORMAT = "casemate-evidence-pack/1"
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
@@ -144,6 +145,8 @@ def write_pack(
     folder.mkdir(mode=0o750)
     writer = _Writer(folder)
     for name, data in _write_documents(order, content, note).items():  # (4)
+        writer.write(name, data)
+    for name, data in write_witnesses_word(reader, checkpoint, log_key, order.installation.cosigned).items():
         writer.write(name, data)
     kinds = choose_kinds(activity, (kind for one in content.judgements for kind in one.control.kinds))
     for name, data in extract_records(reader, checkpoint, note, activity, kinds):

@@ -16,6 +16,7 @@ controls and one period. Begin with report.html or report.pdf.
   software/                          bill of materials, what was measured at the last start, results of the tests of this build
   identity/, keys.csv                people, programs, static keys; keys on the host, without the keys
   log/checkpoint                     the signed tree of the log
+  log/cosigned, consistency.proof    the witnesses' word on a tree that this one extends, where there was one
   log/summary.json                   counts over all records of the period
   log/extracts/                      the newest records of each kind, one JSON object a line, as they were signed
   log/proofs/                        a proof for each of these records

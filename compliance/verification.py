@@ -2,15 +2,16 @@
 
 (1) The signature over the manifest. (2) Every file is there with its digest, and no other is. (3) The checkpoint, by the
 log's key, and that it is the tree which the manifest names. (4) Every extracted record, by its own proof under that
-checkpoint, within the period's range. (5) Every folder of all records, as an export.
+checkpoint, within the period's range. (5) Every folder of all records, as an export. (6) On request the witnesses' word.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from audit.checkpoint import Checkpoint, verify_checkpoint
+from audit.cosignature import CosignerKey
 from audit.entry import parse_sequence
 from audit.errors import AuditRejected
 from audit.export import verify_export
@@ -18,6 +19,7 @@ from audit.note import MAX_NOTE_BYTES, VerifierKey, verify_note
 from audit.proof import verify_proof
 from compliance.errors import PackRejected
 from compliance.pack import MANIFEST, SIGNATURE, PackManifest, parse_manifest, signed_text
+from compliance.witnessing import CONSISTENCY, COSIGNED, MAX_CONSISTENCY_BYTES, verify_witnesses_word
 
 MAX_MANIFEST_BYTES = 16 << 20
 _EXTRACTS, _PROOFS, _RECORDS = "log/extracts/", "log/proofs/", "log/records/"
@@ -33,11 +35,19 @@ class VerifiedPack:
     """Records with a proof of their own."""
     num_exported: int
     """Records that all are there of the range."""
+    num_witnessed: int
+    """Size of the tree that the witnesses cosigned; 0 where nobody's word was asked for."""
+    witnessed_at: dict[str, int]
+    """When each witness said so, in seconds since 1970."""
 
 
-def verify_pack(folder: Path, log_key: VerifierKey, signer: VerifierKey) -> VerifiedPack:
+def verify_pack(
+    folder: Path, log_key: VerifierKey, signer: VerifierKey, witnesses: Sequence[CosignerKey] = ()
+) -> VerifiedPack:
     """Verify a pack.
 
+    Args:
+        witnesses: of whom at least one must have cosigned a tree that the pack's extends; none are asked for by default.
     Raises: PackRejected; SignatureRejected, ProofRejected and other AuditRejected; OSError.
     """
     data = _read(folder / MANIFEST, MAX_MANIFEST_BYTES)
@@ -55,7 +65,9 @@ def verify_pack(folder: Path, log_key: VerifierKey, signer: VerifierKey) -> Veri
     ):
         raise PackRejected(f"{folder / MANIFEST}: names another tree than the checkpoint")
     proven = _verify_extracts(folder, manifest, log_key, checkpoint)  # (4)
-    return VerifiedPack(manifest, digest, proven, _verify_records(folder, manifest, log_key))  # (5)
+    exported = _verify_records(folder, manifest, log_key)  # (5)
+    witnessed, times = _verify_witnesses(folder, manifest, checkpoint, log_key, witnesses)  # (6)
+    return VerifiedPack(manifest, digest, proven, exported, witnessed, times)
 
 
 def _verify_files(folder: Path, manifest: PackManifest) -> None:
@@ -69,12 +81,15 @@ def _verify_files(folder: Path, manifest: PackManifest) -> None:
         raise PackRejected(f"{folder / stranger[0]}: {state}")
     for file in manifest.files:
         path = folder / file.name
-        if path.is_symlink():
-            raise PackRejected(f"{path}: is a link")
-        with path.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        if digest != file.sha256:
+        if path.is_symlink() or not path.is_file():
+            raise PackRejected(f"{path}: is a link, or no plain file")
+        if path.stat().st_size != file.bytes or _hash(path) != file.sha256:
             raise PackRejected(f"{path}: is not what the manifest says")
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _verify_extracts(folder: Path, manifest: PackManifest, key: VerifierKey, checkpoint: Checkpoint) -> int:
@@ -114,6 +129,20 @@ def _verify_records(folder: Path, manifest: PackManifest, key: VerifierKey) -> i
     if names and expected != manifest.end:
         raise PackRejected(f"{folder / _RECORDS}: ends before record {manifest.end - 1}")
     return expected - manifest.start
+
+
+def _verify_witnesses(
+    folder: Path, manifest: PackManifest, checkpoint: Checkpoint, key: VerifierKey, witnesses: Sequence[CosignerKey]
+) -> tuple[int, dict[str, int]]:
+    if not witnesses:
+        return 0, {}
+    if COSIGNED not in {file.name for file in manifest.files}:
+        raise PackRejected(f"{folder}: holds no word of a witness")
+    cosigned, proof = _read(folder / COSIGNED, MAX_NOTE_BYTES), _read(folder / CONSISTENCY, MAX_CONSISTENCY_BYTES)
+    size, times = verify_witnesses_word(cosigned, proof, checkpoint, key, witnesses)
+    if not times:
+        raise PackRejected(f"{folder / COSIGNED}: none of the witnesses given has cosigned it")
+    return size, times
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

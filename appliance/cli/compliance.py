@@ -10,7 +10,15 @@ import sys
 import time
 from pathlib import Path
 
-from appliance.cli.audit.arguments import KEY_HELP, Counter, WrongUsage, load_key, require_folder, set_handler
+from appliance.cli.audit.arguments import (
+    KEY_HELP,
+    Counter,
+    WrongUsage,
+    load_key,
+    load_witnesses,
+    require_folder,
+    set_handler,
+)
 from appliance.cli.definitions import actor
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from appliance.cli.state import verify_owner
@@ -50,6 +58,13 @@ def add_compliance_commands(subparsers: "argparse._SubParsersAction[argparse.Arg
     verify.add_argument("folder", metavar="DIR", type=Path)
     verify.add_argument("--key", metavar="VKEY", required=True, help=KEY_HELP)
     verify.add_argument("--signer", metavar="VKEY", required=True, help="the public key of whoever must have made it")
+    verify.add_argument(
+        "--witness",
+        metavar="VKEY",
+        action="append",
+        default=[],
+        help="a witness that must have cosigned; several times",
+    )
     set_handler(verify, _verify)
 
 
@@ -137,7 +152,8 @@ def _gaps(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     folder = require_folder(arguments.folder)
-    verified = verify_pack(folder, load_key(arguments.key), load_key(arguments.signer))
+    key = load_key(arguments.key)
+    verified = verify_pack(folder, key, load_key(arguments.signer), load_witnesses(arguments.witness, key))
     manifest = verified.manifest
     print(
         f"pack        {manifest.framework}, {manifest.period_start} to {manifest.period_end}, made at {manifest.made_at}"

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from appliance.compliance.witnesses import answer_witness
 from appliance.config import Configuration, what_is_lacking
-from audit.courier import COSIGNED
 from compliance.facts import Answer
 from security.fips import find_modules
 from security.policy.definitions import Definitions
@@ -29,7 +29,7 @@ def answer_all(
     found = dict(_answer_protections(configuration))
     found |= dict(_answer_settings(configuration))
     found |= dict(_answer_definitions(configuration, definitions, now))
-    found["witness"] = _answer_witness(configuration)
+    found["witness"] = answer_witness(configuration, now)
     found["statement"] = _answer_statement(configuration.state_path / "run" / "statement.json", software)
     return found
 
@@ -112,15 +112,6 @@ def _answer_mfa(people: list[User], *, elsewhere: bool) -> Answer:
     if not people:
         return Answer(None, "nobody is defined here")
     return Answer(True, f"all {len(people)} enabled people have one")
-
-
-def _answer_witness(configuration: Configuration) -> Answer:
-    count = len(configuration.audit.witnesses)
-    if not count:
-        return Answer(False, "audit.witnesses names none")
-    if not (configuration.state_path / "audit" / COSIGNED).is_file():
-        return Answer(False, f"audit.witnesses names {count}, and no word of theirs lies beside the log")
-    return Answer(True, f"audit.witnesses names {count}, and their last word lies beside the log")
 
 
 def _answer_statement(path: Path, software: str) -> Answer:

@@ -9,8 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from appliance.compliance.answers import answer_all
-from appliance.compliance.inventory import list_people, list_programs, list_static_keys
+from appliance.compliance.inventory import list_people, list_programs, list_roles, list_static_keys
 from appliance.compliance.key_files import list_keys
+from appliance.compliance.witnesses import find_cosigned
 from appliance.config import Configuration
 from appliance.config.keys import is_secret
 from appliance.policy.locations import database_of
@@ -46,10 +47,12 @@ def gather_installation(configuration: Configuration, raw: bytes, now: float) ->
         configuration_digest=f"sha256:{hashlib.sha256(raw).hexdigest()}",
         statement=statement.read_bytes() if statement.is_file() else b"",
         sbom=encode_sbom(Component("pypi", "casemate", PRODUCT_VERSION), parts),
+        cosigned=find_cosigned(configuration),
         retention_days=configuration.compliance.retention_days,
         answers=answer_all(configuration, definitions, software, now),
         people=tuple(list_people(definitions)) if definitions is not None else (),
         programs=tuple(list_programs(definitions)) if definitions is not None else (),
+        roles=tuple(list_roles(definitions)),
         static_keys=tuple(list_static_keys(definitions, now)) if definitions is not None else (),
         keys=tuple(list_keys(configuration)),
     )

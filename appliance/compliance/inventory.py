@@ -1,12 +1,12 @@
-"""People, programs and static keys, from the definitions; in order of their names, without hashes and secrets."""
+"""People, programs, roles and static keys, from the definitions; in order of their names, without hashes and secrets."""
 
 import datetime
 from collections.abc import Iterator
 
-from compliance.installation import Person, Program, UsableKey
+from compliance.installation import HeldRole, Person, Program, UsableKey
 from security.clients import Client
 from security.policy.definitions import Definitions
-from security.scopes import format_scopes
+from security.scopes import GRANTABLE, PRIVILEGED_ROLES, Role, format_scopes
 from security.users import User
 
 
@@ -42,6 +42,22 @@ def list_programs(definitions: Definitions) -> Iterator[Program]:
             granted_by=client.granted_by,
             approved_by=client.approved_by or "",
             created_at=format_seconds(client.created_at),
+        )
+
+
+def list_roles(definitions: Definitions | None) -> Iterator[HeldRole]:
+    """Every role of the product, with the models that it is limited to and the enabled accounts that have it."""
+    people = [] if definitions is None else [user for user in definitions.users.values() if not user.is_disabled]
+    programs = [] if definitions is None else [one for one in definitions.clients.values() if not one.is_disabled]
+    for role in Role:
+        models = None if definitions is None else definitions.role_models.get(role)
+        yield HeldRole(
+            role=role.value,
+            is_privileged="yes" if role in PRIVILEGED_ROLES else "no",
+            scopes=format_scopes(GRANTABLE[role]),
+            models="all" if models is None else " ".join(models) or "none",
+            people=sum(user.role is role for user in people),
+            programs=sum(client.role is role for client in programs),
         )
 
 

@@ -1,4 +1,4 @@
-"""Tables for spreadsheets: responsibilities, objectives, the plan of action, people, programs and keys. CSV by RFC 4180.
+"""Tables for spreadsheets: responsibilities, objectives, the plan of action, people, programs, roles and keys. CSV by RFC 4180.
 
 A cell that a spreadsheet would take for a formula begins with an apostrophe: names of people and programs come from outside.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from compliance.installation import HeldKey, Person, Program, UsableKey
+from compliance.installation import HeldKey, HeldRole, Person, Program, UsableKey
 from compliance.report.content import Content
 
 
@@ -36,6 +36,7 @@ def tabulate(content: Content) -> dict[str, bytes]:
         ),
         "identity/people.csv": _encode_all(Person, installation.people),
         "identity/programs.csv": _encode_all(Program, installation.programs),
+        "identity/roles.csv": _encode_all(HeldRole, installation.roles),
         "identity/static-keys.csv": _encode_all(UsableKey, installation.static_keys),
         "keys.csv": _encode_all(HeldKey, installation.keys),
     }

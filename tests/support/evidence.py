@@ -11,7 +11,7 @@ from audit.reader import LogReader
 from audit.signing_key import load_verifier_key
 from compliance.facts import QUESTIONS, Answer
 from compliance.frameworks import FRAMEWORKS
-from compliance.installation import HeldKey, Installation, Person, Program, UsableKey
+from compliance.installation import HeldKey, HeldRole, Installation, Person, Program, UsableKey
 from compliance.loading import load_catalogues
 from compliance.pack import PackOrder, WrittenPack, write_pack
 from compliance.period import make_period
@@ -72,6 +72,7 @@ def make_installation(**others: bool | None) -> Installation:
         configuration_digest="sha256:" + "c0" * 32,
         statement=b'{"software":"x"}\n',
         sbom=b'{"bomFormat":"CycloneDX"}\n',
+        cosigned=b"",
         retention_days=183,
         answers=make_answers(**others),
         people=people,
@@ -90,6 +91,7 @@ def make_installation(**others: bool | None) -> Installation:
                 "t",
             )
         ],
+        roles=[HeldRole("admin", "yes", "identity.read", "all", 1, 0)],
         static_keys=[UsableKey("k1", "client-1", "ci", "10.0.0.0/8", "usable", "t", "t")],
         keys=[HeldKey("audit/log.key", "signs the log", "auditor", "Ed25519", "sha256:aa", "600", "t")],
     )

@@ -1,20 +1,28 @@
 """Evidence packs: whole, signed, the same twice, and nothing of them can be changed unnoticed."""
 
 import csv
+import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit.errors import AuditRejected, SignatureRejected
-from audit.note import NoteSigner, VerifierKey
+from audit.checkpoint import Checkpoint
+from audit.cosignature import Cosigner
+from audit.entry import encode_canonical
+from audit.errors import AuditRejected, ProofRejected, SignatureRejected
+from audit.note import NoteSigner, SignedNote, VerifierKey, encode_note, parse_note
+from audit.reader import LogReader
+from audit.signing_key import load_signer
 from compliance.errors import ComplianceFault, PackRejected, ResultsRejected
-from compliance.pack import WrittenPack, parse_manifest, signed_text
+from compliance.pack import PackedFile, WrittenPack, parse_manifest, signed_text
 from compliance.verification import verify_pack
 from tests.support.evidence import SIGNER, make_installation, make_results, order_pack, write_made_up_pack
 from tests.unit.compliance.conftest import NUM_RECORDS
@@ -102,6 +110,10 @@ def test_a_stranger_in_the_folder_is_found(pack: Path, log_key: VerifierKey) -> 
     (pack / "poam.csv").symlink_to(pack.parent / "poam.csv")
     with pytest.raises(PackRejected, match="is a link"):
         verify_pack(pack, log_key, SIGNER.key)
+    (pack / "poam.csv").unlink()
+    os.mkfifo(pack / "poam.csv")  # Opening it would wait for ever.
+    with pytest.raises(PackRejected, match="no plain file"):
+        verify_pack(pack, log_key, SIGNER.key)
 
 
 def test_a_pack_that_somebody_else_signed_is_refused(pack: Path, log_key: VerifierKey) -> None:
@@ -117,13 +129,6 @@ def test_a_pack_that_somebody_else_signed_is_refused(pack: Path, log_key: Verifi
 
 def resign(pack: Path) -> None:
     """What whoever holds the pack's key can do: a manifest that fits what lies there."""
-    import hashlib
-
-    import msgspec
-
-    from audit.entry import encode_canonical
-    from compliance.pack import PackedFile
-
     manifest = parse_manifest((pack / "manifest.json").read_bytes())
     files = [
         PackedFile(len(data), name, hashlib.sha256(data).hexdigest())
@@ -154,6 +159,34 @@ def test_whoever_signs_the_pack_cannot_make_records_up(pack: Path, log_key: Veri
     resign(pack)
     with pytest.raises(PackRejected):
         verify_pack(pack, log_key, SIGNER.key)
+
+
+def test_the_witnesses_word_is_carried_and_asked_for(
+    month: Path, pack: Path, log_key: VerifierKey, tmp_path: Path
+) -> None:
+    """On a smaller tree that the pack's extends; a stranger's word, another tree, and none are refused."""
+    witness, other = (Cosigner(f"witness.example/{name}", Ed25519PrivateKey.generate()) for name in ("w", "o"))
+    with pytest.raises(PackRejected, match="holds no word of a witness"):
+        verify_pack(pack, log_key, SIGNER.key, [witness.key])
+    reader = LogReader(month / "log")
+    signer = load_signer(month / "log.key", log_key.name)
+    text = Checkpoint(log_key.name, 700, reader.root(700, NUM_RECORDS)).encode()
+    note = parse_note(signer.sign(text))
+    cosigned = encode_note(SignedNote(text, (*note.signatures, witness.cosign(text, 1_767_300_000))))
+    shutil.copytree(month / "log", tmp_path / "log")
+    shutil.copy(month / "log.vkey", tmp_path)
+    write_made_up_pack(order_pack(installation=replace(make_installation(), cosigned=cosigned)), tmp_path, "witnessed")
+    verified = verify_pack(tmp_path / "witnessed", log_key, SIGNER.key, [witness.key])
+    assert (verified.num_witnessed, verified.witnessed_at) == (700, {"witness.example/w": 1_767_300_000})
+    with pytest.raises(PackRejected, match="none of the witnesses given"):
+        verify_pack(tmp_path / "witnessed", log_key, SIGNER.key, [other.key])
+    forged = Checkpoint(log_key.name, 700, bytes(32)).encode()
+    note = parse_note(signer.sign(forged))
+    lie = encode_note(SignedNote(forged, (*note.signatures, witness.cosign(forged, 1_767_300_000))))
+    (tmp_path / "witnessed" / "log" / "cosigned").write_bytes(lie)
+    resign(tmp_path / "witnessed")
+    with pytest.raises(ProofRejected):
+        verify_pack(tmp_path / "witnessed", log_key, SIGNER.key, [witness.key])
 
 
 def test_all_records_are_there_where_they_are_asked_for(

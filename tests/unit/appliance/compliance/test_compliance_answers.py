@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from appliance.compliance.answers import answer_all
 from appliance.compliance.gathering import HIDDEN, gather_installation, hide_secrets
-from appliance.compliance.inventory import list_people, list_programs, list_static_keys
+from appliance.compliance.inventory import list_people, list_programs, list_roles, list_static_keys
 from appliance.compliance.key_files import list_keys
 from appliance.config import Configuration, parse_configuration
 from appliance.policy.locations import DATABASE_FILE
+from audit.append import LogWriter
 from audit.cosignature import Cosigner
+from audit.note import SignedNote, encode_note, parse_note
 from compliance.facts import QUESTIONS, Answer
 from security.clients import ClientDefinition
 from security.registry.snapshot import read_definitions
@@ -93,15 +95,65 @@ def test_a_fact_follows_its_key(tmp_path: Path, fact: str, text: str, other: str
     assert answers(changed)[fact].holds is False
 
 
-def test_a_witness_counts_when_it_has_spoken(tmp_path: Path) -> None:
-    """Named is not enough."""
-    vkey = Cosigner("witness.example/w", Ed25519PrivateKey.generate()).key.encode()
-    configuration = configure(f'[audit]\nwitnesses = ["{vkey}"]\n', tmp_path)
-    assert answers(configure("", tmp_path))["witness"].holds is False
-    assert answers(configuration)["witness"].holds is False
-    (tmp_path / "state" / "audit").mkdir(parents=True)
-    (tmp_path / "state" / "audit" / "cosigned").write_bytes(b"x")
-    assert answers(configuration)["witness"].holds is True
+class Witnessed:
+    """A log with a witness whose word can be put beside it."""
+
+    def __init__(self, home: Path) -> None:
+        self.audit = home / "state" / "audit"
+        self.writer = LogWriter(self.audit / "log", self.audit / "log.key", origin="log.example/x")
+        self.cosigner = Cosigner("witness.example/w", Ed25519PrivateKey.generate())
+        self.configuration = configure(f'[audit]\nwitnesses = ["{self.cosigner.key.encode()}"]\n', home)
+
+    def append(self, number: int) -> None:
+        """Records, published."""
+        first = self.writer.append([b"{}"] * number)
+        assert first >= 0
+        self.writer.commit()
+        self.writer.publish()
+
+    def speak(self, at: int, cosigner: Cosigner | None = None) -> None:
+        """The witness cosigns what is published."""
+        note = parse_note((self.audit / "log" / "checkpoint").read_bytes())
+        signature = (cosigner or self.cosigner).cosign(note.text, at)
+        (self.audit / "cosigned").write_bytes(encode_note(SignedNote(note.text, (*note.signatures, signature))))
+
+    @property
+    def answer(self) -> Answer:
+        """By now."""
+        return answer_all(self.configuration, None, "", NOW)["witness"]
+
+
+@pytest.fixture
+def witnessed(tmp_path: Path) -> Iterator[Witnessed]:
+    """With ten records."""
+    made = Witnessed(tmp_path)
+    made.append(10)
+    yield made
+    made.writer.close()
+
+
+def test_a_witness_counts_when_it_has_spoken(tmp_path: Path, witnessed: Witnessed) -> None:
+    """Named is not enough; a word counts also for what came behind it."""
+    assert answers(configure("", tmp_path))["witness"] == Answer(False, "audit.witnesses names none")
+    assert witnessed.answer.holds is False
+    witnessed.speak(NOW - 60)
+    assert witnessed.answer == Answer(True, "1 of 1 witnesses have cosigned the first 10 records")
+    witnessed.append(5)
+    assert witnessed.answer.holds is True
+
+
+def test_a_word_that_is_old_a_strangers_or_of_another_log_counts_for_nothing(witnessed: Witnessed) -> None:
+    """Each says why."""
+    witnessed.speak(NOW - 86_401)
+    assert (witnessed.answer.holds, "86,401 s ago" in witnessed.answer.words) == (False, True)
+    witnessed.speak(NOW, Cosigner("witness.example/w", Ed25519PrivateKey.generate()))
+    assert witnessed.answer == Answer(False, "0 witnesses have cosigned, 1 are asked for")
+    witnessed.speak(NOW)
+    tile = witnessed.audit / "log" / "tile" / "0" / "000.p" / "10"
+    tile.write_bytes(bytes(len(tile.read_bytes())))
+    assert (witnessed.answer.holds, "is not the one" in witnessed.answer.words) == (False, True)
+    (witnessed.audit / "cosigned").write_bytes(b"rubbish")
+    assert (witnessed.answer.holds, "does not hold" in witnessed.answer.words) == (False, True)
 
 
 def test_production_without_waivers(tmp_path: Path) -> None:
@@ -178,6 +230,18 @@ def test_lists_hold_no_secret(tmp_path: Path, registry: Registry) -> None:
     assert user.password not in told
     assert user.user.password_hash not in told
     assert str(client.client.secret_hash) not in told
+
+
+def test_roles_are_told_with_who_has_them(registry: Registry) -> None:
+    """Every role of the product, its scopes, and how many enabled accounts have it."""
+    registry.users.create(UserDefinition(login="ada", name="Ada", role=Role.ADMIN), actor="os:root")
+    registry.create(ClientDefinition(name="batch"), actor="os:root")
+    found = {one.role: one for one in list_roles(read_definitions(registry.database))}
+    assert list(found) == [role.value for role in Role]
+    assert (found["admin"].people, found["admin"].is_privileged) == (1, "yes")
+    assert (found["user"].programs, found["user"].is_privileged, found["user"].models) == (1, "no", "all")
+    assert "identity.manage" in found["admin"].scopes
+    assert sum(one.people + one.programs for one in list_roles(None)) == 0
 
 
 def test_secrets_of_the_configuration_are_hidden(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""The witnesses' last word on the log: whether enough of them spoke, lately, of the history that lies here."""
+
+from appliance.auditor.witnesses import parse_witnesses
+from appliance.config import Configuration
+from audit.checkpoint import verify_checkpoint
+from audit.cosignature import verify_cosignatures
+from audit.courier import load_cosigned
+from audit.errors import AuditFault, EntryNotFound
+from audit.reader import LogReader
+from audit.signing_key import load_verifier_key
+from compliance.facts import Answer
+
+
+def find_cosigned(configuration: Configuration) -> bytes:
+    """The word as it lies beside the log; empty where there is none, or nobody is asked for one."""
+    if not configuration.audit.witnesses:
+        return b""
+    try:
+        return load_cosigned(configuration.state_path / "audit")
+    except EntryNotFound:
+        return b""
+
+
+def answer_witness(configuration: Configuration, now: float) -> Answer:
+    """Verify the word: the log's signature, a quorum of cosignatures, their age, and that this log still has that tree."""
+    settings = configuration.audit
+    cosigned = find_cosigned(configuration)
+    if not settings.witnesses:
+        return Answer(False, "audit.witnesses names none")
+    if not cosigned:
+        return Answer(
+            False, f"audit.witnesses names {len(settings.witnesses)}, and no word of theirs lies beside the log"
+        )
+    folder = configuration.state_path / "audit"
+    try:
+        key = load_verifier_key(str(folder / "log.vkey"))
+        checkpoint = verify_checkpoint(cosigned, [key], key.name)
+        times = verify_cosignatures(cosigned, [witness for witness, _ in parse_witnesses(settings.witnesses)])
+        has_tree = LogReader(folder / "log").root(checkpoint.size) == checkpoint.root
+    except AuditFault as fault:
+        return Answer(False, f"the word beside the log does not hold: {fault}")
+    if not has_tree:
+        return Answer(False, f"the log is not the one whose first {checkpoint.size:,} records were cosigned")
+    if len(times) < settings.witness_quorum:
+        return Answer(False, f"{len(times)} witnesses have cosigned, {settings.witness_quorum} are asked for")
+    age_s = int(now - sorted(times.values(), reverse=True)[settings.witness_quorum - 1])
+    said = f"{len(times)} of {len(settings.witnesses)} witnesses have cosigned the first {checkpoint.size:,} records"
+    if age_s > settings.witness_max_age_s:
+        return Answer(
+            False, f"{said}, but {age_s:,} s ago, and audit.witness_max_age_s is {settings.witness_max_age_s:,}"
+        )
+    return Answer(True, said)
