@@ -243,6 +243,52 @@ class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             )
 
 
+HttpsUrl = Annotated[str, msgspec.Meta(pattern=r"^https://[^\s?#@]+$", max_length=512)]
+
+
+class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The OpenID provider by which people sign in. With it there are no local people; clients stay."""
+
+    name: Annotated[
+        str,
+        msgspec.Meta(pattern=r"^[a-z0-9-]{1,32}$", description="In front of its people, so that they are nobody else."),
+    ]
+    issuer: Annotated[
+        str, msgspec.Meta(min_length=1, max_length=512, description="What `iss` of ID tokens must be, as text.")
+    ]
+    client_id: Annotated[
+        str, msgspec.Meta(min_length=1, max_length=256, description="Under which the provider knows this authority.")
+    ]
+    client_secret_file: Annotated[
+        str | None,
+        msgspec.Meta(description="File with the secret, mode 0600; without it the provider knows a public client."),
+    ] = None
+    authorization_endpoint: Annotated[HttpsUrl, msgspec.Meta(description="Where people's browsers are sent.")]
+    token_endpoint: Annotated[HttpsUrl, msgspec.Meta(description="Where codes are exchanged.")]
+    jwks_url: Annotated[HttpsUrl, msgspec.Meta(description="Where the keys are that sign ID tokens.")]
+    address: Annotated[
+        SocketAddress,
+        msgspec.Meta(description="IP address and port of the last two: nothing is looked up in DNS."),
+    ]
+    ca_certificate: Annotated[
+        str,
+        msgspec.Meta(description="PEM file of the authority that signed their certificate.", extra={"path": True}),
+    ]
+    scope: Annotated[
+        str, msgspec.Meta(pattern=r"^openid( [!#-\[\]-~]+)*$", max_length=256, description="What is asked for.")
+    ] = "openid profile"
+    tenant: Annotated[
+        str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="The tenant of all who come by it.")
+    ] = "default"
+    roles: Annotated[
+        dict[str, RoleName], msgspec.Meta(description="What its roles and groups are worth here; others nothing.")
+    ] = msgspec.field(default_factory=dict)
+    default_role: Annotated[
+        RoleName | None,
+        msgspec.Meta(description="The role of who has none that is mapped; without it they are refused."),
+    ] = None
+
+
 class AdministrationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The admin API, on a listener of its own."""
 

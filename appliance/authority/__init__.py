@@ -1,8 +1,8 @@
 """The authority's HTTP face, and what other processes need in order to believe its tokens.
 
-Reading order: `addresses` (issuer, resource, names; pure), `credentials` (files made from the configuration), `journal` (records
-before tokens), `records` (what a record says), `bookkeeping` (what is recorded later), `application` (the four public routes),
-`listener` (uvicorn); for the gateway: `token_check`.
+Reading order: `addresses` (issuer, resource, names; pure), `credentials` (files made from the configuration), `journal`
+(records before tokens), `records` (what a record says), `bookkeeping` (what is recorded later), `application` (the public
+routes), `sign_in` and `upstream` (who people are), `listener` (uvicorn); for the gateway: `token_check`.
 
 What always holds: a token leaves only after its issue is durable in the audit log; no secret, token or Authorization header is
 ever logged.

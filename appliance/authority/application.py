@@ -44,6 +44,7 @@ PUBLIC_ROUTES = (
     ("GET", AUTHORIZATION_PATH),
     ("POST", AUTHORIZATION_PATH),
     ("POST", "/sign_in"),
+    ("GET", "/callback"),
     ("POST", "/sign_out"),
     ("POST", "/password"),
 )

@@ -36,7 +36,12 @@ def address_of(settings: IssuerSettings) -> tuple[str, int] | None:
     """Where its keys are fetched; None where they lie in a file."""
     if settings.jwks_address is None:
         return None
-    host, _, port = settings.jwks_address.rpartition(":")
+    return split_address(settings.jwks_address)
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of a `SocketAddress`."""
+    host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)
 
 

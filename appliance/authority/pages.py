@@ -35,6 +35,18 @@ def sign_in_page(then: str, *, banner: str | None, error: str = "", login: str =
     )
 
 
+def provider_page(then: str, name: str, *, banner: str | None) -> str:
+    """The notice, and the way to the provider."""
+    return _page(
+        "Sign in",
+        f"""{_notice(banner)}
+<form method="post" action="/sign_in">
+<input type="hidden" name="then" value="{escape(then)}">
+<button type="submit">Sign in with {escape(name)}</button>
+</form>""",
+    )
+
+
 def password_page(then: str, form_token: str, *, error: str = "") -> str:
     """A new password, twice."""
     return _page(

@@ -3,22 +3,22 @@
 along by other sites. Pages are in no frame, no cache, and load nothing. A sign-in is recorded before its session exists.
 """
 
-import base64
-import hashlib
 import hmac
-from urllib.parse import urlsplit
+from typing import Any
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from appliance.authority import pages
+from appliance.authority.browser import away, local_path, page, path_of, redirect
 from appliance.authority.directory import Directory
 from appliance.authority.http import read_body
 from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.authority.records import build_sign_in_record
 from appliance.authority.sign_in import REFUSED, Session, SignInDesk, SignInRefused
+from appliance.authority.upstream import LIFETIME_S, UpstreamDesk
 from security.errors import ClientRejected, SecurityUnavailable
 from security.oauth.authority import Authority
 from security.oauth.authorization_request import RefusedRequest, UntrustedRequest
@@ -30,9 +30,13 @@ from security.oauth.token_request import parse_form
 from security.scopes import GRANTABLE, GRANTED_SCOPES, Scope, parse_scopes
 
 COOKIE = "__Host-casemate"
+BEGUN_COOKIE = "__Host-casemate-sign-in"
+"""Of a sign-in that is under way at a provider."""
+CALLBACK_PATH = "/callback"
+SIGN_INS = "sign-ins at the provider"
 DEVICE_CODES = "device codes"
 """Under this name guesses of user codes are counted."""
-_STYLE_DIGEST = base64.b64encode(hashlib.sha256(pages.STYLE.encode()).digest()).decode()
+_COOKIE_RULES: dict[str, Any] = {"path": "/", "secure": True, "httponly": True, "samesite": "lax"}
 
 log = structlog.get_logger(__name__)
 
@@ -48,13 +52,19 @@ class PeopleRoutes:
         journal: Journal,
         failures: FailureLimit,
         banner: str | None,
+        upstream: UpstreamDesk | None = None,
     ) -> None:
+        """
+        Args:
+            upstream: where people sign in, if not here.
+        """
         self._authority = authority
         self._desk = desk
         self._directory = directory
         self._journal = journal
         self._failures = failures
         self._banner = banner
+        self._upstream = upstream
 
     def routes(self) -> list[Route]:
         """All of them public: who asks is found out here."""
@@ -64,6 +74,7 @@ class PeopleRoutes:
             Route(AUTHORIZATION_PATH, self._authorize, methods=["GET"]),
             Route(AUTHORIZATION_PATH, self._decide_authorization, methods=["POST"]),
             Route("/sign_in", self._sign_in, methods=["POST"]),
+            Route(CALLBACK_PATH, self._come_back, methods=["GET"]),
             Route("/sign_out", self._sign_out, methods=["POST"]),
             Route("/password", self._password, methods=["POST"]),
         ]
@@ -72,22 +83,22 @@ class PeopleRoutes:
         """RFC 8628 section 3.3."""
         session = self._desk.find(request.cookies.get(COOKIE))
         if session is None or session.must_change_password:
-            return self._ask_first(session, _path_of(request))
+            return self._ask_first(session, path_of(request))
         typed = request.query_params.get("user_code", "")
         if not typed:
-            return _page(pages.device_code_page(session.form_token, session.name))
+            return page(pages.device_code_page(session.form_token, session.name))
         address = request.client.host if request.client else ""
         if self._failures.retry_after_s(address, DEVICE_CODES):
-            return _page(pages.message_page("Too many attempts", "Wait a minute, then try again."), 429)
+            return page(pages.message_page("Too many attempts", "Wait a minute, then try again."), 429)
         grant = self._authority.interactions.find_device(typed)
         if grant is None:
             self._failures.count_failure(address, DEVICE_CODES)
             error = "There is no device with this code, or it has waited too long."
-            return _page(pages.device_code_page(session.form_token, session.name, error=error), 400)
+            return page(pages.device_code_page(session.form_token, session.name, error=error), 400)
         client = await self._directory.find_client(grant.client_id)
         name = grant.client_id if client is None else client.name
         scopes = await self._scopes_for(session, parse_scopes(grant.scope))
-        return _page(pages.device_confirm_page(session.form_token, session.name, name, grant.user_code, scopes))
+        return page(pages.device_confirm_page(session.form_token, session.name, name, grant.user_code, scopes))
 
     async def _decide_device(self, request: Request) -> Response:
         form = await self._form(request)
@@ -96,14 +107,14 @@ class PeopleRoutes:
         session, fields = form
         grant = self._authority.interactions.find_device(fields.get("user_code", ""))
         if grant is None:
-            return _page(
+            return page(
                 pages.message_page("Connect a device", "The device has waited too long. Begin again there."), 400
             )
         if fields.get("decision") != "approve":
             grant.state = "denied"
-            return _page(pages.message_page("Connect a device", "Refused. The device has no access."))
+            return page(pages.message_page("Connect a device", "Refused. The device has no access."))
         grant.user_id, grant.auth_time, grant.state = session.user_id, session.auth_time, "approved"
-        return _page(pages.message_page("Connect a device", "Done. Go back to the device."))
+        return page(pages.message_page("Connect a device", "Done. Go back to the device."))
 
     async def _authorize(self, request: Request) -> Response:
         """RFC 6749 section 4.1.1."""
@@ -112,12 +123,12 @@ class PeopleRoutes:
             return asked
         session = self._desk.find(request.cookies.get(COOKIE))
         if session is None or session.must_change_password:
-            return self._ask_first(session, _path_of(request))
+            return self._ask_first(session, path_of(request))
         scopes = await self._scopes_for(session, parse_scopes(asked.scope))
-        page = pages.consent_page(
+        shown = pages.consent_page(
             session.form_token, session.name, asked.client.definition.name, request.url.query, scopes
         )
-        return _page(page, form_target=asked.redirect_uri)
+        return page(shown, form_target=asked.redirect_uri)
 
     async def _decide_authorization(self, request: Request) -> Response:
         form = await self._form(request)
@@ -128,16 +139,18 @@ class PeopleRoutes:
         if isinstance(asked, Response):
             return asked
         approval = Approval(session.user_id, session.auth_time) if fields.get("decision") == "approve" else None
-        return _redirect(asked.answer(approval))
+        return redirect(asked.answer(approval))
 
     async def _sign_in(self, request: Request) -> Response:
         fields = await self._read_form(request)
         if isinstance(fields, Response):
             return fields
-        login, then = fields.get("login", "")[:64], _local(fields.get("then", ""))
+        login, then = fields.get("login", "")[:64], local_path(fields.get("then", ""))
+        if self._upstream is not None:
+            return self._send_upstream(self._upstream, then)
         address, port = request.client or ("", 0)
         if self._failures.retry_after_s(address, login):
-            return _page(pages.message_page("Too many attempts", "Wait a minute, then try again."), 429)
+            return page(pages.message_page("Too many attempts", "Wait a minute, then try again."), 429)
         try:
             cookie, session = await self._desk.sign_in(
                 login, fields.get("password", ""), fields.get("code", "").strip()
@@ -146,20 +159,56 @@ class PeopleRoutes:
             self._failures.count_failure(address, login)
             record = build_sign_in_record("user_sign_in_failed", login, refused.user_id, address, port, str(refused))
             if not await self._record(record):
-                return _away()
-            return _page(pages.sign_in_page(then, banner=self._banner, error=REFUSED, login=login), 401)
+                return away()
+            return page(pages.sign_in_page(then, banner=self._banner, error=REFUSED, login=login), 401)
         except SecurityUnavailable as fault:
             log.error("sign_in_unavailable", reason=str(fault))
-            return _away()
+            return away()
         record = build_sign_in_record("user_signed_in", login, session.user_id, address, port, "by password and code")
         if not await self._record(record):
             self._desk.end(cookie)
-            return _away()
+            return away()
         if session.must_change_password:
-            answer: Response = _page(pages.password_page(then, session.form_token))
+            answer: Response = page(pages.password_page(then, session.form_token))
         else:
-            answer = _redirect(then)
-        answer.set_cookie(COOKIE, cookie, path="/", secure=True, httponly=True, samesite="lax")
+            answer = redirect(then)
+        answer.set_cookie(COOKIE, cookie, **_COOKIE_RULES)
+        return answer
+
+    def _send_upstream(self, upstream: UpstreamDesk, then: str) -> Response:
+        cookie, location = upstream.begin(then)
+        answer = redirect(location)
+        answer.set_cookie(BEGUN_COOKIE, cookie, max_age=LIFETIME_S, **_COOKIE_RULES)
+        return answer
+
+    async def _come_back(self, request: Request) -> Response:
+        """From the provider, with its answer."""
+        if self._upstream is None:
+            return page(pages.message_page("Sign in", "People sign in here, and nowhere else."), 404)
+        address, port = request.client or ("", 0)
+        if self._failures.retry_after_s(address, SIGN_INS):
+            return page(pages.message_page("Too many attempts", "Wait a minute, then try again."), 429)
+        try:
+            user, then = await self._upstream.finish(request.cookies.get(BEGUN_COOKIE), request.url.query)
+        except SignInRefused as refused:
+            self._failures.count_failure(address, SIGN_INS)
+            record = build_sign_in_record("user_sign_in_failed", "", "", address, port, str(refused))
+            if not await self._record(record):
+                return away()
+            return page(pages.message_page("Not signed in", "The sign-in did not succeed. Begin again."), 401)
+        except SecurityUnavailable as fault:
+            log.error("provider_unavailable", reason=str(fault))
+            return away()
+        cookie, _session = self._desk.admit(user)
+        detail = f"by the provider {self._upstream.settings.name}"
+        if not await self._record(
+            build_sign_in_record("user_signed_in", user.login, user.user_id, address, port, detail)
+        ):
+            self._desk.end(cookie)
+            return away()
+        answer = redirect(then)
+        answer.set_cookie(COOKIE, cookie, **_COOKIE_RULES)
+        answer.delete_cookie(BEGUN_COOKIE, **_COOKIE_RULES)
         return answer
 
     async def _sign_out(self, request: Request) -> Response:
@@ -170,8 +219,8 @@ class PeopleRoutes:
         self._desk.end(request.cookies.get(COOKIE))
         address, port = request.client or ("", 0)
         await self._record(build_sign_in_record("user_signed_out", session.login, session.user_id, address, port, ""))
-        answer = _page(pages.message_page("Signed out", "You are signed out of these pages."))
-        answer.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="lax")
+        answer = page(pages.message_page("Signed out", "You are signed out of these pages."))
+        answer.delete_cookie(COOKIE, **_COOKIE_RULES)
         return answer
 
     async def _password(self, request: Request) -> Response:
@@ -179,21 +228,27 @@ class PeopleRoutes:
         if isinstance(form, Response):
             return form
         session, fields = form
-        then, password = _local(fields.get("then", "")), fields.get("password", "")
+        if self._upstream is not None:
+            return page(pages.message_page("Password", "Passwords are the identity provider's."), 404)
+        then, password = local_path(fields.get("then", "")), fields.get("password", "")
         try:
             if password != fields.get("again"):
                 raise ClientRejected("The two are not the same.")
             await self._desk.change_password(session, password)
         except ClientRejected as refused:
-            return _page(pages.password_page(then, session.form_token, error=str(refused)), 400)
+            return page(pages.password_page(then, session.form_token, error=str(refused)), 400)
         except SecurityUnavailable:
-            return _away()
-        return _redirect(then)
+            return away()
+        return redirect(then)
 
     def _ask_first(self, session: Session | None, then: str) -> Response:
+        if session is None and self._upstream is not None:
+            settings = self._upstream.settings
+            shown = pages.provider_page(then, settings.name, banner=self._banner)
+            return page(shown, form_target=settings.authorization_endpoint)
         if session is None:
-            return _page(pages.sign_in_page(then, banner=self._banner))
-        return _page(pages.password_page(then, session.form_token))
+            return page(pages.sign_in_page(then, banner=self._banner))
+        return page(pages.password_page(then, session.form_token))
 
     async def _scopes_for(self, session: Session, scopes: frozenset[Scope]) -> list[Scope]:
         """What the application would really get, in a fixed order."""
@@ -205,11 +260,11 @@ class PeopleRoutes:
         try:
             return await self._authority.read_authorization(query)
         except UntrustedRequest as refused:
-            return _page(pages.message_page("This request cannot be answered", str(refused)), 400)
+            return page(pages.message_page("This request cannot be answered", str(refused)), 400)
         except RefusedRequest as refused:
-            return _redirect(refused.location)
+            return redirect(refused.location)
         except SecurityUnavailable:
-            return _away()
+            return away()
 
     async def _form(
         self, request: Request, *, may_have_to_change: bool = False
@@ -220,23 +275,23 @@ class PeopleRoutes:
             return fields
         session = self._desk.find(request.cookies.get(COOKIE))
         if session is None or (session.must_change_password and not may_have_to_change):
-            return _page(pages.message_page("Sign in again", "You are not signed in any more. Begin again."), 403)
+            return page(pages.message_page("Sign in again", "You are not signed in any more. Begin again."), 403)
         if not hmac.compare_digest(fields.get("form_token", "").encode(), session.form_token.encode()):
-            return _page(pages.message_page("Begin again", "The form is not from this session."), 403)
+            return page(pages.message_page("Begin again", "The form is not from this session."), 403)
         return session, fields
 
     async def _read_form(self, request: Request) -> dict[str, str] | Response:
         origin = request.headers.get("origin")
         if origin != f"https://{request.headers.get('host', '')}":
-            return _page(pages.message_page("Begin again", "The form did not come from a page of this server."), 403)
+            return page(pages.message_page("Begin again", "The form did not come from a page of this server."), 403)
         try:
             pairs = parse_form(await read_body(request))
         except (OAuth2Error, TimeoutError):
-            return _page(pages.message_page("Begin again", "The form cannot be read."), 400)
+            return page(pages.message_page("Begin again", "The form cannot be read."), 400)
         except ClientDisconnect:
             return Response(status_code=400)
         if len({name for name, _ in pairs}) != len(pairs):
-            return _page(pages.message_page("Begin again", "The form cannot be read."), 400)
+            return page(pages.message_page("Begin again", "The form cannot be read."), 400)
         return dict(pairs)
 
     async def _record(self, event: bytes) -> bool:
@@ -246,44 +301,3 @@ class PeopleRoutes:
             log.error("sign_in_not_recorded", reason=str(fault))
             return False
         return True
-
-
-def _path_of(request: Request) -> str:
-    return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
-
-
-def _local(then: str) -> str:
-    """Where to go on: a page of ours and nothing else."""
-    path = then.partition("?")[0]
-    return (
-        then if path in (DEVICE_PATH, AUTHORIZATION_PATH) and len(then) <= 8192 and then.isprintable() else DEVICE_PATH
-    )
-
-
-def _page(text: str, status: int = 200, *, form_target: str = "") -> Response:
-    """A page. Browsers apply `form-action` to redirects after a form as well, so the application's origin must be in it."""
-    targets = "'self'"
-    if form_target:
-        parts = urlsplit(form_target)
-        targets += f" {parts.scheme}://{parts.netloc}"
-    style = f"style-src 'sha256-{_STYLE_DIGEST}'"
-    policy = f"default-src 'none'; {style}; form-action {targets}; frame-ancestors 'none'; base-uri 'none'"
-    return Response(text, status, headers={**_HEADERS, "Content-Security-Policy": policy}, media_type="text/html")
-
-
-def _redirect(location: str) -> Response:
-    """RFC 9700 section 4.12: 303, so that no form is sent on."""
-    return RedirectResponse(location, 303, headers=_HEADERS)
-
-
-def _away() -> Response:
-    return _page(pages.message_page("Try again later", "The appliance cannot answer now."), 503)
-
-
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Pragma": "no-cache",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}

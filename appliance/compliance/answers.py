@@ -94,6 +94,8 @@ def _answer_definitions(
         return
     people = [user for user in definitions.users.values() if not user.is_disabled]
     elsewhere = bool(configuration.issuers)
+    if configuration.upstream is not None:  # Nobody who is defined here can sign in.
+        people, elsewhere = [], True
     yield "privileged_mfa", _answer_mfa([user for user in people if user.role in PRIVILEGED_ROLES], elsewhere=elsewhere)
     yield "all_mfa", _answer_mfa(people, elsewhere=elsewhere)
     usable = [key for key in definitions.static_keys.values() if key.revoked_at is None and key.expires_at > now]

@@ -25,6 +25,7 @@ from security.settings import (
     ModelsSettings,
     PolicySettings,
     TlsSettings,
+    UpstreamSettings,
 )
 
 Mode = Literal["development", "production"]
@@ -70,6 +71,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     segments: SegmentsSettings = SegmentsSettings()
     compliance: ComplianceSettings = ComplianceSettings()
     issuers: Annotated[tuple[IssuerSettings, ...], Meta(max_length=16)] = ()
+    upstream: UpstreamSettings | None = None
     engines: Annotated[tuple[EngineSettings, ...], Meta(min_length=1, max_length=64)]
 
     @property

@@ -71,8 +71,11 @@ def _find_impossible_restarts(configuration: Configuration) -> Iterator[Problem]
 
 def _find_shared_issuers(configuration: Configuration) -> Iterator[Problem]:
     """Two issuers of one name, or one that says it is another, would be taken for each other."""
+    upstream = configuration.upstream
     for key in ("name", "issuer"):
         values = [getattr(one, key) for one in configuration.issuers]
+        if key == "name" and upstream is not None and upstream.name in values:
+            yield Problem("upstream.name", f'expected one of its own, got "{upstream.name}", which is an issuer\'s')
         for index, value in enumerate(values):
             if value in values[:index] or (key == "issuer" and value == configuration.authority.issuer):
                 yield Problem(f"issuers[{index}].{key}", f'expected one of its own, got "{value}", which is taken')

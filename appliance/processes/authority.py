@@ -16,8 +16,9 @@ from appliance.authority.credentials import build_listener_context, load_signing
 from appliance.authority.directory import Directory
 from appliance.authority.journal import Journal
 from appliance.authority.listener import build_listener
-from appliance.authority.people import PeopleRoutes
+from appliance.authority.people import CALLBACK_PATH, PeopleRoutes
 from appliance.authority.sign_in import SignInDesk
+from appliance.authority.upstream import UpstreamDesk
 from appliance.config import Configuration
 from appliance.policy.locations import load_credentials_key
 from appliance.processes.member import Member
@@ -85,7 +86,12 @@ async def serve(member: Member) -> None:
         authority = build_authority(config, keys, directory, refresh, credentials_key)
         failures = FailureLimit(config.authority.max_failures_per_minute, clock=time.monotonic)
         desk = SignInDesk(directory, refresh, credentials_key, config.authority)
-        people = PeopleRoutes(authority, desk, directory, journal, failures, config.authority.banner)
+        upstream = None
+        if config.upstream is not None:
+            redirect_uri = authority.issuer + CALLBACK_PATH
+            upstream = UpstreamDesk(config.upstream, refresh, redirect_uri, minimum_version=config.tls.minimum_version)
+            directory.people_elsewhere = refresh.find_person
+        people = PeopleRoutes(authority, desk, directory, journal, failures, config.authority.banner, upstream)
         app = AuthorityApplication(authority, journal, failures, people).build()
         listener = build_listener(app, config.authority, tls)
         member.on_link("auditor", journal.run)

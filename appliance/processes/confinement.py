@@ -20,7 +20,7 @@ def confine_after_imports(confined: Confined | None) -> None:
     applied, failed = list(confined.applied), list(confined.failed)
     if confined.platform.has_filter:
         try:
-            confine_self(confined.role, confined.network, uses_gpu=confined.uses_gpu)
+            confine_self(confined.role, confined.network, uses_gpu=confined.uses_gpu, connects=confined.connects)
             applied.append("system calls")
         except OSError as error:
             failed.append(f"system calls: {error}")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.authority.addresses import issuer_of
 from appliance.authority.credentials import find_tls_identity
-from appliance.authority.foreign_issuers import address_of
+from appliance.authority.foreign_issuers import address_of, split_address
 from appliance.config import Configuration
 from appliance.config.child_environment import child_environment
 from appliance.config.schema import model_paths_of
@@ -47,6 +47,7 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
     client_ca = (
         None if configuration.tls.client_ca_certificate is None else Path(configuration.tls.client_ca_certificate)
     )
+    upstream = configuration.upstream
     models = [path.absolute() for engine in engines for path in model_paths_of(engine)]
     return Places(
         state=configuration.state_path,
@@ -71,6 +72,10 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
             for path in (engine.kernels_path, engine.quantization_param_path)
             if path
         ),
+        upstream_ports=() if upstream is None else (split_address(upstream.address)[1],),
+        upstream_files=()
+        if upstream is None
+        else tuple(Path(path) for path in (upstream.ca_certificate, upstream.client_secret_file) if path is not None),
         witness_ports=tuple(
             dict.fromkeys(
                 found.port for _, found in parse_witnesses(configuration.audit.witnesses) if found is not None

@@ -146,7 +146,7 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _find_role(self, claims: dict[str, Any]) -> Role:
-        found = {self.mapping.roles[one] for one in self._values(claims, self.shape.roles) if one in self.mapping.roles}
+        found = {self.mapping.roles[one] for one in find_values(claims, self.shape.roles) if one in self.mapping.roles}
         if len(found) > 1:
             raise TokenRejected("roles: more than one role here: one account has one role")
         role = next(iter(found), self.mapping.default_role)
@@ -159,25 +159,27 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
         if not any(name in claims for name in self.shape.scopes):
             return GRANTABLE[role]
         named = {
-            self.mapping.scopes[one] for one in self._values(claims, self.shape.scopes) if one in self.mapping.scopes
+            self.mapping.scopes[one] for one in find_values(claims, self.shape.scopes) if one in self.mapping.scopes
         }
         return frozenset(named) & GRANTABLE[role]
 
-    def _values(self, claims: dict[str, Any], names: tuple[str, ...]) -> set[str]:
-        values: set[str] = set()
-        for name in names:
-            found: Any = claims
-            for part in name.split("."):
-                found = found.get(part) if isinstance(found, dict) else None
-            if isinstance(found, str):
-                values.update(found.split(" "))
-            elif isinstance(found, list):
-                if len(found) > MAX_VALUES or not all(isinstance(one, str) for one in found):
-                    raise TokenRejected(f"{name}: expected at most {MAX_VALUES} texts")
-                values.update(found)
-            elif found is not None:
-                raise TokenRejected(f"{name}: expected text or a list of it")
-        return values
+
+def find_values(claims: dict[str, Any], names: tuple[str, ...]) -> set[str]:
+    """Every text in these claims; a dot leads into an object. Raises: TokenRejected."""
+    values: set[str] = set()
+    for name in names:
+        found: Any = claims
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        if isinstance(found, str):
+            values.update(found.split(" "))
+        elif isinstance(found, list):
+            if len(found) > MAX_VALUES or not all(isinstance(one, str) for one in found):
+                raise TokenRejected(f"{name}: expected at most {MAX_VALUES} texts")
+            values.update(found)
+        elif found is not None:
+            raise TokenRejected(f"{name}: expected text or a list of it")
+    return values
 
 
 def _first_string(claims: dict[str, Any], names: tuple[str, ...]) -> str:

@@ -18,9 +18,15 @@ import msgspec
 
 from security.errors import RegistryUnusable
 from security.keys import make_private_directory
+from security.users import User
 
 REFRESH_PREFIX = "cmr-"
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+_PERSON_S = 31 * 86_400
+"""Longer than any session: a person of the provider's is forgotten after it."""
+_PEOPLE = """CREATE TABLE people (
+        user_id TEXT PRIMARY KEY, user_json BLOB NOT NULL, seen_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID"""
 _SCHEMA = (
     """CREATE TABLE refresh_tokens (
         hash BLOB PRIMARY KEY, family TEXT NOT NULL, expires_at INTEGER NOT NULL, used_at INTEGER
@@ -28,6 +34,7 @@ _SCHEMA = (
     """CREATE TABLE families (
         family TEXT PRIMARY KEY, grant_json BLOB NOT NULL, ends_at INTEGER NOT NULL, revoked_at INTEGER
     ) STRICT, WITHOUT ROWID""",
+    _PEOPLE,
     """CREATE TABLE sign_ins (
         user_id TEXT PRIMARY KEY, failures INTEGER NOT NULL, failed_at INTEGER NOT NULL, locked_until INTEGER NOT NULL,
         signed_in_at INTEGER NOT NULL, totp_step INTEGER NOT NULL
@@ -84,12 +91,13 @@ class RefreshStore:
             for pragma in ("trusted_schema = OFF", "synchronous = FULL"):
                 connection.execute(f"PRAGMA {pragma}")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _SCHEMA_VERSION):
+            if version not in (0, 1, _SCHEMA_VERSION):
                 raise RegistryUnusable(f"{path} has schema version {version}: it was used by a later program")
             store = cls(connection, clock)
-            if version == 0:
+            if version != _SCHEMA_VERSION:
                 with store._transaction():
-                    for statement in (*_SCHEMA, f"PRAGMA user_version = {_SCHEMA_VERSION}"):
+                    missing = _SCHEMA if version == 0 else (_PEOPLE,)
+                    for statement in (*missing, f"PRAGMA user_version = {_SCHEMA_VERSION}"):
                         connection.execute(statement)
         except (sqlite3.Error, OSError) as error:
             raise RegistryUnusable(f"{path} cannot be opened: {error}") from error
@@ -152,6 +160,17 @@ class RefreshStore:
             row = (user_id, *msgspec.structs.astuple(known))
             self._connection.execute("INSERT OR REPLACE INTO sign_ins VALUES (?, ?, ?, ?, ?, ?)", row)
 
+    def note_person(self, user: User) -> None:
+        """Remember what the identity provider says of a person now."""
+        with self._transaction():
+            row = (user.user_id, msgspec.json.encode(user), int(self._clock()))
+            self._connection.execute("INSERT OR REPLACE INTO people VALUES (?, ?, ?)", row)
+
+    def find_person(self, user_id: str) -> User | None:
+        """What the identity provider said of a person when they last signed in."""
+        row = self._connection.execute("SELECT user_json FROM people WHERE user_id = ?", (user_id,)).fetchone()
+        return None if row is None else msgspec.json.decode(row[0], type=User)
+
     def forget_expired(self) -> None:
         """Remove what is over. A spent token is remembered as long as its family could live, so that its reuse is noticed."""
         with self._transaction():
@@ -160,6 +179,7 @@ class RefreshStore:
                 "DELETE FROM refresh_tokens WHERE family IN (SELECT family FROM families WHERE ends_at < ?)", (now,)
             )
             self._connection.execute("DELETE FROM families WHERE ends_at < ?", (now,))
+            self._connection.execute("DELETE FROM people WHERE seen_at < ?", (now - _PERSON_S,))
 
     def _add_token(self, family: str, expires_at: int) -> str:
         token = REFRESH_PREFIX + secrets.token_urlsafe(32)

@@ -70,6 +70,13 @@ class PolicyDecider:
         return self.quotas.allowances(request.subjects)
 
 
+def is_upstream(subject: str) -> bool:
+    """True for a person of the provider by which people sign in: in no definition of ours. What binds them is their client, the
+    models of their role, and limits under their name.
+    """
+    return ":" in subject
+
+
 def find_refusal(definitions: Definitions, request: RequestFacts) -> Refusal | None:
     """Why a request may not be made at all; None if it may."""
     role_models = definitions.role_models.get(Role(request.role)) if request.role in set(Role) else ()
@@ -80,6 +87,10 @@ def find_refusal(definitions: Definitions, request: RequestFacts) -> Refusal | N
     client = definitions.clients.get(request.client_id)
     if client is None or client.is_disabled:
         return Refusal("client_disabled", "the client is disabled or does not exist any more")
+    if is_upstream(request.subject):
+        if not client.may_use(request.model):
+            return Refusal("model_not_allowed", f"the client may not use model {request.model[:256]!r}")
+        return None
     holder = client if request.subject == request.client_id else definitions.users.get(request.subject)
     if holder is None or holder.is_disabled:
         return Refusal("client_disabled", "the user is disabled or does not exist any more")

@@ -80,7 +80,9 @@ PRETENDED_MISSING = ("clone3", "set_mempolicy_home_node")
 """Answered with ENOSYS: libc has another way. The flags of clone3 lie in memory, where no filter can see them."""
 
 
-def build_rules(role: ConfinedRole, network: Network, *, uses_gpu: bool = False) -> dict[str, Rule]:
+def build_rules(
+    role: ConfinedRole, network: Network, *, uses_gpu: bool = False, connects: bool = False
+) -> dict[str, Rule]:
     """The rules for a process of `role`, by the call's name. Names that an architecture lacks are passed over later."""
     own_process = (Match(0, os.getpid()),)
     rules = dict.fromkeys(_EVERYBODY.split(), Rule())
@@ -108,7 +110,8 @@ def build_rules(role: ConfinedRole, network: Network, *, uses_gpu: bool = False)
         rules["socketpair"] = _socket_rule((socket.AF_UNIX,))
     if role in ("gateway", "policy", "authority"):
         rules |= dict.fromkeys(_ACCEPTING.split(), Rule())
-    if role in ("gateway", "courier") or (role == "policy" and network == "host"):  # to a database server
+    is_sent_out = (role == "policy" and network == "host") or (role == "authority" and connects)
+    if role in ("gateway", "courier") or is_sent_out:  # to a database server, to the people's identity provider
         rules["socket"] = _socket_rule((socket.AF_INET, socket.AF_INET6))
         rules["connect"] = Rule()
     if role == "engine":

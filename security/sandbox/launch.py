@@ -53,6 +53,8 @@ class Confined(NamedTuple):
     failed: tuple[str, ...]
     platform: Platform
     strict: bool
+    connects: bool = False
+    """It may begin connections itself."""
 
     def encode(self) -> str:
         """The program's argument `--confinement`."""
@@ -88,6 +90,7 @@ def confine(plan: Plan) -> Confined:
         role=plan.profile.role,
         network=plan.profile.network,
         uses_gpu=plan.profile.uses_gpu,
+        connects=bool(plan.profile.connects),
         applied=tuple(applied),
         failed=tuple(failed),
         platform=plan.platform,

@@ -6,7 +6,7 @@
 | policy    | none, or to its database   | credentials' key, admin certificate and key   | policy/definitions/        |
 | engine    | none                       | its model and kernel folders, GPU devices     | nothing                    |
 | auditor   | none                       | nothing                                       | audit/                     |
-| authority | accepts only               | server certificate and key, credentials' key  | authority/                 |
+| authority | TCP to people's provider   | server certificate and key, credentials' key  | authority/                 |
 | compiler  | none                       | model folders                                 | nothing                    |
 | reader    | none                       | the log's folder and its public key           | reader/                    |
 | courier   | TCP to the witnesses       | the witnesses' certificate authority          | nothing                    |
@@ -121,6 +121,9 @@ class Places(NamedTuple):
     witness_ports: tuple[int, ...] = ()
     witness_files: tuple[Path, ...] = ()
     """The certificate authority of the witnesses' listeners, or the machine's."""
+    upstream_ports: tuple[int, ...] = ()
+    """Of the provider by which people sign in."""
+    upstream_files: tuple[Path, ...] = ()
     kernels: tuple[Path, ...] = ()
     """Folders of compiled kernels, and files of a KV cache's scales, of an engine."""
 
@@ -160,7 +163,8 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
             reads = places.witness_files
         case "authority":
             network = "host"
-            reads = (places.credentials_key, *places.tls_files)
+            connects = places.upstream_ports
+            reads = (places.credentials_key, *places.tls_files, *places.upstream_files)
             writes = (places.state / "authority",)
     gpu_files = _GPU_FILES if uses_gpu else ()
     return Profile(

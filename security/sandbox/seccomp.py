@@ -27,7 +27,7 @@ def is_supported() -> bool:
     return find_architecture() is not None
 
 
-def confine_self(role: ConfinedRole, network: Network, *, uses_gpu: bool = False) -> None:
+def confine_self(role: ConfinedRole, network: Network, *, uses_gpu: bool = False, connects: bool = False) -> None:
     """Filter what this process may ask of the kernel from now on, and hide its memory from others of its user.
 
     Raises: OSError where the kernel refuses, or a thread could not be reached.
@@ -36,7 +36,9 @@ def confine_self(role: ConfinedRole, network: Network, *, uses_gpu: bool = False
     architecture = find_architecture()
     if architecture is None:
         raise OSError("no system call filter for this processor")
-    program = assemble(build_rules(role, network, uses_gpu=uses_gpu), PRETENDED_MISSING, architecture)
+    program = assemble(
+        build_rules(role, network, uses_gpu=uses_gpu, connects=connects), PRETENDED_MISSING, architecture
+    )
     instructions = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("@HP", len(program) // _INSTRUCTION_BYTES, ctypes.addressof(instructions))
     failed_thread = kernel.syscall(architecture.numbers["seccomp"], _SET_MODE_FILTER, _FLAG_TSYNC, header)

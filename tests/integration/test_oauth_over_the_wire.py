@@ -104,10 +104,9 @@ class Browser:
             headers |= {**FORM, "Origin": self.origin}
             body = urlencode(fields)
         status, answered, content = request(self.running, method, path, headers=headers, body=body)
-        if cookie := {name.lower(): value for name, value in answered.items()}.get("set-cookie"):
+        if cookie := answered["set-cookie"]:
             self.cookie = cookie.partition(";")[0]
-        location = {name.lower(): value for name, value in answered.items()}.get("location", "")
-        return status, location, content.decode()
+        return status, answered.get("location", ""), content.decode()
 
     def hidden(self, page):
         form = page.partition("</form>")[0]
@@ -324,8 +323,7 @@ def _bound_by_proof(running):
     fields = {"grant_type": "client_credentials", **secret}
     status, body, headers = wire.token(fields, DPoP=wire.proof(key))
     assert (status, body["error"]) == (400, "use_dpop_nonce")
-    nonce = {name.lower(): value for name, value in headers.items()}["dpop-nonce"]
-    status, body, _ = wire.token(fields, DPoP=wire.proof(key, nonce=nonce))
+    status, body, _ = wire.token(fields, DPoP=wire.proof(key, nonce=headers["dpop-nonce"]))
     assert (status, body["token_type"]) == (200, "DPoP")
     url = f"https://127.0.0.1:{running.config.gateway.port}/v1/models"
     ath = b64(hashlib.sha256(body["access_token"].encode()).digest())

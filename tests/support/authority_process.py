@@ -125,12 +125,12 @@ async def running_authority(folder, configure=lambda config: config):
 
 
 def request(running, method, path, *, headers=None, body=None, context=None):
-    """One HTTPS request as any client would make it."""
+    """One HTTPS request as any client would make it: status, headers, body."""
     context = context or build_client_context(find_tls_identity(running.config).ca_certificate)
     connection = http.client.HTTPSConnection("127.0.0.1", running.port, context=context, timeout=20)
     try:
         connection.request(method, path, body=body, headers=headers or {})
         response = connection.getresponse()
-        return response.status, dict(response.getheaders()), response.read()
+        return response.status, response.headers, response.read()
     finally:
         connection.close()

@@ -3,11 +3,13 @@ sign them. RS256 written out over pyca/cryptography, so that nothing of ours is 
 """
 
 import base64
+import hashlib
 import json
 import secrets
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -82,6 +84,15 @@ class IdentityProvider:
                 self.end_headers()
                 self.wfile.write(body)
 
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                status, answer = provider.exchange(self.headers.get("Authorization"), dict(parse_qsl(body)))
+                content = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
             def log_message(self, *_):
                 pass
 
@@ -115,6 +126,10 @@ class IdentityProvider:
         if self.product == "keycloak":  # Its sets hold a key for encryption too.
             entries.append({**Key("enc-1").jwk("keycloak"), "use": "enc", "alg": "RSA-OAEP"})
         return json.dumps({"keys": entries}).encode()
+
+    def exchange(self, authorization, form):
+        """A token endpoint, where there is one."""
+        return 404, {}
 
     def section(self, **changes):
         """The section of the configuration by which an appliance trusts it."""
@@ -182,3 +197,57 @@ class IdentityProvider:
                 return self.access_token(header={"typ": "JWT"}, client_id=..., scope=..., **common)
             case _:
                 return self.access_token(azp=..., appid=..., scp=..., **common)
+
+
+class OpenIdProvider(IdentityProvider):
+    """Keycloak's side of a sign-in: what its page would send the browser back with, and its token endpoint."""
+
+    CLIENT = "casemate"
+    SECRET = "s3cret of the provider's"
+
+    def __init__(self, folder):
+        super().__init__(folder, "keycloak")
+        self.codes = {}
+        self.outage = None
+        """Instead of an exchange: status and answer."""
+
+    def upstream_section(self, secret_file, **changes):
+        """The section of the configuration by which people sign in here."""
+        values = {
+            "name": "corp", "issuer": self.issuer, "client_id": self.CLIENT, "client_secret_file": str(secret_file),
+            "authorization_endpoint": f"https://{HOST}/auth", "token_endpoint": f"https://{HOST}/token",
+            "jwks_url": f"https://{HOST}/keys", "address": f"127.0.0.1:{self.port}", "tenant": "acme",
+            "ca_certificate": str(self.identity.ca_certificate), **changes,
+        }  # fmt: skip
+        lines = ["[upstream]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
+        return "\n".join([*lines, "[upstream.roles]", '"LLM.User" = "user"']) + "\n"
+
+    def sign_in(self, location, **changes):
+        """What a browser that was sent to `location` is sent back with, once the person has signed in. Returns: a query."""
+        asked = {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
+        assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
+        assert asked["client_id"] == self.CLIENT
+        code = secrets.token_urlsafe(16)
+        self.codes[code] = (asked, changes)
+        return urlencode({"code": code, "state": asked["state"], "session_state": "x", "iss": self.issuer})
+
+    def exchange(self, authorization, form):
+        if self.outage is not None:
+            return self.outage
+        pair = base64.b64decode((authorization or "").removeprefix("Basic ")).decode()
+        if pair != urlencode({self.CLIENT: self.SECRET}).replace("=", ":"):
+            return 401, {"error": "invalid_client"}
+        asked, changes = self.codes.pop(form.get("code", ""), (None, {}))
+        challenge = b64(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
+        if asked is None or challenge != asked["code_challenge"] or form["redirect_uri"] != asked["redirect_uri"]:
+            return 400, {"error": "invalid_grant"}
+        now = int(time.time())
+        claims = {
+            "iss": self.issuer, "aud": self.CLIENT, "sub": "f:1:ada", "iat": now, "exp": now + 300, "typ": "ID",
+            "azp": self.CLIENT, "nonce": asked["nonce"], "auth_time": now, "at_hash": "x", "acr": "1", "name": "Ada <L>",
+            "preferred_username": "ada", "groups": ["LLM.User"], **changes.get("claims", {}),
+        }  # fmt: skip
+        claims = {name: value for name, value in claims.items() if value is not ...}
+        key = changes.get("key", self.keys[0])
+        token = key.sign({"typ": "JWT", **changes.get("header", {})}, claims)
+        return 200, {"access_token": "opaque", "token_type": "Bearer", "expires_in": 300, "id_token": token}

@@ -1,6 +1,12 @@
 """Refresh tokens that turn over, and devices that wait for a person."""
 
+import sqlite3
+from contextlib import closing
+
+import pytest
+
 from security.clients import ClientDefinition
+from security.errors import RegistryUnusable
 from security.oauth.grant_types import DEVICE_GRANT
 from security.oauth.refresh_store import RefreshStore
 from tests.support.controls import control
@@ -63,6 +69,28 @@ def test_a_refresh_token_survives_a_restart_and_is_in_no_file(house, tmp_path):
     again = RefreshStore.open(tmp_path / "sessions.sqlite", clock=house.clock)
     assert again.look(token).grant.user_id == house.user.user_id
     again.close()
+
+
+def test_a_file_of_an_earlier_version_is_brought_up_to_date(house, tmp_path):
+    """Sessions go on; what is new is made. A later version's is refused."""
+    token = house.session()["refresh_token"]
+    path = tmp_path / "sessions.sqlite"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE people")
+        connection.execute("PRAGMA user_version = 1")
+    again = RefreshStore.open(path, clock=house.clock)
+    assert again.look(token).grant.user_id == house.user.user_id
+    again.note_person(house.user)
+    assert again.find_person(house.user.user_id) == house.user
+    assert again.find_person("corp:nobody") is None
+    house.clock.now += 32 * 86_400
+    again.forget_expired()
+    assert again.find_person(house.user.user_id) is None
+    again.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA user_version = 3")
+    with pytest.raises(RegistryUnusable, match="later"):
+        RefreshStore.open(path, clock=house.clock)
 
 
 def begin(house, **fields):

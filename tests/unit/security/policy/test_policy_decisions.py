@@ -3,7 +3,7 @@
 import pytest
 
 from security.clients import ClientDefinition
-from security.policy.decisions import PolicyDecider, Refusal, RequestFacts
+from security.policy.decisions import PolicyDecider, Refusal, RequestFacts, is_upstream
 from security.policy.limits import LimitTable
 from security.policy.quotas import QuotaBook, QuotaGrant
 from security.registry.snapshot import read_definitions
@@ -98,6 +98,28 @@ def test_a_person_needs_both_the_applications_and_their_own_permission(registry,
 
 
 @control("3.1.2", "AC-3")
+def test_a_person_of_the_providers_is_bound_by_client_role_and_limits(registry, decide):
+    """They are in no definition of ours, so no disabled one and no changed role stands against them; their client's list does."""
+    app = registry.create(ClientDefinition(name="app", kind="application", models=("tiny",)), actor="t").client
+    person = facts(app, subject="corp:f:1:ada", tenant="acme")
+    assert isinstance(decide(person), QuotaGrant)
+    assert ("user", "corp:f:1:ada") in person.subjects
+    assert decide(facts(app, subject="corp:f:1:ada", model="other")).code == "model_not_allowed"
+    registry.roles.set_models(Role.USER, ("other",), actor="t")
+    assert decide(person).code == "model_not_allowed"
+    registry.disable(app.client_id, actor="t")
+    assert decide(facts(app, subject="corp:f:1:ada", model="other")).code == "client_disabled"
+
+
+def test_no_account_of_ours_can_be_taken_for_one_of_the_providers(registry):
+    """Ids of clients and people hold no colon."""
+    user = registry.users.create(UserDefinition(login="a.b@c", name="A"), actor="t").user
+    client = registry.create(ClientDefinition(name="a - b"), actor="t").client
+    assert not is_upstream(user.user_id)
+    assert not is_upstream(client.client_id)
+    assert is_upstream("corp:ada")
+
+
 def test_a_role_can_be_limited_to_models(registry, decide):
     """Also for tokens of an issuer elsewhere, whose clients are not in our definitions."""
     client = registry.create(ClientDefinition(name="a"), actor="t").client

@@ -118,6 +118,13 @@ def test_sockets_by_role(role: ConfinedRole, families: set[int]) -> None:
         assert made.ask("socket", family, socket.SOCK_RAW) == NOT_PERMITTED
 
 
+def test_an_authority_may_begin_connections_only_to_a_provider() -> None:
+    """Without one, whatever it is talked into, it reaches nobody."""
+    for connects, is_allowed in ((False, False), (True, True)):
+        rules = build_rules("authority", "host", connects=connects)
+        assert (("connect" in rules) and ("socket" in rules)) is is_allowed
+
+
 def test_ranks_of_one_engine_may_speak_over_loopback() -> None:
     """Only where the network namespace holds `lo` and nothing else."""
     made = Filter("engine", "x86_64", "loopback")
