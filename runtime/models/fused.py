@@ -1,9 +1,10 @@
 """The decoder of the Llama family as a GPU runs it: the same mathematics as `decoder`, cut into fused operations.
 
 One layer is five operations and the attention between them; everything is enqueued in order on one stream and may be
-captured. What lies between two attentions (`advance`) depends on the number of rows alone and works on memory that the
-caller gives, so it can be captured where attention cannot. Weights are those of `decoder`: the two classes share every
-tensor, and each is tested against the other.
+captured. What comes before a layer's attention (`advance`) depends on the number of rows alone and works on memory that the
+caller gives, so it can be captured where attention cannot. What comes behind the last attention (`finish`) is a matter of each
+row by itself, and is computed for those rows only that somebody asks for. Weights are those of `decoder`: the two classes
+share every tensor, and each is tested against the other.
 """
 
 from collections.abc import Mapping
@@ -101,7 +102,7 @@ class FusedDecoder:
         return self._embedding.dtype
 
     def run(self, rows: StepRows, pages: Tensor, plan: DevicePlan) -> None:
-        """One forward pass; leaves the hidden states before the last norm in `rows.hidden`.
+        """All of a forward pass up to and with the last attention; `finish` is left.
 
         Args:
             pages: the whole cache, see `runtime.attention.pages`; the rows' keys and values are written to it.
@@ -109,29 +110,42 @@ class FusedDecoder:
         for index in range(self.num_layers):
             self.advance(index, rows, pages)
             plan.attend(index, rows.query, rows.attended)
-        self.advance(self.num_layers, rows, pages)
 
     def advance(self, index: int, rows: StepRows, pages: Tensor) -> None:
-        """What comes before the attention of layer `index` and behind that of the layer before it.
+        """What comes before the attention of layer `index`, and behind that of the layer before it. Capture-safe.
 
-        The first begins with the embeddings; `num_layers` is the end of the last layer. Capture-safe.
+        The first begins with the embeddings.
         """
         if index == 0:
             self._operations.embed(rows.source, self._embedding, rows.hidden)
         else:
-            layer = self._layers[index - 1]
-            self._operations.add_linear(rows.hidden, rows.attended.flatten(1), layer.output)
-            self._operations.feed_forward(rows.hidden, layer.mlp_norm, layer.gate_up, layer.down)
+            self._end_layer(self._layers[index - 1], rows.hidden, rows.attended)
+        self._keep(index, rows)
+        layer = self._layers[index]
+        heads = self._operations.norm_linear(rows.hidden, layer.attention_norm, layer.qkv)
+        scales = None if self._cache_scales is None else self._cache_scales[index]
+        self._operations.rotate_and_store(
+            heads, rows.places, self._rotary, layer.head_norms, pages[index], rows.query, scales
+        )
+
+    def finish_all(self, rows: StepRows) -> None:
+        """The end of the last layer, for all rows: `rows.hidden` is then as before the last norm. Capture-safe."""
+        self.finish(rows.hidden, rows.attended)
+        self._keep(self.num_layers, rows)
+
+    def finish(self, hidden: Tensor, attended: Tensor) -> None:
+        """The same for some rows of `StepRows.hidden` and `attended`, of which nothing is kept for a draft head."""
+        self._end_layer(self._layers[-1], hidden, attended)
+
+    def _end_layer(self, layer: FusedLayer, hidden: Tensor, attended: Tensor) -> None:
+        self._operations.add_linear(hidden, attended.flatten(1), layer.output)
+        self._operations.feed_forward(hidden, layer.mlp_norm, layer.gate_up, layer.down)
+
+    def _keep(self, index: int, rows: StepRows) -> None:
+        """For a draft head, if it reads what comes out of so many layers."""
         if rows.captured is not None and index in self._captured_layers:
             size, place = rows.hidden.shape[1], self._captured_layers.index(index)
             rows.captured[:, place * size : (place + 1) * size].copy_(rows.hidden)
-        if index < self.num_layers:
-            layer = self._layers[index]
-            heads = self._operations.norm_linear(rows.hidden, layer.attention_norm, layer.qkv)
-            scales = None if self._cache_scales is None else self._cache_scales[index]
-            self._operations.rotate_and_store(
-                heads, rows.places, self._rotary, layer.head_norms, pages[index], rows.query, scales
-            )
 
     def final(self, hidden: Tensor) -> Tensor:
         """[num_rows, hidden_size] → the same after the last norm, float32: what embeddings are made of."""

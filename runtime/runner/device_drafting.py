@@ -28,13 +28,14 @@ from runtime.models.fused import FusedDecoder
 from runtime.models.operations import Operations, SampleColumns
 from runtime.runner.chain_inputs import ChainLayout, layout_of, num_chain_words, pack_chains
 from runtime.runner.chains import ChainState, ChainViews, accept, draft_places, place_rows
-from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes, smallest_holding
+from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes
 from runtime.runner.passes import Pass
 from runtime.runner.step_buffers import RunnerLimits, StepBuffers, sample_stride
 from runtime.runner.step_inputs import EMPTY_STEP, StepLayout, StepShape, StepViews, build_tables, pack_step
 from runtime.runner.uniform import UniformStep, make_uniform
 from runtime.runner.upload import UploadPool
 from runtime.speculative.fused import FusedHead
+from runtime.step_sizes import smallest_holding
 
 
 class ChunkAttention(Protocol):
@@ -205,6 +206,7 @@ class DeviceSpeculation:
         if len(inputs.chains.continued):
             place_rows(views, inputs.chains, self.state, self._model.num_positions)
         self._model.run(rows, self._pages, plan)
+        self._model.finish_all(rows)
         num_samples = views.shape.num_samples
         if not num_samples:
             return

@@ -6,11 +6,12 @@ lies in memory that the captured function was given, and not in the pool, where 
 On a device without graphs (a CPU, in tests) a replay runs the captured function again, over the same buffers.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeAlias
 
 import torch
+
+from runtime.step_sizes import STEP_SIZES
 
 Pool: TypeAlias = Any
 """torch's handle of a memory pool that graphs share; it has no public type."""
@@ -91,19 +92,11 @@ def graph_sizes(max_batch_size: int) -> list[int]:
 def piece_sizes(max_tokens: int) -> list[int]:
     """Numbers of rows for which steps with prompt chunks are captured, ascending, the largest being `max_tokens`.
 
-    Up to 256 rows a product takes as long as its weights take to read, whatever the padding. Beyond, time grows with the
-    rows; kernels cut them into tiles of 64 or 128 themselves, so padding to such steps mostly costs what the last tile
-    costs anyway.
+    Up to 192 rows a product takes as long as its weights take to read, whatever the padding. Beyond, time grows with the
+    rows; what a step is padded with mostly costs what the last tile would cost anyway.
     """
-    steps = (16, 32, 64, 96, 128, 192, *range(256, 512, 64), *range(512, 1025, 128), *range(1280, max_tokens + 1, 256))
-    sizes = [size for size in steps if size < max_tokens]
+    sizes = [size for size in STEP_SIZES if size < max_tokens]
     return [*sizes, max_tokens] if max_tokens else []
-
-
-def smallest_holding(sizes: list[int], count: int) -> int | None:
-    """The smallest of the ascending `sizes` that is at least `count`; None if all are smaller."""
-    place = bisect_left(sizes, count)
-    return sizes[place] if place < len(sizes) else None
 
 
 def capture_order(sizes: Iterable[int]) -> list[int]:

@@ -164,7 +164,9 @@ class _Rehearsal:
         return StepViews(self._buffers.inputs, StepLayout(StepShape(num_rows, num_sequences, num_sequences)))
 
     def _forward(self, views: StepViews, plan: DevicePlan) -> None:
-        self._model.run(self._buffers.rows_of(views), self._pages, plan)
+        rows = self._buffers.rows_of(views)
+        self._model.run(rows, self._pages, plan)
+        self._model.finish_all(rows)
 
     def _sample(self, views: StepViews) -> None:
         count = views.shape.num_samples

@@ -6,6 +6,9 @@
   of `piece_sizes`.
 - What is larger than any graph: kernel by kernel. There the device is busy longer than the host needs to launch.
 
+Behind the last attention only rows that are sampled go on, which are few in a step with prompts: that saves most of a layer.
+Where somebody asks for more of a prompt than its next token, all rows do.
+
 All of them work on the same buffers. Rows of padding are tokens at position 0 of page 0, where what is written means
 nothing; attention is over the step's own rows, so what it leaves in those of padding is older, and read by nobody else.
 """
@@ -18,9 +21,9 @@ from torch import Tensor
 
 from runtime.attention.device import DeviceAttention, DevicePlan, SequenceTables
 from runtime.batch import StepBatch
-from runtime.models.fused import FusedDecoder
+from runtime.models.fused import FusedDecoder, StepRows
 from runtime.models.operations import Operations
-from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes, piece_sizes, smallest_holding
+from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes, piece_sizes
 from runtime.runner.step_buffers import RunnerLimits, StepBuffers
 from runtime.runner.step_inputs import (
     EMPTY_STEP,
@@ -32,6 +35,7 @@ from runtime.runner.step_inputs import (
     pack_step,
 )
 from runtime.runner.upload import UploadPool
+from runtime.step_sizes import smallest_holding
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Pass:
     """An enqueued pass; its tensors are buffers that the next pass writes over."""
 
     hidden: Tensor
-    """[at least num_rows, hidden_size], before the last norm."""
+    """[at least num_rows, hidden_size], before the last norm, if the step is asked for logprobs or embeddings of prompts."""
     logits: Tensor
     """[at least num_samples, vocab_size]"""
     num_captured: int
@@ -106,8 +110,10 @@ class Passes:
 
     def run(self, batch: StepBatch) -> Pass:
         """Enqueue the pass of a step, and its samples' choice by temperature and noise."""
-        size = smallest_holding(self._decode_sizes, len(batch.context_lengths)) if is_decode(batch) else None
-        return self._replay(batch, size) if size else self._run(batch)
+        if not is_decode(batch):
+            return self._run(batch, smallest_holding(self._piece_sizes, len(batch.token_ids)))
+        size = smallest_holding(self._decode_sizes, len(batch.context_lengths))
+        return self._replay(batch, size) if size else self._run(batch, None)
 
     def _replay(self, batch: StepBatch, size: int) -> Pass:
         graph = self._decodes[size]
@@ -117,9 +123,9 @@ class Passes:
         graph.replay.replay()
         return Pass(self._buffers.rows_of(graph.views).hidden, self._buffers.logits, size, size)
 
-    def _run(self, batch: StepBatch) -> Pass:
+    def _run(self, batch: StepBatch, size: int | None) -> Pass:
+        """By pieces of so many rows, or kernel by kernel."""
         num_rows, num_sequences = len(batch.token_ids), len(batch.context_lengths)
-        size = smallest_holding(self._piece_sizes, num_rows)
         layout = StepLayout(StepShape(size or num_rows, num_sequences, len(batch.sample_rows)))
         tables = build_tables(batch, num_sequences)
         self._send(layout, batch, tables)
@@ -130,18 +136,27 @@ class Passes:
             self._run_pieces(self._pieces[size], plan, rows.query[:num_rows], rows.attended[:num_rows])
         else:
             self._model.run(rows, self._pages, plan)
-        if views.shape.num_samples:
-            self._sample(views, rows.hidden.index_select(0, views.sample_rows))
+        self._sample(views, self._finish(batch, views, rows))
         return Pass(rows.hidden, self._buffers.logits, size or 0, views.shape.num_samples)
 
     def _run_pieces(self, pieces: list[Replay], plan: DevicePlan, query: Tensor, attended: Tensor) -> None:
-        *before_attention, last = pieces
-        for layer, piece in enumerate(before_attention):
+        for layer, piece in enumerate(pieces):
             piece.replay()
             plan.attend(layer, query, attended)
-        last.replay()
+
+    def _finish(self, batch: StepBatch, views: StepViews, rows: StepRows) -> Tensor:
+        """Last hidden states of the samples; of all rows, in place, if some are asked for."""
+        if batch.prompt_logprob_rows.size or batch.embedding_rows.size:
+            self._model.finish_all(rows)
+            return rows.hidden.index_select(0, views.sample_rows)
+        hidden = rows.hidden.index_select(0, views.sample_rows)
+        if len(hidden):
+            self._model.finish(hidden, rows.attended.index_select(0, views.sample_rows))
+        return hidden
 
     def _sample(self, views: StepViews, hidden: Tensor) -> None:
+        if not len(hidden):
+            return
         (logits,) = self._model.logits(hidden, self._buffers.logits[: len(hidden)])
         self._operations.sample(logits, views.columns, self._buffers.samples_of(views))
 
@@ -156,6 +171,7 @@ class Passes:
 
         def run() -> None:
             self._model.run(rows, self._pages, plan)
+            self._model.finish_all(rows)
             self._sample(views, rows.hidden)
 
         capture.warm_up(run)
@@ -166,8 +182,8 @@ class Passes:
         layout = StepLayout(StepShape(size, 0, 0))
         self._send(layout, EMPTY_STEP, build_tables(EMPTY_STEP, 0))
         rows = self._buffers.rows_of(StepViews(self._buffers.inputs, layout))
-        pieces = [partial(self._model.advance, index, rows, self._pages) for index in range(self._model.num_layers + 1)]
-        for piece in (*pieces[:2], pieces[-1]):  # The others launch what the second does.
+        pieces = [partial(self._model.advance, index, rows, self._pages) for index in range(self._model.num_layers)]
+        for piece in pieces[:2]:  # The others launch what the second does.
             capture.warm_up(piece)
         return [capture.capture(piece) for piece in pieces]
 

@@ -19,13 +19,12 @@ than with 1,024 prompt tokens in every step that has some; the median time to th
 from dataclasses import dataclass
 
 from runtime.identifiers import PAGE_SIZE
+from runtime.step_sizes import fill_up
 
 LEAST_ROWS = 256
 """Of a step with prompt rows: below, the device waits for weights, and a row more takes no time."""
 FULL_ROWS = 224
 """As many sequences decode in little more than the time of reading the weights; more of them are work enough."""
-TILE_ROWS = 64
-"""Products are cut into blocks of so many rows, decoding or not: steps are filled up."""
 MOST_STEPS = 128
 """However long answers are, what is in line should be through in so many steps."""
 _LEAST_SHARE = 8
@@ -65,7 +64,7 @@ class MixedBudget:
 
     def tokens(self, num_decodes: int, demand: Demand) -> int:
         """Most prompt tokens of a step in which `num_decodes` rows decode."""
-        rows = min(self._largest, _whole_tiles(num_decodes + self._wanted(demand)))
+        rows = min(self._largest, fill_up(max(LEAST_ROWS, num_decodes + self._wanted(demand))))
         budget = max(rows - num_decodes, -(-self._largest // _LEAST_SHARE))
         # Chunks end where pages do: what is beyond whole pages would start another prompt by a few tokens.
         return budget if budget < PAGE_SIZE else budget // PAGE_SIZE * PAGE_SIZE
@@ -76,7 +75,3 @@ class MixedBudget:
         answer_steps = max(PAGE_SIZE, demand.output_tokens / max(1, demand.num_open))
         pace = self._computed_share * demand.prompt_tokens / answer_steps
         return int(max(pace, demand.waiting_tokens / MOST_STEPS))
-
-
-def _whole_tiles(num_rows: int) -> int:
-    return -(-max(LEAST_ROWS, num_rows) // TILE_ROWS) * TILE_ROWS

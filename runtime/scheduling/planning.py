@@ -124,7 +124,9 @@ class StepPlanner:
 
     def _budget(self, num_decodes: int) -> int:
         """Most prompt tokens of a step beside so many decoding rows."""
-        return self._mixed_budget.tokens(num_decodes, self._demand()) if num_decodes else self._alone_size
+        if not num_decodes or not (self._running.prefilling or len(self._waiting)):
+            return self._alone_size
+        return self._mixed_budget.tokens(num_decodes, self._demand())
 
     def _demand(self) -> Demand:
         """Of a long line the first are enough to know that it is long."""

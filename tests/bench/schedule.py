@@ -15,12 +15,13 @@ from runtime.batch import StepBatch, StepResult
 from runtime.engine.loop import Engine
 from runtime.request import GenerationRequest, SamplingParams
 from runtime.settings import EngineSettings
+from runtime.step_sizes import fill_up
 
 VOCAB_SIZE = 128_256
 _END = 1
-_ROWS = (1, 8, 64, 128, 256, 320, 512, 1024, 2048, 8192)
-_PRODUCT_MS = (5.0, 6.0, 5.8, 5.9, 7.0, 7.6, 10.4, 20.8, 41.0, 164.0)
-_OTHER_MS, _OTHER_MS_PER_ROW = 0.4, 0.0017
+_ROWS = (1, 8, 64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048, 8192)
+_STEP_MS = (5.2, 5.9, 6.3, 6.8, 7.1, 8.0, 9.4, 10.2, 12.7, 15.7, 18.2, 23.5, 29.0, 36.3, 46.6, 178.0)
+"""Without attention."""
 _KV_BYTES, _BYTES_PER_MS = 131_072, 2.85e9
 _PREFILL_FLOP = 4 * 32 * 128 * 32
 """For each pair of query and key: 32 heads of 128 in 32 layers."""
@@ -33,10 +34,10 @@ def step_seconds(batch: StepBatch) -> float:
     lengths, contexts = np.diff(batch.query_starts), batch.context_lengths.astype(np.float64)
     is_decode = lengths == 1
     rows, queries, keys = int(lengths.sum()), lengths[~is_decode], contexts[~is_decode]
-    products = float(np.interp(rows, _ROWS, _PRODUCT_MS)) + _OTHER_MS + _OTHER_MS_PER_ROW * rows
+    others = float(np.interp(fill_up(rows) if len(queries) else rows, _ROWS, _STEP_MS))
     decoding = contexts[is_decode].sum() * _KV_BYTES / _BYTES_PER_MS
     prefilling = (queries * (keys - queries / 2)).sum() * _PREFILL_FLOP / _FLOP_PER_MS
-    return (products + float(decoding) + float(prefilling)) / 1e3
+    return (others + float(decoding) + float(prefilling)) / 1e3
 
 
 @dataclass(frozen=True, slots=True)

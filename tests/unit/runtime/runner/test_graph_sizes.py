@@ -2,7 +2,8 @@
 
 import pytest
 
-from runtime.runner.graphs import capture_order, graph_sizes, piece_sizes, smallest_holding
+from runtime.runner.graphs import capture_order, graph_sizes, piece_sizes
+from runtime.step_sizes import fill_up, smallest_holding
 
 
 @pytest.mark.parametrize("largest", [1, 5, 8, 9, 16, 100, 128, 256, 512, 777])
@@ -19,15 +20,21 @@ def test_sizes_ascend_to_the_largest_with_little_padding(largest: int) -> None:
 
 @pytest.mark.parametrize("largest", [1, 16, 100, 512, 1000, 2048, 8192])
 def test_pieces_ascend_to_the_largest_with_little_padding(largest: int) -> None:
-    """Where products take longer with more rows, a step is padded by less than a quarter, and to whole tiles of 64."""
+    """Where products take longer with more rows, a step is padded by a third at most, and to whole tiles of 64."""
     sizes = piece_sizes(largest)
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == largest
     for count in range(257, largest + 1):
         size = smallest_holding(sizes, count)
         assert size is not None
-        assert count <= size < count * 5 / 4
+        assert count <= size <= count * 4 / 3 or size == largest
         assert size % 64 == 0 or size == largest
+
+
+@pytest.mark.parametrize(("num_rows", "filled"), [(1, 16), (257, 320), (400, 512), (2048, 2048), (2049, 2304)])
+def test_steps_are_filled_up_to_sizes_that_cost_least(num_rows: int, filled: int) -> None:
+    """The sizes of graphs where there are some, whole tiles beyond."""
+    assert fill_up(num_rows) == filled
 
 
 def test_no_graphs() -> None:

@@ -21,7 +21,7 @@ FEW = Demand(num_open=64, prompt_tokens=64 * 1024, output_tokens=64 * 256, waiti
         (64, replace(FEW, prompt_tokens=6400), 192),  # shorter prompts: the least step, whose rows are free
         (64, replace(FEW, prompt_tokens=64 * 1200), 320),  # longer ones: more, in whole tiles
         (64, replace(FEW, output_tokens=64 * 64), 960),  # shorter answers: the largest step, decodes included
-        (64, replace(FEW, waiting_tokens=60_000), 512),  # a long line: through in 128 steps
+        (64, replace(FEW, waiting_tokens=60_000), 576),  # a long line: through in 128 steps
         (250, replace(FEW, num_open=300), 768),  # decoding is work enough by itself: as fast as allowed
         (1000, replace(FEW, num_open=1000), 128),  # prompts have their part in any case
         (1, Demand(1, 10, 0, 0), 240),  # nothing is in line and no answer expected
