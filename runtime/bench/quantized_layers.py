@@ -1,4 +1,4 @@
-"""Linear layers in e4m3: each way to multiply few rows, and from 1 to 4,096 rows beside cuBLAS in bf16.
+"""Linear layers in e4m3: each way to multiply up to 64 rows, and from 1 to 4,096 rows beside cuBLAS in bf16.
 
 The layers are those of Llama-3.1-8B but for its head, which checkpoints leave in bf16. Times of few rows are of the product
 alone; those over all rows have the rounding of the inputs in them.
@@ -16,7 +16,7 @@ from runtime.bench.device_time import num_rotated, seconds_per_call
 from runtime.kernels.blocks import MAX_ROWS, GemvBlocks
 from runtime.kernels.launching import Launcher
 from runtime.kernels.linear import Norm
-from runtime.kernels.quantized import multiply_quantized, quantize_gated, quantize_rows
+from runtime.kernels.quantized import MAX_DOT_ROWS, multiply_quantized, quantize_gated, quantize_rows
 from runtime.layers.quantized import BLOCK, E4M3, InputScaling, QuantizedLinear, QuantizedRows, dequantize_rows
 
 LAYERS = {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (28672, 4096), "down": (4096, 14336)}
@@ -52,15 +52,34 @@ class QuantizedResult:
 
 
 def candidates(rows: int, *, by_block: bool) -> Iterator[GemvBlocks]:
-    """What is worth trying for few rows."""
+    """What is worth trying for up to MAX_DOT_ROWS rows."""
+    if rows > MAX_ROWS:
+        dots = [(64, 128, 4, 5), (64, 128, 4, 8), (128, 128, 4, 5), (128, 128, 8, 5), (32, 128, 2, 6)]
+        if not by_block:
+            dots += [(64, 256, 4, 3), (64, 256, 4, 4), (32, 256, 2, 5), (16, 512, 1, 4)]
+        yield from (GemvBlocks("dot", *cut) for cut in dots)
+        return
     if by_block:
-        dots = [(16, 128, 1, 6), (16, 128, 1, 4), (32, 128, 2, 5), (64, 128, 4, 4)]
+        dots = [(16, 128, 1, 6), (32, 128, 2, 5), (64, 128, 4, 4)]
+        split_dots = [
+            (16, 128, 2, 4),
+            (16, 128, 4, 2),
+            (16, 128, 4, 3),
+            (16, 128, 4, 4),
+            (16, 128, 8, 2),
+            (32, 128, 4, 3),
+        ]
     else:
         dots = [
-            (16, 512, 1, 4), (16, 256, 1, 6), (16, 1024, 1, 2), (16, 1024, 2, 3), (32, 256, 2, 4), (32, 512, 2, 3), (64, 128, 4, 5),
+            (16, 512, 1, 4), (16, 256, 1, 6), (16, 256, 1, 8), (16, 1024, 1, 2), (16, 1024, 2, 3), (32, 256, 2, 4), (32, 512, 2, 3),
+            (64, 128, 4, 5),
         ]  # fmt: skip
-        yield GemvBlocks("dot", 16, 512, 1, 4, late=True)
+        split_dots = [
+            (16, 128, 4, 3), (16, 256, 4, 2), (16, 256, 4, 3), (16, 128, 8, 2), (16, 256, 8, 2), (16, 512, 4, 2), (32, 128, 4, 3),
+        ]  # fmt: skip
+        yield GemvBlocks("dot", 16, 256, 1, 6, late=True)
     yield from (GemvBlocks("dot", *cut) for cut in dots)
+    yield from (GemvBlocks("split_dot", *cut) for cut in split_dots)
     if rows <= 2 and not by_block:
         reduces = [
             (1, 4096, 4), (2, 4096, 4), (4, 4096, 4), (2, 2048, 4), (4, 2048, 4), (8, 1024, 4), (4, 1024, 4), (2, 4096, 8),
@@ -140,7 +159,7 @@ def sweep(launcher: Launcher, rows: Sequence[int]) -> Iterator[list[QuantizedRes
 
 
 def _few(rows: int, by_block: bool) -> Sequence[GemvBlocks]:
-    return tuple(candidates(rows, by_block=by_block)) if rows <= MAX_ROWS else ()
+    return tuple(candidates(rows, by_block=by_block)) if rows <= MAX_DOT_ROWS else ()
 
 
 def _compile(rows: Sequence[int]) -> None:

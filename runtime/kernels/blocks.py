@@ -80,13 +80,15 @@ def choose_blocks(shape: Shape, rows: int) -> GemvBlocks:
 
 
 def choose_e4m3_blocks(shape: Shape, rows: int, *, by_block: bool) -> GemvBlocks:
-    """For weights in e4m3. With scales by block a step is one block of inputs."""
+    """For weights in e4m3 and up to 64 rows. With scales by block a step is one block of inputs."""
     if by_block:
-        return GemvBlocks("dot", 16, 128, 1, 6)
+        return GemvBlocks("dot", 32, 128, 2, 5) if rows <= MAX_ROWS else GemvBlocks("dot", 64, 128, 4, 6)
     k = _power_of_two(shape.k)
     if rows <= 2:
         return GemvBlocks("multiply_reduce", 2, min(k, 4096 // rows), 4)
-    return GemvBlocks("dot", 16, min(k, 512), 1, 4)
+    if rows <= MAX_ROWS:
+        return GemvBlocks("dot", 16, min(k, 256), 1, 6)
+    return GemvBlocks("dot", 64, min(k, 256), 4, 4)
 
 
 def _distance(known: Shape, asked: Shape) -> float:

@@ -1,11 +1,16 @@
 """FP8 on a GPU: rows rounded to e4m3 as they are made, and multiplied by weights in e4m3.
 
-The rounding is the same for every number of rows, and products differ only by the order of their sums: up to MAX_ROWS rows our
-own kernels multiply, as such products are bound by the weights' way from memory; above, cuBLAS where scales are by row, and a
-kernel of ours where they are by block.
+The rounding is the same for every number of rows, and products differ only by the order and the rounding of their sums: up to
+MAX_DOT_ROWS rows our own kernels multiply, as such products are bound by the weights' way from memory, above cuBLAS.
+
+Limits of cuBLAS, as torch 2.11 calls it on Hopper: bf16 comes out of it; scales by row together with a bias find no algorithm for
+some shapes (9 and 16 rows of 4096 from 14336 inputs: CUBLAS_STATUS_NOT_SUPPORTED), so a bias is added apart; where scales are by
+block it wants those of rows group by group, rows in fours, and those of weights in rows of a multiple of 4. A weight that is not
+so is multiplied by a kernel of ours.
 """
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 from runtime.kernels.blocks import MAX_ROWS, GemvBlocks, Shape, choose_e4m3_blocks
@@ -13,7 +18,9 @@ from runtime.kernels.launching import Constant, Launcher, Options
 from runtime.kernels.linear import Norm
 from runtime.layers.quantized import BLOCK, E4M3, InputScaling, QuantizedLinear, QuantizedRows
 
-_TILE_COLUMNS = 128
+MAX_DOT_ROWS = 64
+_ROW_UNIT = 4
+"""Rows are allocated in units of it, for cuBLAS; what lies beyond a step's own is never read by anything else."""
 
 
 def quantize_rows(
@@ -29,7 +36,7 @@ def quantize_rows(
     launcher.launch(
         "quantize.rows",
         (x.shape[0], 1, 1),
-        (x, x if norm is None else norm.weight, _static(scaling, out), out.values, out.scales),
+        (x, x if norm is None else norm.weight, _static(scaling, out), out.values, out.scales, _stride(out)),
         {"NORM": norm is not None, "EPS": 0.0 if norm is None else norm.eps} | _row_constants(x.shape[1], scaling, pdl),
         Options(num_warps=min(16, max(1, block // 512)), launch_pdl=pdl),
     )
@@ -43,7 +50,7 @@ def quantize_gated(gate_up: Tensor, scaling: InputScaling, *, launcher: Launcher
     launcher.launch(
         "quantize.gated",
         (gate_up.shape[0], 1, 1),
-        (gate_up, _static(scaling, out), out.values, out.scales),
+        (gate_up, _static(scaling, out), out.values, out.scales, _stride(out)),
         _row_constants(dim, scaling, pdl),
         Options(num_warps=min(16, max(1, _power_of_two(dim) // 512)), launch_pdl=pdl),
     )
@@ -68,29 +75,55 @@ def multiply_quantized(
         blocks: instead of `choose_e4m3_blocks`, for up to MAX_ROWS rows.
     """
     num_rows, n = rows.values.shape[0], linear.weight.shape[0]
-    if num_rows > MAX_ROWS and not linear.by_block:
-        return _multiply_by_cublas(rows, linear, dtype, residual)
+    if num_rows > MAX_DOT_ROWS and (not linear.by_block or _fits_cublas(linear)):
+        product = (_multiply_blocks if linear.by_block else _multiply_channels)(rows, linear, dtype)
+        if linear.bias is not None:
+            product.add_(linear.bias)
+        return product if residual is None else residual.add_(product)
     out = residual if residual is not None else torch.empty(num_rows, n, dtype=dtype, device=linear.weight.device)
-    if num_rows > MAX_ROWS:
+    if num_rows > MAX_DOT_ROWS:
         _multiply_tiles(rows, linear, out, residual, launcher)
     else:
         _multiply_few(rows, linear, out, residual, launcher, blocks, pdl)
     return out
 
 
-def _multiply_by_cublas(
-    rows: QuantizedRows, linear: QuantizedLinear, dtype: torch.dtype, residual: Tensor | None
-) -> Tensor:
-    product = torch._scaled_mm(
+def _multiply_channels(rows: QuantizedRows, linear: QuantizedLinear, dtype: torch.dtype) -> Tensor:
+    """By cuBLAS. On `meta` the shape is enough, as in `operations`."""
+    if rows.values.is_meta:
+        return rows.values.new_empty(rows.values.shape[0], linear.weight.shape[0], dtype=dtype)
+    return torch._scaled_mm(
         rows.values,
         linear.weight.t(),
         scale_a=rows.scales[:, None],
         scale_b=linear.scales[None, :],
-        bias=linear.bias,
         out_dtype=dtype,
         use_fast_accum=True,
     )
-    return product if residual is None else residual.add_(product)
+
+
+def _multiply_blocks(rows: QuantizedRows, linear: QuantizedLinear, dtype: torch.dtype) -> Tensor:
+    """By cuBLAS, over the rows that were allocated."""
+    num_rows, k = rows.values.shape
+    if rows.values.is_meta:
+        return rows.values.new_empty(num_rows, linear.weight.shape[0], dtype=dtype)
+    scales = _by_group(rows)
+    allocated = scales.stride(1)
+    product = functional.scaled_mm(
+        rows.values.as_strided((allocated, k), (k, 1)),
+        linear.weight.t(),
+        scales.as_strided((allocated, k // BLOCK), (1, allocated)),
+        functional.ScalingType.BlockWise1x128,
+        linear.scales.t(),
+        functional.ScalingType.BlockWise128x128,
+        output_dtype=dtype,
+    )
+    return product[:num_rows]
+
+
+def _fits_cublas(linear: QuantizedLinear) -> bool:
+    n, k = linear.weight.shape
+    return n % BLOCK == 0 and k // BLOCK % _ROW_UNIT == 0
 
 
 def _multiply_few(
@@ -100,15 +133,18 @@ def _multiply_few(
     n, k = linear.weight.shape
     num_rows = out.shape[0]
     cut = blocks or choose_e4m3_blocks(Shape(n, k), num_rows, by_block=linear.by_block)
+    rounded = _power_of_two(num_rows)
     constants: dict[str, Constant] = {
-        "ROWS": _power_of_two(num_rows) if cut.kernel == "multiply_reduce" else MAX_ROWS,
+        "ROWS": rounded if cut.kernel == "multiply_reduce" else max(MAX_ROWS, rounded),
         "BLOCK_N": cut.block_n,
         "BLOCK_K": cut.block_k,
         "LATE": cut.late,
         "PDL": pdl,
     }
-    if cut.kernel == "dot":
+    if cut.kernel != "multiply_reduce":
         constants |= {"GROUP": BLOCK if linear.by_block else 0, "STAGES": cut.num_stages}
+    if cut.kernel == "split_dot":
+        constants["PARTS"] = cut.num_warps
     launcher.launch(
         f"quantized.{cut.kernel}",
         (-(-n // cut.block_n), 1, 1),
@@ -125,10 +161,9 @@ def _multiply_tiles(
     tile_rows = 64 if num_rows <= 64 else 128
     launcher.launch(
         "quantized.tiles",
-        (-(-num_rows // tile_rows), -(-n // _TILE_COLUMNS), 1),
+        (-(-num_rows // tile_rows), -(-n // BLOCK), 1),
         _arguments(rows, linear, out, residual),
-        _product_constants(linear, residual)
-        | {"BLOCK_M": tile_rows, "BLOCK_N": _TILE_COLUMNS, "GROUP": BLOCK, "STAGES": 4},
+        _product_constants(linear, residual) | {"BLOCK_M": tile_rows, "BLOCK_N": BLOCK, "GROUP": BLOCK, "STAGES": 4},
         Options(num_warps=4 if tile_rows == 64 else 8, num_stages=4),
     )
 
@@ -139,7 +174,9 @@ def _arguments(
     # What is absent is never read, but has to be a pointer of a known type.
     bias = out if linear.bias is None else linear.bias
     before = out if residual is None else residual
-    return rows.values, rows.scales, linear.weight, linear.scales, bias, before, out, out.shape[0]
+    scales = _by_group(rows) if linear.by_block else rows.scales
+    stride = scales.stride(1) if linear.by_block else 0
+    return rows.values, scales, linear.weight, linear.scales, bias, before, out, out.shape[0], stride
 
 
 def _product_constants(linear: QuantizedLinear, residual: Tensor | None) -> dict[str, Constant]:
@@ -149,8 +186,22 @@ def _product_constants(linear: QuantizedLinear, residual: Tensor | None) -> dict
 
 def _allocate(like: Tensor, dim: int, scaling: InputScaling) -> QuantizedRows:
     num_rows = like.shape[0]
-    shape = (num_rows, dim // BLOCK) if scaling.by_group else (num_rows,)
-    return QuantizedRows(like.new_empty(num_rows, dim, dtype=E4M3), like.new_empty(shape, dtype=torch.float32))
+    if not scaling.by_group:
+        return QuantizedRows(like.new_empty(num_rows, dim, dtype=E4M3), like.new_empty(num_rows, dtype=torch.float32))
+    allocated = -(-num_rows // _ROW_UNIT) * _ROW_UNIT
+    values = like.new_empty(allocated, dim, dtype=E4M3)
+    scales = like.new_empty(dim // BLOCK, allocated, dtype=torch.float32)
+    return QuantizedRows(values[:num_rows], scales.t()[:num_rows])
+
+
+def _by_group(rows: QuantizedRows) -> Tensor:
+    """The scales of rows that `_allocate` made: [num_rows, groups], a column for each group."""
+    assert rows.scales.stride(0) == 1, "scales by group lie group by group"
+    return rows.scales
+
+
+def _stride(rows: QuantizedRows) -> int:
+    return rows.scales.stride(1) if rows.scales.ndim == 2 else 0
 
 
 def _row_constants(dim: int, scaling: InputScaling, pdl: bool) -> dict[str, Constant]:

@@ -66,11 +66,16 @@ class Placing:
             with self._lock:
                 scale = self._parameters[place.parameter]
                 scale.copy_(torch.maximum(scale, target))
+        _finish(target)
 
     def _round(self, place: TensorPlace, weights: Tensor) -> None:
         values, scales = quantize_channels(weights)
         self._parameters[place.parameter].narrow(0, place.start, place.num_rows).copy_(values)
         self._parameters[scales_of(place.parameter)].narrow(0, place.start, place.num_rows).copy_(scales)
-        if weights.is_cuda:
-            # The memory of `weights` is reused by other streams.
-            torch.cuda.current_stream().synchronize()
+        _finish(weights)
+
+
+def _finish(target: Tensor) -> None:
+    """Wait until a target that is given up was read: its memory becomes the next one's, which another stream fills."""
+    if target.is_cuda:
+        torch.cuda.current_stream().synchronize()

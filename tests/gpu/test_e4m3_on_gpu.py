@@ -232,7 +232,10 @@ def test_the_cache_holds_twice_the_tokens(folder: Path, scales_path: Path) -> No
 @pytest.mark.parametrize("largest_graph", [8, 0])
 def test_a_broken_sequence_does_not_touch_its_neighbours(folder: Path, scales_path: Path, largest_graph: int) -> None:
     """NaN in one sequence's pages flags that sequence alone, in a graph and outside; so does NaN past a context's end."""
-    runner = build_device(folder, cuda_graph_max_bs=largest_graph, quantization_param_path=str(scales_path))
+    runner = build_device(
+        folder, cuda_graph_max_bs=largest_graph, piecewise_cuda_graph_max_tokens=64 if largest_graph else 0,
+        quantization_param_path=str(scales_path),
+    )  # fmt: skip
     with torch.inference_mode():
         runner.pages.fill_(torch.nan)
     prompt = prompts()[4]

@@ -81,14 +81,45 @@ def test_products(shape: str, rows: int, by_block: bool, pdl: bool) -> None:
         GemvBlocks("dot", 16, 512, 1, 4),
         GemvBlocks("dot", 32, 256, 2, 4, late=True),
         GemvBlocks("dot", 64, 128, 4, 4),
+        GemvBlocks("split_dot", 16, 256, 4, 3),
+        GemvBlocks("split_dot", 16, 128, 8, 2, late=True),
+        GemvBlocks("split_dot", 32, 128, 4, 3),
     ],
-    ids=lambda blocks: f"{blocks.kernel}-{blocks.block_n}",
+    ids=lambda blocks: f"{blocks.kernel}-{blocks.block_n}x{blocks.block_k}",
 )
 def test_products_with_other_blocks(blocks: GemvBlocks, rows: int) -> None:
-    """Both kernels of few rows at every number of rows."""
+    """Every kernel of few rows at every number of rows."""
     inputs = Inputs("cuda", torch.bfloat16, 1)
     layer = quantized_layer(inputs, 1024, 4096)
     assert check_quantized_product(inputs, rows, layer, blocks=blocks, pdl=True) < BF16
+
+
+@pytest.mark.parametrize("rows", [1, 8, 12, 64])
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        GemvBlocks("dot", 64, 128, 4, 5),
+        GemvBlocks("dot", 128, 128, 8, 4),
+        GemvBlocks("dot", 32, 128, 2, 5, late=True),
+        GemvBlocks("split_dot", 16, 128, 4, 3),
+        GemvBlocks("split_dot", 16, 128, 8, 2),
+    ],
+    ids=lambda blocks: f"{blocks.kernel}-{blocks.block_n}-{blocks.num_warps}",
+)
+def test_products_by_block_with_other_blocks(blocks: GemvBlocks, rows: int) -> None:
+    """Scales by block, and a number of groups that fills no step."""
+    inputs = Inputs("cuda", torch.bfloat16, 1)
+    layer = quantized_layer(inputs, 1024, 1408, by_block=True)
+    assert check_quantized_product(inputs, rows, layer, blocks=blocks, pdl=True) < BF16
+
+
+@pytest.mark.parametrize("rows", [65, 66, 130, 1024])
+@pytest.mark.parametrize(("n", "k"), [(1024, 4096), (1024, 640), (992, 1024)])
+def test_many_rows_by_block(n: int, k: int, rows: int) -> None:
+    """By cuBLAS where the weight's scales fit it, in numbers of rows that it does not take as they are; else by tiles."""
+    inputs = Inputs("cuda", torch.bfloat16, rows)
+    layer = quantized_layer(inputs, n, k, by_block=True, bias=True)
+    assert check_quantized_product(inputs, rows, layer, residual=True) < BF16
 
 
 @pytest.mark.parametrize("by_block", [False, True], ids=["channel", "block"])

@@ -22,7 +22,7 @@ from runtime.kernels.norm import add_rms_norm
 from runtime.kernels.quantized import multiply_quantized, quantize_gated, quantize_rows
 from runtime.kernels.rotary import HeadNorms, rotate_and_store
 from runtime.kernels.sampling import SamplingWorkspace, sample_rows
-from runtime.layers.quantized import InputScaling, QuantizedLinear, dequantize_rows, quantize_channels
+from runtime.layers.quantized import InputScaling, QuantizedLinear, QuantizedRows, dequantize_rows, quantize_channels
 from runtime.layers.quantized import quantize_rows as quantize_reference
 from runtime.layers.rotary import apply_rotary
 from runtime.sampling.noise import gumbel_noise, noise_keys
@@ -357,13 +357,24 @@ def check_quantize(
     return relative_error(dequantize_rows(out), dequantize_rows(reference))
 
 
+def laid_by_group(rows: QuantizedRows) -> QuantizedRows:
+    """As our kernels lay rows out: scales by group beside each other, memory for rows in fours. What is beyond is NaN."""
+    if rows.scales.ndim == 1:
+        return rows
+    num_rows, allocated = len(rows.values), -(-len(rows.values) // 4) * 4
+    values = torch.full((allocated, rows.values.shape[1]), torch.nan, device=rows.values.device).to(rows.values.dtype)
+    scales = torch.full((rows.scales.shape[1], allocated), torch.nan, device=rows.scales.device)
+    values[:num_rows], scales[:, :num_rows] = rows.values, rows.scales.t()
+    return QuantizedRows(values[:num_rows], scales.t()[:num_rows])
+
+
 def check_quantized_product(
     inputs: Inputs, rows: int, layer: QuantizedLinear, *, residual: bool = False, blocks: GemvBlocks | None = None,
     pdl: bool = False,
 ) -> float:  # fmt: skip
     """Against float32 products of the very same e4m3 values."""
     n, k = layer.weight.shape
-    x = quantize_reference(inputs.normal(rows, k), layer.inputs)
+    x = laid_by_group(quantize_reference(inputs.normal(rows, k), layer.inputs))
     before = inputs.normal(rows, n) if residual else None
     wanted = dequantize_rows(x) @ layer.dequantized().T
     if layer.bias is not None:

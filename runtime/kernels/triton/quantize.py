@@ -8,13 +8,16 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scale_stride"])
 def rows(
-    x, norm_weight, static, out, scales,
+    x, norm_weight, static, out, scales, scale_stride,
     DIM: tl.constexpr, BLOCK: tl.constexpr, NORM: tl.constexpr, EPS: tl.constexpr, GROUP: tl.constexpr,
     STATIC: tl.constexpr, BOUND: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """One program: one row of [num_rows, DIM] → e4m3 and its scale, or one for each GROUP inputs if that is not 0."""
+    """One program: one row of [num_rows, DIM] → e4m3 and its scale, or one for each GROUP inputs if that is not 0.
+
+    Scales of a group lie beside each other, and groups `scale_stride` apart.
+    """
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
     at = tl.arange(0, BLOCK)
@@ -28,12 +31,12 @@ def rows(
     if NORM:
         root = tl.rsqrt(tl.sum(values * values) / DIM + EPS)
         values = (values * root * scale).to(x.dtype.element_ty).to(tl.float32)
-    _store(values, at, row, static, out, scales, DIM, BLOCK, GROUP, STATIC, BOUND)
+    _store(values, at, row, static, out, scales, scale_stride, DIM, BLOCK, GROUP, STATIC, BOUND)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scale_stride"])
 def gated(
-    gate_up, static, out, scales,
+    gate_up, static, out, scales, scale_stride,
     DIM: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr, STATIC: tl.constexpr, BOUND: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
@@ -47,12 +50,12 @@ def gated(
     gate = tl.load(gate_up + row * (2 * DIM) + at, mask=mask, other=0.0).to(tl.float32)
     up = tl.load(gate_up + row * (2 * DIM) + DIM + at, mask=mask, other=0.0).to(tl.float32)
     values = (gate * tl.sigmoid(gate) * up).to(gate_up.dtype.element_ty).to(tl.float32)
-    _store(values, at, row, static, out, scales, DIM, BLOCK, GROUP, STATIC, BOUND)
+    _store(values, at, row, static, out, scales, scale_stride, DIM, BLOCK, GROUP, STATIC, BOUND)
 
 
 @triton.jit
 def _store(
-    values, at, row, static, out, scales,
+    values, at, row, static, out, scales, scale_stride,
     DIM: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr, STATIC: tl.constexpr, BOUND: tl.constexpr,
 ):  # fmt: skip
     """Round a row, BOUND 0 being none; NaN and infinities become NaN."""
@@ -64,7 +67,7 @@ def _store(
             peaks = tl.minimum(peaks, BOUND)
         factors = tl.div_rn(peaks, 448.0)
         group = tl.arange(0, BLOCK // GROUP)
-        tl.store(scales + row * (DIM // GROUP) + group, factors, mask=group < DIM // GROUP)
+        tl.store(scales + group * scale_stride + row, factors, mask=group < DIM // GROUP)
         rounded = tl.reshape(tl.div_rn(grouped, tl.broadcast_to(factors[:, None], [BLOCK // GROUP, GROUP])), [BLOCK])
     else:
         if STATIC:

@@ -3,17 +3,17 @@
     out = (x * x_scale) @ (weight * scale).T + bias + residual
 
 Scales are by row of x and by row of the weight, or with GROUP > 0 by GROUP inputs of a row of x and by GROUP x GROUP block of
-the weight; bias and residual may be absent. e4m3 products are exact in float32, so the kernels differ from each other and
-from cuBLAS only by the order of their sums.
+the weight; those of x then lie group by group, `scale_stride` apart. Bias and residual may be absent. e4m3 products are exact in
+float32, so the kernels differ from each other and from cuBLAS only by the order and the rounding of their sums.
 """
 
 import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows", "scale_stride"])
 def multiply_reduce(
-    x, x_scales, weight, scales, bias, residual, out, num_rows,
+    x, x_scales, weight, scales, bias, residual, out, num_rows, scale_stride,
     ROWS: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     BIAS: tl.constexpr, RESIDUAL: tl.constexpr, LATE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -45,14 +45,14 @@ def multiply_reduce(
     _finish(summed, bias, residual, out, rows, columns[None, :], num_rows, N, BIAS, RESIDUAL)
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows", "scale_stride"])
 def dot(
-    x, x_scales, weight, scales, bias, residual, out, num_rows,
+    x, x_scales, weight, scales, bias, residual, out, num_rows, scale_stride,
     ROWS: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, LATE: tl.constexpr, PDL: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
-    """As `linear.dot`, for up to 8 rows; with GROUP a step is one group. The first tile is on its way before the wait."""
+    """As `linear.dot`, for up to 64 rows; with GROUP a step is one group. The first tile is on its way before the wait."""
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     row_ids = tl.arange(0, ROWS)
     inner = tl.arange(0, BLOCK_K)
@@ -64,11 +64,12 @@ def dot(
     if PDL:
         tl.extra.cuda.gdc_wait()
     product = _add_tile(tl.zeros([BLOCK_N, ROWS], tl.float32), weights, x, x_scales, scales, columns, row_ids, inner,
-                        0, num_rows, N, K, GROUP)  # fmt: skip
+                        0, num_rows, scale_stride, N, K, GROUP)  # fmt: skip
     for start in tl.range(BLOCK_K, K, BLOCK_K, num_stages=STAGES):
         at = start + inner
         weights = tl.load(tile + start, mask=in_columns & (at[None, :] < K), other=0.0, eviction_policy="evict_first")
-        product = _add_tile(product, weights, x, x_scales, scales, columns, row_ids, at, start, num_rows, N, K, GROUP)
+        product = _add_tile(product, weights, x, x_scales, scales, columns, row_ids, at, start, num_rows, scale_stride,
+                            N, K, GROUP)  # fmt: skip
     if PDL and LATE:
         tl.extra.cuda.gdc_launch_dependents()
     if GROUP == 0:
@@ -77,36 +78,73 @@ def dot(
     _finish(product, bias, residual, out, row_ids[None, :], columns[:, None], num_rows, N, BIAS, RESIDUAL)
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows", "scale_stride"])
+def split_dot(
+    x, x_scales, weight, scales, bias, residual, out, num_rows, scale_stride,
+    ROWS: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    GROUP: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, LATE: tl.constexpr, PDL: tl.constexpr,
+    STAGES: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """As `linear.split_dot`: a step is PARTS * BLOCK_K inputs, each part a product of its own; with GROUP a part is one group."""
+    columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row_ids = tl.arange(0, ROWS)
+    inner = (tl.arange(0, PARTS)[:, None] * BLOCK_K + tl.arange(0, BLOCK_K)[None, :])[:, None, :]
+    tile = weight + columns[None, :, None].to(tl.int64) * K + inner
+    in_columns = columns[None, :, None] < N
+    STEP: tl.constexpr = PARTS * BLOCK_K
+    if PDL and not LATE:
+        tl.extra.cuda.gdc_launch_dependents()
+    weights = tl.load(tile, mask=in_columns & (inner < K), other=0.0, eviction_policy="evict_first")
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+    product = _add_parts(tl.zeros([PARTS, BLOCK_N, ROWS], tl.float32), weights, x, x_scales, scales, columns, row_ids, inner,
+                         0, num_rows, scale_stride, N, K, GROUP, PARTS)  # fmt: skip
+    for start in tl.range(STEP, K, STEP, num_stages=STAGES):
+        at = start + inner
+        weights = tl.load(tile + start, mask=in_columns & (at < K), other=0.0, eviction_policy="evict_first")
+        product = _add_parts(product, weights, x, x_scales, scales, columns, row_ids, at, start, num_rows, scale_stride,
+                             N, K, GROUP, PARTS)  # fmt: skip
+    if PDL and LATE:
+        tl.extra.cuda.gdc_launch_dependents()
+    summed = tl.sum(product, axis=0)
+    if GROUP == 0:
+        x_scale = tl.load(x_scales + row_ids, mask=row_ids < num_rows, other=0.0)
+        summed *= x_scale[None, :] * tl.load(scales + columns, mask=columns < N, other=0.0)[:, None]
+    _finish(summed, bias, residual, out, row_ids[None, :], columns[:, None], num_rows, N, BIAS, RESIDUAL)
+
+
+@triton.jit(do_not_specialize=["num_rows", "scale_stride"])
 def tiles(
-    x, x_scales, weight, scales, bias, residual, out, num_rows,
+    x, x_scales, weight, scales, bias, residual, out, num_rows, scale_stride,
     N: tl.constexpr, K: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr,
     BIAS: tl.constexpr, RESIDUAL: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """One program: a tile of many rows by BLOCK_N columns, scales by group and block; a step is one group.
 
-    Neighbouring programs share their columns, so each weight comes from memory once.
+    Neighbouring programs share their columns, so each weight comes from memory once. BLOCK_N is GROUP, so that a tile of weights
+    has one scale.
     """
     row_ids = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inner = tl.arange(0, GROUP)
     x_tile = x + row_ids[:, None].to(tl.int64) * K + inner[None, :]
     tile = weight + columns[:, None].to(tl.int64) * K + inner[None, :]
+    tl.static_assert(BLOCK_N == GROUP)
     in_rows, in_columns = row_ids < num_rows, columns < N
     steps: tl.constexpr = K // GROUP
     product = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for step in tl.range(0, steps, num_stages=STAGES):
         values = tl.load(x_tile + step * GROUP, mask=in_rows[:, None], other=0.0)
         weights = tl.load(tile + step * GROUP, mask=in_columns[:, None], other=0.0)
-        x_scale = tl.load(x_scales + row_ids * steps + step, mask=in_rows, other=0.0)
-        scale = tl.load(scales + columns // GROUP * steps + step, mask=in_columns, other=0.0)
-        product += tl.dot(values, tl.trans(weights)) * (x_scale[:, None] * scale[None, :])
+        x_scale = tl.load(x_scales + step * scale_stride + row_ids, mask=in_rows, other=0.0)
+        x_scale *= tl.load(scales + tl.program_id(1) * steps + step)
+        product += tl.dot(values, tl.trans(weights)) * x_scale[:, None]
     _finish(product, bias, residual, out, row_ids[:, None].to(tl.int64), columns[None, :], num_rows, N, BIAS, RESIDUAL)
 
 
 @triton.jit
 def _add_tile(
-    product, weights, x, x_scales, scales, columns, row_ids, at, start, num_rows,
+    product, weights, x, x_scales, scales, columns, row_ids, at, start, num_rows, scale_stride,
     N: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Some inputs' share of the product, [columns, rows], scaled at once where scales are by group."""
@@ -116,9 +154,31 @@ def _add_tile(
         product = tl.dot(weights, tl.trans(values), product)
     else:
         steps: tl.constexpr = K // GROUP
-        x_scale = tl.load(x_scales + row_ids * steps + start // GROUP, mask=row_ids < num_rows, other=0.0)
+        x_scale = tl.load(x_scales + start // GROUP * scale_stride + row_ids, mask=row_ids < num_rows, other=0.0)
         scale = tl.load(scales + columns // GROUP * steps + start // GROUP, mask=columns < N, other=0.0)
         product += tl.dot(weights, tl.trans(values)) * (scale[:, None] * x_scale[None, :])
+    return product
+
+
+@triton.jit
+def _add_parts(
+    product, weights, x, x_scales, scales, columns, row_ids, at, start, num_rows, scale_stride,
+    N: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """As `_add_tile`, by parts: [PARTS, columns, rows]."""
+    there = (row_ids[None, :, None] < num_rows) & (at < K)
+    values = tl.load(x + row_ids[None, :, None] * K + at, mask=there, other=0.0)
+    if GROUP == 0:
+        product = tl.dot(weights, tl.permute(values, (0, 2, 1)), product)
+    else:
+        steps: tl.constexpr = K // GROUP
+        group = start // GROUP + tl.arange(0, PARTS)
+        in_groups = (group < steps)[:, None]
+        x_scale = tl.load(x_scales + group[:, None] * scale_stride + row_ids[None, :],
+                          mask=in_groups & (row_ids < num_rows)[None, :], other=0.0)  # fmt: skip
+        scale = tl.load(scales + (columns // GROUP * steps)[None, :] + group[:, None],
+                        mask=in_groups & (columns < N)[None, :], other=0.0)  # fmt: skip
+        product += tl.dot(weights, tl.permute(values, (0, 2, 1))) * (scale[:, :, None] * x_scale[:, None, :])
     return product
 
 

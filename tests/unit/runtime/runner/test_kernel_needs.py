@@ -3,30 +3,37 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from runtime.attention.pages import allocate_pages
+from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
 from runtime.attention.triton import TritonAttention
 from runtime.batch import StepBatch
 from runtime.errors import EngineMisconfigured
+from runtime.kernels import quantized
 from runtime.kernels.launching import Options
 from runtime.kernels.operations import FusedOperations
 from runtime.kernels.recording import RecordingLauncher
+from runtime.layers.quantized import QuantizedLinear, QuantizedRows
 from runtime.models.fused import FusedDecoder
+from runtime.runner.building import apply_quantization
+from runtime.runner.cache_choice import cache_dtype
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.kernel_needs import KernelNeeds, find_needs
 from runtime.runner.step_buffers import RunnerLimits
 from runtime.settings import EngineSettings
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.loading import build_dummy_weights
+from tests.support.quantized_checkpoints import CONFIG, FORMATS
 from tests.support.step_batches import Chunk, sampling_batch, step_batch
 from tests.unit.runtime.runner.conftest import LLAMA, SLIDING_QWEN
 
@@ -56,19 +63,21 @@ def load(folder: Path, shape: dict[str, Any], **given: Any) -> ModelConfig:
     return load_model_config(folder)
 
 
-def build_recorded(config: ModelConfig, launcher: RecordingLauncher) -> DeviceRunner:
+def build_recorded(config: ModelConfig, launcher: RecordingLauncher, settings: EngineSettings) -> DeviceRunner:
     """A runner whose kernels compute nothing; products by torch are made, of whatever lies in memory."""
+    cached = cache_dtype(settings.kv_cache_dtype, DTYPE)
+    scales = torch.ones(config.num_layers, SCALE_COLUMNS) if cached != DTYPE else None
     operations = FusedOperations(launcher, max_samples=MAX_SEQUENCES, vocab_size=config.vocab_size, device=CPU)
     with torch.inference_mode():
         weights = build_dummy_weights(config, device=CPU, dtype=DTYPE)
-        model = FusedDecoder(config, weights.parameters, operations, num_positions=PAGES_EACH * 16)
+        model = FusedDecoder(config, weights.parameters, operations, num_positions=PAGES_EACH * 16, cache_scales=scales)
         pages = allocate_pages(
             num_layers=config.num_layers, num_pages=1 + PAGES_EACH * MAX_SEQUENCES, num_kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim, device=CPU, dtype=DTYPE,
+            head_dim=config.head_dim, device=CPU, dtype=cached,
         )  # fmt: skip
     attention = TritonAttention(
         pages, num_heads=config.num_heads, layer_windows=config.layer_windows, launcher=launcher,
-        max_decodes=MAX_SEQUENCES, num_multiprocessors=132, pdl=True,
+        max_decodes=MAX_SEQUENCES, num_multiprocessors=132, scales=scales, pdl=True,
     )  # fmt: skip
     limits = RunnerLimits(
         CHUNK + MAX_SEQUENCES, MAX_SEQUENCES, PAGES_EACH * MAX_SEQUENCES, SETTINGS.cuda_graph_max_bs, CHUNK // 2
@@ -78,11 +87,50 @@ def build_recorded(config: ModelConfig, launcher: RecordingLauncher) -> DeviceRu
     return runner
 
 
-@pytest.fixture(scope="module", params=[LLAMA, SLIDING_QWEN], ids=["llama", "sliding-qwen"])
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "llama": (LLAMA, {}),
+    "sliding-qwen": (SLIDING_QWEN, {}),
+    "fp8 at load": (CONFIG, {"quantization": "fp8"}),
+    "fp8 channel static, e4m3 cache": (
+        CONFIG | {"quantization_config": FORMATS["fp8, tensor, static"].declared},
+        {"kv_cache_dtype": "fp8_e4m3"},
+    ),
+    "fbgemm, bias": (
+        CONFIG
+        | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
+        | {"quantization_config": FORMATS["fbgemm_fp8"].declared},
+        {},
+    ),
+    "fp8 block, e4m3 cache": (
+        CONFIG | {"quantization_config": FORMATS["fp8, block"].declared},
+        {"kv_cache_dtype": "fp8_e4m3"},
+    ),
+    "e4m3 cache, windows": (SLIDING_QWEN, {"kv_cache_dtype": "fp8_e4m3"}),
+}
+"""Shapes and settings of engines."""
+
+
+@pytest.fixture(scope="module", params=CASES)
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    config = load(tmp_path_factory.mktemp("model"), request.param, vocab_size=5000)
+    shape, given = CASES[request.param]
+    settings = msgspec.structs.replace(SETTINGS, **given)
+    loaded = load(tmp_path_factory.mktemp("model"), shape, vocab_size=5000)
+    config = apply_quantization(loaded, settings.quantization)
     launcher = RecordingLauncher()
-    return Recorded(find_needs(config, SETTINGS, DTYPE), launcher, build_recorded(config, launcher))
+    return Recorded(find_needs(config, settings, DTYPE), launcher, build_recorded(config, launcher, settings))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def products_of_shapes() -> Iterator[None]:
+    """cuBLAS's products in e4m3 have no like on a CPU: of these the shape is enough."""
+
+    def shaped(rows: QuantizedRows, linear: QuantizedLinear, dtype: torch.dtype) -> torch.Tensor:
+        return torch.zeros(rows.values.shape[0], linear.weight.shape[0], dtype=dtype)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantized, "_multiply_channels", shaped)
+        patch.setattr(quantized, "_multiply_blocks", shaped)
+        yield
 
 
 def mixed_step(num_decodes: int, lengths: list[int], num_logprobs: int, num_scored: int) -> StepBatch:
@@ -135,6 +183,19 @@ def test_every_small_batch_has_its_kernels(recorded: Recorded, rows: int) -> Non
     assert recorded.launcher.variants <= recorded.needs.variants
 
 
+def test_fp8_is_rehearsed_with_its_own_kernels(tmp_path: Path) -> None:
+    """Every kernel of FP8 weights and of an e4m3 cache by name, and none of those that they take the place of but the head's."""
+    config = load(tmp_path, CONFIG | {"quantization_config": FORMATS["fp8, tensor, static"].declared})
+    needs = find_needs(config, msgspec.structs.replace(SETTINGS, kv_cache_dtype="fp8_e4m3"), DTYPE)
+    assert kernel_names(needs) >= {
+        "quantize.rows", "quantize.gated", "quantized.multiply_reduce", "quantized.dot", "decode_e4m3.split",
+        "decode.merge", "prefill.causal", "rotary.rotate_and_store",
+    }  # fmt: skip
+    assert not kernel_names(needs) & {"decode.split", "activation.silu_and_multiply"}
+    linear = {variant for variant in needs.variants if variant.kernel.startswith("linear.")}
+    assert {dict(variant.constants)["N"] for variant in linear} == {config.vocab_size}
+
+
 def kernel_names(needs: KernelNeeds) -> set[str]:
     return {variant.kernel for variant in needs.variants}
 
@@ -182,10 +243,13 @@ import sys
 from pathlib import Path
 import torch
 from runtime.runner.kernel_needs import find_needs
+from runtime.runner.building import apply_quantization
 from runtime.settings import EngineSettings
 from runtime.weights.config import load_model_config
-settings = EngineSettings(model_path="", device="cuda", attention_backend="triton", cuda_graph_max_bs=20)
-assert find_needs(load_model_config(Path({str(tmp_path)!r})), settings, torch.bfloat16).variants
+settings = EngineSettings(model_path="", device="cuda", attention_backend="triton", cuda_graph_max_bs=20, kv_cache_dtype="fp8_e4m3")
+config = load_model_config(Path({str(tmp_path)!r}))
+for quantization in ("auto", "fp8"):
+    assert find_needs(apply_quantization(config, quantization), settings, torch.bfloat16).variants
 print([name for name in ("torch._dynamo", "torch._inductor", "triton") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -36,7 +36,7 @@ def test_rows_are_rounded_as_the_reference_rounds(scaling: str, kind: str) -> No
 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "bias-residual"])
 @pytest.mark.parametrize("by_block", [False, True], ids=["channel", "block"])
-@pytest.mark.parametrize("rows", [1, 2, 8])
+@pytest.mark.parametrize("rows", [1, 2, 8, 12, 40])
 def test_products_of_few_rows(rows: int, by_block: bool, fused: bool) -> None:
     """The chosen blocks, at columns that fill none."""
     inputs = Inputs("cpu", torch.float16, rows)
@@ -58,4 +58,14 @@ def test_a_loop_of_several_steps(rows: int) -> None:
     inputs = Inputs("cpu", torch.float16, 1)
     blocks = GemvBlocks("multiply_reduce", 4, 64, 4) if rows == 1 else GemvBlocks("dot", 16, 64, 1, 3)
     layer = quantized_layer(inputs, 40, 272)
+    assert check_quantized_product(inputs, rows, layer, blocks=blocks) < TOLERANCES[torch.float16]
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("by_block", [False, True], ids=["channel", "block"])
+def test_steps_in_parts(by_block: bool, rows: int) -> None:
+    """Several parts to a step, more inputs than a step takes, and a last step that is not full."""
+    inputs = Inputs("cpu", torch.float16, 2)
+    blocks = GemvBlocks("split_dot", 16, 128, 2, 2) if by_block else GemvBlocks("split_dot", 16, 32, 4, 2)
+    layer = quantized_layer(inputs, 40, 640 if by_block else 272, by_block=by_block)
     assert check_quantized_product(inputs, rows, layer, blocks=blocks) < TOLERANCES[torch.float16]
