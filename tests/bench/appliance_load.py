@@ -1,11 +1,12 @@
 """Drive a load generator at a whole appliance: `python -m tests.bench.appliance_load --model DIR … -- COMMAND…`.
 
 Starts `casemate serve` with one engine, registers a client, gets a token, and runs COMMAND with the environment variables
-URL, TOKEN, NAME and SSL_CERT_FILE. Prints how long the start took, what the engine said of its memory, and how much CPU time
-each process used. The whole path is measured: TLS, token, quota, durable audit, engine.
+URL, TOKEN, NAME and SSL_CERT_FILE. Prints how long the start took, how much CPU time each process used, and for how much of the
+time the device was busy with how many steps. The whole path is measured: TLS, token, quota, durable audit, engine.
 """
 
 import argparse
+import http.client
 import os
 import subprocess
 import sys
@@ -21,6 +22,21 @@ from tests.support.appliance import Appliance
 def cpu_seconds(pids: dict[str, int]) -> dict[str, float]:
     """User and system time of each process so far."""
     return {name: sum(psutil.Process(pid).cpu_times()[:2]) for name, pid in pids.items()}
+
+
+def engine_totals(appliance: Appliance, token: str) -> tuple[float, float, float]:
+    """Seconds that the device was busy so far, steps in CUDA graphs and steps outside."""
+    connection = http.client.HTTPSConnection("127.0.0.1", appliance.gateway_port, context=appliance.client.tls)
+    connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {token}"})
+    text = connection.getresponse().read().decode()
+    connection.close()
+
+    def total(stem: str, label: str = "") -> float:
+        lines = [line for line in text.splitlines() if line.startswith(f"casemate_{stem}{{") and label in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    passes = "cuda_graph_passes_total"
+    return total("forward_execution_seconds_total"), total(passes, '"cuda_graph"'), total(passes, '"none"')
 
 
 def main() -> int:
@@ -52,6 +68,8 @@ def main() -> int:
             appliance.wait_ready(options.ready_timeout)
             print(f"ready after {time.monotonic() - started:.1f} s", flush=True)
             pids = appliance.pids()
+            scraper = appliance.token(appliance.create_client("scraper", "--role", "operator"))
+            totals = engine_totals(appliance, scraper)
             before, began = cpu_seconds(pids), time.monotonic()
             environment = {
                 **os.environ,
@@ -64,6 +82,13 @@ def main() -> int:
             wall = time.monotonic() - began
             for name, used in cpu_seconds(pids).items():
                 print(f"  {name:<12} {100 * (used - before[name]) / wall:6.1f} % of a core")
+            time.sleep(0.5)  # The engine tells its state four times a second.
+            busy_s, captured, others = (
+                now - then for now, then in zip(engine_totals(appliance, scraper), totals, strict=True)
+            )
+            print(
+                f"  device busy {100 * busy_s / wall:.1f} % of {wall:.1f} s; {captured:.0f} steps in graphs, {others:.0f} outside"
+            )
             return status
         except AssertionError as error:
             print(error, file=sys.stderr)
