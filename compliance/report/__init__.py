@@ -4,7 +4,6 @@ Reading order: `content` (what it tells, the same for both), `drawing` and `char
 draw), `page` with its templates (HTML), `metrics`, `pdf` and `paper` (a small writer of PDF), `printed` (the report on
 paper), `matrix` (CSV and HTML).
 
-The writer of PDF is ours, as the libraries for it bring decoders of images and fonts along, which an appliance that reads
-no image should not hold; it needs two fonts that every reader has. Nothing here knows the time or draws lots: the same
-content gives the same bytes.
+The writer of PDF is ours (docs/adr/0008): the libraries for it bring decoders of images and fonts along. Nothing here knows
+the time or draws lots: the same content gives the same bytes.
 """

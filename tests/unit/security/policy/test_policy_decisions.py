@@ -120,6 +120,7 @@ def test_no_account_of_ours_can_be_taken_for_one_of_the_providers(registry):
     assert is_upstream("corp:ada")
 
 
+@control("3.1.2", "AC-3")
 def test_a_role_can_be_limited_to_models(registry, decide):
     """Also for tokens of an issuer elsewhere, whose clients are not in our definitions."""
     client = registry.create(ClientDefinition(name="a"), actor="t").client
