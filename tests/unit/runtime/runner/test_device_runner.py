@@ -109,6 +109,22 @@ def test_pieces_of_one_size_serve_every_number_of_sequences(pair: tuple[PlainDev
         assert given.captured_size == 32
 
 
+def test_a_step_that_samples_nothing_leaves_what_the_next_one_reads(pair: tuple[PlainDevice, TorchRunner]) -> None:
+    """The first chunk of a prompt, by pieces or kernel by kernel: the second goes on behind it."""
+    device, reference = pair
+    for first in (25, 41 + 30):
+        tokens = [*PROMPT, *PROMPT]
+        pages = list(range(1, 8))
+        nothing = replace(
+            step_batch([Chunk(tokens[:first], 0, pages)]),
+            sample_rows=np.zeros(0, np.int32),
+            sampling=sampling_batch(0),
+        )
+        assert_equal(run(device.runner, nothing), run(reference, nothing))
+        rest = step_batch([Chunk(tokens[first : first + 9], first, pages)])
+        assert_equal(run(device.runner, rest), run(reference, rest))
+
+
 def test_a_step_larger_than_all_pieces_still_runs(pair: tuple[PlainDevice, TorchRunner]) -> None:
     """Outside of any graph, and the step says so."""
     device, reference = pair
