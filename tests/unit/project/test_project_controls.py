@@ -1,4 +1,7 @@
-"""Claims and tests agree: looked at in the sources, so that it holds whichever part of the suite runs."""
+"""Controls that are claimed and tests that show them agree: looked at in the sources, whichever part of the suite runs.
+
+A test that carries @control and is renamed or split wants its new name in `compliance/controls/*.toml`.
+"""
 
 import ast
 from pathlib import Path
@@ -44,13 +47,15 @@ def claims() -> set[tuple[str, str]]:
 
 def test_every_claimed_control_is_shown_by_tests_that_exist_and_say_so(marked: dict[str, set[str]]) -> None:
     """A test that was renamed, removed or lost its marker is evidence no more."""
-    assert not {claim for claim in claims() if claim[1] not in marked.get(claim[0], set())}
+    lost = sorted({claim for claim in claims() if claim[1] not in marked.get(claim[0], set())})
+    assert not lost, "compliance/controls/*.toml name these tests, which are gone or do not carry the control"
 
 
 def test_every_marker_is_of_a_control_that_something_is_said_of(marked: dict[str, set[str]]) -> None:
     """One that does not exist is a slip of the pen; one that is the customer's has no tests of ours."""
     ours = {id for _, id in claims()}
-    assert not {(test, id) for test, ids in marked.items() for id in ids - ours}
+    strange = {(test, id) for test, ids in marked.items() for id in ids - ours}
+    assert not strange, "compliance/controls/*.toml say nothing of ours about these controls"
 
 
 def test_the_decorator_is_the_marker_that_pytest_knows() -> None:
