@@ -11,6 +11,7 @@ from torch import Tensor
 
 from runtime.kernels.activation import silu_and_multiply
 from runtime.kernels.blocks import MAX_ROWS
+from runtime.kernels.chains import join_normed
 from runtime.kernels.embedding import gather_embeddings
 from runtime.kernels.launching import Launcher
 from runtime.kernels.linear import Norm, multiply_rows
@@ -22,7 +23,7 @@ from runtime.layers.linear import Linear
 from runtime.layers.norm import RMSNorm
 from runtime.layers.quantized import AnyLinear, InputScaling, QuantizedLinear, QuantizedRows
 from runtime.layers.rotary import RotaryTable
-from runtime.models.operations import SampleColumns, TokenPlaces, TokenSource
+from runtime.models.operations import DraftTokens, SampleColumns, TokenPlaces, TokenSource
 
 
 class FusedOperations:
@@ -108,9 +109,20 @@ class FusedOperations:
         )
         return out
 
-    def join_normed(self, token_ids: Tensor, table: Tensor, hidden: Tensor, norms: tuple[RMSNorm, RMSNorm]) -> Tensor:
+    def join_normed(self, tokens: DraftTokens, table: Tensor, hidden: Tensor, norms: tuple[RMSNorm, RMSNorm]) -> Tensor:
         """See `Operations.join_normed`."""
-        return torch.cat((norms[0](functional.embedding(token_ids, table)), norms[1](hidden)), dim=-1)
+        return join_normed(
+            tokens.ids,
+            tokens.target_ids,
+            tokens.drafts,
+            tokens.step,
+            table,
+            hidden,
+            (norms[0].weight, norms[1].weight),
+            norms[0].eps,
+            launcher=self._launcher,
+            pdl=self._dependent_launch,
+        )
 
     def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
         """See `Operations.feed_forward`."""

@@ -44,6 +44,19 @@ class TokenPlaces:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftTokens:
+    """What a draft head reads: tokens, or drafts that were just made."""
+
+    ids: Tensor
+    """[num_rows] int32."""
+    target_ids: Tensor | None = None
+    """[draft_vocab_size] int64, where `ids` are places in it; None: they are the target's."""
+    drafts: Tensor | None = None
+    """[at least num_rows, num_steps] int32; then the target's ids are noted here, in column `step`."""
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SampleColumns:
     """What a token is chosen by where no mask, penalty or bias is asked for."""
 
@@ -74,12 +87,12 @@ class Operations(Protocol):
         """linear(rows) → [num_rows, out], a new tensor."""
         ...
 
-    def join_normed(self, token_ids: Tensor, table: Tensor, hidden: Tensor, norms: tuple[RMSNorm, RMSNorm]) -> Tensor:
+    def join_normed(self, tokens: DraftTokens, table: Tensor, hidden: Tensor, norms: tuple[RMSNorm, RMSNorm]) -> Tensor:
         """[norms[0](rows of `table`), norms[1](hidden)] side by side → [num_rows, 2 * hidden_size], a new tensor.
 
         Args:
-            token_ids: [num_rows] int32.
             table: [vocab_size, hidden_size].
+            norms: with the same `eps`.
         """
         ...
 
@@ -140,9 +153,13 @@ class PlainOperations:
         """See `Operations.linear`."""
         return linear(rows)
 
-    def join_normed(self, token_ids: Tensor, table: Tensor, hidden: Tensor, norms: tuple[RMSNorm, RMSNorm]) -> Tensor:
+    def join_normed(self, tokens: DraftTokens, table: Tensor, hidden: Tensor, norms: tuple[RMSNorm, RMSNorm]) -> Tensor:
         """See `Operations.join_normed`."""
-        return torch.cat((norms[0](functional.embedding(token_ids, table)), norms[1](hidden)), dim=-1)
+        ids = tokens.ids
+        if tokens.target_ids is not None and tokens.drafts is not None:
+            ids = tokens.target_ids.index_select(0, ids)
+            tokens.drafts[: len(ids), tokens.step].copy_(ids)
+        return torch.cat((norms[0](functional.embedding(ids, table)), norms[1](hidden)), dim=-1)
 
     def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
         """See `Operations.feed_forward`."""

@@ -5,6 +5,7 @@ device, and whatever needs them reads them there. All of it is capture-safe.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -44,7 +45,62 @@ class ChainViews:
     """[num_rows]"""
 
 
-def place_rows(views: StepViews, chains: ChainViews, state: ChainState, num_positions: int) -> None:
+@dataclass(frozen=True, slots=True)
+class DraftPlaces:
+    """Where a chain's drafts but the first are entered, one set of tensors a step."""
+
+    places: TokenPlaces
+    tables: DeviceTables
+
+
+@dataclass(frozen=True, slots=True)
+class DraftStart:
+    """Where the drafts of a step begin."""
+
+    last_rows: Tensor
+    """[num_chains] int32 or int64: the token row of each chain's newest entry."""
+    places: list[DraftPlaces]
+    """Of each draft but the last."""
+
+
+class ChainArithmetic(Protocol):
+    """All is enqueued on the current stream and capture-safe."""
+
+    def place_rows(self, views: StepViews, chains: ChainViews, state: ChainState, num_positions: int) -> None:
+        """Move the rows of sequences that continue a chain to where it ended, with its token and drafts; in place.
+
+        Args:
+            num_positions: positions beyond are of answers that have ended, and are cut off.
+        """
+        ...
+
+    def accept(
+        self, views: StepViews, chains: ChainViews, samples: Tensor, state: ChainState, num_positions: int
+    ) -> DraftStart:
+        """Count each chain's tokens and note its newest in `state`, and find the places of the next drafts.
+
+        Args:
+            samples: [num_samples] int32, the chosen tokens: those of decodes, `num_queries` each, then one a chain.
+        """
+        ...
+
+
+class PlainChains:
+    """Torch, one small operation after the other: the judge, and what runs on a CPU."""
+
+    def place_rows(self, views: StepViews, chains: ChainViews, state: ChainState, num_positions: int) -> None:
+        """See `ChainArithmetic.place_rows`."""
+        _place_rows(views, chains, state, num_positions)
+
+    def accept(
+        self, views: StepViews, chains: ChainViews, samples: Tensor, state: ChainState, num_positions: int
+    ) -> DraftStart:
+        """See `ChainArithmetic.accept`."""
+        last_rows = _accept(views, chains, samples, state)
+        return DraftStart(last_rows, _draft_places(views, chains, last_rows, state.drafts.shape[1], num_positions))
+
+
+def _place_rows(views: StepViews, chains: ChainViews, state: ChainState, num_positions: int) -> None:
     """Move the rows of sequences that continue a chain to where it ended, with its token and drafts; in place.
 
     Args:
@@ -61,14 +117,14 @@ def place_rows(views: StepViews, chains: ChainViews, state: ChainState, num_posi
     positions = views.places.positions[:num_rows].view(num_decodes, num_queries)
     positions.add_(extra[:, None])
     starts, ends = views.tables.page_starts[:num_decodes], views.tables.page_starts[1 : num_decodes + 1]
-    slots = slots_of(positions, starts[:, None], (ends - starts)[:, None], views.tables.page_ids)
+    slots = _slots_of(positions, starts[:, None], (ends - starts)[:, None], views.tables.page_ids)
     views.places.slots[:num_rows].copy_(slots.view(-1))
     positions.clamp_(max=num_positions - 1)
     views.tables.context_lengths[:num_decodes].add_(extra)
     views.columns.positions[:num_rows].view(num_decodes, num_queries).add_(extra[:, None])
 
 
-def slots_of(positions: Tensor, page_starts: Tensor, num_pages: Tensor, page_ids: Tensor) -> Tensor:
+def _slots_of(positions: Tensor, page_starts: Tensor, num_pages: Tensor, page_ids: Tensor) -> Tensor:
     """Where the keys and values of positions go: into the sequence's pages, or page 0 for what is beyond them.
 
     Args:
@@ -80,7 +136,7 @@ def slots_of(positions: Tensor, page_starts: Tensor, num_pages: Tensor, page_ids
     return torch.where(page < num_pages, ids * PAGE_SIZE + offset, offset)
 
 
-def accept(views: StepViews, chains: ChainViews, samples: Tensor, state: ChainState) -> Tensor:
+def _accept(views: StepViews, chains: ChainViews, samples: Tensor, state: ChainState) -> Tensor:
     """Count each chain's tokens, and note its newest.
 
     Args:
@@ -106,15 +162,7 @@ def accept(views: StepViews, chains: ChainViews, samples: Tensor, state: ChainSt
     return last_rows
 
 
-@dataclass(frozen=True, slots=True)
-class DraftPlaces:
-    """Where a chain's drafts but the first are entered, one set of tensors a step."""
-
-    places: TokenPlaces
-    tables: DeviceTables
-
-
-def draft_places(
+def _draft_places(
     views: StepViews, chains: ChainViews, last_rows: Tensor, num_steps: int, num_positions: int
 ) -> list[DraftPlaces]:
     """For each draft but the last, where its entry goes and what it attends to: behind the rows `last_rows`."""
@@ -128,7 +176,7 @@ def draft_places(
     steps = torch.arange(1, num_steps + 1, device=starts.device, dtype=torch.int32)[:, None]
     positions = views.places.positions.index_select(0, last_rows)[None, :] + steps
     columns[0, :, :count] = positions.clamp(max=num_positions - 1)
-    columns[1, :, :count] = slots_of(positions, starts, num_pages, tables.page_ids)
+    columns[1, :, :count] = _slots_of(positions, starts, num_pages, tables.page_ids)
     columns[2, :, :count] = torch.minimum(positions + 1, num_pages * PAGE_SIZE)
     return [
         DraftPlaces(

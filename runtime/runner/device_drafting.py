@@ -25,9 +25,9 @@ from runtime.attention.pages import copy_pages
 from runtime.attention.verifying import VerifyAttention
 from runtime.batch import SpeculationBatch, StepBatch
 from runtime.models.fused import FusedDecoder
-from runtime.models.operations import Operations, SampleColumns
+from runtime.models.operations import DraftTokens, Operations, SampleColumns
 from runtime.runner.chain_inputs import ChainLayout, layout_of, num_chain_words, pack_chains
-from runtime.runner.chains import ChainState, ChainViews, accept, draft_places, place_rows
+from runtime.runner.chains import ChainArithmetic, ChainState, ChainViews, DraftStart
 from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes
 from runtime.runner.passes import Pass
 from runtime.runner.step_buffers import RunnerLimits, StepBuffers, sample_stride
@@ -71,6 +71,7 @@ class SpeculationParts:
     head: FusedHead
     head_pages: Tensor
     attention: SpeculationAttention
+    chains: ChainArithmetic
     num_steps: int
 
 
@@ -204,7 +205,7 @@ class DeviceSpeculation:
     def _verify(self, inputs: _Inputs, plan: DevicePlan) -> None:
         views, rows = inputs.views, self._buffers.rows_of(inputs.views)
         if len(inputs.chains.continued):
-            place_rows(views, inputs.chains, self.state, self._model.num_positions)
+            self._parts.chains.place_rows(views, inputs.chains, self.state, self._model.num_positions)
         self._model.run(rows, self._pages, plan)
         self._model.finish_all(rows)
         num_samples = views.shape.num_samples
@@ -221,27 +222,30 @@ class DeviceSpeculation:
         rows = self._buffers.rows_of(views)
         assert rows.captured is not None
         samples = self._buffers.samples[: views.shape.num_samples]
-        last_rows = accept(views, chains, samples, self.state)
+        start = None
+        if len(chains.chain_sequences):
+            start = self._parts.chains.accept(views, chains, samples, self.state, self._head.num_positions)
         next_ids = samples
         if views.shape.num_samples != views.shape.num_rows:
             next_ids = chains.next_ids.index_copy(0, views.sample_rows.long(), samples)
-        hidden = self._head.forward(next_ids, self._head.combine(rows.captured), views.places, plan)
-        if num_steps and len(last_rows):
-            self._chain(inputs, hidden.index_select(0, last_rows), last_rows, num_steps)
+        tokens = DraftTokens(next_ids)
+        hidden = self._head.forward(tokens, self._head.combine(rows.captured), views.places, plan)
+        if num_steps and start is not None:
+            self._chain(hidden.index_select(0, start.last_rows), start)
 
-    def _chain(self, inputs: _Inputs, hidden: Tensor, last_rows: Tensor, num_steps: int) -> None:
-        places = draft_places(inputs.views, inputs.chains, last_rows, num_steps, self._head.num_positions)
-        count = len(last_rows)
-        drafts = self._best(hidden)
-        self.state.drafts[:count, 0].copy_(drafts)
-        for step, place in enumerate(places, 1):
+    def _chain(self, hidden: Tensor, start: DraftStart) -> None:
+        """Draft behind entries whose outputs are `hidden` [num_chains, hidden_size], into `state`."""
+        count, last = len(hidden), self._num_steps - 1
+        best = self._best(hidden)
+        for step, place in enumerate(start.places):
             plan = self._attention.head.plan_capture(place.tables, count)
-            hidden = self._head.forward(drafts, hidden, place.places, plan)
-            drafts = self._best(hidden)
-            self.state.drafts[:count, step].copy_(drafts)
+            tokens = DraftTokens(best, self._head.target_ids, self.state.drafts, step)
+            hidden = self._head.forward(tokens, hidden, place.places, plan)
+            best = self._best(hidden)
+        self.state.drafts[:count, last].copy_(self._head.target_ids.index_select(0, best))
 
     def _best(self, hidden: Tensor) -> Tensor:
-        """[num_chains, hidden_size] → the likeliest tokens, [num_chains] int32."""
+        """[num_chains, hidden_size] → the likeliest of the draft vocabulary, [num_chains] int32."""
         logits = self._head.logits(hidden)
         count = len(logits)
         stride = sample_stride(count)
@@ -249,7 +253,7 @@ class DeviceSpeculation:
         greedy = self._greedy
         columns = SampleColumns(greedy.temperature[:count], greedy.seeds[:count], greedy.positions[:count])
         self._operations.sample(logits, columns, samples)
-        return self._head.target_ids(samples[0, :count]).to(torch.int32)
+        return samples[0, :count]
 
     def _capture(self, size: int, capture: Capture) -> _Graphs:
         step = make_uniform(_empty_speculation(self._num_steps), self._num_queries, size)

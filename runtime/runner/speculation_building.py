@@ -14,6 +14,7 @@ from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.launching import Launcher
 from runtime.models.operations import Operations
 from runtime.runner.device_drafting import ChunkAttention, SpeculationAttention, SpeculationParts
+from runtime.runner.fused_chains import FusedChains
 from runtime.settings import EngineSettings
 from runtime.speculative.fused import FusedHead
 from runtime.speculative.head import DraftHead
@@ -103,5 +104,6 @@ def build_speculation(
             head_rows=verification(head_pages, head_config.num_heads, (None,)),
             head=head_attention,
         ),
+        chains=FusedChains(launcher),
         num_steps=loaded.num_steps,
     )

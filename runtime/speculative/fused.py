@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from runtime.attention.device import DevicePlan
-from runtime.models.operations import Operations, TokenPlaces
+from runtime.models.operations import DraftTokens, Operations, TokenPlaces
 from runtime.speculative.head import DraftHead
 
 
@@ -32,15 +32,15 @@ class FusedHead:
         """See `DraftHead.combine`."""
         return self._operations.linear(captured, self._head.fc)
 
-    def forward(self, token_ids: Tensor, hidden: Tensor, places: TokenPlaces, plan: DevicePlan) -> Tensor:
+    def forward(self, tokens: DraftTokens, hidden: Tensor, places: TokenPlaces, plan: DevicePlan) -> Tensor:
         """Entries → [num_rows, hidden_size], before the last norm; their keys and values are written to the pages.
 
         Args:
-            token_ids: [num_rows] int32: the token after each position.
+            tokens: the token after each position.
             hidden: [num_rows, hidden_size]: the hidden state at each position; may be changed.
         """
         head, operations = self._head, self._operations
-        joined = operations.join_normed(token_ids, head.embedding, hidden, (head.embedding_norm, head.hidden_norm))
+        joined = operations.join_normed(tokens, head.embedding, hidden, (head.embedding_norm, head.hidden_norm))
         if head.config.norm_before_residual:
             hidden = joined[:, hidden.shape[1] :].contiguous()
         heads = operations.linear(joined, head.qkv)
@@ -56,6 +56,7 @@ class FusedHead:
         """[num_rows, hidden_size] → [num_rows, draft_vocab_size]."""
         return self._operations.norm_linear(hidden, self._head.norm, self._head.lm_head)
 
-    def target_ids(self, draft_ids: Tensor) -> Tensor:
-        """[num_rows] ids of the draft vocabulary → the target's, int64."""
-        return self._head.target_ids.index_select(0, draft_ids)
+    @property
+    def target_ids(self) -> Tensor:
+        """[draft_vocab_size] int64: the target's id of each draft."""
+        return self._head.target_ids

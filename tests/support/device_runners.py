@@ -9,6 +9,7 @@ from runtime.attention.pages import allocate_pages
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import PlainOperations
 from runtime.runner.cache_choice import CacheFormat
+from runtime.runner.chains import PlainChains
 from runtime.runner.device_drafting import SpeculationAttention, SpeculationParts
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.step_buffers import RunnerLimits
@@ -113,5 +114,6 @@ def _speculation(
         head=FusedHead(head, operations, pages),
         head_pages=pages,
         attention=SpeculationAttention(rows, rows, of_head, of_head),
+        chains=PlainChains(),
         num_steps=num_steps,
     )
