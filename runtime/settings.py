@@ -204,6 +204,13 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             ge=0, le=256, description="Tokens verified at once, the newest included: a chain's steps and 1. 0: that."
         ),
     ] = 0
+    speculative_adaptive: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Make fewer drafts, or none, where the engine measures that answers come faster so; "
+            "false: always all. Without effect on texts."
+        ),
+    ] = True
     watchdog_timeout_s: Annotated[
         float,
         msgspec.Meta(

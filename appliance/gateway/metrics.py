@@ -146,6 +146,9 @@ class Metrics:
         self.kv_cache_unscaled = self._say(
             "gauge", "kv_cache_unscaled", "1 if the KV cache is e4m3 without scales of its own.", engine
         )
+        self.spec_num_steps = self._say(
+            "gauge", "spec_num_steps", "Drafts made for each answer in the last step; 0: none.", engine
+        )
         self.last_token_age_seconds = self._say(
             "gauge", "last_token_age_seconds", "Since a token last came out of the engine.", engine
         )

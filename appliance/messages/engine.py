@@ -145,6 +145,8 @@ class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     """Drafts that they verified."""
     num_accepted: int = 0
     """Of these, the drafts that were the tokens chosen."""
+    num_draft_steps: int = 0
+    """Drafts made for each answer in the last step."""
 
 
 GatewayToEngine = Submit | Cancel | AbortIntent | FlushCache

@@ -172,5 +172,6 @@ class EngineProcess:
             num_verified=stats.num_verified,
             num_proposed=stats.num_proposed,
             num_accepted=stats.num_accepted,
+            num_draft_steps=stats.num_draft_steps,
             occupancy=min(1.0, busy_s / elapsed_s) if elapsed_s > 0 else 0.0,
         )

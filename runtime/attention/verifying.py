@@ -20,8 +20,8 @@ _BLOCK_TOKENS = 64
 class VerifyAttention(Protocol):
     """Kernels over one cache; capture-safe."""
 
-    def plan(self, device: DeviceTables, num_sequences: int) -> DevicePlan:
-        """For the first rows of a step: the latest positions of so many sequences, equally many of each.
+    def plan(self, device: DeviceTables, num_sequences: int, num_queries: int) -> DevicePlan:
+        """For the first rows of a step: the `num_queries` latest positions of so many sequences.
 
         Args:
             device: `context_lengths` may go beyond a sequence's pages; nothing is read there.
@@ -33,7 +33,7 @@ class TritonVerification:
     """A `VerifyAttention`; arguments as for `TritonAttention`.
 
     Args:
-        num_queries: positions of each sequence.
+        max_queries: most positions of each sequence.
         scales: of a cache in e4m3: [num_layers, 4] float32, keys' and values' first.
     """
 
@@ -44,7 +44,7 @@ class TritonVerification:
         num_heads: int,
         layer_windows: Sequence[int | None],
         launcher: Launcher,
-        num_queries: int,
+        max_queries: int,
         max_sequences: int,
         num_multiprocessors: int,
         scales: Tensor | None = None,
@@ -58,16 +58,15 @@ class TritonVerification:
         self._pdl = pdl
         self._page_size, self._num_kv_heads, self._head_dim = pages.shape[-3:]
         self._num_programs = 2 * num_multiprocessors
-        self._num_queries = num_queries
         counts = range(1, max_sequences + 1)
         most_parts = max((n * splits for n in counts if (splits := self._num_splits(n)) > 1), default=0)
-        parts = most_parts * num_queries * num_heads
+        parts = most_parts * max_queries * num_heads
         self._partial = torch.empty(parts * self._head_dim, dtype=torch.float32, device=pages.device)
         self._log_sums = torch.empty(max(4, parts), dtype=torch.float32, device=pages.device)
 
-    def plan(self, device: DeviceTables, num_sequences: int) -> "VerifyPlan":
+    def plan(self, device: DeviceTables, num_sequences: int, num_queries: int) -> "VerifyPlan":
         """See `VerifyAttention.plan`."""
-        return VerifyPlan(self, device, num_sequences)
+        return VerifyPlan(self, device, num_sequences, num_queries)
 
     def attend(self, layer: int, query: Tensor, out: Tensor, plan: "VerifyPlan") -> None:
         """Attend for the rows of a plan."""
@@ -93,9 +92,9 @@ class TritonVerification:
                 "KV_HEADS": self._num_kv_heads,
                 "HEAD_DIM": self._head_dim,
                 "PAGE_SIZE": self._page_size,
-                "QUERIES": self._num_queries,
+                "QUERIES": plan.num_queries,
                 "BLOCK_TOKENS": _BLOCK_TOKENS,
-                "BLOCK_ROWS": max(16, _power_of_two(self._num_queries * group)),
+                "BLOCK_ROWS": max(16, _power_of_two(plan.num_queries * group)),
                 "BLOCK_DIM": block_dim,
                 "SPLITS": splits,
                 "MIN_TOKENS": _BLOCK_TOKENS,
@@ -110,7 +109,7 @@ class TritonVerification:
         if splits > 1:
             self._launcher.launch(
                 "verify.merge",
-                (plan.num_sequences * self._num_queries, self._num_heads, 1),
+                (plan.num_sequences * plan.num_queries, self._num_heads, 1),
                 (self._partial, self._log_sums, out),
                 {
                     "HEADS": self._num_heads,
@@ -134,6 +133,7 @@ class VerifyPlan:
     attention: TritonVerification
     tables: DeviceTables
     num_sequences: int
+    num_queries: int
 
     def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
         """See `DevicePlan.attend`."""

@@ -29,6 +29,7 @@ from runtime.scheduling.limits import RequestLimits
 from runtime.scheduling.requests import GrammarSource
 from runtime.scheduling.scheduler import Scheduler
 from runtime.settings import EngineSettings
+from runtime.speculative.adapting import SpeculationPolicy
 from runtime.speculative.options import speculation_options
 
 PROBE_ID = -1
@@ -42,6 +43,8 @@ class InFlight:
 
     record: StepRecord
     launched: LaunchedStep
+    launch_s: float
+    """That the launch took, which on a CPU is the whole step."""
 
 
 class Engine:
@@ -69,6 +72,8 @@ class Engine:
         self._clock = clock
         self._overlap = settings.overlap_schedule
         speculation = speculation_options(settings)
+        num_steps = 0 if speculation is None else speculation.num_steps
+        self._policy = SpeculationPolicy(num_steps, is_adaptive=settings.speculative_adaptive)
         cache = KVCache(runner.num_pages, share_prefixes=not settings.disable_radix_cache)
         limits = RequestLimits(
             vocab_size=runner.vocab_size,
@@ -84,7 +89,7 @@ class Engine:
             max_queued_requests=settings.max_queued_requests,
             longest_prefix_first=settings.schedule_policy == "lpm",
             grammars=grammars,
-            num_draft_steps=0 if speculation is None else speculation.num_steps,
+            policy=self._policy,
         )
         self._in_flight: InFlight | None = None
         self._num_steps = 0
@@ -92,6 +97,7 @@ class Engine:
         self._num_graph_steps = 0
         self._busy_s = 0.0
         self._captured_size = 0
+        self._num_draft_steps = 0
         self._last_token_at = clock()
 
     @property
@@ -168,6 +174,7 @@ class Engine:
             num_verified=totals.drafts.num_verified,
             num_proposed=totals.drafts.num_proposed,
             num_accepted=totals.drafts.num_accepted,
+            num_draft_steps=self._num_draft_steps,
             num_steps=self._num_steps,
             num_step_tokens=self._num_step_tokens,
             num_graph_steps=self._num_graph_steps,
@@ -189,7 +196,9 @@ class Engine:
         if planned is None:
             return None
         batch, record = planned
-        return InFlight(record, self._runner.launch(batch))
+        started = self._clock()
+        launched = self._runner.launch(batch)
+        return InFlight(record, launched, self._clock() - started)
 
     def _collect(self, step: InFlight) -> None:
         result = step.launched.result()
@@ -200,4 +209,6 @@ class Engine:
         self._num_graph_steps += result.captured_size > 0
         self._busy_s += result.busy_s
         self._captured_size = result.captured_size
+        self._num_draft_steps = step.record.num_steps
+        self._policy.observe_step(step.record.num_decodes, step.record.num_steps, result.busy_s or step.launch_s)
         self._scheduler.collect(step.record, result)

@@ -25,6 +25,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_proposed: int
     """Drafts in these passes."""
     num_accepted: int
+    num_draft_steps: int
+    """Drafts made for each answer in the last step that was collected."""
     num_steps: int
     num_step_tokens: int
     """Tokens computed in the last step that was collected."""

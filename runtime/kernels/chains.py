@@ -22,20 +22,20 @@ def place_rows(
     num_tokens: Tensor,
     last_ids: Tensor,
     drafts: Tensor,
+    num_queries: int,
     num_positions: int,
     launcher: Launcher,
 ) -> None:
     """Move rows to where the chains that they continue have ended; the first five are written, all but one int32.
 
     Args:
-        token_ids, positions, slots: [num_sequences * (num_steps + 1)].
+        token_ids, positions, slots: [num_sequences * num_queries].
         context_lengths: [num_sequences].
         sample_positions: int64, as long as `token_ids`.
         continued: [num_sequences]; -1 where rows stand right already: these get their slots only.
         num_tokens, last_ids: [max_chains], drafts: [max_chains, num_steps]: of the step before.
     Capture-safe.
     """
-    num_queries = drafts.shape[1] + 1
     launcher.launch(
         "chains.place",
         (len(continued), 1, 1),
@@ -43,7 +43,12 @@ def place_rows(
             token_ids, positions, slots, context_lengths, sample_positions, page_starts, page_ids, continued, num_tokens,
             last_ids, drafts, num_positions,
         ),
-        {"QUERIES": num_queries, "BLOCK": _power_of_two(num_queries), "PAGE_SIZE": PAGE_SIZE},
+        {
+            "QUERIES": num_queries,
+            "NUM_STEPS": drafts.shape[1],
+            "BLOCK": _power_of_two(num_queries),
+            "PAGE_SIZE": PAGE_SIZE,
+        },
         Options(num_warps=1),
     )  # fmt: skip
 
@@ -60,6 +65,7 @@ def accept_drafts(
     page_ids: Tensor,
     num_tokens: Tensor,
     last_ids: Tensor,
+    num_queries: int,
     num_steps: int,
     num_positions: int,
     launcher: Launcher,
@@ -67,17 +73,17 @@ def accept_drafts(
     """Count the tokens of chains and find the places of their next drafts.
 
     Args:
-        samples: [num_samples] int32: of decodes, `num_steps + 1` each, then one a chain.
+        samples: [num_samples] int32: of decodes, `num_queries` each, then one a chain.
         num_drafts: [num_decodes]; chain_sequences: [num_chains].
         num_tokens, last_ids: [at least num_chains], written.
     Returns: all int32: the last row of each chain; where the pages of its sequence start; and positions, slots and context
-        lengths of the entries behind it, [3, num_steps, num_chains or a few more].
+        lengths of the entries from there on, [3, num_steps, num_chains or a few more].
     Capture-safe.
     """
-    count, num_queries = len(chain_sequences), num_steps + 1
+    count = len(chain_sequences)
     stride = -(-count // _ALIGNMENT) * _ALIGNMENT
     last_rows, starts = torch.empty(2, stride, dtype=torch.int32, device=samples.device)
-    columns = torch.empty(3, num_steps, stride, dtype=torch.int32, device=samples.device)
+    columns = torch.empty(3, max(1, num_steps), stride, dtype=torch.int32, device=samples.device)
     launcher.launch(
         "chains.accept",
         (count, 1, 1),
@@ -85,7 +91,12 @@ def accept_drafts(
             token_ids, positions, samples, sample_rows, num_drafts, chain_sequences, page_starts, page_ids, num_tokens,
             last_ids, last_rows, starts, columns, len(num_drafts), num_positions, stride,
         ),
-        {"QUERIES": num_queries, "BLOCK": _power_of_two(num_queries), "PAGE_SIZE": PAGE_SIZE},
+        {
+            "QUERIES": num_queries,
+            "NUM_STEPS": num_steps,
+            "BLOCK": _power_of_two(max(num_queries, num_steps)),
+            "PAGE_SIZE": PAGE_SIZE,
+        },
         Options(num_warps=1),
     )  # fmt: skip
     return last_rows[:count], starts[:count], columns[:, :, :count]

@@ -14,7 +14,8 @@ _ALIGNMENT = 4
 class ChainLayout:
     """Offsets, in int32 words, for so many decoding sequences, chains and token rows."""
 
-    def __init__(self, num_decodes: int, num_chains: int, num_rows: int) -> None:
+    def __init__(self, num_decodes: int, num_chains: int, num_rows: int, num_queries: int = 1) -> None:
+        self.num_queries = num_queries
         self.shape = (num_decodes, num_chains, num_rows)
         widths = {
             "continued": num_decodes,
@@ -31,12 +32,14 @@ class ChainLayout:
 
     def views(self, buffer: Tensor) -> ChainViews:
         """The inputs as views of the device's buffer."""
-        return ChainViews(**{name: buffer[span] for name, span in self.spans.items()})
+        return ChainViews(**{name: buffer[span] for name, span in self.spans.items()}, num_queries=self.num_queries)
 
 
 def layout_of(step: UniformStep) -> ChainLayout:
     """That of one step."""
-    return ChainLayout(step.speculation.num_decodes, len(step.chain_sequences), len(step.batch.token_ids))
+    return ChainLayout(
+        step.speculation.num_decodes, len(step.chain_sequences), len(step.batch.token_ids), step.num_queries
+    )
 
 
 def pack_chains(target: Int32, layout: ChainLayout, step: UniformStep) -> int:

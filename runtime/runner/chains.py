@@ -43,11 +43,13 @@ class ChainViews:
     """[num_chains]"""
     next_ids: Tensor
     """[num_rows]"""
+    num_queries: int
+    """Rows of each sequence that decodes: as many drafts are verified, and one less."""
 
 
 @dataclass(frozen=True, slots=True)
 class DraftPlaces:
-    """Where a chain's drafts but the first are entered, one set of tensors a step."""
+    """Where the entry stands that a draft follows from, and what it attends to."""
 
     places: TokenPlaces
     tables: DeviceTables
@@ -60,7 +62,7 @@ class DraftStart:
     last_rows: Tensor
     """[num_chains] int32 or int64: the token row of each chain's newest entry."""
     places: list[DraftPlaces]
-    """Of each draft but the last."""
+    """Of each draft; the first follows from the chain's newest entry, which is there already."""
 
 
 class ChainArithmetic(Protocol):
@@ -75,12 +77,20 @@ class ChainArithmetic(Protocol):
         ...
 
     def accept(
-        self, views: StepViews, chains: ChainViews, samples: Tensor, state: ChainState, num_positions: int
+        self,
+        views: StepViews,
+        chains: ChainViews,
+        samples: Tensor,
+        state: ChainState,
+        *,
+        num_steps: int,
+        num_positions: int,
     ) -> DraftStart:
         """Count each chain's tokens and note its newest in `state`, and find the places of the next drafts.
 
         Args:
             samples: [num_samples] int32, the chosen tokens: those of decodes, `num_queries` each, then one a chain.
+            num_steps: drafts that will be made.
         """
         ...
 
@@ -93,11 +103,18 @@ class PlainChains:
         _place_rows(views, chains, state, num_positions)
 
     def accept(
-        self, views: StepViews, chains: ChainViews, samples: Tensor, state: ChainState, num_positions: int
+        self,
+        views: StepViews,
+        chains: ChainViews,
+        samples: Tensor,
+        state: ChainState,
+        *,
+        num_steps: int,
+        num_positions: int,
     ) -> DraftStart:
         """See `ChainArithmetic.accept`."""
         last_rows = _accept(views, chains, samples, state)
-        return DraftStart(last_rows, _draft_places(views, chains, last_rows, state.drafts.shape[1], num_positions))
+        return DraftStart(last_rows, _draft_places(views, chains, last_rows, num_steps, num_positions))
 
 
 def _place_rows(views: StepViews, chains: ChainViews, state: ChainState, num_positions: int) -> None:
@@ -106,12 +123,13 @@ def _place_rows(views: StepViews, chains: ChainViews, state: ChainState, num_pos
     Args:
         num_positions: positions beyond are of answers that have ended, and are cut off.
     """
-    num_decodes, num_queries = len(chains.continued), state.drafts.shape[1] + 1
+    num_decodes, num_queries = len(chains.continued), chains.num_queries
     num_rows = num_decodes * num_queries
     is_continued = chains.continued >= 0
     before = chains.continued.clamp(min=0)
     extra = torch.where(is_continued, state.num_tokens.index_select(0, before) - 1, 0)
-    tokens = torch.cat((state.last_ids.index_select(0, before)[:, None], state.drafts.index_select(0, before)), dim=1)
+    drafts = state.drafts.index_select(0, before)[:, : num_queries - 1]
+    tokens = torch.cat((state.last_ids.index_select(0, before)[:, None], drafts), dim=1)
     token_ids = views.token_ids[:num_rows].view(num_decodes, num_queries)
     token_ids.copy_(torch.where(is_continued[:, None], tokens, token_ids))
     positions = views.places.positions[:num_rows].view(num_decodes, num_queries)
@@ -121,6 +139,9 @@ def _place_rows(views: StepViews, chains: ChainViews, state: ChainState, num_pos
     views.places.slots[:num_rows].copy_(slots.view(-1))
     positions.clamp_(max=num_positions - 1)
     views.tables.context_lengths[:num_decodes].add_(extra)
+    if num_queries == 1:  # Kernels of plain decodes trust a length. What is cut off is of answers that have ended.
+        longest = views.tables.context_lengths[:num_decodes].minimum((ends - starts) * PAGE_SIZE)
+        views.tables.context_lengths[:num_decodes].copy_(longest)
     views.columns.positions[:num_rows].view(num_decodes, num_queries).add_(extra[:, None])
 
 
@@ -143,7 +164,7 @@ def _accept(views: StepViews, chains: ChainViews, samples: Tensor, state: ChainS
         samples: [num_samples] int32, the chosen tokens: those of decodes, `num_queries` each, then one a chain.
     Returns: [num_chains] int64: the token row whose entry the next drafts begin behind.
     """
-    num_decodes, num_steps = len(chains.continued), state.drafts.shape[1]
+    num_decodes, num_steps = len(chains.continued), chains.num_queries - 1
     num_rows, num_chains = num_decodes * (num_steps + 1), len(chains.chain_sequences)
     chosen = samples[:num_rows].view(num_decodes, num_steps + 1)
     drafts = views.token_ids[:num_rows].view(num_decodes, num_steps + 1)[:, 1:]
@@ -165,7 +186,7 @@ def _accept(views: StepViews, chains: ChainViews, samples: Tensor, state: ChainS
 def _draft_places(
     views: StepViews, chains: ChainViews, last_rows: Tensor, num_steps: int, num_positions: int
 ) -> list[DraftPlaces]:
-    """For each draft but the last, where its entry goes and what it attends to: behind the rows `last_rows`."""
+    """For each draft, where the entry before it stands and what that attends to: from the rows `last_rows` on."""
     tables = views.tables
     sequences = chains.chain_sequences.long()
     starts = tables.page_starts.index_select(0, sequences)
@@ -173,7 +194,7 @@ def _draft_places(
     count = len(sequences)
     # Each draft's columns begin at multiples of 16 bytes.
     columns = torch.zeros(3, num_steps, -(-count // _ALIGNMENT) * _ALIGNMENT, device=starts.device, dtype=torch.int32)
-    steps = torch.arange(1, num_steps + 1, device=starts.device, dtype=torch.int32)[:, None]
+    steps = torch.arange(num_steps, device=starts.device, dtype=torch.int32)[:, None]
     positions = views.places.positions.index_select(0, last_rows)[None, :] + steps
     columns[0, :, :count] = positions.clamp(max=num_positions - 1)
     columns[1, :, :count] = _slots_of(positions, starts, num_pages, tables.page_ids)
@@ -185,5 +206,5 @@ def _draft_places(
                 tables.query_starts, columns[2, step, :count], starts, tables.page_ids, tables.last_page_lengths
             ),
         )
-        for step in range(num_steps - 1)
+        for step in range(num_steps)
     ]

@@ -1,8 +1,11 @@
 """Speculation on a GPU: a step that verifies drafts, and the head that makes the next ones, as two captured graphs.
 
-    verify:  rows are moved to where the chains before ended; the target's pass over `num_queries` rows of each sequence;
-             logits and the choice of a token at every row
+    verify:  rows are moved to where the chains before ended; the target's pass over the same number of rows of each
+             sequence; logits and the choice of a token at every row
     draft:   which drafts are accepted; the head's entries for all rows; a draft, and its entry, and the next draft …
+
+They are captured for each of a few *levels*: how many drafts a step verifies and makes. At level 0 it is a plain decode, after
+which the head's entries are written, so that its cache is whole when drafts are wanted again.
 
 Between the two the host may have tokens chosen again, from the same logits, where a mask or a penalty is asked for. Neither
 needs a number that the device does not have. Steps with prompts' chunks, and those larger than any graph, run the same
@@ -34,7 +37,7 @@ from runtime.runner.step_buffers import RunnerLimits, StepBuffers, sample_stride
 from runtime.runner.step_inputs import EMPTY_STEP, StepLayout, StepShape, StepViews, build_tables, pack_step
 from runtime.runner.uniform import UniformStep, make_uniform
 from runtime.runner.upload import UploadPool
-from runtime.speculative.fused import FusedHead
+from runtime.speculative.fused import Entries, FusedHead
 from runtime.step_sizes import smallest_holding
 
 
@@ -46,8 +49,8 @@ class ChunkAttention(Protocol):
         ...
 
 
-class HeadAttention(ChunkAttention, Protocol):
-    """Attention over the head's pages."""
+class DecodeAttention(Protocol):
+    """Attention of single rows."""
 
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> DevicePlan:
         """For one row of each sequence, its lengths read on the device."""
@@ -59,9 +62,10 @@ class SpeculationAttention:
     """Who attends where."""
 
     target_rows: VerifyAttention
+    target_decodes: DecodeAttention
     target_chunks: ChunkAttention
-    head_rows: VerifyAttention
-    head: HeadAttention
+    head: DecodeAttention
+    """Over the head's pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,8 @@ class SpeculationParts:
     head_pages: Tensor
     attention: SpeculationAttention
     chains: ChainArithmetic
-    num_steps: int
+    levels: tuple[int, ...]
+    """Ascending, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +123,11 @@ class DeviceSpeculation:
         num_in_flight: int,
     ) -> None:
         self._parts = parts
-        self._attention, self._head, self._num_steps = parts.attention, parts.head, parts.num_steps
+        self._attention, self._head = parts.attention, parts.head
         self._model, self._operations, self._pages = model, operations, pages
         self._buffers, self._uploads = buffers, uploads
-        self._num_queries = parts.num_steps + 1
-        assert limits.num_queries == self._num_queries
+        num_steps = parts.levels[-1]
+        assert limits.num_queries == num_steps + 1
         self._device = pages.device
         words = num_chain_words(limits)
         self._chain_inputs = torch.zeros(words, dtype=torch.int32, device=self._device)
@@ -132,21 +137,18 @@ class DeviceSpeculation:
         def ints(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.int32, device=self._device)
 
-        self.state = ChainState(ints(most), ints(most), ints(most, parts.num_steps))
+        self.state = ChainState(ints(most), ints(most), ints(most, num_steps))
         self._draft_samples = ints(2 * sample_stride(most))
         longs = torch.zeros(most, dtype=torch.int64, device=self._device)
         self._greedy = SampleColumns(torch.zeros(most, dtype=torch.float32, device=self._device), longs, longs)
         self._sizes = graph_sizes(min(limits.cuda_graph_max_bs, most))
-        self._graphs: dict[int, _Graphs] = {}
-
-    @property
-    def num_sizes(self) -> int:
-        """How often `capture` goes on."""
-        return len(self._sizes)
+        self._levels = self._captured_levels = parts.levels
+        self._graphs: dict[tuple[int, int], _Graphs] = {}
 
     def keep_largest(self) -> None:
         """Only the largest size will be captured: it needs as much memory as all."""
         del self._sizes[:-1]
+        self._captured_levels = self._levels[-1:]
 
     def copy_pages(self, copies: Tensor) -> None:
         """See `runtime.attention.pages.copy_pages`."""
@@ -158,29 +160,33 @@ class DeviceSpeculation:
         assert speculation is not None, "a step of a speculating engine says nothing of it"
         only_verifies = speculation.num_decodes == len(batch.context_lengths)
         size = smallest_holding(self._sizes, speculation.num_decodes) if only_verifies else None
-        return make_uniform(batch, self._num_queries, size or speculation.num_decodes), size or 0
+        wanted = max(speculation.num_steps, int(speculation.num_drafts.max(initial=0)))
+        level = next(level for level in self._levels if level >= wanted)
+        if (size, level) not in self._graphs:
+            size = None
+        return make_uniform(batch, level + 1, size or speculation.num_decodes), size or 0
 
     def capture(self, capture: Capture, advance: Callable[[], None]) -> None:
         """Capture every size, the largest first; see `Passes.capture`."""
         for size in capture_order(self._sizes):
-            self._graphs[size] = self._capture(size, capture)
-            advance()
+            for level in capture_order(self._captured_levels):
+                self._graphs[size, level] = self._capture(size, level, capture)
+                advance()
 
     def verify(self, step: UniformStep, size: int) -> Pass:
         """Enqueue the target's pass, and the choice of all samples by temperature and noise."""
         tables = build_tables(step.batch, len(step.batch.context_lengths))
         if size:
-            inputs = self._graphs[size].inputs
+            graphs = self._graphs[size, step.num_queries - 1]
+            inputs = graphs.inputs
             self._send(inputs, step, tables)
-            self._graphs[size].verify.replay()
+            graphs.verify.replay()
         else:
             inputs = self._inputs_of(step)
             self._send(inputs, step, tables)
-            self._verify(
-                inputs, self._plan(step, tables, inputs, self._attention.target_rows, self._attention.target_chunks)
-            )
+            self._verify(inputs, self._plan(step, tables, inputs))
         num_samples = len(step.batch.sample_rows)
-        num_captured = size * self._num_queries
+        num_captured = size * step.num_queries
         return Pass(self._buffers.rows_of(inputs.views).hidden, self._buffers.logits, num_captured, num_samples)
 
     def positions_of_samples(self, step: UniformStep) -> Tensor:
@@ -189,13 +195,11 @@ class DeviceSpeculation:
 
     def draft(self, step: UniformStep, size: int) -> None:
         """Enqueue what comes after the tokens are chosen; `state` then holds what the step gave."""
-        if size and step.speculation.num_steps:
-            self._graphs[size].draft.replay()
+        num_steps = step.speculation.num_steps
+        if size and num_steps == step.num_queries - 1:
+            self._graphs[size, num_steps].draft.replay()
             return
-        inputs = self._inputs_of(step)
-        tables = build_tables(step.batch, len(step.batch.context_lengths))
-        plan = self._plan(step, tables, inputs, self._attention.head_rows, self._attention.head)
-        self._draft(inputs, plan, step.speculation.num_steps)
+        self._draft(self._inputs_of(step), num_steps)
 
     def result_of(self, step: UniformStep) -> Tensor:
         """[num_chains, 1 + num_steps] int32, on the device: how many tokens each chain got, and its drafts."""
@@ -217,31 +221,32 @@ class DeviceSpeculation:
         (logits,) = self._model.logits(hidden, self._buffers.logits[:num_samples])
         self._operations.sample(logits, views.columns, self._buffers.samples_of(views))
 
-    def _draft(self, inputs: _Inputs, plan: DevicePlan, num_steps: int) -> None:
+    def _draft(self, inputs: _Inputs, num_steps: int) -> None:
         views, chains = inputs.views, inputs.chains
         rows = self._buffers.rows_of(views)
         assert rows.captured is not None
         samples = self._buffers.samples[: views.shape.num_samples]
         start = None
         if len(chains.chain_sequences):
-            start = self._parts.chains.accept(views, chains, samples, self.state, self._head.num_positions)
+            start = self._parts.chains.accept(
+                views, chains, samples, self.state, num_steps=num_steps, num_positions=self._head.num_positions
+            )
         next_ids = samples
         if views.shape.num_samples != views.shape.num_rows:
             next_ids = chains.next_ids.index_copy(0, views.sample_rows.long(), samples)
-        tokens = DraftTokens(next_ids)
-        hidden = self._head.forward(tokens, self._head.combine(rows.captured), views.places, plan)
+        entries = self._head.enter(DraftTokens(next_ids), self._head.combine(rows.captured), views.places)
         if num_steps and start is not None:
-            self._chain(hidden.index_select(0, start.last_rows), start)
+            self._chain(entries.select(start.last_rows), start)
 
-    def _chain(self, hidden: Tensor, start: DraftStart) -> None:
-        """Draft behind entries whose outputs are `hidden` [num_chains, hidden_size], into `state`."""
-        count, last = len(hidden), self._num_steps - 1
-        best = self._best(hidden)
+    def _chain(self, entries: Entries, start: DraftStart) -> None:
+        """Draft behind the newest entries of all chains, into `state`."""
+        count, last = len(entries.query), len(start.places) - 1
         for step, place in enumerate(start.places):
-            plan = self._attention.head.plan_capture(place.tables, count)
-            tokens = DraftTokens(best, self._head.target_ids, self.state.drafts, step)
-            hidden = self._head.forward(tokens, hidden, place.places, plan)
+            hidden = self._head.ask(entries, self._attention.head.plan_capture(place.tables, count))
             best = self._best(hidden)
+            if step < last:
+                tokens = DraftTokens(best, self._head.target_ids, self.state.drafts, step)
+                entries = self._head.enter(tokens, hidden, start.places[step + 1].places)
         self.state.drafts[:count, last].copy_(self._head.target_ids.index_select(0, best))
 
     def _best(self, hidden: Tensor) -> Tensor:
@@ -255,18 +260,18 @@ class DeviceSpeculation:
         self._operations.sample(logits, columns, samples)
         return samples[0, :count]
 
-    def _capture(self, size: int, capture: Capture) -> _Graphs:
-        step = make_uniform(_empty_speculation(self._num_steps), self._num_queries, size)
+    def _capture(self, size: int, level: int, capture: Capture) -> _Graphs:
+        step = make_uniform(_empty_speculation(level), level + 1, size)
         inputs = self._inputs_of(step)
-        self._send(inputs, step, build_tables(step.batch, size))
-        target_plan = self._attention.target_rows.plan(inputs.views.tables, size)
-        head_plan = self._attention.head_rows.plan(inputs.views.tables, size)
+        tables = build_tables(step.batch, size)
+        self._send(inputs, step, tables)
+        plan = self._plan(step, tables, inputs)
 
         def verify() -> None:
-            self._verify(inputs, target_plan)
+            self._verify(inputs, plan)
 
         def draft() -> None:
-            self._draft(inputs, head_plan, self._num_steps)
+            self._draft(inputs, level)
 
         capture.warm_up(verify)
         capture.warm_up(draft)
@@ -279,20 +284,17 @@ class DeviceSpeculation:
         views = StepViews(self._buffers.inputs, layout)
         return _Inputs(layout, views, chain_layout, chain_layout.views(self._chain_inputs))
 
-    def _plan(
-        self,
-        step: UniformStep,
-        tables: SequenceTables,
-        inputs: _Inputs,
-        of_rows: VerifyAttention,
-        of_chunks: ChunkAttention,
-    ) -> "_Parts":
-        num_decodes, num_rows = step.speculation.num_decodes, step.speculation.num_decodes * self._num_queries
+    def _plan(self, step: UniformStep, tables: SequenceTables, inputs: _Inputs) -> "_Parts":
+        """Attention of the target."""
+        attention, device = self._attention, inputs.views.tables
+        num_decodes, num_queries = step.speculation.num_decodes, step.num_queries
         parts: list[DevicePlan] = []
-        if num_decodes:
-            parts.append(of_rows.plan(inputs.views.tables, num_decodes))
-        if len(step.batch.token_ids) > num_rows:
-            parts.append(of_chunks.plan_chunks(replace(tables, num_decodes=num_decodes), inputs.views.tables))
+        if num_decodes and num_queries == 1:
+            parts.append(attention.target_decodes.plan_capture(device, num_decodes))
+        elif num_decodes:
+            parts.append(attention.target_rows.plan(device, num_decodes, num_queries))
+        if len(step.batch.token_ids) > num_decodes * num_queries:
+            parts.append(attention.target_chunks.plan_chunks(replace(tables, num_decodes=num_decodes), device))
         return _Parts(parts)
 
     def _send(self, inputs: _Inputs, step: UniformStep, tables: SequenceTables) -> None:

@@ -30,15 +30,23 @@ class FusedChains:
             num_tokens=state.num_tokens,
             last_ids=state.last_ids,
             drafts=state.drafts,
+            num_queries=chains.num_queries,
             num_positions=num_positions,
             launcher=self._launcher,
         )
 
     def accept(
-        self, views: StepViews, chains: ChainViews, samples: Tensor, state: ChainState, num_positions: int
+        self,
+        views: StepViews,
+        chains: ChainViews,
+        samples: Tensor,
+        state: ChainState,
+        *,
+        num_steps: int,
+        num_positions: int,
     ) -> DraftStart:
         """See `ChainArithmetic.accept`."""
-        tables, num_steps = views.tables, state.drafts.shape[1]
+        tables = views.tables
         last_rows, starts, columns = accept_drafts(
             views.token_ids,
             views.places.positions,
@@ -50,6 +58,7 @@ class FusedChains:
             page_ids=tables.page_ids,
             num_tokens=state.num_tokens,
             last_ids=state.last_ids,
+            num_queries=chains.num_queries,
             num_steps=num_steps,
             num_positions=num_positions,
             launcher=self._launcher,
@@ -59,6 +68,6 @@ class FusedChains:
                 TokenPlaces(columns[0, step], columns[1, step]),
                 DeviceTables(tables.query_starts, columns[2, step], starts, tables.page_ids, tables.last_page_lengths),
             )
-            for step in range(num_steps - 1)
+            for step in range(num_steps)
         ]
         return DraftStart(last_rows, places)

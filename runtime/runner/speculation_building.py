@@ -16,6 +16,7 @@ from runtime.models.operations import Operations
 from runtime.runner.device_drafting import ChunkAttention, SpeculationAttention, SpeculationParts
 from runtime.runner.fused_chains import FusedChains
 from runtime.settings import EngineSettings
+from runtime.speculative.adapting import speculation_levels
 from runtime.speculative.fused import FusedHead
 from runtime.speculative.head import DraftHead
 from runtime.weights.config import ModelConfig
@@ -63,7 +64,7 @@ def build_speculation(
     num_multiprocessors: int,
 ) -> SpeculationParts:
     """Over the target's cache and one of the head's own with as many pages, which is not initialized."""
-    head_config, num_queries = loaded.head.config, loaded.num_steps + 1
+    head_config = loaded.head.config
     head_pages = allocate_pages(
         num_layers=1,
         num_pages=pages.shape[1],
@@ -72,20 +73,17 @@ def build_speculation(
         device=pages.device,
         dtype=loaded.head.embedding.dtype,
     )
-
-    def verification(cache: torch.Tensor, num_heads: int, windows: tuple[int | None, ...]) -> TritonVerification:
-        return TritonVerification(
-            cache,
-            num_heads=num_heads,
-            layer_windows=windows,
-            launcher=launcher,
-            num_queries=num_queries,
-            max_sequences=max_sequences,
-            num_multiprocessors=num_multiprocessors,
-            scales=scales if cache is pages else None,
-            pdl=True,
-        )
-
+    rows = TritonVerification(
+        pages,
+        num_heads=config.num_heads,
+        layer_windows=config.layer_windows,
+        launcher=launcher,
+        max_queries=loaded.num_steps + 1,
+        max_sequences=max_sequences,
+        num_multiprocessors=num_multiprocessors,
+        scales=scales,
+        pdl=True,
+    )
     head_attention = TritonAttention(
         head_pages,
         num_heads=head_config.num_heads,
@@ -99,11 +97,11 @@ def build_speculation(
         head=FusedHead(loaded.head, operations, head_pages),
         head_pages=head_pages,
         attention=SpeculationAttention(
-            target_rows=verification(pages, config.num_heads, config.layer_windows),
+            target_rows=rows,
+            target_decodes=attention,
             target_chunks=cast(ChunkAttention, attention),
-            head_rows=verification(head_pages, head_config.num_heads, (None,)),
             head=head_attention,
         ),
         chains=FusedChains(launcher),
-        num_steps=loaded.num_steps,
+        levels=speculation_levels(loaded.num_steps),
     )

@@ -27,6 +27,8 @@ class UniformStep:
     """[original num_samples]: where each of them is among the uniform ones."""
     chain_sequences: Int32
     """[num_chains]: the sequence of each chain."""
+    num_queries: int
+    """Rows of each sequence that decodes."""
     num_chains: int
     """Of the original step; those of padding come behind the chains of decodes, so they count only without chunks."""
 
@@ -99,7 +101,9 @@ def make_uniform(batch: StepBatch, num_queries: int, num_sequences: int) -> Unif
         speculation=made,
     )
     chains = np.searchsorted(made_batch.query_starts, sample_rows[chain_starts[:-1]], side="right") - 1
-    return UniformStep(made_batch, made, samples, chains.astype(np.int32), len(speculation.chain_starts) - 1)
+    return UniformStep(
+        made_batch, made, samples, chains.astype(np.int32), num_queries, len(speculation.chain_starts) - 1
+    )
 
 
 def _padded(values: Int32, own: int, padding: int, fill: int) -> Int32:

@@ -35,6 +35,10 @@ class StepRecord:
     embedded: list[Request]
     """Requests whose embedding is in this step, in the order of the batch."""
     num_tokens: int
+    num_decodes: int
+    """Answers that it decoded; 0 if it computed prompts as well."""
+    num_steps: int
+    """Drafts made for each answer."""
 
 
 def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) -> tuple[StepBatch, StepRecord]:
@@ -91,6 +95,8 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
         scored=scored,
         embedded=embedded,
         num_tokens=len(positions),
+        num_decodes=0 if chunks else len(decode),
+        num_steps=plan.num_steps,
     )
     _advance(table, plan, chains)
     return batch, record

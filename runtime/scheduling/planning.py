@@ -26,6 +26,7 @@ from runtime.scheduling.mixing import FULL_ROWS, Demand, MixedBudget
 from runtime.scheduling.requests import Sequence
 from runtime.scheduling.running import RunningSequences
 from runtime.scheduling.waiting import WaitingQueue
+from runtime.speculative.adapting import SpeculationPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class StepPlanner:
         *,
         prefill_sizes: tuple[int, int],
         longest_prefix_first: bool,
-        num_draft_steps: int = 0,
+        policy: SpeculationPolicy,
     ) -> None:
         self._cache = cache
         self._running = running
@@ -85,7 +86,7 @@ class StepPlanner:
         self._alone_size = prefill_sizes[0]
         self._mixed_budget = MixedBudget(prefill_sizes[1])
         self._longest_prefix_first = longest_prefix_first
-        self._num_draft_steps = num_draft_steps
+        self._policy = policy
         self.num_retractions = 0
 
     def needs_results(self) -> bool:
@@ -115,8 +116,9 @@ class StepPlanner:
             copies = self._running.grow(rows)
             chunks = self._plan_chunks(self._budget(len(rows)), may_admit=self.num_retractions == num_before)
             if len(rows) or chunks:
-                plan = StepPlan(rows, copies, chunks, self._running.num_drafts_to_verify(rows))
-                return self._with_drafts(plan)
+                level = self._policy.choose(len(rows))
+                num_drafts = np.minimum(self._running.num_drafts_to_verify(rows), level)
+                return self._with_drafts(StepPlan(rows, copies, chunks, num_drafts), level)
             if in_flight or len(self._running) == 0:
                 return None
             # Prompts under way hold all pages and none can go on.
@@ -143,9 +145,8 @@ class StepPlanner:
             output_tokens += int(self._estimate.expected(sequence.request.sampling.max_tokens))
         return Demand(len(rows) + min(FULL_ROWS, len(self._waiting)), prompt_tokens, output_tokens, waiting_tokens)
 
-    def _with_drafts(self, plan: StepPlan) -> StepPlan:
+    def _with_drafts(self, plan: StepPlan, num_steps: int) -> StepPlan:
         """Give the rows pages for drafts, of which as many must fit behind those that this step verifies."""
-        num_steps = self._num_draft_steps
         if not num_steps:
             return plan
         table, rows = self._running.table, plan.drafting_rows

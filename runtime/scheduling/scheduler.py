@@ -28,6 +28,7 @@ from runtime.scheduling.running import RunningSequences
 from runtime.scheduling.sampling_table import SamplingTable
 from runtime.scheduling.table import SequenceTable
 from runtime.scheduling.waiting import WaitingQueue
+from runtime.speculative.adapting import SpeculationPolicy
 
 NON_FINITE = Finish("error", None, "non_finite_logits")
 
@@ -45,7 +46,7 @@ class Scheduler:
         max_queued_requests: int,
         longest_prefix_first: bool,
         grammars: GrammarSource | None = None,
-        num_draft_steps: int = 0,
+        policy: SpeculationPolicy | None = None,
     ) -> None:
         """
         Args:
@@ -56,13 +57,16 @@ class Scheduler:
             max_queued_requests: beyond so many waiting, `submit` raises QueueFull.
             longest_prefix_first: schedule_policy `lpm`.
             grammars: of constrained requests; None: such are refused.
-            num_draft_steps: drafts that a speculating engine makes for each answer; 0: it does not speculate.
+            policy: of a speculating engine: how many drafts are made for each answer; None: it does not speculate.
         """
         self.cache = cache
         self._limits = limits
         self._eos_token_ids = tuple(eos_token_ids)
         self._max_queued = max_queued_requests
-        table = SequenceTable(limits.max_running_requests, limits.context_length, num_draft_steps=num_draft_steps)
+        self._policy = policy or SpeculationPolicy(0, is_adaptive=False)
+        table = SequenceTable(
+            limits.max_running_requests, limits.context_length, num_draft_steps=self._policy.levels[-1]
+        )
         self._grammars = grammars
         self._num_mask_words = 0 if grammars is None else grammars.num_words
         self._running = RunningSequences(
@@ -79,7 +83,7 @@ class Scheduler:
             self._fair_clock,
             prefill_sizes=prefill_sizes,
             longest_prefix_first=longest_prefix_first,
-            num_draft_steps=num_draft_steps,
+            policy=self._policy,
         )
         self._requests: dict[int, Request] = {}
         self._deadlines: list[tuple[float, int]] = []
@@ -191,6 +195,10 @@ class Scheduler:
         """Take a step's tokens: hand them out, and end the choices that they end."""
         self._collect_prompt_scores(step, result)
         _collect_embeddings(step, result)
+        if result.chains is not None:
+            is_open = self._running.table.serials[step.rows] == step.serials
+            accepted = result.chains.num_tokens[is_open].astype(np.int64) - 1
+            self._policy.acceptance.observe(step.num_drafts[is_open], accepted)
         read = read_step(self._running.table, step, result)
         self._output.plain = read.plain
         self.totals.generated_tokens += len(read.plain)

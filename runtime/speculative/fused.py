@@ -1,7 +1,13 @@
 """A head as a GPU runs it: the mathematics of `head`, cut into the operations of the decoders there.
 
+An entry's key and value follow from its token and hidden state alone, as the head has one layer. So every row that the target
+computes is only entered; attention, feed-forward and logits are computed for the few rows that somebody drafts behind. Where
+nobody drafts, entering is all that the head costs, and its cache is whole when drafts are wanted again.
+
 Everything is enqueued in order on one stream and may be captured. Weights are those of `head`.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,6 +15,20 @@ from torch import Tensor
 from runtime.attention.device import DevicePlan
 from runtime.models.operations import DraftTokens, Operations, TokenPlaces
 from runtime.speculative.head import DraftHead
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Rows that were entered, ready to be asked."""
+
+    query: Tensor
+    """[num_rows, num_heads, head_dim], turned."""
+    residual: Tensor
+    """[num_rows, hidden_size]: what attention is added to."""
+
+    def select(self, rows: Tensor) -> "Entries":
+        """Some of the rows, as new tensors."""
+        return Entries(self.query.index_select(0, rows), self.residual.index_select(0, rows))
 
 
 class FusedHead:
@@ -25,29 +45,35 @@ class FusedHead:
         return self._head.rotary.num_positions
 
     @property
-    def draft_vocab_size(self) -> int:
-        return self._head.config.draft_vocab_size
+    def target_ids(self) -> Tensor:
+        """[draft_vocab_size] int64: the target's id of each draft."""
+        return self._head.target_ids
 
     def combine(self, captured: Tensor) -> Tensor:
         """See `DraftHead.combine`."""
         return self._operations.linear(captured, self._head.fc)
 
-    def forward(self, tokens: DraftTokens, hidden: Tensor, places: TokenPlaces, plan: DevicePlan) -> Tensor:
-        """Entries → [num_rows, hidden_size], before the last norm; their keys and values are written to the pages.
+    def enter(self, tokens: DraftTokens, hidden: Tensor, places: TokenPlaces) -> Entries:
+        """Write the keys and values of some rows to the pages.
 
         Args:
             tokens: the token after each position.
-            hidden: [num_rows, hidden_size]: the hidden state at each position; may be changed.
+            hidden: [num_rows, hidden_size]: the hidden state at each position.
         """
         head, operations = self._head, self._operations
         joined = operations.join_normed(tokens, head.embedding, hidden, (head.embedding_norm, head.hidden_norm))
-        if head.config.norm_before_residual:
-            hidden = joined[:, hidden.shape[1] :].contiguous()
+        residual = joined[:, hidden.shape[1] :] if head.config.norm_before_residual else hidden
         heads = operations.linear(joined, head.qkv)
         query = heads.new_empty(heads.shape[0], head.config.num_heads, head.config.head_dim)
         operations.rotate_and_store(heads, places, head.rotary, None, self._pages[0], query)
-        attended = torch.empty_like(query)
-        plan.attend(0, query, attended)
+        return Entries(query, residual)
+
+    def ask(self, entries: Entries, plan: DevicePlan) -> Tensor:
+        """The rest of the layer for entered rows → [num_rows, hidden_size], before the last norm."""
+        head, operations = self._head, self._operations
+        attended = torch.empty_like(entries.query)
+        plan.attend(0, entries.query, attended)
+        hidden = entries.residual.contiguous()
         operations.add_linear(hidden, attended.flatten(1), head.output)
         operations.feed_forward(hidden, head.mlp_norm, head.gate_up, head.down)
         return hidden
@@ -55,8 +81,3 @@ class FusedHead:
     def logits(self, hidden: Tensor) -> Tensor:
         """[num_rows, hidden_size] → [num_rows, draft_vocab_size]."""
         return self._operations.norm_linear(hidden, self._head.norm, self._head.lm_head)
-
-    @property
-    def target_ids(self) -> Tensor:
-        """[draft_vocab_size] int64: the target's id of each draft."""
-        return self._head.target_ids

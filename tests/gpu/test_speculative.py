@@ -155,10 +155,10 @@ def test_verification_attends_as_the_reference(dtype: torch.dtype, num_queries: 
     contexts = [num_queries, 16, 129, 1000, 4097]
     case = Attention(Inputs("cuda", dtype, 5), contexts, [num_queries] * 5, heads=32, kv_heads=8, head_dim=128)
     attention = TritonVerification(
-        case.pages, num_heads=32, layer_windows=(None, window), launcher=LAUNCHER, num_queries=num_queries,
+        case.pages, num_heads=32, layer_windows=(None, window), launcher=LAUNCHER, max_queries=num_queries,
         max_sequences=5, num_multiprocessors=132, pdl=True,
     )  # fmt: skip
     out = torch.full_like(case.query, torch.nan)
-    attention.plan(case.tables, 5).attend(1, case.query, out)
+    attention.plan(case.tables, 5, num_queries).attend(1, case.query, out)
     wanted = case.reference(window)
     assert float((out.float() - wanted).norm() / wanted.norm()) < TOLERANCES[dtype]

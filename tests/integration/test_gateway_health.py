@@ -161,6 +161,7 @@ async def test_metrics_count_what_happened(gateway: Gateway) -> None:
     assert value(found, "casemate_spec_verify_total", engine="0") == 20
     assert value(found, "casemate_spec_draft_tokens_total", engine="0") == 60
     assert value(found, "casemate_spec_accepted_tokens_total", engine="0") == 30
+    assert value(found, "casemate_spec_num_steps", engine="0") == 3
     assert value(found, "casemate_audit_tree_size") == 2
     assert value(found, "casemate_process_ready", role="engine", instance="0") == 1
 

@@ -13,6 +13,7 @@ from runtime.runner.chains import PlainChains
 from runtime.runner.device_drafting import SpeculationAttention, SpeculationParts
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.step_buffers import RunnerLimits
+from runtime.speculative.adapting import speculation_levels
 from runtime.speculative.fused import FusedHead
 from runtime.speculative.head import DraftHead
 from runtime.speculative.source import HeadSource
@@ -84,7 +85,7 @@ def build_plain_device(
     )
     speculation = None
     if loaded is not None:
-        rows = DeviceTablesAttention(pages, config.layer_windows, num_steps + 1, cache.scales)
+        rows = DeviceTablesAttention(pages, config.layer_windows, cache.scales)
         speculation = _speculation(loaded, rows, operations, num_steps)
     runner = DeviceRunner(
         config,
@@ -109,11 +110,10 @@ def _speculation(
         head_dim=head.config.head_dim, device=rows.pages.device, dtype=head.embedding.dtype,
     )  # fmt: skip
     pages.fill_(torch.nan)
-    of_head = DeviceTablesAttention(pages, (None,), num_steps + 1)
     return SpeculationParts(
         head=FusedHead(head, operations, pages),
         head_pages=pages,
-        attention=SpeculationAttention(rows, rows, of_head, of_head),
+        attention=SpeculationAttention(rows, rows, rows, DeviceTablesAttention(pages, (None,))),
         chains=PlainChains(),
-        num_steps=num_steps,
+        levels=speculation_levels(num_steps),
     )

@@ -94,18 +94,17 @@ class DeviceTablesPlan:
 
 @dataclass
 class DeviceTablesAttention:
-    """See `runtime.runner.device_drafting.HeadAttention`, and `VerifyAttention` with so many queries a sequence."""
+    """See `runtime.runner.device_drafting.HeadAttention`, and `VerifyAttention`."""
 
     pages: Tensor
     windows: tuple[int | None, ...]
-    num_queries: int
     scales: Tensor | None = None
     knows_ends: bool = True
     """Whether a sequence's pages end where the next one's begin; not so where chains pick their sequences."""
 
-    def plan(self, device: DeviceTables, num_sequences: int) -> DeviceTablesPlan:
+    def plan(self, device: DeviceTables, num_sequences: int, num_queries: int) -> DeviceTablesPlan:
         """See `VerifyAttention.plan`."""
-        return DeviceTablesPlan(self, device, range(num_sequences), 0, self.num_queries)
+        return DeviceTablesPlan(self, device, range(num_sequences), 0, num_queries)
 
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> DeviceTablesPlan:
         """See `HeadAttention.plan_capture`."""

@@ -72,4 +72,5 @@ class ScrapeEndpoint:
         metrics.spec_draft_tokens_total.set(status.num_proposed, **labels)
         metrics.spec_accepted_tokens_total.set(status.num_accepted, **labels)
         metrics.kv_cache_unscaled.set(float(peer.facts.has_unscaled_cache), **labels)
+        metrics.spec_num_steps.set(status.num_draft_steps, **labels)
         metrics.last_token_age_seconds.set(status.last_token_age_ms / 1000, **labels)

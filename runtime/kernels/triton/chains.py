@@ -12,9 +12,13 @@ import triton.language as tl
 def place(
     token_ids, positions, slots, context_lengths, sample_positions, page_starts, page_ids, continued, num_tokens,
     last_ids, drafts, num_positions,
-    QUERIES: tl.constexpr, BLOCK: tl.constexpr, PAGE_SIZE: tl.constexpr,
+    QUERIES: tl.constexpr, NUM_STEPS: tl.constexpr, BLOCK: tl.constexpr, PAGE_SIZE: tl.constexpr,
 ):  # fmt: skip
-    """One program: the rows of one sequence, moved to where the chain that it continues has ended."""
+    """One program: the rows of one sequence, moved to where the chain that it continues has ended.
+
+    Kernels of plain decodes trust a length: with one row a sequence it is cut off at the pages, as it is past them only if
+    the answer has ended.
+    """
     sequence = tl.program_id(0)
     chain = tl.load(continued + sequence)
     before = tl.maximum(chain, 0)
@@ -24,7 +28,7 @@ def place(
     mask = at < QUERIES
     row = sequence * QUERIES + at
     newest = tl.load(last_ids + before)
-    draft = tl.load(drafts + before * (QUERIES - 1) + at - 1, mask=mask & (at > 0), other=0)
+    draft = tl.load(drafts + before * NUM_STEPS + at - 1, mask=mask & (at > 0), other=0)
     token = tl.load(token_ids + row, mask=mask, other=0)
     token = tl.where(chain >= 0, tl.where(at == 0, newest, draft), token)
     tl.store(token_ids + row, token, mask=mask)
@@ -35,18 +39,21 @@ def place(
     tl.store(positions + row, tl.minimum(position, num_positions - 1), mask=mask)
     sampled = tl.load(sample_positions + row, mask=mask, other=0)
     tl.store(sample_positions + row, sampled + extra, mask=mask)
-    tl.store(context_lengths + sequence, tl.load(context_lengths + sequence) + extra)
+    context = tl.load(context_lengths + sequence) + extra
+    if QUERIES == 1:
+        context = tl.minimum(context, count * PAGE_SIZE)
+    tl.store(context_lengths + sequence, context)
 
 
 @triton.jit(do_not_specialize=["num_decodes", "num_positions", "stride"])
 def accept(
     token_ids, positions, samples, sample_rows, num_drafts, chain_sequences, page_starts, page_ids,
     num_tokens, last_ids, last_rows, chain_starts, columns, num_decodes, num_positions, stride,
-    QUERIES: tl.constexpr, BLOCK: tl.constexpr, PAGE_SIZE: tl.constexpr,
+    QUERIES: tl.constexpr, NUM_STEPS: tl.constexpr, BLOCK: tl.constexpr, PAGE_SIZE: tl.constexpr,
 ):  # fmt: skip
     """One program: one chain. Its tokens are counted, and the places of its next drafts' entries written.
 
-    `columns` is [3, QUERIES - 1, stride]: positions, slots and context lengths of the entries behind the chain.
+    `columns` is [3, NUM_STEPS, stride]: positions, slots and context lengths of the chain's newest entry and those behind it.
     """
     chain = tl.program_id(0)
     at = tl.arange(0, BLOCK)
@@ -66,10 +73,10 @@ def accept(
     first = tl.load(page_starts + sequence)
     count = tl.load(page_starts + sequence + 1) - first
     tl.store(chain_starts + chain, first)
-    mask = at < QUERIES - 1
-    position = tl.load(positions + last_row) + 1 + at
+    mask = at < NUM_STEPS
+    position = tl.load(positions + last_row) + at
     where = columns + at * stride + chain
-    size = (QUERIES - 1) * stride
+    size = NUM_STEPS * stride
     tl.store(where, tl.minimum(position, num_positions - 1), mask=mask)
     tl.store(where + size, _slot(position, first, count, page_ids, mask, PAGE_SIZE), mask=mask)
     tl.store(where + 2 * size, tl.minimum(position + 1, count * PAGE_SIZE), mask=mask)

@@ -43,7 +43,7 @@ class EngineDriver:
         if num_drafts:
             defaults |= {"speculative_algorithm": "EAGLE3", "speculative_draft_model_path": "none"}
             defaults |= {"speculative_num_steps": num_drafts, "speculative_eagle_topk": 1}
-            defaults["speculative_num_draft_tokens"] = num_drafts + 1
+            defaults |= {"speculative_num_draft_tokens": num_drafts + 1, "speculative_adaptive": False}
         self.now = 100.0
         self.runner = PagedTextRunner(num_pages, wrong_drafts=wrong_drafts)
         engine_settings = EngineSettings(**{**defaults, **settings})  # type: ignore[arg-type]

@@ -30,6 +30,7 @@ SETTINGS: dict[str, list[Any]] = {
     "disable_radix_cache": [False, False, False, True],
     "num_drafts": [0, 1, 3, 7],
     "wrong_drafts": [0.0, 0.3, 1.0],
+    "speculative_adaptive": [True, False],
 }
 OPTIONS: dict[str, list[Any]] = {
     "min_tokens": [3, 8],

@@ -82,7 +82,7 @@ def run(arithmetic: ChainArithmetic, step: UniformStep) -> list[Tensor]:
     chosen[1, :3] = tokens[1, 1:]  # as many, but the sequence verifies none
     chosen[2, 0] = tokens[2, 1]
     chosen[3, 1] = tokens[3, 2]  # behind one that was not chosen
-    start = arithmetic.accept(views, chains, samples, state, 49)
+    start = arithmetic.accept(views, chains, samples, state, num_steps=NUM_STEPS, num_positions=49)
     assert state.num_tokens[:5].tolist() == [4, 1, 2, 1, 1]
     return [
         *(torch.from_numpy(array) for array in placed),

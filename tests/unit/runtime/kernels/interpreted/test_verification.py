@@ -18,12 +18,12 @@ def check(contexts: list[int], num_queries: int, window: int | None, num_multipr
         num_heads=shape["heads"],
         layer_windows=(None, window),
         launcher=LAUNCHER,
-        num_queries=num_queries,
+        max_queries=num_queries,
         max_sequences=len(contexts),
         num_multiprocessors=num_multiprocessors,
     )
     out = torch.full_like(case.query, torch.nan)
-    attention.plan(case.tables, len(contexts)).attend(1, case.query, out)
+    attention.plan(case.tables, len(contexts), num_queries).attend(1, case.query, out)
     wanted = case.reference(window)
     return float((out.float() - wanted).norm() / wanted.norm())
 
@@ -46,12 +46,12 @@ def test_nothing_is_read_beyond_a_sequences_pages() -> None:
     inputs = Inputs("cpu", torch.float16, 2)
     case = Attention(inputs, [30, 40], [3, 3], heads=4, kv_heads=2, head_dim=16)
     attention = TritonVerification(
-        case.pages, num_heads=4, layer_windows=(None, None), launcher=LAUNCHER, num_queries=3, max_sequences=2,
+        case.pages, num_heads=4, layer_windows=(None, None), launcher=LAUNCHER, max_queries=3, max_sequences=2,
         num_multiprocessors=8,
     )  # fmt: skip
     before, after = torch.empty_like(case.query), torch.empty_like(case.query)
-    attention.plan(case.tables, 2).attend(1, case.query, before)
+    attention.plan(case.tables, 2, 3).attend(1, case.query, before)
     case.tables.context_lengths[0] = 45
-    attention.plan(case.tables, 2).attend(1, case.query, after)
+    attention.plan(case.tables, 2, 3).attend(1, case.query, after)
     assert torch.equal(before[3:], after[3:])
     case.tables.context_lengths[0] = 30

@@ -1,0 +1,145 @@
+"""How much to speculate: as much as pays, by the engine's own measurements.
+
+Speculation trades arithmetic for passes. While the device waits for weights the rows of drafts are free; with many answers in a
+batch they are not, and at some size a pass over drafts takes longer than the tokens that it saves. Where that is depends on
+the device, the model and on how good the drafts are for the texts of the hour. So the engine measures both sides:
+
+- how long steps that only decode take, for each level and each range of batch sizes;
+- how often the draft at each place of a chain is accepted, given that those before it were.
+
+A level is a number of drafts; its worth is the tokens that a pass is expected to give, over its time. The best level is taken,
+and another one only if it is better by `MARGIN`. What is not known is tried: each level a few times when a range of sizes first
+comes up, and again from time to time for a few steps, as texts change. These trials are so rare that they cost less than
+a hundredth even where every one of them takes twice as long.
+
+Imports no torch. Deterministic but for the times it is told.
+"""
+
+import numpy as np
+
+from runtime.batch import Int64
+
+NUM_TRIALS = 3
+"""Steps of a level before it is judged: the first ones may load and allocate."""
+TRIAL_INTERVAL = 400
+"""Steps after which another level is tried again."""
+FEW_OBSERVATIONS = 20
+MARGIN = 0.03
+TIME_WEIGHT = 0.1
+ACCEPTANCE_WEIGHT = 0.02
+"""Of each new observation in the running averages."""
+
+
+def speculation_levels(num_steps: int) -> tuple[int, ...]:
+    """How many drafts may be made at a time, ascending: none, half of the chain, all of it."""
+    return tuple(sorted({0, num_steps // 2, num_steps}))
+
+
+class AcceptanceEstimate:
+    """Chances that the draft at each place of a chain is accepted, given that those before it were.
+
+    Plain means at first, running averages once there is more than they remember. Of a place that was hardly ever reached the
+    chance is taken to be that of the place before it.
+    """
+
+    def __init__(self, num_steps: int) -> None:
+        self._chances = [0.5] * num_steps
+        self._counts = [0] * num_steps
+
+    @property
+    def chances(self) -> list[float]:
+        """By place."""
+        result: list[float] = []
+        for chance, count in zip(self._chances, self._counts, strict=True):
+            result.append(result[-1] if result and count < FEW_OBSERVATIONS else chance)
+        return result
+
+    def observe(self, num_verified: Int64, num_accepted: Int64) -> None:
+        """A pass verified so many drafts of each of some chains, of which the first so many were right."""
+        for place in range(len(self._chances)):
+            tried = (num_verified > place) & (num_accepted >= place)
+            count = int(np.count_nonzero(tried))
+            if not count:
+                break
+            share = float(np.count_nonzero(num_accepted[tried] > place)) / count
+            self._counts[place] += count
+            weight = max(count / self._counts[place], 1 - (1 - ACCEPTANCE_WEIGHT) ** count)
+            self._chances[place] += weight * (share - self._chances[place])
+
+    def num_tokens(self, level: int) -> float:
+        """Tokens that a pass over so many drafts is expected to give."""
+        expected, chance = 1.0, 1.0
+        for accepted in self.chances[:level]:
+            chance *= accepted
+            expected += chance
+        return expected
+
+
+class _Range:
+    """What is known of one range of batch sizes."""
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        self.times: dict[int, float] = {}
+        self.num_seen = dict.fromkeys(levels, 0)
+        self.level = levels[-1]
+        self.num_steps = 0
+
+    def observe(self, level: int, seconds: float) -> None:
+        self.num_seen[level] += 1
+        if self.num_seen[level] < NUM_TRIALS or level not in self.times:
+            self.times[level] = seconds  # The first ones are no measure.
+        else:
+            self.times[level] += TIME_WEIGHT * (seconds - self.times[level])
+
+
+class SpeculationPolicy:
+    """Chooses a level for each step."""
+
+    def __init__(self, num_steps: int, *, is_adaptive: bool) -> None:
+        """
+        Args:
+            num_steps: drafts of a whole chain; 0: never any.
+            is_adaptive: False always takes whole chains.
+        """
+        self._levels = speculation_levels(num_steps)
+        self._is_adaptive = is_adaptive and num_steps > 0
+        self._num_steps = num_steps
+        self._ranges: dict[int, _Range] = {}
+        self.acceptance = AcceptanceEstimate(num_steps)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """All that may be chosen, ascending."""
+        return self._levels
+
+    def choose(self, num_decodes: int) -> int:
+        """How many drafts the next step makes for each of its answers, and verifies at most."""
+        if not self._is_adaptive or not num_decodes:
+            return self._num_steps
+        known = self._range(num_decodes)
+        known.num_steps += 1
+        for level in reversed(self._levels):
+            if known.num_seen[level] < NUM_TRIALS:
+                return level
+        if known.num_steps % TRIAL_INTERVAL < NUM_TRIALS:
+            others = [level for level in self._levels if level != known.level]
+            return others[known.num_steps // TRIAL_INTERVAL % len(others)]
+        best = max(self._levels, key=lambda level: self._worth(known, level))
+        if self._worth(known, best) > (1 + MARGIN) * self._worth(known, known.level):
+            known.level = best
+        return known.level
+
+    def observe_step(self, num_decodes: int, level: int, seconds: float) -> None:
+        """A step that only decoded, and verified and made `level` drafts for each answer, took so long."""
+        if self._is_adaptive and seconds > 0 and level in self._levels:
+            self._range(num_decodes).observe(level, seconds)
+
+    def _worth(self, known: _Range, level: int) -> float:
+        return self.acceptance.num_tokens(level) / known.times[level]
+
+    def _range(self, num_decodes: int) -> _Range:
+        """Sizes up to 4 by themselves, larger ones up to each power of 2."""
+        key = num_decodes if num_decodes <= 4 else 1 << (num_decodes - 1).bit_length()
+        if key not in self._ranges:
+            self._ranges[key] = _Range(self._levels)
+        return self._ranges[key]

@@ -1,0 +1,92 @@
+"""How much is speculated: what pays, by what was measured, and never at the price of plain decoding."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from runtime.speculative.adapting import (
+    NUM_TRIALS,
+    TRIAL_INTERVAL,
+    AcceptanceEstimate,
+    SpeculationPolicy,
+    speculation_levels,
+)
+
+
+def drive(
+    policy: SpeculationPolicy, num_decodes: int, num_steps: int, seconds: Callable[[int], float], chance: float = 0.8
+) -> tuple[list[int], float]:
+    """Steps of a device with such times, whose drafts are right with such a chance; levels, and seconds in all."""
+    random = np.random.default_rng(0)
+    levels, total = [], 0.0
+    for _ in range(num_steps):
+        level = policy.choose(num_decodes)
+        levels.append(level)
+        total += seconds(level)
+        right = random.random((num_decodes, max(1, level))) < chance
+        accepted = np.minimum(right.cumprod(axis=1).sum(axis=1), level)
+        policy.acceptance.observe(np.full(num_decodes, level), accepted)
+        policy.observe_step(num_decodes, level, seconds(level))
+    return levels, total
+
+
+@pytest.mark.parametrize(("num_steps", "levels"), [(0, (0,)), (1, (0, 1)), (5, (0, 2, 5)), (7, (0, 3, 7))])
+def test_levels_are_none_half_and_all(num_steps: int, levels: tuple[int, ...]) -> None:
+    """Each once; without a chain there is one level."""
+    assert speculation_levels(num_steps) == levels
+
+
+def test_good_drafts_are_all_made() -> None:
+    """A pass over drafts that takes half as long again and gives four tokens."""
+    levels, _ = drive(SpeculationPolicy(7, is_adaptive=True), 2, 300, lambda level: 1 + level / 14)
+    assert levels[-100:] == [7] * 100
+
+
+def test_where_drafts_lose_there_are_none() -> None:
+    """Rows that cost what tokens cost: plain decoding, and trials take less than a hundredth of the time."""
+    policy = SpeculationPolicy(7, is_adaptive=True)
+    drive(policy, 64, 100, lambda level: 1.0 + level)
+    levels, seconds = drive(policy, 64, 4000, lambda level: 1.0 + 0.2 * level, chance=0.05)
+    assert np.mean(np.array(levels) == 0) > 0.98
+    assert seconds < 1.015 * 4000
+
+
+def test_half_a_chain_where_its_end_is_not_worth_it() -> None:
+    """Drafts that are right half of the time, rows that are not free."""
+    levels, _ = drive(SpeculationPolicy(6, is_adaptive=True), 8, 350, lambda level: 1 + 0.12 * level, chance=0.55)
+    assert levels[-50:] == [3] * 50
+
+
+def test_it_comes_back_when_texts_change() -> None:
+    """From drafts that are always wrong to drafts that are always right: the next trials notice."""
+    policy = SpeculationPolicy(5, is_adaptive=True)
+    levels, _ = drive(policy, 1, 900, lambda level: 1 + 0.1 * level, chance=0.0)
+    assert levels[-300:].count(0) > 290
+    levels, _ = drive(policy, 1, 20 * TRIAL_INTERVAL, lambda level: 1 + 0.1 * level, chance=1.0)
+    assert levels[-TRIAL_INTERVAL:].count(5) > 0.9 * TRIAL_INTERVAL
+
+
+def test_sizes_are_judged_apart() -> None:
+    """Alone drafts pay, in a crowd they do not; the first steps of each try all levels."""
+    policy = SpeculationPolicy(4, is_adaptive=True)
+    alone, _ = drive(policy, 1, 50, lambda _level: 1.0)
+    crowded, _ = drive(policy, 200, 50, lambda level: 1.0 + 3 * level)
+    assert (alone[-1], crowded[-1]) == (4, 0)
+    assert crowded[: 3 * NUM_TRIALS] == [4] * NUM_TRIALS + [2] * NUM_TRIALS + [0] * NUM_TRIALS
+
+
+def test_without_adaptation_all_are_made() -> None:
+    """However long they take."""
+    levels, _ = drive(SpeculationPolicy(3, is_adaptive=False), 8, 50, lambda level: 1.0 + 10 * level)
+    assert levels == [3] * 50
+
+
+def test_chances_are_those_of_the_drafts() -> None:
+    """Each place's, given the ones before: 0.9, 0.5, 0.2, within 0.12 after 2,000 chains (the average follows the last fifty)."""
+    estimate, random = AcceptanceEstimate(3), np.random.default_rng(1)
+    for _ in range(200):
+        right = random.random((10, 3)) < np.array([0.9, 0.5, 0.2])
+        estimate.observe(np.full(10, 3), right.cumprod(axis=1).sum(axis=1))
+    assert estimate.chances == pytest.approx([0.9, 0.5, 0.2], abs=0.12)
+    assert estimate.num_tokens(3) == pytest.approx(1 + 0.9 + 0.45 + 0.09, abs=0.3)
