@@ -99,6 +99,9 @@ def _add_head(train: argparse.ArgumentParser) -> None:
     )
     head.add_argument("--drafts", type=int, default=5, help="of a round that is measured (default: %(default)s)")
     head.add_argument("--threads", type=int, default=1, help="of a CPU (default: %(default)s)")
+    head.add_argument(
+        "--bfloat16", action="store_true", help="on a CPU, round products to bfloat16, which may be faster"
+    )
     head.add_argument("--no-graphs", action="store_true", help="on a GPU, launch every kernel anew")
 
 
@@ -180,6 +183,7 @@ def _order(arguments: argparse.Namespace) -> HeadOrder:
         adam_lr=arguments.adam_lr,
         seed=arguments.seed,
         num_threads=arguments.threads,
+        cpu_in_bfloat16=arguments.bfloat16,
         graphs=not arguments.no_graphs,
     )
     return HeadOrder(

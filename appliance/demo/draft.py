@@ -98,6 +98,7 @@ def _order(options: argparse.Namespace, device: Device) -> HeadOrder:
             epochs=options.epochs,
             seed=SEED,
             num_threads=num_threads,
+            cpu_in_bfloat16=True,
         ),
     )
 

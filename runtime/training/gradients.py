@@ -35,7 +35,7 @@ class GradientSum(Protocol):
 
 
 class ThreadedGradients:
-    """Plain float32 passes; threads each take a share of the blocks.
+    """Plain passes, in float32 unless told otherwise; threads each take a share of the blocks.
 
     On a CPU one thread a core: they meet once a step, where torch's own threads meet in every operation, which costs most
     of the speed as soon as something else runs on the machine. The order of the sums, and so the weights' last digits,
@@ -44,8 +44,9 @@ class ThreadedGradients:
 
     whole_blocks = False
 
-    def __init__(self, model: Trainable, *, device: str, num_threads: int = 1) -> None:
-        self.model, self.device, self.num_threads = model, device, num_threads
+    def __init__(self, model: Trainable, *, device: str, num_threads: int = 1, in_bfloat16: bool = False) -> None:
+        """With `in_bfloat16` matrix products are rounded to it, which CPUs with AMX or AVX512-BF16 do several times as fast."""
+        self.model, self.device, self.num_threads, self.in_bfloat16 = model, device, num_threads, in_bfloat16
         self.parameters = [parameter for _, parameter in model.named_parameters()]
         self.threads = ThreadPoolExecutor(num_threads, initializer=torch.set_flush_denormal, initargs=(True,))
 
@@ -64,7 +65,8 @@ class ThreadedGradients:
         total = torch.zeros((), device=self.device)
         summed = [torch.zeros_like(parameter) for parameter in self.parameters]
         for rows in blocks:
-            loss = self.model.loss(rows.tokens.to(self.device), rows.targets.to(self.device))
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bfloat16):
+                loss = self.model.loss(rows.tokens.to(self.device), rows.targets.to(self.device))
             torch._foreach_add_(summed, torch.autograd.grad(loss, self.parameters))
             total += loss.detach()
         return total, summed

@@ -27,7 +27,7 @@ from runtime.training.gradients import CapturedGradients, GradientSum, ThreadedG
 from runtime.training.loop import Progress, Training, TrainingPlan
 
 _LOGITS_PER_BLOCK = 1 << 28
-_TOKENS_PER_BLOCK = {"cpu": 1024, "cuda": 16_384}
+_TOKENS_PER_BLOCK = {"cpu": 1024, "cuda": 8_192}
 _ADAM_LR, _ADAM_HIDDEN_SIZE = 0.004, 256
 
 
@@ -158,7 +158,7 @@ def training_plan(plan: HeadPlan, target: Target, device: str, num_steps: int) -
 def _gradient_sum(trainee: DraftTrainee, plan: HeadPlan, device: str) -> GradientSum:
     if device.startswith("cuda"):
         return CapturedGradients(trainee, device=device, captures=plan.graphs)
-    return ThreadedGradients(trainee, device=device, num_threads=plan.num_threads)
+    return ThreadedGradients(trainee, device=device, num_threads=plan.num_threads, in_bfloat16=plan.cpu_in_bfloat16)
 
 
 def _num_drafted(vocabulary: DraftVocabulary, texts: Sequence[Answered]) -> int:

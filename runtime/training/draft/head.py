@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from runtime.layers.rotary import RotaryTable, apply_rotary
+from runtime.runner.whole_texts import for_queries
 from runtime.training.llama import RMSNorm
 from runtime.weights.config import ModelConfig
 from runtime.weights.rope import RopeConfig
@@ -68,10 +69,9 @@ def shape_for(
 
 
 @dataclass(frozen=True)
-class Heads:
-    """Query, key and value of some entries, turned: [batch, heads, length, head_dim] each."""
+class Keys:
+    """Keys, turned, and values of some entries: [batch, num_heads, length, head_dim] each, repeated for their group's heads."""
 
-    query: Tensor
     key: Tensor
     value: Tensor
 
@@ -88,26 +88,24 @@ class HeadAttention(nn.Module):
         self.v_proj = nn.Linear(2 * shape.hidden_size, kv_size, bias=False)
         self.o_proj = nn.Linear(query_size, shape.hidden_size, bias=False)
 
-    def project(self, joined: Tensor, rotary: RotaryTable, positions: Tensor) -> Heads:
-        """joined: [batch, length, 2 * hidden_size]; positions: [length], the same for every row.
+    def query(self, joined: Tensor, rotary: RotaryTable, positions: Tensor) -> Tensor:
+        """joined: [batch, length, 2 * hidden_size]; positions: [batch, length] → [batch, num_heads, length, head_dim]."""
+        return self._turned(self.q_proj(joined), rotary, positions)
 
-        Keys and values are repeated for the query heads of their group.
-        """
-        cosines, sines = rotary.at(positions)
-        query = self._turned(self.q_proj(joined), cosines, sines)
-        key = self._turned(self.k_proj(joined), cosines, sines).repeat_interleave(self.group, dim=1)
-        value = self._split(self.v_proj(joined)).transpose(1, 2).repeat_interleave(self.group, dim=1)
-        return Heads(query, key, value)
+    def keys(self, joined: Tensor, rotary: RotaryTable, positions: Tensor) -> Keys:
+        """Arguments as for `query`."""
+        key = self._turned(self.k_proj(joined), rotary, positions)
+        value = self._split(self.v_proj(joined)).transpose(1, 2)
+        return Keys(for_queries(key, self.group), for_queries(value, self.group))
 
     def finish(self, attended: Tensor) -> Tensor:
         """[batch, num_heads, length, head_dim] → [batch, length, hidden_size]."""
         out: Tensor = self.o_proj(attended.transpose(1, 2).flatten(2))
         return out
 
-    def _turned(self, flat: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    def _turned(self, flat: Tensor, rotary: RotaryTable, positions: Tensor) -> Tensor:
         heads = self._split(flat)
-        num_rows = len(flat)
-        turned = apply_rotary(heads.flatten(0, 1), cosines.repeat(num_rows, 1, 1), sines.repeat(num_rows, 1, 1))
+        turned = apply_rotary(heads.flatten(0, 1), *rotary.at(positions.flatten()))
         return turned.view_as(heads).transpose(1, 2)
 
     def _split(self, flat: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def measure_head(
 
 def head_hits(trainee: DraftTrainee, texts: Sequence[Answered], num_drafts: int) -> list[NDArray[np.bool_]]:
     """For each text what `Rounds.add` takes."""
-    documents = Documents.of((one.prompt + one.answer, [1] * (len(one.prompt) + len(one.answer))) for one in texts)
+    documents = Documents.of((one.prompt + one.answer, [0] * len(one.prompt) + [1] * len(one.answer)) for one in texts)
     device = trainee.head.norm.weight.device
     hits: list[NDArray[np.bool_]] = [np.zeros((num_drafts, 0), bool) for _ in texts]
     order = sorted(range(len(texts)), key=documents.size)
@@ -66,6 +66,5 @@ def head_hits(trainee: DraftTrainee, texts: Sequence[Answered], num_drafts: int)
         rows = documents.rows(block)
         found = trainee.hits(rows.tokens.to(device), rows.targets.to(device), num_drafts).cpu().numpy()
         for row, index in enumerate(block):
-            first = len(texts[index].prompt) - 1
-            hits[index] = found[:, row, first : first + len(texts[index].answer) - 1]
+            hits[index] = found[:, row, : len(texts[index].answer) - 1]
     return hits

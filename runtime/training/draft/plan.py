@@ -46,6 +46,8 @@ class HeadPlan:
     seed: int = 0
     num_threads: int = 1
     """Of a CPU."""
+    cpu_in_bfloat16: bool = False
+    """Products on a CPU; on a GPU they always are."""
     graphs: bool = True
     """On a GPU, replay captured passes."""
 
