@@ -89,7 +89,10 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("advisories", "advisories", "what is known against this release, offline"),
         Command("recover", "software", "take back a switch that a power cut interrupted"),
     ),
-    "Measure it": (Command("bench", "bench", "measure a server, or parts of this one"),),
+    "Measure it": (
+        Command("bench", "bench", "measure a server, or parts of this one"),
+        Command("eval", "evaluation", "what a form of a model costs in accuracy"),
+    ),
     "Look back": (
         Command("audit", "audit", "verify the log, prove that a record is in it"),
         Command("compliance", "compliance", "evidence for assessors, and what is missing for a framework"),
