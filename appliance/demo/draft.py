@@ -26,7 +26,9 @@ from runtime.training.loop import pick_device
 
 NUM_PROMPTS = 24_000
 _MAX_TOKENS = 256
-_BATCH = {"cpu": 64, "cuda": 512}
+_BATCH = {"cpu": 64, "cuda": 256}
+_TOTAL_TOKENS = {"cpu": 0, "cuda": 1 << 19}
+"""Of the cache: 256 answers with their prompts, and room for the rest of a GPU's users."""
 
 Device = Literal["cpu", "cuda"]
 
@@ -55,16 +57,17 @@ def main() -> None:
     parser.add_argument("--state", type=Path, help="folder that keeps the state of an interrupted run")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--attention-backend", default="auto", help="of the engine that answers (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=6, help="passes over the answers (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over the answers (default: %(default)s)")
     parser.add_argument("--draft-vocab", type=int, default=1536, help="(default: %(default)s)")
-    parser.add_argument("--intermediate-size", type=int, default=864, help="(default: %(default)s)")
-    parser.add_argument("--layers", type=int, nargs=3, default=(2, 4, 6), help="(default: 2 4 6)")
+    parser.add_argument("--intermediate-size", type=int, default=768, help="(default: %(default)s)")
+    parser.add_argument("--layers", type=int, nargs=3, default=(1, 3, 5), help="(default: 1 3 5)")
     parser.add_argument(
         "--unroll", type=int, default=5, help="steps of drafting that are learnt (default: %(default)s)"
     )
     parser.add_argument(
         "--decay", type=float, default=0.9, help="weight of a step, of the one before (default: %(default)s)"
     )
+    parser.add_argument("--no-graphs", action="store_true", help="on a GPU, launch every kernel anew")
     options = parser.parse_args()
     device: Device = "cuda" if (options.device or pick_device()) == "cuda" else "cpu"
     prompts = corpus_prompts(options.model, options.prompts, held_out_every=options.held_out_every)
@@ -86,7 +89,9 @@ def _order(options: argparse.Namespace, device: Device) -> HeadOrder:
             device=device,
             attention_backend=options.attention_backend,
             max_running_requests=_BATCH[device],
-            mem_fraction_static=0.5,
+            cuda_graph_max_bs=_BATCH["cuda"],
+            piecewise_cuda_graph_max_tokens=0,
+            max_total_tokens=_TOTAL_TOKENS[device],
             max_queued_requests=1 << 16,
         ),
         sampling=Sampling(max_tokens=_MAX_TOKENS, sampled_share=0.25, temperature=0.7, seed=SEED),
@@ -99,6 +104,7 @@ def _order(options: argparse.Namespace, device: Device) -> HeadOrder:
             seed=SEED,
             num_threads=num_threads,
             cpu_in_bfloat16=True,
+            graphs=not options.no_graphs,
         ),
     )
 

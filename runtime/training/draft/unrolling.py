@@ -54,7 +54,8 @@ def unroll(
     """
     layer, attention = head.midlayer, head.midlayer.self_attn
     batch, length, _ = captured.shape
-    hidden: Tensor = head.fc(captured)
+    # In float32 whatever the products are rounded to: sums of the residual stream, and norms.
+    hidden: Tensor = head.fc(captured).float()
     joined = layer.join(shift(embeddings, 1), hidden)
     everywhere = torch.arange(length, device=captured.device).expand(batch, length)
     context = attention.keys(joined, rotary, everywhere)

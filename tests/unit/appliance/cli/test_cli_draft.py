@@ -12,6 +12,12 @@ from appliance.cli.main import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, main
 from appliance.config.defaults import DEMO_MODEL_DIR
 
 
+@pytest.fixture(autouse=True)
+def _plain_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A logger that is configured keeps the standard error of the test that used it first."""
+    monkeypatch.setattr("appliance.cli.draft.configure_logging", lambda _: None)
+
+
 def words(folder: Path, *options: str, prompts: str = '{"prompt": [5, 6, 7], "held_out": false}') -> list[str]:
     """The command line over a file of prompts."""
     path = folder / "prompts.jsonl"

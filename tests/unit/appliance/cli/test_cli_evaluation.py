@@ -13,6 +13,12 @@ from appliance.config.defaults import DEMO_MODEL_DIR
 TEXT = "Casemate is an appliance that serves language models. " * 6
 
 
+@pytest.fixture(autouse=True)
+def _plain_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A logger that is configured keeps the standard error of the test that used it first."""
+    monkeypatch.setattr("appliance.cli.evaluation.configure_logging", lambda _: None)
+
+
 def words(folder: Path, *options: str, text: bytes = TEXT.encode()) -> list[str]:
     """The command line over a text."""
     path = folder / "text.txt"
