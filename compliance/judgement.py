@@ -6,7 +6,7 @@
 (2) What is left to the customer is open until they state something; that something is not met is believed without evidence.
 (3) What the product says it does not meet stays "not-met", unless its facts hold and the customer states that it is met: so
     validated cryptography wants modules in approved mode, and the customer's word on the certificates.
-(4) An objective is judged like its control, by its own status.
+(4) An objective is judged like its control, by its own status; what is left to the customer is met when each objective is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -62,9 +62,8 @@ class Judgement:
 
     @property
     def is_satisfied(self) -> bool:
-        """Itself, or each of its objectives."""
-        parts = [one.is_satisfied for one in self.objectives]
-        return self.own.is_satisfied or (bool(parts) and all(parts))
+        """Nothing is left to do about the whole of it."""
+        return self.own.is_satisfied
 
 
 def judge(
@@ -95,18 +94,15 @@ def _judge_control(
     tests = tuple((test, results.outcome_of(test, control.id)) for test in named if control.tests)
     facts = tuple((name, answers.get(name, UNKNOWN)) for name in control.facts)
     own = statements.get(control.id)
-    verdict, reasons = _weigh(control.status, tests, facts, own)
-    return Judgement(
-        control,
-        Judged(control.id, verdict, reasons, own),
-        tuple(
-            Judged(one.id, *_weigh(one.status, tests, facts, statements.get(one.id, own)), statements.get(one.id, own))
-            for one in control.objectives
-        ),
-        tests,
-        facts,
-        tuple((kind, counts.get(kind, 0)) for kind in control.kinds),
+    objectives = tuple(
+        Judged(one.id, *_weigh(one.status, tests, facts, statements.get(one.id, own)), statements.get(one.id, own))
+        for one in control.objectives
     )
+    whole = Judged(control.id, *_weigh(control.status, tests, facts, own), own)
+    if whole.verdict in ("shared", "customer") and objectives and all(one.is_satisfied for one in objectives):
+        whole = Judged(control.id, "met", ("Each of its objectives is satisfied.",), own)
+    kinds = tuple((kind, counts.get(kind, 0)) for kind in control.kinds)
+    return Judgement(control, whole, objectives, tests, facts, kinds)
 
 
 def _weigh(
