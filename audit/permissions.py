@@ -60,6 +60,7 @@ KINDS: dict[str, EventKind] = {
         _kind("user_enabled", ACCOUNT_CHANGE, {2}, {"policy"}),
         _kind("user_disabled", ACCOUNT_CHANGE, {5}, {"policy"}),
         _kind("user_password_changed", ACCOUNT_CHANGE, {3}, {"policy"}),
+        _kind("user_passkey_added", ACCOUNT_CHANGE, {10}, {"policy"}),
         _kind("user_password_reset", ACCOUNT_CHANGE, {4}, {"policy"}),
         _kind("role_granted", ACCOUNT_CHANGE, {7}, {"policy"}),
         _kind("role_approved", ACCOUNT_CHANGE, {7}, {"policy"}),

@@ -40,6 +40,15 @@ class UserDefinition(msgspec.Struct, frozen=True, kw_only=True):
             verify_models(self.models)
 
 
+class Passkey(msgspec.Struct, frozen=True, kw_only=True):
+    """A security key, or whatever else speaks WebAuthn, that a person has registered."""
+
+    credential: bytes
+    """Attested credential data (WebAuthn section 6.5.2): its id and public key, as `security.passkeys` reads them."""
+    name: str
+    created_at: int
+
+
 class User(msgspec.Struct, frozen=True, kw_only=True):
     """A registered person, with what only hashes and keys of ours make anything of."""
 
@@ -66,6 +75,12 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     pending_role: Role | None = None
     pending_by: str | None = None
     needs_approval: bool = False
+    passkeys: tuple[Passkey, ...] = ()
+
+    @property
+    def has_second_factor(self) -> bool:
+        """Something beside the password is asked for at the sign-in."""
+        return self.totp_secret is not None or bool(self.passkeys)
 
     @property
     def is_disabled(self) -> bool:

@@ -5,6 +5,7 @@ health. A client's request, in order: (1) without an auditor nothing is decided;
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import structlog
 from starlette.applications import Starlette
@@ -15,7 +16,6 @@ from starlette.routing import Route
 
 from appliance.authority.http import ALWAYS, NO_STORE, json_answer, read_body, token_request, unavailable
 from appliance.authority.journal import Journal, JournalUnavailable
-from appliance.authority.people import PeopleRoutes
 from appliance.authority.records import build_decision_record, build_sign_in_record
 from security.errors import SecurityFault, SecurityUnavailable
 from security.oauth.authority import Answer, Authority, Endpoint
@@ -44,7 +44,10 @@ PUBLIC_ROUTES = (
     ("GET", AUTHORIZATION_PATH),
     ("POST", AUTHORIZATION_PATH),
     ("POST", "/sign_in"),
+    ("POST", "/sign_in/key"),
     ("GET", "/callback"),
+    ("GET", "/keys"),
+    ("POST", "/keys"),
     ("POST", "/sign_out"),
     ("POST", "/password"),
 )
@@ -57,6 +60,13 @@ _PATIENT_ERRORS = frozenset({"authorization_pending", "slow_down", "use_dpop_non
 log = structlog.get_logger(__name__)
 
 
+class PagesForPeople(Protocol):
+    """Routes that a browser is for."""
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+
+
 class AuthorityApplication:
     """The endpoints and what they need."""
 
@@ -65,7 +75,7 @@ class AuthorityApplication:
         authority: Authority,
         journal: Journal,
         failures: FailureLimit,
-        people: PeopleRoutes | None = None,
+        people: Sequence[PagesForPeople] = (),
     ) -> None:
         self._authority = authority
         self._journal = journal
@@ -82,7 +92,7 @@ class AuthorityApplication:
             Route(INTROSPECTION_PATH, self._introspect, methods=["POST"]),
             Route(DEVICE_AUTHORIZATION_PATH, self._begin_device, methods=["POST"]),
             Route("/health", self._health, methods=["GET"]),
-            *([] if self._people is None else self._people.routes()),
+            *(route for pages in self._people for route in pages.routes()),
         ]
         app = Starlette(routes=routes, exception_handlers={HTTPException: _answer_http_exception})
         app.router.redirect_slashes = False

@@ -26,13 +26,18 @@ def local_path(then: str) -> str:
     )
 
 
-def page(text: str, status: int = 200, *, form_target: str = "") -> Response:
-    """A page. Browsers apply `form-action` to redirects after a form as well, so the application's origin must be in it."""
+def page(text: str, status: int = 200, *, form_target: str = "", script: str = "") -> Response:
+    """A page, which may run this script and no other.
+
+    Browsers apply `form-action` to redirects after a form as well, so the application's origin must be in it.
+    """
     targets = "'self'"
     if form_target:
         parts = urlsplit(form_target)
         targets += f" {parts.scheme}://{parts.netloc}"
     style = f"style-src 'sha256-{_STYLE_DIGEST}'"
+    if script:
+        style += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
     policy = f"default-src 'none'; {style}; form-action {targets}; frame-ancestors 'none'; base-uri 'none'"
     return Response(text, status, headers={**_HEADERS, "Content-Security-Policy": policy}, media_type="text/html")
 

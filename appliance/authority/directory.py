@@ -8,7 +8,16 @@ import msgspec
 from appliance.gateway.errors import PeerUnavailable
 from appliance.gateway.peers.links import Link
 from appliance.gateway.peers.questions import Questions
-from appliance.messages.policy import Done, FindPrincipal, Found, PublishKeys, Revocations, RevokeToken, SetPassword
+from appliance.messages.policy import (
+    AddPasskey,
+    Done,
+    FindPrincipal,
+    Found,
+    PublishKeys,
+    Revocations,
+    RevokeToken,
+    SetPassword,
+)
 from security.clients import Client
 from security.errors import SecurityUnavailable
 from security.oauth.revocations import RevocationList
@@ -71,6 +80,10 @@ class Directory:
     async def set_password(self, user_id: str, password_hash: str) -> None:
         """Store a password that was checked. Raises: SecurityUnavailable."""
         await self._do(lambda number: SetPassword(number, user_id, password_hash))
+
+    async def add_passkey(self, user_id: str, credential: bytes, name: str) -> None:
+        """Store a passkey that was checked. Raises: SecurityUnavailable."""
+        await self._do(lambda number: AddPasskey(number, user_id, credential, name))
 
     async def _find(self, kind: Literal["client", "user"], name: str, wanted: type[_T]) -> _T | None:
         answer = await self._ask(lambda number: FindPrincipal(number, kind, name[:256]))

@@ -1,5 +1,5 @@
-"""The authority's pages for people, as text: sign in, new password, confirm a device, agree to an application. No script,
-one style sheet inside.
+"""The authority's pages for people, as text: sign in, new password, confirm a device, agree to an application. One style sheet
+inside; a script, always the same, only where a passkey is asked for.
 
 Whatever comes from outside goes through `escape`. Every form carries the session's form token.
 """
@@ -44,6 +44,53 @@ def provider_page(then: str, name: str, *, banner: str | None) -> str:
 <input type="hidden" name="then" value="{escape(then)}">
 <button type="submit">Sign in with {escape(name)}</button>
 </form>""",
+    )
+
+
+SCRIPT = """
+const form = document.getElementById("key"), field = form.elements.response, error = document.getElementById("error");
+document.getElementById("go").addEventListener("click", async () => {
+  try {
+    const asked = JSON.parse(form.dataset.options), api = PublicKeyCredential, key = form.dataset.kind === "new"
+      ? await navigator.credentials.create({publicKey: api.parseCreationOptionsFromJSON(asked)})
+      : await navigator.credentials.get({publicKey: api.parseRequestOptionsFromJSON(asked)});
+    field.value = JSON.stringify(key.toJSON());
+    form.submit();
+  } catch (refused) { error.textContent = "The key did not answer, or this browser knows none."; }
+});
+"""
+"""What asks the browser for a passkey, and sends its answer as a form (WebAuthn Level 3 section 5.1). Nothing is put into it."""
+
+
+def key_page(then: str, ticket: str, options: str) -> str:
+    """The second step of a sign-in: the passkey."""
+    return _page(
+        "Use your passkey",
+        f"""<p>Password accepted. Now your security key, or leave and sign in with a one-time code.</p>
+<p class="error" id="error"></p>
+<form method="post" action="/sign_in/key" id="key" data-kind="known" data-options="{escape(options)}">
+<input type="hidden" name="then" value="{escape(then)}">
+<input type="hidden" name="ticket" value="{escape(ticket)}">
+<input type="hidden" name="response" value="">
+<button type="button" id="go">Use the key</button>
+</form><script>{SCRIPT}</script>""",
+    )
+
+
+def keys_page(form_token: str, names: Sequence[str], options: str) -> str:
+    """The keys that somebody has, and one more."""
+    items = "".join(f"<li>{escape(name)}</li>" for name in names) or "<li>none yet</li>"
+    return _page(
+        "Passkeys",
+        f"""<p>Your passkeys; an administrator can remove them by a reset.</p><ul>{items}</ul>
+<p class="error" id="error"></p>
+<form method="post" action="/keys" id="key" data-kind="new" data-options="{escape(options)}">
+{_hidden(form_token)}
+<input type="hidden" name="response" value="">
+<label for="name">A name for the new one</label>
+<input type="text" id="name" name="name" maxlength="40" required>
+<button type="button" id="go">Register</button>
+</form><script>{SCRIPT}</script>""",
     )
 
 

@@ -1,35 +1,31 @@
-"""The routes for people: signing in, a device's code, an application's request. HTML, one cookie, no script.
- What protects a form: it must come from our own pages (`Origin`), carry the session's token, and the cookie is not sent
-along by other sites. Pages are in no frame, no cache, and load nothing. A sign-in is recorded before its session exists.
+"""The routes for people: signing in, a device's code, an application's request. HTML, one cookie, a script only where a passkey
+is asked for. What protects a form: it must come from our own pages (`Origin`), carry the session's token, and the cookie is not
+sent along by other sites. Pages are in no frame, no cache, and load nothing. A sign-in is recorded before its session exists.
 """
 
-import hmac
 from typing import Any
 
 import structlog
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from appliance.authority import pages
 from appliance.authority.browser import away, local_path, page, path_of, redirect
 from appliance.authority.directory import Directory
-from appliance.authority.http import read_body
+from appliance.authority.forms import COOKIE, Forms
 from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.authority.records import build_sign_in_record
-from appliance.authority.sign_in import REFUSED, Session, SignInDesk, SignInRefused
+from appliance.authority.sign_in import REFUSED, KeyWanted, Session, SignInDesk, SignInRefused
 from appliance.authority.upstream import LIFETIME_S, UpstreamDesk
 from security.errors import ClientRejected, SecurityUnavailable
 from security.oauth.authority import Authority
 from security.oauth.authorization_request import RefusedRequest, UntrustedRequest
 from security.oauth.consent import Approval, Consent
-from security.oauth.errors import OAuth2Error
 from security.oauth.failure_limit import FailureLimit
 from security.oauth.metadata import AUTHORIZATION_PATH, DEVICE_PATH
-from security.oauth.token_request import parse_form
 from security.scopes import GRANTABLE, GRANTED_SCOPES, Scope, parse_scopes
 
-COOKIE = "__Host-casemate"
 BEGUN_COOKIE = "__Host-casemate-sign-in"
 """Of a sign-in that is under way at a provider."""
 CALLBACK_PATH = "/callback"
@@ -65,6 +61,7 @@ class PeopleRoutes:
         self._failures = failures
         self._banner = banner
         self._upstream = upstream
+        self._forms = Forms(desk)
 
     def routes(self) -> list[Route]:
         """All of them public: who asks is found out here."""
@@ -74,6 +71,7 @@ class PeopleRoutes:
             Route(AUTHORIZATION_PATH, self._authorize, methods=["GET"]),
             Route(AUTHORIZATION_PATH, self._decide_authorization, methods=["POST"]),
             Route("/sign_in", self._sign_in, methods=["POST"]),
+            Route("/sign_in/key", self._sign_in_by_key, methods=["POST"]),
             Route(CALLBACK_PATH, self._come_back, methods=["GET"]),
             Route("/sign_out", self._sign_out, methods=["POST"]),
             Route("/password", self._password, methods=["POST"]),
@@ -101,7 +99,7 @@ class PeopleRoutes:
         return page(pages.device_confirm_page(session.form_token, session.name, name, grant.user_code, scopes))
 
     async def _decide_device(self, request: Request) -> Response:
-        form = await self._form(request)
+        form = await self._forms.read_signed_in(request)
         if isinstance(form, Response):
             return form
         session, fields = form
@@ -131,7 +129,7 @@ class PeopleRoutes:
         return page(shown, form_target=asked.redirect_uri)
 
     async def _decide_authorization(self, request: Request) -> Response:
-        form = await self._form(request)
+        form = await self._forms.read_signed_in(request)
         if isinstance(form, Response):
             return form
         session, fields = form
@@ -142,29 +140,57 @@ class PeopleRoutes:
         return redirect(asked.answer(approval))
 
     async def _sign_in(self, request: Request) -> Response:
-        fields = await self._read_form(request)
+        fields = await self._forms.read(request)
         if isinstance(fields, Response):
             return fields
         login, then = fields.get("login", "")[:64], local_path(fields.get("then", ""))
         if self._upstream is not None:
             return self._send_upstream(self._upstream, then)
-        address, port = request.client or ("", 0)
+        address = request.client.host if request.client else ""
         if self._failures.retry_after_s(address, login):
             return page(pages.message_page("Too many attempts", "Wait a minute, then try again."), 429)
         try:
-            cookie, session = await self._desk.sign_in(
-                login, fields.get("password", ""), fields.get("code", "").strip()
-            )
+            entered = await self._desk.sign_in(login, fields.get("password", ""), fields.get("code", "").strip())
         except SignInRefused as refused:
-            self._failures.count_failure(address, login)
-            record = build_sign_in_record("user_sign_in_failed", login, refused.user_id, address, port, str(refused))
-            if not await self._record(record):
-                return away()
-            return page(pages.sign_in_page(then, banner=self._banner, error=REFUSED, login=login), 401)
+            return await self._refuse(request, login, then, refused)
         except SecurityUnavailable as fault:
             log.error("sign_in_unavailable", reason=str(fault))
             return away()
-        record = build_sign_in_record("user_signed_in", login, session.user_id, address, port, "by password and code")
+        if isinstance(entered, KeyWanted):
+            return page(pages.key_page(then, entered.ticket, entered.options), script=pages.SCRIPT)
+        return await self._enter(request, then, *entered, "by password and code")
+
+    async def _sign_in_by_key(self, request: Request) -> Response:
+        """The second step of a sign-in, for a person with a passkey."""
+        fields = await self._forms.read(request)
+        if isinstance(fields, Response):
+            return fields
+        then, ticket = local_path(fields.get("then", "")), fields.get("ticket", "")
+        address = request.client.host if request.client else ""
+        login = self._desk.find_login(ticket)
+        if self._failures.retry_after_s(address, login):
+            return page(pages.message_page("Too many attempts", "Wait a minute, then try again."), 429)
+        try:
+            entered = await self._desk.sign_in_by_key(ticket, fields.get("response", ""))
+        except SignInRefused as refused:
+            return await self._refuse(request, login, then, refused)
+        except SecurityUnavailable as fault:
+            log.error("sign_in_unavailable", reason=str(fault))
+            return away()
+        return await self._enter(request, then, *entered, "by password and passkey")
+
+    async def _refuse(self, request: Request, login: str, then: str, refused: SignInRefused) -> Response:
+        address, port = request.client or ("", 0)
+        self._failures.count_failure(address, login)
+        record = build_sign_in_record("user_sign_in_failed", login, refused.user_id, address, port, str(refused))
+        if not await self._record(record):
+            return away()
+        return page(pages.sign_in_page(then, banner=self._banner, error=REFUSED, login=login), 401)
+
+    async def _enter(self, request: Request, then: str, cookie: str, session: Session, how: str) -> Response:
+        """A sign-in is recorded before its session can be used."""
+        address, port = request.client or ("", 0)
+        record = build_sign_in_record("user_signed_in", session.login, session.user_id, address, port, how)
         if not await self._record(record):
             self._desk.end(cookie)
             return away()
@@ -199,20 +225,13 @@ class PeopleRoutes:
         except SecurityUnavailable as fault:
             log.error("provider_unavailable", reason=str(fault))
             return away()
-        cookie, _session = self._desk.admit(user)
-        detail = f"by the provider {self._upstream.settings.name}"
-        if not await self._record(
-            build_sign_in_record("user_signed_in", user.login, user.user_id, address, port, detail)
-        ):
-            self._desk.end(cookie)
-            return away()
-        answer = redirect(then)
-        answer.set_cookie(COOKIE, cookie, **_COOKIE_RULES)
+        cookie, session = self._desk.admit(user)
+        answer = await self._enter(request, then, cookie, session, f"by the provider {self._upstream.settings.name}")
         answer.delete_cookie(BEGUN_COOKIE, **_COOKIE_RULES)
         return answer
 
     async def _sign_out(self, request: Request) -> Response:
-        form = await self._form(request)
+        form = await self._forms.read_signed_in(request)
         if isinstance(form, Response):
             return form
         session, _ = form
@@ -224,7 +243,7 @@ class PeopleRoutes:
         return answer
 
     async def _password(self, request: Request) -> Response:
-        form = await self._form(request, may_have_to_change=True)
+        form = await self._forms.read_signed_in(request, may_have_to_change=True)
         if isinstance(form, Response):
             return form
         session, fields = form
@@ -265,34 +284,6 @@ class PeopleRoutes:
             return redirect(refused.location)
         except SecurityUnavailable:
             return away()
-
-    async def _form(
-        self, request: Request, *, may_have_to_change: bool = False
-    ) -> tuple[Session, dict[str, str]] | Response:
-        """A form of somebody who is signed in, from a page of ours."""
-        fields = await self._read_form(request)
-        if isinstance(fields, Response):
-            return fields
-        session = self._desk.find(request.cookies.get(COOKIE))
-        if session is None or (session.must_change_password and not may_have_to_change):
-            return page(pages.message_page("Sign in again", "You are not signed in any more. Begin again."), 403)
-        if not hmac.compare_digest(fields.get("form_token", "").encode(), session.form_token.encode()):
-            return page(pages.message_page("Begin again", "The form is not from this session."), 403)
-        return session, fields
-
-    async def _read_form(self, request: Request) -> dict[str, str] | Response:
-        origin = request.headers.get("origin")
-        if origin != f"https://{request.headers.get('host', '')}":
-            return page(pages.message_page("Begin again", "The form did not come from a page of this server."), 403)
-        try:
-            pairs = parse_form(await read_body(request))
-        except (OAuth2Error, TimeoutError):
-            return page(pages.message_page("Begin again", "The form cannot be read."), 400)
-        except ClientDisconnect:
-            return Response(status_code=400)
-        if len({name for name, _ in pairs}) != len(pairs):
-            return page(pages.message_page("Begin again", "The form cannot be read."), 400)
-        return dict(pairs)
 
     async def _record(self, event: bytes) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""People sign in: password and one-time code, lockout, idle accounts, sessions of the authority's own pages.
+"""People sign in: password and one-time code or passkey, lockout, idle accounts, sessions of the authority's own pages.
  What an assessor asks for by NIST SP 800-171: lockout (3.1.8), a notice before sign-in (3.1.9), sessions that end when idle
 (3.1.10, 3.1.11), a second factor (3.5.3), idle accounts (3.5.6), password rules (3.5.7, 3.5.8). Whatever fails is answered
 in the same words, and a name that does not exist costs the same work as one that does. Sessions are in memory: a restart
@@ -17,6 +17,7 @@ import msgspec
 from appliance.authority.directory import Directory
 from security.errors import ClientRejected
 from security.oauth.refresh_store import RefreshStore, SignIns
+from security.passkeys import Ceremony, PasskeyRejected, PasskeyServer
 from security.passwords import find_step, hash_password, is_password, unseal, verify_new_password
 from security.settings import AuthoritySettings
 from security.users import User
@@ -24,6 +25,9 @@ from security.users import User
 MAX_SESSIONS = 10_000
 MAX_HASHING = 2
 """Passwords that are checked at a time: each takes 19 MiB and a tenth of a second."""
+MAX_WAITING = 1_000
+KEY_LIFETIME_S = 300
+"""How long a passkey is waited for after the password."""
 _DAY_S = 86_400
 
 REFUSED = "Login, password or code is not right, or the account is locked."
@@ -40,6 +44,21 @@ class Session(msgspec.Struct):
     """In every form, so that no other site can send one."""
     last_seen: float
     must_change_password: bool
+    registration: Ceremony | None = None
+    """Of a passkey, while one is asked for."""
+
+
+class KeyWanted(msgspec.Struct, frozen=True):
+    """The password holds; a passkey is to say the rest."""
+
+    ticket: str
+    options: str
+
+
+class _Waiting(msgspec.Struct, frozen=True):
+    user: User
+    ceremony: Ceremony
+    expires_at: float
 
 
 class SignInRefused(Exception):
@@ -60,8 +79,15 @@ class SignInDesk:
         credentials_key: bytes,
         settings: AuthoritySettings,
         *,
+        passkeys: PasskeyServer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """
+        Args:
+            passkeys: None where there can be none.
+        """
+        self._passkeys = passkeys
+        self._waiting: OrderedDict[bytes, _Waiting] = OrderedDict()
         self._directory = directory
         self._store = store
         self._credentials_key = credentials_key
@@ -70,8 +96,8 @@ class SignInDesk:
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
         self._hashing = asyncio.Semaphore(MAX_HASHING)
 
-    async def sign_in(self, login: str, password: str, code: str) -> tuple[str, Session]:
-        """Check who somebody is. Returns: the cookie's value, and the session.
+    async def sign_in(self, login: str, password: str, code: str) -> tuple[str, Session] | KeyWanted:
+        """Check who somebody is. Returns: the cookie's value, and the session; or what a passkey is asked.
 
         Raises: SignInRefused, SecurityUnavailable.
         """
@@ -82,8 +108,47 @@ class SignInDesk:
             holds = await asyncio.to_thread(is_password, None if user is None else user.password_hash, password)
         if user is None:
             raise SignInRefused("", "there is no such person")
-        self._verify(user, holds, code)
-        return self._begin(user)
+        known = self._verify_account(user)
+        if not holds:
+            raise self._fail(user, known, "the password is wrong")
+        if self._passkeys is not None and user.passkeys and (not code or user.totp_secret is None):
+            return self._ask_for_key(self._passkeys, user)
+        step = self._find_step(user, code, known)
+        if step is None:
+            raise self._fail(user, known, "the code is wrong or was used")
+        return self._succeed(user, known, step)
+
+    def find_login(self, ticket: str) -> str:
+        """Whose sign-in waits for a passkey; empty if none does."""
+        waiting = self._waiting.get(_hash(ticket))
+        return "" if waiting is None else waiting.user.login
+
+    async def sign_in_by_key(self, ticket: str, response: str) -> tuple[str, Session]:
+        """The second step: good once, whatever comes of it. Returns: the cookie's value, and the session.
+
+        Raises: SignInRefused, SecurityUnavailable.
+        """
+        waiting = self._waiting.pop(_hash(ticket), None)
+        if waiting is None or waiting.expires_at <= self._clock() or self._passkeys is None:
+            raise SignInRefused("", "no sign-in waits for this passkey")
+        user = await self._directory.find_user(waiting.user.user_id)
+        if user is None or user.password_hash != waiting.user.password_hash:
+            raise SignInRefused(waiting.user.user_id, "the account was changed meanwhile")
+        known = self._verify_account(user)
+        try:
+            credential_id, counter = self._passkeys.finish_sign_in(waiting.ceremony, user, response)
+        except PasskeyRejected:
+            raise self._fail(user, known, "the passkey's answer does not hold") from None
+        if not self._store.advance_counter(credential_id, counter):
+            raise self._fail(user, known, "the passkey's counter went back: there is a copy of it")
+        return self._succeed(user, known, known.totp_step)
+
+    def _ask_for_key(self, passkeys: PasskeyServer, user: User) -> KeyWanted:
+        ticket, ceremony = secrets.token_urlsafe(32), passkeys.begin_sign_in(user)
+        self._waiting[_hash(ticket)] = _Waiting(user, ceremony, self._clock() + KEY_LIFETIME_S)
+        while len(self._waiting) > MAX_WAITING:
+            self._waiting.popitem(last=False)
+        return KeyWanted(ticket, ceremony.options)
 
     def admit(self, user: User) -> tuple[str, Session]:
         """A session of somebody whom a provider vouches for. Returns: the cookie's value, and the session."""
@@ -120,27 +185,33 @@ class SignInDesk:
         await self._directory.set_password(user.user_id, hashed)
         session.must_change_password = False
 
-    def _verify(self, user: User, holds: bool, code: str) -> None:
-        now, known = int(self._clock()), self._store.find_sign_ins(user.user_id)
+    def _verify_account(self, user: User) -> SignIns:
+        """What is known of a person who may try. Raises: SignInRefused."""
+        known = self._store.find_sign_ins(user.user_id)
         if user.unlocked_at >= known.failed_at:
             known = msgspec.structs.replace(known, failures=0, locked_until=0)
         if user.is_disabled:
             raise SignInRefused(user.user_id, "the account is disabled")
-        if known.locked_until > now:
+        if known.locked_until > int(self._clock()):
             raise SignInRefused(user.user_id, "the account is locked after failures")
-        step = self._find_step(user, code, known)
-        if not holds or step is None:
-            self._note_failure(user, known, now)
-            raise SignInRefused(user.user_id, "the password is wrong" if not holds else "the code is wrong or was used")
-        seen_at, days = max(known.signed_in_at, user.unlocked_at, user.created_at), self._settings.inactive_after_days
+        return known
+
+    def _fail(self, user: User, known: SignIns, reason: str) -> SignInRefused:
+        self._note_failure(user, known, int(self._clock()))
+        return SignInRefused(user.user_id, reason)
+
+    def _succeed(self, user: User, known: SignIns, step: int) -> tuple[str, Session]:
+        now, days = int(self._clock()), self._settings.inactive_after_days
+        seen_at = max(known.signed_in_at, user.unlocked_at, user.created_at)
         if days and now - seen_at > days * _DAY_S:
             raise SignInRefused(user.user_id, f"the account was idle for more than {days} days")
         self._store.note_sign_ins(user.user_id, SignIns(signed_in_at=now, totp_step=step, failed_at=known.failed_at))
+        return self._begin(user)
 
     def _find_step(self, user: User, code: str, known: SignIns) -> int | None:
         """The time step of a good code; what it was for a person without a second factor."""
         if user.totp_secret is None:
-            return known.totp_step
+            return None if user.passkeys else known.totp_step
         secret = unseal(self._credentials_key, user.user_id, user.totp_secret)
         return None if secret is None else find_step(secret, code, self._clock(), known.totp_step)
 

@@ -106,7 +106,7 @@ def _answer_definitions(
 
 
 def _answer_mfa(people: list[User], *, elsewhere: bool) -> Answer:
-    without = sorted(user.login for user in people if user.totp_secret is None)
+    without = sorted(user.login for user in people if not user.has_second_factor)
     if without:
         return Answer(False, f"without a second factor: {', '.join(without)}")
     if elsewhere:

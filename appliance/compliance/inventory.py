@@ -20,11 +20,16 @@ def list_people(definitions: Definitions) -> Iterator[Person]:
             role=user.role.value,
             tenant=user.tenant,
             state=_state_of(user),
-            second_factor="none" if user.totp_secret is None else "one-time code",
+            second_factor=_factors_of(user),
             granted_by=user.granted_by,
             approved_by=user.approved_by or "",
             created_at=format_seconds(user.created_at),
         )
+
+
+def _factors_of(user: User) -> str:
+    found = [] if user.totp_secret is None else ["one-time code"]
+    return ", ".join([*found, *(["passkey"] if user.passkeys else [])]) or "none"
 
 
 def list_programs(definitions: Definitions) -> Iterator[Program]:

@@ -174,6 +174,15 @@ class SetPassword(msgspec.Struct, frozen=True, array_like=True, tag="set_passwor
     password_hash: Text
 
 
+class AddPasskey(msgspec.Struct, frozen=True, array_like=True, tag="add_passkey"):
+    """A person registered a passkey, which the authority has checked. Answered by `Done`."""
+
+    correlation: Correlation
+    user_id: Name
+    credential: Annotated[bytes, msgspec.Meta(max_length=4096)]
+    name: Name
+
+
 class PublishKeys(msgspec.Struct, frozen=True, array_like=True, tag="publish_keys"):
     """The key set by which policy's own listener checks tokens; at the beginning of a link and after a rotation. Unanswered."""
 
@@ -194,5 +203,5 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
     fault: str = ""
 
 
-AuthorityToPolicy = FindPrincipal | RevokeToken | SetPassword | PublishKeys
+AuthorityToPolicy = FindPrincipal | RevokeToken | SetPassword | AddPasskey | PublishKeys
 PolicyToAuthority = Found | Done | Revocations

@@ -6,7 +6,16 @@ from typing import Any
 import msgspec
 import structlog
 
-from appliance.messages.policy import Done, FindPrincipal, Found, PublishKeys, Revocations, RevokeToken, SetPassword
+from appliance.messages.policy import (
+    AddPasskey,
+    Done,
+    FindPrincipal,
+    Found,
+    PublishKeys,
+    Revocations,
+    RevokeToken,
+    SetPassword,
+)
 from appliance.policy.service import PeerLink, PolicyService
 from appliance.policy.store import DefinitionsStore
 from security.errors import KeysUnavailable, SecurityFault, SecurityUnavailable
@@ -14,6 +23,7 @@ from security.policy.definitions import Definitions
 from security.registry.database import Database
 from security.registry.revocations import RevocationRegistry
 from security.registry.users import UserRegistry
+from security.users import Passkey
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +73,15 @@ class AuthorityDesk:
                     message.correlation,
                     lambda database: UserRegistry(database, self._credentials_key).set_password(
                         message.user_id, message.password_hash, actor=f"user:{message.user_id}"
+                    ),
+                )
+            case AddPasskey():
+                return await self._do(
+                    message.correlation,
+                    lambda database: UserRegistry(database, self._credentials_key).add_passkey(
+                        message.user_id,
+                        Passkey(credential=message.credential, name=message.name, created_at=database.now),
+                        actor=f"user:{message.user_id}",
                     ),
                 )
             case PublishKeys():

@@ -16,6 +16,7 @@ from appliance.authority.credentials import build_listener_context, load_signing
 from appliance.authority.directory import Directory
 from appliance.authority.journal import Journal
 from appliance.authority.listener import build_listener
+from appliance.authority.passkey_pages import PasskeyRoutes
 from appliance.authority.people import CALLBACK_PATH, PeopleRoutes
 from appliance.authority.sign_in import SignInDesk
 from appliance.authority.upstream import UpstreamDesk
@@ -31,6 +32,7 @@ from security.oauth.metadata import TOKEN_PATH
 from security.oauth.refresh_store import RefreshStore
 from security.oauth.sessions import SessionRules
 from security.oauth.signing_keys import SigningKeys
+from security.passkeys import PasskeyServer, find_rp_id
 from security.tls import find_authorities, load_certificates
 
 REFRESH_FILE = "authority/sessions.sqlite"
@@ -85,14 +87,18 @@ async def serve(member: Member) -> None:
     try:
         authority = build_authority(config, keys, directory, refresh, credentials_key)
         failures = FailureLimit(config.authority.max_failures_per_minute, clock=time.monotonic)
-        desk = SignInDesk(directory, refresh, credentials_key, config.authority)
+        has_passkeys = find_rp_id(authority.issuer) is not None and config.upstream is None
+        passkeys = PasskeyServer(authority.issuer) if has_passkeys else None
+        desk = SignInDesk(directory, refresh, credentials_key, config.authority, passkeys=passkeys)
         upstream = None
         if config.upstream is not None:
             redirect_uri = authority.issuer + CALLBACK_PATH
             upstream = UpstreamDesk(config.upstream, refresh, redirect_uri, minimum_version=config.tls.minimum_version)
             directory.people_elsewhere = refresh.find_person
         people = PeopleRoutes(authority, desk, directory, journal, failures, config.authority.banner, upstream)
-        app = AuthorityApplication(authority, journal, failures, people).build()
+        app = AuthorityApplication(
+            authority, journal, failures, (people, PasskeyRoutes(desk, directory, passkeys))
+        ).build()
         listener = build_listener(app, config.authority, tls)
         member.on_link("auditor", journal.run)
         member.on_link("policy", directory.run)

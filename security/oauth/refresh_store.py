@@ -21,12 +21,17 @@ from security.keys import make_private_directory
 from security.users import User
 
 REFRESH_PREFIX = "cmr-"
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _PERSON_S = 31 * 86_400
 """Longer than any session: a person of the provider's is forgotten after it."""
 _PEOPLE = """CREATE TABLE people (
         user_id TEXT PRIMARY KEY, user_json BLOB NOT NULL, seen_at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID"""
+_COUNTERS = """CREATE TABLE passkey_counters (
+        credential_id BLOB PRIMARY KEY, counter INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID"""
+_ADDED = {1: (_PEOPLE, _COUNTERS), 2: (_COUNTERS,)}
+"""What files of earlier versions lack."""
 _SCHEMA = (
     """CREATE TABLE refresh_tokens (
         hash BLOB PRIMARY KEY, family TEXT NOT NULL, expires_at INTEGER NOT NULL, used_at INTEGER
@@ -35,6 +40,7 @@ _SCHEMA = (
         family TEXT PRIMARY KEY, grant_json BLOB NOT NULL, ends_at INTEGER NOT NULL, revoked_at INTEGER
     ) STRICT, WITHOUT ROWID""",
     _PEOPLE,
+    _COUNTERS,
     """CREATE TABLE sign_ins (
         user_id TEXT PRIMARY KEY, failures INTEGER NOT NULL, failed_at INTEGER NOT NULL, locked_until INTEGER NOT NULL,
         signed_in_at INTEGER NOT NULL, totp_step INTEGER NOT NULL
@@ -91,12 +97,12 @@ class RefreshStore:
             for pragma in ("trusted_schema = OFF", "synchronous = FULL"):
                 connection.execute(f"PRAGMA {pragma}")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, 1, _SCHEMA_VERSION):
+            if version not in (0, *_ADDED, _SCHEMA_VERSION):
                 raise RegistryUnusable(f"{path} has schema version {version}: it was used by a later program")
             store = cls(connection, clock)
             if version != _SCHEMA_VERSION:
                 with store._transaction():
-                    missing = _SCHEMA if version == 0 else (_PEOPLE,)
+                    missing = _SCHEMA if version == 0 else _ADDED[version]
                     for statement in (*missing, f"PRAGMA user_version = {_SCHEMA_VERSION}"):
                         connection.execute(statement)
         except (sqlite3.Error, OSError) as error:
@@ -159,6 +165,17 @@ class RefreshStore:
         with self._transaction():
             row = (user_id, *msgspec.structs.astuple(known))
             self._connection.execute("INSERT OR REPLACE INTO sign_ins VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def advance_counter(self, credential_id: bytes, counter: int) -> bool:
+        """Remember a passkey's counter; False if it is not above the last one, unless it counts nothing (WebAuthn section 7.2)."""
+        with self._transaction():
+            query = "SELECT counter FROM passkey_counters WHERE credential_id = ?"
+            last = self._connection.execute(query, (credential_id,)).fetchone()
+            if last is not None and counter <= last[0] and (counter or last[0]):
+                return False
+            row = (credential_id, counter)
+            self._connection.execute("INSERT OR REPLACE INTO passkey_counters VALUES (?, ?)", row)
+            return True
 
     def note_person(self, user: User) -> None:
         """Remember what the identity provider says of a person now."""

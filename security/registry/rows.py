@@ -13,7 +13,7 @@ from security.clients import Client
 from security.errors import MalformedDocument, RegistryUnusable
 from security.scopes import PRIVILEGED_ROLES, Role, format_scopes, parse_role, parse_scopes
 from security.static_keys import StaticKey
-from security.users import User
+from security.users import Passkey, User
 
 _T = TypeVar("_T", Client, User)
 _HIDDEN = frozenset(
@@ -37,6 +37,10 @@ def parse_user(row: Row[Any], *, two_person: bool) -> User:
     fields = dict(row._mapping)
     fields["must_change_password"] = bool(fields["must_change_password"])
     fields["old_password_hashes"] = tuple(json.loads(fields["old_password_hashes"]))
+    try:
+        fields["passkeys"] = msgspec.json.decode(fields["passkeys"], type=tuple[Passkey, ...])
+    except msgspec.MsgspecError as error:
+        raise RegistryUnusable(f"the definitions hold a passkey that makes no sense: {error}") from error
     return _build(User, fields, two_person)
 
 
@@ -76,6 +80,8 @@ def describe(value: Client | User | StaticKey) -> dict[str, Any]:
     described: dict[str, Any] = msgspec.to_builtins(value)
     if isinstance(value, Client):
         described["scopes"] = format_scopes(value.scopes)
+    if isinstance(value, User):
+        described["passkeys"] = [passkey.name for passkey in value.passkeys]
     if not isinstance(value, StaticKey):
         described["is_pending"] = value.needs_approval or value.pending_role is not None
     return {name: field for name, field in described.items() if name not in _HIDDEN}

@@ -54,6 +54,7 @@ USERS = Table(
     Column("approved_by", Text),
     Column("pending_role", Text),
     Column("pending_by", Text),
+    Column("passkeys", Text, nullable=False, server_default="[]"),
 )
 """People."""
 

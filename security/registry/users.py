@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
@@ -13,7 +14,9 @@ from security.registry.database import Database, Recording
 from security.registry.revocations import void_tokens
 from security.registry.rows import describe, encode_models, parse_user
 from security.registry.tables import USERS
-from security.users import NewUser, User, UserDefinition, make_user_id
+from security.users import NewUser, Passkey, User, UserDefinition, make_user_id
+
+MAX_PASSKEYS = 8
 
 
 class UserRegistry:
@@ -79,7 +82,7 @@ class UserRegistry:
             return self._update(recording, before, disabled_at=None, unlocked_at=self._database.now)
 
     def reset(self, login: str, *, actor: str, totp: bool = True) -> NewUser:
-        """A new first password and, unless told otherwise, a new authenticator; all tokens are void."""
+        """A new first password and, unless told otherwise, a new authenticator; passkeys are forgotten, all tokens are void."""
         password, secret = make_password(), make_totp_secret() if totp else None
         with self._database.change("user_password_reset", login, actor) as recording:
             before = get_user(recording.connection, login)
@@ -93,6 +96,7 @@ class UserRegistry:
                 must_change_password=1,
                 old_password_hashes=_remember(before),
                 unlocked_at=now,
+                passkeys="[]",
                 **({} if secret is None else {"totp_secret": seal(self._secret_key, before.user_id, secret)}),
             )
         return NewUser(user=user, password=password, totp_uri=None if secret is None else totp_uri(secret, user.login))
@@ -110,12 +114,26 @@ class UserRegistry:
                 old_password_hashes=_remember(before),
             )
 
+    def add_passkey(self, user_id: str, passkey: Passkey, *, actor: str) -> User:
+        """The person has registered a passkey, which the authority has checked."""
+        with self._database.change("user_passkey_added", user_id, actor) as recording:
+            before = get_user(recording.connection, user_id)
+            if len(before.passkeys) >= MAX_PASSKEYS:
+                raise ClientRejected(f"at most {MAX_PASSKEYS} passkeys: have the others removed first")
+            if any(passkey.credential == one.credential for one in before.passkeys):
+                raise ClientRejected("the passkey is registered already")
+            return self._update(recording, before, passkeys=_encode_passkeys((*before.passkeys, passkey)))
+
     def _update(self, recording: Recording, before: User, **values: Any) -> User:
         recording.connection.execute(USERS.update().where(USERS.c.user_id == before.user_id).values(values))
         after = get_user(recording.connection, before.user_id)
         recording.target = before.user_id
         recording.before, recording.after = describe(before), describe(after)
         return after
+
+
+def _encode_passkeys(passkeys: tuple[Passkey, ...]) -> str:
+    return msgspec.json.encode(passkeys).decode()
 
 
 def _remember(user: User) -> str:

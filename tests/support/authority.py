@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from security.clients import Client
-from security.errors import SecurityUnavailable
+from security.errors import ClientRejected, SecurityUnavailable
 from security.oauth.authority import Answer, Authority, Endpoint
 from security.oauth.client_authentication import ClientAuthentication
 from security.oauth.dpop_nonces import DpopNonces
@@ -18,7 +18,7 @@ from security.oauth.revocations import Revocation, RevocationList
 from security.oauth.sessions import SessionRules
 from security.oauth.signing_keys import SigningKeys
 from security.oauth.token_request import TokenRequest
-from security.users import User
+from security.users import Passkey, User
 from tests.support.definitions import Registry
 
 _T = TypeVar("_T")
@@ -53,6 +53,13 @@ class PlayedFacts:
 
     async def set_password(self, user_id: str, password_hash: str) -> None:
         self.registry.users.set_password(user_id, password_hash, actor=f"user:{user_id}")
+
+    async def add_passkey(self, user_id: str, credential: bytes, name: str) -> None:
+        passkey = Passkey(credential=credential, name=name, created_at=int(self._clock()))
+        try:
+            self.registry.users.add_passkey(user_id, passkey, actor=f"user:{user_id}")
+        except ClientRejected as refused:
+            raise SecurityUnavailable(str(refused)) from refused
 
     async def revoke(self, kind: str, value: str, expires_at: int, *, actor: str) -> None:
         self.revocations.add(Revocation(kind, value, int(self._clock()), expires_at))

@@ -5,6 +5,7 @@ links.
 import asyncio
 import http.client
 import socket
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +16,12 @@ from appliance.authority.credentials import find_tls_identity, provision_tls
 from appliance.config import default_configuration
 from appliance.errors import LinkClosed
 from appliance.messages.audit import Recorded
-from appliance.messages.policy import Done, FindPrincipal, Found, RevokeToken, SetPassword
+from appliance.messages.policy import AddPasskey, Done, FindPrincipal, Found, RevokeToken, SetPassword
 from appliance.policy.locations import database_of, load_credentials_key
 from appliance.processes.authority import serve
 from security.clients import ClientDefinition
 from security.tls import build_client_context
+from security.users import Passkey
 from tests.support.definitions import Registry
 
 
@@ -55,6 +57,10 @@ class PlayedPolicy:
                 self._answers.put_nowait(Found(message.correlation, definition))
             case RevokeToken():
                 self.revoked.append((message.kind, message.value))
+                self._answers.put_nowait(Done(message.correlation))
+            case AddPasskey():
+                passkey = Passkey(credential=message.credential, name=message.name, created_at=int(time.time()))
+                self._registry.users.add_passkey(message.user_id, passkey, actor=f"user:{message.user_id}")
                 self._answers.put_nowait(Done(message.correlation))
             case SetPassword():
                 actor = f"user:{message.user_id}"

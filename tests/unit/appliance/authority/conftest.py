@@ -10,6 +10,7 @@ import pytest
 from appliance.authority.application import AuthorityApplication
 from appliance.authority.bookkeeping import Bookkeeper
 from appliance.authority.journal import Journal
+from appliance.authority.passkey_pages import PasskeyRoutes
 from appliance.authority.people import PeopleRoutes
 from appliance.authority.sign_in import SignInDesk
 from appliance.errors import LinkClosed
@@ -19,6 +20,7 @@ from audit.permissions import verify_permitted
 from security.clients import ClientDefinition
 from security.oauth.failure_limit import FailureLimit
 from security.oauth.signing_keys import SigningKeys
+from security.passkeys import PasskeyServer, find_rp_id
 from security.settings import AuthoritySettings
 from tests.support.authority import build_authority
 from tests.support.definitions import Registry
@@ -71,25 +73,37 @@ class Clock:
 class House:
     """Everything of one authority."""
 
-    def __init__(self, path):
+    def __init__(self, path, issuer=ISSUER):
+        self.issuer = issuer
         self.utc = Clock(time.time())
         self.registry = Registry(path / "clients.sqlite", clock=lambda: self.utc.now)
         self.issued = self.registry.create(ClientDefinition(name="demo"), actor="ada")
         self.keys = SigningKeys.load_or_create(path / "signing")
         self.authority, self.directory, self.refresh = build_authority(
-            self.registry, self.keys, path, issuer=ISSUER, resource=RESOURCE, clock=lambda: self.utc.now
+            self.registry, self.keys, path, issuer=issuer, resource=RESOURCE, clock=lambda: self.utc.now
         )
         self.journal = Journal(timeout_s=0.2)
         self.clock = Clock(1000.0)
         self.failures = FailureLimit(5, clock=self.clock)
         self.settings = AuthoritySettings(banner="Only for those who may.")
+        passkeys = None if find_rp_id(issuer) is None else PasskeyServer(issuer)
         self.desk = SignInDesk(
-            self.directory, self.refresh, self.registry.key, self.settings, clock=lambda: self.utc.now
+            self.directory,
+            self.refresh,
+            self.registry.key,
+            self.settings,
+            passkeys=passkeys,
+            clock=lambda: self.utc.now,
         )
         people = PeopleRoutes(
             self.authority, self.desk, self.directory, self.journal, self.failures, self.settings.banner
         )
-        self.app = AuthorityApplication(self.authority, self.journal, self.failures, people).build()
+        self.app = AuthorityApplication(
+            self.authority,
+            self.journal,
+            self.failures,
+            (people, PasskeyRoutes(self.desk, self.directory, passkeys)),
+        ).build()
         self.books = Bookkeeper(self.journal, self.failures, self.refresh)
         self.auditor = PlayedAuditor()
         self._serving = None
@@ -106,7 +120,7 @@ class House:
 
     def client(self, address="192.0.2.1"):
         transport = httpx.ASGITransport(app=self.app, client=(address, 50_000))
-        return httpx.AsyncClient(transport=transport, base_url=ISSUER)
+        return httpx.AsyncClient(transport=transport, base_url=self.issuer)
 
     async def ask(self, *, address="192.0.2.1", secret=None, **form):
         async with self.client(address) as client:

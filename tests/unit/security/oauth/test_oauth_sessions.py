@@ -77,9 +77,11 @@ def test_a_file_of_an_earlier_version_is_brought_up_to_date(house, tmp_path):
     path = tmp_path / "sessions.sqlite"
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DROP TABLE people")
+        connection.execute("DROP TABLE passkey_counters")
         connection.execute("PRAGMA user_version = 1")
     again = RefreshStore.open(path, clock=house.clock)
     assert again.look(token).grant.user_id == house.user.user_id
+    assert again.advance_counter(b"key", 1)
     again.note_person(house.user)
     assert again.find_person(house.user.user_id) == house.user
     assert again.find_person("corp:nobody") is None
@@ -88,7 +90,7 @@ def test_a_file_of_an_earlier_version_is_brought_up_to_date(house, tmp_path):
     assert again.find_person(house.user.user_id) is None
     again.close()
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute("PRAGMA user_version = 4")
     with pytest.raises(RegistryUnusable, match="later"):
         RefreshStore.open(path, clock=house.clock)
 

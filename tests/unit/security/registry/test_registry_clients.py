@@ -214,21 +214,21 @@ def test_a_migration_that_fails_changes_nothing_and_stops(path, registry, monkey
     registry.close()
     versions = tmp_path / "migrations" / "versions"
     shutil.copytree(Path(migrating.__file__).parent / "migrations", versions.parent)
-    (versions / "v0002_broken.py").write_text(
-        'from alembic import op\nimport sqlalchemy as sa\nrevision, down_revision = "0002", "0001"\n'
+    (versions / "v0003_broken.py").write_text(
+        'from alembic import op\nimport sqlalchemy as sa\nrevision, down_revision = "0003", "0002"\n'
         "def upgrade():\n"
         '    op.create_table("extra", sa.Column("a", sa.Integer))\n'
         '    op.create_table("clients", sa.Column("a", sa.Integer))\n'
     )
-    monkeypatch.setattr(migrating, "REVISIONS", ("0001", "0002"))
-    monkeypatch.setattr(database, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(migrating, "REVISIONS", ("0001", "0002", "0003"))
+    monkeypatch.setattr(database, "REVISIONS", ("0001", "0002", "0003"))
     monkeypatch.setattr(migrating, "__file__", str(tmp_path / "migrating.py"))
     with pytest.raises(RegistryUnusable, match=r"clients\.sqlite"):
         Registry(path, key=KEY)
     monkeypatch.undo()
     reopened = Registry(path, key=KEY)
     with reopened.database.transaction() as connection:
-        assert migrating.find_revision(connection, "x") == "0001"
+        assert migrating.find_revision(connection, "x") == "0002"
         assert "extra" not in sqlalchemy.inspect(connection).get_table_names()
     assert reopened.find(issued.client.client_id) == issued.client
     reopened.close()
