@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from audit.entry import Json
-from audit.events import INFORMATIONAL, LOW, MEDIUM, SUCCESS, application_of, endpoint_of, log_event, new_event
+from audit.event_form import INFORMATIONAL, LOW, MEDIUM, SUCCESS, application_of, endpoint_of, new_event
+from audit.events import log_event
 from audit.permissions import KINDS
 
 State = Mapping[str, str | int]
@@ -65,6 +66,16 @@ class Auditor:
         """In OCSF's place for it."""
         user: Json = {"type_id": 4 if self.subject == self.client_id else 1, "uid": self.subject}
         return {"app_uid": self.client_id, "session": {"uid": self.token_id}, "user": user}
+
+
+def body_opened_event(auditor: Auditor, *, index: int, purpose: str, tenant: str, key_id: str, sha256: str) -> Json:
+    """An auditor is about to be given the second share of a body; written, durably, before it is."""
+    state = {"key_id": key_id, "purpose": purpose, "sha256": sha256}
+    event = change_event("body_opened", entity_type="body", entity_uid=str(index), actor=auditor.subject, before=state)
+    event["metadata"]["tenant_uid"] = tenant
+    event["actor"] = auditor.actor
+    event["src_endpoint"] = endpoint_of(auditor.address, auditor.port)
+    return event
 
 
 def reading_event(auditor: Auditor, *, log_name: str, what: str, facts: State) -> Json:

@@ -7,7 +7,8 @@ import copy
 
 from audit.entry import Json
 from audit.errors import MalformedEntry
-from audit.events import FAILURE, INFORMATIONAL, LOW, MEDIUM, SUCCESS, TokenCounts, message_context
+from audit.event_form import FAILURE, INFORMATIONAL, LOW, MEDIUM, SUCCESS
+from audit.events import TokenCounts, message_context
 
 _COPIED = ("action_id", "actor", "ai_model", "api", "http_request", "src_endpoint", "trace")
 _COPIED_METADATA = ("correlation_uid", "product", "profiles", "tenant_uid", "version")

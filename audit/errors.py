@@ -12,6 +12,8 @@ AuditFault
 │   ├── ProofRejected          the hashes do not lead to the root
 │   ├── TicketRejected         a ticket whose MAC, key or time does not hold
 │   ├── NotPermitted           this peer may not append this kind of event
+│   ├── BodyRejected           a sealed body or share that does not open, or was changed
+│   ├── GovernanceRefused      what one person, or this one, may not decide
 │   ├── RotationRefused        a key or log that cannot be rotated as it is
 │   ├── ExportRejected         an export is not whole, or not what its manifest says
 │   └── LogCorrupted           the folder is not the log that was signed; says what and where
@@ -74,6 +76,14 @@ class TicketRejected(AuditRejected):
 
 class NotPermitted(AuditRejected):
     """A peer tried to append what its row in the table does not allow."""
+
+
+class BodyRejected(AuditRejected):
+    """A sealed body, an escrow or a share is another's, or was changed."""
+
+
+class GovernanceRefused(AuditRejected):
+    """A proposal that makes no sense, or a person who may not decide it."""
 
 
 class RotationRefused(AuditRejected):

@@ -10,24 +10,28 @@ with their classes and who may append them, are listed in `permissions` and in d
 Source: OCSF 1.9.0-dev.
 """
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from audit.entry import Json
+from audit.event_form import (
+    ALLOWED,
+    DENIED,
+    FAILURE,
+    HIGH,
+    INFORMATIONAL,
+    LOW,
+    MEDIUM,
+    SUCCESS,
+    UNKNOWN,
+    application_of,
+    endpoint_of,
+    new_event,
+)
+from audit.event_form import PRODUCT_VERSION as PRODUCT_VERSION
 from audit.permissions import ENTITY_MANAGEMENT, KINDS
 
-OCSF_VERSION = "1.9.0-dev"
-SUCCESS, FAILURE, UNKNOWN = 1, 2, 0
-INFORMATIONAL, LOW, MEDIUM, HIGH = 1, 2, 3, 4
-ALLOWED, DENIED = 1, 2
 MAX_DEFINITION_CHARS = 16_000
-
-try:
-    PRODUCT_VERSION = version("casemate")
-except PackageNotFoundError:  # Run from a checkout that is not installed.
-    PRODUCT_VERSION = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +83,13 @@ def intent_event(
     token_limit: int,
     reservation: int,
     decision: str = "allowed",
+    body: Mapping[str, str | int] | None = None,
 ) -> Json:
-    """A request was allowed and is about to be served; written before its first token."""
+    """A request was allowed and is about to be served; written before its first token.
+
+    Args:
+        body: where its prompt lies sealed, and the digest of the ciphertext; None where policy keeps none.
+    """
     event = _api_activity("inference_intent", 1, caller, call, UNKNOWN, INFORMATIONAL, ALLOWED)
     event["message_context"] = {"ai_role_id": 1, "prompt_tokens": prompt_tokens, "service": {"name": call.model}}
     event["unmapped"]["casemate"] |= {
@@ -91,6 +100,8 @@ def intent_event(
         "reservation": reservation,
         "token_limit": token_limit,
     }
+    if body is not None:
+        event["unmapped"]["casemate"]["prompt_body"] = dict(body)
     return event
 
 
@@ -115,12 +126,14 @@ def outcome_event(
     http_status: int,
     first_token_ms: int | None,
     total_ms: int,
+    body: Mapping[str, str | int] | None = None,
 ) -> Json:
     """How a request ended, as the gateway saw it.
 
     Args:
         reason: why it ended: stop, length, disconnected, cancelled, engine_lost and the like.
         first_token_ms: from the request's arrival to the first byte of its answer; None when there was none.
+        body: where its answer lies sealed; None where policy keeps none.
     """
     status, severity = (SUCCESS, INFORMATIONAL) if is_success else (FAILURE, LOW)
     event = _api_activity("inference_outcome", 3, caller, call, status, severity, ALLOWED)
@@ -137,6 +150,8 @@ def outcome_event(
     }
     if first_token_ms is not None:
         own["first_token_ms"] = first_token_ms
+    if body is not None:
+        own["answer_body"] = dict(body)
     return event
 
 
@@ -311,27 +326,6 @@ def log_event(
     return event
 
 
-def new_event(kind: str, activity_id: int, status_id: int, severity_id: int, profiles: tuple[str, ...] = ()) -> Json:
-    """The beginning of an event of a kind: class, activity, outcome, product."""
-    class_uid = KINDS[kind].class_uid
-    metadata: Json = {"product": application_of("Casemate", "") | {"vendor_name": "Casemate"}, "version": OCSF_VERSION}
-    if profiles:
-        metadata["profiles"] = list(profiles)
-    event: Json = {
-        "activity_id": activity_id,
-        "category_uid": class_uid // 1000,
-        "class_uid": class_uid,
-        "metadata": metadata,
-        "severity_id": severity_id,
-        "status_id": status_id,
-        "type_uid": class_uid * 100 + activity_id,
-        "unmapped": {"casemate": {"kind": kind}},
-    }
-    if activity_id == 99:
-        event["activity_name"] = kind
-    return event
-
-
 def _api_activity(
     kind: str, activity_id: int, caller: Caller, call: Call, status_id: int, severity_id: int, action_id: int
 ) -> Json:
@@ -379,17 +373,3 @@ def _authentication(
     if client_id:
         event["actor"] = {"app_uid": client_id}
     return event
-
-
-def application_of(name: str, uid: str) -> Json:
-    """A program or a model, as OCSF's `product` names it."""
-    product: Json = {"name": name, "version": PRODUCT_VERSION}
-    return product | {"uid": uid} if uid else product
-
-
-def endpoint_of(address: str, port: int) -> Json:
-    """Where somebody came from, as OCSF's `network_endpoint` says it."""
-    try:
-        return {"ip": str(ipaddress.ip_address(address)), "port": port}
-    except ValueError:
-        return {"name": address or "unknown", "port": port}

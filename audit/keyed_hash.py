@@ -34,6 +34,11 @@ class KeyedHash:
     """Purpose, day and eight bytes that identify the key: `prompt/2026-11-23/0011223344556677`."""
 
 
+def day_of(time_ms: int) -> str:
+    """The UTC day of a time, such as `2026-11-25`."""
+    return datetime.datetime.fromtimestamp(time_ms // 1000, datetime.UTC).date().isoformat()
+
+
 class KeyedHasher:
     """Derives keys from a root secret and hashes with them. Holds a secret; its `repr` does not show it."""
 
@@ -45,7 +50,7 @@ class KeyedHasher:
 
     def hash(self, purpose: Purpose, tenant: str, data: bytes, time_ms: int) -> KeyedHash:
         """Keyed hash of `data` for a tenant on the UTC day of `time_ms`."""
-        day = datetime.datetime.fromtimestamp(time_ms // 1000, datetime.UTC).date().isoformat()
+        day = day_of(time_ms)
         key, key_id = self._key_of(purpose, tenant, day)
         return KeyedHash(hmac.digest(key, data, hashlib.sha256).hex(), key_id)
 

@@ -66,6 +66,32 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             max_length=128,
         ),
     ] = "default"
+    sealed_tenants: Annotated[
+        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=128)], ...],
+        msgspec.Meta(
+            max_length=256,
+            description="Tenants whose prompts and answers are kept, sealed; `*` for all. Of a tenant that is not named nothing "
+            "is kept.",
+        ),
+    ] = ()
+    body_recipients: Annotated[
+        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=4096)], ...],
+        msgspec.Meta(
+            max_length=16,
+            extra={"path": True},
+            description="Public keys (PEM; X25519, or P-256 where `fips` is asked) of the auditors who may open sealed bodies. "
+            "The private keys never come to this host.",
+        ),
+    ] = ()
+    body_retention_days: Annotated[
+        int,
+        msgspec.Meta(
+            description="Days that sealed bodies can be opened, until auditor and administrator together decide otherwise "
+            "(`casemate audit retention`). Then their keys are destroyed, unless a hold forbids it.",
+            ge=1,
+            le=36_500,
+        ),
+    ] = 30
     mldsa_cosignature: Annotated[
         bool,
         msgspec.Meta(

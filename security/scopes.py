@@ -2,7 +2,7 @@
 
 A scope names a kind of access; every route of the gateway names exactly one. A role is what a client or a person is; each
 scope lists its roles, so that roles stay separate product accounts: an operator cannot infer or read receipts, an auditor
-cannot change or infer, an administrator cannot touch the log.
+cannot change or infer, an administrator cannot touch the log. What both decide is decided by both.
 
 `public` is a scope too, so that the route table has no second notion of an open route; it is never granted in a token.
 """
@@ -21,6 +21,8 @@ class Scope(StrEnum):
     MODELS_READ = "models.read"
     AUDIT_READ = "audit.read"
     AUDIT_LOG = "audit.log"
+    AUDIT_OPEN = "audit.open"
+    AUDIT_GOVERN = "audit.govern"
     METRICS_READ = "metrics.read"
     ENGINE_CONTROL = "engine.control"
     TOKENS_INTROSPECT = "tokens.introspect"
@@ -45,6 +47,8 @@ SCOPE_DESCRIPTIONS = MappingProxyType(
         Scope.MODELS_READ: "list the served models",
         Scope.AUDIT_READ: "read the audit records of one's own requests",
         Scope.AUDIT_LOG: "search and read the records of everybody in one's tenant, in the overseeing tenant of all",
+        Scope.AUDIT_OPEN: "be given the second share of sealed prompts and answers",
+        Scope.AUDIT_GOVERN: "propose and confirm retention, holds and rotation of the log, each with the other role",
         Scope.METRICS_READ: "read the metrics",
         Scope.ENGINE_CONTROL: "make engines forget cached prefixes",
         Scope.TOKENS_INTROSPECT: "ask the authority about tokens of others",
@@ -60,8 +64,10 @@ GRANTABLE = MappingProxyType(
             {Scope.METRICS_READ, Scope.ENGINE_CONTROL, Scope.MODELS_READ, Scope.TOKENS_INTROSPECT}
         ),
         Role.STEWARD: frozenset({Scope.MODELS_READ}),
-        Role.AUDITOR: frozenset({Scope.AUDIT_READ, Scope.AUDIT_LOG, Scope.IDENTITY_READ}),
-        Role.ADMIN: frozenset({Scope.MODELS_READ, Scope.IDENTITY_READ, Scope.IDENTITY_MANAGE}),
+        Role.AUDITOR: frozenset(
+            {Scope.AUDIT_READ, Scope.AUDIT_LOG, Scope.AUDIT_OPEN, Scope.AUDIT_GOVERN, Scope.IDENTITY_READ}
+        ),
+        Role.ADMIN: frozenset({Scope.MODELS_READ, Scope.IDENTITY_READ, Scope.IDENTITY_MANAGE, Scope.AUDIT_GOVERN}),
     }
 )
 """The scopes that each role may be granted. The smallest set that does the role's work."""

@@ -38,6 +38,19 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Witnessing:
+    """How witnesses are asked: which, and whether a courier reaches each; how many must agree, how often, who writes it down.
+
+    The executor keeps the note, beside the appending thread.
+    """
+
+    witnesses: Sequence[tuple[CosignerKey, bool]]
+    quorum: int
+    interval_s: float
+    executor: Executor
+
+
+@dataclass(frozen=True, slots=True)
 class Dispute:
     """A witness says that this log is not the one it has cosigned."""
 
@@ -61,33 +74,21 @@ class CosigningDesk:
     """Asks by a courier, while there is one.
 
     Args:
-        witnesses: with True where the courier has an address for it.
-        quorum: how many must have cosigned one checkpoint before their word is kept.
-        executor: keeps the note, beside the appending thread.
         dispute: told when a witness denies the log's history.
     """
 
     def __init__(
-        self,
-        writer: LogWriter,
-        witnesses: Sequence[tuple[CosignerKey, bool]],
-        *,
-        quorum: int,
-        interval_s: float,
-        send: Send,
-        clock: Clock,
-        executor: Executor,
-        dispute: Callable[[Dispute], None],
+        self, writer: LogWriter, witnessing: Witnessing, send: Send, clock: Clock, dispute: Callable[[Dispute], None]
     ) -> None:
         self._writer = writer
         self._folder: Path = writer.folder.parent
-        self._keys = [key for key, _ in witnesses]
-        self._asked = {number: _Asked(key) for number, (key, is_reached) in enumerate(witnesses) if is_reached}
-        self._quorum = quorum
-        self._interval_s = interval_s
+        self._keys = [key for key, _ in witnessing.witnesses]
+        self._asked = {n: _Asked(key) for n, (key, is_reached) in enumerate(witnessing.witnesses) if is_reached}
+        self._quorum = witnessing.quorum
+        self._interval_s = witnessing.interval_s
+        self._executor = witnessing.executor
         self._send = send
         self._clock = clock
-        self._executor = executor
         self._dispute = dispute
         self._courier: Peer | None = None
         self._next_round_s = 0.0

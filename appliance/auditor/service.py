@@ -9,25 +9,25 @@
 | FetchProof | gateway | the proof of one record: hashes, nothing of what it holds |
 | FetchReceipt | gateway | the records with proofs, to the client whose request it was and to nobody else |
 | WitnessAnswered | courier | what a witness is said to have answered goes to `cosigning` |
+| KeepBodyKey, OpenBody and others | gateway | `stewardship` decides |
 | FetchUsage | policy | what was used today and in the last hour, by the outcomes |
 
 Everything that arrived between two calls of `turn` becomes durable in one commit, and is answered only after it.
 A message whose handling fails unforeseen costs its peer the link, and nobody else anything.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import structlog
 
-from appliance.auditor.cosigning import CosigningDesk
+from appliance.auditor.cosigning import CosigningDesk, Witnessing
 from appliance.auditor.history import MARK_INTERVAL, recover_requests
 from appliance.auditor.intents import IntentDesk
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.outcomes import OutcomeDesk
 from appliance.auditor.peer import Peer, Send, name_of
 from appliance.auditor.receipts import ReceiptDesk
+from appliance.auditor.stewardship import Custody, Stewardship
 from appliance.auditor.usage import UsageBook, recover_usage
 from appliance.auditor.watches import Limits, Watches
 from appliance.messages.audit import (
@@ -46,8 +46,8 @@ from appliance.messages.audit import (
     TicketKey,
     Usage,
 )
+from appliance.messages.stewardship import DecideChange, FetchRules, KeepBodyKey, OpenBody, ProposeChange
 from appliance.messages.witnessing import WitnessAnswered
-from audit.cosignature import CosignerKey
 from audit.entry import Json, parse_canonical, verify_event
 from audit.errors import (
     AuditRejected,
@@ -65,16 +65,6 @@ IDLE_WAIT_S = 0.1
 """The longest sleep between two turns: everything that waits for a time is late by at most this."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Witnessing:
-    """How witnesses are asked: which, whether a courier reaches each, how many must agree, how often, and who writes it down."""
-
-    witnesses: Sequence[tuple[CosignerKey, bool]]
-    quorum: int
-    interval_s: float
-    executor: Executor
 
 
 class AuditorService:
@@ -102,6 +92,7 @@ class AuditorService:
         receipt_wait_s: float,
         limits: Limits = Limits(),
         witnessing: Witnessing | None = None,
+        custody: Custody = Custody(),
         predecessor: Predecessor | None = None,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
@@ -117,7 +108,9 @@ class AuditorService:
         self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s, self._note_usage, reconciliation)
         self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s)
         self._intents = IntentDesk(ledger, self._book, send, clock, self._outcomes, reconciliation)
-        self._cosigning = None if witnessing is None else self._build_cosigning(witnessing)
+        dispute = self._watches.dispute
+        self._cosigning = None if witnessing is None else CosigningDesk(ledger.writer, witnessing, send, clock, dispute)
+        self._stewardship = Stewardship(ledger, send, clock, custody, lambda: self._gateways)
         self._gateways: list[Peer] = []
         self._readers: dict[Peer, bytes] = {}
         """With the cosigned checkpoint that each was told."""
@@ -204,6 +197,8 @@ class AuditorService:
                 self._fetch_usage(peer, message)
             case FetchProof():
                 self._receipts.prove(peer, message)
+            case KeepBodyKey() | OpenBody() | ProposeChange() | DecideChange() | FetchRules():
+                self._stewardship.take(peer, message)
             case _:
                 try:
                     self._append(peer, message)
@@ -222,6 +217,8 @@ class AuditorService:
         self._watches.look(self.num_open)
         if self._cosigning is not None:
             self._cosigning.look()
+        if self._is_started:
+            self._stewardship.look()
         self._ledger.commit()
         self._ledger.publish_if_due()
         self._mark_if_due()
@@ -314,18 +311,6 @@ class AuditorService:
             self._next_mark = size + MARK_INTERVAL
             facts: dict[str, str | int] = {"scan_from": self._book.oldest_open(size)}
             self._ledger.add_own(self._ledger.describe("log_marked", facts))
-
-    def _build_cosigning(self, witnessing: Witnessing) -> CosigningDesk:
-        return CosigningDesk(
-            self._ledger.writer,
-            witnessing.witnesses,
-            quorum=witnessing.quorum,
-            interval_s=witnessing.interval_s,
-            send=self._send,
-            clock=self._clock,
-            executor=witnessing.executor,
-            dispute=self._watches.dispute,
-        )
 
     def _tell_readers(self) -> None:
         note = self._watches.cosigned

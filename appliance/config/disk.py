@@ -9,6 +9,8 @@ from pathlib import Path
 
 from appliance.config.errors import Problem
 from appliance.config.schema import Configuration
+from audit.errors import KeyUnusable
+from audit.sealing import kem_of, parse_recipient
 
 
 def find_missing_files(configuration: Configuration) -> list[Problem]:
@@ -16,6 +18,7 @@ def find_missing_files(configuration: Configuration) -> list[Problem]:
     return [
         *_find_missing_models(configuration),
         *_find_unreadable_tls(configuration),
+        *_find_unusable_recipients(configuration),
         *_find_blocked_state(configuration),
     ]
 
@@ -36,6 +39,20 @@ def _find_unreadable_tls(configuration: Configuration) -> Iterator[Problem]:
         if value is not None and not (Path(value).is_file() and os.access(value, os.R_OK)):
             found = "one that cannot be read" if Path(value).exists() else "nothing there"
             yield Problem(f"tls.{name}", f"expected a file that this user can read at {value}, got {found}")
+
+
+def _find_unusable_recipients(configuration: Configuration) -> Iterator[Problem]:
+    for index, path in enumerate(configuration.audit.body_recipients):
+        name = f"audit.body_recipients[{index}]"
+        try:
+            kem = kem_of(parse_recipient(Path(path).read_bytes()))
+        except OSError as error:
+            yield Problem(name, f"expected a file that this user can read at {path}: {error.strerror}")
+        except KeyUnusable as error:
+            yield Problem(name, f"{path}: {error}")
+        else:
+            if configuration.fips and kem != "p256":
+                yield Problem(name, f"expected a key on P-256 at {path}, as fips is set: X25519 is not approved")
 
 
 def _find_blocked_state(configuration: Configuration) -> Iterator[Problem]:

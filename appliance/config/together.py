@@ -27,6 +27,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_thawed_bundles(configuration),
         *_find_idle_scales(configuration),
         *_find_impossible_witnesses(configuration),
+        *_find_bodies_nobody_opens(configuration),
         *find_unwaived(configuration),
     ]
 
@@ -134,3 +135,12 @@ def _find_impossible_witnesses(configuration: Configuration) -> Iterator[Problem
                 yield Problem(
                     "segments.witnesses", f'expected "{address.endpoint}" among them, as {key.name} is asked there'
                 )
+
+
+def _find_bodies_nobody_opens(configuration: Configuration) -> Iterator[Problem]:
+    audit = configuration.audit
+    if audit.sealed_tenants and not audit.body_recipients:
+        yield Problem(
+            "audit.body_recipients",
+            "expected the public key of an auditor, as audit.sealed_tenants names some, got none",
+        )

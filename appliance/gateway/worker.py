@@ -12,6 +12,7 @@ from appliance.gateway.api.protected_resource import UNNAMED, ProtectedResource
 from appliance.gateway.api.registration import register_routes
 from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.application import Application
+from appliance.gateway.flow.bodies import BodyPolicy
 from appliance.gateway.flow.desk import Desk
 from appliance.gateway.gate import Challenges, Gate
 from appliance.gateway.identity import TokenCheck
@@ -43,9 +44,10 @@ class Worker:
         metrics_dir: Path | None = None,
         instance: int = 0,
         resource: ProtectedResource = UNNAMED,
+        bodies: BodyPolicy = BodyPolicy(),
     ) -> None:
         self.metrics = Metrics(metrics_dir, instance)
-        self.desk = Desk(settings, self.metrics, hasher)
+        self.desk = Desk(settings, self.metrics, hasher, bodies)
         self.routes = register_routes(self.desk, models, states, installation, store, resource)
         challenges = Challenges(
             "" if resource is UNNAMED else resource.metadata_url, resource.dpop_signing_alg_values_supported

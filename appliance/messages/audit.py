@@ -8,6 +8,8 @@ from typing import Annotated
 
 import msgspec
 
+from appliance.messages.stewardship import FromAuditor, ToAuditor
+
 MAX_EVENT_BYTES = 60_000
 
 Correlation = Annotated[int, msgspec.Meta(ge=0)]
@@ -183,7 +185,18 @@ class Cosigned(msgspec.Struct, frozen=True, array_like=True, tag="cosigned"):
     note: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
 
 
-PeerToAuditor = AppendIntent | AppendOutcome | AppendEvent | CountTokens | FetchReceipt | FetchProof | FetchUsage
+PeerToAuditor = (
+    AppendIntent | AppendOutcome | AppendEvent | CountTokens | FetchReceipt | FetchProof | FetchUsage | ToAuditor
+)
 AuditorToPeer = (
-    IntentRecorded | Recorded | AppendRefused | Receipt | Proof | TicketKey | AuditorStatus | Usage | Cosigned
+    IntentRecorded
+    | Recorded
+    | AppendRefused
+    | Receipt
+    | Proof
+    | TicketKey
+    | AuditorStatus
+    | Usage
+    | Cosigned
+    | FromAuditor
 )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import msgspec
 
+from audit.changes import Auditor
+
 MAX_RECORDS = 1_000
 MAX_PART_BYTES = 1 << 20
 """A tile or bundle larger than this comes in parts: one bundle can have 16 MiB."""
@@ -28,6 +30,11 @@ class ReadBy(msgspec.Struct, frozen=True, array_like=True):
     token_id: Text
     address: Annotated[str, msgspec.Meta(max_length=64)]
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+
+    @property
+    def auditor(self) -> Auditor:
+        """For a record."""
+        return Auditor(**msgspec.structs.asdict(self))
 
 
 class SearchRecords(msgspec.Struct, frozen=True, array_like=True, tag="search"):

@@ -13,8 +13,13 @@ from pathlib import Path
 import msgspec
 
 from appliance.errors import CommandFailed
+from audit.errors import StateMismatch
+from audit.governance import RULES, load_rules
+from audit.shares import SHARES, ShareStore
 from security.keys import make_private_directory, write_replacing
 
+HELD_SHARES = "audit/shares/*/*.json"
+"""Second shares of sealed bodies: in a backup only those under a legal hold, as the others must die with their period."""
 FILES = ("policy/credentials.key", "authority/signing/*.pem", "tls/*.pem", "tls/*.key", "gateway/keyed-hash.key")
 """What is backed up beside the definitions, below the state directory."""
 MAX_BACKUP_BYTES = 1 << 30
@@ -41,6 +46,8 @@ def write_backup(path: Path, state: Path, definitions: bytes) -> list[str]:
     for pattern in FILES:
         for file in sorted(state.glob(pattern)):
             members[_PREFIX + file.relative_to(state).as_posix()] = file.read_bytes()
+    for file in _find_held_shares(state):
+        members[_PREFIX + file.relative_to(state).as_posix()] = file.read_bytes()
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
     manifest = msgspec.json.encode(Manifest(format=1, made_at=int(time.time()), digests=digests))
     buffer = io.BytesIO()
@@ -71,7 +78,11 @@ def read_backup(path: Path) -> tuple[bytes, dict[str, bytes]]:
     definitions = members.pop(_DEFINITIONS)
     files = {name.removeprefix(_PREFIX): data for name, data in members.items()}
     for name in files:
-        if not any(Path(name).match(pattern) for pattern in FILES) or ".." in Path(name).parts or name.startswith("/"):
+        if (
+            not any(Path(name).match(pattern) for pattern in (*FILES, HELD_SHARES))
+            or ".." in Path(name).parts
+            or name.startswith("/")
+        ):
             raise CommandFailed(f"{path}: {name} is no file that a backup may hold")
     return definitions, files
 
@@ -88,6 +99,14 @@ def restore_files(state: Path, files: dict[str, bytes], *, replace: bool) -> Non
     for name, data in files.items():
         make_private_directory((state / name).parent)
         write_replacing(state / name, data)
+
+
+def _find_held_shares(state: Path) -> list[Path]:
+    try:
+        rules = load_rules(state / "audit" / RULES, 1)
+    except StateMismatch as error:
+        raise CommandFailed(f"what is under a legal hold is not known: {error}") from error
+    return ShareStore(state / "audit" / SHARES).find_held(rules.is_held)
 
 
 def _read_members(path: Path) -> dict[str, bytes]:

@@ -14,9 +14,11 @@ import structlog
 
 from appliance.auditor.alerts import raise_alert
 from appliance.auditor.clock_watch import verify_floor
+from appliance.auditor.cosigning import Witnessing
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.peer import Peer
-from appliance.auditor.service import AuditorService, Witnessing
+from appliance.auditor.service import AuditorService
+from appliance.auditor.stewardship import Custody
 from appliance.auditor.watches import Limits
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.processes.polling import LinkEnded, LinkOpened, PolledLink, PollingMember, Received
@@ -74,6 +76,7 @@ def serve(member: PollingMember) -> None:
                 settings.witness_interval_s,
                 executor,
             ),
+            custody=Custody(settings.body_retention_days, settings.overseeing_tenant),
             predecessor=load_predecessor(folder / "log"),
             progress=member.heartbeat,
         )

@@ -86,6 +86,7 @@ class EngineProcess:
             self._tell()
             if self._member.draining and drain_until == float("inf"):
                 drain_until = time.monotonic() + self._member.drain_timeout_s
+        self._record("model_unloaded")
         self._member.flush()
 
     def _step(self) -> None:
@@ -124,8 +125,13 @@ class EngineProcess:
             self._next_status_at = 0.0
             return
         self._auditor = link
-        event = configuration_event("model_loaded", name=self._model.name, digest=self._model.facts.engine_build)
-        self._member.send(link, AppendEvent(0, encode_event(event)))
+        self._record("model_loaded")
+
+    def _record(self, kind: str) -> None:
+        """Say what became of the model; without an auditor the process's own start and end are all that is recorded."""
+        if self._auditor is not None:
+            event = configuration_event(kind, name=self._model.name, digest=self._model.facts.engine_build)
+            self._member.send(self._auditor, AppendEvent(0, encode_event(event)))
 
     def _lose(self, link: PolledLink) -> None:
         if link is self._auditor:

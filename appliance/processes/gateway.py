@@ -16,6 +16,7 @@ from appliance.authority.token_check import AuthorityTokenCheck, build_token_che
 from appliance.config import Configuration, served_name_of, what_is_lacking
 from appliance.gateway.api.health import Installation
 from appliance.gateway.api.response_store import ResponseStore
+from appliance.gateway.flow.bodies import BODIES, BodyPolicy
 from appliance.gateway.identity import TokenIssuerUnavailable
 from appliance.gateway.loading import load_models
 from appliance.gateway.worker import Worker
@@ -23,6 +24,7 @@ from appliance.models.admission import verify_folder
 from appliance.processes.member import Member
 from appliance.processes.memory import keep_buffers_apart, settle_memory
 from audit.keyed_hash import KeyedHasher
+from audit.sealing import parse_recipient
 from security.keys import load_or_create_secret, make_private_directory
 
 HASH_ROOT_FILE = "keyed-hash.key"
@@ -55,6 +57,7 @@ async def serve(member: Member) -> None:
         metrics_dir=config.state_path / "run" / "metrics",
         instance=member.instance,
         resource=describe_resource(config),
+        bodies=_build_body_policy(config),
     )
     check_token.use_policy(worker.desk.policy)
     member.on_link("engine", worker.desk.engines.run)
@@ -98,6 +101,12 @@ def _build_store(config: Configuration) -> ResponseStore:
     directory = config.state_path / "gateway"
     key = load_or_create_secret(directory / RESPONSES_KEY_FILE)
     return ResponseStore(directory / "responses.sqlite", key, config.gateway.response_retention_s)
+
+
+def _build_body_policy(config: Configuration) -> BodyPolicy:
+    audit = config.audit
+    recipients = [parse_recipient(Path(path).read_bytes()) for path in audit.body_recipients]
+    return BodyPolicy(frozenset(audit.sealed_tenants), recipients, config.state_path / BODIES)
 
 
 def _describe(member: Member) -> Installation:

@@ -38,7 +38,7 @@ from appliance.messages.reading import (
     TilePart,
 )
 from appliance.reader.archive import Archive, Page
-from audit.changes import Auditor, reading_event
+from audit.changes import reading_event
 from audit.entry import encode_event, parse_canonical
 from audit.errors import AuditFault, AuditRejected, EntryNotFound, LogCorrupted, MalformedTile
 from audit.index import Query
@@ -234,15 +234,7 @@ class ReaderService:
             raise Refused("not_allowed", "tiles hold the records of all tenants")
 
     async def _record(self, by: ReadBy, what: str, facts: Mapping[str, str | int]) -> None:
-        auditor = Auditor(
-            client_id=by.client_id,
-            subject=by.subject,
-            tenant=by.tenant,
-            token_id=by.token_id,
-            address=by.address,
-            port=by.port,
-        )
-        event = reading_event(auditor, log_name=self._archive.origin, what=what, facts=facts)
+        event = reading_event(by.auditor, log_name=self._archive.origin, what=what, facts=facts)
         await self._journal.record(encode_event(event))
 
     async def _record_ongoing(self, by: ReadBy, what: str) -> None:

@@ -89,6 +89,23 @@ def keep_statement(statement: RunningStatement, state: Path) -> Path:
     return path
 
 
+def exchange_configuration_digest(state: Path, digest: str) -> str:
+    """Remember with which configuration was started. Gives that of the start before; empty where nobody remembers one.
+
+    Raises: StartRefused.
+    """
+    path = state / "run" / "configuration.sha256"
+    try:
+        before = path.read_text("ascii", "replace").strip()[:80] if path.exists() else ""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(f"{digest}\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StartRefused(f"{path}: cannot be written: {error.strerror}") from error
+    return before
+
+
 def _describe_models(configuration: Configuration) -> list[str]:
     found = []
     for engine in configuration.engines:

@@ -76,6 +76,7 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
         upstream_files=()
         if upstream is None
         else tuple(Path(path) for path in (upstream.ca_certificate, upstream.client_secret_file) if path is not None),
+        recipient_files=tuple(Path(path).absolute() for path in configuration.audit.body_recipients),
         witness_ports=tuple(
             dict.fromkeys(
                 found.port for _, found in parse_witnesses(configuration.audit.witnesses) if found is not None

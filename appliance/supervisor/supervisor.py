@@ -25,7 +25,7 @@ from appliance.errors import LinkClosed, MalformedMessage, StartRefused
 from appliance.ipc.link import open_link
 from appliance.messages.control import Assign, Drain, GrantListener, ProcessState, ProcessStates, RenewCertificate, Role
 from appliance.models.places import open_outbox
-from appliance.statement.statement import keep_statement, measure_statement
+from appliance.statement.statement import exchange_configuration_digest, keep_statement, measure_statement
 from appliance.supervisor.backoff import Backoff
 from appliance.supervisor.certificates import CertificateWatch
 from appliance.supervisor.child import PROGRAM, Child, State
@@ -163,8 +163,9 @@ class Supervisor:
     def _record_configuration(self) -> None:
         lacks = tuple(lack.name for lack in what_is_lacking(self._configuration))
         digest = f"sha256:{hashlib.sha256(self._raw).hexdigest()}"
+        previous = exchange_configuration_digest(self._configuration.state_path, digest)
         event = configuration_loaded_event(
-            digest=digest, previous_digest="", mode=self._configuration.mode, lacks=lacks
+            digest=digest, previous_digest=previous, mode=self._configuration.mode, lacks=lacks
         )
         self._recorder.record(encode_event(event))
 

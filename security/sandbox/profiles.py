@@ -2,7 +2,8 @@
 
 |           | network                    | reads                                         | writes                     |
 |-----------|----------------------------|-----------------------------------------------|----------------------------|
-| gateway   | TCP to trusted issuers      | model folders, server certificate and key     | gateway/, run/metrics/     |
+| gateway   | TCP to trusted issuers      | model folders, server certificate and key,    | gateway/, run/metrics/,    |
+|           |                            | auditors' public keys                         | bodies/ if bodies are kept |
 | policy    | none, or to its database   | credentials' key, admin certificate and key   | policy/definitions/        |
 | engine    | none                       | its model and kernel folders, GPU devices     | nothing                    |
 | auditor   | none                       | nothing                                       | audit/                     |
@@ -118,6 +119,8 @@ class Places(NamedTuple):
     uses_gpu: bool
     needs_loopback: bool
     """Several ranks of one engine speak over `lo`."""
+    recipient_files: tuple[Path, ...] = ()
+    """Public keys of the auditors who may open sealed bodies; none where no bodies are kept."""
     witness_ports: tuple[int, ...] = ()
     witness_files: tuple[Path, ...] = ()
     """The certificate authority of the witnesses' listeners, or the machine's."""
@@ -141,6 +144,9 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
             connects = tuple(dict.fromkeys((*filter(None, (places.authority_port,)), *places.issuer_ports)))
             reads = (*places.issuer_files, *_with_link_targets(places.models, places.state), *places.tls_files)
             writes = (places.state / "gateway", places.state / "run" / "metrics")
+            if places.recipient_files:
+                reads = (*reads, *places.recipient_files)
+                writes = (*writes, places.state / "bodies")
         case "compiler":
             reads = _with_link_targets(places.models, places.state)
         case "policy":

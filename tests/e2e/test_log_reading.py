@@ -26,6 +26,7 @@ from audit.witness import Witness
 from security.sandbox.platform import probe_platform
 from tests.support import tile_client
 from tests.support.appliance import Appliance, free_port, running_appliance
+from tests.support.controls import control
 
 WITNESS = "witness.example/asked"
 WITNESS_PORT = free_port()
@@ -34,12 +35,12 @@ WITNESS_PORT = free_port()
 class Auditor:
     """Somebody with an auditor's token."""
 
-    def __init__(self, appliance: Appliance, home: Path, tenant: str = "default") -> None:
+    def __init__(self, appliance: Appliance, home: Path, tenant: str = "default", role: str = "auditor") -> None:
         self.appliance = appliance
-        created = appliance.create_client(f"auditor-{tenant}", "--role", "auditor", "--tenant", tenant)
+        created = appliance.create_client(f"{role}-{tenant}", "--role", role, "--tenant", tenant)
         self.client_id = created.client_id
         self.token = appliance.token(created)
-        self.token_file = home / f"{tenant}.token"
+        self.token_file = home / f"{role}-{tenant}.token"
         self.token_file.write_text(self.token)
 
     def get(self, path: str, body: dict[str, object] | None = None) -> tuple[int, bytes]:
@@ -84,7 +85,16 @@ def appliance(home: Path) -> Iterator[Appliance]:
     """One of our own: its reader is killed. It knows a witness, which comes later."""
     (cosigner,) = open_cosigners(home / "asked-witness", WITNESS, with_mldsa=False)
     witness = f"{cosigner.key.encode()} http://127.0.0.1:{WITNESS_PORT}"
-    extra = f"[audit]\nwitnesses = [{json.dumps(witness)}]\nwitness_interval_s = 1"
+    made = subprocess.run(
+        [sys.executable, "-m", "appliance.cli.main", "audit", "recipient-key", str(home / "ada.key")],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    extra = f"""[audit]
+witnesses = [{json.dumps(witness)}]
+witness_interval_s = 1
+sealed_tenants = ["default"]
+body_recipients = [{json.dumps(str(home / "ada.key.pub"))}]"""
     with running_appliance(home / "appliance", extra=extra) as running:
         yield running
 
@@ -147,6 +157,27 @@ def test_nobody_else_reads(appliance: Appliance, asked: str) -> None:
     connection.request("GET", "/audit/log/checkpoint", headers={"Authorization": f"Bearer {user}"})
     assert connection.getresponse().status == 403
     connection.close()
+
+
+@control("AU-9", "3.3.8", "SC-28")
+def test_an_auditor_opens_a_sealed_prompt_and_nobody_else_does(
+    appliance: Appliance, auditor: Auditor, asked: str, home: Path
+) -> None:
+    """By the command, with a key that was never on the appliance; it is in the log; an administrator has not even the scope."""
+    until(lambda: len(auditor.search(request=asked)) == 2)
+    records = {record["unmapped"]["casemate"]["kind"]: record for record in auditor.search(request=asked)}
+    index = records["inference_intent"]["metadata"]["sequence"]
+    prompt = json.loads(auditor.run("open", str(index), "--key", str(home / "ada.key")))
+    assert prompt["text"] == "Hello"
+    until(lambda: len(auditor.search(kind="body_opened")) == 1)
+    assert auditor.search(kind="body_opened")[0]["actor"]["app_uid"] == auditor.client_id
+    administrator = Auditor(appliance, home, role="admin")
+    assert administrator.get(f"/audit/open/{index}", {})[0] == 403
+    assert auditor.get("/audit/rules")[0] == 200
+    assert administrator.get("/audit/rules/propose", {"kind": "rotation", "reason": "r"})[0] == 403
+    lying = [path for path in (appliance.state / "bodies").glob("*/*") if b"Hello" in path.read_bytes()]
+    assert lying == []
+    assert len(list((appliance.state / "audit" / "shares").glob("*/*.json"))) == 1
 
 
 def test_a_monitor_recomputes_the_root_from_the_tiles(auditor: Auditor, asked: str) -> None:

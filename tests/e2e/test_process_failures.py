@@ -13,6 +13,10 @@ import openai
 import psutil
 import pytest
 
+from audit.checkpoint import parse_checkpoint
+from audit.entry import parse_canonical
+from audit.note import parse_note
+from audit.reader import LogReader
 from tests.support.appliance import Appliance, running_appliance
 from tests.support.controls import control
 
@@ -64,6 +68,14 @@ def verify_log(appliance: Appliance) -> None:
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert verified.returncode == 3, verified.stdout + verified.stderr
+
+
+def kinds_in(appliance: Appliance) -> set[str]:
+    """Of all records of a log that is published."""
+    reader = LogReader(appliance.state / "audit" / "log")
+    size = parse_checkpoint(parse_note(reader.checkpoint_note()).text).size
+    records = (parse_canonical(reader.read_entry(index, size)) for index in range(size))
+    return {record["unmapped"]["casemate"]["kind"] for record in records}
 
 
 @control("SC-7(18)", "SC-24")
@@ -136,8 +148,9 @@ def test_drain_finishes_open_requests_and_exits_zero(tmp_path: Path) -> None:
         appliance.process.send_signal(signal.SIGTERM)
         usages = [chunk.usage for chunk in chunks if chunk.usage is not None]
         assert usages[-1].completion_tokens == 200
-        assert appliance.stop() == 0
+        assert appliance.process.wait(40.0) == 0  # A second signal would cut the drain short.
         verify_log(appliance)
+        assert {"model_unloaded", "process_stopped", "log_stopped"} <= kinds_in(appliance)
 
 
 def test_the_small_processes_stay_under_400_megabytes(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from appliance.errors import LinkClosed
 from appliance.gateway.api.health import Installation
 from appliance.gateway.api.response_store import ResponseStore
+from appliance.gateway.flow.bodies import BodyPolicy
 from appliance.gateway.identity import Presented, Principal, QuotaNotice, TokenCheck, TokenRefused
 from appliance.gateway.models import Models, ServedModel
 from appliance.gateway.settings import GatewaySettings
@@ -70,6 +71,7 @@ class Gateway:
         settings: GatewaySettings,
         metrics_dir: Path | None = None,
         store_path: Path | None = None,
+        bodies: BodyPolicy = BodyPolicy(),
     ) -> None:
         key = new_ticket_key()
         self.model = model
@@ -90,6 +92,7 @@ class Gateway:
             tls=None,
             store=ResponseStore(store_path or Path("unused"), bytes(32), settings.response_retention_s),
             metrics_dir=metrics_dir,
+            bodies=bodies,
         )
         self.draining = asyncio.Event()
         self.drain_timeout_s = 5.0
@@ -183,10 +186,14 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def running_gateway(
-    folder: Path, metrics_dir: Path | None = None, store_path: Path | None = None, **settings: Any
+    folder: Path,
+    metrics_dir: Path | None = None,
+    store_path: Path | None = None,
+    bodies: BodyPolicy = BodyPolicy(),
+    **settings: Any,
 ) -> AsyncIterator[Gateway]:
     """A gateway that serves until the block ends."""
-    gateway = Gateway(load_model(folder), GatewaySettings(**settings), metrics_dir, store_path)
+    gateway = Gateway(load_model(folder), GatewaySettings(**settings), metrics_dir, store_path, bodies)
     await gateway.start()
     try:
         yield gateway

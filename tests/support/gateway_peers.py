@@ -14,8 +14,8 @@ from typing import Any
 
 from appliance.errors import LinkClosed
 from appliance.ipc.edges import EdgeCodec
-from appliance.messages import audit, control, engine, grammar, policy, reading
-from audit.entry import Json, parse_canonical
+from appliance.messages import audit, control, engine, grammar, policy, reading, stewardship
+from audit.entry import Json, encode_canonical, parse_canonical
 from audit.permissions import verify_permitted
 from audit.ticket import mint_ticket, verify_ticket
 from runtime.request import Finish, PackedTokens, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
@@ -220,6 +220,9 @@ class FakeAuditor:
         self.uids: dict[str, tuple[int, str]] = {}
         self.outcomes: dict[int, int] = {}
         self.can_append = True
+        self.body_keys: dict[str, stewardship.KeepBodyKey] = {}
+        self.opened: list[stewardship.OpenBody] = []
+        self.governed: list[stewardship.ProposeChange | stewardship.DecideChange] = []
         self.holds_intents = asyncio.Event()
         self.holds_intents.set()
         self.holds_outcomes = asyncio.Event()
@@ -270,8 +273,18 @@ class FakeAuditor:
         number = message.correlation
         if isinstance(message, audit.FetchReceipt):
             return self._receipt(message)
+        if isinstance(message, stewardship.FetchRules):
+            return stewardship.RulesNow(number, b'{"retention_days":30}')
         if not self.can_append:
             return audit.AppendRefused(number, "not_durable", "disk full")
+        if isinstance(message, stewardship.KeepBodyKey):
+            self.body_keys[message.key_id] = message
+            return stewardship.BodyKeyKept(number, bytes(32))
+        if isinstance(message, stewardship.OpenBody):
+            return self._open(message)
+        if isinstance(message, stewardship.ProposeChange | stewardship.DecideChange):
+            self.governed.append(message)
+            return stewardship.RulesNow(number, b'{"retention_days":30}', "change-1")
         if isinstance(message, audit.AppendEvent):
             return audit.Recorded(number, self._append("event", message.event))
         if isinstance(message, audit.AppendOutcome):
@@ -292,6 +305,16 @@ class FakeAuditor:
             expires_at_ms=expires_at_ms,
         )
         return audit.IntentRecorded(number, index, expires_at_ms, mac)
+
+    def _open(self, message: stewardship.OpenBody) -> Any:
+        if message.index >= len(self.records):
+            return audit.AppendRefused(message.correlation, "not_found", "there is no such record")
+        self.opened.append(message)
+        _, event = self.records[message.index]
+        purpose = "prompt" if "prompt_body" in event["unmapped"]["casemate"] else "answer"
+        key = self.body_keys[event["unmapped"]["casemate"][f"{purpose}_body"]["key_id"]]
+        record = encode_canonical(event)
+        return stewardship.BodyShare(message.correlation, record, purpose, key.tenant, bytes(32), key.escrow)
 
     def _receipt(self, message: audit.FetchReceipt) -> Any:
         index, client_id = self.uids.get(message.request_uid, (-1, ""))

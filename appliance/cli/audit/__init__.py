@@ -1,14 +1,16 @@
-"""`casemate audit`: verify the log, prove, show, find and export its records, witness it.
+"""`casemate audit`: verify the log, prove, show, find and export its records, witness it, open what is sealed, decide together.
 
-All of it reads files and needs no running appliance; with a copy of the folder and the log's key anybody can do the same. Each
-group of commands is a module: `verifying`, `records`, `searching`, `exporting`, `forwarding`,
-`witnessing`; `arguments` has what they share.
+Most of it reads files and needs no running appliance; with a copy of the folder and the log's key anybody can do the same. What
+asks an appliance has `--url` (`remote`). Each group of commands is a module: `verifying`, `records`, `searching`, `looking_up`,
+`exporting`, `forwarding`, `witnessing`, `rotating`, `bodies`, `governing`; `arguments` has what they share.
 """
 
 import argparse
 
+from appliance.cli.audit.bodies import add_body_commands
 from appliance.cli.audit.exporting import add_export_commands
 from appliance.cli.audit.forwarding import add_forward_commands
+from appliance.cli.audit.governing import add_govern_commands
 from appliance.cli.audit.looking_up import add_lookup_commands
 from appliance.cli.audit.records import add_record_commands
 from appliance.cli.audit.rotating import add_rotate_commands
@@ -30,5 +32,7 @@ def add_audit_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
         add_forward_commands,
         add_witness_commands,
         add_rotate_commands,
+        add_body_commands,
+        add_govern_commands,
     ):
         add_commands(commands)

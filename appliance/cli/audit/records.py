@@ -62,7 +62,7 @@ def _show(arguments: argparse.Namespace) -> int:
     if (remote := open_remote(arguments)) is not None:
         entry = remote.get(f"/audit/record/{arguments.index}")
     else:
-        entry = _find_entry(require_folder(arguments.dir), arguments.index)
+        entry = find_entry(require_folder(arguments.dir), arguments.index)
     if arguments.raw:
         write_output(entry, None)
     else:
@@ -70,7 +70,7 @@ def _show(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _find_entry(folder: Path, index: int) -> bytes:
+def find_entry(folder: Path, index: int) -> bytes:
     """A record, published or still in the write-ahead log."""
     reader = LogReader(folder)
     try:

@@ -58,6 +58,10 @@ class RemoteLog:
         answer: dict[str, Any] = json.loads(self._request("POST", path, json.dumps(body).encode()))
         return answer
 
+    def post_nothing(self, path: str) -> bytes:
+        """A POST without a body. Raises: CommandFailed."""
+        return self._request("POST", path, None)
+
     def _request(self, method: str, path: str, body: bytes | None) -> bytes:
         connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._tls)
         headers = {"Authorization": f"Bearer {self._token}"}

@@ -5,10 +5,16 @@ import getpass
 from pathlib import Path
 
 from appliance.cli.audit.arguments import WrongUsage, add_command, add_folder, read_file, require_folder, set_handler
+from appliance.cli.audit.records import find_entry
 from appliance.cli.main import EXIT_OK
 from appliance.models.places import open_outbox
+from audit.entry import parse_canonical
+from audit.errors import RotationRefused
+from audit.governance import RULES, forget_rotation, load_rules
 from audit.note import MAX_NOTE_BYTES, parse_verifier_key
+from audit.permissions import kind_of
 from audit.rotation import PREDECESSOR, finish_key, rotate_log, stage_key
+from audit.storage import Disk
 
 
 def add_rotate_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -53,7 +59,10 @@ def _rotate_log(arguments: argparse.Namespace) -> int:
     folder = arguments.dir.resolve()
     if not (folder.parent / PREDECESSOR).exists():
         require_folder(folder)  # Else a rotation may have been interrupted, and is finished now.
+    if folder.exists():
+        _verify_agreed(folder)
     predecessor, old = rotate_log(folder, folder.parent / "log.key")
+    forget_rotation(folder.parent / RULES, Disk())
     checkpoint = predecessor.checkpoint
     print(f"closed      {checkpoint.origin}: {checkpoint.size} records, root {checkpoint.root.hex()}")
     print(f"            {old}, to be verified with {old.with_suffix('.vkey').name}")
@@ -61,6 +70,20 @@ def _rotate_log(arguments: argparse.Namespace) -> int:
         "Give the next log a name of its own (audit.origin), then start the appliance: its first record names this one."
     )
     return EXIT_OK
+
+
+def _verify_agreed(folder: Path) -> None:
+    """That auditor and administrator agreed, by the record that says so: the file alone is anybody's word.
+
+    Raises: RotationRefused.
+    """
+    index = load_rules(folder.parent / RULES, 1).rotation_index
+    advice = "propose it with `casemate audit agree-rotation`, and have the other role confirm it"
+    if index < 0:
+        raise RotationRefused(f"auditor and administrator have not agreed to rotate this log: {advice}")
+    kind = kind_of(parse_canonical(find_entry(folder, index)))
+    if kind != "log_rotation_agreed":
+        raise RotationRefused(f"record {index} is {kind}, not the agreement to rotate this log: {advice}")
 
 
 def _origin_of(key_path: Path) -> str:

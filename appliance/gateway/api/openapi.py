@@ -12,6 +12,7 @@ import msgspec
 
 from appliance.gateway.api.chat_request import ChatFields
 from appliance.gateway.api.completion_request import CompletionFields
+from appliance.gateway.api.custody import ChangeFields
 from appliance.gateway.api.embeddings import EmbeddingsFields
 from appliance.gateway.api.generate_request import GenerateFields
 from appliance.gateway.api.log_reading import SearchFields, TailFields
@@ -35,6 +36,7 @@ BODIES: Mapping[str, type[msgspec.Struct]] = {
     "/v1/tokenize": TokenizeFields,
     "/v1/detokenize": DetokenizeFields,
     "/abort_request": AbortFields,
+    "/audit/rules/propose": ChangeFields,
     "/audit/search": SearchFields,
     "/audit/tail": TailFields,
 }

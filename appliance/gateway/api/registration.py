@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from appliance.gateway.api import chat, completions, embeddings, generate, messages, openapi, responses
 from appliance.gateway.api.chat import ChatApi
 from appliance.gateway.api.completions import CompletionApi
+from appliance.gateway.api.custody import CustodyEndpoints
 from appliance.gateway.api.embeddings import EmbeddingsApi
 from appliance.gateway.api.endpoint import Api, InferenceEndpoint
 from appliance.gateway.api.generate import GenerateApi
@@ -72,6 +73,12 @@ def register_routes(
     routes.register("GET", HEALTH_ROUTE, Scope.INFERENCE, HealthGenerate(desk, intake))
     routes.register("GET", "/audit/request/{id}", Scope.AUDIT_READ, ReceiptEndpoint(desk.auditor))
     routes.register("GET", "/audit/proof/{id}", Scope.AUDIT_READ, ProofEndpoint(desk.auditor))
+    custody = CustodyEndpoints(desk.auditor, desk.bodies)
+    routes.register("POST", "/audit/open/{id}", Scope.AUDIT_OPEN, custody.open)
+    routes.register("GET", "/audit/rules", Scope.AUDIT_GOVERN, custody.show)
+    routes.register("POST", "/audit/rules/propose", Scope.AUDIT_GOVERN, custody.propose)
+    routes.register("POST", "/audit/rules/confirm/{id}", Scope.AUDIT_GOVERN, custody.confirm)
+    routes.register("POST", "/audit/rules/refuse/{id}", Scope.AUDIT_GOVERN, custody.refuse)
     reading = LogReading(desk.reader)
     routes.register("POST", "/audit/search", Scope.AUDIT_LOG, reading.search)
     routes.register("POST", "/audit/tail", Scope.AUDIT_LOG, reading.tail)

@@ -72,6 +72,7 @@ class Answer:
             asked,
             engine_build=self._engine.facts.engine_build,
             engine_instance=self._engine.instance,
+            vocabulary=vocabulary,
         )
         self._opening = Opening(desk, asked, principal, recorder)
         self._closing = Closing(desk, recorder, asked.model, arrived_at)

@@ -4,6 +4,7 @@ import asyncio
 from typing import Protocol
 
 from appliance.gateway.errors import Draining, GatewayFault, Overloaded
+from appliance.gateway.flow.bodies import Bodies, BodyPolicy
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.peers.auditor import AuditorPeer
 from appliance.gateway.peers.compiler import CompilerPeer
@@ -28,7 +29,9 @@ class Open(Protocol):
 class Desk:
     """One worker's own. The auditor's loss ends every open answer at once."""
 
-    def __init__(self, settings: GatewaySettings, metrics: Metrics, hasher: KeyedHasher) -> None:
+    def __init__(
+        self, settings: GatewaySettings, metrics: Metrics, hasher: KeyedHasher, bodies: BodyPolicy = BodyPolicy()
+    ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.hasher = hasher
@@ -36,6 +39,7 @@ class Desk:
         self.compiler = CompilerPeer(settings.grammar_cache_bytes)
         self.policy = PolicyPeer(settings.peer_timeout_s)
         self.auditor = AuditorPeer(settings.peer_timeout_s, self.fail_all)
+        self.bodies = Bodies(bodies, self.auditor)
         self.reader = ReaderPeer(READER_TIMEOUT_S)
         self.draining = False
         self._open: set[Open] = set()

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from appliance.gateway.errors import PeerUnavailable
+from appliance.gateway.flow.bodies import SealingKey, encode_answer_body, encode_prompt_body
 from appliance.gateway.flow.request import Asked
 from appliance.gateway.identity import Principal
+from appliance.gateway.text.detokenizer import detokenize
+from appliance.gateway.text.vocabulary import Vocabulary
 from appliance.messages.audit import AppendIntent, AppendOutcome
 from audit.entry import encode_event
 from audit.events import Call, Caller, TokenCounts, denied_event, intent_event, outcome_event
@@ -52,7 +56,11 @@ class Recorder:
         *,
         engine_build: str,
         engine_instance: int,
+        vocabulary: Vocabulary,
     ) -> None:
+        self._vocabulary = vocabulary
+        self.sealing: SealingKey | None = None
+        """What the bodies are sealed with, where policy keeps them."""
         self._hasher = hasher
         self._tenant = principal.tenant
         self._client_id = principal.client_id
@@ -92,6 +100,7 @@ class Recorder:
             prompt_tokens=len(prompt) // 4,
             token_limit=token_limit,
             reservation=reservation,
+            body=self._seal_prompt(index, call.request_uid),
         )
         return AppendIntent(
             number,
@@ -122,6 +131,7 @@ class Recorder:
             http_status=ending.http_status,
             first_token_ms=ending.first_token_ms,
             total_ms=ending.total_ms,
+            body=self._seal_answer(self._asked.uid_of(index), texts),
         )
         return AppendOutcome(number, intent_index, encode_event(event))
 
@@ -130,6 +140,23 @@ class Recorder:
         return encode_event(
             denied_event(self._caller, self._call(index), code=code, detail=detail, http_status=http_status)
         )
+
+    def _seal_prompt(self, index: int, request_uid: str) -> dict[str, str | int] | None:
+        """Raises: PeerUnavailable: then there is no intent, and no answer."""
+        if self.sealing is None:
+            return None
+        token_ids = self._asked.prompts[index]
+        body = encode_prompt_body(detokenize(self._vocabulary, token_ids), token_ids)
+        return self.sealing.seal(request_uid, "prompt", body)
+
+    def _seal_answer(self, request_uid: str, texts: tuple[str, ...]) -> dict[str, str | int] | None:
+        """What was answered was answered: an answer that cannot be kept any more is said to be missing."""
+        if self.sealing is None:
+            return None
+        try:
+            return self.sealing.seal(request_uid, "answer", encode_answer_body(texts))
+        except PeerUnavailable as fault:
+            return {"missing": str(fault)}
 
     def _call(self, index: int) -> Call:
         return Call(

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from appliance.gateway.errors import GatewayFault, InternalFault, NotFound, PeerUnavailable
+from appliance.gateway.errors import BadRequest, GatewayFault, InternalFault, NotFound, PeerUnavailable
 from appliance.gateway.peers.links import Link
 from appliance.gateway.peers.questions import Questions
 from appliance.messages.audit import (
@@ -21,6 +21,17 @@ from appliance.messages.audit import (
     Receipt,
     Recorded,
 )
+from appliance.messages.stewardship import (
+    BodiesDestroyed,
+    BodyKeyKept,
+    BodyShare,
+    DecideChange,
+    FetchRules,
+    KeepBodyKey,
+    OpenBody,
+    ProposeChange,
+    RulesNow,
+)
 
 _Answer = TypeVar("_Answer")
 
@@ -31,6 +42,7 @@ class AuditorPeer:
     def __init__(self, timeout_s: float, on_lost: Callable[[GatewayFault], None]) -> None:
         self._questions = Questions("audit_unavailable", "the audit log", timeout_s)
         self._on_lost = on_lost
+        self.on_destroyed: Callable[[BodiesDestroyed], None] = lambda _message: None
         self.status: AuditorStatus | None = None
         self.status_at = 0.0
 
@@ -52,6 +64,8 @@ class AuditorPeer:
                 message = await link.receive()
                 if isinstance(message, AuditorStatus):
                     self.status, self.status_at = message, time.monotonic()
+                elif isinstance(message, BodiesDestroyed):
+                    self.on_destroyed(message)
                 else:
                     self._questions.answer(message.correlation, message)
         finally:
@@ -85,6 +99,21 @@ class AuditorPeer:
         answer = await self._questions.ask(lambda number: FetchProof(number, index))
         return self._checked(answer, Proof).proof
 
+    async def keep_body_key(self, build: Callable[[int], KeepBodyKey]) -> bytes:
+        """The second share of a new key, which is kept. Raises: PeerUnavailable, InternalFault."""
+        return self._checked(await self._questions.ask(build), BodyKeyKept).share
+
+    async def open_body(self, build: Callable[[int], OpenBody]) -> BodyShare:
+        """The second share of a record's body; when this returns it is recorded who opens it.
+
+        Raises: NotFound, PeerUnavailable, InternalFault.
+        """
+        return self._checked(await self._questions.ask(build), BodyShare)
+
+    async def govern(self, build: Callable[[int], ProposeChange | DecideChange | FetchRules]) -> RulesNow:
+        """Propose, decide or look. Raises: BadRequest, PeerUnavailable, InternalFault."""
+        return self._checked(await self._questions.ask(build), RulesNow)
+
     def _checked(self, answer: object, expected: type[_Answer]) -> _Answer:
         if isinstance(answer, expected):
             return answer
@@ -92,6 +121,8 @@ class AuditorPeer:
             match answer.code:
                 case "not_found":
                     raise NotFound("receipt_not_found", answer.message)
+                case "refused":
+                    raise BadRequest("refused", answer.message)
                 case "not_durable":
                     raise PeerUnavailable("audit_unavailable", "the audit log cannot take records: " + answer.message)
                 case code:

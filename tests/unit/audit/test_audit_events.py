@@ -28,9 +28,10 @@ COUNTS = events.TokenCounts(prompt_tokens=12, cached_tokens=4, output_tokens=7)
 
 
 def make_intent() -> dict[str, Any]:
+    body = {"day": "2026-11-25", "key_id": "00", "length": 5, "offset": 0, "sha256": "00"}
     return events.intent_event(
         CALLER, CALL, parameters={"temperature": "0.7", "max_tokens": 9}, prompt_hash="00", prompt_key_id="k",
-        prompt_tokens=12, token_limit=9, reservation=3,
+        prompt_tokens=12, token_limit=9, reservation=3, body=body,
     )  # fmt: skip
 
 
@@ -87,6 +88,9 @@ def make_events() -> dict[str, dict[str, Any]]:
         if kind.startswith("log_"):
             found[kind] = events.log_event(kind, log_name="o", facts={"size": 1}, detail="d")
     auditor = changes.Auditor(client_id="c", subject="ada", tenant="t1", token_id="jti-1", address="10.0.0.1", port=1)
+    found["body_opened"] = changes.body_opened_event(
+        auditor, index=3, purpose="prompt", tenant="t1", key_id="00", sha256="00"
+    )
     found["log_searched"] = changes.reading_event(auditor, log_name="o", what="search", facts={"kind": "log_full"})
     return found
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from appliance.auditor.service import Witnessing
+from appliance.auditor.cosigning import Witnessing
 from appliance.auditor.watches import Limits
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.messages.audit import AppendEvent, AuditorStatus

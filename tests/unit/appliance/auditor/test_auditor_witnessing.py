@@ -19,11 +19,14 @@ from appliance.auditor.witness_watch import WitnessWatch
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.cli.main import main
 from appliance.messages.audit import AppendEvent, AppendRefused, AuditorStatus, FetchProof, Proof
+from appliance.messages.reading import ReadBy
+from appliance.messages.stewardship import DecideChange, ProposeChange, RulesNow
 from appliance.supervisor.notices import encode_notice
 from audit.append import LogWriter
 from audit.entry import encode_event, parse_canonical
 from audit.errors import KeyUnusable, StateMismatch
 from audit.events import process_event
+from audit.governance import RULES
 from audit.permissions import verify_permitted
 from audit.proof import verify_proof
 from audit.rotation import load_predecessor
@@ -285,10 +288,16 @@ def test_keys_and_logs_are_rotated_by_command(site: Site, capsys: pytest.Capture
     assert run("rotate-key", *log, "--finish") == 78, "an auditor writes"
     auditor.die()
     assert run("rotate-key", *log, "--finish") == 0
+    assert run("rotate-log", *log) == 1, "nobody has agreed to it"
     auditor = Auditor(installed)
+    agree_to_rotate(auditor)
     auditor.pass_time(1.0)
     size = auditor.writer.size
     auditor.die()
+    rules = (installed / RULES).read_bytes()
+    (installed / RULES).write_bytes(rules.replace(b'"rotation_index":', b'"rotation_index":1'))
+    assert run("rotate-log", *log) == 1, "another record is no agreement"
+    (installed / RULES).write_bytes(rules)
     assert run("rotate-log", *log) == 0
     assert f"{size} records" in capsys.readouterr().out
     notices = [json.loads(path.read_text())["kind"] for path in (site.home / "outbox").iterdir()]
@@ -297,6 +306,16 @@ def test_keys_and_logs_are_rotated_by_command(site: Site, capsys: pytest.Capture
     first = auditor.records()[0]["unmapped"]["casemate"]
     assert (first["kind"], first["previous_size"]) == ("log_rotated", size)
     auditor.die()
+
+
+def agree_to_rotate(auditor: Auditor) -> None:
+    """Both roles."""
+    gateway = auditor.connect("gateway")
+    ada, rudi = (ReadBy("console", name, "default", "jti", "10.0.0.9", 1) for name in ("ada", "rudi"))
+    auditor.tell(gateway, ProposeChange(1, ada, "auditor", "rotation", "a new year", None, "", "", "", ""))
+    proposed = gateway.last(RulesNow)
+    auditor.tell(gateway, DecideChange(2, rudi, "admin", proposed.changed_id, True))
+    auditor.service.link_ended(gateway)
 
 
 def test_notices_of_rotations_and_exports_become_records() -> None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +15,7 @@ from appliance.config import (
     parse_configuration,
     what_is_lacking,
 )
+from appliance.config.disk import find_missing_files
 from appliance.config.environment import find_configuration_file
 from appliance.config.lacks import PROTECTIONS
 from audit.signing_key import open_cosigners
@@ -245,3 +248,20 @@ def test_witnesses_that_cannot_be_asked_are_refused(tmp_path: Path) -> None:
     assert refused_keys(f'{asked}[segments]\nclients = ["10.0.0.0/8"]\n') == ["segments.witnesses"]
     declared = f'{asked}[segments]\nclients = ["10.0.0.0/8"]\nwitnesses = ["10.1.2.3:8440"]\n'
     parse_configuration(declared.encode(), FOLDER)
+
+
+def test_bodies_that_nobody_could_open_are_refused(site: Path) -> None:
+    """Without an auditor's key; with a file that is none; with a key that FIPS does not approve."""
+    assert refused_keys(f'{ENGINE}[audit]\nsealed_tenants = ["*"]\n') == ["audit.body_recipients"]
+    public = X25519PrivateKey.generate().public_key()
+    (site / "ada.pub").write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    sealed = '[audit]\nsealed_tenants = ["acme"]\nbody_recipients = ["ada.pub"]\n'
+    configuration = parse_configuration(f"{ENGINE}{sealed}".encode(), site)
+    assert find_missing_files(configuration) == []
+    with_fips = parse_configuration(f"fips = true\n{ENGINE}{sealed}".encode(), site)
+    assert [problem.key for problem in find_missing_files(with_fips)] == ["audit.body_recipients[0]"]
+    for data in (b"", b"nonsense"):
+        (site / "ada.pub").write_bytes(data)
+        assert [problem.key for problem in find_missing_files(configuration)] == ["audit.body_recipients[0]"]
+    (site / "ada.pub").unlink()
+    assert [problem.key for problem in find_missing_files(configuration)] == ["audit.body_recipients[0]"]

@@ -10,7 +10,13 @@ import pytest
 from appliance.config import parse_configuration
 from appliance.config.defaults import DEMO_MODEL_DIR, default_configuration
 from appliance.statement import measuring
-from appliance.statement.statement import UNVERIFIED, RunningStatement, keep_statement, measure_statement
+from appliance.statement.statement import (
+    UNVERIFIED,
+    RunningStatement,
+    exchange_configuration_digest,
+    keep_statement,
+    measure_statement,
+)
 from security.stewards.approving import approve_model, promote_model
 from security.stewards.importing import Source, import_model
 from security.stewards.store import ModelStore
@@ -117,3 +123,11 @@ def test_kept_statement_hashes_to_what_answers_name(tmp_path: Path) -> None:
     path = keep_statement(statement, tmp_path)
     assert f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" == statement.digest
     assert json.loads(path.read_bytes())["type"] == "casemate.statement/1"
+
+
+@control("AU-12(3)", "CM-3")
+def test_each_start_remembers_the_configuration_of_the_one_before(tmp_path: Path) -> None:
+    """So that the record of a changed configuration says before and after."""
+    assert exchange_configuration_digest(tmp_path, "sha256:aa") == ""
+    assert exchange_configuration_digest(tmp_path, "sha256:bb") == "sha256:aa"
+    assert exchange_configuration_digest(tmp_path, "sha256:bb") == "sha256:bb"

@@ -6,6 +6,10 @@ import pytest
 
 from appliance.errors import CommandFailed
 from appliance.policy.backup import read_backup, restore_files, write_backup
+from audit.governance import RULES, Hold, Rules, save_rules
+from audit.sealing import KeyContext, new_key_id
+from audit.shares import ShareStore
+from audit.storage import Disk
 from security.clients import ClientDefinition
 from security.errors import RegistryUnusable
 from security.policy.limits import LimitRule, Limits
@@ -123,3 +127,26 @@ def test_a_changed_backup_is_noticed(tmp_path):
         path.write_bytes(garbage)
         with pytest.raises(CommandFailed):
             read_backup(path)
+
+
+@control("AU-11")
+def test_shares_of_sealed_bodies_are_backed_up_under_a_hold_only(tmp_path):
+    """The others must die with their period, wherever copies are."""
+    state = tmp_path / "state"
+    store = ShareStore(state / "audit" / "shares")
+    keys = {tenant: KeyContext(tenant, "2026-11-20", new_key_id()) for tenant in ("acme", "umbrella")}
+    for context in keys.values():
+        store.keep(context, b"[]")
+    write_backup(tmp_path / "none.tar", state, b"{}")
+    assert read_backup(tmp_path / "none.tar")[1] == {}
+    hold = Hold("hold-1", "acme", "2026-11-01", "2026-11-30", "a case")
+    save_rules(state / "audit" / RULES, Rules(30, (hold,)), Disk())
+    write_backup(tmp_path / "held.tar", state, b"{}")
+    files = read_backup(tmp_path / "held.tar")[1]
+    assert files.keys() == {f"audit/shares/2026-11-20/{keys['acme'].key_id}.json"}
+    restore_files(tmp_path / "again", files, replace=False)
+    restored = ShareStore(tmp_path / "again" / "audit" / "shares")
+    assert restored.load("2026-11-20", keys["acme"].key_id) == store.load("2026-11-20", keys["acme"].key_id)
+    (state / "audit" / RULES).write_bytes(b"{")
+    with pytest.raises(CommandFailed, match="legal hold"):
+        write_backup(tmp_path / "unknown.tar", state, b"{}")

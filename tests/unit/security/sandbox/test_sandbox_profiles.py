@@ -64,6 +64,15 @@ def test_each_role_gets_its_own_paths_and_no_others(places: Places, role: Confin
     assert own(build_profile(role, places, Code((Path("/code/security"),))), places) == expected
 
 
+def test_a_gateway_that_seals_bodies_writes_them_and_reads_no_private_key(places: Places) -> None:
+    """Public keys of auditors, and a folder of its own; the second shares are the auditor's."""
+    sealing = places._replace(recipient_files=(places.state.parent / "ada.pub",))
+    more = own(build_profile("gateway", sealing, Code(())), places) - own(
+        build_profile("gateway", places, Code(())), places
+    )
+    assert more == {"ada.pub", "state/bodies"}
+
+
 def test_the_reader_cannot_write_the_log(places: Places) -> None:
     """Nor read the keys that lie beside it."""
     profile = build_profile("reader", places, Code(()))

@@ -1,0 +1,165 @@
+"""The auditor's half of sealed bodies: keys are kept, a second share is given for a durable record, old ones are destroyed.
+
+| message | what happens |
+|---|---|
+| KeepBodyKey | share B is made and durable with the escrow; that a key exists is a record; then the share |
+| OpenBody | the record that says who opens what is durable; then share B and the escrow, to that gateway |
+
+Every hour, and at the start, keys older than the retention that no hold covers are destroyed: first that is a record, then it
+is done, so that nothing vanishes unseen; a crash between the two destroys, and records, again.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import structlog
+
+from appliance.auditor.ledger import Clock, Ledger
+from appliance.auditor.peer import Peer, Send
+from appliance.messages.audit import AppendRefused
+from appliance.messages.stewardship import BodiesDestroyed, BodyKeyKept, BodyShare, KeepBodyKey, OpenBody
+from audit.changes import body_opened_event, change_event
+from audit.entry import Json, parse_canonical
+from audit.errors import AuditFault, EntryNotFound, KeyUnusable, LogCorrupted, NotDurable
+from audit.governance import Rules
+from audit.sealing import KeyContext
+from audit.shares import Destroyed, ShareStore, StoredKey
+
+SWEEP_INTERVAL_S = 3600.0
+RETRY_INTERVAL_S = 60.0
+_BODIES = {"prompt": "prompt_body", "answer": "answer_body"}
+
+log = structlog.get_logger(__name__)
+
+
+class BodyDesk:
+    """Owner of the shares.
+
+    Args:
+        rules: the retention and holds in force.
+        gateways: who is told that bodies are destroyed.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: ShareStore,
+        send: Send,
+        clock: Clock,
+        *,
+        rules: Callable[[], Rules],
+        gateways: Callable[[], Iterable[Peer]],
+        overseeing_tenant: str,
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._send = send
+        self._clock = clock
+        self._rules = rules
+        self._gateways = gateways
+        self._overseeing_tenant = overseeing_tenant
+        self._next_sweep_s = 0.0
+
+    def keep(self, peer: Peer, message: KeepBodyKey) -> None:
+        """Keep a new key. Raises: StorageFailed."""
+        context = KeyContext(message.tenant, message.day, message.key_id)
+        try:
+            share = self._store.keep(context, message.escrow)
+        except KeyUnusable as fault:
+            self._send(peer, AppendRefused(message.correlation, "malformed", str(fault)))
+            return
+        except NotDurable as fault:
+            self._send(peer, AppendRefused(message.correlation, "not_durable", str(fault)))
+            return
+        event = change_event(
+            "body_key_kept",
+            entity_type="body key",
+            entity_uid=message.key_id,
+            actor=f"{peer.peer_role}/{peer.peer_instance}",
+            after={"day": message.day, "tenant": message.tenant},
+        )
+        self._add(peer, message.correlation, event, BodyKeyKept(message.correlation, share))
+
+    def open(self, peer: Peer, message: OpenBody) -> None:
+        """Give a second share for a record that says so."""
+        try:
+            record = self._ledger.writer.read(message.index)
+            event = parse_canonical(record)
+            tenant = str(event.get("metadata", {}).get("tenant_uid", ""))
+            if message.by.tenant not in (self._overseeing_tenant, tenant):
+                # As for a record that is not there: whether another tenant has one is not told.
+                raise EntryNotFound(f"no record {message.index} that may be opened")
+            purpose, body = _find_body(event, message.index)
+            stored = self._store.load(str(body.get("day", "")), str(body.get("key_id", "")))
+        except EntryNotFound as fault:
+            self._send(peer, AppendRefused(message.correlation, "not_found", str(fault)))
+        except AuditFault as fault:
+            self._send(peer, AppendRefused(message.correlation, "damaged", str(fault)))
+        else:
+            self._give(peer, message, record, (purpose, body), stored)
+
+    def sweep(self) -> None:
+        """Destroy what is due, where it is time.
+
+        Raises: StorageFailed.
+        """
+        now_s = self._clock.monotonic_s()
+        if now_s < self._next_sweep_s or not self._ledger.can_append:
+            return
+        self._next_sweep_s = now_s + SWEEP_INTERVAL_S
+        rules = self._rules()
+        for destroyed in self._store.find_due(rules.first_kept_day(self._clock.utc_ms()), rules.is_held):
+            facts: dict[str, str | int] = {
+                "day": destroyed.day,
+                "num_keys": len(destroyed.key_ids),
+                "retention_days": rules.retention_days,
+            }
+            event = self._ledger.describe("log_bodies_destroyed", facts)
+            self._ledger.add_own(event, partial(self._destroy, destroyed))
+
+    def sweep_soon(self) -> None:
+        """The rules have changed."""
+        self._next_sweep_s = 0.0
+
+    def _destroy(self, destroyed: Destroyed, _index: int) -> None:
+        self._store.destroy(destroyed)
+        for gateway in self._gateways():
+            self._send(gateway, BodiesDestroyed(destroyed.day, list(destroyed.key_ids)))
+
+    def _give(self, peer: Peer, message: OpenBody, record: bytes, found: tuple[str, Json], stored: StoredKey) -> None:
+        purpose, body = found
+        event = body_opened_event(
+            message.by.auditor,
+            index=message.index,
+            purpose=purpose,
+            tenant=stored.tenant,
+            key_id=stored.key_id,
+            sha256=str(body.get("sha256", "")),
+        )
+        share = BodyShare(message.correlation, record, purpose, stored.tenant, stored.share, stored.escrow)
+        self._add(peer, message.correlation, event, share)
+
+    def _add(self, peer: Peer, correlation: int, event: Json, answer: Any) -> None:
+        """Record, and answer only when it is durable."""
+        self._ledger.add_own(
+            event,
+            lambda _index: self._send(peer, answer),
+            lambda reason: self._send(peer, AppendRefused(correlation, "not_durable", reason)),
+        )
+
+
+def _find_body(event: Json, index: int) -> tuple[str, Json]:
+    """Which body a record speaks of.
+
+    Raises: EntryNotFound, LogCorrupted.
+    """
+    own = event.get("unmapped", {}).get("casemate", {})
+    for purpose, member in _BODIES.items():
+        if (body := own.get(member)) is not None:
+            if isinstance(body, dict) and "missing" in body:
+                raise EntryNotFound(f"record {index}: the body could not be kept: {body['missing']}")
+            if not isinstance(body, dict):
+                raise LogCorrupted(f"record {index}: its {member} is no object")
+            return purpose, body
+    raise EntryNotFound(f"record {index} has no body that is kept")

@@ -1,0 +1,176 @@
+"""Rules that two people set: the auditor's process takes proposals and decisions, records them, and puts them in force.
+
+A decision is in force, and its file durable, in the same step in which its record is; before that nobody is told.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from appliance.auditor.ledger import Clock, Ledger
+from appliance.auditor.peer import Peer, Send
+from appliance.messages.audit import AppendRefused
+from appliance.messages.stewardship import DecideChange, FetchRules, ProposeChange, RulesNow
+from audit.changes import State, change_event
+from audit.entry import Json
+from audit.errors import GovernanceRefused, NotDurable
+from audit.governance import (
+    Decider,
+    Proposal,
+    Rules,
+    build_proposal,
+    decide,
+    find_proposal,
+    load_rules,
+    propose,
+    save_rules,
+)
+from audit.storage import Disk
+
+_KINDS = {"retention": "retention_changed", "hold": "hold_placed", "lift": "hold_lifted"}
+
+log = structlog.get_logger(__name__)
+
+
+class GovernanceDesk:
+    """Owner of the rules.
+
+    Args:
+        path: their file.
+        changed: called when they are others.
+    Raises: StateMismatch when the file is damaged.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        path: Path,
+        retention_days: int,
+        send: Send,
+        clock: Clock,
+        changed: Callable[[], None],
+        disk: Disk | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._path = path
+        self._send = send
+        self._clock = clock
+        self._changed = changed
+        self._disk = disk or Disk()
+        self._deciding: set[str] = set()
+        """Proposals whose decision is on its way to the disk."""
+        self.rules = load_rules(path, retention_days)
+
+    def tell(self, peer: Peer, message: FetchRules) -> None:
+        """What is in force, and what waits."""
+        self._send(peer, RulesNow(message.correlation, msgspec.json.encode(self.rules)))
+
+    def propose(self, peer: Peer, message: ProposeChange) -> None:
+        """Record what somebody proposes, then let it wait. Raises: StorageFailed."""
+        by = Decider(message.by.subject, message.role)
+        try:
+            proposal = build_proposal(
+                self.rules,
+                message.kind,
+                by,
+                self._clock.utc_ms(),
+                reason=message.reason,
+                retention_days=message.retention_days,
+                tenant=message.tenant,
+                from_day=message.from_day,
+                to_day=message.to_day,
+                hold_id=message.hold_id,
+            )
+            propose(self.rules, proposal)
+        except GovernanceRefused as refused:
+            self._refuse(peer, message.correlation, refused)
+            return
+        event = change_event(
+            "rules_proposed",
+            entity_type=proposal.kind,
+            entity_uid=proposal.proposal_id,
+            actor=by.subject,
+            after=_describe(proposal),
+            reason=proposal.reason,
+        )
+        event["actor"] = message.by.auditor.actor
+        self._add(peer, message.correlation, event, proposal, lambda _index: propose(self.rules, proposal))
+
+    def decide(self, peer: Peer, message: DecideChange) -> None:
+        """Record what somebody decides, then put it in force. Raises: StorageFailed."""
+        by = Decider(message.by.subject, message.role)
+        try:
+            if message.proposal_id in self._deciding:
+                raise GovernanceRefused("this proposal is being decided already")
+            proposal = find_proposal(
+                self.rules, message.proposal_id, by, self._clock.utc_ms(), confirms=message.confirms
+            )
+        except GovernanceRefused as refused:
+            self._refuse(peer, message.correlation, refused)
+            return
+        event = self._decision(proposal, by, confirms=message.confirms)
+        event["actor"] = message.by.auditor.actor
+        self._deciding.add(proposal.proposal_id)
+        self._add(
+            peer,
+            message.correlation,
+            event,
+            proposal,
+            lambda index: decide(self.rules, proposal, confirms=message.confirms, index=index),
+        )
+
+    def _decision(self, proposal: Proposal, by: Decider, *, confirms: bool) -> Json:
+        if confirms and proposal.kind == "rotation":
+            facts = {"proposal": proposal.proposal_id, "proposed_by": proposal.by.subject, "reason": proposal.reason}
+            return self._ledger.describe("log_rotation_agreed", dict(facts))
+        before: State | None = None
+        if proposal.kind == "retention":
+            before = {"retention_days": self.rules.retention_days}
+        return change_event(
+            _KINDS[proposal.kind] if confirms else "rules_refused",
+            entity_type=proposal.kind,
+            entity_uid=proposal.hold.hold_id if confirms and proposal.hold else proposal.proposal_id,
+            actor=by.subject,
+            before=before,
+            after=_describe(proposal),
+            approvers=(proposal.by.subject, by.subject) if confirms else (),
+            reason=proposal.reason,
+        )
+
+    def _add(
+        self, peer: Peer, correlation: int, event: Json, proposal: Proposal, change: Callable[[int], Rules]
+    ) -> None:
+        def in_force(index: int) -> None:
+            self._deciding.discard(proposal.proposal_id)
+            try:
+                rules = change(index)
+                self.rules = rules
+                save_rules(self._path, rules, self._disk)
+            except GovernanceRefused as refused:  # One proposal too many, in the same commit.
+                self._refuse(peer, correlation, refused)
+                return
+            except NotDurable as error:
+                log.error("rules_not_kept", reason=f"in force until the next start: {error}")
+            self._changed()
+            self._send(peer, RulesNow(correlation, msgspec.json.encode(rules), proposal.proposal_id))
+
+        def refused(reason: str) -> None:
+            self._deciding.discard(proposal.proposal_id)
+            self._send(peer, AppendRefused(correlation, "not_durable", reason))
+
+        self._ledger.add_own(event, in_force, refused)
+
+    def _refuse(self, peer: Peer, correlation: int, refused: GovernanceRefused) -> None:
+        self._send(peer, AppendRefused(correlation, "refused", str(refused)))
+
+
+def _describe(proposal: Proposal) -> State:
+    """What is changed, in names and texts."""
+    state: dict[str, str | int] = {"proposal": proposal.proposal_id}
+    if proposal.retention_days is not None:
+        state["retention_days"] = proposal.retention_days
+    if (hold := proposal.hold) is not None:
+        state |= {"from_day": hold.from_day, "hold": hold.hold_id, "tenant": hold.tenant, "to_day": hold.to_day}
+    return state

@@ -1,0 +1,67 @@
+"""Sealed bodies and the rules about them, as the auditor's service sees both: one place to bring messages, one to let time pass."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from appliance.auditor.bodies import BodyDesk
+from appliance.auditor.governing import GovernanceDesk
+from appliance.auditor.ledger import Clock, Ledger
+from appliance.auditor.peer import Peer, Send
+from appliance.messages.audit import AppendRefused
+from appliance.messages.stewardship import DecideChange, FetchRules, KeepBodyKey, OpenBody, ProposeChange, ToAuditor
+from audit.governance import RULES
+from audit.shares import SHARES, ShareStore
+
+
+@dataclass(frozen=True, slots=True)
+class Custody:
+    """From the section `[audit]`: how long bodies are kept until two people decide otherwise, whose auditors open everybody's."""
+
+    retention_days: int = 30
+    overseeing_tenant: str = "default"
+
+
+class Stewardship:
+    """Both desks over one ledger.
+
+    Raises: StateMismatch when the file of the rules is damaged.
+    """
+
+    def __init__(
+        self, ledger: Ledger, send: Send, clock: Clock, custody: Custody, gateways: Callable[[], Iterable[Peer]]
+    ) -> None:
+        folder = ledger.writer.folder.parent
+        self._send = send
+        self._governance = GovernanceDesk(
+            ledger, folder / RULES, custody.retention_days, send, clock, lambda: self._bodies.sweep_soon()
+        )
+        self._bodies = BodyDesk(
+            ledger,
+            ShareStore(folder / SHARES),
+            send,
+            clock,
+            rules=lambda: self._governance.rules,
+            gateways=gateways,
+            overseeing_tenant=custody.overseeing_tenant,
+        )
+
+    def take(self, peer: Peer, message: ToAuditor) -> None:
+        """One message. Raises: StorageFailed, NotDurable, AuditRejected."""
+        if peer.peer_role != "gateway":
+            self._send(peer, AppendRefused(message.correlation, "not_permitted", "this is for gateways"))
+            return
+        match message:
+            case KeepBodyKey():
+                self._bodies.keep(peer, message)
+            case OpenBody():
+                self._bodies.open(peer, message)
+            case ProposeChange():
+                self._governance.propose(peer, message)
+            case DecideChange():
+                self._governance.decide(peer, message)
+            case FetchRules():
+                self._governance.tell(peer, message)
+
+    def look(self) -> None:
+        """Destroy what is due, where it is time. Raises: StorageFailed."""
+        self._bodies.sweep()

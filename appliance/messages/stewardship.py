@@ -1,0 +1,106 @@
+"""Gateway ↔ auditor about sealed bodies, and about what auditor and administrator decide together.
+
+The auditor holds the second shares and the rules; the gateway has checked who asks.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from appliance.messages.reading import ReadBy
+
+MAX_ESCROW_BYTES = 16 << 10
+
+Correlation = Annotated[int, msgspec.Meta(ge=0)]
+Text = Annotated[str, msgspec.Meta(max_length=256)]
+Day = Annotated[str, msgspec.Meta(max_length=10)]
+
+
+class KeepBodyKey(msgspec.Struct, frozen=True, array_like=True, tag="keep_body_key"):
+    """A new key for a tenant's bodies: here is the escrow of its first share. Answered by `BodyKeyKept`, once it is durable."""
+
+    correlation: Correlation
+    tenant: Text
+    day: Day
+    key_id: Annotated[str, msgspec.Meta(max_length=32)]
+    escrow: Annotated[bytes, msgspec.Meta(max_length=MAX_ESCROW_BYTES)]
+
+
+class OpenBody(msgspec.Struct, frozen=True, array_like=True, tag="open_body"):
+    """An auditor wants to read the body of a record. Answered by `BodyShare`, once that is recorded durably."""
+
+    correlation: Correlation
+    by: ReadBy
+    index: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+
+
+class ProposeChange(msgspec.Struct, frozen=True, array_like=True, tag="propose_change"):
+    """A person proposes. Answered by `RulesNow`."""
+
+    correlation: Correlation
+    by: ReadBy
+    role: Literal["auditor", "admin"]
+    kind: Literal["retention", "hold", "lift", "rotation"]
+    reason: Text
+    retention_days: int | None
+    tenant: Text
+    from_day: Day
+    to_day: Day
+    hold_id: Text
+
+
+class DecideChange(msgspec.Struct, frozen=True, array_like=True, tag="decide_change"):
+    """Another person confirms, or somebody refuses. Answered by `RulesNow`."""
+
+    correlation: Correlation
+    by: ReadBy
+    role: Literal["auditor", "admin"]
+    proposal_id: Text
+    confirms: bool
+
+
+class FetchRules(msgspec.Struct, frozen=True, array_like=True, tag="fetch_rules"):
+    """Answered by `RulesNow`."""
+
+    correlation: Correlation
+
+
+class BodyKeyKept(msgspec.Struct, frozen=True, array_like=True, tag="body_key_kept"):
+    correlation: int
+    share: bytes
+
+    def __repr__(self) -> str:
+        return "BodyKeyKept(<hidden>)"
+
+
+class BodyShare(msgspec.Struct, frozen=True, array_like=True, tag="body_share"):
+    """All that an auditor needs but their own private key and the ciphertext."""
+
+    correlation: int
+    record: bytes
+    purpose: str
+    tenant: str
+    share: bytes
+    escrow: bytes
+
+    def __repr__(self) -> str:
+        return "BodyShare(<hidden>)"
+
+
+class RulesNow(msgspec.Struct, frozen=True, array_like=True, tag="rules_now"):
+    correlation: int
+    rules: bytes
+    """`audit.governance.Rules` as JSON."""
+    changed_id: str = ""
+    """The proposal that was made or decided."""
+
+
+class BodiesDestroyed(msgspec.Struct, frozen=True, array_like=True, tag="bodies_destroyed"):
+    """To gateways: these keys are gone, so what they sealed can be removed."""
+
+    day: str
+    key_ids: list[str]
+
+
+ToAuditor = KeepBodyKey | OpenBody | ProposeChange | DecideChange | FetchRules
+FromAuditor = BodyKeyKept | BodyShare | RulesNow | BodiesDestroyed

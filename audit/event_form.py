@@ -1,0 +1,55 @@
+"""What all events have in common: the beginning of an event of a kind, a product, an endpoint, as OCSF says them.
+
+Source: OCSF 1.9.0-dev.
+"""
+
+import ipaddress
+from importlib.metadata import PackageNotFoundError, version
+
+from audit.entry import Json
+from audit.permissions import KINDS
+
+OCSF_VERSION = "1.9.0-dev"
+SUCCESS, FAILURE, UNKNOWN = 1, 2, 0
+INFORMATIONAL, LOW, MEDIUM, HIGH = 1, 2, 3, 4
+ALLOWED, DENIED = 1, 2
+
+try:
+    PRODUCT_VERSION = version("casemate")
+except PackageNotFoundError:  # Run from a checkout that is not installed.
+    PRODUCT_VERSION = "unknown"
+
+
+def new_event(kind: str, activity_id: int, status_id: int, severity_id: int, profiles: tuple[str, ...] = ()) -> Json:
+    """The beginning of an event of a kind: class, activity, outcome, product."""
+    class_uid = KINDS[kind].class_uid
+    metadata: Json = {"product": application_of("Casemate", "") | {"vendor_name": "Casemate"}, "version": OCSF_VERSION}
+    if profiles:
+        metadata["profiles"] = list(profiles)
+    event: Json = {
+        "activity_id": activity_id,
+        "category_uid": class_uid // 1000,
+        "class_uid": class_uid,
+        "metadata": metadata,
+        "severity_id": severity_id,
+        "status_id": status_id,
+        "type_uid": class_uid * 100 + activity_id,
+        "unmapped": {"casemate": {"kind": kind}},
+    }
+    if activity_id == 99:
+        event["activity_name"] = kind
+    return event
+
+
+def application_of(name: str, uid: str) -> Json:
+    """A program or a model, as OCSF's `product` names it."""
+    product: Json = {"name": name, "version": PRODUCT_VERSION}
+    return product | {"uid": uid} if uid else product
+
+
+def endpoint_of(address: str, port: int) -> Json:
+    """Where somebody came from, as OCSF's `network_endpoint` says it."""
+    try:
+        return {"ip": str(ipaddress.ip_address(address)), "port": port}
+    except ValueError:
+        return {"name": address or "unknown", "port": port}

@@ -1,0 +1,268 @@
+"""The auditor's part in sealed bodies and in rules that two people set: a share for a record, destruction by the rules."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from appliance.auditor.stewardship import Custody
+from appliance.messages.audit import AppendRefused, IntentRecorded
+from appliance.messages.reading import ReadBy
+from appliance.messages.stewardship import (
+    BodiesDestroyed,
+    BodyKeyKept,
+    BodyShare,
+    DecideChange,
+    FetchRules,
+    KeepBodyKey,
+    OpenBody,
+    ProposeChange,
+    RulesNow,
+)
+from audit.entry import encode_event, parse_canonical
+from audit.errors import StateMismatch
+from audit.governance import Rules
+from audit.sealing import new_key_id
+from tests.support.controls import control
+from tests.unit.appliance.auditor.conftest import Auditor, FakePeer, intent
+
+TODAY = "2026-11-23"
+"""The day of the tests' clock."""
+ADA = ReadBy("console", "ada", "default", "jti-1", "10.0.0.9", 4000)
+RUDI = ReadBy("console", "rudi", "default", "jti-2", "10.0.0.8", 4000)
+OF_ACME = ReadBy("console", "zoe", "acme", "jti-3", "10.0.0.7", 4000)
+OF_OTHERS = ReadBy("console", "kim", "umbrella", "jti-4", "10.0.0.6", 4000)
+DAY_S = 86_400.0
+
+
+class House:
+    """An auditor with a gateway and an engine."""
+
+    def __init__(self, home: Path, **custody: Any) -> None:
+        self.auditor = Auditor(home, custody=Custody(**custody))
+        self.gateway = self.auditor.connect("gateway")
+        self.engine = self.auditor.connect("engine")
+
+    def ask(self, message: Any, kind: type[Any]) -> Any:
+        self.gateway.take()
+        self.auditor.tell(self.gateway, message)
+        (answer,) = self.gateway.take(kind, AppendRefused)
+        return answer
+
+    def keep(self, day: str = TODAY, tenant: str = "t") -> tuple[str, bytes]:
+        key_id = new_key_id()
+        kept = self.ask(KeepBodyKey(1, tenant, day, key_id, b"[]"), BodyKeyKept)
+        assert isinstance(kept, BodyKeyKept)
+        return key_id, kept.share
+
+    def record(self, key_id: str, day: str = TODAY, uid: str = "req-1") -> int:
+        """An intent with a sealed prompt, of tenant t."""
+        message = intent(uid)
+        event = parse_canonical(message.event)
+        event["unmapped"]["casemate"]["prompt_body"] = {
+            "day": day, "key_id": key_id, "length": 9, "offset": 0, "sha256": "ab",
+        }  # fmt: skip
+        recorded = self.ask(msgspec.structs.replace(message, event=encode_event(event)), IntentRecorded)
+        assert isinstance(recorded, IntentRecorded)
+        return recorded.index
+
+    def propose(self, by: ReadBy, role: Any, kind: Any, **given: Any) -> Any:
+        fields = {"retention_days": None, "tenant": "", "from_day": "", "to_day": "", "hold_id": ""} | given
+        return self.ask(ProposeChange(1, by, role, kind, "because", **fields), RulesNow)
+
+    def agree(self, kind: Any, **given: Any) -> Rules:
+        """Both roles."""
+        proposed = self.propose(ADA, "auditor", kind, **given)
+        confirmed = self.ask(DecideChange(2, RUDI, "admin", proposed.changed_id, True), RulesNow)
+        assert isinstance(confirmed, RulesNow)
+        return msgspec.json.decode(confirmed.rules, type=Rules)
+
+    def shares(self) -> list[str]:
+        return sorted(
+            str(path.relative_to(self.auditor.home / "shares")) for path in self.auditor.home.glob("shares/*/*")
+        )
+
+    def last(self, kind: str) -> Any:
+        return [r for r in self.auditor.records() if r["unmapped"]["casemate"]["kind"] == kind][-1]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+@control("AU-9", "3.3.8", "AU-10")
+def test_a_share_is_given_only_after_its_record(house: House) -> None:
+    """Who, from where, which body; then the share and the escrow that were kept."""
+    key_id, share = house.keep()
+    index = house.record(key_id)
+    given = house.ask(OpenBody(7, ADA, index), BodyShare)
+    assert (given.share, given.escrow, given.purpose, given.tenant) == (share, b"[]", "prompt", "t")
+    event = house.last("body_opened")
+    assert event["actor"]["user"]["uid"] == "ada"
+    assert (event["entity"]["uid"], event["src_endpoint"]["ip"]) == (str(index), "10.0.0.9")
+    house.auditor.service.received(house.gateway, OpenBody(8, ADA, index))
+    assert house.gateway.take(BodyShare) == []
+    size = house.auditor.writer.size
+    house.auditor.service.turn()
+    assert [answer.correlation for answer in house.gateway.take(BodyShare)] == [8]
+    assert house.auditor.writer.size == size + 1
+
+
+def test_without_a_record_there_is_no_share(house: House) -> None:
+    """With the log's disk full nobody opens anything."""
+    key_id, _ = house.keep()
+    index = house.record(key_id)
+    house.auditor.service._ledger._fault = "the disk is full"
+    refused = house.ask(OpenBody(1, ADA, index), BodyShare)
+    assert (type(refused), refused.code) == (AppendRefused, "not_durable")
+    house.auditor.service._ledger._fault = "the disk is full"
+    assert isinstance(house.ask(KeepBodyKey(1, "t", TODAY, new_key_id(), b"[]"), BodyKeyKept), AppendRefused)
+
+
+def test_auditors_open_their_tenants_bodies_only(tmp_path: Path) -> None:
+    """Those of the overseeing tenant everybody's; for the others it is as if there were none, and no record is made."""
+    house = House(tmp_path)
+    index = house.record(house.keep()[0])
+    assert isinstance(house.ask(OpenBody(1, ADA, index), BodyShare), BodyShare)
+    before = house.auditor.kinds().count("body_opened")
+    hidden = house.ask(OpenBody(1, OF_OTHERS, index), BodyShare)
+    missing = house.ask(OpenBody(1, OF_OTHERS, 10_000), BodyShare)
+    assert hidden.code == missing.code == "not_found"
+    assert house.auditor.kinds().count("body_opened") == before
+
+
+def test_records_without_a_body_and_other_peers_get_nothing(house: House) -> None:
+    """An engine or an authority cannot ask at all."""
+    assert house.ask(OpenBody(1, ADA, 0), BodyShare).code == "not_found"
+    index = house.record(house.keep()[0])
+    for role in ("engine", "authority", "policy", "reader"):
+        peer = house.auditor.connect(role)  # type: ignore[arg-type]
+        peer.take()
+        house.auditor.tell(peer, OpenBody(1, ADA, index))
+        (refused,) = peer.take(BodyShare, AppendRefused)
+        assert refused.code == "not_permitted"
+
+
+@pytest.mark.parametrize(
+    ("day", "key_id"),
+    [("../..", "0" * 32), (TODAY, "../../log.key"), (TODAY, "A" * 32), ("2026-13-01", "0" * 32), ("", "")],
+)
+def test_names_that_lead_elsewhere_are_refused(house: House, day: str, key_id: str) -> None:
+    """Neither to keep nor to open; the link stays."""
+    assert isinstance(house.ask(KeepBodyKey(1, "t", day[:10], key_id[:32], b"[]"), BodyKeyKept), AppendRefused)
+    index = house.record(key_id, day)
+    assert isinstance(house.ask(OpenBody(1, ADA, index), BodyShare), AppendRefused)
+    assert house.auditor.cut == []
+
+
+def test_shares_survive_the_auditor(tmp_path: Path) -> None:
+    """What was sealed before a crash can be opened after it."""
+    house = House(tmp_path)
+    key_id, share = house.keep()
+    index = house.record(key_id)
+    house.auditor.die()
+    house = House(tmp_path)
+    assert house.ask(OpenBody(1, ADA, index), BodyShare).share == share
+
+
+@control("AU-11", "3.3.1")
+def test_what_is_older_than_the_retention_is_destroyed_and_recorded(tmp_path: Path) -> None:
+    """Shares and escrows of the period; younger ones stay; the gateways are told, the log stays as it is."""
+    house = House(tmp_path, retention_days=2)
+    old, young = house.keep("2026-11-20")[0], house.keep(TODAY)[0]
+    index = house.record(old, "2026-11-20")
+    house.gateway.take()
+    house.auditor.pass_time(3_601.0)
+    assert house.shares() == [f"{TODAY}/{young}.json"]
+    (told,) = house.gateway.take(BodiesDestroyed)
+    assert (told.day, told.key_ids) == ("2026-11-20", [old])
+    own = house.last("log_bodies_destroyed")["unmapped"]["casemate"]
+    assert (own["day"], own["num_keys"], own["retention_days"]) == ("2026-11-20", 1, 2)
+    assert house.ask(OpenBody(1, ADA, index), BodyShare).code == "not_found"
+    house.auditor.pass_time(3_601.0)
+    assert house.auditor.kinds().count("log_bodies_destroyed") == 1
+
+
+def test_a_start_destroys_what_is_due_too(tmp_path: Path) -> None:
+    """An appliance that was off does not keep longer."""
+    house = House(tmp_path, retention_days=2)
+    house.keep("2026-11-20")
+    house.auditor.die()
+    house = House(tmp_path, retention_days=2)
+    assert house.shares() == []
+
+
+@control("AU-11")
+def test_a_hold_forbids_destruction_until_it_is_lifted(tmp_path: Path) -> None:
+    """Of its tenant and days alone; placed and lifted by both."""
+    house = House(tmp_path, retention_days=2)
+    rules = house.agree("hold", tenant="acme", from_day="2026-11-19", to_day="2026-11-20")
+    held, free = house.keep("2026-11-20", "acme")[0], house.keep("2026-11-20", "umbrella")[0]
+    house.auditor.pass_time(3_601.0)
+    assert house.shares() == [f"2026-11-20/{held}.json"]
+    assert free not in "".join(house.shares())
+    assert house.last("hold_placed")["unmapped"]["casemate"]["approvers"] == ["ada", "rudi"]
+    assert house.agree("lift", hold_id=rules.holds[0].hold_id).holds == ()
+    house.auditor.pass_time(1.0)
+    assert house.shares() == []
+    assert "hold_lifted" in house.auditor.kinds()
+
+
+@control("AU-9(4)")
+def test_one_person_or_one_role_changes_nothing(house: House) -> None:
+    """A proposal waits; the proposer, and others of the role, cannot confirm it; what is in force stays."""
+    proposed = house.propose(ADA, "auditor", "retention", retention_days=365)
+    for by, role in ((ADA, "auditor"), (OF_ACME, "auditor"), (ADA, "admin")):
+        refused = house.ask(DecideChange(1, by, role, proposed.changed_id, True), RulesNow)  # type: ignore[arg-type]
+        assert (type(refused), refused.code) == (AppendRefused, "refused")
+    now = house.ask(FetchRules(1), RulesNow)
+    assert json.loads(now.rules)["retention_days"] == 30
+    assert "retention_changed" not in house.auditor.kinds()
+    confirmed = house.ask(DecideChange(1, RUDI, "admin", proposed.changed_id, True), RulesNow)
+    assert json.loads(confirmed.rules)["retention_days"] == 365
+    event = house.last("retention_changed")
+    assert event["entity"]["data"] == {"retention_days": 30}
+    assert event["entity_result"]["data"]["retention_days"] == 365
+    assert event["unmapped"]["casemate"]["approvers"] == ["ada", "rudi"]
+
+
+def test_rules_survive_the_auditor_and_a_damaged_file_stops_it(tmp_path: Path) -> None:
+    """What is held must not be guessed."""
+    house = House(tmp_path)
+    house.agree("retention", retention_days=365)
+    house.propose(ADA, "auditor", "rotation")
+    house.auditor.die()
+    house = House(tmp_path)
+    rules = msgspec.json.decode(house.ask(FetchRules(1), RulesNow).rules, type=Rules)
+    assert (rules.retention_days, [one.kind for one in rules.proposals]) == (365, ["rotation"])
+    house.auditor.die()
+    (tmp_path / "rules.json").write_bytes(b"{")
+    with pytest.raises(StateMismatch):
+        House(tmp_path)
+
+
+def test_two_confirmations_in_one_commit_count_once(house: House) -> None:
+    """Both were looked at before either was durable."""
+    proposed = house.propose(ADA, "auditor", "hold", from_day="2026-11-01", to_day="2026-11-02")
+    house.gateway.take()
+    for number in (1, 2):
+        house.auditor.service.received(house.gateway, DecideChange(number, RUDI, "admin", proposed.changed_id, True))
+    house.auditor.service.turn()
+    house.gateway.take()
+    rules = msgspec.json.decode(house.ask(FetchRules(1), RulesNow).rules, type=Rules)
+    assert len(rules.holds) == 1
+    assert house.auditor.kinds().count("hold_placed") == 1
+
+
+def test_gateways_that_are_strangers_to_it_are_not_told(house: House) -> None:
+    """A peer that left gets nothing of a later destruction."""
+    other: FakePeer = house.auditor.connect("gateway", 1)
+    house.auditor.service.link_ended(other)
+    other.take()
+    house.keep("2026-01-01")
+    house.auditor.pass_time(3_601.0)
+    assert other.take(BodiesDestroyed) == []
+    assert len(house.gateway.take(BodiesDestroyed)) == 1

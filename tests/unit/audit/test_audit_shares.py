@@ -1,0 +1,129 @@
+"""Second shares: durable before they are used, readable by nobody else, overwritten before they are gone."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from audit.errors import EntryNotFound, KeyUnusable, NotDurable, StorageFailed
+from audit.sealing import MAX_ESCROW_BYTES, KeyContext, new_key_id
+from audit.shares import Destroyed, ShareStore
+from audit.storage import Disk
+from tests.support.controls import control
+
+DAYS = ("2026-11-19", "2026-11-20", "2026-11-23")
+
+
+class Watched(Disk):
+    """Remembers what was done in which order, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str, bytes]] = []
+        self.fails = ""
+
+    def write(self, fd: int, data: bytes, path: Path) -> None:
+        self._note("write", path, data)
+        super().write(fd, data, path)
+
+    def sync(self, fd: int, path: Path) -> None:
+        if self.fails == "sync":
+            raise StorageFailed(f"{path}: cannot be synced: {os.strerror(errno.EIO)}")
+        self._note("sync", path)
+        super().sync(fd, path)
+
+    def remove(self, path: Path) -> None:
+        self._note("remove", path)
+        super().remove(path)
+
+    def _note(self, what: str, path: Path, data: bytes = b"") -> None:
+        if self.fails == what:
+            raise NotDurable(f"{path}: {os.strerror(errno.ENOSPC)}")
+        self.done.append((what, path.name, data))
+
+
+@pytest.fixture
+def disk() -> Watched:
+    return Watched()
+
+
+@pytest.fixture
+def store(tmp_path: Path, disk: Watched) -> ShareStore:
+    return ShareStore(tmp_path / "shares", disk)
+
+
+def keep(store: ShareStore, day: str = DAYS[2], tenant: str = "acme") -> tuple[KeyContext, bytes]:
+    context = KeyContext(tenant, day, new_key_id())
+    return context, store.keep(context, b"escrow")
+
+
+def test_what_is_kept_is_there_after_a_restart_and_its_owners_alone(tmp_path: Path, store: ShareStore) -> None:
+    """With its escrow; two shares are never equal; `repr` shows neither."""
+    context, share = keep(store)
+    stored = ShareStore(tmp_path / "shares").load(context.day, context.key_id)
+    assert (stored.tenant, stored.share, stored.escrow) == ("acme", share, b"escrow")
+    assert share.hex() not in repr(stored)
+    (path,) = (tmp_path / "shares").glob("*/*.json")
+    assert path.stat().st_mode & 0o077 == 0
+    assert keep(store)[1] != share
+
+
+def test_a_key_is_kept_once(store: ShareStore) -> None:
+    """A second share under its name would make what the first sealed unreadable."""
+    context, _ = keep(store)
+    with pytest.raises(KeyUnusable):
+        store.keep(context, b"another escrow")
+    with pytest.raises(KeyUnusable):
+        store.keep(KeyContext("acme", DAYS[0], new_key_id()), b"x" * (MAX_ESCROW_BYTES + 1))
+
+
+def test_a_share_that_is_not_durable_is_given_to_nobody(tmp_path: Path, store: ShareStore, disk: Watched) -> None:
+    """With the disk full, or failing, nothing is sealed that cannot be opened."""
+    for failure, error in (("write", NotDurable), ("sync", StorageFailed)):
+        disk.fails = failure
+        with pytest.raises(error):
+            keep(store)
+        assert list((tmp_path / "shares").glob("*/*.json")) == []
+    disk.fails = ""
+    context, share = keep(store)
+    assert store.load(context.day, context.key_id).share == share
+
+
+@control("AU-11")
+def test_destroying_overwrites_and_syncs_before_it_removes(store: ShareStore, disk: Watched) -> None:
+    """The file's whole length, once; afterwards nobody finds it."""
+    context, share = keep(store, DAYS[0])
+    length = len(disk.done[0][2])
+    disk.done.clear()
+    (due,) = store.find_due(DAYS[1], lambda _tenant, _day: False)
+    store.destroy(due)
+    name = f"{context.key_id}.json"
+    assert [(what, file) for what, file, _ in disk.done] == [("write", name), ("sync", name), ("remove", name)]
+    assert len(disk.done[0][2]) == length
+    assert share not in disk.done[0][2]
+    with pytest.raises(EntryNotFound):
+        store.load(context.day, context.key_id)
+    store.destroy(due)  # Again, as after a crash between record and deed.
+
+
+def test_only_days_that_are_over_and_not_held_are_due(store: ShareStore) -> None:
+    """By tenant and day; what lies there and is none of ours is left alone."""
+    keys = {(day, tenant): keep(store, day, tenant)[0].key_id for day in DAYS for tenant in ("acme", "umbrella")}
+    (store._folder / "notes").mkdir()
+    due = store.find_due(DAYS[2], lambda tenant, day: (tenant, day) == ("acme", DAYS[0]))
+    assert due == [
+        Destroyed(DAYS[0], (keys[DAYS[0], "umbrella"],)),
+        Destroyed(DAYS[1], tuple(sorted(keys[DAYS[1], tenant] for tenant in ("acme", "umbrella")))),
+    ]
+    held = store.find_held(lambda tenant, day: (tenant, day) == ("acme", DAYS[0]))
+    assert [path.stem for path in held] == [keys[DAYS[0], "acme"]]
+
+
+def test_a_damaged_file_opens_nothing_and_is_destroyed_with_its_day(tmp_path: Path, store: ShareStore) -> None:
+    """Whose it was is not known any more, so no hold can mean it."""
+    context, _ = keep(store, DAYS[0])
+    (path,) = (tmp_path / "shares").glob("*/*.json")
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(KeyUnusable):
+        store.load(context.day, context.key_id)
+    assert store.find_due(DAYS[1], lambda _tenant, _day: True) == [Destroyed(DAYS[0], (context.key_id,))]
