@@ -18,73 +18,33 @@ manifest and its signature last, so that a folder with both is whole. The same i
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
 from audit.checkpoint import Checkpoint, verify_checkpoint
-from audit.entry import encode_canonical
-from audit.errors import AuditRejected
 from audit.export import write_export
 from audit.note import NoteSigner, VerifierKey
 from audit.reader import LogReader
 from compliance.activity import CHANGES, FAULTS, Activity, measure_activity
-from compliance.errors import PackRejected
+from compliance.documents import write_documents
 from compliance.extracts import choose_kinds, extract_records, list_happenings
 from compliance.facts import QUESTIONS, UNKNOWN, Answer
 from compliance.frameworks import Framework
 from compliance.installation import Installation
 from compliance.judgement import judge
-from compliance.oscal.assessment import write_results
-from compliance.oscal.definition import write_definition
-from compliance.oscal.document import Identifiers
-from compliance.oscal.milestones import write_milestones
-from compliance.oscal.plans import write_assessment_plan, write_security_plan
+from compliance.manifest import MANIFEST, PACK_FORMAT, SIGNATURE, PackedFile, PackManifest, encode_manifest, signed_text
 from compliance.period import Period, find_records, format_instant
-from compliance.readme import README
 from compliance.report.content import Content, choose_bucket
-from compliance.report.matrix import tabulate
-from compliance.report.page import render_matrix, render_report
-from compliance.report.printed import print_report
 from compliance.results import NO_RESULTS, parse_results
 from compliance.retention import answer_retention
 from compliance.scoring import compute_score
 from compliance.statements import parse_statements
 from compliance.witnessing import write_witnesses_word
 
-PACK_FORMAT = "casemate-evidence-pack/1"
-MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 RECORDS_A_FOLDER = 100_000
 _HAPPENINGS = 50
 Progress = Callable[[str, int, int], None]
-
-
-class PackedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of a pack."""
-
-    bytes: int
-    name: str
-    sha256: str
-
-
-class PackManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a pack is about, and all that is in it."""
-
-    checkpoint_size: int
-    end: int
-    files: list[PackedFile]
-    format: str
-    framework: str
-    made_at: str
-    origin: str
-    period_end: str
-    period_start: str
-    root: str
-    software: str
-    start: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +104,7 @@ def write_pack(
     content = build_content(order, reader, checkpoint, log_key, activity)  # (3)
     folder.mkdir(mode=0o750)
     writer = _Writer(folder)
-    for name, data in _write_documents(order, content, note).items():  # (4)
+    for name, data in write_documents(content, note, order.test_results, order.statements).items():  # (4)
         writer.write(name, data)
     for name, data in write_witnesses_word(reader, checkpoint, log_key, order.installation.cosigned).items():
         writer.write(name, data)
@@ -167,7 +127,7 @@ def write_pack(
         software=order.installation.software,
         start=start,
     )
-    data = encode_canonical(msgspec.to_builtins(manifest))
+    data = encode_manifest(manifest)
     digest = hashlib.sha256(data).hexdigest()
     (folder / SIGNATURE).write_bytes(signer.sign(signed_text(digest)))
     (folder / MANIFEST).write_bytes(data)
@@ -210,11 +170,6 @@ def build_content(
     )
 
 
-def signed_text(digest: str) -> str:
-    """What the signature is over."""
-    return f"{PACK_FORMAT}\nsha256:{digest}\n"
-
-
 class _Writer:
     """Writes files below a folder, and remembers them for the manifest."""
 
@@ -235,56 +190,6 @@ class _Writer:
             self.files.append(PackedFile(file.tell(), name, digest))
 
 
-def _write_documents(order: PackOrder, content: Content, note: bytes) -> dict[str, bytes]:
-    installation, framework = content.installation, order.framework
-    seed = (
-        framework.name,
-        content.checkpoint.root.hex(),
-        str(order.period),
-        str(order.made_at_ms),
-        installation.software,
-    )
-    ids = Identifiers("|".join((*seed, installation.configuration_digest)))
-    documents = {
-        "README.txt": README.encode(),
-        "report.html": render_report(content),
-        "report.pdf": print_report(content),
-        "responsibility-matrix.html": render_matrix(content),
-        **tabulate(content),
-        "oscal/component-definition.json": write_definition(framework, installation, order.made_at_ms, ids),
-        "oscal/system-security-plan.json": write_security_plan(content, ids),
-        "oscal/assessment-plan.json": write_assessment_plan(content, ids),
-        "oscal/assessment-results.json": write_results(content, ids),
-        "facts.json": _encode(
-            {
-                name: {"answer": _word(answer.holds), "asked": QUESTIONS[name].title, "found": answer.words}
-                for name, answer in content.answers.items()
-            }
-        ),
-        "configuration.json": installation.configuration,
-        "software/version.json": _encode(
-            {
-                "configuration": installation.configuration_digest,
-                "software": installation.software,
-                "version": installation.version,
-            }
-        ),
-        "software/sbom.cdx.json": installation.sbom,
-        "log/checkpoint": note,
-        "log/summary.json": _encode(_summarize(content.activity)),
-    }
-    optional = {
-        "oscal/plan-of-action-and-milestones.json": write_milestones(content, ids),
-        "software/statement.json": installation.statement,
-        "software/control-results.json": order.test_results,
-        "statements.toml": order.statements,
-    }
-    documents |= {name: data for name, data in optional.items() if data}
-    if content.score is not None:
-        documents["score.json"] = _encode(msgspec.to_builtins(content.score))
-    return documents
-
-
 def _write_records(
     reader: LogReader, key: VerifierKey, folder: Path, start: int, end: int, writer: _Writer, progress: Progress
 ) -> None:
@@ -297,44 +202,3 @@ def _write_records(
         for path in sorted((folder / name).iterdir()):
             writer.take(f"{name}/{path.name}")
         progress("export", behind - start, end - start)
-
-
-def _summarize(activity: Activity) -> dict[str, object]:
-    return {
-        "clients": dict(activity.clients),
-        "end": activity.end,
-        "kinds": dict(activity.kinds),
-        "models": dict(activity.models),
-        "outcomes": dict(activity.outcomes),
-        "output_tokens": activity.output_tokens,
-        "people": dict(activity.people),
-        "prompt_tokens": activity.prompt_tokens,
-        "refusals": dict(activity.refusals),
-        "start": activity.start,
-        "unreadable": activity.unreadable,
-        "unreconciled_minutes": activity.unreconciled,
-    }
-
-
-def _word(holds: bool | None) -> str:
-    return {True: "yes", False: "no", None: "not known"}[holds]
-
-
-def _encode(value: object) -> bytes:
-    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
-
-
-def parse_manifest(data: bytes) -> PackManifest:
-    """Parse an untrusted manifest, in its one form.
-
-    Raises: PackRejected.
-    """
-    try:
-        manifest = msgspec.json.decode(data, type=PackManifest)
-        canonical = encode_canonical(msgspec.to_builtins(manifest))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, AuditRejected) as error:
-        raise PackRejected(f"{MANIFEST}: {error}") from error
-    names = [file.name for file in manifest.files]
-    if manifest.format != PACK_FORMAT or canonical != data or names != sorted(set(names)):
-        raise PackRejected(f"{MANIFEST}: is not of the format {PACK_FORMAT}")
-    return manifest

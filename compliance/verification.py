@@ -18,7 +18,7 @@ from audit.export import verify_export
 from audit.note import MAX_NOTE_BYTES, VerifierKey, verify_note
 from audit.proof import verify_proof
 from compliance.errors import PackRejected
-from compliance.pack import MANIFEST, SIGNATURE, PackManifest, parse_manifest, signed_text
+from compliance.manifest import MANIFEST, SIGNATURE, PackManifest, parse_manifest, signed_text
 from compliance.witnessing import CONSISTENCY, COSIGNED, MAX_CONSISTENCY_BYTES, verify_witnesses_word
 
 MAX_MANIFEST_BYTES = 16 << 20

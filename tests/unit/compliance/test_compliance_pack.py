@@ -22,7 +22,8 @@ from audit.note import NoteSigner, SignedNote, VerifierKey, encode_note, parse_n
 from audit.reader import LogReader
 from audit.signing_key import load_signer
 from compliance.errors import ComplianceFault, PackRejected, ResultsRejected
-from compliance.pack import PackedFile, WrittenPack, parse_manifest, signed_text
+from compliance.manifest import PackedFile, parse_manifest, signed_text
+from compliance.pack import WrittenPack
 from compliance.verification import verify_pack
 from tests.support.evidence import SIGNER, make_installation, make_results, order_pack, write_made_up_pack
 from tests.unit.compliance.conftest import NUM_RECORDS
