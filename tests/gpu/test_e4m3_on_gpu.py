@@ -28,8 +28,9 @@ from tests.support.step_batches import Chunk, step_batch
 pytestmark = pytest.mark.gpu
 
 BF16 = TOLERANCES[torch.bfloat16]
-MAX_GAP = 0.6
-"""Of the reference's log-probabilities at a tie, as in `test_engine_on_gpu`."""
+MAX_GAPS = {"auto": 0.9, "fp8": 3.0}
+"""Of the reference's log-probabilities at a tie, by quantization. On a CPU the same emulation in bfloat16 and in float32 differ by up to
+0.39 and 2.5 over 210 positions of the first model: where a number differs in its last bit, another e4m3 number may be the nearest."""
 NUM_TOKENS = 32
 MODES = pytest.mark.parametrize(
     ("dtype", "pdl"), [(torch.bfloat16, True), (torch.float16, False)], ids=["bf16-pdl", "fp16"]
@@ -206,10 +207,10 @@ def test_greedy_texts_are_the_emulations(
             answers = run_all(engine, greedy(first_id))
             for index, prompt in enumerate(prompts()):
                 mine, theirs = answers[first_id + index, 0].tokens, expected[1 + index, 0].tokens
-                agreed += assert_equal_up_to_ties(reference, prompt, mine, theirs, MAX_GAP)
+                agreed += assert_equal_up_to_ties(reference, prompt, mine, theirs, MAX_GAPS[quantization])
                 total += NUM_TOKENS
     print(f"weights {quantization}, cache e4m3, {given}: {agreed} of {total} tokens before a tie")
-    assert agreed > total * 0.2
+    assert agreed > total * (0.2 if quantization == "auto" else 0.05)
 
 
 def test_the_cache_holds_twice_the_tokens(folder: Path, scales_path: Path) -> None:

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.gpu
 PROMPTS = np.random.default_rng(0).integers(0, CONFIG["vocab_size"], (12, 14)).tolist()
 TOLERANCE = 0.4
 """Of log-probabilities, the mean over the likeliest tokens. On a CPU float32 and bf16 differ by up to 0.28 here, as where they
-differ in a last bit another e4m3 value may be the nearest; unrelated models share 4 of these tokens, not 14."""
+differ in a last bit another e4m3 value may be the nearest."""
+NUM_SHARED = 12
+"""Of the 20 likeliest tokens, at least. On a CPU float32 and bf16 share 13 to 18; unrelated models share 4."""
 
 
 def distributions(runner: TorchRunner | DeviceRunner, count: int) -> list[dict[int, float]]:
@@ -54,5 +56,5 @@ def test_a_format_serves_what_its_emulation_serves(name: str, count: int, tmp_pa
     built = build_device_runner(folder, settings, choose_kernels(settings, print), advance=lambda: None)
     for served, expected in zip(distributions(built.runner, count), emulated, strict=True):
         both = served.keys() & expected.keys()
-        assert len(both) >= 14
+        assert len(both) >= NUM_SHARED
         assert np.mean([abs(served[token] - expected[token]) for token in both]) < TOLERANCE
