@@ -75,6 +75,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("kernels", "kernels", "compile GPU kernels ahead of time, verify a bundle of them"),
     ),
     "Draft ahead": (Command("draft", "draft", "train a head that drafts for a model"),),
+    "Round smaller": (Command("calibrate", "calibrate", "measure the scales of a KV cache in e4m3"),),
     "Vouch for models": (
         Command("model", "model", "sign, verify, import, approve, promote and retire models"),
         Command("trust", "trust", "make and sign roots of trust and role files"),

@@ -68,6 +68,16 @@ def load_prompts(path: Path, model: Path, *, vocab_size: int, max_tokens: int) -
         max_tokens: of a prompt.
     Raises: CommandFailed, naming the line; ModelFolderRefused for the model.
     """
+    return _divide(path, *_load(path, model, vocab_size, max_tokens))
+
+
+def load_token_ids(path: Path, model: Path, *, vocab_size: int, max_tokens: int) -> list[list[int]]:
+    """All prompts of such a file, held out or not; arguments and errors as `load_prompts`."""
+    _, prompts = _load(path, model, vocab_size, max_tokens)
+    return [prompt.token_ids for prompt in prompts]
+
+
+def _load(path: Path, model: Path, vocab_size: int, max_tokens: int) -> tuple[list[PromptLine], list[Prompt]]:
     tokenizer = load_tokenizer(model)
     template = load_chat_template(model, tokenizer, max_chars=_MAX_CHARS, timeout_s=_TEMPLATE_TIMEOUT_S)
     lines = list(_read_lines(path))
@@ -84,7 +94,7 @@ def load_prompts(path: Path, model: Path, *, vocab_size: int, max_tokens: int) -
         if max(token_ids) >= vocab_size:
             raise CommandFailed(f"{path}:{number}: token {max(token_ids)} is not among the model's {vocab_size}")
         prompts.append(Prompt(token_ids, line.kind))
-    return _divide(path, [line for _, line in lines], prompts)
+    return [line for _, line in lines], prompts
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, PromptLine]]:

@@ -29,8 +29,9 @@ pytestmark = pytest.mark.gpu
 
 BF16 = TOLERANCES[torch.bfloat16]
 MAX_GAPS = {"auto": 0.9, "fp8": 3.0}
-"""Of the reference's log-probabilities at a tie, by quantization. On a CPU the same emulation in bfloat16 and in float32 differ by up to
-0.39 and 2.5 over 210 positions of the first model: where a number differs in its last bit, another e4m3 number may be the nearest."""
+"""Of the reference's log-probabilities at a tie, by quantization. On a CPU the emulation in bfloat16 and that in float32 differ by
+up to 0.39 and 2.5 over 210 positions of the first model: where a number differs in its last bit, another of e4m3 may be the
+nearest."""
 NUM_TOKENS = 32
 MODES = pytest.mark.parametrize(
     ("dtype", "pdl"), [(torch.bfloat16, True), (torch.float16, False)], ids=["bf16-pdl", "fp16"]
