@@ -177,8 +177,9 @@ def test_feed_forward(rows: int, kind: str, by_block: bool) -> None:
     with torch.cuda.graph(graph):
         operations.feed_forward(out, norm, up, down)
     graph.replay()
-    # Where the norm's or the activation's last bit differs, another e4m3 value may be the nearest: 2**-4 of some values.
-    assert relative_error(out, wanted) < 3 * BF16
+    # Where the norm's or the activation's last bit differs, another e4m3 value may be the nearest. On a CPU, over 200 seeds of one
+    # row, a norm that is rounded to bf16 before the first product and one that is not differ by 0.015 here, 0.036 at most.
+    assert relative_error(out, wanted) < 0.04
 
 
 def test_what_e4m3_is() -> None:
