@@ -173,6 +173,13 @@ class DeviceSpeculation:
                 self._graphs[size, level] = self._capture(size, level, capture)
                 advance()
 
+    def rehearse(self, num_sequences: int, level: int) -> None:
+        """Enqueue what a step that only decodes does at a level, whatever its inputs hold; where kernels are only recorded."""
+        step = make_uniform(_empty_speculation(level), level + 1, num_sequences)
+        inputs = self._inputs_of(step)
+        self._verify(inputs, self._plan(step, build_tables(step.batch, num_sequences), inputs))
+        self._draft(inputs, level)
+
     def verify(self, step: UniformStep, size: int) -> Pass:
         """Enqueue the target's pass, and the choice of all samples by temperature and noise."""
         tables = build_tables(step.batch, len(step.batch.context_lengths))

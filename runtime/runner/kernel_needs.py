@@ -37,9 +37,11 @@ from runtime.runner.building import apply_quantization, resolve_dtype, runs_on_r
 from runtime.runner.cache_choice import cache_dtype
 from runtime.runner.device_building import CacheUse
 from runtime.runner.graphs import graph_sizes
+from runtime.runner.speculation_needs import SpeculationRehearsal
 from runtime.runner.step_buffers import RunnerLimits, StepBuffers
 from runtime.runner.step_inputs import StepLayout, StepShape, StepViews
 from runtime.settings import EngineSettings
+from runtime.speculative.options import SpeculationOptions, speculation_options
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.layout import parameter_shapes
 from runtime.weights.loading import parameter_dtype
@@ -91,7 +93,11 @@ def find_needs(
     """
     recorder = RecordingLauncher()
     choice = choose_attention(settings, config, dtype)
-    _Rehearsal(config, settings, dtype, recorder, choice, num_multiprocessors).run()
+    rehearsal = _Rehearsal(config, settings, dtype, recorder, choice, num_multiprocessors)
+    rehearsal.run()
+    options = speculation_options(settings)
+    if options is not None:
+        rehearsal.speculate(config, settings, options)
     return KernelNeeds(frozenset(recorder.variants), choice.libraries)
 
 
@@ -107,6 +113,7 @@ class _Rehearsal:
         choice: AttentionChoice,
         num_multiprocessors: int,
     ) -> None:
+        self._launcher, self._num_multiprocessors = launcher, num_multiprocessors
         windows = tuple(dict.fromkeys(config.layer_windows))
         self._config = replace(config, num_layers=len(windows), layer_windows=windows)
         self._max_sequences = settings.max_running_requests
@@ -119,8 +126,9 @@ class _Rehearsal:
             name: torch.empty(parameter.shape, dtype=parameter_dtype(parameter, dtype), device=META)
             for name, parameter in parameter_shapes(self._config).items()
         }
+        self._embedding = parameters["embedding.weight"]
         cached = cache_dtype(settings.kv_cache_dtype, dtype)
-        scales = torch.empty(len(windows), SCALE_COLUMNS, device=META) if cached == E4M3 else None
+        self._scales = scales = torch.empty(len(windows), SCALE_COLUMNS, device=META) if cached == E4M3 else None
         self._model = FusedDecoder(
             self._config, parameters, self._operations, num_positions=PAGE_SIZE, cache_scales=scales
         )
@@ -159,6 +167,27 @@ class _Rehearsal:
             query = self._query[:num_decodes]
             for layer in range(self._config.num_layers):
                 plan.attend(layer, query, torch.empty_like(query))
+
+    @torch.inference_mode()
+    def speculate(self, config: ModelConfig, settings: EngineSettings, options: SpeculationOptions) -> None:
+        """The same for drafts and their verification."""
+        num_queries = options.num_steps + 1
+        max_rows = settings.prefill_sizes[0] + self._max_sequences * num_queries
+        SpeculationRehearsal(
+            config,
+            self._config,
+            settings,
+            options,
+            self._model,
+            self._embedding,
+            self._operations,
+            self._attention,
+            self._pages,
+            self._launcher,
+            max_rows=max_rows,
+            scales=self._scales,
+            num_multiprocessors=self._num_multiprocessors,
+        ).run(_row_counts(max_rows))
 
     def _views(self, num_rows: int, num_sequences: int) -> StepViews:
         return StepViews(self._buffers.inputs, StepLayout(StepShape(num_rows, num_sequences, num_sequences)))

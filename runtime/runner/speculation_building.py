@@ -47,8 +47,6 @@ def verify_servable(settings: EngineSettings) -> None:
         raise EngineMisconfigured(
             "attention_backend: with speculative_algorithm expected auto or triton, found flashinfer"
         )
-    if settings.frozen:
-        raise EngineMisconfigured("frozen: kernel bundles do not hold the kernels of speculative_algorithm yet")
 
 
 def build_speculation(

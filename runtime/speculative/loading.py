@@ -22,6 +22,10 @@ from runtime.weights.loading import VerifyDigests
 _FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 _INTEGERS = {"I64": torch.int64, "I32": torch.int32}
 _OFFSETS, _DRAFTED, _EMBEDDING = "d2t", "t2d", "embed_tokens.weight"
+_JOINED = {
+    "qkv.weight": tuple(f"midlayer.self_attn.{name}_proj.weight" for name in "qkv"),
+    "gate_up.weight": tuple(f"midlayer.mlp.{name}_proj.weight" for name in ("gate", "up")),
+}
 _DUMMY_STD = 0.02
 
 
@@ -78,6 +82,16 @@ def build_dummy_head(config: HeadConfig, *, device: torch.device, dtype: torch.d
     }
     parameters = {name: _placed(tensor, device, dtype) for name, tensor in _joined(tensors).items()}
     return HeadWeights(parameters, torch.arange(config.draft_vocab_size, device=device), "dummy")
+
+
+def shaped_head(config: HeadConfig, *, device: torch.device, dtype: torch.dtype) -> HeadWeights:
+    """Parameters of the right shapes that hold nothing; joined by numbers, as torch's way on `meta` imports its compiler."""
+    shapes = tensor_shapes(config)
+    for joined, names in _JOINED.items():
+        parts = [shapes.pop(name) for name in names]
+        shapes[joined] = (sum(rows for rows, _ in parts), parts[0][1])
+    parameters = {name: torch.empty(shape, device=device, dtype=dtype) for name, shape in shapes.items()}
+    return HeadWeights(parameters, torch.empty(config.draft_vocab_size, dtype=torch.int64, device=device), "")
 
 
 def tensor_shapes(config: HeadConfig) -> dict[str, tuple[int, ...]]:
@@ -169,14 +183,7 @@ def _target_ids(stored: dict[str, tuple[StoredTensor, bytes]], config: HeadConfi
 
 def _joined(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Queries, keys and values as one matrix, gate and up projection as another."""
-
-    def join(prefix: str, names: tuple[str, ...]) -> Tensor:
-        return torch.cat([tensors.pop(f"{prefix}{name}_proj.weight").float() for name in names])
-
-    joined = {
-        "qkv.weight": join("midlayer.self_attn.", ("q", "k", "v")),
-        "gate_up.weight": join("midlayer.mlp.", ("gate", "up")),
-    }
+    joined = {matrix: torch.cat([tensors.pop(name).float() for name in names]) for matrix, names in _JOINED.items()}
     return joined | tensors
 
 

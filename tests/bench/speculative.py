@@ -84,7 +84,7 @@ def build(model: Path, options: argparse.Namespace, **given: Any) -> DeviceRunne
     """A runner with random weights."""
     settings = EngineSettings(
         model_path=str(model), device="cuda", dtype="bfloat16", load_format="dummy", kernels_path=options.kernels,
-        max_running_requests=max(BATCHES), context_length=4096, chunked_prefill_size=2048, max_total_tokens=65_536,
+        max_running_requests=max(options.batches), context_length=4096, chunked_prefill_size=2048, max_total_tokens=65_536,
         quantization=options.quantization, attention_backend=options.backend, **given,
     )  # fmt: skip
     head = HeadSource(Path(settings.speculative_draft_model_path), is_dummy=True) if given else None
@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--quantization", default="auto")
     parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--draft-vocab-size", type=int, default=32_000)
     parser.add_argument("--profile", type=int, default=0, metavar="ROWS")
     parser.add_argument("--plain", action="store_true", help="time plain steps as well")
@@ -113,7 +114,7 @@ def main() -> None:
             speculative_num_steps=options.steps, speculative_eagle_topk=1,
             speculative_num_draft_tokens=options.steps + 1,
         )  # fmt: skip
-        for count in BATCHES:
+        for count in options.batches:
             batch = verification(speculating, count, CONTEXT, options.steps)
             first = replace(batch, speculation=replace(batch.speculation, continued=np.full(count, -1, np.int32)))
             speculating.launch(first).result()
@@ -126,7 +127,7 @@ def main() -> None:
         del speculating
     if options.plain:
         plain = build(options.model, options)
-        for count in BATCHES:
+        for count in options.batches:
             device, launch, wall, size = measure(plain, step(plain, count, CONTEXT, 0), 30)
             print(f"{count:5d} | {device:9.3f} {launch:10.3f} {wall:8.3f} {size:6d}  plain", flush=True)
 

@@ -6,13 +6,18 @@ from pathlib import Path
 import torch
 
 from runtime.attention.pages import allocate_pages
+from runtime.attention.triton import TritonAttention
+from runtime.kernels.launching import Launcher
+from runtime.kernels.operations import FusedOperations
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import PlainOperations
 from runtime.runner.cache_choice import CacheFormat
 from runtime.runner.chains import PlainChains
 from runtime.runner.device_drafting import SpeculationAttention, SpeculationParts
 from runtime.runner.device_runner import DeviceRunner
+from runtime.runner.speculation_building import HeadOnDevice, build_speculation
 from runtime.runner.step_buffers import RunnerLimits
+from runtime.settings import EngineSettings
 from runtime.speculative.adapting import speculation_levels
 from runtime.speculative.fused import FusedHead
 from runtime.speculative.head import DraftHead
@@ -117,3 +122,42 @@ def _speculation(
         chains=PlainChains(),
         levels=speculation_levels(num_steps),
     )
+
+
+def build_speculating_recorded(
+    folder: Path, head: HeadSource, launcher: Launcher, settings: EngineSettings
+) -> DeviceRunner:
+    """The runner of a speculating engine on a CPU, its kernels only launched, whatever that does."""
+    config = load_model_config(folder)
+    device, dtype, num_pages = torch.device("cpu"), torch.bfloat16, 120
+    num_steps, most = settings.speculative_num_steps, settings.max_running_requests
+    limits = RunnerLimits(
+        settings.chunked_prefill_size + most * (num_steps + 1), most, most * num_pages, settings.cuda_graph_max_bs, 0,
+        num_queries=num_steps + 1,
+    )  # fmt: skip
+    operations = FusedOperations(launcher, max_samples=limits.max_samples, vocab_size=config.vocab_size, device=device)
+    with torch.inference_mode():
+        weights = build_dummy_weights(config, device=device, dtype=dtype)
+        embedding = weights.parameters["embedding.weight"]
+        loaded = head.load(config, embedding, num_positions=num_pages * 16)
+        model = FusedDecoder(
+            config, weights.parameters, operations, num_positions=num_pages * 16,
+            captured_layers=loaded.head.config.captured_layers,
+        )  # fmt: skip
+        pages = allocate_pages(
+            num_layers=config.num_layers, num_pages=num_pages, num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim, device=device, dtype=dtype,
+        )  # fmt: skip
+        attention = TritonAttention(
+            pages, num_heads=config.num_heads, layer_windows=config.layer_windows, launcher=launcher,
+            max_decodes=most, num_multiprocessors=132, pdl=True,
+        )  # fmt: skip
+        speculation = build_speculation(
+            HeadOnDevice(loaded.head, num_steps, ""), config, pages, attention, operations, launcher,
+            max_sequences=most, scales=None, num_multiprocessors=132,
+        )  # fmt: skip
+    runner = DeviceRunner(
+        config, model, operations, attention, pages, limits, weights_digest="", speculation=speculation
+    )
+    runner.capture_graphs()
+    return runner

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,26 @@ from hypothesis import strategies as st
 from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
 from runtime.attention.triton import TritonAttention
 from runtime.batch import StepBatch
+from runtime.engine.loop import Engine
 from runtime.errors import EngineMisconfigured
 from runtime.kernels import quantized
-from runtime.kernels.launching import Options
+from runtime.kernels.launching import Argument, Constant, Options
 from runtime.kernels.operations import FusedOperations
 from runtime.kernels.recording import RecordingLauncher
 from runtime.layers.quantized import QuantizedLinear, QuantizedRows
 from runtime.models.fused import FusedDecoder
+from runtime.request import GenerationRequest, SamplingParams
 from runtime.runner.building import apply_quantization
 from runtime.runner.cache_choice import cache_dtype
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.kernel_needs import KernelNeeds, find_needs
 from runtime.runner.step_buffers import RunnerLimits
 from runtime.settings import EngineSettings
+from runtime.speculative.source import HeadSource
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.loading import build_dummy_weights
+from tests.support.device_runners import build_speculating_recorded
+from tests.support.draft_heads import write_head, write_target
 from tests.support.quantized_checkpoints import CONFIG, FORMATS
 from tests.support.step_batches import Chunk, sampling_batch, step_batch
 from tests.unit.runtime.runner.conftest import LLAMA, SLIDING_QWEN
@@ -48,6 +53,12 @@ SETTINGS = EngineSettings(
     chunked_prefill_size=CHUNK,
     cuda_graph_max_bs=20,
 )
+SPECULATION: dict[str, Any] = {
+    "speculative_algorithm": "EAGLE3",
+    "speculative_num_steps": 4,
+    "speculative_eagle_topk": 1,
+    "speculative_num_draft_tokens": 5,
+}
 CPU, DTYPE = torch.device("cpu"), torch.bfloat16
 
 
@@ -196,6 +207,59 @@ def test_fp8_is_rehearsed_with_its_own_kernels(tmp_path: Path) -> None:
     assert {dict(variant.constants)["N"] for variant in linear} == {config.vocab_size}
 
 
+class ZeroingLauncher(RecordingLauncher):
+    """Writes launches down; what other operations index by is 0, and every chain gets one token."""
+
+    def launch(
+        self,
+        kernel: str,
+        grid: tuple[int, int, int],
+        arguments: Sequence[Argument],
+        constants: Mapping[str, Constant],
+        options: Options,
+    ) -> None:
+        super().launch(kernel, grid, arguments, constants, options)
+        zeros, ones = {"chains.accept": (range(9, 13), [8]), "sampling.choose": ([6], [7])}.get(kernel, ((), ()))
+        for values, places in ((0, zeros), (1, ones)):
+            for place in places:
+                argument = arguments[place]
+                assert isinstance(argument, torch.Tensor)
+                argument.fill_(values)
+
+
+@pytest.fixture(scope="module")
+def speculating(tmp_path_factory: pytest.TempPathFactory) -> tuple[KernelNeeds, RecordingLauncher, Engine]:
+    """What a speculating engine is said to need, and one whose kernels compute nothing."""
+    folder = write_target(tmp_path_factory.mktemp("target"))
+    head_folder = write_head(tmp_path_factory.mktemp("head"))
+    given = SPECULATION | {"speculative_draft_model_path": str(head_folder)}
+    settings = msgspec.structs.replace(SETTINGS, max_running_requests=12, cuda_graph_max_bs=5, **given)
+    config = load_model_config(folder)
+    launcher = ZeroingLauncher()
+    runner = build_speculating_recorded(folder, HeadSource(head_folder), launcher, settings)
+    engine = Engine(runner, settings, [], PAGES_EACH * 16, lambda: 0.0)
+    return find_needs(config, settings, DTYPE), launcher, engine
+
+
+def test_speculating_engines_launch_what_was_recorded(
+    speculating: tuple[KernelNeeds, RecordingLauncher, Engine],
+) -> None:
+    """Prompts, mixed steps, graphs and steps outside of them, whatever is accepted: tokens are what lies in memory."""
+    needs, launcher, engine = speculating
+    for place in range(15):
+        sampling = SamplingParams(max_tokens=5 + place, temperature=place % 2, seed=place)
+        engine.submit(
+            GenerationRequest(request_id=place, prompt=[3] * (1 + 7 * place), sampling=sampling, n=1 + place % 3)
+        )
+        for _ in range(3):
+            engine.step()
+    while engine.has_work:
+        engine.step()
+    assert {str(variant) for variant in launcher.variants - needs.variants} == set()
+    names = {variant.kernel for variant in launcher.variants}
+    assert names >= {"verify.split", "chains.place", "chains.accept", "chains.join"}
+
+
 def kernel_names(needs: KernelNeeds) -> set[str]:
     return {variant.kernel for variant in needs.variants}
 
@@ -238,6 +302,7 @@ def test_finding_needs_imports_no_compiler(tmp_path: Path) -> None:
     has neither."""
     shape = LLAMA | {"architectures": ["Qwen2ForCausalLM"], "hidden_size": 64, "head_dim": 64}
     (tmp_path / "config.json").write_text(json.dumps(shape))
+    target, head = write_target(tmp_path / "target"), write_head(tmp_path / "head")
     program = f"""
 import sys
 from pathlib import Path
@@ -250,6 +315,11 @@ settings = EngineSettings(model_path="", device="cuda", attention_backend="trito
 config = load_model_config(Path({str(tmp_path)!r}))
 for quantization in ("auto", "fp8"):
     assert find_needs(apply_quantization(config, quantization), settings, torch.bfloat16).variants
+drafting = EngineSettings(
+    model_path="", device="cuda", attention_backend="triton", cuda_graph_max_bs=2, max_running_requests=3,
+    speculative_algorithm="EAGLE3", speculative_draft_model_path={str(head)!r},
+)
+assert find_needs(load_model_config(Path({str(target)!r})), drafting, torch.bfloat16).variants
 print([name for name in ("torch._dynamo", "torch._inductor", "triton") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
