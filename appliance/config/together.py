@@ -11,6 +11,8 @@ from appliance.config.errors import Problem
 from appliance.config.lacks import find_unwaived
 from appliance.config.schema import Configuration, served_name_of
 from audit.errors import KeyUnusable
+from runtime.errors import EngineMisconfigured
+from runtime.speculative.options import speculation_options
 from security.segmentation.settings import SegmentsSettings
 
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound to
@@ -26,6 +28,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_shared_issuers(configuration),
         *_find_thawed_bundles(configuration),
         *_find_idle_scales(configuration),
+        *_find_conflicting_drafts(configuration),
         *_find_impossible_witnesses(configuration),
         *_find_bodies_nobody_opens(configuration),
         *find_unwaived(configuration),
@@ -47,6 +50,15 @@ def _find_shared_ports(configuration: Configuration) -> Iterator[Problem]:
                     f"{name}.port",
                     f"expected a port of its own, got {port}, which {first}.port has on {first_host} as well",
                 )
+
+
+def _find_conflicting_drafts(configuration: Configuration) -> Iterator[Problem]:
+    for index, engine in enumerate(configuration.engines):
+        try:
+            speculation_options(engine)
+        except EngineMisconfigured as conflict:
+            key, _, words = str(conflict).partition(": ")
+            yield Problem(f"engines[{index}].{key}", words)
 
 
 def _find_shared_names(configuration: Configuration) -> Iterator[Problem]:

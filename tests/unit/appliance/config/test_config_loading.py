@@ -72,6 +72,22 @@ def test_two_engines_that_serve_one_name_are_refused() -> None:
     assert refused_keys(text) == ["engines[1].served_model_name"]
 
 
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ('speculative_algorithm = "EAGLE3"', "speculative_draft_model_path"),
+        ("speculative_num_steps = 3", "speculative_num_steps"),
+        (
+            'speculative_algorithm = "EAGLE3"\nspeculative_draft_model_path = "head"\nspeculative_eagle_topk = 1',
+            "speculative_num_steps",
+        ),
+    ],
+)
+def test_drafting_that_contradicts_itself_is_refused(given: str, key: str) -> None:
+    """Nothing is corrected silently, and nothing is without effect."""
+    assert f"engines[0].{key}" in refused_keys(f"{ENGINE}{given}\n")
+
+
 @pytest.mark.parametrize(("given_key", "missing"), [("certificate", "tls.key"), ("key", "tls.certificate")])
 def test_half_a_certificate_is_refused(given_key: str, missing: str) -> None:
     """A certificate without its key, or a key without its certificate, serves nobody."""
@@ -200,6 +216,15 @@ def test_file_that_cannot_be_read_is_refused(site: Path, name: str) -> None:
     """A missing file and a folder are told by name, without a traceback."""
     with pytest.raises(ConfigurationRejected, match=f"{name}: cannot be read: "):
         load_configuration(site / name)
+
+
+def test_a_draft_head_must_be_there(site: Path) -> None:
+    """Its folder is looked for like the model's."""
+    drafting = 'speculative_algorithm = "EAGLE3"\nspeculative_draft_model_path = "head"\n'
+    (site / "casemate.toml").write_text(f"{ENGINE}{drafting}")
+    with pytest.raises(ConfigurationRejected) as refusal:
+        load_configuration(site / "casemate.toml")
+    assert [problem.key for problem in refusal.value.problems] == ["engines[0].speculative_draft_model_path"]
 
 
 def test_missing_files_are_named_with_their_keys(site: Path) -> None:

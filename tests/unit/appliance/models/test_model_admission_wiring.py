@@ -11,7 +11,7 @@ from appliance.config import Configuration
 from appliance.config.defaults import DEMO_MODEL_DIR, default_configuration
 from appliance.errors import StartRefused
 from appliance.gateway.loading import load_models
-from appliance.models.admission import admit_model, verify_folder, verify_read, verify_weights
+from appliance.models.admission import admit_model, head_verifier, verify_folder, verify_read, verify_weights
 from security.stewards.approving import approve_model, promote_model
 from security.stewards.importing import Source, import_model
 from security.stewards.store import ModelStore
@@ -88,6 +88,16 @@ def test_engine_must_have_read_all_weights(promoted: Configuration) -> None:
     verify_weights(admitted, admitted.signed.digests)
     with pytest.raises(StartRefused, match=r"tokenizer\.json: changed"):
         verify_read(admitted, "tokenizer.json", b"{}")
+
+
+def test_a_head_in_its_targets_folder_is_held_to_the_same_evidence(promoted: Configuration, tmp_path: Path) -> None:
+    """What lies in a promoted model's folder must be listed there; a head in a plain folder is not known."""
+    folder = path_of(promoted)
+    verify = head_verifier(promoted, folder, folder / "draft")
+    assert verify is not None
+    with pytest.raises(StartRefused, match=r"draft/config\.json: not listed"):
+        verify({"config.json": "0" * 64})
+    assert head_verifier(promoted, DEMO_MODEL_DIR, tmp_path / "draft") is None
 
 
 def test_model_under_another_name_is_refused(promoted: Configuration, tmp_path: Path) -> None:
