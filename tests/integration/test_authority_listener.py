@@ -1,6 +1,7 @@
 """The authority process on a real TLS listener on loopback: its own files, a real HTTPS client, the gateway's own check."""
 
 import asyncio
+import http.client
 import json
 import ssl
 from base64 import b64encode
@@ -12,7 +13,8 @@ from appliance.authority.credentials import find_tls_identity, provision_tls
 from appliance.authority.token_check import build_token_check
 from appliance.config import default_configuration
 from appliance.gateway.identity import Presented, TokenIssuerUnavailable
-from security.tls import build_client_context
+from appliance.messages.control import RenewCertificate
+from security.tls import build_client_context, provision_identity
 from tests.support.authority_process import request, running_authority
 from tests.support.controls import control
 
@@ -59,6 +61,26 @@ async def test_the_listener_speaks_tls_1_3_only(running):
     writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
     assert b"HTTP" not in await asyncio.wait_for(reader.read(), 20)
     writer.close()
+
+
+async def test_a_new_certificate_is_served_without_a_restart(running, tmp_path):
+    """By the listener that runs, to the next connection; one that is open goes on, and a pair that does not fit changes nothing."""
+    ours = find_tls_identity(running.config).ca_certificate
+    old = http.client.HTTPSConnection("127.0.0.1", running.port, context=build_client_context(ours), timeout=20)
+    await asyncio.to_thread(old.request, "GET", "/health")
+    (await asyncio.to_thread(old.getresponse)).read()
+    renewed = provision_identity(tmp_path / "renewed", ["127.0.0.1"])
+    certificate, key = renewed.certificate.read_bytes(), renewed.key.read_bytes()
+    running.member.on_certificate(RenewCertificate(certificate, b"no key", b""))
+    assert (await asyncio.to_thread(request, running, "GET", "/health"))[0] == 200
+    running.member.on_certificate(RenewCertificate(certificate, key, b""))
+    new = build_client_context(renewed.ca_certificate)
+    assert (await asyncio.to_thread(request, running, "GET", "/health", context=new))[0] == 200
+    with pytest.raises(ssl.SSLError):
+        await asyncio.to_thread(request, running, "GET", "/health")
+    await asyncio.to_thread(old.request, "GET", "/jwks.json")
+    assert (await asyncio.to_thread(old.getresponse)).status == 200
+    old.close()
 
 
 async def test_keys_are_not_taken_from_a_server_with_another_certificate(running, tmp_path):
