@@ -41,7 +41,7 @@ def measure_step(
         model_path=str(model), device="cuda", dtype="bfloat16", load_format="dummy", kernels_path=options.kernels,
         attention_backend=options.backend, max_running_requests=options.sequences, context_length=options.context + 16,
         cuda_graph_max_bs=options.sequences, quantization=quantization, kv_cache_dtype=kv_cache_dtype,
-        chunked_prefill_size=1024,
+        chunked_prefill_size=1024, piecewise_cuda_graph_max_tokens=0,
     )  # fmt: skip
     runner = build_device_runner(model, settings, choose_kernels(settings, print), advance=lambda: None).runner
     batch = step(runner, options.sequences, options.context, 0)
