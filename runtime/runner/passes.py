@@ -86,11 +86,6 @@ class Passes:
         self._decodes: dict[int, _DecodeGraph] = {}
         self._pieces: dict[int, list[Replay]] = {}
 
-    @property
-    def num_sizes(self) -> int:
-        """How often `capture` goes on."""
-        return len(self._decode_sizes) + len(self._piece_sizes)
-
     def keep_largest(self) -> None:
         """Only the largest size of each kind will be captured: they need as much memory as all."""
         del self._decode_sizes[:-1], self._piece_sizes[:-1]
