@@ -73,6 +73,8 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention_days: int
     holds: tuple[Hold, ...] = ()
     proposals: tuple[Proposal, ...] = ()
+    deciding: str = ""
+    """A proposal whose decision is being recorded; found at a start, a crash came between record and deed."""
     rotation_index: int = -1
     """Index of the record by which the rotation of this log was agreed; -1 for not."""
 

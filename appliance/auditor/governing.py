@@ -1,8 +1,10 @@
 """Rules that two people set: the auditor's process takes proposals and decisions, records them, and puts them in force.
 
-A decision is in force, and its file durable, in the same step in which its record is; before that nobody is told.
+A decision is in force, and its file durable, in the same step in which its record is; before that nobody is told. That one is
+under way is in the file before, so that a crash between record and file shows.
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +65,16 @@ class GovernanceDesk:
         """Proposals whose decision is on its way to the disk."""
         self.rules = load_rules(path, retention_days)
 
+    @property
+    def alarm(self) -> str:
+        """That a crash came between a decision's record and its being in force; empty where none did."""
+        interrupted = self.rules.deciding
+        if not interrupted or interrupted in self._deciding:
+            return ""
+        return (
+            f"the decision on {interrupted} may be recorded and is not in force: a crash came between; decide it again"
+        )
+
     def tell(self, peer: Peer, message: FetchRules) -> None:
         """What is in force, and what waits."""
         self._send(peer, RulesNow(message.correlation, msgspec.json.encode(self.rules)))
@@ -112,6 +124,11 @@ class GovernanceDesk:
             return
         event = self._decision(proposal, by, confirms=message.confirms)
         event["actor"] = message.by.auditor.actor
+        try:
+            self._save(msgspec.structs.replace(self.rules, deciding=proposal.proposal_id))
+        except NotDurable as error:
+            self._send(peer, AppendRefused(message.correlation, "not_durable", str(error)))
+            return
         self._deciding.add(proposal.proposal_id)
         self._add(
             peer,
@@ -145,9 +162,8 @@ class GovernanceDesk:
         def in_force(index: int) -> None:
             self._deciding.discard(proposal.proposal_id)
             try:
-                rules = change(index)
-                self.rules = rules
-                save_rules(self._path, rules, self._disk)
+                rules = msgspec.structs.replace(change(index), deciding="")
+                self._save(rules)
             except GovernanceRefused as refused:  # One proposal too many, in the same commit.
                 self._refuse(peer, correlation, refused)
                 return
@@ -158,9 +174,16 @@ class GovernanceDesk:
 
         def refused(reason: str) -> None:
             self._deciding.discard(proposal.proposal_id)
+            with contextlib.suppress(NotDurable):  # Then an alarm at the next start asks in vain, and nothing worse.
+                self._save(msgspec.structs.replace(self.rules, deciding=""))
             self._send(peer, AppendRefused(correlation, "not_durable", reason))
 
         self._ledger.add_own(event, in_force, refused)
+
+    def _save(self, rules: Rules) -> None:
+        """Raises: NotDurable; the rules are in force all the same."""
+        self.rules = rules
+        save_rules(self._path, rules, self._disk)
 
     def _refuse(self, peer: Peer, correlation: int, refused: GovernanceRefused) -> None:
         self._send(peer, AppendRefused(correlation, "refused", str(refused)))

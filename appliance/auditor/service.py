@@ -326,7 +326,7 @@ class AuditorService:
             writer.checkpoint.size,
             self._ledger.can_append,
             self._ledger.fault,
-            self._watches.alarms,
+            (*self._watches.alarms, *filter(None, (self._stewardship.alarm,))),
             self._watches.free_bytes,
             self._watches.reconciliation.num_differences,
             self._watches.cosigned_size,

@@ -45,6 +45,11 @@ class Stewardship:
             overseeing_tenant=custody.overseeing_tenant,
         )
 
+    @property
+    def alarm(self) -> str:
+        """What a person should look at, in words."""
+        return self._governance.alarm
+
     def take(self, peer: Peer, message: ToAuditor) -> None:
         """One message. Raises: StorageFailed, NotDurable, AuditRejected."""
         if peer.peer_role != "gateway":

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from appliance.auditor.stewardship import Custody
-from appliance.messages.audit import AppendRefused, IntentRecorded
+from appliance.messages.audit import AppendRefused, AuditorStatus, IntentRecorded
 from appliance.messages.reading import ReadBy
 from appliance.messages.stewardship import (
     BodiesDestroyed,
@@ -266,3 +266,22 @@ def test_gateways_that_are_strangers_to_it_are_not_told(house: House) -> None:
     house.auditor.pass_time(3_601.0)
     assert other.take(BodiesDestroyed) == []
     assert len(house.gateway.take(BodiesDestroyed)) == 1
+
+
+@pytest.mark.parametrize("kind", ["retention", "hold", "rotation"])
+def test_a_decision_that_a_crash_kept_from_being_in_force_is_an_alarm(tmp_path: Path, kind: Any) -> None:
+    """Its record is durable, its file is not: nobody must believe the record alone."""
+    house = House(tmp_path)
+    given = {"retention": {"retention_days": 9}, "hold": {"from_day": TODAY, "to_day": TODAY}, "rotation": {}}[kind]
+    proposed = house.propose(ADA, "auditor", kind, **given)
+    decide = DecideChange(2, RUDI, "admin", proposed.changed_id, True)
+    house.auditor.service.received(house.gateway, decide)
+    house.auditor.service._ledger.writer.commit()  # The record is durable, and then there is no more power.
+    house.auditor.die()
+    house = House(tmp_path)
+    (alarm,) = house.gateway.last(AuditorStatus).alarms
+    assert proposed.changed_id in alarm
+    assert "is not in force" in alarm
+    assert isinstance(house.ask(decide, RulesNow), RulesNow)
+    house.auditor.pass_time(1.0)
+    assert house.gateway.last(AuditorStatus).alarms == ()
