@@ -41,10 +41,8 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         int, msgspec.Meta(description="Seconds between two rounds of asking the witnesses.", ge=1, le=86_400)
     ] = 30
     witness_ca_certificate: Annotated[
-        str | None,
+        Annotated[str, msgspec.Meta(min_length=1, max_length=4096)] | None,
         msgspec.Meta(
-            min_length=1,
-            max_length=4096,
             extra={"path": True},
             description="Certificate authority of the witnesses' listeners; without one the machine's authorities.",
         ),

@@ -47,8 +47,6 @@ compiler (xgrammar)."""
 ONLY_FOR_THOSE = (
     *(
         "annotated-doc",
-        "certifi",
-        "charset-normalizer",
         "hf-xet",
         "httpcore",
         "httpx",
@@ -56,7 +54,7 @@ ONLY_FOR_THOSE = (
         "mdurl",
         "pygments",
     ),
-    *("regex", "requests", "rich", "shellingham", "tqdm", "typer"),
+    *("regex", "rich", "shellingham", "tqdm", "typer"),
 )
 """What only those need."""
 

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from appliance.gateway.settings import GatewaySettings
 from appliance.grammars.settings import GrammarSettings
 from appliance.supervisor.settings import SupervisorSettings
+from appliance.telemetry.settings import TelemetrySettings
 from audit.settings import AuditSettings
 from compliance.settings import ComplianceSettings
 from runtime.settings import EngineSettings
@@ -65,6 +66,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tls: TlsSettings = TlsSettings()
     confinement: ConfinementSettings = ConfinementSettings()
     grammar: GrammarSettings = GrammarSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     audit: AuditSettings = AuditSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     models: ModelsSettings = ModelsSettings()

@@ -10,6 +10,7 @@ from appliance.auditor.witnesses import parse_witnesses
 from appliance.config.errors import Problem
 from appliance.config.lacks import find_unwaived
 from appliance.config.schema import Configuration, served_name_of
+from appliance.telemetry.settings import parse_collector
 from audit.errors import KeyUnusable
 from runtime.errors import EngineMisconfigured
 from runtime.speculative.options import speculation_options
@@ -31,6 +32,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_conflicting_drafts(configuration),
         *_find_impossible_witnesses(configuration),
         *_find_bodies_nobody_opens(configuration),
+        *_find_impossible_collector(configuration),
         *find_unwaived(configuration),
     ]
 
@@ -155,4 +157,19 @@ def _find_bodies_nobody_opens(configuration: Configuration) -> Iterator[Problem]
         yield Problem(
             "audit.body_recipients",
             "expected the public key of an auditor, as audit.sealed_tenants names some, got none",
+        )
+
+
+def _find_impossible_collector(configuration: Configuration) -> Iterator[Problem]:
+    telemetry, segments = configuration.telemetry, configuration.segments
+    if not telemetry.otlp_endpoint:
+        return
+    try:
+        collector = parse_collector(telemetry.otlp_endpoint)
+    except ValueError as error:
+        yield Problem("telemetry.otlp_endpoint", str(error))
+        return
+    if segments != SegmentsSettings() and collector.endpoint not in segments.collectors:
+        yield Problem(
+            "segments.collectors", f'expected "{collector.endpoint}" among them, as telemetry.otlp_endpoint is there'
         )

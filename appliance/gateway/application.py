@@ -13,6 +13,7 @@ from appliance.gateway.errors import ClientGone, GatewayFault, InternalFault, Un
 from appliance.gateway.exchange import CERTIFICATE, BodyBudget, Exchange
 from appliance.gateway.gate import Caller, Gate
 from appliance.gateway.metrics import Metrics
+from appliance.gateway.observing import EndedRequest, Observer
 from appliance.gateway.rejections import Rejection, Rejections
 from appliance.gateway.settings import GatewaySettings
 
@@ -23,9 +24,20 @@ class Application:
     """One worker's ASGI callable."""
 
     def __init__(
-        self, gate: Gate, settings: GatewaySettings, metrics: Metrics, rejections: Rejections, statement: str = ""
+        self,
+        gate: Gate,
+        settings: GatewaySettings,
+        metrics: Metrics,
+        rejections: Rejections,
+        statement: str = "",
+        observer: Observer | None = None,
     ) -> None:
-        """`statement` is the digest that every answer names; empty for none."""
+        """
+        Args:
+            statement: the digest that every answer names; empty for none.
+            observer: is told of every request that ended.
+        """
+        self._observer = observer
         self._gate = gate
         self._statement = statement.encode()
         self._rejections = rejections
@@ -65,18 +77,21 @@ class Application:
             exchange.forget_credentials()
             exchange.principal, exchange.segment = admitted.principal, admitted.match.segment
             await admitted.match.route.endpoint(exchange)
-        except ClientGone:
-            exchange.status = exchange.status or 499
+        except ClientGone as fault:
+            exchange.status, exchange.error = exchange.status or 499, fault.code
             await exchange.abort()
         except Unauthenticated as fault:
+            exchange.error = fault.code
             if fault.code != "use_dpop_nonce":  # What a client is told that does everything right.
                 rejection = Rejection(exchange.source_address, path, fault.code)
                 self._rejections.count(rejection, exchange.source_port, str(fault))
             await _refuse(exchange, fault)
         except GatewayFault as fault:
+            exchange.error = fault.code
             await _refuse(exchange, fault)
         except Exception:  # the supervision point of one request
             log.exception("request_failed", request_id=exchange.request_id, trace=exchange.trace.trace_id, path=path)
+            exchange.error = "internal_error"
             message = f"an internal error, recorded with request id {exchange.request_id}"
             await _refuse(exchange, InternalFault("internal_error", message))
         finally:
@@ -85,7 +100,10 @@ class Application:
             self._metrics.http_responses_total.add(
                 1, method=_known(scope["method"]), path=path, status=str(exchange.status)
             )
-            self._metrics.http_request_duration_seconds.observe(time.monotonic() - began, path=path)
+            took_s = time.monotonic() - began
+            self._metrics.http_request_duration_seconds.observe(took_s, path=path)
+            if self._observer is not None:
+                self._observer.request_ended(_describe(exchange, _known(scope["method"]), path, took_s))
 
 
 async def _refuse(exchange: Exchange, fault: GatewayFault) -> None:
@@ -99,6 +117,11 @@ async def _refuse(exchange: Exchange, fault: GatewayFault) -> None:
         await exchange.respond(http_of(fault).status, error_body(fault), fault.headers)
     except ClientGone:
         await exchange.abort()
+
+
+def _describe(exchange: Exchange, method: str, route: str, took_s: float) -> EndedRequest:
+    inference = exchange.describe() if exchange.describe is not None else None
+    return EndedRequest(exchange.trace, method, route, exchange.status, took_s, exchange.error, inference)
 
 
 def _known(method: str) -> str:

@@ -15,6 +15,7 @@ import msgspec
 from appliance.gateway.asgi import Event, Headers, Receive, Scope, Send
 from appliance.gateway.errors import BadRequest, BodyTimeout, BodyTooLarge, ClientGone, Overloaded, UnsupportedMedia
 from appliance.gateway.identity import Principal
+from appliance.gateway.observing import EndedInference
 from appliance.gateway.trace_context import trace_of
 
 _SECURITY_HEADERS: Headers = [
@@ -90,6 +91,8 @@ class Exchange:
         started: the status line is out.
         finished: the last byte is.
         status: what was answered, for the metrics; 0 before.
+        error: the stable word for what went wrong; empty before, and if nothing does.
+        describe: tells of the inference, once there is one.
     """
 
     def __init__(
@@ -122,6 +125,8 @@ class Exchange:
         self.started = False
         self.finished = False
         self.status = 0
+        self.error = ""
+        self.describe: Callable[[], EndedInference] | None = None
 
     @property
     def identified(self) -> Principal:

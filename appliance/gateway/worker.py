@@ -18,6 +18,7 @@ from appliance.gateway.gate import Challenges, Gate
 from appliance.gateway.identity import TokenCheck
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.models import Models
+from appliance.gateway.observing import Observer
 from appliance.gateway.rejections import Rejections
 from appliance.gateway.server import HttpServer
 from appliance.gateway.settings import GatewaySettings
@@ -45,6 +46,7 @@ class Worker:
         instance: int = 0,
         resource: ProtectedResource = UNNAMED,
         bodies: BodyPolicy = BodyPolicy(),
+        observer: Observer | None = None,
     ) -> None:
         self.metrics = Metrics(metrics_dir, instance)
         self.desk = Desk(settings, self.metrics, hasher, bodies)
@@ -54,7 +56,12 @@ class Worker:
         )
         self.rejections = Rejections(self.desk.auditor.report)
         self.application = Application(
-            Gate(self.routes, check_token, challenges), settings, self.metrics, self.rejections, installation.statement
+            Gate(self.routes, check_token, challenges),
+            settings,
+            self.metrics,
+            self.rejections,
+            installation.statement,
+            observer,
         )
         self.server = HttpServer(self.application, settings, tls)
 

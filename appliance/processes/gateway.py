@@ -7,6 +7,7 @@ prompts. Several workers may share the listening socket; each has links of its o
 import asyncio
 import contextlib
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import structlog
@@ -19,6 +20,7 @@ from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.flow.bodies import BODIES, BodyPolicy
 from appliance.gateway.identity import TokenIssuerUnavailable
 from appliance.gateway.loading import load_models
+from appliance.gateway.observing import Exporting
 from appliance.gateway.worker import Worker
 from appliance.models.admission import verify_folder
 from appliance.processes.member import Member
@@ -45,6 +47,7 @@ async def serve(member: Member) -> None:
     member.on_certificate = partial(renew_certificate, tls)
     check_token = build_token_check(config)
     folders = [(served_name_of(engine), Path(engine.model_path)) for engine in config.engines]
+    exporter = _build_exporter(config, member.instance)
     worker = Worker(
         config.gateway,
         load_models(folders, config.gateway, partial(verify_folder, config)),
@@ -58,6 +61,7 @@ async def serve(member: Member) -> None:
         instance=member.instance,
         resource=describe_resource(config),
         bodies=_build_body_policy(config),
+        observer=exporter,
     )
     check_token.use_policy(worker.desk.policy)
     member.on_link("engine", worker.desk.engines.run)
@@ -79,6 +83,8 @@ async def serve(member: Member) -> None:
         preparing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await preparing
+        if exporter is not None:
+            await asyncio.to_thread(exporter.shutdown)
 
 
 async def _prepare(check_token: AuthorityTokenCheck) -> None:
@@ -89,6 +95,15 @@ async def _prepare(check_token: AuthorityTokenCheck) -> None:
             return
         except TokenIssuerUnavailable:
             await asyncio.sleep(KEY_RETRY_S)
+
+
+def _build_exporter(config: Configuration, instance: int) -> Exporting | None:
+    """What sends to a collector, where one is configured; else the SDK is not even imported."""
+    if not config.telemetry.otlp_endpoint:
+        return None
+    from appliance.telemetry.exporting import Exporter
+
+    return Exporter(config.telemetry, version=version("casemate"), instance=instance)
 
 
 def _load_hasher(config: Configuration) -> KeyedHasher:

@@ -17,6 +17,7 @@ from appliance.messages.control import Role
 from appliance.models.admission import find_item
 from appliance.models.places import open_trust
 from appliance.policy.locations import CREDENTIALS_FILE, DATABASE_FILE
+from appliance.telemetry.settings import parse_collector
 from security.sandbox.launch import Plan, wrap
 from security.sandbox.platform import probe_platform
 from security.sandbox.profiles import CONFINED_ROLES, Code, Places, build_profile
@@ -43,7 +44,7 @@ def confine_command(configuration: Configuration, role: Role, instance: int, com
 
 def _find_places(configuration: Configuration, role: Role, instance: int) -> Places:
     engines = [configuration.engines[instance]] if role == "engine" else configuration.engines
-    tls = find_tls_identity(configuration)
+    tls, telemetry = find_tls_identity(configuration), configuration.telemetry
     client_ca = (
         None if configuration.tls.client_ca_certificate is None else Path(configuration.tls.client_ca_certificate)
     )
@@ -82,13 +83,16 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
                 found.port for _, found in parse_witnesses(configuration.audit.witnesses) if found is not None
             )
         ),
-        witness_files=_find_witness_authorities(configuration),
+        witness_files=_find_authorities(configuration.audit.witness_ca_certificate),
+        collector_ports=(parse_collector(telemetry.otlp_endpoint).port,) if telemetry.otlp_endpoint else (),
+        collector_files=_find_authorities(telemetry.otlp_ca_certificate) if telemetry.otlp_endpoint else (),
     )
 
 
-def _find_witness_authorities(configuration: Configuration) -> tuple[Path, ...]:
-    if configuration.audit.witness_ca_certificate is not None:
-        return (Path(configuration.audit.witness_ca_certificate),)
+def _find_authorities(configured: str | None) -> tuple[Path, ...]:
+    """Who vouches for a server that is connected to: the file that is configured, or the machine's."""
+    if configured is not None:
+        return (Path(configured),)
     paths = ssl.get_default_verify_paths()
     return tuple(Path(path) for path in (paths.cafile, paths.capath) if path is not None)
 

@@ -127,6 +127,9 @@ class Places(NamedTuple):
     upstream_ports: tuple[int, ...] = ()
     """Of the provider by which people sign in."""
     upstream_files: tuple[Path, ...] = ()
+    collector_ports: tuple[int, ...] = ()
+    collector_files: tuple[Path, ...] = ()
+    """The collector's certificate authority, or the machine's."""
     kernels: tuple[Path, ...] = ()
     """Folders of compiled kernels, and files of a KV cache's scales, of an engine."""
 
@@ -141,8 +144,14 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
     match role:
         case "gateway":
             network = "host"
-            connects = tuple(dict.fromkeys((*filter(None, (places.authority_port,)), *places.issuer_ports)))
-            reads = (*places.issuer_files, *_with_link_targets(places.models, places.state), *places.tls_files)
+            outwards = (*filter(None, (places.authority_port,)), *places.issuer_ports, *places.collector_ports)
+            connects = tuple(dict.fromkeys(outwards))
+            reads = (
+                *places.issuer_files,
+                *places.collector_files,
+                *_with_link_targets(places.models, places.state),
+                *places.tls_files,
+            )
             writes = (places.state / "gateway", places.state / "run" / "metrics")
             if places.recipient_files:
                 reads = (*reads, *places.recipient_files)

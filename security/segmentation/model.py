@@ -1,7 +1,7 @@
 """Zones and arrows: the design's picture of who connects to whom, as values.
 
     clients ──▶ gateway, authority        telemetry ──▶ gateway        gateway ──▶ authority (on this host)
-    admin   ──▶ admin port                host ──▶ witnesses
+    admin   ──▶ admin port                host ──▶ witnesses, collectors
 
 An arrow is one TCP port in one direction; answers come back by connection tracking. There is no arrow for name resolution, time or
 packages: the host is given addresses, a clock and bundles by other ways.
@@ -15,7 +15,7 @@ from typing import Literal
 from security.errors import SegmentsUnusable
 from security.segmentation.settings import SegmentsSettings
 
-Zone = Literal["clients", "admin", "telemetry", "witnesses", "gateway", "authority", "host"]
+Zone = Literal["clients", "admin", "telemetry", "collectors", "witnesses", "gateway", "authority", "host"]
 Address = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -57,6 +57,9 @@ def _arrows(settings: SegmentsSettings, ports: Ports) -> Iterator[Arrow]:
         yield Arrow("admin_to_host", "admin", "host", admin, settings.admin_port, False)
     if telemetry := _parse_networks(settings.telemetry, "telemetry"):
         yield Arrow("telemetry_to_gateway", "telemetry", "gateway", telemetry, ports.gateway, False)
+    for number, text in enumerate(settings.collectors):
+        address, port = parse_endpoint(text, "collectors")
+        yield Arrow(f"host_to_collector_{number}", "host", "collectors", (address,), port, True)
     for number, text in enumerate(settings.witnesses):
         address, port = parse_endpoint(text, "witnesses")
         yield Arrow(f"host_to_witness_{number}", "host", "witnesses", (address,), port, True)

@@ -25,6 +25,12 @@ class SegmentsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     telemetry: Annotated[
         Networks, msgspec.Meta(description="Networks of the collectors that fetch metrics from the gateway.")
     ] = ()
+    collectors: Annotated[
+        Endpoints,
+        msgspec.Meta(
+            description="Addresses of OpenTelemetry collectors on site that the gateway sends spans and metrics to."
+        ),
+    ] = ()
     witnesses: Annotated[
         Endpoints, msgspec.Meta(description="Addresses of witnesses on site that this host sends checkpoints to.")
     ] = ()

@@ -6,12 +6,22 @@ import openai
 import pytest
 
 from tests.support.appliance import Appliance, running_appliance
+from tests.support.collector import Collector
 
 
 @pytest.fixture(scope="session")
-def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    """Gets the spans and metrics of `appliance`."""
+    collector = Collector(tmp_path_factory.mktemp("collector"))
+    yield collector
+    collector.close()
+
+
+@pytest.fixture(scope="session")
+def appliance(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Appliance]:
     """A running appliance with two gateway workers, used by many tests."""
-    with running_appliance(tmp_path_factory.mktemp("appliance") / "with space", workers=2) as running:
+    folder = tmp_path_factory.mktemp("appliance") / "with space"
+    with running_appliance(folder, workers=2, extra=collector.section) as running:
         yield running
 
 

@@ -1,13 +1,14 @@
 """Secrets and prompts never reach an output: canaries go through every route, header and error, and all output is searched.
 
-Searched are the operator's log of all processes, everything below the state folder, the metrics, and every error that strangers
-get. A canary is one word, so whatever shows a part of an input shows it.
+Searched are the operator's log of all processes, everything below the state folder, the metrics, what leaves for an OpenTelemetry
+collector, and every error that strangers get. A canary is one word, so whatever shows a part of an input shows it.
 """
 
 import http.client
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from appliance.gateway.routes import PUBLIC_ROUTES
 from tests.support.appliance import Appliance, running_appliance
+from tests.support.collector import Collector
 from tests.support.controls import control
 
 MODEL = "casemate-demo"
@@ -25,8 +27,15 @@ SECRET = "GeheimschluesselZ9"
 
 
 @pytest.fixture(scope="module")
-def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    with running_appliance(tmp_path_factory.mktemp("canaries") / "appliance") as running:
+def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    collector = Collector(tmp_path_factory.mktemp("collector"))
+    yield collector
+    collector.close()
+
+
+@pytest.fixture(scope="module")
+def appliance(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Appliance]:
+    with running_appliance(tmp_path_factory.mktemp("canaries") / "appliance", extra=collector.section) as running:
         yield running
 
 
@@ -88,7 +97,7 @@ BROKEN = [
 
 
 @control("CM-12", "SI-11")
-def test_no_canary_is_in_any_output(appliance: Appliance) -> None:
+def test_no_canary_is_in_any_output(appliance: Appliance, collector: Collector) -> None:
     """After all of it: the answers came, and nothing that was sent is found anywhere."""
     token = appliance.token()
     routes = re.findall(
@@ -119,6 +128,21 @@ def test_no_canary_is_in_any_output(appliance: Appliance) -> None:
     send(appliance, "GET", "/v1/models", token=token, traceparent=CANARY, Accept=CANARY)
     assert {200, 400, 401, 404} <= statuses
     verify_clean(appliance)
+    verify_untold(collector)
+
+
+def verify_untold(collector: Collector) -> None:
+    """What left for the collector, which had the spans of all of that."""
+    assert wait_until(lambda: len(collector.spans()) > 500)
+    assert [body for _, body in collector.bodies if CANARY.encode() in body or SECRET.encode() in body] == []
+
+
+def wait_until(holds: Callable[[], bool]) -> bool:
+    """Whether something came to hold within some seconds: spans leave in batches."""
+    deadline = time.monotonic() + 20
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return holds()
 
 
 def verify_clean(appliance: Appliance) -> None:

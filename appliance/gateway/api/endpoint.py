@@ -68,6 +68,7 @@ class InferenceEndpoint:
         exchange.request_id = inference.asked.uid
         source = Source(exchange.source_address, exchange.source_port, exchange.trace.trace_id)
         answer = Answer(self._desk, inference.asked, exchange.identified, source, inference.vocabulary, arrived_at)
+        exchange.describe = answer.describe
         async with attended(exchange, answer):
             words = inference.words(answer, arrived_at)
             if inference.stream:

@@ -23,6 +23,7 @@ from appliance.gateway.flow.opening import Opening
 from appliance.gateway.flow.records import Recorder, Source
 from appliance.gateway.flow.request import Asked
 from appliance.gateway.identity import Principal
+from appliance.gateway.observing import EndedInference
 from appliance.gateway.peers.engines import Delivery
 from appliance.gateway.text.vocabulary import Vocabulary
 from runtime.request import PromptDelivery, TokenDelivery
@@ -99,6 +100,30 @@ class Answer:
     def outcome_indices(self) -> str:
         """The outcomes' indices, known when `batches` has ended."""
         return ",".join(str(generation.outcome_index) for generation in self.generations)
+
+    def describe(self) -> EndedInference:
+        """What an observer is told when it is over."""
+        sampling, generations = self._asked.sampling, self.generations
+        firsts = [one.first_token_at for one in generations if one.first_token_at is not None]
+        return EndedInference(
+            request_id=self._asked.uid,
+            route=self._asked.route,
+            model=self._asked.model,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+            num_choices=self._asked.n,
+            finish_reasons=[
+                choice.end.reason for one in generations for choice in one.choices if choice.end is not None
+            ],
+            prompt_tokens=sum(one.num_prompt_tokens for one in generations),
+            cached_tokens=sum(one.num_cached_tokens for one in generations),
+            output_tokens=sum(one.num_output_tokens for one in generations),
+            duration_s=time.monotonic() - self._arrived_at,
+            first_token_s=min(firsts) - self._arrived_at if firsts else None,
+            intents=[one.intent_index for one in generations if one.intent_index is not None],
+        )
 
     def fail(self, fault: GatewayFault) -> None:
         """End the answer from outside: the client left, the auditor is gone, the appliance stops."""

@@ -1,0 +1,61 @@
+"""What is told about a request that ended, to whoever observes: never what was said in it, nor by whom."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from appliance.gateway.trace_context import TraceContext
+
+
+@dataclass(frozen=True, slots=True)
+class EndedInference:
+    """The part of a request that a model answered; times in seconds."""
+
+    request_id: str
+    route: str
+    model: str
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    num_choices: int
+    finish_reasons: Sequence[str]
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    duration_s: float
+    first_token_s: float | None
+    """From the request's arrival to the first token; None if none came."""
+    intents: Sequence[int]
+    """Indices of its records in the audit log."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRequest:
+    """One HTTP request."""
+
+    trace: TraceContext
+    method: str
+    route: str
+    """The route's template: never a path that a client made up."""
+    status: int
+    duration_s: float
+    error: str
+    """Stable word for what went wrong; empty if nothing did."""
+    inference: EndedInference | None
+
+
+class Observer(Protocol):
+    """Is told of every request. Must not wait, and must not raise."""
+
+    def request_ended(self, ended: EndedRequest) -> None:
+        """One request is over."""
+        ...
+
+
+class Exporting(Observer, Protocol):
+    """An observer that has something left to send when it is shut down."""
+
+    def shutdown(self) -> None:
+        """Send it, in bounded time."""
+        ...

@@ -1,0 +1,88 @@
+"""Spans and GenAI metrics reach a collector on site: the client's trace goes on, and nothing personal is told."""
+
+import time
+from collections.abc import Callable
+
+import openai
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.support.appliance import Appliance
+from tests.support.collector import Collector, attributes
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = "00f067aa0ba902b7"
+MODEL = "casemate-demo"
+
+
+def first(find: Callable[[], list[Span]]) -> Span:
+    """The first that is found within some seconds: spans leave in batches."""
+    deadline = time.monotonic() + 20
+    while not (found := find()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found[0]
+
+
+def test_a_chat_is_a_span_in_the_trace_of_its_client(sdk: openai.OpenAI, collector: Collector) -> None:
+    """With the conventions' names, the audit record's index, and the counts that the answer told its client."""
+    trace_id = TRACE[:-4] + "0001"
+    answer = sdk.chat.completions.with_raw_response.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "What is Casemate?"}],
+        max_tokens=8,
+        seed=11,
+        extra_headers={"traceparent": f"00-{trace_id}-{PARENT}-01"},
+    )
+    completion = answer.parse()
+    assert completion.usage is not None
+    span = first(lambda: [one for one in collector.spans() if one.trace_id.hex() == trace_id])
+    assert (span.name, span.kind, span.parent_span_id.hex()) == (f"chat {MODEL}", Span.SPAN_KIND_SERVER, PARENT)
+    assert answer.headers["traceresponse"] == f"00-{trace_id}-{span.span_id.hex()}-01"
+    told = attributes(span.attributes)
+    assert told["gen_ai.operation.name"] == "chat"
+    assert told["gen_ai.request.model"] == MODEL
+    assert told["gen_ai.request.seed"] == 11
+    assert told["gen_ai.response.id"] == completion.id
+    assert told["gen_ai.usage.input_tokens"] == completion.usage.prompt_tokens
+    assert told["gen_ai.usage.output_tokens"] == completion.usage.completion_tokens
+    assert told["gen_ai.response.finish_reasons"] == [completion.choices[0].finish_reason]
+    assert 0 < told["gen_ai.response.time_to_first_chunk"] < (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
+    assert told["casemate.audit.index"] == [int(answer.headers["casemate-audit-index"])]
+    assert (told["http.route"], told["http.response.status_code"]) == ("/v1/chat/completions", 200)
+
+
+def test_a_refusal_is_a_span_with_its_code(sdk: openai.OpenAI, collector: Collector) -> None:
+    """`error.type` is the body's code; the route is the table's, whatever the client wrote."""
+    trace_id = TRACE[:-4] + "0002"
+    with pytest.raises(openai.NotFoundError) as raised:
+        sdk.models.retrieve("no-such-model", extra_headers={"traceparent": f"00-{trace_id}-{PARENT}-01"})
+    span = first(lambda: [one for one in collector.spans() if one.trace_id.hex() == trace_id])
+    told = attributes(span.attributes)
+    assert (span.name, told["http.response.status_code"]) == ("GET /v1/models/{id}", 404)
+    assert told["error.type"] == raised.value.code
+
+
+def test_a_client_that_does_not_sample_is_not_recorded(
+    appliance: Appliance, sdk: openai.OpenAI, collector: Collector
+) -> None:
+    """Its mark decides; a request after it, in a trace that is sampled, shows that the first would have come."""
+    unsampled, sampled = TRACE[:-4] + "0003", TRACE[:-4] + "0004"
+    sdk.models.list(extra_headers={"traceparent": f"00-{unsampled}-{PARENT}-00"})
+    sdk.models.list(extra_headers={"traceparent": f"00-{sampled}-{PARENT}-01"})
+    first(lambda: [one for one in collector.spans() if one.trace_id.hex() == sampled])
+    assert not [one for one in collector.spans() if one.trace_id.hex() == unsampled]
+
+
+def test_histograms_of_the_conventions_come(sdk: openai.OpenAI, collector: Collector) -> None:
+    """All four, after an answer."""
+    sdk.completions.create(model=MODEL, prompt="Once", max_tokens=4)
+    expected = {
+        "gen_ai.server.request.duration",
+        "gen_ai.server.time_to_first_token",
+        "gen_ai.server.time_per_output_token",
+        "gen_ai.client.token.usage",
+    }
+    deadline = time.monotonic() + 20
+    while not expected <= collector.metric_names() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert expected <= collector.metric_names()
