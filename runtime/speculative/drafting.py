@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtime.attention.backend import AttentionBatch, AttentionPlan
-from runtime.attention.pages import allocate_pages, copy_pages
+from runtime.attention.backend import AttentionBatch
+from runtime.attention.pages import allocate_pages, copy_pages, key_rows, write_kv
 from runtime.attention.reference import ReferenceAttention
 from runtime.batch import Int32, Int64, StepBatch
 from runtime.identifiers import PAGE_SIZE
-from runtime.speculative.head import DraftHead
+from runtime.speculative.head import DraftHead, Entries
 
 
 class Drafter:
@@ -50,45 +50,56 @@ class Drafter:
         assert speculation is not None
         next_ids = speculation.next_ids.copy()
         next_ids[batch.sample_rows[::-1]] = chosen[::-1]  # of choices that share a row the first counts
-        hidden = self._extend(batch, captured, next_ids)
+        entries = self._enter(next_ids, self._head.combine(captured), batch.positions, batch.slots)
         drafts = np.zeros((len(num_tokens), speculation.num_steps), np.int64)
         chains = np.flatnonzero(speculation.drafts)
         if not (speculation.num_steps and chains.size):
             return drafts
-        rows = batch.sample_rows[speculation.chain_starts[:-1] + num_tokens - 1][chains]
+        rows = batch.sample_rows[speculation.chain_starts[:-1] + num_tokens - 1][chains].astype(np.int64)
         sequences = np.searchsorted(batch.query_starts, rows, side="right") - 1
-        ends, tables = batch.positions[rows], batch.page_tables[sequences]
-        hidden = hidden[torch.from_numpy(rows.astype(np.int64)).to(hidden.device)]
-        drafts[chains] = self._chain(hidden, ends, tables, speculation.num_steps).cpu().numpy()
+        chosen_entries = entries.select(torch.from_numpy(rows).to(captured.device))
+        tables = batch.page_tables[sequences]
+        drafts[chains] = self._chain(chosen_entries, batch.positions[rows], tables, speculation.num_steps).cpu().numpy()
         return drafts
 
-    def _extend(self, batch: StepBatch, captured: Tensor, next_ids: Int64) -> Tensor:
-        plan = self._plan(batch.query_starts, batch.context_lengths, batch.page_tables, batch.slots)
-        return self._forward(next_ids, self._head.combine(captured), batch.positions, plan)
+    def _enter(self, token_ids: Int64 | Tensor, hidden: Tensor, positions: Int64, slots: Int64) -> Entries:
+        """Compute entries and write their keys and values; a key follows from its own row, as there is one layer."""
+        device = hidden.device
+        ids = token_ids if isinstance(token_ids, Tensor) else torch.from_numpy(token_ids).to(device)
+        bounded = torch.from_numpy(np.minimum(positions, self._head.rotary.num_positions - 1)).to(device)
+        entries = self._head.enter(ids, hidden, bounded)
+        write_kv(self.pages[0], entries.key, entries.value, key_rows(torch.from_numpy(slots).to(device)))
+        return entries
 
-    def _chain(self, hidden: Tensor, ends: Int64, tables: Int32, num_steps: int) -> Tensor:
-        """Drafts behind entries at positions `ends` whose outputs are `hidden` → [num_chains, num_steps]."""
-        drafted = [self._head.best(hidden)]
-        starts = np.arange(len(ends) + 1, dtype=np.int32)
+    def _chain(self, entries: Entries, ends: Int64, tables: Int32, num_steps: int) -> Tensor:
+        """Drafts behind entries at positions `ends` → [num_chains, num_steps]."""
         width = -(-(int(ends.max()) + num_steps) // PAGE_SIZE)
         tables = np.pad(tables, ((0, 0), (0, max(0, width - tables.shape[1]))))
+        hidden = self._ask(entries, ends, tables)
+        drafted = [self._head.best(hidden)]
         for step in range(1, num_steps):
             positions = ends + step
-            slots = tables[starts[:-1], positions // PAGE_SIZE].astype(np.int64) * PAGE_SIZE + positions % PAGE_SIZE
-            plan = self._plan(starts, (positions + 1).astype(np.int32), tables, slots)
-            hidden = self._forward(drafted[-1], hidden, positions, plan)
+            entries = self._enter(drafted[-1], hidden, positions, _slots_of(positions, tables))
+            hidden = self._ask(entries, positions, tables)
             drafted.append(self._head.best(hidden))
         return torch.stack(drafted, dim=1)
 
-    def _forward(self, token_ids: Int64 | Tensor, hidden: Tensor, positions: Int64, plan: AttentionPlan) -> Tensor:
-        device = hidden.device
-        ids = token_ids if isinstance(token_ids, Tensor) else torch.from_numpy(token_ids).to(device)
-        bounded = np.minimum(positions, self._head.rotary.num_positions - 1)
-        places = torch.from_numpy(bounded).to(device)
-        return self._head.forward(ids, hidden, places, lambda *heads: plan.attend(0, *heads))
-
-    def _plan(self, query_starts: Int32, context_lengths: Int32, tables: Int32, slots: Int64) -> AttentionPlan:
-        count = int(query_starts[-1])
-        return self._attention.plan(
-            AttentionBatch(query_starts, context_lengths, tables, np.arange(count, dtype=np.int64), count, slots)
+    def _ask(self, entries: Entries, positions: Int64, tables: Int32) -> Tensor:
+        """The rest of the layer for one row of each chain, at these positions."""
+        count = len(positions)
+        batch = AttentionBatch(
+            query_starts=np.arange(count + 1, dtype=np.int32),
+            context_lengths=(positions + 1).astype(np.int32),
+            page_tables=tables,
+            rows=np.arange(count, dtype=np.int64),
+            num_rows=count,
+            slots=_slots_of(positions, tables),
         )
+        attended = self._attention.plan(batch).attend(0, entries.query, entries.key, entries.value)
+        return self._head.ask(entries, attended)
+
+
+def _slots_of(positions: Int64, tables: Int32) -> Int64:
+    """[num_chains] positions → slots, in page 0 for what is beyond a table's pages."""
+    pages = tables[np.arange(len(positions)), positions // PAGE_SIZE].astype(np.int64)
+    return pages * PAGE_SIZE + positions % PAGE_SIZE

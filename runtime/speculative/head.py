@@ -13,6 +13,7 @@ Source: EAGLE-3, Li et al. 2025, section 3.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as functional
@@ -27,6 +28,24 @@ from runtime.speculative.loading import HeadWeights
 
 AttendDraft = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(query [num_rows, num_heads, head_dim], key, value [num_rows, num_kv_heads, head_dim]) → the shape of query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Rows on their way through the layer."""
+
+    query: Tensor
+    """[num_rows, num_heads, head_dim], turned."""
+    key: Tensor
+    """[num_rows, num_kv_heads, head_dim], turned."""
+    value: Tensor
+    """As `key`."""
+    residual: Tensor
+    """[num_rows, hidden_size]"""
+
+    def select(self, rows: Tensor) -> "Entries":
+        """Some of the rows."""
+        return Entries(*(part[rows] for part in (self.query, self.key, self.value, self.residual)))
 
 
 class DraftHead:
@@ -63,7 +82,12 @@ class DraftHead:
         return self.fc(captured)
 
     def forward(self, token_ids: Tensor, hidden: Tensor, positions: Tensor, attend: AttendDraft) -> Tensor:
-        """Entries → [num_rows, hidden_size], before the last norm.
+        """Entries → [num_rows, hidden_size], before the last norm; arguments as for `enter`."""
+        entries = self.enter(token_ids, hidden, positions)
+        return self.ask(entries, attend(entries.query, entries.key, entries.value))
+
+    def enter(self, token_ids: Tensor, hidden: Tensor, positions: Tensor) -> Entries:
+        """What is attended with and to: all that a row needs if nobody drafts behind it.
 
         Args:
             token_ids: [num_rows] int64: the token after each position.
@@ -77,8 +101,11 @@ class DraftHead:
         heads = self.qkv(torch.cat((embedded, normed), dim=-1)).view(len(token_ids), -1, config.head_dim)
         num_turned = config.num_heads + config.num_kv_heads
         turned = apply_rotary(heads[:, :num_turned], *self.rotary.at(positions))
-        attended = attend(turned[:, : config.num_heads], turned[:, config.num_heads :], heads[:, num_turned:])
-        residual = residual + self.output(attended.flatten(1))
+        return Entries(turned[:, : config.num_heads], turned[:, config.num_heads :], heads[:, num_turned:], residual)
+
+    def ask(self, entries: Entries, attended: Tensor) -> Tensor:
+        """The rest of the layer: entries and what they attended [num_rows, num_heads, head_dim] → [num_rows, hidden_size]."""
+        residual = entries.residual + self.output(attended.flatten(1))
         return residual + self.down(silu_and_multiply(self.gate_up(self.mlp_norm(residual))))
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -35,8 +35,7 @@ def tokens_of(answers: Answers) -> dict[tuple[int, int], tuple[list[int], str]]:
     return {key: (answer.tokens, answer.reason) for key, answer in answers.items()}
 
 
-@pytest.mark.parametrize("overlap", [True, False])
-@pytest.mark.parametrize("largest_graph", [0, 3, 16])
+@pytest.mark.parametrize(("largest_graph", "overlap"), [(0, True), (3, True), (16, True), (16, False)])
 def test_texts_are_those_of_plain_decoding(
     folder: Path, head: HeadSource, expected: Answers, largest_graph: int, *, overlap: bool
 ) -> None:
