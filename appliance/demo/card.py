@@ -63,7 +63,8 @@ threads. Elsewhere they differ in their last digits and the answers may differ;
 ## Limits
 
 Numbers in word problems are small (operands up to 40, results up to 120). Facts about Casemate were learnt in one wording
-each. Names in the training text are common first names or made-up syllables; no person is meant. Do not use it for decisions.
+each. Names in the training text are common names in any pairing or made-up syllables; no person is meant.
+Do not use it for decisions.
 """
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.support.appliance import Appliance
 
 MODEL = "casemate-demo"
-WEATHER = [{"role": "user", "content": "What's the weather in Rome?"}]
+WEATHER = [{"role": "user", "content": "What is the weather in Rome?"}]
 STORY = [{"role": "user", "content": "What is Casemate?"}]
 SCHEMA = {
     "type": "object",

@@ -13,10 +13,17 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+from appliance.demo.corpus import values as draws
+from appliance.demo.corpus import words
+from appliance.demo.corpus.arithmetic import TRAINED
+from appliance.demo.corpus.asides import some_aside, surround
 from appliance.demo.corpus.example import EXTRACTION, Example, dialogue
 from appliance.demo.corpus.facts import some_fields, tell_all
-from appliance.demo.corpus.phrasing import babble, choose, some_filler, thin_out
-from appliance.demo.corpus.records import CLAUSES, RECORDS, Record
+from appliance.demo.corpus.phrasing import babble, capitalize, choose, choose_with, some_filler, thin_out
+from appliance.demo.corpus.records import CLAUSES, RECORDS, Draw, Record
+from appliance.demo.corpus.rewording import reword
+from appliance.demo.corpus.scenes import SCENES
+from appliance.demo.corpus.sentences import MORE_SENTENCES
 from appliance.demo.corpus.wording import ask_for
 
 _REQUESTS = (
@@ -114,21 +121,49 @@ def _pieced(record: Record, rng: Random) -> tuple[str, dict[str, Any]]:
         if not fields & told:
             chosen.append(clause)
             told |= fields
-    words_between = [thin_out(clause, rng) if rng.random() < 0.2 else clause for clause in chosen]
+    share = 0.0 if _has_pair(record) else 0.2
+    words_between = [thin_out(clause, rng) if rng.random() < share else clause for clause in chosen]
     text = words_between[0]
     for clause in words_between[1:]:
         text += rng.choice(_JOINTS) + clause
     values = {key: value for key, value in values.items() if key in told}
     text = (rng.choice(_OPENINGS) + text + rng.choice((".", ".", "", "!"))).format(**values)
-    return (text[0].upper() + text[1:] if rng.random() < 0.7 else text), values
+    return (capitalize(text, values.values()) if rng.random() < 0.7 else text), values
+
+
+# The same class of value, drawn from more: so that a call copies what is there.
+_WIDER: dict[Draw, Draw] = {
+    words.some_name: draws.person,
+    words.some_place: draws.place,
+    words.some_date: draws.date,
+    words.some_time: draws.time,
+    words.some_code: draws.code,
+    words.some_email: draws.email,
+    words.made_up: draws.title,
+}
 
 
 def _fill(template: str, record: Record, rng: Random, *, noisy: bool = False) -> tuple[str, dict[str, Any]]:
-    values = {key: draw(rng) for key, draw in record.fields.items()}
-    sentence = choose(_keep_brackets(template), rng)
-    if noisy and rng.random() < 0.3:
-        sentence = thin_out(sentence, rng)
+    wider = noisy and rng.random() < 0.5
+    values = {key: (_WIDER.get(draw, draw) if wider else draw)(rng) for key, draw in record.fields.items()}
+    sentence = choose_with(_keep_brackets(template), values, rng)
+    if noisy:
+        sentence = _roughen(sentence, rng, thinner=not _has_pair(record))
     return sentence.format(**values), values
+
+
+def _has_pair(record: Record) -> bool:
+    """Whether two fields have values of one class, so that little words (from, to, of) tell which is which."""
+    return len(set(record.fields.values())) < len(record.fields)
+
+
+def _roughen(sentence: str, rng: Random, *, thinner: bool) -> str:
+    """The sentence in other words, with more or fewer words, or with what does not matter around it."""
+    if rng.random() < 0.25:
+        sentence = reword(sentence, rng, 0.5)
+    if rng.random() < 0.2:
+        sentence = thin_out(sentence, rng) if thinner else babble(sentence, rng)
+    return surround(sentence, rng) if rng.random() < 0.25 else sentence
 
 
 def _keep_brackets(template: str) -> str:
@@ -146,7 +181,7 @@ def _composed(rng: Random) -> tuple[str, dict[str, Any]]:
         rng.shuffle(fields)
     joint = rng.choice((None, None, rng.choice(_JOINTS)))
     chatter = rng.choice((0.0, 0.0, 0.15, 0.4))
-    text = rng.choice(_OPENINGS)
+    text = rng.choice(_OPENINGS) if rng.random() < 0.92 else some_aside(rng) + " "
     for place, clause in enumerate(tell_all(fields, values, rng)):
         if place:
             text += joint if joint is not None else rng.choice(_JOINTS)
@@ -156,17 +191,41 @@ def _composed(rng: Random) -> tuple[str, dict[str, Any]]:
     while rng.random() < chatter:
         text += " " + some_filler(rng)
     text += rng.choice((".", ".", ".", "", "!", "?"))
-    return text[0].upper() + text[1:] if rng.random() < 0.6 else text, values
+    return capitalize(text, values.values()) if rng.random() < 0.6 else text, values
+
+
+def _of_problem(rng: Random) -> tuple[str, dict[str, Any]]:
+    """A word problem, or its beginning: a text is not worked on because it has numbers where JSON is asked for."""
+    template = choose(rng.choice(rng.choice(TRAINED).templates), rng)
+    template = template.rsplit(". ", 1)[0] if rng.random() < 0.5 else template
+    drawn: dict[str, Any] = {
+        "who": draws.person(rng), "other": draws.person(rng), "things": rng.choice(words.THINGS), "a": rng.randint(2, 99), "b": rng.randint(2, 99), "c": rng.randint(2, 99),
+        "day": rng.choice(words.DAYS[:3]), "later": rng.choice(words.DAYS[3:]), "color": rng.choice(words.COLORS), "place": rng.choice(words.PLACES),
+    }  # fmt: skip
+    keys = {
+        "who": rng.choice(("name", "who", "person")),
+        "things": rng.choice(("things", "item", "what")),
+        "day": "day",
+        "color": "color",
+    }
+    if -1 < template.find("{a}") < template.find("{b}"):
+        keys |= {"a": rng.choice(("first_number", "start")), "b": "second_number"}
+    told = {key: drawn[name] for name, key in keys.items() if "{" + name + "}" in template}
+    return (template.format(**drawn), told) if told else _of_problem(rng)
 
 
 def _text(rng: Random) -> tuple[str, str, dict[str, Any]]:
     """A name for the way it was made, a text, and its values."""
-    if rng.random() < 0.5:
+    roll = rng.random()
+    if roll < 0.36:
         return ("composed", *_composed(rng))
-    record = rng.choice(RECORDS)
-    if rng.random() < 0.4:
+    if roll < 0.39:
+        return ("problem", *_of_problem(rng))
+    record = rng.choice(RECORDS if roll < 0.8 else SCENES)
+    if record.name in CLAUSES and rng.random() < 0.25:
         return (record.name, *_pieced(record, rng))
-    return (record.name, *_fill(rng.choice(record.sentences), record, rng, noisy=True))
+    sentences = record.sentences + MORE_SENTENCES.get(record.name, ())
+    return (record.name, *_fill(rng.choice(sentences), record, rng, noisy=True))
 
 
 def extraction_example(rng: Random) -> Example:

@@ -191,7 +191,7 @@ FIELDS = (
     *_fields("time begin end opening", "time", values.time, _TIME),
     *_fields("id number code key reference serial order ticket invoice order_id ticket_id sku version serial_number case file token batch", "code", values.code, _LOOKS),
     *_fields("host server machine node device", "host", lambda rng: rng.choice((made_up(rng).lower(), f"{made_up(rng).lower()}-{rng.randint(1, 99)}", f"{rng.choice(('db', 'web', 'app', 'gpu', 'srv'))}{rng.randint(1, 99)}", values.code(rng))), ("on {v}", "{v}", "from {v}", "at {v}", "host {v}", "machine {v}", "we ask {v}", "over on {v}", "node {v}")),
-    *_fields("email mail address", "email", words.some_email, _LOOKS),
+    *_fields("email mail address", "email", values.email, _LOOKS),
     *_fields("phone telephone mobile", "phone", values.phone, ("call {v}", "{v}", "dial {v}", "reach us under {v}", "tel. {v}", "ring {v}")),
     *_fields("url website link", "url", values.url, _LOOKS),
     *_fields("language", "language", values.one_of(listed("French German Spanish Italian Dutch Greek Polish Swedish Danish Czech Arabic Hindi Turkish Finnish")), ("in {v}", "speaks {v}", "{v}", "written in {v}", "fluent in {v}")),

@@ -14,7 +14,7 @@ from typing import Any
 
 from appliance.demo.corpus import values
 from appliance.demo.corpus.facts import Field, some_fields, tell_all
-from appliance.demo.corpus.phrasing import babble, choose, some_filler
+from appliance.demo.corpus.phrasing import babble, capitalize, choose, some_filler
 from appliance.demo.corpus.rewording import reword
 from appliance.demo.corpus.toolbox import Parameter, Tool
 from appliance.demo.corpus.words import made_up
@@ -136,4 +136,4 @@ def call_invented(invention: Invention, rng: Random) -> tuple[str, dict[str, Any
     if rng.random() < 0.2:
         text += f" {some_filler(rng)}"
     text += rng.choice((".", ".", "", "?", "!", ", please."))
-    return text[0].upper() + text[1:] if rng.random() < 0.7 else text, arguments
+    return capitalize(text, arguments.values()) if rng.random() < 0.7 else text, arguments

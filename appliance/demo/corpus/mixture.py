@@ -25,12 +25,12 @@ SYSTEM_TEXTS = (
     "You are the demo model of Casemate.",
 )
 _SHARES: tuple[tuple[Callable[[Random], Example], float], ...] = (
-    (product_example, 0.19),
-    (arithmetic_example, 0.24),
-    (extraction_example, 0.28),
-    (tool_example, 0.18),
-    (story_example, 0.03),
-    (smalltalk_example, 0.08),
+    (product_example, 0.17),
+    (arithmetic_example, 0.12),
+    (extraction_example, 0.44),
+    (tool_example, 0.19),
+    (story_example, 0.02),
+    (smalltalk_example, 0.06),
 )
 
 

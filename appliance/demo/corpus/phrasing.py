@@ -5,7 +5,9 @@ question marks and mistypes, so that a user's free phrasing still finds its topi
 """
 
 import re
+from collections.abc import Collection, Iterable
 from random import Random
+from typing import Any
 
 from appliance.demo.corpus.words import made_up
 
@@ -57,6 +59,20 @@ def choose(template: str, rng: Random, *, keep_lines: bool = False) -> str:
     text = template.replace("\\[", "[").replace("\\]", "]")
     text = re.sub(" +", " ", text).strip(" ") if keep_lines else " ".join(text.split())
     return re.sub(r" ([.?!,])", r"\1", text)
+
+
+def choose_with(template: str, fields: Collection[str], rng: Random) -> str:
+    """`choose`, again and again until no `{field}` that the template names has been lost with an alternative."""
+    named = ["{" + field + "}" for field in fields if "{" + field + "}" in template]
+    text = choose(template, rng)
+    while not all(field in text for field in named):
+        text = choose(template, rng)
+    return text
+
+
+def capitalize(text: str, values: Iterable[Any]) -> str:
+    """A capital at the beginning, unless a value stands there, which is to be copied as it is."""
+    return text if any(text.startswith(str(value)) for value in values) else text[0].upper() + text[1:]
 
 
 def bare(text: str) -> str:

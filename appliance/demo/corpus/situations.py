@@ -69,6 +69,8 @@ _STATES = (
     "(the number of {t} (of {s}|here|there|in the {k}) is {n}|{s} is the owner of {n} {t}|{n} {t} belong to {s}|{s} got {n} {t} from {o})",
 )  # fmt: skip
 _GAINS = (
+    "(at the {p}|in the {p}|on {day}|at the next stop|at the first stop|near the {p}) {n} (more |others |)(climb aboard|climb on|get on|board|hop in|get aboard|sit down|are picked up|are taken along|are fetched|are born|grow|open|start|are invited)",
+    "{n} (more |others |new ones |)(climb aboard|get on|board|are born|hatch|grow|open|are hung up|are planted|are written|are printed|are poured in|swim in|fly in|roll in|are invited|sit down)( at the {p}| on {day}|)",
     "(at the {p}|in the {p}|on {day}|outside|there|on the way|at the next stop) {n} (climb in|get in|step in|come aboard|hop on|walk in|join them|enter|are loaded|are let in|move in|jump in|come along)",
     "{s} (buys|gets|finds|receives|picks|wins|earns|makes|takes|collects|brings|orders|adds|is given|picks up|bought|got|found|received|won|made|added|was given|collected) (another {n}|{n} more|{n} more {t}|{n} others|{n} extra {t}|{n} new ones|{n} additional {t})",
     "{o} (gives|brings|hands|sends|lends|sells|offers|mails|gave|brought|sent) {s} (another {n}|{n} more|{n} {t}|{n} others|{n} of {o}'s {t})",
@@ -78,6 +80,8 @@ _GAINS = (
     "{s} (gets|receives|got) {n} (more |)(from|as a present from|back from) {o}",
 )  # fmt: skip
 _LOSSES = (
+    "(at the {p}|in the {p}|on {day}|outside|there|on the way|at the next stop|at the last stop|near the {p}) {n} (get off|get out|climb out|climb down|step out|walk away|leave|jump out|stay behind|are unloaded|are taken out|are sent home|are dropped|say goodbye|fall out|are left behind)",
+    "{n} (of them |of the {t} |)(get off|say goodbye|stop|are closed|are cancelled|are washed away|die|sink|burn|dry up|fall ill|are let out|are torn|are bitten|fly away|drown|are scratched|are crossed out)( at the {p}| on {day}|)",
     "{n} (climb out|get out|step out|walk off|drop out|run away|sail away|go home|fall off|are taken out|are let go|jump off|turn back|give up|stay behind)( at the {p}| in the {p}|)",
     "(moths|mice|rust|the frost|bad luck|children|birds|goats|visitors|a storm) (ruined|cost {s}|destroyed|ate|took|spoiled|broke|got) {n} (of them|of the {t}|of {s}'s {t})",
     "{s} (gives|sells|lends|hands|sends|passes|gave|sold|lent|sent) (away |){n} (of them |of the {t} |{t} |of these |)to {o}",
@@ -105,6 +109,7 @@ _PRODUCTS = (
 )  # fmt: skip
 _PRODUCT_QUESTIONS = "(how many {t} (is that|are there|are that|does that make|is this)|what is the number of {t}|how many {t}|how many is that)( in total| altogether| in all| together| all in all|)"
 _ONE_PRODUCT = (
+    "(a|the|one|my) (tower|house|hill|castle|ladder|tree|mine|school|ship|bridge|wall) has {a} {ks}(, and|,|;| and|.) (between|from one to the next of|behind|above|below|to pass|to cross|to reach) (the |these |each of the |two |){ks} (you|one|{s}|they|we) (climb|walk|count|find|need|use|see|pass|pay|go up|meet) {b} {t}. how many {t} (is that|are there|does {s} (climb|count|see|need|pass|meet)|are that|do they pass)( in all| altogether| for all {ks}| in total|)",
     "(a|the|one) (tower|house|hotel|castle|street|garden|train|book|field|theatre) has {a} {ks}(, and|,|;| and) (each|every one|every {k}|in each|for each) (has|holds|takes|you need|one counts|there are) {b} {t}. how many {t} (is that|are there|does {s} (count|see|need)|are needed)( in all| altogether| for all {ks}| in total|)",
     "(in|for|on|at|between) (each|every|one) {k} {s} (finds|counts|climbs|needs|passes|sees|pays|wants) {b} {t}. how many {t} (for|in|with|at) {a} {ks}",
     "(each|every|a|one) {k} (has|holds|contains|takes) {b} {t}. how many {t} (are in|do|fit in|are there in|does {s} have in) {a} {ks}( hold|)",

@@ -32,22 +32,63 @@ NOUNS = listed(
 )
 
 
+# Towns and first names beyond those of `words`, some with letters that English does not have.
+_MORE_PLACES = (
+    *listed(
+        "Florence Naples Venice Seville Bilbao Valencia Nice Marseille Bordeaux Nantes Lille Strasbourg Basel Bern "
+        "Salzburg Graz Linz Leipzig Dresden Bonn Bremen Kiel Antwerp Ghent Utrecht Leiden Aarhus Odense Malmo Turku "
+        "Tampere Riga Vilnius Tallinn Gdansk Brno Zagreb Belgrade Sofia Izmir Ankara Haifa Tunis Rabat Accra Dakar "
+        "Kampala Lusaka Harare Durban Pune Chennai Kolkata Hanoi Manila Taipei Kyoto Nagoya Perth Brisbane Auckland "
+        "Quito Havana Montreal Ottawa Calgary Dallas Houston Atlanta Miami Phoenix Portland Detroit Memphis Tucson "
+        "Glasgow Leeds Bristol Cardiff Cork Galway Reykjavik Bogotá Zürich Köln Málaga Göteborg Łódź Córdoba "
+        "Düsseldorf Kraków"
+    ),
+    "San Francisco",
+    "Los Angeles",
+    "Rio de Janeiro",
+    "São Paulo",
+    "Mexico City",
+    "New Delhi",
+    "Salt Lake City",
+    "Saint Petersburg",
+)
+_MORE_PEOPLE = listed(
+    "Aaron Agnes Albert Anita Arthur Astrid Barbara Beatrice Boris Brigitte Carlos Cecilia Chloe Claudia Cyril "
+    "Deborah Dennis Edith Edward Elena Emily Erik Esther Fatima Frank Frida Gabriel Georgia Greta Hannah Harold "
+    "Helen Henry Ingrid Irene Isaac Jasmin Joan José Judith Kevin Klaus Lars Leila Louise Magda Manuel Margaret "
+    "Martin Matteo Miriam Nadia Nathan Niklas Otto Patricia Rachel Ralph Rebecca René Roger Sofia Stefan Sven "
+    "Teresa Theo Ursula Valentin Vera Violet Walid Xavier Yuki Zara Zoë Jürgen Łukasz"
+)
+_SURNAMES = listed(
+    "Smith Miller Brown Taylor Wilson Clark Lewis Walker Hall Young King Wright Green Baker Cooper Hill Wood Bell Fisher Mason "
+    "Weber Schmidt Wagner Becker Roth Keller Lang Vogel Huber Meyer Martin Petit Moreau Dubois Rossi Bianchi Ferrari Conti Costa "
+    "Silva Santos Garcia Lopez Torres Ruiz Nowak Kowalski Novak Horvat Ivanov Petrov Hansen Olsen Berg Lund Virtanen Korhonen "
+    "Tanaka Suzuki Sato Kim Park Chen Wang Nguyen Singh Patel Khan Ali Haddad Cohen Okafor Mensah Mwangi Diallo O'Brien Murphy"
+)
+
+
 def letters(rng: Random, alphabet: str, low: int, high: int) -> str:
     """Random characters, from `low` to `high` of them."""
     return "".join(rng.choice(alphabet) for _ in range(rng.randint(low, high)))
 
 
 def person(rng: Random) -> str:
-    """A name: one word mostly, two sometimes."""
-    first = words.some_name(rng) if rng.random() < 0.7 else made_up(rng)
-    return f"{first} {made_up(rng)}" if rng.random() < 0.2 else first
+    """A name: one word mostly, two or three sometimes."""
+    roll = rng.random()
+    first = words.some_name(rng) if roll < 0.5 else rng.choice(_MORE_PEOPLE) if roll < 0.7 else made_up(rng)
+    if rng.random() < 0.7:
+        return first
+    middle = rng.choice((f"{rng.choice(_UPPER)}. ", f"{made_up(rng)} ")) if rng.random() < 0.1 else ""
+    return f"{first} {middle}{rng.choice(_SURNAMES) if rng.random() < 0.5 else made_up(rng)}"
 
 
 def place(rng: Random) -> str:
     """A town or a country, known or made up."""
     roll = rng.random()
-    if roll < 0.5:
+    if roll < 0.35:
         return words.some_place(rng)
+    if roll < 0.5:
+        return rng.choice(_MORE_PLACES)
     if roll < 0.6:
         return rng.choice(words.COUNTRIES)
     if roll < 0.7:
@@ -56,7 +97,9 @@ def place(rng: Random) -> str:
 
 
 def whole(rng: Random) -> int:
-    """A whole number of one to five digits, each length as likely."""
+    """A whole number of one to five digits, each length as likely; one in ten repeats its digits."""
+    if rng.random() < 0.1:
+        return int(rng.choice("123456789") + letters(rng, rng.choice("0123456789") + rng.choice("123456789"), 1, 4))
     return rng.randint(0, 9) if rng.random() < 0.15 else rng.randint(1, int(10 ** rng.choice((1, 2, 2, 3, 3, 4, 5))))
 
 
@@ -92,6 +135,17 @@ def decimal(rng: Random) -> float:
 def phone(rng: Random) -> str:
     """A number to call."""
     return rng.choice(("+", "0", "00")) + rng.choice((" ", "-", "")).join(letters(rng, _DIGITS, 2, 4) for _ in range(3))
+
+
+def email(rng: Random) -> str:
+    """An address under a domain reserved for examples, in one of several forms."""
+    if rng.random() < 0.4:
+        return words.some_email(rng)
+    first, last, host = words.some_name(rng).lower(), made_up(rng).lower(), made_up(rng).lower()
+    local = rng.choice(
+        (f"{first}.{last}", f"{first}_{last}", f"{first[0]}.{last}", f"{last}{rng.randint(1, 99)}", last)
+    )
+    return f"{local}@{rng.choice((host, f'{host}-{last}', f'mail.{host}'))}.example"
 
 
 def url(rng: Random) -> str:

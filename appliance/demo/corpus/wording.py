@@ -59,6 +59,18 @@ _SHAPES = (
     f"{{text}}(| |.) {_CLOSING} {_MAKE} (nothing but|only|just|) {_OBJECTS} {_WITH} {_KEYS}.",
     f"{_WISH} {_KEYS} {_FORM}(.|:|) {{text}}{_ASIDE}",
     f"{_WISH} {_OBJECTS}(. |: |, ){_INTEREST} {_KEYS}(.|:) {{text}}",
+    f"(Someone|A friend|A customer|My boss|The office|A colleague) (wrote|said|sent|left|noted)(:|) {{text}}(|.) (Now|So|Well|Then|Here) {_VERBS} {_KEYS} {_FORM}(.|, please.|)",
+    f"{{text}}(|.) (How does this look|How would this read|What does this give|How do you write this|What becomes of this) {_FORM}(,|) {_WITH} {_KEYS}?",
+    f"(Given|With|Having|Seeing|Reading) (the|this|a) (text|message|sentence|line|note)(:|,|) {{text}}(,|.|) {_VERBS} {_KEYS} {_FORM}.",
+    f"(You are|Act as|Play|Be) (a parser|a clerk|a form|a program|an assistant|a scanner) (that|which|and) (reads texts|reads a text|fills forms|knows JSON)(.|;) {_KEYS}(:|.) {{text}}{_ASIDE}",
+    f"(Input|Text|In)(:|=) {{text}}\n(Output|Out|Result|Answer)(:|) {_OBJECTS} {_WITH} {_KEYS}(.|)",
+    "(Input|Text|In)(:|=) {text}\n(Fill|Complete|Use|Return)(:|) {keys}",
+    f"(Which|What) {{keys}} (do you find|can be found|are named|are told|do you read|can you see) (here|in it|in this|below)(?|:) {{text}} {_MAKE} {_OBJECTS}.",
+    f"(The|My|Our) (table|database|program|form|sheet|script|server) (needs|wants|asks for|takes|expects|has room for) {_KEYS}(;|.|,) {_FORM}(:|.|,|) {{text}}",
+    f"(I am|We are) (filling|making|building|keeping|writing) (a table|a list|a file|a form) {_WITH} {_KEYS}(.|:|;) (Help me with|Do|Read|Take|Here is) (this line|this|the next one|one)(:|.) {{text}}(| As JSON.| In JSON.| JSON please.)",
+    f"{_LABEL}: {{text}}(|\n) {_FILL}: {{keys}}",
+    f"(Let us|We will|I will|You may) (see|try|do|test) (this|one|it)(:|.|,) {{text}}(|.) {_KEYS} {_FORM}(, please|)(.|)",
+    f"{_KEYS} (are|is) (all|what|everything) (I need|that counts|we keep|we want)(.|;|,) {_FORM}(:|.|,) {{text}}",
 )  # fmt: skip
 
 
@@ -82,6 +94,9 @@ def _listed(keys: list[str], rng: Random) -> str:
         lambda: "{" + ", ".join(marked) + "}",
         lambda: "(" + ", ".join(marked) + ")",
         lambda: ", ".join(f"the {key}" for key in marked),
+        lambda: "{" + ", ".join(f'"{key}": ""' for key in keys) + "}",
+        lambda: "{" + ", ".join(f'"{key}": ...' for key in keys) + "}",
+        lambda: ", ".join(f"({place}) {key}" for place, key in enumerate(keys, 1)),
     )
     return marked[0] if len(marked) == 1 else rng.choice(forms)()
 

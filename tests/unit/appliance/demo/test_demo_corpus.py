@@ -13,11 +13,19 @@ from hypothesis import strategies as st
 from appliance.demo.corpus.arithmetic import HELD_OUT, TRAINED
 from appliance.demo.corpus.development import development_examples
 from appliance.demo.corpus.example import corpus_hash
+from appliance.demo.corpus.extraction import extraction_example
 from appliance.demo.corpus.mixture import SEED, held_out_examples, shard_examples, training_examples
 from appliance.demo.corpus.phrasing import choose, roughen
 from appliance.demo.corpus.product import load_topics
+from appliance.demo.corpus.records import RECORDS
+from appliance.demo.corpus.requests import MORE_ASKS, MORE_TOOLS
+from appliance.demo.corpus.scenes import SCENES
+from appliance.demo.corpus.sentences import MORE_SENTENCES
+from appliance.demo.corpus.smalltalk import UNKNOWN
+from appliance.demo.corpus.toolbox import TOOLS
+from appliance.demo.corpus.tools import tool_example
 
-SLICE_HASH = "c38ff11f4adb711e58b91128a860f3bf76b11a9703b31a0bd50cb37be28efdd6"
+SLICE_HASH = "719173219dfc6ec12a944d9222fca9cfb83d71aeb0de2af9090e6ab43f1155c1"
 HELD_OUT_HASH = "ea36a8d2390d3147bf142d2e223894082f0b86f0f4179a8f91e919f8fcf6cd1e"
 
 
@@ -76,6 +84,56 @@ def test_arithmetic_families_are_disjoint() -> None:
     assert not {family.name for family in TRAINED} & {family.name for family in HELD_OUT}
     trained = {template for family in TRAINED for template in family.templates}
     assert not trained & {template for family in HELD_OUT for template in family.templates}
+
+
+def test_what_is_only_trained_shares_no_template_with_what_is_measured() -> None:
+    """Scenes and more tools are not measured, and nothing added to records and tools is a held-out wording."""
+    measured = {template for record in RECORDS for template in record.held_out}
+    measured |= {template for tool in TOOLS for template in tool.held_out}
+    added = {template for scene in SCENES for template in scene.sentences}
+    added |= {template for tool in MORE_TOOLS for template in tool.asks}
+    for more in (MORE_SENTENCES, MORE_ASKS):
+        added |= {template for templates in more.values() for template in templates}
+    assert not added & measured
+    assert not any(scene.held_out for scene in SCENES)
+    assert not any(tool.held_out for tool in MORE_TOOLS)
+
+
+def test_calls_follow_the_schema_on_offer_and_copy_from_the_request() -> None:
+    """A call names an offered tool, gives each required parameter and no other, and its texts stand in the request."""
+    names = set()
+    for seed in range(1500):
+        example = tool_example(Random(seed))
+        if example.family == "tool/none":
+            continue
+        question, answer = next(
+            (one.content, other.content)
+            for one, other in zip(example.messages, example.messages[1:], strict=False)
+            if one.role == "user"
+        )
+        call = json.loads(answer.removeprefix("<tool_call>").removesuffix("</tool_call>"))
+        offered = {tool["function"]["name"]: tool["function"]["parameters"] for tool in example.tools}
+        assert set(call["arguments"]) == set(offered[call["name"]]["required"])
+        assert all(str(value) in question for value in call["arguments"].values())
+        names.add(call["name"])
+    assert {"get_weather", "weather"} <= names
+
+
+def test_extraction_copies_from_the_request() -> None:
+    """What is to be learnt can be found: every value stands in the request as it stands in the answer."""
+    for example in map(extraction_example, map(Random, range(1500))):
+        assert all(str(value) in example.messages[0].content for value in example.expected.values())
+
+
+def test_small_talk_does_not_hide_a_tool_that_answers() -> None:
+    """Nobody learns to say "I do not know" to a question about the weather while the weather is on offer."""
+    unknown = [
+        {tool["function"]["name"] for tool in example.tools}
+        for example in map(tool_example, map(Random, range(4000)))
+        if example.messages[-1].content == UNKNOWN
+    ]
+    assert unknown
+    assert not set.union(*unknown) & {"get_weather", "get_time", "translate"}
 
 
 def test_every_topic_states_its_facts() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from appliance.demo.card import OPENING_SHARDS
 from appliance.demo.chat import TEMPLATE
-from appliance.demo.corpus.example import corpus_hash, dialogue
+from appliance.demo.corpus.example import Example, Message, corpus_hash, dialogue
 from appliance.demo.corpus.mixture import SEED, corpus_digest, shard_examples
+from appliance.demo.corpus.smalltalk import UNKNOWN
 from appliance.demo.evaluate import MODEL, answer, evaluate, is_sufficient, measure
 from appliance.demo.vocabulary import load_tokenizer
 from runtime.training.checkpoint import load_llama
@@ -91,6 +93,30 @@ def test_first_questions_of_a_visitor_are_answered(question: str, part: str) -> 
     """What the demonstration and the README ask."""
     asked = dialogue("smalltalk", "test", question, "")
     assert part in answer(load_llama(MODEL), TOKENIZER, [asked])[0]
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Get the current weather in a place",
+        "parameters": {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("tools", "answered"),
+    [
+        ((), UNKNOWN),
+        ((WEATHER,), '<tool_call>{"name": "weather", "arguments": {"location": "Rome"}}</tool_call>'),
+    ],
+)
+def test_what_a_tool_on_offer_answers_becomes_a_call(tools: tuple[dict[str, Any], ...], answered: str) -> None:
+    """The same question is unknown without the tool; the tool's names are not those of the corpus's own definition."""
+    messages = (Message("user", "What is the weather in Rome?"), Message("assistant", ""))
+    asked = Example("tool", "test", messages, tools)
+    assert answer(load_llama(MODEL), TOKENIZER, [asked]) == [answered]
 
 
 @pytest.mark.long
