@@ -37,6 +37,15 @@ class AuthoritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         Literal["ES256", "Ed25519"],
         msgspec.Meta(description="Algorithm of a newly made token signing key. Every JOSE library verifies ES256."),
     ] = "ES256"
+    signing_key_lifetime_days: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=3650,
+            description="Days after which the token signing key is replaced, overlapping with the next; 0 means never. "
+            "A key of another algorithm than `signing_algorithm` is replaced at once.",
+        ),
+    ] = 90
     max_failures_per_minute: Annotated[
         int,
         msgspec.Meta(

@@ -8,6 +8,7 @@ from collections import deque
 import structlog
 
 from appliance.authority.journal import Journal, JournalUnavailable
+from appliance.authority.key_rotation import KeyRotation
 from appliance.authority.records import build_suppressed_record
 from security.oauth.failure_limit import FailureLimit
 from security.oauth.refresh_store import RefreshStore
@@ -22,7 +23,10 @@ log = structlog.get_logger(__name__)
 class Bookkeeper:
     """Owner of what waits to be recorded."""
 
-    def __init__(self, journal: Journal, failures: FailureLimit, refresh: RefreshStore) -> None:
+    def __init__(
+        self, journal: Journal, failures: FailureLimit, refresh: RefreshStore, rotation: KeyRotation | None = None
+    ) -> None:
+        self._rotation = rotation
         self._journal = journal
         self._failures = failures
         self._refresh = refresh
@@ -37,11 +41,17 @@ class Bookkeeper:
             if tick % TICKS_PER_SUMMARY == 0:
                 self.collect_suppressed()
                 self._refresh.forget_expired()
+                self.rotate_keys()
             await self.record_waiting()
 
     def collect_suppressed(self) -> None:
         """One record for each source that was refused unseen since the last time."""
         self._waiting.extend(build_suppressed_record(one) for one in self._failures.take_suppressed())
+
+    def rotate_keys(self) -> None:
+        """Replace the signing key if it is old."""
+        if self._rotation is not None:
+            self._waiting.extend(self._rotation.turn())
 
     async def record_waiting(self) -> None:
         """Record what waits, oldest first, as far as the auditor takes it."""

@@ -15,6 +15,7 @@ from appliance.authority.bookkeeping import Bookkeeper
 from appliance.authority.credentials import build_listener_context, load_signing_keys, renew_certificate
 from appliance.authority.directory import Directory
 from appliance.authority.journal import Journal
+from appliance.authority.key_rotation import KeyRotation
 from appliance.authority.listener import build_listener
 from appliance.authority.passkey_pages import PasskeyRoutes
 from appliance.authority.people import CALLBACK_PATH, PeopleRoutes
@@ -99,12 +100,18 @@ async def serve(member: Member) -> None:
         app = AuthorityApplication(
             authority, journal, failures, (people, PasskeyRoutes(desk, directory, passkeys))
         ).build()
+        rotation = KeyRotation(
+            keys,
+            directory,
+            lifetime_days=config.authority.signing_key_lifetime_days,
+            algorithm=config.authority.signing_algorithm,
+        )
         listener = build_listener(app, config.authority, tls)
         member.on_link("auditor", journal.run)
         member.on_link("policy", directory.run)
         await member.listening()
         async with asyncio.TaskGroup() as group:  # A task that fails ends the process, which is then started again.
-            bookkeeping = group.create_task(Bookkeeper(journal, failures, refresh).run())
+            bookkeeping = group.create_task(Bookkeeper(journal, failures, refresh, rotation).run())
             serving = group.create_task(listener.serve(member.listeners, member.draining))
             while not (listener.started or serving.done()):  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(0.01)

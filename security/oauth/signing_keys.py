@@ -108,6 +108,20 @@ class SigningKeys:
         self._keys.append(SigningKey(now, path, import_private_key(load_private_key(path))))
         return self._keys[-1]
 
+    def is_due(self, lifetime_s: int, algorithm: SigningAlgorithm) -> bool:
+        """True if the key that signs is older than that (0: never too old), or of another algorithm, and no other is on its way."""
+        newest = self._keys[-1]
+        if newest is not self.current:
+            return False
+        is_old = lifetime_s > 0 and newest.made_at + lifetime_s <= self._clock()
+        return is_old or newest.algorithm != algorithm
+
+    def retire(self) -> bool:
+        """Remove the keys that nothing needs any more. Returns: whether there were any. Raises: KeyUnusable."""
+        num_keys = len(self._keys)
+        self._remove_before(int(self._clock()) - RETENTION_S)
+        return len(self._keys) < num_keys
+
     def _remove_before(self, deadline: int) -> None:
         while len(self._keys) > 1 and self._keys[1].made_at + ACTIVATION_DELAY_S < deadline:
             try:

@@ -42,6 +42,10 @@ class PlayedFacts:
         self.revocations = RevocationList(clock=clock)
         self._clock = clock
         self.is_away = False
+        self.num_published = 0
+
+    def publish_keys(self) -> None:
+        self.num_published += 1
 
     async def find_client(self, client_id: str) -> Client | None:
         if self.is_away:

@@ -10,6 +10,7 @@ import pytest
 from appliance.authority.application import AuthorityApplication
 from appliance.authority.bookkeeping import Bookkeeper
 from appliance.authority.journal import Journal
+from appliance.authority.key_rotation import KeyRotation
 from appliance.authority.passkey_pages import PasskeyRoutes
 from appliance.authority.people import PeopleRoutes
 from appliance.authority.sign_in import SignInDesk
@@ -78,7 +79,7 @@ class House:
         self.utc = Clock(time.time())
         self.registry = Registry(path / "clients.sqlite", clock=lambda: self.utc.now)
         self.issued = self.registry.create(ClientDefinition(name="demo"), actor="ada")
-        self.keys = SigningKeys.load_or_create(path / "signing")
+        self.keys = SigningKeys.load_or_create(path / "signing", clock=lambda: self.utc.now)
         self.authority, self.directory, self.refresh = build_authority(
             self.registry, self.keys, path, issuer=issuer, resource=RESOURCE, clock=lambda: self.utc.now
         )
@@ -104,7 +105,8 @@ class House:
             self.failures,
             (people, PasskeyRoutes(self.desk, self.directory, passkeys)),
         ).build()
-        self.books = Bookkeeper(self.journal, self.failures, self.refresh)
+        rotation = KeyRotation(self.keys, self.directory, lifetime_days=90, algorithm="ES256")
+        self.books = Bookkeeper(self.journal, self.failures, self.refresh, rotation)
         self.auditor = PlayedAuditor()
         self._serving = None
 

@@ -261,6 +261,32 @@ async def test_the_operators_log_holds_no_secret(house):
     assert house.issued.secret not in json.dumps(logs)
 
 
+async def test_an_old_signing_key_is_replaced_while_tokens_go_on(house):
+    """Published first, signing later, the old one gone when nothing needs it; policy and the log hear of each step."""
+    first = house.keys.current
+    house.books.rotate_keys()
+    assert house.directory.num_published == 0
+    house.utc.now += 91 * 86_400
+    house.books.rotate_keys()
+    assert (house.keys.current, len(house.keys.all), house.directory.num_published) == (first, 2, 1)
+    assert (await house.ask()).status_code == 200
+    house.utc.now += 601
+    house.books.rotate_keys()
+    second = house.keys.current
+    assert (second.kid != first.kid, house.directory.num_published) == (True, 1)
+    assert (await house.ask()).status_code == 200
+    house.utc.now += 7201
+    house.books.rotate_keys()
+    assert (house.keys.all, house.directory.num_published) == ((second,), 2)
+    await house.books.record_waiting()
+    stages = [
+        event["entity_result"]["data"]["stage"]
+        for event in house.auditor.events
+        if event["unmapped"]["casemate"]["kind"] == "key_rotated"
+    ]
+    assert stages == ["published", "removed"]
+
+
 async def test_an_answer_for_nobody_is_ignored():
     """A record that came after we gave up waiting, or for a number that we never sent."""
     journal = Journal(timeout_s=0.05)

@@ -210,6 +210,25 @@ def test_rotation_publishes_first_signs_later_and_keeps_the_old_key_while_needed
     assert {entry["kid"] for entry in keys.public_key_set()["keys"]} == {new.kid, third.kid}
 
 
+def test_a_key_is_due_when_it_is_old_or_of_another_algorithm_and_none_is_on_its_way(tmp_path, clock):
+    """And what nothing needs any more goes without waiting for the next rotation."""
+    keys = SigningKeys.load_or_create(tmp_path, clock=clock)
+    assert not keys.is_due(86_400, "ES256")
+    assert keys.is_due(86_400, "Ed25519")
+    clock.now += 86_400
+    assert keys.is_due(86_400, "ES256")
+    assert not keys.is_due(0, "ES256")
+    keys.rotate("ES256")
+    assert not keys.is_due(86_400, "Ed25519")
+    clock.now += ACTIVATION_DELAY_S
+    assert not keys.is_due(86_400, "ES256")
+    assert not keys.retire()
+    clock.now += RETENTION_S + 1
+    assert keys.retire()
+    assert len(keys.all) == 1
+    assert not keys.retire()
+
+
 def test_an_exposed_or_broken_signing_key_is_named(tmp_path, clock):
     """One clear error that names the file."""
     path = SigningKeys.load_or_create(tmp_path, clock=clock).current.path
