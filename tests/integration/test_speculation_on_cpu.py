@@ -157,6 +157,16 @@ def test_retraction_under_speculation(folder: Path, tmp_path: Path) -> None:
     assert engine.stats().num_verified > 0
 
 
+def test_fp8_weights_and_cache_change_nothing_either(folder: Path, tmp_path: Path) -> None:
+    """Rounded matrices, a cache in e4m3, and drafts: the texts are those of the same without drafts."""
+    head = HeadSource(write_head(tmp_path))
+    answers = []
+    for given, settings in (({}, {}), ({"head": head}, SPECULATION)):
+        runner = build_runner(folder, num_pages=NUM_PAGES, quantization="fp8", kv_cache_dtype="fp8_e4m3", **given)
+        answers.append(tokens_of(run_all(build_engine(runner, eos_token_ids=[EOS], **settings), requests()[:4])))
+    assert answers[0] == answers[1]
+
+
 def test_drafts_follow_from_the_text_alone(speculating: TorchRunner) -> None:
     """A prompt in one chunk, in many, and from the cache gives the same drafts: the head's entries are whole."""
     (request,) = (request for request in requests() if request.request_id == 2)
