@@ -164,6 +164,23 @@ def test_half_a_frozen_engine_is_refused(given: str, named: str) -> None:
     assert refused_keys(f"{ENGINE}{given}") == [named]
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ('quantization_param_path = "scales.json"\n', ["engines[0].quantization_param_path"]),
+        ('kv_cache_dtype = "fp8_e4m3"\nattention_backend = "flashinfer"\n', ["engines[0].attention_backend"]),
+        ('kv_cache_dtype = "fp8_e4m3"\nquantization_param_path = "scales.json"\n', []),
+    ],
+    ids=["scales of no cache", "attention that cannot read it", "both halves"],
+)
+def test_half_an_e4m3_cache_is_refused(given: str, named: list[str]) -> None:
+    """Options that contradict each other are errors, never silently corrected."""
+    if named:
+        assert refused_keys(f"{ENGINE}{given}") == named
+    else:
+        assert parse_configuration(f"{ENGINE}{given}".encode(), FOLDER).engines[0].kv_cache_dtype == "fp8_e4m3"
+
+
 def test_own_certificates_are_no_longer_lacking_once_they_are_named() -> None:
     """The list follows the configuration, it is not a fixed text."""
     text = f'{ENGINE}[tls]\ncertificate = "c.pem"\nkey = "k.pem"\n'

@@ -36,6 +36,18 @@ def test_an_engine_reads_its_own_model_only(tmp_path: Path) -> None:
     assert (one in second.reads, two in second.reads, second.uses_gpu) == (False, True, True)
 
 
+def test_an_engine_reads_its_own_scales_of_a_cache(tmp_path: Path) -> None:
+    """The file may lie anywhere; the gateway has no use for it."""
+    scales = 'kv_cache_dtype = "fp8_e4m3"\nquantization_param_path = "elsewhere/scales.json"\n'
+    text = f"{TEXT}{scales}"
+    path = str(tmp_path / "elsewhere/scales.json")
+    reads = [
+        plan_of(tmp_path, role, number, text=text).profile.reads for role, number in (("engine", 0), ("engine", 1))
+    ]
+    assert [path in read for read in reads] == [False, True]
+    assert path not in plan_of(tmp_path, "gateway", text=text).profile.reads
+
+
 def test_the_gateway_reads_all_models_and_may_connect_to_the_authority(tmp_path: Path) -> None:
     """Its port is the configured one."""
     profile = plan_of(tmp_path, "gateway", text=f"{TEXT}[authority]\nport = 9555\n").profile

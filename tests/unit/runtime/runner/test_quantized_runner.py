@@ -99,3 +99,25 @@ def test_rounding_at_load_is_what_a_checkpoint_by_channel_says(tmp_path: Path) -
     form = FORMATS["fbgemm_fp8"]
     write_checkpoint(tmp_path, quantized_tensors(form), form.declared)
     assert served(folder, "fp8") == served(folder)
+
+
+def test_transformers_own_loader_reads_blocks_as_we_do(tmp_path: Path) -> None:
+    """The one format that it loads on a CPU, if accelerate is installed: its weights are ours, and, with inputs rounded, so is the
+    distribution."""
+    pytest.importorskip("accelerate")
+    transformers = pytest.importorskip("transformers")
+    form = FORMATS["fp8, block"]
+    stored = quantized_tensors(form)
+    folder = write_checkpoint(tmp_path, stored, form.declared)
+    declared = transformers.FineGrainedFP8Config(dequantize=True)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, quantization_config=declared
+    )
+    of = rounding("fp8, block", stored)
+    for name, module in model.named_modules():
+        if name.endswith("_proj"):
+            assert torch.equal(module.weight, dequantize_stored(stored, name))
+            module.register_forward_pre_hook(lambda _module, given, apply=of(name): (apply(given[0]),))
+    with torch.inference_mode():
+        logits: Tensor = model(torch.tensor([PROMPT])).logits[0, -1]
+    assert_near(served(folder), logits.log_softmax(-1), TOLERANCE)
