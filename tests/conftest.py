@@ -1,5 +1,7 @@
-"""What every run of the tests offers: the file of how the tests ended that show controls."""
+"""What every run of the tests offers: the file of how the tests ended that show controls; and numbers as they were."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +21,11 @@ def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--control-results")
     if path is not None:
         config.pluginmanager.register(ResultsPlugin(path), "control-results")
+
+
+@pytest.fixture(autouse=True)
+def _tiny_numbers_are_numbers() -> Iterator[None]:
+    """A training makes the processor take the tiniest floats for zero; whatever runs next in this process must not find it so."""
+    yield
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_flush_denormal(False)
