@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--attention-backend", default="auto", help="of the engine that answers (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=4, help="passes over the answers (default: %(default)s)")
+    parser.add_argument("--tokens-per-step", type=int, default=16_384, help="(default: %(default)s)")
     parser.add_argument("--draft-vocab", type=int, default=1536, help="(default: %(default)s)")
     parser.add_argument("--intermediate-size", type=int, default=768, help="(default: %(default)s)")
     parser.add_argument("--layers", type=int, nargs=3, default=(1, 3, 5), help="(default: 1 3 5)")
@@ -101,6 +102,7 @@ def _order(options: argparse.Namespace, device: Device) -> HeadOrder:
             layers=tuple(options.layers),
             unrolling=Unrolling(options.unroll, options.decay),
             epochs=options.epochs,
+            tokens_per_step=options.tokens_per_step,
             seed=SEED,
             num_threads=num_threads,
             cpu_in_bfloat16=True,

@@ -20,9 +20,9 @@ TINY = LlamaShape(
 TINY_LAYERS = (1, 2, 3)
 
 
-def write_tiny_target(folder: Path, seed: int = 0) -> Llama:
+def write_tiny_target(folder: Path, seed: int = 0, shape: LlamaShape = TINY) -> Llama:
     """Write its folder and return the model that was written, rounded as it was stored."""
-    model = Llama(TINY, seed)
+    model = Llama(shape, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
