@@ -10,11 +10,17 @@ from appliance.config.loading import parse_configuration
 from appliance.config.schema import Configuration
 
 DEMO_MODEL_DIR = Path(__file__).parents[1] / "demo" / "model"
+DEMO_HEAD_DIR = Path(__file__).parents[1] / "demo" / "head"
 DEMO_MODEL_NAME = "casemate-demo"
 
 
 def default_configuration(
-    model_dir: Path, served_model_name: str, state_dir: Path, ports: tuple[int, int] | None = None
+    model_dir: Path,
+    served_model_name: str,
+    state_dir: Path,
+    ports: tuple[int, int] | None = None,
+    *,
+    head_dir: Path | None = None,
 ) -> tuple[Configuration, bytes]:
     """A development configuration for one model.
 
@@ -23,6 +29,7 @@ def default_configuration(
         served_model_name: what clients call it.
         state_dir: where everything is written.
         ports: of gateway and authority, where the defaults should not be used; 0 takes a free one.
+        head_dir: of a head that drafts for the model.
     Returns: the configuration and its bytes, which parse again from any folder, as all paths in them are absolute.
     """
     lines = [f"state_dir = {_quote(state_dir.absolute())}"]
@@ -33,6 +40,8 @@ def default_configuration(
         f"model_path = {_quote(model_dir.absolute())}",
         f"served_model_name = {_quote(served_model_name)}",
     ]
+    if head_dir is not None:
+        lines += ['speculative_algorithm = "EAGLE3"', f"speculative_draft_model_path = {_quote(head_dir.absolute())}"]
     data = ("\n".join(lines) + "\n").encode()
     return parse_configuration(data, Path("/"), "the built-in configuration"), data
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import openai
+from openai.types import CompletionUsage
 
 from appliance.authority.addresses import issuer_of, resource_of
 from appliance.cli.progress import Progress
@@ -134,12 +135,12 @@ class Demonstration:
                 stream=True,
                 stream_options={"include_usage": True},
             )
-            num_tokens = 0
+            usage = None
             print("      ", end="")
             for chunk in response.parse():
                 print("".join(choice.delta.content or "" for choice in chunk.choices), end="", flush=True)
-                num_tokens = chunk.usage.completion_tokens if chunk.usage is not None else num_tokens
-            print(f"\n      ({num_tokens} tokens in {time.monotonic() - started:.2f} s)", flush=True)
+                usage = chunk.usage or usage
+            print(f"\n      ({_describe_usage(usage)} in {time.monotonic() - started:.2f} s)", flush=True)
             return response.headers["x-request-id"]
 
     def _receipt(self, client: ApplianceClient, token: str, request_id: str) -> VerifiedReceipt:
@@ -163,6 +164,19 @@ class Demonstration:
             vkey=_shell_path(state / "audit" / "log.vkey"),
             casemate=_shell_path(Path(sys.executable).parent / "casemate"),
         )
+
+
+def _describe_usage(usage: CompletionUsage | None) -> str:
+    """How long the answer is, and what its drafts were worth."""
+    if usage is None:
+        return "no count of tokens"
+    details, described = usage.completion_tokens_details, f"{usage.completion_tokens} tokens"
+    if details is None or details.accepted_prediction_tokens is None:
+        return described
+    # The first token comes with the prompt; each pass after it gave its own token and the drafts that were right.
+    num_decoded = usage.completion_tokens - 1
+    num_passes = max(1, num_decoded - details.accepted_prediction_tokens)
+    return f"{described}, acceptance length {num_decoded / num_passes:.2f},"
 
 
 def _describe_receipt(receipt: VerifiedReceipt) -> str:

@@ -19,7 +19,14 @@ def test_demo_shows_answer_and_verified_record_and_exits_zero(tmp_path: Path) ->
         cwd=folder, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert shown.returncode == 0, shown.stdout + shown.stderr
-    for step in ("[1/5]", "[2/5]", "[3/5]", "[4/5] What is Casemate?", "[5/5] Audit record", "inclusion proven"):
+    for step in (
+        "[1/5]",
+        "[2/5]",
+        "[3/5]",
+        "[4/5] What is Casemate?",
+        "[5/5] Audit record",
+        "inclusion proven",
+    ):
         assert step in shown.stdout
     audit = folder / "state" / "audit"
     verified = subprocess.run(

@@ -12,10 +12,15 @@ class CachedTokens(msgspec.Struct):
     cached_tokens: int
 
 
-class ReasoningTokens(msgspec.Struct):
+class CompletionDetails(msgspec.Struct):
     """`completion_tokens_details`."""
 
-    reasoning_tokens: int
+    reasoning_tokens: int | UnsetType = UNSET
+    """Of models that reason."""
+    accepted_prediction_tokens: int | UnsetType = UNSET
+    """Of engines that speculate: drafted tokens that were the answer's; each is one for which the model made no pass."""
+    rejected_prediction_tokens: int | UnsetType = UNSET
+    """Drafted tokens that were not. They are no part of `completion_tokens`."""
 
 
 class Usage(msgspec.Struct):
@@ -25,8 +30,7 @@ class Usage(msgspec.Struct):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: CachedTokens
-    completion_tokens_details: ReasoningTokens | UnsetType = UNSET
-    """Of models that reason."""
+    completion_tokens_details: CompletionDetails | UnsetType = UNSET
 
 
 class TopLogprob(msgspec.Struct):

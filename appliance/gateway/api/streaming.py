@@ -13,7 +13,7 @@ from typing import Protocol
 from msgspec import UNSET
 
 from appliance.gateway.api.dialects import Dialect
-from appliance.gateway.api.shapes import CachedTokens, ReasoningTokens, Usage
+from appliance.gateway.api.shapes import CachedTokens, CompletionDetails, Usage
 from appliance.gateway.asgi import Headers
 from appliance.gateway.errors import ClientGone, GatewayFault
 from appliance.gateway.exchange import Exchange, StreamWriter
@@ -125,13 +125,21 @@ def audit_headers(answer: Answer, *, with_outcome: bool = False) -> Headers:
 
 def usage(generations: Iterable[Generation], reasoning_tokens: int | None = None) -> Usage:
     """Counts over all prompts and choices; `reasoning_tokens` where the model reasons."""
-    prompt = cached = output = 0
+    prompt = cached = output = proposed = accepted = 0
     for generation in generations:
         prompt += generation.num_prompt_tokens
         cached += generation.num_cached_tokens
         output += generation.num_output_tokens
-    details = UNSET if reasoning_tokens is None else ReasoningTokens(reasoning_tokens)
-    return Usage(prompt, output, prompt + output, CachedTokens(cached), details)
+        if generation.summary is not None:
+            proposed += generation.summary.num_proposed
+            accepted += generation.summary.num_accepted
+    details = CompletionDetails()
+    if reasoning_tokens is not None:
+        details.reasoning_tokens = reasoning_tokens
+    if proposed:
+        details.accepted_prediction_tokens, details.rejected_prediction_tokens = accepted, proposed - accepted
+    is_empty = reasoning_tokens is None and not proposed
+    return Usage(prompt, output, prompt + output, CachedTokens(cached), UNSET if is_empty else details)
 
 
 def _worded(events: Events, pieces: Iterable[Piece]) -> list[bytes]:

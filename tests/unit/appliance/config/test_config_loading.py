@@ -260,8 +260,10 @@ def test_missing_files_are_named_with_their_keys(site: Path) -> None:
 def test_default_configuration_survives_any_folder_name(name: str) -> None:
     """The zero-configuration start works in a folder with quotes, line ends or any other character in its name."""
     model = Path("/srv") / name
-    configuration, data = default_configuration(model, "demo", Path("/srv/state"), (0, 0))
+    configuration, data = default_configuration(model, "demo", Path("/srv/state"), (0, 0), head_dir=model / "head")
     assert configuration.engines[0].model_path == str(model)
+    assert configuration.engines[0].speculative_draft_model_path == str(model / "head")
+    assert configuration.engines[0].speculative_algorithm == "EAGLE3"
     assert parse_configuration(data, Path("/elsewhere")) == configuration
 
 
