@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 
+from appliance.demo.client import Credentials
 from tests.support.appliance import Appliance, running_appliance
 from tests.support.collector import Collector
 
@@ -26,9 +27,15 @@ def appliance(tmp_path_factory: pytest.TempPathFactory, collector: Collector) ->
 
 
 @pytest.fixture(scope="session")
-def access_token(appliance: Appliance) -> str:
-    """A token of a fresh client of role user."""
-    return appliance.token()
+def credentials(appliance: Appliance) -> Credentials:
+    """Of a fresh client of role user."""
+    return appliance.create_client()
+
+
+@pytest.fixture
+def access_token(appliance: Appliance, credentials: Credentials) -> str:
+    """A token for one test: it lives for ten minutes, and on a slow machine the tests take longer."""
+    return appliance.token(credentials)
 
 
 @pytest.fixture
