@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from appliance.config import default_configuration
-from appliance.config.defaults import DEMO_MODEL_DIR, DEMO_MODEL_NAME
+from appliance.config.defaults import DEMO_HEAD_DIR, DEMO_MODEL_DIR, DEMO_MODEL_NAME
 from appliance.demo.run import Demonstration
 
 DEFAULT_QUESTION = "What is Casemate?"
@@ -25,7 +25,9 @@ def add_demo_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentP
 
 def _demo(arguments: argparse.Namespace) -> int:
     ports = (arguments.port, arguments.authority_port)
-    configuration, raw = default_configuration(DEMO_MODEL_DIR, DEMO_MODEL_NAME, arguments.state, ports)
+    configuration, raw = default_configuration(
+        DEMO_MODEL_DIR, DEMO_MODEL_NAME, arguments.state, ports, head_dir=DEMO_HEAD_DIR
+    )
     configuration.state_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     config_file = configuration.state_path / "demo.toml"
     config_file.write_bytes(raw)

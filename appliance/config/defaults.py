@@ -48,7 +48,7 @@ def default_configuration(
 
 def load_default_configuration() -> tuple[Configuration, bytes]:
     """The demo model with its state in `state` of the current folder: what `casemate serve` runs when nobody said otherwise."""
-    return default_configuration(DEMO_MODEL_DIR, DEMO_MODEL_NAME, Path.cwd() / "state")
+    return default_configuration(DEMO_MODEL_DIR, DEMO_MODEL_NAME, Path.cwd() / "state", head_dir=DEMO_HEAD_DIR)
 
 
 def _quote(value: object) -> str:

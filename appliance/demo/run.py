@@ -171,12 +171,11 @@ def _describe_usage(usage: CompletionUsage | None) -> str:
     if usage is None:
         return "no count of tokens"
     details, described = usage.completion_tokens_details, f"{usage.completion_tokens} tokens"
-    if details is None or details.accepted_prediction_tokens is None:
+    num_passes = getattr(details, "spec_verify_ct", None)
+    if details is None or details.accepted_prediction_tokens is None or not num_passes:
         return described
-    # The first token comes with the prompt; each pass after it gave its own token and the drafts that were right.
-    num_decoded = usage.completion_tokens - 1
-    num_passes = max(1, num_decoded - details.accepted_prediction_tokens)
-    return f"{described}, acceptance length {num_decoded / num_passes:.2f},"
+    # Each pass that verified drafts gave a token of its own beside those that were right: what SGLang calls the length.
+    return f"{described}, acceptance length {1 + details.accepted_prediction_tokens / num_passes:.2f},"
 
 
 def _describe_receipt(receipt: VerifiedReceipt) -> str:

@@ -26,6 +26,7 @@ def test_demo_shows_answer_and_verified_record_and_exits_zero(tmp_path: Path) ->
         "[4/5] What is Casemate?",
         "[5/5] Audit record",
         "inclusion proven",
+        "acceptance length",
     ):
         assert step in shown.stdout
     audit = folder / "state" / "audit"

@@ -21,6 +21,8 @@ class CompletionDetails(msgspec.Struct):
     """Of engines that speculate: drafted tokens that were the answer's; each is one for which the model made no pass."""
     rejected_prediction_tokens: int | UnsetType = UNSET
     """Drafted tokens that were not. They are no part of `completion_tokens`."""
+    spec_verify_ct: int | UnsetType = UNSET
+    """Passes of the model that verified them, by SGLang's name."""
 
 
 class Usage(msgspec.Struct):

@@ -125,7 +125,7 @@ def audit_headers(answer: Answer, *, with_outcome: bool = False) -> Headers:
 
 def usage(generations: Iterable[Generation], reasoning_tokens: int | None = None) -> Usage:
     """Counts over all prompts and choices; `reasoning_tokens` where the model reasons."""
-    prompt = cached = output = proposed = accepted = 0
+    prompt = cached = output = proposed = accepted = verified = 0
     for generation in generations:
         prompt += generation.num_prompt_tokens
         cached += generation.num_cached_tokens
@@ -133,11 +133,13 @@ def usage(generations: Iterable[Generation], reasoning_tokens: int | None = None
         if generation.summary is not None:
             proposed += generation.summary.num_proposed
             accepted += generation.summary.num_accepted
+            verified += generation.summary.num_verified
     details = CompletionDetails()
     if reasoning_tokens is not None:
         details.reasoning_tokens = reasoning_tokens
     if proposed:
         details.accepted_prediction_tokens, details.rejected_prediction_tokens = accepted, proposed - accepted
+        details.spec_verify_ct = verified
     is_empty = reasoning_tokens is None and not proposed
     return Usage(prompt, output, prompt + output, CachedTokens(cached), UNSET if is_empty else details)
 

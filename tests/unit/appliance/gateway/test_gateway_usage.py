@@ -37,7 +37,7 @@ def test_drafts_are_told_as_predictions() -> None:
     details = counted(generation(accepted=3, proposed=10), generation(accepted=1, proposed=2))[
         "completion_tokens_details"
     ]
-    assert details == {"accepted_prediction_tokens": 4, "rejected_prediction_tokens": 8}
+    assert details == {"accepted_prediction_tokens": 4, "rejected_prediction_tokens": 8, "spec_verify_ct": 4}
     assert "completion_tokens_details" not in counted(generation(accepted=3, proposed=10, is_over=False))
 
 
@@ -48,4 +48,5 @@ def test_reasoning_is_told_beside_drafts() -> None:
         "reasoning_tokens": 3,
         "accepted_prediction_tokens": 1,
         "rejected_prediction_tokens": 1,
+        "spec_verify_ct": 2,
     }
