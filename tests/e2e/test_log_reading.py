@@ -105,13 +105,15 @@ def auditor(appliance: Appliance, home: Path) -> Auditor:
 
 
 @pytest.fixture(scope="module")
-def asked(appliance: Appliance) -> str:
-    """The request id of an answer."""
+def asked(appliance: Appliance, auditor: Auditor) -> str:
+    """The request id of an answer whose two records, intent and outcome, the reader has indexed."""
     with openai.OpenAI(
         base_url=f"{appliance.url}/v1", api_key=appliance.token(), max_retries=0,
         http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
     ) as sdk:  # fmt: skip
-        return sdk.completions.create(model="casemate-demo", prompt="Hello", max_tokens=3).id
+        request_id = sdk.completions.create(model="casemate-demo", prompt="Hello", max_tokens=3).id
+    until(lambda: len(auditor.search(request=request_id)) == 2)
+    return request_id
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
@@ -123,7 +125,6 @@ def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
 
 def test_an_auditor_finds_a_request_and_shows_it(auditor: Auditor, asked: str) -> None:
     """By the API: intent and outcome, and the record's very bytes; that somebody looked is in the log before."""
-    until(lambda: len(auditor.search(request=asked)) == 2)
     found = auditor.search(request=asked)
     kinds = {record["unmapped"]["casemate"]["kind"] for record in found}
     assert kinds == {"inference_intent", "inference_outcome"}
@@ -164,7 +165,6 @@ def test_an_auditor_opens_a_sealed_prompt_and_nobody_else_does(
     appliance: Appliance, auditor: Auditor, asked: str, home: Path
 ) -> None:
     """By the command, with a key that was never on the appliance; it is in the log; an administrator has not even the scope."""
-    until(lambda: len(auditor.search(request=asked)) == 2)
     records = {record["unmapped"]["casemate"]["kind"]: record for record in auditor.search(request=asked)}
     index = records["inference_intent"]["metadata"]["sequence"]
     prompt = json.loads(auditor.run("open", str(index), "--key", str(home / "ada.key")))
