@@ -7,8 +7,7 @@ collector, and every error that strangers get. A canary is one word, so whatever
 import http.client
 import json
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from appliance.gateway.routes import PUBLIC_ROUTES
 from tests.support.appliance import Appliance, running_appliance
 from tests.support.collector import Collector
 from tests.support.controls import control
+from tests.support.waiting import wait_until
 
 MODEL = "casemate-demo"
 CANARY = "KanarienvogelQ7"
@@ -133,16 +133,8 @@ def test_no_canary_is_in_any_output(appliance: Appliance, collector: Collector) 
 
 def verify_untold(collector: Collector) -> None:
     """What left for the collector, which had the spans of all of that."""
-    assert wait_until(lambda: len(collector.spans()) > 500)
+    wait_until(lambda: len(collector.spans()) > 500)
     assert [body for _, body in collector.bodies if CANARY.encode() in body or SECRET.encode() in body] == []
-
-
-def wait_until(holds: Callable[[], bool]) -> bool:
-    """Whether something came to hold within some seconds: spans leave in batches."""
-    deadline = time.monotonic() + 20
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return holds()
 
 
 def verify_clean(appliance: Appliance) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import time
 from pathlib import Path
 
 import openai
@@ -14,8 +13,7 @@ from audit.index import LogIndex, Query
 from audit.signing_key import load_verifier_key
 from tests.support.appliance import Appliance
 from tests.support.evidence import make_results
-
-DEADLINE_S = 30.0
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -24,10 +22,7 @@ def pack(appliance: Appliance, sdk: openai.OpenAI, tmp_path: Path) -> Path:
     answer = sdk.chat.completions.create(
         model="casemate-demo", messages=[{"role": "user", "content": "Hello"}], max_tokens=4
     )
-    deadline = time.monotonic() + DEADLINE_S
-    while find(appliance, tmp_path, Query(request=answer.id)) < 2:
-        assert time.monotonic() < deadline, "intent and outcome were never published"
-        time.sleep(0.2)
+    wait_until(lambda: find(appliance, tmp_path, Query(request=answer.id)) == 2)  # intent and outcome
     (tmp_path / "results.json").write_bytes(make_results(software=f"sha256:{measure_software()}"))
     words = [
         "compliance",
@@ -71,10 +66,7 @@ def test_a_pack_of_a_running_appliance_verifies_and_is_recorded(
     summary = json.loads((pack / "log" / "summary.json").read_text())
     assert summary["kinds"]["inference_outcome"] >= 1
     assert summary["unreadable"] == 0
-    deadline = time.monotonic() + DEADLINE_S
-    while not find(appliance, pack.parent, Query(kind="log_exported")):
-        assert time.monotonic() < deadline, "that evidence was taken is not in the log"
-        time.sleep(0.2)
+    wait_until(lambda: find(appliance, pack.parent, Query(kind="log_exported")))
 
 
 def test_no_secret_of_the_state_is_in_a_pack(appliance: Appliance, pack: Path) -> None:

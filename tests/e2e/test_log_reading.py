@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,12 @@ from audit.signing_key import open_cosigners
 from audit.witness import Witness
 from security.sandbox.platform import probe_platform
 from tests.support import tile_client
-from tests.support.appliance import Appliance, free_port, running_appliance
+from tests.support.appliance import Appliance, running_appliance
 from tests.support.controls import control
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 WITNESS = "witness.example/asked"
-WITNESS_PORT = free_port()
 
 
 class Auditor:
@@ -81,10 +82,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def appliance(home: Path) -> Iterator[Appliance]:
+def witness_port() -> int:
+    """Where the witness is asked, which serves in one test only."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def appliance(home: Path, witness_port: int) -> Iterator[Appliance]:
     """One of our own: its reader is killed. It knows a witness, which comes later."""
     (cosigner,) = open_cosigners(home / "asked-witness", WITNESS, with_mldsa=False)
-    witness = f"{cosigner.key.encode()} http://127.0.0.1:{WITNESS_PORT}"
+    witness = f"{cosigner.key.encode()} http://127.0.0.1:{witness_port}"
     made = subprocess.run(
         [sys.executable, "-m", "appliance.cli.main", "audit", "recipient-key", str(home / "ada.key")],
         capture_output=True, text=True, timeout=60,
@@ -112,15 +119,8 @@ def asked(appliance: Appliance, auditor: Auditor) -> str:
         http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
     ) as sdk:  # fmt: skip
         request_id = sdk.completions.create(model="casemate-demo", prompt="Hello", max_tokens=3).id
-    until(lambda: len(auditor.search(request=request_id)) == 2)
+    wait_until(lambda: len(auditor.search(request=request_id)) == 2)
     return request_id
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    end_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.1)
 
 
 def test_an_auditor_finds_a_request_and_shows_it(auditor: Auditor, asked: str) -> None:
@@ -137,7 +137,7 @@ def test_an_auditor_finds_a_request_and_shows_it(auditor: Auditor, asked: str) -
         own = (record["unmapped"]["casemate"] for record in found)
         return [facts["asked"] for facts in own if facts["what"] == what]
 
-    until(lambda: {"index": index} in readings("record"))  # Found once a checkpoint covers them.
+    wait_until(lambda: {"index": index} in readings("record"))  # Found once a checkpoint covers them.
     assert any(searched.get("request") == asked for searched in readings("search"))
     assert "log_searched" in auditor.run("tail", "-n", "50")
 
@@ -169,7 +169,7 @@ def test_an_auditor_opens_a_sealed_prompt_and_nobody_else_does(
     index = records["inference_intent"]["metadata"]["sequence"]
     prompt = json.loads(auditor.run("open", str(index), "--key", str(home / "ada.key")))
     assert prompt["text"] == "Hello"
-    until(lambda: len(auditor.search(kind="body_opened")) == 1)
+    wait_until(lambda: len(auditor.search(kind="body_opened")) == 1)
     assert auditor.search(kind="body_opened")[0]["actor"]["app_uid"] == auditor.client_id
     administrator = Auditor(appliance, home, role="admin")
     assert administrator.get(f"/audit/open/{index}", {})[0] == 403
@@ -203,30 +203,33 @@ def test_a_witness_is_satisfied_by_what_the_tile_server_serves(auditor: Auditor,
     folder = home / "mirror"
     cosigners = open_cosigners(home / "witness", "witness.example/w", with_mldsa=False)
     witness = Witness(home / "witness", cosigners, [key], time.time)
-    size = 0
-    for _ in range(2):
+
+    def cosign(known_size: int) -> int:
         mirror(auditor, folder)
-        cosigned = ask_witness(LogReader(folder), key, cosigners[0].key, witness.add_checkpoint, size)
+        cosigned = ask_witness(LogReader(folder), key, cosigners[0].key, witness.add_checkpoint, known_size)
         assert list(verify_cosignatures(cosigned, [cosigners[0].key]))
-        size = tile_client.parse_head(cosigned)[1]
-        auditor.search(limit=1)
-        time.sleep(1.2)  # until the next checkpoint
+        return tile_client.parse_head(cosigned)[1]
+
+    size = cosign(0)
+    auditor.search(limit=1)  # That is a record, and the next checkpoint covers it.
+    wait_until(lambda: tile_client.parse_head(auditor.get("/audit/log/checkpoint")[1])[1] > size)
+    assert cosign(size) > size
     witness.close()
 
 
 def test_a_witness_is_asked_without_anybody_doing_anything(
-    appliance: Appliance, auditor: Auditor, asked: str, home: Path
+    appliance: Appliance, auditor: Auditor, asked: str, home: Path, witness_port: int
 ) -> None:
     """By the courier, out of its sandbox, over the network; monitors get the cosigned checkpoint."""
     assert auditor.get("/audit/log/cosigned")[0] == 404
     key = log_key(appliance)
     cosigners = open_cosigners(home / "asked-witness", WITNESS, with_mldsa=False)
     witness = Witness(home / "asked-witness", cosigners, [key], time.time)
-    server = build_server(witness, "127.0.0.1", WITNESS_PORT)
+    server = build_server(witness, "127.0.0.1", witness_port)
     serving = threading.Thread(target=server.serve_forever, daemon=True)
     serving.start()
     try:
-        until(lambda: auditor.get("/audit/log/cosigned")[0] == 200)
+        wait_until(lambda: auditor.get("/audit/log/cosigned")[0] == 200)
         note = auditor.get("/audit/log/cosigned")[1]
         assert list(verify_cosignatures(note, [cosigners[0].key])) == [WITNESS]
         assert tile_client.parse_head(note)[1] > 0
@@ -241,13 +244,13 @@ def test_the_reader_may_be_killed_and_comes_back_with_its_index(appliance: Appli
     """Meanwhile 503 for readers; health stays; a removed index is built again."""
     os.kill(appliance.pids()["reader/0"], signal.SIGKILL)
     assert appliance.status("/health") == 200
-    until(lambda: auditor.get("/audit/log/checkpoint")[0] == 200)
+    wait_until(lambda: auditor.get("/audit/log/checkpoint")[0] == 200)
     for path in (appliance.state / "reader").glob("index.sqlite*"):
         path.unlink()
     os.kill(appliance.pids()["reader/0"], signal.SIGKILL)
-    until(lambda: auditor.get("/audit/log/checkpoint")[0] == 200)
-    until(lambda: len(auditor.search(request=asked)) == 2)
-    until(lambda: restarted(auditor) == {"reader"})
+    wait_until(lambda: auditor.get("/audit/log/checkpoint")[0] == 200)
+    wait_until(lambda: len(auditor.search(request=asked)) == 2)
+    wait_until(lambda: restarted(auditor) == {"reader"})
 
 
 def restarted(auditor: Auditor) -> set[str]:

@@ -19,6 +19,7 @@ from audit.note import parse_note
 from audit.reader import LogReader
 from tests.support.appliance import Appliance, running_appliance
 from tests.support.controls import control
+from tests.support.waiting import wait_until
 
 MODEL = "casemate-demo"
 LONG = {"prompt": "Once upon a time", "max_tokens": 450, "extra_body": {"ignore_eos": True}}
@@ -39,16 +40,6 @@ def open_sdk(appliance: Appliance) -> openai.OpenAI:
         base_url=f"{appliance.url}/v1", api_key=appliance.token(), max_retries=0,
         http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
     )  # fmt: skip
-
-
-def seconds_until(condition, limit_s: float) -> float:  # type: ignore[no-untyped-def]
-    """How long it took until `condition()` held."""
-    started = time.monotonic()
-    while time.monotonic() - started < limit_s:
-        if condition():
-            return time.monotonic() - started
-        time.sleep(0.02)
-    raise AssertionError(f"did not happen within {limit_s} s")
 
 
 def has_ended(pid: int) -> bool:
@@ -85,8 +76,8 @@ def test_a_killed_process_is_noticed_within_a_second_and_comes_back(fragile: App
     fragile.wait_ready()
     time.sleep(0.3)
     os.kill(fragile.pids()[role], signal.SIGKILL)
-    assert seconds_until(lambda: fragile.status("/health") != 200, 1.0) <= 1.0
-    fragile.wait_ready(60)
+    assert wait_until(lambda: fragile.status("/health") != 200, poll_s=0.02) <= 1.0
+    fragile.wait_ready()
     with open_sdk(fragile) as sdk:
         assert sdk.completions.create(model=MODEL, prompt="Hello", max_tokens=2).usage is not None
     verify_log(fragile)
@@ -106,7 +97,7 @@ def test_open_streams_end_with_a_clear_error(fragile: Appliance, role: str, limi
                 pass
         assert time.monotonic() - started <= 0.2 + limit_s
         assert "engine" in str(ended.value) or "audit" in str(ended.value)
-    fragile.wait_ready(60)
+    fragile.wait_ready()
     verify_log(fragile)
 
 
@@ -116,9 +107,9 @@ def test_an_engine_that_hangs_is_found_by_the_watchdog(fragile: Appliance) -> No
     fragile.wait_ready()
     before = fragile.pids()["engine/0"]
     os.kill(before, signal.SIGSTOP)
-    assert seconds_until(lambda: fragile.status("/ready") != 200, 3.0) <= 3.0
-    seconds_until(lambda: not psutil.pid_exists(before), 10.0)
-    fragile.wait_ready(60)
+    assert wait_until(lambda: fragile.status("/ready") != 200, poll_s=0.02) <= 3.0
+    wait_until(lambda: not psutil.pid_exists(before))
+    fragile.wait_ready()
     assert fragile.pids()["engine/0"] != before
 
 
@@ -129,7 +120,7 @@ def test_processes_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
             sdk.completions.create(model=MODEL, prompt="Hello", max_tokens=2)
         children = [pid for name, pid in appliance.pids().items() if name != "supervisor"]
         appliance.stop(signal.SIGKILL)
-        seconds_until(lambda: all(map(has_ended, children)), 5.0)
+        wait_until(lambda: all(map(has_ended, children)))
         verify_log(appliance)
         appliance.start()
         verify_log(appliance)
@@ -177,10 +168,10 @@ def test_a_port_in_use_and_a_second_appliance_are_refused_by_name(tmp_path: Path
         second = Appliance(tmp_path / "second", gateway_port=first.gateway_port)
         second.start(wait=False)
         assert second.process is not None
-        assert second.process.wait(30) == 78
+        assert second.process.wait(60) == 78
         assert f"gateway.port: 127.0.0.1 port {first.gateway_port} is in use" in second.log()
         twin = Appliance(tmp_path / "first")
         twin.start(wait=False)
         assert twin.process is not None
-        assert twin.process.wait(30) == 78
+        assert twin.process.wait(60) == 78
         assert "another casemate runs on" in twin.log()

@@ -5,7 +5,6 @@ import http.client
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from audit.reader import LogReader
 from tests.support.appliance import DEMO_MODEL, Appliance
 from tests.support.controls import control
 from tests.support.stewardship import Stewardship
+from tests.support.waiting import wait_until
 
 
 def casemate(directory: Path, *words: str) -> str:
@@ -54,7 +54,7 @@ def read_log(host: Appliance) -> list[dict[str, Any]]:
 
 def fetch_statement(host: Appliance, path: str, token: str | None) -> str | None:
     """The statement that an answer names, whatever its status."""
-    connection = http.client.HTTPSConnection("127.0.0.1", host.gateway_port, timeout=10, context=host.client.tls)
+    connection = http.client.HTTPSConnection("127.0.0.1", host.gateway_port, timeout=30, context=host.client.tls)
     try:
         connection.request("GET", path, headers={"authorization": f"Bearer {token}"} if token else {})
         return connection.getresponse().getheader("casemate-statement")
@@ -78,10 +78,7 @@ def test_promoted_model_answers_and_its_life_is_in_the_log(host: Appliance) -> N
         for path, token in (("/ready", None), ("/v1/models", None), ("/no-such-route", host.token())):
             assert fetch_statement(host, path, token) == digest_of_statement(host)
         outbox = host.state / "outbox"
-        deadline = time.monotonic() + 20
-        while list(outbox.glob("*.json")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not list(outbox.glob("*.json"))
+        wait_until(lambda: not list(outbox.glob("*.json")))
     finally:
         assert host.stop() == 0
     records = [record["unmapped"]["casemate"] for record in read_log(host)]

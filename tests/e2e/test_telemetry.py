@@ -1,26 +1,26 @@
 """Spans and GenAI metrics reach a collector on site: the client's trace goes on, and nothing personal is told."""
 
-import time
-from collections.abc import Callable
-
 import openai
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.support.appliance import Appliance
 from tests.support.collector import Collector, attributes
+from tests.support.waiting import wait_until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 MODEL = "casemate-demo"
 
 
-def first(find: Callable[[], list[Span]]) -> Span:
-    """The first that is found within some seconds: spans leave in batches."""
-    deadline = time.monotonic() + 20
-    while not (found := find()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return found[0]
+def span_of(trace_id: str, collector: Collector) -> Span:
+    """The first span of a trace, once the collector has it: spans leave in batches."""
+    wait_until(lambda: spans_of(trace_id, collector))
+    return spans_of(trace_id, collector)[0]
+
+
+def spans_of(trace_id: str, collector: Collector) -> list[Span]:
+    return [span for span in collector.spans() if span.trace_id.hex() == trace_id]
 
 
 def test_a_chat_is_a_span_in_the_trace_of_its_client(sdk: openai.OpenAI, collector: Collector) -> None:
@@ -35,7 +35,7 @@ def test_a_chat_is_a_span_in_the_trace_of_its_client(sdk: openai.OpenAI, collect
     )
     completion = answer.parse()
     assert completion.usage is not None
-    span = first(lambda: [one for one in collector.spans() if one.trace_id.hex() == trace_id])
+    span = span_of(trace_id, collector)
     assert (span.name, span.kind, span.parent_span_id.hex()) == (f"chat {MODEL}", Span.SPAN_KIND_SERVER, PARENT)
     assert answer.headers["traceresponse"] == f"00-{trace_id}-{span.span_id.hex()}-01"
     told = attributes(span.attributes)
@@ -56,7 +56,7 @@ def test_a_refusal_is_a_span_with_its_code(sdk: openai.OpenAI, collector: Collec
     trace_id = TRACE[:-4] + "0002"
     with pytest.raises(openai.NotFoundError) as raised:
         sdk.models.retrieve("no-such-model", extra_headers={"traceparent": f"00-{trace_id}-{PARENT}-01"})
-    span = first(lambda: [one for one in collector.spans() if one.trace_id.hex() == trace_id])
+    span = span_of(trace_id, collector)
     told = attributes(span.attributes)
     assert (span.name, told["http.response.status_code"]) == ("GET /v1/models/{id}", 404)
     assert told["error.type"] == raised.value.code
@@ -69,8 +69,8 @@ def test_a_client_that_does_not_sample_is_not_recorded(
     unsampled, sampled = TRACE[:-4] + "0003", TRACE[:-4] + "0004"
     sdk.models.list(extra_headers={"traceparent": f"00-{unsampled}-{PARENT}-00"})
     sdk.models.list(extra_headers={"traceparent": f"00-{sampled}-{PARENT}-01"})
-    first(lambda: [one for one in collector.spans() if one.trace_id.hex() == sampled])
-    assert not [one for one in collector.spans() if one.trace_id.hex() == unsampled]
+    span_of(sampled, collector)
+    assert not spans_of(unsampled, collector)
 
 
 def test_histograms_of_the_conventions_come(sdk: openai.OpenAI, collector: Collector) -> None:
@@ -82,7 +82,4 @@ def test_histograms_of_the_conventions_come(sdk: openai.OpenAI, collector: Colle
         "gen_ai.server.time_per_output_token",
         "gen_ai.client.token.usage",
     }
-    deadline = time.monotonic() + 20
-    while not expected <= collector.metric_names() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert expected <= collector.metric_names()
+    wait_until(lambda: expected <= collector.metric_names())

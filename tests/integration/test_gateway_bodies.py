@@ -17,8 +17,9 @@ from appliance.gateway.flow.bodies import BodyPolicy
 from appliance.messages.stewardship import BodiesDestroyed, DecideChange, ProposeChange
 from audit.errors import BodyRejected
 from tests.support.controls import control
-from tests.support.gateway import TOKEN, Gateway, principal, running_gateway, until
+from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
 from tests.support.model_folders import write_byte_level_model
+from tests.support.waiting import until
 from tests.support.wire import Response, exchange
 
 AUDITOR = X25519PrivateKey.generate()

@@ -8,8 +8,9 @@ import pytest
 import pytest_asyncio
 
 from appliance.messages.reading import FetchTile, SearchRecords
-from tests.support.gateway import TOKEN, Gateway, running_gateway, until
+from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.model_folders import write_byte_level_model
+from tests.support.waiting import until
 from tests.support.wire import Response, exchange
 
 RECORD = b'{"metadata":{"sequence":7},"text":"\xc3\xa4 \\u0001"}'

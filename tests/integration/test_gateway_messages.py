@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from runtime.request import Finish
-from tests.support.gateway import TOKEN, Gateway, running_gateway, until
+from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.waiting import until
 from tests.support.wire import Response, exchange
 
 BODY: dict[str, Any] = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]}

@@ -7,9 +7,10 @@ from typing import Any
 import openai
 import pytest
 
-from tests.support.gateway import TOKEN, Gateway, running_gateway, until
+from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.waiting import until
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 TOOL = {

@@ -11,8 +11,9 @@ import pytest_asyncio
 from appliance.gateway.routes import PUBLIC_ROUTES
 from security.scopes import Scope
 from tests.support.controls import control
-from tests.support.gateway import TOKEN, Gateway, running_gateway, until
+from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.model_folders import write_byte_level_model
+from tests.support.waiting import until
 from tests.support.wire import Response, exchange
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND")

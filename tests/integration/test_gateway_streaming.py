@@ -11,10 +11,11 @@ import pytest
 from appliance.gateway.api.chat import _ChatWords
 from appliance.gateway.flow.choice import Piece
 from appliance.gateway.flow.mailbox import Mailbox
-from tests.support.gateway import Gateway, running_gateway, until
+from tests.support.gateway import Gateway, running_gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import write_byte_level_model
 from tests.support.streams import BEARER, JSON, Stream, body_of, last_error, post, settled
+from tests.support.waiting import until
 
 TEXT = "".join(chr(ord("a") + place % 26) for place in range(120))
 
@@ -88,7 +89,7 @@ async def test_a_client_that_falls_behind_and_reads_on_misses_nothing(gateway: G
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", gateway.port))
         sock.sendall(request_of(stream=True, n=8))
-        await until(lambda: len(puts) > 300, timeout_s=20)
+        await until(lambda: len(puts) > 300)
         sock.setblocking(False)
         received = b""
         async with asyncio.timeout(20):

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,18 +15,11 @@ from typing import Any
 import psutil
 
 from appliance.demo.client import ApplianceClient, Credentials
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DEMO_MODEL = ROOT / "appliance" / "demo" / "model"
 START_TIMEOUT_S = 90.0
-
-
-def free_port() -> int:
-    """A loopback port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -111,7 +103,7 @@ served_model_name = "casemate-demo"
         """HTTP status of a GET without a token; 0 when the connection fails."""
         import http.client
 
-        connection = http.client.HTTPSConnection("127.0.0.1", self.gateway_port, timeout=2, context=self.client.tls)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.gateway_port, timeout=10, context=self.client.tls)
         try:
             connection.request("GET", path)
             return connection.getresponse().status
@@ -142,7 +134,7 @@ served_model_name = "casemate-demo"
         command = [sys.executable, "-m", "appliance.cli.main", "client", "create", name, "--json"]
         created = subprocess.run(
             [*command, "--config", str(self.config_file), *options],
-            capture_output=True, text=True, check=True, timeout=30,
+            capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
         document = json.loads(created.stdout)
         return Credentials(document["client_id"], document["client_secret"])

@@ -23,6 +23,7 @@ from security.clients import ClientDefinition
 from security.tls import build_client_context
 from security.users import Passkey
 from tests.support.definitions import Registry
+from tests.support.ports import free_port
 
 
 class RecordingAuditor:
@@ -89,12 +90,6 @@ class PlayedMember:
 
     async def ready(self, **facts):
         self.facts.set_result(facts)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from audit.ticket import new_ticket_key
 from security.scopes import GRANTED_SCOPES, Scope
 from tests.support.gateway_peers import FakeAuditor, FakeCompiler, FakeEngine, FakePolicy, FakeReader, Reply, link_pair
 from tests.support.model_folders import load_model
+from tests.support.waiting import until
 from tests.support.wire import close
 
 TOKEN = "good-token"
@@ -53,13 +54,6 @@ class FakeTokens:
         if presented.token not in self.good:
             raise TokenRefused("the token is not ours")
         return dataclasses.replace(self.good[presented.token], notice=QuotaNotice())
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    """Wait for something that nobody announces."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - the condition is anybody's
-            await asyncio.sleep(0.005)
 
 
 class Gateway:

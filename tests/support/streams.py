@@ -7,8 +7,9 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.support.gateway import TOKEN, Gateway, until
+from tests.support.gateway import TOKEN, Gateway
 from tests.support.model_folders import MODEL
+from tests.support.waiting import GIVE_UP_S, until
 from tests.support.wire import Response, exchange
 
 BEARER = f"Authorization: Bearer {TOKEN}"
@@ -42,7 +43,7 @@ class Stream:
     async def first(self) -> bytes:
         return await self.reader.readuntil(b"data: ")
 
-    async def rest(self, timeout_s: float = 3.0) -> bytes:
+    async def rest(self, timeout_s: float = GIVE_UP_S) -> bytes:
         async with asyncio.timeout(timeout_s):
             try:
                 return await self.reader.readuntil(b"\r\n0\r\n\r\n")

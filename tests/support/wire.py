@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tests.support.waiting import GIVE_UP_S
+
 
 @dataclass
 class Response:
@@ -17,7 +19,7 @@ class Response:
 
 
 async def exchange(
-    port: int, method: str, path: str, *, headers: Sequence[str] = (), body: bytes = b"", timeout_s: float = 10.0
+    port: int, method: str, path: str, *, headers: Sequence[str] = (), body: bytes = b"", timeout_s: float = GIVE_UP_S
 ) -> Response:
     """One request on a connection of its own."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close"]
@@ -32,7 +34,7 @@ async def exchange(
     return await send_raw(port, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body, timeout_s=timeout_s)
 
 
-async def send_raw(port: int, data: bytes, *, timeout_s: float = 10.0) -> Response:
+async def send_raw(port: int, data: bytes, *, timeout_s: float = GIVE_UP_S) -> Response:
     """Send bytes, read until the connection ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:

@@ -1,0 +1,28 @@
+"""Waiting for what nobody announces: an index that follows the log, a batch of spans, a link that ends.
+
+The limits only say when a test gives up. They are generous: a machine that runs tests has other work, and a test that
+claims a time measures it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+GIVE_UP_S = 60.0
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = GIVE_UP_S, poll_s: float = 0.05) -> float:
+    """Wait until the condition holds; gives the seconds it took."""
+    began_s = time.monotonic()
+    while not condition():
+        took_s = time.monotonic() - began_s
+        assert took_s < timeout_s, f"did not happen within {timeout_s} s"
+        time.sleep(poll_s)
+    return time.monotonic() - began_s
+
+
+async def until(condition: Callable[[], object], timeout_s: float = GIVE_UP_S) -> None:
+    """The same, in an event loop whose other tasks bring it about."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - the condition is anybody's
+            await asyncio.sleep(0.005)
