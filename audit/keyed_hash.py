@@ -1,8 +1,10 @@
 """Keyed hashes: what a record says of a prompt or an answer, instead of the text.
 
-HMAC-SHA256 under a key that HKDF derives from one root secret by purpose, tenant and day. Whoever holds the key of a day can
-look a known text up in the records of that tenant and day, and in no others; once the day's key is destroyed nobody can. The
-record names the key by an id that tells nothing about it.
+HMAC-SHA256 under a key that HKDF derives by purpose from the *root* of one tenant and epoch, an epoch being a UTC day. A root is 32
+random bytes that nothing else follows from, and is followed by nothing: it lies with the shares of the sealed bodies
+(`audit.shares`), escrowed to the auditors where there are any, and is destroyed with them. Whoever has it can look a known text
+up in the records of that tenant and day, and in no others; once it is destroyed nobody can. The record names the key by an id that
+tells nothing about it.
 
 Source: RFC 5869 (HKDF), RFC 2104 (HMAC). The extract step is skipped, as section 3.3 allows: the root is uniformly random.
 """
@@ -19,8 +21,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from audit.errors import KeyUnusable
+from audit.sealing import KeyContext
 
 ROOT_BYTES = 32
+ROOT_LABEL = "casemate keyed hash root v1"
+"""What an escrow of a root is bound to, so that none of a body's share opens in its place."""
 Purpose = Literal["prompt", "answer", "namespace"]
 
 
@@ -39,24 +44,30 @@ def day_of(time_ms: int) -> str:
     return datetime.datetime.fromtimestamp(time_ms // 1000, datetime.UTC).date().isoformat()
 
 
-class KeyedHasher:
-    """Derives keys from a root secret and hashes with them. Holds a secret; its `repr` does not show it."""
+def root_context(tenant: str, day: str) -> KeyContext:
+    """Where the root of a tenant and day lies among the shares: one for each, so its id follows from the tenant."""
+    return KeyContext(tenant, day, hashlib.sha256(b"casemate keyed hash root\0" + tenant.encode()).hexdigest()[:32])
 
-    def __init__(self, root: bytes) -> None:
+
+class KeyedHasher:
+    """Derives the keys of one tenant and day, and hashes with them. Holds a secret; its `repr` does not show it."""
+
+    def __init__(self, root: bytes, context: KeyContext) -> None:
         if len(root) != ROOT_BYTES:
             raise KeyUnusable(f"root of the keyed hashes: {len(root)} bytes, expected {ROOT_BYTES}")
         self._root = root
-        self._key_of = lru_cache(maxsize=1024)(self._derive)
+        self._context = context
+        self._key_of = lru_cache(maxsize=None)(self._derive)
 
-    def hash(self, purpose: Purpose, tenant: str, data: bytes, time_ms: int) -> KeyedHash:
-        """Keyed hash of `data` for a tenant on the UTC day of `time_ms`."""
-        day = day_of(time_ms)
-        key, key_id = self._key_of(purpose, tenant, day)
+    def hash(self, purpose: Purpose, data: bytes) -> KeyedHash:
+        """Keyed hash of `data`."""
+        key, key_id = self._key_of(purpose)
         return KeyedHash(hmac.digest(key, data, hashlib.sha256).hex(), key_id)
 
-    def _derive(self, purpose: str, tenant: str, day: str) -> tuple[bytes, str]:
+    def _derive(self, purpose: Purpose) -> tuple[bytes, str]:
         # Each part after its length: no tenant's name can reach into the day or the purpose.
-        parts = (b"casemate keyed hash v1", purpose.encode(), tenant.encode(), day.encode())
+        day = self._context.day
+        parts = (b"casemate keyed hash v1", purpose.encode(), self._context.tenant.encode(), day.encode())
         info = b"".join(struct.pack(">I", len(part)) + part for part in parts)
         okm = HKDFExpand(algorithm=SHA256(), length=40, info=info).derive(self._root)
         return okm[:32], f"{purpose}/{day}/{okm[32:].hex()}"

@@ -45,6 +45,7 @@ MAX_ESCROW_BYTES = 16 << 10
 MAX_RECIPIENTS = 16
 MAX_BODY_BYTES = 64 << 20
 MAX_KEY_BYTES = 4096
+SHARE_LABEL = "casemate body share v1"
 
 Purpose = Literal["prompt", "answer"]
 Kem = Literal["x25519", "p256"]
@@ -127,14 +128,18 @@ def open_body(key: AESGCM, context: KeyContext, request_uid: str, purpose: Purpo
         raise BodyRejected(f"body of {request_uid}: does not open with this key, or was changed") from error
 
 
-def wrap_share(share: bytes, recipients: Sequence[RecipientKey], context: KeyContext) -> bytes:
-    """The escrow: share A for each auditor, as JSON."""
-    wrapped = [_wrap(share, key, context) for key in recipients]
+def wrap_share(
+    share: bytes, recipients: Sequence[RecipientKey], context: KeyContext, label: str = SHARE_LABEL
+) -> bytes:
+    """The escrow: share A, or what else `label` names, for each auditor, as JSON."""
+    wrapped = [_wrap(share, key, context.info(label)) for key in recipients]
     return msgspec.json.encode(wrapped, order="sorted")
 
 
-def unwrap_share(escrow: bytes, private_key: RecipientPrivateKey, context: KeyContext) -> bytes:
-    """Share A, by an auditor's private key.
+def unwrap_share(
+    escrow: bytes, private_key: RecipientPrivateKey, context: KeyContext, label: str = SHARE_LABEL
+) -> bytes:
+    """What was wrapped, by an auditor's private key.
 
     Raises: BodyRejected when none of it is for this key, or it was changed.
     """
@@ -143,7 +148,7 @@ def unwrap_share(escrow: bytes, private_key: RecipientPrivateKey, context: KeyCo
         wrapped = msgspec.json.decode(escrow[: MAX_ESCROW_BYTES + 1], type=list[WrappedShare])
         mine = next(one for one in wrapped if one.recipient == recipient)
         sealed = base64.b64decode(mine.sealed, validate=True)
-        share: bytes = _suite(mine.kem).decrypt(sealed, private_key, context.info("casemate body share v1"))
+        share: bytes = _suite(mine.kem).decrypt(sealed, private_key, context.info(label))
     except StopIteration:
         raise BodyRejected("escrow: holds no share for this key") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, binascii.Error, InvalidTag, ValueError, TypeError) as error:
@@ -193,8 +198,8 @@ def parse_recipient_private(pem: bytes, password: bytes | None = None) -> Recipi
     raise KeyUnusable("auditor's key: expected X25519 or P-256")
 
 
-def _wrap(share: bytes, key: RecipientKey, context: KeyContext) -> WrappedShare:
-    sealed: bytes = _suite(kem_of(key)).encrypt(share, key, context.info("casemate body share v1"))
+def _wrap(share: bytes, key: RecipientKey, info: bytes) -> WrappedShare:
+    sealed: bytes = _suite(kem_of(key)).encrypt(share, key, info)
     return WrappedShare(kem_of(key), fingerprint(key), base64.b64encode(sealed).decode("ascii"))
 
 

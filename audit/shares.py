@@ -1,6 +1,6 @@
-"""The auditor's half of sealed bodies: second shares and escrows, a file each, given out by record and destroyed by day.
+"""What dies with its day: second shares of sealed bodies and roots of keyed hashes, each a file with its escrow.
 
-    shares/2026-11-25/KEY_ID.json   tenant, share B, the escrow of share A
+    shares/2026-11-25/KEY_ID.json   tenant, share B, the escrow of share A; or the root of the keyed hashes and its escrow
 
 A key's file is durable before its share is used, so that what was sealed can be opened. Destroying overwrites the file before it
 is removed; on media that do not write in place old blocks may survive until they are erased, SECURITY.md says so.
@@ -53,15 +53,15 @@ class ShareStore:
         self._folder = folder
         self._disk = disk or Disk()
 
-    def keep(self, context: KeyContext, escrow: bytes) -> bytes:
-        """Make a second share, durably. Gives it.
+    def keep(self, context: KeyContext, escrow: bytes, secret: bytes | None = None) -> bytes:
+        """Make a second share, durably, or keep a secret that is given. Gives it.
 
         Raises: KeyUnusable for a day or id that is none, or is there already; NotDurable, StorageFailed.
         """
         path = self._path(context.day, context.key_id)
         if len(escrow) > MAX_ESCROW_BYTES or path.exists():
             raise KeyUnusable(f"body key {context.key_id}: exists already, or its escrow is too long")
-        stored = StoredKey(context.tenant, context.day, context.key_id, new_share(), escrow)
+        stored = StoredKey(context.tenant, context.day, context.key_id, secret or new_share(), escrow)
         for folder in (self._folder, path.parent):
             self._disk.make_folder(folder)
         temporary = path.with_suffix(".tmp")

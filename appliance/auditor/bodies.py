@@ -3,10 +3,11 @@
 | message | what happens |
 |---|---|
 | KeepBodyKey | share B is made and durable with the escrow; that a key exists is a record; then the share |
+| KeepHashRoot | the root of the keyed hashes of a tenant and day is made durable, once, and that is a record; then the root |
 | OpenBody | the record that says who opens what is durable; then share B and the escrow, to that gateway |
 
-Every hour, and at the start, keys older than the retention that no hold covers are destroyed: first that is a record, then it
-is done, so that nothing vanishes unseen; a crash between the two destroys, and records, again.
+Every hour, and at the start, keys and roots older than the retention that no hold covers are destroyed: first that is a record,
+then it is done, so that nothing vanishes unseen; a crash between the two destroys, and records, again.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,14 +19,24 @@ import structlog
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.peer import Peer, Send
 from appliance.messages.audit import AppendRefused
-from appliance.messages.stewardship import BodiesDestroyed, BodyKeyKept, BodyShare, KeepBodyKey, OpenBody
+from appliance.messages.stewardship import (
+    BodiesDestroyed,
+    BodyKeyKept,
+    BodyShare,
+    HashRootKept,
+    KeepBodyKey,
+    KeepHashRoot,
+    OpenBody,
+)
 from audit.changes import body_opened_event, change_event
 from audit.entry import Json, parse_canonical
 from audit.errors import AuditFault, EntryNotFound, KeyUnusable, LogCorrupted, NotDurable
 from audit.governance import Rules
+from audit.keyed_hash import day_of, root_context
 from audit.sealing import KeyContext
 from audit.shares import Destroyed, ShareStore, StoredKey
 
+DAY_MS = 86_400_000
 SWEEP_INTERVAL_S = 3600.0
 RETRY_INTERVAL_S = 60.0
 _BODIES = {"prompt": "prompt_body", "answer": "answer_body"}
@@ -64,22 +75,30 @@ class BodyDesk:
     def keep(self, peer: Peer, message: KeepBodyKey) -> None:
         """Keep a new key. Raises: StorageFailed."""
         context = KeyContext(message.tenant, message.day, message.key_id)
+        share = self._keep(peer, message.correlation, context, message.escrow)
+        if share is not None:
+            event = _kept_event("body_key_kept", "body key", peer, context)
+            self._add(peer, message.correlation, event, BodyKeyKept(message.correlation, share))
+
+    def keep_hash_root(self, peer: Peer, message: KeepHashRoot) -> None:
+        """Keep the root of a tenant's day, or give the one that is kept: all workers hash alike. Raises: StorageFailed."""
+        now_ms = self._clock.utc_ms()
+        if message.day not in (day_of(now_ms), day_of(now_ms - DAY_MS)):
+            # What is over is nobody's who serves: a captured gateway learns no other day's root.
+            self._send(peer, AppendRefused(message.correlation, "malformed", f"{message.day} is not today"))
+            return
+        context = root_context(message.tenant, message.day)
         try:
-            share = self._store.keep(context, message.escrow)
+            kept = self._store.load(context.day, context.key_id)
+        except EntryNotFound:
+            root = self._keep(peer, message.correlation, context, message.escrow, message.root)
+            if root is not None:
+                event = _kept_event("hash_root_kept", "keyed hash root", peer, context)
+                self._add(peer, message.correlation, event, HashRootKept(message.correlation, root))
         except KeyUnusable as fault:
-            self._send(peer, AppendRefused(message.correlation, "malformed", str(fault)))
-            return
-        except NotDurable as fault:
-            self._send(peer, AppendRefused(message.correlation, "not_durable", str(fault)))
-            return
-        event = change_event(
-            "body_key_kept",
-            entity_type="body key",
-            entity_uid=message.key_id,
-            actor=f"{peer.peer_role}/{peer.peer_instance}",
-            after={"day": message.day, "tenant": message.tenant},
-        )
-        self._add(peer, message.correlation, event, BodyKeyKept(message.correlation, share))
+            self._send(peer, AppendRefused(message.correlation, "damaged", str(fault)))
+        else:
+            self._send(peer, HashRootKept(message.correlation, kept.share))
 
     def open(self, peer: Peer, message: OpenBody) -> None:
         """Give a second share for a record that says so."""
@@ -92,6 +111,9 @@ class BodyDesk:
                 raise EntryNotFound(f"no record {message.index} that may be opened")
             purpose, body = _find_body(event, message.index)
             stored = self._store.load(str(body.get("day", "")), str(body.get("key_id", "")))
+            if stored.key_id == root_context(stored.tenant, stored.day).key_id:
+                # A gateway wrote that record: a root of the keyed hashes passes for no share.
+                raise EntryNotFound(f"record {message.index} names no body key")
         except EntryNotFound as fault:
             self._send(peer, AppendRefused(message.correlation, "not_found", str(fault)))
         except AuditFault as fault:
@@ -122,6 +144,18 @@ class BodyDesk:
         """The rules have changed."""
         self._next_sweep_s = 0.0
 
+    def _keep(
+        self, peer: Peer, correlation: int, context: KeyContext, escrow: bytes, secret: bytes | None = None
+    ) -> bytes | None:
+        """None where the peer was told why not. Raises: StorageFailed."""
+        try:
+            return self._store.keep(context, escrow, secret)
+        except KeyUnusable as fault:
+            self._send(peer, AppendRefused(correlation, "malformed", str(fault)))
+        except NotDurable as fault:
+            self._send(peer, AppendRefused(correlation, "not_durable", str(fault)))
+        return None
+
     def _destroy(self, destroyed: Destroyed, _index: int) -> None:
         self._store.destroy(destroyed)
         for gateway in self._gateways():
@@ -147,6 +181,16 @@ class BodyDesk:
             lambda _index: self._send(peer, answer),
             lambda reason: self._send(peer, AppendRefused(correlation, "not_durable", reason)),
         )
+
+
+def _kept_event(kind: str, entity_type: str, peer: Peer, context: KeyContext) -> Json:
+    return change_event(
+        kind,
+        entity_type=entity_type,
+        entity_uid=context.key_id,
+        actor=f"{peer.peer_role}/{peer.peer_instance}",
+        after={"day": context.day, "tenant": context.tenant},
+    )
 
 
 def _find_body(event: Json, index: int) -> tuple[str, Json]:

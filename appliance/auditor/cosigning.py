@@ -6,6 +6,7 @@ For each round:
     in one note.
 (2) A witness that remembers another size than we thought (409) is asked once more, with the proof from there.
 (3) Once as many as the quorum have cosigned, the note is kept, and each later word with it.
+(4) A round that ended with fewer is told: to the log, at most once an hour however many there were, and as an alarm while it lasts.
 
 What a witness answers is untrusted: what cannot be parsed, or is not its signature, is logged and changes nothing. A witness
 that remembers *more* than the log has, or says that its tree is not a prefix of ours, says that this log went back or forked.
@@ -14,10 +15,11 @@ That is an alarm and a record, not a stop: one witness could lie, and the record
 Source: C2SP tlog-witness, tlog-policy (quorum).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -58,6 +60,18 @@ class Dispute:
     detail: str
 
 
+class RoundsWatch(Protocol):
+    """Told how rounds end."""
+
+    def round_ended(self, missing: Sequence[str]) -> None:
+        """Which witnesses' words were missing for a quorum; none where it was reached."""
+        ...
+
+    def dispute(self, dispute: Dispute) -> None:
+        """A witness denies the log's history."""
+        ...
+
+
 @dataclass(slots=True)
 class _Asked:
     """What is known of one witness."""
@@ -71,15 +85,9 @@ class _Asked:
 
 
 class CosigningDesk:
-    """Asks by a courier, while there is one.
+    """Asks by a courier, while there is one."""
 
-    Args:
-        dispute: told when a witness denies the log's history.
-    """
-
-    def __init__(
-        self, writer: LogWriter, witnessing: Witnessing, send: Send, clock: Clock, dispute: Callable[[Dispute], None]
-    ) -> None:
+    def __init__(self, writer: LogWriter, witnessing: Witnessing, send: Send, clock: Clock, watch: RoundsWatch) -> None:
         self._writer = writer
         self._folder: Path = writer.folder.parent
         self._keys = [key for key, _ in witnessing.witnesses]
@@ -89,18 +97,22 @@ class CosigningDesk:
         self._executor = witnessing.executor
         self._send = send
         self._clock = clock
-        self._dispute = dispute
+        self._watch = watch
         self._courier: Peer | None = None
-        self._next_round_s = 0.0
+        self._next_round_s = clock.monotonic_s()
         self._next_correlation = 0
         self._checkpoint = Checkpoint(writer.key.name, 0, b"")
         self._note = b""
+        self._cosigned_by: set[str] = set()
+        """Whose words this round's note has."""
+        self._is_round_open = False
+        self._is_courier_new = False
         self._keeping: Future[bytes] | None = None
 
     def courier_came(self, courier: Peer) -> None:
         """Ask through it from now on, at once."""
         self._courier = courier
-        self._next_round_s = 0.0
+        self._is_courier_new = True
 
     def courier_left(self, courier: Peer) -> None:
         """Nobody carries."""
@@ -108,12 +120,19 @@ class CosigningDesk:
             self._courier = None
 
     def look(self) -> None:
-        """Begin a round, where it is time."""
+        """End a round and begin another, where it is time."""
         self._look_after_kept()
         now_s = self._clock.monotonic_s()
-        if self._courier is None or now_s < self._next_round_s or not self._writer.checkpoint.size:
+        is_time = now_s >= self._next_round_s
+        if not (is_time or self._is_courier_new) or not self._writer.checkpoint.size or not self._asked:
             return
-        self._next_round_s = now_s + self._interval_s
+        if is_time:
+            self._next_round_s = now_s + self._interval_s
+            self._end_round()
+        if self._courier is None:
+            return
+        self._is_courier_new = False
+        self._cosigned_by.clear()
         self._checkpoint, self._note = self._writer.checkpoint, self._writer.note  # (1)
         for number, asked in self._asked.items():
             asked.may_retry = True
@@ -134,12 +153,13 @@ class CosigningDesk:
         match message.status:
             case 200:
                 self._keep(add_cosignatures(self._note, message.body, [asked.key]))  # (3)
+                self._cosigned_by.add(asked.key.name)
                 asked.known_size = self._checkpoint.size
             case 409:
                 self._follow(message, asked)
             case 422:
                 detail = f"it has cosigned {asked.known_size} records, and these are not the beginning of this log"
-                self._dispute(Dispute(asked.key.name, detail))
+                self._watch.dispute(Dispute(asked.key.name, detail))
             case status:
                 reason = message.body[:MAX_SHOWN_CHARS].decode("ascii", "replace")
                 log.warning("witness_did_not_cosign", witness=asked.key.name, status=status, reason=reason)
@@ -149,7 +169,7 @@ class CosigningDesk:
         size = _parse_size(message.body)
         if size > self._writer.checkpoint.size:
             detail = f"it has cosigned {size} records, the log has {self._writer.checkpoint.size}"
-            self._dispute(Dispute(asked.key.name, detail))
+            self._watch.dispute(Dispute(asked.key.name, detail))
             return
         asked.known_size = size
         if not asked.may_retry or size > self._checkpoint.size:
@@ -170,6 +190,15 @@ class CosigningDesk:
         asked.correlation = self._next_correlation
         body = encode_request(old_size, proof, self._note)
         self._send(self._courier, AskWitness(number, asked.correlation, body))
+
+    def _end_round(self) -> None:
+        """(4) Nothing is said where too few have an address: somebody carries by hand, and `witness_watch` looks at the age."""
+        if self._is_round_open and len(self._asked) >= self._quorum:
+            is_reached = len(self._cosigned_by) >= self._quorum
+            names = (asked.key.name for asked in self._asked.values())
+            self._watch.round_ended([] if is_reached else [name for name in names if name not in self._cosigned_by])
+        self._is_round_open = True
+        self._cosigned_by.clear()
 
     def _keep(self, cosigned: bytes) -> None:
         """Add a witness's word to the round's note; with a quorum it is kept."""

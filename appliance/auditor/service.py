@@ -46,7 +46,7 @@ from appliance.messages.audit import (
     TicketKey,
     Usage,
 )
-from appliance.messages.stewardship import DecideChange, FetchRules, KeepBodyKey, OpenBody, ProposeChange
+from appliance.messages.stewardship import DecideChange, FetchRules, KeepBodyKey, KeepHashRoot, OpenBody, ProposeChange
 from appliance.messages.witnessing import WitnessAnswered
 from audit.entry import Json, parse_canonical, verify_event
 from audit.errors import (
@@ -108,8 +108,8 @@ class AuditorService:
         self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s, self._note_usage, reconciliation)
         self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s)
         self._intents = IntentDesk(ledger, self._book, send, clock, self._outcomes, reconciliation)
-        dispute = self._watches.dispute
-        self._cosigning = None if witnessing is None else CosigningDesk(ledger.writer, witnessing, send, clock, dispute)
+        watches = self._watches
+        self._cosigning = None if witnessing is None else CosigningDesk(ledger.writer, witnessing, send, clock, watches)
         self._stewardship = Stewardship(ledger, send, clock, custody, lambda: self._gateways)
         self._gateways: list[Peer] = []
         self._readers: dict[Peer, bytes] = {}
@@ -197,7 +197,7 @@ class AuditorService:
                 self._fetch_usage(peer, message)
             case FetchProof():
                 self._receipts.prove(peer, message)
-            case KeepBodyKey() | OpenBody() | ProposeChange() | DecideChange() | FetchRules():
+            case KeepBodyKey() | KeepHashRoot() | OpenBody() | ProposeChange() | DecideChange() | FetchRules():
                 self._stewardship.take(peer, message)
             case _:
                 try:
@@ -331,6 +331,7 @@ class AuditorService:
             self._watches.reconciliation.num_differences,
             self._watches.cosigned_size,
             self._watches.cosigned_age_s,
+            self._watches.num_quorums_missed,
         )
 
     def _send_status_if_due(self) -> None:

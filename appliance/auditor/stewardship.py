@@ -8,7 +8,15 @@ from appliance.auditor.governing import GovernanceDesk
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.peer import Peer, Send
 from appliance.messages.audit import AppendRefused
-from appliance.messages.stewardship import DecideChange, FetchRules, KeepBodyKey, OpenBody, ProposeChange, ToAuditor
+from appliance.messages.stewardship import (
+    DecideChange,
+    FetchRules,
+    KeepBodyKey,
+    KeepHashRoot,
+    OpenBody,
+    ProposeChange,
+    ToAuditor,
+)
 from audit.governance import RULES
 from audit.shares import SHARES, ShareStore
 
@@ -58,6 +66,8 @@ class Stewardship:
         match message:
             case KeepBodyKey():
                 self._bodies.keep(peer, message)
+            case KeepHashRoot():
+                self._bodies.keep_hash_root(peer, message)
             case OpenBody():
                 self._bodies.open(peer, message)
             case ProposeChange():

@@ -6,16 +6,19 @@
 | little space on the log's disk | `log_space_low` | yes | while it lasts |
 | records left out by the rations | `log_rationed`, each minute | no | no |
 | no word of a witness for long | no | yes | while it lasts |
+| a round of cosigning reached no quorum | `log_quorum_missed`, at most each hour | with the record | until a round reaches it |
 | a witness disputes the history | `log_history_disputed` | yes | until the next start |
 | counts that differ | `log_reconciled`, each minute in any case | yes | until a minute in which they agree |
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from appliance.auditor.alerts import raise_alert
 from appliance.auditor.clock_watch import SUSPENDING_JUMP_MS, ClockWatch
 from appliance.auditor.cosigning import Dispute
 from appliance.auditor.ledger import Clock, Ledger
+from appliance.auditor.quorum_watch import QuorumWatch
 from appliance.auditor.rations import Rations
 from appliance.auditor.reconciliation import Reconciliation
 from appliance.auditor.space import SpaceWatch
@@ -49,6 +52,8 @@ class Watches:
         self._witness = WitnessWatch(
             ledger.writer, limits.witnesses, limits.witness_max_age_s, clock, limits.witness_quorum
         )
+        self._quorum = QuorumWatch(clock)
+        self._missing_quorum = ""
         self._disputes: dict[str, str] = {}
         self._witness.verify_history()
         self.rations = Rations(clock, limits.strangers_a_minute, limits.tokens_a_minute)
@@ -63,7 +68,8 @@ class Watches:
     def alarms(self) -> tuple[str, ...]:
         """What a person should look at, in words."""
         space = f"the log's disk has {self._space.free_bytes} bytes left" if self._space.is_low else ""
-        alarms = (space, self._clock_alarm, self.reconciliation.alarm, self._witness.alarm, *self._disputes.values())
+        witnesses = (self._witness.alarm, self._quorum.alarm, *self._disputes.values())
+        alarms = (space, self._clock_alarm, self.reconciliation.alarm, *witnesses)
         return tuple(alarm for alarm in alarms if alarm)
 
     @property
@@ -80,6 +86,17 @@ class Watches:
     def cosigned_age_s(self) -> int:
         """Since then; -1 where no quorum has cosigned."""
         return self._witness.age_s
+
+    @property
+    def num_quorums_missed(self) -> int:
+        """Rounds of cosigning that reached no quorum, in this life."""
+        return self._quorum.num_missed
+
+    def round_ended(self, missing: Sequence[str]) -> None:
+        """A round of cosigning ended; without the words that are missing there was no quorum."""
+        self._quorum.round_ended(missing)
+        if missing:
+            self._missing_quorum = ", ".join(missing)
 
     def dispute(self, dispute: Dispute) -> None:
         """A witness denies this history: told once for each, an alarm until a person has looked and started anew."""
@@ -99,6 +116,8 @@ class Watches:
         self._look_for_witness()
         if not self._ledger.can_append:
             return
+        if num_missed := self._quorum.take_untold():
+            self._tell_missed(num_missed)
         if jump_ms := self._clock_watch.find_jump():
             self._tell_jump(jump_ms)
         if (left_out := self.rations.close_window()) is not None:
@@ -116,6 +135,11 @@ class Watches:
         """Record what is counted and not told yet."""
         if (left_out := self.rations.close_window(at_once=True)) is not None:
             self._record("log_rationed", left_out)
+
+    def _tell_missed(self, num_rounds: int) -> None:
+        facts: dict[str, str | int] = {"missing": self._missing_quorum, "num_rounds": num_rounds}
+        detail = f"{num_rounds} rounds of cosigning reached no quorum of witnesses: no word of {self._missing_quorum}"
+        self._tell("log_quorum_missed", facts, detail)
 
     def _tell_jump(self, jump_ms: int) -> None:
         detail = f"the clock was set {'forward' if jump_ms > 0 else 'back'} by {abs(jump_ms)} ms"

@@ -26,7 +26,6 @@ _KNOWN = (
     ("authority/signing/*", "signs access tokens", "authority"),
     ("authority/*", "belongs to the authority", "authority"),
     ("compliance/*", "signs evidence packs", "commands"),
-    ("gateway/keyed-hash.key", "makes keyed hashes of prompts and answers", "gateway"),
     ("gateway/responses.key", "encrypts answers that are kept", "gateway"),
     ("gateway/*", "belongs to the gateway", "gateway"),
     ("policy/credentials.key", "hashes secrets, seals secrets of one-time codes", "policy, authority"),

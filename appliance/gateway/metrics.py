@@ -165,6 +165,9 @@ class Metrics:
         self.audit_cosigned_age_seconds = self._say(
             "gauge", "audit_cosigned_age_seconds", "Since the quorum's last word; -1 where there was none.", []
         )
+        self.audit_quorums_missed_total = self._say(
+            "counter", "audit_quorums_missed_total", "Rounds of cosigning that reached no quorum of witnesses.", []
+        )
         self.audit_free_bytes = self._say("gauge", "audit_free_bytes", "Space on the log's disk.", [])
         self.audit_alarms = self._say("gauge", "audit_alarms", "What a person should look at; /ready says what.", [])
         self.audit_count_differences_total = self._say(

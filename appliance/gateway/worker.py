@@ -23,7 +23,6 @@ from appliance.gateway.rejections import Rejections
 from appliance.gateway.server import HttpServer
 from appliance.gateway.settings import GatewaySettings
 from appliance.messages.control import ProcessState
-from audit.keyed_hash import KeyedHasher
 
 METRICS_INTERVAL_S = 1.0
 
@@ -35,7 +34,6 @@ class Worker:
         self,
         settings: GatewaySettings,
         models: Models,
-        hasher: KeyedHasher,
         check_token: TokenCheck,
         *,
         states: Callable[[], Sequence[ProcessState]],
@@ -49,7 +47,7 @@ class Worker:
         observer: Observer | None = None,
     ) -> None:
         self.metrics = Metrics(metrics_dir, instance)
-        self.desk = Desk(settings, self.metrics, hasher, bodies)
+        self.desk = Desk(settings, self.metrics, bodies)
         self.routes = register_routes(self.desk, models, states, installation, store, resource)
         challenges = Challenges(
             "" if resource is UNNAMED else resource.metadata_url, resource.dpop_signing_alg_values_supported

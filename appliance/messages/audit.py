@@ -177,6 +177,8 @@ class AuditorStatus(msgspec.Struct, frozen=True, array_like=True, tag="auditor_s
     """Records that a quorum of witnesses vouches for."""
     cosigned_age_s: int = -1
     """Since its last word; -1 where there was none."""
+    num_quorums_missed: int = 0
+    """Rounds of cosigning that reached no quorum since the auditor's start."""
 
 
 class Cosigned(msgspec.Struct, frozen=True, array_like=True, tag="cosigned"):

@@ -26,6 +26,19 @@ class KeepBodyKey(msgspec.Struct, frozen=True, array_like=True, tag="keep_body_k
     escrow: Annotated[bytes, msgspec.Meta(max_length=MAX_ESCROW_BYTES)]
 
 
+class KeepHashRoot(msgspec.Struct, frozen=True, array_like=True, tag="keep_hash_root"):
+    """A root for the keyed hashes of a tenant and day, if there is none yet. Answered by `HashRootKept`: the one that counts."""
+
+    correlation: Correlation
+    tenant: Text
+    day: Day
+    root: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    escrow: Annotated[bytes, msgspec.Meta(max_length=MAX_ESCROW_BYTES)]
+
+    def __repr__(self) -> str:
+        return f"KeepHashRoot({self.day}, <hidden>)"
+
+
 class OpenBody(msgspec.Struct, frozen=True, array_like=True, tag="open_body"):
     """An auditor wants to read the body of a record. Answered by `BodyShare`, once that is recorded durably."""
 
@@ -73,6 +86,14 @@ class BodyKeyKept(msgspec.Struct, frozen=True, array_like=True, tag="body_key_ke
         return "BodyKeyKept(<hidden>)"
 
 
+class HashRootKept(msgspec.Struct, frozen=True, array_like=True, tag="hash_root_kept"):
+    correlation: int
+    root: bytes
+
+    def __repr__(self) -> str:
+        return "HashRootKept(<hidden>)"
+
+
 class BodyShare(msgspec.Struct, frozen=True, array_like=True, tag="body_share"):
     """All that an auditor needs but their own private key and the ciphertext."""
 
@@ -102,5 +123,5 @@ class BodiesDestroyed(msgspec.Struct, frozen=True, array_like=True, tag="bodies_
     key_ids: list[str]
 
 
-ToAuditor = KeepBodyKey | OpenBody | ProposeChange | DecideChange | FetchRules
-FromAuditor = BodyKeyKept | BodyShare | RulesNow | BodiesDestroyed
+ToAuditor = KeepBodyKey | KeepHashRoot | OpenBody | ProposeChange | DecideChange | FetchRules
+FromAuditor = BodyKeyKept | HashRootKept | BodyShare | RulesNow | BodiesDestroyed

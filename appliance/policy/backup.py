@@ -19,8 +19,9 @@ from audit.shares import SHARES, ShareStore
 from security.keys import make_private_directory, write_replacing
 
 HELD_SHARES = "audit/shares/*/*.json"
-"""Second shares of sealed bodies: in a backup only those under a legal hold, as the others must die with their period."""
-FILES = ("policy/credentials.key", "authority/signing/*.pem", "tls/*.pem", "tls/*.key", "gateway/keyed-hash.key")
+"""Second shares of sealed bodies and roots of keyed hashes: in a backup only those under a legal hold; the others must
+die with their period."""
+FILES = ("policy/credentials.key", "authority/signing/*.pem", "tls/*.pem", "tls/*.key")
 """What is backed up beside the definitions, below the state directory."""
 MAX_BACKUP_BYTES = 1 << 30
 _MANIFEST, _DEFINITIONS, _PREFIX = "manifest.json", "definitions.json", "files/"

@@ -1,7 +1,7 @@
 """A gateway worker: HTTPS for clients, links to engines, policy and auditor. It holds no signing key and no model weights.
 
-It reads the tokenizer of each served model, the server's TLS key, and the root of the keyed hashes by which records speak of
-prompts. Several workers may share the listening socket; each has links of its own.
+It reads the tokenizer of each served model and the server's TLS key. Several workers may share the listening socket; each has
+links of its own.
 """
 
 import asyncio
@@ -25,11 +25,9 @@ from appliance.gateway.worker import Worker
 from appliance.models.admission import verify_folder
 from appliance.processes.member import Member
 from appliance.processes.memory import keep_buffers_apart, settle_memory
-from audit.keyed_hash import KeyedHasher
 from audit.sealing import parse_recipient
 from security.keys import load_or_create_secret, make_private_directory
 
-HASH_ROOT_FILE = "keyed-hash.key"
 RESPONSES_KEY_FILE = "responses.key"
 KEY_RETRY_S = 0.25
 
@@ -51,7 +49,6 @@ async def serve(member: Member) -> None:
     worker = Worker(
         config.gateway,
         load_models(folders, config.gateway, partial(verify_folder, config)),
-        _load_hasher(config),
         check_token,
         states=lambda: member.states,
         installation=_describe(member),
@@ -106,14 +103,9 @@ def _build_exporter(config: Configuration, instance: int) -> Exporting | None:
     return Exporter(config.telemetry, version=version("casemate"), instance=instance)
 
 
-def _load_hasher(config: Configuration) -> KeyedHasher:
-    directory = config.state_path / "gateway"
-    make_private_directory(directory)
-    return KeyedHasher(load_or_create_secret(directory / HASH_ROOT_FILE))
-
-
 def _build_store(config: Configuration) -> ResponseStore:
     directory = config.state_path / "gateway"
+    make_private_directory(directory)
     key = load_or_create_secret(directory / RESPONSES_KEY_FILE)
     return ResponseStore(directory / "responses.sqlite", key, config.gateway.response_retention_s)
 

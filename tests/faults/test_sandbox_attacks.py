@@ -45,7 +45,7 @@ pytestmark = [
 ]
 
 OWN_FILES: dict[ConfinedRole, tuple[str, ...]] = {
-    "gateway": ("gateway/keyed-hash.key", "tls/server.key", "tls/server.pem", "model/config.json"),
+    "gateway": ("gateway/responses.key", "tls/server.key", "tls/server.pem", "model/config.json"),
     "policy": (CREDENTIALS_FILE, DATABASE_FILE, "tls/server.key", "tls/server.pem"),
     "engine": ("model/config.json",),
     "auditor": ("audit/log.key", "audit/log.vkey", "audit/log/checkpoint"),

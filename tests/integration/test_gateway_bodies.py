@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from appliance.cli.audit.bodies import open_answer
 from appliance.gateway.flow.bodies import BodyPolicy
 from appliance.messages.stewardship import BodiesDestroyed, DecideChange, ProposeChange
 from audit.errors import BodyRejected
+from audit.keyed_hash import ROOT_LABEL, KeyedHasher, root_context
+from audit.sealing import unwrap_share
 from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
 from tests.support.model_folders import write_byte_level_model
@@ -202,3 +205,23 @@ async def test_people_of_both_roles_decide_and_programs_do_not(gateway: Gateway)
     assert (proposed.by.subject, proposed.role, proposed.kind) == ("user-ada", "auditor", "hold")
     assert isinstance(confirmed, DecideChange)
     assert (confirmed.by.subject, confirmed.role, confirmed.confirms) == ("user-rudi", "admin", True)
+
+
+@control("SC-12", "3.13.16")
+async def test_each_tenants_day_has_a_root_of_its_own_that_an_auditors_key_opens(gateway: Gateway) -> None:
+    """Records are hashed under the root that the auditor process keeps; its escrow opens for the auditors."""
+    for token in (TOKEN, "elsewhere"):
+        assert (await ask(gateway, [97, 98, 99], token, max_tokens=4)).status == 200
+    records = gateway.auditor.of_kind("inference_intent")[-2:]
+    values = []
+    for tenant, record in zip(("acme", "elsewhere"), records, strict=True):
+        own = record["unmapped"]["casemate"]
+        day = own["prompt_key_id"].split("/")[1]
+        kept, context = gateway.auditor.hash_roots[tenant, day], root_context(tenant, day)
+        assert unwrap_share(kept.escrow, AUDITOR, context, ROOT_LABEL) == kept.root
+        with pytest.raises(BodyRejected):
+            unwrap_share(kept.escrow, AUDITOR, context)  # An escrow of a root is none of a share.
+        hashed = KeyedHasher(kept.root, context).hash("prompt", struct.pack("<3I", 97, 98, 99))
+        assert (own["prompt_hash"], own["prompt_key_id"]) == (hashed.value, hashed.key_id)
+        values.append(hashed.value)
+    assert values[0] != values[1]

@@ -17,7 +17,6 @@ from appliance.gateway.models import Models, ServedModel
 from appliance.gateway.settings import GatewaySettings
 from appliance.gateway.worker import Worker
 from appliance.messages import control
-from audit.keyed_hash import KeyedHasher
 from audit.ticket import new_ticket_key
 from security.scopes import GRANTED_SCOPES, Scope
 from tests.support.gateway_peers import FakeAuditor, FakeCompiler, FakeEngine, FakePolicy, FakeReader, Reply, link_pair
@@ -79,7 +78,6 @@ class Gateway:
         self.worker = Worker(
             settings,
             Models([model]),
-            KeyedHasher(bytes(32)),
             self.tokens,
             states=lambda: self.states,
             installation=Installation("development", [("confinement", "Processes run as one user.")], True),

@@ -221,6 +221,7 @@ class FakeAuditor:
         self.outcomes: dict[int, int] = {}
         self.can_append = True
         self.body_keys: dict[str, stewardship.KeepBodyKey] = {}
+        self.hash_roots: dict[tuple[str, str], stewardship.KeepHashRoot] = {}
         self.opened: list[stewardship.OpenBody] = []
         self.governed: list[stewardship.ProposeChange | stewardship.DecideChange] = []
         self.holds_intents = asyncio.Event()
@@ -280,6 +281,9 @@ class FakeAuditor:
         if isinstance(message, stewardship.KeepBodyKey):
             self.body_keys[message.key_id] = message
             return stewardship.BodyKeyKept(number, bytes(32))
+        if isinstance(message, stewardship.KeepHashRoot):
+            self.hash_roots.setdefault((message.tenant, message.day), message)
+            return stewardship.HashRootKept(number, self.hash_roots[message.tenant, message.day].root)
         if isinstance(message, stewardship.OpenBody):
             return self._open(message)
         if isinstance(message, stewardship.ProposeChange | stewardship.DecideChange):

@@ -79,7 +79,7 @@ def _make_key(arguments: argparse.Namespace) -> int:
 
 
 def _open(arguments: argparse.Namespace) -> int:
-    private = _load_key(arguments)  # Before anything is recorded.
+    private = load_recipient_key(arguments.key, arguments)  # Before anything is recorded.
     remote = open_remote(arguments)
     if remote is None:
         raise WrongUsage("open needs --url: the second share is the appliance's to give")
@@ -110,11 +110,12 @@ def open_answer(answer: dict[str, Any], private: RecipientPrivateKey) -> bytes:
     return open_body(key, context, request_uid, purpose, sealed)
 
 
-def _load_key(arguments: argparse.Namespace) -> RecipientPrivateKey:
+def load_recipient_key(path: Path, arguments: argparse.Namespace) -> RecipientPrivateKey:
+    """An auditor's private key from its file; with `--password` the person is asked for one. Raises: WrongUsage."""
     try:
-        return parse_recipient_private(read_file(arguments.key, MAX_KEY_BYTES), _ask_password(arguments, twice=False))
+        return parse_recipient_private(read_file(path, MAX_KEY_BYTES), _ask_password(arguments, twice=False))
     except KeyUnusable as error:
-        raise WrongUsage(f"--key: {error}") from error
+        raise WrongUsage(f"{path}: {error}") from error
 
 
 def _ask_password(arguments: argparse.Namespace, *, twice: bool) -> bytes | None:

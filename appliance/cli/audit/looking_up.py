@@ -1,7 +1,8 @@
 """`casemate audit lookup`: who asked, or was answered, this very text? By the keyed hashes of one tenant and day.
 
-Whoever looks must hold the root of the keyed hashes, which lies on the host and is readable by its user alone; and the look-up is
-left for the log before it is made, so that curiosity shows. The text itself is never written anywhere.
+Whoever looks needs that day's root: it lies on the host, readable by its user alone, until its day is destroyed; or, with a copy of
+the folder elsewhere, in the escrow that an auditor's private key opens. The look-up is left for the log before it is made, so that
+curiosity shows. The text itself is never written anywhere.
 """
 
 import argparse
@@ -21,15 +22,18 @@ from appliance.cli.audit.arguments import (
     require_folder,
     set_handler,
 )
+from appliance.cli.audit.bodies import load_recipient_key
 from appliance.cli.audit.searching import describe_record
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from appliance.models.places import open_outbox
 from audit.index import LogIndex, Query
-from audit.keyed_hash import KeyedHash, KeyedHasher, Purpose
+from audit.keyed_hash import ROOT_LABEL, KeyedHash, KeyedHasher, Purpose, root_context
 from audit.lookup import find_hash
-from security.keys import load_private_file
+from audit.sealing import KeyContext, unwrap_share
+from audit.shares import SHARES, ShareStore
 
 MAX_TEXT_BYTES = 64 << 20
+OVERLAP_MS = 3_600_000
 
 
 def add_lookup_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -44,6 +48,13 @@ def add_lookup_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     text = lookup.add_mutually_exclusive_group(required=True)
     text.add_argument("--answer", metavar="FILE", type=Path, help="an answer's text, as it was sent")
     text.add_argument("--token-ids", metavar="FILE", type=Path, help="a prompt's token ids, as a JSON array")
+    lookup.add_argument(
+        "--recipient-key",
+        metavar="FILE",
+        type=Path,
+        help="open the root's escrow with your private key (recipient-key)",
+    )
+    lookup.add_argument("--password", action="store_true", help="ask for that key's password")
     set_handler(lookup, _lookup)
 
 
@@ -52,7 +63,7 @@ def _lookup(arguments: argparse.Namespace) -> int:
     state = folder.parent.parent
     key = load_key(arguments.key or str(folder.parent / "log.vkey"))
     start_ms = _parse_day(arguments.day)
-    hashed, purpose = _hash(arguments, state, start_ms)
+    hashed, purpose = _hash(arguments, folder.parent / SHARES)
     open_outbox(state).put(
         "hash_looked_up",
         name=hashed.value,
@@ -63,7 +74,8 @@ def _lookup(arguments: argparse.Namespace) -> int:
     index = LogIndex(state / "reader" / "index.sqlite", folder, key)
     try:
         index.update()
-        query = Query(tenant=arguments.tenant, since_ms=start_ms, until_ms=start_ms + 86_400_000)
+        # An answer is hashed under the day on which its request came, and recorded when it has ended.
+        query = Query(tenant=arguments.tenant, since_ms=start_ms, until_ms=start_ms + 86_400_000 + OVERLAP_MS)
         found = list(find_hash(index, query, hashed))
     finally:
         index.close()
@@ -72,13 +84,23 @@ def _lookup(arguments: argparse.Namespace) -> int:
     return EXIT_OK if found else EXIT_FAILED
 
 
-def _hash(arguments: argparse.Namespace, state: Path, time_ms: int) -> tuple[KeyedHash, str]:
-    hasher = KeyedHasher(load_private_file(state / "gateway" / "keyed-hash.key"))
+def _hash(arguments: argparse.Namespace, shares: Path) -> tuple[KeyedHash, str]:
+    context = root_context(arguments.tenant, arguments.day)
+    hasher = KeyedHasher(_find_root(arguments, shares, context), context)
     purpose: Purpose = "prompt" if arguments.answer is None else "answer"
     data = read_file(arguments.answer or arguments.token_ids, MAX_TEXT_BYTES)
     if purpose == "prompt":
         data = _encode_token_ids(data)
-    return hasher.hash(purpose, arguments.tenant, data, time_ms), purpose
+    return hasher.hash(purpose, data), purpose
+
+
+def _find_root(arguments: argparse.Namespace, shares: Path, context: KeyContext) -> bytes:
+    """Raises: EntryNotFound where it was destroyed, or nothing was asked; KeyUnusable, BodyRejected, WrongUsage."""
+    kept = ShareStore(shares).load(context.day, context.key_id)
+    if arguments.recipient_key is None:
+        return kept.share
+    private = load_recipient_key(arguments.recipient_key, arguments)
+    return unwrap_share(kept.escrow, private, context, ROOT_LABEL)
 
 
 def _encode_token_ids(data: bytes) -> bytes:

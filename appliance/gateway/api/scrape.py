@@ -35,6 +35,7 @@ class ScrapeEndpoint:
             metrics.audit_checkpoint_size.set(auditor.checkpoint_size)
             metrics.audit_cosigned_size.set(auditor.cosigned_size)
             metrics.audit_cosigned_age_seconds.set(auditor.cosigned_age_s)
+            metrics.audit_quorums_missed_total.set(auditor.num_quorums_missed)
             metrics.audit_free_bytes.set(auditor.free_bytes)
             metrics.audit_alarms.set(len(auditor.alarms))
             metrics.audit_count_differences_total.set(auditor.num_differences)

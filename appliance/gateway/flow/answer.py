@@ -67,7 +67,6 @@ class Answer:
         self._mailbox: Mailbox[tuple[Generation, Delivery]] = Mailbox(desk.settings.max_unread_tokens, self.fail)
         self._engine = desk.engines.for_model(asked.model)
         recorder = Recorder(
-            desk.hasher,
             principal,
             source,
             asked,

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from appliance.gateway.errors import Draining, GatewayFault, Overloaded
 from appliance.gateway.flow.bodies import Bodies, BodyPolicy
+from appliance.gateway.flow.hashing import Hashers
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.peers.auditor import AuditorPeer
 from appliance.gateway.peers.compiler import CompilerPeer
@@ -12,7 +13,6 @@ from appliance.gateway.peers.engines import Engines
 from appliance.gateway.peers.policy import PolicyPeer
 from appliance.gateway.peers.reader import ReaderPeer
 from appliance.gateway.settings import GatewaySettings
-from audit.keyed_hash import KeyedHasher
 
 READER_TIMEOUT_S = 30.0
 """A search may wait for the index, which is built beside."""
@@ -29,16 +29,14 @@ class Open(Protocol):
 class Desk:
     """One worker's own. The auditor's loss ends every open answer at once."""
 
-    def __init__(
-        self, settings: GatewaySettings, metrics: Metrics, hasher: KeyedHasher, bodies: BodyPolicy = BodyPolicy()
-    ) -> None:
+    def __init__(self, settings: GatewaySettings, metrics: Metrics, bodies: BodyPolicy = BodyPolicy()) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.hasher = hasher
         self.engines = Engines()
         self.compiler = CompilerPeer(settings.grammar_cache_bytes)
         self.policy = PolicyPeer(settings.peer_timeout_s)
         self.auditor = AuditorPeer(settings.peer_timeout_s, self.fail_all)
+        self.hashers = Hashers(bodies.recipients, self.auditor)
         self.bodies = Bodies(bodies, self.auditor)
         self.reader = ReaderPeer(READER_TIMEOUT_S)
         self.draining = False

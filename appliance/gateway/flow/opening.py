@@ -37,6 +37,7 @@ class Opening:
 
         Raises: PeerUnavailable, InternalFault.
         """
+        self._recorder.hasher = await self._desk.hashers.hasher_for(self._principal.tenant)
         self._recorder.sealing = await self._desk.bodies.key_for(self._principal.tenant)
         recording = (self._record_intent(generation) for generation in generations)
         results = await asyncio.gather(*recording, return_exceptions=True)

@@ -5,7 +5,6 @@ its text in UTF-8 (several choices: over the JSON array of their texts).
 """
 
 import hashlib
-import time
 from dataclasses import dataclass
 
 import msgspec
@@ -19,7 +18,7 @@ from appliance.gateway.text.vocabulary import Vocabulary
 from appliance.messages.audit import AppendIntent, AppendOutcome
 from audit.entry import encode_event
 from audit.events import Call, Caller, TokenCounts, denied_event, intent_event, outcome_event
-from audit.keyed_hash import KeyedHasher
+from audit.keyed_hash import KeyedHash, KeyedHasher, Purpose
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,6 @@ class Recorder:
 
     def __init__(
         self,
-        hasher: KeyedHasher,
         principal: Principal,
         source: Source,
         asked: Asked,
@@ -61,8 +59,8 @@ class Recorder:
         self._vocabulary = vocabulary
         self.sealing: SealingKey | None = None
         """What the bodies are sealed with, where policy keeps them."""
-        self._hasher = hasher
-        self._tenant = principal.tenant
+        self.hasher: KeyedHasher | None = None
+        """Of the principal's tenant and the day on which the request came; set before the intent."""
         self._client_id = principal.client_id
         self._asked = asked
         self._trace_id = source.trace_id
@@ -83,13 +81,13 @@ class Recorder:
     @property
     def namespace(self) -> bytes:
         """Of the tenant's prefix cache: other tenants cannot even learn by timing what is in it."""
-        return bytes.fromhex(self._hasher.hash("namespace", self._tenant, b"", _now_ms()).value)
+        return bytes.fromhex(self._hash("namespace", b"").value)
 
     def intent(
         self, number: int, index: int, prompt: bytes, token_limit: int, reservation: int, lifetime_ms: int
     ) -> AppendIntent:
         """The intent of one prompt. `number` is the correlation."""
-        hashed = self._hasher.hash("prompt", self._tenant, prompt, _now_ms())
+        hashed = self._hash("prompt", prompt)
         call = self._call(index)
         event = intent_event(
             self._caller,
@@ -118,7 +116,7 @@ class Recorder:
         """The outcome of one prompt."""
         texts = ending.texts
         answer = texts[0].encode() if len(texts) == 1 else msgspec.json.encode(texts)
-        hashed = self._hasher.hash("answer", self._tenant, answer, _now_ms())
+        hashed = self._hash("answer", answer)
         event = outcome_event(
             self._caller,
             self._call(index),
@@ -140,6 +138,10 @@ class Recorder:
         return encode_event(
             denied_event(self._caller, self._call(index), code=code, detail=detail, http_status=http_status)
         )
+
+    def _hash(self, purpose: Purpose, data: bytes) -> KeyedHash:
+        assert self.hasher is not None
+        return self.hasher.hash(purpose, data)
 
     def _seal_prompt(self, index: int, request_uid: str) -> dict[str, str | int] | None:
         """Raises: PeerUnavailable: then there is no intent, and no answer."""
@@ -166,7 +168,3 @@ class Recorder:
             model=self._asked.model,
             engine_build=self._engine_build,
         )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -27,7 +27,9 @@ from appliance.messages.stewardship import (
     BodyShare,
     DecideChange,
     FetchRules,
+    HashRootKept,
     KeepBodyKey,
+    KeepHashRoot,
     OpenBody,
     ProposeChange,
     RulesNow,
@@ -102,6 +104,10 @@ class AuditorPeer:
     async def keep_body_key(self, build: Callable[[int], KeepBodyKey]) -> bytes:
         """The second share of a new key, which is kept. Raises: PeerUnavailable, InternalFault."""
         return self._checked(await self._questions.ask(build), BodyKeyKept).share
+
+    async def keep_hash_root(self, build: Callable[[int], KeepHashRoot]) -> bytes:
+        """The root of a tenant's keyed hashes, which is kept. Raises: PeerUnavailable, InternalFault."""
+        return self._checked(await self._questions.ask(build), HashRootKept).root
 
     async def open_body(self, build: Callable[[int], OpenBody]) -> BodyShare:
         """The second share of a record's body; when this returns it is recorded who opens it.

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit.errors import KeyUnusable, MalformedNote, TicketRejected
-from audit.keyed_hash import KeyedHasher
+from audit.keyed_hash import KeyedHasher, day_of, root_context
 from audit.signing_key import create_signer, load_signer, load_verifier_key
 from audit.storage import Disk
 from audit.ticket import encode_ticket, mint_ticket, new_ticket_key, verify_ticket
@@ -74,16 +74,17 @@ def test_no_two_tickets_have_the_same_bytes(
 @control("3.13.16", "AU-3(1)", "SC-28", "SI-12", "Article 12")
 def test_keyed_hashes_differ_by_purpose_tenant_and_day_and_name_their_key() -> None:
     """Equal texts of two tenants, days or purposes cannot be matched."""
-    hasher = KeyedHasher(b"\x07" * 32)
-    day = 86_400_000
+    root, days = b"\x07" * 32, ("1970-01-01", "1970-01-02")
+    assert (day_of(86_399_999), day_of(86_400_000)) == days
     found = [
-        hasher.hash("prompt", "t", b"text", 0),
-        hasher.hash("answer", "t", b"text", 0),
-        hasher.hash("prompt", "u", b"text", 0),
-        hasher.hash("prompt", "t", b"text", day),
+        KeyedHasher(root, root_context("t", days[0])).hash("prompt", b"text"),
+        KeyedHasher(root, root_context("t", days[0])).hash("answer", b"text"),
+        KeyedHasher(root, root_context("u", days[0])).hash("prompt", b"text"),
+        KeyedHasher(root, root_context("t", days[1])).hash("prompt", b"text"),
+        KeyedHasher(b"\x08" * 32, root_context("t", days[0])).hash("prompt", b"text"),
     ]
-    assert len({one.value for one in found}) == len({one.key_id for one in found}) == 4
-    assert hasher.hash("prompt", "t", b"text", day - 1) == found[0]
+    assert len({one.value for one in found}) == len({one.key_id for one in found}) == 5
+    assert KeyedHasher(root, root_context("t", days[0])).hash("prompt", b"text") == found[0]
     assert found[3].key_id.startswith("prompt/1970-01-02/")
 
 
@@ -96,7 +97,7 @@ def test_keyed_hash_is_hmac_under_an_hkdf_key() -> None:
     parts = (b"casemate keyed hash v1", b"prompt", "müller".encode(), b"2026-11-23")
     info = b"".join(struct.pack(">I", len(part)) + part for part in parts)
     okm = HKDFExpand(algorithm=SHA256(), length=40, info=info).derive(root)
-    hashed = KeyedHasher(root).hash("prompt", "müller", b"text", 1_795_411_388_337)
+    hashed = KeyedHasher(root, root_context("müller", "2026-11-23")).hash("prompt", b"text")
     assert hashed.value == hmac.new(okm[:32], b"text", "sha256").hexdigest()
     assert hashed.key_id == f"prompt/2026-11-23/{okm[32:].hex()}"
 
@@ -104,7 +105,7 @@ def test_keyed_hash_is_hmac_under_an_hkdf_key() -> None:
 def test_a_root_of_the_wrong_length_is_refused() -> None:
     """32 bytes, no more and no fewer."""
     with pytest.raises(KeyUnusable, match="31"):
-        KeyedHasher(b"x" * 31)
+        KeyedHasher(b"x" * 31, root_context("t", "2026-11-23"))
 
 
 @control("3.13.10", "SC-12")

@@ -1,5 +1,6 @@
 """Witnesses asked by the auditor itself: a quorum's word is kept, rubbish changes nothing, a disputed history is an alarm."""
 
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 
 from appliance.auditor.cosigning import Witnessing
+from appliance.auditor.ledger import Clock
+from appliance.auditor.quorum_watch import QuorumWatch
 from appliance.auditor.watches import Limits
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.messages.audit import AppendEvent, AuditorStatus
@@ -261,3 +264,62 @@ def test_addresses_of_witnesses_are_literals(tmp_path: Path, url: str) -> None:
     (found,) = parse_witnesses([f"{cosigner.key.encode()} https://[fd00::1]:8440/w"])
     assert found[1] is not None
     assert (found[1].endpoint, found[1].path) == ("[fd00::1]:8440", "/w")
+
+
+def missed(site: Site) -> list[dict[str, Any]]:
+    """What the log says of rounds without a quorum."""
+    found = [record["unmapped"]["casemate"] for record in site.auditor.records()]
+    return [own for own in found if own["kind"] == "log_quorum_missed"]
+
+
+@control("AU-5", "AU-9(3)")
+def test_a_round_without_a_quorum_is_a_record_an_alarm_and_a_count(tmp_path: Path) -> None:
+    """Whose word was missing; the alarm ends with the round that reaches the quorum, and that costs no record."""
+    site = Site(tmp_path, quorum=2)
+    site.carry(1)
+    assert missed(site) == []
+    site.auditor.pass_time(31.0)
+    site.auditor.service.turn()
+    (told,) = missed(site)
+    assert (told["missing"], told["num_rounds"]) == ("witness.example/w1", 1)
+    status = site.status()
+    assert status.num_quorums_missed == 1
+    assert "1 rounds of cosigning in a row reached no quorum" in status.alarms[0]
+    site.carry()
+    site.auditor.pass_time(31.0)
+    site.carry()
+    assert site.status().alarms == ()
+    assert site.status().num_quorums_missed == 1
+    assert len(missed(site)) == 1
+
+
+@pytest.mark.parametrize(
+    "is_missing", [lambda _number: True, lambda number: number % 5 > 0], ids=["away", "comes and goes"]
+)
+def test_a_dead_witness_does_not_fill_the_log(is_missing: Callable[[int], bool]) -> None:
+    """A week of rounds every half minute: a record an hour at most, and each missed round is counted in one."""
+    now_s, told = 0.0, []
+    watch = QuorumWatch(Clock(lambda: now_s, lambda: 0))
+    for number in range(7 * 2_880):
+        now_s += 30.0
+        watch.round_ended(["w"] if is_missing(number) else [])
+        if untold := watch.take_untold():
+            told.append(untold)
+        assert bool(watch.alarm) == is_missing(number)
+    assert 160 <= len(told) <= 7 * 24
+    assert sum(told) <= watch.num_missed < sum(told) + 120
+
+
+def test_a_courier_that_is_away_is_no_quorum_either(tmp_path: Path) -> None:
+    """Who asks nobody gets no word; one that comes back within its round fails nothing."""
+    site = Site(tmp_path)
+    site.auditor.service.link_ended(site.courier)
+    site.courier = site.auditor.connect("courier")
+    site.carry()
+    site.auditor.pass_time(31.0)
+    assert missed(site) == []
+    site.auditor.service.link_ended(site.courier)
+    for _ in range(3):
+        site.auditor.pass_time(31.0)
+    assert len(missed(site)) == 1
+    assert "witness.example/w0" in site.status().alarms[0]

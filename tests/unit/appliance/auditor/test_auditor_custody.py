@@ -16,7 +16,9 @@ from appliance.messages.stewardship import (
     BodyShare,
     DecideChange,
     FetchRules,
+    HashRootKept,
     KeepBodyKey,
+    KeepHashRoot,
     OpenBody,
     ProposeChange,
     RulesNow,
@@ -24,6 +26,7 @@ from appliance.messages.stewardship import (
 from audit.entry import encode_event, parse_canonical
 from audit.errors import StateMismatch
 from audit.governance import Rules
+from audit.keyed_hash import root_context
 from audit.sealing import new_key_id
 from tests.support.controls import control
 from tests.unit.appliance.auditor.conftest import Auditor, FakePeer, intent
@@ -285,3 +288,54 @@ def test_a_decision_that_a_crash_kept_from_being_in_force_is_an_alarm(tmp_path: 
     assert isinstance(house.ask(decide, RulesNow), RulesNow)
     house.auditor.pass_time(1.0)
     assert house.gateway.last(AuditorStatus).alarms == ()
+
+
+ROOT, OTHER_ROOT = b"\x01" * 32, b"\x02" * 32
+
+
+@control("SC-12", "3.13.10")
+def test_all_workers_hash_a_tenants_day_by_one_root_and_its_keeping_is_a_record(tmp_path: Path) -> None:
+    """The first that is brought counts, after a restart too; it is given only when it is recorded that it exists."""
+    house = House(tmp_path)
+    house.gateway.take()
+    house.auditor.service.received(house.gateway, KeepHashRoot(1, "t", TODAY, ROOT, b"[]"))
+    assert house.gateway.take(HashRootKept) == []
+    house.auditor.service.turn()
+    (first,) = house.gateway.take(HashRootKept)
+    assert first.root == ROOT
+    assert house.ask(KeepHashRoot(2, "t", TODAY, OTHER_ROOT, b"[]"), HashRootKept).root == ROOT
+    assert house.ask(KeepHashRoot(3, "u", TODAY, OTHER_ROOT, b"[]"), HashRootKept).root == OTHER_ROOT
+    house.auditor.die()
+    house = House(tmp_path)
+    assert house.ask(KeepHashRoot(4, "t", TODAY, OTHER_ROOT, b"[]"), HashRootKept).root == ROOT
+    assert house.auditor.kinds().count("hash_root_kept") == 2
+    assert ROOT.hex() not in repr(first) + repr(KeepHashRoot(1, "t", TODAY, ROOT, b"[]"))
+
+
+@pytest.mark.parametrize("day", ["2026-11-21", "2026-11-24", "", "../..", "2026-13-01"])
+def test_a_gateway_gets_no_other_days_root(house: House, day: str) -> None:
+    """A captured one could look up what was asked before it was captured; yesterday is for who asks at midnight."""
+    assert house.ask(KeepHashRoot(1, "t", day, ROOT, b"[]"), HashRootKept).code == "malformed"
+    assert house.shares() == []
+    assert house.ask(KeepHashRoot(2, "t", "2026-11-22", ROOT, b"[]"), HashRootKept).root == ROOT
+
+
+def test_a_root_passes_for_no_share_of_a_body(house: House) -> None:
+    """A gateway that writes a record which names a root as the key of a body, and opens it in an auditor's name, gets nothing."""
+    house.ask(KeepHashRoot(1, "t", TODAY, ROOT, b"[]"), HashRootKept)
+    index = house.record(root_context("t", TODAY).key_id)
+    assert house.ask(OpenBody(2, ADA, index), BodyShare).code == "not_found"
+
+
+@control("AU-11", "3.8.3")
+def test_roots_are_destroyed_with_their_day_unless_a_hold_covers_their_tenant(tmp_path: Path) -> None:
+    """As the shares of the bodies are, in one record; another tenant's hold saves nothing of this one's."""
+    house = House(tmp_path, retention_days=2)
+    for tenant in ("acme", "umbrella"):
+        house.ask(KeepHashRoot(1, tenant, TODAY, ROOT, b"[]"), HashRootKept)
+    house.agree("hold", tenant="acme", from_day=TODAY, to_day=TODAY)
+    house.auditor.pass_time(4 * DAY_S)
+    assert house.shares() == [f"{TODAY}/{root_context('acme', TODAY).key_id}.json"]
+    assert house.last("log_bodies_destroyed")["unmapped"]["casemate"]["num_keys"] == 1
+    left = b"".join(path.read_bytes() for path in (tmp_path / "shares").rglob("*.json"))
+    assert b"umbrella" not in left

@@ -256,7 +256,7 @@ def test_secrets_of_the_configuration_are_hidden(tmp_path: Path) -> None:
 
 KEYS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "audit/log.key": (lambda path: write_ed25519(path), "Ed25519"),
-    "gateway/keyed-hash.key": (lambda path: path.write_bytes(bytes(32)), "secret of 256 bits"),
+    "gateway/responses.key": (lambda path: path.write_bytes(bytes(32)), "secret of 256 bits"),
     "else/odd.pem": (lambda path: path.write_bytes(b"-----BEGIN NOTHING-----\n"), "encrypted, or of another form"),
 }
 
@@ -277,7 +277,7 @@ def test_keys_are_listed_without_themselves(tmp_path: Path) -> None:
     assert {name: key.algorithm for name, key in found.items()} == {name: kind for name, (_, kind) in KEYS.items()}
     assert found["audit/log.key"].holder == "auditor"
     assert found["audit/log.key"].identifier.startswith("sha256:")
-    assert found["gateway/keyed-hash.key"].identifier == ""
+    assert found["gateway/responses.key"].identifier == ""
     assert found["else/odd.pem"].purpose == "is on no list"
     assert {key.mode for key in found.values()} == {"600"}
 
