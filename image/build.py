@@ -96,13 +96,16 @@ def main() -> int:
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    digests = []
+    digests, wheels = [], []
     for number in range(1 if arguments.once else 2):
         with tempfile.TemporaryDirectory(prefix="casemate-image-", dir=CACHE) as work:
             archive = Path(work) / "image.tar"
             digests.append(build_image(Path(work), archive))
             sys.stderr.write(f"build {number + 1}: sha256:{digests[-1]}\n")
+            wheels += [hash_file(wheel) for wheel in _OWN.iterdir()]
             shutil.move(archive, arguments.output)
+    if len(set(wheels)) != 1:
+        sys.stderr.write("the source changed between the builds, or our wheel is not the same twice\n")
     if len(set(digests)) != 1:
         sys.stderr.write("the builds differ\n")
         return 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from appliance.cli.hashing_progress import Percentage, count, format_size
 from appliance.cli.main import EXIT_OK
-from appliance.cli.model_life import add_life_commands
+from appliance.cli.model_life import add_digest_option, add_life_commands
 from appliance.cli.progress import Progress
 from appliance.cli.signing_key import KEY_HELP, open_signer
 from appliance.errors import CommandFailed
@@ -45,6 +45,7 @@ def add_model_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
         metavar="FILE",
         help=f"where the signature goes (default: {DEFAULT_SIGNATURE_NAME} in the folder); never replaces a file",
     )
+    add_digest_option(sign)
     sign.set_defaults(handler=_sign)
     verify = _add_command(commands, "verify", "verify that a model folder holds exactly the files that were signed")
     verify.add_argument("--signature", required=True, type=Path, metavar="FILE", help="the signature")
@@ -73,7 +74,9 @@ def _add_command(
 def _sign(arguments: argparse.Namespace) -> int:
     output = arguments.output if arguments.output is not None else arguments.folder / DEFAULT_SIGNATURE_NAME
     with open_signer(arguments.key, chain=arguments.certificate_chain) as signer, Progress("signing") as progress:
-        signed = sign_model(arguments.folder, signer, output, progress=Percentage(progress).report)
+        signed = sign_model(
+            arguments.folder, signer, output, algorithm=arguments.digest, progress=Percentage(progress).report
+        )
     if signed.left_out:
         sys.stderr.write(
             f"casemate: not covered by the signature: {', '.join(signed.left_out)}; the folder verifies only without\n"
@@ -116,7 +119,8 @@ def _describe(verified: VerifiedModel) -> dict[str, object]:
         "fingerprint": verified.signed_by.fingerprint,
         "signer": verified.signed_by.name,
         "files": {
-            name: {"sha256": digest, "size_bytes": verified.sizes[name]} for name, digest in verified.digests.items()
+            name: {verified.signed.algorithm: digest, "size_bytes": verified.sizes[name]}
+            for name, digest in verified.digests.items()
         },
     }
 

@@ -23,6 +23,7 @@ from appliance.models.places import open_outbox, open_store, open_trust, utc_now
 from security.bundles.installing import extract_component
 from security.bundles.verification import open_bundle
 from security.errors import ModelRejected
+from security.model_signing.algorithms import ALGORITHMS, SHA256
 from security.model_signing.names import show_name
 from security.model_signing.trust import Trust, load_certificate_trust, load_key_trust
 from security.stewards.admission import find_approvers, read_import
@@ -43,6 +44,7 @@ def add_life_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     take.add_argument(
         "--licence", default="", metavar="TEXT", help="the licence, where the folder holds no licence file"
     )
+    add_digest_option(take)
     take.add_argument("--kind", choices=("model", "draft", "adapter"), default="model", help="default: model")
     take.add_argument("--component", metavar="NAME", help="DIR is a bundle: import this component of it")
     take.add_argument(
@@ -74,6 +76,16 @@ def _add(
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(handler=handler)
     return command
+
+
+def add_digest_option(command: argparse.ArgumentParser) -> None:
+    """Add `--digest`, for commands that sign files."""
+    command.add_argument(
+        "--digest",
+        choices=ALGORITHMS,
+        default=SHA256,
+        help="what files are digested with: sha256 (default), or blake3, which is faster and which fips = true refuses",
+    )
 
 
 def _add_root(command: argparse.ArgumentParser) -> None:
@@ -158,7 +170,7 @@ def _describe_source(arguments: argparse.Namespace, folder: Path) -> Source:
         folder = folder / package.data_dir
         name = arguments.name or package.model_name or name
         origin = origin or f"Truss: {package.description}"[:1000]
-    return Source(folder, name, origin, arguments.licence, arguments.vendor_signature, trust)
+    return Source(folder, name, origin, arguments.licence, arguments.vendor_signature, trust, arguments.digest)
 
 
 def _approve(arguments: argparse.Namespace) -> int:

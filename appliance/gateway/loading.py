@@ -1,6 +1,5 @@
 """The served models out of their folders: tokenizer, chat template, defaults. At start; nothing is read from disk later."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,8 +12,8 @@ from appliance.gateway.text.tokenizer import load_tokenizer
 from appliance.gateway.tools.forms import find_forms
 from runtime.weights.config import load_model_config
 
-Verify = Callable[[Path, Mapping[str, str], bool], None]
-"""Called with a folder and the SHA-256, hexadecimal, of files read from it, by name; raises to refuse the model. Once for each
+Verify = Callable[[Path, Mapping[str, bytes], bool], None]
+"""Called with a folder and files read from it, by name; raises to refuse the model. Once for each
 file, before it is parsed, with `is_all` false; once for all of them, with `is_all` true."""
 
 
@@ -38,12 +37,12 @@ def load_model(name: str, folder: Path, settings: GatewaySettings, verify: Verif
 
     Raises: StartRefused, CheckpointRejected, and what `verify` raises.
     """
-    digests: dict[str, str] = {}
+    contents: dict[str, bytes] = {}
 
     def note(file: str, content: bytes) -> None:
-        digests[file] = hashlib.sha256(content).hexdigest()
+        contents[file] = content
         if verify is not None:
-            verify(folder, {file: digests[file]}, False)
+            verify(folder, {file: content}, False)
 
     tokenizer = load_tokenizer(folder, note)
     # Characters are at least a byte of the body each, but a template may repeat what it was given.
@@ -54,5 +53,5 @@ def load_model(name: str, folder: Path, settings: GatewaySettings, verify: Verif
     forms = find_forms(template.sources, settings.tool_call_parser.get(name), settings.reasoning_parser.get(name))
     config = load_model_config(folder)
     if verify is not None:
-        verify(folder, {**digests, **dict(config.file_digests)}, True)
+        verify(folder, {**contents, **dict(config.files)}, True)
     return ServedModel(name, int(time.time()), tokenizer, template, config.generation, forms)

@@ -22,7 +22,7 @@ from runtime.settings import EngineSettings
 from runtime.speculative.options import speculation_options
 from runtime.speculative.source import HeadSource
 from runtime.structured.matching import Grammars
-from runtime.weights.loading import VerifyDigests
+from runtime.weights.file_check import FileCheck
 
 log = structlog.get_logger(__name__)
 
@@ -46,15 +46,15 @@ def load_model(
     settings: EngineSettings,
     name: str,
     progress: Callable[[], None],
-    verify: VerifyDigests | None = None,
+    verify: FileCheck | None = None,
     on_read: OnRead | None = None,
-    verify_head: VerifyDigests | None = None,
+    verify_head: FileCheck | None = None,
 ) -> LoadedModel:
     """Read the checkpoint into memory and allocate its KV pages.
 
     Args:
         progress: called from time to time while bytes are read, so that a slow disk is not taken for a hang.
-        verify: called with the digests of what was read, before anything is computed from it.
+        verify: asked about the digests of what was read, before anything is computed from it.
         on_read: called with each smaller file that is read whole.
         verify_head: as `verify`, for the draft head, if there is one.
     Raises: CheckpointRejected, EngineMisconfigured, and what `verify` and `on_read` raise.
@@ -92,7 +92,7 @@ def load_model(
     return LoadedModel(runner, facts, None if vocabulary is None else Grammars(vocabulary))
 
 
-def _head_of(settings: EngineSettings, verify: VerifyDigests | None) -> HeadSource | None:
+def _head_of(settings: EngineSettings, verify: FileCheck | None) -> HeadSource | None:
     """The draft head that the settings name. Raises: EngineMisconfigured for options that contradict each other."""
     if speculation_options(settings) is None:
         return None
@@ -102,7 +102,7 @@ def _head_of(settings: EngineSettings, verify: VerifyDigests | None) -> HeadSour
 def _build_runner(
     settings: EngineSettings,
     progress: Callable[[], None],
-    verify: VerifyDigests | None,
+    verify: FileCheck | None,
     head: HeadSource | None,
 ) -> tuple[TorchRunner | DeviceRunner, str]:
     """A runner, and the digest of the kernel bundle that it runs on, if it is frozen."""

@@ -4,7 +4,6 @@ A model whose `model_path` is a name in the store (`STATE/models/promoted/NAME`)
 turn that off. Any other folder is a plain one: production lacks `signed_models` then.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,9 @@ from pathlib import Path
 from appliance.config import Configuration
 from appliance.errors import StartRefused
 from appliance.models.places import open_store, open_trust, utc_now
+from runtime.weights.file_check import FileCheck
 from security.errors import ModelRejected
+from security.model_signing.algorithms import APPROVED_ALGORITHMS, digest_of
 from security.stewards.admission import Admitted, verify_item
 from security.stewards.allowlist import is_weights
 from security.stewards.store import Item
@@ -48,20 +49,29 @@ def admit_model(configuration: Configuration, model_path: Path) -> Admitted | No
         raise StartRefused(f"model {name}: {error}") from error
     if admitted.name != name:
         raise StartRefused(f"model {name}: was approved under the name {admitted.name}")
+    if configuration.fips and admitted.signed.algorithm not in APPROVED_ALGORITHMS:
+        raise StartRefused(
+            f"model {name}: is signed with {admitted.signed.algorithm} digests, which fips = true does not take: import it again "
+            f"with --digest {' or '.join(APPROVED_ALGORITHMS)}"
+        )
     return admitted
 
 
-def verify_weights(admitted: Admitted, digests: Mapping[str, str]) -> None:
-    """Check what the engine has in memory: configuration and all weights at the top of the folder.
+def weights_check(admitted: Admitted | None) -> FileCheck | None:
+    """Who checks what the engine has in memory: configuration and all weights at the top of the folder; None for a plain one.
 
-    Raises: StartRefused.
+    What it raises: StartRefused.
     """
-    _verify(admitted, digests, lambda name: name in _ENGINE_FILES or (is_weights(name) and "/" not in name))
+    if admitted is None:
+        return None
+
+    def verify(digests: Mapping[str, str]) -> None:
+        _verify(admitted, digests, lambda name: name in _ENGINE_FILES or (is_weights(name) and "/" not in name))
+
+    return FileCheck(verify, admitted.signed.new_hasher)
 
 
-def head_verifier(
-    configuration: Configuration, model_path: Path, head_path: Path
-) -> Callable[[Mapping[str, str]], None] | None:
+def head_check(configuration: Configuration, model_path: Path, head_path: Path) -> FileCheck | None:
     """Who checks what the engine has in memory of a draft head; None for a plain folder.
 
     A head that lies in its target's folder is covered by that one's evidence, any other by its own.
@@ -81,7 +91,7 @@ def head_verifier(
         own = name.removeprefix(prefix)
         return name.startswith(prefix) and (own == "config.json" or (is_weights(own) and "/" not in own))
 
-    return verify
+    return FileCheck(verify, admitted.signed.new_hasher)
 
 
 def verify_read(admitted: Admitted | None, name: str, content: bytes) -> None:
@@ -90,19 +100,21 @@ def verify_read(admitted: Admitted | None, name: str, content: bytes) -> None:
     Raises: StartRefused.
     """
     if admitted is not None:
-        _verify(admitted, {name: hashlib.sha256(content).hexdigest()}, lambda _name: False)
+        _verify(admitted, {name: digest_of(admitted.signed.algorithm, content)}, lambda _name: False)
 
 
-def verify_folder(configuration: Configuration, folder: Path, digests: Mapping[str, str], is_all: bool) -> None:
+def verify_folder(configuration: Configuration, folder: Path, contents: Mapping[str, bytes], is_all: bool) -> None:
     """Check what the gateway has in memory of a model: tokenizer, template and configuration. A plain folder passes.
 
     Args:
+        contents: files as they were read, by name.
         is_all: these are all that were read, so that one which is missing is noticed.
 
     Raises: StartRefused.
     """
     admitted = admit_model(configuration, folder)
     if admitted is not None:
+        digests = {name: digest_of(admitted.signed.algorithm, content) for name, content in contents.items()}
         _verify(admitted, digests, lambda name: is_all and name in (*_TEXT_FILES, *_ENGINE_FILES))
 
 

@@ -18,7 +18,7 @@ from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
 from appliance.messages.audit import AppendEvent, AppendRefused, TicketKey
 from appliance.messages.engine import AbortIntent, Cancel, EngineStatus, FlushCache, Submit
-from appliance.models.admission import admit_model, head_verifier, verify_read, verify_weights
+from appliance.models.admission import admit_model, head_check, verify_read, weights_check
 from appliance.processes.memory import settle_memory
 from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from audit.entry import encode_event
@@ -38,15 +38,14 @@ def serve(member: PollingMember) -> None:
     """
     settings = member.config.engines[member.instance]
     admitted = admit_model(member.config, Path(settings.model_path))
-    verify = partial(verify_weights, admitted) if admitted is not None else None
     head_path = settings.speculative_draft_model_path
     model = load_model(
         settings,
         served_name_of(settings),
         progress=member.heartbeat,
-        verify=verify,
+        verify=weights_check(admitted),
         on_read=partial(verify_read, admitted),
-        verify_head=head_verifier(member.config, Path(settings.model_path), Path(head_path)) if head_path else None,
+        verify_head=head_check(member.config, Path(settings.model_path), Path(head_path)) if head_path else None,
     )
     facts = model.facts
     engine = Engine(model.runner, settings, facts.eos_token_ids, facts.context_length, time.monotonic, model.grammars)

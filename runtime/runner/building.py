@@ -18,8 +18,9 @@ from runtime.settings import EngineSettings
 from runtime.speculative.drafting import Drafter
 from runtime.speculative.source import HeadSource
 from runtime.weights.config import DTYPES, ModelConfig, load_model_config
+from runtime.weights.file_check import FileCheck
 from runtime.weights.folder import verify_model_folder
-from runtime.weights.loading import Progress, VerifyDigests, build_dummy_weights, load_weights
+from runtime.weights.loading import Progress, build_dummy_weights, load_weights
 from runtime.weights.quantization import AT_LOAD
 
 LoadFormat = Literal["auto", "dummy"]
@@ -48,7 +49,7 @@ def build_runner(
     quantization_param_path: str = "",
     num_threads: int | None = 1,
     progress: Progress | None = None,
-    verify: VerifyDigests | None = None,
+    verify: FileCheck | None = None,
     head: HeadSource | None = None,
 ) -> TorchRunner:
     """Read a model folder and put a runner together.
@@ -65,7 +66,7 @@ def build_runner(
             for one number of threads, hence the default: it holds on every machine, and threads that wait for each
             other on busy cores are slower than one (measured: a twentieth of its speed on two cores under load).
         progress: called with (bytes read, bytes in all) while the checkpoint is read.
-        verify: called with the digest of every file that was read.
+        verify: asked about the digest of every file that was read.
         head: of a speculating engine.
     Raises: CheckpointRejected for the folder, EngineMisconfigured for the settings; whatever `verify` raises.
     """

@@ -29,9 +29,10 @@ from runtime.settings import EngineSettings
 from runtime.speculative.options import speculation_options
 from runtime.speculative.source import HeadSource
 from runtime.weights.config import ModelConfig, load_model_config
+from runtime.weights.file_check import FileCheck
 from runtime.weights.folder import verify_model_folder
 from runtime.weights.layout import parameter_shapes
-from runtime.weights.loading import LoadedWeights, VerifyDigests, build_dummy_weights, load_weights, parameter_dtype
+from runtime.weights.loading import LoadedWeights, build_dummy_weights, load_weights, parameter_dtype
 
 _E4M3_UNIT = 16
 
@@ -75,14 +76,14 @@ def build_device_runner(
     kernels: Kernels,
     *,
     advance: Callable[[], None],
-    verify: VerifyDigests | None = None,
+    verify: FileCheck | None = None,
     head: HeadSource | None = None,
 ) -> BuiltDevice:
     """Read a model folder and put a runner together that takes the GPU as its own.
 
     Args:
         advance: called after every part of the work, so that it is not taken for a hang.
-        verify: called with the digest of every file that was read, before anything is computed from them.
+        verify: asked about the digest of every file that was read, before anything is computed from them.
         head: of a speculating engine.
     Raises: CheckpointRejected for the folder, EngineMisconfigured for the settings, KernelMissing for a frozen bundle;
         whatever `verify` raises.
@@ -235,7 +236,7 @@ def _load(
     device: torch.device,
     dtype: torch.dtype,
     advance: Callable[[], None],
-    verify: VerifyDigests | None,
+    verify: FileCheck | None,
 ) -> LoadedWeights:
     if settings.load_format == "dummy":
         return build_dummy_weights(config, device=device, dtype=dtype)

@@ -10,8 +10,7 @@ Whatever the head would compute differently from how it was trained is refused b
 drafts, and only its acceptance would tell.
 """
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runtime.errors import CheckpointRejected
@@ -43,8 +42,8 @@ class HeadConfig:
     """Whether the residual around attention is the normalized hidden state (vLLM's name)."""
     captured_layers: tuple[int, ...]
     """How many layers of the target each of the hidden states has passed, ascending."""
-    file_digests: tuple[tuple[str, str], ...] = ()
-    """Name and SHA-256 (hexadecimal) of the file this was parsed from."""
+    files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
+    """Name and content of the file this was parsed from."""
 
     @property
     def has_own_embedding(self) -> bool:
@@ -64,11 +63,11 @@ def load_head_config(folder: Path, target: ModelConfig) -> HeadConfig:
     """
     content = read_regular_file(folder / CONFIG_FILE, max_bytes=MAX_JSON_BYTES)
     where = f"{folder.name}/{CONFIG_FILE}"
-    digests = ((CONFIG_FILE, hashlib.sha256(content).hexdigest()),)
-    return _parse(Fields(parse_json_object(content, where=where), where), target, digests)
+    config = _parse(Fields(parse_json_object(content, where=where), where), target)
+    return replace(config, files=((CONFIG_FILE, content),))
 
 
-def _parse(fields: Fields, target: ModelConfig, digests: tuple[tuple[str, str], ...]) -> HeadConfig:
+def _parse(fields: Fields, target: ModelConfig) -> HeadConfig:
     _refuse_unsupported(fields)
     vocab_size = fields.integer("vocab_size", 1, 1 << 22)
     if vocab_size != target.vocab_size:
@@ -98,7 +97,6 @@ def _parse(fields: Fields, target: ModelConfig, digests: tuple[tuple[str, str], 
         rope=parse_rope(fields),
         norm_before_residual=fields.boolean("norm_before_residual", default=False),
         captured_layers=_parse_layers(fields, target.num_layers),
-        file_digests=digests,
     )
 
 

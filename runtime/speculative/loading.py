@@ -16,8 +16,8 @@ from torch import Tensor
 from runtime.errors import CheckpointRejected
 from runtime.speculative.config import NUM_CAPTURED, HeadConfig
 from runtime.weights.checkpoint import Shard, open_shards, read_exactly
+from runtime.weights.file_check import FileCheck, digests_of, hasher_of
 from runtime.weights.header import StoredTensor
-from runtime.weights.loading import VerifyDigests
 
 _FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 _INTEGERS = {"I64": torch.int64, "I32": torch.int32}
@@ -37,7 +37,7 @@ class HeadWeights:
     target_ids: Tensor
     """[draft_vocab_size] int64."""
     digest: str
-    """SHA-256, hexadecimal, over lines `<SHA-256 of the file>  <name>\\n` sorted by name."""
+    """SHA-256, hexadecimal, over lines `<digest of the file>  <name>\\n` sorted by name."""
 
 
 def load_head_weights(
@@ -46,7 +46,7 @@ def load_head_weights(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    verify: VerifyDigests | None = None,
+    verify: FileCheck | None = None,
 ) -> HeadWeights:
     """Check and read a head, converted to `dtype` on `device`.
 
@@ -54,18 +54,19 @@ def load_head_weights(
     """
     shards = open_shards(folder)
     try:
-        stored, digests = _read(shards)
+        stored, digests = _read(shards, verify)
     finally:
         for shard in shards:
             shard.file.close()
+    digests |= digests_of(config.files, verify)
     if verify is not None:
-        verify({**dict(config.file_digests), **digests})
+        verify.verify(digests)
     where = folder.name
     target_ids = _target_ids(stored, config, where)
     tensors = {name: _take(stored, name, shape, where) for name, shape in tensor_shapes(config).items()}
     for name in stored:
         raise CheckpointRejected(f"{where}: tensor {name!r}: unexpected in a head of EAGLE-3")
-    lines = (f"{digest}  {name}\n" for name, digest in sorted((*config.file_digests, *digests.items())))
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
     return HeadWeights(
         {name: _placed(tensor, device, dtype) for name, tensor in _joined(tensors).items()},
         target_ids.to(device),
@@ -118,12 +119,12 @@ def tensor_shapes(config: HeadConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _read(shards: list[Shard]) -> tuple[dict[str, tuple[StoredTensor, bytes]], dict[str, str]]:
-    """All tensors by their plain names, and the SHA-256 of each shard."""
+def _read(shards: list[Shard], check: FileCheck | None) -> tuple[dict[str, tuple[StoredTensor, bytes]], dict[str, str]]:
+    """All tensors by their plain names, and the digest of each shard."""
     stored: dict[str, tuple[StoredTensor, bytes]] = {}
     digests: dict[str, str] = {}
     for shard in shards:
-        hasher = hashlib.sha256(shard.prefix)
+        hasher = hasher_of(check, shard.prefix)
         for tensor in shard.tensors:
             content = read_exactly(shard.file, tensor.end - tensor.begin, where=shard.name)
             hasher.update(content)

@@ -10,8 +10,8 @@ from runtime.speculative.config import load_head_config
 from runtime.speculative.head import DraftHead
 from runtime.speculative.loading import build_dummy_head, load_head_weights
 from runtime.weights.config import ModelConfig
+from runtime.weights.file_check import FileCheck
 from runtime.weights.folder import verify_model_folder
-from runtime.weights.loading import VerifyDigests
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class HeadSource:
     folder: Path
     is_dummy: bool = False
     """Random weights, for measurements; the folder needs a configuration only."""
-    verify: VerifyDigests | None = None
+    verify: FileCheck | None = None
 
     def load(self, target: ModelConfig, embedding: Tensor, *, num_positions: int) -> LoadedHead:
         """Read the head onto the device of its target's embedding.

@@ -5,14 +5,14 @@ default is the one that transformers' class for the architecture has, so that th
 Unknown architectures, activations, rotary kinds and quantizations are refused by name.
 """
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import CheckpointRejected
 from runtime.request import MIN_REPETITION_PENALTY
 from runtime.weights.fields import Fields
+from runtime.weights.file_check import digests_of
 from runtime.weights.json_file import MAX_JSON_BYTES, parse_json_object, read_regular_file
 from runtime.weights.quantization import Quantization, parse_quantization
 from runtime.weights.rope import RopeConfig, parse_rope
@@ -79,8 +79,13 @@ class ModelConfig:
     generation: GenerationDefaults
     quantization: Quantization | None = None
     """Of the stored matrices."""
-    file_digests: tuple[tuple[str, str], ...] = ()
-    """Name and SHA-256 (hexadecimal) of the files this was parsed from."""
+    files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
+    """Name and content of the files this was parsed from."""
+
+    @property
+    def file_digests(self) -> tuple[tuple[str, str], ...]:
+        """Name and SHA-256 (hexadecimal) of those files."""
+        return tuple(digests_of(self.files).items())
 
     @property
     def kv_elements_per_token(self) -> int:
@@ -97,8 +102,7 @@ def load_model_config(folder: Path) -> ModelConfig:
     contents = {name: read_regular_file(folder / name, max_bytes=MAX_JSON_BYTES) for name in names}
     objects = {name: parse_json_object(content, where=name) for name, content in contents.items()}
     config = parse_model_config(objects[CONFIG_FILE], objects.get(GENERATION_FILE, {}))
-    digests = ((name, hashlib.sha256(content).hexdigest()) for name, content in contents.items())
-    return replace(config, file_digests=tuple(digests))
+    return replace(config, files=tuple(contents.items()))
 
 
 def parse_model_config(config: dict[str, Any], generation: dict[str, Any]) -> ModelConfig:

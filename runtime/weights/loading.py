@@ -20,15 +20,13 @@ from runtime.weights.cache_scales import CACHE_SCALES
 from runtime.weights.checkpoint import Checkpoint, Shard, open_checkpoint, read_into
 from runtime.weights.config import ModelConfig
 from runtime.weights.device_loading import read_shards_to_device
+from runtime.weights.file_check import FileCheck, digests_of, hasher_of
 from runtime.weights.header import StoredTensor
 from runtime.weights.layout import ParameterShape, Role, parameter_shapes
 from runtime.weights.placing import FILE_DTYPES, Placing
 
 Progress = Callable[[int, int], None]
 """Called with (bytes read, bytes in all), often."""
-VerifyDigests = Callable[[Mapping[str, str]], None]
-"""Called with the SHA-256, hexadecimal, of every file that was read, by name, before anything is computed from them; raises to
-refuse them. What the digests should be is not for this package to know."""
 
 _CHUNK_BYTES = 1 << 24
 _DUMMY_STD = 0.02
@@ -42,7 +40,7 @@ class LoadedWeights:
 
     parameters: Mapping[str, Tensor]
     digest: str
-    """SHA-256, hexadecimal, over lines `<SHA-256 of the file>  <name>\\n` sorted by name, of configuration and shards."""
+    """SHA-256, hexadecimal, over lines `<digest of the file>  <name>\\n` sorted by name, of configuration and shards."""
     cache_scales: Tensor | None = None
     """[num_layers, 2] float32: of keys and values, where the checkpoint has them."""
 
@@ -54,7 +52,7 @@ def load_weights(
     device: torch.device,
     dtype: torch.dtype,
     progress: Progress | None = None,
-    verify: VerifyDigests | None = None,
+    verify: FileCheck | None = None,
 ) -> LoadedWeights:
     """Check and read the checkpoint of `folder`, converted to `dtype` on `device`.
 
@@ -66,11 +64,12 @@ def load_weights(
             parameters[CACHE_SCALES] = torch.empty(2 * config.num_layers, dtype=torch.float32, device=device)
         read_shards = _read_shards if device.type == "cpu" else read_shards_to_device
         placing = Placing(checkpoint.places, parameters, dtype)
-        shard_digests = read_shards(checkpoint, placing, parameters["embedding.weight"], progress)
+        shard_digests = read_shards(checkpoint, placing, parameters["embedding.weight"], progress, verify)
+    digests = {**digests_of(config.files, verify), **shard_digests}
     if verify is not None:
-        verify({**dict(config.file_digests), **shard_digests})
+        verify.verify(digests)
     cache_scales = parameters.pop(CACHE_SCALES, None)
-    digest = _digest_of((*config.file_digests, *shard_digests.items()))
+    digest = _digest_of(digests.items())
     return LoadedWeights(parameters, digest, None if cache_scales is None else cache_scales.view(-1, 2))
 
 
@@ -119,14 +118,14 @@ def _allocate(parameter: ParameterShape, device: torch.device, dtype: torch.dtyp
 
 
 def _read_shards(
-    checkpoint: Checkpoint, placing: Placing, embedding: Tensor, progress: Progress | None
+    checkpoint: Checkpoint, placing: Placing, embedding: Tensor, progress: Progress | None, check: FileCheck | None
 ) -> dict[str, str]:
-    """Fill the places and return the SHA-256 of each shard."""
+    """Fill the places and return the digest of each shard."""
     digests: dict[str, str] = {}
     tied_heads: list[Tensor] = []
     done_bytes = 0
     for shard in checkpoint.shards:
-        hasher = hashlib.sha256(shard.prefix)
+        hasher = hasher_of(check, shard.prefix)
         done_bytes += len(shard.prefix)
         for stored in shard.tensors:
             content = torch.empty(stored.end - stored.begin, dtype=torch.uint8)

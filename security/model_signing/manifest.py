@@ -1,7 +1,7 @@
 """The manifest: every file of a model by name and digest, and the one digest that stands for all of them.
 
-What always holds: at least one file, at most MAX_FILES, good names without repetition in a stated order, SHA-256 in lower
-case hexadecimal. The root is SHA-256 over the raw digests in that order (OMS section 6.5.1).
+What always holds: at least one file, at most MAX_FILES, good names without repetition in a stated order, digests of 256
+bits in lower case hexadecimal, all by one algorithm. The root is SHA-256 over the raw digests in that order (OMS section 6.5.1).
 """
 
 import hashlib
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from security.errors import ModelSignatureRejected
+from security.model_signing.algorithms import SHA256
 from security.model_signing.names import MAX_FILES, problem_of_name, show_name
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,11 @@ class Manifest:
 
     model_name: str
     digests: Mapping[str, str]
-    """SHA-256 of each file by its name, in the order of the manifest."""
+    """The digest of each file by its name, in the order of the manifest."""
     ignored: tuple[str, ...]
     """Paths that the signer left out; recorded, and nothing that we tolerate."""
+    algorithm: str = SHA256
+    """What files are digested with."""
 
     @property
     def root(self) -> str:
@@ -33,9 +36,11 @@ class Manifest:
         return hashlib.sha256(b"".join(map(bytes.fromhex, self.digests.values()))).hexdigest()
 
 
-def build_manifest(model_name: str, digests: Mapping[str, str], ignored: Sequence[str] = ()) -> Manifest:
+def build_manifest(
+    model_name: str, digests: Mapping[str, str], ignored: Sequence[str] = (), algorithm: str = SHA256
+) -> Manifest:
     """The manifest of files that were hashed, sorted by code point (OMS section 5.2.1)."""
-    return Manifest(model_name, dict(sorted(digests.items())), tuple(sorted(ignored)))
+    return Manifest(model_name, dict(sorted(digests.items())), tuple(sorted(ignored)), algorithm)
 
 
 def verify_manifest(names: Sequence[str], digests: Sequence[str]) -> dict[str, str]:
@@ -51,8 +56,10 @@ def verify_manifest(names: Sequence[str], digests: Sequence[str]) -> dict[str, s
     for name, digest in zip(names, digests, strict=True):
         if problem := problem_of_name(name):
             raise ModelSignatureRejected(f"signature lists {show_name(name)}: {problem}")
-        if not _SHA256.fullmatch(digest):
-            raise ModelSignatureRejected(f"signature lists {show_name(name)} with something else than a SHA-256 digest")
+        if not _DIGEST.fullmatch(digest):
+            raise ModelSignatureRejected(
+                f"signature lists {show_name(name)} with something else than a digest of 256 bits"
+            )
     by_component = [name.split("/") for name in names]
     if not (_is_ascending(names) or _is_ascending(by_component)):
         raise ModelSignatureRejected("signature lists files twice or out of order")

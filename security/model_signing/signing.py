@@ -12,6 +12,7 @@ from pathlib import Path
 
 from security.errors import ModelFolderRejected
 from security.keys import write_exclusive
+from security.model_signing.algorithms import SHA256
 from security.model_signing.bundle import Bundle, encode_bundle, encode_pae
 from security.model_signing.digests import Progress, hash_files
 from security.model_signing.elliptic import verify_signature_bytes
@@ -35,9 +36,13 @@ class Signed:
     """Names at the top of the folder that are there and not covered: our loader refuses the folder with them."""
 
 
-def sign_model(path: Path, signer: ModelSigner, output: Path, *, progress: Progress | None = None) -> Signed:
+def sign_model(
+    path: Path, signer: ModelSigner, output: Path, *, algorithm: str = SHA256, progress: Progress | None = None
+) -> Signed:
     """Sign the folder at `path` and write the signature file.
 
+    Args:
+        algorithm: what files are digested with, one of `algorithms.ALGORITHMS`.
     Raises: ModelFolderRejected for a folder that cannot be signed, or that changes meanwhile; KeyUnusable if the key cannot
         be used or the file not be written; FileExistsError if `output` exists.
     """
@@ -54,10 +59,10 @@ def sign_model(path: Path, signer: ModelSigner, output: Path, *, progress: Progr
         files = folder.list_files(excluded=DEFAULT_EXCLUSIONS)  # (1)
         if not files:
             raise ModelFolderRejected(f"{path}: holds no files to sign")
-        digests = hash_files(folder, files, progress=progress)  # (2)
+        digests = hash_files(folder, files, algorithm=algorithm, progress=progress)  # (2)
         left_out = folder.find(DEFAULT_EXCLUSIONS)
     ignored = (*DEFAULT_EXCLUSIONS, *([inside] if inside is not None else []))
-    manifest = build_manifest(_model_name(path), digests, ignored)
+    manifest = build_manifest(_model_name(path), digests, ignored, algorithm)
     payload = encode_statement(manifest)
     parse_statement(payload)  # (4) It has bounds: thousands of long names are more than a verifier takes.
     signature = signer.sign(encode_pae(payload))  # (3)

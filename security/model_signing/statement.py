@@ -9,6 +9,7 @@ import json
 
 from security.errors import MalformedDocument, ModelSignatureRejected
 from security.json_object import parse_json_object
+from security.model_signing.algorithms import ALGORITHMS, SHA256
 from security.model_signing.manifest import Manifest, verify_manifest
 from security.model_signing.members import Members
 from security.model_signing.names import MAX_FILES
@@ -16,22 +17,23 @@ from security.model_signing.names import MAX_FILES
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 MAX_STATEMENT_BYTES = 8 << 20
-_HASH = "sha256"
 _MAX_IGNORED = 1000
 
 
 def encode_statement(manifest: Manifest) -> bytes:
     """The statement about a manifest, as it is signed."""
-    resources = [{"name": name, "algorithm": _HASH, "digest": digest} for name, digest in manifest.digests.items()]
+    resources = [
+        {"name": name, "algorithm": manifest.algorithm, "digest": digest} for name, digest in manifest.digests.items()
+    ]
     serialization = {
         "method": "files",
-        "hash_type": _HASH,
+        "hash_type": manifest.algorithm,
         "allow_symlinks": False,
         "ignore_paths": list(manifest.ignored),
     }
     statement = {
         "_type": STATEMENT_TYPE,
-        "subject": [{"name": manifest.model_name, "digest": {_HASH: manifest.root}}],
+        "subject": [{"name": manifest.model_name, "digest": {SHA256: manifest.root}}],
         "predicateType": PREDICATE_TYPE,
         "predicate": {"resources": resources, "serialization": serialization},
     }
@@ -53,38 +55,40 @@ def parse_statement(payload: bytes) -> Manifest:
     statement.constant("_type", STATEMENT_TYPE)
     statement.constant("predicateType", PREDICATE_TYPE)
     subject = Members(statement.array("subject", 1, 1)[0], "subject")
-    model_name, root = subject.text("name"), subject.nested("digest").text(_HASH)
+    model_name, root = subject.text("name"), subject.nested("digest").text(SHA256)
     predicate = statement.nested("predicate")
     predicate.allow("resources", "serialization")
-    ignored = _parse_serialization(predicate.nested("serialization"))
-    manifest = Manifest(model_name, _parse_resources(predicate), ignored)
+    ignored, algorithm = _parse_serialization(predicate.nested("serialization"))
+    manifest = Manifest(model_name, _parse_resources(predicate, algorithm), ignored, algorithm)
     if manifest.root != root:
         raise ModelSignatureRejected("signature: subject's digest is not that of the files listed")
     return manifest
 
 
-def _parse_serialization(serialization: Members) -> tuple[str, ...]:
-    """Check how files were hashed, and return the paths that were left out."""
+def _parse_serialization(serialization: Members) -> tuple[tuple[str, ...], str]:
+    """Check how files were hashed, and return the paths that were left out, and the algorithm."""
     serialization.allow("method", "hash_type", "shard_size", "allow_symlinks", "ignore_paths")
     serialization.constant("method", "files")
     if serialization.has("shard_size"):
         raise serialization.rejected("shard_size: expected nothing with method files")
-    serialization.constant("hash_type", _HASH)
+    algorithm = serialization.text("hash_type")
+    if algorithm not in ALGORITHMS:
+        raise serialization.rejected(f"hash_type: expected {' or '.join(ALGORITHMS)}, found {ascii(algorithm)[:40]}")
     # True is taken, and changes nothing: links are never followed here, so a folder that holds one is refused.
     serialization.boolean("allow_symlinks")
     if not serialization.has("ignore_paths"):
-        return ()
+        return (), algorithm
     ignored = serialization.array("ignore_paths", 0, _MAX_IGNORED)
     if not all(type(path) is str and path for path in ignored):
         raise serialization.rejected("ignore_paths: expected strings")
-    return tuple(ignored)
+    return tuple(ignored), algorithm
 
 
-def _parse_resources(predicate: Members) -> dict[str, str]:
+def _parse_resources(predicate: Members, algorithm: str) -> dict[str, str]:
     names, digests = [], []
     for value in predicate.array("resources", 1, MAX_FILES):
         resource = Members(value, "resource")
-        resource.constant("algorithm", _HASH)
+        resource.constant("algorithm", algorithm)
         names.append(resource.text("name"))
         digests.append(resource.text("digest"))
     return verify_manifest(names, digests)

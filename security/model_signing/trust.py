@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import Certificate
 
 from security.errors import ModelFolderRejected, ModelSignatureRejected
+from security.model_signing.algorithms import TITLES, Hasher, new_hasher
 from security.model_signing.bundle import (
     MAX_BUNDLE_BYTES,
     CertificateChain,
@@ -82,8 +83,17 @@ class SignedModel:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """SHA-256, in hexadecimal, of each file by its name."""
+        """The digest, in hexadecimal, of each file by its name."""
         return self.manifest.digests
+
+    @property
+    def algorithm(self) -> str:
+        """What files are digested with, one of `algorithms.ALGORITHMS`."""
+        return self.manifest.algorithm
+
+    def new_hasher(self, num_threads: int = 1) -> Hasher:
+        """Begin a digest that `verify_bytes` takes; see `algorithms.new_hasher`."""
+        return new_hasher(self.manifest.algorithm, num_threads=num_threads)
 
     @property
     def root(self) -> str:
@@ -91,7 +101,7 @@ class SignedModel:
         return self.manifest.root
 
     def verify_bytes(self, name: str, digest: str) -> None:
-        """Check the SHA-256 of the very bytes that were read under a name; for loaders.
+        """Check the digest of the very bytes that were read under a name; for loaders.
 
         A file may be exchanged between its verification and its use. So whoever loads one MUST hash what it has in memory and
         ask here, and not rely on the folder having been verified.
@@ -102,12 +112,14 @@ class SignedModel:
         if expected is None:
             raise ModelFolderRejected(f"{show_name(name)}: not listed in the signature")
         if digest != expected:
-            raise changed(name, expected, digest)
+            raise changed(name, expected, digest, self.algorithm)
 
 
-def changed(name: str, expected: str, found: str) -> ModelFolderRejected:
+def changed(name: str, expected: str, found: str, algorithm: str) -> ModelFolderRejected:
     """The error for a file with other bytes than those signed."""
-    return ModelFolderRejected(f"{show_name(name)}: changed: SHA-256 {found[:16]}… instead of {expected[:16]}…")
+    return ModelFolderRejected(
+        f"{show_name(name)}: changed: {TITLES[algorithm]} {found[:16]}… instead of {expected[:16]}…"
+    )
 
 
 def verify_signature(path: Path, trust: Trust) -> SignedModel:

@@ -32,7 +32,7 @@ class VerifiedModel:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """SHA-256, in hexadecimal, of each file by its name."""
+        """The digest, in hexadecimal, of each file by its name."""
         return self.signed.digests
 
     @property
@@ -46,7 +46,7 @@ class VerifiedModel:
         return self.signed.signed_by
 
     def verify_bytes(self, name: str, digest: str) -> None:
-        """Check the SHA-256 of the very bytes that a loader read; see `SignedModel.verify_bytes`.
+        """Check the digest of the very bytes that a loader read; see `SignedModel.verify_bytes`.
 
         Raises: ModelFolderRejected.
         """
@@ -65,9 +65,11 @@ def verify_model(
     signed = verify_signature(signature, trust)  # (1)
     with ModelFolder(folder) as opened:
         files = _verify_names(opened, signature, signed)  # (2)
-        found = hash_files(opened, files, num_threads=num_threads, progress=progress)  # (3)
+        found = hash_files(  # (3)
+            opened, files, algorithm=signed.algorithm, num_threads=num_threads, progress=progress
+        )
     problems = [
-        str(changed(name, expected, found[name]))
+        str(changed(name, expected, found[name], signed.algorithm))
         for name, expected in signed.digests.items()
         if found[name] != expected
     ]

@@ -45,14 +45,14 @@ class Admitted:
         return self.signed.root
 
     def verify_bytes(self, name: str, digest: str) -> None:
-        """Check the SHA-256, hexadecimal, of the very bytes that were read under a name. Raises: ModelFolderRejected."""
+        """Check the digest, hexadecimal, of the very bytes that were read under a name. Raises: ModelFolderRejected."""
         self.signed.verify_bytes(name, digest)
 
     def verify_loaded(self, digests: Mapping[str, str], concerns: Callable[[str], bool]) -> None:
         """Check all that a loader has read, and that it has read all that it should have.
 
         Args:
-            digests: SHA-256, hexadecimal, of the bytes in memory, by name.
+            digests: those of the bytes in memory, by the signature's algorithm, hexadecimal, by name.
             concerns: says of a signed name whether this loader must have read it: a file that is taken away after the check
                 of names must not go unnoticed either.
         Raises: ModelFolderRejected.

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from security.errors import ModelFolderRejected, ModelNotApproved
+from security.model_signing.algorithms import SHA256
 from security.model_signing.digests import Progress
 from security.model_signing.folder import ListedFile, ModelFolder
 from security.model_signing.names import DEFAULT_EXCLUSIONS, show_name
@@ -57,6 +58,8 @@ class Source:
     """For a folder that holds no licence file: its name, in the importer's words."""
     vendor_signature: Path | None = None
     vendor_trust: Trust | None = None
+    algorithm: str = SHA256
+    """What the importer's signature digests files with: loaders will have to hash what they load by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ def _take_in(
         vendor = verify_model(copy, source.vendor_signature, source.vendor_trust, progress=progress).signed_by  # (5)
     if _run_checks(checks, copy) != facts:  # (6)
         raise ModelFolderRejected(f"{source.folder}: changed while it was copied")
-    signed = sign_model(copy, signer, incoming / SIGNATURE, progress=progress)  # (7)
+    signed = sign_model(copy, signer, incoming / SIGNATURE, algorithm=source.algorithm, progress=progress)  # (7)
     predicate = {
         "imported_at": format_time(datetime.datetime.now(datetime.UTC)),
         "importer": importer.name,

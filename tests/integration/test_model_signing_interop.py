@@ -170,6 +170,40 @@ def test_ours_verifies_what_theirs_signs_with_a_certificate(model: Path, signato
     assert "CN=steward" in done.stdout
 
 
+WITH_BLAKE3 = """
+import sys, pathlib
+from model_signing import hashing, signing, verifying
+folder, signature, key = map(pathlib.Path, sys.argv[2:])
+hashes = hashing.Config().use_file_serialization(hashing_algorithm="blake3")
+if sys.argv[1] == "sign":
+    signing.Config().use_elliptic_key_signer(private_key=key).set_hashing_config(hashes).sign(folder, signature)
+else:
+    verifying.Config().use_elliptic_key_verifier(public_key=key).set_hashing_config(hashes).verify(folder, signature)
+"""
+
+
+def their_library(*words: object) -> None:
+    """Sign or verify with BLAKE3 digests: version 1.1.1 takes them by its library, its command only SHA-256."""
+    python = Path(str(REFERENCE)).with_name("python")
+    subprocess.run([python, "-c", WITH_BLAKE3, *map(str, words)], check=True, timeout=120)
+
+
+def test_blake3_digests_go_both_ways(model: Path, signatory: Signatory, tmp_path: Path) -> None:
+    """What one signs, the other verifies; a flipped bit is found by either's signature."""
+    by_ours, by_theirs = tmp_path / "ours.sig", tmp_path / "theirs.sig"
+    done = ours("sign", model, "--key", signatory.private, "--digest", "blake3", "-o", by_ours)
+    assert done.returncode == 0, done.stderr
+    their_library("verify", model, by_ours, signatory.public)
+    their_library("sign", model, by_theirs, signatory.private)
+    done = ours("verify", model, "--signature", by_theirs, "--key", signatory.public)
+    assert done.returncode == 0, done.stderr
+    break_folder(model, "flipped")
+    for signature in (by_ours, by_theirs):
+        refused = ours("verify", model, "--signature", signature, "--key", signatory.public)
+        assert refused.returncode == 1
+        assert "model.safetensors: changed: BLAKE3" in refused.stderr
+
+
 @pytest.mark.parametrize("how", HARMS)
 def test_both_refuse_the_same_harm(model: Path, tmp_path: Path, how: str) -> None:
     """Whoever signed: one changed bit, a file too few, one too many, one that is a link."""

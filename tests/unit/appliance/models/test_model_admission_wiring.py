@@ -5,31 +5,45 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
+import torch
 
 from appliance.config import Configuration
 from appliance.config.defaults import DEMO_MODEL_DIR, default_configuration
 from appliance.errors import StartRefused
 from appliance.gateway.loading import load_models
-from appliance.models.admission import admit_model, head_verifier, verify_folder, verify_read, verify_weights
+from appliance.models.admission import admit_model, head_check, verify_folder, verify_read, weights_check
+from runtime.weights.config import load_model_config
+from runtime.weights.loading import load_weights
+from security.model_signing.algorithms import ALGORITHMS, BLAKE3, SHA256
 from security.stewards.approving import approve_model, promote_model
 from security.stewards.importing import Source, import_model
 from security.stewards.store import ModelStore
 from tests.support.stewardship import Stewardship
 
 
-@pytest.fixture
-def promoted(tmp_path: Path) -> Configuration:
+def promote(tmp_path: Path, algorithm: str = SHA256) -> Configuration:
     """A configuration of the demo model, promoted under the name `tiny`."""
     people, store = Stewardship(), ModelStore(tmp_path / "models")
     people.establish(tmp_path)
     item = import_model(
-        Source(DEMO_MODEL_DIR, "tiny", "here", "MIT"), store, people.roles, people.signer("ines"), ()
+        Source(DEMO_MODEL_DIR, "tiny", "here", "MIT", algorithm=algorithm),
+        store,
+        people.roles,
+        people.signer("ines"),
+        (),
     ).item
     for name in ("ada", "bob"):
         approve_model(item, people.roles, people.signer(name))
     promote_model(store, item, people.roles)
     return default_configuration(store.path_of("tiny"), "tiny", tmp_path)[0]
+
+
+@pytest.fixture
+def promoted(tmp_path: Path) -> Configuration:
+    """The demo model, digested with SHA-256."""
+    return promote(tmp_path)
 
 
 def path_of(configuration: Configuration) -> Path:
@@ -80,24 +94,54 @@ def test_template_that_is_slipped_in_is_refused(promoted: Configuration) -> None
 def test_engine_must_have_read_all_weights(promoted: Configuration) -> None:
     """A file that was there at the check and not at the loading."""
     admitted = admit_model(promoted, path_of(promoted))
+    check = weights_check(admitted)
     assert admitted is not None
+    assert check is not None
     with pytest.raises(StartRefused, match="was not there when the model was loaded"):
-        verify_weights(
-            admitted, {name: digest for name, digest in admitted.signed.digests.items() if name == "config.json"}
-        )
-    verify_weights(admitted, admitted.signed.digests)
+        check.verify({name: digest for name, digest in admitted.signed.digests.items() if name == "config.json"})
+    check.verify(admitted.signed.digests)
     with pytest.raises(StartRefused, match=r"tokenizer\.json: changed"):
         verify_read(admitted, "tokenizer.json", b"{}")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_is_loaded_is_digested_as_it_was_signed(algorithm: str, tmp_path: Path) -> None:
+    """Engine and gateway hash by the signature's own algorithm; a weight that is changed is found in what was read."""
+    configuration = promote(tmp_path, algorithm)
+    load(configuration)
+    folder = path_of(configuration)
+    check = weights_check(admit_model(configuration, folder))
+    config = load_model_config(folder)
+    load_weights(folder, config, device=torch.device("cpu"), dtype=torch.float32, verify=check)
+    weights = folder / "model.safetensors"
+    weights.chmod(0o644)
+    with weights.open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)[0]
+        file.seek(-1, 2)
+        file.write(bytes([last ^ 1]))
+    with pytest.raises(
+        StartRefused, match=r"model\.safetensors: changed: " + ("BLAKE3" if algorithm == BLAKE3 else "SHA-256")
+    ):
+        load_weights(folder, config, device=torch.device("cpu"), dtype=torch.float32, verify=check)
+
+
+def test_fips_takes_no_model_with_blake3_digests(tmp_path: Path) -> None:
+    """BLAKE3 is no approved algorithm: whoever wants `fips = true` imports the model again."""
+    configuration = promote(tmp_path, BLAKE3)
+    assert admit_model(configuration, path_of(configuration)) is not None
+    with pytest.raises(StartRefused, match="fips = true does not take"):
+        admit_model(msgspec.structs.replace(configuration, fips=True), path_of(configuration))
 
 
 def test_a_head_in_its_targets_folder_is_held_to_the_same_evidence(promoted: Configuration, tmp_path: Path) -> None:
     """What lies in a promoted model's folder must be listed there; a head in a plain folder is not known."""
     folder = path_of(promoted)
-    verify = head_verifier(promoted, folder, folder / "draft")
-    assert verify is not None
+    check = head_check(promoted, folder, folder / "draft")
+    assert check is not None
     with pytest.raises(StartRefused, match=r"draft/config\.json: not listed"):
-        verify({"config.json": "0" * 64})
-    assert head_verifier(promoted, DEMO_MODEL_DIR, tmp_path / "draft") is None
+        check.verify({"config.json": "0" * 64})
+    assert head_check(promoted, DEMO_MODEL_DIR, tmp_path / "draft") is None
 
 
 def test_model_under_another_name_is_refused(promoted: Configuration, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from runtime.speculative.config import load_head_config
 from runtime.speculative.head import DraftHead
 from runtime.speculative.source import HeadSource
 from runtime.weights.config import ModelConfig, load_model_config
+from runtime.weights.file_check import FileCheck
 from tests.support.draft_heads import (
     CAPTURED,
     DRAFT_VOCAB_SIZE,
@@ -169,7 +170,7 @@ def test_digests_are_shown_before_the_head_is_used(target: ModelConfig, tmp_path
     """Whoever knows what the files should be may refuse them."""
     seen: dict[str, str] = {}
     embedding = torch.zeros(VOCAB_SIZE, HIDDEN)
-    HeadSource(write_head(tmp_path), verify=seen.update).load(target, embedding, num_positions=8)
+    HeadSource(write_head(tmp_path), verify=FileCheck(seen.update)).load(target, embedding, num_positions=8)
     assert sorted(seen) == ["config.json", "model.safetensors"]
 
 

@@ -11,6 +11,7 @@ from runtime.errors import CheckpointRejected
 from runtime.weights.checkpoint import open_checkpoint
 from runtime.weights.config import load_model_config
 from runtime.weights.device_loading import read_shards_to_device
+from runtime.weights.file_check import FileCheck
 from runtime.weights.layout import parameter_shapes
 from runtime.weights.loading import load_weights
 from runtime.weights.placing import Placing
@@ -40,7 +41,7 @@ def test_values_are_those_of_a_plain_read(
     verified: dict[str, str] = {}
     config = load_model_config(sharded_folder)
     expected = load_weights(
-        sharded_folder, config, device=torch.device("cpu"), dtype=dtype, verify=lambda found: verified.update(found)
+        sharded_folder, config, device=torch.device("cpu"), dtype=dtype, verify=FileCheck(verified.update)
     )
     assert parameters.keys() == expected.parameters.keys()
     assert all(torch.equal(parameters[name], expected.parameters[name]) for name in parameters)

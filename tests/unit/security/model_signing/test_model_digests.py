@@ -6,9 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from security.errors import ModelFolderRejected
 from security.model_signing import digests as digests_module
+from security.model_signing.algorithms import BLAKE3
 from security.model_signing.digests import hash_files
 from security.model_signing.folder import ListedFile, ModelFolder
 
@@ -22,6 +24,19 @@ def test_digests_are_those_of_hashlib(tmp_path: Path) -> None:
     with ModelFolder(tmp_path) as folder:
         for num_threads in (1, 4, None):
             assert hash_files(folder, folder.list_files(), num_threads=num_threads) == expected
+
+
+def test_blake3_digests_are_those_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where several threads share a large file."""
+    monkeypatch.setattr(digests_module, "_LARGE_BYTES", 1 << 20)
+    contents = {f"file{size}": os.urandom(size) for size in (0, 1, 1 << 18, (1 << 20) + 1, 5_000_000)}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    expected = {name: blake3(content).hexdigest() for name, content in contents.items()}
+    with ModelFolder(tmp_path) as folder:
+        for num_threads in (1, 4, None):
+            found = hash_files(folder, folder.list_files(), algorithm=BLAKE3, num_threads=num_threads)
+            assert found == expected
 
 
 def test_sparse_files_are_hashed_in_bounded_memory(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from security.errors import ModelSignatureRejected
+from security.model_signing.algorithms import BLAKE3
 from security.model_signing.manifest import Manifest, build_manifest
 from security.model_signing.names import problem_of_name
 from security.model_signing.statement import encode_statement, parse_statement
@@ -128,6 +129,18 @@ def test_any_other_meaning_is_refused(path: str, value: Any) -> None:
     document = copy.deepcopy(statement())
     change(path, value)(document)
     with pytest.raises(ModelSignatureRejected):
+        parse_statement(encode(document))
+
+
+def test_blake3_statement_comes_back_as_it_was() -> None:
+    """All files by one algorithm; the root is SHA-256 all the same."""
+    manifest = build_manifest("model", {"a": A, "b": B}, algorithm=BLAKE3)
+    document = json.loads(encode_statement(manifest))
+    assert document["predicate"]["serialization"]["hash_type"] == "blake3"
+    assert document["subject"][0]["digest"] == {"sha256": build_manifest("model", {"a": A, "b": B}).root}
+    assert parse_statement(encode(document)) == manifest
+    document["predicate"]["resources"][1]["algorithm"] = "sha256"
+    with pytest.raises(ModelSignatureRejected, match="algorithm"):
         parse_statement(encode(document))
 
 

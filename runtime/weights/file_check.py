@@ -1,0 +1,41 @@
+"""Who says whether the bytes that were read are the right ones, and what they are to be digested with.
+
+What the digests should be is not for this package to know.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Hasher(Protocol):
+    """A digest in the making, as `hashlib` has them."""
+
+    def update(self, data: bytes | memoryview, /) -> object:
+        """Add bytes."""
+
+    def hexdigest(self) -> str:
+        """Of all bytes so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """Asked once all is read, and before anything is computed from it."""
+
+    verify: Callable[[Mapping[str, str]], None]
+    """Called with the digest, hexadecimal, of every file that was read, by name; raises to refuse them."""
+    new_hasher: Callable[[int], Hasher] = lambda _num_threads: hashlib.sha256()
+    """Begins the digest of one file. Given is how many threads may share the bytes of one update, if the algorithm can do that."""
+
+
+def hasher_of(check: FileCheck | None, first: bytes = b"", *, num_threads: int = 1) -> Hasher:
+    """Begin the digest of a file as the check wants it; SHA-256 where nobody checks."""
+    hasher: Hasher = hashlib.sha256() if check is None else check.new_hasher(num_threads)
+    hasher.update(first)
+    return hasher
+
+
+def digests_of(files: Iterable[tuple[str, bytes]], check: FileCheck | None = None) -> dict[str, str]:
+    """The digests of files in memory, by name."""
+    return {name: hasher_of(check, content).hexdigest() for name, content in files}
