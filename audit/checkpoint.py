@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from audit.errors import MalformedCheckpoint
+from audit.errors import MalformedCheckpoint, WrongEmptyRoot
 from audit.merkle import EMPTY_ROOT, HASH_BYTES
 from audit.note import VerifierKey, verify_note
 
@@ -45,7 +45,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
         raise MalformedCheckpoint("checkpoint: the origin is empty or holds control characters")
     checkpoint = Checkpoint(origin, parse_decimal(size_text), _parse_root(root_text))
     if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
-        raise MalformedCheckpoint("checkpoint: size 0 with another root than that of the empty tree")
+        raise WrongEmptyRoot("checkpoint: size 0 with another root than that of the empty tree")
     return checkpoint
 
 

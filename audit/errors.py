@@ -58,6 +58,10 @@ class MalformedProof(AuditRejected):
     """Bytes that are not a tlog-proof or a receipt in canonical form."""
 
 
+class WrongEmptyRoot(MalformedCheckpoint):
+    """A checkpoint of size 0 with another root than the empty tree's: no history at all has it."""
+
+
 class MalformedTile(AuditRejected):
     """A tile or an entry bundle of the wrong shape, or a path that names none."""
 

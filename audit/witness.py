@@ -26,7 +26,7 @@ from pathlib import Path
 
 from audit.checkpoint import Checkpoint, parse_checkpoint, parse_decimal, verify_checkpoint
 from audit.cosignature import Cosigner
-from audit.errors import AuditRejected, MalformedNote, ProofRejected, SignatureRejected, StateMismatch
+from audit.errors import AuditRejected, MalformedNote, ProofRejected, SignatureRejected, StateMismatch, WrongEmptyRoot
 from audit.merkle import EMPTY_ROOT, MAX_PROOF_HASHES, verify_consistency
 from audit.note import MAX_NOTE_BYTES, Signature, SignedNote, VerifierKey, encode_note, encode_signature, parse_note
 from audit.storage import Disk, lock_folder
@@ -114,7 +114,7 @@ class Witness:
         """
         try:
             request = parse_request(data)  # (1)
-            origin = parse_checkpoint(parse_note(request.note).text).origin
+            origin = _origin_of(parse_note(request.note).text)
         except AuditRejected as error:
             return _refuse(400, error)
         keys = self._keys.get(origin)
@@ -124,6 +124,8 @@ class Witness:
             checkpoint = verify_checkpoint(request.note, keys, origin)
         except SignatureRejected as error:
             return _refuse(403, error)
+        except WrongEmptyRoot as error:
+            return _refuse(422, error)
         except AuditRejected as error:
             return _refuse(400, error)
         if request.old_size > checkpoint.size:
@@ -188,6 +190,14 @@ def _verify_extends(request: CheckpointRequest, known: Checkpoint, checkpoint: C
         verify_consistency(known.size, checkpoint.size, request.proof, known.root, checkpoint.root)
     elif request.proof:
         raise ProofRejected("consistency proof from 0: must be empty")
+
+
+def _origin_of(text: str) -> str:
+    """Which log's checkpoint it is; a wrong root of the empty tree is judged behind the signature. Raises: MalformedCheckpoint."""
+    try:
+        return parse_checkpoint(text).origin
+    except WrongEmptyRoot:
+        return text.partition("\n")[0]
 
 
 def _decode_hash(line: str) -> bytes:

@@ -34,7 +34,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         yield running
 
 
-@control("3.3.4", "AU-5", "SC-7(18)")
+@control("3.3.4", "AU-5", "AU-5(4)", "SC-7(18)")
 async def test_auditor_lost_cuts_every_stream_within_a_second(gateway: Gateway) -> None:
     """Nothing is answered that cannot be recorded; new requests are refused; both go on when it is back."""
     gateway.engine.reply = lambda submit, choice: Reply([97] * 400, delay_s=0.01)
@@ -70,7 +70,7 @@ async def test_auditor_lost_cuts_a_stream_that_nobody_reads(folder: Path) -> Non
             assert time.monotonic() - began < 10.0
 
 
-@control("3.3.4", "AU-5", "SC-7(18)")
+@control("3.3.4", "AU-5", "AU-5(4)", "SC-7(18)")
 async def test_disk_full_refuses_before_anything_is_computed(gateway: Gateway) -> None:
     """The auditor says that it cannot make records durable: 503, and the reservation is given back."""
     gateway.auditor.can_append = False

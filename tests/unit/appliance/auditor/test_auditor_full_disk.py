@@ -165,7 +165,7 @@ def test_a_start_on_a_full_disk_says_so_and_begins_when_there_is_space(
     again.die()
 
 
-@control("3.3.4", "AU-5", "AU-5(2)", "SC-24")
+@control("3.3.4", "AU-5", "AU-5(2)", "AU-5(4)", "SC-24")
 def test_after_an_io_error_nothing_is_answered(auditor: Auditor, disk: SmallDisk) -> None:
     """The error ends the process: nobody is told an index, and nobody that it was refused."""
     auditor.connect("engine")

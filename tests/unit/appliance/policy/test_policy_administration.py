@@ -121,7 +121,7 @@ async def test_a_change_is_recorded_under_whose_token_it_was(api):
     assert not {"secret_hash", "client_secret"} & listed.keys()
 
 
-@control("3.1.4", "AC-5", "AC-6(1)")
+@control("3.1.4", "AC-3(2)", "AC-5", "AC-6(1)")
 async def test_roles_need_two_people_and_never_a_program(api):
     """Neither by itself nor acting for somebody."""
     api.registry.roles.set_two_person(True, actor="configuration")

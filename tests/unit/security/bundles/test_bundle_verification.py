@@ -93,7 +93,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
-@control("3.4.8", "3.7.4", "3.14.2", "CM-7(5)", "CM-8(3)", "SI-3", "SI-7", "SI-7(5)", "SI-7(15)", "SR-9")
+@control("3.4.8", "3.7.4", "3.14.2", "CM-7(5)", "CM-8(3)", "CM-14", "SI-3", "SI-7", "SI-7(5)", "SI-7(15)", "SR-9")
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_damaged_bundle_is_refused(damage: Callable[[Path], object], site: Site, bundle: Path) -> None:
     """Whatever it is, the family's error says it, and no slot is filled."""
@@ -191,7 +191,7 @@ def test_mixed_bundles_are_refused(site: Site, bundle: Path, next_bundle: Callab
         site.verify(mixed)
 
 
-@control("3.4.5", "3.4.9", "3.7.4", "CM-5", "CM-5(1)", "CM-11", "SI-7(15)")
+@control("3.4.5", "3.4.9", "3.7.4", "CM-5", "CM-5(1)", "CM-11", "CM-14", "SI-7(15)")
 def test_signature_by_another_key_is_refused(site: Site, tmp_path: Path) -> None:
     """Another vendor's bundle, good in itself."""
     other = Vendor(Holder("other"))

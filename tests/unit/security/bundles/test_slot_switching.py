@@ -174,7 +174,7 @@ def test_what_root_copies_stays_its_owners(site: Site, running: Service, state: 
 STEP = Step("aa", "bb", "1.0.0")
 
 
-@control("3.1.4", "3.4.5", "AC-5", "AC-6(1)", "CM-3(1)", "CM-5")
+@control("3.1.4", "3.4.5", "AC-3(2)", "AC-5", "AC-6(1)", "CM-3(1)", "CM-5")
 def test_leave_to_go_back_needs_two_operators(tmp_path: Path) -> None:
     """Two people, this very step, in time."""
     people = Stewardship()

@@ -31,7 +31,7 @@ def approvals_of(item: Item) -> list[Path]:
     return sorted((item.path / "approvals").iterdir())
 
 
-@control("3.4.5", "CM-5", "CM-5(1)", "SR-3")
+@control("3.4.5", "AC-3(2)", "CM-5", "CM-5(1)", "SR-3")
 def test_two_other_stewards_make_a_model_admissible(approved: Item, people: Stewardship) -> None:
     """The name, who imported, who approved."""
     admitted = verify_item(approved, people.roles)

@@ -1,0 +1,122 @@
+"""People who sign in at a running appliance's authority, in a browser without scripts, by an application with PKCE."""
+
+import base64
+import hashlib
+import html
+import http.client
+import json
+import re
+import secrets
+import subprocess
+import sys
+import time
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from security.passwords import make_code
+from tests.support.appliance import Appliance
+
+REDIRECT = "https://app.example/back"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def run_command(appliance: Appliance, *words: str) -> "subprocess.CompletedProcess[str]":
+    """A command of `casemate`, in the appliance's folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "appliance.cli.main", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=appliance.directory,
+    )
+
+
+def make_application(appliance: Appliance) -> str:
+    """An application that people sign in with; its id."""
+    words = ["client", "create", "console", "--application", "--auth", "none", "--json"]
+    made = run_command(appliance, *words, "--redirect-uri", REDIRECT, "--config", str(appliance.config_file))
+    assert made.returncode == 0, made.stderr
+    return str(json.loads(made.stdout)["client_id"])
+
+
+class Person:
+    """Somebody with a login, a password and an authenticator of their own."""
+
+    def __init__(self, appliance: Appliance, login: str, role: str) -> None:
+        self.appliance = appliance
+        self.login = login
+        made = run_command(
+            appliance, "user", "create", login, "--role", role, "--json", "--config", str(appliance.config_file)
+        )
+        assert made.returncode == 0, made.stderr
+        told: dict[str, Any] = json.loads(made.stdout)
+        self.user_id = told["user_id"]
+        self._password = told["password"]
+        self._is_first = True
+        secret = parse_qs(urlsplit(told["totp_uri"]).query)["secret"][0]
+        self._totp = base64.b32decode(secret + "=" * (-len(secret) % 8))
+        self._last_step = 0
+
+    def sign_in(self, client_id: str, scope: str) -> str:
+        """Log in, change a first password, agree to what the application asks. Gives the access token."""
+        verifier = secrets.token_urlsafe(48)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        asked = {
+            "response_type": "code", "client_id": client_id, "redirect_uri": REDIRECT, "scope": scope,
+            "code_challenge": challenge, "code_challenge_method": "S256", "resource": self.appliance.url,
+        }  # fmt: skip
+        browser = _Browser(self.appliance.authority_port, self.appliance)
+        path = f"/authorize?{urlencode(asked)}"
+        page = browser.go("GET", path)[2]
+        fields = {"login": self.login, "password": self._password, "code": self._code()}
+        status, location, page = browser.go("POST", "/sign_in", {**_hidden(page), **fields})
+        if self._is_first:
+            self._password = secrets.token_urlsafe(18)
+            chosen = {"password": self._password, "again": self._password}
+            status, location, page = browser.go("POST", "/password", {**_hidden(page), **chosen})
+            self._is_first = False
+        assert (status, location) == (303, path), (status, location, page)
+        page = browser.go("GET", path)[2]
+        status, location, page = browser.go("POST", "/authorize", {**_hidden(page), "decision": "approve"})
+        assert status == 303, page
+        code = parse_qs(urlsplit(location).query)["code"][0]
+        given = {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT, "client_id": client_id}
+        status, _, answer = browser.go("POST", "/token", {**given, "code_verifier": verifier})
+        assert status == 200, answer
+        return str(json.loads(answer)["access_token"])
+
+    def _code(self) -> str:
+        """A code that was not used yet: the authority takes the next step's as well."""
+        step = max(int(time.time()) // 30, self._last_step + 1)
+        self._last_step = step
+        return make_code(self._totp, step)
+
+
+class _Browser:
+    """Follows forms, keeps one cookie."""
+
+    def __init__(self, port: int, appliance: Appliance) -> None:
+        self._port = port
+        self._tls = appliance.client.tls
+        self._cookie = ""
+
+    def go(self, method: str, path: str, fields: dict[str, str] | None = None) -> tuple[int, str, str]:
+        """Status, where it leads, and the page."""
+        headers = {"Cookie": self._cookie} if self._cookie else {}
+        if fields is not None:
+            headers |= {**FORM, "Origin": f"https://127.0.0.1:{self._port}"}
+        connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=30, context=self._tls)
+        try:
+            connection.request(method, path, None if fields is None else urlencode(fields), headers)
+            response = connection.getresponse()
+            if cookie := response.headers.get("set-cookie"):
+                self._cookie = cookie.partition(";")[0]
+            return response.status, response.headers.get("location", ""), response.read().decode()
+        finally:
+            connection.close()
+
+
+def _hidden(page: str) -> dict[str, str]:
+    form = page.partition("</form>")[0]
+    pairs = re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form)
+    return {name: html.unescape(value) for name, value in pairs}
