@@ -50,6 +50,13 @@ def encode_canonical(value: Json) -> bytes:
 
     Raises: MalformedEntry when the value holds anything that the form has not.
     """
+    try:
+        data = _encoder.encode(value)
+        # Not equal where something else became a list or a string: a tuple, bytes.
+        if data.isascii() and _plain_decoder.decode(data) == value:
+            return data
+    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
+        pass  # Below it is said what is wrong; or it is only deep.
     _verify_restricted(value, 0)
     try:
         return _encoder.encode(value)

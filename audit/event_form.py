@@ -4,6 +4,7 @@ Source: OCSF 1.9.0-dev.
 """
 
 import ipaddress
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
 from audit.entry import Json
@@ -49,7 +50,13 @@ def application_of(name: str, uid: str) -> Json:
 
 def endpoint_of(address: str, port: int) -> Json:
     """Where somebody came from, as OCSF's `network_endpoint` says it."""
+    kind, value = _address_of(address)
+    return {kind: value, "port": port}
+
+
+@lru_cache(maxsize=4096)
+def _address_of(address: str) -> tuple[str, str]:
     try:
-        return {"ip": str(ipaddress.ip_address(address)), "port": port}
+        return "ip", str(ipaddress.ip_address(address))
     except ValueError:
-        return {"name": address or "unknown", "port": port}
+        return "name", address or "unknown"

@@ -26,6 +26,8 @@ from audit.sealing import KeyContext
 ROOT_BYTES = 32
 ROOT_LABEL = "casemate keyed hash root v1"
 """What an escrow of a root is bound to, so that none of a body's share opens in its place."""
+_DAY_MS = 86_400_000
+_EPOCH = datetime.date(1970, 1, 1)
 Purpose = Literal["prompt", "answer", "namespace"]
 
 
@@ -41,7 +43,12 @@ class KeyedHash:
 
 def day_of(time_ms: int) -> str:
     """The UTC day of a time, such as `2026-11-25`."""
-    return datetime.datetime.fromtimestamp(time_ms // 1000, datetime.UTC).date().isoformat()
+    return _name_day(time_ms // _DAY_MS)
+
+
+@lru_cache(maxsize=16)
+def _name_day(day: int) -> str:
+    return (_EPOCH + datetime.timedelta(days=day)).isoformat()
 
 
 def root_context(tenant: str, day: str) -> KeyContext:

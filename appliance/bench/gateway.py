@@ -2,16 +2,18 @@
 
 A whole appliance runs, in a folder of its own: supervisor, gateway workers, policy, authority and auditor as ever, and in the
 engine's place a process that answers at a set rate. The load comes from processes of this command; what they and every
-process of the appliance computed meanwhile is told with each figure, as they share the machine's cores.
+process of the appliance computed meanwhile is told with each figure, as they share the machine's cores. Of the open loop the same
+requests then go at the same times to the same engine directly, and the difference of the times to the first token is told.
 """
 
 import asyncio
+import gc
 import json
 import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,12 @@ import appliance.demo
 from appliance.authority.addresses import issuer_of, resource_of
 from appliance.authority.credentials import find_tls_identity
 from appliance.bench.children import Usage, usage_by_role
-from appliance.bench.figures import summarize
+from appliance.bench.connection import Answer
+from appliance.bench.direct import DirectEngine
+from appliance.bench.figures import first_token_s, spread_ms, summarize
 from appliance.bench.fleet import Outcome, run_fleet
 from appliance.bench.target import Target
-from appliance.bench.workloads import Workload, arrival_times, plan_requests
+from appliance.bench.workloads import Planned, Workload, arrival_times, plan_requests
 from appliance.config import Configuration, load_configuration
 from appliance.demo.client import ApplianceClient, Credentials
 from appliance.policy.registration import register_service
@@ -49,6 +53,10 @@ class Scenario:
     """Open loop: whether the clients' connections are there before."""
     processes: int = 1
     """That make the load."""
+    compares: bool = False
+    """With the engine spoken to directly."""
+    watches_memory: bool = False
+    """All the time; it costs 15 ms of a core every half second, which a request may have to wait for."""
 
 
 def scenarios(rate: float, seconds: float, idle_streams: int) -> dict[str, Scenario]:
@@ -64,11 +72,13 @@ def scenarios(rate: float, seconds: float, idle_streams: int) -> dict[str, Scena
     idle = Workload(num_requests=idle_streams, concurrency=idle_streams, prompt_tokens=16, output_tokens=2)
     burst = Workload(num_requests=512, concurrency=512, prompt_tokens=128, output_tokens=8)
     return {
-        "requests": Scenario("requests", short, step_ms=5, requests_per_s=rate),
+        "requests": Scenario("requests", short, step_ms=5, requests_per_s=rate, compares=True),
         "saturation": Scenario("saturation", full, step_ms=5),
         "streams": Scenario("streams", streams, step_ms=20),
         "burst": Scenario("burst", burst, step_ms=20),
-        "idle": Scenario("idle", idle, step_ms=10_000 + 5 * idle_streams, requests_per_s=300, opens_ahead=False),
+        "idle": Scenario(
+            "idle", idle, step_ms=10_000 + 5 * idle_streams, requests_per_s=300, opens_ahead=False, watches_memory=True
+        ),
     }
 
 
@@ -89,7 +99,7 @@ async def measure(
         before = usage_by_role()
         plan = plan_requests(scenario.workload, _VOCAB_SIZE, 1)
         due_s = arrival_times(len(plan), scenario.requests_per_s, 2) if scenario.requests_per_s else None
-        memory = asyncio.create_task(_watch_memory())
+        memory = asyncio.create_task(_watch_memory()) if scenario.watches_memory else None
         outcome = await run_fleet(
             target,
             plan,
@@ -100,8 +110,35 @@ async def measure(
             on_progress=lambda answers, errors: on_progress(f"{scenario.name}: {answers} answers, {errors} errors"),
         )
         result = _result(outcome, before, usage_by_role())
-        memory.cancel()
-        return {"scenario": scenario.name, "workers": workers, **result, **_memory(outcome, await memory)}
+        if memory is not None:
+            memory.cancel()
+            result |= _memory(outcome, await memory)
+    if scenario.compares and due_s is not None:
+        on_progress("the same, spoken to directly")
+        direct = await asyncio.to_thread(_measure_direct, scenario.step_ms, folder, plan, due_s)
+        result |= _added(outcome.answers, direct)
+    return {"scenario": scenario.name, "workers": workers, **result}
+
+
+def _measure_direct(
+    step_ms: float, parent: str | None, plan: Sequence[Planned], due_s: Sequence[float]
+) -> list[Answer]:
+    with tempfile.TemporaryDirectory(prefix="casemate-bench-", dir=parent) as folder:
+        engine = DirectEngine(_engine_program(step_ms), *_configure(Path(folder), 1))
+        gc.disable()  # As in the processes of the other load.
+        try:
+            return engine.run(plan, due_s)
+        finally:
+            gc.enable()
+            engine.close()
+
+
+def _added(answers: Sequence[Answer], direct: Sequence[Answer]) -> dict[str, Any]:
+    """The appliance's percentiles less the engine's own."""
+    whole = spread_ms(first_token_s(answer) for answer in answers if not answer.error)
+    bare = spread_ms(first_token_s(answer) for answer in direct)
+    added = {name: round(whole[name] - bare[name], 2) for name in bare if name in whole}
+    return {"direct_ttft_ms": bare, "added_ttft_ms": added}
 
 
 def _result(outcome: Outcome, before: dict[str, Usage], after: dict[str, Usage]) -> dict[str, Any]:
@@ -145,8 +182,7 @@ async def _running(step_ms: float, workers: int, parent: str | None) -> AsyncIte
     with tempfile.TemporaryDirectory(prefix="casemate-bench-", dir=parent) as folder:
         configuration, raw = _configure(Path(folder), workers)
         provision(configuration)
-        program = ("-m", "appliance.bench.paced_engine", "--step-ms", str(step_ms))
-        supervisor = Supervisor(configuration, raw, Path(folder), programs={"engine": program})
+        supervisor = Supervisor(configuration, raw, Path(folder), programs={"engine": _engine_program(step_ms)})
         ready = asyncio.Event()
 
         async def on_ready(_facts: dict[str, dict[str, str]]) -> None:
@@ -164,6 +200,10 @@ async def _running(step_ms: float, workers: int, parent: str | None) -> AsyncIte
             if not running.done():
                 signal.raise_signal(signal.SIGTERM)
             await running
+
+
+def _engine_program(step_ms: float) -> tuple[str, ...]:
+    return ("-m", "appliance.bench.paced_engine", "--step-ms", str(step_ms))
 
 
 def _target(configuration: Configuration) -> Target:

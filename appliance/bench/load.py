@@ -89,7 +89,8 @@ class Load:
         self._timeout_s = timeout_s
         self._on_progress = on_progress
         self._selector = selectors.DefaultSelector()
-        self._idle: list[Connection] = []
+        self._idle: deque[Connection] = deque()
+        """The one that has waited longest is taken next: many clients send now and then, not one all the time."""
         self._chains: dict[Connection, _Chain] = {}
         self._deadlines: list[tuple[float, int, Connection]] = []
         self.answers: list[Answer] = []
@@ -133,7 +134,7 @@ class Load:
         # In the open loop the clock of a request runs from when it was due: a late generator must not flatter the server.
         started_at = time.perf_counter() if self._due_s is None else chain.due_at
         try:
-            connection = self._idle.pop() if self._idle else self._connect()
+            connection = self._idle.popleft() if self._idle else self._connect()
         except OSError as error:
             self.answers.append(Answer(started_at, error=f"no connection: {error}"))
             return

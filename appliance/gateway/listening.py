@@ -2,6 +2,9 @@
 
 uvicorn knows of a connection only once its handshake is over; one that never begins it would be counted by nobody. So the
 listeners are read here, whichever event loop there is, and a connection has a place until it is lost.
+
+Each worker has a listener of its own, among which the kernel deals out the connections, and reads those of its siblings too: what
+a sibling has not taken after PATIENCE_S, as it is away or very busy, is taken here.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ log = structlog.get_logger(__name__)
 _ACCEPTED_AT_ONCE = 64
 """So that a flood of connections leaves turns to those that are served."""
 _RETRY_S = 1.0
+PATIENCE_S = 0.05
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -55,15 +59,17 @@ class Acceptor:
         self,
         listener: socket.socket,
         connections: OpenConnections,
-        make_protocol: Callable[[Place], asyncio.Protocol],
+        make_protocol: Callable[[Place], asyncio.BaseProtocol],
         tls: ssl.SSLContext | None,
         handshake_timeout_s: float,
+        patience_s: float = 0.0,
     ) -> None:
         """Begin to accept.
 
         Args:
             listener: bound and listening; closed with this.
             make_protocol: the protocol MUST give its place back when its connection is lost.
+            patience_s: how long a connection is left to others before it is taken here.
         """
         listener.setblocking(False)
         self._listener = listener
@@ -71,6 +77,7 @@ class Acceptor:
         self._make_protocol = make_protocol
         self._tls = tls
         self._handshake_timeout_s = handshake_timeout_s
+        self._patience_s = patience_s
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
@@ -93,7 +100,16 @@ class Acceptor:
 
     def _resume(self) -> None:
         self._retry = None
-        self._loop.add_reader(self._listener, self._accept)
+        self._loop.add_reader(self._listener, self._wait if self._patience_s else self._accept)
+
+    def _wait(self) -> None:
+        """A sibling has a connection to take."""
+        self._loop.remove_reader(self._listener)
+        self._retry = self._loop.call_later(self._patience_s, self._help)
+
+    def _help(self) -> None:
+        self._resume()
+        self._accept()
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):

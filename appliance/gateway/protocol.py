@@ -176,6 +176,49 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
+_READ_BYTES = 64 << 10
+_incoming = memoryview(bytearray(_READ_BYTES))
+"""What is read from any connection, until it is parsed in the same call. A read into bytes of their own would map and unmap 256 KiB
+each time (`processes.memory` says why such blocks are mapped)."""
+
+
+class BufferedConnection(asyncio.BufferedProtocol):
+    """Lets the loop read into our buffer; all else is the connection's."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: asyncio.Protocol) -> None:
+        self._connection = connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.BaseProtocol`, as for the next four."""
+        self._connection.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client is behind."""
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._connection.resume_writing()
+
+    def eof_received(self) -> bool | None:
+        """The client sends no more."""
+        return self._connection.eof_received()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where to read to."""
+        return _incoming
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much was read."""
+        self._connection.data_received(bytes(_incoming[:nbytes]))
+
+
 def bound_protocol(settings: GatewaySettings) -> type[asyncio.Protocol]:
     """The protocol class under these settings: uvicorn makes the instances itself."""
     attributes: dict[str, Any] = {"settings": settings, "__doc__": GatewayProtocol.__doc__}

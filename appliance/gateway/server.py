@@ -11,13 +11,14 @@ import ssl
 from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from itertools import chain, repeat
 from typing import cast
 
 import uvicorn
 
 from appliance.gateway.application import Application
-from appliance.gateway.listening import Acceptor, OpenConnections, Place
-from appliance.gateway.protocol import bound_protocol
+from appliance.gateway.listening import PATIENCE_S, Acceptor, OpenConnections, Place
+from appliance.gateway.protocol import BufferedConnection, bound_protocol
 from appliance.gateway.settings import GatewaySettings
 
 _TLS_BUFFER_BYTES = 16_384
@@ -39,12 +40,14 @@ class _Server(uvicorn.Server):
         config, state = self.config, self.server_state
         make: Callable[..., asyncio.Protocol] = config.http_protocol_class
 
-        def make_protocol(place: Place) -> asyncio.Protocol:
-            return make(config=config, server_state=state, app_state=self.lifespan.state, place=place)
+        def make_protocol(place: Place) -> asyncio.BaseProtocol:
+            return BufferedConnection(
+                make(config=config, server_state=state, app_state=self.lifespan.state, place=place)
+            )
 
         acceptors = [
-            Acceptor(listener, self._connections, make_protocol, config.ssl, self._handshake_timeout_s)
-            for listener in sockets or ()
+            Acceptor(listener, self._connections, make_protocol, config.ssl, self._handshake_timeout_s, patience_s)
+            for listener, patience_s in zip(sockets or (), chain([0.0], repeat(PATIENCE_S)), strict=False)
         ]
         self.servers = cast("list[asyncio.base_events.Server]", acceptors)
         self.started = True
@@ -87,7 +90,10 @@ class HttpServer:
         )
 
     async def serve(self, listeners: Sequence[socket.socket], stop: asyncio.Event) -> None:
-        """Answer on listening sockets, which are closed in the end, until `stop` is set and the open answers have ended."""
+        """Answer on listening sockets until `stop` is set and the open answers have ended; the sockets are closed in the end.
+
+        Our own comes first, the others are our siblings'.
+        """
         for listener in listeners:
             # Inherited by accepted connections: it bounds what the kernel takes for a client that does not read.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._settings.send_buffer_bytes)

@@ -32,11 +32,25 @@ class Codec(Protocol):
 
 
 class FramedSocket:
-    """Owner of one connected socket. After an exception from any method the only valid call is `close`."""
+    """Owner of one connected socket. After an exception from any method the only valid call is `close`.
 
-    def __init__(self, sock: socket.socket, codec: Codec, *, max_buffered_bytes: int = MAX_BUFFERED_BYTES) -> None:
+    Args:
+        takes_fds: file descriptors may come with messages; otherwise the kernel drops those that a peer sends.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        codec: Codec,
+        *,
+        takes_fds: bool = False,
+        max_buffered_bytes: int = MAX_BUFFERED_BYTES,
+    ) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self._takes_fds = takes_fds
+        self._incoming = memoryview(bytearray(_READ_BYTES))
+        """Read into for ever: a new block of this size costs more than what is read, mostly some hundred bytes."""
         self._codec = codec
         self._decoder = FrameDecoder()
         self._outgoing: deque[tuple[memoryview, int | None]] = deque()
@@ -78,6 +92,8 @@ class FramedSocket:
     def _send_some(self) -> int:
         """One system call for many small messages; a file descriptor goes with the first byte of its own."""
         data, fd = self._outgoing[0]
+        if fd is None and len(self._outgoing) == 1:
+            return self.sock.send(data)
         if fd is None:
             gathered = takewhile(lambda waiting: waiting[1] is None, islice(self._outgoing, _MAX_GATHERED))
             return self.sock.sendmsg([frame for frame, _ in gathered])
@@ -98,34 +114,38 @@ class FramedSocket:
     def receive(self) -> tuple[list[Any], bool]:
         """Read and decode what is there, without waiting.
 
-        Returns: the messages, and whether the peer has ended the stream after them.
+        Returns: the messages, and whether the peer is known to have ended the stream after them; if not, the next call tells.
         Raises: MalformedMessage when the peer breaks the protocol.
         """
         messages: list[Any] = []
         for _ in range(_MAX_READS):
             try:
-                data = self._read()
+                num_bytes = self._read()
             except BlockingIOError:
                 return messages, False
             except OSError:
                 return messages, True
-            if not data:
+            if not num_bytes:
                 return messages, True
-            messages.extend(self._codec.decode(frame) for frame in self._decoder.feed(data))
+            messages.extend(map(self._codec.decode, self._decoder.feed(self._incoming[:num_bytes])))
+            if num_bytes < _READ_BYTES and not self._takes_fds:
+                break  # That was all; or what is left is seen at the next call, as is the stream's end.
         return messages, False
 
-    def _read(self) -> bytes:
+    def _read(self) -> int:
         """Read bytes, and keep the file descriptors that came with them. `recv_fds` would drop the close-on-exec flag."""
+        if not self._takes_fds:
+            return self.sock.recv_into(self._incoming)
         size = array.array("i").itemsize
-        data, ancillary, _flags, _address = self.sock.recvmsg(
-            _READ_BYTES, socket.CMSG_SPACE(_MAX_FDS * size), socket.MSG_CMSG_CLOEXEC
+        num_bytes, ancillary, _flags, _address = self.sock.recvmsg_into(
+            [self._incoming], socket.CMSG_SPACE(_MAX_FDS * size), socket.MSG_CMSG_CLOEXEC
         )
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds = array.array("i")
                 fds.frombytes(payload[: len(payload) - len(payload) % size])
                 self._received_fds.extend(fds)
-        return data
+        return num_bytes
 
     def take_fd(self) -> int:
         """The file descriptor of the oldest message that carried one and was not yet taken.

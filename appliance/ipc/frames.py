@@ -27,7 +27,7 @@ class FrameDecoder:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         """Take the next bytes of the stream and give the frames that are now whole, in order.
 
         Raises: MalformedMessage at a length above MAX_FRAME_BYTES; the stream is useless afterwards.

@@ -41,6 +41,10 @@ class GrantListener(msgspec.Struct, frozen=True, tag="grant_listener"):
 
     host: str
     port: int
+    is_own: bool
+    """False for that of a sibling, which may be away."""
+    count: int
+    """How many come in all."""
 
 
 class ProcessState(msgspec.Struct, frozen=True, array_like=True):

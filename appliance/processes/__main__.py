@@ -15,6 +15,7 @@ from appliance.logging import configure_logging
 from appliance.messages.control import CannotStart, Role
 from appliance.processes.confinement import confine_after_imports
 from appliance.processes.member import Member
+from appliance.processes.niceness import step_back
 from appliance.processes.polling import PollingMember
 from appliance.processes.refusal import START_REFUSALS
 from appliance.processes.running import EXIT_SUPERVISOR_GONE, run_polling
@@ -23,6 +24,8 @@ from security.sandbox.platform import assume_platform
 
 _POLLING: tuple[Role, ...] = ("engine", "auditor")
 _ASYNCIO: tuple[Role, ...] = ("gateway", "policy", "authority", "compiler", "reader", "courier")
+_BACKGROUND: tuple[Role, ...] = ("reader", "courier")
+"""No request waits for them."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +38,8 @@ def main() -> int:
     parser.add_argument("--confinement", type=Confined.decode, help="what the launcher applied")
     arguments = parser.parse_args()
     configure_logging(arguments.role)
+    if arguments.role in _BACKGROUND:
+        step_back()  # Before the system call filter, which allows it no more.
     if arguments.confinement is not None:
         assume_platform(arguments.confinement.platform)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

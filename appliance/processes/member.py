@@ -49,13 +49,14 @@ class Member:
         self.instance = 0
         self.states: list[ProcessState] = []
         self.listeners: list[socket.socket] = []
+        """Our own first; the others are our siblings'."""
         self.draining = asyncio.Event()
         self.drain_timeout_s = 0.0
         self.supervisor_gone = asyncio.Event()
         self.on_certificate: Callable[[RenewCertificate], None] = lambda _message: None
         self.assignment: Assign
         self.config: Configuration
-        self._control = FramedSocket(control, ControlCodec(SupervisorToProcess))
+        self._control = FramedSocket(control, ControlCodec(SupervisorToProcess), takes_fds=True)
         self._loop = asyncio.get_running_loop()
         self._handlers: dict[Role, LinkHandler] = {}
         self._early: list[tuple[GrantLink, socket.socket]] = []
@@ -71,7 +72,7 @@ class Member:
         await self._assigned.wait()
 
     async def listening(self) -> None:
-        """Wait for the listening socket that the supervisor bound for us."""
+        """Wait for the listening sockets that the supervisor bound for us and our siblings."""
         await self._listening.wait()
 
     def on_link(self, role: Role, handler: LinkHandler) -> None:
@@ -139,8 +140,7 @@ class Member:
             case GrantLink():
                 self._take_link(message, socket.socket(fileno=self._control.take_fd()))
             case GrantListener():
-                self.listeners.append(socket.socket(fileno=self._control.take_fd()))
-                self._listening.set()
+                self._take_listener(message, socket.socket(fileno=self._control.take_fd()))
             case ProcessStates():
                 self.states = message.processes
             case RenewCertificate():
@@ -148,6 +148,11 @@ class Member:
             case Drain():
                 self.drain_timeout_s = message.timeout_s
                 self.draining.set()
+
+    def _take_listener(self, granted: GrantListener, listener: socket.socket) -> None:
+        self.listeners.insert(0 if granted.is_own else len(self.listeners), listener)
+        if len(self.listeners) == granted.count:
+            self._listening.set()
 
     def _take_link(self, granted: GrantLink, sock: socket.socket) -> None:
         handler = self._handlers.get(granted.role)

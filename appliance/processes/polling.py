@@ -89,7 +89,7 @@ class PollingMember:
         self.drain_timeout_s = 0.0
         self.assignment: Assign
         self.config: Configuration
-        self._control = FramedSocket(control, ControlCodec(SupervisorToProcess))
+        self._control = FramedSocket(control, ControlCodec(SupervisorToProcess), takes_fds=True)
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, None)
         self._links: list[PolledLink] = []

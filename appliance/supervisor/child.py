@@ -96,7 +96,7 @@ class Child:
             )  # fmt: skip
         finally:
             theirs.close()
-        self._control = FramedSocket(ours, ControlCodec(ProcessToSupervisor))
+        self._control = FramedSocket(ours, ControlCodec(ProcessToSupervisor), takes_fds=True)
         asyncio.get_running_loop().add_reader(ours, self._read)
 
     async def wait(self) -> int:

@@ -8,6 +8,7 @@ that has not been accepted; the auditor is the last to end; every start and end 
 
 import asyncio
 import hashlib
+import itertools
 import signal
 import socket
 import time
@@ -33,7 +34,7 @@ from appliance.supervisor.confinement import confine_command
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from appliance.supervisor.notices import NoticeCarrier
 from appliance.supervisor.rounds import HostRounds
-from appliance.supervisor.wiring import Wiring, bind_listener, make_own_link
+from appliance.supervisor.wiring import Wiring, bind_listener, bind_listeners, make_own_link
 from audit.changes import configuration_loaded_event
 from audit.entry import encode_event
 from audit.events import host_event, process_event
@@ -76,7 +77,7 @@ class Supervisor:
         self._children: dict[tuple[Role, int], Child] = {}
         self._restarts: dict[tuple[Role, int], int] = {}
         self._states: dict[tuple[Role, int], ProcessState] = {}
-        self._listeners: dict[Role, socket.socket] = {}
+        self._listeners: dict[Role, list[socket.socket]] = {}
         self._wiring = Wiring()
         self._recorder = LifecycleRecorder()
         self._keepers: dict[tuple[Role, int], asyncio.Task[None]] = {}
@@ -154,11 +155,12 @@ class Supervisor:
 
     def _bind_listeners(self) -> None:
         gateway, authority = self._configuration.gateway, self._configuration.authority
-        self._listeners["gateway"] = bind_listener(gateway.host, gateway.port, "gateway.port")
-        self._listeners["authority"] = bind_listener(authority.host, authority.port, "authority.port")
+        self._listeners["gateway"] = bind_listeners(gateway.host, gateway.port, "gateway.port", gateway.workers)
+        self._listeners["authority"] = [bind_listener(authority.host, authority.port, "authority.port")]
         administration = self._configuration.administration
         if administration.enabled:
-            self._listeners["policy"] = bind_listener(administration.host, administration.port, "administration.port")
+            key = "administration.port"
+            self._listeners["policy"] = [bind_listener(administration.host, administration.port, key)]
 
     def _record_configuration(self) -> None:
         lacks = tuple(lack.name for lack in what_is_lacking(self._configuration))
@@ -203,10 +205,11 @@ class Supervisor:
         await child.start()
         self._children[role, instance] = child
         child.send(Assign(role, instance, self._raw, str(self._directory), single_user=True, statement=self._statement))
-        listener = self._listeners.get(role)
-        if listener is not None:
+        listeners = self._listeners.get(role, [])
+        for number, listener in enumerate(listeners):
             host, port = listener.getsockname()[:2]
-            child.send(GrantListener(host, port), fd=listener.dup().detach())
+            granted = GrantListener(host, port, is_own=number == instance, count=len(listeners))
+            child.send(granted, fd=listener.dup().detach())
         self._wiring.add(child)
         self._record(child, "process_restarted" if self._restarts.get((role, instance)) else "process_started")
         if role == "auditor":
@@ -326,7 +329,7 @@ class Supervisor:
         for child in self._children.values():
             if child.is_alive:
                 child.kill()
-        for listener in self._listeners.values():
+        for listener in itertools.chain.from_iterable(self._listeners.values()):
             listener.close()
 
     def _spawn(self, work: Awaitable[None]) -> None:

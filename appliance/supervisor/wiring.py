@@ -23,15 +23,19 @@ _RENEWAL_DELAY_S = 0.5
 """A link that ends while both sides live is granted anew after so long, however often it ends."""
 
 
-def bind_listener(host: str, port: int, key: str) -> socket.socket:
+def bind_listener(host: str, port: int, key: str, *, is_shared: bool = False) -> socket.socket:
     """Bind and listen on a TCP port for a process to accept from.
 
+    Args:
+        is_shared: others of this user may listen there too, and the kernel deals the connections out among all.
     Raises: StartRefused that names the configuration key and who is in the way.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         listener.listen(2048)
         # Duplicates share this flag with the workers: a duplicate of a blocking socket would make their accept() wait.
@@ -43,6 +47,20 @@ def bind_listener(host: str, port: int, key: str) -> socket.socket:
         )
         raise StartRefused(f"{key}: {host} port {port} {reason}") from error
     return listener
+
+
+def bind_listeners(host: str, port: int, key: str, count: int) -> list[socket.socket]:
+    """One for each worker, so that each gets about as many connections as any other.
+
+    Of one that they share, whoever is idle takes what comes: of two workers one had four fifths of 64 connections.
+    Raises: StartRefused, also when another appliance of this user listens there.
+    """
+    alone = bind_listener(host, port, key)
+    if count == 1:
+        return [alone]
+    port = alone.getsockname()[1]
+    alone.close()
+    return [bind_listener(host, port, key, is_shared=True) for _ in range(count)]
 
 
 class Wiring:

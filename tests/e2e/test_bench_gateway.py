@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def test_gateway_is_measured_with_everything_around_it(tmp_path: Path) -> None:
-    """Every answer comes through TLS, token check, quota and log; the share of each process is told."""
+    """Every answer comes through TLS, token check, quota and log; the share of each process is told, and what all that adds."""
     command = [
         sys.executable,
         "-m",
@@ -25,4 +25,7 @@ def test_gateway_is_measured_with_everything_around_it(tmp_path: Path) -> None:
     assert (result["scenario"], result["requests"], result["errors"]) == ("requests", 20, 0)
     assert set(result["cores"]) >= {"self", "load", "gateway", "engine", "auditor", "policy", "authority"}
     assert result["ttft_ms"]["p50"] > 0
+    assert 0 < result["direct_ttft_ms"]["p50"] < result["ttft_ms"]["p50"]
+    difference = result["ttft_ms"]["p50"] - result["direct_ttft_ms"]["p50"]
+    assert abs(result["added_ttft_ms"]["p50"] - difference) < 0.011
     assert list(tmp_path.iterdir()) == [], "it leaves something behind"

@@ -142,6 +142,39 @@ async def test_without_descriptors_accepting_pauses_and_goes_on(monkeypatch: pyt
     await acceptor.wait_closed()
 
 
+@pytest.mark.parametrize("takes", [True, False], ids=["sibling", "nobody"])
+async def test_a_siblings_connection_is_left_to_it_for_a_while(takes: bool) -> None:
+    """A sibling that lives takes its own; what nobody takes is served here, again and again."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    siblings = listener.dup()
+    siblings.setblocking(False)
+    places: asyncio.Queue[listening.Place] = asyncio.Queue()
+
+    def make(place: listening.Place) -> asyncio.Protocol:
+        places.put_nowait(place)
+        return asyncio.Protocol()
+
+    acceptor = listening.Acceptor(listener, listening.OpenConnections(5), make, None, 1.0, patience_s=0.2)
+    loop = asyncio.get_running_loop()
+    for _ in range(2):
+        _, writer = await asyncio.open_connection("127.0.0.1", siblings.getsockname()[1])
+        if takes:
+            taken, _ = await loop.sock_accept(siblings)
+            taken.close()
+            await asyncio.sleep(0.3)
+            assert places.empty()
+        else:
+            began = loop.time()
+            async with asyncio.timeout(5):
+                await places.get()
+            assert loop.time() - began >= 0.1
+        await close(writer)
+    acceptor.close()
+    siblings.close()
+    await acceptor.wait_closed()
+
+
 async def test_a_place_is_given_back_once() -> None:
     """However often it is: by a handshake that fails and by a connection that is lost."""
     connections = listening.OpenConnections(2)

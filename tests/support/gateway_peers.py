@@ -47,6 +47,10 @@ class MemoryLink:
             raise LinkClosed("closed")
         return message
 
+    async def serve(self, handle: Callable[[Any], None]) -> None:
+        while True:
+            handle(await self.receive())
+
     def close(self) -> None:
         for end in (self, self.other):
             if not end.closed.is_set():

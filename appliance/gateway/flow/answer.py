@@ -237,6 +237,9 @@ class Answer:
     async def _conclude(self, error: BaseException | None) -> None:
         """Leave nothing open, whatever happened. Runs to its end even if the task is being cancelled."""
         self._desk.close(self)
+        if error is None and all(generation.is_done for generation in self.generations):
+            self._settle(None)  # Nothing is left to wait for.
+            return
         await asyncio.shield(asyncio.get_running_loop().create_task(self._close(error)))
 
     async def _close(self, error: BaseException | None) -> None:
@@ -248,6 +251,9 @@ class Answer:
         if error is not None:
             status = status_of(error, response_started=self.response_started)
             await self._closing.try_outcomes(self.generations, error, status)
+        self._settle(error)
+
+    def _settle(self, error: BaseException | None) -> None:
         for generation in self.generations:
             self._closing.settle(generation)
             self._closing.measure(generation, error)

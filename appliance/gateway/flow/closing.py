@@ -27,6 +27,9 @@ class Closing:
         self, generations: Sequence[Generation], error: BaseException | None, http_status: int
     ) -> None:
         """Record how each ended; durable when this returns. Raises: PeerUnavailable, InternalFault."""
+        if len(generations) == 1:
+            await self._record(generations[0], error, http_status)
+            return
         await asyncio.gather(*(self._record(generation, error, http_status) for generation in generations))
 
     async def try_outcomes(self, generations: Sequence[Generation], error: BaseException, http_status: int) -> None:

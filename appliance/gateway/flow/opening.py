@@ -39,6 +39,8 @@ class Opening:
         """
         self._recorder.hasher = await self._desk.hashers.hasher_for(self._principal.tenant)
         self._recorder.sealing = await self._desk.bodies.key_for(self._principal.tenant)
+        if len(generations) == 1:  # Nearly always, and a task for each has its price.
+            return [await self._record_intent(generations[0])]
         recording = (self._record_intent(generation) for generation in generations)
         results = await asyncio.gather(*recording, return_exceptions=True)
         for result in results:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from appliance.gateway.errors import BadRequest, GatewayFault, InternalFault, NotFound, PeerUnavailable
 from appliance.gateway.peers.links import Link
@@ -62,14 +62,7 @@ class AuditorPeer:
         """Serve one link until it ends. Raises: LinkClosed."""
         self._questions.attach(link)
         try:
-            while True:
-                message = await link.receive()
-                if isinstance(message, AuditorStatus):
-                    self.status, self.status_at = message, time.monotonic()
-                elif isinstance(message, BodiesDestroyed):
-                    self.on_destroyed(message)
-                else:
-                    self._questions.answer(message.correlation, message)
+            await link.serve(self._handle)
         finally:
             if self._questions.detach(link):
                 self.status = None
@@ -119,6 +112,14 @@ class AuditorPeer:
     async def govern(self, build: Callable[[int], ProposeChange | DecideChange | FetchRules]) -> RulesNow:
         """Propose, decide or look. Raises: BadRequest, PeerUnavailable, InternalFault."""
         return self._checked(await self._questions.ask(build), RulesNow)
+
+    def _handle(self, message: Any) -> None:
+        if isinstance(message, AuditorStatus):
+            self.status, self.status_at = message, time.monotonic()
+        elif isinstance(message, BodiesDestroyed):
+            self.on_destroyed(message)
+        else:
+            self._questions.answer(message.correlation, message)
 
     def _checked(self, answer: object, expected: type[_Answer]) -> _Answer:
         if isinstance(answer, expected):

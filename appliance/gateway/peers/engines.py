@@ -133,8 +133,7 @@ class Engines:
         peer = EnginePeer(link, facts)
         self._peers.append(peer)
         try:
-            while True:
-                peer.handle(await link.receive())
+            await link.serve(peer.handle)
         finally:
             self._peers.remove(peer)
             peer.end()

@@ -1,5 +1,6 @@
 """What the gateway needs of a link; `appliance.ipc.link.Link` is one, and so is a test's fake."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -19,4 +20,8 @@ class Link(Protocol):
 
     async def receive(self) -> Any:
         """The next message of the edge's union. Raises: LinkClosed."""
+        ...
+
+    async def serve(self, handle: Callable[[Any], None]) -> None:
+        """Hand every further message to `handle`, until the link ends. Raises: LinkClosed, and what `handle` raises."""
         ...

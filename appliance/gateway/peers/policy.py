@@ -5,6 +5,7 @@ go on.
 """
 
 import time
+from typing import Any
 
 import msgspec
 import structlog
@@ -83,17 +84,7 @@ class PolicyPeer:
         self._questions.attach(link)
         try:
             self._resume_open(link)
-            while True:
-                message = await link.receive()
-                if isinstance(message, PolicyStatus):
-                    self.status, self.status_at = message, time.monotonic()
-                    self.revocations.forget_expired()
-                elif isinstance(message, NonceKey):
-                    self.nonce_key = message.key
-                elif isinstance(message, Revocations):
-                    self.revocations.replace(message.entries)
-                else:
-                    self._questions.answer(message.correlation, message)
+            await link.serve(self._handle)
         finally:
             if self._questions.detach(link):
                 self.status = None
@@ -147,6 +138,17 @@ class PolicyPeer:
         """Whether this is used for the first time by anybody. Raises: PeerUnavailable."""
         answer = await self._questions.ask(lambda number: UseOnce(number, digest, lifetime_s))
         return isinstance(answer, UsedOnce) and answer.is_first
+
+    def _handle(self, message: Any) -> None:
+        if isinstance(message, PolicyStatus):
+            self.status, self.status_at = message, time.monotonic()
+            self.revocations.forget_expired()
+        elif isinstance(message, NonceKey):
+            self.nonce_key = message.key
+        elif isinstance(message, Revocations):
+            self.revocations.replace(message.entries)
+        else:
+            self._questions.answer(message.correlation, message)
 
     def _resume_open(self, link: Link) -> None:
         """Tell a new life of policy what is open: sent before anything else can be asked on the link, so nothing overtakes it."""

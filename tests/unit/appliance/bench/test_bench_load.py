@@ -107,6 +107,17 @@ def test_open_loop_sends_at_its_times_whatever_is_open(server: Server) -> None:
     assert server.num_connections > 2
 
 
+def test_requests_take_turns_on_the_connections_that_are_open(server: Server) -> None:
+    """Each in its turn, as many clients do that send now and then; not one for all."""
+    measured = load(server, SMALL)
+    measured.open_ahead()
+    measured._concurrency = 1
+    order = list(measured._idle)
+    measured.run()
+    assert server.num_connections == 2
+    assert list(measured._idle) == order, "after six requests it is the first one's turn again"
+
+
 def test_conversation_sends_what_was_answered(server: Server) -> None:
     """Each turn has the turns before it and the server's own answers."""
     server.script = lambda body: events(

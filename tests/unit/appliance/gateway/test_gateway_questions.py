@@ -1,6 +1,7 @@
 """Questions to a peer: each answer finds its question, and every question ends."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -30,6 +31,9 @@ class FakeLink:
         self.numbers.append(message.number)
 
     async def receive(self) -> Any:
+        raise NotImplementedError
+
+    async def serve(self, handle: Callable[[Any], None]) -> None:
         raise NotImplementedError
 
 

@@ -54,6 +54,57 @@ async def test_what_was_sent_before_the_end_is_received_before_the_end() -> None
     assert gateway.closed.is_set()
 
 
+async def test_serving_hands_over_everything_in_order_and_then_the_end() -> None:
+    """What had been read before is handed over first; the end comes after the last message."""
+    gateway, engine = await make_links()
+    handed: list[int] = []
+    engine.send(RequestRefused(1, "code", "message"))
+    await asyncio.sleep(0.01)
+    serving = asyncio.create_task(gateway.serve(lambda message: handed.append(message.request_id)))
+    engine.send(RequestRefused(2, "code", "message"))
+    engine.send(RequestRefused(3, "code", "message"))
+    engine.close()
+    with pytest.raises(LinkClosed):
+        await serving
+    assert handed == [1, 2, 3]
+
+
+async def test_what_a_server_of_a_link_raises_ends_the_link_and_reaches_its_task() -> None:
+    """A fault in handling is not lost in the event loop, and nothing more is handed over."""
+    gateway, engine = await make_links()
+    handed: list[int] = []
+
+    def fail(message: RequestRefused) -> None:
+        handed.append(message.request_id)
+        raise KeyError("own bug")
+
+    serving = asyncio.create_task(gateway.serve(fail))
+    await asyncio.sleep(0)
+    for number in range(3):
+        engine.send(RequestRefused(number, "code", "message"))
+    with pytest.raises(KeyError, match="own bug"):
+        await serving
+    assert handed == [0]
+    assert gateway.closed.is_set()
+    engine.close()
+
+
+async def test_a_descriptor_sent_over_a_link_goes_nowhere() -> None:
+    """Only the control socket carries files: no peer can fill another's table of them."""
+    one, other = make_link_pair()
+    task = asyncio.ensure_future(open_link(other, "engine", 0, granted("gateway")))
+    introduce(one, "gateway", 0)
+    engine = await task
+    read_end, write_end = os.pipe()
+    socket.send_fds(one, [encode_frame(msgspec.msgpack.encode(Cancel(1, None, None)))], [write_end])
+    os.close(write_end)
+    assert (await engine.receive()).request_id == 1
+    assert os.read(read_end, 1) == b"", "somebody holds the other end"
+    os.close(read_end)
+    engine.close()
+    one.close()
+
+
 async def test_a_message_of_another_edge_ends_the_link() -> None:
     """A gateway cannot speak the policy edge's language to the engine."""
     one, other = make_link_pair()
@@ -132,7 +183,8 @@ def test_every_edge_is_decoded_on_both_sides() -> None:
 def test_file_descriptors_travel_with_their_message() -> None:
     """A descriptor sent with a message is the same file on the other side, and close-on-exec."""
     one, other = socket.socketpair()
-    sender, receiver = FramedSocket(one, ControlCodec(Ready)), FramedSocket(other, ControlCodec(Ready))
+    sender = FramedSocket(one, ControlCodec(Ready))
+    receiver = FramedSocket(other, ControlCodec(Ready), takes_fds=True)
     read_end, write_end = os.pipe()
     sender.queue(Ready({}), fd=write_end)
     sender.flush()
