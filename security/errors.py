@@ -10,6 +10,7 @@ SecurityFault
 ├── TokenRejected              an access token that is not accepted: answer 401
 ├── SecurityUnavailable        try again later
 │   ├── KeysUnavailable        the issuer's keys cannot be had now: answer 503
+│   ├── TpmUnavailable         no TPM, one that we may not use, or one that says no
 │   ├── BundleUnreadable       a medium that fails, a disk that is full: the next try goes on
 │   └── SwitchFailed           a release that did not become ready, or a service that did not obey
 ├── ModelRejected              a model that is not loaded: tell the steward
@@ -17,6 +18,7 @@ SecurityFault
 │   ├── ModelFolderRejected    files that are not those signed, that no signature can cover, or that may not be imported
 │   └── ModelNotApproved       a good model without the approvals of two stewards, or one that was retired
 ├── EvidenceRejected           an SBOM, VEX, provenance or feed of advisories that is refused: do not use the release
+├── QuoteRejected              a TPM's quote that does not show what it is said to: do not rely on the host
 ├── BundleRejected             a bundle that is not installed, or a switch that is not allowed: tell the operator
 ├── MalformedDocument          untrusted JSON, a key set or a form that is refused
 └── ClientRejected             a client's definition, or the name of one, that is refused: tell the administrator
@@ -63,6 +65,10 @@ class KeysUnavailable(SecurityUnavailable):
     """The issuer's public keys could not be fetched, or are too old to be trusted."""
 
 
+class TpmUnavailable(SecurityUnavailable):
+    """There is no TPM that quotes; the message says why."""
+
+
 class BundleUnreadable(SecurityUnavailable):
     """A bundle that could not be copied; what was copied is kept, and nothing that runs was touched."""
 
@@ -73,6 +79,10 @@ class SwitchFailed(SecurityUnavailable):
 
 class EvidenceRejected(SecurityFault):
     """What is said about a release, and does not hold. One problem a line."""
+
+
+class QuoteRejected(SecurityFault):
+    """A quote that is malformed, by another TPM, or over something else."""
 
 
 class BundleRejected(SecurityFault):

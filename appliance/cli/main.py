@@ -59,6 +59,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Try it": (Command("demo", "demo", "start with the demo model, ask it a question, verify the record of it"),),
     "Run it": (
         Command("serve", "serve", "run the appliance in the foreground"),
+        Command("statement", "statement", "what exactly runs, and the TPM's word for it"),
         Command("doctor", "doctor", "what this machine has and lacks, in plain words"),
         Command("segments", "segments", "render, apply and test the zones of the network"),
         Command("config", "config", "check a configuration, explain its keys"),

@@ -28,6 +28,7 @@ from security.settings import (
     TlsSettings,
     UpstreamSettings,
 )
+from security.tpm.settings import TpmSettings
 
 Mode = Literal["development", "production"]
 
@@ -71,6 +72,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     supervisor: SupervisorSettings = SupervisorSettings()
     models: ModelsSettings = ModelsSettings()
     segments: SegmentsSettings = SegmentsSettings()
+    tpm: TpmSettings = TpmSettings()
     compliance: ComplianceSettings = ComplianceSettings()
     issuers: Annotated[tuple[IssuerSettings, ...], Meta(max_length=16)] = ()
     upstream: UpstreamSettings | None = None

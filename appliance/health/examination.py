@@ -8,4 +8,4 @@ from appliance.health.machine import examine_machine
 
 def examine(configuration: Configuration) -> list[Finding]:
     """Look at the machine, and at what the configuration needs of it."""
-    return [*examine_machine(configuration.state_path), *examine_demands(configuration)]
+    return [*examine_machine(configuration.state_path, configuration.tpm), *examine_demands(configuration)]

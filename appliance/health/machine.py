@@ -10,7 +10,10 @@ from pathlib import Path
 from appliance.health.finding import Finding
 from appliance.models.places import open_trust, utc_now
 from appliance.statement.measuring import NONE, describe_gpus
-from security.errors import SecurityFault
+from security.errors import SecurityFault, TpmUnavailable
+from security.tpm.attestation_key import key_digest
+from security.tpm.quoting import read_key
+from security.tpm.settings import TpmSettings
 
 _MIN_MEMORY_BYTES = 4 << 30
 _MIN_FREE_BYTES = 2 << 30
@@ -18,13 +21,14 @@ _LEAST_YEAR = 2025
 _CPU_FLAGS = ("avx2", "avx512f", "amx_bf16")
 
 
-def examine_machine(state: Path) -> Iterator[Finding]:
+def examine_machine(state: Path, tpm: TpmSettings) -> Iterator[Finding]:
     """Everything that does not depend on the configuration but for where the state lies."""
     yield _examine_processor()
     yield _examine_memory()
     yield _examine_gpu()
     yield _examine_clock(state)
     yield _examine_entropy()
+    yield _examine_tpm(tpm)
     yield _examine_disk(state)
     yield Finding("kernel", "ok", f"{platform.system()} {platform.release()}")
 
@@ -67,6 +71,21 @@ def _examine_clock(state: Path) -> Finding:
             "clock", "bad", f"{shown}: this host was already used on {floor:%Y-%m-%d %H:%M} UTC; set the clock"
         )
     return Finding("clock", "ok", shown)
+
+
+def _examine_tpm(settings: TpmSettings) -> Finding:
+    if settings.quote == "off":
+        return Finding("tpm", "note", "not asked: tpm.quote is off")
+    try:
+        return Finding(
+            "tpm", "ok", f"quotes the running statement, by key sha256:{key_digest(read_key(Path(settings.device)))}"
+        )
+    except TpmUnavailable as error:
+        return Finding(
+            "tpm",
+            "bad" if settings.quote == "required" else "note",
+            f"{error}: nobody but this host vouches for its running statement",
+        )
 
 
 def _examine_entropy() -> Finding:

@@ -24,6 +24,8 @@ class Assign(msgspec.Struct, frozen=True, tag="assign"):
     """All processes run as one user; said in `/ready`."""
     statement: str = ""
     """Digest of the running statement, which every answer names."""
+    tpm: str = ""
+    """Whether a TPM vouches for it; said in `/ready`."""
 
 
 class GrantLink(msgspec.Struct, frozen=True, tag="grant_link"):

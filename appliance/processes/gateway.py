@@ -118,4 +118,5 @@ def _build_body_policy(config: Configuration) -> BodyPolicy:
 
 def _describe(member: Member) -> Installation:
     lacks = [(lack.name, lack.consequence) for lack in what_is_lacking(member.config)]
-    return Installation(member.config.mode, lacks, member.assignment.single_user, member.assignment.statement)
+    told = member.assignment
+    return Installation(member.config.mode, lacks, told.single_user, told.statement, told.tpm)

@@ -2,8 +2,8 @@
 
     state/run/statement.json     the statement; `sha256sum` of it is what answers name
 
-It says what was measured, by whom, and what was not: a model from a plain folder is `unverified`, and without a TPM nobody but this
-host vouches for any of it.
+It says what was measured, by whom, and what was not: a model from a plain folder is `unverified`, and without a TPM, whose key it
+names, nobody but this host vouches for any of it.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from appliance.config import Configuration, served_name_of
 from appliance.config.schema import model_paths_of
 from appliance.errors import StartRefused
 from appliance.models.admission import admit_model
+from appliance.statement.attesting import describe_tpm
 from appliance.statement.measuring import (
     NONE,
     describe_gpus,
@@ -30,7 +31,6 @@ from appliance.statement.measuring import (
 
 FORMAT = "casemate.statement/1"
 UNVERIFIED = "unverified"
-_TPM_DEVICE = Path("/dev/tpmrm0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def measure_statement(configuration: Configuration, raw: bytes) -> RunningStatem
             "gpu": gpu,
             "driver": driver,
             "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-            "tpm": "present, not quoted" if _TPM_DEVICE.exists() else NONE,
+            "tpm": describe_tpm(configuration.tpm),
         }
     except OSError as error:
         raise StartRefused(f"running statement: {error.filename}: {error.strerror}") from error

@@ -26,6 +26,7 @@ from appliance.errors import LinkClosed, MalformedMessage, StartRefused
 from appliance.ipc.link import open_link
 from appliance.messages.control import Assign, Drain, GrantListener, ProcessState, ProcessStates, RenewCertificate, Role
 from appliance.models.places import open_outbox
+from appliance.statement.attesting import attest_statement, keep_quote
 from appliance.statement.statement import exchange_configuration_digest, keep_statement, measure_statement
 from appliance.supervisor.backoff import Backoff
 from appliance.supervisor.certificates import CertificateWatch
@@ -86,7 +87,7 @@ class Supervisor:
         self._log_is_there = asyncio.Event()
         self._refused: StartRefused | None = None
         self._was_ready = False
-        self._statement = ""
+        self._statement = self._tpm = ""
 
     async def run(self, on_ready: Callable[[dict[str, dict[str, str]]], Awaitable[None]]) -> None:
         """Run until SIGTERM or SIGINT. `on_ready` is told once what each process said of itself.
@@ -127,15 +128,19 @@ class Supervisor:
         """Say what is about to run: to the log, to whoever looks into the state folder, and in every answer."""
         statement = measure_statement(self._configuration, self._raw)
         keep_statement(statement, self._configuration.state_path)
-        self._statement = statement.digest
-        log.info("statement_measured", statement=statement.digest, **statement.facts)
+        attestation = attest_statement(self._configuration.tpm, statement.encode())
+        keep_quote(attestation.quote, self._configuration.state_path)
+        self._statement, self._tpm = statement.digest, attestation.summary
+        log.info("statement_measured", statement=statement.digest, quote=attestation.summary, **statement.facts)
+        quoted = {} if attestation.quote is None else {"quote": attestation.quote.encode().decode()}
         event = host_event(
             "statement_measured",
             name="casemate",
             digest=statement.digest,
             actor="supervisor",
             at_ms=time.time_ns() // 1_000_000,
-            facts=statement.facts,
+            facts={**statement.facts, **quoted},
+            detail=attestation.summary,
         )
         self._recorder.record(encode_event(event))
 
@@ -204,7 +209,8 @@ class Supervisor:
         child.on_link_lost = self._wiring.renew
         await child.start()
         self._children[role, instance] = child
-        child.send(Assign(role, instance, self._raw, str(self._directory), single_user=True, statement=self._statement))
+        said = {"statement": self._statement, "tpm": self._tpm}
+        child.send(Assign(role, instance, self._raw, str(self._directory), single_user=True, **said))
         listeners = self._listeners.get(role, [])
         for number, listener in enumerate(listeners):
             host, port = listener.getsockname()[:2]

@@ -34,6 +34,8 @@ class Installation:
     single_user: bool
     statement: str = ""
     """Digest of the running statement, which every answer names."""
+    tpm: str = ""
+    """Whether a TPM vouches for it, and by which key."""
 
 
 class HealthEndpoints:
@@ -104,6 +106,8 @@ class HealthEndpoints:
             "mode": self._installation.mode,
             "lacks": [{"name": name, "consequence": consequence} for name, consequence in self._installation.lacks],
             "single_user": self._installation.single_user,
+            "statement": self._installation.statement,
+            "tpm": self._installation.tpm,
             "processes": [
                 {"role": state.role, "instance": state.instance, "state": state.state, "restarts": state.restarts}
                 for state in self._states()

@@ -35,7 +35,7 @@ def project_root() -> Path:
 
 @control("SI-16")
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-@pytest.mark.parametrize("drop_in", ["", "gpu.conf"])
+@pytest.mark.parametrize("drop_in", ["", "gpu.conf", "tpm.conf"])
 def test_systemd_unit_scores_at_most_two(deploy: Path, drop_in: str, tmp_path: Path) -> None:
     """`systemd-analyze security --offline`: 0 is closed, 10 is open; with the GPU's devices too."""
     unit = tmp_path / "casemate.service"

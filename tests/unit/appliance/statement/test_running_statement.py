@@ -6,10 +6,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from appliance.cli.main import main
 from appliance.config import parse_configuration
 from appliance.config.defaults import DEMO_MODEL_DIR, default_configuration
+from appliance.errors import StartRefused
 from appliance.statement import measuring
+from appliance.statement.attesting import attest_statement, describe_tpm, keep_quote, quote_path
 from appliance.statement.statement import (
     UNVERIFIED,
     RunningStatement,
@@ -20,7 +24,11 @@ from appliance.statement.statement import (
 from security.stewards.approving import approve_model, promote_model
 from security.stewards.importing import Source, import_model
 from security.stewards.store import ModelStore
+from security.tpm.attestation_key import key_digest
+from security.tpm.quoting import read_key
+from security.tpm.settings import TpmSettings
 from tests.support.controls import control
+from tests.support.soft_tpm import running_tpm
 from tests.support.stewardship import Stewardship
 
 
@@ -131,3 +139,49 @@ def test_each_start_remembers_the_configuration_of_the_one_before(tmp_path: Path
     assert exchange_configuration_digest(tmp_path, "sha256:aa") == ""
     assert exchange_configuration_digest(tmp_path, "sha256:bb") == "sha256:aa"
     assert exchange_configuration_digest(tmp_path, "sha256:bb") == "sha256:bb"
+
+
+def test_statement_names_the_key_that_quotes_it(tmp_path: Path) -> None:
+    """And the quote is over the statement as it is kept; verified by the command, with the key and nothing else."""
+    (tmp_path / "tpm").mkdir()
+    with running_tpm(tmp_path / "tpm") as device:
+        configuration, raw = default_configuration(DEMO_MODEL_DIR, "tiny", tmp_path)
+        settings = TpmSettings(device=str(device), quote="required", pcrs=(7, 0))
+        configuration = msgspec.structs.replace(configuration, tpm=settings)
+        statement = measure_statement(configuration, raw)
+        attestation = attest_statement(settings, statement.encode())
+        key = read_key(device)
+    assert statement.facts["tpm"] == f"key sha256:{key_digest(key)}"
+    assert attestation.summary == f"quoted by key sha256:{key_digest(key)}"
+    assert attestation.quote is not None
+    keep_statement(statement, tmp_path)
+    keep_quote(attestation.quote, tmp_path)
+    pem = tmp_path / "tpm.pub"
+    pem.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    command = ["statement", "verify", "--state", str(tmp_path), "--key", str(pem)]
+    assert main(command) == 0
+    assert main([*command, "--nonce", "00" * 16]) == 1
+    (tmp_path / "run" / "statement.json").write_bytes(statement.encode().replace(b"tiny", b"tidy"))
+    assert main(command) == 1
+
+
+def test_no_quote_of_an_earlier_start_is_left(tmp_path: Path) -> None:
+    """Without a TPM the statement says `none`, the summary why; and what was quoted once does not look like now."""
+    settings = TpmSettings(device=str(tmp_path / "tpmrm0"))
+    quote_path(tmp_path).parent.mkdir()
+    quote_path(tmp_path).write_bytes(b"of an earlier start")
+    attestation = attest_statement(settings, b"statement")
+    keep_quote(attestation.quote, tmp_path)
+    assert not quote_path(tmp_path).exists()
+    assert describe_tpm(settings) == "none"
+    assert attestation.summary == f"not quoted: {tmp_path}/tpmrm0: No such file or directory"
+    assert attest_statement(TpmSettings(quote="off"), b"").summary == "not quoted: tpm.quote is off"
+
+
+def test_required_quote_that_cannot_be_had_stops_the_start(tmp_path: Path) -> None:
+    """Before anything is started."""
+    settings = TpmSettings(device=str(tmp_path / "tpmrm0"), quote="required")
+    with pytest.raises(StartRefused, match=r"tpm\.quote is required: .*tpmrm0: No such file"):
+        describe_tpm(settings)
+    with pytest.raises(StartRefused, match=r"tpm\.quote is required"):
+        attest_statement(settings, b"statement")
