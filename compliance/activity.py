@@ -20,7 +20,8 @@ _CHECKED_AT_ONCE = TILE_WIDTH * TILE_WIDTH
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 REFUSALS = frozenset(("token_rejected", "token_refused", "user_sign_in_failed", "inference_denied"))
 FAULTS = frozenset(
-    ("process_crashed", "log_full", "log_space_low", "log_clock_jumped", "model_verification_failed", "egress_open",
+    ("process_crashed", "log_full", "log_space_low", "log_clock_jumped", "log_quorum_missed",
+     "log_history_disputed", "model_verification_failed", "egress_open",
      "model_import_refused", "software_install_refused", "refresh_token_reused", "log_recovered")
 )  # fmt: skip
 CHANGES = frozenset(

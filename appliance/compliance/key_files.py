@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from appliance.compliance.inventory import format_seconds
 from appliance.config import Configuration
+from audit.sealing import SHARE_BYTES
+from audit.shares import SHARES
 from compliance.installation import HeldKey
 
 _KNOWN = (
@@ -47,6 +49,7 @@ def list_keys(configuration: Configuration) -> Iterator[HeldKey]:
             name = path.relative_to(state)
             purpose, holder = _find_purpose(name)
             yield _describe(path, name.as_posix(), purpose, holder)
+        yield from _list_shares(state)
     tls = configuration.tls
     for named, purpose in (
         (tls.certificate, "says who the server is"),
@@ -56,6 +59,23 @@ def list_keys(configuration: Configuration) -> Iterator[HeldKey]:
     ):
         if named is not None and not Path(named).is_relative_to(state):
             yield _describe(Path(named), named, purpose, "named in the configuration")
+
+
+def _list_shares(state: Path) -> Iterator[HeldKey]:
+    """Second shares of sealed bodies and roots of keyed hashes, which live and die by the day: a line for each."""
+    for day in sorted((state / "audit" / SHARES).glob("*")):
+        if shares := sorted(day.glob("*.json")):
+            newest = max(path.stat().st_mtime for path in shares)
+            modes = {path.stat().st_mode & 0o777 for path in shares}
+            yield HeldKey(
+                f"audit/{SHARES}/{day.name}/*.json",
+                "second shares of sealed bodies and roots of keyed hashes, with escrows; destroyed with their day",
+                "auditor",
+                f"{len(shares)} secrets of {8 * SHARE_BYTES} bits",
+                "",
+                " ".join(f"{mode:03o}" for mode in sorted(modes)),
+                format_seconds(newest),
+            )
 
 
 def _find_purpose(name: Path) -> tuple[str, str]:

@@ -54,7 +54,7 @@ class Paper:
     def table(
         self, heads: Sequence[str], shares: Sequence[int], rows: Sequence[Sequence[str | Cell]], *, size: float = 7.5
     ) -> None:
-        """A table whose columns share the width in these proportions; its head stands on each page again."""
+        """A table whose columns share the width in these proportions; its head, if it has one, stands on each page again."""
         widths = [TEXT_WIDTH * share / sum(shares) for share in shares]
         self._head(heads, widths, size)
         for row in rows:
@@ -89,6 +89,8 @@ class Paper:
 
     def _head(self, heads: Sequence[str], widths: Sequence[float], size: float) -> None:
         self._need(size * 6)
+        if not any(heads):
+            return
         self._page.box(MARGIN, self.y + 2, TEXT_WIDTH, size * 1.7, SHADE)
         self._row([Cell(head, FAINT, True) for head in heads], [[head] for head in heads], widths, size)
         self.y += 2

@@ -1,5 +1,7 @@
 """The report on paper: the same content as the page, in the same order."""
 
+from itertools import zip_longest
+
 from compliance.judgement import Judgement
 from compliance.report.content import COLORS, Content
 from compliance.report.paper import FAINT, Cell, Paper
@@ -99,7 +101,9 @@ def _set_log(paper: Paper, content: Content) -> None:
         "this log ever had follows from a witness, or from a checkpoint that somebody kept elsewhere."
     )
     kinds = [[kind, f"{count:,}"] for kind, count in sorted(content.activity.kinds.items())]
-    paper.table(["Kind of record", "Records"], [60, 40], kinds)
+    half = -(-len(kinds) // 2)
+    pairs = [[*left, *right] for left, right in zip_longest(kinds[:half], kinds[half:], fillvalue=["", ""])]
+    paper.table(["Kind of record", "Records"] * 2, [32, 18, 32, 18], pairs)
 
 
 def _set_controls(paper: Paper, content: Content) -> None:
@@ -167,7 +171,7 @@ def _set_inventory(paper: Paper, content: Content) -> None:
     keys = [
         [one.file, one.purpose, one.holder, one.algorithm, one.identifier[:24], one.mode] for one in installation.keys
     ]
-    paper.table(["File", "What for", "Held by", "Algorithm", "Identifier", "Mode"], [24, 26, 12, 12, 19, 7], keys)
+    paper.table(["File", "What for", "Held by", "Algorithm", "Identifier", "Mode"], [23, 24, 12, 13, 22, 6], keys)
     paper.heading("What runs")
     paper.paragraph(f"Casemate {installation.version}, software {installation.software}.")
     paper.paragraph(f"Configuration file {installation.configuration_digest}.")

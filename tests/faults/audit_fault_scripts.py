@@ -1,4 +1,4 @@
-"""What runs under strace besides the appends: a witness, and the rotation of a key and of a log.
+"""What runs under strace besides the appends: a witness, the rotation of a key and of a log, sealed bodies and their rules.
 
 `python -m tests.faults.audit_fault_scripts NAME HOME`; a line on standard output is what was promised to somebody.
 """
@@ -18,6 +18,7 @@ from audit.note import NoteSigner
 from audit.rotation import finish_key, rotate_log, stage_key
 from audit.signing_key import open_cosigners
 from audit.witness import Witness, encode_request
+from tests.faults.custody_script import run_custody, run_seal
 
 ORIGIN = "log.example/faults"
 NAME = "witness.example/w"
@@ -84,6 +85,10 @@ def main() -> int:
                 finish_key(home / "log", home / "log.key", ORIGIN)
             case "rotate_log":
                 rotate_log(home / "log", home / "log.key")
+            case "custody":
+                run_custody(home, say)
+            case "seal":
+                run_seal(home, say)
     except StorageFailed:
         return 3
     except (AuditFault, OSError):

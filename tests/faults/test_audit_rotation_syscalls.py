@@ -1,5 +1,9 @@
-"""EIO, ENOSPC and SIGKILL at each system call of a witness and of a rotation: nothing promised is lost, and it can go on."""
+"""EIO, ENOSPC and SIGKILL at each system call of a witness, of rotations, of sealing, destruction and rules.
 
+Nothing promised is lost, and it can go on.
+"""
+
+import hashlib
 import os
 import re
 import shutil
@@ -9,13 +13,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from appliance.messages.audit import AuditorStatus
 from audit.append import LogWriter
-from audit.errors import AuditFault
+from audit.errors import AuditFault, EntryNotFound, KeyUnusable
 from audit.fsck import verify_log
+from audit.governance import load_rules
 from audit.note import parse_verifier_key
 from audit.rotation import finish_key, load_predecessor, rotate_log
+from audit.sealing import KeyContext, open_body
+from audit.shares import ShareStore
 from tests.faults.audit_fault_scripts import ORIGIN, SIZES, make_request, open_witness, prepare_log
+from tests.faults.custody_script import (
+    BODIES,
+    NEW_DAYS,
+    NEW_KEY,
+    OLD_KEY,
+    RETENTION_DAYS,
+    SECRET,
+    TODAY,
+    open_auditor,
+    prepare_custody,
+)
 
 ROOT = Path(__file__).parents[2]
 STRACE = shutil.which("strace")
@@ -132,19 +152,73 @@ def verify_log_rotation(home: Path, _said: list[str]) -> None:
     LogWriter(home / "log", home / "log.key", origin="log.example/second").close()
 
 
+def verify_custody(home: Path, said: list[str]) -> None:
+    """What was kept is there or was destroyed by a record; a rule is in force by a record, or an alarm says that it is not."""
+    auditor, gateway = open_auditor(home)
+    records = [record["unmapped"]["casemate"] | record.get("entity", {}) for record in auditor.records()]
+    kinds = [record["kind"] for record in records]
+    recorded = {record["uid"] for record in records if record["kind"] in ("body_key_kept", "hash_root_kept")}
+    promised = dict(line.split()[1:] for line in said if line.startswith("kept "))
+    present = {path.stem: path for path in home.glob("shares/*/*.json")}
+    assert promised.keys() <= recorded
+    for key_id in {OLD_KEY, *promised}:
+        try:
+            share = ShareStore(home / "shares").load(TODAY, key_id).share
+            assert promised.get(key_id) in (None, hashlib.sha256(share).hexdigest())
+        except (EntryNotFound, KeyUnusable):  # Gone, or overwritten and not removed yet.
+            assert "log_bodies_destroyed" in kinds
+    assert not {line.split()[1] for line in said if line.startswith("destroyed ")} & present.keys()
+    in_force = load_rules(home / "rules.json", RETENTION_DAYS).retention_days == NEW_DAYS
+    assert in_force or "in force" not in said
+    assert "retention_changed" in kinds or not in_force
+    auditor.pass_time(1.0)
+    alarms = gateway.last(AuditorStatus).alarms
+    assert in_force or "retention_changed" not in kinds or any("is not in force" in alarm for alarm in alarms)
+    auditor.pass_time(6 * 86_400.0)
+    assert list(home.glob("shares/*/*.json")) == []
+    auditor.service.stop()
+    auditor.die()
+    assert verify_log(home / "log", auditor.writer.key).checkpoint.size == auditor.writer.size
+
+
+def verify_seal(home: Path, said: list[str]) -> None:
+    """Every body that a record may name lies where it says, and opens; what was refused left nothing between."""
+    (path, *_) = *home.glob("bodies/*/*.sealed"), home / "none"
+    data = path.read_bytes() if path.exists() else b""
+    context, end = KeyContext("t", TODAY, NEW_KEY), 0
+    for line in (line for line in said if line.startswith("sealed ")):
+        number, offset, length = (int(word) for word in line.split()[1:4])
+        sealed = data[offset : offset + length]
+        assert hashlib.sha256(sealed).hexdigest() == line.split()[4]
+        assert open_body(AESGCM(SECRET), context, f"req-{number}", "prompt", sealed) == BODIES[number]
+        assert offset == end
+        end += length
+
+
 CASES: dict[str, Callable[[Path, list[str]], None]] = {
     "witness": verify_witness,
     "finish_key": verify_key,
     "rotate_log": verify_log_rotation,
+    "custody": verify_custody,
+    "seal": verify_seal,
 }
+
+
+PREPARATIONS: dict[str, Callable[[Path], None]] = {
+    "finish_key": prepare_log,
+    "rotate_log": prepare_log,
+    "custody": prepare_custody,
+}
+SAMPLED = {"custody": 83, "seal": 11}
+"""Of how many cases one is run in `make test`; 13 for the others."""
 
 
 def run_cases(name: str, folder: Path, step: int) -> int:
     template = None
-    if name != "witness":
+    if name in PREPARATIONS:
         template = folder / "template"
         template.mkdir()
-        prepare_log(template)
+        PREPARATIONS[name](template)
     num_cases = 0
     for home, said in every_fault(name, folder, template, step):
         CASES[name](home, said)
@@ -157,7 +231,7 @@ def test_faults_at_some_system_calls_lose_nothing(name: str, tmp_path: Path) -> 
     """A sample of each."""
     if STRACE is None:
         pytest.skip("strace is not installed")
-    assert run_cases(name, tmp_path, step=13) >= 2
+    assert run_cases(name, tmp_path, step=SAMPLED.get(name, 13)) >= 2
 
 
 @pytest.mark.long

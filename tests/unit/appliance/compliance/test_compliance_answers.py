@@ -19,12 +19,15 @@ from appliance.config import Configuration, parse_configuration
 from appliance.policy.locations import DATABASE_FILE
 from audit.append import LogWriter
 from audit.cosignature import Cosigner
+from audit.keyed_hash import root_context
 from audit.note import SignedNote, encode_note, parse_note
+from audit.shares import SHARES, ShareStore
 from compliance.facts import QUESTIONS, Answer
 from security.clients import ClientDefinition
 from security.registry.snapshot import read_definitions
 from security.scopes import Role
 from security.users import UserDefinition
+from tests.support.controls import control
 from tests.support.definitions import Registry
 
 NOW = 1_800_000_000
@@ -280,6 +283,19 @@ def test_keys_are_listed_without_themselves(tmp_path: Path) -> None:
     assert found["gateway/responses.key"].identifier == ""
     assert found["else/odd.pem"].purpose == "is on no list"
     assert {key.mode for key in found.values()} == {"600"}
+
+
+@control("SC-12")
+def test_shares_and_roots_are_listed_by_their_day(tmp_path: Path) -> None:
+    """How many of which mode; neither their names, which tell tenants apart, nor what is in them."""
+    store = ShareStore(tmp_path / "state" / "audit" / SHARES)
+    for day, tenant in (("2026-11-24", "a"), ("2026-11-25", "a"), ("2026-11-25", "b")):
+        store.keep(root_context(tenant, day), b"[]")
+    found = [key for key in list_keys(configure("", tmp_path)) if "/shares/" in key.file]
+    assert [(key.file, key.algorithm, key.mode) for key in found] == [
+        ("audit/shares/2026-11-24/*.json", "1 secrets of 256 bits", "600"),
+        ("audit/shares/2026-11-25/*.json", "2 secrets of 256 bits", "600"),
+    ]
 
 
 def test_an_installation_without_anything_can_be_told(tmp_path: Path) -> None:
