@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,11 +11,13 @@ import openai
 import psutil
 import pytest
 
+from appliance.cli.main import EXIT_ROLLBACK_NOT_EXCLUDED
 from audit.checkpoint import parse_checkpoint
 from audit.entry import parse_canonical
 from audit.note import parse_note
 from audit.reader import LogReader
 from tests.support.appliance import Appliance, running_appliance
+from tests.support.commands import run_casemate
 from tests.support.controls import control
 from tests.support.waiting import wait_until
 
@@ -54,11 +54,7 @@ def verify_log(appliance: Appliance) -> None:
     """The log is consistent; without a witness a rollback is not excluded, which is exit status 3."""
     log = appliance.state / "audit" / "log"
     key = appliance.state / "audit" / "log.vkey"
-    verified = subprocess.run(
-        [sys.executable, "-m", "appliance.cli.main", "audit", "verify", str(log), "--key", str(key)],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert verified.returncode == 3, verified.stdout + verified.stderr
+    run_casemate("audit", "verify", str(log), "--key", str(key), status=EXIT_ROLLBACK_NOT_EXCLUDED)
 
 
 def kinds_in(appliance: Appliance) -> set[str]:
@@ -113,17 +109,17 @@ def test_an_engine_that_hangs_is_found_by_the_watchdog(fragile: Appliance) -> No
     assert fragile.pids()["engine/0"] != before
 
 
-def test_processes_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
+def test_processes_end_when_their_supervisor_is_killed(fragile: Appliance) -> None:
     """Nobody could restart them: they end by themselves, and the log verifies and goes on at the next start."""
-    with running_appliance(tmp_path / "orphans") as appliance:
-        with open_sdk(appliance) as sdk:
-            sdk.completions.create(model=MODEL, prompt="Hello", max_tokens=2)
-        children = [pid for name, pid in appliance.pids().items() if name != "supervisor"]
-        appliance.stop(signal.SIGKILL)
-        wait_until(lambda: all(map(has_ended, children)))
-        verify_log(appliance)
-        appliance.start()
-        verify_log(appliance)
+    fragile.wait_ready()
+    with open_sdk(fragile) as sdk:
+        sdk.completions.create(model=MODEL, prompt="Hello", max_tokens=2)
+    children = [pid for name, pid in fragile.pids().items() if name != "supervisor"]
+    fragile.stop(signal.SIGKILL)
+    wait_until(lambda: all(map(has_ended, children)))
+    verify_log(fragile)
+    fragile.start()
+    verify_log(fragile)
 
 
 def test_drain_finishes_open_requests_and_exits_zero(tmp_path: Path) -> None:
@@ -162,16 +158,14 @@ def test_the_small_processes_stay_under_400_megabytes(tmp_path: Path) -> None:
         assert sum(pss.values()) < 400e6, pss
 
 
-def test_a_port_in_use_and_a_second_appliance_are_refused_by_name(tmp_path: Path) -> None:
+def test_a_port_in_use_and_a_second_appliance_are_refused_by_name(appliance: Appliance, tmp_path: Path) -> None:
     """One clear line that names the key or the folder, and exit status 78."""
-    with running_appliance(tmp_path / "first") as first:
-        second = Appliance(tmp_path / "second", gateway_port=first.gateway_port)
-        second.start(wait=False)
-        assert second.process is not None
-        assert second.process.wait(60) == 78
-        assert f"gateway.port: 127.0.0.1 port {first.gateway_port} is in use" in second.log()
-        twin = Appliance(tmp_path / "first")
-        twin.start(wait=False)
-        assert twin.process is not None
-        assert twin.process.wait(60) == 78
-        assert "another casemate runs on" in twin.log()
+    second = Appliance(tmp_path / "second", gateway_port=appliance.gateway_port)
+    twin = Appliance(tmp_path / "twin", state_dir=appliance.state)
+    for late in (second, twin):
+        late.start(wait=False)
+    for late in (second, twin):
+        assert late.process is not None
+        assert late.process.wait(60) == 78
+    assert f"gateway.port: 127.0.0.1 port {appliance.gateway_port} is in use" in second.log()
+    assert "another casemate runs on" in twin.log()

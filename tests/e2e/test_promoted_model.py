@@ -1,10 +1,9 @@
 """A model from import to answers: real processes verify it, and do not start with other bytes than those approved."""
 
+import contextlib
 import hashlib
 import http.client
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from audit.reader import LogReader
 from tests.support.appliance import DEMO_MODEL, Appliance
+from tests.support.commands import run_casemate
 from tests.support.controls import control
 from tests.support.stewardship import Stewardship
 from tests.support.waiting import wait_until
@@ -21,10 +21,8 @@ from tests.support.waiting import wait_until
 
 def casemate(directory: Path, *words: str) -> str:
     """One command in a folder; it must work."""
-    command = [sys.executable, "-m", "appliance.cli.main", *words]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    with contextlib.chdir(directory):
+        return run_casemate(*words)
 
 
 @pytest.fixture(scope="module")

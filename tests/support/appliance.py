@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from appliance.demo.client import ApplianceClient, Credentials
+from tests.support.commands import run_casemate
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -33,11 +34,12 @@ class Appliance:
     workers: int = 1
     model: Path = DEMO_MODEL
     engine_extra: str = ""
+    state_dir: str | Path = "state"
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def state(self) -> Path:
-        return self.directory / "state"
+        return self.directory / self.state_dir
 
     @property
     def config_file(self) -> Path:
@@ -62,7 +64,7 @@ class Appliance:
     def write_config(self) -> None:
         self.config_file.write_text(
             f"""
-state_dir = "state"
+state_dir = {json.dumps(str(self.state_dir))}
 [gateway]
 port = {self.gateway_port}
 workers = {self.workers}
@@ -87,17 +89,19 @@ served_model_name = "casemate-demo"
         if wait:
             self.wait_ready()
 
-    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> float:
-        """Wait until `/ready` says yes; gives the seconds it took."""
-        started = time.monotonic()
-        while time.monotonic() - started < timeout_s:
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until `/ready` says yes on every connection of several: each is another worker's, if there are some."""
+        started_s = time.monotonic()
+        while not self.is_ready():
             assert self.process is not None
             if self.process.poll() is not None:
                 raise AssertionError(f"serve ended with {self.process.returncode}:\n{self.log()}")
-            if self.ca_file.exists() and self.status("/ready") == 200:
-                return time.monotonic() - started
+            assert time.monotonic() - started_s < timeout_s, f"not ready after {timeout_s} s:\n{self.log()}"
             time.sleep(0.05)
-        raise AssertionError(f"not ready after {timeout_s} s:\n{self.log()}")
+
+    def is_ready(self) -> bool:
+        num_asked = 1 if self.workers == 1 else 4 * self.workers
+        return self.ca_file.exists() and all(self.status("/ready") == 200 for _ in range(num_asked))
 
     def status(self, path: str) -> int:
         """HTTP status of a GET without a token; 0 when the connection fails."""
@@ -131,12 +135,9 @@ served_model_name = "casemate-demo"
         return found
 
     def create_client(self, name: str = "tester", *options: str) -> Credentials:
-        command = [sys.executable, "-m", "appliance.cli.main", "client", "create", name, "--json"]
-        created = subprocess.run(
-            [*command, "--config", str(self.config_file), *options],
-            capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-        document = json.loads(created.stdout)
+        """By the command, in this process."""
+        words = ["client", "create", name, "--json", "--config", str(self.config_file), *options]
+        document = json.loads(run_casemate(*words))
         return Credentials(document["client_id"], document["client_secret"])
 
     def token(self, credentials: Credentials | None = None) -> str:

@@ -50,15 +50,22 @@ def test_a_captured_plan_follows_the_tables() -> None:
     assert float((out.float() - wanted).norm() / wanted.norm()) < TOLERANCE
 
 
-@pytest.mark.parametrize("window", [None, 20])
-@pytest.mark.parametrize("multiprocessors", [1, 8])
+@pytest.mark.parametrize(
+    ("multiprocessors", "window"),
+    [
+        (1, None),
+        (8, 20),
+        pytest.param(1, 20, marks=pytest.mark.long),
+        pytest.param(8, None, marks=pytest.mark.long),
+    ],
+)
 def test_decodes_over_e4m3(window: int | None, multiprocessors: int) -> None:
     """As over fp16; the reference reads the same rounded numbers."""
     case = _case([1, 16, 65, 200, 300], [1, 1, 1, 1, 1], cache_dtype=E4M3)
     assert check_attention(case, window=window, num_multiprocessors=multiprocessors) < TOLERANCE
 
 
-@pytest.mark.parametrize("window", [None, 20])
+@pytest.mark.parametrize("window", [pytest.param(None, marks=pytest.mark.long), 20])
 def test_prompt_chunks_over_e4m3(window: int | None) -> None:
     """Prompts, chunks and decodes mixed, a head size and a group that fill no block."""
     case = _case([9, 70, 33, 100, 5], [1, 1, 33, 40, 2], heads=6, head_dim=24, cache_dtype=E4M3)

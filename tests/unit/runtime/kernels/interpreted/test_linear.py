@@ -13,7 +13,7 @@ FIRST_TILE = GemvBlocks("dot", 16, 64, 1, 3, first_tile=True)
 
 
 @pytest.mark.parametrize("blocks", [REDUCE, DOT, SPLIT_DOT], ids=lambda blocks: blocks.kernel)
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("rows", [1, 3, 8, *(pytest.param(rows, marks=pytest.mark.long) for rows in (2, 4))])
 @pytest.mark.parametrize("fused", ["plain", "norm", "bias", "residual", "swiglu", "all"])
 def test_product_is_the_references(blocks: GemvBlocks, rows: int, fused: str) -> None:
     """Columns and inputs that fill no block, fewer rows than the variant has, each fusion alone and all together."""

@@ -36,7 +36,7 @@ def test_rows_are_rounded_as_the_reference_rounds(scaling: str, kind: str) -> No
 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "bias-residual"])
 @pytest.mark.parametrize("by_block", [False, True], ids=["channel", "block"])
-@pytest.mark.parametrize("rows", [1, 2, 8, 12, 40])
+@pytest.mark.parametrize("rows", [1, 8, 40, *(pytest.param(rows, marks=pytest.mark.long) for rows in (2, 12))])
 def test_products_of_few_rows(rows: int, by_block: bool, fused: bool) -> None:
     """The chosen blocks, at columns that fill none."""
     inputs = Inputs("cpu", torch.float16, rows)

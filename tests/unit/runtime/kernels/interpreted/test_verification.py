@@ -7,6 +7,7 @@ from runtime.attention.verifying import TritonVerification
 from tests.support.kernel_checks import LAUNCHER, TOLERANCES, Attention, Inputs
 
 TOLERANCE = TOLERANCES[torch.float16]
+LONG = pytest.mark.long
 
 
 def check(contexts: list[int], num_queries: int, window: int | None, num_multiprocessors: int, **sizes: int) -> float:
@@ -30,7 +31,7 @@ def check(contexts: list[int], num_queries: int, window: int | None, num_multipr
 
 @pytest.mark.parametrize("window", [None, 20])
 @pytest.mark.parametrize("num_multiprocessors", [1, 16])
-@pytest.mark.parametrize("num_queries", [1, 3, 8])
+@pytest.mark.parametrize("num_queries", [pytest.param(1, marks=LONG), pytest.param(3, marks=LONG), 8])
 def test_positions_see_what_is_before_them(num_queries: int, num_multiprocessors: int, window: int | None) -> None:
     """One part and many, of which some rows see nothing; contexts that begin with the queries; NaN where no token is."""
     assert check([8, 16, 65, 70, 200], num_queries, window, num_multiprocessors) < TOLERANCE
