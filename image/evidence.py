@@ -54,6 +54,8 @@ def verify_results(data: bytes) -> None:
     results = parse_results(data)
     if results.software != f"sha256:{measure_software()}":
         raise SystemExit(f"{RESULTS}: is of another build: run `make test`")
+    if not any(one.outcome == "passed" for one in results.tests.values()):
+        raise SystemExit(f"{RESULTS}: shows nothing: run `make test`")
     if failed := sorted(test for test, one in results.tests.items() if one.outcome == "failed"):
         raise SystemExit(f"{RESULTS}: {failed[0]} failed")
 

@@ -33,7 +33,8 @@ def fetch_wheels() -> None:
 def fetch_debs() -> None:
     """Download what is missing, and check every digest; apt's own signatures are checked by apt besides."""
     DEBS.mkdir(parents=True, exist_ok=True)
-    listed = dict(reversed(line.split("  ", 1)) for line in DEBS_LOCK.read_text().splitlines() if line[:1].isalnum())
+    lines = [line.split("  ") for line in DEBS_LOCK.read_text().splitlines() if line[:1].isalnum()]
+    listed = {name: digest for digest, name, _source in lines}
     for name, digest in listed.items():
         path = DEBS / name
         if not path.exists():

@@ -130,13 +130,20 @@ def lock_debs() -> None:
         for name, version in sorted(wanted):
             if name in LEFT_OUT:
                 continue
-            if name in LEFT_OUT:
-                continue
             subprocess.run(
                 ["apt-get", "download", "-q", f"{name}={version}"], check=True, cwd=folder, capture_output=True
             )
-        lines += [f"{hash_file(path)}  {path.name}" for path in sorted(Path(folder).iterdir())]
+        lines += [f"{hash_file(path)}  {path.name}  {source_of(path)}" for path in sorted(Path(folder).iterdir())]
     DEBS_LOCK.write_text("\n".join(lines) + "\n")
+
+
+def source_of(deb: Path) -> str:
+    """The source package that a package was built from, as `NAME=VERSION`: advisories name that one."""
+    shown = subprocess.run(
+        ["dpkg-deb", "--showformat", "${source:Package}=${source:Version}", "--show", str(deb)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return shown.stdout.strip()
 
 
 def hash_file(path: Path) -> str:

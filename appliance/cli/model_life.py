@@ -6,6 +6,7 @@ Every step but `list` and `show` leaves a notice for the log; so does an import 
 import argparse
 import datetime
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -198,7 +199,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     open_outbox(state).put(
         "model_promoted", name=admitted.name, digest=f"sha256:{admitted.root}", actor=current_user(), facts=facts
     )
-    path = store.path_of(admitted.name)
+    path = Path(os.path.abspath(store.path_of(admitted.name)))
     if arguments.json:
         print(json.dumps({"name": admitted.name, "root": admitted.root, "model_path": str(path), **facts}))
     else:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from security.errors import EvidenceRejected, MalformedDocument, ModelSignatureRejected
 from security.json_object import parse_json_object
 from security.model_signing.elliptic import verify_signature_bytes
-from security.supply_chain.components import Component, normalize_name
+from security.supply_chain.components import Component, Ecosystem, normalize_name
 from security.supply_chain.version_order import version_key
 from security.supply_chain.vex import VexStatement
 
@@ -81,63 +81,74 @@ def _match_osv(document: dict[str, Any], components: Sequence[Component]) -> Ite
     for affected in document["affected"]:
         package = affected["package"]
         for component in components:
-            if _names(package, component):
-                fixed = _osv_verdict(affected, component)
+            version = _version_named(package, component)
+            if version is not None:
+                fixed = _osv_verdict(affected, component.ecosystem, version)
                 if fixed is not None:
                     yield Match(str(document["id"]), aliases, component, "affected", fixed)
 
 
-def _names(package: dict[str, Any], component: Component) -> bool:
+def _version_named(package: dict[str, Any], component: Component) -> str | None:
+    """The version that an advisory about this package speaks of; None if it is about another.
+
+    Debian's name source packages (OSV schema, ecosystem `Debian`), whose versions are not always those of what was built from
+    them. Who names the binary package means it, too: better a match too many.
+    """
     ecosystem, name = str(package["ecosystem"]), str(package["name"])
     if component.ecosystem == "pypi":
-        return ecosystem == "PyPI" and normalize_name(name) == component.name
-    return ecosystem in ("Debian", "Debian:12") and name == component.name
+        return component.version if ecosystem == "PyPI" and normalize_name(name) == component.name else None
+    if ecosystem not in ("Debian", "Debian:12"):
+        return None
+    if name == component.source:
+        return component.source_version
+    return component.version if name == component.name else None
 
 
-def _osv_verdict(affected: dict[str, Any], component: Component) -> str | None:
+def _osv_verdict(affected: dict[str, Any], ecosystem: Ecosystem, version: str) -> str | None:
     """None if this version is not affected; else where it is fixed, in words."""
-    if component.version.partition("+")[0] in affected.get("versions", ()) or component.version in affected.get(
-        "versions", ()
-    ):
+    if {version, version.partition("+")[0] if ecosystem == "pypi" else version} & {*affected.get("versions", ())}:
         return "this version is listed"
     for described in affected.get("ranges", ()):
         if described["type"] not in ("ECOSYSTEM", "SEMVER"):
             continue  # Ranges of commits say nothing about releases.
-        fixed = _range_verdict(described["events"], component)
+        fixed = _range_verdict(described["events"], ecosystem, version)
         if fixed is not None:
             return fixed
     return None
 
 
-def _range_verdict(events: Iterable[dict[str, str]], component: Component) -> str | None:
+def _range_verdict(events: Iterable[dict[str, str]], ecosystem: Ecosystem, version: str) -> str | None:
     # Advisories speak of public versions: `2.13.0+cpu` is 2.13.0, built here in another way.
-    public = component.version.partition("+")[0] if component.ecosystem == "pypi" else component.version
-    key = version_key(component.ecosystem, public)
+    key = version_key(ecosystem, version.partition("+")[0] if ecosystem == "pypi" else version)
     since, ends = False, ""
     for event in events:
         ((kind, text),) = event.items()
         if kind == "introduced":
-            if text == "0" or version_key(component.ecosystem, text) <= key:
+            if text == "0" or version_key(ecosystem, text) <= key:
                 since, ends = True, ""
         elif kind == "fixed" and since:
-            if version_key(component.ecosystem, text) <= key:
+            if version_key(ecosystem, text) <= key:
                 since = False
             else:
                 ends = ends or f"fixed in {text}"
-        elif kind == "last_affected" and since and version_key(component.ecosystem, text) < key:
+        elif kind == "last_affected" and since and version_key(ecosystem, text) < key:
             since = False
     return (ends or "no fix is named") if since else None
 
 
 def _match_csaf(document: dict[str, Any], components: Sequence[Component]) -> Iterator[Match]:
     purls = dict(_csaf_products(document["product_tree"]))
-    known = {component.purl.partition("?")[0]: component for component in components}
+    known: dict[str, list[Component]] = {}
+    for component in components:
+        known.setdefault(component.purl.partition("?")[0], []).append(component)
+        if component.source:
+            source = Component("deb", component.source, component.source_version)
+            known.setdefault(source.purl.partition("?")[0], []).append(component)
     advisory = str(document["document"]["tracking"]["id"])
     for vulnerability in document.get("vulnerabilities", ()):
         aliases = (str(vulnerability["cve"]),) if vulnerability.get("cve") else ()
         for product in vulnerability.get("product_status", {}).get("known_affected", ()):
-            component = known.get(purls.get(product, "").partition("?")[0])
-            if component is not None:
+            for component in dict.fromkeys(known.get(purls.get(product, "").partition("?")[0], ())):
                 yield Match(advisory, aliases, component, "affected", "known to be affected")
 
 

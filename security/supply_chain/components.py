@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
+_DEB = re.compile(r"^([0-9a-f]{64})  ([^_\s]+)_([^_\s]+)_[a-z0-9]+\.deb  ([^=\s]+)=(\S+)$", re.MULTILINE)
+
 Ecosystem = Literal["pypi", "deb"]
 
 
@@ -18,12 +20,16 @@ class Component:
     version: str
     sha256: str = ""
     """Of the file that it came as; empty where only the installation is known."""
+    source: str = ""
+    """The source package that a Debian package was built from: Debian's advisories name that one, and its version."""
+    source_version: str = ""
 
     @property
     def purl(self) -> str:
         """Its package URL."""
         if self.ecosystem == "deb":
-            return f"pkg:deb/debian/{quote(self.name)}@{quote(self.version, safe='')}?distro=bookworm"
+            upstream = f"&upstream={quote(f'{self.source}@{self.source_version}', safe='')}" if self.source else ""
+            return f"pkg:deb/debian/{quote(self.name)}@{quote(self.version, safe='')}?distro=bookworm{upstream}"
         return f"pkg:pypi/{quote(normalize_name(self.name))}@{quote(self.version, safe='')}"
 
 
@@ -39,9 +45,11 @@ def parse_wheels_lock(text: str) -> list[Component]:
 
 
 def parse_debs_lock(text: str) -> list[Component]:
-    """Components of a list of Debian packages, `SHA256  NAME_VERSION_ARCH.deb` a line."""
-    found = re.findall(r"^([0-9a-f]{64})  ([^_\s]+)_([^_\s]+)_[a-z0-9]+\.deb$", text, re.MULTILINE)
-    return [Component("deb", name, version.replace("%3a", ":"), digest) for digest, name, version in found]
+    """Components of a list of Debian packages, `SHA256  NAME_VERSION_ARCH.deb  SOURCE=VERSION` a line."""
+    return [
+        Component("deb", name, version.replace("%3a", ":"), digest, source, source_version)
+        for digest, name, version, source, source_version in _DEB.findall(text)
+    ]
 
 
 def find_installed() -> list[Component]:

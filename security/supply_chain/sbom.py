@@ -7,10 +7,11 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 from security.errors import EvidenceRejected, MalformedDocument
 from security.json_object import parse_json_object
-from security.supply_chain.components import Component
+from security.supply_chain.components import Component, Ecosystem
 
 SPEC_VERSION = "1.6"
 MAX_SBOM_BYTES = 16 << 20
@@ -66,7 +67,9 @@ def _parse_component(entry: dict[str, object]) -> Component:
     name, version, purl = str(entry["name"]), str(entry["version"]), str(entry["purl"])
     hashes = entry.get("hashes") or []
     digest = next((str(one["content"]) for one in hashes if one["alg"] == "SHA-256"), "")  # type: ignore[attr-defined]
-    component = Component("deb" if purl.startswith("pkg:deb/") else "pypi", name, version, digest)
+    ecosystem: Ecosystem = "deb" if purl.startswith("pkg:deb/") else "pypi"
+    source, _, source_version = unquote(purl.partition("&upstream=")[2]).partition("@")
+    component = Component(ecosystem, name, version, digest, source, source_version)
     if component.purl != purl:
         raise MalformedDocument(f"{purl[:200]}: is not the package URL of {name} {version}")
     return component

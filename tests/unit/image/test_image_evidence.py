@@ -8,6 +8,7 @@ import pytest
 
 from appliance.cli.main import EXIT_FAILED, EXIT_OK, main
 from appliance.statement.measuring import measure_software
+from compliance.results import FORMAT
 from image import evidence
 from image.lock import WHEELS_LOCK
 from security.supply_chain.components import parse_wheels_lock
@@ -49,11 +50,13 @@ def test_evidence_is_the_same_twice_but_for_the_signature(release: Path) -> None
 
 
 def test_results_that_show_nothing_make_no_release(release: Path) -> None:
-    """None, of another build, or with a failure."""
+    """None, of another build, of no test, or with a failure."""
     (release / evidence.PROVENANCE).unlink()
+    no_tests = json.dumps({"format": FORMAT, "software": f"sha256:{measure_software()}", "tests": {}}).encode()
     failed = ("tests/unit/audit/test_audit_fsck.py::test_damage_is_found_and_named",)
     for data, words in (
         (make_results(), "another build"),
+        (no_tests, "shows nothing"),
         (make_results(software=f"sha256:{measure_software()}", failed=failed), "test_damage_is_found_and_named failed"),
     ):
         (release / evidence.RESULTS).write_bytes(data)

@@ -45,7 +45,7 @@ def test_import_approve_promote_retire(place: Path, capsys: pytest.CaptureFixtur
     assert "approved by 1 stewards other than the importer (ada), expected 2" in capsys.readouterr().err
     run(capsys, "model", "approve", root[:12], "--key", "keys/bob.pem")
     promoted = run(capsys, "model", "promote", root[:12])
-    assert 'model_path = "state/models/promoted/tiny"' in promoted
+    assert f'model_path = "{place}/state/models/promoted/tiny"' in promoted
     assert "promoted    tiny" in run(capsys, "model", "list")
     shown = json.loads(run(capsys, "model", "show", root, "--json"))
     assert (shown["imported_by"], shown["approved_by"], shown["origin"]) == ("ines", ["ada", "bob"], "made here")

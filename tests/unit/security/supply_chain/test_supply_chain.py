@@ -21,8 +21,9 @@ from tests.support.stewardship import Holder
 
 DIGEST = "ab" * 32
 TORCH = Component("pypi", "torch", "2.13.0+cpu", DIGEST)
-SSL = Component("deb", "libssl3", "3.0.22-1~deb12u2", "cd" * 32)
-PARTS = [TORCH, SSL]
+SSL = Component("deb", "libssl3", "3.0.22-1~deb12u2", "cd" * 32, "openssl", "3.0.22-1~deb12u2")
+BZ2 = Component("deb", "libbz2-1.0", "1.0.8-5+b1", "ef" * 32, "bzip2", "1.0.8-5")
+PARTS = [TORCH, SSL, BZ2]
 PRODUCT = Component("pypi", "casemate", "0.1.0")
 BUILDER = Holder("builder")
 
@@ -51,7 +52,7 @@ def test_sbom_is_the_same_twice_and_reads_back() -> None:
     assert encode_sbom(PRODUCT, PARTS) == encode_sbom(PRODUCT, PARTS[::-1])
     assert encode_sbom(PRODUCT, PARTS) != encode_sbom(PRODUCT, [TORCH])
     assert parse_sbom(encode_sbom(PRODUCT, PARTS)) == sorted(PARTS)
-    assert SSL.purl == "pkg:deb/debian/libssl3@3.0.22-1~deb12u2?distro=bookworm"
+    assert SSL.purl == "pkg:deb/debian/libssl3@3.0.22-1~deb12u2?distro=bookworm&upstream=openssl%403.0.22-1~deb12u2"
     assert TORCH.purl == "pkg:pypi/torch@2.13.0%2Bcpu"
 
 
@@ -66,8 +67,8 @@ def test_lock_lines_become_components() -> None:
     """Both kinds; an epoch in a file's name is a colon."""
     wheels = parse_wheels_lock(f"# x\n\nPy_YAML==6.0.3 --hash=sha256:{DIGEST}\n")
     assert wheels == [Component("pypi", "py-yaml", "6.0.3", DIGEST)]
-    debs = parse_debs_lock(f"{DIGEST}  zlib1g_1%3a1.2.13.dfsg-1_amd64.deb\n")
-    assert debs == [Component("deb", "zlib1g", "1:1.2.13.dfsg-1", DIGEST)]
+    debs = parse_debs_lock(f"{DIGEST}  zlib1g_1%3a1.2.13.dfsg-1_amd64.deb  zlib=1:1.2.13.dfsg-1\n")
+    assert debs == [Component("deb", "zlib1g", "1:1.2.13.dfsg-1", DIGEST, "zlib", "1:1.2.13.dfsg-1")]
 
 
 @control("3.4.1", "3.11.2", "CM-2", "CM-2(2)", "CM-8", "CM-8(2)", "SI-2(2)")
@@ -107,7 +108,10 @@ def test_what_is_no_version_is_an_error(text: str) -> None:
         (osv("PyPI", "torch", {"introduced": "0"}, {"last_affected": "2.13.0"}), "no fix is named"),
         (osv("PyPI", "torch", {"introduced": "0"}, {"fixed": "2.1"}, {"introduced": "2.12"}, {"fixed": "3"}), "fixed in 3"),
         (osv("Debian:12", "libssl3", {"introduced": "0"}, {"fixed": "3.0.22-1~deb12u3"}), "fixed in 3.0.22-1~deb12u3"),
+        (osv("Debian:12", "openssl", {"introduced": "0"}, {"fixed": "3.0.22-1~deb12u3"}), "fixed in 3.0.22-1~deb12u3"),
+        (osv("Debian:12", "bzip2", {"introduced": "0"}, {"fixed": "1.0.8-5+a"}), "fixed in 1.0.8-5+a"),
         (csaf(TORCH.purl), "known to be affected"),
+        (csaf("pkg:deb/debian/openssl@3.0.22-1~deb12u2?arch=source"), "known to be affected"),
     ],
 )  # fmt: skip
 def test_advisory_that_concerns_a_part_is_found(document: bytes, reason: str) -> None:
@@ -126,6 +130,8 @@ def test_advisory_that_concerns_a_part_is_found(document: bytes, reason: str) ->
         osv("PyPI", "torchvision", {"introduced": "0"}),
         osv("Debian:11", "libssl3", {"introduced": "0"}),
         osv("Debian:12", "libssl3", {"introduced": "0"}, {"fixed": "3.0.22-1~deb12u2"}),
+        osv("Debian:12", "openssl", {"introduced": "0"}, {"fixed": "3.0.22-1~deb12u2"}),
+        osv("Debian:12", "bzip2", {"introduced": "0"}, {"fixed": "1.0.8-5"}),
         osv("PyPI", "torch", {"introduced": "0"}, withdrawn="2026-01-01T00:00:00Z"),
         csaf(TORCH.purl, "known_not_affected"),
         csaf("pkg:pypi/torch@2.12.0"),
