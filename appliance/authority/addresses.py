@@ -33,6 +33,18 @@ def resource_of(configuration: Configuration) -> str:
     return configuration.authority.resource or _origin(gateway.host, gateway.port, "gateway.port", "authority.resource")
 
 
+def console_of(configuration: Configuration) -> str:
+    """Where browsers find the console. Raises: StartRefused if the port is not known from the configuration."""
+    console = configuration.console
+    return console.url or _origin(console.host, console.port, "console.port", "console.url")
+
+
+def administration_of(configuration: Configuration) -> str:
+    """Where the admin API answers. Raises: StartRefused if the port is not known from the configuration."""
+    administration = configuration.administration
+    return _origin(administration.host, administration.port, "administration.port", "administration.port")
+
+
 def _origin(host: str, port: int, port_key: str, override_key: str) -> str:
     if port == 0:
         raise StartRefused(
@@ -50,8 +62,9 @@ def local_address(host: str) -> str:
 def certificate_names(configuration: Configuration) -> tuple[str, ...]:
     """DNS names and addresses for the automatic certificate, each once: local ones, configured ones, this host's own."""
     names = ["localhost", LOOPBACK, "::1", *configuration.tls.extra_names]
-    names += [host for host in (configuration.gateway.host, configuration.authority.host) if host not in _WILDCARDS]
-    for url in (configuration.authority.issuer, configuration.authority.resource):
+    listeners = (configuration.gateway, configuration.authority, configuration.administration, configuration.console)
+    names += [listener.host for listener in listeners if listener.host not in _WILDCARDS]
+    for url in (configuration.authority.issuer, configuration.authority.resource, configuration.console.url):
         if url is not None and (hostname := urlsplit(url).hostname):
             names.append(hostname)
     own = socket.gethostname().lower()

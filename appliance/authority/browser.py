@@ -18,6 +18,12 @@ def path_of(request: Request) -> str:
     return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
 
 
+def without_max_age(path: str) -> str:
+    """The same request, which takes any sign-in."""
+    path, _, query = path.partition("?")
+    return f"{path}?{'&'.join(pair for pair in query.split('&') if not pair.startswith('max_age='))}"
+
+
 def local_path(then: str) -> str:
     """Where to go on: a page of ours and nothing else."""
     path = then.partition("?")[0]
@@ -55,7 +61,7 @@ def away() -> Response:
 _HEADERS = {
     "Cache-Control": "no-store",
     "Pragma": "no-cache",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }

@@ -10,10 +10,20 @@ from html import escape
 from security.scopes import SCOPE_DESCRIPTIONS, Scope
 
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:28rem;margin:10vh auto;padding:0 1rem;color:#1b1b1b;background:#fafafa}
-h1{font-size:1.3rem}label{display:block;margin:.8rem 0 .2rem}input[type=text],input[type=password]{width:100%;padding:.5rem;
-font:inherit;box-sizing:border-box}button{margin:1rem .5rem 0 0;padding:.5rem 1.2rem;font:inherit}.notice{white-space:pre-wrap;
-border-left:4px solid #888;padding-left:.8rem}.error{color:#a00}code{font-size:1.2rem;letter-spacing:.1em}
+:root{color-scheme:light dark;--ink:#1c2024;--soft:#5b636b;--paper:#f7f7f5;--card:#fff;--line:#d9dcdf;--accent:#1f5f8b;
+--bad:#a3261f;--on-accent:#fff}
+@media (prefers-color-scheme:dark){:root{--ink:#e4e7ea;--soft:#9da5ad;--paper:#16191c;--card:#1f2327;--line:#363c42;
+--accent:#7fb8de;--bad:#f09a94;--on-accent:#10202c}}
+*{box-sizing:border-box}:focus-visible{outline:3px solid var(--accent);outline-offset:2px}
+body{font:16px/1.5 system-ui,sans-serif;margin:0;padding:8vh 1rem 2rem;color:var(--ink);background:var(--paper)}
+main{max-width:30rem;margin:0 auto;padding:.4rem 1.4rem 1.4rem;background:var(--card);border:1px solid var(--line);
+border-radius:.5rem}h1{font-size:1.3rem}label{display:block;margin:.8rem 0 .2rem;font-size:.92rem}
+input[type=text],input[type=password]{width:100%;padding:.5rem;font:inherit;color:inherit;background:var(--paper);
+border:1px solid var(--soft);border-radius:.35rem}button{margin:1rem .5rem 0 0;padding:.4rem 1.1rem;font:inherit;
+cursor:pointer;border:1px solid var(--accent);border-radius:.35rem;background:var(--accent);color:var(--on-accent)}
+button[value=deny],form[action="/sign_out"] button{background:transparent;color:var(--accent)}
+.notice{white-space:pre-wrap;border-left:4px solid var(--soft);padding-left:.8rem}.error{color:var(--bad)}
+code{font-size:1.2rem;letter-spacing:.1em}
 """
 
 
@@ -161,7 +171,7 @@ def _page(title: str, body: str) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
-        f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
+        f"<body><main><h1>{escape(title)}</h1>\n{body}\n</main></body></html>\n"
     )
 
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from appliance.authority import pages
-from appliance.authority.browser import away, local_path, page, path_of, redirect
+from appliance.authority.browser import away, local_path, page, path_of, redirect, without_max_age
 from appliance.authority.directory import Directory
 from appliance.authority.forms import COOKIE, Forms
 from appliance.authority.journal import Journal, JournalUnavailable
@@ -119,9 +119,10 @@ class PeopleRoutes:
         asked = await self._parse_authorization(request.url.query)
         if isinstance(asked, Response):
             return asked
-        session = self._desk.find(request.cookies.get(COOKIE))
+        session = self._desk.find(request.cookies.get(COOKIE), max_age_s=asked.max_age_s)
         if session is None or session.must_change_password:
-            return self._ask_first(session, path_of(request))
+            # Who comes back from there has signed in just now, however long the way took.
+            return self._ask_first(session, without_max_age(path_of(request)))
         scopes = await self._scopes_for(session, parse_scopes(asked.scope))
         shown = pages.consent_page(
             session.form_token, session.name, asked.client.definition.name, request.url.query, scopes

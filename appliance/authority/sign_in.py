@@ -154,8 +154,12 @@ class SignInDesk:
         """A session of somebody whom a provider vouches for. Returns: the cookie's value, and the session."""
         return self._begin(user)
 
-    def find(self, cookie: str | None) -> Session | None:
-        """The session of a cookie, if it is not over; it was used just now."""
+    def find(self, cookie: str | None, *, max_age_s: int | None = None) -> Session | None:
+        """The session of a cookie, if it is not over; it was used just now.
+
+        Args:
+            max_age_s: a sign-in longer ago than this does not count (RFC 9470 section 5); it does elsewhere.
+        """
         now, digest = self._clock(), _hash(cookie or "")
         session = self._sessions.get(digest)
         if session is None:
@@ -165,6 +169,8 @@ class SignInDesk:
             or now - session.auth_time > self._settings.session_lifetime_s
         ):
             del self._sessions[digest]
+            return None
+        if max_age_s is not None and int(now) - session.auth_time > max_age_s:
             return None
         session.last_seen = now
         return session

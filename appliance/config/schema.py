@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from appliance.console.settings import ConsoleSettings
 from appliance.gateway.settings import GatewaySettings
 from appliance.grammars.settings import GrammarSettings
 from appliance.supervisor.settings import SupervisorSettings
@@ -64,6 +65,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     authority: AuthoritySettings = AuthoritySettings()
     policy: PolicySettings = PolicySettings()
     administration: AdministrationSettings = AdministrationSettings()
+    console: ConsoleSettings = ConsoleSettings()
     tls: TlsSettings = TlsSettings()
     confinement: ConfinementSettings = ConfinementSettings()
     grammar: GrammarSettings = GrammarSettings()

@@ -23,6 +23,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
     """Everything that contradicts something else, in the order of the checks."""
     return [
         *_find_shared_ports(configuration),
+        *_find_console_alone(configuration),
         *_find_shared_names(configuration),
         *_find_impossible_restarts(configuration),
         *_find_half_certificates(configuration),
@@ -44,6 +45,8 @@ def _find_shared_ports(configuration: Configuration) -> Iterator[Problem]:
     ]
     if configuration.administration.enabled:
         listeners.append(("administration", configuration.administration.host, configuration.administration.port))
+    if configuration.console.enabled:
+        listeners.append(("console", configuration.console.host, configuration.console.port))
     for number, (name, host, port) in enumerate(listeners):
         for first, first_host, first_port in listeners[:number]:
             is_shared = host == first_host or host in _WILDCARDS or first_host in _WILDCARDS
@@ -52,6 +55,17 @@ def _find_shared_ports(configuration: Configuration) -> Iterator[Problem]:
                     f"{name}.port",
                     f"expected a port of its own, got {port}, which {first}.port has on {first_host} as well",
                 )
+
+
+def _find_console_alone(configuration: Configuration) -> Iterator[Problem]:
+    """The console is a client of the other listeners, and must know where they are."""
+    if not configuration.console.enabled:
+        return
+    if not configuration.administration.enabled:
+        yield Problem("administration.enabled", "expected true, as console.enabled is, got false")
+    for name in ("gateway", "authority", "administration"):
+        if getattr(configuration, name).port == 0:
+            yield Problem(f"{name}.port", "expected a port by number, as the console connects to it, got 0")
 
 
 def _find_conflicting_drafts(configuration: Configuration) -> Iterator[Problem]:

@@ -8,7 +8,9 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-Role = Literal["supervisor", "gateway", "policy", "engine", "auditor", "authority", "compiler", "reader", "courier"]
+Role = Literal[
+    "supervisor", "gateway", "policy", "engine", "auditor", "authority", "compiler", "reader", "courier", "console"
+]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 

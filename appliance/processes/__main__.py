@@ -23,8 +23,8 @@ from security.sandbox.launch import Confined
 from security.sandbox.platform import assume_platform
 
 _POLLING: tuple[Role, ...] = ("engine", "auditor")
-_ASYNCIO: tuple[Role, ...] = ("gateway", "policy", "authority", "compiler", "reader", "courier")
-_BACKGROUND: tuple[Role, ...] = ("reader", "courier")
+_ASYNCIO: tuple[Role, ...] = ("gateway", "policy", "authority", "compiler", "reader", "courier", "console")
+_BACKGROUND: tuple[Role, ...] = ("reader", "courier", "console")
 """No request waits for them."""
 
 log = structlog.get_logger(__name__)

@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from appliance.authority.journal import Journal, JournalUnavailable
+from appliance.console.identity import client_id_of, define_console
 from appliance.policy.authority_desk import AuthorityDesk
 from appliance.policy.locations import database_of, load_credentials_key
 from appliance.policy.recording import run_recording
@@ -28,6 +29,7 @@ from security.policy.definitions import Definitions
 from security.policy.limits import Limits, LimitSubject, LimitTable
 from security.policy.quotas import QuotaBook
 from security.policy.replay import ReplayMemory
+from security.registry.clients import ClientRegistry
 from security.registry.database import Database
 from security.registry.roles import RoleRegistry
 from security.settings import PolicySettings
@@ -102,6 +104,9 @@ async def serve(member: Member) -> None:
     credentials_key = load_credentials_key(member.config.state_path)
     database = Database.open(database_of(member.config))
     RoleRegistry(database).set_two_person(settings.two_person_grants, actor=CONFIGURED)
+    if member.config.console.enabled:
+        console = define_console(member.config)
+        ClientRegistry(database, credentials_key).ensure(client_id_of(member.config), console, actor=CONFIGURED)
     store = DefinitionsStore(database, max_age_s=settings.definitions_max_age_s)
     book = build_quota_book(settings)
     replays = ReplayMemory(clock=time.monotonic)

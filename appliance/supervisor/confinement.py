@@ -13,6 +13,7 @@ from appliance.authority.foreign_issuers import address_of, split_address
 from appliance.config import Configuration
 from appliance.config.child_environment import child_environment
 from appliance.config.schema import model_paths_of
+from appliance.console.identity import CLIENT_KEY, CLIENT_KEY_SET
 from appliance.messages.control import Role
 from appliance.models.admission import find_item
 from appliance.models.places import open_trust
@@ -49,6 +50,7 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
         None if configuration.tls.client_ca_certificate is None else Path(configuration.tls.client_ca_certificate)
     )
     upstream = configuration.upstream
+    console = configuration.console
     models = [path.absolute() for engine in engines for path in model_paths_of(engine)]
     return Places(
         state=configuration.state_path,
@@ -84,6 +86,15 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
             )
         ),
         witness_files=_find_authorities(configuration.audit.witness_ca_certificate),
+        console_ports=(
+            configuration.authority.port,
+            configuration.gateway.port,
+            configuration.administration.port,
+        )
+        if console.enabled
+        else (),
+        console_key=configuration.state_path / CLIENT_KEY if console.enabled else None,
+        console_key_set=configuration.state_path / CLIENT_KEY_SET if console.enabled else None,
         collector_ports=(parse_collector(telemetry.otlp_endpoint).port,) if telemetry.otlp_endpoint else (),
         collector_files=_find_authorities(telemetry.otlp_ca_certificate) if telemetry.otlp_endpoint else (),
     )

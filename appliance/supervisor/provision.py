@@ -8,6 +8,7 @@ from pathlib import Path
 from appliance.authority.credentials import provision_tls
 from appliance.config import Configuration
 from appliance.config.schema import model_paths_of
+from appliance.console.identity import provision_console
 from appliance.errors import StartRefused
 from appliance.models.admission import admit_model
 from appliance.policy.locations import DATABASE_FILE, load_credentials_key
@@ -30,6 +31,8 @@ def provision(configuration: Configuration) -> None:
     for engine in configuration.engines:
         for path in model_paths_of(engine):
             admit_model(configuration, path)
+    if configuration.console.enabled:
+        provision_console(configuration.state_path)
     load_credentials_key(configuration.state_path)  # Authority and policy read it, and neither may write there.
 
 

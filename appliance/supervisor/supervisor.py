@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 _TICK_S = 0.1
 _BROADCAST_INTERVAL_S = 1.0
 _DRAIN_ORDER: tuple[tuple[Role, ...], ...] = (
-    ("gateway",),
+    ("gateway", "console"),
     ("authority", "engine", "policy", "compiler", "reader", "courier"),
     ("auditor",),
 )
@@ -156,7 +156,8 @@ class Supervisor:
             ("compiler", 0),
             ("reader", 0),
         ]
-        return [*always, *couriers, *engines, *gateways]
+        consoles: list[tuple[Role, int]] = [("console", 0)] if self._configuration.console.enabled else []
+        return [*always, *couriers, *engines, *gateways, *consoles]
 
     def _bind_listeners(self) -> None:
         gateway, authority = self._configuration.gateway, self._configuration.authority
@@ -166,6 +167,9 @@ class Supervisor:
         if administration.enabled:
             key = "administration.port"
             self._listeners["policy"] = [bind_listener(administration.host, administration.port, key)]
+        console = self._configuration.console
+        if console.enabled:
+            self._listeners["console"] = [bind_listener(console.host, console.port, "console.port")]
 
     def _record_configuration(self) -> None:
         lacks = tuple(lack.name for lack in what_is_lacking(self._configuration))

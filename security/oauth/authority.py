@@ -171,13 +171,17 @@ class Authority:
         client = await self._facts.find_client(claimed)
         people: dict[str, User | None] = {}
         # While we wait somebody may confirm a device: so the question is asked again after every wait.
-        while pending.endpoint == "token" and (user_id := self._find_subject(parsed)) and user_id not in people:
+        while (user_id := self._find_subject(pending.endpoint, parsed)) and user_id not in people:
             people[user_id] = await self._facts.find_user(user_id)
         return Known(client, people)
 
-    def _find_subject(self, parsed: ParsedRequest) -> str:
+    def _find_subject(self, endpoint: Endpoint, parsed: ParsedRequest) -> str:
         """The id of the person whom the answer may be about; nothing is spent, and nothing believed."""
         parameters = parsed.parameters
+        if endpoint == "introspection":
+            return self._find_holder(parameters.get("token", ""))
+        if endpoint != "token":
+            return ""
         match parameters["grant_type"]:
             case grant_types.CODE_GRANT:
                 code = self.interactions.look_at_code(parameters.get("code", ""))
@@ -186,15 +190,20 @@ class Authority:
                 device = self.interactions.look_at_device(parameters.get("device_code", ""))
                 return "" if device is None else device.user_id
             case grant_types.EXCHANGE_GRANT:
-                try:
-                    return self._shared.own_tokens.validate(parameters.get("subject_token", "")).subject
-                except TokenRejected:
-                    return ""
+                return self._find_holder(parameters.get("subject_token", ""))
             case "refresh_token":
                 family = self._shared.refresh.look(parameters.get("refresh_token", ""))
                 return "" if family is None else family.grant.user_id
             case _:
                 return ""
+
+    def _find_holder(self, token: str) -> str:
+        """Whom an access token of ours stands for."""
+        try:
+            accepted = self._shared.own_tokens.validate(token)
+        except TokenRejected:
+            return ""
+        return "" if accepted.subject == accepted.client_id else accepted.subject
 
     async def answer(self, pending: PendingRequest, known: Known) -> Answer:
         """Decide, without a wait before it is decided, so that attempts in parallel gain nothing; then void what has become void.

@@ -119,6 +119,9 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]
             }
         claims = self.server.shared.own_tokens.claims(token.text)
         described = {name: claims[name] for name in _SHOWN if name in claims}
+        person = self.server.request.known.people.get(token.found.subject)
+        if person is not None:
+            described["username"] = person.login
         return {"token_type": "DPoP" if token.found.key_thumbprint else "Bearer", **described}
 
 

@@ -6,6 +6,7 @@ Two kinds of refusal: while client or redirect URI are not known to be right, th
 response type) is checked here first: it repeats them, and fails on its own words when they hold a quotation mark.
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -17,6 +18,8 @@ from security.oauth.errors import InvalidClientError, InvalidRequestError, OAuth
 from security.oauth.grants import CHALLENGE, CodeGrant
 from security.oauth.interactions import AgreedGrant
 from security.oauth.registered_client import RegisteredClient
+
+_MAX_AGE = re.compile("[0-9]{1,9}", re.ASCII)
 
 
 class Approval(msgspec.Struct, frozen=True):
@@ -69,6 +72,8 @@ class AuthorizationCode(CodeGrant):
             if name in data:
                 raise OAuth2Error(error=f"{name}_not_supported")
         if "dpop_jkt" in data and not CHALLENGE.fullmatch(data["dpop_jkt"]):
+            raise InvalidRequestError
+        if "max_age" in data and not _MAX_AGE.fullmatch(data["max_age"]):
             raise InvalidRequestError
         self.server.verify_targets(self.request.parsed.resources)
 
@@ -123,6 +128,14 @@ class Consent:
         """What the application asks for."""
         scope: str = self._grant.request.scope
         return scope
+
+    @property
+    def max_age_s(self) -> int | None:
+        """How long ago the person may have signed in (RFC 9470 section 5); None: as long as the session lasts. Whoever relies on it
+        MUST look at `auth_time` in the token as well.
+        """
+        asked: str | None = self._grant.request.payload.data.get("max_age")
+        return None if asked is None else int(asked)
 
     def answer(self, approval: Approval | None) -> str:
         """Where to send the browser back, with a code, or with a refusal where there is no approval."""

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
 from security.errors import SecurityMisconfigured, SecurityUnavailable
 from security.tls import MinimumVersion, build_client_context
 
@@ -39,6 +41,77 @@ class _PinnedConnection(http.client.HTTPSConnection):
             raise
 
 
+class HttpsAnswer(msgspec.Struct, frozen=True):
+    """What came back."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"HttpsAnswer(status={self.status})"
+
+
+class HttpsOrigin:
+    """Asks one server, by any path."""
+
+    def __init__(
+        self,
+        origin: str,
+        ca_certificate: Path | None,
+        *,
+        max_bytes: int,
+        connect_to: tuple[str, int] | None = None,
+        minimum_version: MinimumVersion = "1.3",
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        parts = urlsplit(origin)
+        if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or parts.username:
+            raise SecurityMisconfigured(f"address {origin!r}: expected https://host:port")
+        self.origin = f"https://{parts.netloc}"
+        self._host = parts.hostname
+        self._port = parts.port or 443
+        self._max_bytes = max_bytes
+        self._connect_to = connect_to or (self._host, self._port)
+        self._timeout_s = timeout_s
+        self._ca_certificate = ca_certificate
+        self._minimum_version = minimum_version
+        self._context: ssl.SSLContext | None = None
+
+    async def ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> HttpsAnswer:
+        """The answer, of whatever status; more than `max_bytes` of it is a fault.
+
+        Raises: SecurityUnavailable, naming the address.
+        """
+        try:
+            asking = asyncio.to_thread(self._ask, method, path, body, headers)
+            return await asyncio.wait_for(asking, 2 * self._timeout_s)
+        except TimeoutError:
+            raise SecurityUnavailable(f"{self.origin}{path} did not answer in time") from None
+
+    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> HttpsAnswer:
+        url = self.origin + path
+        if self._context is None:  # Not at construction: the authority may still be making the file.
+            try:
+                self._context = build_client_context(self._ca_certificate, minimum_version=self._minimum_version)
+            except SecurityMisconfigured as error:
+                raise SecurityUnavailable(str(error)) from error
+        connection = _PinnedConnection(self._host, self._port, self._connect_to, self._context, self._timeout_s)
+        try:
+            sent = {"Accept": "application/json", "Connection": "close", **headers}
+            connection.request(method, path, body=body, headers=sent)
+            # The response owns the socket once the server has said that it will close it.
+            with connection.getresponse() as response:
+                answer = response.read(self._max_bytes + 1)
+        except (OSError, http.client.HTTPException) as error:
+            raise SecurityUnavailable(f"{url} cannot be reached: {type(error).__name__}: {error}") from error
+        finally:
+            connection.close()
+        if len(answer) > self._max_bytes:
+            raise SecurityUnavailable(f"{url} answered with more than {self._max_bytes} bytes")
+        return HttpsAnswer(response.status, response.headers, answer)
+
+
 class HttpsClient:
     """Asks one URL."""
 
@@ -52,19 +125,16 @@ class HttpsClient:
         minimum_version: MinimumVersion = "1.3",
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or parts.username:
-            raise SecurityMisconfigured(f"address {url!r}: expected https://host:port/path")
         self.url = url
-        self._host = parts.hostname
-        self._port = parts.port or 443
-        self._path = parts.path or "/"
-        self._max_bytes = max_bytes
-        self._connect_to = connect_to or (self._host, self._port)
-        self._timeout_s = timeout_s
-        self._ca_certificate = ca_certificate
-        self._minimum_version = minimum_version
-        self._context: ssl.SSLContext | None = None
+        self._path = urlsplit(url).path or "/"
+        self._origin = HttpsOrigin(
+            url,
+            ca_certificate,
+            max_bytes=max_bytes,
+            connect_to=connect_to,
+            minimum_version=minimum_version,
+            timeout_s=timeout_s,
+        )
 
     async def ask(self, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
         """Status and body of the answer, at most `max_bytes` of it; names of headers have `_` for `-`.
@@ -72,28 +142,5 @@ class HttpsClient:
         Raises: SecurityUnavailable, naming the address.
         """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        try:
-            return await asyncio.wait_for(asyncio.to_thread(self._ask, method, body, named), 2 * self._timeout_s)
-        except TimeoutError:
-            raise SecurityUnavailable(f"{self.url} did not answer in time") from None
-
-    def _ask(self, method: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        if self._context is None:  # Not at construction: the authority may still be making the file.
-            try:
-                self._context = build_client_context(self._ca_certificate, minimum_version=self._minimum_version)
-            except SecurityMisconfigured as error:
-                raise SecurityUnavailable(str(error)) from error
-        connection = _PinnedConnection(self._host, self._port, self._connect_to, self._context, self._timeout_s)
-        try:
-            sent = {"Accept": "application/json", "Connection": "close", **headers}
-            connection.request(method, self._path, body=body, headers=sent)
-            # The response owns the socket once the server has said that it will close it.
-            with connection.getresponse() as response:
-                answer = response.read(self._max_bytes + 1)
-        except (OSError, http.client.HTTPException) as error:
-            raise SecurityUnavailable(f"{self.url} cannot be reached: {type(error).__name__}: {error}") from error
-        finally:
-            connection.close()
-        if len(answer) > self._max_bytes:
-            raise SecurityUnavailable(f"{self.url} answered with more than {self._max_bytes} bytes")
-        return response.status, answer
+        answer = await self._origin.ask(method, self._path, body, named)
+        return answer.status, answer.body

@@ -27,8 +27,26 @@ class ClientRegistry:
     def create(self, definition: ClientDefinition, *, actor: str) -> IssuedSecret:
         """Register a client. A secret is in the answer and nowhere else."""
         definition.verify()
-        client_id, now = make_client_id(definition.name), self._database.now
+        client_id = make_client_id(definition.name)
         secret = make_secret() if definition.auth_method == "client_secret" else None
+        digest = None if secret is None else hash_secret(self._secret_key, client_id, secret)
+        return IssuedSecret(client=self._insert(client_id, definition, digest, actor), secret=secret)
+
+    def ensure(self, client_id: str, definition: ClientDefinition, *, actor: str) -> Client:
+        """Register a client of ours that authenticates by a key, or put its key and addresses in force; a disabled one stays so."""
+        definition.verify()
+        known = self.find(client_id)
+        if known is None:
+            return self._insert(client_id, definition, None, actor)
+        if (known.jwks, known.redirect_uris) == (definition.jwks, definition.redirect_uris):
+            return known
+        with self._database.change("client_changed", client_id, actor) as recording:
+            before = get_client(recording.connection, client_id)
+            redirect_uris = json.dumps(list(definition.redirect_uris))
+            return self._update(recording, before, jwks=definition.jwks, redirect_uris=redirect_uris)
+
+    def _insert(self, client_id: str, definition: ClientDefinition, secret_hash: bytes | None, actor: str) -> Client:
+        now = self._database.now
         row = {
             "client_id": client_id,
             "name": definition.name,
@@ -38,7 +56,7 @@ class ClientRegistry:
             "scopes": format_scopes(_scopes_of(definition)),
             "models": encode_models(definition.models),
             "auth_method": definition.auth_method,
-            "secret_hash": None if secret is None else hash_secret(self._secret_key, client_id, secret),
+            "secret_hash": secret_hash,
             "jwks": definition.jwks,
             "tls_subject": definition.tls_subject,
             "redirect_uris": json.dumps(list(definition.redirect_uris)),
@@ -50,7 +68,7 @@ class ClientRegistry:
             recording.connection.execute(CLIENTS.insert().values(row))
             client = get_client(recording.connection, client_id)
             recording.after = describe(client)
-        return IssuedSecret(client=client, secret=secret)
+        return client
 
     def find(self, client_id: str) -> Client | None:
         """The client of this id, disabled ones too."""

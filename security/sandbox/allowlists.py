@@ -106,12 +106,15 @@ def build_rules(
         "compiler",
         "reader",
         "courier",
+        "console",
     ):  # asyncio wakes its loop through a pair
         rules["socketpair"] = _socket_rule((socket.AF_UNIX,))
-    if role in ("gateway", "policy", "authority"):
+    if role in ("gateway", "policy", "authority", "console"):
         rules |= dict.fromkeys(_ACCEPTING.split(), Rule())
     is_sent_out = (role == "policy" and network == "host") or (role == "authority" and connects)
-    if role in ("gateway", "courier") or is_sent_out:  # to a database server, to the people's identity provider
+    if (
+        role in ("gateway", "courier", "console") or is_sent_out
+    ):  # to a database server, to the people's identity provider
         rules["socket"] = _socket_rule((socket.AF_INET, socket.AF_INET6))
         rules["connect"] = Rule()
     if role == "engine":

@@ -11,6 +11,8 @@
 | compiler  | none                       | model folders                                 | nothing                    |
 | reader    | none                       | the log's folder and its public key           | reader/                    |
 | courier   | TCP to the witnesses       | the witnesses' certificate authority          | nothing                    |
+| console   | TCP to authority, gateway  | server certificate and key, its own client's  | nothing                    |
+|           | and admin API              | key                                           |                            |
 
 Everybody reads the interpreter, its libraries and our packages, as modules may be imported late. "None" is an empty network
 namespace, where only the links of the supervisor, which are descriptors, lead out. The supervisor itself is not confined: it
@@ -26,7 +28,9 @@ import sysconfig
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-ConfinedRole = Literal["gateway", "policy", "engine", "auditor", "authority", "compiler", "reader", "courier"]
+ConfinedRole = Literal[
+    "gateway", "policy", "engine", "auditor", "authority", "compiler", "reader", "courier", "console"
+]
 CONFINED_ROLES: tuple[ConfinedRole, ...] = get_args(ConfinedRole)
 Network = Literal["host", "loopback", "none"]
 
@@ -130,6 +134,12 @@ class Places(NamedTuple):
     collector_ports: tuple[int, ...] = ()
     collector_files: tuple[Path, ...] = ()
     """The collector's certificate authority, or the machine's."""
+    console_ports: tuple[int, ...] = ()
+    """Of authority, gateway and admin API; none where there is no console."""
+    console_key: Path | None = None
+    """By which the console says who it is to the authority."""
+    console_key_set: Path | None = None
+    """The public half, by which policy registers it."""
     kernels: tuple[Path, ...] = ()
     """Folders of compiled kernels, and files of a KV cache's scales, of an engine."""
 
@@ -161,7 +171,7 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
         case "policy":
             network = "host" if places.database_port else "none"
             connects = (places.database_port,) if places.database_port else ()
-            reads = (places.credentials_key, *places.tls_files)
+            reads = (places.credentials_key, *places.tls_files, *filter(None, (places.console_key_set,)))
             writes = (places.definitions,)
         case "engine":
             network = "loopback" if places.needs_loopback else "none"
@@ -176,6 +186,10 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
             network = "host"
             connects = places.witness_ports
             reads = places.witness_files
+        case "console":
+            network = "host"
+            connects = places.console_ports
+            reads = (*places.tls_files, *filter(None, (places.console_key,)))
         case "authority":
             network = "host"
             connects = places.upstream_ports

@@ -46,7 +46,7 @@ pytestmark = [
 
 OWN_FILES: dict[ConfinedRole, tuple[str, ...]] = {
     "gateway": ("gateway/responses.key", "tls/server.key", "tls/server.pem", "model/config.json"),
-    "policy": (CREDENTIALS_FILE, DATABASE_FILE, "tls/server.key", "tls/server.pem"),
+    "policy": (CREDENTIALS_FILE, DATABASE_FILE, "console/client.jwks", "tls/server.key", "tls/server.pem"),
     "engine": ("model/config.json",),
     "auditor": ("audit/log.key", "audit/log.vkey", "audit/log/checkpoint"),
     "authority": (
@@ -55,6 +55,7 @@ OWN_FILES: dict[ConfinedRole, tuple[str, ...]] = {
     "compiler": ("model/config.json",),
     "reader": ("audit/log.vkey", "audit/log/checkpoint"),
     "courier": ("witnesses.pem",),
+    "console": ("console/client.key", "tls/server.key", "tls/server.pem"),
 }  # fmt: skip
 OWN_FOLDERS: dict[ConfinedRole, tuple[str, ...]] = {
     "gateway": ("gateway", "run/metrics"),
@@ -65,8 +66,9 @@ OWN_FOLDERS: dict[ConfinedRole, tuple[str, ...]] = {
     "compiler": (),
     "reader": ("reader",),
     "courier": (),
+    "console": (),
 }
-CONNECTS: dict[ConfinedRole, str] = {"gateway": "authority", "courier": "witness"}
+CONNECTS: dict[ConfinedRole, str] = {"gateway": "authority", "courier": "witness", "console": "authority"}
 """Who may connect, and the one listener that is theirs."""
 WITHOUT_NETWORK = ("engine", "auditor", "policy", "compiler", "reader")
 ALL_FILES = sorted({file for files in OWN_FILES.values() for file in files} | {"tls/ca.key", "lock"})
@@ -126,6 +128,9 @@ class Scene:
             needs_loopback=False,
             witness_ports=(self.ports["witness"],),
             witness_files=(self.state / "witnesses.pem",),
+            console_ports=(self.ports["authority"],),
+            console_key=self.state / "console" / "client.key",
+            console_key_set=self.state / "console" / "client.jwks",
         )
 
     def attack(self, role: ConfinedRole, stages: Stages = "both") -> dict[str, Any]:

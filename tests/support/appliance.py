@@ -30,6 +30,8 @@ class Appliance:
     directory: Path
     gateway_port: int = field(default_factory=free_port)
     authority_port: int = field(default_factory=free_port)
+    head: str = ""
+    """Keys above the first section."""
     extra: str = ""
     workers: int = 1
     model: Path = DEMO_MODEL
@@ -65,6 +67,7 @@ class Appliance:
         self.config_file.write_text(
             f"""
 state_dir = {json.dumps(str(self.state_dir))}
+{self.head}
 [gateway]
 port = {self.gateway_port}
 workers = {self.workers}
@@ -139,6 +142,12 @@ served_model_name = "casemate-demo"
         words = ["client", "create", name, "--json", "--config", str(self.config_file), *options]
         document = json.loads(run_casemate(*words))
         return Credentials(document["client_id"], document["client_secret"])
+
+    def create_user(self, login: str, *options: str) -> dict[str, Any]:
+        """A person, with the first password and the secret of their one-time codes."""
+        words = ["user", "create", login, "--json", "--config", str(self.config_file), *options]
+        document: dict[str, Any] = json.loads(run_casemate(*words))
+        return document
 
     def token(self, credentials: Credentials | None = None) -> str:
         document: dict[str, Any] = self.client.get_token(credentials or self.create_client(), self.url)

@@ -17,9 +17,9 @@ from appliance.messages.control import ProcessState, Role
 from security.scopes import Scope
 
 NEEDED: tuple[Role, ...] = ("policy", "engine", "auditor", "authority")
-NOT_NEEDED: tuple[Role, ...] = ("compiler", "reader", "courier")
+NOT_NEEDED: tuple[Role, ...] = ("compiler", "reader", "courier", "console")
 """Without a compiler constrained requests are refused, without a reader nobody reads the log, without a courier no witness is
-asked; all else is served."""
+asked, without a console people use the commands; all else is served."""
 FRESH_S = 1.0
 LIVE_STATES = ("ready", "draining")
 

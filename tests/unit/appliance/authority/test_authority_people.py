@@ -182,6 +182,8 @@ async def test_pages_load_nothing_and_are_in_no_frame_or_cache(person):
         assert policy.startswith("default-src 'none'; style-src 'sha256-")
         assert "frame-ancestors 'none'" in policy
         assert answer.headers["cache-control"] == "no-store"
+        # `no-referrer` has browsers send `Origin: null` with our own forms, which are refused then (Fetch section 3.2).
+        assert answer.headers["referrer-policy"] == "same-origin"
         assert "<script" not in answer.text
 
 
@@ -259,6 +261,28 @@ async def test_an_application_gets_a_code_and_with_it_a_token(person):
     refused = await person.post("/authorize", {**person.fields_of(page), "decision": "deny"})
     assert parse_qs(urlsplit(refused.headers["location"]).query)["error"] == ["access_denied"]
     assert (await person.get("/authorize?client_id=nobody")).status_code == 400
+
+
+async def test_an_application_can_ask_for_a_fresh_sign_in(person):
+    """RFC 9470 section 5: with `max_age` a sign-in of longer ago does not count, one just made does, however slow its way."""
+    await person.begin()
+    asked = {
+        "response_type": "code", "client_id": person.app.client_id, "redirect_uri": REDIRECT, "state": "xyz",
+        "scope": "inference", "code_challenge": CHALLENGE, "code_challenge_method": "S256",
+    }  # fmt: skip
+    await person.sign_in()
+    path = f"/authorize?{urlencode(asked)}"
+    person.house.utc.now += 60
+    for age, words in (("59", "Sign in"), ("0", "Sign in"), ("60", "Allow an application")):
+        assert f"<h1>{words}</h1>" in (await person.get(f"{path}&max_age={age}")).text
+    shown = person.fields_of(await person.get(f"{path}&max_age=1"))
+    again = await person.sign_in(then=shown["then"])
+    person.house.utc.now += 20
+    page = await person.get(again.headers["location"])
+    assert "<h1>Allow an application</h1>" in page.text
+    for wrong in ("-1", "1.5", "x", "1" * 10):
+        refused = await person.get(f"{path}&max_age={wrong}")
+        assert parse_qs(urlsplit(refused.headers["location"]).query)["error"] == ["invalid_request"]
 
 
 async def test_where_to_go_on_is_a_page_of_ours(person):

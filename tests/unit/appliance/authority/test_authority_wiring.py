@@ -9,6 +9,7 @@ import pytest
 from appliance.authority.addresses import certificate_names, issuer_of, local_address, resource_of
 from appliance.authority.credentials import find_tls_identity, load_signing_keys, provision_tls
 from appliance.authority.token_check import AuthorityTokenCheck, build_token_check
+from appliance.console.settings import ConsoleSettings
 from appliance.errors import StartRefused
 from appliance.gateway.identity import Presented, Principal, TokenIssuerUnavailable, TokenRefused
 from appliance.gateway.settings import GatewaySettings
@@ -17,7 +18,7 @@ from security.errors import KeyUnusable, SecurityMisconfigured
 from security.oauth.https_source import HttpsJwksSource
 from security.oauth.key_ring import KeyRing
 from security.oauth.resource import AccessTokenValidator
-from security.settings import AuthoritySettings, TlsSettings
+from security.settings import AdministrationSettings, AuthoritySettings, TlsSettings
 from security.tls import load_certificates
 
 ISSUER = "https://127.0.0.1:8444"
@@ -34,6 +35,8 @@ def configuration(path, *, gateway=None, authority=None, tls=None):
     return SimpleNamespace(
         gateway=GatewaySettings(**(gateway or {})),
         authority=AuthoritySettings(**(authority or {})),
+        administration=AdministrationSettings(),
+        console=ConsoleSettings(),
         tls=TlsSettings(**(tls or {})),
         state_path=path,
         mode="development",

@@ -53,6 +53,17 @@ def test_two_listeners_on_one_port_are_refused(gateway: str, authority: str) -> 
     assert refused_keys(text) == ["authority.port"]
 
 
+def test_a_console_needs_the_admin_api_and_ports_that_are_known() -> None:
+    """It is a client of the other listeners, and its own port is no other's."""
+    console = "[console]\nenabled = true\n"
+    assert refused_keys(f"{console}{ENGINE}") == ["administration.enabled"]
+    administration = "[administration]\nenabled = true\n"
+    parse_configuration(f"{administration}{console}{ENGINE}".encode(), FOLDER)
+    known = '[authority]\nissuer = "https://a.example"\n'
+    text = f"{administration}port = 0\n{console}port = 8443\n{known}port = 0\n{ENGINE}"
+    assert refused_keys(text) == ["console.port", "authority.port", "administration.port"]
+
+
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.2", 9000), ("127.0.0.1", 9001)])
 def test_two_listeners_that_do_not_meet_are_accepted(host: str, port: int) -> None:
     """One port on two addresses is no conflict."""

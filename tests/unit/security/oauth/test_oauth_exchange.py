@@ -110,6 +110,7 @@ def test_introspection_tells_all_of_an_active_token_and_nothing_of_others(house,
     assert told["active"] is True
     assert (told["sub"], told["client_id"], told["token_type"]) == (house.user.user_id, house.app.client_id, "DPoP")
     assert told["cnf"] == {"jkt": key.thumbprint()}
+    assert told["username"] == house.user.login
     assert _introspect(house, body["refresh_token"])[1]["active"] is True
     clock.now += 601
     for token in (body["access_token"], "nonsense", "cmr-nonsense", "a.b.c"):

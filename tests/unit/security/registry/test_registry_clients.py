@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 import sqlalchemy
 from hypothesis import given
@@ -295,3 +296,22 @@ def test_hashes_belong_to_one_client_and_one_secret(client_id, secret):
     assert not is_secret_of(KEY, client_id + "x", stored, secret)
     assert hash_secret(KEY, "a", "bc") != hash_secret(KEY, "ab", "c")
     assert make_secret() != make_secret()
+
+
+def test_a_client_of_ours_is_registered_once_and_kept_up_to_date(registry):
+    """Another key or address is one recorded change, the same ones are none; a disabled client stays so."""
+    definition = ClientDefinition(
+        name="console", kind="application", auth_method="private_key_jwt", jwks='{"keys":[1]}',
+        redirect_uris=("https://a.example/callback",), scopes=frozenset({Scope.MODELS_READ}),
+    )  # fmt: skip
+    for _ in range(2):
+        registry.ensure("console-1", definition, actor="configuration")
+    registry.disable("console-1", actor="ada")
+    moved = msgspec.structs.replace(definition, jwks='{"keys":[2]}', redirect_uris=("https://b.example/callback",))
+    client = registry.ensure("console-1", moved, actor="configuration")
+    assert (client.jwks, client.redirect_uris) == (moved.jwks, moved.redirect_uris)
+    assert client.is_disabled
+    actions = [(one.action, one.actor) for one in registry.changes()]
+    assert actions == [
+        ("client_created", "configuration"), ("client_disabled", "ada"), ("client_changed", "configuration"),
+    ]  # fmt: skip

@@ -106,6 +106,7 @@ def test_threads_yes_processes_and_namespaces_no(role: ConfinedRole, machine: st
         ("compiler", set()),
         ("reader", set()),
         ("courier", {socket.AF_INET, socket.AF_INET6}),
+        ("console", {socket.AF_INET, socket.AF_INET6}),
     ],
 )
 def test_sockets_by_role(role: ConfinedRole, families: set[int]) -> None:

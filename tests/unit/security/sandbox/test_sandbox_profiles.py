@@ -35,6 +35,9 @@ def places(tmp_path: Path) -> Places:
         kernels=(tmp_path / "kernels",),
         witness_ports=(8440,),
         witness_files=(tmp_path / "witness-ca.pem",),
+        console_ports=(8443, 8444, 8445),
+        console_key=state / "console/client.key",
+        console_key_set=state / "console/client.jwks",
     )
 
 
@@ -50,12 +53,13 @@ def own(profile: Profile, places: Places) -> set[str]:
     ("role", "expected"),
     [
         ("gateway", {"model", "state/tls/server.pem", "state/tls/server.key", "state/gateway", "state/run/metrics"}),
-        ("policy", {"state/policy/credentials.key", "state/policy/definitions", *TLS}),
+        ("policy", {"state/policy/credentials.key", "state/policy/definitions", "state/console/client.jwks", *TLS}),
         ("engine", {"model", "kernels"}),
         ("auditor", {"state/audit"}),
         ("authority", {"state/policy/credentials.key", "state/authority", *TLS}),
         ("compiler", {"model"}),
         ("courier", {"witness-ca.pem"}),
+        ("console", {"state/console/client.key", *TLS}),
         ("reader", {"state/audit/log", "state/audit/log.vkey", "state/reader"}),
     ],
 )
@@ -100,6 +104,7 @@ def test_networks(places: Places) -> None:
     assert {role: profile.connects for role, profile in profiles.items() if profile.connects} == {
         "gateway": (8444,),
         "courier": (8440,),
+        "console": (8443, 8444, 8445),
     }
     database = build_profile("policy", places._replace(database_port=5432), Code(()))
     assert (database.network, database.connects) == ("host", (5432,))
