@@ -1,10 +1,10 @@
 """Rules that two people set: the auditor's process takes proposals and decisions, records them, and puts them in force.
 
 A decision is in force, and its file durable, in the same step in which its record is; before that nobody is told. That one is
-under way is in the file before, so that a crash between record and file shows.
+under way is in the file before, so that a crash between record and file shows. Where the file cannot be written for want of space,
+what is recorded holds all the same; it is an alarm, is tried again, and nobody is told that it is done.
 """
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from audit.governance import (
 )
 from audit.storage import Disk
 
+RETRY_INTERVAL_S = 1.0
 _KINDS = {"retention": "retention_changed", "hold": "hold_placed", "lift": "hold_lifted"}
 
 log = structlog.get_logger(__name__)
@@ -63,11 +64,16 @@ class GovernanceDesk:
         self._disk = disk or Disk()
         self._deciding: set[str] = set()
         """Proposals whose decision is on its way to the disk."""
+        self._unsaved = ""
+        """Why the file does not hold what is in force; empty where it does."""
+        self._next_try_s = 0.0
         self.rules = load_rules(path, retention_days)
 
     @property
     def alarm(self) -> str:
-        """That a crash came between a decision's record and its being in force; empty where none did."""
+        """That a decision's record and the rules' file differ, after a crash or for want of space; empty where they do not."""
+        if self._unsaved:
+            return f"what was decided is in force until the next start only, as its file cannot be written: {self._unsaved}"
         interrupted = self.rules.deciding
         if not interrupted or interrupted in self._deciding:
             return ""
@@ -124,9 +130,11 @@ class GovernanceDesk:
             return
         event = self._decision(proposal, by, confirms=message.confirms)
         event["actor"] = message.by.auditor.actor
+        current = self.rules
         try:
-            self._save(msgspec.structs.replace(self.rules, deciding=proposal.proposal_id))
+            self._save(msgspec.structs.replace(current, deciding=proposal.proposal_id))
         except NotDurable as error:
+            self.rules = current
             self._send(peer, AppendRefused(message.correlation, "not_durable", str(error)))
             return
         self._deciding.add(proposal.proposal_id)
@@ -168,17 +176,42 @@ class GovernanceDesk:
                 self._refuse(peer, correlation, refused)
                 return
             except NotDurable as error:
-                log.error("rules_not_kept", reason=f"in force until the next start: {error}")
+                # It is recorded, so it holds; but nobody is told that it does who might find it gone after a start.
+                self._try_again(error)
+                self._changed()
+                reason = f"it is recorded, and holds until the next start; its file is tried again: {error}"
+                self._send(peer, AppendRefused(correlation, "not_durable", reason))
+                return
             self._changed()
             self._send(peer, RulesNow(correlation, msgspec.json.encode(rules), proposal.proposal_id))
 
         def refused(reason: str) -> None:
             self._deciding.discard(proposal.proposal_id)
-            with contextlib.suppress(NotDurable):  # Then an alarm at the next start asks in vain, and nothing worse.
+            try:
                 self._save(msgspec.structs.replace(self.rules, deciding=""))
+            except NotDurable as error:
+                self._try_again(error)
             self._send(peer, AppendRefused(correlation, "not_durable", reason))
 
         self._ledger.add_own(event, in_force, refused)
+
+    def look(self) -> None:
+        """Write the file that could not be written, where it is time. Raises: StorageFailed."""
+        now_s = self._clock.monotonic_s()
+        if not self._unsaved or now_s < self._next_try_s:
+            return
+        try:
+            self._save(self.rules)
+        except NotDurable as error:
+            self._try_again(error)
+        else:
+            self._unsaved = ""
+
+    def _try_again(self, error: NotDurable) -> None:
+        if not self._unsaved:
+            log.error("rules_not_kept", reason=f"in force until the next start: {error}")
+        self._unsaved = str(error)
+        self._next_try_s = self._clock.monotonic_s() + RETRY_INTERVAL_S
 
     def _save(self, rules: Rules) -> None:
         """Raises: NotDurable; the rules are in force all the same."""

@@ -78,5 +78,6 @@ class Stewardship:
                 self._governance.tell(peer, message)
 
     def look(self) -> None:
-        """Destroy what is due, where it is time. Raises: StorageFailed."""
+        """Destroy what is due, and keep rules that could not be kept, where it is time. Raises: StorageFailed."""
+        self._governance.look()
         self._bodies.sweep()

@@ -24,10 +24,11 @@ from appliance.messages.stewardship import (
     RulesNow,
 )
 from audit.entry import encode_event, parse_canonical
-from audit.errors import StateMismatch
+from audit.errors import NotDurable, StateMismatch
 from audit.governance import Rules
 from audit.keyed_hash import root_context
 from audit.sealing import new_key_id
+from audit.storage import Disk
 from tests.support.controls import control
 from tests.unit.appliance.auditor.conftest import Auditor, FakePeer, intent
 
@@ -339,3 +340,51 @@ def test_roots_are_destroyed_with_their_day_unless_a_hold_covers_their_tenant(tm
     assert house.last("log_bodies_destroyed")["unmapped"]["casemate"]["num_keys"] == 1
     left = b"".join(path.read_bytes() for path in (tmp_path / "shares").rglob("*.json"))
     assert b"umbrella" not in left
+
+
+class FullDisk(Disk):
+    """Has room for so many files yet."""
+
+    def __init__(self, num_files: int) -> None:
+        self.num_files = num_files
+
+    def write_file(self, path: Path, data: bytes, temporary: Path) -> None:
+        self.num_files -= 1
+        if self.num_files < 0:
+            raise NotDurable(f"{path}: write: No space left on device")
+        super().write_file(path, data, temporary)
+
+
+def test_a_rule_whose_file_cannot_be_written_is_nobodys_promise(tmp_path: Path) -> None:
+    """It is recorded and holds; who confirmed is told what is wrong, an alarm stays until the file could be written after all."""
+    house = House(tmp_path)
+    proposed = house.propose(ADA, "auditor", "retention", retention_days=9)
+    governance = house.auditor.service._stewardship._governance
+    governance._disk = FullDisk(1)  # That a decision is under way still fits; the decision does not.
+    refused = house.ask(DecideChange(2, RUDI, "admin", proposed.changed_id, True), RulesNow)
+    assert (refused.code, "holds until the next start" in refused.message) == ("not_durable", True)
+    assert governance.rules.retention_days == 9
+    assert "retention_changed" in house.auditor.kinds()
+    house.auditor.pass_time(1.1)
+    (alarm,) = house.gateway.last(AuditorStatus).alarms
+    assert "cannot be written" in alarm
+    governance._disk = Disk()
+    house.auditor.pass_time(1.1)
+    house.auditor.pass_time(1.1)
+    assert house.gateway.last(AuditorStatus).alarms == ()
+    house.auditor.die()
+    assert json.loads(House(tmp_path).ask(FetchRules(1), RulesNow).rules)["retention_days"] == 9
+
+
+def test_a_decision_that_cannot_begin_for_want_of_space_changes_nothing(house: House) -> None:
+    """No record, no alarm; the proposal waits on."""
+    proposed = house.propose(ADA, "auditor", "retention", retention_days=9)
+    governance = house.auditor.service._stewardship._governance
+    governance._disk = FullDisk(0)
+    decide = DecideChange(2, RUDI, "admin", proposed.changed_id, True)
+    assert house.ask(decide, RulesNow).code == "not_durable"
+    house.auditor.pass_time(1.1)
+    assert house.gateway.last(AuditorStatus).alarms == ()
+    assert "retention_changed" not in house.auditor.kinds()
+    governance._disk = Disk()
+    assert isinstance(house.ask(decide, RulesNow), RulesNow)
