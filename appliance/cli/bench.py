@@ -16,6 +16,7 @@ import msgspec
 
 from appliance.bench.target import Target
 from appliance.bench.workloads import WORKLOADS, Workload
+from appliance.cli.bench_speculation import add_speculative
 from appliance.cli.progress import Progress
 from appliance.demo.client import ApplianceClient, Credentials
 from appliance.errors import CommandFailed
@@ -46,6 +47,7 @@ def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
         help="of `linear`, `e4m3`, `chain`, `search` (default: 1 2 4 8)",
     )
     kernels.set_defaults(handler=_measure_kernels)
+    add_speculative(commands)
     gateway = commands.add_parser(
         "gateway", help="what everything around the engine costs, with a stand-in for the engine"
     )

@@ -49,6 +49,7 @@ def load_model(
     verify: FileCheck | None = None,
     on_read: OnRead | None = None,
     verify_head: FileCheck | None = None,
+    draft_levels: tuple[int, ...] = (),
 ) -> LoadedModel:
     """Read the checkpoint into memory and allocate its KV pages.
 
@@ -57,9 +58,10 @@ def load_model(
         verify: asked about the digests of what was read, before anything is computed from it.
         on_read: called with each smaller file that is read whole.
         verify_head: as `verify`, for the draft head, if there is one.
+        draft_levels: see `HeadSource.levels`.
     Raises: CheckpointRejected, EngineMisconfigured, and what `verify` and `on_read` raise.
     """
-    runner, kernels_digest = _build_runner(settings, progress, verify, _head_of(settings, verify_head))
+    runner, kernels_digest = _build_runner(settings, progress, verify, _head_of(settings, verify_head, draft_levels))
     context_length = settings.context_length or runner.config.max_position
     if context_length > runner.config.max_position:
         raise EngineMisconfigured(
@@ -92,11 +94,11 @@ def load_model(
     return LoadedModel(runner, facts, None if vocabulary is None else Grammars(vocabulary))
 
 
-def _head_of(settings: EngineSettings, verify: FileCheck | None) -> HeadSource | None:
+def _head_of(settings: EngineSettings, verify: FileCheck | None, levels: tuple[int, ...]) -> HeadSource | None:
     """The draft head that the settings name. Raises: EngineMisconfigured for options that contradict each other."""
     if speculation_options(settings) is None:
         return None
-    return HeadSource(Path(settings.speculative_draft_model_path), settings.load_format == "dummy", verify)
+    return HeadSource(Path(settings.speculative_draft_model_path), settings.load_format == "dummy", verify, levels)
 
 
 def _build_runner(

@@ -98,6 +98,7 @@ class Engine:
         self._busy_s = 0.0
         self._captured_size = 0
         self._num_draft_steps = 0
+        self._num_decodes = 0
         self._last_token_at = clock()
 
     @property
@@ -153,6 +154,10 @@ class Engine:
         self._scheduler.submit(probe, is_internal=True)
         self._run_until_idle()
 
+    def pin_drafts(self, num_steps: int) -> None:
+        """Make so many drafts at a time from now on, 0: none, whatever was measured; texts stay the same. For measurements."""
+        self._policy.pin(num_steps)
+
     def flush_cache(self) -> int:
         """Forget all cached prefixes; returns how many pages that were. What runs goes on."""
         return self._scheduler.cache.flush()
@@ -175,6 +180,7 @@ class Engine:
             num_proposed=totals.drafts.num_proposed,
             num_accepted=totals.drafts.num_accepted,
             num_draft_steps=self._num_draft_steps,
+            num_decodes=self._num_decodes,
             num_steps=self._num_steps,
             num_step_tokens=self._num_step_tokens,
             num_graph_steps=self._num_graph_steps,
@@ -210,5 +216,6 @@ class Engine:
         self._busy_s += result.busy_s
         self._captured_size = result.captured_size
         self._num_draft_steps = step.record.num_steps
+        self._num_decodes = step.record.num_decodes
         self._policy.observe_step(step.record.num_decodes, step.record.num_steps, result.busy_s or step.launch_s)
         self._scheduler.collect(step.record, result)

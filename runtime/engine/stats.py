@@ -27,6 +27,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_accepted: int
     num_draft_steps: int
     """Drafts made for each answer in the last step that was collected."""
+    num_decodes: int
+    """Answers in the last step that was collected, if it did nothing but decode; else 0."""
     num_steps: int
     num_step_tokens: int
     """Tokens computed in the last step that was collected."""

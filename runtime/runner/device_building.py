@@ -110,7 +110,7 @@ def build_device_runner(
         if head is not None and options is not None:
             num_positions = _context_length(settings, config)
             found = head.load(config, weights.parameters["embedding.weight"], num_positions=num_positions)
-            loaded = HeadOnDevice(found.head, options.num_steps, found.digest)
+            loaded = HeadOnDevice(found.head, options.num_steps, found.digest, head.levels)
         torch.cuda.synchronize()
         builder = _Builder(config, settings, kernels, weights, device, dtype, loaded)
         advance()

@@ -29,6 +29,8 @@ class HeadOnDevice:
     head: DraftHead
     num_steps: int
     digest: str
+    levels: tuple[int, ...] = ()
+    """See `HeadSource.levels`."""
 
     @property
     def page_bytes(self) -> int:
@@ -101,5 +103,5 @@ def build_speculation(
             head=head_attention,
         ),
         chains=FusedChains(launcher),
-        levels=speculation_levels(loaded.num_steps),
+        levels=loaded.levels or speculation_levels(loaded.num_steps),
     )

@@ -105,6 +105,7 @@ class SpeculationPolicy:
         self._is_adaptive = is_adaptive and num_steps > 0
         self._num_steps = num_steps
         self._ranges: dict[int, _Range] = {}
+        self._pinned: int | None = None
         self.acceptance = AcceptanceEstimate(num_steps)
 
     @property
@@ -112,8 +113,15 @@ class SpeculationPolicy:
         """All that may be chosen, ascending."""
         return self._levels
 
+    def pin(self, level: int) -> None:
+        """Choose so many drafts from now on, whatever is measured; for measurements."""
+        assert 0 <= level <= self._num_steps, f"{level} drafts of at most {self._num_steps}"
+        self._pinned = level
+
     def choose(self, num_decodes: int) -> int:
         """How many drafts the next step makes for each of its answers, and verifies at most."""
+        if self._pinned is not None:
+            return self._pinned
         if not self._is_adaptive or not num_decodes:
             return self._num_steps
         known = self._range(num_decodes)

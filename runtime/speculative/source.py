@@ -30,6 +30,8 @@ class HeadSource:
     is_dummy: bool = False
     """Random weights, for measurements; the folder needs a configuration only."""
     verify: FileCheck | None = None
+    levels: tuple[int, ...] = ()
+    """Numbers of drafts that a GPU captures graphs for, ascending, from 0; empty: those that adaptation chooses from."""
 
     def load(self, target: ModelConfig, embedding: Tensor, *, num_positions: int) -> LoadedHead:
         """Read the head onto the device of its target's embedding.

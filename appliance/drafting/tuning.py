@@ -1,0 +1,78 @@
+"""A model with its head in memory, measured with one shape of drafts after the other.
+
+The weights are read once. Each shape has an engine of its own over the same runner, which costs a table of pages; the cache
+starts empty for each. On a GPU graphs are captured for every number of drafts that will be asked for.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from appliance.bench.speculation import PLAIN, Shape
+from appliance.inference.model import load_model
+from runtime.bench.speculation import AnswerPlan, DecodeSpeed, measure_decoding
+from runtime.engine.loop import Engine
+from runtime.settings import EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What every shape answers."""
+
+    prompts: Sequence[Sequence[int]]
+    num_answers: int
+    """At least; twice the batch size where that is more."""
+    max_tokens: int
+    temperature: float
+
+
+class TuningBench:
+    """One loaded model and head."""
+
+    def __init__(self, settings: EngineSettings, shapes: Iterable[Shape], advance: Callable[[], None]) -> None:
+        """
+        Args:
+            settings: with speculation; its largest batch is `max_running_requests`.
+            shapes: all that will be measured.
+            advance: called from time to time while the model is read.
+        Raises: CheckpointRejected, EngineMisconfigured.
+        """
+        shapes = list(shapes)
+        self._largest = max(shapes, key=lambda shape: (shape.num_draft_tokens, shape.num_steps))
+        # Where a launch computes the step, it is timed alone; a GPU computes while the next one is planned.
+        self._settings = msgspec.structs.replace(
+            self._largest.applied(settings), speculative_adaptive=False, overlap_schedule=settings.device == "cuda"
+        )
+        levels = tuple(sorted({0, *(shape.num_steps for shape in shapes)}))
+        self._model = load_model(self._settings, "tuned", advance, draft_levels=levels)
+
+    def warm_up(self, questions: Questions) -> None:
+        """What is loaded and allocated on first use should be nobody's measurement. Raises: as `measure`."""
+        for shape in (PLAIN, self._largest):
+            plan = AnswerPlan(questions.prompts, 1, 1, min(16, questions.max_tokens))
+            measure_decoding(self._engine(shape), plan)
+
+    def measure(
+        self, shape: Shape, batch_size: int, questions: Questions, report: Callable[[int, int], None]
+    ) -> DecodeSpeed:
+        """One line of the table.
+
+        Args:
+            report: called with the answers that have ended, and how many there are.
+        Raises: RequestRejected for a prompt that the engine cannot serve; EngineMisconfigured for a shape.
+        """
+        num_answers = max(questions.num_answers, 2 * batch_size)
+        plan = AnswerPlan(
+            questions.prompts, num_answers, batch_size, questions.max_tokens, temperature=questions.temperature
+        )
+        return measure_decoding(self._engine(shape), plan, report=lambda done: report(done, num_answers))
+
+    def _engine(self, shape: Shape) -> Engine:
+        facts = self._model.facts
+        settings = (self._largest if shape == PLAIN else shape).applied(self._settings)
+        engine = Engine(self._model.runner, settings, facts.eos_token_ids, facts.context_length, time.monotonic)
+        if shape == PLAIN:
+            engine.pin_drafts(0)
+        return engine
