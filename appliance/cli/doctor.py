@@ -1,6 +1,6 @@
 """`casemate doctor`: what this machine has and lacks, in plain words. It changes nothing.
 
-ok    as it should be        note  works, and you should know        bad   stops a start, or will soon
+A finding is `ok`, a `note` (works, and you should know), or `bad` (stops a start, or will soon): then the command fails.
 """
 
 import argparse

@@ -114,5 +114,4 @@ def test_a_failed_sync_is_never_tried_again(counts: dict[str, int], tmp_path: Pa
 @pytest.mark.timeout(7_200)
 def test_every_fault_at_every_system_call_loses_nothing(counts: dict[str, int], tmp_path: Path) -> None:
     """All calls, all faults."""
-    for case in cases(counts, step=1):
-        inject(tmp_path, *case)
+    assert {inject(tmp_path, *case) for case in cases(counts, step=1)} >= {"killed", "gave up"}

@@ -85,6 +85,7 @@ def test_a_clock_below_the_last_record_forbids_a_start(tmp_path: Path) -> None:
 def test_an_empty_log_has_no_floor(tmp_path: Path) -> None:
     """A first start has nothing to compare with."""
     writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin="o.example/l")
+    assert writer.size == 0
     verify_floor(writer, 0)
     writer.close()
 

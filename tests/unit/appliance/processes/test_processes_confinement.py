@@ -1,6 +1,7 @@
 """What a process does with what its launcher told it. The filter itself is put on in tests/faults, in processes of their own."""
 
 import pytest
+import structlog
 
 from appliance.errors import StartRefused
 from appliance.processes.confinement import confine_after_imports
@@ -22,9 +23,15 @@ def test_a_failed_step_stops_the_start_if_the_configuration_insists() -> None:
 @pytest.mark.parametrize(("failed", "strict"), [(("landlock: no luck",), False), ((), True)])
 def test_otherwise_the_start_goes_on(failed: tuple[str, ...], strict: bool) -> None:
     """Development degrades with a report; what the platform lacks was reported before and is no failed step."""
-    confine_after_imports(confined(failed=failed, strict=strict))
+    with structlog.testing.capture_logs() as logs:
+        confine_after_imports(confined(failed=failed, strict=strict))
+    (report,) = logs
+    assert (report["event"], report["applied"], report["failed"]) == ("confined", ["files"], list(failed))
+    assert report["log_level"] == ("error" if failed else "info")
 
 
 def test_without_a_launcher_nothing_is_put_on() -> None:
-    """`confinement.enabled = false`."""
-    confine_after_imports(None)
+    """`confinement.enabled = false`, which is said."""
+    with structlog.testing.capture_logs() as logs:
+        confine_after_imports(None)
+    assert [report["event"] for report in logs] == ["not_confined"]

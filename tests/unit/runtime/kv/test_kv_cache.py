@@ -139,7 +139,7 @@ def test_leaf_published_by_a_fork_can_be_evicted_when_the_other_fork_ends() -> N
     first.end()
     cache.release(cache.root(b""), first.keys, first.pages, 0)
     cache.check_integrity([])
-    cache.allocate(3)
+    assert len(set(cache.allocate(3))) == 3
 
 
 def test_tokens_beyond_the_cut_do_not_stay() -> None:
