@@ -25,6 +25,7 @@ MAX_PASSWORD_CHARS = 256
 REMEMBERED_PASSWORDS = 8
 """How many earlier passwords may not come back."""
 MIN_KINDS = 3
+MIN_CHANGED_CHARS = 6
 TOTP_STEP_S = 30
 TOTP_DIGITS = 6
 _TOTP_SECRET_BYTES = 20
@@ -74,6 +75,28 @@ def verify_new_password(password: str, login: str, earlier: tuple[str, ...]) -> 
         raise ClientRejected("The password must not contain the login.")
     if any(is_password(one, password) for one in earlier):
         raise ClientRejected("The password was used before.")
+
+
+def verify_changed(password: str, current: str) -> None:
+    """The other rule of 3.5.7, change of characters: a new password is no variation of the one that was typed beside it.
+
+    Slow for long passwords: not for an event loop.
+    Raises: ClientRejected, in words for the person.
+    """
+    if count_edits(current, password) < MIN_CHANGED_CHARS:
+        raise ClientRejected(
+            f"The password must differ from the current one in {MIN_CHANGED_CHARS} characters or more."
+        )
+
+
+def count_edits(before: str, after: str) -> int:
+    """How many characters were put in, taken out or replaced (Levenshtein's distance)."""
+    row = list(range(len(after) + 1))
+    for number, one in enumerate(before, 1):
+        diagonal, row[0] = row[0], number
+        for column, other in enumerate(after, 1):
+            diagonal, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, diagonal + (one != other))
+    return row[-1]
 
 
 def make_totp_secret() -> bytes:

@@ -49,6 +49,7 @@ PUBLIC_ROUTES = (
     ("GET", "/keys"),
     ("POST", "/keys"),
     ("POST", "/sign_out"),
+    ("GET", "/password"),
     ("POST", "/password"),
 )
 """Everything that this listener answers. A change here is a change of what strangers see."""

@@ -17,7 +17,7 @@ STYLE = """
 *{box-sizing:border-box}:focus-visible{outline:3px solid var(--accent);outline-offset:2px}
 body{font:16px/1.5 system-ui,sans-serif;margin:0;padding:8vh 1rem 2rem;color:var(--ink);background:var(--paper)}
 main{max-width:30rem;margin:0 auto;padding:.4rem 1.4rem 1.4rem;background:var(--card);border:1px solid var(--line);
-border-radius:.5rem}h1{font-size:1.3rem}label{display:block;margin:.8rem 0 .2rem;font-size:.92rem}
+border-radius:.5rem}a{color:var(--accent)}h1{font-size:1.3rem}label{display:block;margin:.8rem 0 .2rem;font-size:.92rem}
 input[type=text],input[type=password]{width:100%;padding:.5rem;font:inherit;color:inherit;background:var(--paper);
 border:1px solid var(--soft);border-radius:.35rem}button{margin:1rem .5rem 0 0;padding:.4rem 1.1rem;font:inherit;
 cursor:pointer;border:1px solid var(--accent);border-radius:.35rem;background:var(--accent);color:var(--on-accent)}
@@ -111,6 +111,8 @@ def password_page(then: str, form_token: str, *, error: str = "") -> str:
         f"""{_error(error)}
 <form method="post" action="/password">
 {_hidden(form_token, then=then)}
+<label for="current">Current password</label>
+<input type="password" id="current" name="current" autocomplete="current-password" maxlength="256" required>
 <label for="password">New password</label>
 <input type="password" id="password" name="password" autocomplete="new-password" maxlength="256" required>
 <label for="again">The same again</label>
@@ -129,7 +131,8 @@ def device_code_page(form_token: str, name: str, *, error: str = "") -> str:
 <label for="user_code">The code that the device shows</label>
 <input type="text" id="user_code" name="user_code" autocomplete="off" maxlength="32" required>
 <button type="submit">Go on</button>
-</form>{_sign_out(form_token)}""",
+</form>
+<p><a href="/keys">Passkeys</a>, <a href="/password">another password</a></p>{_sign_out(form_token)}""",
     )
 
 

@@ -74,6 +74,7 @@ class PeopleRoutes:
             Route("/sign_in/key", self._sign_in_by_key, methods=["POST"]),
             Route(CALLBACK_PATH, self._come_back, methods=["GET"]),
             Route("/sign_out", self._sign_out, methods=["POST"]),
+            Route("/password", self._show_password, methods=["GET"]),
             Route("/password", self._password, methods=["POST"]),
         ]
 
@@ -243,6 +244,12 @@ class PeopleRoutes:
         answer.delete_cookie(COOKIE, **_COOKIE_RULES)
         return answer
 
+    async def _show_password(self, request: Request) -> Response:
+        session = self._desk.find(request.cookies.get(COOKIE))
+        if session is None or self._upstream is not None:
+            return page(pages.message_page("Password", "Sign in first, at the page for devices."), 403)
+        return page(pages.password_page(DEVICE_PATH, session.form_token))
+
     async def _password(self, request: Request) -> Response:
         form = await self._forms.read_signed_in(request, may_have_to_change=True)
         if isinstance(form, Response):
@@ -254,12 +261,25 @@ class PeopleRoutes:
         try:
             if password != fields.get("again"):
                 raise ClientRejected("The two are not the same.")
-            await self._desk.change_password(session, password)
+            await self._desk.change_password(session, fields.get("current", ""), password)
+        except SignInRefused as refused:
+            return await self._refuse_change(request, session, then, refused)
         except ClientRejected as refused:
             return page(pages.password_page(then, session.form_token, error=str(refused)), 400)
         except SecurityUnavailable:
             return away()
         return redirect(then)
+
+    async def _refuse_change(self, request: Request, session: Session, then: str, refused: SignInRefused) -> Response:
+        """Whoever has somebody's session must not find their password out."""
+        address, port = request.client or ("", 0)
+        record = build_sign_in_record(
+            "user_sign_in_failed", session.login, session.user_id, address, port, str(refused)
+        )
+        if not await self._record(record):
+            return away()
+        error = "The current password is not right, or the account is locked."
+        return page(pages.password_page(then, session.form_token, error=error), 403)
 
     def _ask_first(self, session: Session | None, then: str) -> Response:
         if session is None and self._upstream is not None:

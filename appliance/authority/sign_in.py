@@ -15,10 +15,9 @@ from collections.abc import Callable
 import msgspec
 
 from appliance.authority.directory import Directory
-from security.errors import ClientRejected
 from security.oauth.refresh_store import RefreshStore, SignIns
 from security.passkeys import Ceremony, PasskeyRejected, PasskeyServer
-from security.passwords import find_step, hash_password, is_password, unseal, verify_new_password
+from security.passwords import find_step, hash_password, is_password, unseal, verify_changed, verify_new_password
 from security.settings import AuthoritySettings
 from security.users import User
 
@@ -158,7 +157,7 @@ class SignInDesk:
         """The session of a cookie, if it is not over; it was used just now.
 
         Args:
-            max_age_s: a sign-in longer ago than this does not count (RFC 9470 section 5); it does elsewhere.
+            max_age_s: a sign-in longer ago than this does not count (RFC 9470 section 5), with 0 none does; they do elsewhere.
         """
         now, digest = self._clock(), _hash(cookie or "")
         session = self._sessions.get(digest)
@@ -170,7 +169,7 @@ class SignInDesk:
         ):
             del self._sessions[digest]
             return None
-        if max_age_s is not None and int(now) - session.auth_time > max_age_s:
+        if max_age_s is not None and (not max_age_s or int(now) - session.auth_time > max_age_s):
             return None
         session.last_seen = now
         return session
@@ -179,14 +178,23 @@ class SignInDesk:
         """Sign out."""
         self._sessions.pop(_hash(cookie or ""), None)
 
-    async def change_password(self, session: Session, password: str) -> None:
-        """Store a new password that keeps the rules. Raises: ClientRejected in words for the person; SecurityUnavailable."""
+    async def change_password(self, session: Session, current: str, password: str) -> None:
+        """Store a new password that keeps the rules. A wrong current one counts as a failed sign-in.
+
+        Raises: SignInRefused; ClientRejected in words for the person; SecurityUnavailable.
+        """
         user = await self._directory.find_user(session.user_id)
-        if user is None or user.is_disabled:
-            raise ClientRejected("The account is not there any more.")
+        if user is None:
+            raise SignInRefused(session.user_id, "the account is not there any more")
+        known = self._verify_account(user)
+        async with self._hashing:
+            holds = await asyncio.to_thread(is_password, user.password_hash, current)
+        if not holds:
+            raise self._fail(user, known, "the current password is wrong")
         earlier = (user.password_hash, *user.old_password_hashes)
         async with self._hashing:
             await asyncio.to_thread(verify_new_password, password, user.login, earlier)
+            await asyncio.to_thread(verify_changed, password, current)
             hashed = await asyncio.to_thread(hash_password, password)
         await self._directory.set_password(user.user_id, hashed)
         session.must_change_password = False

@@ -45,7 +45,7 @@ class Site:
         browser.fill(login=login, password=self.people[login]["password"], code=self.code(login))
         browser.click("Sign in")
         browser.wait_for_heading("Choose a new password")
-        browser.fill(password=PASSWORD, again=PASSWORD)
+        browser.fill(current=self.people[login]["password"], password=PASSWORD, again=PASSWORD)
         browser.click("Change")
 
     def enter_console(self, browser, login):

@@ -120,7 +120,7 @@ class Browser:
         code = make_code(unseal(key, user.user_id, user.totp_secret), int(time.time()) // 30)
         fields = {"login": self.login, "password": self.new.password, "code": code}
         page = self.go("POST", "/sign_in", {**self.hidden(page), **fields})[2]
-        chosen = {"password": PASSWORD, "again": PASSWORD}
+        chosen = {"current": self.new.password, "password": PASSWORD, "again": PASSWORD}
         status, location, _ = self.go("POST", "/password", {**self.hidden(page), **chosen})
         assert (status, location) == (303, path)
         return self.go("GET", path)[2]
@@ -338,6 +338,63 @@ async def test_dpop_with_a_nonce(asking):
         await check(presented(token))
     shown = presented(token, scheme="dpop", proofs=(proof,))
     assert (await check(shown)).client_id == asking.issued.client.client_id
+
+
+def _refusals(running, wire):
+    """Each error that a client can bring upon itself. Returns: endpoint and error, status, error, headers."""
+    secret = {"client_id": running.issued.client.client_id, "client_secret": running.issued.secret}
+    own = {"grant_type": "client_credentials", **secret}
+    app = {"client_id": application(running).client.client_id}
+    token, key = wire.token(own)[1]["access_token"], generate_private_key(SECP256R1())
+    device_grant = "urn:ietf:params:oauth:grant-type:device_code"
+    exchange_grant = "urn:ietf:params:oauth:grant-type:token-exchange"
+    subject = {"subject_token": token, "subject_token_type": "urn:ietf:params:oauth:token-type:access_token"}
+    device = json.loads(wire.post("device_authorization_endpoint", urlencode(app))[2])
+    asked = [
+        # RFC 6749 section 5.2
+        ("token", {}, "invalid_request"),
+        ("token", {**own, "client_secret": "wrong"}, "invalid_client"),
+        ("token", {"grant_type": "client_credentials", "client_id": "nobody", "client_secret": "x"}, "invalid_client"),
+        ("token", {**app, "grant_type": "authorization_code", "code": "x", "code_verifier": "y" * 43}, "invalid_grant"),
+        ("token", {**app, "grant_type": "refresh_token", "refresh_token": "cmr-x"}, "invalid_grant"),
+        ("token", {**app, "grant_type": "client_credentials"}, "unauthorized_client"),
+        ("token", {**own, "grant_type": "password", "username": "a", "password": "b"}, "unsupported_grant_type"),
+        ("token", {**own, "scope": "inference nonsense"}, "invalid_scope"),
+        ("token", {**own, "scope": "metrics.read"}, "invalid_scope"),
+        # RFC 8707 section 2; RFC 8693 section 2.2.2: what is wrong with the subject token is the request's fault
+        ("token", {**own, "resource": "https://elsewhere.example"}, "invalid_target"),
+        ("token", {**secret, "grant_type": exchange_grant, **subject}, "invalid_request"),
+        # RFC 8628 section 3.5
+        ("token", {**app, "grant_type": device_grant, "device_code": device["device_code"]}, "authorization_pending"),
+        ("token", {**app, "grant_type": device_grant, "device_code": device["device_code"]}, "slow_down"),
+        # RFC 7009 section 2.1, RFC 7662 section 2.1
+        ("revocation", {**secret}, "invalid_request"),
+        ("revocation", {"token": token}, "invalid_client"),
+        ("introspection", {**secret}, "invalid_request"),
+        ("introspection", {"token": token}, "invalid_client"),
+        ("device_authorization", {**secret}, "unauthorized_client"),
+    ]  # fmt: skip
+    found = []
+    for endpoint, fields, error in asked:
+        status, headers, body = wire.post(f"{endpoint}_endpoint", urlencode(fields))
+        found.append(((endpoint, error), status, json.loads(body), headers))
+    status, body, headers = wire.token(own, DPoP=wire.proof(key, url="https://elsewhere.example/token"))
+    found.append((("token", "invalid_dpop_proof"), status, body, headers))
+    return found
+
+
+async def test_every_error_is_its_rfcs(running, wire):
+    """The word, 400 or for a client that is not known 401 with a challenge, JSON, no cache, nothing of the request repeated."""
+    for (endpoint, error), status, body, headers in await asyncio.to_thread(_refusals, running, wire):
+        case = (endpoint, error, status, body)
+        assert body["error"] == error, case
+        assert status == (401 if error == "invalid_client" else 400), case
+        assert headers["content-type"].startswith("application/json"), case
+        assert headers["cache-control"] == "no-store", case
+        if status == 401:
+            assert headers["www-authenticate"].startswith("Basic realm="), case
+        assert set(body) <= {"error", "error_description", "error_uri"}, case
+        assert not re.search("nobody|nonsense|elsewhere|cmr-", body.get("error_description", "")), case
 
 
 def make_certificate(common_name, issuer=None, *, is_ca=False):

@@ -71,8 +71,8 @@ class Person:
         fields = {"login": self.login, "password": self._password, "code": self._code()}
         status, location, page = browser.go("POST", "/sign_in", {**_hidden(page), **fields})
         if self._is_first:
-            self._password = secrets.token_urlsafe(18)
-            chosen = {"password": self._password, "again": self._password}
+            current, self._password = self._password, secrets.token_urlsafe(18)
+            chosen = {"current": current, "password": self._password, "again": self._password}
             status, location, page = browser.go("POST", "/password", {**_hidden(page), **chosen})
             self._is_first = False
         assert (status, location) == (303, path), (status, location, page)

@@ -48,7 +48,8 @@ class Person:
         """Sign in for the first time and choose a password; then the clock moves on, as a code is good once."""
         answer = await self.sign_in(password=self.new.password)
         assert "Choose a new password" in answer.text
-        answer = await self.post("/password", {**self.fields_of(answer), "password": PASSWORD, "again": PASSWORD})
+        chosen = {"current": self.new.password, "password": PASSWORD, "again": PASSWORD}
+        answer = await self.post("/password", {**self.fields_of(answer), **chosen})
         assert (answer.status_code, answer.headers["location"]) == (303, "/device")
         self.house.utc.now += 30
 
@@ -69,7 +70,7 @@ async def person(house):
 async def test_the_first_password_must_be_changed_before_anything_else(person):
     """And the new one must keep the rules."""
     answer = await person.sign_in(password=person.new.password)
-    fields = person.fields_of(answer)
+    fields = {**person.fields_of(answer), "current": person.new.password}
     assert "Choose a new password" in (await person.get("/device")).text
     denied = await person.post("/device", {**fields, "user_code": "x", "decision": "approve"})
     assert denied.status_code == 403
@@ -263,6 +264,31 @@ async def test_an_application_gets_a_code_and_with_it_a_token(person):
     assert (await person.get("/authorize?client_id=nobody")).status_code == 400
 
 
+@control("3.5.7", "IA-5(1)")
+async def test_a_person_changes_their_password(person):
+    """By the current one, which counts as a sign-in when it is wrong; and for one that is no variation of it."""
+    await person.begin()
+    assert (await person.get("/password")).status_code == 200
+    fields = person.fields_of(await person.get("/password"))
+
+    async def change(current, password):
+        answer = await person.post("/password", {**fields, "current": current, "password": password, "again": password})
+        return answer.status_code, answer.text
+
+    another = "Quite-Another-One-22"
+    status, text = await change(PASSWORD, PASSWORD[:-1] + "23")
+    assert (status, "6 characters" in text) == (400, True)
+    assert (await change("wrong", another))[0] == 403
+    assert person.house.auditor.events[-1]["status_detail"] == "the current password is wrong"
+    assert (await change(PASSWORD, another))[0] == 303
+    assert (await person.sign_in(password=another)).status_code == 303
+    for _ in range(5):
+        assert (await change("wrong", PASSWORD))[0] == 403
+    assert (await change(another, "Something-Else-Again-3"))[0] == 403  # Locked.
+    person.client.cookies.clear()
+    assert (await person.get("/password")).status_code == 403
+
+
 async def test_an_application_can_ask_for_a_fresh_sign_in(person):
     """RFC 9470 section 5: with `max_age` a sign-in of longer ago does not count, one just made does, however slow its way."""
     await person.begin()
@@ -272,6 +298,8 @@ async def test_an_application_can_ask_for_a_fresh_sign_in(person):
     }  # fmt: skip
     await person.sign_in()
     path = f"/authorize?{urlencode(asked)}"
+    assert "<h1>Sign in</h1>" in (await person.get(f"{path}&max_age=0")).text
+    assert "<h1>Allow an application</h1>" in (await person.get(f"{path}&max_age=1")).text
     person.house.utc.now += 60
     for age, words in (("59", "Sign in"), ("0", "Sign in"), ("60", "Allow an application")):
         assert f"<h1>{words}</h1>" in (await person.get(f"{path}&max_age={age}")).text

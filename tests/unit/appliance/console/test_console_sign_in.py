@@ -27,7 +27,7 @@ async def test_the_request_is_a_code_with_pkce_bound_to_the_sessions_key(house, 
     assert asked["response_type"] == "code"
     assert asked["redirect_uri"] == f"{ORIGIN}/callback"
     assert asked["code_challenge_method"] == "S256"
-    assert asked["max_age"] == "1"
+    assert asked["max_age"] == "0"
     assert asked["scope"] == "models.read audit.log metrics.read identity.read identity.manage"
     await browser.get(f"/callback?code=c-1&state={asked['state']}&iss={ISSUER}")
     token, described = house.authority.asked

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from security.errors import ClientRejected
-from security.passwords import find_step, is_password, make_code, unseal, verify_new_password
+from security.passwords import count_edits, find_step, is_password, make_code, unseal, verify_new_password
 from security.registry.snapshot import read_definitions
 from security.users import UserDefinition
 from tests.support.controls import control
@@ -116,6 +118,16 @@ def test_weak_passwords_are_refused_in_words(password, words):
     """NIST SP 800-171 3.5.7."""
     with pytest.raises(ClientRejected, match=words):
         verify_new_password(password, "ada", ())
+
+
+@given(st.text(max_size=24), st.text(max_size=24))
+def test_edits_are_a_distance(before, after):
+    """Nothing between equal texts, the same both ways, between the difference of the lengths and the longer length."""
+    edits = count_edits(before, after)
+    assert edits == count_edits(after, before)
+    assert abs(len(before) - len(after)) <= edits <= max(len(before), len(after))
+    assert (edits == 0) == (before == after)
+    assert count_edits("kitten", "sitting") == 3
 
 
 def test_codes_are_those_of_rfc_6238():
