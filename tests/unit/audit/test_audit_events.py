@@ -1,6 +1,7 @@
 """Every event builder against the OCSF schema, whose rules are compiled here from its own files."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ class Schema:
     def __init__(self, path: Path) -> None:
         self.files = json.loads(path.read_text())
         self.dictionary = self.files["dictionary.json"]["attributes"]
+        self.types = self.files["dictionary.json"]["types"]["attributes"]
         self.by_uid = {}
         for name, file in self.files.items():
             if name.startswith("events/") and "uid" in file:
@@ -177,9 +179,19 @@ class Schema:
             return self.problems(value, f"objects/{kind}.json", profiles, place)
         integers = ("integer_t", "long_t", "timestamp_t", "port_t")
         expected = int if kind in integers else dict if kind == "object" else str
-        if isinstance(value, expected) or kind == "json_t":
-            return []
+        if (isinstance(value, expected) and not isinstance(value, bool)) or kind == "json_t":
+            return self.type_problems(value, self.types.get(kind, {}), place)
         return [f"{place} is a {type(value).__name__}, expected {kind}"]
+
+    def type_problems(self, value: Any, rules: dict[str, Any], place: str) -> list[str]:
+        """Form, length and range, as the dictionary has them for each type."""
+        if isinstance(value, str) and not re.match(rules.get("regex", ""), value):
+            return [f"{place} is {value!r}, which has not the form of {rules['caption']}"]
+        if isinstance(value, str) and len(value) > rules.get("max_len", len(value)):
+            return [f"{place} is longer than {rules['max_len']}"]
+        if "range" in rules and not rules["range"][0] <= value <= rules["range"][1]:
+            return [f"{place} is {value}, not from {rules['range'][0]} to {rules['range'][1]}"]
+        return []
 
 
 @pytest.fixture(scope="session")
@@ -219,6 +231,7 @@ def test_the_schema_test_can_fail(schema: Schema) -> None:
     event = make_intent() | {"time": 1, "severity_id": 77, "nonsense": 1, "message": 5}
     del event["actor"]
     event["src_endpoint"] = {"port": 1}
+    event["dst_endpoint"] = {"ip": "nowhere", "port": 70_000}
     found = schema.problems(event, schema.by_uid[6003], event["metadata"]["profiles"], "e")
     for word in (
         "actor is required",
@@ -226,6 +239,8 @@ def test_the_schema_test_can_fail(schema: Schema) -> None:
         "nonsense is unknown",
         "message is a int",
         "src_endpoint: none of",
+        "ip is 'nowhere', which has not the form of",
+        "port is 70000, not from 0 to 65535",
     ):
         assert any(word in problem for problem in found), (word, found)
 
