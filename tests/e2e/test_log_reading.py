@@ -1,5 +1,6 @@
 """Auditors and monitors against the running appliance: search, tail and tiles, out of a process that cannot write the log."""
 
+import datetime
 import http.client
 import json
 import os
@@ -14,6 +15,7 @@ import openai
 import pytest
 
 from appliance.auditor.witness_listener import build_server
+from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from audit.cosignature import verify_cosignatures
 from audit.courier import ask_witness
 from audit.entry import parse_canonical
@@ -130,6 +132,34 @@ def test_an_auditor_finds_a_request_and_shows_it(auditor: Auditor, asked: str) -
     wait_until(lambda: {"index": index} in readings("record"))  # Found once a checkpoint covers them.
     assert any(searched.get("request") == asked for searched in readings("search"))
     assert "log_searched" in auditor.run("tail", "-n", "50")
+
+
+def look_up(appliance: Appliance, *words: str, status: int = EXIT_OK) -> str:
+    """`casemate audit lookup` on the host, of today."""
+    day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    folder = str(appliance.state / "audit" / "log")
+    return run_casemate("audit", "lookup", "--dir", folder, "--tenant", "default", "--day", day, *words, status=status)
+
+
+@control("SC-12", "3.13.16")
+def test_a_known_prompt_is_looked_up_by_the_days_root_and_by_its_escrow(
+    appliance: Appliance, auditor: Auditor, home: Path
+) -> None:
+    """The gateway hashes as the command does, which takes the host's root or an auditor's key; each look-up is a record."""
+    with openai.OpenAI(
+        base_url=f"{appliance.url}/v1", api_key=appliance.token(), max_retries=0,
+        http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
+    ) as sdk:  # fmt: skip
+        prompt = [11, 12, 13, 14]
+        request_id = sdk.completions.create(model="casemate-demo", prompt=prompt, max_tokens=1).id
+    wait_until(lambda: len(auditor.search(request=request_id)) == 2)
+    (home / "ids.json").write_text(json.dumps(prompt))
+    ids = ("--token-ids", str(home / "ids.json"))
+    assert request_id in look_up(appliance, *ids)
+    assert request_id in look_up(appliance, *ids, "--recipient-key", str(home / "ada.key"))
+    (home / "others.json").write_text("[11, 12, 13, 15]")
+    assert look_up(appliance, "--token-ids", str(home / "others.json"), status=EXIT_FAILED) == ""
+    wait_until(lambda: len(auditor.search(kind="hash_looked_up")) == 3)
 
 
 def test_an_auditor_of_another_tenant_sees_its_records_only(appliance: Appliance, auditor: Auditor, asked: str, home: Path) -> None:  # fmt: skip  # noqa: E501

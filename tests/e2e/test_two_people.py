@@ -13,8 +13,9 @@ from audit.index import LogIndex, Query
 from audit.rotation import load_predecessor
 from audit.signing_key import load_verifier_key
 from tests.support.appliance import Appliance, running_appliance
+from tests.support.commands import run_casemate, try_casemate
 from tests.support.controls import control
-from tests.support.people import Person, make_application, run_command
+from tests.support.people import Person, make_application
 
 SCOPE = "audit.govern"
 
@@ -36,8 +37,7 @@ class Decider:
         options = [
             "--url", self.appliance.url, "--token-file", str(self.token_file), "--ca", str(self.appliance.ca_file),
         ]  # fmt: skip
-        done = run_command(self.appliance, "audit", *words, *options)
-        return done.returncode, done.stdout + done.stderr
+        return try_casemate("audit", *words, *options)
 
     def propose(self, *words: str) -> str:
         """The proposal's id."""
@@ -86,8 +86,7 @@ def test_two_people_of_two_roles_set_the_rules_and_neither_alone(appliance: Appl
     waiting = ada.rules()
     assert (waiting["retention_days"], waiting["holds"]) == (30, [])
 
-    granted = run_command(appliance, "role", "grant", "ada", "admin", "--config", str(appliance.config_file))
-    assert granted.returncode == 0, granted.stderr
+    run_casemate("role", "grant", "ada", "admin", "--config", str(appliance.config_file))
     time.sleep(1.1)  # Tokens of the second in which the role was changed are void.
     ada.sign_in()
     status, said = ada.ask("confirm", change)
@@ -120,17 +119,16 @@ def refuse_program(appliance: Appliance) -> None:
     token_file = appliance.directory / "robot.token"
     token_file.write_text(appliance.token(appliance.create_client("robot", "--role", "auditor")))
     options = ["--url", appliance.url, "--token-file", str(token_file), "--ca", str(appliance.ca_file)]
-    done = run_command(appliance, "audit", "retention", "7", "--reason", "because", *options)
-    assert done.returncode != 0
-    assert "who signed in" in done.stderr
+    status, said = try_casemate("audit", "retention", "7", "--reason", "because", *options)
+    assert status != 0
+    assert "who signed in" in said
 
 
 def rotate(appliance: Appliance, index: int) -> None:
     """What both agreed to: the log is closed by the record that says so, and stands aside, whole."""
     folder = appliance.state / "audit"
     key = load_verifier_key(str(folder / "log.vkey"))
-    done = run_command(appliance, "audit", "rotate-log")
-    assert done.returncode == 0, done.stderr
+    run_casemate("audit", "rotate-log", "--dir", str(folder / "log"))
     predecessor = load_predecessor(folder / "log")
     assert predecessor is not None
     assert predecessor.checkpoint.size > index

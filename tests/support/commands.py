@@ -15,3 +15,13 @@ def run_casemate(*words: str, status: int = EXIT_OK) -> str:
     printed = data.getvalue().decode()
     assert ended == status, printed
     return printed
+
+
+def try_casemate(*words: str) -> tuple[int, str]:
+    """Run a command that may fail; gives its status, and what it printed on both streams."""
+    data = io.BytesIO()
+    stream = io.TextIOWrapper(data, encoding="utf-8", write_through=True)
+    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        ended = main(words)
+        stream.detach()
+    return ended, data.getvalue().decode()

@@ -7,36 +7,22 @@ import http.client
 import json
 import re
 import secrets
-import subprocess
-import sys
 import time
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from security.passwords import make_code
 from tests.support.appliance import Appliance
+from tests.support.commands import run_casemate
 
 REDIRECT = "https://app.example/back"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-def run_command(appliance: Appliance, *words: str) -> "subprocess.CompletedProcess[str]":
-    """A command of `casemate`, in the appliance's folder."""
-    return subprocess.run(
-        [sys.executable, "-m", "appliance.cli.main", *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=appliance.directory,
-    )
-
-
 def make_application(appliance: Appliance) -> str:
     """An application that people sign in with; its id."""
-    words = ["client", "create", "console", "--application", "--auth", "none", "--json"]
-    made = run_command(appliance, *words, "--redirect-uri", REDIRECT, "--config", str(appliance.config_file))
-    assert made.returncode == 0, made.stderr
-    return str(json.loads(made.stdout)["client_id"])
+    words = ["client", "create", "console", "--application", "--auth", "none", "--redirect-uri", REDIRECT, "--json"]
+    return str(json.loads(run_casemate(*words, "--config", str(appliance.config_file)))["client_id"])
 
 
 class Person:
@@ -45,11 +31,8 @@ class Person:
     def __init__(self, appliance: Appliance, login: str, role: str) -> None:
         self.appliance = appliance
         self.login = login
-        made = run_command(
-            appliance, "user", "create", login, "--role", role, "--json", "--config", str(appliance.config_file)
-        )
-        assert made.returncode == 0, made.stderr
-        told: dict[str, Any] = json.loads(made.stdout)
+        words = ["user", "create", login, "--role", role, "--json", "--config", str(appliance.config_file)]
+        told: dict[str, Any] = json.loads(run_casemate(*words))
         self.user_id = told["user_id"]
         self._password = told["password"]
         self._is_first = True
