@@ -1,5 +1,8 @@
 """Every route of the console: without a session there is nothing but the pinned public list, and each scope opens its own."""
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -37,6 +40,23 @@ def test_the_public_routes_are_these(house):
     assert {(route.method, route.path) for route in house.console.routes if route.scope is None} == {
         ("GET", "/"), ("POST", "/lock"), ("POST", "/sign_out"),
     }  # fmt: skip
+
+
+def test_every_route_is_documented(house):
+    """With its scope, in `docs/identity.md`."""
+    documented = {}
+    for line in (
+        (Path(__file__).parents[4] / "docs" / "identity.md").read_text().partition("## The console")[2].splitlines()
+    ):
+        if line.startswith("| `/"):
+            _, paths, scope, *_ = line.split("|")
+            documented |= dict.fromkeys(re.findall("`([^`]+)`", paths), scope.strip())
+    words = {None: "whoever is signed in", Scope.PUBLIC: "public"}
+    for route in house.console.routes:
+        is_form_of_list = route.method == "POST" and route.path.count("/") == 1 and route.scope is Scope.IDENTITY_MANAGE
+        expected = "identity.read" if is_form_of_list else words.get(route.scope) or route.scope.value
+        assert documented.get(route.path) == expected, route.path
+    assert documented.keys() == {route.path for route in house.console.routes}
 
 
 @control("3.1.5", "3.1.7", "AC-6", "AC-6(1)", "AC-6(10)")
