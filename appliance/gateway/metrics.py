@@ -39,142 +39,114 @@ INTER_TOKEN_BUCKETS = (
     2.5,
 )
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+MODEL, ENGINE, PROCESS = ("model_name",), ("model_name", "engine"), ("role", "instance")
 STALE_AFTER_S = 10.0
 """Gauges of a worker that has written nothing for so long do not count: it is gone."""
 
 
+class Declared:
+    """An instrument as the class below declares it, named as it is there. Every `Metrics` has one of its own in its place."""
+
+    def __init__(
+        self, is_said: bool, kind: Kind, description: str, labels: tuple[str, ...], buckets: Iterable[float]
+    ) -> None:
+        self.is_said = is_said
+        self._name = ""
+        self._kind, self._description, self._labels, self._buckets = kind, description, labels, tuple(buckets)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> Instrument:
+        """What the attribute's type is; never called, as an instance's own attribute goes before it."""
+        raise AttributeError(f"{self._name} belongs to an instance")
+
+    def put_into(self, instance: object) -> Instrument:
+        """Make the instrument, and the instance's attribute for it."""
+        made = Instrument(self._kind, f"casemate_{self._name}", self._description, list(self._labels), self._buckets)
+        setattr(instance, self._name, made)
+        return made
+
+
+def counted(kind: Kind, description: str, labels: tuple[str, ...] = (), buckets: Iterable[float] = ()) -> Declared:
+    """What a worker sees of its own clients; summed over workers."""
+    return Declared(False, kind, description, labels, buckets)
+
+
+def told(kind: Kind, description: str, labels: tuple[str, ...] = ()) -> Declared:
+    """What another process last said; every worker shows the same."""
+    return Declared(True, kind, description, labels, ())
+
+
 class Metrics:
     """One worker's instruments, and the view over all workers."""
+
+    # Of this worker's own clients; summed over workers.
+    num_requests_total = counted("counter", "Generations accepted: one for each prompt.", MODEL)
+    num_aborted_requests_total = counted(
+        "counter", "Generations that did not end by stop or length, by reason.", (*MODEL, "reason")
+    )
+    time_to_first_token_seconds = counted(
+        "histogram", "From the request's last byte to its first token.", MODEL, FIRST_TOKEN_BUCKETS
+    )
+    inter_token_latency_seconds = counted("histogram", "Between two tokens of one choice.", MODEL, INTER_TOKEN_BUCKETS)
+    e2e_request_latency_seconds = counted(
+        "histogram", "From the request's last byte to its end.", MODEL, DURATION_BUCKETS
+    )
+    http_requests_active = counted("gauge", "HTTP requests in progress.")
+    http_responses_total = counted("counter", "HTTP responses.", ("method", "path", "status"))
+    http_request_duration_seconds = counted("histogram", "Length of an HTTP exchange.", ("path",), DURATION_BUCKETS)
+
+    # As the engine last said.
+    num_running_reqs = told("gauge", "Requests in the engine's running batch.", ENGINE)
+    num_queue_reqs = told("gauge", "Requests waiting in the engine.", ENGINE)
+    token_usage = told("gauge", "Share of KV pages that running requests hold, 0 to 1.", ENGINE)
+    cache_hit_rate = told("gauge", "Share of all prompt tokens found in the prefix cache.", ENGINE)
+    prompt_tokens_total = told("counter", "Prompt tokens taken in.", ENGINE)
+    generation_tokens_total = told("counter", "Output tokens computed.", ENGINE)
+    cached_tokens_total = told("counter", "Prompt tokens found in the prefix cache.", ENGINE)
+    num_retracted_requests_total = told("counter", "Requests put back for want of memory.", ENGINE)
+    fwd_occupancy = told("gauge", "Share of the last moments in which the device was busy with steps, percent.", ENGINE)
+    forward_execution_seconds_total = told("counter", "Time that steps took on the device.", ENGINE)
+    cuda_graph_passes_total = told(
+        "counter", "Steps by whether they ran in a CUDA graph: mode cuda_graph or none.", (*ENGINE, "mode")
+    )
+    is_cuda_graph = told("gauge", "1 if the last step ran in a CUDA graph.", ENGINE)
+    cuda_graph_batch_size = told("gauge", "Rows of the CUDA graph of the last step; 0 without one.", ENGINE)
+    spec_accept_length = told(
+        "gauge",
+        "Tokens that a pass over drafts gave on average, the model's own included, since the engine's start.",
+        ENGINE,
+    )
+    spec_accept_rate = told("gauge", "Share of all drafts that were accepted, since the engine's start.", ENGINE)
+    spec_verify_total = told("counter", "Passes of the model over drafts of one answer.", ENGINE)
+    spec_draft_tokens_total = told("counter", "Drafts proposed.", ENGINE)
+    spec_accepted_tokens_total = told("counter", "Drafts accepted.", ENGINE)
+    kv_cache_unscaled = told("gauge", "1 if the KV cache is e4m3 without scales of its own.", ENGINE)
+    spec_num_steps = told("gauge", "Drafts made for each answer in the last step; 0: none.", ENGINE)
+    last_token_age_seconds = told("gauge", "Since a token last came out of the engine.", ENGINE)
+
+    # As auditor and supervisor last said.
+    audit_can_append = told("gauge", "1 if the log takes records.")
+    audit_tree_size = told("gauge", "Records in the log.")
+    audit_checkpoint_size = told("gauge", "Records under the last signed checkpoint.")
+    audit_cosigned_size = told("gauge", "Records that a quorum of witnesses vouches for.")
+    audit_cosigned_age_seconds = told("gauge", "Since the quorum's last word; -1 where there was none.")
+    audit_quorums_missed_total = told("counter", "Rounds of cosigning that reached no quorum of witnesses.")
+    audit_free_bytes = told("gauge", "Space on the log's disk.")
+    audit_alarms = told("gauge", "What a person should look at; /ready says what.")
+    audit_count_differences_total = told("counter", "Differences that reconciliations have found.")
+    process_ready = told("gauge", "1 if the process is ready.", PROCESS)
+    process_restarts_total = told("counter", "Restarts.", PROCESS)
 
     def __init__(self, directory: Path | None = None, instance: int = 0) -> None:
         self._directory = directory
         self._instance = instance
         self._local: list[Instrument] = []
         self._shared: list[Instrument] = []
-        model = ["model_name"]
-
-        # Of this worker's own clients; summed over workers.
-        self.num_requests_total = self._sum(
-            "counter", "num_requests_total", "Generations accepted: one for each prompt.", model
-        )
-        self.num_aborted_requests_total = self._sum(
-            "counter",
-            "num_aborted_requests_total",
-            "Generations that did not end by stop or length, by reason.",
-            [*model, "reason"],
-        )
-        self.time_to_first_token_seconds = self._sum(
-            "histogram",
-            "time_to_first_token_seconds",
-            "From the request's last byte to its first token.",
-            model,
-            FIRST_TOKEN_BUCKETS,
-        )
-        self.inter_token_latency_seconds = self._sum(
-            "histogram", "inter_token_latency_seconds", "Between two tokens of one choice.", model, INTER_TOKEN_BUCKETS
-        )
-        self.e2e_request_latency_seconds = self._sum(
-            "histogram",
-            "e2e_request_latency_seconds",
-            "From the request's last byte to its end.",
-            model,
-            DURATION_BUCKETS,
-        )
-        self.http_requests_active = self._sum("gauge", "http_requests_active", "HTTP requests in progress.", [])
-        self.http_responses_total = self._sum(
-            "counter", "http_responses_total", "HTTP responses.", ["method", "path", "status"]
-        )
-        self.http_request_duration_seconds = self._sum(
-            "histogram", "http_request_duration_seconds", "Length of an HTTP exchange.", ["path"], DURATION_BUCKETS
-        )
-
-        # As the engine last said.
-        engine = ["model_name", "engine"]
-        self.num_running_reqs = self._say(
-            "gauge", "num_running_reqs", "Requests in the engine's running batch.", engine
-        )
-        self.num_queue_reqs = self._say("gauge", "num_queue_reqs", "Requests waiting in the engine.", engine)
-        self.token_usage = self._say(
-            "gauge", "token_usage", "Share of KV pages that running requests hold, 0 to 1.", engine
-        )
-        self.cache_hit_rate = self._say(
-            "gauge", "cache_hit_rate", "Share of all prompt tokens found in the prefix cache.", engine
-        )
-        self.prompt_tokens_total = self._say("counter", "prompt_tokens_total", "Prompt tokens taken in.", engine)
-        self.generation_tokens_total = self._say(
-            "counter", "generation_tokens_total", "Output tokens computed.", engine
-        )
-        self.cached_tokens_total = self._say(
-            "counter", "cached_tokens_total", "Prompt tokens found in the prefix cache.", engine
-        )
-        self.num_retracted_requests_total = self._say(
-            "counter", "num_retracted_requests_total", "Requests put back for want of memory.", engine
-        )
-        self.fwd_occupancy = self._say(
-            "gauge",
-            "fwd_occupancy",
-            "Share of the last moments in which the device was busy with steps, percent.",
-            engine,
-        )
-        self.forward_execution_seconds_total = self._say(
-            "counter", "forward_execution_seconds_total", "Time that steps took on the device.", engine
-        )
-        self.cuda_graph_passes_total = self._say(
-            "counter",
-            "cuda_graph_passes_total",
-            "Steps by whether they ran in a CUDA graph: mode cuda_graph or none.",
-            [*engine, "mode"],
-        )
-        self.is_cuda_graph = self._say("gauge", "is_cuda_graph", "1 if the last step ran in a CUDA graph.", engine)
-        self.cuda_graph_batch_size = self._say(
-            "gauge", "cuda_graph_batch_size", "Rows of the CUDA graph of the last step; 0 without one.", engine
-        )
-        self.spec_accept_length = self._say(
-            "gauge",
-            "spec_accept_length",
-            "Tokens that a pass over drafts gave on average, the model's own included, since the engine's start.",
-            engine,
-        )
-        self.spec_accept_rate = self._say(
-            "gauge", "spec_accept_rate", "Share of all drafts that were accepted, since the engine's start.", engine
-        )
-        self.spec_verify_total = self._say(
-            "counter", "spec_verify_total", "Passes of the model over drafts of one answer.", engine
-        )
-        self.spec_draft_tokens_total = self._say("counter", "spec_draft_tokens_total", "Drafts proposed.", engine)
-        self.spec_accepted_tokens_total = self._say("counter", "spec_accepted_tokens_total", "Drafts accepted.", engine)
-        self.kv_cache_unscaled = self._say(
-            "gauge", "kv_cache_unscaled", "1 if the KV cache is e4m3 without scales of its own.", engine
-        )
-        self.spec_num_steps = self._say(
-            "gauge", "spec_num_steps", "Drafts made for each answer in the last step; 0: none.", engine
-        )
-        self.last_token_age_seconds = self._say(
-            "gauge", "last_token_age_seconds", "Since a token last came out of the engine.", engine
-        )
-
-        # As auditor and supervisor last said.
-        self.audit_can_append = self._say("gauge", "audit_can_append", "1 if the log takes records.", [])
-        self.audit_tree_size = self._say("gauge", "audit_tree_size", "Records in the log.", [])
-        self.audit_checkpoint_size = self._say(
-            "gauge", "audit_checkpoint_size", "Records under the last signed checkpoint.", []
-        )
-        self.audit_cosigned_size = self._say(
-            "gauge", "audit_cosigned_size", "Records that a quorum of witnesses vouches for.", []
-        )
-        self.audit_cosigned_age_seconds = self._say(
-            "gauge", "audit_cosigned_age_seconds", "Since the quorum's last word; -1 where there was none.", []
-        )
-        self.audit_quorums_missed_total = self._say(
-            "counter", "audit_quorums_missed_total", "Rounds of cosigning that reached no quorum of witnesses.", []
-        )
-        self.audit_free_bytes = self._say("gauge", "audit_free_bytes", "Space on the log's disk.", [])
-        self.audit_alarms = self._say("gauge", "audit_alarms", "What a person should look at; /ready says what.", [])
-        self.audit_count_differences_total = self._say(
-            "counter", "audit_count_differences_total", "Differences that reconciliations have found.", []
-        )
-        self.process_ready = self._say("gauge", "process_ready", "1 if the process is ready.", ["role", "instance"])
-        self.process_restarts_total = self._say("counter", "process_restarts_total", "Restarts.", ["role", "instance"])
+        for declared in vars(Metrics).values():
+            if isinstance(declared, Declared):
+                (self._shared if declared.is_said else self._local).append(declared.put_into(self))
         self._resume()
 
     @property
@@ -186,16 +158,6 @@ class Metrics:
     def said(self) -> list[Instrument]:
         """Those that show what other processes last said."""
         return self._shared
-
-    def _sum(
-        self, kind: Kind, name: str, description: str, labels: list[str], buckets: Iterable[float] = ()
-    ) -> Instrument:
-        self._local.append(Instrument(kind, f"casemate_{name}", description, labels, tuple(buckets)))
-        return self._local[-1]
-
-    def _say(self, kind: Kind, name: str, description: str, labels: list[str]) -> Instrument:
-        self._shared.append(Instrument(kind, f"casemate_{name}", description, labels))
-        return self._shared[-1]
 
     def save(self) -> None:
         """Write this worker's values where the others see them. Called every second or so; a full disk loses metrics only."""
