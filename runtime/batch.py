@@ -56,6 +56,19 @@ class SamplingBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class TreeBatch:
+    """What a step says of its drafts where they form trees."""
+
+    parents: Int32
+    """[num_tokens]; behind the first row of a sequence that decodes: which of its rows is the parent, counted from its first,
+    always an earlier one. 0 elsewhere, and where the sequence is `continued`: there the device knows."""
+    topk: int
+    """Children of a node that are looked at as the next drafts are made."""
+    num_drafts: int
+    """Nodes to keep of them, for each chain."""
+
+
+@dataclass(frozen=True, slots=True)
 class SpeculationBatch:
     """What a step of a speculating engine says beside its tokens. See `runtime.speculative` for what such a step is.
 
@@ -67,6 +80,12 @@ class SpeculationBatch:
     `positions`, `context_lengths` and sampling positions are those it has if that chain gave one token, and the device adds
     how many more there were. Its ids, slots and drafts are found on the device, too; what the batch holds in their place
     means nothing. What comes to lie beyond the pages in its table is of an answer that has ended: it goes to page 0.
+
+    With `tree` a chain's rows are a tree in order of depth: the newest token, then its drafts. Row i has the i-th place behind the
+    sequence's first, by slot, and stands at the position of its depth; it attends to what is before the first row, and
+    to its ancestors and itself. Where the sequence is `continued`, depths are not known: all its rows have the position of the
+    first. `context_lengths` count places. The chain's tokens are those chosen on the path that begins at the first row and goes
+    on to the child that is the token chosen; then the runner moves what it cached on the path to its first places.
     """
 
     num_decodes: int
@@ -85,6 +104,8 @@ class SpeculationBatch:
     """Drafts to make after the pass, for every chain; 0: none."""
     drafts: Bool
     """[num_chains]; whose drafts will be used: of the others anything may be given."""
+    tree: TreeBatch | None = None
+    """None: every draft follows the row before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +152,25 @@ class StepBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class TreeResult:
+    """What a step with `SpeculationBatch.tree` gave each chain beside its tokens and drafts."""
+
+    paths: Int32
+    """[num_chains, at least most tokens]; which of the chain's samples are its tokens, counted from its first; first 0."""
+    parents: Int64
+    """[num_chains, num_drafts]; of each draft, for the step after: 0 the newest token, i + 1 draft i."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChainResult:
     """What a step of a speculating engine gave each chain."""
 
     num_tokens: Int32
     """[num_chains]; how many of the chain's samples are its tokens, at least 1."""
     drafts: Int64
-    """[num_chains, num_steps]; the tokens that may follow, for the step after."""
+    """[num_chains, num_drafts]; the tokens that may follow, for the step after."""
+    tree: TreeResult | None = None
+    """Where drafts form trees; else a chain's tokens are its first samples."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,12 +196,20 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = 0
     speculative_eagle_topk: Annotated[
-        int, msgspec.Meta(ge=0, le=16, description="Drafts tried at each step; 1: a chain. 0: 1.")
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=16,
+            description="Tokens tried behind each of as many drafts in every step; 1: a chain, more: a tree. On cuda 1. 0: 1.",
+        ),
     ] = 0
     speculative_num_draft_tokens: Annotated[
         int,
         msgspec.Meta(
-            ge=0, le=256, description="Tokens verified at once, the newest included: a chain's steps and 1. 0: that."
+            ge=0,
+            le=256,
+            description="Tokens verified at once, the newest included: a chain's steps and 1; of a tree the likeliest nodes, at "
+            "least as many as a path has and at most all that are tried. 0: a chain's.",
         ),
     ] = 0
     speculative_adaptive: Annotated[

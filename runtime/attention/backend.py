@@ -14,6 +14,16 @@ from runtime.batch import Int32, Int64
 
 
 @dataclass(frozen=True, slots=True)
+class Tails:
+    """Where the last positions of sequences lie, if not where their page tables say: of rows of a tree, among other branches."""
+
+    slots: Int64
+    """[num_sequences, longest]; a sequence's last columns count, and the last is its last position's."""
+    lengths: Int64
+    """[num_sequences]; how many; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionBatch:
     """What attention needs of a step, on the host.
 
@@ -29,6 +39,7 @@ class AttentionBatch:
     num_rows: int
     slots: Int64
     """[num_rows]; for padding rows a slot of page 0."""
+    tails: Tails | None = None
 
 
 class AttentionPlan(Protocol):

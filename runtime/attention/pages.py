@@ -78,6 +78,20 @@ def copy_pages(pages: Tensor, copies: Tensor) -> None:
     stored[:, copies[:, 1]] = stored[:, copies[:, 0]]
 
 
+def move_slots(pages: Tensor, sources: Tensor, targets: Tensor) -> None:
+    """Copy keys and values of some slots to others in all layers, in place, as if all were read before any is written.
+
+    Args:
+        pages: the whole cache.
+        sources, targets: [n] int64; no target twice, but in page 0.
+    Capture-safe.
+    """
+    rows = _storable(pages).view(pages.shape[0], -1, *pages.shape[-2:])
+    for distance in (0, PAGE_SIZE):
+        moved = rows.index_select(1, key_rows(sources) + distance)
+        rows.index_copy_(1, key_rows(targets) + distance, moved)
+
+
 def _storable(values: Tensor) -> Tensor:
     """e4m3 as bytes: torch writes rows by index of integers, not of it."""
     return values.view(torch.uint8) if values.dtype == torch.float8_e4m3fn else values

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from runtime.attention.backend import AttentionBatch
 from runtime.attention.pages import key_rows, read_kv, write_kv
-from runtime.batch import Int32
+from runtime.batch import Int32, Int64
 from runtime.identifiers import PAGE_SIZE
+
+_NO_TAIL: Int64 = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class _Span:
     num_blocks: int
     start: int
     context_length: int
+    tail: Int64
+    """Slots of the last positions, if they are not in the page table's places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,15 @@ class ReferenceAttention:
         # Row of each token among the aligned blocks: its sequence's first row, and its distance from that block's start.
         within = np.arange(lengths.sum()) - np.repeat(batch.query_starts[:-1] - first_positions % PAGE_SIZE, lengths)
         block_rows = np.repeat(block_starts * PAGE_SIZE, lengths) + within
+        longest = 0 if batch.tails is None else batch.tails.slots.shape[1]
         spans = [
-            _Span(int(first_blocks[i]), int(num_blocks[i]), int(block_starts[i]), int(batch.context_lengths[i]))
+            _Span(
+                int(first_blocks[i]),
+                int(num_blocks[i]),
+                int(block_starts[i]),
+                int(batch.context_lengths[i]),
+                _NO_TAIL if batch.tails is None else batch.tails.slots[i, longest - batch.tails.lengths[i] :],
+            )
             for i in range(len(lengths))
         ]
         device = self._pages.device
@@ -172,6 +183,10 @@ def _plan_sequence(span: _Span, page_table: Int32, window: int | None, device: t
     first_page = _first_page_seen(span.first_block, window)
     pages = page_table[first_page : span.first_block + span.num_blocks].astype(np.int64)
     slots = (pages[:, None] * PAGE_SIZE + np.arange(PAGE_SIZE)).reshape(-1)
+    if len(span.tail):
+        end = span.context_length - first_page * PAGE_SIZE
+        count = min(end, len(span.tail))
+        slots[end - count : end] = span.tail[-count:]
     read_rows = key_rows(torch.from_numpy(slots).to(device))
     blocks = []
     for index in range(span.num_blocks):

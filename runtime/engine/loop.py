@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from runtime.batch import LaunchedStep, ModelRunner
+from runtime.draft_shape import NO_DRAFTS
 from runtime.engine.stats import EngineStats
 from runtime.kv.cache import KVCache
 from runtime.request import GenerationRequest, SamplingParams
@@ -72,8 +73,8 @@ class Engine:
         self._clock = clock
         self._overlap = settings.overlap_schedule
         speculation = speculation_options(settings)
-        num_steps = 0 if speculation is None else speculation.num_steps
-        self._policy = SpeculationPolicy(num_steps, is_adaptive=settings.speculative_adaptive)
+        shape = NO_DRAFTS if speculation is None else speculation.shape
+        self._policy = SpeculationPolicy(shape, is_adaptive=settings.speculative_adaptive)
         cache = KVCache(runner.num_pages, share_prefixes=not settings.disable_radix_cache)
         limits = RequestLimits(
             vocab_size=runner.vocab_size,

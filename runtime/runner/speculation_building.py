@@ -45,6 +45,10 @@ class HeadOnDevice:
 
 def verify_servable(settings: EngineSettings) -> None:
     """Whether drafts can be verified with these settings. Raises: EngineMisconfigured."""
+    if settings.speculative_eagle_topk > 1:
+        raise EngineMisconfigured(
+            f"speculative_eagle_topk: expected 1 (a chain) on cuda, found {settings.speculative_eagle_topk}"
+        )
     if settings.attention_backend == "flashinfer":
         raise EngineMisconfigured(
             "attention_backend: with speculative_algorithm expected auto or triton, found flashinfer"

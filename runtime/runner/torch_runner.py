@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from runtime.attention.backend import AttentionBackend, AttentionBatch
-from runtime.attention.pages import copy_pages
-from runtime.batch import ChainResult, Int64, StepBatch, StepResult
+from runtime.attention.pages import copy_pages, move_slots
+from runtime.batch import ChainResult, Int32, Int64, StepBatch, StepResult, TreeResult
 from runtime.identifiers import PAGE_SIZE
 from runtime.models.decoder import Decoder
 from runtime.runner.cache_choice import CacheFormat
@@ -25,10 +25,11 @@ from runtime.runner.scoring import sample_logits, score_prompt
 from runtime.runner.verification import verify_ids
 from runtime.sampling.logprobs import DeviceLogprobs, logprobs_of
 from runtime.sampling.sampler import SampledTokens, Sampler
-from runtime.speculative.accepting import count_tokens
+from runtime.speculative.accepting import count_tokens, follow_paths
 from runtime.speculative.captured import CapturedStates
-from runtime.speculative.continuing import NO_CHAINS, ChainEnds, resolve
+from runtime.speculative.continuing import NO_CHAINS, ChainEnds, depths_of, resolve
 from runtime.speculative.drafting import Drafter
+from runtime.speculative.unfolding import Sequences, unfold
 from runtime.weights.config import ModelConfig
 
 
@@ -108,9 +109,10 @@ class TorchRunner:
             batch = resolve(batch, self._chain_ends)
         if batch.page_copies.size:  # (1)
             self._copy_pages(torch.from_numpy(batch.page_copies.astype(np.int64)).to(self._device))
-        placement = self.grouping.place_tokens(batch.query_starts, batch.context_lengths)  # (2)
+        sequences = unfold(batch)
+        placement = self.grouping.place_tokens(sequences.query_starts, sequences.context_lengths)  # (2)
         captured = None if self.drafter is None else CapturedStates(self.drafter.captured_layers)
-        hidden = self._hidden_states(batch, placement, captured)  # (3), (4)
+        hidden = self._hidden_states(batch, sequences, placement, captured)  # (3), (4)
         token_rows = placement.rows
         logits = self._logits_to_sample(hidden, token_rows[batch.sample_rows])  # (5)
         sampled = self._sampler.sample(logits, batch.sampling)
@@ -137,12 +139,33 @@ class TorchRunner:
         assert self.drafter is not None
         assert batch.speculation is not None, "a step of a speculating engine says nothing of it"
         chosen, starts = sampled.token_ids.cpu().numpy(), batch.speculation.chain_starts
+        if batch.speculation.tree is not None:
+            return self._draft_trees(batch, captured, chosen, batch.speculation.tree.parents)
         num_tokens = count_tokens(batch.token_ids, chosen, batch.sample_rows, starts)
         drafts = self.drafter.draft(batch, captured, chosen, num_tokens)
         self._chain_ends = ChainEnds(num_tokens, chosen[starts[:-1] + num_tokens - 1], drafts)
         return ChainResult(num_tokens, drafts)
 
-    def _hidden_states(self, batch: StepBatch, placement: Placement, captured: CapturedStates | None) -> Tensor:
+    def _draft_trees(self, batch: StepBatch, captured: Tensor, chosen: Int64, parents: Int32) -> ChainResult:
+        assert self.drafter is not None
+        assert batch.speculation is not None
+        firsts, depth = batch.speculation.chain_starts[:-1], depths_of(parents, batch.query_starts).max(initial=0)
+        num_tokens, paths = follow_paths(
+            batch.token_ids, chosen, batch.sample_rows, batch.speculation.chain_starts, parents, int(depth)
+        )
+        chains, places = np.nonzero(np.arange(1, depth + 1) < num_tokens[:, None])
+        rows = batch.sample_rows[firsts[chains]]
+        sources, targets = batch.slots[rows + paths[chains, places + 1]], batch.slots[rows + places + 1]
+        moves = torch.from_numpy(sources).to(self._device), torch.from_numpy(targets).to(self._device)
+        move_slots(self.pages, *moves)
+        last = (firsts + paths[np.arange(len(firsts)), num_tokens - 1]).astype(np.int64)
+        drafts, of_drafts = self.drafter.draft_trees(batch, captured, chosen, last, moves)
+        self._chain_ends = ChainEnds(num_tokens, chosen[last], drafts, of_drafts)
+        return ChainResult(num_tokens, drafts, TreeResult(paths, of_drafts))
+
+    def _hidden_states(
+        self, batch: StepBatch, sequences: Sequences, placement: Placement, captured: CapturedStates | None
+    ) -> Tensor:
         num_rows = placement.num_rows
         positions, slots = np.zeros(num_rows, np.int64), np.arange(num_rows, dtype=np.int64) % PAGE_SIZE
         # What lies beyond is of answers that have ended, see `SpeculationBatch`.
@@ -150,12 +173,13 @@ class TorchRunner:
         slots[placement.rows] = batch.slots
         plan = self._attention.plan(
             AttentionBatch(
-                query_starts=batch.query_starts,
-                context_lengths=batch.context_lengths,
-                page_tables=batch.page_tables,
+                query_starts=sequences.query_starts,
+                context_lengths=sequences.context_lengths,
+                page_tables=sequences.page_tables,
                 rows=placement.rows,
                 num_rows=num_rows,
                 slots=slots,
+                tails=sequences.tails,
             )
         )
         return self._model.hidden_states(

@@ -6,7 +6,7 @@ import numpy as np
 
 from runtime.batch import Int32, Int64, StepBatch
 from runtime.identifiers import PAGE_SIZE
-from runtime.scheduling.chains import ChainLayout, lay_out_chains, speculate, starts_of
+from runtime.scheduling.chains import ChainLayout, lay_out_chains, lay_out_trees, speculate, starts_of
 from runtime.scheduling.planning import Chunk, StepPlan
 from runtime.scheduling.requests import Request
 from runtime.scheduling.sampling_table import SamplingTable
@@ -47,7 +47,7 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
     The arrays are the batch's own: the tables may change while the step runs.
     """
     decode, chunks = plan.decode_rows, plan.chunks
-    is_speculating = table.num_draft_steps > 0
+    is_speculating = table.shape.num_steps > 0
     rows = np.concatenate([decode, np.array([chunk.row for chunk in chunks], np.int64)])
     firsts = np.concatenate([table.cached[decode], np.array([chunk.start for chunk in chunks], np.int64)])
     lengths = np.concatenate([1 + plan.num_drafts, np.array([chunk.end - chunk.start for chunk in chunks], np.int64)])
@@ -55,6 +55,7 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
     positions = np.repeat(firsts - starts[:-1], lengths) + np.arange(starts[-1])
     token_rows = np.repeat(rows, lengths)
     contexts = firsts + lengths
+    tree = lay_out_trees(plan, table, lengths) if table.shape.is_tree else None
     width = int(table.num_pages[rows].max()) if is_speculating else int(-(-contexts.max() // PAGE_SIZE))
 
     token_ids = table.tokens[token_rows, positions].astype(np.int64)
@@ -64,13 +65,13 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
     else:
         previous[: len(decode)] = table.sample[decode]
         token_ids[previous != NO_SAMPLE] = -1
-    chains = lay_out_chains(plan, table, starts)
+    chains = lay_out_chains(plan, table, starts, tree)
     scored_rows, scored_targets, scored_counts, scored = _prompt_scores(chunks, table, starts[len(decode) :])
     embedding_rows, embedded = _embeddings(chunks, starts[len(decode) :])
     batch = StepBatch(
         token_ids=token_ids,
         previous_rows=previous,
-        positions=positions,
+        positions=positions if tree is None else positions + tree.offsets,
         slots=table.pages[token_rows, positions // PAGE_SIZE].astype(np.int64) * PAGE_SIZE + positions % PAGE_SIZE,
         query_starts=starts.astype(np.int32),
         context_lengths=contexts.astype(np.int32),
@@ -84,7 +85,7 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
         prompt_logprob_targets=scored_targets,
         prompt_logprob_counts=scored_counts,
         embedding_rows=embedding_rows,
-        speculation=speculate(plan, table, chains, starts) if is_speculating else None,
+        speculation=speculate(plan, table, chains, starts, tree) if is_speculating else None,
     )
     record = StepRecord(
         rows=chains.rows,
@@ -112,13 +113,13 @@ def _fill_in_drafts(token_ids: Int64, plan: StepPlan, table: SequenceTable, star
 def _advance(table: SequenceTable, plan: StepPlan, chains: ChainLayout) -> None:
     """Note in the table what the step computes and chooses, as it is about to be launched."""
     table.cached[plan.decode_rows] += 1
-    table.spread[plan.decode_rows] += plan.num_drafts
+    table.spread[plan.decode_rows] += table.most_accepted(plan.num_drafts)
     for chunk in plan.chunks:
         table.cached[chunk.row] = chunk.end
     table.length[chains.rows] += 1
     table.sample[chains.rows] = np.arange(len(chains.rows))
     table.num_drafts[chains.rows] = 0
-    table.num_drafts[plan.drafting_rows] = plan.num_steps
+    table.num_drafts[plan.drafting_rows] = table.shape.drafts_at(plan.num_steps)
 
 
 def _embeddings(chunks: list[Chunk], starts: Int64) -> tuple[Int32, list[Request]]:

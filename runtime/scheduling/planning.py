@@ -98,7 +98,10 @@ class StepPlanner:
         """
         table = self._running.table
         rows = table.decode_rows()
-        counts_tokens = (table.spread[rows] > 0) & (table.length[rows] < self._running.sampling.min_length[rows])
+        is_unknown = table.spread[rows] > 0
+        if table.shape.is_tree:  # Nor is it known how deep its next drafts stand.
+            is_unknown |= (table.sample[rows] >= 0) & (table.num_drafts[rows] > 0)
+        counts_tokens = is_unknown & (table.length[rows] < self._running.sampling.min_length[rows])
         if ((self._running.sampling.reads_output[rows] & (table.sample[rows] >= 0)) | counts_tokens).any():
             return True
         num_wanted = self._running.num_pages_to_grow(rows)
@@ -117,7 +120,8 @@ class StepPlanner:
             chunks = self._plan_chunks(self._budget(len(rows)), may_admit=self.num_retractions == num_before)
             if len(rows) or chunks:
                 level = self._policy.choose(len(rows))
-                num_drafts = np.minimum(self._running.num_drafts_to_verify(rows), level)
+                most = self._policy.shape.drafts_at(level)
+                num_drafts = np.minimum(self._running.num_drafts_to_verify(rows), most)
                 return self._with_drafts(StepPlan(rows, copies, chunks, num_drafts), level)
             if in_flight or len(self._running) == 0:
                 return None
@@ -151,9 +155,9 @@ class StepPlanner:
             return plan
         table, rows = self._running.table, plan.drafting_rows
         ends = table.cached[rows] + table.spread[rows] + 1
-        ends[: len(plan.decode_rows)] += plan.num_drafts
+        ends[: len(plan.decode_rows)] += table.most_accepted(plan.num_drafts)
         ends[len(plan.decode_rows) :] = table.length[rows[len(plan.decode_rows) :]]
-        missing = self._running.num_pages_for_drafts(rows, ends + num_steps + 1)
+        missing = self._running.num_pages_for_drafts(rows, ends + table.shape.places_at(num_steps) + 1)
         if missing.sum() > self._cache.num_available:
             return plan
         self._running.append_pages(rows, missing)

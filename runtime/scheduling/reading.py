@@ -53,7 +53,11 @@ def _read_chains(table: SequenceTable, step: StepRecord, result: StepResult, cha
     table.settle(rows, counts, num_drafts)
     table.drafts[rows, : chains.drafts.shape[1]] = chains.drafts[open_chains]
     starts = starts_of(counts)
-    samples = np.repeat(step.chain_starts[open_chains] - starts[:-1], counts) + np.arange(starts[-1])
+    places = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
+    if chains.tree is not None:
+        table.parents[rows, : chains.tree.parents.shape[1]] = chains.tree.parents[open_chains]
+        places = chains.tree.paths[np.repeat(open_chains, counts), places]
+    samples = np.repeat(step.chain_starts[open_chains], counts) + places
     ids, owners = result.token_ids[samples], np.repeat(rows, counts)
     needs_look = ~table.is_ordinary[rows] | (table.known[rows] + counts >= table.max_length[rows])
     ending = ~result.is_finite[samples] | (table.ending_ids[owners] == ids[:, None]).any(axis=1)
@@ -66,3 +70,14 @@ def _read_chains(table: SequenceTable, step: StepRecord, result: StepResult, cha
         others=open_chains[needs_look].tolist(),
         drafts=DraftCounts(int((num_drafts > 0).sum()), int(num_drafts.sum()), int((counts - 1).sum())),
     )
+
+
+def samples_of(step: StepRecord, result: StepResult, chain: int) -> list[int]:
+    """The samples that are a chain's tokens, in their order."""
+    first, chains = int(step.chain_starts[chain]), result.chains
+    if chains is None:
+        return [first]
+    count = int(chains.num_tokens[chain])
+    if chains.tree is None:
+        return list(range(first, first + count))
+    return [first + place for place in chains.tree.paths[chain, :count].tolist()]

@@ -5,7 +5,7 @@ chunk it forks, and from then on every choice has a sequence of its own over sha
 row in the table), may be retracted to wait again, and ends.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,10 +36,14 @@ class Matcher(Protocol):
         """Write which tokens may come next: packed bits, lowest first."""
         ...
 
-    def fill_along(self, drafts: list[int], masks: Int32) -> int:
-        """Write what may come next, and after each of `drafts` as far as the grammar allows them; returns how many masks.
+    def fill_along(self, drafts: list[int], parents: list[int], ending_ids: Collection[int], masks: Int32) -> list[int]:
+        """Write what may come next, and after each of `drafts` that the grammar allows; it stands where it stood afterwards.
 
-        Afterwards the grammar stands where it stood.
+        Args:
+            parents: what each draft follows: 0 what there is, i + 1 draft i, an earlier one.
+            ending_ids: drafts that nothing may follow.
+            masks: see `fill`; those written are the first ones.
+        Returns: what each of them is for: first 0, and i + 1 for draft i.
         """
         ...
 

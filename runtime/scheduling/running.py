@@ -189,7 +189,7 @@ class RunningSequences:
 
     def num_pages_for_drafts(self, rows: Int64, reaches: Int64) -> Int64:
         """Pages that each row lacks for so many tokens, or for as many of them as it can ever have."""
-        reaches = np.minimum(reaches, self.table.max_length[rows] - 1)
+        reaches = np.minimum(reaches, self.table.furthest(rows))
         missing: Int64 = np.maximum(0, -(-reaches // PAGE_SIZE) - self.table.num_pages[rows])
         return missing
 
@@ -199,10 +199,16 @@ class RunningSequences:
             self.table.append_pages(int(rows[place]), self._cache.allocate(int(counts[place])))
 
     def num_drafts_to_verify(self, rows: Int64) -> Int64:
-        """How many of its drafts each row, which has grown, can verify: by its pages, and by the tokens it may still get."""
+        """How many of its drafts each row, which has grown, can verify: by its pages, and by the tokens it may still get.
+
+        Of a tree any number of first nodes can be; its depth may be more than the tokens that are left, as nobody knows it here.
+        """
         table = self.table
-        by_pages = table.num_pages[rows] * PAGE_SIZE - table.cached[rows] - table.spread[rows] - 1
+        places = np.minimum(table.num_pages[rows] * PAGE_SIZE, table.context_length)
+        by_pages = places - table.cached[rows] - table.spread[rows] - 1
         by_length = table.max_length[rows] - 1 - table.length[rows]
+        if table.shape.is_tree:
+            by_length = np.where(by_length > 0, table.shape.num_drafts, 0)
         count: Int64 = np.maximum(0, np.minimum(table.num_drafts[rows], np.minimum(by_pages, by_length)))
         return count
 

@@ -12,25 +12,30 @@ from numpy.typing import NDArray
 
 from runtime.batch import Bool, Float32, Int32, Int64, SamplingBatch
 from runtime.scheduling.requests import Choice, Request, has_penalty
+from runtime.scheduling.seen import SeenTokens
 
 
 @dataclass(frozen=True, slots=True)
 class SampledChains:
-    """Samples in runs, one run an answer: behind the first of a run each stands after one draft more."""
+    """Samples in runs, one run an answer: behind the first of a run each stands after a draft."""
 
     starts: Int64
     """[num_chains + 1]"""
     drafts: Int64
     """[num_chains, most drafts]; the first so many count as there are samples behind the first."""
+    parents: Int64 | None = None
+    """As `drafts`, of trees: see `TreeResult.parents`. None: each draft follows the one before."""
 
     def where(self, flags: Bool) -> list[int]:
         """The chains whose samples are flagged."""
         return np.flatnonzero(flags[self.starts[:-1]]).tolist()
 
-    def at(self, chain: int) -> tuple[int, list[int]]:
-        """The first sample of a chain, and its drafts."""
+    def at(self, chain: int) -> tuple[int, list[int], list[int]]:
+        """The first sample of a chain, its drafts, and what each of them follows: 0 the newest token, i + 1 draft i."""
         first, end = int(self.starts[chain]), int(self.starts[chain + 1])
-        return first, self.drafts[chain, : end - first - 1].tolist()
+        count = end - first - 1
+        parents = list(range(count)) if self.parents is None else self.parents[chain, :count].tolist()
+        return first, self.drafts[chain, :count].tolist(), parents
 
 
 class SamplingTable:
@@ -129,13 +134,15 @@ class SamplingTable:
     def _gather_seen(self, rows: Int64, chains: SampledChains) -> list[NDArray[Any]]:
         gathered = _Gathered(np.int32, np.int32, np.int32)
         for chain in chains.where(self.has_penalty[rows]):
-            first, drafts = chains.at(chain)
+            first, drafts, parents = chains.at(chain)
             choice = self._choices[rows[first]]
             assert choice is not None
             assert choice.seen is not None
-            for place in range(len(drafts) + 1):
-                seen = choice.seen.after(drafts[:place]) if place else choice.seen
-                gathered.add(first + place, seen.ids, seen.prompt_counts, seen.output_counts)
+            along: list[SeenTokens] = [choice.seen]
+            for draft, parent in zip(drafts, parents, strict=True):
+                along.append(along[parent].after([draft]))
+            for sample, seen in enumerate(along, start=first):
+                gathered.add(sample, seen.ids, seen.prompt_counts, seen.output_counts)
         return gathered.arrays()
 
     def _gather_allowed(self, rows: Int64, chains: SampledChains) -> tuple[Int32, Int32]:
@@ -147,19 +154,18 @@ class SamplingTable:
         bits = np.zeros((np.count_nonzero(has_grammar), self._num_mask_words if has_grammar.any() else 0), np.int32)
         samples: list[int] = []
         for chain in chains.where(has_grammar):
-            first, drafts = chains.at(chain)
+            first, drafts, parents = chains.at(chain)
             choice, request = self._choices[rows[first]], self._requests[rows[first]]
             assert choice is not None
             assert choice.matcher is not None
             assert request is not None
             masks = bits[len(samples) :]
             if drafts:
-                ends = [place for place, draft in enumerate(drafts) if draft in request.ending_ids]
-                count = choice.matcher.fill_along(drafts[: ends[0] if ends else None], masks)
+                places = choice.matcher.fill_along(drafts, parents, request.ending_ids, masks)
             else:
                 choice.matcher.fill(masks[0])
-                count = 1
-            samples += range(first, first + count)
+                places = [0]
+            samples += [first + place for place in places]
         return np.array(samples, np.int32), bits[: len(samples)]
 
     def _gather_banned(self, rows: Int64, positions: Int64) -> list[NDArray[Any]]:

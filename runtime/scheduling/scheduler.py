@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from runtime.batch import StepBatch, StepResult
+from runtime.draft_shape import NO_DRAFTS
 from runtime.errors import QueueFull, RequestRejected
 from runtime.kv.cache import KVCache
 from runtime.request import Finish, GenerationRequest, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
@@ -22,7 +23,7 @@ from runtime.scheduling.estimate import OutputEstimate
 from runtime.scheduling.fairness import FairClock
 from runtime.scheduling.limits import RequestLimits
 from runtime.scheduling.planning import StepPlanner
-from runtime.scheduling.reading import read_step
+from runtime.scheduling.reading import read_step, samples_of
 from runtime.scheduling.requests import NOT_RUNNING, Choice, GrammarSource, Matcher, Request, Sequence, build_request
 from runtime.scheduling.running import RunningSequences
 from runtime.scheduling.sampling_table import SamplingTable
@@ -63,10 +64,8 @@ class Scheduler:
         self._limits = limits
         self._eos_token_ids = tuple(eos_token_ids)
         self._max_queued = max_queued_requests
-        self._policy = policy or SpeculationPolicy(0, is_adaptive=False)
-        table = SequenceTable(
-            limits.max_running_requests, limits.context_length, num_draft_steps=self._policy.levels[-1]
-        )
+        self._policy = policy or SpeculationPolicy(NO_DRAFTS, is_adaptive=False)
+        table = SequenceTable(limits.max_running_requests, limits.context_length, shape=self._policy.shape)
         self._grammars = grammars
         self._num_mask_words = 0 if grammars is None else grammars.num_words
         self._running = RunningSequences(
@@ -198,7 +197,8 @@ class Scheduler:
         if result.chains is not None:
             is_open = self._running.table.serials[step.rows] == step.serials
             accepted = result.chains.num_tokens[is_open].astype(np.int64) - 1
-            self._policy.acceptance.observe(step.num_drafts[is_open], accepted)
+            num_tried = self._running.table.most_accepted(step.num_drafts[is_open])
+            self._policy.acceptance.observe(num_tried, accepted)
         read = read_step(self._running.table, step, result)
         self._output.plain = read.plain
         self.totals.generated_tokens += len(read.plain)
@@ -207,9 +207,7 @@ class Scheduler:
         for chain in read.others:
             sequence: Sequence = self._running.table.owners[step.rows[chain]]
             request, choice = sequence.request, sequence.choices[0]
-            first = int(step.chain_starts[chain])
-            count = 1 if result.chains is None else int(result.chains.num_tokens[chain])
-            for sample in range(first, first + count):
+            for sample in samples_of(step, result, chain):
                 self._collect_sample(sequence, sample, result, logprobs)
                 if choice.finish is not None:
                     self._close_if_ended(request)

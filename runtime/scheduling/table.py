@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.batch import Bool, Int32, Int64
+from runtime.draft_shape import NO_DRAFTS, DraftShape
 from runtime.identifiers import PADDING_PAGE, PAGE_SIZE
 from runtime.kv.prefixes import token_bytes
 from runtime.scheduling.requests import NOT_RUNNING, Sequence
@@ -32,10 +33,11 @@ MAX_ENDING_IDS = 8
 class SequenceTable:
     """Columns of the running sequences. Free rows hold zeros and are not `is_active`."""
 
-    def __init__(self, num_rows: int, context_length: int, *, num_draft_steps: int = 0) -> None:
-        """`num_draft_steps`: drafts that a row may have; 0 without speculation."""
+    def __init__(self, num_rows: int, context_length: int, *, shape: DraftShape = NO_DRAFTS) -> None:
+        """`shape`: of the drafts that a row may have."""
         self.num_rows = num_rows
-        self.num_draft_steps = num_draft_steps
+        self.shape = shape
+        self.context_length = context_length
         self.owners: NDArray[np.object_] = np.full(num_rows, None, np.object_)
         """The `Sequence` of each row, or None."""
         self._free_rows = list(range(num_rows - 1, -1, -1))
@@ -62,11 +64,13 @@ class SequenceTable:
         self.sample: Int32 = np.full(num_rows, NO_SAMPLE, np.int32)
         """Where the last step launched has the row's next token, while its id is not known."""
         self.spread: Int64 = np.zeros(num_rows, np.int64)
-        """Drafts that are verified by steps in flight: how much further than `cached` the row may be."""
+        """Drafts that steps in flight may accept: how much further than `cached` the row may be."""
         self.num_drafts: Int64 = np.zeros(num_rows, np.int64)
         """Drafts for the row's next step, on the host or made by the step in flight."""
-        self.drafts: Int64 = np.zeros((num_rows, num_draft_steps), np.int64)
+        self.drafts: Int64 = np.zeros((num_rows, shape.num_drafts), np.int64)
         """What they are, once that step was read."""
+        self.parents: Int64 = np.zeros((num_rows, shape.num_drafts if shape.is_tree else 0), np.int64)
+        """Of a tree's drafts, see `TreeResult.parents`."""
         self.num_verified: Int64 = np.zeros(num_rows, np.int64)
         """Passes that verified drafts, those that were read."""
         self.num_proposed: Int64 = np.zeros(num_rows, np.int64)
@@ -108,6 +112,7 @@ class SequenceTable:
         for column in (self.spread, self.num_drafts, self.num_verified, self.num_proposed, self.num_accepted):
             column[row] = 0
         self.drafts[row] = 0
+        self.parents[row] = 0
         self.ending_ids[row] = NO_TOKEN
         self.serials[row] = 0
         self.is_active[row] = self.is_decoding[row] = self.is_ordinary[row] = False
@@ -148,7 +153,7 @@ class SequenceTable:
         """A step in flight is read: these rows, distinct, got so many tokens from it by verifying so many drafts."""
         self.cached[rows] += num_tokens - 1
         self.length[rows] += num_tokens - 1
-        self.spread[rows] -= num_drafts
+        self.spread[rows] -= self.most_accepted(num_drafts)
         self.num_verified[rows] += num_drafts > 0
         self.num_proposed[rows] += num_drafts
         self.num_accepted[rows] += num_tokens - 1
@@ -174,6 +179,17 @@ class SequenceTable:
         has_ended |= (self.ending_ids[rows] == ids[:, None]).any(axis=1)
         return has_ended
 
+    def most_accepted(self, num_drafts: Int64) -> Int64:
+        """Of so many drafts, as many as can be on one path."""
+        return np.minimum(num_drafts, self.shape.num_steps)
+
+    def furthest(self, rows: Int64) -> Int64:
+        """Places that rows can ever fill. A tree's side branches may go beyond the last token, but not beyond a context."""
+        if self.shape.is_tree:
+            return np.full(len(rows), self.context_length)
+        most: Int64 = self.max_length[rows] - 1
+        return most
+
     def check_integrity(self) -> None:
         """Raise AssertionError unless every row is either free and blank, or consistent."""
         active = np.flatnonzero(self.is_active)
@@ -187,8 +203,9 @@ class SequenceTable:
         assert bool((self.length[active] - self.known[active] <= 1).all())
         assert bool((self.length[active] <= self.max_length[active]).all())
         fewest = -(-self.cached[active] // PAGE_SIZE)
-        reach = np.minimum(self.cached[active] + 3 * self.num_draft_steps + 1, self.max_length[active] - 1)
-        most = np.maximum(fewest, -(-reach // PAGE_SIZE)) if self.num_draft_steps else fewest
+        shape = self.shape
+        reach = np.minimum(self.cached[active] + 3 * shape.places_at(shape.num_steps) + 1, self.furthest(active))
+        most = np.maximum(fewest, -(-reach // PAGE_SIZE)) if shape.num_steps else fewest
         assert bool(((fewest <= self.num_pages[active]) & (self.num_pages[active] <= most)).all()), (
             "pages do not fit the tokens"
         )

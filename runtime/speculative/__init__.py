@@ -2,7 +2,8 @@
 
 Reading order: `config` (what a head's folder says, and whether it fits its target), `loading` (its weights), `head` (the
 network), `captured` (hidden states of the target that it reads), `continuing` (rows whose place only the device knows),
-`accepting` (which drafts are the tokens that plain decoding chooses), `drafting` (a step's drafts, in plain torch).
+`accepting` (which drafts are the tokens that plain decoding chooses), `growing` (trees of drafts, which of their nodes are kept),
+`unfolding` (a tree as its paths, for the reference's attention), `drafting` (a step's drafts, in plain torch).
 
 A step of a speculating engine is: the target's pass over prompts' chunks and over each answer's last token with its drafts;
 the choice of a token at every one of these positions, exactly as plain decoding makes it; the drafts that equal those tokens
@@ -12,10 +13,13 @@ are accepted; then the head reads what the target computed, and drafts for the s
     at any temperature the same seed gives the same text with and without speculation (Daliri et al. 2024);
     the head decides how fast a text comes, never which text.
 
+Where drafts are trees (`speculative_eagle_topk` above 1) the tokens of a step are those chosen on one path: at each accepted row
+the token is chosen as plain decoding does, and the path goes on if a child is that token. So the three lines hold for trees too.
+
 The head's keys and values have pages of their own under the target's page numbers: one page table serves both. The entry at a
 position combines the target's hidden state there with the token after it, so the last entry of a page that prompts share may
 be of another continuation. That can cost an accepted draft, and nothing else.
 
-Imports: torch, `runtime.attention`, `runtime.layers`, `runtime.weights`, `runtime.batch`. Knows no requests.
+Imports: torch, `runtime.draft_shape`, `runtime.attention`, `runtime.layers`, `runtime.weights`, `runtime.batch`. Knows no requests.
 Source: EAGLE-3, Li et al. 2025; the format is that of the heads that SGLang, vLLM and SpecForge publish and load.
 """

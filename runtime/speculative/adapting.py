@@ -7,10 +7,10 @@ the device, the model and on how good the drafts are for the texts of the hour. 
 - how long steps that only decode take, for each level and each range of batch sizes;
 - how often the draft at each place of a chain is accepted, given that those before it were.
 
-A level is a number of drafts; its worth is the tokens that a pass is expected to give, over its time. The best level is taken,
-and another one only if it is better by `MARGIN`. What is not known is tried: each level a few times when a range of sizes first
-comes up, and again from time to time for a few steps, as texts change. These trials are so rare that they cost less than
-a hundredth even where every one of them takes twice as long.
+A level is a number of steps in which drafts are made, for each of which one may be accepted; its worth is the tokens that a pass is
+expected to give, over its time. The best level is taken, and another one only if it is better by `MARGIN`. What is not known is
+tried: each level a few times when a range of sizes first comes up, and again from time to time for a few steps, as texts
+change. These trials are so rare that they cost less than a hundredth even where every one of them takes twice as long.
 
 Imports no torch. Deterministic but for the times it is told.
 """
@@ -18,6 +18,7 @@ Imports no torch. Deterministic but for the times it is told.
 import numpy as np
 
 from runtime.batch import Int64
+from runtime.draft_shape import DraftShape
 
 NUM_TRIALS = 3
 """Steps of a level before it is judged: the first ones may load and allocate."""
@@ -95,12 +96,13 @@ class _Range:
 class SpeculationPolicy:
     """Chooses a level for each step."""
 
-    def __init__(self, num_steps: int, *, is_adaptive: bool) -> None:
+    def __init__(self, shape: DraftShape, *, is_adaptive: bool) -> None:
         """
         Args:
-            num_steps: drafts of a whole chain; 0: never any.
-            is_adaptive: False always takes whole chains.
+            shape: of what is drafted at most.
+            is_adaptive: False always takes all of it.
         """
+        self.shape, num_steps = shape, shape.num_steps
         self._levels = speculation_levels(num_steps)
         self._is_adaptive = is_adaptive and num_steps > 0
         self._num_steps = num_steps

@@ -1,17 +1,20 @@
-"""The head's part of a step, in plain torch: entries for all that the target computed, then a draft token by token.
+"""The head's part of a step, in plain torch: entries for all that the target computed, then drafts token by token.
 
 The reference, as `runtime.runner.torch_runner` is for the target; on a GPU `runtime.runner.device_drafting` does the same.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from runtime.attention.backend import AttentionBatch
-from runtime.attention.pages import allocate_pages, copy_pages, key_rows, write_kv
+from runtime.attention.backend import AttentionBatch, Tails
+from runtime.attention.pages import allocate_pages, copy_pages, key_rows, move_slots, write_kv
 from runtime.attention.reference import ReferenceAttention
-from runtime.batch import Int32, Int64, StepBatch
+from runtime.batch import Int32, Int64, StepBatch, TreeBatch
 from runtime.identifiers import PAGE_SIZE
+from runtime.speculative.growing import GrowingTrees
 from runtime.speculative.head import DraftHead, Entries
 
 
@@ -48,19 +51,54 @@ class Drafter:
         """
         speculation = batch.speculation
         assert speculation is not None
-        next_ids = speculation.next_ids.copy()
-        next_ids[batch.sample_rows[::-1]] = chosen[::-1]  # of choices that share a row the first counts
-        entries = self._enter(next_ids, self._head.combine(captured), batch.positions, batch.slots)
+        entries = self._enter_rows(batch, captured, chosen)
         drafts = np.zeros((len(num_tokens), speculation.num_steps), np.int64)
+        start = self._start(batch, entries, speculation.chain_starts[:-1] + num_tokens - 1)
+        if start is not None:
+            drafts[start.chains] = self._chain(start, speculation.num_steps).cpu().numpy()
+        return drafts
+
+    def draft_trees(
+        self, batch: StepBatch, captured: Tensor, chosen: Int64, last_samples: Int64, moves: tuple[Tensor, Tensor]
+    ) -> tuple[Int64, Int64]:
+        """The same with `SpeculationBatch.tree`.
+
+        Args:
+            last_samples: [num_chains], the sample that chose each one's newest token.
+            moves: slots of what was accepted and where they go, see `move_slots`.
+        Returns: drafts and their parents, [num_chains, num_drafts] each.
+        """
+        speculation = batch.speculation
+        assert speculation is not None
+        assert speculation.tree is not None
+        entries = self._enter_rows(batch, captured, chosen)
+        move_slots(self.pages, *moves)
+        shape = (len(last_samples), speculation.tree.num_drafts)
+        drafts, parents = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        start = self._start(batch, entries, last_samples)
+        if start is not None:
+            kept = self._tree(start, speculation.num_steps, speculation.tree)
+            drafts[start.chains], parents[start.chains] = (part.cpu().numpy() for part in kept)
+        return drafts, parents
+
+    def _enter_rows(self, batch: StepBatch, captured: Tensor, chosen: Int64) -> Entries:
+        """Entries for all rows of a step."""
+        assert batch.speculation is not None
+        next_ids = batch.speculation.next_ids.copy()
+        next_ids[batch.sample_rows[::-1]] = chosen[::-1]  # of choices that share a row the first counts
+        return self._enter(next_ids, self._head.combine(captured), batch.positions, batch.slots)
+
+    def _start(self, batch: StepBatch, entries: Entries, last_samples: Int64 | Int32) -> "_Start | None":
+        """Where drafts begin, of the chains that ask for some; None where nobody does."""
+        speculation = batch.speculation
+        assert speculation is not None
         chains = np.flatnonzero(speculation.drafts)
         if not (speculation.num_steps and chains.size):
-            return drafts
-        rows = batch.sample_rows[speculation.chain_starts[:-1] + num_tokens - 1][chains].astype(np.int64)
+            return None
+        rows = batch.sample_rows[last_samples[chains]].astype(np.int64)
         sequences = np.searchsorted(batch.query_starts, rows, side="right") - 1
-        chosen_entries = entries.select(torch.from_numpy(rows).to(captured.device))
-        tables = batch.page_tables[sequences]
-        drafts[chains] = self._chain(chosen_entries, batch.positions[rows], tables, speculation.num_steps).cpu().numpy()
-        return drafts
+        chosen_entries = entries.select(torch.from_numpy(rows).to(entries.query.device))
+        return _Start(chains, chosen_entries, batch.positions[rows], batch.page_tables[sequences])
 
     def _enter(self, token_ids: Int64 | Tensor, hidden: Tensor, positions: Int64, slots: Int64) -> Entries:
         """Compute entries and write their keys and values; a key follows from its own row, as there is one layer."""
@@ -71,21 +109,47 @@ class Drafter:
         write_kv(self.pages[0], entries.key, entries.value, key_rows(torch.from_numpy(slots).to(device)))
         return entries
 
-    def _chain(self, entries: Entries, ends: Int64, tables: Int32, num_steps: int) -> Tensor:
-        """Drafts behind entries at positions `ends` → [num_chains, num_steps]."""
-        width = -(-(int(ends.max()) + num_steps) // PAGE_SIZE)
-        tables = np.pad(tables, ((0, 0), (0, max(0, width - tables.shape[1]))))
-        hidden = self._ask(entries, ends, tables)
+    def _chain(self, start: "_Start", num_steps: int) -> Tensor:
+        """[num_chains, num_steps]"""
+        ends, tables = start.ends, _widened(start.tables, int(start.ends.max()) + num_steps)
+        hidden = self._ask(start.entries, ends, tables, _slots_of(ends, tables))
         drafted = [self._head.best(hidden)]
         for step in range(1, num_steps):
             positions = ends + step
-            entries = self._enter(drafted[-1], hidden, positions, _slots_of(positions, tables))
-            hidden = self._ask(entries, positions, tables)
+            slots = _slots_of(positions, tables)
+            entries = self._enter(drafted[-1], hidden, positions, slots)
+            hidden = self._ask(entries, positions, tables, slots)
             drafted.append(self._head.best(hidden))
         return torch.stack(drafted, dim=1)
 
-    def _ask(self, entries: Entries, positions: Int64, tables: Int32) -> Tensor:
-        """The rest of the layer for one row of each chain, at these positions."""
+    def _tree(self, start: "_Start", num_steps: int, tree: TreeBatch) -> tuple[Tensor, Tensor]:
+        """Drafts, by the target's ids, and their parents; [num_chains, num_drafts] each.
+
+        Beams' entries lie one after the other behind the newest one, `topk` for each step; each sees those on its path.
+        """
+        topk, ends = tree.topk, start.ends
+        tables = _widened(start.tables, int(ends.max()) + 1 + topk * (num_steps - 1))
+        places = ends[:, None] + 1 + np.arange(topk * (num_steps - 1))
+        all_slots = _slots_of(places.reshape(-1), np.repeat(tables, places.shape[1], axis=0)).reshape(places.shape)
+        hidden = self._ask(start.entries, ends, tables, _slots_of(ends, tables))
+        trees, tables = GrowingTrees(topk), np.repeat(tables, topk, axis=0)
+        beams = trees.grow(self._head.logits(hidden))
+        for step in range(1, num_steps):
+            positions = np.repeat(ends + step, topk)
+            slots = all_slots[:, topk * (step - 1) : topk * step].reshape(-1)
+            ids = self._head.target_ids[beams.ids.flatten()]
+            entries = self._enter(ids, hidden[beams.parent_rows], positions, slots)
+            path = beams.path.cpu().numpy().reshape(len(ends), -1)
+            on_path = np.take_along_axis(all_slots, path, axis=1).reshape(len(positions), step)
+            hidden = self._ask(entries, positions, tables, slots, Tails(on_path, np.full(len(positions), step)))
+            beams = trees.grow(self._head.logits(hidden))
+        ids, parents = trees.keep(tree.num_drafts)
+        return self._head.target_ids[ids], parents
+
+    def _ask(
+        self, entries: Entries, positions: Int64, tables: Int32, slots: Int64, tails: Tails | None = None
+    ) -> Tensor:
+        """The rest of the layer for rows at these positions, each in a sequence of its own."""
         count = len(positions)
         batch = AttentionBatch(
             query_starts=np.arange(count + 1, dtype=np.int32),
@@ -93,10 +157,28 @@ class Drafter:
             page_tables=tables,
             rows=np.arange(count, dtype=np.int64),
             num_rows=count,
-            slots=_slots_of(positions, tables),
+            slots=slots,
+            tails=tails,
         )
         attended = self._attention.plan(batch).attend(0, entries.query, entries.key, entries.value)
         return self._head.ask(entries, attended)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Where the drafts of some chains begin."""
+
+    chains: Int64
+    entries: Entries
+    """Each one's newest."""
+    ends: Int64
+    """Their positions."""
+    tables: Int32
+
+
+def _widened(tables: Int32, num_places: int) -> Int32:
+    """With columns of page 0 behind, for so many places."""
+    return np.pad(tables, ((0, 0), (0, max(0, -(-num_places // PAGE_SIZE) - tables.shape[1]))))
 
 
 def _slots_of(positions: Int64, tables: Int32) -> Int64:

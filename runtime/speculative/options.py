@@ -5,6 +5,7 @@ SGLang corrects what contradicts itself; here it is an error, as is an option th
 
 from dataclasses import dataclass
 
+from runtime.draft_shape import DraftShape, draft_chain, num_candidates
 from runtime.errors import EngineMisconfigured
 from runtime.settings import EngineSettings
 
@@ -16,8 +17,12 @@ DEFAULT_STEPS = 5
 class SpeculationOptions:
     """What an engine with a draft head does."""
 
-    num_steps: int
-    """Drafts that are made one after the other."""
+    shape: DraftShape
+
+    @property
+    def num_steps(self) -> int:
+        """Drafts that are made one after the other."""
+        return self.shape.num_steps
 
 
 def speculation_options(settings: EngineSettings) -> SpeculationOptions | None:
@@ -39,17 +44,19 @@ def speculation_options(settings: EngineSettings) -> SpeculationOptions | None:
     if not settings.speculative_draft_model_path:
         raise EngineMisconfigured(f"speculative_draft_model_path: {settings.speculative_algorithm} needs a draft head")
     if not given:
-        return SpeculationOptions(DEFAULT_STEPS)
+        return SpeculationOptions(draft_chain(DEFAULT_STEPS))
     missing = [name for name, value in numbers.items() if not value]
     if missing:
         raise EngineMisconfigured(f"{missing[0]}: of {', '.join(numbers)} set all or none; {given[0]} is set")
-    if settings.speculative_eagle_topk != 1:
+    steps, topk = settings.speculative_num_steps, settings.speculative_eagle_topk
+    tokens = settings.speculative_num_draft_tokens
+    if topk == 1 and tokens != steps + 1:
         raise EngineMisconfigured(
-            f"speculative_eagle_topk: expected 1 (drafts in a chain), found {settings.speculative_eagle_topk}"
+            f"speculative_num_draft_tokens: a chain of {steps} steps verifies {steps + 1} tokens, found {tokens}"
         )
-    if settings.speculative_num_draft_tokens != settings.speculative_num_steps + 1:
+    if not steps + 1 <= tokens <= num_candidates(steps, topk) + 1:
         raise EngineMisconfigured(
-            f"speculative_num_draft_tokens: a chain of {settings.speculative_num_steps} steps verifies "
-            f"{settings.speculative_num_steps + 1} tokens, found {settings.speculative_num_draft_tokens}"
+            f"speculative_num_draft_tokens: {steps} steps with speculative_eagle_topk {topk} verify {steps + 1} (one path) to "
+            f"{num_candidates(steps, topk) + 1} tokens (every node), found {tokens}"
         )
-    return SpeculationOptions(settings.speculative_num_steps)
+    return SpeculationOptions(DraftShape(steps, topk, tokens - 1))

@@ -7,6 +7,7 @@ anybody may be slow to follow: one that is gives up, and its choice ends with an
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -61,30 +62,46 @@ class GrammarMatcher:
                 self.fault = "" if mask.any() else "grammar_stuck"
         self._count(time.perf_counter() - started)
 
-    def fill_along(self, drafts: list[int], masks: Int32) -> int:
+    def fill_along(self, drafts: list[int], parents: list[int], ending_ids: Collection[int], masks: Int32) -> list[int]:
         """Write what may come next, and what after each draft; the matcher stands where it stood afterwards.
 
         Args:
-            drafts: none of them ends the text.
-            masks: [at least len(drafts) + 1, ceil(vocab_size / 32)], see `fill`.
-        Returns: how many masks were written: fewer where a draft is not allowed, or nothing may follow it.
+            parents: what each draft follows: 0 the text, i + 1 draft i, an earlier one.
+            ending_ids: drafts that end the text.
+            masks: [at least len(drafts) + 1, ceil(vocab_size / 32)], see `fill`; those written are the first ones.
+        Returns: what each of them is for, as `parents` counts: drafts that are not allowed, or follow one, have none.
         """
         self.fill(masks[0])
-        num_taken, started = 0, time.perf_counter()
-        for draft in drafts if not self.fault else ():
-            if not masks[num_taken][draft // 32] >> (draft % 32) & 1 or not self._matcher.accept_token(draft):
-                break
-            num_taken += 1
-            masks[num_taken] = 0
+        places, path, started = [0], [0], time.perf_counter()
+        going_on = {} if self.fault else {0: masks[0]}
+        for draft in _depth_first(parents):
+            token, parent = drafts[draft], parents[draft]
+            if parent not in going_on or token in ending_ids or not going_on[parent][token // 32] >> (token % 32) & 1:
+                continue
+            self._go_back(path, parent)
+            if not self._matcher.accept_token(token):
+                continue
+            path.append(draft + 1)
+            mask = masks[len(places)]
+            places.append(draft + 1)
+            mask[:] = 0
             try:
-                self._matcher.fill_next_token_bitmask(masks[num_taken : num_taken + 1], 0)
+                self._matcher.fill_next_token_bitmask(mask[None, :], 0)
             except RuntimeError:
-                break  # Its mask allows nothing: the matcher fails when it gets there, if it does.
-        if num_taken:
-            self._matcher.rollback(num_taken)
+                continue  # Its mask allows nothing: the matcher fails when it gets there, if it does.
+            going_on[draft + 1] = mask
+        self._go_back(path, 0)
+        if len(places) > 1:
             # Every draft is a step of its own, as it is without speculation.
-            self._count((time.perf_counter() - started) / num_taken)
-        return num_taken + 1
+            self._count((time.perf_counter() - started) / (len(places) - 1))
+        return places
+
+    def _go_back(self, path: list[int], place: int) -> None:
+        """Take back what the matcher was told behind a place of the path that it is on."""
+        count = len(path) - 1 - path.index(place)
+        if count:
+            self._matcher.rollback(count)
+            del path[-count:]
 
     def _count(self, taken_s: float) -> None:
         self._num_steps += 1
@@ -137,6 +154,18 @@ class Grammars:
         """The newest stays, however large: its choices need it now."""
         while self._cached_bytes > self._max_cached_bytes and len(self._cached) > 1:
             self._cached_bytes -= self._cached.popitem(last=False)[1][1]
+
+
+def _depth_first(parents: list[int]) -> list[int]:
+    """The drafts of a tree, each right behind its parent's other descendants or its parent; a chain in its own order."""
+    children: list[list[int]] = [[] for _ in range(len(parents) + 1)]
+    for draft in reversed(range(len(parents))):
+        children[parents[draft]].append(draft)
+    order, waiting = [], children[0]
+    while waiting:
+        order.append(waiting.pop())
+        waiting += children[order[-1] + 1]
+    return order
 
 
 def empty_masks(num_rows: int, num_words: int) -> Int32:

@@ -36,14 +36,25 @@ class EngineDriver:
     """An engine, its clock, and its clients' accounts."""
 
     def __init__(
-        self, *, num_pages: int = 64, num_drafts: int = 0, wrong_drafts: float = 0.3, **settings: object
+        self,
+        *,
+        num_pages: int = 64,
+        num_drafts: int = 0,
+        tree: tuple[int, int] | None = None,
+        wrong_drafts: float = 0.3,
+        **settings: object,
     ) -> None:
-        """`num_drafts`: of a speculating engine; so many are made at a time, of which a share is wrong."""
+        """
+        Args:
+            num_drafts: of a speculating engine; so many are made at a time, one after the other, of which a share is wrong.
+            tree: top-k, and tokens verified at once, where drafts are trees around those.
+        """
         defaults: dict[str, object] = {"model_path": "none", "chunked_prefill_size": 16, "max_running_requests": 8}
         if num_drafts:
             defaults |= {"speculative_algorithm": "EAGLE3", "speculative_draft_model_path": "none"}
-            defaults |= {"speculative_num_steps": num_drafts, "speculative_eagle_topk": 1}
-            defaults |= {"speculative_num_draft_tokens": num_drafts + 1, "speculative_adaptive": False}
+            topk, num_tokens = tree or (1, num_drafts + 1)
+            defaults |= {"speculative_num_steps": num_drafts, "speculative_eagle_topk": topk}
+            defaults |= {"speculative_num_draft_tokens": num_tokens, "speculative_adaptive": False}
         self.now = 100.0
         self.runner = PagedTextRunner(num_pages, wrong_drafts=wrong_drafts)
         engine_settings = EngineSettings(**{**defaults, **settings})  # type: ignore[arg-type]

@@ -13,17 +13,18 @@ it. The runner drafts its own next tokens, some of them wrong on purpose, and ch
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
-from runtime.batch import ChainResult, LogprobRows, SamplingBatch, StepBatch, StepResult
+from runtime.batch import ChainResult, LogprobRows, SamplingBatch, StepBatch, StepResult, TreeResult
 from runtime.identifiers import PAGE_SIZE
 from runtime.request import GenerationRequest
 from runtime.scheduling.requests import choice_seed
-from runtime.speculative.continuing import NO_CHAINS, ChainEnds, resolve
+from runtime.speculative.continuing import NO_CHAINS, ChainEnds, depths_of, resolve
+from tests.support.draft_trees import plant
 
 VOCAB_SIZE = 24
 EOS = 1
@@ -129,6 +130,8 @@ class PagedTextRunner:
         self.pages.reshape(-1)[batch.slots] = token_ids
         queries = np.diff(batch.query_starts)
         self.batches.append((int((queries == 1).sum()), len(token_ids)))
+        if batch.speculation is not None and batch.speculation.tree is not None:
+            _verify_positions_of_trees(batch)
         contexts = [self._context(batch, int(row)) for row in batch.sample_rows]
         tokens = np.array([choose(c, _rules_of(batch.sampling, i)) for i, c in enumerate(contexts)], np.int64)
         self.last_tokens = tokens
@@ -157,6 +160,8 @@ class PagedTextRunner:
         assert (next_ids >= 0).all(), "a token is followed by none"
         self.entries.reshape(-1)[batch.slots] = next_ids
         self.parted.reshape(-1)[batch.slots] = np.bincount(batch.sample_rows, minlength=len(batch.slots)) > 1
+        if speculation.tree is not None:
+            return self._speculate_in_trees(batch, contexts, tokens)
         counts, drafts = [], np.zeros((len(starts) - 1, num_steps), np.int64)
         for chain, (first, end) in enumerate(pairwise(starts)):
             rows = batch.sample_rows[first:end]
@@ -172,7 +177,42 @@ class PagedTextRunner:
         self.ends = ChainEnds(num_tokens, tokens[np.array(starts[:-1], np.int64) + num_tokens - 1], drafts)
         return ChainResult(num_tokens, drafts)
 
-    def _draft(self, batch: StepBatch, sample: int, context: np.ndarray, token: int, num_steps: int) -> list[int]:
+    def _speculate_in_trees(self, batch: StepBatch, contexts: list[np.ndarray], tokens: np.ndarray) -> ChainResult:
+        """Walk down each tree, move what the walk passed to the first places, and draft."""
+        speculation = batch.speculation
+        assert speculation is not None
+        assert speculation.tree is not None
+        starts, parents = speculation.chain_starts.tolist(), speculation.tree.parents
+        num_chains, num_drafts = len(starts) - 1, speculation.tree.num_drafts
+        paths = np.zeros((num_chains, max(np.diff(starts), default=1)), np.int32)
+        counts, ends = [], []
+        drafts, of_drafts = (np.zeros((num_chains, num_drafts), np.int64) for _ in range(2))
+        for chain, (first, end) in enumerate(pairwise(starts)):
+            row, path = int(batch.sample_rows[first]), [0]
+            while nodes := [
+                node
+                for node in range(1, end - first)
+                if parents[row + node] == path[-1] and batch.token_ids[row + node] == tokens[first + path[-1]]
+            ]:
+                path.append(nodes[0])
+            paths[chain, : len(path)] = path
+            for place, node in enumerate(path):
+                source, target = (divmod(int(batch.slots[row + number]), PAGE_SIZE) for number in (node, place))
+                self.pages[target], self.entries[target] = self.pages[source], self.entries[source]
+            counts.append(len(path))
+            ends.append(first + path[-1])
+        for chain, last in enumerate(ends):
+            if speculation.num_steps and speculation.drafts[chain]:
+                steps, context = speculation.num_steps, contexts[last]
+                coming = self._draft(batch, last, context, int(tokens[last]), steps, speculation.tree.topk)
+                salt = zlib.crc32(context.tobytes())
+                drafts[chain], of_drafts[chain] = plant(coming, num_drafts, salt, VOCAB_SIZE)
+        self.ends = ChainEnds(np.array(counts, np.int32), tokens[np.array(ends, np.int64)], drafts, of_drafts)
+        return ChainResult(self.ends.num_tokens, drafts, TreeResult(paths, of_drafts))
+
+    def _draft(
+        self, batch: StepBatch, sample: int, context: np.ndarray, token: int, num_steps: int, topk: int = 1
+    ) -> list[int]:
         sequence = int(np.searchsorted(batch.query_starts, batch.sample_rows[sample], side="right")) - 1
         table = np.append(batch.page_tables[sequence], [0] * 8)
         end = len(context) - 1
@@ -190,8 +230,7 @@ class PagedTextRunner:
             if zlib.crc32(context.tobytes()) / (1 << 32) < self.wrong_drafts:
                 token = (token + 1) % VOCAB_SIZE
             drafted.append(token)
-            if step < num_steps - 1:
-                place = end + 1 + step
+            for place in range(end + 1 + topk * step, end + 1 + topk * (step + 1)) if step < num_steps - 1 else ():
                 self.entries[table[place // PAGE_SIZE], place % PAGE_SIZE] = token
         return drafted
 
@@ -201,6 +240,15 @@ class PagedTextRunner:
         length = int(batch.positions[row]) + 1
         table = batch.page_tables[sequence]
         context = self.pages[table].reshape(-1)[:length]
+        speculation = batch.speculation
+        if speculation is not None and speculation.tree is not None and sequence < speculation.num_decodes:
+            first, parents = int(batch.query_starts[sequence]), speculation.tree.parents
+            nodes, node = [], row - first
+            while node:
+                nodes.append(first + node)
+                node = int(parents[first + node])
+            context = context.copy()
+            context[length - len(nodes) :] = self.pages.reshape(-1)[batch.slots[nodes[::-1]]]
         if _has_ended(batch, sequence):
             return np.maximum(context, 0)
         assert (context != UNWRITTEN).all(), "a slot is read that nobody wrote"
@@ -226,6 +274,8 @@ def _verify_layout(batch: StepBatch) -> None:
         start, end = batch.query_starts[sequence : sequence + 2].tolist()
         assert end > start, "a sequence without tokens"
         positions = batch.positions[start:end]
+        if batch.speculation is not None and batch.speculation.tree is not None:
+            positions = np.arange(context_length - (end - start), context_length)  # places, of a tree
         assert positions.tolist() == list(range(context_length - (end - start), context_length))
         table = batch.page_tables[sequence]
         num_pages = -(-context_length // PAGE_SIZE)
@@ -235,6 +285,21 @@ def _verify_layout(batch: StepBatch) -> None:
     num_samples = len(batch.sample_rows)
     for name in ("temperature", "top_p", "top_k", "min_p", "seed", "position", "num_logprobs"):
         assert len(getattr(batch.sampling, name)) == num_samples, name
+
+
+def _verify_positions_of_trees(batch: StepBatch) -> None:
+    """Each row stands as deep as it has ancestors, and its token one further."""
+    assert batch.speculation is not None
+    assert batch.speculation.tree is not None
+    starts = batch.query_starts
+    for sequence in range(batch.speculation.num_decodes):
+        rows = slice(int(starts[sequence]), int(starts[sequence + 1]))
+        parents = batch.speculation.tree.parents[rows]
+        assert (parents < np.maximum(np.arange(len(parents)), 1)).all(), "a child comes before its parent"
+        root = int(batch.context_lengths[sequence]) - len(parents)
+        depths = depths_of(batch.speculation.tree.parents, starts)[rows]
+        assert (batch.positions[rows] == root + depths).all()
+    assert (batch.sampling.position == batch.positions[batch.sample_rows] + 1).all()
 
 
 def _has_ended(batch: StepBatch, sequence: int) -> bool:
@@ -301,13 +366,19 @@ class CycleMatcher:
         if POISON in self._grammar and len(self._output) == 3:
             self.fault = "grammar_too_slow"
 
-    def fill_along(self, drafts: list[int], masks: np.ndarray) -> int:
-        for place in range(len(drafts) + 1):
-            allowed = allowed_by(self._grammar, len(self._output) + place)
-            masks[place, 0] = sum(1 << token for token in allowed)
-            if place == len(drafts) or drafts[place] not in allowed:
-                return place + 1
-        raise AssertionError
+    def fill_along(
+        self, drafts: list[int], parents: list[int], ending_ids: Collection[int], masks: np.ndarray
+    ) -> list[int]:
+        depths = {0: 0}
+        for draft, (token, parent) in enumerate(zip(drafts, parents, strict=True)):
+            if parent in depths and token not in ending_ids and token in self._allowed(depths[parent]):
+                depths[draft + 1] = depths[parent] + 1
+        for mask, depth in zip(masks, depths.values(), strict=False):
+            mask[0] = sum(1 << token for token in self._allowed(depth))
+        return list(depths)
+
+    def _allowed(self, ahead: int) -> set[int]:
+        return allowed_by(self._grammar, len(self._output) + ahead)
 
     def fill(self, mask: np.ndarray) -> None:
         mask[0] = sum(1 << token for token in allowed_by(self._grammar, len(self._output)))

@@ -32,6 +32,33 @@ def test_texts_are_the_same_with_and_without_drafts(num_drafts: int, wrong: floa
 
 
 @pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize(("steps", "tree", "wrong"), [(1, (4, 5), 0.3), (5, (3, 17), 0.4), (4, (4, 20), 1.0)])
+def test_texts_are_the_same_with_and_without_trees(
+    steps: int, tree: tuple[int, int], wrong: float, *, overlap: bool
+) -> None:
+    """The same crowd; behind each node stands the penalty, the grammar and the noise of its own path."""
+    plain = EngineDriver()
+    crowd(plain)
+    plain.drain()
+    driver = EngineDriver(num_drafts=steps, tree=tree, wrong_drafts=wrong, overlap_schedule=overlap)
+    crowd(driver)
+    driver.drain()
+    driver.verify_against_oracle()
+    assert all_told(driver) == all_told(plain)
+    assert wrong == 1.0 or driver.engine.stats().num_accepted > 20
+
+
+@pytest.mark.parametrize("num_pages", [3, 6, 8])
+def test_a_request_that_fills_the_memory_is_served_with_trees(num_pages: int) -> None:
+    """Side branches get what is left of the pages, and may take places that the text never fills."""
+    driver = EngineDriver(num_pages=num_pages, num_drafts=4, tree=(3, 12), wrong_drafts=0.0)
+    driver.submit(PROMPT[:20], max_tokens=(num_pages - 1) * 16 + 1 - 20, ignore_eos=True)
+    driver.drain()
+    driver.verify_against_oracle()
+    assert driver.engine.stats().num_accepted > 0
+
+
+@pytest.mark.parametrize("overlap", [True, False])
 def test_perfect_drafts_divide_the_steps(overlap: bool) -> None:
     """41 tokens: one from the prompt's pass, and four from each pass that verifies three drafts."""
     driver = EngineDriver(num_drafts=3, wrong_drafts=0.0, overlap_schedule=overlap)
@@ -127,6 +154,15 @@ def test_cached_prefixes_draft_as_well() -> None:
             {"speculative_num_steps": 3, "speculative_eagle_topk": 1, "speculative_num_draft_tokens": 5},
             "verifies 4 tokens, found 5",
         ),
+        (
+            {"speculative_num_steps": 3, "speculative_eagle_topk": 2, "speculative_num_draft_tokens": 3},
+            r"verify 4 \(one path\) to 11 tokens \(every node\), found 3",
+        ),
+        (
+            {"speculative_num_steps": 3, "speculative_eagle_topk": 2, "speculative_num_draft_tokens": 12},
+            r"verify 4 \(one path\) to 11 tokens \(every node\), found 12",
+        ),
+        ({"speculative_eagle_topk": 4}, "speculative_num_steps: of"),
     ],
 )
 def test_options_that_contradict_each_other_are_errors(settings: dict[str, Any], named: str) -> None:

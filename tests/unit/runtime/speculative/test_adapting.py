@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from runtime.draft_shape import draft_chain
 from runtime.speculative.adapting import (
     NUM_TRIALS,
     TRIAL_INTERVAL,
@@ -39,13 +40,13 @@ def test_levels_are_none_half_and_all(num_steps: int, levels: tuple[int, ...]) -
 
 def test_good_drafts_are_all_made() -> None:
     """A pass over drafts that takes half as long again and gives four tokens."""
-    levels, _ = drive(SpeculationPolicy(7, is_adaptive=True), 2, 300, lambda level: 1 + level / 14)
+    levels, _ = drive(SpeculationPolicy(draft_chain(7), is_adaptive=True), 2, 300, lambda level: 1 + level / 14)
     assert levels[-100:] == [7] * 100
 
 
 def test_where_drafts_lose_there_are_none() -> None:
     """Rows that cost what tokens cost: plain decoding, and trials take less than a hundredth of the time."""
-    policy = SpeculationPolicy(7, is_adaptive=True)
+    policy = SpeculationPolicy(draft_chain(7), is_adaptive=True)
     drive(policy, 64, 100, lambda level: 1.0 + level)
     levels, seconds = drive(policy, 64, 4000, lambda level: 1.0 + 0.2 * level, chance=0.05)
     assert np.mean(np.array(levels) == 0) > 0.98
@@ -54,13 +55,15 @@ def test_where_drafts_lose_there_are_none() -> None:
 
 def test_half_a_chain_where_its_end_is_not_worth_it() -> None:
     """Drafts that are right half of the time, rows that are not free."""
-    levels, _ = drive(SpeculationPolicy(6, is_adaptive=True), 8, 350, lambda level: 1 + 0.12 * level, chance=0.55)
+    levels, _ = drive(
+        SpeculationPolicy(draft_chain(6), is_adaptive=True), 8, 350, lambda level: 1 + 0.12 * level, chance=0.55
+    )
     assert levels[-50:] == [3] * 50
 
 
 def test_it_comes_back_when_texts_change() -> None:
     """From drafts that are always wrong to drafts that are always right: the next trials notice."""
-    policy = SpeculationPolicy(5, is_adaptive=True)
+    policy = SpeculationPolicy(draft_chain(5), is_adaptive=True)
     levels, _ = drive(policy, 1, 900, lambda level: 1 + 0.1 * level, chance=0.0)
     assert levels[-300:].count(0) > 290
     levels, _ = drive(policy, 1, 20 * TRIAL_INTERVAL, lambda level: 1 + 0.1 * level, chance=1.0)
@@ -69,7 +72,7 @@ def test_it_comes_back_when_texts_change() -> None:
 
 def test_sizes_are_judged_apart() -> None:
     """Alone drafts pay, in a crowd they do not; the first steps of each try all levels."""
-    policy = SpeculationPolicy(4, is_adaptive=True)
+    policy = SpeculationPolicy(draft_chain(4), is_adaptive=True)
     alone, _ = drive(policy, 1, 50, lambda _level: 1.0)
     crowded, _ = drive(policy, 200, 50, lambda level: 1.0 + 3 * level)
     assert (alone[-1], crowded[-1]) == (4, 0)
@@ -78,7 +81,7 @@ def test_sizes_are_judged_apart() -> None:
 
 def test_without_adaptation_all_are_made() -> None:
     """However long they take."""
-    levels, _ = drive(SpeculationPolicy(3, is_adaptive=False), 8, 50, lambda level: 1.0 + 10 * level)
+    levels, _ = drive(SpeculationPolicy(draft_chain(3), is_adaptive=False), 8, 50, lambda level: 1.0 + 10 * level)
     assert levels == [3] * 50
 
 

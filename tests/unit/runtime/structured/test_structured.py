@@ -50,7 +50,7 @@ def test_masks_along_drafts_are_those_of_following_them(vocabulary: GrammarVocab
     matcher, follower = matcher_of(vocabulary, text), matcher_of(vocabulary, text)
     drafts = [ord("t"), ord("h"), ord(" "), ord("e")]
     masks = np.full((5, vocabulary.num_words), -1, np.int32)
-    assert matcher.fill_along(drafts, masks) == 5
+    assert matcher.fill_along(drafts, [0, 1, 2, 3], (), masks) == [0, 1, 2, 3, 4]
     expected = [allowed(follower, vocabulary)]
     for draft in drafts:
         follower.accept(draft)
@@ -66,9 +66,28 @@ def test_masks_along_drafts_end_where_a_draft_is_not_allowed(vocabulary: Grammar
     """What stands behind cannot be accepted; the matcher has no fault, as the draft was nobody's choice."""
     matcher = matcher_of(vocabulary, structure("regex", pattern="the"))
     masks = np.zeros((4, vocabulary.num_words), np.int32)
-    assert matcher.fill_along([ord("t"), ord("x"), ord("e")], masks) == 2
+    assert matcher.fill_along([ord("t"), ord("x"), ord("e")], [0, 1, 2], (), masks) == [0, 1]
     assert as_sets(masks[:2]) == [{ord("t"), 258}, {ord("h")}]
     assert matcher.fault == ""
+    assert allowed(matcher, vocabulary) == {ord("t"), 258}
+
+
+def test_masks_along_a_tree_are_those_of_following_each_path(vocabulary: GrammarVocabulary) -> None:
+    """Branch by branch the matcher goes back to where they part; what follows an end, or what is not allowed, gets none."""
+    text = structure("regex", pattern="t(he|o) (end|eve)?")
+    matcher = matcher_of(vocabulary, text)
+    drafts = [ord(char) for char in "txhoze  ee"]
+    parents = [0, 0, 1, 1, 2, 3, 4, 6, 7, 8]
+    masks = np.full((11, vocabulary.num_words), -1, np.int32)
+    paths = {0: "", 1: "t", 3: "th", 4: "to", 6: "the", 7: "to ", 8: "the ", 9: "to e", 10: "the e"}
+    places = matcher.fill_along(drafts, parents, (), masks)
+    assert sorted(places) == sorted(paths)
+    for place, mask in zip(places, as_sets(masks), strict=False):
+        follower = matcher_of(vocabulary, text)
+        for char in paths[place]:
+            follower.accept(ord(char))
+        assert mask == allowed(follower, vocabulary), paths[place]
+    assert sorted(matcher.fill_along(drafts, parents, (ord("h"),), masks)) == [0, 1, 4, 7, 9]
     assert allowed(matcher, vocabulary) == {ord("t"), 258}
 
 

@@ -1,0 +1,122 @@
+"""Drafts in trees with the real runner on a CPU: whatever stands in the branches, no text changes by one bit.
+
+The judge is plain decoding; heads are random, or know the texts, or know them and err.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from runtime.runner.building import build_runner
+from runtime.runner.torch_runner import TorchRunner
+from runtime.speculative.source import HeadSource
+from tests.integration.test_speculation_on_cpu import EOS, NUM_PAGES, Answers, requests, tokens_of
+from tests.support.draft_heads import VOCAB_SIZE, write_head, write_target
+from tests.support.draft_trees import TREES, KnowingTrees
+from tests.support.engine_runs import ask, build_engine, run_all
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_target(tmp_path_factory.mktemp("target"))
+
+
+@pytest.fixture(scope="module")
+def speculating(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TorchRunner:
+    head = HeadSource(write_head(tmp_path_factory.mktemp("head")))
+    return build_runner(folder, num_pages=NUM_PAGES, head=head)
+
+
+@pytest.fixture(scope="module")
+def plain_answers(folder: Path) -> Answers:
+    return run_all(build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS]), requests())
+
+
+@pytest.mark.parametrize("overlap", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_random_trees_change_nothing(speculating: TorchRunner, plain_answers: Answers, *, overlap: bool) -> None:
+    """Tokens, ends and logprobs are equal, greedy and sampled, with penalties, masks, bias and several choices."""
+    engine = build_engine(speculating, eos_token_ids=[EOS], overlap_schedule=overlap, **TREES)
+    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    assert engine.stats().num_verified > 100
+
+
+@pytest.mark.parametrize("error_in", [pytest.param(1000, marks=pytest.mark.long), 5])
+def test_the_right_path_is_found_in_any_branch(
+    speculating: TorchRunner, plain_answers: Answers, monkeypatch: pytest.MonkeyPatch, error_in: int
+) -> None:
+    """Trees that hold the text in changing branches: nearly all of it comes without a pass of its own, to the bit."""
+    asked = {request.request_id: list(request.prompt) for request in requests()}
+    texts = [asked[request] + answer.tokens for (request, _), answer in plain_answers.items()]
+    assert speculating.drafter is not None
+    monkeypatch.setattr(speculating.drafter, "draft_trees", KnowingTrees(texts, error_in).draft_trees)
+    engine = build_engine(speculating, eos_token_ids=[EOS], **TREES)
+    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    stats = engine.stats()
+    length = 1 + stats.num_accepted / stats.num_verified
+    assert length > 4.3 if error_in == 1000 else 2.5 < length < 4.9
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"chunked_prefill_size": 7, "overlap_schedule": False},
+        {"chunked_prefill_size": 33, "schedule_policy": "lpm"},
+        {"max_running_requests": 4, "speculative_num_steps": 2, "speculative_num_draft_tokens": 13},
+        {"disable_radix_cache": True, "speculative_eagle_topk": 2, "speculative_num_draft_tokens": 15},
+    ],
+    ids=["small chunks", "lpm", "few rows, every node", "no sharing, every node"],
+)
+def test_every_way_to_a_text_is_the_same(
+    speculating: TorchRunner, plain_answers: Answers, settings: dict[str, Any]
+) -> None:
+    """Chunks, order, batch sizes, prefixes that are shared or not, trees of all shapes."""
+    engine = build_engine(speculating, eos_token_ids=[EOS], **(TREES | settings))
+    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    if "disable_radix_cache" not in settings:
+        assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers), "from cached prefixes"
+
+
+def test_retraction_under_trees(folder: Path, tmp_path: Path) -> None:
+    """With memory for little more than one request some are sent back and go on later, and drafts get what is left."""
+    ids = np.random.default_rng(8).integers(3, VOCAB_SIZE, 120).tolist()
+    asked = [ask(place, ids[35 * place : 35 * place + 40], max_tokens=60, seed=place) for place in range(3)]
+    head = HeadSource(write_head(tmp_path))
+    engine = build_engine(build_runner(folder, num_pages=12, head=head), eos_token_ids=[EOS], **TREES)
+    engine._scheduler._estimate.fraction = 0.05
+    plain = build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS])
+    assert tokens_of(run_all(engine, asked)) == tokens_of(run_all(plain, asked))
+    assert engine.stats().num_retractions > 0
+    assert engine.stats().num_verified > 0
+
+
+def test_fp8_weights_and_cache_change_nothing_either(folder: Path, tmp_path: Path) -> None:
+    """Rounded matrices and a cache in e4m3: what is accepted is moved as it is, so the texts are those without drafts."""
+    head = HeadSource(write_head(tmp_path))
+    answers = []
+    for given, settings in (({}, {}), ({"head": head}, TREES)):
+        runner = build_runner(folder, num_pages=NUM_PAGES, quantization="fp8", kv_cache_dtype="fp8_e4m3", **given)
+        answers.append(tokens_of(run_all(build_engine(runner, eos_token_ids=[EOS], **settings), requests()[:4])))
+    assert answers[0] == answers[1]
+
+
+def test_drafts_follow_from_the_text_alone(speculating: TorchRunner) -> None:
+    """A prompt in one chunk, in many, and from the cache gives the same trees: the head's entries are whole, and moved."""
+    (request,) = (request for request in requests() if request.request_id == 2)
+    runs: list[list[tuple[list[int], list[int]]]] = []
+    for chunk in (512, 9):
+        engine = build_engine(speculating, eos_token_ids=[EOS], chunked_prefill_size=chunk, **TREES)
+        for _ in range(2):
+            drafts: list[tuple[list[int], list[int]]] = []
+            engine.submit(request)
+            while engine.has_work:
+                engine.step()
+                table = engine._scheduler._running.table
+                drafts += [(table.drafts[r].tolist(), table.parents[r].tolist()) for r in table.decode_rows().tolist()]
+            runs.append([entry for entry in drafts if any(entry[0])])
+    assert len(runs[0]) > 15
+    assert runs == [runs[0]] * 4
+    assert torch.tensor([max(parents) for _, parents in runs[0]]).max() > 0, "no tree is deeper than its root"
