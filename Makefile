@@ -22,7 +22,7 @@ FIND_PYTHON = for python in $(PYTHON) /usr/bin/python3 python3 python3.13 python
 	exit 1; \
 	fi
 
-.PHONY: image-lock image-fetch image help setup demo serve test test-long test-gpu test-interop lint demo-model demo-eval docs check-constraints update-constraints clean
+.PHONY: image-lock image-fetch image software help setup demo serve test test-long test-gpu test-interop lint demo-model demo-eval docs check-constraints update-constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +42,7 @@ help:
 	@echo "make update-constraints  move the pins to the newest versions that pyproject.toml allows"
 	@echo "make image-fetch         collect what the container image is made of, by the lists of digests in image/"
 	@echo "make image               build the CPU image twice without a network; fails unless both are the same to the bit"
+	@echo "make software            lay the software out as a folder, for bundles to hosts without containers"
 	@echo "make image-lock          write those lists again (needs the package index and a Debian mirror)"
 	@echo "make clean               remove .venv and caches; state/ stays"
 	@echo
@@ -118,6 +119,10 @@ image-fetch: $(STAMPS)-dev-$(PINS)
 
 image: $(STAMPS)-dev-$(PINS)
 	@$(RUN) -m image.build dist/casemate-cpu.tar
+
+software: $(STAMPS)-dev-$(PINS)
+	@rm -rf .cache/software
+	@$(RUN) -m image.software .cache/software
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

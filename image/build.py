@@ -26,7 +26,7 @@ _OWN = CACHE / "own"
 
 def build_image(work: Path, output: Path) -> str:
     """One build; gives the archive's SHA-256."""
-    _build_own_wheel()
+    build_own_wheel()
     base_tar = work / "base.tar"
     build_base(DEBS, base_tar)
     root, run_root = work / "storage", work / "run"
@@ -60,7 +60,7 @@ def _import_base(buildah: list[str], tar: Path) -> str:
     return f"localhost/casemate-base@{digest}"
 
 
-def _build_own_wheel() -> None:
+def build_own_wheel() -> None:
     """Our wheel from the source; its members have the time of SOURCE_DATE_EPOCH."""
     shutil.rmtree(_OWN, ignore_errors=True)
     _OWN.mkdir(parents=True)

@@ -29,7 +29,7 @@ BUILDER = "urn:casemate:builder:make-image"
 
 def find_components() -> list[Component]:
     """Every part of the CPU image that came as a file."""
-    wheels = [one for one in parse_wheels_lock(WHEELS_LOCK.read_text()) if one.name != "pip"]
+    wheels = parse_wheels_lock(WHEELS_LOCK.read_text())
     return [*wheels, *parse_debs_lock(DEBS_LOCK.read_text())]
 
 

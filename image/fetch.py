@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from image.lock import DEBS_LOCK, WHEELS_LOCK, hash_file
+from image.lock import DEBS_LOCK, PIP_LOCK, WHEELS_LOCK, hash_file
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache" / "image"
@@ -22,9 +22,9 @@ def fetch_wheels() -> None:
     """Have pip download what is missing; pip itself checks each digest."""
     WHEELS.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-    command += ["--only-binary", ":all:", "--dest", str(WHEELS), "-r", str(WHEELS_LOCK)]
+    command += ["--only-binary", ":all:", "--dest", str(WHEELS), "-r", str(WHEELS_LOCK), "-r", str(PIP_LOCK)]
     subprocess.run(command, check=True)
-    digests = set(re.findall(r"sha256:([0-9a-f]{64})", WHEELS_LOCK.read_text()))
+    digests = set(re.findall(r"sha256:([0-9a-f]{64})", WHEELS_LOCK.read_text() + PIP_LOCK.read_text()))
     for wheel in WHEELS.iterdir():
         if hash_file(wheel) not in digests:
             wheel.unlink()  # Of an earlier list.

@@ -24,8 +24,9 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 WHEELS_LOCK, DEBS_LOCK = ROOT / "image/wheels-cpu.lock", ROOT / "image/debs-cpu.lock"
 CUDA_LOCK = ROOT / "image/wheels-cuda.lock"
+PIP_LOCK = ROOT / "image/pip.lock"
 PIP = "pip==26.0.1"
-"""Installs the wheels in the build stage; the final stage has none."""
+"""Installs the wheels, and is not among them: no image has a package manager."""
 DEBS = (
     "python3.11-minimal",
     "libpython3.11-stdlib",
@@ -81,6 +82,7 @@ def _applicable(text: str) -> list[str]:
 def lock_wheels() -> None:
     """Download every wheel once, and write its digest down."""
     lines = ["# Wheels of the CPU image, for Python 3.11 on x86-64 Linux. Written by `make image-lock`.", ""]
+    pip = ["# Installs the wheels, and is in no image. Written by `make image-lock`.", ""]
     with tempfile.TemporaryDirectory() as folder:
         for requirement in [*find_requirements(), PIP]:
             for old in Path(folder).iterdir():
@@ -88,9 +90,10 @@ def lock_wheels() -> None:
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
             subprocess.run([*command, "--dest", folder, requirement], check=True)
             (wheel,) = Path(folder).iterdir()
-            lines.append(f"{requirement} --hash=sha256:{hash_file(wheel)}")
+            (pip if requirement == PIP else lines).append(f"{requirement} --hash=sha256:{hash_file(wheel)}")
             sys.stderr.write(f"{requirement}\n")
     WHEELS_LOCK.write_text("\n".join(lines) + "\n")
+    PIP_LOCK.write_text("\n".join(pip) + "\n")
 
 
 def lock_cuda_wheels(uv: str) -> None:
@@ -114,7 +117,6 @@ def lock_cuda_wheels(uv: str) -> None:
         requirement, *digests = block.split()
         if requirement.partition("==")[0] not in (*WHEELS_LEFT_OUT, *ONLY_FOR_THOSE):
             lines.append(" ".join([requirement, *sorted(digests)]))
-    lines.append(next(line for line in WHEELS_LOCK.read_text().splitlines() if line.startswith(PIP)))
     CUDA_LOCK.write_text("\n".join(lines) + "\n")
 
 

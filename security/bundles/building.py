@@ -71,24 +71,45 @@ def build_bundle(
     Raises: BundleRejected, TrustUnusable, KeyUnusable, FileExistsError.
     """
     root = _verify_chain(roots, release.owner)
-    output.mkdir(mode=0o755, parents=True)
-    (output / METADATA).mkdir()
-    (output / TARGETS).mkdir()
     before = _load_previous(previous) if previous is not None else None
     skipped = {digest_of(target) for target in before.targets.values()} if before is not None and is_delta else set()
     found = _collect(components)
+    output.mkdir(mode=0o755, parents=True)
+    try:
+        targets = _add_targets(output, release, found, skipped)
+        version = before.version + 1 if before is not None else 1
+        _write_signed(output, roots, root, targets, version, now, lifetimes, list(signers))
+    except BaseException:
+        # Half a bundle would only be in the way of the next try.
+        shutil.rmtree(output, ignore_errors=True)
+        raise
+    carried = [target for path, target in targets.items() if (output / name_on_medium(path, target)).exists()]
+    return Built(len(targets), len(carried), sum(target.length for target in carried), version)
+
+
+def _add_targets(output: Path, release: Release, found: Mapping[str, Path], skipped: set[str]) -> dict[str, TargetFile]:
+    (output / METADATA).mkdir()
+    (output / TARGETS).mkdir()
     executables = tuple(path for path, file in found.items() if file.stat().st_mode & _EXECUTABLE_BITS)
     release = Release(release.owner, release.version, release.built_at, executables)
     targets = {path: _add_file(output, path, file, skipped) for path, file in found.items()}
-    targets[RELEASE_FILE] = _add_bytes(output, RELEASE_FILE, encode_release(release))
-    version = before.version + 1 if before is not None else 1
+    return {**targets, RELEASE_FILE: _add_bytes(output, RELEASE_FILE, encode_release(release))}
+
+
+def _write_signed(
+    output: Path,
+    roots: Sequence[bytes],
+    root: Root,
+    targets: dict[str, TargetFile],
+    version: int,
+    now: datetime.datetime,
+    lifetimes: Lifetimes,
+    signers: list[ModelSigner],
+) -> None:
     for number, data in enumerate(roots, start=1):
         (output / METADATA / f"{number}.root.json").write_bytes(data)
-    signers = list(signers)
     _write_metadata(output, root, targets, version, now, lifetimes, signers)
     _write_sums(output, root, signers)
-    carried = [target for path, target in targets.items() if (output / name_on_medium(path, target)).exists()]
-    return Built(len(targets), len(carried), sum(target.length for target in carried), version)
 
 
 def _verify_chain(roots: Sequence[bytes], owner: Owner) -> Root:

@@ -338,6 +338,7 @@ def test_build_replaces_nothing_and_takes_no_links(tmp_path: Path, vendor: Vendo
     (parts / "docs/link").symlink_to("/etc/passwd")
     with pytest.raises(BundleRejected, match="symbolic link"):
         vendor.build(tmp_path / "c", parts)
+    assert not (tmp_path / "c").exists()  # The next try finds nothing in its way.
 
 
 @pytest.mark.parametrize("text", ["1", "1.2", "1.2.3.4", "v1.2.3", "01.2.3", "1.2.-3", "", "1.2.3\n", "1.2.9999999"])
