@@ -45,12 +45,14 @@ def install_bundle(host: Host, bundle: VerifiedBundle, *, progress: Progress | N
     incoming = _open_incoming(host, bundle)
     try:
         _verify_room(host, bundle, incoming)  # (1)
+        # Once for all files: each of these looks at every file of a release.
+        folder, size_bytes, running = incoming / bundle.digest, bundle.size_bytes, host.current()
         done_bytes = 0
         for path, target in bundle.targets.items():
-            _obtain(host, bundle, incoming, path, target)  # (2)
+            _obtain(host, running, bundle, folder, path, target)  # (2)
             done_bytes += target.length
             if progress is not None:
-                progress(done_bytes, bundle.size_bytes)
+                progress(done_bytes, size_bytes)
         _finish(incoming, bundle)  # (3)
     except OSError as error:
         what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
@@ -99,14 +101,16 @@ def _verify_room(host: Host, bundle: VerifiedBundle, incoming: Path) -> None:
         raise BundleUnreadable(f"{host.path}: {needed} bytes to write, {free} are free")
 
 
-def _obtain(host: Host, bundle: VerifiedBundle, incoming: Path, path: str, target: TargetFile) -> None:
-    final = incoming / bundle.digest / path
+def _obtain(
+    host: Host, running: SlotContent | None, bundle: VerifiedBundle, folder: Path, path: str, target: TargetFile
+) -> None:
+    final = folder / path
     if _has_content(final, target):
         return
     final.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    source = _find_in_slots(host, path, target)
+    source = _find_in_slots(host, running, path, target)
     chunks = _read_file(source) if source is not None else _read_medium(bundle, path, target)
-    partial = incoming / bundle.digest / f".partial-{digest_of(target)}"
+    partial = folder / f".partial-{digest_of(target)}"
     _write_verified(partial, chunks, target, path, 0o755 if path in bundle.release.executables else 0o644)
     os.rename(partial, final)
 
@@ -129,9 +133,8 @@ def _write_verified(partial: Path, chunks: Iterator[bytes], target: TargetFile, 
         raise BundleRejected(f"{show_name(path)}: other bytes than those signed: the copy is truncated or was altered")
 
 
-def _find_in_slots(host: Host, path: str, target: TargetFile) -> Path | None:
+def _find_in_slots(host: Host, content: SlotContent | None, path: str, target: TargetFile) -> Path | None:
     """The running slot's file, if its record says that it is the same; it is verified while it is copied."""
-    content = host.current()
     if content is None or content.files.get(path) != digest_of(target):
         return None
     file = host.folder_of(content.slot) / path
