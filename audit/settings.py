@@ -77,15 +77,15 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         msgspec.Meta(
             max_length=16,
             extra={"path": True},
-            description="Public keys (PEM; X25519, or P-256 where `fips` is asked) of the auditors who may open sealed bodies. "
-            "The private keys never come to this host.",
+            description="Public keys (PEM; X25519, or P-256 where `fips` is asked) of the auditors who may open sealed bodies, "
+            "and to whom each day's root of the keyed hashes is escrowed. The private keys never come to this host.",
         ),
     ] = ()
     body_retention_days: Annotated[
         int,
         msgspec.Meta(
-            description="Days that sealed bodies can be opened, until auditor and administrator together decide otherwise "
-            "(`casemate audit retention`). Then their keys are destroyed, unless a hold forbids it.",
+            description="Days that sealed bodies can be opened and keyed hashes looked up, until auditor and administrator "
+            "together decide otherwise (`casemate audit retention`). Then their keys are destroyed, unless a hold forbids it.",
             ge=1,
             le=36_500,
         ),
