@@ -28,6 +28,8 @@ MIN_KINDS = 3
 MIN_CHANGED_CHARS = 6
 TOTP_STEP_S = 30
 TOTP_DIGITS = 6
+PASSES = 2
+MEMORY_KIB = 19 << 10
 _TOTP_SECRET_BYTES = 20
 _NONCE_BYTES = 12
 _SEAL_CONTEXT = b"casemate/totp-secret/v1"
@@ -35,7 +37,7 @@ _SEAL_CONTEXT = b"casemate/totp-secret/v1"
 
 def hash_password(password: str) -> str:
     """What is stored of a password, in the PHC string format."""
-    kdf = Argon2id(salt=os.urandom(16), length=32, iterations=2, lanes=1, memory_cost=19 << 10)
+    kdf = Argon2id(salt=os.urandom(16), length=32, iterations=PASSES, lanes=1, memory_cost=MEMORY_KIB)
     return kdf.derive_phc_encoded(password.encode())
 
 

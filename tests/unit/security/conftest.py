@@ -21,6 +21,12 @@ ISSUER = "https://authority.example:8444"
 AUDIENCE = "https://gateway.example:8443"
 
 
+@pytest.fixture(autouse=True)
+def _quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password costs a twentieth of a second by design; nothing here is about that, but one test, which says so."""
+    monkeypatch.setattr("security.passwords.MEMORY_KIB", 64)
+
+
 class Clock:
     """A clock that moves only when it is told to."""
 

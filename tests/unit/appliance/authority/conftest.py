@@ -30,6 +30,12 @@ ISSUER = "https://127.0.0.1:8444"
 RESOURCE = "https://127.0.0.1:8443"
 
 
+@pytest.fixture(autouse=True)
+def _quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password costs a twentieth of a second by design; nothing here is about that, but one test, which says so."""
+    monkeypatch.setattr("security.passwords.MEMORY_KIB", 64)
+
+
 class PlayedAuditor:
     """The auditor's end of a link: checks what is appended as the real one does, and answers as it is told to."""
 
