@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -26,6 +25,7 @@ from appliance.messages.control import (
     Ready,
     Role,
 )
+from security.sandbox.launch import interpreter
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +84,7 @@ class Child:
         """Start the process with one inherited socket and nothing else of ours: no environment, no other descriptor."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         fd = theirs.fileno()
-        command = [sys.executable, *self._program, self.role, "--control-fd", str(fd)]
+        command = [*interpreter(), *self._program, self.role, "--control-fd", str(fd)]
         confined = self._confine(command, fd)
         try:
             self._process = await asyncio.create_subprocess_exec(

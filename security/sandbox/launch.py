@@ -74,7 +74,15 @@ class Confined(NamedTuple):
 
 def wrap(command: list[str], plan: Plan) -> list[str]:
     """The command line that runs `command` confined."""
-    return [sys.executable, "-m", "security.sandbox.launch", plan.encode(), "--", *command]
+    return [*interpreter(), "-m", "security.sandbox.launch", plan.encode(), "--", *command]
+
+
+def interpreter() -> list[str]:
+    """This interpreter, told what it was told itself about imports: what it starts must not find more than it does.
+
+    With `site` the host's own packages would be importable, and each `.pth` file among them runs code before ours.
+    """
+    return [sys.executable, *(["-S"] if sys.flags.no_site else []), *(["-B"] if sys.dont_write_bytecode else [])]
 
 
 def confine(plan: Plan) -> Confined:

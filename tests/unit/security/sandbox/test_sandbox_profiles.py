@@ -1,5 +1,7 @@
 """The table of what each role may touch, and how it travels to the launcher."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -169,3 +171,13 @@ def test_what_is_missing_is_said_in_words(platform: Platform, words: list[str]) 
     missing = platform.describe_missing()
     assert len(missing) == len(words)
     assert all(word in sentence for word, sentence in zip(words, missing, strict=True))
+
+
+def test_started_processes_find_no_more_packages_than_their_starter(tmp_path: Path) -> None:
+    """An interpreter without `site` starts others without it: else each `.pth` file of the host would run in them."""
+    code = "from security.sandbox.launch import interpreter; print(interpreter()[1:])"
+    environment = {"PYTHONPATH": str(Path(__file__).parents[4])}
+    for flags in ([], ["-S"], ["-S", "-B"]):
+        command = [sys.executable, *flags, "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{flags}\n"
