@@ -8,9 +8,11 @@ the device, the model and on how good the drafts are for the texts of the hour. 
 - how often the draft at each place of a chain is accepted, given that those before it were.
 
 A level is a number of steps in which drafts are made, for each of which one may be accepted; its worth is the tokens that a pass is
-expected to give, over its time. The best level is taken, and another one only if it is better by `MARGIN`. What is not known is
-tried: each level a few times when a range of sizes first comes up, and again from time to time for a few steps, as texts
-change. These trials are so rare that they cost less than a hundredth even where every one of them takes twice as long.
+expected to give, over its time. The best level is taken; one with more drafts only if it is better by `MARGIN`, one with fewer by
+`MARGIN_DOWN`, so that it stays within that of plain decoding. What is not known is tried: each level a few times when a range
+of sizes first comes up, and again from time to time for a few steps, as texts change. What a trial is expected to lose, in time
+and in drafts made in vain, is at most `TRIAL_SHARE` of the time since the one before it: where a pass over drafts takes eight
+times as long as a plain one, trials are rarer.
 
 Imports no torch. Deterministic but for the times it is told.
 """
@@ -23,9 +25,12 @@ from runtime.draft_shape import DraftShape
 NUM_TRIALS = 3
 """Steps of a level before it is judged: the first ones may load and allocate."""
 TRIAL_INTERVAL = 400
-"""Steps after which another level is tried again."""
+"""Steps after which another level is tried again, at the earliest."""
+TRIAL_SHARE = 0.01
+"""Of the time, that trials may lose."""
 FEW_OBSERVATIONS = 20
 MARGIN = 0.03
+MARGIN_DOWN = 0.005
 TIME_WEIGHT = 0.1
 ACCEPTANCE_WEIGHT = 0.02
 """Of each new observation in the running averages."""
@@ -83,14 +88,27 @@ class _Range:
         self.times: dict[int, float] = {}
         self.num_seen = dict.fromkeys(levels, 0)
         self.level = levels[-1]
+        self.trial = levels[-1]
+        self.num_trial_steps = 0
+        """That are left of a trial."""
         self.num_steps = 0
+        self.seconds = 0.0
+        """Both since the last trial."""
+        self.num_trials = 0
+
+    def start_trial(self, level: int) -> None:
+        self.trial, self.num_trial_steps = level, NUM_TRIALS
+        self.num_steps, self.seconds = 0, 0.0
+        self.num_trials += 1
 
     def observe(self, level: int, seconds: float) -> None:
         self.num_seen[level] += 1
-        if self.num_seen[level] < NUM_TRIALS or level not in self.times:
-            self.times[level] = seconds  # The first ones are no measure.
+        self.seconds += seconds
+        known = self.times.get(level, seconds)
+        if self.num_seen[level] <= NUM_TRIALS:
+            self.times[level] = min(known, seconds)  # The first ones load and allocate: they are no measure.
         else:
-            self.times[level] += TIME_WEIGHT * (seconds - self.times[level])
+            self.times[level] += TIME_WEIGHT * (seconds - known)
 
 
 class SpeculationPolicy:
@@ -127,22 +145,42 @@ class SpeculationPolicy:
         if not self._is_adaptive or not num_decodes:
             return self._num_steps
         known = self._range(num_decodes)
-        known.num_steps += 1
         for level in reversed(self._levels):
             if known.num_seen[level] < NUM_TRIALS:
                 return level
-        if known.num_steps % TRIAL_INTERVAL < NUM_TRIALS:
+        self._settle(known)
+        known.num_steps += 1
+        if not known.num_trial_steps and known.num_steps > TRIAL_INTERVAL:
             others = [level for level in self._levels if level != known.level]
-            return others[known.num_steps // TRIAL_INTERVAL % len(others)]
-        best = max(self._levels, key=lambda level: self._worth(known, level))
-        if self._worth(known, best) > (1 + MARGIN) * self._worth(known, known.level):
-            known.level = best
+            other = others[known.num_trials % len(others)]
+            if self._trial_loss(known, other) <= TRIAL_SHARE * known.seconds:
+                known.start_trial(other)
+        if known.num_trial_steps:
+            known.num_trial_steps -= 1
+            return known.trial
         return known.level
 
     def observe_step(self, num_decodes: int, level: int, seconds: float) -> None:
         """A step that only decoded, and verified and made `level` drafts for each answer, took so long."""
         if self._is_adaptive and seconds > 0 and level in self._levels:
             self._range(num_decodes).observe(level, seconds)
+
+    def _settle(self, known: _Range) -> None:
+        """Take the best level, if it is better enough than the one that is taken."""
+        best = max(self._levels, key=lambda level: self._worth(known, level))
+        margin = MARGIN if best > known.level else MARGIN_DOWN
+        if self._worth(known, best) > (1 + margin) * self._worth(known, known.level):
+            known.level = best
+
+    def _trial_loss(self, known: _Range, other: int) -> float:
+        """Seconds that a trial is expected to cost beyond what the level that is taken needs for as many tokens.
+
+        The first step of each level verifies no drafts, as the step before made none, or none that it keeps.
+        """
+        token_s = 1 / self._worth(known, known.level)
+        given = 1 + (NUM_TRIALS - 1) * self.acceptance.num_tokens(other)
+        drafts_lost = self.acceptance.num_tokens(known.level) - 1
+        return NUM_TRIALS * known.times[other] - (given - drafts_lost) * token_s
 
     def _worth(self, known: _Range, level: int) -> float:
         return self.acceptance.num_tokens(level) / known.times[level]

@@ -93,3 +93,65 @@ def test_chances_are_those_of_the_drafts() -> None:
         estimate.observe(np.full(10, 3), right.cumprod(axis=1).sum(axis=1))
     assert estimate.chances == pytest.approx([0.9, 0.5, 0.2], abs=0.12)
     assert estimate.num_tokens(3) == pytest.approx(1 + 0.9 + 0.45 + 0.09, abs=0.3)
+
+
+NUM_MEASURING = 3 * NUM_TRIALS
+"""Steps in which each of three levels is first tried."""
+
+
+def slowdown(
+    cost_of_draft: float, chance: float, sizes: list[int], *, noise: float = 0.0, num_steps: int = 3000
+) -> float:
+    """Time for a token of an adaptive engine over that of a plain one, all trials included, once all sizes are measured.
+
+    A plain step takes 1, and so much more for each draft; a step verifies the drafts that the one before it made.
+
+    Args:
+        sizes: of the batch, in turn.
+        noise: mean excess of a step's time is 0.8 of it.
+    """
+    policy, random = SpeculationPolicy(draft_chain(7), is_adaptive=True), np.random.default_rng(0)
+    seconds = plain_seconds = 0.0
+    made = 0
+    for step in range(num_steps):
+        size = sizes[step * len(sizes) // num_steps] if step >= NUM_MEASURING * len(sizes) else sizes[step % len(sizes)]
+        level = policy.choose(size)
+        num_verified, made = min(made, level), level
+        right = random.random((size, max(1, num_verified))) < chance
+        accepted = np.minimum(right.cumprod(axis=1).sum(axis=1), num_verified)
+        taken = (1 + cost_of_draft * level) * (1 + noise * abs(random.standard_normal()))
+        policy.acceptance.observe(np.full(size, num_verified), accepted)
+        policy.observe_step(size, level, taken)
+        if step >= NUM_MEASURING * len(sizes):
+            seconds += taken
+            plain_seconds += (1 + accepted.mean()) * (1 + noise * np.sqrt(2 / np.pi))
+    return float(seconds / plain_seconds)
+
+
+@pytest.mark.parametrize("cost_of_draft", [0.02, 0.1, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("chance", [0.05, 0.5, 0.8])
+@pytest.mark.parametrize("size", [1, 64])
+def test_tokens_are_never_slower_than_plain_ones_by_more_than_3_percent(
+    cost_of_draft: float, chance: float, size: int
+) -> None:
+    """From drafts that are free to such that cost what a step does, whose trial takes eight times as long as a plain step."""
+    assert slowdown(cost_of_draft, chance, [size]) < 1.02
+
+
+@pytest.mark.parametrize("cost_of_draft", [0.1, 0.5, 1.0])
+def test_nor_are_they_where_times_are_uncertain(cost_of_draft: float) -> None:
+    """A step takes a quarter longer than the fastest, give or take."""
+    assert slowdown(cost_of_draft, 0.4, [16], noise=0.3) < 1.03
+
+
+def test_nor_where_the_batch_grows_and_shrinks() -> None:
+    """Each range of sizes has its trials, and all of them together stay in bounds."""
+    assert slowdown(1.0, 0.3, [1, 40, 200, 40, 8, 3, 90], num_steps=6000) < 1.03
+
+
+def test_a_hiccup_in_its_first_steps_does_not_condemn_a_level() -> None:
+    """Good drafts, and two of the first three steps that took a thousand times as long: compilation, a page fault."""
+    slow = iter([1000.0, 1000.0])
+    policy = SpeculationPolicy(draft_chain(4), is_adaptive=True)
+    levels, _ = drive(policy, 2, 300, lambda level: next(slow, 1.1) if level == 4 else 1.0)
+    assert levels[-100:].count(4) > 95
