@@ -11,6 +11,7 @@ from pathlib import Path
 from appliance.cli.progress import Progress
 from appliance.drafting.prompts import load_token_ids
 from appliance.errors import CommandFailed
+from appliance.logging import configure_logging
 from runtime.identifiers import PAGE_SIZE
 from runtime.settings import EngineSettings
 from runtime.weights.cache_scales_file import LayerScales, encode_cache_scales
@@ -69,6 +70,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from appliance.inference.model import load_model
     from runtime.runner.calibration import calibrate
 
+    configure_logging("calibrate")
     with Progress("calibrate") as progress:
         progress.say("loading the model")
         settings = _engine_settings(arguments, max(map(len, prompts)))

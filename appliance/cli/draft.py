@@ -13,7 +13,7 @@ from appliance.drafting.prompts import load_prompts
 from appliance.errors import CommandFailed
 from appliance.logging import configure_logging
 from runtime.settings import EngineSettings
-from runtime.training.draft.plan import HeadPlan, Sampling, Unrolling
+from runtime.training.draft.plan import HeadPlan, Sampling, Unrolling, default_layers
 from runtime.weights.config import ModelConfig, load_model_config
 
 _MEM_FRACTION = 0.6
@@ -131,7 +131,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace, config: ModelConfig) -> None:
-    """Raises: CommandFailed for what cannot be meant, and for a disk that is too small."""
+    """Raises: CommandFailed for what cannot be meant, and for a disk that is too small; EngineMisconfigured for the layers."""
     for name in ("max_tokens", "batch", "draft_vocab", "unroll", "epochs", "tokens_per_step", "drafts", "threads"):
         if getattr(arguments, name) < 1:
             raise CommandFailed(f"--{name.replace('_', '-')}: expected at least 1, found {getattr(arguments, name)}")
@@ -148,6 +148,8 @@ def _verify(arguments: argparse.Namespace, config: ModelConfig) -> None:
     if (arguments.out / "model.safetensors").exists() and not _state_of(arguments).exists():
         raise CommandFailed(f"{arguments.out} holds a head: remove it, or name another folder")
     _verify_space(arguments, config)
+    if not arguments.layers:
+        default_layers(config.num_layers)  # Else it would be told when all answers are there.
 
 
 def _verify_space(arguments: argparse.Namespace, config: ModelConfig) -> None:

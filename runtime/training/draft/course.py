@@ -18,9 +18,9 @@ from runtime.training.draft.answers import Answered
 from runtime.training.draft.checkpoint import load_head_tensors, save_head
 from runtime.training.draft.head import DraftHead, shape_for
 from runtime.training.draft.measuring import KindFigures, measure_head
-from runtime.training.draft.plan import HeadPlan
+from runtime.training.draft.plan import HeadPlan, default_layers
 from runtime.training.draft.state import TrainingState
-from runtime.training.draft.target import Target, default_layers, load_target
+from runtime.training.draft.target import Target, load_target
 from runtime.training.draft.trainee import DraftTrainee
 from runtime.training.draft.vocabulary import DraftVocabulary, choose_vocabulary
 from runtime.training.gradients import CapturedGradients, GradientSum, ThreadedGradients

@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass, field
 
+from runtime.errors import EngineMisconfigured
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -54,3 +56,16 @@ class HeadPlan:
     def describe(self) -> dict[str, str]:
         """What decides the weights, as words to compare."""
         return {name: str(value) for name, value in asdict(self).items() if name != "graphs"}
+
+
+def default_layers(num_layers: int) -> tuple[int, ...]:
+    """The three places after which heads read that do not say otherwise.
+
+    Raises: EngineMisconfigured where a model is too shallow for them.
+    """
+    layers = (2, num_layers // 2, num_layers - 3)
+    if len(set(layers)) < len(layers) or min(layers) < 1:
+        raise EngineMisconfigured(
+            f"a model of {num_layers} layers has no three default places for a head to read from: name them with --layers"
+        )
+    return layers

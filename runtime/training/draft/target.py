@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from runtime.errors import EngineMisconfigured
 from runtime.layers.rotary import RotaryTable
 from runtime.runner.whole_texts import WholeTexts, load_whole_texts
 from runtime.weights.loading import Progress
@@ -29,19 +28,6 @@ class TargetRows:
     """[batch, length, 3 * hidden_size] float32."""
     last: Tensor
     """[batch, length, hidden_size], after all layers; see `Target.logits`."""
-
-
-def default_layers(num_layers: int) -> tuple[int, ...]:
-    """The three places after which heads read that do not say otherwise.
-
-    Raises: EngineMisconfigured where a model is too shallow for them.
-    """
-    layers = (2, num_layers // 2, num_layers - 3)
-    if len(set(layers)) < len(layers) or min(layers) < 1:
-        raise EngineMisconfigured(
-            f"a model of {num_layers} layers has no three default places for a head to read from: name them with --layers"
-        )
-    return layers
 
 
 class Target:

@@ -11,6 +11,14 @@ from appliance.inference.model import load_model
 from runtime.settings import EngineSettings
 
 
+@pytest.fixture(autouse=True)
+def configured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whose logging was configured; loggers stay as the other tests of this process have them."""
+    names: list[str] = []
+    monkeypatch.setattr("appliance.cli.calibrate.configure_logging", names.append)
+    return names
+
+
 def words(folder: Path, *options: str, prompts: str = '{"prompt": [5, 6, 7]}') -> list[str]:
     """The command line over a file of prompts."""
     path = folder / "prompts.jsonl"
@@ -53,11 +61,17 @@ def test_no_file_is_written_over_and_a_wrong_model_is_told(tmp_path: Path, capsy
     assert "config.json" in capsys.readouterr().err
 
 
-def test_scales_of_the_demo_model_serve_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From prompts to a file that says how it was made, and an engine over it that has nothing to warn of."""
+def test_scales_of_the_demo_model_serve_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], configured: list[str]
+) -> None:
+    """From prompts to a file that says how it was made, and an engine over it that has nothing to warn of.
+
+    Logging is configured, so that the log goes to standard error and the table alone to standard output.
+    """
     lines = [{"messages": [{"role": "user", "content": f"What is {number} plus 2?"}]} for number in range(3)]
     assert main(words(tmp_path, prompts="\n".join(map(json.dumps, lines)))) == EXIT_OK
     told = capsys.readouterr()
+    assert configured == ["calibrate"]
     assert "| 0 | " in told.out
     assert "of 3 prompts, SHA-256 " in told.out
     document = json.loads((tmp_path / "scales.json").read_text())

@@ -23,7 +23,7 @@ def words(folder: Path, *options: str, prompts: str = '{"prompt": [5, 6, 7], "he
     path = folder / "prompts.jsonl"
     path.write_text(prompts)
     named = ["--model", str(DEMO_MODEL_DIR), "--prompts", str(path), "--out", str(folder / "head")]
-    return ["draft", "train", *named, *options]
+    return ["draft", "train", *named, "--layers", "2", "3", "5", *options]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,15 @@ def test_bad_prompts_and_wrong_models_are_told_at_once(tmp_path: Path, capsys: p
     command[command.index("--prompts") + 1] = str(tmp_path / "absent")
     assert main(command) == EXIT_FAILED
     assert "absent" in capsys.readouterr().err
+
+
+def test_layers_that_must_be_named_are_asked_for_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model of six layers has no usual three: before hours of answers, not after them."""
+    command = words(tmp_path)
+    del command[command.index("--layers") :]
+    assert main(command) == EXIT_MISCONFIGURED
+    assert "a model of 6 layers has no three default places" in capsys.readouterr().err
+    assert not (tmp_path / "head.state").exists()
 
 
 def test_disk_that_is_too_small_is_told_first(

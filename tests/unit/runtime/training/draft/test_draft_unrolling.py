@@ -12,8 +12,8 @@ from runtime.layers.norm import RMSNorm
 from runtime.layers.rotary import apply_rotary
 from runtime.training.documents import Documents, Rows
 from runtime.training.draft.head import DraftHead, shape_for
-from runtime.training.draft.plan import Unrolling
-from runtime.training.draft.target import Target, default_layers, load_target
+from runtime.training.draft.plan import Unrolling, default_layers
+from runtime.training.draft.target import Target, load_target
 from runtime.training.draft.trainee import DraftTrainee, answers_of, everywhere
 from runtime.training.draft.unrolling import shift, unroll
 from runtime.training.draft.vocabulary import DraftVocabulary, choose_vocabulary
