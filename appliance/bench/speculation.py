@@ -85,13 +85,18 @@ class Shapes:
 
 
 def find_shapes(
-    settings: EngineSettings, steps: Iterable[int], topks: Iterable[int], draft_tokens: Sequence[int]
+    settings: EngineSettings,
+    steps: Iterable[int],
+    topks: Iterable[int],
+    draft_tokens: Sequence[int],
+    verify: Callable[[EngineSettings], object] = speculation_options,
 ) -> Shapes:
     """All combinations that the engine accepts.
 
     Args:
         settings: with speculation.
         draft_tokens: empty: a chain's steps and 1, and for trees `_TREE_TOKENS`.
+        verify: raises EngineMisconfigured for what the engine refuses.
     """
     accepted: list[Shape] = []
     refused: dict[Shape, str] = {}
@@ -100,7 +105,7 @@ def find_shapes(
             for num_tokens in draft_tokens or ((num_steps + 1,) if topk == 1 else _TREE_TOKENS):
                 shape = Shape(num_steps, topk, num_tokens)
                 try:
-                    speculation_options(shape.applied(settings))
+                    verify(shape.applied(settings))
                 except EngineMisconfigured as error:
                     refused[shape] = str(error)
                 else:

@@ -99,11 +99,12 @@ def _measure(arguments: argparse.Namespace) -> int:
         max_tokens=config.max_position - arguments.max_tokens,
     )
     settings = _engine_settings(arguments, config, max(map(len, prompts)))
-    shapes = find_shapes(settings, arguments.steps, arguments.topk, arguments.draft_tokens)
-    _tell_refused(shapes)
     # Only here, as it draws in torch: a wrong file is told at once.
-    from appliance.drafting.tuning import Questions, TuningBench
+    from appliance.drafting.tuning import Questions, TuningBench, hold_together, verify_shape
 
+    found = find_shapes(settings, arguments.steps, arguments.topk, arguments.draft_tokens, verify_shape)
+    shapes = hold_together(found, settings)
+    _tell_refused(shapes)
     configure_logging("bench")
     questions = Questions(prompts, arguments.answers, arguments.max_tokens, arguments.temperature)
     num_all, num_done = len(arguments.batch_sizes) * (1 + len(shapes.accepted)), 0
@@ -146,7 +147,8 @@ def _engine_settings(arguments: argparse.Namespace, config: ModelConfig, longest
     """Of an engine that has room for the largest batch of the longest prompts, its drafts included."""
     largest = max(arguments.batch_sizes)
     context_length = min(config.max_position, longest + arguments.max_tokens)
-    room = -(-(context_length + 3 * max(arguments.steps) + 1) // PAGE_SIZE) * PAGE_SIZE
+    most_drafts = max(*arguments.steps, *arguments.draft_tokens, 16)
+    room = -(-(context_length + 3 * most_drafts + 1) // PAGE_SIZE) * PAGE_SIZE
     return EngineSettings(
         model_path=str(arguments.model),
         device=arguments.device,

@@ -10,11 +10,39 @@ from dataclasses import dataclass
 
 import msgspec
 
-from appliance.bench.speculation import PLAIN, Shape
+from appliance.bench.speculation import PLAIN, Shape, Shapes
 from appliance.inference.model import load_model
 from runtime.bench.speculation import AnswerPlan, DecodeSpeed, measure_decoding
 from runtime.engine.loop import Engine
+from runtime.runner.building import runs_on_reference
+from runtime.runner.speculation_building import verify_servable
 from runtime.settings import EngineSettings
+from runtime.speculative.options import speculation_options
+
+
+def verify_shape(settings: EngineSettings) -> None:
+    """Whether an engine with these settings would start, as far as drafts go. Raises: EngineMisconfigured."""
+    speculation_options(settings)
+    if not runs_on_reference(settings):
+        verify_servable(settings)
+
+
+def hold_together(shapes: Shapes, settings: EngineSettings) -> Shapes:
+    """Those that one runner can be asked for: on a GPU buffers and graphs are for chains or for one tree.
+
+    All chains, if there are any; else the largest tree.
+    """
+    if runs_on_reference(settings) or not shapes.accepted:
+        return shapes
+    held = [shape for shape in shapes.accepted if shape.topk == 1] or [largest_of(shapes.accepted)]
+    reason = f"on a GPU one loaded model drafts chains or one tree, here {held[-1].name}; measure others by themselves"
+    others = {shape: reason for shape in shapes.accepted if shape not in held}
+    return Shapes(held, shapes.refused | others)
+
+
+def largest_of(shapes: Iterable[Shape]) -> Shape:
+    """The one that needs most room."""
+    return max(shapes, key=lambda shape: (shape.num_draft_tokens, shape.num_steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +68,7 @@ class TuningBench:
         Raises: CheckpointRejected, EngineMisconfigured.
         """
         shapes = list(shapes)
-        self._largest = max(shapes, key=lambda shape: (shape.num_draft_tokens, shape.num_steps))
+        self._largest = largest_of(shapes)
         # Where a launch computes the step, it is timed alone; a GPU computes while the next one is planned.
         self._settings = msgspec.structs.replace(
             self._largest.applied(settings), speculative_adaptive=False, overlap_schedule=settings.device == "cuda"

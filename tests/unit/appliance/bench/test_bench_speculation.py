@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from appliance.bench.speculation import (
     PLAIN,
     Row,
     Shape,
+    Shapes,
     best_rows,
     choose_shape,
     configuration_lines,
@@ -15,6 +17,7 @@ from appliance.bench.speculation import (
     format_table,
     search,
 )
+from appliance.drafting.tuning import hold_together, verify_shape
 from appliance.errors import CommandFailed
 from runtime.settings import EngineSettings
 from runtime.speculative.options import speculation_options
@@ -53,6 +56,18 @@ def test_all_that_is_tried_is_what_the_configuration_accepts() -> None:
     assert len(shapes.accepted) + len(shapes.refused) == 12
     for shape in shapes.accepted:
         assert speculation_options(shape.applied(SETTINGS)) is not None
+
+
+def test_trees_are_tried_beside_chains_where_one_runner_takes_both() -> None:
+    """On the reference; on a GPU chains alone, or one tree where nothing else is asked for."""
+    found = find_shapes(SETTINGS, [3, 5], [1, 4], [8, 16, 4, 6], verify_shape)
+    chains, trees = [Shape(3, 1, 4), Shape(5, 1, 6)], [shape for shape in found.accepted if shape.topk == 4]
+    assert len(trees) == 7
+    assert hold_together(found, SETTINGS) == found
+    on_gpu = msgspec.structs.replace(SETTINGS, device="cuda")
+    assert hold_together(found, on_gpu).accepted == chains
+    assert set(trees) <= set(hold_together(found, on_gpu).refused)
+    assert hold_together(Shapes(trees, {}), on_gpu).accepted == [Shape(5, 4, 16)]
 
 
 def test_the_best_of_a_batch_size_is_the_fastest() -> None:
