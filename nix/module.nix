@@ -52,7 +52,7 @@ in
         ProtectClock = true;
         ProtectHostname = true;
         ProtectProc = "invisible";
-        RestrictNamespaces = "user net";
+        RestrictNamespaces = "user net mnt";
         RestrictRealtime = true;
         RestrictSUIDSGID = true;
         LockPersonality = true;

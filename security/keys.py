@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from security.errors import KeyUnusable
+from security.sandbox.users import is_ours, is_roots
 
 SigningPrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 
@@ -107,7 +108,8 @@ def make_private_directory(path: Path) -> None:
 def load_private_file(path: Path) -> bytes:
     """Read a file that nobody but its owner may read or write.
 
-    Checked on the open descriptor, not on the name. The owner MUST be us or root.
+    Checked on the open descriptor, not on the name. The owner MUST be us or root; to root, a user of one of our roles is as good.
+    A group may read it if it is one of the roles' (`security.sandbox.users`).
 
     Raises: KeyUnusable if it is missing, unreadable, not a regular file, too large, exposed, or somebody else's.
     """
@@ -126,12 +128,14 @@ def _verify_private(path: Path, status: os.stat_result) -> None:
         raise KeyUnusable(f"{path} is not a regular file")
     if status.st_size > MAX_KEY_FILE_BYTES:
         raise KeyUnusable(f"{path} is larger than {MAX_KEY_FILE_BYTES} bytes: not a key")
-    if exposed := stat.S_IMODE(status.st_mode) & 0o077:
+    shared = stat.S_IRGRP if is_ours(status.st_gid) else 0  # By the processes that `security.sandbox.users` puts in it.
+    if exposed := stat.S_IMODE(status.st_mode) & 0o077 & ~shared:
         raise KeyUnusable(
             f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o}, {exposed:03o} too many): expected 0600"
         )
-    if status.st_uid not in (os.geteuid(), 0):
-        raise KeyUnusable(f"{path} belongs to uid {status.st_uid}, expected {os.geteuid()}")
+    own = os.geteuid()
+    if status.st_uid != own and not is_roots(status.st_uid) and not (own == 0 and is_ours(status.st_uid)):
+        raise KeyUnusable(f"{path} belongs to uid {status.st_uid}, expected {own}")
 
 
 def load_private_key(path: Path) -> SigningPrivateKey:

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from security.sandbox.users import DEFAULT_FIRST_UID, FIRST_FREE_ID, LAST_FREE_ID, NUM_IDS
+
 Host = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
 HttpsOrigin = Annotated[str, msgspec.Meta(pattern=r"^https://[^\s/?#@]+$", max_length=512)]
 """Scheme, host and port without a trailing slash: the well-known paths hang below it."""
@@ -360,6 +362,20 @@ class ConfinementSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
             "production then needs the waiver `confinement`."
         ),
     ] = True
+    first_uid: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=LAST_FREE_ID - NUM_IDS + 1,
+            description="Where 32 user and group ids begin that nobody else has, from 60578 on: a supervisor that is root runs "
+            "each role as a user of its own from them. 0: all as one user, and production then needs the waiver `single_user`.",
+        ),
+    ] = DEFAULT_FIRST_UID
+
+    def __post_init__(self) -> None:
+        """Below the range the ids may be somebody's."""
+        if 0 < self.first_uid < FIRST_FREE_ID:
+            raise ValueError(f"expected first_uid of 0 or from {FIRST_FREE_ID} on, got {self.first_uid}")
 
 
 class ModelsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

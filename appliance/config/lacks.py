@@ -35,7 +35,10 @@ _NEEDS_SETTING = {
     "frozen_kernels": "Kernels are compiled on this machine or taken from loose files: what computes here is not pinned.",
     "own_certificates": "The server's certificate comes from an authority that this host made: its key lies on this host.",
 }
-_NEEDS_SYSTEM = {"confinement": "Processes run without a sandbox: a captured one can reach the files of the others."}
+_NEEDS_SYSTEM = {
+    "confinement": "Processes run without a sandbox: a captured one can reach the files of the others.",
+    "single_user": "All processes are one user: file permissions do not keep a captured one from the files of the others.",
+}
 PROTECTIONS = tuple(_NEEDS_SYSTEM | _NEEDS_SETTING)
 """Every name that a waiver may have."""
 
@@ -64,10 +67,15 @@ def find_unwaived(configuration: Configuration) -> list[Problem]:
 
 
 def _find_missing(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    platform = probe_platform(configuration.confinement.first_uid)
     if not configuration.confinement.enabled:
         yield "confinement", f"It is switched off (confinement.enabled). {_NEEDS_SYSTEM['confinement']}"
-    elif missing := probe_platform().describe_missing():
+    elif missing := platform.describe_missing():
         yield "confinement", f"It is incomplete on this system: {'; '.join(missing)}."
+    if not configuration.confinement.enabled:
+        yield "single_user", f"Confinement is switched off. {_NEEDS_SYSTEM['single_user']}"
+    elif platform.no_own_users:
+        yield "single_user", f"{_NEEDS_SYSTEM['single_user']} Why: {platform.no_own_users}."
     plain = [
         str(path)
         for engine in configuration.engines

@@ -11,6 +11,7 @@ import struct
 
 from appliance.errors import LinkClosed, MalformedMessage
 from appliance.messages.control import GrantLink, Role
+from security.sandbox.users import mapped_uid
 
 _MAGIC = b"casemate-link/1\n"
 _INTRODUCTION = struct.Struct("<16s16sI")
@@ -51,7 +52,7 @@ def verify_introduction(sock: socket.socket, granted: GrantLink) -> None:
     magic, role, instance = _INTRODUCTION.unpack(data)
     pid, uid, _gid = credentials[0]
     came = (magic, role.rstrip(b"\0").decode("ascii", "replace"), instance, pid, uid)
-    expected = (_MAGIC, granted.role, granted.instance, granted.pid, granted.uid)
+    expected = (_MAGIC, granted.role, granted.instance, granted.pid, mapped_uid(granted.uid))
     if came != expected:
         raise MalformedMessage(
             f"a link for {granted.role}/{granted.instance} (pid {granted.pid}, uid {granted.uid}) "

@@ -12,7 +12,9 @@ import structlog
 
 from appliance.authority.credentials import find_tls_identity, provision_tls
 from appliance.config import Configuration
+from appliance.errors import StartRefused
 from appliance.messages.control import RenewCertificate
+from appliance.supervisor.ownership import settle_owners
 from security.errors import KeyUnusable
 from security.keys import load_private_file
 from security.tls import verify_identity
@@ -68,7 +70,8 @@ class CertificateWatch:
     def _renew(self) -> None:
         try:
             provision_tls(self._configuration)
-        except KeyUnusable as error:
+            settle_owners(self._configuration)
+        except (KeyUnusable, StartRefused) as error:
             log.error("certificate_not_renewed", reason=str(error))
 
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:

@@ -46,6 +46,7 @@ class Child:
         start_timeout_s: float,
         confine: Callable[[list[str], int], list[str]] = lambda command, _control_fd: command,
         program: Sequence[str] = PROGRAM,
+        uid: int | None = None,
     ) -> None:
         self.role: Role = role
         self.instance = instance
@@ -60,6 +61,8 @@ class Child:
         self._start_timeout_s = start_timeout_s
         self._confine = confine
         self._program = program
+        self.uid = os.getuid() if uid is None else uid
+        """Of the user that it runs as; peers are told."""
         self._process: asyncio.subprocess.Process
         self._control: FramedSocket | None = None
         self.on_ready: Callable[[Child], None] = lambda _child: None
@@ -124,7 +127,7 @@ class Child:
 
     def grant(self, end: socket.socket, peer: "Child") -> None:
         """Hand over one end of a link to `peer`."""
-        self.send(GrantLink(peer.role, peer.instance, peer.pid, os.getuid()), fd=end.detach())
+        self.send(GrantLink(peer.role, peer.instance, peer.pid, peer.uid), fd=end.detach())
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal the process, if it is still there."""

@@ -18,10 +18,12 @@ from appliance.messages.control import Role
 from appliance.models.admission import find_item
 from appliance.models.places import open_trust
 from appliance.policy.locations import CREDENTIALS_FILE, DATABASE_FILE
+from appliance.supervisor.ownership import has_own_users, verify_readable
 from appliance.telemetry.settings import parse_collector
 from security.sandbox.launch import Plan, wrap
 from security.sandbox.platform import probe_platform
-from security.sandbox.profiles import CONFINED_ROLES, Code, Places, build_profile
+from security.sandbox.profiles import CONFINED_ROLES, SYSTEM_FILES, Code, Places, build_profile, find_code_files
+from security.sandbox.users import find_user
 
 _PACKAGES = ("appliance", "compliance", "runtime", "security", "audit")
 _PATH_VARIABLES = ("PYTHONPATH", "LD_LIBRARY_PATH")
@@ -37,10 +39,30 @@ def confine_command(configuration: Configuration, role: Role, instance: int, com
     plan = Plan(
         profile=build_profile(role, _find_places(configuration, role, instance), _find_code()),
         control_fd=fd,
-        platform=probe_platform(),
+        platform=probe_platform(configuration.confinement.first_uid),
         strict=configuration.mode == "production" and "confinement" not in configuration.waivers,
+        user=find_user(role, configuration.confinement.first_uid) if has_own_users(configuration) else None,
     )
     return wrap(command, plan)
+
+
+def uid_of(configuration: Configuration, role: Role) -> int:
+    """The user that a process of a role runs as."""
+    if role in CONFINED_ROLES and has_own_users(configuration):
+        return find_user(role, configuration.confinement.first_uid).uid
+    return os.getuid()
+
+
+def verify_all_readable(configuration: Configuration) -> None:
+    """Check that every role's user may read what the role reads. Raises: StartRefused."""
+    if not has_own_users(configuration):
+        return
+    for role in CONFINED_ROLES:
+        for instance in range(len(configuration.engines) if role == "engine" else 1):
+            profile = build_profile(role, _find_places(configuration, role, instance), Code(()))
+            known = {*SYSTEM_FILES, *find_code_files(Code(()))}
+            own = [path for path in (*profile.reads, *profile.writes) if path not in known]
+            verify_readable(role, own, configuration)
 
 
 def _find_places(configuration: Configuration, role: Role, instance: int) -> Places:

@@ -12,9 +12,13 @@ from appliance.console.identity import provision_console
 from appliance.errors import StartRefused
 from appliance.models.admission import admit_model
 from appliance.policy.locations import DATABASE_FILE, load_credentials_key
+from appliance.supervisor.confinement import verify_all_readable
+from appliance.supervisor.ownership import settle_owners
 from security.fips import find_modules, verify_fips
 
 _FOLDERS = ("tls", "authority", "audit", "policy", str(Path(DATABASE_FILE).parent))
+_OF_FOLDERS = 0o751
+"""What a folder's permissions may be at most: some are entered by the users of other roles, see `ownership`."""
 
 
 def provision(configuration: Configuration) -> None:
@@ -27,6 +31,7 @@ def provision(configuration: Configuration) -> None:
         verify_fips(find_modules(), signing_algorithm=configuration.authority.signing_algorithm)
     for name in _FOLDERS:
         _make_folder(configuration.state_path / name)
+    settle_owners(configuration)  # What a user before us left, so that its keys are ours to check.
     provision_tls(configuration)
     for engine in configuration.engines:
         for path in model_paths_of(engine):
@@ -34,11 +39,13 @@ def provision(configuration: Configuration) -> None:
     if configuration.console.enabled:
         provision_console(configuration.state_path)
     load_credentials_key(configuration.state_path)  # Authority and policy read it, and neither may write there.
+    settle_owners(configuration)
+    verify_all_readable(configuration)
 
 
 def _make_folder(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.chmod(0o700)
+        path.chmod(path.stat().st_mode & _OF_FOLDERS)
     except OSError as error:
         raise StartRefused(f"state_dir: {path} cannot be made: {error.strerror}") from error

@@ -31,9 +31,10 @@ from appliance.statement.statement import exchange_configuration_digest, keep_st
 from appliance.supervisor.backoff import Backoff
 from appliance.supervisor.certificates import CertificateWatch
 from appliance.supervisor.child import PROGRAM, Child, State
-from appliance.supervisor.confinement import confine_command
+from appliance.supervisor.confinement import confine_command, uid_of
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from appliance.supervisor.notices import NoticeCarrier
+from appliance.supervisor.ownership import has_own_users
 from appliance.supervisor.rounds import HostRounds
 from appliance.supervisor.wiring import Wiring, bind_listener, bind_listeners, make_own_link
 from audit.changes import configuration_loaded_event
@@ -208,13 +209,14 @@ class Supervisor:
         if role == "engine":
             watchdog_s = self._configuration.engines[instance].watchdog_timeout_s
         confine = partial(confine_command, self._configuration, role, instance)
-        program = self._programs.get(role, PROGRAM)
-        child = Child(role, instance, watchdog_s, self._settings.start_timeout_s, confine, program)
+        program, uid = self._programs.get(role, PROGRAM), uid_of(self._configuration, role)
+        child = Child(role, instance, watchdog_s, self._settings.start_timeout_s, confine, program, uid)
         child.on_link_lost = self._wiring.renew
         await child.start()
         self._children[role, instance] = child
         said = {"statement": self._statement, "tpm": self._tpm}
-        child.send(Assign(role, instance, self._raw, str(self._directory), single_user=True, **said))
+        is_single = not has_own_users(self._configuration)
+        child.send(Assign(role, instance, self._raw, str(self._directory), single_user=is_single, **said))
         listeners = self._listeners.get(role, [])
         for number, listener in enumerate(listeners):
             host, port = listener.getsockname()[:2]

@@ -110,4 +110,4 @@ def make_own_link(child: Child) -> tuple[socket.socket, GrantLink]:
     """A link between the supervisor itself and `child`: our end, and what the kernel must say of the peer."""
     ours, theirs = make_link_pair()
     child.send(GrantLink("supervisor", 0, os.getpid(), os.getuid()), fd=theirs.detach())
-    return ours, GrantLink(child.role, child.instance, child.pid, os.getuid())
+    return ours, GrantLink(child.role, child.instance, child.pid, child.uid)

@@ -1,6 +1,6 @@
 """System calls that Python does not offer, through libc: one checked call each, errors as OSError.
 
-Source: landlock(7), capabilities(7), namespaces(7), seccomp(2), prctl(2) and the kernel's uapi headers.
+Source: landlock(7), capabilities(7), namespaces(7), mount(2), mount_setattr(2), seccomp(2), prctl(2) and the kernel's uapi headers.
 """
 
 import ctypes
@@ -16,7 +16,10 @@ PR_SET_SECUREBITS = 28
 PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS = 38, 39
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
-CLONE_NEWUSER, CLONE_NEWNET = 0x1000_0000, 0x4000_0000
+OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442
+"""The same everywhere, too. Linux 5.12 has all three."""
+
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x0002_0000, 0x1000_0000, 0x4000_0000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -46,6 +49,22 @@ def unshare(flags: int) -> None:
 def setns(descriptor: int, flags: int) -> None:
     """setns(2): enter a namespace; for this thread alone. Raises: OSError."""
     _checked(_libc.setns(descriptor, flags), "setns")
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    """mount(2). Raises: OSError."""
+    arguments = (source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode())
+    _checked(_libc.mount(*arguments), f"mount on {target}")
+
+
+def unmount(target: str, flags: int) -> None:
+    """umount2(2). Raises: OSError."""
+    _checked(_libc.umount2(os.fsencode(target), flags), f"umount {target}")
+
+
+def pivot_root(new: str, old: str) -> None:
+    """pivot_root(2). Raises: OSError."""
+    _checked(_libc.pivot_root(os.fsencode(new), os.fsencode(old)), "pivot_root")
 
 
 def capset(header: bytes, data: bytes) -> None:

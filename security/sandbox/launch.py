@@ -1,11 +1,13 @@
 """Stage one: `python -m security.sandbox.launch PLAN -- PROGRAM…` confines itself and becomes PROGRAM. Not for people.
 
-    (1) close what was not meant to be inherited   (2) an empty network   (3) limits, no core dumps
-    (4) no new privileges   (5) no capabilities   (6) Landlock   (7) exec
+    (1) close what was not meant to be inherited   (2) an empty network, a file system of its own   (3) a user of its own
+    (4) limits, no core dumps   (5) no new privileges   (6) no capabilities   (7) Landlock   (8) exec
 
-The network comes before Landlock because mapping a user namespace writes below /proc; capabilities go after it because it needs
-them. PLAN is JSON from the supervisor. What was applied is handed to PROGRAM as `--confinement`, which takes the second
-stage from there: it also knows whether a step that failed stops the start, and can tell the supervisor so.
+Namespaces come before Landlock, which refuses mounts; capabilities go after both because they need them. Where root may not make
+namespaces itself, (3) comes before (2): the user then makes a user namespace, as a plain user's launcher does.
+
+PLAN is JSON from the supervisor. What was applied is handed to PROGRAM as `--confinement`, which takes the second stage from
+there: it also knows whether a step that failed stops the start, and can tell the supervisor so.
 """
 
 import json
@@ -14,9 +16,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from security.sandbox import landlock, namespaces, privileges
+from security.sandbox import landlock, mounts, namespaces, privileges
 from security.sandbox.platform import Platform
 from security.sandbox.profiles import ConfinedRole, Network, Profile
+from security.sandbox.users import User, become_user
 
 EXIT_CANNOT_CONFINE = 77
 
@@ -29,6 +32,8 @@ class Plan(NamedTuple):
     platform: Platform
     strict: bool
     """Whether the program must refuse to start if a step fails. Passed on."""
+    user: User | None = None
+    """Who the process is to be; whoever starts it if None."""
 
     def encode(self) -> str:
         """The launcher's argument."""
@@ -40,7 +45,8 @@ class Plan(NamedTuple):
         """Back from the argument; written by our own supervisor."""
         document: dict[str, Any] = json.loads(text)
         profile, platform = Profile.decode(document.pop("profile")), Platform(**document.pop("platform"))
-        return cls(profile=profile, platform=platform, **document)
+        user = User.decode(document.pop("user"))
+        return cls(profile=profile, platform=platform, user=user, **document)
 
 
 class Confined(NamedTuple):
@@ -86,7 +92,7 @@ def interpreter() -> list[str]:
 
 
 def confine(plan: Plan) -> Confined:
-    """Steps (1) to (6), for this process and what it becomes. A step that fails is named in the result."""
+    """Steps (1) to (7), for this process and what it becomes. A step that fails is named in the result."""
     applied: list[str] = []
     failed: list[str] = []
     for name, step in _steps(plan):
@@ -108,16 +114,45 @@ def confine(plan: Plan) -> Confined:
 
 def _steps(plan: Plan) -> Iterator[tuple[str, Callable[[], list[str]]]]:
     """Each gives what it applied, in words."""
-    profile, platform = plan.profile, plan.platform
+    profile, platform, user = plan.profile, plan.platform, plan.user
+    has_power = privileges.may_administer()
     yield "descriptors", lambda: privileges.close_all_but(plan.control_fd)
-    yield "folders", lambda: _make_folders(profile.writes)
-    if profile.network != "host" and not platform.no_empty_network:
-        yield "empty network", lambda: namespaces.enter_empty_network(with_loopback=profile.network == "loopback")
+    if user is None:
+        yield "folders", lambda: _make_folders(profile.writes)
+    elif not has_power:
+        yield "own user", lambda: _become(user)
+    yield "namespaces", lambda: _leave_host(profile, platform)
+    if user is not None and has_power:
+        yield "own user", lambda: _become(user)
     yield "limits", lambda: privileges.limit_resources(profile.max_open_files)
     yield "no new privileges", privileges.forbid_new_privileges
     yield "no capabilities", lambda: privileges.drop_capabilities((*profile.writes, *profile.reads))
     if platform.landlock_abi:
         yield "landlock", lambda: landlock.restrict(profile, platform.landlock_abi)
+
+
+def _leave_host(profile: Profile, platform: Platform) -> list[str]:
+    """Step (2), as far as it goes here."""
+    network = profile.network != "host" and not platform.no_empty_network
+    mounted = not platform.no_private_root
+    applied: list[str] = []
+    if network or mounted:
+        namespaces.enter_namespaces(network=network, mounts=mounted)
+    if network and profile.network == "loopback":
+        namespaces.bring_up_loopback()
+    if network:
+        applied.append("a network of its own" if profile.network == "loopback" else "an empty network")
+    if mounted:
+        applied += mounts.enter_private_root(profile)
+    return applied
+
+
+def _become(user: User) -> list[str]:
+    try:
+        return become_user(user)
+    except OSError as error:  # As root it would go on with more than it may have.
+        _complain(f"uid {user.uid}: {error}")
+        raise SystemExit(EXIT_CANNOT_CONFINE) from error
 
 
 def _make_folders(folders: Iterable[str]) -> list[str]:
@@ -137,9 +172,12 @@ def main(arguments: list[str]) -> int:
         os.set_inheritable(plan.control_fd, True)
         os.execv(command[0], [*command, "--confinement", confined.encode()])  # noqa: S606 - a launcher's purpose
     except OSError as error:
-        reason = f"{command[0]} cannot be executed: {error}"
-        sys.stderr.write(json.dumps({"level": "error", "event": "cannot_confine", "reason": reason}) + "\n")
+        _complain(f"{command[0]} cannot be executed: {error}")
     return EXIT_CANNOT_CONFINE
+
+
+def _complain(reason: str) -> None:
+    sys.stderr.write(json.dumps({"level": "error", "event": "cannot_confine", "reason": reason}) + "\n")
 
 
 if __name__ == "__main__":

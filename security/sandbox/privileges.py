@@ -39,9 +39,7 @@ def drop_capabilities(needed: Iterable[str]) -> list[str]:
     file_access = 1 << _CAP_DAC_OVERRIDE | 1 << _CAP_DAC_READ_SEARCH | 1 << _CAP_FOWNER
     keep = 0 if all(map(_is_readable, needed)) else file_access & _permitted()
     _set_capabilities(effective=_permitted(), permitted=_permitted())
-    for number in range(_LAST_CAPABILITY + 1):
-        if not keep >> number & 1 and _is_in_bounding_set(number):
-            _drop_bound(number)
+    drop_bounding_set(keep)
     if keep:
         _set_capabilities(effective=keep, permitted=keep)
         return ["no capabilities but opening files of other users"]
@@ -49,6 +47,25 @@ def drop_capabilities(needed: Iterable[str]) -> list[str]:
         kernel.prctl(kernel.PR_SET_SECUREBITS, _SECUREBITS)
     _set_capabilities(effective=0, permitted=0)
     return ["no capabilities"]
+
+
+def drop_bounding_set(keep: int = 0) -> None:
+    """No exec gives a capability again, but those in `keep`. Raises: OSError."""
+    for number in range(_LAST_CAPABILITY + 1):
+        if not keep >> number & 1 and _is_in_bounding_set(number):
+            _drop_bound(number)
+
+
+def missing_capabilities(names: dict[str, int]) -> list[str]:
+    """Which of these capabilities this process does not have."""
+    with open("/proc/self/status", "rb") as status:
+        effective = next(int(line.split()[1], 16) for line in status if line.startswith(b"CapEff:"))
+    return [name for name, number in names.items() if not effective >> number & 1]
+
+
+def may_administer() -> bool:
+    """Whether this process can make namespaces and mounts without a user namespace (CAP_SYS_ADMIN)."""
+    return not missing_capabilities({"CAP_SYS_ADMIN": 21})
 
 
 def limit_resources(max_open_files: int) -> list[str]:

@@ -25,6 +25,7 @@ import glob
 import os
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -39,7 +40,7 @@ MAX_OPEN_FILES_SERVING = 65_536
 """Of gateway and authority: far above their own bounds on connections, which are to refuse before descriptors run out."""
 
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store")
-_SYSTEM_FILES = (
+SYSTEM_FILES = (
     "/etc/ld.so.cache",
     "/etc/localtime",
     "/etc/ssl/openssl.cnf",
@@ -51,6 +52,7 @@ _SYSTEM_FILES = (
     "/proc/cpuinfo",
     "/proc/meminfo",
     "/proc/stat",
+    "/proc/sys/kernel/overflowuid",
     "/proc/sys/vm/overcommit_memory",
     "/sys/devices/system/cpu",
     "/sys/devices/system/node",
@@ -198,8 +200,8 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
     gpu_files = _GPU_FILES if uses_gpu else ()
     return Profile(
         role=role,
-        runs=_interpreter(),
-        reads=(*_code_files(code), *_SYSTEM_FILES, *gpu_files, *map(str, reads)),
+        runs=find_interpreter(),
+        reads=(*find_code_files(code), *SYSTEM_FILES, *gpu_files, *map(str, reads)),
         lists=tuple(dict.fromkeys(str(package.parent) for package in code.packages)),
         writes=tuple(map(str, writes)),
         devices=("/dev/null", *((*_expand(_GPU_DEVICES), _THREAD_NAMES) if uses_gpu else ())),
@@ -210,7 +212,7 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
     )
 
 
-def _interpreter() -> tuple[str, ...]:
+def find_interpreter() -> tuple[str, ...]:
     """The interpreter and the loader that the kernel opens for it, which is mapped into this very process."""
     with open("/proc/self/maps") as maps:
         mapped = {fields[5] for fields in (line.split(maxsplit=5) for line in maps) if len(fields) > 5}
@@ -218,7 +220,8 @@ def _interpreter() -> tuple[str, ...]:
     return (os.path.realpath(sys.executable), *loaders)
 
 
-def _code_files(code: Code) -> tuple[str, ...]:
+def find_code_files(code: Code) -> tuple[str, ...]:
+    """The interpreter's modules, libraries, our packages."""
     found = [*_LIBRARIES, *_linker_folders(), *code.library_path, *map(str, code.packages)]
     for prefix in (sys.prefix, sys.base_prefix):
         found += [f"{prefix}/pyvenv.cfg", f"{prefix}/bin", f"{prefix}/lib", f"{prefix}/lib64"]
@@ -247,5 +250,12 @@ def _with_link_targets(folders: tuple[Path, ...], state: Path) -> tuple[Path, ..
         for link in sorted(folder.iterdir()) if folder.is_dir() else ():
             target = link.resolve() if link.is_symlink() else link
             if target != link and target.is_file() and not target.is_relative_to(state.resolve()):
-                found.append(target)
+                found += [*_hops(link), target]
     return tuple(dict.fromkeys(found))
+
+
+def _hops(link: Path) -> Iterator[Path]:
+    """Each place that a link's own text leads to, one after the other: a private root has to show them all."""
+    while link.is_symlink():
+        link = Path(os.path.normpath(link.parent / os.readlink(link)))
+        yield link

@@ -36,7 +36,7 @@ def main() -> None:
     outcome["called"] = [libraries.function(entry.name, "plan")(0.0) for entry in bundle.manifest.libraries]
     try:
         os.listdir(arguments.bundle.parent / "other")
-    except PermissionError:
+    except (PermissionError, FileNotFoundError):  # In a private root it does not exist.
         outcome["other"] = "refused"
     print(json.dumps(outcome))
 

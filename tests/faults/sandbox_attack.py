@@ -113,6 +113,19 @@ def own_signals_to(pid: int) -> None:
     fcntl.fcntl(0, fcntl.F_SETOWN, pid)
 
 
+def names_in(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError as error:
+        return [errno.errorcode[error.errno or 0]]
+
+
+def remount(path: str) -> None:
+    """Make the root writable again."""
+    if libc.mount(b"none", path.encode(), b"none", 32, b"") < 0:
+        raise OSError(ctypes.get_errno(), "mount")
+
+
 def late_import() -> None:
     import decimal
     import sqlite3
@@ -158,7 +171,12 @@ def attacks(targets: dict[str, Any]) -> dict[str, Callable[[], None]]:
         "setxattr": lambda: os.setxattr(f"{state}/lock", "user.x", b"1"),
         "symlink": lambda: os.symlink("/", f"{state}/link"),
         "link out": lambda: os.link(f"{state}/tls/server.key", f"{state}/gateway/copy"),
+        "become root": lambda: os.setresuid(0, 0, 0),
+        "become another": lambda: os.setresuid(targets["other_uid"], targets["other_uid"], targets["other_uid"]),
+        "join a group": lambda: os.setgroups([targets["other_uid"]]),
+        "kill": lambda: os.kill(sibling, signal.SIGURG),
         "dumpable": make_dumpable,
+        "remount": lambda: remount("/"),
         "terminal": type_into_terminal,
     }
     for name in NUMBERS[os.uname().machine] if targets["filtered"] else ():  # Some would end an unfiltered process.
@@ -192,6 +210,8 @@ def main() -> None:
         int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")
     )
     outcomes["network"] = os.readlink("/proc/self/ns/net")
+    outcomes["list /proc"] = [name for name in names_in("/proc") if name.isdigit() and name != str(os.getpid())]
+    outcomes |= {f"list {path}": names_in(path) for path in ("/tmp", "/run")}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for name, attack in attacks(targets).items():
         pid = os.getpid()

@@ -19,17 +19,19 @@ from typing import Any, Literal
 import pytest
 
 from appliance.policy.locations import CREDENTIALS_FILE, DATABASE_FILE
+from appliance.supervisor.ownership import find_owner, settle
 from security.sandbox import landlock
 from security.sandbox.launch import Plan, wrap
 from security.sandbox.platform import Platform, probe_platform
 from security.sandbox.profiles import CONFINED_ROLES, Code, ConfinedRole, Places, build_profile
+from security.sandbox.users import DEFAULT_FIRST_UID, User, find_user
 from tests.support.controls import control
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("sandbox_attack.py")
 PACKAGES = tuple(ROOT / name for name in ("appliance", "compliance", "runtime", "security", "audit"))
 NOBODY = 65534
-Stages = Literal["both", "launcher", "filter"]
+Stages = Literal["both", "launcher", "filter", "mounts"]
 DANGEROUS = [
     "mount", "open_tree", "chroot", "unshare", "setns", "bpf", "perf_event_open", "keyctl", "add_key",
     "request_key", "kexec_load", "init_module", "finit_module", "userfaultfd", "io_uring_setup", "io_uring_enter",
@@ -38,6 +40,10 @@ DANGEROUS = [
     "truncate", "setxattr", "symlink", "terminal",
 ]  # fmt: skip
 REFUSED = {"EPERM", "EACCES", "EXDEV"}
+ABSENT = {"ENOENT", "EROFS"}
+"""How a file system answers that has no such place, or none to write in: refused as well, where it is known to be one."""
+NOT_HERE = "not in this test"
+WITHOUT_ANYTHING = Platform(0, NOT_HERE, has_filter=True, no_private_root=NOT_HERE, no_own_users=NOT_HERE)
 
 pytestmark = [
     pytest.mark.skipif(landlock.probe_abi() < landlock.ABI_SCOPE, reason="needs Landlock ABI 6 (Linux 6.12)"),
@@ -95,7 +101,7 @@ class Scene:
         self.sibling = subprocess.Popen(["/bin/sleep", "1000"], **self.as_user())
         self.listeners = {name: socket.create_server(("127.0.0.1", 0)) for name in ("authority", "witness", "other")}
         self.ports = {name: listener.getsockname()[1] for name, listener in self.listeners.items()}
-        self.abstract = f"casemate-{os.getpid()}-{self.uid}"
+        self.abstract = f"{base.name}-{self.uid}"
         self.abstract_stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.abstract_stream.bind(f"\0{self.abstract}")
         self.abstract_stream.listen()
@@ -136,13 +142,23 @@ class Scene:
     def attack(self, role: ConfinedRole, stages: Stages = "both") -> dict[str, Any]:
         """What came of each attack; run once."""
         platform = probe_platform()
+        if stages == "mounts":
+            platform = platform._replace(landlock_abi=0)
         if stages == "filter":
-            platform = Platform(landlock_abi=0, no_empty_network="not in this test", has_filter=True)
+            platform = WITHOUT_ANYTHING
         if (role, stages) not in self.outcomes:
-            self.outcomes[role, stages] = self.attack_on(role, platform, filtered=stages != "launcher")
+            self.outcomes[role, stages] = self.attack_on(role, platform, filtered=stages in ("both", "filter"))
         return self.outcomes[role, stages]
 
-    def attack_on(self, role: ConfinedRole, platform: Platform, *, filtered: bool) -> dict[str, Any]:
+    def attack_if_possible(self, role: ConfinedRole, stages: Stages) -> dict[str, Any]:
+        """The same; skips where the stage to be tried alone is missing."""
+        if stages == "mounts" and (reason := probe_platform().no_private_root):
+            pytest.skip(f"no private mounts here: {reason}")
+        return self.attack(role, stages)
+
+    def attack_on(
+        self, role: ConfinedRole, platform: Platform, *, filtered: bool, user: User | None = None
+    ) -> dict[str, Any]:
         """What came of each attack where the platform can do no more than this."""
         targets = {
             "state": str(self.state),
@@ -157,13 +173,14 @@ class Scene:
             "abstract": self.abstract,
             "abstract_datagram": f"{self.abstract}-d",
             "filtered": filtered,
+            "other_uid": find_user("courier" if role != "courier" else "gateway", DEFAULT_FIRST_UID).uid,
         }
         control, theirs = socket.socketpair()
         leaked = os.open(self.outside, os.O_RDONLY)
         kept = theirs.fileno()
         with control, theirs:
             profile = build_profile(role, self.places(), Code(PACKAGES, (str(SCRIPT.parent),)))
-            plan = Plan(profile, kept, platform, strict=False)
+            plan = Plan(profile, kept, platform, strict=False, user=user)
             command = [sys.executable, str(SCRIPT), "--targets", json.dumps(targets), "--control-fd", str(kept)]
             run = subprocess.run(
                 wrap(command, plan), capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
@@ -195,7 +212,8 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 def refused(outcomes: dict[str, Any], names: list[str]) -> dict[str, str]:
     """Those attacks that were not refused: to be compared with {}, so that a failure names them."""
-    return {name: outcomes[name] for name in names if outcomes[name] not in REFUSED}
+    how = REFUSED | (ABSENT if "a file system of its own" in outcomes["applied"] else set())
+    return {name: outcomes[name] for name in names if outcomes[name] not in how}
 
 
 roles = pytest.mark.parametrize("role", CONFINED_ROLES)
@@ -225,10 +243,13 @@ def test_only_the_control_descriptor_is_inherited(scene: Scene, role: ConfinedRo
 
 @control("3.1.5", "3.3.8", "3.13.2", "AC-6", "AU-9", "SC-3", "SC-39")
 @roles
-@pytest.mark.parametrize("stages", ["both", "launcher"])
+@pytest.mark.parametrize("stages", ["both", "launcher", "mounts"])
 def test_files_of_other_roles_cannot_be_read(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
-    """Its own files open, and nothing else: not the keys of the others, not the system's passwords."""
-    outcomes = scene.attack(role, stages)
+    """Its own files open, and nothing else: not the keys of the others, not the system's passwords.
+
+    Landlock says so, and without Landlock the private root, in which they do not exist.
+    """
+    outcomes = scene.attack_if_possible(role, stages)
     own = [f"read {scene.state / file}" for file in OWN_FILES[role]]
     others = [name for name in outcomes if name.startswith("read ") and name not in own]
     assert {outcomes[name] for name in own} == {"done"}
@@ -238,10 +259,10 @@ def test_files_of_other_roles_cannot_be_read(scene: Scene, role: ConfinedRole, s
 
 @control("3.1.5", "3.3.8", "AC-6", "AU-9")
 @roles
-@pytest.mark.parametrize("stages", ["both", "launcher"])
+@pytest.mark.parametrize("stages", ["both", "launcher", "mounts"])
 def test_nothing_is_written_outside_own_folders(scene: Scene, role: ConfinedRole, stages: Stages) -> None:
     """Own folders take new files; the model, other roles' folders and /tmp do not."""
-    outcomes = scene.attack(role, stages)
+    outcomes = scene.attack_if_possible(role, stages)
     own = [f"write {scene.state / folder / 'new'}" for folder in OWN_FOLDERS[role]]
     others = [name for name in outcomes if name.startswith("write ") and name not in own]
     assert {outcomes[name] for name in own if name in outcomes} <= {"done"}
@@ -288,8 +309,7 @@ def test_nothing_is_executed(scene: Scene, role: ConfinedRole, stages: Stages) -
 def test_the_launcher_alone_lets_only_the_interpreter_run(scene: Scene, role: ConfinedRole) -> None:
     """Between the stages Landlock refuses other programs."""
     outcomes = scene.attack(role, "launcher")
-    assert outcomes["exec /bin/true"] in REFUSED
-    assert outcomes["spawn"] in REFUSED
+    assert refused(outcomes, ["exec /bin/true", "spawn"]) == {}
 
 
 @control("SC-3", "SC-39", "SI-16")
@@ -342,6 +362,19 @@ def test_the_network_is_empty_where_none_is_needed(scene: Scene, role: ConfinedR
     assert ("an empty network" in outcomes["applied"]) == (role in WITHOUT_NETWORK)
 
 
+@control("SC-3", "SC-39", "SI-16")
+@roles
+def test_the_private_root_alone_shows_nothing_of_the_host(scene: Scene, role: ConfinedRole) -> None:
+    """No other process in /proc, no state to list, no sockets in /run, an empty /tmp; and that cannot be taken back."""
+    outcomes = scene.attack_if_possible(role, "mounts")
+    assert "a file system of its own" in outcomes["applied"]
+    assert refused(outcomes, ["sibling's memory", "sibling's environment", "chmod", "truncate", "symlink"]) == {}
+    assert outcomes["list /proc"] == []
+    assert outcomes["list /tmp"] in ([], [scene.base.name])  # Where the scene itself lies there, the way to it.
+    assert outcomes["list /run"] == []
+    assert refused(outcomes, ["remount"]) == {}
+
+
 def test_nothing_was_changed(scene: Scene) -> None:
     """After all the attacks, what they aimed at is as it was, and the sibling lives."""
     for role in CONFINED_ROLES:
@@ -355,7 +388,7 @@ def test_nothing_was_changed(scene: Scene) -> None:
 @pytest.mark.parametrize("role", ["gateway", "auditor"])
 def test_an_older_landlock_confines_as_far_as_it_goes(scene: Scene, role: ConfinedRole, abi: int) -> None:
     """Debian 12 has about ABI 2, Ubuntu 24.04 about 4: files always, TCP ports from 4 on; signals are the filter's then."""
-    outcomes = scene.attack_on(role, Platform(abi, "not in this test", has_filter=True), filtered=True)
+    outcomes = scene.attack_on(role, WITHOUT_ANYTHING._replace(landlock_abi=abi), filtered=True)
     own = [f"read {scene.state / file}" for file in OWN_FILES[role]]
     others = [name for name in outcomes if name.startswith("read ") and name not in own]
     assert outcomes["failed"] == []
@@ -368,7 +401,68 @@ def test_an_older_landlock_confines_as_far_as_it_goes(scene: Scene, role: Confin
 
 def test_the_first_landlock_still_confines_what_writes_nothing(scene: Scene) -> None:
     """ABI 1 knows no moving between folders, so only processes that write are left without it."""
-    first = Platform(1, "not in this test", has_filter=True)
+    first = WITHOUT_ANYTHING._replace(landlock_abi=1)
     engine, auditor = (scene.attack_on(role, first, filtered=True) for role in ("engine", "auditor"))
     assert ("files" in engine["applied"], "files" in auditor["applied"]) == (True, False)
     assert engine[f"read {scene.state / 'audit/log.key'}"] in REFUSED
+
+
+@pytest.fixture(scope="module")
+def owned() -> Iterator[Scene]:
+    """A scene in which each file belongs to the user of its role; the sibling is a process of the auditor's user."""
+    if reason := probe_platform(DEFAULT_FIRST_UID).no_own_users:
+        pytest.skip(f"no users of their own here: {reason}")
+    base = Path(tempfile.mkdtemp(prefix="casemate-owned-"))
+    base.chmod(0o755)
+    made = Scene("root", base)
+    settle(made.state, lambda path: find_owner(path, DEFAULT_FIRST_UID))
+    for path in (
+        made.model,
+        made.model / "config.json",
+        made.state / "witnesses.pem",
+    ):  # The operator's, for all to read.
+        path.chmod(0o755)
+    made.sibling.kill()
+    made.sibling.wait()
+    auditor = find_user("auditor", DEFAULT_FIRST_UID)
+    made.sibling = subprocess.Popen(["/bin/sleep", "1000"], user=auditor.uid, group=auditor.gid, extra_groups=[])
+    try:
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(base)
+
+
+@control("3.1.5", "3.3.8", "AC-6", "AU-9", "SC-3", "SC-39")
+@roles
+def test_file_permissions_alone_keep_the_roles_apart(owned: Scene, role: ConfinedRole) -> None:
+    """No Landlock, no private root, no filter: only the user. What others hold is not read or written, nor are they signalled."""
+    user = find_user(role, DEFAULT_FIRST_UID)
+    outcomes = owned.attack_on(role, WITHOUT_ANYTHING._replace(has_filter=False), filtered=False, user=user)
+    assert outcomes["failed"] == []
+    assert outcomes["status"]["Uid"].split() == [str(user.uid)] * 4
+    assert outcomes["status"]["Gid"].split() == [str(user.gid)] * 4
+    assert outcomes["status"]["Groups"].split() == [str(group) for group in user.groups]
+    assert {outcomes["status"][name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd")} == {"0" * 16}
+    own = {f"read {owned.state / file}" for file in OWN_FILES[role]}
+    own |= {f"write {owned.state / folder / 'new'}" for folder in OWN_FOLDERS[role]}
+    everybodys = {"read /etc/passwd", f"read {owned.outside}", "write /tmp/new"}
+    everybodys |= {f"read {owned.state / name}" for name in ("model/config.json", "witnesses.pem")}
+    assert {name: outcomes[name] for name in own if outcomes[name] != "done"} == {}
+    tried = {name for name in outcomes if name.startswith(("read ", "write "))}
+    assert refused(outcomes, sorted(tried - own - everybodys)) == {}
+    assert refused(outcomes, ["become root", "become another", "join a group", "list state"]) == {}
+    if role != "auditor":
+        names = ["attach", "kill", "signal", "sibling's memory", "sibling's environment", "limits of sibling"]
+        assert refused(outcomes, names) == {}
+
+
+@roles
+def test_a_role_of_its_own_user_does_its_work_under_everything(owned: Scene, role: ConfinedRole) -> None:
+    """All mechanisms at once: its own files are there, nothing failed, and no other user can be had."""
+    platform = probe_platform(DEFAULT_FIRST_UID)
+    outcomes = owned.attack_on(role, platform, filtered=True, user=find_user(role, DEFAULT_FIRST_UID))
+    assert outcomes["failed"] == []
+    assert "a user of its own" in outcomes["applied"]
+    assert {outcomes[f"read {owned.state / file}"] for file in OWN_FILES[role]} == {"done"}
+    assert refused(outcomes, ["become root", "become another", "join a group"]) == {}

@@ -24,6 +24,7 @@ from tests.support.controls import control
 
 FOLDER = Path("/srv/casemate")
 ENGINE = '[[engines]]\nmodel_path = "model"\n'
+EVERYTHING = Platform(7, "", has_filter=True, no_private_root="", no_own_users="")
 UNCONFINED = f'{ENGINE}device = "cuda"\n[confinement]\nenabled = false\n'
 """Lacks every protection, whatever the machine that the tests run on can do."""
 
@@ -201,10 +202,10 @@ def test_own_certificates_are_no_longer_lacking_once_they_are_named() -> None:
 @pytest.mark.parametrize(
     ("platform", "consequence"),
     [
-        (Platform(6, "", has_filter=True), None),
-        (Platform(2, "", has_filter=True), "It is incomplete on this system: Landlock ABI 2"),
+        (EVERYTHING, None),
+        (EVERYTHING._replace(landlock_abi=2), "It is incomplete on this system: Landlock ABI 2"),
         (
-            Platform(7, "Operation not permitted", has_filter=True),
+            EVERYTHING._replace(no_empty_network="Operation not permitted"),
             "It is incomplete on this system: no network namespaces",
         ),
     ],
@@ -213,7 +214,7 @@ def test_confinement_is_lacking_as_far_as_the_system_cannot(
     monkeypatch: pytest.MonkeyPatch, platform: Platform, consequence: str | None
 ) -> None:
     """Complete: no lack. Otherwise one that tells what is missing, and that production refuses."""
-    monkeypatch.setattr("appliance.config.lacks.probe_platform", lambda: platform)
+    monkeypatch.setattr("appliance.config.lacks.probe_platform", lambda _first_uid: platform)
     told = {lack.name: lack.consequence for lack in what_is_lacking(parse_configuration(ENGINE.encode(), FOLDER))}
     assert told.get("confinement", "").startswith(consequence or "")
     assert ("confinement" in told) == (consequence is not None)

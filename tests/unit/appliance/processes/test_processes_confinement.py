@@ -11,7 +11,15 @@ from security.sandbox.platform import Platform
 
 def confined(*, failed: tuple[str, ...], strict: bool) -> Confined:
     """A result of stage one on a system without filters."""
-    return Confined("engine", "none", False, ("files",), failed, Platform(7, "", has_filter=False), strict)
+    return Confined(
+        "engine",
+        "none",
+        False,
+        ("files",),
+        failed,
+        Platform(7, "", has_filter=False, no_private_root="", no_own_users=""),
+        strict,
+    )
 
 
 def test_a_failed_step_stops_the_start_if_the_configuration_insists() -> None:

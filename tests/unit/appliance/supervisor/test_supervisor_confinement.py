@@ -11,6 +11,7 @@ from security.sandbox.launch import Plan
 from security.sandbox.platform import Platform
 
 COMMAND = ["/usr/bin/python3", "-m", "appliance.processes", "engine"]
+EVERYTHING = Platform(7, "", has_filter=True, no_private_root="", no_own_users="")
 TEXT = '[[engines]]\nmodel_path = "one"\n[[engines]]\nmodel_path = "two"\ndevice = "cuda"\n'
 
 
@@ -18,7 +19,7 @@ TEXT = '[[engines]]\nmodel_path = "one"\n[[engines]]\nmodel_path = "two"\ndevice
 def platform(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that can do everything."""
     for user in ("appliance.supervisor.confinement", "appliance.config.lacks"):
-        monkeypatch.setattr(f"{user}.probe_platform", lambda: Platform(7, "", has_filter=True))
+        monkeypatch.setattr(f"{user}.probe_platform", lambda _first_uid=0: EVERYTHING)
 
 
 def plan_of(tmp_path: Path, role: str, instance: int = 0, text: str = TEXT) -> Plan:

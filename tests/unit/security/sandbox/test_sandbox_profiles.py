@@ -12,7 +12,7 @@ from security.sandbox.profiles import CONFINED_ROLES, Code, ConfinedRole, Places
 from tests.support.controls import control
 
 TLS = {"state/tls/server.pem", "state/tls/server.key"}
-EVERYTHING = Platform(landlock_abi=7, no_empty_network="", has_filter=True)
+EVERYTHING = Platform(landlock_abi=7, no_empty_network="", has_filter=True, no_private_root="", no_own_users="")
 
 
 @pytest.fixture
@@ -163,6 +163,7 @@ def test_plan_and_result_survive_the_command_line(places: Places) -> None:
         (EVERYTHING._replace(landlock_abi=0), ["no Landlock", "rules for TCP"]),
         (EVERYTHING._replace(landlock_abi=1), ["ABI 1", "rules for TCP"]),
         (EVERYTHING._replace(no_empty_network="Operation not permitted"), ["(Operation not permitted)"]),
+        (EVERYTHING._replace(no_private_root="Permission denied"), ["no private mounts (Permission denied)"]),
         (EVERYTHING._replace(has_filter=False), ["no system call filter"]),
     ],
 )
