@@ -60,7 +60,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         msgspec.Meta(
             description="Implementation of attention; flashinfer and triton: on cuda, in CUDA graphs; reference: plain "
             "torch, on any device, without graphs; auto: on cuda prompts by flashinfer where it serves the model's shape "
-            "and decoding by triton, on cpu reference. flashinfer does not read KV pages of fp8_e4m3."
+            "and decoding by triton, on cpu reference. flashinfer does not read KV pages of fp8_e4m3; with speculative_algorithm "
+            "it computes prompts, and triton verifies."
         ),
     ] = "auto"
     kernels_path: Annotated[
@@ -200,7 +201,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         msgspec.Meta(
             ge=0,
             le=16,
-            description="Tokens tried behind each of as many drafts in every step; 1: a chain, more: a tree. On cuda 1. 0: 1.",
+            description="Tokens tried behind each of as many drafts in every step; 1: a chain, more: a tree. 0: 1.",
         ),
     ] = 0
     speculative_num_draft_tokens: Annotated[

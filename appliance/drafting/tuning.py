@@ -15,7 +15,6 @@ from appliance.inference.model import load_model
 from runtime.bench.speculation import AnswerPlan, DecodeSpeed, measure_decoding
 from runtime.engine.loop import Engine
 from runtime.runner.building import runs_on_reference
-from runtime.runner.speculation_building import verify_servable
 from runtime.settings import EngineSettings
 from runtime.speculative.options import speculation_options
 
@@ -23,8 +22,6 @@ from runtime.speculative.options import speculation_options
 def verify_shape(settings: EngineSettings) -> None:
     """Whether an engine with these settings would start, as far as drafts go. Raises: EngineMisconfigured."""
     speculation_options(settings)
-    if not runs_on_reference(settings):
-        verify_servable(settings)
 
 
 def hold_together(shapes: Shapes, settings: EngineSettings) -> Shapes:

@@ -96,9 +96,11 @@ def load_model(
 
 def _head_of(settings: EngineSettings, verify: FileCheck | None, levels: tuple[int, ...]) -> HeadSource | None:
     """The draft head that the settings name. Raises: EngineMisconfigured for options that contradict each other."""
-    if speculation_options(settings) is None:
+    options = speculation_options(settings)
+    if options is None:
         return None
-    return HeadSource(Path(settings.speculative_draft_model_path), settings.load_format == "dummy", verify, levels)
+    path, is_dummy = Path(settings.speculative_draft_model_path), settings.load_format == "dummy"
+    return HeadSource(path, is_dummy, verify, levels, topk=options.shape.topk)
 
 
 def _build_runner(

@@ -15,16 +15,38 @@ from runtime.kernels.launching import Launcher, Options
 
 _MAX_SPLITS = 32
 _BLOCK_TOKENS = 64
+_TREE_ROWS = 64
+"""Queries of a program where they are nodes of trees, of which there may be many more than of a chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRows:
+    """What the rows of trees see, where these are not in order; all int32, on the device.
+
+    A tree takes the places from its base on; what is before them every row sees.
+    """
+
+    words: Tensor
+    """[num_rows, ceil(most places / 32)]; bit i: the row sees the i-th place behind the base."""
+    depths: Tensor | None
+    """[num_rows]; positions behind the base's; each row's place has the row's own. None: there is no window."""
+    bases: Tensor
+    """[num_sequences]"""
+    ends: Tensor
+    """[num_sequences]; places to be read at most: no more than the tree takes and the sequence's pages hold."""
 
 
 class VerifyAttention(Protocol):
     """Kernels over one cache; capture-safe."""
 
-    def plan(self, device: DeviceTables, num_sequences: int, num_queries: int) -> DevicePlan:
+    def plan(
+        self, device: DeviceTables, num_sequences: int, num_queries: int, tree: TreeRows | None = None
+    ) -> DevicePlan:
         """For the first rows of a step: the `num_queries` latest positions of so many sequences.
 
         Args:
-            device: `context_lengths` may go beyond a sequence's pages; nothing is read there.
+            device: `context_lengths` may go beyond a sequence's pages; nothing is read there. With a tree they are not read.
+            tree: of rows that are nodes of trees; None: positions follow each other.
         """
         ...
 
@@ -64,26 +86,40 @@ class TritonVerification:
         self._partial = torch.empty(parts * self._head_dim, dtype=torch.float32, device=pages.device)
         self._log_sums = torch.empty(max(4, parts), dtype=torch.float32, device=pages.device)
 
-    def plan(self, device: DeviceTables, num_sequences: int, num_queries: int) -> "VerifyPlan":
+    def plan(
+        self, device: DeviceTables, num_sequences: int, num_queries: int, tree: TreeRows | None = None
+    ) -> "VerifyPlan":
         """See `VerifyAttention.plan`."""
-        return VerifyPlan(self, device, num_sequences, num_queries)
+        return VerifyPlan(self, device, num_sequences, num_queries, tree)
 
     def attend(self, layer: int, query: Tensor, out: Tensor, plan: "VerifyPlan") -> None:
         """Attend for the rows of a plan."""
         splits = self._num_splits(plan.num_sequences)
         window, group = self._layer_windows[layer] or 0, self._num_heads // self._num_kv_heads
         block_dim = _power_of_two(self._head_dim)
-        tables = plan.tables
+        tables, tree, lengths = plan.tables, plan.tree, plan.tables.context_lengths
+        # What is absent is never read, but has to be a pointer of a known type.
+        words, depths, bases, num_words, row_blocks = lengths, lengths, lengths, 0, 1
+        block_rows = max(16, _power_of_two(plan.num_queries * group))
+        if tree is not None:
+            words, bases, lengths, num_words = tree.words, tree.bases, tree.ends, tree.words.shape[1]
+            assert tree.depths is not None or not window
+            depths = words if tree.depths is None else tree.depths
+            block_rows = min(_TREE_ROWS, block_rows)
+            row_blocks = -(-plan.num_queries * group // block_rows)
         self._launcher.launch(
             "verify.split",
-            (plan.num_sequences, self._num_kv_heads, splits),
+            (plan.num_sequences * row_blocks, self._num_kv_heads, splits),
             (
                 query,
                 self._pages[layer],
                 self._log_sums if self._scales is None else self._scales[layer],
-                tables.context_lengths,
+                lengths,
                 tables.page_starts,
                 tables.page_ids,
+                words,
+                depths,
+                bases,
                 out if splits == 1 else self._partial,
                 self._log_sums,
             ),
@@ -94,13 +130,15 @@ class TritonVerification:
                 "PAGE_SIZE": self._page_size,
                 "QUERIES": plan.num_queries,
                 "BLOCK_TOKENS": _BLOCK_TOKENS,
-                "BLOCK_ROWS": max(16, _power_of_two(plan.num_queries * group)),
+                "BLOCK_ROWS": block_rows,
                 "BLOCK_DIM": block_dim,
                 "SPLITS": splits,
                 "MIN_TOKENS": _BLOCK_TOKENS,
                 "WINDOW": window,
                 "SOFTMAX_SCALE": self._head_dim**-0.5,
                 "SCALED": self._scales is not None,
+                "WORDS": num_words,
+                "ROW_BLOCKS": row_blocks,
                 "STAGES": 3,
                 "PDL": self._pdl,
             },
@@ -134,6 +172,7 @@ class VerifyPlan:
     tables: DeviceTables
     num_sequences: int
     num_queries: int
+    tree: TreeRows | None = None
 
     def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
         """See `DevicePlan.attend`."""

@@ -27,6 +27,9 @@ class AttentionChoice:
 def choose_attention(settings: EngineSettings, config: ModelConfig, dtype: torch.dtype) -> AttentionChoice:
     """What the settings mean for a model.
 
+    Drafts are verified by our Triton kernels, and so are single rows beside them, whose lengths only the device knows, which
+    FlashInfer's plans do not take: with speculation FlashInfer computes prompts.
+
     Args:
         dtype: of activations.
     Raises: EngineMisconfigured if FlashInfer is asked for and does not serve the model's shape, or pages in e4m3.
@@ -34,6 +37,8 @@ def choose_attention(settings: EngineSettings, config: ModelConfig, dtype: torch
     cached = cache_dtype(settings.kv_cache_dtype, dtype)
     shape = CacheShape(config.num_heads, config.num_kv_heads, config.head_dim, dtype, cached, config.layer_windows)
     if settings.attention_backend == "flashinfer":
+        if settings.speculative_algorithm:
+            return AttentionChoice("triton", "flashinfer", needed_libraries(shape, decode=None))
         return AttentionChoice("flashinfer", "flashinfer", needed_libraries(shape))
     if settings.attention_backend == "auto":
         try:

@@ -14,7 +14,9 @@ _ALIGNMENT = 4
 class ChainLayout:
     """Offsets, in int32 words, for so many decoding sequences, chains and token rows."""
 
-    def __init__(self, num_decodes: int, num_chains: int, num_rows: int, num_queries: int = 1) -> None:
+    def __init__(
+        self, num_decodes: int, num_chains: int, num_rows: int, num_queries: int = 1, *, has_trees: bool = False
+    ) -> None:
         self.num_queries = num_queries
         self.shape = (num_decodes, num_chains, num_rows)
         widths = {
@@ -23,6 +25,8 @@ class ChainLayout:
             "chain_sequences": num_chains,
             "next_ids": num_rows,
         }
+        if has_trees:
+            widths["parents"] = num_decodes * num_queries
         self.spans: dict[str, slice] = {}
         end = 0
         for name, width in widths.items():
@@ -38,7 +42,11 @@ class ChainLayout:
 def layout_of(step: UniformStep) -> ChainLayout:
     """That of one step."""
     return ChainLayout(
-        step.speculation.num_decodes, len(step.chain_sequences), len(step.batch.token_ids), step.num_queries
+        step.speculation.num_decodes,
+        len(step.chain_sequences),
+        len(step.batch.token_ids),
+        step.num_queries,
+        has_trees=step.speculation.tree is not None,
     )
 
 
@@ -51,6 +59,8 @@ def pack_chains(target: Int32, layout: ChainLayout, step: UniformStep) -> int:
         "chain_sequences": step.chain_sequences,
         "next_ids": np.maximum(step.speculation.next_ids, 0),
     }
+    if step.speculation.tree is not None:
+        values["parents"] = step.speculation.tree.parents[: num_decodes * layout.num_queries]
     for name, value in values.items():
         target[layout.spans[name]] = value
     return layout.num_words
@@ -58,4 +68,5 @@ def pack_chains(target: Int32, layout: ChainLayout, step: UniformStep) -> int:
 
 def num_chain_words(limits: RunnerLimits) -> int:
     """Words that any step needs at most."""
-    return ChainLayout(limits.max_sequences, limits.max_sequences, limits.max_rows).num_words
+    most = limits.max_sequences
+    return ChainLayout(most, most, limits.max_rows, limits.num_queries, has_trees=True).num_words

@@ -45,6 +45,8 @@ class ChainViews:
     """[num_rows]"""
     num_queries: int
     """Rows of each sequence that decodes: as many drafts are verified, and one less."""
+    parents: Tensor | None = None
+    """[num_decodes * num_queries]; see `TreeBatch.parents`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class PlainChains:
     ) -> DraftStart:
         """See `ChainArithmetic.accept`."""
         last_rows = _accept(views, chains, samples, state)
-        return DraftStart(last_rows, _draft_places(views, chains, last_rows, num_steps, num_positions))
+        return DraftStart(last_rows, draft_places(views, chains, last_rows, num_steps, num_positions))
 
 
 def _place_rows(views: StepViews, chains: ChainViews, state: ChainState, num_positions: int) -> None:
@@ -135,7 +137,7 @@ def _place_rows(views: StepViews, chains: ChainViews, state: ChainState, num_pos
     positions = views.places.positions[:num_rows].view(num_decodes, num_queries)
     positions.add_(extra[:, None])
     starts, ends = views.tables.page_starts[:num_decodes], views.tables.page_starts[1 : num_decodes + 1]
-    slots = _slots_of(positions, starts[:, None], (ends - starts)[:, None], views.tables.page_ids)
+    slots = slots_of(positions, starts[:, None], (ends - starts)[:, None], views.tables.page_ids)
     views.places.slots[:num_rows].copy_(slots.view(-1))
     positions.clamp_(max=num_positions - 1)
     views.tables.context_lengths[:num_decodes].add_(extra)
@@ -145,7 +147,7 @@ def _place_rows(views: StepViews, chains: ChainViews, state: ChainState, num_pos
     views.columns.positions[:num_rows].view(num_decodes, num_queries).add_(extra[:, None])
 
 
-def _slots_of(positions: Tensor, page_starts: Tensor, num_pages: Tensor, page_ids: Tensor) -> Tensor:
+def slots_of(positions: Tensor, page_starts: Tensor, num_pages: Tensor, page_ids: Tensor) -> Tensor:
     """Where the keys and values of positions go: into the sequence's pages, or page 0 for what is beyond them.
 
     Args:
@@ -183,7 +185,7 @@ def _accept(views: StepViews, chains: ChainViews, samples: Tensor, state: ChainS
     return last_rows
 
 
-def _draft_places(
+def draft_places(
     views: StepViews, chains: ChainViews, last_rows: Tensor, num_steps: int, num_positions: int
 ) -> list[DraftPlaces]:
     """For each draft, where the entry before it stands and what that attends to: from the rows `last_rows` on."""
@@ -197,7 +199,7 @@ def _draft_places(
     steps = torch.arange(num_steps, device=starts.device, dtype=torch.int32)[:, None]
     positions = views.places.positions.index_select(0, last_rows)[None, :] + steps
     columns[0, :, :count] = positions.clamp(max=num_positions - 1)
-    columns[1, :, :count] = _slots_of(positions, starts, num_pages, tables.page_ids)
+    columns[1, :, :count] = slots_of(positions, starts, num_pages, tables.page_ids)
     columns[2, :, :count] = torch.minimum(positions + 1, num_pages * PAGE_SIZE)
     return [
         DraftPlaces(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from runtime.attention.device import DeviceAttention
 from runtime.attention.pages import allocate_pages
+from runtime.draft_shape import NO_DRAFTS
 from runtime.errors import CheckpointRejected, EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.launching import Launcher
@@ -23,7 +24,7 @@ from runtime.runner.cache_choice import choose_cache
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.memory import MemoryNeed, MemoryTable, divide_memory, verify_weights_fit
 from runtime.runner.sizing import measure_step_bytes
-from runtime.runner.speculation_building import HeadOnDevice, build_speculation, verify_servable
+from runtime.runner.speculation_building import HeadOnDevice, build_speculation
 from runtime.runner.step_buffers import RunnerLimits
 from runtime.settings import EngineSettings
 from runtime.speculative.options import speculation_options
@@ -99,8 +100,6 @@ def build_device_runner(
     if config.quantization is not None:
         _verify_quantized(config, dtype)
     options = speculation_options(settings)
-    if options is not None:
-        verify_servable(settings)
     kernels.verify_complete(config, dtype)
     free_bytes, total_bytes = torch.cuda.mem_get_info()
     verify_weights_fit(_weights_bytes(config, dtype), free_bytes)  # (1)
@@ -110,11 +109,12 @@ def build_device_runner(
         if head is not None and options is not None:
             num_positions = _context_length(settings, config)
             found = head.load(config, weights.parameters["embedding.weight"], num_positions=num_positions)
-            loaded = HeadOnDevice(found.head, options.num_steps, found.digest, head.levels)
+            loaded = HeadOnDevice(found.head, options.shape, found.digest, head.levels)
         torch.cuda.synchronize()
         builder = _Builder(config, settings, kernels, weights, device, dtype, loaded)
         advance()
-        step_bytes = measure_step_bytes(builder.build, builder.limits)  # (3)
+        shape = NO_DRAFTS if loaded is None else loaded.shape
+        step_bytes = measure_step_bytes(builder.build, builder.limits, shape)  # (3)
         memory = divide_memory(  # (4)
             MemoryNeed(
                 total_bytes,
@@ -156,7 +156,7 @@ class _Builder:
         self._device, self._dtype = device, dtype
         self._context_length = _context_length(settings, config)
         max_sequences = settings.max_running_requests
-        num_queries = 1 if head is None else head.num_steps + 1
+        num_queries = 1 if head is None else head.shape.num_drafts + 1
         self.limits = RunnerLimits(
             max_rows=settings.prefill_sizes[0] + max_sequences * num_queries,
             max_sequences=max_sequences,

@@ -19,16 +19,17 @@ from torch import Tensor
 
 from runtime.attention.device import DeviceAttention
 from runtime.attention.pages import copy_pages
-from runtime.batch import ChainResult, Int64, StepBatch, StepResult
+from runtime.batch import ChainResult, Int32, Int64, StepBatch, StepResult, TreeResult
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import Operations
 from runtime.runner.cache_choice import CacheFormat
-from runtime.runner.device_drafting import DeviceSpeculation, SpeculationParts
+from runtime.runner.device_drafting import DeviceSpeculation
 from runtime.runner.graphs import Capture
 from runtime.runner.passes import Pass, Passes
 from runtime.runner.readback import Readback, ReadbackPool
 from runtime.runner.rows import WholeRows
 from runtime.runner.scoring import score_prompt
+from runtime.runner.speculation_parts import SpeculationParts
 from runtime.runner.step_buffers import RunnerLimits, StepBuffers, sample_stride
 from runtime.runner.upload import UploadPool
 from runtime.runner.verification import verify_ids
@@ -48,6 +49,8 @@ class DeviceStep:
     captured_size: int
     samples: Int64 | None = None
     """Where the batch's samples are among those of the step, if it had others."""
+    num_tree_drafts: int | None = None
+    """Of each chain, made by the step, if drafts are trees."""
 
     def result(self) -> StepResult:
         """See `LaunchedStep.result`."""
@@ -62,7 +65,7 @@ class DeviceStep:
             embeddings=host.embeddings,
             captured_size=self.captured_size,
             busy_s=host.busy_s,
-            chains=None if host.chains is None else ChainResult(host.chains[:, 0], host.chains[:, 1:].astype(np.int64)),
+            chains=None if host.chains is None else _chain_result(host.chains, self.num_tree_drafts),
         )
 
 
@@ -149,7 +152,8 @@ class DeviceRunner:
             readback.add_chains(speculation.result_of(step))
 
         self._finish(readback, step.batch, done, positions, draft)
-        return DeviceStep(readback, done.num_captured, step.samples)
+        tree = step.speculation.tree
+        return DeviceStep(readback, done.num_captured, step.samples, None if tree is None else tree.num_drafts)
 
     def _finish(
         self,
@@ -200,6 +204,15 @@ class DeviceRunner:
         chosen = self._buffers.samples[: len(counts)].long()
         given = logprobs_of(logits[rows].float(), chosen[rows], int(counts.max()))
         readback.add_logprobs(given.spread(rows, len(counts)))
+
+
+def _chain_result(words: Int32, num_tree_drafts: int | None) -> ChainResult:
+    """See `DeviceSpeculation.result_of`."""
+    if num_tree_drafts is None:
+        return ChainResult(words[:, 0], words[:, 1:].astype(np.int64))
+    drafts, parents = words[:, 1 : 1 + num_tree_drafts], words[:, 1 + num_tree_drafts : 1 + 2 * num_tree_drafts]
+    tree = TreeResult(words[:, 1 + 2 * num_tree_drafts :], parents.astype(np.int64))
+    return ChainResult(words[:, 0], drafts.astype(np.int64), tree)
 
 
 def _is_simple(batch: StepBatch) -> bool:

@@ -48,9 +48,14 @@ def choose_kernels(settings: EngineSettings, warn: Warn) -> Kernels:
     builders: dict[str, Callable[[CacheUse], DeviceAttention]] = {
         "triton": partial(_build_triton, launcher),
         "flashinfer": partial(_build_flashinfer, libraries),
+        "flashinfer beside drafts": partial(_build_combined, launcher, libraries),
         "auto": partial(_build_best, launcher, libraries, warn),
     }
-    return Kernels(launcher, builders[settings.attention_backend], lambda _config, _dtype: None, "")
+    backend: str = settings.attention_backend
+    if backend == "flashinfer" and settings.speculative_algorithm:
+        backend = "flashinfer beside drafts"
+        warn("drafts are verified by Triton kernels, as FlashInfer's plans need lengths that only the device knows")
+    return Kernels(launcher, builders[backend], lambda _config, _dtype: None, "")
 
 
 def load_frozen_bundle(settings: EngineSettings) -> Bundle:
@@ -107,13 +112,16 @@ def _build_frozen_attention(
     return CombinedAttention(decodes, _build_flashinfer(libraries, use, decode=None))
 
 
+def _build_combined(launcher: Launcher, libraries: Libraries, use: CacheUse) -> DeviceAttention:
+    return CombinedAttention(_build_triton(launcher, use), _build_flashinfer(libraries, use, decode=None))
+
+
 def _build_best(launcher: Launcher, libraries: Libraries, warn: Warn, use: CacheUse) -> DeviceAttention:
-    decodes = _build_triton(launcher, use)
     try:
-        return CombinedAttention(decodes, _build_flashinfer(libraries, use, decode=None))
+        return _build_combined(launcher, libraries, use)
     except EngineMisconfigured as refused:
         warn(f"prompts are computed by Triton kernels, as FlashInfer's cannot be used: {refused}")
-        return decodes
+        return _build_triton(launcher, use)
 
 
 def _build_triton(launcher: Launcher, use: CacheUse) -> TritonAttention:

@@ -12,18 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from runtime.batch import SamplingBatch, SpeculationBatch, StepBatch
+from runtime.batch import SamplingBatch, SpeculationBatch, StepBatch, TreeBatch
+from runtime.draft_shape import NO_DRAFTS, DraftShape
 from runtime.identifiers import PAGE_SIZE
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.step_buffers import RunnerLimits
 from runtime.runner.step_inputs import EMPTY_STEP
 
 
-def measure_step_bytes(build: Callable[[int], DeviceRunner], limits: RunnerLimits) -> int:
+def measure_step_bytes(
+    build: Callable[[int], DeviceRunner], limits: RunnerLimits, shape: DraftShape = NO_DRAFTS
+) -> int:
     """Bytes of the GPU that a runner takes beyond its cache and the weights, which are loaded already.
 
     Args:
         build: makes a runner over a cache of so many pages.
+        shape: of the drafts that it makes and verifies.
     """
     chunk = limits.max_rows - limits.max_samples
     torch.cuda.empty_cache()
@@ -31,8 +35,8 @@ def measure_step_bytes(build: Callable[[int], DeviceRunner], limits: RunnerLimit
     runner = build(-(-chunk // PAGE_SIZE) + 1)
     runner.capture_graphs(largest_only=True)
     step = largest_step(chunk, limits.max_sequences, runner.vocab_size)
-    if limits.num_queries > 1:
-        step = replace(step, speculation=_speculating(step, limits.num_queries - 1))
+    if shape.num_steps:
+        step = replace(step, speculation=_speculating(step, shape))
     for _ in range(2):
         runner.launch(step).result()
     torch.cuda.synchronize()
@@ -68,7 +72,7 @@ def largest_step(chunk: int, num_sequences: int, vocab_size: int) -> StepBatch:
     )
 
 
-def _speculating(step: StepBatch, num_steps: int) -> SpeculationBatch:
+def _speculating(step: StepBatch, shape: DraftShape) -> SpeculationBatch:
     """Every decode verifies drafts, as far as the runner is concerned, and all make new ones."""
     count = len(step.context_lengths)
     none = np.zeros(count, np.int32)
@@ -79,8 +83,9 @@ def _speculating(step: StepBatch, num_steps: int) -> SpeculationBatch:
         continued=none - 1,
         num_drafts=none,
         next_ids=np.append(step.token_ids[1:], -1),
-        num_steps=num_steps,
+        num_steps=shape.num_steps,
         drafts=np.ones(count, np.bool_),
+        tree=TreeBatch(np.zeros_like(step.previous_rows), shape.topk, shape.num_drafts) if shape.is_tree else None,
     )
 
 

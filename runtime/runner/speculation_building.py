@@ -9,13 +9,12 @@ from runtime.attention.device import DeviceAttention
 from runtime.attention.pages import allocate_pages
 from runtime.attention.triton import TritonAttention
 from runtime.attention.verifying import TritonVerification
-from runtime.errors import EngineMisconfigured
+from runtime.draft_shape import DraftShape
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.launching import Launcher
 from runtime.models.operations import Operations
-from runtime.runner.device_drafting import ChunkAttention, SpeculationAttention, SpeculationParts
 from runtime.runner.fused_chains import FusedChains
-from runtime.settings import EngineSettings
+from runtime.runner.speculation_parts import ChunkAttention, SpeculationAttention, SpeculationParts
 from runtime.speculative.adapting import speculation_levels
 from runtime.speculative.fused import FusedHead
 from runtime.speculative.head import DraftHead
@@ -24,10 +23,10 @@ from runtime.weights.config import ModelConfig
 
 @dataclass(frozen=True, slots=True)
 class HeadOnDevice:
-    """A loaded head and how many drafts it makes."""
+    """A loaded head and what drafts it makes."""
 
     head: DraftHead
-    num_steps: int
+    shape: DraftShape
     digest: str
     levels: tuple[int, ...] = ()
     """See `HeadSource.levels`."""
@@ -41,18 +40,6 @@ class HeadOnDevice:
     def weights_bytes(self) -> int:
         """Beside those of its target."""
         return self.head.num_bytes
-
-
-def verify_servable(settings: EngineSettings) -> None:
-    """Whether drafts can be verified with these settings. Raises: EngineMisconfigured."""
-    if settings.speculative_eagle_topk > 1:
-        raise EngineMisconfigured(
-            f"speculative_eagle_topk: expected 1 (a chain) on cuda, found {settings.speculative_eagle_topk}"
-        )
-    if settings.attention_backend == "flashinfer":
-        raise EngineMisconfigured(
-            "attention_backend: with speculative_algorithm expected auto or triton, found flashinfer"
-        )
 
 
 def build_speculation(
@@ -82,7 +69,7 @@ def build_speculation(
         num_heads=config.num_heads,
         layer_windows=config.layer_windows,
         launcher=launcher,
-        max_queries=loaded.num_steps + 1,
+        max_queries=loaded.shape.num_drafts + 1,
         max_sequences=max_sequences,
         num_multiprocessors=num_multiprocessors,
         scales=scales,
@@ -97,6 +84,18 @@ def build_speculation(
         num_multiprocessors=num_multiprocessors,
         pdl=True,
     )
+    head_rows = None
+    if loaded.shape.is_tree:
+        head_rows = TritonVerification(
+            head_pages,
+            num_heads=head_config.num_heads,
+            layer_windows=(None,),
+            launcher=launcher,
+            max_queries=loaded.shape.topk,
+            max_sequences=max_sequences,
+            num_multiprocessors=num_multiprocessors,
+            pdl=True,
+        )
     return SpeculationParts(
         head=FusedHead(loaded.head, operations, head_pages),
         head_pages=head_pages,
@@ -105,7 +104,9 @@ def build_speculation(
             target_decodes=attention,
             target_chunks=cast(ChunkAttention, attention),
             head=head_attention,
+            head_rows=head_rows,
         ),
         chains=FusedChains(launcher),
-        levels=loaded.levels or speculation_levels(loaded.num_steps),
+        levels=loaded.levels or speculation_levels(loaded.shape.num_steps),
+        shape=loaded.shape,
     )

@@ -59,7 +59,7 @@ class SpeculationRehearsal:
         weights = shaped_head(head_config, device=pages.device, dtype=embedding.dtype)
         head = DraftHead(head_config, weights, embedding, num_positions=1)
         self._parts = build_speculation(
-            HeadOnDevice(head, options.num_steps, ""),
+            HeadOnDevice(head, options.shape, ""),
             shortened,
             pages,
             attention,
@@ -72,7 +72,7 @@ class SpeculationRehearsal:
         self._max_sequences, self._max_rows = settings.max_running_requests, max_rows
         self._model, self._operations = model, operations
         self._limits = limits = RunnerLimits(
-            max_rows, self._max_sequences, self._max_sequences, 0, 0, num_queries=options.num_steps + 1
+            max_rows, self._max_sequences, self._max_sequences, 0, 0, num_queries=options.shape.num_drafts + 1
         )
         self._buffers = buffers = StepBuffers(
             shortened, limits, dtype=embedding.dtype, device=pages.device, num_captured=NUM_CAPTURED

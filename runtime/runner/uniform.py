@@ -1,8 +1,8 @@
 """Steps that verify drafts, made uniform: every sequence that decodes has the same number of rows, all of them sampled.
 
 A captured graph knows no lengths but its own. Sequences with fewer drafts get rows behind their own, whose tokens mean
-nothing; they stand behind all that the sequence's own rows see, and are accepted by nobody. A batch smaller than its graph
-gets sequences in page 0.
+nothing; they stand behind all that the sequence's own rows see, or beside it in a tree, and are accepted by nobody. A batch
+smaller than its graph gets sequences in page 0.
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.batch import Int32, Int64, SamplingBatch, SpeculationBatch, StepBatch
+from runtime.batch import Int32, Int64, SamplingBatch, SpeculationBatch, StepBatch, TreeBatch
 
 _FILL: dict[str, float] = {"top_p": 1.0, "repetition_penalty": 1.0, "num_logprobs": -1}
 """Of samples that nobody asked for; the other fields are 0."""
@@ -78,6 +78,7 @@ def make_uniform(batch: StepBatch, num_queries: int, num_sequences: int) -> Unif
         next_ids=_scattered(speculation.next_ids, rows, len(positions), 0),
         num_steps=speculation.num_steps,
         drafts=np.concatenate([speculation.drafts[:own], np.zeros(padding, np.bool_), speculation.drafts[own:]]),
+        tree=None if speculation.tree is None else _spread_tree(speculation.tree, rows, len(positions)),
     )
     made_batch = replace(
         batch,
@@ -104,6 +105,13 @@ def make_uniform(batch: StepBatch, num_queries: int, num_sequences: int) -> Unif
     return UniformStep(
         made_batch, made, samples, chains.astype(np.int32), num_queries, len(speculation.chain_starts) - 1
     )
+
+
+def _spread_tree(tree: TreeBatch, rows: Int64, count: int) -> TreeBatch:
+    """Rows that nobody asked for are children of the first, and seen by none."""
+    parents = np.zeros(count, np.int32)
+    parents[rows] = tree.parents
+    return replace(tree, parents=parents)
 
 
 def _padded(values: Int32, own: int, padding: int, fill: int) -> Int32:

@@ -9,7 +9,7 @@ from runtime.errors import CheckpointRejected
 from runtime.speculative.config import load_head_config
 from runtime.speculative.head import DraftHead
 from runtime.speculative.loading import build_dummy_head, load_head_weights
-from runtime.weights.config import ModelConfig
+from runtime.weights.config import CONFIG_FILE, ModelConfig
 from runtime.weights.file_check import FileCheck
 from runtime.weights.folder import verify_model_folder
 
@@ -32,6 +32,8 @@ class HeadSource:
     verify: FileCheck | None = None
     levels: tuple[int, ...] = ()
     """Numbers of drafts that a GPU captures graphs for, ascending, from 0; empty: those that adaptation chooses from."""
+    topk: int = 1
+    """Tokens that are tried behind each draft: its vocabulary must have so many."""
 
     def load(self, target: ModelConfig, embedding: Tensor, *, num_positions: int) -> LoadedHead:
         """Read the head onto the device of its target's embedding.
@@ -44,6 +46,11 @@ class HeadSource:
         try:
             verify_model_folder(self.folder)
             config = load_head_config(self.folder, target)
+            if config.draft_vocab_size < self.topk:
+                raise CheckpointRejected(
+                    f"{self.folder.name}/{CONFIG_FILE}: draft_vocab_size: expected at least speculative_eagle_topk "
+                    f"({self.topk}), found {config.draft_vocab_size}"
+                )
             device, dtype = embedding.device, embedding.dtype
             if self.is_dummy:
                 weights = build_dummy_head(config, device=device, dtype=dtype)

@@ -7,20 +7,22 @@ import torch
 
 from runtime.attention.pages import allocate_pages
 from runtime.attention.triton import TritonAttention
+from runtime.draft_shape import DraftShape, draft_chain
 from runtime.kernels.launching import Launcher
 from runtime.kernels.operations import FusedOperations
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import PlainOperations
 from runtime.runner.cache_choice import CacheFormat
 from runtime.runner.chains import PlainChains
-from runtime.runner.device_drafting import SpeculationAttention, SpeculationParts
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.speculation_building import HeadOnDevice, build_speculation
+from runtime.runner.speculation_parts import SpeculationAttention, SpeculationParts
 from runtime.runner.step_buffers import RunnerLimits
 from runtime.settings import EngineSettings
 from runtime.speculative.adapting import speculation_levels
 from runtime.speculative.fused import FusedHead
 from runtime.speculative.head import DraftHead
+from runtime.speculative.options import speculation_options
 from runtime.speculative.source import HeadSource
 from runtime.weights.config import load_model_config
 from runtime.weights.loading import build_dummy_weights, load_weights
@@ -47,10 +49,11 @@ def build_plain_device(
     cache: CacheFormat | None = None,
     head: HeadSource | None = None,
     num_steps: int = 0,
+    tree: tuple[int, int] | None = None,
 ) -> PlainDevice:
     """Float32 on the CPU, graphs captured; pages as well, unless `cache` says otherwise.
 
-    With a head a step verifies `num_steps` drafts of each sequence.
+    With a head a step verifies `num_steps` drafts of each sequence; or a tree of so many steps, with a top-k and tokens.
     """
     config = load_model_config(folder)
     device, dtype = torch.device("cpu"), torch.float32
@@ -80,18 +83,19 @@ def build_plain_device(
         )  # fmt: skip
         pages.fill_(torch.nan)
     attention = PlainAttention(pages, config.layer_windows, cache.scales)
+    shape = draft_chain(num_steps) if tree is None else DraftShape(num_steps, tree[0], tree[1] - 1)
     limits = RunnerLimits(
         max_rows,
         max_sequences,
         max_sequences * num_pages,
         cuda_graph_max_bs,
         piecewise_cuda_graph_max_tokens,
-        num_queries=num_steps + 1,
+        num_queries=shape.num_drafts + 1,
     )
     speculation = None
     if loaded is not None:
         rows = DeviceTablesAttention(pages, config.layer_windows, cache.scales)
-        speculation = _speculation(loaded, rows, operations, num_steps)
+        speculation = _speculation(loaded, rows, operations, shape)
     runner = DeviceRunner(
         config,
         model,
@@ -108,19 +112,21 @@ def build_plain_device(
 
 
 def _speculation(
-    head: DraftHead, rows: DeviceTablesAttention, operations: PlainOperations, num_steps: int
+    head: DraftHead, rows: DeviceTablesAttention, operations: PlainOperations, shape: DraftShape
 ) -> SpeculationParts:
     pages = allocate_pages(
         num_layers=1, num_pages=rows.pages.shape[1], num_kv_heads=head.config.num_kv_heads,
         head_dim=head.config.head_dim, device=rows.pages.device, dtype=head.embedding.dtype,
     )  # fmt: skip
     pages.fill_(torch.nan)
+    heads = DeviceTablesAttention(pages, (None,))
     return SpeculationParts(
         head=FusedHead(head, operations, pages),
         head_pages=pages,
-        attention=SpeculationAttention(rows, rows, rows, DeviceTablesAttention(pages, (None,))),
+        attention=SpeculationAttention(rows, rows, rows, heads, heads),
         chains=PlainChains(),
-        levels=speculation_levels(num_steps),
+        levels=speculation_levels(shape.num_steps),
+        shape=shape,
     )
 
 
@@ -130,10 +136,12 @@ def build_speculating_recorded(
     """The runner of a speculating engine on a CPU, its kernels only launched, whatever that does."""
     config = load_model_config(folder)
     device, dtype, num_pages = torch.device("cpu"), torch.bfloat16, 120
-    num_steps, most = settings.speculative_num_steps, settings.max_running_requests
+    options, most = speculation_options(settings), settings.max_running_requests
+    assert options is not None
+    num_queries = options.shape.num_drafts + 1
     limits = RunnerLimits(
-        settings.chunked_prefill_size + most * (num_steps + 1), most, most * num_pages, settings.cuda_graph_max_bs, 0,
-        num_queries=num_steps + 1,
+        settings.chunked_prefill_size + most * num_queries, most, most * num_pages, settings.cuda_graph_max_bs, 0,
+        num_queries=num_queries,
     )  # fmt: skip
     operations = FusedOperations(launcher, max_samples=limits.max_samples, vocab_size=config.vocab_size, device=device)
     with torch.inference_mode():
@@ -153,7 +161,7 @@ def build_speculating_recorded(
             max_decodes=most, num_multiprocessors=132, pdl=True,
         )  # fmt: skip
         speculation = build_speculation(
-            HeadOnDevice(loaded.head, num_steps, ""), config, pages, attention, operations, launcher,
+            HeadOnDevice(loaded.head, options.shape, ""), config, pages, attention, operations, launcher,
             max_sequences=most, scales=None, num_multiprocessors=132,
         )  # fmt: skip
     runner = DeviceRunner(

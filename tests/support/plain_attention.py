@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from runtime.attention.device import DeviceTables, SequenceTables
+from runtime.attention.verifying import TreeRows
 from runtime.identifiers import PAGE_SIZE
 
 
@@ -93,8 +94,46 @@ class DeviceTablesPlan:
 
 
 @dataclass
+class TreeTablesPlan:
+    """Attends over each row's own path, gathered token by token from the words of the device."""
+
+    attention: "DeviceTablesAttention"
+    device: DeviceTables
+    tree: TreeRows
+    num_sequences: int
+    num_queries: int
+
+    def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
+        """See `DevicePlan.attend`."""
+        given, tree = self.attention, self.tree
+        for row in range(self.num_sequences * self.num_queries):
+            sequence = row // self.num_queries
+            base, end = int(tree.bases[sequence]), int(tree.ends[sequence])
+            words = tree.words[row].tolist()
+            seen = [at for at in range(32 * len(words)) if words[at // 32] >> (at % 32) & 1]
+            places = [*range(min(base, end)), *(base + at for at in seen if base + at < end)]
+            if not places:
+                out[row] = 0
+                continue
+            length = len(places)
+            ids = self.device.page_ids[int(self.device.page_starts[sequence]) :][: -(-end // PAGE_SIZE)].long()
+            own = given.pages[layer][ids].transpose(0, 1).flatten(1, 2)[:, places]
+            padded = torch.zeros(2, -(-length // PAGE_SIZE) * PAGE_SIZE, *own.shape[2:], dtype=own.dtype)
+            if own.dtype == torch.float8_e4m3fn:
+                padded.view(torch.uint8)[:, :length] = own.view(torch.uint8)
+            else:
+                padded[:, :length] = own
+            pages = padded.unflatten(1, (-1, PAGE_SIZE)).transpose(0, 1)
+            scales = None if given.scales is None else given.scales[layer]
+            path = attend_sequence(
+                query[row : row + 1], pages, torch.arange(len(pages)), length, given.windows[layer], scales
+            )
+            out[row] = path[0]
+
+
+@dataclass
 class DeviceTablesAttention:
-    """See `runtime.runner.device_drafting.HeadAttention`, and `VerifyAttention`."""
+    """See `runtime.runner.speculation_parts.DecodeAttention`, and `VerifyAttention`."""
 
     pages: Tensor
     windows: tuple[int | None, ...]
@@ -102,12 +141,16 @@ class DeviceTablesAttention:
     knows_ends: bool = True
     """Whether a sequence's pages end where the next one's begin; not so where chains pick their sequences."""
 
-    def plan(self, device: DeviceTables, num_sequences: int, num_queries: int) -> DeviceTablesPlan:
+    def plan(
+        self, device: DeviceTables, num_sequences: int, num_queries: int, tree: TreeRows | None = None
+    ) -> "DeviceTablesPlan | TreeTablesPlan":
         """See `VerifyAttention.plan`."""
+        if tree is not None:
+            return TreeTablesPlan(self, device, tree, num_sequences, num_queries)
         return DeviceTablesPlan(self, device, range(num_sequences), 0, num_queries)
 
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> DeviceTablesPlan:
-        """See `HeadAttention.plan_capture`."""
+        """See `DecodeAttention.plan_capture`."""
         return DeviceTablesPlan(replace(self, knows_ends=False), device, range(num_sequences), 0, 1)
 
     def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> DeviceTablesPlan:

@@ -4,6 +4,10 @@
 matrix product, so the cache is read once for all of them. Every row sees the tokens up to its own position. A part of the
 context that a row does not see at all gives it nothing: its sum is 0, and its logarithm minus infinity.
 
+Where rows are nodes of trees (WORDS above 0) a sequence's last TAIL places are not in order of position: of these a row sees those
+whose bits are set in its words, and of what is before them all. There may be fewer rows than places, and many: ROW_BLOCKS programs
+share them.
+
 A sequence may reach beyond its pages, if it has ended and nobody knew; what is read there stays within its table.
 
 Source: Flash-Decoding, Dao et al. 2023.
@@ -17,29 +21,36 @@ _NOTHING = tl.constexpr(-1e30)
 
 @triton.jit
 def split(
-    query, pages, scales, context_lengths, page_starts, page_ids, partial, log_sums,
+    query, pages, scales, context_lengths, page_starts, page_ids, words, depths, bases, partial, log_sums,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE_SIZE: tl.constexpr,
     QUERIES: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_DIM: tl.constexpr,
     SPLITS: tl.constexpr, MIN_TOKENS: tl.constexpr, WINDOW: tl.constexpr, SOFTMAX_SCALE: tl.constexpr,
-    SCALED: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
+    SCALED: tl.constexpr, WORDS: tl.constexpr, ROW_BLOCKS: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program: one part of one sequence's context for the queries of one key head.
 
+    `words` is [num_sequences * QUERIES, WORDS], `bases` [num_sequences]: where a tree's places begin; then `context_lengths` end
+    within the pages. `depths` [num_sequences * QUERIES]: positions behind the base, of rows and places; read with a window only.
     `partial` is [num_sequences * QUERIES, HEADS, SPLITS, HEAD_DIM], normalized; with one split it is the output itself.
     """
     GROUP: tl.constexpr = HEADS // KV_HEADS
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
-    sequence, kv_head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    sequence, kv_head, part = tl.program_id(0) // ROW_BLOCKS, tl.program_id(1), tl.program_id(2)
     context = tl.load(context_lengths + sequence)
     first_page = tl.load(page_starts + sequence)
-    end = tl.minimum(context, (tl.load(page_starts + sequence + 1) - first_page) * PAGE_SIZE)
+    end = context
+    if WORDS > 0:
+        base = tl.load(bases + sequence)
+        context = base + QUERIES
+    else:
+        end = tl.minimum(context, (tl.load(page_starts + sequence + 1) - first_page) * PAGE_SIZE)
     table = page_ids + first_page
     start, length = _part_of(context, end, SPLITS, MIN_TOKENS, WINDOW, QUERIES)
     first = start + part * length
     last = tl.minimum(first + length, end)
-    line, dim = tl.arange(0, BLOCK_ROWS), tl.arange(0, BLOCK_DIM)
+    line, dim = tl.program_id(0) % ROW_BLOCKS * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS), tl.arange(0, BLOCK_DIM)
     ask = line // GROUP
     head = kv_head * GROUP + line % GROUP
     in_rows, in_dim = line < QUERIES * GROUP, dim < HEAD_DIM
@@ -47,6 +58,8 @@ def split(
     where = (asked_row * HEADS + head)[:, None] * HEAD_DIM + dim[None, :]
     mask = in_rows[:, None] & in_dim[None, :]
     position = context - QUERIES + ask
+    if WORDS > 0 and WINDOW > 0:
+        position = base + tl.load(depths + asked_row, mask=in_rows, other=0)
     queries = tl.load(query + where, mask=mask, other=0.0)
     # Scores are in base 2, so that the exponential is one instruction.
     factor = SOFTMAX_SCALE * 1.4426950408889634
@@ -65,7 +78,20 @@ def split(
         there = valid[:, None] & in_dim[None, :]
         keys = tl.load(source, mask=there, other=0.0).to(query.dtype.element_ty)
         values = tl.load(source + PAGE_SIZE * KV_HEADS * HEAD_DIM, mask=there, other=0.0)
-        seen = valid[None, :] & (at[None, :] <= position[:, None])
+        if WORDS > 0:
+            number = tl.maximum(at - base, 0)
+            in_tree = valid & (at >= base)
+            word = tl.load(
+                words + asked_row[:, None] * WORDS + (number // 32)[None, :],
+                mask=in_rows[:, None] & in_tree[None, :],
+                other=0,
+            )
+            seen = valid[None, :] & ((at < base)[None, :] | ((word >> (number % 32)[None, :]) & 1 == 1))
+            if WINDOW > 0:
+                stands = tl.load(depths + sequence * QUERIES + number, mask=in_tree & (number < QUERIES), other=0)
+                at = tl.where(in_tree, base + stands, at)
+        else:
+            seen = valid[None, :] & (at[None, :] <= position[:, None])
         if WINDOW > 0:
             seen = seen & (at[None, :] > position[:, None] - WINDOW)
         scores = tl.where(seen, tl.dot(queries, tl.trans(keys)) * factor, -float("inf"))

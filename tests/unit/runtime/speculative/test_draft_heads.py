@@ -132,6 +132,16 @@ def test_a_configuration_that_does_not_fit_is_refused(
     assert str(refused.value).startswith("speculative_draft_model_path: ")
 
 
+def test_a_vocabulary_smaller_than_top_k_is_refused(tmp_path: Path, target: ModelConfig) -> None:
+    """A tree could not have as many children as the options ask for."""
+    source = HeadSource(write_head(tmp_path), topk=DRAFT_VOCAB_SIZE + 1)
+    embedding = torch.zeros(target.vocab_size, target.hidden_size)
+    with pytest.raises(
+        CheckpointRejected, match=r"draft_vocab_size: expected at least speculative_eagle_topk \(41\), found 40"
+    ):
+        source.load(target, embedding, num_positions=64)
+
+
 def without(name: str) -> Tensors:
     tensors = head_tensors()
     del tensors[name]

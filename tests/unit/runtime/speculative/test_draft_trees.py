@@ -9,9 +9,6 @@ import torch
 
 from runtime.batch import Int64
 from runtime.draft_shape import DraftShape, draft_chain, num_candidates
-from runtime.errors import EngineMisconfigured
-from runtime.runner.speculation_building import verify_servable
-from runtime.settings import EngineSettings
 from runtime.speculative.accepting import follow_paths
 from runtime.speculative.continuing import depths_of
 from runtime.speculative.growing import GrowingTrees
@@ -134,10 +131,3 @@ def test_planted_trees_hold_their_path() -> None:
         paths = paths_of(ids, parents)
         assert (7, 8, 9) in paths
         assert len(set(paths)) == 9
-
-
-def test_a_gpu_refuses_trees() -> None:
-    """By name, as long as its kernels verify chains only."""
-    settings = EngineSettings(model_path="none", speculative_eagle_topk=4)
-    with pytest.raises(EngineMisconfigured, match=r"speculative_eagle_topk: expected 1 \(a chain\) on cuda, found 4"):
-        verify_servable(settings)
