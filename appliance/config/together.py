@@ -34,6 +34,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_impossible_witnesses(configuration),
         *_find_bodies_nobody_opens(configuration),
         *_find_impossible_collector(configuration),
+        *_find_identity_without_arrow(configuration),
         *find_unwaived(configuration),
     ]
 
@@ -187,3 +188,18 @@ def _find_impossible_collector(configuration: Configuration) -> Iterator[Problem
         yield Problem(
             "segments.collectors", f'expected "{collector.endpoint}" among them, as telemetry.otlp_endpoint is there'
         )
+
+
+def _find_identity_without_arrow(configuration: Configuration) -> Iterator[Problem]:
+    """Where zones are named, a provider or issuer that is asked over the network needs its arrow."""
+    segments, upstream = configuration.segments, configuration.upstream
+    if segments == SegmentsSettings():
+        return
+    if upstream is not None and upstream.address not in segments.providers:
+        yield Problem("segments.providers", f'expected "{upstream.address}" among them, as upstream.address is there')
+    for index, issuer in enumerate(configuration.issuers):
+        if issuer.jwks_address is not None and issuer.jwks_address not in segments.issuers:
+            yield Problem(
+                "segments.issuers",
+                f'expected "{issuer.jwks_address}" among them, as issuers[{index}].jwks_address is there',
+            )

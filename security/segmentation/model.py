@@ -1,7 +1,7 @@
 """Zones and arrows: the design's picture of who connects to whom, as values.
 
     clients ──▶ gateway, authority        telemetry ──▶ gateway        gateway ──▶ authority (on this host)
-    admin   ──▶ admin port                host ──▶ witnesses, collectors
+    admin   ──▶ admin port                host ──▶ witnesses, collectors, providers (people sign in there), issuers (of tokens)
 
 An arrow is one TCP port in one direction; answers come back by connection tracking. There is no arrow for name resolution, time or
 packages: the host is given addresses, a clock and bundles by other ways.
@@ -15,7 +15,9 @@ from typing import Literal
 from security.errors import SegmentsUnusable
 from security.segmentation.settings import SegmentsSettings
 
-Zone = Literal["clients", "admin", "telemetry", "collectors", "witnesses", "gateway", "authority", "host"]
+Zone = Literal[
+    "clients", "admin", "telemetry", "collectors", "witnesses", "providers", "issuers", "gateway", "authority", "host"
+]
 Address = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -63,6 +65,12 @@ def _arrows(settings: SegmentsSettings, ports: Ports) -> Iterator[Arrow]:
     for number, text in enumerate(settings.witnesses):
         address, port = parse_endpoint(text, "witnesses")
         yield Arrow(f"host_to_witness_{number}", "host", "witnesses", (address,), port, True)
+    for number, text in enumerate(settings.providers):
+        address, port = parse_endpoint(text, "providers")
+        yield Arrow(f"authority_to_provider_{number}", "authority", "providers", (address,), port, True)
+    for number, text in enumerate(settings.issuers):
+        address, port = parse_endpoint(text, "issuers")
+        yield Arrow(f"gateway_to_issuer_{number}", "gateway", "issuers", (address,), port, True)
 
 
 def parse_endpoint(text: str, where: str) -> tuple[Address, int]:

@@ -34,6 +34,13 @@ class SegmentsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     witnesses: Annotated[
         Endpoints, msgspec.Meta(description="Addresses of witnesses on site that this host sends checkpoints to.")
     ] = ()
+    providers: Annotated[
+        Endpoints,
+        msgspec.Meta(description="Addresses of the provider by which people sign in: the authority asks there."),
+    ] = ()
+    issuers: Annotated[
+        Endpoints, msgspec.Meta(description="Addresses where the gateway fetches the keys of other token issuers.")
+    ] = ()
     probes: Annotated[
         Endpoints,
         msgspec.Meta(

@@ -16,7 +16,12 @@ from tests.support.controls import control
 
 PORTS = Ports(18443, 18444)
 SITE = SegmentsSettings(
-    clients=("10.201.0.0/16",), admin=("10.209.0.0/24",), telemetry=("10.205.0.9",), witnesses=("10.207.0.1:1443",)
+    clients=("10.201.0.0/16",),
+    admin=("10.209.0.0/24",),
+    telemetry=("10.205.0.9",),
+    witnesses=("10.207.0.1:1443",),
+    providers=("10.208.0.1:8443",),
+    issuers=("10.206.0.1:443",),
 )
 
 
@@ -36,7 +41,7 @@ pytestmark = pytest.mark.skipif(bool(_why_not()), reason=f"a rehearsal: {_why_no
 
 @control("3.13.1", "3.13.6", "3.14.6", "SC-7", "SC-7(5)", "SI-4", "SI-4(4)", "SI-4(22)")
 def test_arrows_open_and_everything_else_is_refused_and_counted() -> None:
-    """Five zones, a stranger among them; every port of the host and of every zone."""
+    """Seven zones, a stranger among them; every port of the host and of every zone."""
     result = rehearse(build_arrows(SITE, PORTS), PORTS, admin_port=22)
     assert not result.wrong
     opened = {(one.source, one.target, one.port) for one in result.attempts if one.opened}
@@ -46,8 +51,10 @@ def test_arrows_open_and_everything_else_is_refused_and_counted() -> None:
         ("telemetry", "host", 18443),
         ("admin", "host", 22),
         ("host", "witnesses", 1443),
+        ("host", "providers", 8443),
+        ("host", "issuers", 443),
     }
-    assert len(result.attempts) == 5 * 4 + 5 * 2
+    assert len(result.attempts) == 7 * 4 + 7 * 4
     assert result.refused_in >= 16
     assert result.refused_out >= 9
 

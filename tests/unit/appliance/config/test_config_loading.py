@@ -321,3 +321,14 @@ def test_bodies_that_nobody_could_open_are_refused(site: Path) -> None:
         assert [problem.key for problem in find_missing_files(configuration)] == ["audit.body_recipients[0]"]
     (site / "ada.pub").unlink()
     assert [problem.key for problem in find_missing_files(configuration)] == ["audit.body_recipients[0]"]
+
+
+def test_an_issuer_elsewhere_needs_its_arrow() -> None:
+    """Where zones are named, its address is among them, or the firewall would refuse what the gateway must reach."""
+    issuer = (
+        '[[issuers]]\nname = "corp"\naudience = "casemate"\ntenant = "corp"\nissuer = "https://id.example"\n'
+        'jwks_url = "https://id.example/keys"\njwks_address = "10.8.0.2:443"\nca_certificate = "ca.pem"\n'
+    )
+    site = f'{ENGINE}{issuer}[segments]\nclients = ["10.1.0.0/16"]\n'
+    assert refused_keys(site) == ["segments.issuers"]
+    parse_configuration(f'{site}issuers = ["10.8.0.2:443"]\n'.encode(), FOLDER)

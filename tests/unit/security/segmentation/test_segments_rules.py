@@ -15,7 +15,12 @@ from tests.support.controls import control
 
 PORTS = Ports(8443, 8444)
 SITE = SegmentsSettings(
-    clients=("10.1.0.0/16", "fd00:1::/64"), admin=("10.9.0.0/24",), telemetry=("10.5.0.9",), witnesses=("10.7.0.1:443",)
+    clients=("10.1.0.0/16", "fd00:1::/64"),
+    admin=("10.9.0.0/24",),
+    telemetry=("10.5.0.9",),
+    witnesses=("10.7.0.1:443",),
+    providers=("10.8.0.1:8443",),
+    issuers=("10.8.0.2:443", "[fd00:8::2]:443"),
 )
 
 
@@ -53,6 +58,8 @@ def test_every_arrow_has_one_rule_a_family_and_a_counter() -> None:
     assert "ip saddr { 10.1.0.0/16 } tcp dport 8443" in rules
     assert "ip6 saddr { fd00:1::/64 } tcp dport 8444" in rules
     assert "ip daddr { 10.7.0.1 } tcp dport 443" in rules
+    assert "ip daddr { 10.8.0.1 } tcp dport 8443" in rules
+    assert "ip6 daddr { fd00:8::2 } tcp dport 443" in rules
     assert "udp" not in rules  # No name resolution, no time, no QUIC.
 
 
@@ -66,6 +73,10 @@ def test_every_arrow_has_one_policy() -> None:
     assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     expected = {arrow.name.replace("_", "-") for arrow in arrows if arrow.target != "host"}
     assert set(policies) == expected | {"default-deny", "gateway-to-authority"}
+    assert policies["authority-to-provider-0"]["egress"] == [
+        {"to": [{"ipBlock": {"cidr": "10.8.0.1/32"}}], "ports": [{"protocol": "TCP", "port": 8443}]}
+    ]
+    assert policies["gateway-to-issuer-1"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "fd00:8::2/128"}}]
     assert policies["host-to-witness-0"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "10.7.0.1/32"}}]
 
 
