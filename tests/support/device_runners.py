@@ -5,14 +5,15 @@ from pathlib import Path
 
 import torch
 
-from runtime.attention.pages import allocate_pages
+from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
 from runtime.attention.triton import TritonAttention
 from runtime.draft_shape import DraftShape, draft_chain
 from runtime.kernels.launching import Launcher
 from runtime.kernels.operations import FusedOperations
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import PlainOperations
-from runtime.runner.cache_choice import CacheFormat
+from runtime.runner.building import apply_quantization
+from runtime.runner.cache_choice import CacheFormat, cache_dtype
 from runtime.runner.chains import PlainChains
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.speculation_building import HeadOnDevice, build_speculation
@@ -134,8 +135,10 @@ def build_speculating_recorded(
     folder: Path, head: HeadSource, launcher: Launcher, settings: EngineSettings
 ) -> DeviceRunner:
     """The runner of a speculating engine on a CPU, its kernels only launched, whatever that does."""
-    config = load_model_config(folder)
+    config = apply_quantization(load_model_config(folder), settings.quantization)
     device, dtype, num_pages = torch.device("cpu"), torch.bfloat16, 120
+    cached = cache_dtype(settings.kv_cache_dtype, dtype)
+    scales = torch.ones(config.num_layers, SCALE_COLUMNS) if cached != dtype else None
     options, most = speculation_options(settings), settings.max_running_requests
     assert options is not None
     num_queries = options.shape.num_drafts + 1
@@ -150,19 +153,19 @@ def build_speculating_recorded(
         loaded = head.load(config, embedding, num_positions=num_pages * 16)
         model = FusedDecoder(
             config, weights.parameters, operations, num_positions=num_pages * 16,
-            captured_layers=loaded.head.config.captured_layers,
+            captured_layers=loaded.head.config.captured_layers, cache_scales=scales,
         )  # fmt: skip
         pages = allocate_pages(
             num_layers=config.num_layers, num_pages=num_pages, num_kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim, device=device, dtype=dtype,
+            head_dim=config.head_dim, device=device, dtype=cached,
         )  # fmt: skip
         attention = TritonAttention(
             pages, num_heads=config.num_heads, layer_windows=config.layer_windows, launcher=launcher,
-            max_decodes=most, num_multiprocessors=132, pdl=True,
+            max_decodes=most, num_multiprocessors=132, scales=scales, pdl=True,
         )  # fmt: skip
         speculation = build_speculation(
             HeadOnDevice(loaded.head, options.shape, ""), config, pages, attention, operations, launcher,
-            max_sequences=most, scales=None, num_multiprocessors=132,
+            max_sequences=most, scales=scales, num_multiprocessors=132,
         )  # fmt: skip
     runner = DeviceRunner(
         config, model, operations, attention, pages, limits, weights_digest="", speculation=speculation

@@ -228,8 +228,18 @@ class ZeroingLauncher(RecordingLauncher):
                 argument.fill_(values)
 
 
+QUANTIZED: dict[str, Any] = {"quantization": "fp8", "kv_cache_dtype": "fp8_e4m3"}
+
+
 @pytest.fixture(
-    scope="module", params=[SPECULATION, pytest.param(TREES, marks=pytest.mark.long)], ids=["chains", "trees"]
+    scope="module",
+    params=[
+        SPECULATION,
+        SPECULATION | QUANTIZED,
+        pytest.param(TREES, marks=pytest.mark.long),
+        pytest.param(TREES | QUANTIZED, marks=pytest.mark.long),
+    ],
+    ids=["chains", "chains, fp8 at load, e4m3 cache", "trees", "trees, fp8 at load, e4m3 cache"],
 )
 def speculating(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -239,7 +249,7 @@ def speculating(
     head_folder = write_head(tmp_path_factory.mktemp("head"))
     given = request.param | {"speculative_draft_model_path": str(head_folder)}
     settings = msgspec.structs.replace(SETTINGS, max_running_requests=12, cuda_graph_max_bs=5, **given)
-    config = load_model_config(folder)
+    config = apply_quantization(load_model_config(folder), settings.quantization)
     launcher = ZeroingLauncher()
     runner = build_speculating_recorded(folder, HeadSource(head_folder), launcher, settings)
     engine = Engine(runner, settings, [], PAGES_EACH * 16, lambda: 0.0)
