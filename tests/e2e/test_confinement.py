@@ -7,6 +7,8 @@ import openai
 import pytest
 
 from security.sandbox.platform import probe_platform
+from security.sandbox.profiles import CONFINED_ROLES
+from security.sandbox.users import DEFAULT_FIRST_UID, find_user
 from tests.support.appliance import Appliance
 from tests.support.controls import control
 
@@ -49,6 +51,17 @@ def test_engine_auditor_and_policy_have_no_network(appliance: Appliance) -> None
         if name in WITHOUT_NETWORK:
             interfaces = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
             assert [line.split(":")[0].strip() for line in interfaces] == ["lo"], name
+
+
+@control("3.1.5", "AC-6")
+def test_each_role_is_a_user_of_its_own_where_the_supervisor_is_root(appliance: Appliance) -> None:
+    """And everybody is the one who started it otherwise."""
+    has_own = not probe_platform(DEFAULT_FIRST_UID).no_own_users
+    for name, pid in appliance.pids().items():
+        role = name.split("/")[0]
+        is_own = has_own and role in CONFINED_ROLES
+        expected = find_user(role, DEFAULT_FIRST_UID).uid if is_own else os.getuid()  # type: ignore[arg-type]
+        assert kernel_status(pid)["Uid"].split() == [str(expected)] * 4, name
 
 
 def test_the_log_says_what_was_applied(appliance: Appliance) -> None:
