@@ -3,8 +3,8 @@
     bin/casemate    starts our command with the host's python3.11 and nothing of the host's packages
     lib/            the locked wheels and our own, installed without an index
 
-What nothing needs at run time is left out: what compilers and type checkers read, and the tests of others. With it there would be
-more files than a bundle may have.
+What nothing needs at run time is left out: what compilers and type checkers read, and the tests of others: half of all
+files.
 
 Usage: python -m image.software OUTPUT
 """

@@ -17,7 +17,15 @@ from typing import Any
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
-from security.bundles.medium import METADATA, SUMS, SUMS_SIGNATURE, TARGETS, digest_of, name_on_medium
+from security.bundles.medium import (
+    MAX_BUNDLE_FILES,
+    METADATA,
+    SUMS,
+    SUMS_SIGNATURE,
+    TARGETS,
+    digest_of,
+    name_on_medium,
+)
 from security.bundles.release import RELEASE_FILE, Release, encode_release
 from security.bundles.roots import TufSigner, tuf_key
 from security.bundles.trust import Owner, parse_root
@@ -141,7 +149,7 @@ def _collect(components: Mapping[str, Path]) -> dict[str, Path]:
     for name, source in components.items():
         if source.is_dir():
             try:
-                with ModelFolder(source) as folder:
+                with ModelFolder(source, max_files=MAX_BUNDLE_FILES) as folder:
                     found |= {f"{name}/{file.name}": source / file.name for file in folder.list_files()}
             except ModelFolderRejected as error:
                 raise BundleRejected(str(error).replace("model folder", "bundle")) from None

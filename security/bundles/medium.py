@@ -24,6 +24,8 @@ METADATA, TARGETS, SUMS, SUMS_SIGNATURE = "metadata", "targets", "SHA256SUMS", "
 _SCHEME = "medium:///"
 METADATA_URL = f"{_SCHEME}{METADATA}/"
 CHUNK_BYTES = 1 << 20
+MAX_BUNDLE_FILES = 100_000
+"""Files and folders. A release of ours has about 10,000 of them, and a site may add models."""
 _PROBLEMS_SHOWN = 10
 
 
@@ -34,7 +36,7 @@ class Medium:
         """Raises: BundleRejected if there is no such folder, or it holds what no bundle may hold."""
         self.path = path
         try:
-            self._folder = ModelFolder(path)
+            self._folder = ModelFolder(path, max_files=MAX_BUNDLE_FILES)
         except ModelFolderRejected as error:
             raise BundleRejected(str(error)) from None
         try:

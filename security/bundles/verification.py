@@ -24,11 +24,11 @@ from tuf.api.exceptions import DownloadError, RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets
 from tuf.ngclient import Updater, UpdaterConfig
 
-from security.bundles.medium import METADATA_URL, Medium, MediumFetcher, digest_of, name_on_medium
+from security.bundles.medium import MAX_BUNDLE_FILES, METADATA_URL, Medium, MediumFetcher, digest_of, name_on_medium
 from security.bundles.release import MAX_RELEASE_BYTES, RELEASE_FILE, Release, parse_release
 from security.bundles.trust import HostTrust, Owner
 from security.errors import BundleRejected, SecurityFault
-from security.model_signing.names import MAX_FILES, problem_of_name, show_name
+from security.model_signing.names import problem_of_name, show_name
 
 SignedRole = TypeVar("SignedRole", Root, Snapshot, Targets)
 
@@ -149,8 +149,8 @@ def _sync_files(memory: Path) -> None:
 
 
 def _verify_paths(targets: dict[str, TargetFile]) -> None:
-    if len(targets) > MAX_FILES:
-        raise BundleRejected(f"bundle lists {len(targets)} files: at most {MAX_FILES}")
+    if len(targets) > MAX_BUNDLE_FILES:
+        raise BundleRejected(f"bundle lists {len(targets)} files: at most {MAX_BUNDLE_FILES}")
     for path, target in targets.items():
         if problem := problem_of_name(path):
             raise BundleRejected(f"bundle lists {show_name(path)}: {problem}")

@@ -35,9 +35,10 @@ class ListedFile:
 class ModelFolder:
     """An open folder; a context manager that closes it."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises: ModelFolderRejected if there is no such folder."""
+    def __init__(self, path: Path, *, max_files: int = MAX_FILES) -> None:
+        """Open it; listing ends at `max_files` files and folders. Raises: ModelFolderRejected if there is no such folder."""
         self.path = path
+        self._max_files = max_files
         try:
             self._descriptor = os.open(path, _DIRECTORY)
         except (OSError, ValueError) as error:
@@ -63,7 +64,7 @@ class ModelFolder:
         pending = [""]
         while pending:
             prefix = pending.pop()
-            for name, status in self._scan(prefix, MAX_FILES - num_entries):
+            for name, status in self._scan(prefix, self._max_files - num_entries):
                 if name in excluded:
                     continue
                 num_entries += 1
@@ -91,7 +92,7 @@ class ModelFolder:
                 for entry in entries:
                     name = prefix + entry.name
                     if len(found) >= most:
-                        raise ModelFolderRejected(f"{self.path}: holds more than {MAX_FILES} files and folders")
+                        raise ModelFolderRejected(f"{self.path}: holds more than {self._max_files} files and folders")
                     if problem := problem_of_name(name):
                         raise ModelFolderRejected(f"{show_name(name)}: name cannot be signed: {problem}")
                     found.append((name, entry.stat(follow_symlinks=False)))

@@ -125,7 +125,7 @@ def test_hard_link_is_data_like_any_other(site: Site, bundle: Path, tmp_path: Pa
 
 def test_a_million_files_are_not_listed_to_the_end(site: Site, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The count stops at the bound."""
-    monkeypatch.setattr("security.model_signing.folder.MAX_FILES", 30)
+    monkeypatch.setattr("security.bundles.medium.MAX_BUNDLE_FILES", 30)
     for number in range(40):
         (bundle / "targets" / str(number)).touch()
     with pytest.raises(BundleRejected, match="holds more than"):
