@@ -209,7 +209,7 @@ PREPARATIONS: dict[str, Callable[[Path], None]] = {
     "rotate_log": prepare_log,
     "custody": prepare_custody,
 }
-SAMPLED = {"custody": 83, "seal": 11}
+SAMPLED = {"custody": 83, "rotate_log": 37, "seal": 11, "witness": 37}
 """Of how many cases one is run in `make test`; 13 for the others."""
 
 

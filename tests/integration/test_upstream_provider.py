@@ -178,7 +178,7 @@ NOW = int(time.time())
 BAD_ID_TOKENS = (
     {"claims": {"nonce": "another"}}, {"claims": {"nonce": ...}}, {"claims": {"aud": "another"}},
     {"claims": {"aud": ["casemate", "another"], "azp": ...}}, {"claims": {"azp": "another"}},
-    {"claims": {"iss": "https://evil.example"}}, {"claims": {"exp": NOW - 60}}, {"claims": {"iat": NOW + 600}},
+    {"claims": {"iss": "https://evil.example"}}, {"claims": {"exp": NOW - 60}}, {"claims": {"iat": NOW + 86_400}},
     {"claims": {"sub": ...}}, {"claims": {"sub": "x" * 201}}, {"claims": {"sub": "a\nb"}}, {"claims": {"groups": []}},
     {"claims": {"groups": {"a": 1}}}, {"header": {"alg": "none"}}, {"header": {"alg": "HS256"}}, {"header": {"typ": "at+jwt"}},
     {"header": {"kid": "unknown"}}, {"header": {"jku": "https://evil.example"}},
