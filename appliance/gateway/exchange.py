@@ -252,9 +252,10 @@ class Exchange:
         )
 
     def release(self) -> None:
-        """The exchange is over: its body is held no longer."""
+        """The exchange is over: its body is held no longer, and nothing holds the exchange in a circle."""
         self._budget.give_back(self._num_body_bytes)
         self._num_body_bytes = 0
+        self._scope.pop(WRITER, None)
 
     async def _send_in_time(self, event: Event) -> None:
         writer = self.writer

@@ -239,8 +239,16 @@ class Answer:
         self._desk.close(self)
         if error is None and all(generation.is_done for generation in self.generations):
             self._settle(None)  # Nothing is left to wait for.
-            return
-        await asyncio.shield(asyncio.get_running_loop().create_task(self._close(error)))
+        else:
+            await asyncio.shield(asyncio.get_running_loop().create_task(self._close(error)))
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of all that holds this answer. Cycles would wait for the collector, which then stops the worker for 20 ms."""
+        self.on_fail, self.sink = _nothing, None
+        self._mailbox.let_go()
+        for generation in self.generations:
+            generation.let_go()
 
     async def _close(self, error: BaseException | None) -> None:
         for generation in self.generations:

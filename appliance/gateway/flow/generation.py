@@ -66,6 +66,10 @@ class Generation:
             assert self.request_id is not None
             self._mailbox.put((self, TokenDelivery(self.request_id, choice, [token_id])), 1)
 
+    def let_go(self) -> None:
+        """Of the answer: it is over."""
+        self._on_fault, self._on_token = _ignore, _refuse
+
     def fail(self, fault: GatewayFault) -> None:
         """The engine will give nothing more; called by its link."""
         self.engine = None
@@ -143,3 +147,11 @@ def verify_finish(finish: Finish | None, deadline_s: float) -> None:
             finish.detail or "engine_error", f"the engine ended this request: {finish.detail or 'an error'}"
         )
     raise PeerUnavailable("engine_unavailable", "the engine ended this request")
+
+
+def _ignore(_fault: GatewayFault) -> None:
+    return
+
+
+def _refuse(_generation: Generation, _choice: int, _token_id: int) -> bool:
+    return False

@@ -16,7 +16,7 @@ class Mailbox(Generic[Item]):
     def __init__(self, max_tokens: int, on_overflow: Callable[[GatewayFault], None]) -> None:
         """`on_overflow` ends the answer, its reader included, who may be waiting for the client just then."""
         self._max_tokens = max_tokens
-        self._on_overflow = on_overflow
+        self._on_overflow: Callable[[GatewayFault], object] = on_overflow
         self._items: deque[Item] = deque()
         self._num_tokens = 0
         self._fault: GatewayFault | None = None
@@ -68,9 +68,17 @@ class Mailbox(Generic[Item]):
         self._num_tokens = 0
         return items
 
+    def let_go(self) -> None:
+        """Of whoever is told of an overflow: nothing comes any more."""
+        self._on_overflow = _ignore
+
     def reopen(self) -> Self:
         """Take again, after the end: what engines still say of generations that were cut short."""
         self._fault = None
         self._items.clear()
         self._num_tokens = 0
         return self
+
+
+def _ignore(_fault: GatewayFault) -> None:
+    return
