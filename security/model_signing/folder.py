@@ -35,10 +35,13 @@ class ListedFile:
 class ModelFolder:
     """An open folder; a context manager that closes it."""
 
-    def __init__(self, path: Path, *, max_files: int = MAX_FILES) -> None:
-        """Open it; listing ends at `max_files` files and folders. Raises: ModelFolderRejected if there is no such folder."""
+    def __init__(self, path: Path, *, max_files: int | None = None) -> None:
+        """Open it; listing ends at `max_files` files and folders (default: MAX_FILES).
+
+        Raises: ModelFolderRejected if there is no such folder.
+        """
         self.path = path
-        self._max_files = max_files
+        self._max_files = MAX_FILES if max_files is None else max_files
         try:
             self._descriptor = os.open(path, _DIRECTORY)
         except (OSError, ValueError) as error:
