@@ -56,9 +56,11 @@ class DefinitionsStore:
         return self._current
 
     async def look(self) -> Definitions:
-        """The definitions as they are now. Raises: SecurityUnavailable."""
+        """The definitions as they are now, or were changed while this waited for its turn. Raises: SecurityUnavailable."""
+        asked_at = self._clock()
         async with self._looking:
-            if self._clock() - self._looked_at >= MIN_LOOK_INTERVAL_S:
+            if self._looked_at <= asked_at:  # Else somebody's look that began since then serves this one as well.
+                await asyncio.sleep(max(0.0, self._looked_at + MIN_LOOK_INTERVAL_S - self._clock()))
                 try:
                     await self._refresh()
                 except RegistryUnusable as error:

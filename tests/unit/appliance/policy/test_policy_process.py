@@ -120,6 +120,14 @@ async def store(tmp_path, registry, monkeypatch):
     opened.close()
 
 
+async def test_what_was_created_just_after_a_look_is_found(store, registry, monkeypatch):
+    """The database is asked again, as soon as it may be; a client that was told its name is known."""
+    monkeypatch.setattr(store_module, "MIN_LOOK_INTERVAL_S", 0.02)
+    await store.look()
+    created = registry.create(ClientDefinition(name="quick", models=("tiny",)), actor="t").client
+    assert created.client_id in (await store.look()).clients
+
+
 @pytest.fixture
 def service(store, book):
     made = PolicyService(store, PolicyDecider(book), ReplayMemory(clock=lambda: 0.0), KEY)
