@@ -14,7 +14,7 @@ What always holds: whatever a checkpoint in the folder needs is in the folder.
 Source: C2SP tlog-tiles, tlog-checkpoint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,15 +65,17 @@ class Publisher:
         self._signer = signer
         self._disk = disk
 
-    def publish(self, snapshot: Snapshot) -> Published:
+    def publish(self, snapshot: Snapshot, pause: Callable[[int], None] = lambda _num_tiles: None) -> Published:
         """Publish a tree. Touches nothing but its arguments and the folder's published half.
 
+        Args:
+            pause: called after each tile with the number of all, for whoever else needs the interpreter.
         Raises: NotDurable, after which the same or a larger tree may be tried again; StorageFailed.
         """
         tree = snapshot.tree
         checkpoint = Checkpoint(self._signer.key.name, tree.size, tree.root())
         tiles = list(tiles_of(tree.size, snapshot.old_size))
-        self._write_tiles(tiles, snapshot)  # (1)
+        self._write_tiles(tiles, snapshot, pause)  # (1)
         write_signed(self._folder, checkpoint, self._disk)  # (2)
         note = self._signer.sign(checkpoint.encode())  # (3)
         self._write(CHECKPOINT, note)
@@ -90,19 +92,20 @@ class Publisher:
         """
         spare = self._folder / TEMPORARY / "spare"
         has_spare = bool(spare_bytes)
-        if has_spare and stale:
-            self._disk.rename(stale.pop(), spare)
-            self._disk.blank(spare)
-        elif has_spare:
-            try:
+        try:
+            if has_spare and stale:
+                self._disk.rename(stale[-1], spare)
+                del stale[-1]
+                self._disk.blank(spare)  # Takes no space, but on a file system that copies what is written over.
+            elif has_spare:
                 self._disk.fill(spare, spare_bytes)
-            except NotDurable:
-                has_spare = False
+        except NotDurable:
+            has_spare = False
         for segment in stale:
             self._disk.remove(segment)
         return spare if has_spare else None
 
-    def _write_tiles(self, tiles: Sequence[TileId], snapshot: Snapshot) -> None:
+    def _write_tiles(self, tiles: Sequence[TileId], snapshot: Snapshot, pause: Callable[[int], None]) -> None:
         hashes = dict(snapshot.full_tiles) | dict(snapshot.tree.partial_tiles())
         folders = set()
         for tile in tiles:
@@ -115,6 +118,7 @@ class Publisher:
                 self._write(tile.path, encode_bundle(snapshot.entries[start : start + tile.width]))
             else:
                 self._write(tile.path, hashes[tile])
+            pause(len(tiles))
         self._disk.sync_folders(folders)
 
     def _write(self, path: str, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ class FaultyDisk(Disk):
         self.bytes_left: int | None = None
         self.fail_sync = False
         self.fail_truncate = False
+        self.is_full_for_blanks = False
 
     def write(self, fd: int, data: bytes, path: Path) -> None:
         if self.bytes_left is not None and len(data) > self.bytes_left:
@@ -57,6 +59,11 @@ class FaultyDisk(Disk):
         if self.fail_sync:
             raise StorageFailed(f"{path}: cannot be synced: Input/output error")
         super().sync(fd, path)
+
+    def blank(self, path: Path) -> None:
+        if self.is_full_for_blanks:
+            raise NotDurable(f"{path}: write: No space left on device")
+        super().blank(path)
 
     def truncate(self, fd: int, size: int, path: Path) -> None:
         if self.fail_truncate:
@@ -217,6 +224,39 @@ def test_a_full_disk_while_publishing_is_survived(open_log: OpenLog, tmp_path: P
     key = writer.key
     writer.close()
     assert verify_log(tmp_path / "log", key).checkpoint.size == 310
+
+
+def test_a_disk_that_is_full_for_a_spare_only_is_survived(open_log: OpenLog, tmp_path: Path) -> None:
+    """A stale segment that was to be used again is gone by then: the publication is good, and so is the next."""
+    disk = FaultyDisk()
+    with ThreadPoolExecutor(1) as executor:
+        writer = open_log(testing_only_disk=disk, executor=executor, segment_bytes=1)
+        writer.prepare()
+        for size in (100, 200, 300, 400):
+            fill(writer, 100)
+            disk.is_full_for_blanks = size in (200, 300)
+            assert writer.publish().size == size
+        key = writer.key
+        writer.close()
+    assert verify_log(tmp_path / "log", key).checkpoint.size == 400
+
+
+def test_a_publication_beside_gives_way_after_each_tile(open_log: OpenLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment, and for all tiles together no longer than the bound; one that is waited for does not."""
+    pauses: list[float] = []
+    with ThreadPoolExecutor(1) as executor:
+        writer = open_log(executor=executor, checkpoint_interval_ms=1)
+        monkeypatch.setattr("audit.append.time.sleep", pauses.append)
+        monkeypatch.setattr("audit.append.MAX_PAUSES_S", 0.004)
+        fill(writer, 700)
+        writer.publish_if_due()
+        writer.publish()
+        assert len(pauses) == 7, "three bundles, three tiles of hashes, and the one above"
+        assert sum(pauses) <= 0.0041
+        fill(writer, 700)
+        writer.publish()
+        assert len(pauses) == 7
+        writer.close()
 
 
 def test_after_a_failed_sync_nothing_is_taken_any_more(open_log: OpenLog) -> None:
