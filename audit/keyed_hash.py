@@ -65,6 +65,8 @@ class KeyedHasher:
         self._root = root
         self._context = context
         self._key_of = lru_cache(maxsize=None)(self._derive)
+        self.namespace = bytes.fromhex(self.hash("namespace", b"").value)
+        """Of the tenant's prefix cache on this day: other tenants cannot even learn by timing what is in it."""
 
     def hash(self, purpose: Purpose, data: bytes) -> KeyedHash:
         """Keyed hash of `data`."""

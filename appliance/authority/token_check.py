@@ -6,6 +6,7 @@ policy is silent, as it may have revoked what we would let in.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from appliance.authority.addresses import certificate_names, issuer_of, local_address, resource_of
@@ -38,7 +39,7 @@ from security.oauth.key_ring import KeyRing
 from security.oauth.metadata import KEY_SET_PATH
 from security.oauth.resource import AccessTokenValidator
 from security.oauth.revocations import RevocationList
-from security.scopes import GRANTED_SCOPES, Role, parse_scopes
+from security.scopes import GRANTED_SCOPES, Role, Scope, parse_scopes
 from security.static_keys import digest_static_key, is_static_key
 
 STATIC_KEY_ISSUER = "casemate:static-keys"
@@ -212,13 +213,18 @@ class AuthorityTokenCheck:
         )
 
 
+@lru_cache(maxsize=256)
+def _names_of(scopes: frozenset[Scope]) -> frozenset[str]:
+    return frozenset(scope.value for scope in scopes)
+
+
 def _principal(accepted: AccessToken, nonce: str) -> Principal:
     return Principal(
         client_id=accepted.client_id,
         subject=accepted.subject,
         tenant=accepted.tenant,
         role=accepted.role.value,  # Plain text: what goes into records takes no enumerations.
-        scopes=frozenset(scope.value for scope in accepted.scopes),
+        scopes=_names_of(accepted.scopes),
         issuer=accepted.issuer,
         key_id=accepted.kid,
         token_id=accepted.jti,

@@ -11,6 +11,7 @@ import gc
 import json
 import signal
 import socket
+import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -167,12 +168,17 @@ async def _watch_memory() -> list[tuple[float, int]]:
 
 
 def _memory(outcome: Outcome, samples: list[tuple[float, int]]) -> dict[str, float]:
-    """The most at any time, and the most before the first answer ended: of `idle`, with all streams open and nothing to do."""
-    ends = [answer.arrivals[-1] for answer in outcome.answers if answer.arrivals]
-    early = [size for at, size in samples if ends and at < min(ends)]
+    """The most at any time, and what it was mostly while all streams were open and had nothing to do.
+
+    Not the most of that time: before the first client hears of an end, the worker may be ending thousands of streams already.
+    """
+    served = [answer for answer in outcome.answers if answer.arrivals]
+    began = max((answer.arrivals[0] for answer in served), default=0.0)
+    ended = min((answer.arrivals[-1] for answer in served), default=0.0)
+    idle = [size for at, size in samples if began < at < ended]
     return {
         "gateway_peak_pss_mb": round(max(size for _, size in samples) / 1e6, 1),
-        "gateway_pss_before_first_end_mb": round(max(early, default=0) / 1e6, 1),
+        "gateway_idle_pss_mb": round(statistics.median(idle) / 1e6, 1) if idle else 0.0,
     }
 
 

@@ -31,7 +31,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise BadRequest("invalid_utf8", f"the request body is not UTF-8: byte {error.start}") from error
     _verify_shape(text)
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = _decoder.decode(text)
     except json.JSONDecodeError as error:
         message = f"the request body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         raise BadRequest("invalid_json", message) from error
@@ -55,6 +55,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise BadRequest("invalid_json", f"the request body holds {name}, which is not JSON")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 def _verify_shape(text: str) -> None:

@@ -41,6 +41,11 @@ class StreamWriter(Protocol):
         ...
 
     @property
+    def has_whole_body(self) -> bool:
+        """Whether the request has been read to its end, so that nobody waits for more of it."""
+        ...
+
+    @property
     def is_behind(self) -> bool:
         """Whether so much is unread that writing would have to wait."""
         ...
@@ -167,7 +172,10 @@ class Exchange:
             raise _too_large(self._max_body_bytes)
         parts: list[bytes] = []
         try:
-            async with asyncio.timeout(self._body_timeout_s):
+            writer = self.writer
+            # Nearly every body comes with its headers; a timer would be set and taken back in vain.
+            is_here = writer is not None and writer.has_whole_body
+            async with contextlib.nullcontext() if is_here else asyncio.timeout(self._body_timeout_s):
                 while True:
                     event = await self._receive()
                     if event["type"] == "http.disconnect":
@@ -213,6 +221,10 @@ class Exchange:
 
         Raises: ClientGone if the client does not take it in time.
         """
+        writer = self.writer
+        if writer is not None and writer.is_ready:
+            writer.write(chunk)
+            return
         await self._send_in_time({"type": "http.response.body", "body": chunk, "more_body": True})
 
     @property

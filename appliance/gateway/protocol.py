@@ -38,6 +38,11 @@ class _CycleWriter:
         )
 
     @property
+    def has_whole_body(self) -> bool:
+        """See `exchange.StreamWriter`."""
+        return not self._cycle.more_body
+
+    @property
     def is_behind(self) -> bool:
         """See `exchange.StreamWriter`."""
         return self._cycle.flow.write_paused

@@ -13,6 +13,7 @@ from runtime.request import MAX_TOKENS, SamplingParams
 
 Number = TypeVar("Number", int, float)
 _MAX_SAFE_INTEGER = (1 << 53) - 1
+_OFF = SamplingParams()
 MAX_PROMPT_LOGPROBS = 250_000
 """Of one prompt, over all its tokens: they leave the engine in one message, which holds 16 MiB."""
 
@@ -130,12 +131,11 @@ def audit_parameters(
         "top_k": sampling.top_k,
         "top_p": repr(sampling.top_p),
     }
-    off = SamplingParams()
     for name in ("min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"):
-        if getattr(sampling, name) != getattr(off, name):
+        if getattr(sampling, name) != getattr(_OFF, name):
             parameters[name] = repr(getattr(sampling, name))
     for name in ("min_tokens", "logprobs", "prompt_logprobs"):
-        if getattr(sampling, name) != getattr(off, name):
+        if getattr(sampling, name) != getattr(_OFF, name):
             parameters[name] = getattr(sampling, name)
     counts = {"num_stop": num_stops, "num_logit_bias": len(sampling.logit_bias), "ignore_eos": int(sampling.ignore_eos)}
     parameters.update({name: count for name, count in counts.items() if count})

@@ -1,7 +1,6 @@
 """What engines gave for one answer and nobody has looked at yet. It is bounded: a slow reader loses its own answer only."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Generic, Self, TypeVar
 
@@ -17,16 +16,16 @@ class Mailbox(Generic[Item]):
         """`on_overflow` ends the answer, its reader included, who may be waiting for the client just then."""
         self._max_tokens = max_tokens
         self._on_overflow: Callable[[GatewayFault], object] = on_overflow
-        self._items: deque[Item] = deque()
+        self._items: list[Item] = []
         self._num_tokens = 0
         self._fault: GatewayFault | None = None
-        self._arrived = asyncio.Event()
-        self._has_reader = False
+        self._reader: asyncio.Future[None] | None = None
+        """What the reader waits for, until it goes on. A deque and an Event would be 1.3 KiB of every idle stream."""
 
     @property
     def is_idle(self) -> bool:
         """Nothing waits, and the reader does: what came before has been dealt with."""
-        return self._has_reader and not self._items and self._fault is None
+        return self._reader is not None and not self._items and self._fault is None
 
     @property
     def fault(self) -> GatewayFault | None:
@@ -43,30 +42,32 @@ class Mailbox(Generic[Item]):
             self._on_overflow(
                 ClientGone("client_stalled", f"the client left more than {self._max_tokens} tokens unread")
             )
-        self._arrived.set()
+        self._wake()
 
     def fail(self, fault: GatewayFault) -> None:
         """End the answer; the first reason stands, and what waits is dropped."""
         if self._fault is None:
             self._fault = fault
             self._items.clear()
-            self._arrived.set()
+            self._wake()
 
     async def take(self) -> list[Item]:
         """Everything that waits, at least one item. Raises: GatewayFault, the reason of `fail`."""
         while not self._items:
             if self._fault is not None:
                 raise self._fault
-            self._arrived.clear()
-            self._has_reader = True
+            self._reader = asyncio.get_running_loop().create_future()
             try:
-                await self._arrived.wait()
+                await self._reader
             finally:
-                self._has_reader = False
-        items = list(self._items)
-        self._items.clear()
+                self._reader = None
+        items, self._items = self._items, []
         self._num_tokens = 0
         return items
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     def let_go(self) -> None:
         """Of whoever is told of an overflow: nothing comes any more."""

@@ -81,7 +81,8 @@ class Recorder:
     @property
     def namespace(self) -> bytes:
         """Of the tenant's prefix cache: other tenants cannot even learn by timing what is in it."""
-        return bytes.fromhex(self._hash("namespace", b"").value)
+        assert self.hasher is not None
+        return self.hasher.namespace
 
     def intent(
         self, number: int, index: int, prompt: bytes, token_limit: int, reservation: int, lifetime_ms: int
