@@ -209,7 +209,7 @@ PREPARATIONS: dict[str, Callable[[Path], None]] = {
     "rotate_log": prepare_log,
     "custody": prepare_custody,
 }
-SAMPLED = {"custody": 83, "rotate_log": 37, "seal": 11, "witness": 37}
+SAMPLED = {"custody": 167, "rotate_log": 61, "seal": 11, "witness": 61}
 """Of how many cases one is run in `make test`; 13 for the others."""
 
 
@@ -231,7 +231,7 @@ def test_faults_at_some_system_calls_lose_nothing(name: str, tmp_path: Path) -> 
     """A sample of each."""
     if STRACE is None:
         pytest.skip("strace is not installed")
-    assert run_cases(name, tmp_path, step=SAMPLED.get(name, 13)) >= 2
+    assert run_cases(name, tmp_path, step=SAMPLED.get(name, 23)) >= 2
 
 
 @pytest.mark.long
