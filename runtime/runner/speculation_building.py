@@ -41,6 +41,18 @@ class HeadOnDevice:
         """Beside those of its target."""
         return self.head.num_bytes
 
+    def allocate_pages(self, num_pages: int, device: torch.device) -> torch.Tensor:
+        """Its own cache, [1, num_pages, …] as `runtime.attention.pages` has it; not initialized."""
+        config = self.head.config
+        return allocate_pages(
+            num_layers=1,
+            num_pages=num_pages,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            device=device,
+            dtype=self.head.embedding.dtype,
+        )
+
 
 def build_speculation(
     loaded: HeadOnDevice,
@@ -56,14 +68,7 @@ def build_speculation(
 ) -> SpeculationParts:
     """Over the target's cache and one of the head's own with as many pages, which is not initialized."""
     head_config = loaded.head.config
-    head_pages = allocate_pages(
-        num_layers=1,
-        num_pages=pages.shape[1],
-        num_kv_heads=head_config.num_kv_heads,
-        head_dim=head_config.head_dim,
-        device=pages.device,
-        dtype=loaded.head.embedding.dtype,
-    )
+    head_pages = loaded.allocate_pages(pages.shape[1], pages.device)
     rows = TritonVerification(
         pages,
         num_heads=config.num_heads,

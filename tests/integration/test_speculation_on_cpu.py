@@ -18,6 +18,7 @@ from runtime.runner.building import build_runner
 from runtime.runner.torch_runner import TorchRunner
 from runtime.speculative.source import HeadSource
 from tests.support.draft_heads import EOS, VOCAB_SIZE, head_tensors, write_head, write_target
+from tests.support.draft_trees import TREES
 from tests.support.engine_runs import Answer, ask, build_engine, run_all
 from tests.support.step_batches import Chunk, sampling_batch, step_batch
 
@@ -30,6 +31,7 @@ SPECULATION: dict[str, Any] = {
     "speculative_eagle_topk": 1,
     "speculative_num_draft_tokens": NUM_DRAFTS + 1,
 }
+SHAPES = pytest.mark.parametrize("drafts", [SPECULATION, TREES], ids=["chains", "trees"])
 Answers = dict[tuple[int, int], Answer]
 
 
@@ -144,12 +146,13 @@ def test_every_way_to_a_text_is_the_same(
         assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers), "from cached prefixes"
 
 
-def test_retraction_under_speculation(folder: Path, tmp_path: Path) -> None:
+@SHAPES
+def test_retraction_under_speculation(folder: Path, tmp_path: Path, drafts: dict[str, Any]) -> None:
     """With memory for little more than one request some are sent back and go on later, and drafts get what is left."""
     ids = np.random.default_rng(8).integers(3, VOCAB_SIZE, 120).tolist()
     asked = [ask(place, ids[35 * place : 35 * place + 40], max_tokens=60, seed=place) for place in range(3)]
     head = HeadSource(write_head(tmp_path))
-    engine = build_engine(build_runner(folder, num_pages=12, head=head), eos_token_ids=[EOS], **SPECULATION)
+    engine = build_engine(build_runner(folder, num_pages=12, head=head), eos_token_ids=[EOS], **drafts)
     engine._scheduler._estimate.fraction = 0.05
     plain = build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS])
     assert tokens_of(run_all(engine, asked)) == tokens_of(run_all(plain, asked))
@@ -157,11 +160,15 @@ def test_retraction_under_speculation(folder: Path, tmp_path: Path) -> None:
     assert engine.stats().num_verified > 0
 
 
-def test_fp8_weights_and_cache_change_nothing_either(folder: Path, tmp_path: Path) -> None:
-    """Rounded matrices, a cache in e4m3, and drafts: the texts are those of the same without drafts."""
+@SHAPES
+def test_fp8_weights_and_cache_change_nothing_either(folder: Path, tmp_path: Path, drafts: dict[str, Any]) -> None:
+    """Rounded matrices, a cache in e4m3, and drafts: the texts are those of the same without drafts.
+
+    What a tree's path holds in the cache is moved as it is.
+    """
     head = HeadSource(write_head(tmp_path))
     answers = []
-    for given, settings in (({}, {}), ({"head": head}, SPECULATION)):
+    for given, settings in (({}, {}), ({"head": head}, drafts)):
         runner = build_runner(folder, num_pages=NUM_PAGES, quantization="fp8", kv_cache_dtype="fp8_e4m3", **given)
         answers.append(tokens_of(run_all(build_engine(runner, eos_token_ids=[EOS], **settings), requests()[:4])))
     assert answers[0] == answers[1]

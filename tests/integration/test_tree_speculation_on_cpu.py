@@ -6,7 +6,6 @@ The judge is plain decoding; heads are random, or know the texts, or know them a
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,9 +13,9 @@ from runtime.runner.building import build_runner
 from runtime.runner.torch_runner import TorchRunner
 from runtime.speculative.source import HeadSource
 from tests.integration.test_speculation_on_cpu import EOS, NUM_PAGES, Answers, requests, tokens_of
-from tests.support.draft_heads import VOCAB_SIZE, write_head, write_target
+from tests.support.draft_heads import write_head, write_target
 from tests.support.draft_trees import TREES, KnowingTrees
-from tests.support.engine_runs import ask, build_engine, run_all
+from tests.support.engine_runs import build_engine, run_all
 
 
 @pytest.fixture(scope="module")
@@ -78,29 +77,6 @@ def test_every_way_to_a_text_is_the_same(
     assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
     if "disable_radix_cache" not in settings:
         assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers), "from cached prefixes"
-
-
-def test_retraction_under_trees(folder: Path, tmp_path: Path) -> None:
-    """With memory for little more than one request some are sent back and go on later, and drafts get what is left."""
-    ids = np.random.default_rng(8).integers(3, VOCAB_SIZE, 120).tolist()
-    asked = [ask(place, ids[35 * place : 35 * place + 40], max_tokens=60, seed=place) for place in range(3)]
-    head = HeadSource(write_head(tmp_path))
-    engine = build_engine(build_runner(folder, num_pages=12, head=head), eos_token_ids=[EOS], **TREES)
-    engine._scheduler._estimate.fraction = 0.05
-    plain = build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS])
-    assert tokens_of(run_all(engine, asked)) == tokens_of(run_all(plain, asked))
-    assert engine.stats().num_retractions > 0
-    assert engine.stats().num_verified > 0
-
-
-def test_fp8_weights_and_cache_change_nothing_either(folder: Path, tmp_path: Path) -> None:
-    """Rounded matrices and a cache in e4m3: what is accepted is moved as it is, so the texts are those without drafts."""
-    head = HeadSource(write_head(tmp_path))
-    answers = []
-    for given, settings in (({}, {}), ({"head": head}, TREES)):
-        runner = build_runner(folder, num_pages=NUM_PAGES, quantization="fp8", kv_cache_dtype="fp8_e4m3", **given)
-        answers.append(tokens_of(run_all(build_engine(runner, eos_token_ids=[EOS], **settings), requests()[:4])))
-    assert answers[0] == answers[1]
 
 
 def test_drafts_follow_from_the_text_alone(speculating: TorchRunner) -> None:
