@@ -220,7 +220,9 @@ class ModelRunner(Protocol):
     """Owner of weights, KV pages and device buffers."""
 
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """Token ids are below this."""
+        ...
 
     @property
     def num_pages(self) -> int:

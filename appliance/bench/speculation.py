@@ -56,11 +56,19 @@ class Speed(Protocol):
     """What is measured of a shape at a batch size; see `runtime.bench.speculation.DecodeSpeed`."""
 
     @property
-    def tokens_per_s(self) -> float: ...
+    def tokens_per_s(self) -> float:
+        """Of all answers together."""
+        ...
+
     @property
-    def round_s(self) -> float: ...
+    def round_s(self) -> float:
+        """Of one step: verification of the drafts, and the next ones."""
+        ...
+
     @property
-    def acceptance_length(self) -> float: ...
+    def acceptance_length(self) -> float:
+        """Tokens that a pass over drafts gives, the model's own included."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,13 @@ _MAX_GATHERED = 256
 class Codec(Protocol):
     """Turns messages into bytes and back; `decode` raises MalformedMessage."""
 
-    def encode(self, message: msgspec.Struct) -> bytes: ...
+    def encode(self, message: msgspec.Struct) -> bytes:
+        """A message's bytes, without the frame."""
+        ...
 
-    def decode(self, payload: bytes) -> Any: ...
+    def decode(self, payload: bytes) -> Any:
+        """The message. Raises: MalformedMessage."""
+        ...
 
 
 class FramedSocket:

@@ -95,6 +95,8 @@ class UsageRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True, tag="usage"):
+    """Part of the answer to `FetchUsage`."""
+
     correlation: int
     rows: list[UsageRow]
     is_last: bool
@@ -108,6 +110,8 @@ class FetchProof(msgspec.Struct, frozen=True, array_like=True, tag="fetch_proof"
 
 
 class IntentRecorded(msgspec.Struct, frozen=True, array_like=True, tag="intent_recorded", gc=False):
+    """The intent is durable under this leaf index; with the ticket that the engine takes once, before it expires."""
+
     correlation: int
     index: int
     expires_at_ms: int
@@ -124,7 +128,7 @@ class Recorded(msgspec.Struct, frozen=True, array_like=True, tag="recorded", gc=
 class AppendRefused(msgspec.Struct, frozen=True, array_like=True, tag="append_refused"):
     """`code`: rationed (told in a record that sums up), not_permitted, malformed, too_large, unknown_intent, not_found,
     not_durable (disk full or failing), no_engine (nobody could check the ticket), damaged (the log's own files cannot be
-    read)."""
+    read), refused (a change that the rules do not allow)."""
 
     correlation: int
     code: str
@@ -140,6 +144,8 @@ class ReceiptRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
+    """A request's records; `outcome` is None while it is open."""
+
     correlation: int
     intent: ReceiptRecord
     outcome: ReceiptRecord | None

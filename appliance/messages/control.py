@@ -52,6 +52,8 @@ class GrantListener(msgspec.Struct, frozen=True, tag="grant_listener"):
 
 
 class ProcessState(msgspec.Struct, frozen=True, array_like=True):
+    """One process as the supervisor sees it."""
+
     role: Role
     instance: int
     state: Literal["starting", "ready", "restarting", "draining", "failed"]

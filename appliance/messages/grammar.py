@@ -20,6 +20,8 @@ class Compile(msgspec.Struct, frozen=True, array_like=True, tag="compile"):
 
 
 class Compiled(msgspec.Struct, frozen=True, array_like=True, tag="compiled"):
+    """Answer to `Compile`: the grammar for that model's vocabulary."""
+
     correlation: int
     grammar: Annotated[bytes, msgspec.Meta(max_length=MAX_GRAMMAR_BYTES)]
 
@@ -28,6 +30,8 @@ CompileRefusal = Literal["invalid_grammar", "grammar_too_large", "grammar_timeou
 
 
 class CompileRefused(msgspec.Struct, frozen=True, array_like=True, tag="compile_refused"):
+    """Answer to `Compile`: what is wrong with the structure, or that there is no time for it now."""
+
     correlation: int
     code: CompileRefusal
     message: str

@@ -83,6 +83,8 @@ class Left(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Granted(msgspec.Struct, frozen=True, array_like=True, tag="granted"):
+    """Answer to `Reserve`, `Resume` and `Extend`: go on, up to so many output tokens."""
+
     correlation: int
     reservation: int
     output_tokens: int
@@ -99,6 +101,8 @@ DenialCode = Literal[
 
 
 class Denied(msgspec.Struct, frozen=True, array_like=True, tag="denied"):
+    """Answer to `Reserve`, `Resume`, `Extend` and `CheckKey`: no, and what is left of the limits."""
+
     correlation: int
     code: DenialCode
     message: str
@@ -121,6 +125,8 @@ class KeyHolder(msgspec.Struct, frozen=True, array_like=True, tag="key_holder"):
 
 
 class UsedOnce(msgspec.Struct, frozen=True, array_like=True, tag="used_once", gc=False):
+    """Answer to `UseOnce`."""
+
     correlation: int
     is_first: bool
 

@@ -93,6 +93,8 @@ class FoundRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RecordsFound(msgspec.Struct, frozen=True, array_like=True, tag="records"):
+    """Answer to `SearchRecords`, `ReadRecord` and `TailRecords`, in the order of each."""
+
     correlation: int
     records: list[FoundRecord]
     next: int | None
@@ -103,6 +105,8 @@ class RecordsFound(msgspec.Struct, frozen=True, array_like=True, tag="records"):
 
 
 class TilePart(msgspec.Struct, frozen=True, array_like=True, tag="tile_part"):
+    """Answer to `FetchTile`: at most MAX_PART_BYTES."""
+
     correlation: int
     data: bytes
     size_bytes: int
@@ -110,6 +114,8 @@ class TilePart(msgspec.Struct, frozen=True, array_like=True, tag="tile_part"):
 
 
 class CheckpointNote(msgspec.Struct, frozen=True, array_like=True, tag="checkpoint_note"):
+    """Answer to `FetchCheckpoint`: a signed note, as it is stored."""
+
     correlation: int
     note: bytes
 

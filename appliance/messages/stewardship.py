@@ -79,6 +79,8 @@ class FetchRules(msgspec.Struct, frozen=True, array_like=True, tag="fetch_rules"
 
 
 class BodyKeyKept(msgspec.Struct, frozen=True, array_like=True, tag="body_key_kept"):
+    """Answer to `KeepBodyKey`: the escrow is durable, and here is the second share."""
+
     correlation: int
     share: bytes
 
@@ -87,6 +89,8 @@ class BodyKeyKept(msgspec.Struct, frozen=True, array_like=True, tag="body_key_ke
 
 
 class HashRootKept(msgspec.Struct, frozen=True, array_like=True, tag="hash_root_kept"):
+    """Answer to `KeepHashRoot`: the root of this tenant and day, which an earlier message may have set."""
+
     correlation: int
     root: bytes
 
@@ -109,6 +113,8 @@ class BodyShare(msgspec.Struct, frozen=True, array_like=True, tag="body_share"):
 
 
 class RulesNow(msgspec.Struct, frozen=True, array_like=True, tag="rules_now"):
+    """Answer to `ProposeChange`, `DecideChange` and `FetchRules`."""
+
     correlation: int
     rules: bytes
     """`audit.governance.Rules` as JSON."""

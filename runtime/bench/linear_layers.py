@@ -35,10 +35,12 @@ class Layer:
 
     @property
     def weight_rows(self) -> int:
+        """Two for each output column where a gate is multiplied in."""
         return 2 * self.n if self.swiglu else self.n
 
     @property
     def weight_bytes(self) -> int:
+        """In bf16."""
         return 2 * self.weight_rows * self.k
 
 
@@ -63,6 +65,7 @@ class LinearResult:
 
     @property
     def bytes_per_second(self) -> float:
+        """Of the weights, which are read once."""
         return self.layer.weight_bytes / self.seconds
 
 

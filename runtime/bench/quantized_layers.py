@@ -42,11 +42,13 @@ class QuantizedResult:
 
     @property
     def bytes_per_second(self) -> float:
+        """Of the weights in e4m3, which are read once."""
         n, k = LAYERS[self.layer]
         return n * k / self.seconds
 
     @property
     def operations_per_second(self) -> float:
+        """A multiplication and an addition for each weight and row."""
         n, k = LAYERS[self.layer]
         return 2.0 * self.rows * n * k / self.seconds
 

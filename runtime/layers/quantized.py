@@ -58,6 +58,7 @@ class QuantizedLinear:
 
     @property
     def by_block(self) -> bool:
+        """Scales belong to blocks of weights, not to rows of them."""
         return self.scales.ndim == 2
 
     def __call__(self, rows: Tensor) -> Tensor:

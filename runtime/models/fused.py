@@ -89,6 +89,7 @@ class FusedDecoder:
 
     @property
     def num_layers(self) -> int:
+        """Of the model; a draft head has its own."""
         return len(self._layers)
 
     @property

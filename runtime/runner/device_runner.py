@@ -106,6 +106,7 @@ class DeviceRunner:
 
     @property
     def vocab_size(self) -> int:
+        """Token ids are below this."""
         return self.config.vocab_size
 
     @property

@@ -62,12 +62,15 @@ class WholeRows:
     num_scored_at_once = 256
 
     def place_tokens(self, query_starts: Int32, context_lengths: Int32) -> Placement:
+        """In order, none padded."""
         return _place_in_order(int(query_starts[-1]), 1)
 
     def place_samples(self, count: int) -> Placement:
+        """See `RowGrouping`."""
         return _place_in_order(count, 1)
 
     def apply(self, stage: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tuple[Tensor, ...]:
+        """See `RowGrouping`."""
         return stage(*rows)
 
 
@@ -77,12 +80,15 @@ class PackedBlocks:
     num_scored_at_once = 4 * ROW_BLOCK
 
     def place_tokens(self, query_starts: Int32, context_lengths: Int32) -> Placement:
+        """In order; the last block is padded."""
         return _place_in_order(int(query_starts[-1]), ROW_BLOCK)
 
     def place_samples(self, count: int) -> Placement:
+        """See `RowGrouping`."""
         return _place_in_order(count, ROW_BLOCK)
 
     def apply(self, stage: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tuple[Tensor, ...]:
+        """A block at a time."""
         return _apply_by_block(stage, rows)
 
 
@@ -92,6 +98,7 @@ class AlignedBlocks:
     num_scored_at_once = 4
 
     def place_tokens(self, query_starts: Int32, context_lengths: Int32) -> Placement:
+        """A token at position p in row p % ROW_BLOCK of a block that no other sequence has rows in."""
         lengths = np.diff(query_starts).astype(np.int64)
         offsets = (context_lengths - lengths) % ROW_BLOCK
         num_blocks = -(-(offsets + lengths) // ROW_BLOCK) * (lengths > 0)
@@ -101,9 +108,11 @@ class AlignedBlocks:
         return Placement(rows, int(num_blocks.sum()) * ROW_BLOCK)
 
     def place_samples(self, count: int) -> Placement:
+        """Each in the first row of a block of its own."""
         return Placement(np.arange(count, dtype=np.int64) * ROW_BLOCK, count * ROW_BLOCK)
 
     def apply(self, stage: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tuple[Tensor, ...]:
+        """A block at a time."""
         return _apply_by_block(stage, rows)
 
 

@@ -94,6 +94,7 @@ class TorchRunner:
 
     @property
     def vocab_size(self) -> int:
+        """Token ids are below this."""
         return self.config.vocab_size
 
     @property

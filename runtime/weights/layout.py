@@ -53,6 +53,7 @@ class TensorPlace:
 
     @property
     def num_rows(self) -> int:
+        """How many rows of the parameter are its."""
         return self.shape[0] if self.rows is None else self.rows
 
 

@@ -90,6 +90,7 @@ def needed_libraries(
 
 
 def library_name(shape: CacheShape, algorithm: Algorithm, *, windowed: bool) -> LibraryName:
+    """The library that runs this algorithm on such a model and cache."""
     query, cache = TYPE_NAMES[shape.query_dtype], TYPE_NAMES[shape.cache_dtype]
     group = shape.num_heads // shape.num_kv_heads if algorithm == "xqa" else 0
     return LibraryName(algorithm, query, cache, shape.head_dim, windowed, group)

@@ -15,11 +15,15 @@ from runtime.attention.flashinfer.workspace import PlanBuffers
 class Work(Protocol):
     """Part of a step, ready to run in each layer of one window."""
 
-    def run(self, cache: Cache, query: Tensor, out: Tensor) -> None: ...
+    def run(self, cache: Cache, query: Tensor, out: Tensor) -> None:
+        """Attention of the rows that are ours, written to the same rows of `out`; shapes as in `DevicePlan.attend`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class PagedWork:
+    """Sequences whose keys are split over blocks by a plan that the host made."""
+
     kernel: PagedKernel
     description: Any
     buffers: PlanBuffers
@@ -28,22 +32,27 @@ class PagedWork:
     """The first so many rows are the kernel's; None: all, and the plan says which."""
 
     def run(self, cache: Cache, query: Tensor, out: Tensor) -> None:
+        """See `Work`."""
         rows = slice(self.num_rows)
         self.kernel.run(self.description, self.buffers, cache, self.tables, query[rows], out[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class QueryWork:
+    """Decodes, one row each and first in the step; what they need is read on the device, so there is no plan."""
+
     kernel: QueryKernel
     block_tables: Tensor
     context_lengths: Tensor
 
     def run(self, cache: Cache, query: Tensor, out: Tensor) -> None:
+        """See `Work`."""
         rows = slice(len(self.block_tables))
         self.kernel.run(cache, self.block_tables, self.context_lengths, query[rows], out[rows])
 
 
 def host_rows(host: SequenceTables, first: int, end: int) -> HostTables:
+    """The tables of sequences [first, end) as tensors over the same memory."""
     return HostTables(
         query_starts=torch.from_numpy(host.query_starts[first : end + 1]),
         context_lengths=torch.from_numpy(host.context_lengths[first:end]),
@@ -52,6 +61,7 @@ def host_rows(host: SequenceTables, first: int, end: int) -> HostTables:
 
 
 def device_rows(device: DeviceTables, first: int, end: int) -> DeviceTables:
+    """The tables of sequences [first, end) as views; `page_starts` still count from the beginning of `page_ids`."""
     return replace(
         device,
         query_starts=device.query_starts[first : end + 1],

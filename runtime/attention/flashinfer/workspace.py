@@ -26,8 +26,13 @@ _FA3_MOST_WORKS_PER_HEAD = 4096
 class Event(Protocol):
     """What is used of torch.cuda.Event."""
 
-    def record(self) -> None: ...
-    def synchronize(self) -> None: ...
+    def record(self) -> None:
+        """Mark what was enqueued on the current stream up to now."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until that has run."""
+        ...
 
 
 class PlanBuffers:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,20 +59,25 @@ def test_every_package_of_the_product_has_an_init_with_a_docstring(
     assert not [str(folder.relative_to(project_root)) for folder in folders if not (folder / "__init__.py").is_file()]
 
 
-def test_public_functions_and_classes_have_docstrings(product_modules: list[Path], project_root: Path) -> None:
-    """At least nineteen of twenty; the rest is for contracts that are all in the signature."""
-    public = [
-        (path, node)
-        for path in product_modules
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_")
-    ]
+def bare_definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+    """Public functions and classes without a docstring, and those inside of public classes."""
+    for node in body:
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+            continue
+        if not ast.get_docstring(node):
+            yield f"{node.lineno} {prefix}{node.name}"
+        if isinstance(node, ast.ClassDef):
+            yield from bare_definitions(node.body, f"{prefix}{node.name}.")
+
+
+def test_public_definitions_have_docstrings(product_modules: list[Path], project_root: Path) -> None:
+    """Functions, classes and their methods; one that an interface tells of says where that is."""
     bare = [
-        f"{path.relative_to(project_root)}:{node.lineno} {node.name}"
-        for path, node in public
-        if not ast.get_docstring(node)
+        f"{path.relative_to(project_root)}:{found}"
+        for path in product_modules
+        for found in bare_definitions(ast.parse(path.read_text()).body)
     ]
-    assert len(bare) <= 0.05 * len(public), bare
+    assert not bare
 
 
 def test_tests_are_named_and_say_what_they_claim(project_files: list[Path], project_root: Path) -> None:
