@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from runtime.batch import LaunchedStep, ModelRunner
 from runtime.draft_shape import NO_DRAFTS
-from runtime.engine.stats import EngineStats
+from runtime.engine.stats import EngineStats, StepCounts
 from runtime.kv.cache import KVCache
 from runtime.request import GenerationRequest, SamplingParams
 from runtime.scheduling.batching import StepRecord
@@ -93,14 +93,7 @@ class Engine:
             policy=self._policy,
         )
         self._in_flight: InFlight | None = None
-        self._num_steps = 0
-        self._num_step_tokens = 0
-        self._num_graph_steps = 0
-        self._busy_s = 0.0
-        self._captured_size = 0
-        self._num_draft_steps = 0
-        self._num_decodes = 0
-        self._last_token_at = clock()
+        self._steps = StepCounts(last_token_at=clock())
 
     @property
     def has_work(self) -> bool:
@@ -166,6 +159,7 @@ class Engine:
     def stats(self) -> EngineStats:
         """How it stands; cheap enough for every step."""
         scheduler, cache, totals = self._scheduler, self._scheduler.cache, self._scheduler.totals
+        steps = self._steps
         return EngineStats(
             num_running=scheduler.num_running,
             num_waiting=scheduler.num_waiting,
@@ -180,14 +174,14 @@ class Engine:
             num_verified=totals.drafts.num_verified,
             num_proposed=totals.drafts.num_proposed,
             num_accepted=totals.drafts.num_accepted,
-            num_draft_steps=self._num_draft_steps,
-            num_decodes=self._num_decodes,
-            num_steps=self._num_steps,
-            num_step_tokens=self._num_step_tokens,
-            num_graph_steps=self._num_graph_steps,
-            busy_s=self._busy_s,
-            captured_size=self._captured_size,
-            last_token_at=self._last_token_at,
+            num_draft_steps=steps.num_draft_steps,
+            num_decodes=steps.num_decodes,
+            num_steps=steps.num_steps,
+            num_step_tokens=steps.num_step_tokens,
+            num_graph_steps=steps.num_graph_steps,
+            busy_s=steps.busy_s,
+            captured_size=steps.captured_size,
+            last_token_at=steps.last_token_at,
         )
 
     def check_integrity(self) -> None:
@@ -209,14 +203,6 @@ class Engine:
 
     def _collect(self, step: InFlight) -> None:
         result = step.launched.result()
-        if result.is_finite.any():
-            self._last_token_at = self._clock()
-        self._num_steps += 1
-        self._num_step_tokens = step.record.num_tokens
-        self._num_graph_steps += result.captured_size > 0
-        self._busy_s += result.busy_s
-        self._captured_size = result.captured_size
-        self._num_draft_steps = step.record.num_steps
-        self._num_decodes = step.record.num_decodes
+        self._steps.add(step.record, result, self._clock())
         self._policy.observe_step(step.record.num_decodes, step.record.num_steps, result.busy_s or step.launch_s)
         self._scheduler.collect(step.record, result)

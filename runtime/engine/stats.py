@@ -1,6 +1,37 @@
 """What an engine says of itself."""
 
+from dataclasses import dataclass
+
 import msgspec
+
+from runtime.batch import StepResult
+from runtime.scheduling.batching import StepRecord
+
+
+@dataclass(slots=True)
+class StepCounts:
+    """What is known of the steps that were collected; names as in `EngineStats`."""
+
+    last_token_at: float
+    num_steps: int = 0
+    num_step_tokens: int = 0
+    num_graph_steps: int = 0
+    num_draft_steps: int = 0
+    num_decodes: int = 0
+    busy_s: float = 0.0
+    captured_size: int = 0
+
+    def add(self, record: StepRecord, result: StepResult, now: float) -> None:
+        """Enter a step. `now` is the engine's clock."""
+        if result.is_finite.any():
+            self.last_token_at = now
+        self.num_steps += 1
+        self.num_step_tokens = record.num_tokens
+        self.num_graph_steps += result.captured_size > 0
+        self.num_draft_steps = record.num_steps
+        self.num_decodes = record.num_decodes
+        self.busy_s += result.busy_s
+        self.captured_size = result.captured_size
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

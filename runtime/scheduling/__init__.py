@@ -1,10 +1,11 @@
 """Who computes what in the next step, and what becomes of the tokens.
 
-In reading order: `requests` (requests, their choices, and the sequences that compute them), `limits` (what is refused at
-the door), `table` and `sampling_table` (the running sequences as arrays), `fairness` (whose turn it is), `waiting` (the
-queue), `estimate` (how long outputs will be), `running` (sequences gaining and losing rows and pages), `mixing` (how many
-prompt tokens go beside decodes), `planning` (decode, prefill, admission and retraction of one step), `batching` (the plan as
-a `StepBatch`), `reading` (its tokens, parted by what they need), `delivery` (tokens on their way out), `scheduler` (all of it
+In reading order: `requests` (requests, their choices, and the sequences that compute them), `limits` (what is refused
+at the door), `table` and `sampling_table` (the running sequences as arrays), `fairness` (whose turn it is), `waiting`
+(the queue), `estimate` (how long outputs will be), `seen` (counts of tokens, for penalties), `running` (sequences
+gaining and losing rows and pages), `mixing` (how many prompt tokens go beside decodes), `planning` (decode, prefill,
+admission and retraction of one step), `chains` (rows with drafts to verify), `batching` (the plan as a `StepBatch`),
+`delivery` (tokens on their way out), `reading` (a step's tokens, parted by what they need), `scheduler` (all of it
 together).
 
 It imports `runtime.kv`, numpy, and no torch: a `StepBatch` goes out, a `StepResult` comes in. What always holds: one

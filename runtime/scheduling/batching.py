@@ -58,13 +58,7 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
     tree = lay_out_trees(plan, table, lengths) if table.shape.is_tree else None
     width = int(table.num_pages[rows].max()) if is_speculating else int(-(-contexts.max() // PAGE_SIZE))
 
-    token_ids = table.tokens[token_rows, positions].astype(np.int64)
-    previous = np.full(len(positions), NO_SAMPLE, np.int32)
-    if is_speculating:
-        _fill_in_drafts(token_ids, plan, table, starts)
-    else:
-        previous[: len(decode)] = table.sample[decode]
-        token_ids[previous != NO_SAMPLE] = -1
+    token_ids, previous = _tokens(plan, table, starts, token_rows, positions)
     chains = lay_out_chains(plan, table, starts, tree)
     scored_rows, scored_targets, scored_counts, scored = _prompt_scores(chunks, table, starts[len(decode) :])
     embedding_rows, embedded = _embeddings(chunks, starts[len(decode) :])
@@ -101,6 +95,20 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
     )
     _advance(table, plan, chains)
     return batch, record
+
+
+def _tokens(
+    plan: StepPlan, table: SequenceTable, starts: Int64, token_rows: Int64, positions: Int64
+) -> tuple[Int64, Int32]:
+    """`StepBatch.token_ids`, and `previous_rows` of those that the host does not know yet."""
+    token_ids = table.tokens[token_rows, positions].astype(np.int64)
+    previous = np.full(len(positions), NO_SAMPLE, np.int32)
+    if table.shape.num_steps > 0:
+        _fill_in_drafts(token_ids, plan, table, starts)
+    else:
+        previous[: len(plan.decode_rows)] = table.sample[plan.decode_rows]
+        token_ids[previous != NO_SAMPLE] = -1
+    return token_ids, previous
 
 
 def _fill_in_drafts(token_ids: Int64, plan: StepPlan, table: SequenceTable, starts: Int64) -> None:

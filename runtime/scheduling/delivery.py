@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.batch import Int32, Int64, LogprobRows
 from runtime.request import PackedTokens, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
-from runtime.scheduling.requests import DraftCounts
+from runtime.scheduling.requests import DraftCounts, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,27 @@ class StepOutput:
 
     def __bool__(self) -> bool:
         return bool(self.prompts or len(self.plain) or self.tokens or self.summaries)
+
+
+def prompt_of(request: Request) -> PromptDelivery:
+    """What is told of a prompt that was computed."""
+    logprobs = request.prompt_logprobs if request.sampling.prompt_logprobs >= 0 else None
+    return PromptDelivery(request.id, len(request.prompt), request.cached_tokens, logprobs, request.embedding)
+
+
+def summary_of(request: Request) -> RequestSummary:
+    """What a request took, all of whose choices have ended."""
+    return RequestSummary(
+        request_id=request.id,
+        prompt_tokens=len(request.prompt),
+        cached_tokens=request.cached_tokens,
+        output_tokens=sum(choice.num_output for choice in request.choices),
+        num_retractions=request.num_retractions,
+        delivered_tokens=sum(choice.num_delivered for choice in request.choices),
+        num_verified=request.drafts.num_verified,
+        num_proposed=request.drafts.num_proposed,
+        num_accepted=request.drafts.num_accepted,
+    )
 
 
 @dataclass(slots=True)

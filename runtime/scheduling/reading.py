@@ -1,6 +1,6 @@
-"""A step's tokens as they reach the host: entered into the table, and parted by what has to be done about them.
+"""A step's results as they reach the host: tokens are entered into the table, and parted by what has to be done about them.
 
-All of it is array work. Nearly every token of a busy engine is plain: its row goes on, and nobody asked for more than the id.
+That is array work. Nearly every token of a busy engine is plain: its row goes on, and nobody asked for more than the id.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import numpy as np
 from runtime.batch import ChainResult, StepResult
 from runtime.scheduling.batching import StepRecord
 from runtime.scheduling.chains import starts_of
-from runtime.scheduling.delivery import PlainTokens
+from runtime.scheduling.delivery import LogprobLists, PlainTokens
 from runtime.scheduling.requests import DraftCounts
 from runtime.scheduling.table import SequenceTable
 
@@ -81,3 +81,23 @@ def samples_of(step: StepRecord, result: StepResult, chain: int) -> list[int]:
     if chains.tree is None:
         return list(range(first, first + count))
     return [first + place for place in chains.tree.paths[chain, :count].tolist()]
+
+
+def read_prompts(step: StepRecord, result: StepResult) -> None:
+    """Keep what was computed of prompts for their delivery: logprobs, and embeddings brought to length 1."""
+    if step.scored:
+        assert result.prompt_logprobs is not None
+        _read_scores(step, LogprobLists(result.prompt_logprobs))
+    for place, request in enumerate(step.embedded):
+        assert result.embeddings is not None
+        vector = result.embeddings[place].astype(np.float64)
+        length = float(np.sqrt((vector * vector).sum()))
+        request.embedding = (vector / (length or 1.0)).astype("<f4").tobytes()
+
+
+def _read_scores(step: StepRecord, scores: LogprobLists) -> None:
+    first = 0
+    for request, count in step.scored:
+        asked = request.sampling.prompt_logprobs
+        request.prompt_logprobs += [scores.at(row, asked) for row in range(first, first + count)]
+        first += count

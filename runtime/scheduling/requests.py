@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from runtime.batch import Int32
+from runtime.errors import RequestRejected
 from runtime.kv.prefixes import PrefixNode
 from runtime.request import Finish, GenerationRequest, SamplingParams, TokenLogprobs
 from runtime.scheduling.seen import SeenTokens
@@ -162,8 +163,23 @@ class Sequence:
         return np.concatenate([self.request.prompt, output]) if len(output) else self.request.prompt
 
 
+def make_matchers(asked: GenerationRequest, grammars: GrammarSource | None) -> list[Matcher]:
+    """One for each choice, if the output follows a grammar. Raises: RequestRejected."""
+    if not asked.grammar:
+        return []
+    if grammars is None:
+        raise RequestRejected("invalid_grammar", "this engine constrains no output")
+    return [grammars.matcher(asked.grammar) for _ in range(asked.n)]
+
+
 def build_request(
-    asked: GenerationRequest, *, arrival: int, eos_token_ids: Iterable[int], is_internal: bool, start_tag: int = 0
+    asked: GenerationRequest,
+    *,
+    arrival: int,
+    eos_token_ids: Iterable[int],
+    is_internal: bool,
+    start_tag: int = 0,
+    matchers: Iterable[Matcher] = (),
 ) -> Request:
     """The engine's state for a request that `limits` has accepted."""
     sampling = asked.sampling
@@ -187,6 +203,8 @@ def build_request(
         choice.sequence = sequence
         if has_penalty(sampling):
             choice.seen = SeenTokens(request.prompt)
+    for choice, matcher in zip(request.choices, matchers, strict=False):
+        choice.matcher = matcher
     return request
 
 

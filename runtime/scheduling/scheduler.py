@@ -16,15 +16,23 @@ from runtime.batch import StepBatch, StepResult
 from runtime.draft_shape import NO_DRAFTS
 from runtime.errors import QueueFull, RequestRejected
 from runtime.kv.cache import KVCache
-from runtime.request import Finish, GenerationRequest, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
+from runtime.request import Finish, GenerationRequest, TokenDelivery, TokenLogprobs
 from runtime.scheduling.batching import StepRecord, build_step
-from runtime.scheduling.delivery import LogprobLists, StepOutput, Totals
+from runtime.scheduling.delivery import LogprobLists, StepOutput, Totals, prompt_of, summary_of
 from runtime.scheduling.estimate import OutputEstimate
 from runtime.scheduling.fairness import FairClock
 from runtime.scheduling.limits import RequestLimits
 from runtime.scheduling.planning import StepPlanner
-from runtime.scheduling.reading import read_step, samples_of
-from runtime.scheduling.requests import NOT_RUNNING, Choice, GrammarSource, Matcher, Request, Sequence, build_request
+from runtime.scheduling.reading import read_prompts, read_step, samples_of
+from runtime.scheduling.requests import (
+    NOT_RUNNING,
+    Choice,
+    GrammarSource,
+    Request,
+    Sequence,
+    build_request,
+    make_matchers,
+)
 from runtime.scheduling.running import RunningSequences
 from runtime.scheduling.sampling_table import SamplingTable
 from runtime.scheduling.table import SequenceTable
@@ -122,7 +130,7 @@ class Scheduler:
                 "duplicate_request", f"request {asked.request_id} is open already", parameter="request_id"
             )
         self._limits.verify(asked)
-        matchers = self._matchers(asked)
+        matchers = make_matchers(asked, self._grammars)
         if len(self._waiting) >= self._max_queued:
             raise QueueFull(f"{len(self._waiting)} requests are waiting; at most {self._max_queued} may")
         self._num_submitted += 1
@@ -133,9 +141,8 @@ class Scheduler:
             eos_token_ids=self._eos_token_ids,
             is_internal=is_internal,
             start_tag=self._fair_clock.tag(asked.namespace, expected),
+            matchers=matchers,
         )
-        for choice, matcher in zip(request.choices, matchers, strict=False):
-            choice.matcher = matcher
         self._requests[request.id] = request
         if request.deadline is not None:
             heapq.heappush(self._deadlines, (request.deadline, request.id))
@@ -143,14 +150,6 @@ class Scheduler:
         assert sequence is not None
         self._waiting.add(sequence)
         return request
-
-    def _matchers(self, asked: GenerationRequest) -> list[Matcher]:
-        """One for each choice, if the output follows a grammar. Raises: RequestRejected."""
-        if not asked.grammar:
-            return []
-        if self._grammars is None:
-            raise RequestRejected("invalid_grammar", "this engine constrains no output")
-        return [self._grammars.matcher(asked.grammar) for _ in range(asked.n)]
 
     def cancel(self, request_id: int, choice: int | None = None, keep_tokens: int | None = None) -> None:
         """End a request or one of its choices; what has ended already, or never was, is left alone.
@@ -192,8 +191,7 @@ class Scheduler:
 
     def collect(self, step: StepRecord, result: StepResult) -> None:
         """Take a step's tokens: hand them out, and end the choices that they end."""
-        self._collect_prompt_scores(step, result)
-        _collect_embeddings(step, result)
+        read_prompts(step, result)
         if result.chains is not None:
             is_open = self._running.table.serials[step.rows] == step.serials
             accepted = result.chains.num_tokens[is_open].astype(np.int64) - 1
@@ -325,48 +323,12 @@ class Scheduler:
             return
         del self._requests[request.id]
         if not request.is_internal:
-            self._output.summaries.append(
-                RequestSummary(
-                    request_id=request.id,
-                    prompt_tokens=len(request.prompt),
-                    cached_tokens=request.cached_tokens,
-                    output_tokens=sum(choice.num_output for choice in request.choices),
-                    num_retractions=request.num_retractions,
-                    delivered_tokens=sum(choice.num_delivered for choice in request.choices),
-                    num_verified=request.drafts.num_verified,
-                    num_proposed=request.drafts.num_proposed,
-                    num_accepted=request.drafts.num_accepted,
-                )
-            )
+            self._output.summaries.append(summary_of(request))
 
     def _deliver_prompt(self, request: Request) -> None:
         request.prompt_delivered = True
         if request.is_internal:
             return
-        logprobs = request.prompt_logprobs if request.sampling.prompt_logprobs >= 0 else None
-        num_prompt = len(request.prompt)
-        self._output.prompts.append(
-            PromptDelivery(request.id, num_prompt, request.cached_tokens, logprobs, request.embedding)
-        )
-        self.totals.prompt_tokens += num_prompt
+        self._output.prompts.append(prompt_of(request))
+        self.totals.prompt_tokens += len(request.prompt)
         self.totals.cached_tokens += request.cached_tokens
-
-    def _collect_prompt_scores(self, step: StepRecord, result: StepResult) -> None:
-        if not step.scored:
-            return
-        assert result.prompt_logprobs is not None
-        lists = LogprobLists(result.prompt_logprobs)
-        first = 0
-        for request, count in step.scored:
-            asked = request.sampling.prompt_logprobs
-            request.prompt_logprobs += [lists.at(row, asked) for row in range(first, first + count)]
-            first += count
-
-
-def _collect_embeddings(step: StepRecord, result: StepResult) -> None:
-    """Keep them, brought to length 1, for the delivery of the prompt."""
-    for place, request in enumerate(step.embedded):
-        assert result.embeddings is not None
-        vector = result.embeddings[place].astype(np.float64)
-        length = float(np.sqrt((vector * vector).sum()))
-        request.embedding = (vector / (length or 1.0)).astype("<f4").tobytes()
