@@ -1,6 +1,11 @@
 """The command line: `main` finds the command that is meant, and each command is a module of its own.
 
-Reading order: `main`, `serve`, `demo`, `config`, `client`, `audit`. A command's module is imported only when it is named.
+Reading order: `main`, `serve`, `demo`, `config`. A command's module is imported only when it is named. Who may do what:
+`client`, `user`, `role`, `quota`, `key` over `definitions`; `backup` (`casemate state`). The log and evidence: `audit`,
+`compliance`. Models: `model`, `model_life`, `kernels`, `calibrate`, `draft`, `evaluation` (`casemate eval`). Hosts:
+`init`, `trust`, `bundle`, `software` (`upgrade` and its kin), `advisories`, `doctor`, `statement`, `segments`. `bench`,
+`bench_speculation`. What commands share: `state` (which folder), `service`, `signing_key`, `progress`,
+`hashing_progress`.
 
 May import everything of the product. What always holds: exit codes are those that `main` documents; what an operator can
 mend is one line on standard error.

@@ -1,9 +1,10 @@
 """One TOML file, parsed strictly into frozen objects.
 
-Reading order: `schema` (the whole, composed of the sections that the packages own), `loading` (the way from bytes to it),
-`reading` (strictness), `together` (rules between sections), `lacks` (what production would miss), `disk` (what must lie
-there), `keys` and `explain` (what `casemate config explain` and `docs/configuration.md` say),
-`environment` and `child_environment` (the only readers of environment variables).
+Reading order: `schema` (the whole, composed of the sections that the packages own), `loading` (the way from bytes to
+it), `reading` (strictness), `locations` (lines, for messages), `together` (rules between sections), `lacks` (what
+production would miss), `disk` (what must lie there), `defaults` (a start without a file), `keys` and `explain` (what
+`casemate config explain` and `docs/configuration.md` say), `environment` and `child_environment` (the only readers of
+environment variables).
 
 May import the `settings` modules of all packages, nothing else of them. What always holds: a key that nobody reads is an
 error; nothing is clamped or ignored; the same bytes and folder give the same object in every process.

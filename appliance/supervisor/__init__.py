@@ -1,4 +1,6 @@
 """Starts the processes, connects them, watches them, restarts them with back-off, drains them. Part of the trusted base.
 
-Reading order: `settings`, `backoff`, `child` (one process), `wiring` (links and listeners), `supervisor` (all of them).
+Reading order: `settings`, `provision` (what must exist before), `confinement` and `ownership` (what each process may
+touch, as whom), `backoff`, `child` (one process), `wiring` (links and listeners), `lifecycle` and `notices` (what the
+log is told), `certificates`, `rounds` (what is looked after from time to time), `supervisor` (all of them).
 """

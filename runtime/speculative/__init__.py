@@ -1,9 +1,11 @@
 """EAGLE-3: a small head drafts the next tokens, the target verifies them in one pass, and no text changes.
 
-Reading order: `config` (what a head's folder says, and whether it fits its target), `loading` (its weights), `head` (the
-network), `captured` (hidden states of the target that it reads), `continuing` (rows whose place only the device knows),
-`accepting` (which drafts are the tokens that plain decoding chooses), `growing` (trees of drafts, which of their nodes are kept),
-`unfolding` (a tree as its paths, for the reference's attention), `drafting` (a step's drafts, in plain torch).
+Reading order: `options` (what is configured), `source` (where a head comes from), `config` (what its folder says, and
+whether it fits its target), `loading` (its weights), `head` (the network), `fused` (the same on a GPU), `captured`
+(hidden states of the target that it reads), `continuing` (rows whose place only the device knows), `accepting` (which
+drafts are the tokens that plain decoding chooses), `growing` (trees of drafts, which of their nodes are kept),
+`unfolding` (a tree as its paths, for the reference's attention), `drafting` (a step's drafts, in plain torch),
+`adapting` (how many pay).
 
 A step of a speculating engine is: the target's pass over prompts' chunks and over each answer's last token with its drafts;
 the choice of a token at every one of these positions, exactly as plain decoding makes it; the drafts that equal those tokens

@@ -1,8 +1,9 @@
 """The definitions: who may do what, in SQL. Clients, people, static keys, limits, and the outbox of their changes.
 
-Reading order: `tables`, `migrating` (which schema a database has), `database` (transactions, and the outbox), then what changes
-the definitions: `clients`, `users`, `static_keys`, `roles`, `limits`, `revocations`; `snapshot` (all of it, read at once for the
-policy process), `archive` (all of it as a document, for backups).
+Reading order: `tables`, `migrations` (a module a schema version) and `migrating` (which of them a database has),
+`database` (transactions, and the outbox), `rows` (rows as values), then what changes the definitions: `clients`,
+`users`, `static_keys`, `roles`, `limits`, `revocations`; `snapshot` (all of it, read at once for the policy process),
+`archive` (all of it as a document, for backups).
 
 SQLite is the default, PostgreSQL works the same. Only the policy process and commands import this package, as SQLAlchemy
 costs each process that does 25 MB and a third of a second: the plain values that others need are in `security.clients`,
