@@ -1,12 +1,17 @@
-"""What every run of the tests offers: the file of how the tests ended that show controls; and numbers as they were."""
+"""What every run of the tests offers: how the tests ended that show controls, examples without a clock, numbers as they were."""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.controls import ResultsPlugin
+
+# How long an example takes says something about the machine's load, nothing about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

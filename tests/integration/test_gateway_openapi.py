@@ -119,7 +119,7 @@ async def test_any_value_anywhere_is_served_or_refused_in_words(gateway: Gateway
     """No body makes the gateway fail: the answer is what was asked, or an error that names the member."""
     members = sorted({*BODIES[path].__struct_fields__, "x"})
 
-    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=10, suppress_health_check=list(HealthCheck), database=None)
     @given(changes=st.dictionaries(st.sampled_from(members), values, max_size=3))
     def changed(changes: dict[str, Any]) -> None:
         bodies.append({**GOOD[path], **changes})

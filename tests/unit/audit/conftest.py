@@ -5,16 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from audit.append import LogWriter
 from audit.entry import encode_canonical
 
 ORIGIN = "log.example/casemate"
-
-# How long an example takes says something about the machine's load, nothing about the code.
-settings.register_profile("audit", deadline=None)
-settings.load_profile("audit")
 
 
 @pytest.fixture(scope="session")

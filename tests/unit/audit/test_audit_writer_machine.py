@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -225,15 +225,11 @@ class WriterMachine(RuleBasedStateMachine):
 
 
 TestWriterMachine = WriterMachine.TestCase
-TestWriterMachine.settings = settings(
-    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestWriterMachine.settings = settings(max_examples=30, stateful_step_count=25)
 
 
 @pytest.mark.long
 class TestWriterMachineLong(WriterMachine.TestCase):  # type: ignore[name-defined, misc]
     """The same for much longer."""
 
-    settings = settings(
-        max_examples=1_000, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-    )
+    settings = settings(max_examples=1_000, stateful_step_count=40)

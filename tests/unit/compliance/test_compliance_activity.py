@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from audit.checkpoint import Checkpoint, verify_checkpoint
@@ -34,7 +34,6 @@ def entries(month: Path) -> list[bytes]:
     return [reader.read_entry(index, NUM_RECORDS) for index in range(NUM_RECORDS)]
 
 
-@settings(deadline=None)
 @given(st.integers(-2 * DAY_MS, MONTH_MS + 2 * DAY_MS), st.integers(1, MONTH_MS))
 def test_a_period_has_the_records_that_a_slow_look_finds(
     month: Path, entries: list[bytes], offset_ms: int, length_ms: int

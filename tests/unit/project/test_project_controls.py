@@ -10,6 +10,7 @@ import pytest
 
 from compliance.loading import load_catalogues
 from tests.support.controls import control
+from tests.support.sources import Definition, read_source
 
 ROOT = Path(__file__).parents[3]
 
@@ -19,17 +20,17 @@ def marked() -> dict[str, set[str]]:
     """Every test function of the repository with the controls that it says it shows."""
     found = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for node in ast.parse(path.read_bytes()).body:
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_"):
-                found[f"{path.relative_to(ROOT).as_posix()}::{node.name}"] = ids_of(node)
+        for definition in read_source(path).definitions:
+            if not definition.is_class and definition.name.startswith("test_"):
+                found[f"{path.relative_to(ROOT).as_posix()}::{definition.name}"] = ids_of(definition)
     return found
 
 
-def ids_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+def ids_of(function: Definition) -> set[str]:
     """What its `@control(…)` names."""
     return {
         ast.literal_eval(argument)
-        for decorator in function.decorator_list
+        for decorator in function.decorators
         if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) in ("control", "pytest.mark.control")
         for argument in decorator.args
     }

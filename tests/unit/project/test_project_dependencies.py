@@ -1,11 +1,12 @@
 """What the packages import is what pyproject.toml says that they need."""
 
-import ast
 import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
+
+from tests.support.sources import read_source
 
 IMPORT_ROOTS = ("appliance", "runtime", "security", "audit", "compliance")
 NOT_INSTALLED_HERE = {"flashinfer": ["flashinfer-python"]}
@@ -22,13 +23,9 @@ def imported_modules(root: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for package in IMPORT_ROOTS:
         for path in (root / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_bytes())):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    names = [node.module]
-                for name in {name.split(".")[0] for name in names}:
-                    if name not in sys.stdlib_module_names and name not in (*IMPORT_ROOTS, "tests"):
-                        found.setdefault(name, set()).add(str(path.relative_to(root)))
+            for name in {name.split(".")[0] for name in read_source(path).modules()}:
+                if name not in sys.stdlib_module_names and name not in (*IMPORT_ROOTS, "tests"):
+                    found.setdefault(name, set()).add(str(path.relative_to(root)))
     return found
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sources import read_source
+
 HEAVY = ("torch", "numpy", "safetensors", "triton", "flashinfer", "transformers", "xgrammar")
+READS_OF_THE_ENVIRONMENT = {"environ", "environb", "getenv", "putenv"}
 LIGHT_PROCESSES = (
     "appliance.cli.main",
     "appliance.cli.serve",
@@ -18,15 +21,6 @@ LIGHT_PROCESSES = (
     "appliance.processes.auditor",
     "appliance.processes.authority",
 )
-
-
-def imports_of(path: Path) -> Iterator[str]:
-    """Every module that a file names in an import, in whatever function it stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
 
 
 def test_import_contracts_hold(project_root: Path) -> None:
@@ -57,7 +51,10 @@ def test_nothing_decodes_by_executing(product_modules: list[Path]) -> None:
     """No pickle and no kin of it, wherever the import stands."""
     forbidden = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
     found = [
-        f"{path}: {name}" for path in product_modules for name in imports_of(path) if name.split(".")[0] in forbidden
+        f"{path}: {name}"
+        for path in product_modules
+        for name in read_source(path).modules()
+        if name.split(".")[0] in forbidden
     ]
     assert not found
 
@@ -68,15 +65,16 @@ def test_environment_is_read_in_one_place(product_modules: list[Path], project_r
     for path in product_modules:
         if path.relative_to(project_root).parts[:2] == ("appliance", "config"):
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            named = (isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv", "putenv")) or (
-                isinstance(node, ast.ImportFrom)
-                and node.module == "os"
-                and {a.name for a in node.names} & {"environ", "getenv"}
-            )
-            if named:
-                found.append(f"{path.relative_to(project_root)}:{node.lineno}")
+        source = read_source(path)
+        lines = [line for name, line in source.attributes.items() if name in READS_OF_THE_ENVIRONMENT]
+        lines += [node.lineno for node in source.imports if _imports_from_os(node) & READS_OF_THE_ENVIRONMENT]
+        found += [f"{path.relative_to(project_root)}:{line}" for line in lines]
     assert not found
+
+
+def _imports_from_os(node: ast.Import | ast.ImportFrom) -> set[str]:
+    from_os = isinstance(node, ast.ImportFrom) and node.module == "os"
+    return {alias.name for alias in node.names} if from_os else set()
 
 
 def test_no_type_checking_back_edges(product_modules: list[Path]) -> None:
@@ -99,10 +97,10 @@ def _module_name(path: Path, root: Path) -> str:
 
 def _targets(path: Path, modules: dict[str, Path]) -> Iterator[str]:
     """Modules of ours that are imported when this one is: `from package import module` counts as the module."""
-    for node in ast.parse(path.read_text()).body:
+    for node in read_source(path).outer_imports:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in modules)
-        elif isinstance(node, ast.ImportFrom) and node.module in modules:
+        elif node.module in modules:
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from (name for name in inner if name in modules)
             if not all(name in modules for name in inner):

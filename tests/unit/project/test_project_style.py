@@ -1,11 +1,12 @@
 """House style that a program can check: sizes, names, docstrings, and what never stands in the text."""
 
-import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.sources import Definition, read_source
 
 MAX_MODULE_LINES = 400
 FORBIDDEN_NAMES = ("utils", "util", "common", "helpers", "helper", "misc", "manager", "base", "impl", "v2")
@@ -35,10 +36,10 @@ def test_classes_are_named_after_what_they_are(product_modules: list[Path]) -> N
     """No managers, helpers, mixins or bases."""
     pattern = re.compile(r"(Utils?|Helper|Manager|Base|Impl|Mixin)$|^(Base|Abstract)[A-Z]")
     found = [
-        f"{path}: {node.name}"
+        f"{path}: {definition.name}"
         for path in product_modules
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef) and pattern.search(node.name)
+        for definition in read_source(path).walk()
+        if definition.is_class and pattern.search(definition.name)
     ]
     assert not found
 
@@ -46,9 +47,7 @@ def test_classes_are_named_after_what_they_are(product_modules: list[Path]) -> N
 def test_every_module_says_what_it_is(project_files: list[Path], project_root: Path) -> None:
     """Tests and tools included."""
     python = [path for path in project_files if path.suffix == ".py"]
-    assert not [
-        str(path.relative_to(project_root)) for path in python if not ast.get_docstring(ast.parse(path.read_text()))
-    ]
+    assert not [str(path.relative_to(project_root)) for path in python if not read_source(path).documented]
 
 
 def test_every_package_of_the_product_has_an_init_with_a_docstring(
@@ -59,15 +58,15 @@ def test_every_package_of_the_product_has_an_init_with_a_docstring(
     assert not [str(folder.relative_to(project_root)) for folder in folders if not (folder / "__init__.py").is_file()]
 
 
-def bare_definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+def bare_definitions(definitions: tuple[Definition, ...], prefix: str = "") -> Iterator[str]:
     """Public functions and classes without a docstring, and those inside of public classes."""
-    for node in body:
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+    for definition in definitions:
+        if definition.name.startswith("_"):
             continue
-        if not ast.get_docstring(node):
-            yield f"{node.lineno} {prefix}{node.name}"
-        if isinstance(node, ast.ClassDef):
-            yield from bare_definitions(node.body, f"{prefix}{node.name}.")
+        if not definition.documented:
+            yield f"{definition.line} {prefix}{definition.name}"
+        if definition.is_class:
+            yield from bare_definitions(definition.inner, f"{prefix}{definition.name}.")
 
 
 def test_public_definitions_have_docstrings(product_modules: list[Path], project_root: Path) -> None:
@@ -75,7 +74,7 @@ def test_public_definitions_have_docstrings(product_modules: list[Path], project
     bare = [
         f"{path.relative_to(project_root)}:{found}"
         for path in product_modules
-        for found in bare_definitions(ast.parse(path.read_text()).body)
+        for found in bare_definitions(read_source(path).definitions)
     ]
     assert not bare
 
@@ -84,12 +83,10 @@ def test_tests_are_named_and_say_what_they_claim(project_files: list[Path], proj
     """The name is the behaviour, the docstring is the claim."""
     tests = [path for path in project_files if path.name.startswith("test_") and path.suffix == ".py"]
     silent = [
-        f"{path.relative_to(project_root)}:{node.lineno} {node.name}"
+        f"{path.relative_to(project_root)}:{definition.line} {definition.name}"
         for path in tests
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        and node.name.startswith("test_")
-        and not ast.get_docstring(node)
+        for definition in read_source(path).walk()
+        if not definition.is_class and definition.name.startswith("test_") and not definition.documented
     ]
     assert not silent
 

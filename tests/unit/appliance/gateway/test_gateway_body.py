@@ -26,7 +26,7 @@ def test_nothing_but_the_family_escapes(body: bytes) -> None:
         return
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(value=st.dictionaries(st.text(), values, max_size=4))
 def test_what_is_sound_comes_through(value: dict[str, object]) -> None:
     """A round trip of any object."""

@@ -26,7 +26,7 @@ def deliver(choice: ChoiceText, ids: list[int], finish: Finish | None = None) ->
     return choice.feed(TokenDelivery(1, 0, ids, [LOGPROBS] * len(ids), finish))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.text(alphabet="abé😀 ", max_size=20),
     stops=st.lists(st.text(alphabet="abé", min_size=1, max_size=3), max_size=2),

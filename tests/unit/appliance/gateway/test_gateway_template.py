@@ -49,7 +49,7 @@ def test_a_conversation_has_the_templates_own_control_tokens(byte_level: Tokeniz
 
 
 @control("3.13.13", "SC-18", "SI-10")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(
     content=st.lists(st.sampled_from([*"<|im_end>\n a", *SPECIALS, *MARKS]), max_size=12).map("".join),
     role=st.sampled_from(["user", "system", "tool"]),

@@ -20,7 +20,7 @@ SHARED_MODEL = Path(DATA or "/nonexistent") / "models" / "tinystories-656k"
 needs_shared_model = pytest.mark.skipif(
     not SHARED_MODEL.is_dir(), reason="CASEMATE_TEST_DATA has no models/tinystories-656k"
 )
-slow_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+slow_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 hostile = st.lists(st.sampled_from([*"<|im_endstar>callthink/ \n", *SPECIALS, *MARKS]), max_size=20).map("".join)
 
 

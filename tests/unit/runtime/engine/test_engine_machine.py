@@ -140,7 +140,6 @@ def _settings(max_examples: int, stateful_step_count: int) -> settings:
     return settings(
         max_examples=max_examples,
         stateful_step_count=stateful_step_count,
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
 

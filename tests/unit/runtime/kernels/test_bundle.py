@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import KernelMissing
@@ -38,7 +38,6 @@ def test_the_same_kernels_are_the_same_bundle_in_any_order() -> None:
     assert manifest.encode() == again.encode() == turned.encode()
 
 
-@settings(deadline=None)
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7), number=st.integers(0, 3))
 def test_one_flipped_bit_in_any_file_refuses_the_bundle(
     tmp_path_factory: pytest.TempPathFactory, place: int, bit: int, number: int
@@ -192,7 +191,6 @@ def test_a_kernel_that_is_there_twice_is_refused() -> None:
         parse_manifest(build_manifest("sm_90a", SOURCES, VERSIONS, kernels, ()).encode())
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200) | st.integers(0, len(MANIFEST) - 1).map(lambda end: MANIFEST[:end]))
 def test_nothing_but_the_family_leaves_the_parser(content: bytes) -> None:
     """Whatever the bytes."""

@@ -166,7 +166,7 @@ def mixed_step(num_decodes: int, lengths: list[int], num_logprobs: int, num_scor
     num_logprobs=st.sampled_from([-1, 0, 3]),
     num_scored=st.integers(0, 12),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_step_launches_what_was_not_recorded(
     recorded: Recorded,
     num_decodes: int,

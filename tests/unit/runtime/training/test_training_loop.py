@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.training.documents import IGNORED, Documents, cut_rows, row_width
@@ -68,7 +68,6 @@ def test_malformed_documents_are_refused(document: tuple[list[int], list[int]]) 
         Documents.of([document])
 
 
-@settings(deadline=None)
 @given(sizes=st.lists(st.integers(2, 40), min_size=1, max_size=30), budget=st.integers(1, 200), whole=st.booleans())
 def test_blocks_hold_every_document_once(sizes: list[int], budget: int, whole: bool) -> None:
     """The learnt tokens of a step are those of its blocks; whole blocks of one width have one shape."""

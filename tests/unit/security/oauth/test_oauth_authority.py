@@ -283,7 +283,7 @@ def test_secrets_and_tokens_are_in_no_log_and_no_repr(setting, caplog):
 TEXT = st.text(max_size=30)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=st.binary(max_size=120)
     | st.lists(

@@ -110,7 +110,7 @@ def test_what_is_no_key_set_is_refused(ec):
             parse_key_set(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.binary(max_size=200)
     | st.fixed_dictionaries(

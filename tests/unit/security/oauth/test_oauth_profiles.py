@@ -1,7 +1,7 @@
 """Tokens of issuers elsewhere: each product's shape, what is mapped, and that an ID token never opens anything."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from security.errors import TokenRejected
@@ -112,7 +112,6 @@ def test_scopes_never_exceed_the_role_and_an_applications_own_token_has_its_role
     assert own.subject == own.client_id == "corp:app"
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["roles", "scp", "azp", "sub", "uti", "groups", "cnf", "realm_access"]),

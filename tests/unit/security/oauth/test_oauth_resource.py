@@ -362,7 +362,7 @@ NAMES = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(token=st.text(max_size=200) | st.tuples(SEGMENT, SEGMENT, SEGMENT).map(".".join))
 async def test_nothing_but_the_family_escapes_for_any_text(issuer, token):
     """Any text at all."""
@@ -370,7 +370,7 @@ async def test_nothing_but_the_family_escapes_for_any_text(issuer, token):
         await issuer.validate(token)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(header=st.dictionaries(NAMES, JSON, max_size=4), claims=st.dictionaries(NAMES, JSON, min_size=1, max_size=6))
 async def test_nothing_but_the_family_escapes_for_any_signed_json(issuer, header, claims):
     """Any JSON under a signature that holds: it is either refused, or what came out is what went in."""
@@ -388,7 +388,7 @@ async def test_nothing_but_the_family_escapes_for_any_signed_json(issuer, header
     assert NOW - 5 < accepted.expires_at <= NOW + 3605
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(header=st.binary(max_size=80), payload=st.binary(max_size=200))
 async def test_nothing_but_the_family_escapes_for_any_signed_bytes(issuer, header, payload):
     """Any bytes under a signature that holds."""

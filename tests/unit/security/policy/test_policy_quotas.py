@@ -44,7 +44,7 @@ def book_of(*, block_tokens=256, rules=(), kind=PlainBook, **limits):
     return book, clock
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     per_minute=st.integers(1, 10**12),
     steps=st.lists(st.tuples(st.integers(0, 3 * MINUTE_NS), st.integers(0, 10**12), st.booleans()), max_size=20),
@@ -65,7 +65,7 @@ def test_a_bucket_equals_exact_arithmetic(per_minute, steps):
             level -= units if taken else 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(per_minute=st.integers(1, 10**9), taken=st.integers(0, 10**9), wanted=st.integers(0, 10**9))
 def test_the_wait_is_exactly_long_enough(per_minute, taken, wanted):
     """After the wait it is granted, a nanosecond earlier it is not."""
@@ -263,7 +263,7 @@ class QuotaMachine(RuleBasedStateMachine):
         assert (self.book.num_reservations, self.book.tokens_reserved, self.book._accounts) == (0, 0, {})
 
 
-QuotaMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+QuotaMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestQuotaMachine = QuotaMachine.TestCase
 
 
@@ -382,7 +382,7 @@ def test_the_tightest_limit_is_told():
     assert (told.day_tokens.limit, told.day_tokens.remaining) == (1000, 900)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     uses=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=12),
     open_requests=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 64)), max_size=4),

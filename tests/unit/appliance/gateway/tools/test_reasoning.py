@@ -40,7 +40,7 @@ def test_both_parts(text: str, is_open: bool, reasoning: str, content: str) -> N
     assert read(text, list(range(len(text))), is_open=is_open) == (reasoning, content)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     parts=st.lists(st.sampled_from(["<think>", "</think>", "<th", "ink>", "a", " ", "\n", "b c"]), max_size=9),
     cuts=st.lists(st.integers(0, 99), max_size=6),

@@ -99,7 +99,7 @@ def test_calls_are_found(form: str, text: str, content: str, calls: list[Call]) 
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(parts=st.lists(st.sampled_from(FRAGMENTS), max_size=10), cuts=st.lists(st.integers(0, 400), max_size=8))
 def test_the_pieces_do_not_matter(form: str, parts: list[str], cuts: list[int]) -> None:
     """However an answer comes in pieces, content and calls are the same; without calls, content is all of the text."""
@@ -113,7 +113,7 @@ def test_the_pieces_do_not_matter(form: str, parts: list[str], cuts: list[int]) 
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(max_size=200), cuts=st.lists(st.integers(0, 200), max_size=5))
 @example(text="[f(a=" + "(" * 100, cuts=[7])
 @example(text="[f(a=" + "1" * 5000 + ")]", cuts=[7])
@@ -169,7 +169,7 @@ def test_a_second_call_is_dropped_where_one_is_asked_for() -> None:
     assert (parsed.calls, parsed.content) == ((F,), "done")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     value=st.dictionaries(
         st.text(max_size=5),
