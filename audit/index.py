@@ -9,7 +9,7 @@ what it covers. What a search finds is read from the log itself; the index is ne
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,6 @@ from audit.tiles import TILE_WIDTH
 SCHEMA_VERSION = 1
 _BUNDLES_A_TRANSACTION = 64
 _CACHED_TERMS = 100_000
-_TERMS = ("actor", "client", "model", "kind", "outcome", "tenant", "trace", "request", "reporter")
 
 Progress = Callable[[int, int], None]
 
@@ -47,6 +46,10 @@ class Query:
     """Milliseconds since 1970, included."""
     until_ms: int | None = None
     """Not included."""
+
+
+TERMS = tuple(field.name for field in fields(Query) if field.type is str)
+"""What can be searched for, in the order of the index's columns."""
 
 
 class _Named(msgspec.Struct, gc=False):
@@ -91,7 +94,7 @@ _STATUS = {1: "success", 2: "failure"}
 
 
 def _texts_of(record: _Record) -> tuple[str, ...]:
-    """The searchable texts, in the order of _TERMS."""
+    """The searchable texts, in the order of TERMS."""
     own, actor, user = record.unmapped.casemate, record.actor, record.user
     return (
         actor.user.uid or actor.user.name or user.uid or user.name,
@@ -166,7 +169,7 @@ class LogIndex:
         Raises: IndexUnusable.
         """
         conditions, values = ["1"], []
-        for name in _TERMS:
+        for name in TERMS:
             if text := getattr(query, name):
                 condition, found = self._match(name, text)
                 conditions.append(condition)
@@ -216,7 +219,7 @@ class LogIndex:
             database = sqlite3.connect(self._path, isolation_level=None)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = OFF")  # What a crash loses is built again.
-        columns = ", ".join(f"{name} INTEGER" for name in _TERMS)
+        columns = ", ".join(f"{name} INTEGER" for name in TERMS)
         database.executescript(f"""
             CREATE TABLE IF NOT EXISTS terms (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
             CREATE TABLE IF NOT EXISTS records
@@ -225,7 +228,7 @@ class LogIndex:
             INSERT INTO covered SELECT 0, x'' WHERE NOT EXISTS (SELECT 1 FROM covered);
             PRAGMA user_version = {SCHEMA_VERSION};
         """)  # noqa: S608 - our own column names
-        for name in _TERMS:  # Partial: most records have no trace, many no model.
+        for name in TERMS:  # Partial: most records have no trace, many no model.
             database.execute(f"CREATE INDEX IF NOT EXISTS by_{name} ON records ({name}, idx) WHERE {name} IS NOT NULL")
         database.execute("CREATE INDEX IF NOT EXISTS by_time ON records (time)")
         return database
@@ -247,7 +250,7 @@ class LogIndex:
                 database.execute("ROLLBACK")
                 return
             rows = list(self._rows(start, end, size))
-            marks = ", ".join("?" * (3 + len(_TERMS)))
+            marks = ", ".join("?" * (3 + len(TERMS)))
             database.executemany(f"INSERT INTO records VALUES ({marks})", rows)  # noqa: S608
             database.execute("UPDATE covered SET size = ?, root = ?", (end, self.reader.root(end, size)))
             database.execute("COMMIT")

@@ -4,7 +4,8 @@ Reading order: `main`, `serve`, `demo`, `config`. A command's module is imported
 `client`, `user`, `role`, `quota`, `key` over `definitions`; `backup` (`casemate state`). The log and evidence: `audit`,
 `compliance`. Models: `model`, `model_life`, `kernels`, `calibrate`, `draft`, `evaluation` (`casemate eval`). Hosts:
 `init`, `trust`, `bundle`, `software` (`upgrade` and its kin), `advisories`, `doctor`, `statement`, `segments`. `bench`,
-`bench_speculation`. What commands share: `state` (which folder), `service`, `signing_key`, `progress`,
+`bench_speculation`. What commands share:
+`commands`, `state` (which folder), `service`, `signing_key`, `progress`,
 `hashing_progress`.
 
 May import everything of the product. What always holds: exit codes are those that `main` documents; what an operator can

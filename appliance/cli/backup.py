@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from appliance.cli.definitions import actor, add_command, find_place, open_definitions, print_json
+from appliance.cli.definitions import actor, add_state_command, find_place, open_definitions, print_json
 from appliance.cli.main import EXIT_OK
 from appliance.errors import CommandFailed
 from appliance.policy.backup import read_backup, restore_files, write_backup
@@ -20,9 +20,9 @@ def add_backup_commands(subparsers: "argparse._SubParsersAction[argparse.Argumen
     """Add `state` with its commands."""
     state = subparsers.add_parser("state", help="back up and restore definitions and keys", description=__doc__)
     commands = state.add_subparsers(metavar="COMMAND", required=True)
-    backup = add_command(commands, "backup", "write definitions and keys into one file; the appliance may run")
+    backup = add_state_command(commands, "backup", "write definitions and keys into one file; the appliance may run")
     backup.set_defaults(handler=_backup)
-    restore = add_command(
+    restore = add_state_command(
         commands, "restore", "bring definitions and keys back from a file; the appliance must not run"
     )
     restore.add_argument("--replace", action="store_true", help="lose the definitions and keys that are there")

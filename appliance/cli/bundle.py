@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.hashing_progress import Percentage, count, format_size
 from appliance.cli.main import EXIT_OK
 from appliance.cli.progress import Progress
@@ -29,7 +30,7 @@ from security.bundles.verification import VerifiedBundle, open_bundle
 from security.errors import BundleRejected, SecurityFault
 
 
-def add_bundle_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_bundle_commands(subparsers: Commands) -> None:
     """Add `bundle` with its commands."""
     bundle = subparsers.add_parser("bundle", help="releases that are carried in", description=__doc__)
     commands = bundle.add_subparsers(metavar="COMMAND", required=True)
@@ -75,12 +76,9 @@ def add_bundle_commands(subparsers: "argparse._SubParsersAction[argparse.Argumen
         add_host_options(command)
 
 
-def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, handler: Any
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+def _add(commands: Commands, name: str, summary: str, handler: Any) -> argparse.ArgumentParser:
+    command = add_command(commands, name, summary, handler)
     command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(handler=handler)
     return command
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 from appliance.cli.definitions import (
     actor,
-    add_command,
+    add_state_command,
     date_of,
     open_definitions,
     print_json,
@@ -29,17 +29,19 @@ def add_client_commands(subparsers: "argparse._SubParsersAction[argparse.Argumen
     client = subparsers.add_parser("client", help="the clients that may ask for tokens", description=__doc__)
     commands = client.add_subparsers(metavar="COMMAND", required=True)
     _add_create(commands)
-    add_command(commands, "list", "list all clients").set_defaults(handler=_list)
-    disable = add_command(commands, "disable", "give a client no more tokens, and void those that it has")
+    add_state_command(commands, "list", "list all clients").set_defaults(handler=_list)
+    disable = add_state_command(commands, "disable", "give a client no more tokens, and void those that it has")
     disable.set_defaults(handler=_disable)
-    enable = add_command(commands, "enable", "undo disable; tokens of before stay void")
+    enable = add_state_command(commands, "enable", "undo disable; tokens of before stay void")
     enable.set_defaults(handler=_enable)
-    rotate = add_command(commands, "rotate", "replace a client's secret and print the new one, once")
+    rotate = add_state_command(commands, "rotate", "replace a client's secret and print the new one, once")
     rotate.set_defaults(handler=_rotate)
-    models = add_command(commands, "models", "say which models a client may use")
+    models = add_state_command(commands, "models", "say which models a client may use")
     models.add_argument("--models", help="names separated by commas (default: all)")
     models.set_defaults(handler=_models)
-    keys = add_command(commands, "keys", "replace the public keys or certificates by which a client authenticates")
+    keys = add_state_command(
+        commands, "keys", "replace the public keys or certificates by which a client authenticates"
+    )
     keys.add_argument("--jwks", type=Path, metavar="FILE", required=True, help="a JWK Set")
     keys.set_defaults(handler=_keys)
     for command in (disable, enable, rotate, models, keys):
@@ -47,7 +49,7 @@ def add_client_commands(subparsers: "argparse._SubParsersAction[argparse.Argumen
 
 
 def _add_create(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    create = add_command(commands, "create", "register a client and print its id and secret, once")
+    create = add_state_command(commands, "create", "register a client and print its id and secret, once")
     create.add_argument("name", help="what people call it")
     create.add_argument("--role", default=Role.USER.value, help=f"one of {', '.join(Role)} (default: user)")
     create.add_argument("--tenant", default="default", help="whose client it is (default: default)")

@@ -19,6 +19,7 @@ from appliance.cli.audit.arguments import (
     require_folder,
     set_handler,
 )
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.definitions import actor
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from appliance.cli.state import verify_owner
@@ -39,7 +40,7 @@ from compliance.statements import MAX_STATEMENTS_BYTES, parse_statements
 from compliance.verification import verify_pack
 
 
-def add_compliance_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_compliance_commands(subparsers: Commands) -> None:
     """Add `compliance` with its commands."""
     compliance = subparsers.add_parser("compliance", help="evidence for assessors", description=__doc__)
     commands = compliance.add_subparsers(metavar="COMMAND", required=True)
@@ -68,10 +69,8 @@ def add_compliance_commands(subparsers: "argparse._SubParsersAction[argparse.Arg
     set_handler(verify, _verify)
 
 
-def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+def _add(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
+    command = add_command(commands, name, summary)
     command.add_argument("--framework", choices=sorted(FRAMEWORKS), required=True)
     command.add_argument("--config", metavar="FILE", help="the configuration; without one, the built-in one is taken")
     command.add_argument("--test-results", metavar="FILE", type=Path, help="in place of compliance.test_results")

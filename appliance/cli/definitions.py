@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from appliance.cli.commands import Commands, add_command
 from appliance.config import load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
@@ -35,11 +36,9 @@ class Opened:
         return load_credentials_key(self._state)
 
 
-def add_command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
-) -> argparse.ArgumentParser:
+def add_state_command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
     """Add a command that names an appliance and can print JSON."""
-    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    command = add_command(commands, name, summary)
     where = command.add_mutually_exclusive_group()
     where.add_argument("--state", type=Path, metavar="DIR", help="the state directory")
     where.add_argument(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from appliance.cli.progress import Progress
 from appliance.config import load_configuration
@@ -21,7 +22,7 @@ DEFAULT_BUILD_FOLDER = "/var/tmp/casemate-kernels"  # noqa: S108 - refused if it
 DEFAULT_CUDA_HOME = "/usr/local/cuda"
 
 
-def add_kernels_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_kernels_commands(subparsers: Commands) -> None:
     """Add `kernels` with its commands."""
     kernels = subparsers.add_parser("kernels", help="compile GPU kernels ahead of time", description=__doc__)
     commands = kernels.add_subparsers(metavar="COMMAND", required=True)
@@ -64,15 +65,14 @@ def add_kernels_commands(subparsers: "argparse._SubParsersAction[argparse.Argume
 
 
 def _add_command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: Commands,
     name: str,
     summary: str,
     handler: Callable[[argparse.Namespace], int],
 ) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    command = add_command(commands, name, summary, handler)
     command.add_argument("folder", metavar="DIR", type=Path, help="the bundle")
     command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(handler=handler)
     return command
 
 

@@ -4,7 +4,7 @@ import argparse
 import datetime
 import sys
 
-from appliance.cli.definitions import actor, add_command, date_of, open_definitions, print_json, tabulate
+from appliance.cli.definitions import actor, add_state_command, date_of, open_definitions, print_json, tabulate
 from appliance.cli.main import EXIT_OK
 from security.registry.rows import describe
 from security.registry.static_keys import KeySelection, StaticKeyRegistry
@@ -15,7 +15,7 @@ def add_key_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentPa
     """Add `key` with its commands."""
     key = subparsers.add_parser("key", help="static keys for simple programs", description=__doc__)
     commands = key.add_subparsers(metavar="COMMAND", required=True)
-    create = add_command(commands, "create", "make a key for a client of role user and print it, once")
+    create = add_state_command(commands, "create", "make a key for a client of role user and print it, once")
     create.add_argument("client_id", metavar="CLIENT")
     create.add_argument("--name", default="key", help="what it is for")
     create.add_argument(
@@ -28,11 +28,11 @@ def add_key_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentPa
     )
     create.add_argument("--days", type=int, default=90, help=f"how long, at most {MAX_LIFETIME_DAYS} (default: 90)")
     create.set_defaults(handler=_create)
-    add_command(commands, "list", "list all keys").set_defaults(handler=_list)
-    revoke = add_command(commands, "revoke", "end keys by their ids")
+    add_state_command(commands, "list", "list all keys").set_defaults(handler=_list)
+    revoke = add_state_command(commands, "revoke", "end keys by their ids")
     revoke.add_argument("key_ids", metavar="ID", nargs="+")
     revoke.set_defaults(handler=_revoke)
-    many = add_command(commands, "revoke-all", "end every key that fits all that is said")
+    many = add_state_command(commands, "revoke-all", "end every key that fits all that is said")
     many.add_argument("--client", help="of this client")
     many.add_argument("--tenant", help="of clients of this tenant")
     many.add_argument("--created-before", type=_day, metavar="DAY", help="made before this day (UTC)")

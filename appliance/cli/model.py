@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.hashing_progress import Percentage, count, format_size
 from appliance.cli.main import EXIT_OK
 from appliance.cli.model_life import add_digest_option, add_life_commands
@@ -21,7 +22,7 @@ from security.model_signing.trust import Trust, load_certificate_trust, load_key
 from security.model_signing.verification import VerifiedModel, verify_model
 
 
-def add_model_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_model_commands(subparsers: Commands) -> None:
     """Add `model` with its commands."""
     model = subparsers.add_parser("model", help="sign a model folder, verify one", description=__doc__)
     commands = model.add_subparsers(metavar="COMMAND", required=True)
@@ -62,10 +63,8 @@ def add_model_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     add_life_commands(commands)
 
 
-def _add_command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+def _add_command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
+    command = add_command(commands, name, summary)
     command.add_argument("folder", metavar="DIR", type=Path, help="the model folder")
     command.add_argument("--json", action="store_true", help="print JSON")
     return command

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.hashing_progress import Percentage, count, format_size
 from appliance.cli.main import EXIT_OK
 from appliance.cli.progress import Progress
@@ -35,7 +36,7 @@ from security.stewards.store import RETIREMENT, Item, ModelStore
 from security.stewards.truss import CONFIG_NAME, MAX_CONFIG_BYTES, parse_truss_config
 
 
-def add_life_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_life_commands(commands: Commands) -> None:
     """Add the commands of a model's life."""
     take = _add(commands, "import", "check a model folder or a Truss, copy it into quarantine, sign it", _import)
     take.add_argument("folder", metavar="DIR", type=Path)
@@ -69,13 +70,10 @@ def add_life_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     _add_root(show)
 
 
-def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, handler: Any
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+def _add(commands: Commands, name: str, summary: str, handler: Any) -> argparse.ArgumentParser:
+    command = add_command(commands, name, summary, handler)
     add_state_options(command)
     command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(handler=handler)
     return command
 
 

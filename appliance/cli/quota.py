@@ -4,7 +4,7 @@ import argparse
 
 import msgspec
 
-from appliance.cli.definitions import actor, add_command, open_definitions, print_json, tabulate
+from appliance.cli.definitions import actor, add_state_command, open_definitions, print_json, tabulate
 from appliance.cli.main import EXIT_OK
 from security.policy.limits import LIMIT_SUBJECTS, LimitRule, Limits
 from security.registry.limits import LimitRegistry
@@ -16,16 +16,16 @@ def add_quota_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     """Add `quota` with its commands."""
     quota = subparsers.add_parser("quota", help="limits of clients, people, tenants and models", description=__doc__)
     commands = quota.add_subparsers(metavar="COMMAND", required=True)
-    set_ = add_command(commands, "set", "set the limits of one subject, whatever they were before")
+    set_ = add_state_command(commands, "set", "set the limits of one subject, whatever they were before")
     for option in _FIELDS.values():
         set_.add_argument(f"--{option}", type=int, default=0, metavar="N", help="0 means no limit (default)")
     set_.set_defaults(handler=_set)
-    remove = add_command(commands, "remove", "let `*`, or else the configuration, decide again")
+    remove = add_state_command(commands, "remove", "let `*`, or else the configuration, decide again")
     remove.set_defaults(handler=_remove)
     for command in (set_, remove):
         command.add_argument("subject", choices=LIMIT_SUBJECTS)
         command.add_argument("name", metavar="NAME", help="whose: an id, a tenant, a model, or * for all others")
-    add_command(commands, "list", "list all limits").set_defaults(handler=_list)
+    add_state_command(commands, "list", "list all limits").set_defaults(handler=_list)
 
 
 def _set(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from appliance.cli.definitions import actor, add_command, open_definitions, print_json, split_models, tabulate
+from appliance.cli.definitions import actor, add_state_command, open_definitions, print_json, split_models, tabulate
 from appliance.cli.main import EXIT_OK
 from security.clients import Client
 from security.errors import ClientRejected, MalformedDocument
@@ -15,18 +15,20 @@ def add_role_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentP
     """Add `role` with its commands."""
     role = subparsers.add_parser("role", help="who has which role", description=__doc__)
     commands = role.add_subparsers(metavar="COMMAND", required=True)
-    grant = add_command(commands, "grant", "give a client or person a role, or ask a second person for it")
+    grant = add_state_command(commands, "grant", "give a client or person a role, or ask a second person for it")
     grant.add_argument("name", metavar="ID", help="a client's id, a person's login or id")
     grant.add_argument("role", metavar="ROLE", help=", ".join(Role))
     grant.set_defaults(handler=_grant)
-    approve = add_command(commands, "approve", "agree, as the second person, to the role that waits")
+    approve = add_state_command(commands, "approve", "agree, as the second person, to the role that waits")
     approve.add_argument("name", metavar="ID")
     approve.set_defaults(handler=_approve)
-    refuse = add_command(commands, "refuse", "take back or refuse the role that waits")
+    refuse = add_state_command(commands, "refuse", "take back or refuse the role that waits")
     refuse.add_argument("name", metavar="ID")
     refuse.set_defaults(handler=_refuse)
-    add_command(commands, "pending", "list the roles that wait for a second person").set_defaults(handler=_pending)
-    models = add_command(commands, "models", "say which models a role may use")
+    add_state_command(commands, "pending", "list the roles that wait for a second person").set_defaults(
+        handler=_pending
+    )
+    models = add_state_command(commands, "models", "say which models a role may use")
     models.add_argument("role", metavar="ROLE")
     models.add_argument("--models", help="names separated by commas (default: all)")
     models.set_defaults(handler=_models)

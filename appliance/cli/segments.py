@@ -8,6 +8,7 @@ import argparse
 import json
 from typing import Any
 
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from appliance.config import Configuration, load_configuration
 from appliance.config.environment import find_configuration_file
@@ -18,7 +19,7 @@ from security.segmentation.nftables import render_nftables
 from security.segmentation.rehearsal import apply_rules, rehearse
 
 
-def add_segments_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_segments_commands(subparsers: Commands) -> None:
     """Add `segments` with its commands."""
     segments = subparsers.add_parser("segments", help="the zones of the network", description=__doc__)
     commands = segments.add_subparsers(metavar="COMMAND", required=True)
@@ -30,12 +31,9 @@ def add_segments_commands(subparsers: "argparse._SubParsersAction[argparse.Argum
     test.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, handler: Any
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+def _add(commands: Commands, name: str, summary: str, handler: Any) -> argparse.ArgumentParser:
+    command = add_command(commands, name, summary, handler)
     command.add_argument("--config", metavar="FILE", help="the configuration; else casemate.toml is looked for")
-    command.set_defaults(handler=handler)
     return command
 
 

@@ -11,10 +11,10 @@ import json
 import secrets
 import sys
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from appliance.cli.state import add_state_options, find_state
 from appliance.config import load_configuration
@@ -32,33 +32,25 @@ from security.tpm.verification import verify_quote
 _MAX_STATEMENT_BYTES = 1 << 20
 
 
-def add_statement_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_statement_commands(subparsers: Commands) -> None:
     """Add `statement` with its commands."""
     statement = subparsers.add_parser("statement", help="the running statement and its quote", description=__doc__)
     commands = statement.add_subparsers(metavar="COMMAND", required=True)
-    key = _add(commands, "key", "print the public key that this host's TPM quotes with", _key)
+    key = add_command(commands, "key", "print the public key that this host's TPM quotes with", _key)
     key.add_argument("--config", metavar="FILE", help="the configuration, for [tpm]; else casemate.toml is looked for")
-    quote = _add(commands, "quote", "have the TPM quote the running statement", _quote)
+    quote = add_command(commands, "quote", "have the TPM quote the running statement", _quote)
     add_state_options(quote)
     quote.add_argument(
         "--nonce", type=_parse_nonce, metavar="HEX", help="the verifier's, so that the quote is a new one"
     )
     quote.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="never replaces a file")
-    verify = _add(commands, "verify", "verify a quote over a statement, anywhere and offline", _verify)
+    verify = add_command(commands, "verify", "verify a quote over a statement, anywhere and offline", _verify)
     add_state_options(verify)
     verify.add_argument("--key", type=Path, required=True, metavar="PEM", help="the key of the host's TPM")
     verify.add_argument("--statement", type=Path, metavar="FILE", help="default: that of the state directory")
     verify.add_argument("--quote", type=Path, metavar="FILE", help="default: that of the last start")
     verify.add_argument("--nonce", type=_parse_nonce, metavar="HEX", help="the one that was asked for")
     verify.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, handler: Any
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    command.set_defaults(handler=handler)
-    return command
 
 
 def _key(arguments: argparse.Namespace) -> int:

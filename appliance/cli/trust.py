@@ -9,8 +9,8 @@ import datetime
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from appliance.cli.signing_key import KEY_HELP, open_signer
 from appliance.cli.state import add_state_options, current_user, find_state
@@ -24,11 +24,11 @@ from security.stewards.role_file import ROLE_FILE_TYPE, parse_role_file
 _DEFAULT_DAYS = 365
 
 
-def add_trust_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_trust_commands(subparsers: Commands) -> None:
     """Add `trust` with its commands."""
     trust = subparsers.add_parser("trust", help="roots of trust and role files", description=__doc__)
     commands = trust.add_subparsers(metavar="COMMAND", required=True)
-    make_root = _add(commands, "make-root", "make an unsigned root from public keys", _make_root)
+    make_root = add_command(commands, "make-root", "make an unsigned root from public keys", _make_root)
     for role in TUF_ROLES:
         make_root.add_argument(
             f"--{role}-key", action="append", type=Path, metavar="PEM", required=role == "root",
@@ -39,24 +39,18 @@ def add_trust_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
         "--days", type=int, default=_DEFAULT_DAYS, help=f"until it expires (default: {_DEFAULT_DAYS})"
     )
     make_root.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
-    sign = _add(commands, "sign-root", "add a signature to a root", _sign_root)
+    sign = add_command(commands, "sign-root", "add a signature to a root", _sign_root)
     sign.add_argument("file", type=Path)
     sign.add_argument("--key", required=True, metavar="KEY", help=KEY_HELP)
-    roles = _add(commands, "sign-roles", "sign a role file: JSON at first, then a signed one once more", _sign_roles)
+    roles = add_command(
+        commands, "sign-roles", "sign a role file: JSON at first, then a signed one once more", _sign_roles
+    )
     roles.add_argument("file", type=Path)
     roles.add_argument("--key", required=True, metavar="KEY", help=f"a key of the customer's root: {KEY_HELP}")
     roles.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
-    install = _add(commands, "install-roles", "put a signed role file into force on this host", _install_roles)
+    install = add_command(commands, "install-roles", "put a signed role file into force on this host", _install_roles)
     add_state_options(install)
     install.add_argument("file", type=Path)
-
-
-def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, handler: Any
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    command.set_defaults(handler=handler)
-    return command
 
 
 def _make_root(arguments: argparse.Namespace) -> int:

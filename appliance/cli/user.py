@@ -3,7 +3,15 @@
 import argparse
 import sys
 
-from appliance.cli.definitions import actor, add_command, date_of, open_definitions, print_json, split_models, tabulate
+from appliance.cli.definitions import (
+    actor,
+    add_state_command,
+    date_of,
+    open_definitions,
+    print_json,
+    split_models,
+    tabulate,
+)
 from appliance.cli.main import EXIT_OK
 from security.errors import ClientRejected, MalformedDocument
 from security.registry.rows import describe
@@ -16,18 +24,18 @@ def add_user_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentP
     """Add `user` with its commands."""
     user = subparsers.add_parser("user", help="the people who may sign in", description=__doc__)
     commands = user.add_subparsers(metavar="COMMAND", required=True)
-    create = add_command(commands, "create", "register a person and print a first password, once")
+    create = add_state_command(commands, "create", "register a person and print a first password, once")
     create.add_argument("--name", help="how the person is called (default: the login)")
     create.add_argument("--role", default=Role.USER.value, help=f"one of {', '.join(Role)} (default: user)")
     create.add_argument("--tenant", default="default", help="whose they are (default: default)")
     create.add_argument("--models", help="models that they may use, separated by commas (default: all)")
     create.set_defaults(handler=_create)
-    add_command(commands, "list", "list everybody").set_defaults(handler=_list)
-    disable = add_command(commands, "disable", "no more sign-in; every token is void")
+    add_state_command(commands, "list", "list everybody").set_defaults(handler=_list)
+    disable = add_state_command(commands, "disable", "no more sign-in; every token is void")
     disable.set_defaults(handler=_disable)
-    enable = add_command(commands, "enable", "undo disable, and what failures or idle days have locked")
+    enable = add_state_command(commands, "enable", "undo disable, and what failures or idle days have locked")
     enable.set_defaults(handler=_enable)
-    reset = add_command(commands, "reset", "a new first password and authenticator, printed once")
+    reset = add_state_command(commands, "reset", "a new first password and authenticator, printed once")
     reset.set_defaults(handler=_reset)
     for command in (create, reset):
         command.add_argument("--no-totp", action="store_true", help="a password alone; for role user only")

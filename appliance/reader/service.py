@@ -41,13 +41,12 @@ from appliance.reader.archive import Archive, Page
 from audit.changes import reading_event
 from audit.entry import encode_event, parse_canonical
 from audit.errors import AuditFault, AuditRejected, EntryNotFound, LogCorrupted, MalformedTile
-from audit.index import Query
+from audit.index import TERMS, Query
 
 STATUS_INTERVAL_S = 1.0
 FOLLOW_INTERVAL_S = 0.5
 RETRY_INTERVAL_S = 5.0
 ONGOING_S = 3600.0
-_TERMS = frozenset(("actor", "client", "model", "kind", "outcome", "tenant", "trace", "request", "reporter"))
 
 _T = TypeVar("_T")
 
@@ -176,9 +175,9 @@ class ReaderService:
 
     async def _search(self, message: SearchRecords) -> RecordsFound:
         terms = {name: text for name, text in message.terms.items() if text}
-        if unknown := sorted(set(terms) - _TERMS):
+        if unknown := sorted(set(terms) - set(TERMS)):
             raise Refused(
-                "invalid", f"records are not searched by {unknown[0]!r}; there are {', '.join(sorted(_TERMS))}"
+                "invalid", f"records are not searched by {unknown[0]!r}; there are {', '.join(sorted(TERMS))}"
             )
         if tenant := self._tenant_of(message.by):
             if terms.get("tenant", tenant) != tenant:

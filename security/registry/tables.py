@@ -2,9 +2,22 @@
 "never".
 """
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text
 
 METADATA = MetaData()
+
+
+def _role_grant() -> list[Column[Any]]:
+    """`granted_by` and `approved_by` are the two people behind a privileged role; `pending_*` is one that waits for the second."""
+    return [
+        Column("granted_by", Text, nullable=False),
+        Column("approved_by", Text),
+        Column("pending_role", Text),
+        Column("pending_by", Text),
+    ]
+
 
 CLIENTS = Table(
     "clients",
@@ -24,14 +37,9 @@ CLIENTS = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("secret_created_at", BigInteger, nullable=False),
     Column("disabled_at", BigInteger),
-    Column("granted_by", Text, nullable=False),
-    Column("approved_by", Text),
-    Column("pending_role", Text),
-    Column("pending_by", Text),
+    *_role_grant(),
 )
-"""Programs. `granted_by` and `approved_by` are the two people behind a privileged role; `pending_*` is one that waits for
-the second.
-"""
+"""Programs."""
 
 USERS = Table(
     "users",
@@ -50,10 +58,7 @@ USERS = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("unlocked_at", BigInteger, nullable=False),
     Column("disabled_at", BigInteger),
-    Column("granted_by", Text, nullable=False),
-    Column("approved_by", Text),
-    Column("pending_role", Text),
-    Column("pending_by", Text),
+    *_role_grant(),
     Column("passkeys", Text, nullable=False, server_default="[]"),
 )
 """People."""

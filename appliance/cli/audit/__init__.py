@@ -5,8 +5,6 @@ asks an appliance has `--url` (`remote`). Each group of commands is a module: `v
 `exporting`, `forwarding`, `witnessing`, `rotating`, `bodies`, `governing`; `arguments` has what they share.
 """
 
-import argparse
-
 from appliance.cli.audit.bodies import add_body_commands
 from appliance.cli.audit.exporting import add_export_commands
 from appliance.cli.audit.forwarding import add_forward_commands
@@ -17,9 +15,10 @@ from appliance.cli.audit.rotating import add_rotate_commands
 from appliance.cli.audit.searching import add_search_commands
 from appliance.cli.audit.verifying import add_verify_commands
 from appliance.cli.audit.witnessing import add_witness_commands
+from appliance.cli.commands import Commands
 
 
-def add_audit_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_audit_commands(subparsers: Commands) -> None:
     """Add `audit` with its commands."""
     audit = subparsers.add_parser("audit", help="verify the log, prove that a record is in it", description=__doc__)
     commands = audit.add_subparsers(metavar="COMMAND", required=True)

@@ -23,13 +23,6 @@ class WrongUsage(Exception):
     """What was given on the command line cannot be used; the message is for the person there."""
 
 
-def add_command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
-) -> argparse.ArgumentParser:
-    """A command with its help."""
-    return commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-
-
 def set_handler(parser: argparse.ArgumentParser, handler: Callable[[argparse.Namespace], int]) -> None:
     """What the command does; wrong usage ends it with a message and its own exit code."""
 

@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from appliance.cli.audit.arguments import WrongUsage, add_command, read_file, set_handler, write_output
+from appliance.cli.audit.arguments import WrongUsage, read_file, set_handler, write_output
 from appliance.cli.audit.remote import add_remote, open_remote
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from audit.errors import BodyRejected, KeyUnusable
 from audit.sealing import (
@@ -42,7 +43,7 @@ from audit.sealing import (
 )
 
 
-def add_body_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_body_commands(commands: Commands) -> None:
     """Add both."""
     key = add_command(commands, "recipient-key", "make an auditor's key pair for sealed bodies")
     key.add_argument("file", metavar="FILE", type=Path, help="the private key; FILE.pub gets the public one")

@@ -11,12 +11,12 @@ from pathlib import Path
 from appliance.cli.audit.arguments import (
     KEY_HELP,
     WrongUsage,
-    add_command,
     add_folder,
     load_key,
     require_folder,
     set_handler,
 )
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from appliance.models.places import open_outbox
 from audit.export import DERIVED, VerifiedExport, verify_export, write_export
@@ -25,7 +25,7 @@ from audit.signing_key import load_signer
 from security.errors import SecurityFault
 
 
-def add_export_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_export_commands(commands: Commands) -> None:
     """Add the first two."""
     export = add_command(commands, "export", "copy a range of records, with all that proves them, into a folder")
     add_folder(export)

@@ -21,12 +21,12 @@ from pathlib import Path
 from appliance.cli.audit.arguments import (
     KEY_HELP,
     WrongUsage,
-    add_command,
     add_folder,
     load_key,
     require_folder,
     set_handler,
 )
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from audit.checkpoint import verify_checkpoint
 from audit.errors import EntryNotFound, LogCorrupted
@@ -42,7 +42,7 @@ RETRY_S = 5.0
 POLL_S = 1.0
 
 
-def add_forward_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_forward_commands(commands: Commands) -> None:
     """Add it."""
     forward = add_command(commands, "forward", "send records to a collector by syslog over TLS (RFC 5425)")
     add_folder(forward)

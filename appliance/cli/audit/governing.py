@@ -8,12 +8,13 @@ import argparse
 import json
 from typing import Any
 
-from appliance.cli.audit.arguments import WrongUsage, add_command, set_handler
+from appliance.cli.audit.arguments import WrongUsage, set_handler
 from appliance.cli.audit.remote import RemoteLog, add_remote, open_remote
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 
 
-def add_govern_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_govern_commands(commands: Commands) -> None:
     """Add all."""
     rules = add_command(commands, "rules", "print the retention, the holds, and the proposals that wait")
     retention = add_command(commands, "retention", "propose how many days sealed bodies can be opened")

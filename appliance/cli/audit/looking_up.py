@@ -15,7 +15,6 @@ from pathlib import Path
 from appliance.cli.audit.arguments import (
     KEY_HELP,
     WrongUsage,
-    add_command,
     add_folder,
     load_key,
     read_file,
@@ -24,6 +23,7 @@ from appliance.cli.audit.arguments import (
 )
 from appliance.cli.audit.bodies import load_recipient_key
 from appliance.cli.audit.searching import describe_record
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from appliance.models.places import open_outbox
 from audit.index import LogIndex, Query
@@ -36,7 +36,7 @@ MAX_TEXT_BYTES = 64 << 20
 OVERLAP_MS = 3_600_000
 
 
-def add_lookup_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_lookup_commands(commands: Commands) -> None:
     """Add it."""
     lookup = add_command(
         commands, "lookup", "find the requests of a known prompt or answer, by its keyed hash; is recorded"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from appliance.cli.audit.arguments import (
     KEY_HELP,
-    add_command,
     add_folder,
     load_key,
     print_event,
@@ -16,6 +15,7 @@ from appliance.cli.audit.arguments import (
     write_output,
 )
 from appliance.cli.audit.remote import add_remote, open_remote
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from audit.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from audit.errors import EntryNotFound
@@ -26,7 +26,7 @@ from audit.reader import WAL, LogReader
 from audit.wal import load_segments
 
 
-def add_record_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_record_commands(commands: Commands) -> None:
     """Add both."""
     prove = add_command(commands, "prove", "print the proof that a record is in the log (C2SP tlog-proof)")
     prove.add_argument("index", metavar="INDEX", type=int)

@@ -4,8 +4,9 @@ import argparse
 import getpass
 from pathlib import Path
 
-from appliance.cli.audit.arguments import WrongUsage, add_command, add_folder, read_file, require_folder, set_handler
+from appliance.cli.audit.arguments import WrongUsage, add_folder, read_file, require_folder, set_handler
 from appliance.cli.audit.records import find_entry
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from appliance.models.places import open_outbox
 from audit.entry import parse_canonical
@@ -17,7 +18,7 @@ from audit.rotation import PREDECESSOR, finish_key, rotate_log, stage_key
 from audit.storage import Disk
 
 
-def add_rotate_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_rotate_commands(commands: Commands) -> None:
     """Add both."""
     key = add_command(commands, "rotate-key", "make the log's next key; with --finish, put it in the first place")
     add_folder(key)

@@ -16,7 +16,6 @@ from appliance.cli.audit.arguments import (
     KEY_HELP,
     Counter,
     WrongUsage,
-    add_command,
     add_folder,
     load_key,
     require_folder,
@@ -24,6 +23,7 @@ from appliance.cli.audit.arguments import (
     write_output,
 )
 from appliance.cli.audit.remote import RemoteLog, add_remote, open_remote
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from audit.checkpoint import parse_checkpoint
 from audit.entry import Json, encode_canonical
@@ -46,7 +46,7 @@ _TEXTS = {
 }
 
 
-def add_search_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_search_commands(commands: Commands) -> None:
     """Add both."""
     search = add_command(commands, "search", "find records, newest first")
     add_folder(search)

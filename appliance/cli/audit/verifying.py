@@ -11,7 +11,6 @@ from appliance.cli.audit.arguments import (
     KEY_HELP,
     Counter,
     WrongUsage,
-    add_command,
     load_key,
     load_witnesses,
     print_event,
@@ -19,6 +18,7 @@ from appliance.cli.audit.arguments import (
     require_folder,
     set_handler,
 )
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK, EXIT_ROLLBACK_NOT_EXCLUDED
 from audit.cosignature import CosignerKey, verify_cosignatures
 from audit.courier import COSIGNED
@@ -42,7 +42,7 @@ class Word:
     """For each witness, when it cosigned, in seconds since 1970."""
 
 
-def add_verify_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_verify_commands(commands: Commands) -> None:
     """Add both."""
     verify = add_command(commands, "verify", "derive the whole log anew from its records and check its signature")
     verify.add_argument("folder", metavar="DIR", type=Path, help="the log's folder")

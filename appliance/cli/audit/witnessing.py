@@ -17,7 +17,6 @@ from appliance.auditor.witness_listener import serve_witness
 from appliance.cli.audit.arguments import (
     KEY_HELP,
     WrongUsage,
-    add_command,
     add_folder,
     load_key,
     load_witnesses,
@@ -27,6 +26,7 @@ from appliance.cli.audit.arguments import (
     write_output,
 )
 from appliance.cli.audit.verifying import WITNESS_HELP
+from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from audit.checkpoint import parse_checkpoint
 from audit.cosignature import CosignerKey
@@ -40,7 +40,7 @@ from audit.witness import MAX_REQUEST_BYTES, Answer, Witness, parse_request
 HTTP_TIMEOUT_S = 10.0
 
 
-def add_witness_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_witness_commands(commands: Commands) -> None:
     """Add both."""
     witness = add_command(
         commands, "witness", "be a witness: cosign checkpoints of logs that only grow (C2SP tlog-witness)"

@@ -8,6 +8,7 @@ and the log's key.
 from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import asdict
 
 from appliance.gateway.api.parameters import parse_parameters
 from appliance.gateway.asgi import Headers
@@ -41,7 +42,7 @@ Position = Annotated[int, Meta(ge=0, lt=1 << 53)]
 
 
 class SearchFields(Struct, kw_only=True):
-    """`/audit/search`: all that is given must match; texts match whole."""
+    """`/audit/search`: all that is given must match; texts match whole. They are the terms of `audit.index.Query`, by its names."""
 
     actor: Text = ""
     client: Text = ""
@@ -65,9 +66,6 @@ class TailFields(Struct, kw_only=True):
     count: Annotated[int, Meta(ge=1, le=MAX_RECORDS)] = 10
 
 
-_TERMS = ("actor", "client", "model", "kind", "outcome", "tenant", "trace", "request", "reporter")
-
-
 class LogReading:
     """The endpoints over the reader."""
 
@@ -78,7 +76,7 @@ class LogReading:
         """The newest records that match."""
         fields = parse_parameters(parse_object(await exchange.read_body()), SearchFields)
         by = read_by(exchange)
-        terms = {name: text for name in _TERMS if (text := getattr(fields, name))}
+        terms = {name: text for name, text in asdict(fields).items() if isinstance(text, str) and text}
         found = await self._reader.find(
             lambda number: SearchRecords(
                 number, by, terms, fields.since_ms, fields.until_ms, fields.before, fields.limit

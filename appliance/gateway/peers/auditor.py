@@ -55,8 +55,7 @@ class AuditorPeer:
 
     def verify_connected(self) -> None:
         """Refuse early. Raises: PeerUnavailable."""
-        if not self._questions.connected:
-            raise self._questions.unavailable()
+        self._questions.verify_connected()
 
     async def run(self, link: Link) -> None:
         """Serve one link until it ends. Raises: LinkClosed."""
@@ -82,9 +81,8 @@ class AuditorPeer:
 
     async def fetch_receipt(self, request_uid: str, client_id: str) -> Receipt:
         """A client's own receipt. Raises: NotFound, PeerUnavailable, InternalFault."""
-        if (
-            len(request_uid) > MAX_UID_CHARS
-        ):  # no message carries it: the link would end, and everybody's answers with it
+        if len(request_uid) > MAX_UID_CHARS:
+            # No message carries it: the link would end, and everybody's answers with it.
             raise NotFound("receipt_not_found", "no request of this client has this id")
         answer = await self._questions.ask(lambda number: FetchReceipt(number, request_uid, client_id))
         return self._checked(answer, Receipt)

@@ -69,8 +69,7 @@ class PolicyPeer:
 
     def verify_connected(self) -> None:
         """Refuse early. Raises: PeerUnavailable."""
-        if not self._questions.connected:
-            raise self._questions.unavailable()
+        self._questions.verify_connected()
 
     def verify_fresh(self) -> None:
         """Refuse to believe a token while revocations may be missed. Raises: PeerUnavailable."""

@@ -38,6 +38,11 @@ class Questions:
         """The error that says this peer is away."""
         return PeerUnavailable(self._code, f"{self._name} {reason}")
 
+    def verify_connected(self) -> None:
+        """Raises: PeerUnavailable without a link."""
+        if self._link is None:
+            raise self.unavailable()
+
     def attach(self, link: Link) -> None:
         """Ask on this link from now on."""
         self._link = link

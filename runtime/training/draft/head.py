@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from runtime.layers.rotary import RotaryTable, apply_rotary
 from runtime.runner.whole_texts import for_queries
-from runtime.training.llama import RMSNorm
+from runtime.training.llama import FeedForward, RMSNorm
 from runtime.weights.config import ModelConfig
 from runtime.weights.rope import RopeConfig
 
@@ -113,21 +112,6 @@ class HeadAttention(nn.Module):
         return heads
 
 
-class HeadFeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020)."""
-
-    def __init__(self, shape: HeadShape) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """hidden: [..., hidden_size]."""
-        out: Tensor = self.down_proj(functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
-        return out
-
-
 class HeadLayer(nn.Module):
     """The one decoder layer. `hidden_norm` is of hidden states, `input_layernorm` of embeddings."""
 
@@ -137,7 +121,7 @@ class HeadLayer(nn.Module):
         self.input_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
         self.self_attn = HeadAttention(shape)
         self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
-        self.mlp = HeadFeedForward(shape)
+        self.mlp = FeedForward(shape.hidden_size, shape.intermediate_size)
 
     def join(self, embeddings: Tensor, hidden: Tensor) -> Tensor:
         """Both [batch, length, hidden_size] → what the projections read, twice as wide."""
