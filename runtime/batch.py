@@ -68,6 +68,20 @@ class TreeBatch:
     """Nodes to keep of them, for each chain."""
 
 
+BACKLOG_SIZE = 8192
+"""Rows whose hidden states a runner keeps for entries that are made later; of Llama-3.1-8B they take 192 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class LateEntries:
+    """Entries of the head that are made before a step from what earlier steps kept; one entry each."""
+
+    places: Int32
+    """In the backlog."""
+    positions: Int64
+    slots: Int64
+
+
 @dataclass(frozen=True, slots=True)
 class SpeculationBatch:
     """What a step of a speculating engine says beside its tokens. See `runtime.speculative` for what such a step is.
@@ -106,6 +120,13 @@ class SpeculationBatch:
     """[num_chains]; whose drafts will be used: of the others anything may be given."""
     tree: TreeBatch | None = None
     """None: every draft follows the row before it."""
+    deferred: Int32 | None = None
+    """[num_tokens]; the step makes no entries: it keeps what each row's follows from at a place of the backlog, below
+    `BACKLOG_SIZE`, or drops it (-1). Such a step verifies and makes no drafts. None: it makes all entries."""
+    late: LateEntries | None = None
+    first_pages: Int32 | None = None
+    """[num_chains]; pages at the beginning of its table that the head does not look at for a chain's drafts, since they lack
+    entries. None: it looks at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +225,8 @@ class StepResult:
     always does."""
     busy_s: float = 0.0
     """Seconds that the device spent on the step; 0 where it is not measured."""
+    draft_prefill_s: float = 0.0
+    """Seconds that the head's entries took in a step with prompts' chunks or with late entries."""
     chains: ChainResult | None = None
     """Of steps with `StepBatch.speculation`; `token_ids`, `is_finite` and `logprobs` are those of all samples."""
 

@@ -217,7 +217,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         bool,
         msgspec.Meta(
             description="Make fewer drafts, or none, where the engine measures that answers come faster so; "
-            "false: always all. Without effect on texts."
+            "false: always all; with speculative_algorithm only. Without effect on texts."
         ),
     ] = True
     watchdog_timeout_s: Annotated[

@@ -124,6 +124,10 @@ class Metrics:
     spec_accepted_tokens_total = told("counter", "Drafts accepted.", ENGINE)
     kv_cache_unscaled = told("gauge", "1 if the KV cache is e4m3 without scales of its own.", ENGINE)
     spec_num_steps = told("gauge", "Drafts made for each answer in the last step; 0: none.", ENGINE)
+    spec_draft_prefill_seconds_total = told("counter", "Time of the draft head's own prefill.", ENGINE)
+    spec_draft_prefill_tokens_total = told(
+        "counter", "Tokens by when the draft head read them: mode with_prompt, late or lost.", (*ENGINE, "mode")
+    )
     last_token_age_seconds = told("gauge", "Since a token last came out of the engine.", ENGINE)
 
     # As auditor and supervisor last said.

@@ -147,6 +147,14 @@ class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     """Of these, the drafts that were the tokens chosen."""
     num_draft_steps: int = 0
     """Drafts made for each answer in the last step."""
+    draft_prefill_s: float = 0.0
+    """Of `busy_s`, what the draft head needed to read prompts, and what it reads late."""
+    num_draft_prefill_tokens: int = 0
+    """Prompt tokens that it read as they were computed."""
+    num_late_entries: int = 0
+    """Tokens that it read later."""
+    num_lost_entries: int = 0
+    """Tokens that it could read no more then."""
 
 
 GatewayToEngine = Submit | Cancel | AbortIntent | FlushCache

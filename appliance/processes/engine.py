@@ -178,5 +178,9 @@ class EngineProcess:
             num_proposed=stats.num_proposed,
             num_accepted=stats.num_accepted,
             num_draft_steps=stats.num_draft_steps,
+            draft_prefill_s=stats.draft_prefill_s,
+            num_draft_prefill_tokens=stats.num_draft_prefill_tokens,
+            num_late_entries=stats.num_late_entries,
+            num_lost_entries=stats.num_lost_entries,
             occupancy=min(1.0, busy_s / elapsed_s) if elapsed_s > 0 else 0.0,
         )

@@ -176,6 +176,10 @@ class Engine:
             num_accepted=totals.drafts.num_accepted,
             num_draft_steps=steps.num_draft_steps,
             num_decodes=steps.num_decodes,
+            draft_prefill_s=steps.draft_prefill_s,
+            num_draft_prefill_tokens=steps.num_draft_prefill_tokens,
+            num_late_entries=scheduler.backlog.num_late,
+            num_lost_entries=scheduler.backlog.num_lost,
             num_steps=steps.num_steps,
             num_step_tokens=steps.num_step_tokens,
             num_graph_steps=steps.num_graph_steps,
@@ -204,5 +208,6 @@ class Engine:
     def _collect(self, step: InFlight) -> None:
         result = step.launched.result()
         self._steps.add(step.record, result, self._clock())
-        self._policy.observe_step(step.record.num_decodes, step.record.num_steps, result.busy_s or step.launch_s)
+        observe = self._policy.observe_catching_up if step.record.is_catching_up else self._policy.observe_step
+        observe(step.record.num_decodes, step.record.num_steps, result.busy_s or step.launch_s)
         self._scheduler.collect(step.record, result)

@@ -18,6 +18,8 @@ class StepCounts:
     num_graph_steps: int = 0
     num_draft_steps: int = 0
     num_decodes: int = 0
+    draft_prefill_s: float = 0.0
+    num_draft_prefill_tokens: int = 0
     busy_s: float = 0.0
     captured_size: int = 0
 
@@ -31,6 +33,8 @@ class StepCounts:
         self.num_draft_steps = record.num_steps
         self.num_decodes = record.num_decodes
         self.busy_s += result.busy_s
+        self.draft_prefill_s += result.draft_prefill_s
+        self.num_draft_prefill_tokens += record.num_prompt_entries
         self.captured_size = result.captured_size
 
 
@@ -60,6 +64,14 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """Drafts made for each answer in the last step that was collected."""
     num_decodes: int
     """Answers in the last step that was collected, if it did nothing but decode; else 0."""
+    draft_prefill_s: float
+    """Of `busy_s`, what the draft head needed in steps with prompts or with late entries: its own prefill."""
+    num_draft_prefill_tokens: int
+    """Prompt tokens that the head read in the step that computed them."""
+    num_late_entries: int
+    """Tokens, of prompts and answers, that it read later, as drafts were wanted again."""
+    num_lost_entries: int
+    """Tokens that it could read no more then: it drafts with what comes behind them."""
     num_steps: int
     num_step_tokens: int
     """Tokens computed in the last step that was collected."""

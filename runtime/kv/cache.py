@@ -34,6 +34,8 @@ class KVCache:
             num_pages: the runner's pages, the padding page included.
             share_prefixes: False keeps the tree empty.
         """
+        self.num_pages = num_pages
+        """The padding page included."""
         self._pool = PagePool(num_pages)
         self._tree = PrefixTree(num_pages)
         self._order = EvictionOrder(self._tree, self._pool.references)

@@ -43,10 +43,14 @@ class ChainViews:
     """[num_chains]"""
     next_ids: Tensor
     """[num_rows]"""
+    first_pages: Tensor
+    """[num_chains]; see `SpeculationBatch`."""
     num_queries: int
     """Rows of each sequence that decodes: as many drafts are verified, and one less."""
     parents: Tensor | None = None
     """[num_decodes * num_queries]; see `TreeBatch.parents`."""
+    deferred: Tensor | None = None
+    """[num_rows]; places in the backlog, of a step that makes no entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +192,10 @@ def _accept(views: StepViews, chains: ChainViews, samples: Tensor, state: ChainS
 def draft_places(
     views: StepViews, chains: ChainViews, last_rows: Tensor, num_steps: int, num_positions: int
 ) -> list[DraftPlaces]:
-    """For each draft, where the entry before it stands and what that attends to: from the rows `last_rows` on."""
+    """For each draft, where the entry before it stands and what that attends to: from the rows `last_rows` on.
+
+    Tables begin, and lengths count, from the first page that a chain looks at; positions and slots are its sequence's.
+    """
     tables = views.tables
     sequences = chains.chain_sequences.long()
     starts = tables.page_starts.index_select(0, sequences)
@@ -200,7 +207,8 @@ def draft_places(
     positions = views.places.positions.index_select(0, last_rows)[None, :] + steps
     columns[0, :, :count] = positions.clamp(max=num_positions - 1)
     columns[1, :, :count] = slots_of(positions, starts, num_pages, tables.page_ids)
-    columns[2, :, :count] = torch.minimum(positions + 1, num_pages * PAGE_SIZE)
+    columns[2, :, :count] = torch.minimum(positions + 1, num_pages * PAGE_SIZE) - chains.first_pages * PAGE_SIZE
+    starts = starts + chains.first_pages
     return [
         DraftPlaces(
             TokenPlaces(columns[0, step, :count], columns[1, step, :count]),

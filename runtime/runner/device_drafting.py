@@ -5,7 +5,8 @@
     draft:   which drafts are accepted; the head's entries for all rows; a draft, and its entry, and the next draft …
 
 They are captured for each of a few *levels*: how many drafts a step verifies and makes. At level 0 it is a plain decode, after
-which the head's entries are written, so that its cache is whole when drafts are wanted again.
+which the head does nothing: what its entries follow from is kept (`runtime.speculative.backlog`), and entered in one pass
+before the step in which drafts are wanted again.
 
 Between the two the host may have tokens chosen again, from the same logits, where a mask or a penalty is asked for. Neither
 needs a number that the device does not have. Steps with prompts' chunks, and those larger than any graph, run the same
@@ -16,6 +17,7 @@ one token is chosen by the seed's noise, and the likeliest is most often that on
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -30,7 +32,7 @@ from runtime.batch import SpeculationBatch, StepBatch, TreeBatch
 from runtime.draft_shape import DraftShape
 from runtime.errors import EngineMisconfigured
 from runtime.models.fused import FusedDecoder
-from runtime.models.operations import DraftTokens, Operations, SampleColumns
+from runtime.models.operations import DraftTokens, Operations, SampleColumns, TokenPlaces
 from runtime.runner.chain_inputs import ChainLayout, layout_of, num_chain_words, pack_chains
 from runtime.runner.chains import ChainState, ChainViews, DraftStart, draft_places
 from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes
@@ -38,9 +40,11 @@ from runtime.runner.passes import Pass
 from runtime.runner.speculation_parts import SpeculationParts
 from runtime.runner.step_buffers import RunnerLimits, StepBuffers, sample_stride
 from runtime.runner.step_inputs import EMPTY_STEP, StepLayout, StepShape, StepViews, build_tables, pack_step
+from runtime.runner.stopwatch import Stopwatch
 from runtime.runner.trees import TreeDrafting, TreeState, accept_trees, new_tree_state, place_trees
 from runtime.runner.uniform import UniformStep, make_uniform
 from runtime.runner.upload import UploadPool
+from runtime.speculative.backlog import Backlog
 from runtime.speculative.fused import Entries
 from runtime.step_sizes import smallest_holding
 
@@ -70,7 +74,7 @@ def _empty_speculation(num_steps: int, shape: DraftShape) -> StepBatch:
     speculation = SpeculationBatch(
         num_decodes=0, num_pages=ints, chain_starts=np.zeros(1, np.int32), continued=ints, num_drafts=ints,
         next_ids=np.zeros(0, np.int64), num_steps=num_steps, drafts=np.zeros(0, np.bool_),
-        tree=tree,
+        tree=tree, deferred=None if num_steps else ints,
     )  # fmt: skip
     return replace(EMPTY_STEP, speculation=speculation)
 
@@ -104,6 +108,8 @@ class DeviceSpeculation:
         def ints(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.int32, device=self._device)
 
+        self._backlog = Backlog(parts.head.captured_size, dtype=model.dtype, device=self._device)
+        self._max_rows = limits.max_rows
         self.state = ChainState(ints(most), ints(most), ints(most, shape.num_drafts))
         self._trees: TreeState | None = None
         if shape.is_tree:
@@ -167,6 +173,18 @@ class DeviceSpeculation:
         self._verify(inputs, self._planner(step, build_tables(step.batch, num_sequences), inputs))
         self._draft(inputs, level)
 
+    def catch_up(self, step: UniformStep, watch: Stopwatch) -> None:
+        """Enqueue the late entries that the step asks for."""
+        late = step.speculation.late
+        if late is None:
+            return
+        columns = torch.from_numpy(np.stack([late.places, late.positions, late.slots]).astype(np.int32))
+        with watch.running():
+            for piece in columns.to(self._device, non_blocking=True).split(self._max_rows, dim=1):
+                captured, next_ids = self._backlog.take(piece[0].long())
+                places = TokenPlaces(piece[1].clone(), piece[2].clone())  # aligned
+                self._head.enter(DraftTokens(next_ids), self._head.combine(captured), places)
+
     def verify(self, step: UniformStep, size: int) -> Pass:
         """Enqueue the target's pass, and the choice of all samples by temperature and noise."""
         tables = build_tables(step.batch, len(step.batch.context_lengths))
@@ -187,13 +205,16 @@ class DeviceSpeculation:
         """[num_samples] int64: the positions of a step that `verify` has enqueued, as only the device knows them."""
         return self._inputs_of(step).views.columns.positions
 
-    def draft(self, step: UniformStep, size: int) -> None:
+    def draft(self, step: UniformStep, size: int, watch: Stopwatch) -> None:
         """Enqueue what comes after the tokens are chosen; `state` then holds what the step gave."""
-        num_steps = step.speculation.num_steps
-        if size and self._shape.drafts_at(num_steps) == step.num_queries - 1:
+        num_steps, defers = step.speculation.num_steps, step.speculation.deferred is not None
+        is_captured = self._shape.drafts_at(num_steps) == step.num_queries - 1 and defers == (num_steps == 0)
+        if size and is_captured:
             self._graphs[size, step.num_queries].draft.replay()
-            return
-        self._draft(self._inputs_of(step), num_steps)
+        elif defers or step.is_verification:
+            self._draft(self._inputs_of(step), num_steps)
+        else:
+            self._draft(self._inputs_of(step), num_steps, watch)
 
     def result_of(self, step: UniformStep) -> Tensor:
         """[num_chains, 1 + num_drafts] int32, on the device: how many tokens each chain got, and its drafts.
@@ -230,38 +251,45 @@ class DeviceSpeculation:
             views, chains, self.state, self._trees, num_steps=self._shape.num_steps, num_positions=num_positions
         )
 
-    def _draft(self, inputs: _Inputs, num_steps: int) -> None:
+    def _draft(self, inputs: _Inputs, num_steps: int, watch: Stopwatch | None = None) -> None:
+        """`watch`: of the entries, where the step is not captured."""
         views, chains = inputs.views, inputs.chains
         samples = self._buffers.samples[: views.shape.num_samples]
         if not len(chains.chain_sequences):
-            self._enter(inputs, samples)
+            self._take_in(inputs, samples, watch)
         elif self._trees is not None:
-            self._draft_trees(inputs, samples, num_steps, self._trees)
+            self._draft_trees(inputs, samples, num_steps, self._trees, watch)
         else:
             start = self._parts.chains.accept(
                 views, chains, samples, self.state, num_steps=num_steps, num_positions=self._head.num_positions
             )
-            entries = self._enter(inputs, samples)
-            if num_steps:
+            entries = self._take_in(inputs, samples, watch)
+            if entries is not None and num_steps:
                 self._chain(entries.select(start.last_rows), start)
 
-    def _enter(self, inputs: _Inputs, samples: Tensor) -> Entries:
-        """The head's entries for all rows."""
+    def _take_in(self, inputs: _Inputs, samples: Tensor, watch: Stopwatch | None) -> Entries | None:
+        """The head's entries for all rows; None: what they follow from is kept instead."""
         views, rows = inputs.views, self._buffers.rows_of(inputs.views)
         assert rows.captured is not None
         next_ids = samples
         if views.shape.num_samples != views.shape.num_rows:
             next_ids = inputs.chains.next_ids.index_copy(0, views.sample_rows.long(), samples)
-        return self._head.enter(DraftTokens(next_ids), self._head.combine(rows.captured), views.places)
+        if inputs.chains.deferred is not None:
+            self._backlog.keep(inputs.chains.deferred.long(), rows.captured, next_ids)
+            return None
+        with watch.running() if watch is not None else nullcontext():
+            return self._head.enter(DraftTokens(next_ids), self._head.combine(rows.captured), views.places)
 
-    def _draft_trees(self, inputs: _Inputs, samples: Tensor, num_steps: int, trees: TreeState) -> None:
+    def _draft_trees(
+        self, inputs: _Inputs, samples: Tensor, num_steps: int, trees: TreeState, watch: Stopwatch | None
+    ) -> None:
         """Accept, move what both caches hold of it, and grow trees behind the newest entries, into the state."""
         views, chains = inputs.views, inputs.chains
         last_rows, moves = accept_trees(views, chains, samples, self.state, trees, num_steps=self._shape.num_steps)
-        entries = self._enter(inputs, samples)
+        entries = self._take_in(inputs, samples, watch)
         move_slots(self._pages, *moves)
         move_slots(self._parts.head_pages, *moves)
-        if not num_steps:
+        if entries is None or not num_steps:
             return
         start = draft_places(views, chains, last_rows, 1, self._head.num_positions)[0]
         count, num_drafts = len(last_rows), self._shape.drafts_at(num_steps)

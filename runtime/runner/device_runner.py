@@ -65,6 +65,7 @@ class DeviceStep:
             embeddings=host.embeddings,
             captured_size=self.captured_size,
             busy_s=host.busy_s,
+            draft_prefill_s=host.draft_prefill_s,
             chains=None if host.chains is None else _chain_result(host.chains, self.num_tree_drafts),
         )
 
@@ -143,13 +144,14 @@ class DeviceRunner:
 
     def _launch_speculating(self, speculation: DeviceSpeculation, batch: StepBatch, readback: Readback) -> DeviceStep:
         step, size = speculation.make_uniform(batch)
+        speculation.catch_up(step, readback.draft_prefill)
         done = speculation.verify(step, size)  # (2), (3)
         positions = None
         if (step.speculation.continued >= 0).any():
             positions = speculation.positions_of_samples(step)
 
         def draft() -> None:
-            speculation.draft(step, size)
+            speculation.draft(step, size, readback.draft_prefill)
             readback.add_chains(speculation.result_of(step))
 
         self._finish(readback, step.batch, done, positions, draft)

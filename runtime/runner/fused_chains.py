@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from runtime.attention.device import DeviceTables
+from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.chains import accept_drafts, place_rows
 from runtime.kernels.launching import Launcher
 from runtime.models.operations import TokenPlaces
@@ -63,6 +64,9 @@ class FusedChains:
             num_positions=num_positions,
             launcher=self._launcher,
         )
+        if num_steps:
+            starts.add_(chains.first_pages)
+            columns[2].sub_(chains.first_pages, alpha=PAGE_SIZE)
         places = [
             DraftPlaces(
                 TokenPlaces(columns[0, step], columns[1, step]),

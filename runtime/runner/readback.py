@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from runtime.batch import Bool, Float32, Int32, Int64, LogprobRows
+from runtime.runner.stopwatch import Stopwatch
 from runtime.sampling.logprobs import DeviceLogprobs
 
 
@@ -24,6 +25,7 @@ class HostResult:
     prompt_logprobs: LogprobRows | None
     embeddings: Float32 | None
     busy_s: float
+    draft_prefill_s: float = 0.0
     chains: Int32 | None = None
     """[num_chains, 1 + num_steps]; tokens of each chain, and its drafts."""
 
@@ -50,11 +52,15 @@ class Readback:
         self._embeddings: Tensor | None = None
         self._chains: Tensor | None = None
         self._num_samples = self._stride = 0
+        self._device = device
+        self.draft_prefill = Stopwatch(device)
+        """Of the head's entries, see `StepResult.draft_prefill_s`."""
 
     def begin(self) -> None:
         """The step starts here."""
         self._logprobs = self._prompt_logprobs = None
         self._embeddings = self._chains = None
+        self.draft_prefill = Stopwatch(self._device)
         if self._started is not None:
             self._started.record()
 
@@ -99,6 +105,7 @@ class Readback:
             prompt_logprobs=self._prompt_logprobs.to_host() if self._prompt_logprobs is not None else None,
             embeddings=self._embeddings.numpy() if self._embeddings is not None else None,
             busy_s=busy_s,
+            draft_prefill_s=self.draft_prefill.seconds(),
             chains=self._chains.numpy() if self._chains is not None else None,
         )
 

@@ -66,9 +66,10 @@ def build_speculation(
     scales: torch.Tensor | None,
     num_multiprocessors: int,
 ) -> SpeculationParts:
-    """Over the target's cache and one of the head's own with as many pages, which is not initialized."""
+    """Over the target's cache and one of the head's own with as many pages."""
     head_config = loaded.head.config
-    head_pages = loaded.allocate_pages(pages.shape[1], pages.device)
+    # Zeros: drafts that nobody will use are made from what lies there, and should be token ids all the same.
+    head_pages = loaded.allocate_pages(pages.shape[1], pages.device).zero_()
     rows = TritonVerification(
         pages,
         num_heads=config.num_heads,

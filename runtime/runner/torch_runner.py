@@ -42,6 +42,7 @@ class TorchStep:
     prompt_logprobs: DeviceLogprobs | None
     embeddings: Tensor | None
     chains: ChainResult | None = None
+    draft_prefill_s: float = 0.0
 
     def result(self) -> StepResult:
         """See `LaunchedStep.result`."""
@@ -52,6 +53,7 @@ class TorchStep:
             prompt_logprobs=self.prompt_logprobs.to_host() if self.prompt_logprobs is not None else None,
             embeddings=self.embeddings.cpu().numpy() if self.embeddings is not None else None,
             chains=self.chains,
+            draft_prefill_s=self.draft_prefill_s,
         )
 
 
@@ -129,7 +131,8 @@ class TorchRunner:
         chains = None
         if captured is not None:
             chains = self._draft(batch, captured.joined[torch.from_numpy(token_rows)], sampled)  # (8)
-        return TorchStep(sampled, logprobs, prompt_logprobs, embeddings, chains)
+        prefill_s = 0.0 if self.drafter is None else self.drafter.prefill_s
+        return TorchStep(sampled, logprobs, prompt_logprobs, embeddings, chains, prefill_s)
 
     def _copy_pages(self, copies: Tensor) -> None:
         copy_pages(self.pages, copies)

@@ -142,14 +142,15 @@ class TreeDrafting:
         sequences = chains.chain_sequences.long()
         starts = tables.page_starts[:, None]
         num_pages = views.tables.page_starts.index_select(0, sequences + 1)[:, None] - starts
-        bases = start.places.positions[:, None] + 1
+        behind = start.places.positions[:, None] + 1
+        bases = behind - PAGE_SIZE * chains.first_pages[:, None]  # counted from the first page that is looked at
         numbers = torch.arange(topk, device=hidden.device, dtype=torch.int32)
         trees = GrowingTrees(topk)
         beams = trees.grow(head.logits(hidden))
         for step in range(1, num_steps):
             places = bases + topk * (step - 1) + numbers
             slots = slots_of(places, starts, num_pages, tables.page_ids).flatten()
-            positions = (bases + step - 1).clamp(max=head.num_positions - 1).expand(-1, topk).flatten()
+            positions = (behind + step - 1).clamp(max=head.num_positions - 1).expand(-1, topk).flatten()
             tokens = DraftTokens(head.target_ids[beams.ids.flatten()].to(torch.int32))
             parents = hidden.index_select(0, beams.parent_rows)
             entries = head.enter(tokens, parents, TokenPlaces(positions, slots))

@@ -79,6 +79,9 @@ def make_uniform(batch: StepBatch, num_queries: int, num_sequences: int) -> Unif
         num_steps=speculation.num_steps,
         drafts=np.concatenate([speculation.drafts[:own], np.zeros(padding, np.bool_), speculation.drafts[own:]]),
         tree=None if speculation.tree is None else _spread_tree(speculation.tree, rows, len(positions)),
+        deferred=None if speculation.deferred is None else _spread_places(speculation.deferred, rows, len(positions)),
+        late=speculation.late,
+        first_pages=_first_pages(speculation, own, padding),
     )
     made_batch = replace(
         batch,
@@ -112,6 +115,18 @@ def _spread_tree(tree: TreeBatch, rows: Int64, count: int) -> TreeBatch:
     parents = np.zeros(count, np.int32)
     parents[rows] = tree.parents
     return replace(tree, parents=parents)
+
+
+def _spread_places(deferred: Int32, rows: Int64, count: int) -> Int32:
+    """Rows that nobody asked for are kept nowhere."""
+    places = np.full(count, -1, np.int32)
+    places[rows] = deferred
+    return places
+
+
+def _first_pages(speculation: SpeculationBatch, own: int, padding: int) -> Int32:
+    given = speculation.first_pages
+    return _padded(np.zeros(len(speculation.drafts), np.int32) if given is None else given, own, padding, 0)
 
 
 def _padded(values: Int32, own: int, padding: int, fill: int) -> Int32:

@@ -39,6 +39,10 @@ class StepRecord:
     """Answers that it decoded; 0 if it computed prompts as well."""
     num_steps: int
     """Drafts made for each answer."""
+    num_prompt_entries: int = 0
+    """Prompt tokens whose entries of the draft head it makes."""
+    is_catching_up: bool = False
+    """Whether it makes entries of tokens before it, too."""
 
 
 def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) -> tuple[StepBatch, StepRecord]:
@@ -92,6 +96,8 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
         num_tokens=len(positions),
         num_decodes=0 if chunks else len(decode),
         num_steps=plan.num_steps,
+        num_prompt_entries=int(starts[-1] - starts[len(decode)]) if is_speculating and plan.deferred is None else 0,
+        is_catching_up=plan.late is not None,
     )
     _advance(table, plan, chains)
     return batch, record

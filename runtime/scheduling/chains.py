@@ -104,6 +104,7 @@ def speculate(
     num_decoding = len(plan.decode_rows)
     of_chunks = [_next_ids(chunk, table) for chunk in plan.chunks]
     no_drafts, not_continued = np.zeros(len(plan.chunks), np.int64), np.full(len(plan.chunks), NO_SAMPLE)
+    drafts = np.isin(chains.rows, plan.drafting_rows)
     rows = np.concatenate([plan.decode_rows, np.array([chunk.row for chunk in plan.chunks], np.int64)])
     return SpeculationBatch(
         num_decodes=num_decoding,
@@ -113,10 +114,13 @@ def speculate(
         num_drafts=np.concatenate([plan.num_drafts, no_drafts]).astype(np.int32),
         next_ids=np.concatenate([np.full(token_starts[num_decoding], -1, np.int64), *of_chunks]),
         num_steps=plan.num_steps,
-        drafts=np.isin(chains.rows, plan.drafting_rows),
+        drafts=drafts,
         tree=None
         if tree is None
         else TreeBatch(tree.parents.astype(np.int32), shape.topk, shape.drafts_at(plan.num_steps)),
+        deferred=plan.deferred,
+        late=plan.late,
+        first_pages=np.where(drafts, table.blind_pages[chains.rows], 0).astype(np.int32),
     )
 
 

@@ -5,19 +5,20 @@ The order within one step, each part using what the part before it left:
     (1) every decoding row gets a place for its token; where pages are short, the youngest sequences are retracted
     (2) prompts under way get their next chunk, in order of admission
     (3) waiting sequences are admitted, as long as the estimate says that memory will last
-    (4) with a draft head: what is left of the pages goes to drafts; if it is too little, the step makes none
+    (4) with a draft head: what is left of the pages goes to drafts; if it is too little, the step makes none; where drafts
+        do not pay the head's part is put off, see `backlog`
 
 Decoding never waits for a prompt, as both are in the same step; how many prompt tokens a step may hold beside it bounds by
 how much they slow it down. Alone, prompts take what fills the device for a good while (`chunked_prefill_size`): fewer steps,
 and a long prompt is through in one. Beside decoding rows they take a bite, see `mixing`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 
-from runtime.batch import Int32, Int64
+from runtime.batch import Int32, Int64, LateEntries
 from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
 from runtime.scheduling.estimate import OutputEstimate
@@ -40,6 +41,11 @@ class Chunk:
     sampled_rows: list[int]
     """Rows whose first token is chosen at its end: one per choice, none before the last chunk."""
 
+    @property
+    def rows(self) -> list[int]:
+        """All whose tokens it computes, the sequence's own first."""
+        return self.sampled_rows or [self.row]
+
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
@@ -52,15 +58,11 @@ class StepPlan:
     """[len(decode_rows)]; drafts that each row verifies."""
     num_steps: int = 0
     """Drafts to make for the step after."""
-
-    @property
-    def drafting_rows(self) -> Int64:
-        """Rows for which drafts are worth making, if any are made: those that decode, and prompts that are through.
-
-        Choices of one prompt still share its last page, which is no place for the drafts of all of them.
-        """
-        through = [chunk.row for chunk in self.chunks if len(chunk.sampled_rows) == 1]
-        return np.concatenate([self.decode_rows, np.array(through, np.int64)])
+    drafting_rows: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    """For which they are."""
+    deferred: Int32 | None = None
+    """See `SpeculationBatch`."""
+    late: LateEntries | None = None
 
 
 class StepPlanner:
@@ -119,10 +121,7 @@ class StepPlanner:
             copies = self._running.grow(rows)
             chunks = self._plan_chunks(self._budget(len(rows)), may_admit=self.num_retractions == num_before)
             if len(rows) or chunks:
-                level = self._policy.choose(len(rows))
-                most = self._policy.shape.drafts_at(level)
-                num_drafts = np.minimum(self._running.num_drafts_to_verify(rows), most)
-                return self._with_drafts(StepPlan(rows, copies, chunks, num_drafts), level)
+                return self._speculate(rows, copies, chunks)
             if in_flight or len(self._running) == 0:
                 return None
             # Prompts under way hold all pages and none can go on.
@@ -149,19 +148,41 @@ class StepPlanner:
             output_tokens += int(self._estimate.expected(sequence.request.sampling.max_tokens))
         return Demand(len(rows) + min(FULL_ROWS, len(self._waiting)), prompt_tokens, output_tokens, waiting_tokens)
 
-    def _with_drafts(self, plan: StepPlan, num_steps: int) -> StepPlan:
-        """Give the rows pages for drafts, of which as many must fit behind those that this step verifies."""
-        if not num_steps:
+    def _speculate(self, rows: Int64, copies: Int32, chunks: list[Chunk]) -> StepPlan:
+        """The step with the drafts that it verifies and makes, and with the head's entries, now or later."""
+        policy, backlog = self._policy, self._running.backlog
+        level = policy.choose(len(rows)) if len(rows) else policy.level_at(len(self._running))
+        num_drafts = np.minimum(self._running.num_drafts_to_verify(rows), policy.shape.drafts_at(level))
+        plan = StepPlan(rows, copies, chunks, num_drafts)
+        if not policy.shape.num_steps:
             return plan
-        table, rows = self._running.table, plan.drafting_rows
+        if not level:
+            return replace(plan, deferred=backlog.defer(rows, [*chunks]))
+        firsts = [np.full(len(chunk.rows), chunk.start) for chunk in chunks]
+        entering = np.concatenate([rows, *(np.array(chunk.rows, np.int64) for chunk in chunks)])
+        late = backlog.catch_up(entering, np.concatenate([self._running.table.cached[rows], *firsts]))
+        return self._with_drafts(replace(plan, late=late), level)
+
+    def _with_drafts(self, plan: StepPlan, num_steps: int) -> StepPlan:
+        """Give the rows pages for drafts, of which as many must fit behind those that this step verifies.
+
+        Drafts are worth making for those that decode, and for prompts that are through. Choices of one prompt still share its
+        last page, which is no place for the drafts of all of them.
+        """
+        table = self._running.table
+        through = np.array([chunk.row for chunk in plan.chunks if len(chunk.sampled_rows) == 1], np.int64)
+        rows, num_decodes = np.concatenate([plan.decode_rows, through]), len(plan.decode_rows)
+        newest = np.concatenate([table.cached[plan.decode_rows], table.length[through] - 1])
         ends = table.cached[rows] + table.spread[rows] + 1
-        ends[: len(plan.decode_rows)] += table.most_accepted(plan.num_drafts)
-        ends[len(plan.decode_rows) :] = table.length[rows[len(plan.decode_rows) :]]
+        ends[:num_decodes] += table.most_accepted(plan.num_drafts)
+        ends[num_decodes:] = table.length[through]
+        sees = self._running.backlog.can_draft(rows, newest)
+        rows, ends = rows[sees], ends[sees]
         missing = self._running.num_pages_for_drafts(rows, ends + table.shape.places_at(num_steps) + 1)
         if missing.sum() > self._cache.num_available:
             return plan
         self._running.append_pages(rows, missing)
-        return replace(plan, num_steps=num_steps)
+        return replace(plan, num_steps=num_steps, drafting_rows=rows)
 
     def _make_room_to_decode(self, in_flight: bool) -> Int64:
         rows = self._running.table.decode_rows()

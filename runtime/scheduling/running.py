@@ -10,6 +10,7 @@ from runtime.batch import Bool, Int32, Int64
 from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
 from runtime.kv.prefixes import PrefixNode, token_bytes
+from runtime.scheduling.backlog import HeadBacklog
 from runtime.scheduling.requests import NOT_RUNNING, DraftCounts, Sequence
 from runtime.scheduling.sampling_table import SamplingTable
 from runtime.scheduling.table import MAX_ENDING_IDS, SequenceTable
@@ -22,6 +23,7 @@ class RunningSequences:
         self._cache = cache
         self.table = table
         self.sampling = sampling
+        self.backlog = HeadBacklog(table, cache.num_pages)
         self.prefilling: list[Sequence] = []
         """Those whose tokens are not all in the cache yet, in order of admission."""
 
@@ -114,7 +116,9 @@ class RunningSequences:
         nodes = self.matching(cursor, self.table.tokens[row, : self.table.known[row]])
         if not nodes:
             return
-        self.table.append_pages(row, self._cache.share(nodes))
+        pages = self._cache.share(nodes)
+        self.table.append_pages(row, pages)
+        self.backlog.look(row, pages)
         self.table.cached[row] += len(nodes) * PAGE_SIZE
         sequence.cursor = nodes[-1]
         if sequence.request.num_retractions == 0:
@@ -131,7 +135,7 @@ class RunningSequences:
         """
         row = sequence.row
         assert sequence.cursor is not None
-        self.table.append_pages(row, self._cache.allocate(-(-end // PAGE_SIZE) - int(self.table.num_pages[row])))
+        self.table.append_pages(row, self._allocate(-(-end // PAGE_SIZE) - int(self.table.num_pages[row])))
         if sequence.publishes:
             num_full = min(end, int(self.table.num_prompt[row])) // PAGE_SIZE
             sequence.cursor, sequence.publishes = self._cache.publish(
@@ -157,6 +161,8 @@ class RunningSequences:
             self.table.append_pages(other_row, pages)
             self.table.cached[other_row] = num_tokens
             self.table.is_decoding[other_row] = True
+            for column in (self.table.owed, self.table.blind_pages, self.table.prompt_owners):
+                column[other_row] = column[row]
             rows.append(other_row)
         del sequence.choices[1:]
         return rows
@@ -175,15 +181,16 @@ class RunningSequences:
         """
         is_full = self._is_full(rows)
         full = rows[is_full]
-        self.table.pages[full, self.table.num_pages[full]] = self._cache.allocate(len(full))
+        self.table.pages[full, self.table.num_pages[full]] = self._allocate(len(full))
         self.table.num_pages[full] += 1
         copies: list[tuple[int, int]] = []
         for row in self._rows_in_shared_page(rows[~is_full]).tolist():
             last = int(self.table.cached[row]) // PAGE_SIZE
             page = self.table.pages[row, last : last + 1].copy()
             if self._cache.is_shared(page).item():
-                self.table.pages[row, last] = copy = self._cache.allocate(1).item()
+                self.table.pages[row, last] = copy = self._allocate(1).item()
                 self._cache.give_up(page)
+                self.backlog.copy_page(page.item(), copy)
                 copies.append((page.item(), copy))
         return np.array(copies, np.int32).reshape(-1, 2)
 
@@ -196,7 +203,7 @@ class RunningSequences:
     def append_pages(self, rows: Int64, counts: Int64) -> None:
         """Give each row so many pages more."""
         for place in np.flatnonzero(counts).tolist():
-            self.table.append_pages(int(rows[place]), self._cache.allocate(int(counts[place])))
+            self.table.append_pages(int(rows[place]), self._allocate(int(counts[place])))
 
     def num_drafts_to_verify(self, rows: Int64) -> Int64:
         """How many of its drafts each row, which has grown, can verify: by its pages, and by the tokens it may still get.
@@ -211,6 +218,11 @@ class RunningSequences:
             by_length = np.where(by_length > 0, table.shape.num_drafts, 0)
         count: Int64 = np.maximum(0, np.minimum(table.num_drafts[rows], np.minimum(by_pages, by_length)))
         return count
+
+    def _allocate(self, count: int) -> Int32:
+        pages = self._cache.allocate(count)
+        self.backlog.begin_pages(pages)
+        return pages
 
     def _is_full(self, rows: Int64) -> Bool:
         """Whether a row's pages hold no place for its next token, wherever a step in flight may leave it."""

@@ -17,6 +17,7 @@ from runtime.draft_shape import NO_DRAFTS
 from runtime.errors import QueueFull, RequestRejected
 from runtime.kv.cache import KVCache
 from runtime.request import Finish, GenerationRequest, TokenDelivery, TokenLogprobs
+from runtime.scheduling.backlog import HeadBacklog
 from runtime.scheduling.batching import StepRecord, build_step
 from runtime.scheduling.delivery import LogprobLists, StepOutput, Totals, prompt_of, summary_of
 from runtime.scheduling.estimate import OutputEstimate
@@ -112,6 +113,11 @@ class Scheduler:
     def num_waiting(self) -> int:
         """Sequences in the queue, retracted ones included."""
         return len(self._waiting)
+
+    @property
+    def backlog(self) -> HeadBacklog:
+        """What the draft head is owed."""
+        return self._running.backlog
 
     @property
     def num_retractions(self) -> int:

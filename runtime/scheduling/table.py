@@ -71,6 +71,12 @@ class SequenceTable:
         """What they are, once that step was read."""
         self.parents: Int64 = np.zeros((num_rows, shape.num_drafts if shape.is_tree else 0), np.int64)
         """Of a tree's drafts, see `TreeResult.parents`."""
+        self.owed: Int64 = np.zeros(num_rows, np.int64)
+        """Of the last tokens of `cached`: how many the draft head has no entries for, see `backlog`."""
+        self.blind_pages: Int64 = np.zeros(num_rows, np.int64)
+        """Pages at the beginning that the head does not look at."""
+        self.prompt_owners: Int64 = np.zeros(num_rows, np.int64)
+        """Who owns the prompt's places in the backlog."""
         self.num_verified: Int64 = np.zeros(num_rows, np.int64)
         """Passes that verified drafts, those that were read."""
         self.num_proposed: Int64 = np.zeros(num_rows, np.int64)
@@ -98,6 +104,7 @@ class SequenceTable:
         self.ending_ids[row, : len(ending)] = ending
         self._num_added += 1
         self.serials[row] = self._num_added
+        self.prompt_owners[row] = -self._num_added
         self.is_active[row] = True
         sequence.row = row
         return row
@@ -110,6 +117,8 @@ class SequenceTable:
         for column in (self.num_pages, self.cached, self.known, self.length, self.num_prompt, self.max_length):
             column[row] = 0
         for column in (self.spread, self.num_drafts, self.num_verified, self.num_proposed, self.num_accepted):
+            column[row] = 0
+        for column in (self.owed, self.blind_pages, self.prompt_owners):
             column[row] = 0
         self.drafts[row] = 0
         self.parents[row] = 0
@@ -211,6 +220,9 @@ class SequenceTable:
         )
         assert bool((self.spread[active] >= 0).all()), "more drafts were read than verified"
         assert not self.spread[active][self.sample[active] == NO_SAMPLE].any(), "drafts are verified by no step"
+        assert bool((self.owed[active] <= self.cached[active] + self.spread[active]).all()), (
+            "entries of no token are owed"
+        )
         unread = self.is_active & (self.length > self.known)
         assert np.array_equal(self.sample != NO_SAMPLE, unread), "a token in flight is not where it is looked for"
         blank = np.arange(self.pages.shape[1])[None, :] >= self.num_pages[:, None]

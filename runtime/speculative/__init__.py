@@ -5,7 +5,7 @@ whether it fits its target), `loading` (its weights), `head` (the network), `fus
 (hidden states of the target that it reads), `continuing` (rows whose place only the device knows), `accepting` (which
 drafts are the tokens that plain decoding chooses), `growing` (trees of drafts, which of their nodes are kept),
 `unfolding` (a tree as its paths, for the reference's attention), `drafting` (a step's drafts, in plain torch),
-`adapting` (how many pay).
+`adapting` (how many pay), `backlog` (what the head reads later, where none do).
 
 A step of a speculating engine is: the target's pass over prompts' chunks and over each answer's last token with its drafts;
 the choice of a token at every one of these positions, exactly as plain decoding makes it; the drafts that equal those tokens
@@ -21,6 +21,9 @@ the token is chosen as plain decoding does, and the path goes on if a child is t
 The head's keys and values have pages of their own under the target's page numbers: one page table serves both. The entry at a
 position combines the target's hidden state there with the token after it, so the last entry of a page that prompts share may
 be of another continuation. That can cost an accepted draft, and nothing else.
+
+While no drafts are made no entries are, nor is the head's part of a prefill: what they follow from is kept for a while, and they
+are made when drafts are wanted again, see `runtime.scheduling.backlog`. Where some are lost the head looks at later pages only.
 
 Imports: torch, `runtime.draft_shape`, `runtime.attention`, `runtime.layers`, `runtime.weights`, `runtime.batch`. Knows no requests.
 Source: EAGLE-3, Li et al. 2025; the format is that of the heads that SGLang, vLLM and SpecForge publish and load.

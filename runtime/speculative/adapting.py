@@ -95,6 +95,8 @@ class _Range:
         self.seconds = 0.0
         """Both since the last trial."""
         self.num_trials = 0
+        self.catching_up_s = 0.0
+        """That the first step in which drafts were made again took longer, the last time."""
 
     def start_trial(self, level: int) -> None:
         self.trial, self.num_trial_steps = level, NUM_TRIALS
@@ -160,10 +162,24 @@ class SpeculationPolicy:
             return known.trial
         return known.level
 
+    def level_at(self, num_decodes: int) -> int:
+        """How many drafts a batch of this size makes as far as it is known, trials aside: for steps that decode nothing yet."""
+        if self._pinned is not None:
+            return self._pinned
+        key = _range_of(num_decodes)
+        return self._ranges[key].level if self._is_adaptive and key in self._ranges else self._num_steps
+
     def observe_step(self, num_decodes: int, level: int, seconds: float) -> None:
         """A step that only decoded, and verified and made `level` drafts for each answer, took so long."""
         if self._is_adaptive and seconds > 0 and level in self._levels:
             self._range(num_decodes).observe(level, seconds)
+
+    def observe_catching_up(self, num_decodes: int, level: int, seconds: float) -> None:
+        """The same of one that made entries for earlier steps as well: what that takes is a part of what a trial costs."""
+        if self._is_adaptive and num_decodes and level in self._levels:
+            known = self._range(num_decodes)
+            known.catching_up_s = max(0.0, seconds - known.times.get(level, seconds))
+            known.seconds += seconds
 
     def _settle(self, known: _Range) -> None:
         """Take the best level, if it is better enough than the one that is taken."""
@@ -180,14 +196,19 @@ class SpeculationPolicy:
         token_s = 1 / self._worth(known, known.level)
         given = 1 + (NUM_TRIALS - 1) * self.acceptance.num_tokens(other)
         drafts_lost = self.acceptance.num_tokens(known.level) - 1
-        return NUM_TRIALS * known.times[other] - (given - drafts_lost) * token_s
+        late_s = 0.0 if known.level else known.catching_up_s
+        return late_s + NUM_TRIALS * known.times[other] - (given - drafts_lost) * token_s
 
     def _worth(self, known: _Range, level: int) -> float:
         return self.acceptance.num_tokens(level) / known.times[level]
 
     def _range(self, num_decodes: int) -> _Range:
-        """Sizes up to 4 by themselves, larger ones up to each power of 2."""
-        key = num_decodes if num_decodes <= 4 else 1 << (num_decodes - 1).bit_length()
+        key = _range_of(num_decodes)
         if key not in self._ranges:
             self._ranges[key] = _Range(self._levels)
         return self._ranges[key]
+
+
+def _range_of(num_decodes: int) -> int:
+    """Sizes up to 4 by themselves, larger ones up to each power of 2."""
+    return num_decodes if num_decodes <= 4 else 1 << (num_decodes - 1).bit_length()

@@ -3,6 +3,7 @@
 The reference, as `runtime.runner.torch_runner` is for the target; on a GPU `runtime.runner.device_drafting` does the same.
 """
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from runtime.attention.pages import allocate_pages, copy_pages, key_rows, move_s
 from runtime.attention.reference import ReferenceAttention
 from runtime.batch import Int32, Int64, StepBatch, TreeBatch
 from runtime.identifiers import PAGE_SIZE
+from runtime.speculative.backlog import DROPPED, Backlog
+from runtime.speculative.config import NUM_CAPTURED
 from runtime.speculative.growing import GrowingTrees
 from runtime.speculative.head import DraftHead, Entries
 
@@ -34,6 +37,11 @@ class Drafter:
             dtype=head.embedding.dtype,
         )
         self._attention = ReferenceAttention(self.pages, num_heads=config.num_heads, layer_windows=(None,))
+        embedding = head.embedding
+        width = NUM_CAPTURED * config.target_hidden_size
+        self._backlog = Backlog(width, dtype=embedding.dtype, device=embedding.device)
+        self.prefill_s = 0.0
+        """That the last step's entries took, if it had prompts or late ones."""
 
     def copy_pages(self, copies: Tensor) -> None:
         """See `runtime.attention.pages.copy_pages`."""
@@ -51,7 +59,7 @@ class Drafter:
         """
         speculation = batch.speculation
         assert speculation is not None
-        entries = self._enter_rows(batch, captured, chosen)
+        entries = self._take_in(batch, captured, chosen)
         drafts = np.zeros((len(num_tokens), speculation.num_steps), np.int64)
         start = self._start(batch, entries, speculation.chain_starts[:-1] + num_tokens - 1)
         if start is not None:
@@ -71,7 +79,7 @@ class Drafter:
         speculation = batch.speculation
         assert speculation is not None
         assert speculation.tree is not None
-        entries = self._enter_rows(batch, captured, chosen)
+        entries = self._take_in(batch, captured, chosen)
         move_slots(self.pages, *moves)
         shape = (len(last_samples), speculation.tree.num_drafts)
         drafts, parents = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -81,24 +89,41 @@ class Drafter:
             drafts[start.chains], parents[start.chains] = (part.cpu().numpy() for part in kept)
         return drafts, parents
 
-    def _enter_rows(self, batch: StepBatch, captured: Tensor, chosen: Int64) -> Entries:
-        """Entries for all rows of a step."""
-        assert batch.speculation is not None
-        next_ids = batch.speculation.next_ids.copy()
+    def _take_in(self, batch: StepBatch, captured: Tensor, chosen: Int64) -> Entries | None:
+        """Late entries, and those of all rows of a step; or their rows go to the backlog: None."""
+        speculation = batch.speculation
+        assert speculation is not None
+        next_ids = speculation.next_ids.copy()
         next_ids[batch.sample_rows[::-1]] = chosen[::-1]  # of choices that share a row the first counts
-        return self._enter(next_ids, self._head.combine(captured), batch.positions, batch.slots)
+        started = time.perf_counter()
+        if (late := speculation.late) is not None:
+            states, late_ids = self._backlog.take(torch.from_numpy(late.places.astype(np.int64)).to(captured.device))
+            self._enter(late_ids.long(), self._head.combine(states), late.positions, late.slots)
+        entries = None
+        if speculation.deferred is None:
+            entries = self._enter(next_ids, self._head.combine(captured), batch.positions, batch.slots)
+        else:
+            places = np.where(speculation.deferred < 0, DROPPED, speculation.deferred).astype(np.int64)
+            ids = torch.from_numpy(next_ids).to(captured.device)
+            self._backlog.keep(torch.from_numpy(places).to(captured.device), captured, ids)
+        is_prefill = entries is not None and (late is not None or speculation.num_decodes < len(batch.context_lengths))
+        self.prefill_s = time.perf_counter() - started if is_prefill else 0.0
+        return entries
 
-    def _start(self, batch: StepBatch, entries: Entries, last_samples: Int64 | Int32) -> "_Start | None":
+    def _start(self, batch: StepBatch, entries: Entries | None, last_samples: Int64 | Int32) -> "_Start | None":
         """Where drafts begin, of the chains that ask for some; None where nobody does."""
         speculation = batch.speculation
         assert speculation is not None
         chains = np.flatnonzero(speculation.drafts)
-        if not (speculation.num_steps and chains.size):
+        if entries is None or not (speculation.num_steps and chains.size):
             return None
         rows = batch.sample_rows[last_samples[chains]].astype(np.int64)
         sequences = np.searchsorted(batch.query_starts, rows, side="right") - 1
         chosen_entries = entries.select(torch.from_numpy(rows).to(entries.query.device))
-        return _Start(chains, chosen_entries, batch.positions[rows], batch.page_tables[sequences])
+        first_pages = (
+            np.zeros(len(chains), np.int32) if speculation.first_pages is None else speculation.first_pages[chains]
+        )
+        return _Start(chains, chosen_entries, batch.positions[rows], batch.page_tables[sequences], first_pages)
 
     def _enter(self, token_ids: Int64 | Tensor, hidden: Tensor, positions: Int64, slots: Int64) -> Entries:
         """Compute entries and write their keys and values; a key follows from its own row, as there is one layer."""
@@ -112,13 +137,14 @@ class Drafter:
     def _chain(self, start: "_Start", num_steps: int) -> Tensor:
         """[num_chains, num_steps]"""
         ends, tables = start.ends, _widened(start.tables, int(start.ends.max()) + num_steps)
-        hidden = self._ask(start.entries, ends, tables, _slots_of(ends, tables))
+        seen, firsts = _seen(tables, start.first_pages), start.first_pages
+        hidden = self._ask(start.entries, ends, seen, firsts, _slots_of(ends, tables))
         drafted = [self._head.best(hidden)]
         for step in range(1, num_steps):
             positions = ends + step
             slots = _slots_of(positions, tables)
             entries = self._enter(drafted[-1], hidden, positions, slots)
-            hidden = self._ask(entries, positions, tables, slots)
+            hidden = self._ask(entries, positions, seen, firsts, slots)
             drafted.append(self._head.best(hidden))
         return torch.stack(drafted, dim=1)
 
@@ -131,8 +157,9 @@ class Drafter:
         tables = _widened(start.tables, int(ends.max()) + 1 + topk * (num_steps - 1))
         places = ends[:, None] + 1 + np.arange(topk * (num_steps - 1))
         all_slots = _slots_of(places.reshape(-1), np.repeat(tables, places.shape[1], axis=0)).reshape(places.shape)
-        hidden = self._ask(start.entries, ends, tables, _slots_of(ends, tables))
-        trees, tables = GrowingTrees(topk), np.repeat(tables, topk, axis=0)
+        seen, firsts = _seen(tables, start.first_pages), start.first_pages
+        hidden = self._ask(start.entries, ends, seen, firsts, _slots_of(ends, tables))
+        trees, seen, firsts = GrowingTrees(topk), np.repeat(seen, topk, axis=0), np.repeat(firsts, topk)
         beams = trees.grow(self._head.logits(hidden))
         for step in range(1, num_steps):
             positions = np.repeat(ends + step, topk)
@@ -141,19 +168,30 @@ class Drafter:
             entries = self._enter(ids, hidden[beams.parent_rows], positions, slots)
             path = beams.path.cpu().numpy().reshape(len(ends), -1)
             on_path = np.take_along_axis(all_slots, path, axis=1).reshape(len(positions), step)
-            hidden = self._ask(entries, positions, tables, slots, Tails(on_path, np.full(len(positions), step)))
+            tails = Tails(on_path, np.full(len(positions), step))
+            hidden = self._ask(entries, positions, seen, firsts, slots, tails)
             beams = trees.grow(self._head.logits(hidden))
         ids, parents = trees.keep(tree.num_drafts)
         return self._head.target_ids[ids], parents
 
     def _ask(
-        self, entries: Entries, positions: Int64, tables: Int32, slots: Int64, tails: Tails | None = None
+        self,
+        entries: Entries,
+        positions: Int64,
+        tables: Int32,
+        first_pages: Int32,
+        slots: Int64,
+        tails: Tails | None = None,
     ) -> Tensor:
-        """The rest of the layer for rows at these positions, each in a sequence of its own."""
+        """The rest of the layer for rows at these positions, each in a sequence of its own.
+
+        Args:
+            tables: from the first page on that each row sees.
+        """
         count = len(positions)
         batch = AttentionBatch(
             query_starts=np.arange(count + 1, dtype=np.int32),
-            context_lengths=(positions + 1).astype(np.int32),
+            context_lengths=(positions + 1 - PAGE_SIZE * first_pages.astype(np.int64)).astype(np.int32),
             page_tables=tables,
             rows=np.arange(count, dtype=np.int64),
             num_rows=count,
@@ -174,6 +212,18 @@ class _Start:
     ends: Int64
     """Their positions."""
     tables: Int32
+    first_pages: Int32
+    """See `SpeculationBatch`."""
+
+
+def _seen(tables: Int32, first_pages: Int32) -> Int32:
+    """Tables from some page of each row on, filled up with page 0."""
+    if not first_pages.any():
+        return tables
+    columns = np.arange(tables.shape[1]) + first_pages[:, None]
+    kept = np.take_along_axis(tables, np.minimum(columns, tables.shape[1] - 1), axis=1)
+    seen: Int32 = np.where(columns < tables.shape[1], kept, 0).astype(np.int32)
+    return seen
 
 
 def _widened(tables: Int32, num_places: int) -> Int32:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from runtime.attention.device import DevicePlan
 from runtime.models.operations import DraftTokens, Operations, TokenPlaces
+from runtime.speculative.config import NUM_CAPTURED
 from runtime.speculative.head import DraftHead
 
 
@@ -48,6 +49,11 @@ class FusedHead:
     def target_ids(self) -> Tensor:
         """[draft_vocab_size] int64: the target's id of each draft."""
         return self._head.target_ids
+
+    @property
+    def captured_size(self) -> int:
+        """Numbers of a row of the target's hidden states, of all layers that it reads."""
+        return NUM_CAPTURED * self._head.config.target_hidden_size
 
     def combine(self, captured: Tensor) -> Tensor:
         """See `DraftHead.combine`."""

@@ -38,6 +38,7 @@ def speculation_options(settings: EngineSettings) -> SpeculationOptions | None:
     given = [name for name, value in numbers.items() if value]
     if not settings.speculative_algorithm:
         given += ["speculative_draft_model_path"] * bool(settings.speculative_draft_model_path)
+        given += ["speculative_adaptive"] * (not settings.speculative_adaptive)
         if given:
             raise EngineMisconfigured(f"{given[0]}: is set, but speculative_algorithm is not")
         return None

@@ -167,6 +167,10 @@ async def test_metrics_count_what_happened(gateway: Gateway) -> None:
     assert value(found, "casemate_spec_draft_tokens_total", engine="0") == 60
     assert value(found, "casemate_spec_accepted_tokens_total", engine="0") == 30
     assert value(found, "casemate_spec_num_steps", engine="0") == 3
+    assert value(found, "casemate_spec_draft_prefill_seconds_total", engine="0") == 1.5
+    assert value(found, "casemate_spec_draft_prefill_tokens_total", engine="0", mode="with_prompt") == 700
+    assert value(found, "casemate_spec_draft_prefill_tokens_total", engine="0", mode="late") == 80
+    assert value(found, "casemate_spec_draft_prefill_tokens_total", engine="0", mode="lost") == 9
     assert value(found, "casemate_audit_tree_size") == 2
     assert value(found, "casemate_process_ready", role="engine", instance="0") == 1
 

@@ -127,7 +127,30 @@ class FakeEngine:
         while not link.closed.is_set():
             if self.says_status:
                 status = engine.EngineStatus(
-                    self.last_token_age_ms, 1, 2, 100, 60, 15, 30, 20, 5, 0, True, 50, 40, 64, 12.5, 0.75, 20, 60, 30, 3
+                    self.last_token_age_ms,
+                    1,
+                    2,
+                    100,
+                    60,
+                    15,
+                    30,
+                    20,
+                    5,
+                    0,
+                    True,
+                    50,
+                    40,
+                    64,
+                    12.5,
+                    0.75,
+                    20,
+                    60,
+                    30,
+                    3,
+                    1.5,
+                    700,
+                    80,
+                    9,
                 )
                 link.send(status)
             await asyncio.sleep(0.05)

@@ -74,4 +74,8 @@ class ScrapeEndpoint:
         metrics.spec_accepted_tokens_total.set(status.num_accepted, **labels)
         metrics.kv_cache_unscaled.set(float(peer.facts.has_unscaled_cache), **labels)
         metrics.spec_num_steps.set(status.num_draft_steps, **labels)
+        metrics.spec_draft_prefill_seconds_total.set(status.draft_prefill_s, **labels)
+        metrics.spec_draft_prefill_tokens_total.set(status.num_draft_prefill_tokens, **labels, mode="with_prompt")
+        metrics.spec_draft_prefill_tokens_total.set(status.num_late_entries, **labels, mode="late")
+        metrics.spec_draft_prefill_tokens_total.set(status.num_lost_entries, **labels, mode="lost")
         metrics.last_token_age_seconds.set(status.last_token_age_ms / 1000, **labels)

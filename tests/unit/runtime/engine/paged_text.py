@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from runtime.batch import ChainResult, LogprobRows, SamplingBatch, StepBatch, StepResult, TreeResult
+from runtime.batch import BACKLOG_SIZE, ChainResult, LogprobRows, SamplingBatch, StepBatch, StepResult, TreeResult
 from runtime.identifiers import PAGE_SIZE
 from runtime.request import GenerationRequest
 from runtime.scheduling.requests import choice_seed
@@ -101,6 +101,9 @@ class PagedTextRunner:
         self.entries = np.full((num_pages, PAGE_SIZE), UNWRITTEN, np.int64)
         self.parted = np.zeros((num_pages, PAGE_SIZE), np.bool_)
         """Entries at places where several choices go on: the entry is of one of them."""
+        self.backlog = np.full(BACKLOG_SIZE, UNWRITTEN, np.int64)
+        self.num_blind = 0
+        """Drafts that were made without looking at the first pages."""
         self.ends = NO_CHAINS
         self.pending: list[_Step] = []
         self.last_tokens = np.zeros(0, np.int64)
@@ -158,8 +161,18 @@ class PagedTextRunner:
         next_ids = speculation.next_ids.copy()
         next_ids[batch.sample_rows[::-1]] = tokens[::-1]
         assert (next_ids >= 0).all(), "a token is followed by none"
+        if (late := speculation.late) is not None:
+            assert speculation.deferred is None
+            self.entries.reshape(-1)[late.slots] = self.backlog[late.places]
         self.entries.reshape(-1)[batch.slots] = next_ids
         self.parted.reshape(-1)[batch.slots] = np.bincount(batch.sample_rows, minlength=len(batch.slots)) > 1
+        if speculation.deferred is not None:
+            assert not speculation.num_steps
+            assert not speculation.num_drafts.any(), "a step that puts the head off verifies drafts"
+            kept = speculation.deferred >= 0
+            assert len(np.unique(speculation.deferred[kept])) == kept.sum(), "two rows are kept at one place"
+            self.backlog[speculation.deferred[kept]] = next_ids[kept]
+            self.entries.reshape(-1)[batch.slots] = UNWRITTEN
         if speculation.tree is not None:
             return self._speculate_in_trees(batch, contexts, tokens)
         counts, drafts = [], np.zeros((len(starts) - 1, num_steps), np.int64)
@@ -172,7 +185,7 @@ class PagedTextRunner:
             counts.append(count)
             if num_steps and speculation.drafts[chain]:
                 last = first + count - 1
-                drafts[chain] = self._draft(batch, last, contexts[last], int(tokens[last]), num_steps)
+                drafts[chain] = self._draft(batch, chain, last, contexts[last], int(tokens[last]), num_steps)
         num_tokens = np.array(counts, np.int32)
         self.ends = ChainEnds(num_tokens, tokens[np.array(starts[:-1], np.int64) + num_tokens - 1], drafts)
         return ChainResult(num_tokens, drafts)
@@ -204,21 +217,27 @@ class PagedTextRunner:
         for chain, last in enumerate(ends):
             if speculation.num_steps and speculation.drafts[chain]:
                 steps, context = speculation.num_steps, contexts[last]
-                coming = self._draft(batch, last, context, int(tokens[last]), steps, speculation.tree.topk)
+                coming = self._draft(batch, chain, last, context, int(tokens[last]), steps, speculation.tree.topk)
                 salt = zlib.crc32(context.tobytes())
                 drafts[chain], of_drafts[chain] = plant(coming, num_drafts, salt, VOCAB_SIZE)
         self.ends = ChainEnds(np.array(counts, np.int32), tokens[np.array(ends, np.int64)], drafts, of_drafts)
         return ChainResult(self.ends.num_tokens, drafts, TreeResult(paths, of_drafts))
 
     def _draft(
-        self, batch: StepBatch, sample: int, context: np.ndarray, token: int, num_steps: int, topk: int = 1
+        self, batch: StepBatch, chain: int, sample: int, context: np.ndarray, token: int, num_steps: int, topk: int = 1
     ) -> list[int]:
+        assert batch.speculation is not None
+        assert batch.speculation.first_pages is not None
+        seen_from = PAGE_SIZE * int(batch.speculation.first_pages[chain])
+        self.num_blind += seen_from > 0
         sequence = int(np.searchsorted(batch.query_starts, batch.sample_rows[sample], side="right")) - 1
         table = np.append(batch.page_tables[sequence], [0] * 8)
         end = len(context) - 1
         pages = table[: end // PAGE_SIZE + 1]
         entries, parted = (array[pages].reshape(-1)[: end + 1] for array in (self.entries, self.parted))
         wrong = np.flatnonzero((entries != np.append(context[1:], token)) & ~parted)
+        wrong = wrong[wrong >= seen_from]
+        assert seen_from <= end, "the head sees nothing"
         is_whole = (wrong % PAGE_SIZE == PAGE_SIZE - 1).all() or _has_ended(batch, sequence)
         assert is_whole, "entries of the head are missing"
         drafted: list[int] = []

@@ -73,7 +73,10 @@ class EngineMachine(RuleBasedStateMachine):
     @initialize(seed=seeds)
     def start(self, seed: int) -> None:
         random = Random(seed)
-        self.driver = EngineDriver(**{name: random.choice(values) for name, values in SETTINGS.items()})
+        chosen = {name: random.choice(values) for name, values in SETTINGS.items()}
+        if not chosen["num_drafts"]:
+            del chosen["speculative_adaptive"]
+        self.driver = EngineDriver(**chosen)
         # A low estimate admits more than fits, so that retraction is common.
         self.driver.engine._scheduler._estimate.fraction = random.choice([0.05, 0.05, 0.5])
         # Hypothesis leaves out some rules in each run, `submit` too.
@@ -111,6 +114,12 @@ class EngineMachine(RuleBasedStateMachine):
     def pass_time(self, seconds: int) -> None:
         self.driver.now += seconds
 
+    @rule(is_paused=st.booleans())
+    def pause_drafts(self, is_paused: bool) -> None:
+        """The head's entries are put off, and made later, lost, or shared without."""
+        policy = self.driver.engine._policy
+        self.driver.engine.pin_drafts(0 if is_paused else policy.shape.num_steps)
+
     @rule()
     def flush(self) -> None:
         self.driver.engine.flush_cache()
@@ -134,6 +143,7 @@ class EngineMachine(RuleBasedStateMachine):
         event(f"evicted: {stats.num_evicted_pages > 0}")
         event(f"cached: {stats.cached_tokens > 0}")
         event(f"accepted: {stats.num_accepted > 0}")
+        event(f"caught up: {stats.num_late_entries > 0}")
 
 
 def _settings(max_examples: int, stateful_step_count: int) -> settings:

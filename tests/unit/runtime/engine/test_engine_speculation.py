@@ -147,7 +147,10 @@ def test_cached_prefixes_draft_as_well() -> None:
     ("settings", "named"),
     [
         ({"speculative_num_steps": 3}, "speculative_algorithm is not"),
+        ({"speculative_eagle_topk": 1}, "speculative_eagle_topk: is set, but speculative_algorithm is not"),
+        ({"speculative_num_draft_tokens": 4}, "speculative_num_draft_tokens: is set, but speculative_algorithm is not"),
         ({"speculative_draft_model_path": "head"}, "speculative_algorithm is not"),
+        ({"speculative_adaptive": False}, "speculative_adaptive: is set, but speculative_algorithm is not"),
         ({"speculative_algorithm": "EAGLE3"}, "needs a draft head"),
         ({"speculative_num_steps": 3, "speculative_eagle_topk": 1}, "speculative_num_draft_tokens: of"),
         (

@@ -79,6 +79,34 @@ def test_sizes_are_judged_apart() -> None:
     assert crowded[: 3 * NUM_TRIALS] == [4] * NUM_TRIALS + [2] * NUM_TRIALS + [0] * NUM_TRIALS
 
 
+def test_a_batch_that_decodes_nothing_yet_is_taken_for_one_of_its_size() -> None:
+    """Prompts of a crowd where drafts do not pay are not read by the head; those of a crowd that nobody knows are."""
+    policy = SpeculationPolicy(draft_chain(4), is_adaptive=True)
+    drive(policy, 200, 50, lambda level: 1.0 + 3 * level)
+    drive(policy, 1, 50, lambda _level: 1.0)
+    assert [policy.level_at(size) for size in (200, 129, 1, 20)] == [0, 0, 4, 4]
+    policy.pin(2)
+    assert policy.level_at(200) == 2
+    assert SpeculationPolicy(draft_chain(4), is_adaptive=False).level_at(200) == 4
+
+
+def test_catching_up_is_a_part_of_what_a_trial_costs() -> None:
+    """Drafts that lose a little are tried again soon; less often where their first step takes a hundred times as long."""
+    trials = []
+    for extra in (0.0, 100.0):
+        policy = SpeculationPolicy(draft_chain(2), is_adaptive=True)
+        drive(policy, 8, 200, lambda level: 1.0 + level, chance=0.3)
+        levels: list[int] = []
+        for _ in range(8000):
+            level = policy.choose(8)
+            levels.append(level)
+            is_first = level and len(levels) > 1 and not levels[-2]
+            observe = policy.observe_catching_up if is_first else policy.observe_step
+            observe(8, level, 1.0 + level + (extra if is_first else 0.0))
+        trials.append(sum(level > 0 for level in levels))
+    assert trials[0] > 2 * trials[1] > 0
+
+
 def test_without_adaptation_all_are_made() -> None:
     """However long they take."""
     levels, _ = drive(SpeculationPolicy(draft_chain(3), is_adaptive=False), 8, 50, lambda level: 1.0 + 10 * level)

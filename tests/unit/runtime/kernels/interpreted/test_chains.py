@@ -51,6 +51,7 @@ def mixed_step() -> UniformStep:
             next_ids=np.full(len(positions), 7, np.int64),
             num_steps=NUM_STEPS,
             drafts=np.ones(5, np.bool_),
+            first_pages=np.array([1, 0, 1, 0, 2], np.int32),
         ),
     )
     return make_uniform(batch, NUM_STEPS + 1, 4)
