@@ -13,9 +13,7 @@ from appliance.gateway.identity import Presented, TokenIssuerUnavailable, TokenR
 from security.oauth import key_ring
 from security.oauth.profiles import PROFILE_NAMES
 from security.tls import provision_identity
-from tests.support.gateway import running_gateway
 from tests.support.identity_provider import AUDIENCE, HOST, IdentityProvider, Key
-from tests.support.model_folders import write_byte_level_model
 
 
 def check_of(folder, section):
@@ -26,17 +24,6 @@ def check_of(folder, section):
 
 def presented(token):
     return Presented(scheme="bearer", token=token, method="GET", path="/v1/models", address="192.0.2.1")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_byte_level_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-async def gateway(folder):
-    async with running_gateway(folder) as made:
-        yield made
 
 
 @pytest.fixture(params=PROFILE_NAMES)

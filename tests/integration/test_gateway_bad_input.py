@@ -17,7 +17,7 @@ from appliance.gateway.errors import BadRequest
 from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.gateway_peers import CONTEXT_LENGTH
-from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.model_folders import MODEL
 from tests.support.wire import Response, close, exchange, parse, send_raw
 
 BEARER = f"Authorization: Bearer {TOKEN}"
@@ -33,11 +33,6 @@ def tool(parameters: Any) -> dict[str, Any]:
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("bad-input-model"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -21,18 +21,12 @@ from audit.keyed_hash import ROOT_LABEL, KeyedHasher, root_context
 from audit.sealing import unwrap_share
 from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
-from tests.support.model_folders import write_byte_level_model
 from tests.support.waiting import until
 from tests.support.wire import Response, exchange
 
 AUDITOR = X25519PrivateKey.generate()
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("bodies-model"))
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """What chat templates and model families bring with them: reasoning, template arguments, answers that are continued."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from tests.support.gateway import TOKEN, Gateway, running_gateway
+from tests.support.gateway import Gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import CHAT_TEMPLATE, MODEL, write_byte_level_model
 
@@ -27,18 +26,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = json.loads((made / "tokenizer_config.json").read_text())
     (made / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": THINKING}))
     return made
-
-
-@pytest.fixture
-async def gateway(folder: Path) -> AsyncIterator[Gateway]:
-    async with running_gateway(folder) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(api_key=TOKEN, base_url=gateway.url + "/v1", max_retries=0) as opened:
-        yield opened
 
 
 def prompt_of(gateway: Gateway) -> bytes:

@@ -15,7 +15,7 @@ import pytest_asyncio
 from appliance.gateway.api.openapi import BODIES
 from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, running_gateway
-from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.model_folders import MODEL
 from tests.support.wire import close, exchange, parse, send_raw
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -23,11 +23,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PATHS = sorted(BODIES)
 BEARER, JSON = f"Authorization: Bearer {TOKEN}", "Content-Type: application/json"
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("hostile-model"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

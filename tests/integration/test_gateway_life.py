@@ -12,16 +12,10 @@ from runtime.request import RequestSummary
 from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.gateway_peers import MemoryLink, Reply
-from tests.support.model_folders import write_byte_level_model
 from tests.support.streams import Stream, last_error, outcome, post, settled, unread_stream
 from tests.support.waiting import until
 
 LONG = Reply([97] * 400, delay_s=0.005)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("life-model"))
 
 
 @pytest.fixture

@@ -9,18 +9,12 @@ import pytest_asyncio
 
 from appliance.messages.reading import FetchTile, SearchRecords
 from tests.support.gateway import TOKEN, Gateway, running_gateway
-from tests.support.model_folders import write_byte_level_model
 from tests.support.waiting import until
 from tests.support.wire import Response, exchange
 
 RECORD = b'{"metadata":{"sequence":7},"text":"\xc3\xa4 \\u0001"}'
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("reading-model"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -13,17 +13,12 @@ from runtime.request import Finish
 from tests.support.controls import control
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.gateway_peers import Reply
-from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.model_folders import MODEL
 from tests.support.streams import BEARER, JSON, Stream, body_of, last_error, outcome, post, settled, unread_stream
 from tests.support.waiting import until
 from tests.support.wire import exchange, parse
 
 LONG = Reply([97] * 400, delay_s=0.005)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("life-model"))
 
 
 @pytest.fixture

@@ -1,28 +1,14 @@
 """A request that is over is gone at once: nothing of it waits for the garbage collector, which would stop a worker for 20 ms."""
 
 import gc
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.gateway import Gateway, running_gateway
-from tests.support.model_folders import write_byte_level_model
+from tests.support.gateway import Gateway
 from tests.support.streams import post, settled
 
 OURS = ("appliance.", "runtime.", "audit.", "uvicorn.")
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("memory-model"))
-
-
-@pytest.fixture
-async def gateway(folder: Path) -> AsyncIterator[Gateway]:
-    async with running_gateway(folder) as running:
-        yield running
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,14 @@
 """Anthropic's messages over the wire, word for word; and the routes that SGLang's and vLLM's tools ask."""
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runtime.request import Finish
-from tests.support.gateway import TOKEN, Gateway, running_gateway
+from tests.support.gateway import TOKEN, Gateway
 from tests.support.gateway_peers import Reply
-from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.model_folders import MODEL
 from tests.support.waiting import until
 from tests.support.wire import Response, exchange
 
@@ -21,17 +19,6 @@ TOOL = {
     "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}}},
 }
 CALL = [*b"Sure. ", 262, *b'{"name": "add", "arguments": {"a": 1}}', 263, 261]
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("messages-model"))
-
-
-@pytest.fixture
-async def gateway(folder: Path) -> AsyncIterator[Gateway]:
-    async with running_gateway(folder) as running:
-        yield running
 
 
 async def ask(gateway: Gateway, path: str, body: Any = None, *, token: str = TOKEN) -> Response:

@@ -1,29 +1,13 @@
 """The native route: SGLang's words, so that its tools run unchanged."""
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.support.gateway import TOKEN, Gateway, running_gateway
+from tests.support.gateway import TOKEN, Gateway
 from tests.support.gateway_peers import Reply
-from tests.support.model_folders import write_byte_level_model
 from tests.support.wire import exchange
 
 HEADERS = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json")
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("native-model"))
-
-
-@pytest.fixture
-async def gateway(folder: Path) -> AsyncIterator[Gateway]:
-    async with running_gateway(folder) as running:
-        yield running
 
 
 async def generate(gateway: Gateway, **body: Any) -> Any:

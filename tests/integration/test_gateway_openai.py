@@ -1,15 +1,13 @@
 """The OpenAI SDK against a gateway over HTTP, with an engine, an auditor and a policy of ours behind it."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from tests.support.gateway import TOKEN, Gateway, running_gateway
+from tests.support.gateway import Gateway
 from tests.support.gateway_peers import Reply
-from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.model_folders import MODEL
 from tests.support.waiting import until
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
@@ -21,23 +19,6 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
     },
 }
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("openai-model"))
-
-
-@pytest.fixture
-async def gateway(folder: Path) -> AsyncIterator[Gateway]:
-    async with running_gateway(folder) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(api_key=TOKEN, base_url=gateway.url + "/v1", max_retries=0) as opened:
-        yield opened
 
 
 async def test_chat(gateway: Gateway, client: openai.AsyncOpenAI) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from appliance.gateway.api.openapi import BODIES
 from tests.support.gateway import TOKEN, Gateway, running_gateway
-from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.model_folders import MODEL
 from tests.support.wire import Response, exchange
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -72,11 +72,6 @@ values = st.recursive(
     ),
     max_leaves=8,
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("openapi-model"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

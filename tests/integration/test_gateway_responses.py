@@ -11,7 +11,7 @@ import pytest
 from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
 from tests.support.gateway_peers import Reply
-from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.model_folders import MODEL
 
 TOOL: Any = {
     "type": "function",
@@ -20,21 +20,10 @@ TOOL: Any = {
 }
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("responses-model"))
-
-
 @pytest.fixture
 async def gateway(folder: Path, tmp_path: Path) -> AsyncIterator[Gateway]:
     async with running_gateway(folder, store_path=tmp_path / "responses.sqlite", response_retention_s=60) as running:
         yield running
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(api_key=TOKEN, base_url=gateway.url + "/v1", max_retries=0) as opened:
-        yield opened
 
 
 def prompt_of(gateway: Gateway) -> str:

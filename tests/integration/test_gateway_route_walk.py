@@ -12,7 +12,6 @@ from appliance.gateway.routes import PUBLIC_ROUTES
 from security.scopes import Scope
 from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, running_gateway
-from tests.support.model_folders import write_byte_level_model
 from tests.support.waiting import until
 from tests.support.wire import Response, exchange
 
@@ -33,11 +32,6 @@ UNKNOWN = (
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("walk-model"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -13,16 +13,10 @@ from appliance.gateway.flow.choice import Piece
 from appliance.gateway.flow.mailbox import Mailbox
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.gateway_peers import Reply
-from tests.support.model_folders import write_byte_level_model
 from tests.support.streams import BEARER, JSON, Stream, body_of, last_error, post, settled
 from tests.support.waiting import until
 
 TEXT = "".join(chr(ord("a") + place % 26) for place in range(120))
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("streaming-model"))
 
 
 @pytest.fixture

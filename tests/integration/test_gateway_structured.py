@@ -1,7 +1,6 @@
 """What a request holds its answer to reaches the compiler and the engine, or is refused before anything is reserved."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from appliance.messages import engine
 from runtime.request import Finish
 from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.gateway_peers import Reply
-from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.model_folders import MODEL
 from tests.support.wire import exchange
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
@@ -21,23 +20,6 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required"
 
 def tool(name: str, **function: Any) -> Any:
     return {"type": "function", "function": {"name": name, "parameters": SCHEMA} | function}
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_byte_level_model(tmp_path_factory.mktemp("structured-model"))
-
-
-@pytest.fixture
-async def gateway(folder: Path) -> AsyncIterator[Gateway]:
-    async with running_gateway(folder) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(api_key=TOKEN, base_url=gateway.url + "/v1", max_retries=0) as opened:
-        yield opened
 
 
 def format_of(gateway: Gateway) -> Any:

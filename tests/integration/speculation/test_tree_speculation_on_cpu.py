@@ -3,42 +3,23 @@
 The judge is plain decoding; heads are random, or know the texts, or know them and err.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from runtime.runner.building import build_runner
 from runtime.runner.torch_runner import TorchRunner
-from runtime.speculative.source import HeadSource
-from tests.integration.test_speculation_on_cpu import EOS, NUM_PAGES, Answers, requests, tokens_of
-from tests.support.draft_heads import write_head, write_target
+from tests.support.draft_heads import EOS
 from tests.support.draft_trees import TREES, KnowingTrees
 from tests.support.engine_runs import build_engine, run_all
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_target(tmp_path_factory.mktemp("target"))
-
-
-@pytest.fixture(scope="module")
-def speculating(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TorchRunner:
-    head = HeadSource(write_head(tmp_path_factory.mktemp("head")))
-    return build_runner(folder, num_pages=NUM_PAGES, head=head)
-
-
-@pytest.fixture(scope="module")
-def plain_answers(folder: Path) -> Answers:
-    return run_all(build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS]), requests())
+from tests.support.speculation_runs import Answers, requests, scored_tokens_of
 
 
 @pytest.mark.parametrize("overlap", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_random_trees_change_nothing(speculating: TorchRunner, plain_answers: Answers, *, overlap: bool) -> None:
     """Tokens, ends and logprobs are equal, greedy and sampled, with penalties, masks, bias and several choices."""
     engine = build_engine(speculating, eos_token_ids=[EOS], overlap_schedule=overlap, **TREES)
-    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    assert scored_tokens_of(run_all(engine, requests())) == scored_tokens_of(plain_answers)
     assert engine.stats().num_verified > 100
 
 
@@ -52,7 +33,7 @@ def test_the_right_path_is_found_in_any_branch(
     assert speculating.drafter is not None
     monkeypatch.setattr(speculating.drafter, "draft_trees", KnowingTrees(texts, error_in).draft_trees)
     engine = build_engine(speculating, eos_token_ids=[EOS], **TREES)
-    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    assert scored_tokens_of(run_all(engine, requests())) == scored_tokens_of(plain_answers)
     stats = engine.stats()
     length = 1 + stats.num_accepted / stats.num_verified
     assert length > 4.3 if error_in == 1000 else 2.5 < length < 4.9
@@ -74,9 +55,9 @@ def test_every_way_to_a_text_is_the_same(
 ) -> None:
     """Chunks, order, batch sizes, prefixes that are shared or not, trees of all shapes."""
     engine = build_engine(speculating, eos_token_ids=[EOS], **(TREES | settings))
-    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    assert scored_tokens_of(run_all(engine, requests())) == scored_tokens_of(plain_answers)
     if "disable_radix_cache" not in settings:
-        assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers), "from cached prefixes"
+        assert scored_tokens_of(run_all(engine, requests())) == scored_tokens_of(plain_answers), "from cached prefixes"
 
 
 def test_drafts_follow_from_the_text_alone(speculating: TorchRunner) -> None:

@@ -14,32 +14,15 @@ from runtime.engine.loop import Engine
 from runtime.request import GenerationRequest
 from runtime.runner.building import build_runner
 from runtime.speculative.source import HeadSource
-from tests.integration.test_speculation_in_graphs import tokens_of
-from tests.integration.test_speculation_on_cpu import EOS, NUM_DRAFTS, NUM_PAGES, SPECULATION, Answers, requests
 from tests.support.device_runners import build_plain_device
-from tests.support.draft_heads import write_head, write_target
+from tests.support.draft_heads import EOS
 from tests.support.draft_trees import NUM_STEPS, NUM_TREE_DRAFTS, TREES
-from tests.support.engine_runs import Answer, build_engine, run_all
+from tests.support.engine_runs import Answer, build_engine
+from tests.support.speculation_runs import NUM_DRAFTS, NUM_PAGES, SPECULATION, Answers, requests, tokens_of
 
 SHAPES = pytest.mark.parametrize("is_tree", [False, True], ids=["chains", "trees"])
 RUNNERS = pytest.mark.parametrize("on_device", [False, True], ids=["reference", "graphs"])
 Drafts = dict[int, tuple[list[int], list[int]]]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_target(tmp_path_factory.mktemp("target"))
-
-
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> HeadSource:
-    return HeadSource(write_head(tmp_path_factory.mktemp("head")))
-
-
-@pytest.fixture(scope="module")
-def expected(folder: Path) -> Answers:
-    """What plain decoding answers."""
-    return run_all(build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS]), requests())
 
 
 def build(folder: Path, head: HeadSource, *, is_tree: bool, on_device: bool, **settings: Any) -> Engine:
@@ -116,13 +99,13 @@ def run_with_pauses(engine: Engine, levels: list[int]) -> dict[tuple[int, int], 
 @SHAPES
 @RUNNERS
 def test_pauses_change_no_text(
-    folder: Path, head: HeadSource, expected: Answers, *, is_tree: bool, on_device: bool
+    folder: Path, head: HeadSource, plain_answers: Answers, *, is_tree: bool, on_device: bool
 ) -> None:
     """Greedy and sampled, several choices, shared prompts, in chunks and from the cache, one step ahead."""
     engine = build(folder, head, is_tree=is_tree, on_device=on_device, chunked_prefill_size=33)
     most = NUM_STEPS if is_tree else NUM_DRAFTS
     for _ in range(1 if is_tree else 2):
-        assert run_with_pauses(engine, [0] * 7 + [most] * 3 + [0, most]) == tokens_of(expected)
+        assert run_with_pauses(engine, [0] * 7 + [most] * 3 + [0, most]) == tokens_of(plain_answers)
     stats = engine.stats()
     assert stats.num_late_entries > 50
     assert stats.num_verified > 20

@@ -9,35 +9,15 @@ import pytest
 
 from runtime.runner.building import build_runner
 from runtime.speculative.source import HeadSource
-from tests.integration.test_speculation_on_cpu import EOS, NUM_DRAFTS, NUM_PAGES, SPECULATION, Answers, requests
 from tests.support.device_runners import build_plain_device
-from tests.support.draft_heads import write_head, write_target
+from tests.support.draft_heads import EOS
 from tests.support.engine_runs import build_engine, run_all
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_target(tmp_path_factory.mktemp("target"))
-
-
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> HeadSource:
-    return HeadSource(write_head(tmp_path_factory.mktemp("head")))
-
-
-@pytest.fixture(scope="module")
-def expected(folder: Path) -> Answers:
-    """What plain decoding answers."""
-    return run_all(build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS]), requests())
-
-
-def tokens_of(answers: Answers) -> dict[tuple[int, int], tuple[list[int], str]]:
-    return {key: (answer.tokens, answer.reason) for key, answer in answers.items()}
+from tests.support.speculation_runs import NUM_DRAFTS, NUM_PAGES, SPECULATION, Answers, requests, tokens_of
 
 
 @pytest.mark.parametrize(("largest_graph", "overlap"), [(0, True), (3, True), (16, True), (16, False)])
 def test_texts_are_those_of_plain_decoding(
-    folder: Path, head: HeadSource, expected: Answers, largest_graph: int, *, overlap: bool
+    folder: Path, head: HeadSource, plain_answers: Answers, largest_graph: int, *, overlap: bool
 ) -> None:
     """With graphs for all steps that only decode, for some and for none; twice, so that the cache is warm the second time."""
     device = build_plain_device(
@@ -46,7 +26,7 @@ def test_texts_are_those_of_plain_decoding(
     settings: dict[str, Any] = {"overlap_schedule": overlap, "chunked_prefill_size": 33}
     engine = build_engine(device.runner, eos_token_ids=[EOS], **SPECULATION, **settings)
     for _ in range(2):
-        assert tokens_of(run_all(engine, requests())) == tokens_of(expected)
+        assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
     assert engine.stats().num_verified > 200
     assert (engine.stats().num_graph_steps > 0) == (largest_graph > 0)
 
@@ -71,9 +51,9 @@ def test_drafts_are_those_of_the_reference(folder: Path, head: HeadSource) -> No
     assert drafts[0] == drafts[1]
 
 
-def test_retraction_changes_nothing(folder: Path, head: HeadSource, expected: Answers) -> None:
+def test_retraction_changes_nothing(folder: Path, head: HeadSource, plain_answers: Answers) -> None:
     """With a fifth of the memory."""
     device = build_plain_device(folder, num_pages=16, head=head, num_steps=NUM_DRAFTS)
     engine = build_engine(device.runner, eos_token_ids=[EOS], chunked_prefill_size=32, **SPECULATION)
-    assert tokens_of(run_all(engine, requests())) == tokens_of(expected)
+    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
     assert engine.stats().num_retractions > 0

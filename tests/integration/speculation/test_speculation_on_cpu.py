@@ -13,61 +13,16 @@ import pytest
 import torch
 
 from runtime.batch import Int32, Int64, StepBatch
-from runtime.request import GenerationRequest
 from runtime.runner.building import build_runner
 from runtime.runner.torch_runner import TorchRunner
 from runtime.speculative.source import HeadSource
 from tests.support.draft_heads import EOS, VOCAB_SIZE, head_tensors, write_head, write_target
 from tests.support.draft_trees import TREES
-from tests.support.engine_runs import Answer, ask, build_engine, run_all
+from tests.support.engine_runs import ask, build_engine, run_all
+from tests.support.speculation_runs import NUM_PAGES, SPECULATION, Answers, requests, scored_tokens_of
 from tests.support.step_batches import Chunk, sampling_batch, step_batch
 
-NUM_PAGES = 80
-NUM_DRAFTS = 4
-SPECULATION: dict[str, Any] = {
-    "speculative_algorithm": "EAGLE3",
-    "speculative_draft_model_path": "head",
-    "speculative_num_steps": NUM_DRAFTS,
-    "speculative_eagle_topk": 1,
-    "speculative_num_draft_tokens": NUM_DRAFTS + 1,
-}
 SHAPES = pytest.mark.parametrize("drafts", [SPECULATION, TREES], ids=["chains", "trees"])
-Answers = dict[tuple[int, int], Answer]
-
-
-def requests() -> list[GenerationRequest]:
-    """Greedy and sampled, with and without penalties, with shared beginnings, one choice and several."""
-    ids = np.random.default_rng(5).integers(3, VOCAB_SIZE, 120).tolist()
-    common: dict[str, Any] = {"max_tokens": 30, "ignore_eos": True, "logprobs": 0}
-    return [
-        ask(1, ids[:5], temperature=0.0, **common),
-        ask(2, ids[:70], temperature=0.0, **common),
-        ask(3, ids[:70], temperature=0.9, seed=3, n=3, top_p=0.9, **common),
-        ask(4, ids[:75], temperature=1.2, seed=4, top_k=20, repetition_penalty=1.3, **common),
-        ask(5, ids[:48] + ids[80:90], temperature=0.0, frequency_penalty=0.7, presence_penalty=0.2, n=2, **common),
-        ask(6, ids[40:73], temperature=1.0, seed=6, min_p=0.02, min_tokens=9, max_tokens=25, logprobs=2),
-        ask(7, ids[:32], temperature=0.7, seed=7, logit_bias={9: 3.0, 11: -2.0}, **common),
-    ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_target(tmp_path_factory.mktemp("target"))
-
-
-@pytest.fixture(scope="module")
-def speculating(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TorchRunner:
-    head = HeadSource(write_head(tmp_path_factory.mktemp("head")))
-    return build_runner(folder, num_pages=NUM_PAGES, head=head)
-
-
-@pytest.fixture(scope="module")
-def plain_answers(folder: Path) -> Answers:
-    return run_all(build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS]), requests())
-
-
-def tokens_of(answers: Answers) -> dict[tuple[int, int], tuple[list[int], str, list[float]]]:
-    return {key: (answer.tokens, answer.reason, answer.logprobs) for key, answer in answers.items()}
 
 
 class Knowing:
@@ -106,7 +61,7 @@ class Knowing:
 def test_random_drafts_change_nothing(speculating: TorchRunner, plain_answers: Answers, *, overlap: bool) -> None:
     """Tokens, ends and logprobs are equal, greedy and sampled, with penalties, masks, bias and several choices."""
     engine = build_engine(speculating, eos_token_ids=[EOS], overlap_schedule=overlap, **SPECULATION)
-    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    assert scored_tokens_of(run_all(engine, requests())) == scored_tokens_of(plain_answers)
     assert engine.stats().num_verified > 100
 
 
@@ -120,7 +75,7 @@ def test_good_drafts_change_nothing_and_save_steps(
     assert speculating.drafter is not None
     monkeypatch.setattr(speculating.drafter, "draft", Knowing(texts, error_in).draft)
     engine = build_engine(speculating, eos_token_ids=[EOS], **SPECULATION)
-    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    assert scored_tokens_of(run_all(engine, requests())) == scored_tokens_of(plain_answers)
     stats = engine.stats()
     length = 1 + stats.num_accepted / stats.num_verified
     assert length > 4.5 if error_in == 1000 else 3 < length < 4.9
@@ -141,9 +96,9 @@ def test_every_way_to_a_text_is_the_same(
 ) -> None:
     """Chunks, order, batch sizes and prefixes that are shared or not."""
     engine = build_engine(speculating, eos_token_ids=[EOS], **SPECULATION, **settings)
-    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    assert scored_tokens_of(run_all(engine, requests())) == scored_tokens_of(plain_answers)
     if "disable_radix_cache" not in settings:
-        assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers), "from cached prefixes"
+        assert scored_tokens_of(run_all(engine, requests())) == scored_tokens_of(plain_answers), "from cached prefixes"
 
 
 @SHAPES
@@ -155,7 +110,7 @@ def test_retraction_under_speculation(folder: Path, tmp_path: Path, drafts: dict
     engine = build_engine(build_runner(folder, num_pages=12, head=head), eos_token_ids=[EOS], **drafts)
     engine._scheduler._estimate.fraction = 0.05
     plain = build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS])
-    assert tokens_of(run_all(engine, asked)) == tokens_of(run_all(plain, asked))
+    assert scored_tokens_of(run_all(engine, asked)) == scored_tokens_of(run_all(plain, asked))
     assert engine.stats().num_retractions > 0
     assert engine.stats().num_verified > 0
 
@@ -170,7 +125,7 @@ def test_fp8_weights_and_cache_change_nothing_either(folder: Path, tmp_path: Pat
     answers = []
     for given, settings in (({}, {}), ({"head": head}, drafts)):
         runner = build_runner(folder, num_pages=NUM_PAGES, quantization="fp8", kv_cache_dtype="fp8_e4m3", **given)
-        answers.append(tokens_of(run_all(build_engine(runner, eos_token_ids=[EOS], **settings), requests()[:4])))
+        answers.append(scored_tokens_of(run_all(build_engine(runner, eos_token_ids=[EOS], **settings), requests()[:4])))
     assert answers[0] == answers[1]
 
 
