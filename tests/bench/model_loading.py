@@ -1,0 +1,194 @@
+"""What verifying adds to loading a checkpoint from the page cache: `python -m tests.bench.model_loading`.
+
+The product's readers, from files in memory to `--devices`: `cuda`, `memory` (host memory, read as for a GPU), `cpu` (as a model
+on the CPU is loaded). Nothing hashed, SHA-256 and BLAKE3, for each number of shards and of cores, the most cores first;
+the median of `--repeats`, fewer where one takes long (then their number is shown), and no new row after `--seconds`. The parameters
+are there before, and pinned memory after the first time: what is measured is reading, hashing and copying.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+import runtime.weights.device_loading as device_loading
+from runtime.weights.checkpoint import open_checkpoint
+from runtime.weights.config import ModelConfig, load_model_config
+from runtime.weights.file_check import FileCheck
+from runtime.weights.layout import parameter_shapes
+from runtime.weights.loading import load_weights
+from runtime.weights.placing import Placing
+from security.model_signing.algorithms import ALGORITHMS, Hasher, new_hasher
+
+HIDDEN, VOCAB = 4096, 4096
+LAYER_BYTES = 2 * (4 + 3 * 4) * HIDDEN * HIDDEN
+SLOW_S = 2.0
+
+
+class Unhashed:
+    """A digest that looks at nothing."""
+
+    def update(self, data: object, /) -> None:
+        """Nothing."""
+
+    def hexdigest(self) -> str:
+        """Of nothing."""
+        return "0" * 64
+
+
+def check_of(name: str) -> FileCheck:
+    """A check that takes whatever it is told, by an algorithm or by none."""
+
+    def begin(num_threads: int) -> Hasher:
+        return Unhashed() if name == "none" else new_hasher(name, num_threads=num_threads)
+
+    return FileCheck(lambda _digests: None, begin)
+
+
+def tensor_shapes(layers: int) -> dict[str, tuple[int, ...]]:
+    """Of a Llama."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (VOCAB, HIDDEN),
+        "lm_head.weight": (VOCAB, HIDDEN),
+    }
+    for layer in range(layers):
+        prefix = f"model.layers.{layer}."
+        shapes |= {f"{prefix}self_attn.{name}_proj.weight": (HIDDEN, HIDDEN) for name in "qkvo"}
+        shapes |= {f"{prefix}mlp.{name}_proj.weight": (4 * HIDDEN, HIDDEN) for name in ("gate", "up")}
+        shapes[f"{prefix}mlp.down_proj.weight"] = (HIDDEN, 4 * HIDDEN)
+        shapes |= {f"{prefix}{name}_layernorm.weight": (HIDDEN,) for name in ("input", "post_attention")}
+    return shapes | {"model.norm.weight": (HIDDEN,)}
+
+
+def write_shard(path: Path, shapes: dict[str, tuple[int, ...]], noise: bytes) -> None:
+    """Random bytes, the same ones again and again, as bfloat16."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": (begin, end)}
+    content = json.dumps(header).encode()
+    content += b" " * (-len(content) % 8)
+    with path.open("wb") as file:
+        file.write(len(content).to_bytes(8, "little") + content)
+        for start in range(0, end, len(noise)):
+            file.write(noise[: end - start])
+
+
+def write_checkpoint(folder: Path, layers: int, num_shards: int) -> None:
+    """All files of a model."""
+    folder.mkdir()
+    shapes = tensor_shapes(layers)
+    names, noise = list(shapes), os.urandom(1 << 24)
+    weight_map = {name: f"model-{index * num_shards // len(names):05}.safetensors" for index, name in enumerate(names)}
+    with ThreadPoolExecutor() as pool:
+        for shard in sorted(set(weight_map.values())):
+            own = {name: shapes[name] for name in names if weight_map[name] == shard}
+            pool.submit(write_shard, folder / shard, own, noise)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    document = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCAB, "hidden_size": HIDDEN,
+        "intermediate_size": 4 * HIDDEN, "num_hidden_layers": layers, "num_attention_heads": HIDDEN // 128,
+        "num_key_value_heads": HIDDEN // 128, "head_dim": 128, "hidden_act": "silu", "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "tie_word_embeddings": False, "eos_token_id": 2, "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(document))
+
+
+def load_on_cpu(folder: Path, config: ModelConfig, check: FileCheck) -> None:
+    """As an engine on the CPU does, allocation included."""
+    load_weights(folder, config, device=torch.device("cpu"), dtype=torch.bfloat16, verify=check)
+
+
+def load_to_device(folder: Path, config: ModelConfig, parameters: dict[str, torch.Tensor], check: FileCheck) -> None:
+    """All weights of a checkpoint into tensors that are there already."""
+    with open_checkpoint(folder, config) as checkpoint:
+        placing = Placing(checkpoint.places, parameters, torch.bfloat16)
+        device_loading.read_shards_to_device(checkpoint, placing, parameters["embedding.weight"], None, check)
+
+
+def median_of(work: Callable[[], None], repeats: int) -> tuple[float, int]:
+    """Median seconds, and of how many; the first is not counted unless it is slow itself."""
+    times: list[float] = []
+    for index in range(repeats + 1):
+        begin = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - begin
+        if index or seconds > SLOW_S:
+            times.append(seconds)
+        if sum(times) > SLOW_S:
+            break
+    return statistics.median(times), len(times)
+
+
+def measure(device: str, folder: Path, num_cores: int, options: argparse.Namespace) -> None:
+    """One row: nothing hashed, and each algorithm, on the first so many cores that we have."""
+    os.sched_setaffinity(0, options.cores[:num_cores])
+    config = load_model_config(folder)
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    target = torch.device("cuda" if device == "cuda" else "cpu")
+    parameters = {} if device == "cpu" else {
+        name: torch.zeros(shape.shape, dtype=torch.bfloat16, device=target)
+        for name, shape in parameter_shapes(config).items()
+    }  # fmt: skip
+    row, alone = f"{device:6} {len(list(folder.glob('*.safetensors'))):6} {num_cores:7}", 0.0
+    for name in ("none", *options.algorithms):
+        check = check_of(name)
+
+        def work(check: FileCheck = check) -> None:
+            if device == "cpu":
+                load_on_cpu(folder, config, check)
+            else:
+                load_to_device(folder, config, parameters, check)
+
+        seconds, count = median_of(work, options.repeats)
+        row += f"   {seconds:7.3f} s {size / seconds / 1e9:6.2f} GB/s"
+        row += f" {seconds / alone - 1:+6.0%}" if alone else ""
+        row += "" if count == options.repeats else f" ({count})"
+        alone = alone or seconds
+    print(row, flush=True)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.model_loading", description=__doc__)
+    parser.add_argument("--dir", type=Path, default=Path("/dev/shm"))
+    parser.add_argument("--gigabytes", type=float, default=16.0)
+    parser.add_argument("--devices", nargs="+", default=["cuda"] if torch.cuda.is_available() else ["memory"])
+    parser.add_argument("--shards", type=int, nargs="+", default=[8, 1])
+    parser.add_argument("--cores", type=int, nargs="+", dest="num_cores", default=[16, 8, 4, 2, 1])
+    parser.add_argument("--algorithms", nargs="*", default=list(reversed(ALGORITHMS)), choices=ALGORITHMS)
+    parser.add_argument("--chunk-mib", type=int, nargs="+", default=[device_loading.CHUNK_BYTES >> 20])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=90.0)
+    options = parser.parse_args()
+    options.cores = sorted(os.sched_getaffinity(0))
+    begin = time.perf_counter()
+    torch.set_num_threads(1)  # Copies within host memory are on the threads that are counted.
+    place = Path(tempfile.mkdtemp(prefix="model-", dir=options.dir))
+    try:
+        for shards in options.shards:
+            write_checkpoint(place / str(shards), max(1, round(options.gigabytes * 1e9 / LAYER_BYTES)), shards)
+        for chunk_mib in options.chunk_mib:
+            device_loading.CHUNK_BYTES = chunk_mib << 20
+            print(f"pieces of {chunk_mib} MiB; nothing hashed, then {', '.join(options.algorithms)}")
+            print("device shards   cores")
+            for num_cores in sorted({min(each, len(options.cores)) for each in options.num_cores}, reverse=True):
+                for shards in options.shards:
+                    for device in options.devices:
+                        if time.perf_counter() - begin < options.seconds:
+                            measure(device, place / str(shards), num_cores, options)
+    finally:
+        shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()
