@@ -96,7 +96,6 @@ class TritonVerification:
         """Attend for the rows of a plan."""
         splits = self._num_splits(plan.num_sequences)
         window, group = self._layer_windows[layer] or 0, self._num_heads // self._num_kv_heads
-        block_dim = _power_of_two(self._head_dim)
         tables, tree, lengths = plan.tables, plan.tree, plan.tables.context_lengths
         # What is absent is never read, but has to be a pointer of a known type.
         words, depths, bases, num_words, row_blocks = lengths, lengths, lengths, 0, 1
@@ -131,7 +130,7 @@ class TritonVerification:
                 "QUERIES": plan.num_queries,
                 "BLOCK_TOKENS": _BLOCK_TOKENS,
                 "BLOCK_ROWS": block_rows,
-                "BLOCK_DIM": block_dim,
+                "BLOCK_DIM": _power_of_two(self._head_dim),
                 "SPLITS": splits,
                 "MIN_TOKENS": _BLOCK_TOKENS,
                 "WINDOW": window,
@@ -145,20 +144,24 @@ class TritonVerification:
             Options(num_warps=4, num_stages=3, launch_pdl=self._pdl),
         )
         if splits > 1:
-            self._launcher.launch(
-                "verify.merge",
-                (plan.num_sequences * plan.num_queries, self._num_heads, 1),
-                (self._partial, self._log_sums, out),
-                {
-                    "HEADS": self._num_heads,
-                    "HEAD_DIM": self._head_dim,
-                    "BLOCK_DIM": block_dim,
-                    "SPLITS": splits,
-                    "BLOCK_SPLITS": _power_of_two(splits),
-                    "PDL": self._pdl,
-                },
-                Options(num_warps=4 if splits * self._head_dim >= 2048 else 1, launch_pdl=self._pdl),
-            )
+            self._merge(out, plan.num_sequences * plan.num_queries, splits)
+
+    def _merge(self, out: Tensor, num_rows: int, splits: int) -> None:
+        """Weigh what the parts of each row's keys gave."""
+        self._launcher.launch(
+            "verify.merge",
+            (num_rows, self._num_heads, 1),
+            (self._partial, self._log_sums, out),
+            {
+                "HEADS": self._num_heads,
+                "HEAD_DIM": self._head_dim,
+                "BLOCK_DIM": _power_of_two(self._head_dim),
+                "SPLITS": splits,
+                "BLOCK_SPLITS": _power_of_two(splits),
+                "PDL": self._pdl,
+            },
+            Options(num_warps=4 if splits * self._head_dim >= 2048 else 1, launch_pdl=self._pdl),
+        )
 
     def _num_splits(self, num_sequences: int) -> int:
         return max(1, min(_MAX_SPLITS, -(-self._num_programs // (num_sequences * self._num_kv_heads))))

@@ -67,22 +67,7 @@ def make_uniform(batch: StepBatch, num_queries: int, num_sequences: int) -> Unif
     chain_starts = np.concatenate(
         [np.arange(num_sequences) * num_queries, num_verified + np.arange(len(batch.sample_rows) - own_samples + 1)]
     ).astype(np.int32)
-    made = SpeculationBatch(
-        num_decodes=num_sequences,
-        num_pages=np.concatenate(
-            [speculation.num_pages[:own], np.ones(padding, np.int32), speculation.num_pages[own:]]
-        ),
-        chain_starts=chain_starts,
-        continued=_padded(speculation.continued, own, padding, -1),
-        num_drafts=_padded(speculation.num_drafts, own, padding, 0),
-        next_ids=_scattered(speculation.next_ids, rows, len(positions), 0),
-        num_steps=speculation.num_steps,
-        drafts=np.concatenate([speculation.drafts[:own], np.zeros(padding, np.bool_), speculation.drafts[own:]]),
-        tree=None if speculation.tree is None else _spread_tree(speculation.tree, rows, len(positions)),
-        deferred=None if speculation.deferred is None else _spread_places(speculation.deferred, rows, len(positions)),
-        late=speculation.late,
-        first_pages=_first_pages(speculation, own, padding),
-    )
+    made = _spread_speculation(speculation, rows, chain_starts, len(positions), padding)
     made_batch = replace(
         batch,
         token_ids=_scattered(batch.token_ids, rows, len(positions), 0),
@@ -107,6 +92,33 @@ def make_uniform(batch: StepBatch, num_queries: int, num_sequences: int) -> Unif
     chains = np.searchsorted(made_batch.query_starts, sample_rows[chain_starts[:-1]], side="right") - 1
     return UniformStep(
         made_batch, made, samples, chains.astype(np.int32), num_queries, len(speculation.chain_starts) - 1
+    )
+
+
+def _spread_speculation(
+    speculation: SpeculationBatch, rows: Int64, chain_starts: Int32, num_rows: int, padding: int
+) -> SpeculationBatch:
+    """The same of uniform rows; sequences of padding continue nothing and draft nothing.
+
+    Args:
+        rows: where each original row is among `num_rows` uniform ones.
+    """
+    own = speculation.num_decodes
+    return SpeculationBatch(
+        num_decodes=own + padding,
+        num_pages=np.concatenate(
+            [speculation.num_pages[:own], np.ones(padding, np.int32), speculation.num_pages[own:]]
+        ),
+        chain_starts=chain_starts,
+        continued=_padded(speculation.continued, own, padding, -1),
+        num_drafts=_padded(speculation.num_drafts, own, padding, 0),
+        next_ids=_scattered(speculation.next_ids, rows, num_rows, 0),
+        num_steps=speculation.num_steps,
+        drafts=np.concatenate([speculation.drafts[:own], np.zeros(padding, np.bool_), speculation.drafts[own:]]),
+        tree=None if speculation.tree is None else _spread_tree(speculation.tree, rows, num_rows),
+        deferred=None if speculation.deferred is None else _spread_places(speculation.deferred, rows, num_rows),
+        late=speculation.late,
+        first_pages=_first_pages(speculation, own, padding),
     )
 
 
