@@ -1,5 +1,6 @@
 """What every run of the tests offers: how the tests ended that show controls, examples without a clock, numbers as they were."""
 
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,17 @@ def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--control-results")
     if path is not None:
         config.pluginmanager.register(ResultsPlugin(path), "control-results")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is collected lives as long as the run: it is not walked for garbage while it grows, nor afterwards."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 Nothing but the commands of docs/operations.md; the release's software is what runs, from its slot.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 
 from appliance.demo.client import ApplianceClient, Credentials
 from tests.support.appliance import DEMO_MODEL, ROOT, Appliance
+from tests.support.commands import try_casemate
 from tests.support.controls import control
 from tests.support.stewardship import Holder, Stewardship, make_root
 
@@ -77,10 +79,10 @@ class Site:
         (self.place / "host.toml").write_text(text)
 
     def casemate(self, *words: str, fails: bool = False) -> str:
-        command = [sys.executable, "-m", "appliance.cli.main", *words]
-        done = subprocess.run(command, cwd=self.place, capture_output=True, text=True, timeout=200, check=False)
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr + self.log()
-        return done.stdout + done.stderr
+        with contextlib.chdir(self.place):
+            status, printed = try_casemate(*words)
+        assert (status != 0) == fails, printed + self.log()
+        return printed
 
     def switch(self, *words: str) -> str:
         start, stop = (shlex.join([sys.executable, str(self.place / f"{name}.py")]) for name in ("start", "stop"))

@@ -15,7 +15,15 @@ from tests.support.engine_runs import build_engine, run_all
 from tests.support.speculation_runs import NUM_DRAFTS, NUM_PAGES, SPECULATION, Answers, requests, tokens_of
 
 
-@pytest.mark.parametrize(("largest_graph", "overlap"), [(0, True), (3, True), (16, True), (16, False)])
+@pytest.mark.parametrize(
+    ("largest_graph", "overlap"),
+    [
+        pytest.param(0, True, marks=pytest.mark.long),
+        (3, True),
+        pytest.param(16, True, marks=pytest.mark.long),
+        (16, False),
+    ],
+)
 def test_texts_are_those_of_plain_decoding(
     folder: Path, head: HeadSource, plain_answers: Answers, largest_graph: int, *, overlap: bool
 ) -> None:
