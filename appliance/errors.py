@@ -6,6 +6,7 @@ ApplianceFault
 │   ├── LinkClosed      the peer is gone, or was cut because it did not keep up
 │   └── MalformedMessage  the peer broke the protocol: cut it, never answer it
 └── CommandFailed       a command cannot do what it was asked; the message is for the terminal
+    └── HostBusy        another command works on the same host
 """
 
 
@@ -31,6 +32,10 @@ class MalformedMessage(ChannelFault):
 
 class CommandFailed(ApplianceFault):
     """A command line that was understood and cannot be carried out."""
+
+
+class HostBusy(CommandFailed):
+    """Another command holds the lock of the host's folder."""
 
 
 EXIT_MISCONFIGURED = 78

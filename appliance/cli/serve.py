@@ -4,15 +4,17 @@ import argparse
 import asyncio
 import fcntl
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import IO
 
 from appliance.cli.progress import Progress
 from appliance.config import Configuration, load_configuration, load_default_configuration
-from appliance.config.environment import find_configuration_file
+from appliance.config.environment import find_configuration_file, find_notify_socket
 from appliance.errors import StartRefused
 from appliance.logging import configure_logging
 from appliance.messages.control import ProcessState
+from appliance.supervisor.announcements import Announcer
 from appliance.supervisor.provision import provision
 from appliance.supervisor.supervisor import Supervisor
 
@@ -27,16 +29,35 @@ def add_serve_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
 def _serve(arguments: argparse.Namespace) -> int:
     configure_logging("supervisor")
     configuration, raw, directory = _read_configuration(find_configuration_file(arguments.config))
-    with _lock_state(configuration.state_path), Progress("starting") as progress:
+    with (
+        _lock_state(configuration.state_path),
+        Progress("starting") as progress,
+        Announcer(find_notify_socket()) as announcer,
+    ):
         provision(configuration)
-        supervisor = Supervisor(configuration, raw, directory, observe=lambda states: progress.say(_words(states)))
+
+        def observe(states: list[ProcessState]) -> None:
+            progress.say(_words(states))
+            announcer.tell_states(states)
 
         async def on_ready(facts: dict[str, dict[str, str]]) -> None:
             progress.done()
             print(_banner(configuration, facts), flush=True)
+            announcer.tell_ready()
 
-        asyncio.run(supervisor.run(on_ready))
+        supervisor = Supervisor(configuration, raw, directory, observe=observe)
+        asyncio.run(_run(supervisor, announcer, on_ready))
     return 0
+
+
+async def _run(
+    supervisor: Supervisor, announcer: Announcer, on_ready: Callable[[dict[str, dict[str, str]]], Awaitable[None]]
+) -> None:
+    alive = asyncio.create_task(announcer.keep_alive())
+    try:
+        await supervisor.run(on_ready)
+    finally:
+        alive.cancel()
 
 
 def _read_configuration(path: Path | None) -> tuple[Configuration, bytes, Path]:

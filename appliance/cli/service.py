@@ -10,35 +10,39 @@ from urllib.parse import urlsplit
 
 from security.errors import SwitchFailed
 
-_COMMAND_TIMEOUT_S = 300.0
 _POLL_S = 0.2
 
 
 class CommandService:
     """Stops and starts by the site's own commands; `security.bundles.switching` says what is expected of them."""
 
-    def __init__(self, stop: str, start: str, ready_url: str, ca: Path, timeout_s: float) -> None:
+    def __init__(self, stop: str, start: str, ready_url: str, ca: Path, *, stop_s: float, ready_s: float) -> None:
+        """
+        Args:
+            stop_s: how long stopping may take, open requests included.
+            ready_s: how long it may take from the start until `ready_url` says yes.
+        """
         self._stop, self._start = shlex.split(stop), shlex.split(start)
         self._url = urlsplit(ready_url)
         self._ca = ca
-        self._timeout_s = timeout_s
+        self._stop_s, self._ready_s = stop_s, ready_s
+        self._ready_by = 0.0
 
     def stop(self) -> None:
         """Run the command that stops. Raises: SwitchFailed."""
-        self._run(self._stop)
+        self._run(self._stop, self._stop_s)
 
     def start(self) -> None:
-        """Run the command that starts. Raises: SwitchFailed."""
-        self._run(self._start)
+        """Run the command that starts; some return when the service is ready, others at once. Raises: SwitchFailed."""
+        self._ready_by = time.monotonic() + self._ready_s
+        self._run(self._start, self._ready_s)
 
     def wait_ready(self) -> None:
-        """Poll until `/ready` says yes. Raises: SwitchFailed after the time allowed."""
-        deadline = time.monotonic() + self._timeout_s
-        while time.monotonic() < deadline:
-            if self._is_ready():
-                return
+        """Poll until `/ready` says yes. Raises: SwitchFailed after the time allowed since the start."""
+        while not self._is_ready():
+            if time.monotonic() > self._ready_by:
+                raise SwitchFailed(f"{self._url.geturl()}: not ready within {self._ready_s:g} s")
             time.sleep(_POLL_S)
-        raise SwitchFailed(f"{self._url.geturl()}: not ready within {self._timeout_s:g} s")
 
     def _is_ready(self) -> bool:
         try:
@@ -54,10 +58,12 @@ class CommandService:
         except (OSError, http.client.HTTPException):
             return False
 
-    def _run(self, command: list[str]) -> None:
+    def _run(self, command: list[str], timeout_s: float) -> None:
         try:
-            done = subprocess.run(command, check=False, timeout=_COMMAND_TIMEOUT_S)  # noqa: S603 - the operator's own
-        except (OSError, subprocess.TimeoutExpired) as error:
+            done = subprocess.run(command, check=False, timeout=timeout_s)  # noqa: S603 - the operator's own
+        except subprocess.TimeoutExpired:
+            raise SwitchFailed(f"{shlex.join(command)}: not done within {timeout_s:g} s") from None
+        except OSError as error:
             raise SwitchFailed(f"{shlex.join(command)}: {error}") from None
         if done.returncode:
             raise SwitchFailed(f"{shlex.join(command)}: ended with {done.returncode}")

@@ -16,15 +16,15 @@ from appliance.cli.main import EXIT_OK
 from appliance.cli.service import CommandService
 from appliance.cli.signing_key import KEY_HELP, open_signer
 from appliance.cli.state import current_user
-from appliance.errors import CommandFailed
+from appliance.errors import CommandFailed, HostBusy
 from appliance.models.places import open_outbox, open_trust, utc_now
 from security.bundles.downgrade import Step, countersign_downgrade, sign_downgrade, verify_downgrade
 from security.bundles.slots import SLOTS, Host, SlotContent
 from security.bundles.switching import State, read_transition, recover, roll_back, upgrade
 from security.errors import BundleRejected, SwitchFailed
 
-STATE_THAT_GOES_BACK = ("authority", "gateway", "tls")
-"""Clients, keys, certificates. Never the log, the models, or what the host believes."""
+STATE_THAT_GOES_BACK = ("authority", "console", "gateway", "policy", "tls")
+"""Clients, people, roles, keys, certificates. Never the log, the models, or what the host believes."""
 _LEAVE_HOURS = 24
 
 
@@ -90,6 +90,13 @@ def _add_service_options(command: argparse.ArgumentParser) -> None:
         help="who signed its certificate (default: state/tls/ca.pem)",
     )
     command.add_argument("--ready-timeout", type=float, default=600.0, metavar="SECONDS", help="default: %(default)s")
+    command.add_argument(
+        "--stop-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="open requests included; default: %(default)s",
+    )
 
 
 def find_host(arguments: argparse.Namespace) -> Host:
@@ -105,13 +112,13 @@ def find_host_state(arguments: argparse.Namespace) -> Path:
 
 @contextlib.contextmanager
 def lock_host(host: Host) -> Iterator[None]:
-    """One command at a time. Raises: CommandFailed."""
+    """One command at a time. Raises: HostBusy."""
     host.prepare()
     with (host.path / "lock").open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CommandFailed(f"{host.path}: another command works on this host") from None
+            raise HostBusy(f"{host.path}: another command works on this host") from None
         yield
 
 
@@ -196,7 +203,16 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _recover(arguments: argparse.Namespace) -> int:
+    """What the service runs before it starts, which an upgrade itself waits for: that switch is not interrupted."""
     host, state = find_host(arguments), find_host_state(arguments)
+    try:
+        return _take_back(host, state)
+    except HostBusy as busy:
+        print(f"{busy}: nothing was interrupted")
+        return EXIT_OK
+
+
+def _take_back(host: Host, state: Path) -> int:
     with lock_host(host):
         taken_back = recover(host, None, State(state, STATE_THAT_GOES_BACK))
         if taken_back is not None:
@@ -208,7 +224,14 @@ def _recover(arguments: argparse.Namespace) -> int:
 
 def _open_service(arguments: argparse.Namespace) -> CommandService:
     ca = arguments.ready_ca or find_host_state(arguments) / "tls" / "ca.pem"
-    return CommandService(arguments.stop, arguments.start, arguments.ready_url, ca, arguments.ready_timeout)
+    return CommandService(
+        arguments.stop,
+        arguments.start,
+        arguments.ready_url,
+        ca,
+        stop_s=arguments.stop_timeout,
+        ready_s=arguments.ready_timeout,
+    )
 
 
 def _note(state: Path, kind: str, content: SlotContent | None, facts: Mapping[str, str | int]) -> None:

@@ -20,6 +20,7 @@ from tuf.api.metadata import TargetFile
 
 from security.bundles.medium import digest_of, name_on_medium, sync_folder
 from security.bundles.slots import INCOMING, Host, SlotContent
+from security.bundles.switching import read_transition
 from security.bundles.verification import VerifiedBundle
 from security.errors import BundleRejected, BundleUnreadable
 from security.model_signing.names import show_name
@@ -41,6 +42,8 @@ def install_bundle(host: Host, bundle: VerifiedBundle, *, progress: Progress | N
             "software comes from the vendor alone; models of a bundle go to the store by `casemate model import`"
         )
     host.prepare()
+    if read_transition(host) is not None:  # The other slot may be the one to go back to.
+        raise BundleRejected("a switch was interrupted: `casemate recover` first")
     slot = host.other_slot()
     incoming = _open_incoming(host, bundle)
     try:

@@ -119,8 +119,12 @@ class Host:
         document = {"version": record.name, "digest": record.digest, "files": dict(record.files)}
         write_replacing(slots / f"{slot}.json", json.dumps(document, sort_keys=True).encode(), mode=0o644)  # (4)
 
-    def switch_to(self, slot: SlotName) -> None:
-        """Let a slot be the one that runs, at once for whoever looks."""
+    def switch_to(self, slot: SlotName | None) -> None:
+        """Let a slot be the one that runs, at once for whoever looks; none, as on a new host, for None."""
+        if slot is None:
+            (self.path / CURRENT).unlink(missing_ok=True)
+            sync_folder(self.path)
+            return
         temporary = self.path / f".{CURRENT}.{os.urandom(4).hex()}"
         os.symlink(f"slots/{slot}", temporary)
         os.replace(temporary, self.path / CURRENT)

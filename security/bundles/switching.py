@@ -27,6 +27,8 @@ from security.json_object import parse_json_object
 from security.keys import write_replacing
 
 _KEPT_BACKUPS = 2
+_NAMES = "names.json"
+"""In a copy of the state: what it is a copy of, as a name that is missing in it was missing in the state."""
 Direction = Literal["upgrade", "rollback"]
 
 
@@ -132,7 +134,8 @@ def _switch(host: Host, service: Service, state: State, transition: Transition) 
         service.wait_ready()  # (6)
     except SwitchFailed as failure:
         _go_back(host, service, state, transition)
-        raise SwitchFailed(f"{failure}; the release of before runs again") from failure
+        outcome = "nothing runs, as before" if transition.source is None else "the release of before runs again"
+        raise SwitchFailed(f"{failure}; {outcome}") from failure
     _forget_transition(host)  # (7)
 
 
@@ -140,8 +143,7 @@ def _go_back(host: Host, service: Service | None, state: State, transition: Tran
     if service is not None:
         with contextlib.suppress(SwitchFailed):
             service.stop()
-    if transition.source is not None:
-        host.switch_to(transition.source)
+    host.switch_to(transition.source)
     _restore_state(state, host.path / BACKUPS / transition.backup)
     _forget_transition(host)
     if service is not None and transition.source is not None:
@@ -161,6 +163,7 @@ def _copy_state(state: State, backup: Path) -> None:
     partial = backup.with_name(f".partial-{backup.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700, parents=True)
+    (partial / _NAMES).write_text(json.dumps(list(state.names)))
     for name in state.names:
         source = state.path / name
         if source.is_dir():
@@ -174,10 +177,13 @@ def _copy_state(state: State, backup: Path) -> None:
 
 
 def _restore_state(state: State, backup: Path) -> None:
-    """Put a copy back; the copy stays, so that a restoration that is interrupted can be done again."""
+    """Put a copy back; the copy stays, so that a restoration that is interrupted can be done again.
+
+    What goes back is what was copied: another release, with another list of names, may have done that.
+    """
     if not backup.is_dir():
         return
-    for name in state.names:
+    for name in json.loads((backup / _NAMES).read_bytes()):
         target, copy = state.path / name, backup / name
         fresh = state.path / f".restored-{name}"
         shutil.rmtree(fresh, ignore_errors=True)

@@ -111,10 +111,10 @@ class Site:
         )
         self.casemate("bundle", "build", name, *words, *more)
 
-    def ask(self) -> int:
-        """One completion; gives its tokens."""
+    def ask(self, name: str) -> int:
+        """One completion for a new client; gives its tokens."""
         state = self.host / "state"
-        created = self.casemate("client", "create", "app", "--state", str(state), "--json")
+        created = self.casemate("client", "create", name, "--state", str(state), "--json")
         document = json.loads(created)
         authority = f"https://127.0.0.1:{self.appliance.authority_port}"
         client = ApplianceClient(self.appliance.url, authority, state / "tls" / "ca.pem")
@@ -158,7 +158,7 @@ def test_host_from_empty_to_rolled_back(site: Site) -> None:
     assert "installed in slot a" in site.casemate("bundle", "install", "disk", "--host", "host")
     assert "runs       release 1.0.0" in site.switch("upgrade")
     assert site.running_release() == "1.0.0"
-    assert site.ask() == 2
+    assert site.ask("of-1.0.0") == 2
 
     site.build("release-2", "1.1.0", "--previous", "release-1", "--delta")
     carried = [path for path in (site.place / "release-2/targets").rglob("*") if path.is_file()]
@@ -166,14 +166,17 @@ def test_host_from_empty_to_rolled_back(site: Site) -> None:
     site.casemate("bundle", "install", "release-2", "--host", "host")
     site.switch("upgrade")
     assert site.running_release() == "1.1.0"
-    assert site.ask() == 2
+    assert site.ask("of-1.1.0") == 2
 
     assert "leave is missing" in site.casemate("rollback", "--host", "host", fails=True)
     for name in ("olga", "omar"):
         site.casemate("rollback", "approve", "--host", "host", "--key", f"keys/{name}.pem", "-o", "leave.dsse")
     assert "by leave of olga and omar" in site.switch("rollback", "--leave", "leave.dsse")
     assert site.running_release() == "1.0.0"
-    assert site.ask() == 2
+    assert site.ask("after") == 2
+    clients = site.casemate("client", "list", "--state", "host/state")
+    assert "of-1.0.0" in clients
+    assert "of-1.1.0" not in clients  # Definitions go back with the release that can read them.
     status = json.loads(site.casemate("status", "--host", "host", "--json"))
     assert (status["current"], status["slots"]["b"]["release"]) == ("a", "1.1.0")
     assert os.listdir(site.host / "state" / "audit")

@@ -67,9 +67,13 @@ def test_users_of_their_own_cost_what_the_documentation_says(deploy: Path, tmp_p
 def test_systemd_unit_takes_back_interrupted_switches_and_drains(deploy: Path) -> None:
     """Before anything starts; and a stop leaves time for open requests."""
     text = (deploy / "systemd/casemate.service").read_text()
-    assert re.search(r"^ExecStartPre=\S+ recover ", text, re.MULTILINE)
+    assert re.search(
+        r"^ExecStartPre=\+\S+ recover ", text, re.MULTILINE
+    )  # As root: slots are not the service's to change.
     assert "KillMode=mixed" in text
     assert "RestartPreventExitStatus=78" in text
+    assert "ReadWritePaths=/var/lib/casemate/state\n" in text
+    assert "Type=notify\n" in text  # Or an upgrade would wait for a release that refused to start.
 
 
 def test_compose_gives_nothing_that_is_not_needed(deploy: Path) -> None:

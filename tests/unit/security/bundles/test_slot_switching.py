@@ -135,7 +135,9 @@ def test_nothing_to_switch_to_is_said(site: Site, service: Service, state: State
     assert service.log == []
 
 
-def test_interrupted_switch_blocks_the_next_until_it_is_taken_back(site: Site, running: Service, state: State) -> None:
+def test_interrupted_switch_blocks_the_next_until_it_is_taken_back(
+    site: Site, running: Service, state: State, next_bundle: Callable[..., Path]
+) -> None:
     """As after a power cut: nobody guesses which release is good."""
 
     def die() -> None:
@@ -148,6 +150,8 @@ def test_interrupted_switch_blocks_the_next_until_it_is_taken_back(site: Site, r
     assert site.host.current_slot() == "b"
     with pytest.raises(BundleRejected, match="casemate recover"):
         upgrade(site.host, running, state)
+    with pytest.raises(BundleRejected, match="casemate recover"):
+        site.install(next_bundle(name="again"))  # It would fill the slot that recovery goes back to.
     taken_back = recover(site.host, None, state)
     assert taken_back is not None
     assert site.host.current_slot() == "a"
