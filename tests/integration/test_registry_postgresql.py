@@ -139,6 +139,22 @@ def test_a_backup_of_a_file_restores_into_a_server_and_back(registry, tmp_path):
         opened.close()
 
 
+def test_a_migration_that_fails_changes_nothing_and_stops_the_start(url):
+    """A schema said to be of version 1 whose people have version 2's column already: what a broken upgrade would leave."""
+    Registry(url).close()
+    engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    for _ in range(2):
+        with pytest.raises(RegistryUnusable, match="cannot be migrated"):
+            Registry(url)
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0001"
+        connection.exec_driver_sql("ALTER TABLE users DROP COLUMN passkeys")
+    engine.dispose()
+    Registry(url).close()
+
+
 def test_foreign_databases_and_bad_addresses_are_refused_without_a_password_in_the_words(url, server):
     """What is not ours is left alone."""
     engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
