@@ -58,6 +58,25 @@ def test_every_package_of_the_product_has_an_init_with_a_docstring(
     assert not [str(folder.relative_to(project_root)) for folder in folders if not (folder / "__init__.py").is_file()]
 
 
+def names_in_docstring(init: Path) -> set[str]:
+    """What stands between backticks in a package's docstring; of a path, its parts."""
+    docstring = init.read_text().split('"""')[1]
+    return {part for path in re.findall(r"`([a-z_0-9./]+)`", docstring) for part in re.split(r"[./]", path)}
+
+
+def test_docstring_of_a_package_names_what_is_in_it(product_modules: list[Path], project_root: Path) -> None:
+    """Every module, and every package inside; but `errors` and `settings`, which are the same everywhere, and migrations."""
+    inits = {path.parent: names_in_docstring(path) for path in product_modules if path.name == "__init__.py"}
+    places = [path.parent if path.name == "__init__.py" else path for path in product_modules]
+    assert not [
+        f"{place.relative_to(project_root)}: say in the docstring of the package around it what it is"
+        for place in places
+        if place.parent in inits
+        and place.stem not in inits[place.parent] | {"errors", "settings", "__main__"}
+        and "migrations" not in place.parts[-3:-1]
+    ]
+
+
 def bare_definitions(definitions: tuple[Definition, ...], prefix: str = "") -> Iterator[str]:
     """Public functions and classes without a docstring, and those inside of public classes."""
     for definition in definitions:
