@@ -193,10 +193,10 @@ async def test_trap_8_size_limits_are_ours(issuer):
         await issuer.validate(issuer.sign(header=issuer.header(x5t="a" * 2000)))
     with pytest.raises(TokenRejected, match="not an access token"):
         await issuer.validate(issuer.sign(issuer.claims(padding="a" * 9000)))
-    started = time.perf_counter()
+    started_s = time.process_time()
     with pytest.raises(TokenRejected):
         await issuer.validate("a." * 10_000_000)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started_s < 0.5
 
 
 @pytest.mark.parametrize(
