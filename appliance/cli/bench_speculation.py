@@ -82,7 +82,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--attention-backend",
-        choices=("auto", "triton", "reference"),
+        choices=("auto", "flashinfer", "triton", "reference"),
         default="auto",
         help="of the engine (default: %(default)s)",
     )

@@ -14,6 +14,7 @@ from appliance.bench.speculation import PLAIN, Shape, Shapes
 from appliance.inference.model import load_model
 from runtime.bench.speculation import AnswerPlan, DecodeSpeed, measure_decoding
 from runtime.engine.loop import Engine
+from runtime.errors import EngineMisconfigured
 from runtime.runner.building import runs_on_reference
 from runtime.settings import EngineSettings
 from runtime.speculative.options import speculation_options
@@ -21,6 +22,10 @@ from runtime.speculative.options import speculation_options
 
 def verify_shape(settings: EngineSettings) -> None:
     """Whether an engine with these settings would start, as far as drafts go. Raises: EngineMisconfigured."""
+    try:
+        msgspec.convert(msgspec.structs.asdict(settings), EngineSettings)
+    except msgspec.ValidationError as error:  # Whoever makes settings in a program is not held to their bounds.
+        raise EngineMisconfigured(f"the configuration would not take it: {error}") from error
     speculation_options(settings)
 
 

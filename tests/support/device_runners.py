@@ -51,12 +51,13 @@ def build_plain_device(
     head: HeadSource | None = None,
     num_steps: int = 0,
     tree: tuple[int, int] | None = None,
+    quantization: str = "auto",
 ) -> PlainDevice:
     """Float32 on the CPU, graphs captured; pages as well, unless `cache` says otherwise.
 
     With a head a step verifies `num_steps` drafts of each sequence; or a tree of so many steps, with a top-k and tokens.
     """
-    config = load_model_config(folder)
+    config = apply_quantization(load_model_config(folder), quantization)
     device, dtype = torch.device("cpu"), torch.float32
     with torch.inference_mode():
         weights = (

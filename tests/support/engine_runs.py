@@ -7,6 +7,7 @@ from typing import Any
 from runtime.batch import ModelRunner
 from runtime.engine.loop import Engine
 from runtime.request import GenerationRequest, SamplingParams
+from runtime.scheduling.requests import GrammarSource
 from runtime.settings import EngineSettings
 
 
@@ -20,11 +21,16 @@ class Answer:
 
 
 def build_engine(
-    runner: ModelRunner, *, eos_token_ids: Sequence[int], context_length: int = 256, **settings: Any
+    runner: ModelRunner,
+    *,
+    eos_token_ids: Sequence[int],
+    context_length: int = 256,
+    grammars: GrammarSource | None = None,
+    **settings: Any,
 ) -> Engine:
     """An engine over a runner, with settings by name. The clock stands still: nothing here has a deadline."""
     engine_settings = EngineSettings(model_path="unused", **settings)
-    return Engine(runner, engine_settings, eos_token_ids, context_length, lambda: 0.0)
+    return Engine(runner, engine_settings, eos_token_ids, context_length, lambda: 0.0, grammars)
 
 
 def ask(request_id: int, prompt: Sequence[int], *, n: int = 1, **sampling: Any) -> GenerationRequest:

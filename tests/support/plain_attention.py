@@ -75,6 +75,7 @@ class DeviceTablesPlan:
     def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
         """See `DevicePlan.attend`."""
         given, first = self.attention, self.first_row
+        scales = None if given.scales is None else given.scales[layer]
         for index in self.sequences:
             count = self.num_queries
             if count is None:
@@ -88,7 +89,7 @@ class DeviceTablesPlan:
             pages = given.pages[layer].index_select(0, ids.long())
             pages[max(0, end - start) :] = 0
             out[first : first + count] = attend_sequence(
-                query[first : first + count], pages, torch.arange(len(ids)), length, given.windows[layer], given.scales
+                query[first : first + count], pages, torch.arange(len(ids)), length, given.windows[layer], scales
             )
             first += count
 

@@ -35,6 +35,8 @@ def words(folder: Path, *options: str, prompts: str = PROMPT, head: Path = HEAD)
         (["--temperature", "-1"], PROMPT, "--temperature"),
         (["--steps", "3", "--draft-tokens", "9"], PROMPT, "skipped: 3 steps, top-k 1, 9 tokens: speculative_num_draft"),
         (["--steps", "3", "--draft-tokens", "9"], PROMPT, "the engine refuses every combination"),
+        (["--steps", "3", "--topk", "17"], PROMPT, "Expected `int` <= 16 - at `$.speculative_eagle_topk`"),
+        (["--steps", "16"], PROMPT, "Expected `int` <= 15 - at `$.speculative_num_steps`"),
         ([], '{"prompt": 3}', "prompts.jsonl:1"),
     ],
 )
