@@ -9,6 +9,7 @@ Both work in a thread, so that the supervisor goes on watching; one at a time.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,12 +35,22 @@ class HostRounds:
     """Owner of the times of both rounds."""
 
     def __init__(
-        self, configuration: Configuration, recorder: LifecycleRecorder, stop_for: Callable[[str], None]
+        self,
+        configuration: Configuration,
+        recorder: LifecycleRecorder,
+        stop_for: Callable[[str], None],
+        recorded_within_s: float = 60.0,
     ) -> None:
-        """`stop_for` is called with the reason when serving must stop."""
+        """
+        Args:
+            stop_for: called with the reason when serving must stop.
+            recorded_within_s: how long a stop waits for its record. Until the auditor answers nothing is served anyway, and one
+                that is stopped while it starts would never write why.
+        """
         self._configuration = configuration
         self._recorder = recorder
         self._stop_for = stop_for
+        self._recorded_within_s = recorded_within_s
 
     async def run(self) -> None:
         """Go round for ever; to be cancelled."""
@@ -51,8 +62,11 @@ class HostRounds:
             tested = await asyncio.to_thread(probe_egress, settings)
             answered = ", ".join(tested.answered)
             kind = "egress_open" if tested.answered else "egress_tested"
-            self._record(kind, "egress", "none", {"tried": tested.num_tried, "answered": answered})
+            recorded = asyncio.Event()
+            self._record(kind, "egress", "none", {"tried": tested.num_tried, "answered": answered}, recorded.set)
             if tested.answered:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(recorded.wait(), self._recorded_within_s)
                 self._stop_for(f"segments.probes: {answered} answered: what must not leave this host can leave it")
                 return
             await asyncio.sleep(settings.probe_interval_s)
@@ -75,10 +89,17 @@ class HostRounds:
         if digest is not None:
             self._record("model_verified", name, digest, {})
 
-    def _record(self, kind: str, name: str, digest: str, facts: Mapping[str, str | int]) -> None:
+    def _record(
+        self,
+        kind: str,
+        name: str,
+        digest: str,
+        facts: Mapping[str, str | int],
+        on_recorded: Callable[[], None] | None = None,
+    ) -> None:
         at_ms = time.time_ns() // 1_000_000
         event = host_event(kind, name=name, digest=digest, actor="supervisor", at_ms=at_ms, facts=facts)
-        self._recorder.record(encode_event(event))
+        self._recorder.record(encode_event(event), on_recorded)
 
 
 def verify_on_disk(configuration: Configuration, model_path: Path) -> str | None:

@@ -1,6 +1,8 @@
 """The supervisor's rounds: an address that answers stops serving; a changed file on the disk is told."""
 
+import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,26 +21,45 @@ from tests.support.stewardship import Stewardship
 
 
 class Recorder(LifecycleRecorder):
-    """Keeps the kinds of what it is given."""
+    """Keeps the kinds of what it is given, and says later that it is durable."""
 
     def __init__(self) -> None:
         super().__init__()
         self.kinds: list[str] = []
+        self.waiting: list[Callable[[], None]] = []
+        self.is_told = asyncio.Event()
 
-    def record(self, event: bytes, on_recorded: object = None) -> None:
+    def record(self, event: bytes, on_recorded: Callable[[], None] | None = None) -> None:
         self.kinds.append(parse_canonical(event)["unmapped"]["casemate"]["kind"])
+        if on_recorded is not None:
+            self.waiting.append(on_recorded)
+            self.is_told.set()
 
 
 @control("3.1.3", "3.1.20", "3.12.3", "AC-4", "AC-20", "AC-20(1)", "SC-7(18)", "SI-4(4)", "SI-4(5)", "SI-6", "SI-7(5)")
 async def test_address_that_answers_stops_serving(tmp_path: Path) -> None:
-    """The reason names it; the record says so."""
+    """The reason names it, and only when the record of it is durable: a stop would end an auditor that is still starting."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         probe = f"127.0.0.1:{listening.getsockname()[1]}"
         text = f'[segments]\nprobes = ["{probe}"]\n[[engines]]\nmodel_path = "{DEMO_MODEL_DIR}"\n'
         recorder, reasons = Recorder(), list[str]()
-        await HostRounds(parse_configuration(text.encode(), tmp_path), recorder, reasons.append)._test_egress()
-    assert recorder.kinds == ["egress_open"]
+        rounds = HostRounds(parse_configuration(text.encode(), tmp_path), recorder, reasons.append)
+        testing = asyncio.create_task(rounds._test_egress())
+        await recorder.is_told.wait()
+        assert (recorder.kinds, reasons) == (["egress_open"], [])
+        recorder.waiting[0]()
+        await testing
     assert probe in reasons[0]
+
+
+async def test_log_that_cannot_be_written_does_not_keep_serving(tmp_path: Path) -> None:
+    """The stop waits for its record, and not for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        text = f'[segments]\nprobes = ["127.0.0.1:{listening.getsockname()[1]}"]\n[[engines]]\nmodel_path = "{DEMO_MODEL_DIR}"\n'
+        reasons = list[str]()
+        configuration = parse_configuration(text.encode(), tmp_path)
+        await HostRounds(configuration, Recorder(), reasons.append, recorded_within_s=0.0)._test_egress()
+    assert len(reasons) == 1
 
 
 async def test_without_probes_nothing_is_tried(tmp_path: Path) -> None:
