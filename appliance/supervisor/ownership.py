@@ -51,6 +51,7 @@ _FOLDERS: dict[str, ConfinedRole] = {
 _ENTERED = (".", "run", "tls", "console", str(Path(CREDENTIALS_FILE).parent))
 _SHARED_KEYS = ("tls/server.key", CREDENTIALS_FILE)
 _SHARED = (*_SHARED_KEYS, "tls/server.pem", "tls/ca.pem")
+_KERNEL_FILES = ("/proc/", "/sys/")
 _OTHERS = 0o007
 _LOG = "audit/log"
 
@@ -95,6 +96,8 @@ def settle_owners(configuration: Configuration) -> None:
 def verify_readable(role: ConfinedRole, paths: Iterable[str], configuration: Configuration) -> None:
     """Check that a role's user may read what its profile names, files of a folder included: those of the operator keep their owner.
 
+    The kernel's own files are passed over: some of them nobody may read, and no operator could change that.
+
     Raises: StartRefused, naming the file.
     """
     user = find_user(role, configuration.confinement.first_uid)
@@ -102,7 +105,7 @@ def verify_readable(role: ConfinedRole, paths: Iterable[str], configuration: Con
     is_way_shown = may_administer() and not probe_platform(configuration.confinement.first_uid).no_private_root
 
     def read() -> None:
-        found = [(path, os.open(path, os.O_PATH)) for path in paths if os.path.exists(path)]
+        found = [(path, os.open(path, os.O_PATH)) for path in paths if os.path.exists(path) and not path.startswith(_KERNEL_FILES)]
         become_user(user)
         for path, descriptor in found:
             _open_all(f"/proc/self/fd/{descriptor}" if is_way_shown else path, path)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.supervisor.ownership import Owner, find_owner, settle
+from appliance.config import Configuration
+from appliance.errors import StartRefused
+from appliance.supervisor.ownership import Owner, find_owner, settle, verify_readable
 from security.errors import KeyUnusable
 from security.keys import load_private_file
 from security.sandbox.profiles import CONFINED_ROLES
@@ -130,3 +132,15 @@ def test_a_key_that_another_group_reads_is_refused(tmp_path: Path) -> None:
     os.chown(key, 0, FIRST_FREE_ID - 1)
     with pytest.raises(KeyUnusable, match="open to others"):
         load_private_file(key)
+
+
+@as_root
+def test_what_a_role_cannot_read_stops_the_start(tmp_path: Path) -> None:
+    """A file of the operator's does, by name; a file of the kernel's that nobody may read does not."""
+    write_only = next(Path("/sys/bus").glob("*/uevent"))
+    assert stat.S_IMODE(write_only.stat().st_mode) == 0o200
+    verify_readable("engine", [str(write_only.parent)], Configuration(engines=[]))
+    secret = tmp_path / "weights"
+    secret.touch(mode=0o600)
+    with pytest.raises(StartRefused, match=r"weights: cannot be read by uid \d+ .* as which engine runs"):
+        verify_readable("engine", [str(secret)], Configuration(engines=[]))
