@@ -49,6 +49,8 @@ class _CycleWriter:
 
     def write(self, chunk: bytes) -> None:
         """See `exchange.StreamWriter`."""
+        if not chunk:
+            return  # A chunk of no bytes would end the response.
         if self._cycle.chunked_encoding:
             chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk)
         self._cycle.transport.write(chunk)

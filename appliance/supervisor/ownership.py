@@ -105,7 +105,11 @@ def verify_readable(role: ConfinedRole, paths: Iterable[str], configuration: Con
     is_way_shown = may_administer() and not probe_platform(configuration.confinement.first_uid).no_private_root
 
     def read() -> None:
-        found = [(path, os.open(path, os.O_PATH)) for path in paths if os.path.exists(path) and not path.startswith(_KERNEL_FILES)]
+        found = [
+            (path, os.open(path, os.O_PATH))
+            for path in paths
+            if os.path.exists(path) and not path.startswith(_KERNEL_FILES)
+        ]
         become_user(user)
         for path, descriptor in found:
             _open_all(f"/proc/self/fd/{descriptor}" if is_way_shown else path, path)

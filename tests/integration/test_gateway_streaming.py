@@ -13,8 +13,10 @@ from appliance.gateway.flow.choice import Piece
 from appliance.gateway.flow.mailbox import Mailbox
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.gateway_peers import Reply
+from tests.support.model_folders import MODEL
 from tests.support.streams import BEARER, JSON, Stream, body_of, last_error, post, settled
 from tests.support.waiting import until
+from tests.support.wire import exchange
 
 TEXT = "".join(chr(ord("a") + place % 26) for place in range(120))
 
@@ -130,3 +132,16 @@ async def test_quota_is_asked_for_ahead_and_never_overrun(gateway: Gateway) -> N
     events = await stream.rest()
     assert text_of(events) == TEXT[:40]
     assert last_error(events)["code"] == "quota_exhausted"
+
+
+async def test_a_token_without_text_does_not_end_the_stream(gateway: Gateway) -> None:
+    """Where the first token is a part of a character there is nothing to send yet, and a chunk of no bytes would be the last."""
+    text = "日本語"
+    assert len(gateway.ids(text)) > len(text) + 1
+    gateway.engine.reply = lambda submit, choice: Reply(gateway.ids(text), delay_s=0.01)
+    body = json.dumps({"model": MODEL, "prompt": "x", "max_tokens": 20, "stream": True}).encode()
+    answer = await exchange(gateway.port, "POST", "/v1/completions", headers=[BEARER, JSON], body=body)
+    pieces = [json.loads(line[6:]) for line in answer.body.split(b"\n") if line.startswith(b"data: {")]
+    assert "".join(choice["text"] for piece in pieces for choice in piece["choices"]) == text
+    assert answer.raw.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+    assert answer.raw.count(b"\r\n0\r\n\r\n") == 1
