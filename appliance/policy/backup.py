@@ -23,6 +23,8 @@ HELD_SHARES = "audit/shares/*/*.json"
 die with their period."""
 FILES = ("policy/credentials.key", "authority/signing/*.pem", "tls/*.pem", "tls/*.key")
 """What is backed up beside the definitions, below the state directory."""
+RETIRED = ("gateway/keyed-hash.key",)
+"""What backups of earlier releases hold besides. It is not put back: every day's keyed hashes followed from that key."""
 MAX_BACKUP_BYTES = 1 << 30
 _MANIFEST, _DEFINITIONS, _PREFIX = "manifest.json", "definitions.json", "files/"
 
@@ -62,7 +64,7 @@ def write_backup(path: Path, state: Path, definitions: bytes) -> list[str]:
 
 
 def read_backup(path: Path) -> tuple[bytes, dict[str, bytes]]:
-    """The definitions and the files of a backup, every digest checked.
+    """The definitions and the files of a backup that may be put back, every digest checked.
 
     Raises: CommandFailed.
     """
@@ -78,6 +80,7 @@ def read_backup(path: Path) -> tuple[bytes, dict[str, bytes]]:
             raise CommandFailed(f"{path}: {name} is not what it was")
     definitions = members.pop(_DEFINITIONS)
     files = {name.removeprefix(_PREFIX): data for name, data in members.items()}
+    files = {name: data for name, data in files.items() if name not in RETIRED}
     for name in files:
         if (
             not any(Path(name).match(pattern) for pattern in (*FILES, HELD_SHARES))

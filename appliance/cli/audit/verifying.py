@@ -44,7 +44,12 @@ class Word:
 
 def add_verify_commands(commands: Commands) -> None:
     """Add both."""
-    verify = add_command(commands, "verify", "derive the whole log anew from its records and check its signature")
+    verify = add_command(
+        commands,
+        "verify",
+        "derive the whole log anew from its records and check its signature",
+        aliases=("fsck",),
+    )
     verify.add_argument("folder", metavar="DIR", type=Path, help="the log's folder")
     verify.add_argument("--key", metavar="VKEY", required=True, help=KEY_HELP)
     verify.add_argument(

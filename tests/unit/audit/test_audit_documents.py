@@ -32,7 +32,7 @@ def test_commands_of_the_document_exist() -> None:
     from appliance.cli.main import main
 
     named = set(re.findall(r"casemate audit\s+([a-z][a-z-]+)", DOCUMENT.read_text()))
-    assert {"verify", "prove", "verify-receipt"} <= named
+    assert {"verify", "fsck", "prove", "verify-receipt"} <= named
     for command in sorted(named):
         with pytest.raises(SystemExit) as ended:
             main(["audit", command, "--help"])

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from appliance.errors import CommandFailed
+from appliance.policy import backup
 from appliance.policy.backup import read_backup, restore_files, write_backup
 from audit.governance import RULES, Hold, Rules, save_rules
 from audit.sealing import KeyContext, new_key_id
@@ -127,6 +128,19 @@ def test_a_changed_backup_is_noticed(tmp_path):
         path.write_bytes(garbage)
         with pytest.raises(CommandFailed):
             read_backup(path)
+
+
+@control("AU-11")
+def test_a_backup_of_an_earlier_release_comes_back_without_the_key_of_all_days(tmp_path, monkeypatch):
+    """From `gateway/keyed-hash.key` every day's keyed hashes followed: it is checked, as all is, and left out."""
+    state, path = tmp_path / "state", tmp_path / "b.tar"
+    for name in ("tls/ca.key", "gateway/keyed-hash.key"):
+        (state / name).parent.mkdir(parents=True)
+        (state / name).write_text(name)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(backup, "FILES", (*backup.FILES, "gateway/keyed-hash.key"))
+        assert "files/gateway/keyed-hash.key" in write_backup(path, state, b"{}")
+    assert read_backup(path)[1] == {"tls/ca.key": b"tls/ca.key"}
 
 
 @control("AU-11")

@@ -1,0 +1,83 @@
+"""How long the disk itself takes to sync: `python -m tests.bench.disk_syncs [--dir DIR] [--seconds N]`, beside `audit_appends`.
+
+Nothing of the product runs here. A file of 32 MiB is overwritten in pieces as large as a commit and synced with fdatasync(2), as a
+write-ahead log is: first alone, then while a thread writes, syncs and renames files as a log that takes 20,000 records a second is
+published. What is slow here is slow for every program on this disk. An open loop feels the share of time that passes within long
+syncs, not their number: whoever comes while a sync of 80 ms runs waits for its end.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from tests.bench.audit_appends import percentile
+
+COMMIT_BYTES = 16_384
+FILE_BYTES = 32 << 20
+BUNDLE_BYTES = 256 * 702
+FILES_PER_S = 20_000 / 256
+BOUND_MS = 3.0
+
+
+def measure(folder: Path, seconds: float) -> dict[str, float]:
+    """The distribution of one fdatasync after another, in milliseconds."""
+    descriptor = os.open(folder / "probe", os.O_RDWR | os.O_CREAT, 0o600)
+    os.pwrite(descriptor, bytes(FILE_BYTES), 0)
+    os.fsync(descriptor)
+    taken_ms: list[float] = []
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        os.pwrite(descriptor, b"x" * COMMIT_BYTES, len(taken_ms) * COMMIT_BYTES % FILE_BYTES)
+        started_s = time.perf_counter()
+        os.fdatasync(descriptor)
+        taken_ms.append(1e3 * (time.perf_counter() - started_s))
+    os.close(descriptor)
+    slow_ms = sum(taken for taken in taken_ms if taken > BOUND_MS)
+    return {
+        "syncs": len(taken_ms),
+        "p50_ms": round(percentile(taken_ms, 0.5), 2),
+        "p99_ms": round(percentile(taken_ms, 0.99), 2),
+        "p999_ms": round(percentile(taken_ms, 0.999), 2),
+        "max_ms": round(max(taken_ms), 2),
+        "time_in_syncs_over_3_ms": round(slow_ms / (1e3 * seconds), 4),
+    }
+
+
+def publish(folder: Path, stop: threading.Event) -> None:
+    """Write, sync and rename files of the size and at the rate of entry bundles, until told to stop."""
+    count, started_s = 0, time.monotonic()
+    while not stop.wait(max(0.0, started_s + count / FILES_PER_S - time.monotonic())):
+        temporary = folder / "temporary"
+        with open(temporary, "wb") as file:
+            file.write(bytes(BUNDLE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(folder / f"bundle-{count}")
+        count += 1
+
+
+def main() -> None:
+    """Measure alone, then beside files being published, and print one line of JSON each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--dir", type=Path, help="a folder on the disk to be measured; default: a temporary one")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.dir) as name:
+        folder = Path(name)
+        print(json.dumps({"beside": "nothing"} | measure(folder, arguments.seconds)), flush=True)
+        stop = threading.Event()
+        publisher = threading.Thread(target=publish, args=(folder, stop))
+        publisher.start()
+        try:
+            print(json.dumps({"beside": "files"} | measure(folder, arguments.seconds)), flush=True)
+        finally:
+            stop.set()
+            publisher.join()
+
+
+if __name__ == "__main__":
+    main()
