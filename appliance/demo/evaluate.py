@@ -51,10 +51,11 @@ def answer(model: Llama, tokenizer: Tokenizer, examples: list[Example], *, batch
 
 
 def measure(answered: list[Answered]) -> dict[str, dict[str, int]]:
-    """Right and all cases of each kind."""
+    """Right and all cases of each kind; those without a bar stand last, where there are any."""
     cases = Counter(one.example.kind for one in answered)
     right = Counter(one.example.kind for one in answered if one.right)
-    return {kind: {"right": right[kind], "cases": cases[kind]} for kind in REQUIRED_PERCENT}
+    kinds = (*REQUIRED_PERCENT, *(kind for kind in cases if kind not in REQUIRED_PERCENT))
+    return {kind: {"right": right[kind], "cases": cases[kind]} for kind in kinds}
 
 
 def format_table(figures: dict[str, dict[str, int]]) -> str:
@@ -62,9 +63,8 @@ def format_table(figures: dict[str, dict[str, int]]) -> str:
     lines = ["| kind | right | held-out cases | accuracy | required |", "|---|---:|---:|---:|---:|"]
     for kind, figure in figures.items():
         percent = 100 * figure["right"] / max(1, figure["cases"])
-        lines.append(
-            f"| {kind} | {figure['right']} | {figure['cases']} | {percent:.1f} % | {REQUIRED_PERCENT[kind]} % |"
-        )
+        required = f"{REQUIRED_PERCENT[kind]} %" if kind in REQUIRED_PERCENT else "–"
+        lines.append(f"| {kind} | {figure['right']} | {figure['cases']} | {percent:.1f} % | {required} |")
     return "\n".join(lines)
 
 

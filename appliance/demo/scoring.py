@@ -2,7 +2,7 @@
 
 Product: every key fact stands in the answer, letter for letter. Arithmetic: the number after "The answer is" is the right
 one. Extraction: the whole answer is one JSON object, equal to the expected one. Tool: the whole answer is one call whose
-name and arguments are equal.
+name and arguments are equal. Result: one line that is no call and not long holds every value, letter for letter.
 """
 
 import json
@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from appliance.demo.corpus.example import ARITHMETIC, EXTRACTION, PRODUCT, TOOL, Example
+from appliance.demo.corpus.example import ARITHMETIC, EXTRACTION, PRODUCT, RESULT, TOOL, Example
 
 _FINAL_NUMBER = re.compile(r"The answer is (-?\d+)\.\s*\Z")
+_SENTENCE = 80
 _CALL = re.compile(r"\s*<tool_call>(.*)</tool_call>\s*", re.DOTALL)
 
 
@@ -46,11 +47,18 @@ def _is_call(answer: str, expected: dict[str, Any]) -> bool:
     return call is not None and _same(_parse(call.group(1)), expected)
 
 
+def _tells(answer: str, facts: list[str]) -> bool:
+    """An answer that runs on holds any value sooner or later, so it may be three times as long as what is told, and a sentence."""
+    most = _SENTENCE + 3 * sum(map(len, facts))
+    return _has_facts(answer, facts) and len(answer) <= most and "\n" not in answer and "<tool_call>" not in answer
+
+
 _RULES: dict[str, Callable[[str, Any], bool]] = {
     PRODUCT: _has_facts,
     ARITHMETIC: _ends_with_number,
     EXTRACTION: _is_object,
     TOOL: _is_call,
+    RESULT: _tells,
 }
 
 

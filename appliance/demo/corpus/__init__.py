@@ -2,9 +2,9 @@
 
 In reading order: `example` (one example, and the corpus hash), `words`, `values`, `phrasing` and `rewording` (names,
 made-up values, ways of asking), then the kinds: `product` (with `product.toml`), `arithmetic` and `situations`,
-`records`, `sentences`, `scenes`, `asides`, `facts`, `wording` and `extraction`, `toolbox`, `invented`, `requests` and
-`tools`, `stories`, `smalltalk`; last `development` (wordings to look at) and `mixture`, the training set and the held-
-out set.
+`records`, `sentences`, `scenes`, `asides`, `facts`, `wording` and `extraction`, `toolbox`, `invented`, `requests`,
+`results` and `tools`, `stories`, `smalltalk`; last `development` (wordings to look at) and `mixture`, the training set
+and the held-out set.
 
 Imports the standard library only. What always holds: the same seed gives the same bytes on every machine, and no
 held-out template occurs in training.

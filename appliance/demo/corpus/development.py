@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from random import Random
 
 from appliance.demo.corpus.arithmetic import Family, problem
-from appliance.demo.corpus.example import PRODUCT, Example, dialogue
+from appliance.demo.corpus.example import PRODUCT, RESULT, Example, Message, dialogue
 from appliance.demo.corpus.extraction import extraction_of
 from appliance.demo.corpus.product import load_topics
 from appliance.demo.corpus.records import RECORDS
@@ -63,6 +63,23 @@ _REQUESTED = {
     "set_temperature": ("Nobody can work at this cold in the {room}, bring it to {degrees}.", "{degrees} in the {room}, then I am happy."),
     "get_user": ("Somebody called {name} says they have an account here, is that so?", "Pull the file on {name}."),
 }  # fmt: skip
+# What a tool returned in plain words, and which values an answer must hold; `{city}` is an argument of the call. Results of one
+# word occur in training, too.
+_RESULTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "get_weather": (
+        ("bright and 23 C", ("23", "bright")), ("sun all day, 21 celsius", ("21", "sun all day")), ("-4 deg, snowing", ("-4", "snow")), ("gusty 9", ("9", "gusty")),
+        ("It is pouring in {city}.", ("pouring",)), ("no station within 50 km", ("no station within 50 km",)), ("18", ("18",)), ("outlook=dull; temp=12", ("12", "dull")),
+    ),
+    "get_time": (("the clock there says 14:05", ("14:05",)), ("9 am", ("9 am",)), ('"21:40"', ("21:40",))),
+    "add": (("makes 4711", ("4711",)), ("[812]", ("812",)), ("overflow", ("overflow",))),
+    "send_email": (("sent", ("{to}",)), ("mailbox full", ("mailbox full",)), ("delivered to {to}", ("{to}",))),
+    "search_documents": (("we have 7 of them", ("7",)), ("none at all", ("none at all",)), ("31 matches", ("31",))),
+    "get_order_status": (("no such order", ("no such order",)), ("on its way", ("on its way",)), ('{{"state": "lost"}}', ("lost",)), ("stuck at customs", ("stuck at customs",))),
+    "translate": (("the word is goldo", ("goldo",)), ("belmara", ("belmara",)), ("dictionary missing", ("dictionary missing",))),
+    "convert_currency": (("about 345", ("345",)), ("rate limit", ("rate limit",)), ("77.5", ("77.5",))),
+    "set_temperature": (("ok", ("{room}", "{degrees}")), ("error: the service is not available", ("the service is not available",))),
+    "get_user": (("user no. 8080", ("8080",)), ("nobody by that name", ("nobody by that name",))),
+}  # fmt: skip
 _QUESTIONS = {
     "what_is_casemate": ("Suppose I knew nothing: how would you sum up Casemate?",),
     "name_meaning": ("That is an odd name, Casemate. Where did you take it from?",),
@@ -105,6 +122,17 @@ def _products() -> Iterator[Example]:
             )
 
 
+def _results(rng: Random) -> Iterator[Example]:
+    for tool in TOOLS:
+        for returned, facts in _RESULTS.get(tool.name, ()):
+            for _ in range(3):
+                asked = call_of(f"development/result/{tool.name}", tool, tool.asks[0], rng)
+                arguments = asked.expected["arguments"]
+                expected = [fact.format(**arguments) for fact in facts]
+                turns = (Message("tool", returned.format(**arguments)), Message("assistant", ""))
+                yield Example(RESULT, asked.family, asked.messages + turns, asked.tools, expected=expected)
+
+
 def development_examples(seed: int) -> Iterator[Example]:
     """Every wording a few times, with values of its own."""
     rng = Random(seed + 2)
@@ -120,3 +148,4 @@ def development_examples(seed: int) -> Iterator[Example]:
         for template in _REQUESTED[tool.name]:
             for _ in range(4):
                 yield call_of(f"development/{tool.name}", tool, template, rng)
+    yield from _results(rng)

@@ -19,6 +19,8 @@ PRODUCT, ARITHMETIC, EXTRACTION, TOOL, STORY, SMALLTALK = (
     "story",
     "smalltalk",
 )
+# The telling of a tool's result; only the development set measures it.
+RESULT = "result"
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Message:
 class Example:
     """A conversation whose assistant turns are to be learnt; or, without messages, a plain text.
 
-    `expected` is what the last assistant turn is scored by: a list of facts for product, a number for arithmetic, an
-    object for extraction and tool calls.
+    `expected` is what the last assistant turn is scored by: a list of facts for product and results, a number for
+    arithmetic, an object for extraction and tool calls.
     """
 
     kind: Kind

@@ -19,6 +19,7 @@ from appliance.demo.corpus.rewording import reword
 from appliance.demo.corpus.toolbox import Parameter, Tool
 from appliance.demo.corpus.words import made_up
 
+INVENTED_REPORT = "The status of the"
 _VERBS = {
     "open": "open|unlock|open up", "close": "close|shut|close down", "start": "start|launch|begin|run", "stop": "stop|halt|end|shut down",
     "delete": "delete|remove|erase|get rid of|throw away", "create": "create|make|add|set up|register", "show": "show|display|let me see|bring up",
@@ -105,7 +106,7 @@ def invent(rng: Random) -> Invention:
         (),
         (),
         {"status": lambda r: r.choice(("ok", "done", "failed", "queued"))},
-        f"The status of the {said} is {{status}}.",
+        f"{INVENTED_REPORT} {said} is {{status}}.",
     )
     return Invention(tool, fields, verb, noun)
 

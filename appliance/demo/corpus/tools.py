@@ -1,23 +1,25 @@
-"""Tool calls: some tools in the prompt, a request, the right call with the right arguments, and the report of its result.
+"""Tool calls: some tools in the prompt, a request, the right call with the right arguments, and its result told.
 
-Calls are written in the Hermes form, `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`.
+Some go on: a second question becomes a second call, or one request needs two calls, one after the other. Calls are written in the Hermes form, `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`.
 """
 
 # A template stands on one line, however long it is.
 # ruff: noqa: E501
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from appliance.demo.corpus import values, words
 from appliance.demo.corpus.asides import some_aside
 from appliance.demo.corpus.example import TOOL, Example, Message
-from appliance.demo.corpus.invented import call_invented, invent
+from appliance.demo.corpus.invented import INVENTED_REPORT, Invention, call_invented, invent
 from appliance.demo.corpus.phrasing import babble, choose, choose_with, some_remark, thin_out
 from appliance.demo.corpus.product import product_example
 from appliance.demo.corpus.requests import ALIASES, MORE_ASKS, MORE_TOOLS, rename
+from appliance.demo.corpus.results import bare_turns, named_turns, result_turns
 from appliance.demo.corpus.rewording import reword
 from appliance.demo.corpus.smalltalk import smalltalk_example
 from appliance.demo.corpus.toolbox import TOOLS, Draw, Tool
@@ -106,27 +108,60 @@ def _template(tool: Tool, rng: Random) -> str:
     return rng.choice((asks[0], tool.asks[0])) if rng.random() < 0.25 else rng.choice(asks)
 
 
-def _known_call(rng: Random) -> tuple[Tool, str, dict[str, Any], list[Tool]]:
-    tool = rng.choice(TOOLS if rng.random() < 0.7 else MORE_TOOLS)
+@dataclass(frozen=True)
+class _Request:
+    """A request for a tool, and how the same tool is asked for once more."""
+
+    tool: Tool
+    question: str
+    arguments: dict[str, Any]
+    again: "_Ask"
+
+    def call(self) -> Message:
+        """The assistant's turn."""
+        return Message("assistant", call_text(self.tool.name, self.arguments))
+
+
+_Ask = Callable[[Random], _Request]
+
+
+def _ask_known(tool: Tool, rng: Random) -> _Request:
     question, arguments = _call(tool, _template(tool, rng), rng, noisy=True)
     if rng.random() < 0.06 and tool.name != "convert_currency":
         # As people type who never use the shift key; what is copied looks the same.
         question = question.lower()
         arguments = {name: said.lower() if isinstance(said, str) else said for name, said in arguments.items()}
+    return _Request(tool, question, arguments, lambda rng: _ask_known(tool, rng))
+
+
+def _ask_invented(invention: Invention, rng: Random) -> _Request:
+    question, arguments = call_invented(invention, rng)
+    return _Request(invention.tool, question, arguments, lambda rng: _ask_invented(invention, rng))
+
+
+def _known_call(rng: Random) -> tuple[_Request, list[Tool]]:
+    tool = rng.choice(TOOLS if rng.random() < 0.7 else MORE_TOOLS)
+    request = _ask_known(tool, rng)
     kinds = rng.random()
     others = list(TOOLS)
     if kinds < 0.3:
         others += [invent(rng).tool for _ in range(4)]
     elif kinds < 0.6:
         others += MORE_TOOLS
-    return tool, question, arguments, _offer(tool, others, rng)
+    return request, _offer(tool, others, rng)
 
 
-def _invented_call(rng: Random) -> tuple[Tool, str, dict[str, Any], list[Tool]]:
+def _invented_call(rng: Random) -> tuple[_Request, list[Tool]]:
     invention = invent(rng)
-    question, arguments = call_invented(invention, rng)
+    request = _ask_invented(invention, rng)
     others = {other.name: other for other in (*(invent(rng).tool for _ in range(3)), *rng.sample(TOOLS, 3))}
-    return invention.tool, question, arguments, _offer(invention.tool, list(others.values()), rng)
+    return request, _offer(invention.tool, list(others.values()), rng)
+
+
+def _renamed(request: _Request, tool: Tool, names: dict[str, str]) -> _Request:
+    """The request for the tool under its other names."""
+    arguments = {names[name]: value for name, value in request.arguments.items()}
+    return _Request(tool, request.question, arguments, lambda rng: _renamed(request.again(rng), tool, names))
 
 
 def _definition(tool: Tool, rng: Random) -> dict[str, Any]:
@@ -156,31 +191,84 @@ def _without_call(offers: list[Tool], rng: Random) -> Example:
     return (product_example if answering else rng.choice((product_example, smalltalk_example)))(rng)
 
 
+def _politely(question: str, rng: Random) -> str:
+    if rng.random() >= 0.3:
+        return question
+    question = rng.choice(("Please ", "Hi, ", "Hello! ", "Good morning, ", "Okay, ", "One more thing: ", "")) + question
+    return question.rstrip("?.") if rng.random() < 0.4 else question
+
+
+def _result_turns(request: _Request, rng: Random) -> tuple[Message, Message]:
+    """The result and its telling; of tools that nobody has heard of also results that have no report."""
+    invented, roll = request.tool.report.startswith(INVENTED_REPORT), rng.random()
+    if roll < (0.25 if invented else 0.04):
+        return named_turns(rng)
+    return bare_turns(rng) if invented and roll < 0.5 else result_turns(request.tool, request.arguments, rng)
+
+
+def _briefly(request: _Request, rng: Random) -> _Request:
+    """Only the value is said: what is asked for is clear from the question before."""
+    (value,) = request.arguments.values()
+    said = choose("(And|What about|And what about|How about|And now|Now|The same for|Then|Also|Next:) ", rng)
+    return replace(request, question=f"{said} {value}{rng.choice(('?', '?', '.', ''))}")
+
+
+def _next_request(request: _Request, offers: list[Tool], rng: Random) -> _Request:
+    """Another request for the same tool, or for another one on offer."""
+    others = [offer for offer in offers if offer.asks and offer is not request.tool]
+    if others and rng.random() < 0.5:
+        return _ask_known(rng.choice(others), rng)
+    second = request.again(rng)
+    return _briefly(second, rng) if len(second.arguments) == 1 and rng.random() < 0.4 else second
+
+
+def _going_on(request: _Request, offers: list[Tool], rng: Random) -> tuple[Message, ...]:
+    """After a result was told: a second question, mostly one that is a call again."""
+    if rng.random() < 0.15:
+        return product_example(rng).messages
+    second = _next_request(request, offers, rng)
+    opening = rng.choice(("", "", "", "Thanks. ", "Thank you! ", "Okay. ", "Next: ", "Good. ", "Now: "))
+    turns = (Message("user", f"{opening}{second.question}"), second.call())
+    return (*turns, *_result_turns(second, rng)) if rng.random() < 0.6 else turns
+
+
+def _two_calls(request: _Request, offers: list[Tool], rng: Random) -> tuple[Message, ...]:
+    """One request that needs two calls; the second follows the first one's result, then both are told."""
+    second = _next_request(request, offers, rng)
+    first = request.question if request.question.endswith((".", "?", "!")) else f"{request.question}."
+    joined = rng.choice((" ", " ", " Then: ", " After that: ", " And also: ", "\n", " Second: "))
+    (result, told), (other, also) = _result_turns(request, rng), _result_turns(second, rng)
+    both = Message("assistant", f"{told.content} {also.content}")
+    return Message("user", f"{first}{joined}{second.question}"), request.call(), result, second.call(), other, both
+
+
+def _turns(request: _Request, offers: list[Tool], rng: Random) -> tuple[Message, ...]:
+    """Request and call, and often what comes then."""
+    roll = rng.random()
+    if roll < 0.04 and len(offers) <= 3:
+        return _two_calls(request, offers, rng)
+    messages: tuple[Message, ...] = (Message("user", request.question), request.call())
+    if roll < 0.45:
+        messages += _result_turns(request, rng)
+        if roll < 0.16 and len(offers) <= 3:
+            messages += _going_on(request, offers, rng)
+    return messages
+
+
 def tool_example(rng: Random) -> Example:
-    """A training example: a call, often with its result told; sometimes a question that needs no tool."""
-    tool, question, arguments, offers = (_invented_call if rng.random() < 0.45 else _known_call)(rng)
+    """A training example: a call, often with its result told and more; sometimes a question that needs no tool."""
+    request, offers = (_invented_call if rng.random() < 0.45 else _known_call)(rng)
     system = (Message("system", "You are a helpful assistant."),) if rng.random() < 0.2 else ()
     if rng.random() < 0.06:
         offered = tuple(_definition(offer, rng) for offer in offers)
         return Example(TOOL, "tool/none", system + _without_call(offers, rng).messages, offered)
-    place = offers.index(tool)
-    if tool.name in ALIASES and rng.random() < 0.35:
-        tool, names = rename(tool, rng)
-        arguments = {names[name]: value for name, value in arguments.items()}
-        offers = [*offers[:place], tool, *offers[place + 1 :]]
+    place = offers.index(request.tool)
+    if request.tool.name in ALIASES and rng.random() < 0.35:
+        request = _renamed(request, *rename(request.tool, rng))
+        offers = [*offers[:place], request.tool, *offers[place + 1 :]]
     offered = tuple(_definition(offer, rng) for offer in offers)
-    if rng.random() < 0.3:
-        question = (
-            rng.choice(("Please ", "Hi, ", "Hello! ", "Good morning, ", "Okay, ", "One more thing: ", "")) + question
-        )
-        question = question.rstrip("?.") if rng.random() < 0.4 else question
-    call = call_text(tool.name, arguments)
-    messages = (*system, Message("user", question), Message("assistant", call))
-    if rng.random() < 0.35:
-        result = {name: draw(rng) for name, draw in tool.result.items()}
-        told = tool.report.format(**{**arguments, **result})
-        messages += (Message("tool", json.dumps(result)), Message("assistant", told))
-    return Example(TOOL, f"tool/{tool.name}", messages, offered)
+    request = replace(request, question=_politely(request.question, rng))
+    return Example(TOOL, f"tool/{request.tool.name}", system + _turns(request, offers, rng), offered)
 
 
 def call_of(name: str, tool: Tool, template: str, rng: Random) -> Example:
