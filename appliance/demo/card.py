@@ -37,7 +37,7 @@ while the generator was written; templates that came close to a held-out one wer
 | | |
 |---|---|
 | architecture | `LlamaForCausalLM`: {shape.num_hidden_layers} layers, hidden {shape.hidden_size}, {shape.num_attention_heads} query and {shape.num_key_value_heads} key/value heads of {shape.head_dim}, feed-forward {shape.intermediate_size}, tied embeddings |
-| context | trained on conversations of up to about 600 tokens; `max_position_embeddings` is 2,048 |
+| context | trained on conversations of 180 tokens on average, 999 in 1,000 of them under 800; `max_position_embeddings` is 2,048 |
 | tokenizer | byte-level BPE of 2,048 tokens, trained on the corpus; all 256 bytes, one token a digit |
 | chat | ChatML turns (`system`, `user`, `assistant`, `tool`); tools as JSON lines; calls as `<tool_call>{{"name": ..., "arguments": {{...}}}}</tool_call>` |
 | licence | Apache-2.0, as the project |
@@ -56,9 +56,9 @@ while the generator was written; templates that came close to a held-out one wer
 | time | {minutes:.0f} minutes |
 | SHA-256 of the weights | `{weights_sha256}` |
 
-The corpus hash is the same on every machine. The weights are the same on equal hardware with equal versions and number of
-threads. Elsewhere they differ in their last digits and the answers may differ;
-`python -m appliance.demo.evaluate` measures them anew.
+The corpus hash is the same on every machine. On a CPU the weights are the same on equal hardware with equal versions and number
+of threads; on a GPU that is not promised, as the backward pass of cuDNN's attention need not add in one order. Where weights
+differ the answers may; `python -m appliance.demo.evaluate` measures them anew.
 
 ## Limits
 
