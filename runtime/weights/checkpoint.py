@@ -164,6 +164,19 @@ def read_into(file: BufferedReader, target: memoryview, *, where: str) -> None:
         filled += count
 
 
+def read_at(file: BufferedReader, target: memoryview, position: int, *, where: str) -> None:
+    """Fill `target` from a position of the file, whoever else reads it. Raises: as `read_into`."""
+    filled = 0
+    while filled < len(target):
+        try:
+            count = os.preadv(file.fileno(), [target[filled:]], position + filled)
+        except OSError as error:
+            raise CheckpointRejected(f"{where}: cannot be read: {error.strerror or error}") from error
+        if not count:
+            raise CheckpointRejected(f"{where}: truncated while being read")
+        filled += count
+
+
 def _verify_shards(shards: list[Shard], weight_map: dict[str, str] | None) -> None:
     found: dict[str, str] = {}
     for shard in shards:

@@ -1,9 +1,12 @@
-"""Reading on a thread a shard: the same values and digests as one shard after the other; the first failure is the one told."""
+"""Reading with many threads: the same values and digests as one shard after the other; the first failure is the one told."""
 
+from hashlib import sha256
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
 import torch
+from blake3 import blake3
 from torch import Tensor
 
 import runtime.weights.device_loading as device_loading
@@ -11,7 +14,7 @@ from runtime.errors import CheckpointRejected
 from runtime.weights.checkpoint import open_checkpoint
 from runtime.weights.config import load_model_config
 from runtime.weights.device_loading import read_shards_to_device
-from runtime.weights.file_check import FileCheck
+from runtime.weights.file_check import FileCheck, Hasher
 from runtime.weights.layout import parameter_shapes
 from runtime.weights.loading import load_weights
 from runtime.weights.placing import Placing
@@ -29,7 +32,7 @@ def read(folder: Path, dtype: torch.dtype, seen: list[tuple[int, int]]) -> tuple
     return parameters, digests
 
 
-@pytest.mark.parametrize("chunk_bytes", [64, 96, 1 << 24])
+@pytest.mark.parametrize("chunk_bytes", [64, 97, 1 << 24])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_values_are_those_of_a_plain_read(
     sharded_folder: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, dtype: torch.dtype
@@ -47,6 +50,60 @@ def test_values_are_those_of_a_plain_read(
     assert all(torch.equal(parameters[name], expected.parameters[name]) for name in parameters)
     assert digests == {name: digest for name, digest in verified.items() if name.endswith(".safetensors")}
     assert seen[-1][0] == seen[-1][1]
+
+
+@pytest.mark.parametrize("num_threads", [1, 5])
+def test_all_threads_may_read_and_hash_one_shard(
+    single_folder: Path, monkeypatch: pytest.MonkeyPatch, num_threads: int
+) -> None:
+    """The check is told how many may share an update; its digest is that of the file."""
+    monkeypatch.setattr(device_loading, "CHUNK_BYTES", 32)
+    config = load_model_config(single_folder)
+    parameters = {name: torch.empty(shape.shape) for name, shape in parameter_shapes(config).items()}
+    shares: list[int] = []
+
+    def new_hasher(count: int) -> Hasher:
+        shares.append(count)
+        return blake3(max_threads=count)
+
+    with open_checkpoint(single_folder, config) as checkpoint:
+        digests = read_shards_to_device(
+            checkpoint,
+            Placing(checkpoint.places, parameters, torch.float32),
+            parameters["embedding.weight"],
+            None,
+            FileCheck(lambda _digests: None, new_hasher),
+            num_threads=num_threads,
+        )
+    assert shares == [num_threads]
+    content = (single_folder / "model.safetensors").read_bytes()
+    assert digests == {"model.safetensors": blake3(content).hexdigest()}
+
+
+def test_a_file_that_changes_while_it_is_read_has_the_digest_of_what_was_read(
+    single_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes are read once: what is changed behind the reader, before or after it hashes, changes nothing of what it says."""
+    monkeypatch.setattr(device_loading, "CHUNK_BYTES", 64)
+    path = single_folder / "model.safetensors"
+    before = path.read_bytes()
+    config = load_model_config(single_folder)
+    parameters = {name: torch.empty(shape.shape) for name, shape in parameter_shapes(config).items()}
+    read = device_loading.read_at
+
+    def read_and_change(file: BufferedReader, target: memoryview, position: int, *, where: str) -> None:
+        read(file, target, position, where=where)
+        with path.open("r+b") as written:
+            written.seek(position)
+            written.write(bytes(len(target)))
+
+    monkeypatch.setattr(device_loading, "read_at", read_and_change)
+    with open_checkpoint(single_folder, config) as checkpoint:
+        placing = Placing(checkpoint.places, parameters, torch.float32)
+        digests = read_shards_to_device(checkpoint, placing, parameters["embedding.weight"], None)
+    assert path.read_bytes() != before
+    assert digests["model.safetensors"] == sha256(before).hexdigest()
+    assert parameters["norm.weight"].count_nonzero() == parameters["norm.weight"].numel()
 
 
 def test_a_shard_that_shrinks_is_named(sharded_folder: Path) -> None:
