@@ -3,6 +3,7 @@
 As in `test_speculative`, texts in bfloat16 are compared up to ties; that trees change no token is tested exactly on a CPU.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def build_speculating(folder: Path, head_folder: Path, **given: Any) -> tuple[De
     """The runner, and what it warns of."""
     settings = EngineSettings(
         model_path=str(folder), device="cuda", dtype="bfloat16", speculative_draft_model_path=str(head_folder),
-        max_total_tokens=16_384, **TREES, **LIMITS, **given,
+        max_total_tokens=16_384, kernels_path=os.environ.get("CASEMATE_TEST_KERNELS", ""), **TREES, **LIMITS, **given,
     )  # fmt: skip
     warnings: list[str] = []
     kernels = choose_kernels(settings, warnings.append)
