@@ -76,12 +76,12 @@ class HostRounds:
             await asyncio.sleep(self._configuration.models.reverify_interval_s)
             for engine in self._configuration.engines:
                 for path in model_paths_of(engine):
-                    await asyncio.to_thread(self._verify_model, path, served_name_of(engine))
+                    await self._verify_model(path, served_name_of(engine))
 
-    def _verify_model(self, model_path: Path, name: str) -> None:
-        """Evidence and every byte on the disk, by one thread, so that engines keep their cores."""
+    async def _verify_model(self, model_path: Path, name: str) -> None:
+        """Evidence and every byte on the disk, by one thread, so that engines keep their cores; the loop records it."""
         try:
-            digest = verify_on_disk(self._configuration, model_path)
+            digest = await asyncio.to_thread(verify_on_disk, self._configuration, model_path)
         except (StartRefused, ModelRejected) as fault:
             log.error("model_verification_failed", model=name, reason=str(fault))
             self._record("model_verification_failed", name, "none", {"reason": str(fault)[:1000]})

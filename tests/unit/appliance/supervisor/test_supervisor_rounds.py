@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,10 +27,12 @@ class Recorder(LifecycleRecorder):
     def __init__(self) -> None:
         super().__init__()
         self.kinds: list[str] = []
+        self.threads: set[int] = set()
         self.waiting: list[Callable[[], None]] = []
         self.is_told = asyncio.Event()
 
     def record(self, event: bytes, on_recorded: Callable[[], None] | None = None) -> None:
+        self.threads.add(threading.get_ident())
         self.kinds.append(parse_canonical(event)["unmapped"]["casemate"]["kind"])
         if on_recorded is not None:
             self.waiting.append(on_recorded)
@@ -71,8 +74,8 @@ async def test_without_probes_nothing_is_tried(tmp_path: Path) -> None:
 
 
 @control("3.12.3", "3.14.5", "CM-6(2)", "SI-6", "SI-7(1)", "SI-7(2)")
-def test_changed_file_on_the_disk_is_told(tmp_path: Path) -> None:
-    """While it is served from memory, somebody changes the licence: the round finds it."""
+async def test_changed_file_on_the_disk_is_told(tmp_path: Path) -> None:
+    """While it is served from memory, somebody changes the licence: the round finds it, and the loop's own thread records it."""
     people, store = Stewardship(), ModelStore(tmp_path / "models")
     people.establish(tmp_path)
     source = Source(DEMO_MODEL_DIR, "tiny", "made here", "Apache-2.0")
@@ -89,5 +92,6 @@ def test_changed_file_on_the_disk_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderRejected, match=r"README\.md: changed"):
         verify_on_disk(configuration, store.path_of("tiny"))
     recorder = Recorder()
-    HostRounds(configuration, recorder, lambda _reason: None)._verify_model(store.path_of("tiny"), "tiny")
+    await HostRounds(configuration, recorder, lambda _reason: None)._verify_model(store.path_of("tiny"), "tiny")
     assert recorder.kinds == ["model_verification_failed"]
+    assert recorder.threads == {threading.get_ident()}
