@@ -6,7 +6,6 @@ compared with `==`: in float32 on one machine nothing may differ.
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from safetensors.numpy import save_file
 from runtime.request import GenerationRequest
 from runtime.runner.building import build_runner
 from runtime.runner.torch_runner import TorchRunner
-from tests.support.engine_runs import Answer, ask, build_engine, run_all
+from tests.support.engine_runs import Answer, ask, build_engine, mixed_requests, run_all
 
 VOCAB_SIZE = 131
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, INNER = 48, 2, 4, 2, 12, 80
@@ -71,17 +70,8 @@ def write_tiny_llama(folder: Path) -> None:
 
 
 def requests() -> list[GenerationRequest]:
-    """Greedy and sampled, with and without penalties, with shared beginnings, one choice and several."""
-    ids = np.random.default_rng(5).integers(3, VOCAB_SIZE, 120).tolist()
-    common: dict[str, Any] = {"max_tokens": 40, "ignore_eos": True, "logprobs": 0}
-    return [
-        ask(1, ids[:5], temperature=0.0, **common),
-        ask(2, ids[:70], temperature=0.0, **common),
-        ask(3, ids[:70], temperature=0.9, seed=3, n=3, top_p=0.9, **common),
-        ask(4, ids[:75], temperature=1.2, seed=4, top_k=20, repetition_penalty=1.3, **common),
-        ask(5, ids[:48] + ids[80:90], temperature=0.0, frequency_penalty=0.7, presence_penalty=0.2, n=2, **common),
-        ask(6, ids[40:73], temperature=1.0, seed=6, min_p=0.02, min_tokens=9, max_tokens=25, logprobs=2),
-    ]
+    """Seven of forty tokens each."""
+    return mixed_requests(VOCAB_SIZE, 40)
 
 
 @pytest.fixture(scope="module")
