@@ -38,8 +38,7 @@ def _add(commands: Commands, name: str, summary: str, handler: Any) -> argparse.
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    configuration, ports, arrows = _load(arguments)
-    del configuration
+    _, ports, arrows = _load(arguments)
     if arguments.form == "kubernetes":
         print(render_network_policies(arrows, ports, arguments.namespace), end="")
     else:
@@ -58,7 +57,7 @@ def _test(arguments: argparse.Namespace) -> int:
     configuration, ports, arrows = _load(arguments)
     result = rehearse(arrows, ports, configuration.segments.admin_port)
     num_opened = sum(attempt.opened for attempt in result.attempts)
-    counted = {"refused_in": result.refused_in, "refused_out": result.refused_out}
+    counted = result.refused
     if arguments.json:
         wrong = [f"{one.source} -> {one.target}:{one.port}" for one in result.wrong]
         print(json.dumps({"tried": len(result.attempts), "opened": num_opened, "wrong": wrong, **counted}))
@@ -66,9 +65,9 @@ def _test(arguments: argparse.Namespace) -> int:
         for attempt in result.attempts:
             verdict = "opened" if attempt.opened else "refused"
             mark = "" if attempt.opened == attempt.should_open else "  WRONG"
-            print(f"{attempt.source:>12} -> {attempt.target}:{attempt.port:<6} {verdict}{mark}")
+            print(f"{attempt.source:>14} -> {attempt.target}:{attempt.port:<6} {verdict}{mark}")
         print(f"{len(result.attempts)} tried, {num_opened} opened; packets refused: {counted}")
-    return EXIT_FAILED if result.wrong or not result.refused_in or not result.refused_out else EXIT_OK
+    return EXIT_OK if not result.wrong and all(counted.values()) else EXIT_FAILED
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Configuration, Ports, tuple[Arrow, ...]]:
@@ -76,7 +75,13 @@ def _load(arguments: argparse.Namespace) -> tuple[Configuration, Ports, tuple[Ar
     if path is None:
         raise CommandFailed("there is no configuration: zones are named in its section [segments]")
     configuration, _ = load_configuration(path)
-    ports = Ports(configuration.gateway.port, configuration.authority.port)
-    if not all((ports.gateway, ports.authority)):
-        raise CommandFailed("gateway.port and authority.port must be numbers of their own for rules to name them")
+    console, administration = configuration.console, configuration.administration
+    ports = Ports(
+        gateway=configuration.gateway.port,
+        authority=configuration.authority.port,
+        console=console.port if console.enabled else None,
+        administration=administration.port if administration.enabled else None,
+    )
+    if 0 in ports.listened():
+        raise CommandFailed("a port is 0, which means any free one: rules need the ports of all listeners by number")
     return configuration, ports, build_arrows(configuration.segments, ports)

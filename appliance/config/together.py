@@ -3,8 +3,10 @@
 Pure, so that every process comes to the same result from the same bytes; what lies on disk is `disk`'s.
 """
 
+import ipaddress
 from collections import defaultdict
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.config.errors import Problem
@@ -35,6 +37,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_bodies_nobody_opens(configuration),
         *_find_impossible_collector(configuration),
         *_find_identity_without_arrow(configuration),
+        *_find_database_without_arrow(configuration),
         *find_unwaived(configuration),
     ]
 
@@ -203,3 +206,18 @@ def _find_identity_without_arrow(configuration: Configuration) -> Iterator[Probl
                 "segments.issuers",
                 f'expected "{issuer.jwks_address}" among them, as issuers[{index}].jwks_address is there',
             )
+
+
+def _find_database_without_arrow(configuration: Configuration) -> Iterator[Problem]:
+    """The same for a database server, where it is given by its address: a name says nothing of the network."""
+    segments, url = configuration.segments, configuration.policy.database_url
+    if url is None or segments == SegmentsSettings():
+        return
+    parts = urlsplit(url)
+    try:
+        address = ipaddress.ip_address(parts.hostname or "")
+    except ValueError:
+        return
+    endpoint = f"{f'[{address}]' if address.version == 6 else address}:{parts.port or 5432}"
+    if not address.is_loopback and endpoint not in segments.databases:
+        yield Problem("segments.databases", f'expected "{endpoint}" among them, as policy.database_url is there')

@@ -1,10 +1,11 @@
 """Zones and arrows: the design's picture of who connects to whom, as values.
 
     clients ──▶ gateway, authority        telemetry ──▶ gateway        gateway ──▶ authority (on this host)
-    admin   ──▶ admin port                host ──▶ witnesses, collectors, providers (people sign in there), issuers (of tokens)
+    admin   ──▶ admin port; console and authority, administration, where these are switched on
+    host    ──▶ witnesses, collectors, providers (people sign in there), issuers (of tokens), databases, receivers (of the log)
 
-An arrow is one TCP port in one direction; answers come back by connection tracking. There is no arrow for name resolution, time or
-packages: the host is given addresses, a clock and bundles by other ways.
+The engine is in no zone: its network is empty. An arrow is one TCP port in one direction; answers come back by connection
+tracking. There is no arrow for name resolution, time or packages: the host is given addresses, a clock and bundles by other ways.
 """
 
 import ipaddress
@@ -16,8 +17,9 @@ from security.errors import SegmentsUnusable
 from security.segmentation.settings import SegmentsSettings
 
 Zone = Literal[
-    "clients", "admin", "telemetry", "collectors", "witnesses", "providers", "issuers", "gateway", "authority", "host"
-]
+    "clients", "admin", "telemetry", "collectors", "witnesses", "providers", "issuers", "databases", "receivers",
+    "gateway", "authority", "console", "administration", "policy", "host",
+]  # fmt: skip
 Address = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -40,6 +42,14 @@ class Ports:
 
     gateway: int
     authority: int
+    console: int | None = None
+    """None where it is switched off."""
+    administration: int | None = None
+
+    def listened(self) -> tuple[int, ...]:
+        """All that are open."""
+        ports = (self.gateway, self.authority, self.console, self.administration)
+        return tuple(port for port in ports if port is not None)
 
 
 def build_arrows(settings: SegmentsSettings, ports: Ports) -> tuple[Arrow, ...]:
@@ -51,26 +61,35 @@ def build_arrows(settings: SegmentsSettings, ports: Ports) -> tuple[Arrow, ...]:
 
 
 def _arrows(settings: SegmentsSettings, ports: Ports) -> Iterator[Arrow]:
-    clients = _parse_networks(settings.clients, "clients")
-    if clients:
+    if clients := _parse_networks(settings.clients, "clients"):
         yield Arrow("clients_to_gateway", "clients", "gateway", clients, ports.gateway, False)
         yield Arrow("clients_to_authority", "clients", "authority", clients, ports.authority, False)
     if admin := _parse_networks(settings.admin, "admin"):
         yield Arrow("admin_to_host", "admin", "host", admin, settings.admin_port, False)
+        if ports.console is not None:  # A browser signs in at the authority and comes back.
+            yield Arrow("admin_to_console", "admin", "console", admin, ports.console, False)
+            yield Arrow("admin_to_authority", "admin", "authority", admin, ports.authority, False)
+        if ports.administration is not None:
+            yield Arrow("admin_to_administration", "admin", "administration", admin, ports.administration, False)
     if telemetry := _parse_networks(settings.telemetry, "telemetry"):
         yield Arrow("telemetry_to_gateway", "telemetry", "gateway", telemetry, ports.gateway, False)
-    for number, text in enumerate(settings.collectors):
-        address, port = parse_endpoint(text, "collectors")
-        yield Arrow(f"host_to_collector_{number}", "host", "collectors", (address,), port, True)
-    for number, text in enumerate(settings.witnesses):
-        address, port = parse_endpoint(text, "witnesses")
-        yield Arrow(f"host_to_witness_{number}", "host", "witnesses", (address,), port, True)
-    for number, text in enumerate(settings.providers):
-        address, port = parse_endpoint(text, "providers")
-        yield Arrow(f"authority_to_provider_{number}", "authority", "providers", (address,), port, True)
-    for number, text in enumerate(settings.issuers):
-        address, port = parse_endpoint(text, "issuers")
-        yield Arrow(f"gateway_to_issuer_{number}", "gateway", "issuers", (address,), port, True)
+    yield from _outgoing(settings)
+
+
+def _outgoing(settings: SegmentsSettings) -> Iterator[Arrow]:
+    """One for each address that is named."""
+    targets: tuple[tuple[str, Zone, Zone, Sequence[str]], ...] = (
+        ("host_to_collector", "host", "collectors", settings.collectors),
+        ("host_to_witness", "host", "witnesses", settings.witnesses),
+        ("authority_to_provider", "authority", "providers", settings.providers),
+        ("gateway_to_issuer", "gateway", "issuers", settings.issuers),
+        ("policy_to_database", "policy", "databases", settings.databases),
+        ("host_to_receiver", "host", "receivers", settings.receivers),
+    )
+    for name, source, target, endpoints in targets:
+        for number, text in enumerate(endpoints):
+            address, port = parse_endpoint(text, target)
+            yield Arrow(f"{name}_{number}", source, target, (address,), port, True)
 
 
 def parse_endpoint(text: str, where: str) -> tuple[Address, int]:

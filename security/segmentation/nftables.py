@@ -1,8 +1,9 @@
 """The host's rules for nftables: drop by default in both directions, one accepting rule an arrow, counters for what is refused.
 
 One table of our own, `inet casemate`, replaced as a whole by one transaction: other tables are left alone, and there is no moment
-without rules. Refused incoming packets are dropped silently; refused outgoing ones are answered, so that a process of ours that
-tries fails at once. Source: nft(8); tested with nftables 1.0.6, which wants a line end before every closing brace.
+without rules. Nothing is passed on between other machines. Refused incoming packets are dropped silently; refused outgoing ones
+are answered, so that a process of ours that tries fails at once. Source: nft(8); tested with nftables 1.0.6, which wants a line
+end before every closing brace.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from security.segmentation.model import Address, Arrow
 
 TABLE = "casemate"
-REFUSED_IN, REFUSED_OUT = "refused_in", "refused_out"
+REFUSED_IN, REFUSED_OUT, REFUSED_THROUGH = "refused_in", "refused_out", "refused_through"
 _NEIGHBOURS = "nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert"
 
 
@@ -18,7 +19,7 @@ def render_nftables(arrows: Sequence[Arrow]) -> str:
     """A ruleset for `nft -f`."""
     incoming = [arrow for arrow in arrows if not arrow.is_outgoing]
     outgoing = [arrow for arrow in arrows if arrow.is_outgoing]
-    counters = [*(arrow.name for arrow in arrows), REFUSED_IN, REFUSED_OUT]
+    counters = [*(arrow.name for arrow in arrows), REFUSED_IN, REFUSED_OUT, REFUSED_THROUGH]
     lines = [
         "# Written by `casemate segments render`.",
         f"table inet {TABLE}",
@@ -29,6 +30,7 @@ def render_nftables(arrows: Sequence[Arrow]) -> str:
         *_render_chain("output", "oif", outgoing, REFUSED_OUT, "reject with icmpx type admin-prohibited"),
         "  chain forward {",
         "    type filter hook forward priority filter; policy drop;",
+        f"    counter name {REFUSED_THROUGH} drop",
         "  }",
         "}",
     ]

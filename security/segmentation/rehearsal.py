@@ -1,9 +1,10 @@
-"""The rules tried for real: a host and one machine a zone, as network namespaces on this machine, each pair connected once.
+"""The rules tried for real: a host and one machine a place, as network namespaces on this machine, each pair connected once.
 
-    zone namespaces ──veth──▶ host namespace, in which the rendered rules are applied
+    places' namespaces ──veth──▶ host namespace, in which the rendered rules are applied
 
-Each zone tries every port of the host, and the host tries a port in every zone. What an arrow names must open; everything
-else must not, and the counters of refused packets must have moved. The site's own addresses are taken: one of each zone's networks.
+A place is one address: of each network and each endpoint that the arrows name, and of a stranger, for each family. Each tries
+every port of the host, the host tries every port in each, and the first place of each zone tries to reach that of every other
+zone through the host. What an arrow names must open; everything else must not, and the counters of refused packets must have moved.
 Needs root, ip(8) and nft(8); changes nothing outside its own namespaces and removes them.
 """
 
@@ -20,19 +21,23 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from security.errors import SegmentsUnusable
 from security.sandbox import kernel
 from security.segmentation.model import Address, Arrow, Ports
-from security.segmentation.nftables import REFUSED_IN, REFUSED_OUT, TABLE, render_nftables
+from security.segmentation.nftables import REFUSED_IN, REFUSED_OUT, REFUSED_THROUGH, TABLE, render_nftables
 
 T = TypeVar("T")
 
 _TRY_TIMEOUT_S = 1.0
-_MAX_AT_ONCE = 32
-_STRANGER = ipaddress.ip_network("198.51.100.77")
-"""An address of a documentation network (RFC 5737): a zone that nobody declared."""
+_MAX_AT_ONCE = 128
+_MAX_PLACES = 64
+_NO_ARROWS_PORT = 9999
+_STRANGERS = (ipaddress.ip_network("198.51.100.77"), ipaddress.ip_network("2001:db8:77::77"))
+"""Addresses of documentation networks (RFC 5737, RFC 3849): a zone that nobody declared."""
+_HOST_ON_LINK = {4: "169.254.{}.1", 6: "2001:db8:ffff:{:x}::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,8 @@ class Rehearsal:
     """What came of all of them."""
 
     attempts: tuple[Attempt, ...]
-    refused_in: int
-    refused_out: int
+    refused: dict[str, int]
+    """Packets, by counter."""
 
     @property
     def wrong(self) -> tuple[Attempt, ...]:
@@ -60,32 +65,17 @@ class Rehearsal:
         return tuple(attempt for attempt in self.attempts if attempt.opened != attempt.should_open)
 
 
-def rehearse(arrows: Sequence[Arrow], ports: Ports, admin_port: int) -> Rehearsal:
-    """Build the namespaces, apply the rules, try every pair.
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A machine that is played by a network namespace."""
 
-    Raises: SegmentsUnusable where this machine cannot do it, saying why.
-    """
-    _verify_possible()
-    zones: dict[str, Address] = {"stranger": _STRANGER}
-    for arrow in arrows:
-        zones.setdefault(arrow.target if arrow.is_outgoing else arrow.source, arrow.peers[0])
-    addresses = {zone: _pick_address(network) for zone, network in zones.items() if network.version == 4}
-    with _namespaces(addresses) as (host, inner, host_addresses):
-        _run("ip", "netns", "exec", host, "nft", "-f", "-", given=render_nftables(arrows))
-        listened = sorted({ports.gateway, ports.authority, admin_port, 9999})
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(_listening(host, listened))
-            outgoing = sorted({arrow.port for arrow in arrows if arrow.is_outgoing} | {9999})
-            for zone in addresses:
-                stack.enter_context(_listening(inner[zone], outgoing))
-            tries = [
-                *_incoming(arrows, inner, host_addresses, listened),
-                *_outgoing(arrows, addresses, host, outgoing),
-            ]
-            with ThreadPoolExecutor(max_workers=_MAX_AT_ONCE) as pool:
-                attempts = list(pool.map(_try, tries))
-        counters = _read_counters(host)
-    return Rehearsal(tuple(attempts), counters[REFUSED_IN], counters[REFUSED_OUT])
+    zone: str
+    label: str
+    namespace: str
+    address: str
+    host_address: str
+    """The host's, on the link to it."""
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +90,81 @@ class _Try:
     address: str
 
 
+def rehearse(arrows: Sequence[Arrow], ports: Ports, admin_port: int) -> Rehearsal:
+    """Build the namespaces, apply the rules, try every pair.
+
+    Raises: SegmentsUnusable where this machine cannot do it, saying why.
+    """
+    _verify_possible()
+    tag = f"cm{secrets.token_hex(3)}"
+    places, host = _find_places(arrows, tag), f"{tag}-host"
+    listened = sorted({*ports.listened(), admin_port, _NO_ARROWS_PORT})
+    outgoing = sorted({arrow.port for arrow in arrows if arrow.is_outgoing} | {_NO_ARROWS_PORT})
+    tries = [
+        *_incoming(arrows, places, listened),
+        *_outgoing(arrows, places, host, outgoing),
+        *_passing_through(places),
+    ]
+    with _namespaces(host, places), contextlib.ExitStack() as stack:
+        _run("ip", "netns", "exec", host, "nft", "-f", "-", given=render_nftables(arrows))
+        stack.enter_context(_listening(host, listened))
+        for place in places:
+            stack.enter_context(_listening(place.namespace, outgoing))
+        with ThreadPoolExecutor(max_workers=_MAX_AT_ONCE) as pool:
+            attempts = list(pool.map(_try, tries))
+        counters = _read_counters(host)
+    return Rehearsal(tuple(attempts), {name: counters[name] for name in (REFUSED_IN, REFUSED_OUT, REFUSED_THROUGH)})
+
+
+def _find_places(arrows: Sequence[Arrow], tag: str) -> list[_Place]:
+    """One for each address, which may be in several zones. Raises: SegmentsUnusable where there are too many."""
+    zones: dict[str, dict[str, None]] = {}
+    for zone, network in [("stranger", network) for network in _STRANGERS] + [
+        (arrow.target if arrow.is_outgoing else arrow.source, peer) for arrow in arrows for peer in arrow.peers
+    ]:
+        zones.setdefault(_pick_address(network), {})[zone] = None
+    if len(zones) > _MAX_PLACES:
+        raise SegmentsUnusable(f"a rehearsal has at most {_MAX_PLACES} networks and addresses; there are {len(zones)}")
+    places: list[_Place] = []
+    for number, (address, names) in enumerate(zones.items(), start=1):
+        zone, version = "+".join(names), ipaddress.ip_address(address).version
+        label = f"{zone} {address}" if any(place.zone == zone for place in places) else zone
+        on_link = _HOST_ON_LINK[version].format(number)
+        places.append(_Place(zone, label, f"{tag}-{number}", address, on_link, version))
+    return places
+
+
 def _try(one: _Try) -> Attempt:
     return Attempt(one.source, one.target, one.port, one.should_open, _connects(one.namespace, one.address, one.port))
 
 
-def _incoming(
-    arrows: Sequence[Arrow], inner: dict[str, str], host_addresses: dict[str, str], ports: Sequence[int]
-) -> Iterator[_Try]:
-    for zone in inner:
+def _incoming(arrows: Sequence[Arrow], places: Sequence[_Place], ports: Sequence[int]) -> Iterator[_Try]:
+    for place in places:
         for port in ports:
-            allowed = any(not arrow.is_outgoing and arrow.source == zone and arrow.port == port for arrow in arrows)
-            yield _Try(zone, "host", port, allowed, inner[zone], host_addresses[zone])
+            allowed = any(arrow.port == port and _leads(arrow, place) for arrow in arrows if not arrow.is_outgoing)
+            yield _Try(place.label, "host", port, allowed, place.namespace, place.host_address)
 
 
-def _outgoing(arrows: Sequence[Arrow], addresses: dict[str, str], host: str, ports: Sequence[int]) -> Iterator[_Try]:
-    for zone, address in addresses.items():
+def _outgoing(arrows: Sequence[Arrow], places: Sequence[_Place], host: str, ports: Sequence[int]) -> Iterator[_Try]:
+    for place in places:
         for port in ports:
-            allowed = any(arrow.is_outgoing and arrow.target == zone and arrow.port == port for arrow in arrows)
-            yield _Try("host", zone, port, allowed, host, address)
+            allowed = any(arrow.port == port and _leads(arrow, place) for arrow in arrows if arrow.is_outgoing)
+            yield _Try("host", place.label, port, allowed, host, place.address)
+
+
+def _passing_through(places: Sequence[_Place]) -> Iterator[_Try]:
+    """Between the zones, each by one place a family: the host is no way from one to another."""
+    firsts = list({(place.zone, place.version): place for place in reversed(places)}.values())
+    for one in firsts:
+        for other in firsts:
+            if one.zone != other.zone and one.version == other.version:
+                yield _Try(one.label, other.label, _NO_ARROWS_PORT, False, one.namespace, other.address)
+
+
+def _leads(arrow: Arrow, place: _Place) -> bool:
+    """Whether a place is on the other side of an arrow; zones may overlap."""
+    address = ipaddress.ip_address(place.address)
+    return any(address in peer for peer in arrow.peers)
 
 
 def _verify_possible() -> None:
@@ -134,36 +181,44 @@ def _pick_address(network: Address) -> str:
 
 
 @contextlib.contextmanager
-def _namespaces(addresses: dict[str, str]) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:
-    """A host namespace with one point-to-point link to each zone's; gives their names and the host's address on each link."""
-    tag = secrets.token_hex(3)
-    host = f"cm{tag}-host"
-    inner = {zone: f"cm{tag}-{zone}" for zone in addresses}
-    host_addresses = {zone: f"169.254.{number}.1" for number, zone in enumerate(addresses, start=1)}
+def _namespaces(host: str, places: Sequence[_Place]) -> Iterator[None]:
+    """A host namespace, which passes packets on as a router does, with one point-to-point link to each place's."""
     made: list[str] = []
     try:
-        for name in (host, *inner.values()):
+        for name in (host, *(place.namespace for place in places)):
             _run("ip", "netns", "add", name)
             made.append(name)
             _run("ip", "-n", name, "link", "set", "lo", "up")
-        for number, (zone, address) in enumerate(addresses.items(), start=1):
-            here, there = f"h{tag}{number}", f"z{tag}{number}"
-            _run("ip", "link", "add", here, "netns", host, "type", "veth", "peer", "name", there, "netns", inner[zone])
-            _run("ip", "-n", host, "address", "add", f"{host_addresses[zone]}/32", "dev", here)
-            _run("ip", "-n", inner[zone], "address", "add", f"{address}/32", "dev", there)
-            for name, link, other in ((host, here, address), (inner[zone], there, host_addresses[zone])):
-                _run("ip", "-n", name, "link", "set", link, "up")
-                _run("ip", "-n", name, "route", "add", f"{other}/32", "dev", link)
-        yield host, inner, host_addresses
+        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            _inside(host, partial(Path("/proc/sys/net", name).write_text, "1"))
+        for place in places:
+            _link(host, place)
+        yield
     finally:
         for name in made:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)  # noqa: S603, S607
 
 
+def _link(host: str, place: _Place) -> None:
+    inner, family, bits = place.namespace, f"-{place.version}", 32 if place.version == 4 else 128
+    here, there = f"h{inner[2:]}", f"z{inner[2:]}"
+    no_detection = ["nodad"] if place.version == 6 else []
+    _run("ip", "link", "add", here, "netns", host, "type", "veth", "peer", "name", there, "netns", inner)
+    for name, link, own, other in (
+        (host, here, place.host_address, place.address),
+        (inner, there, place.address, place.host_address),
+    ):
+        _run("ip", "-n", name, family, "address", "add", f"{own}/{bits}", "dev", link, *no_detection)
+        _run("ip", "-n", name, "link", "set", link, "up")
+        _run("ip", "-n", name, family, "route", "add", f"{other}/{bits}", "dev", link)
+    _run("ip", "-n", inner, family, "route", "add", "default", "via", place.host_address, "dev", there)
+
+
 @contextlib.contextmanager
 def _listening(namespace: str, ports: Sequence[int]) -> Iterator[None]:
     """Sockets in a namespace that take connections; the kernel answers, so nobody needs to accept."""
-    sockets = [_inside(namespace, partial(socket.create_server, ("0.0.0.0", port))) for port in ports]  # noqa: S104
+    create = partial(socket.create_server, family=socket.AF_INET6, dualstack_ipv6=True)
+    sockets = [_inside(namespace, partial(create, ("::", port))) for port in ports]
     try:
         yield
     finally:

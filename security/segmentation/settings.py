@@ -20,7 +20,13 @@ class SegmentsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     clients: Annotated[
         Networks, msgspec.Meta(description="Networks of the applications: they reach gateway and authority.")
     ] = ()
-    admin: Annotated[Networks, msgspec.Meta(description="Networks of the operators: they reach `admin_port`.")] = ()
+    admin: Annotated[
+        Networks,
+        msgspec.Meta(
+            description="Networks of the operators: they reach `admin_port`, and console, authority and admin API where these "
+            "are on."
+        ),
+    ] = ()
     admin_port: Annotated[int, msgspec.Meta(ge=1, le=65535, description="TCP port of the operators' shell.")] = 22
     telemetry: Annotated[
         Networks, msgspec.Meta(description="Networks of the collectors that fetch metrics from the gateway.")
@@ -40,6 +46,12 @@ class SegmentsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ] = ()
     issuers: Annotated[
         Endpoints, msgspec.Meta(description="Addresses where the gateway fetches the keys of other token issuers.")
+    ] = ()
+    databases: Annotated[
+        Endpoints, msgspec.Meta(description="Addresses of the database server that holds the definitions.")
+    ] = ()
+    receivers: Annotated[
+        Endpoints, msgspec.Meta(description="Addresses on site that `casemate audit forward` sends records to.")
     ] = ()
     probes: Annotated[
         Endpoints,

@@ -332,3 +332,14 @@ def test_an_issuer_elsewhere_needs_its_arrow() -> None:
     site = f'{ENGINE}{issuer}[segments]\nclients = ["10.1.0.0/16"]\n'
     assert refused_keys(site) == ["segments.issuers"]
     parse_configuration(f'{site}issuers = ["10.8.0.2:443"]\n'.encode(), FOLDER)
+
+
+def test_a_database_server_needs_its_arrow_where_zones_are_named() -> None:
+    """By address; a name says nothing of the network, and this host's own addresses need no arrow."""
+    zones = '[segments]\nclients = ["10.1.0.0/16"]\n'
+    url = '[policy]\ndatabase_url = "postgresql+psycopg://casemate@{}/casemate"\n'
+    assert refused_keys(f"{ENGINE}{url.format('10.6.0.1')}{zones}") == ["segments.databases"]
+    assert refused_keys(f"{ENGINE}{url.format('[fd00::6]:5433')}{zones}") == ["segments.databases"]
+    declared = f'{ENGINE}{url.format("[fd00::6]:5433")}{zones}databases = ["[fd00::6]:5433"]\n'
+    for text in (declared, f"{ENGINE}{url.format('127.0.0.1')}{zones}", f"{ENGINE}{url.format('db.site')}{zones}"):
+        parse_configuration(text.encode(), FOLDER)

@@ -13,7 +13,7 @@ from security.segmentation.nftables import render_nftables
 from security.segmentation.settings import SegmentsSettings
 from tests.support.controls import control
 
-PORTS = Ports(8443, 8444)
+PORTS = Ports(8443, 8444, console=8446, administration=8445)
 SITE = SegmentsSettings(
     clients=("10.1.0.0/16", "fd00:1::/64"),
     admin=("10.9.0.0/24",),
@@ -21,6 +21,8 @@ SITE = SegmentsSettings(
     witnesses=("10.7.0.1:443",),
     providers=("10.8.0.1:8443",),
     issuers=("10.8.0.2:443", "[fd00:8::2]:443"),
+    databases=("10.6.0.1:5432",),
+    receivers=("10.5.0.8:6514",),
 )
 
 
@@ -63,6 +65,18 @@ def test_every_arrow_has_one_rule_a_family_and_a_counter() -> None:
     assert "udp" not in rules  # No name resolution, no time, no QUIC.
 
 
+def test_console_and_admin_api_have_arrows_where_they_are_on() -> None:
+    """Operators reach them, and the authority where a browser signs in; nobody else does."""
+    all_on = {arrow.name: arrow for arrow in build_arrows(SITE, PORTS)}
+    assert {name for name, arrow in all_on.items() if arrow.port in (8445, 8446)} == {
+        "admin_to_console",
+        "admin_to_administration",
+    }
+    assert all_on["admin_to_authority"].port == 8444
+    off = {arrow.name for arrow in build_arrows(SITE, Ports(8443, 8444))}
+    assert set(all_on) - off == {"admin_to_console", "admin_to_administration", "admin_to_authority"}
+
+
 def test_every_arrow_has_one_policy() -> None:
     """Beside the default, and those of arrows to the host itself, which is not Kubernetes' to decide."""
     arrows = build_arrows(SITE, PORTS)
@@ -77,6 +91,12 @@ def test_every_arrow_has_one_policy() -> None:
         {"to": [{"ipBlock": {"cidr": "10.8.0.1/32"}}], "ports": [{"protocol": "TCP", "port": 8443}]}
     ]
     assert policies["gateway-to-issuer-1"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "fd00:8::2/128"}}]
+    assert policies["admin-to-console"]["ingress"] == [
+        {"from": [{"ipBlock": {"cidr": "10.9.0.0/24"}}], "ports": [{"protocol": "TCP", "port": 8446}]}
+    ]
+    assert policies["admin-to-administration"]["ingress"][0]["ports"] == [{"protocol": "TCP", "port": 8445}]
+    assert policies["policy-to-database-0"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "10.6.0.1/32"}}]
+    assert policies["host-to-receiver-0"]["egress"][0]["ports"] == [{"protocol": "TCP", "port": 6514}]
     assert policies["host-to-witness-0"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "10.7.0.1/32"}}]
 
 
