@@ -126,6 +126,14 @@ def parse_general_name(name: str) -> x509.GeneralName:
     return x509.DNSName(name.lower())
 
 
+def may_sign_others(certificate: x509.Certificate) -> bool:
+    """True for the certificate of an authority (RFC 5280 section 4.2.1.9)."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
 def _is_dns_label(label: str) -> bool:
     return (
         0 < len(label) <= 63

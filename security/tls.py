@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from security.certificates import RENEWAL_MARGIN, issue_ca, issue_server_certificate, needs_renewal
+from security.certificates import RENEWAL_MARGIN, issue_ca, issue_server_certificate, may_sign_others, needs_renewal
 from security.errors import KeyUnusable
 from security.keys import (
     encode_private_key,
@@ -242,16 +242,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def find_authorities(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
-    """Those that may sign others (RFC 5280 section 4.2.1.9); a client's self-signed one among them is none."""
-    found = []
-    for certificate in certificates:
-        try:
-            constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        except x509.ExtensionNotFound:
-            continue
-        if constraints.ca:
-            found.append(certificate)
-    return tuple(found)
+    """Those that may sign others; a client's self-signed one is none, as `client_keys` sees to."""
+    return tuple(certificate for certificate in certificates if may_sign_others(certificate))
 
 
 def build_client_context(ca_certificate: Path | None, *, minimum_version: MinimumVersion = "1.3") -> ssl.SSLContext:

@@ -18,7 +18,7 @@ from appliance.cli.main import EXIT_OK
 from appliance.errors import CommandFailed
 from security.clients import AuthMethod, Client, ClientDefinition, IssuedSecret
 from security.errors import ClientRejected, MalformedDocument
-from security.oauth.client_keys import parse_client_keys
+from security.oauth.client_keys import find_certificates, parse_client_keys
 from security.registry.clients import ClientRegistry
 from security.registry.rows import describe
 from security.scopes import GRANTABLE, Role, format_scopes, parse_role, parse_scopes
@@ -149,7 +149,7 @@ def _read_keys(path: Path) -> str:
     """A JWK Set that can be used. Raises: ClientRejected, CommandFailed."""
     try:
         text = path.read_text(encoding="utf-8")
-        parse_client_keys(text)
+        find_certificates(parse_client_keys(text))
     except MalformedDocument as error:
         raise ClientRejected(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:

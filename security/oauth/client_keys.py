@@ -10,6 +10,7 @@ from typing import Any
 
 from cryptography import x509
 
+from security.certificates import may_sign_others
 from security.errors import MalformedDocument
 from security.json_object import parse_json_object
 from security.oauth.key_set import MAX_KEYS, PRIVATE_MEMBERS
@@ -39,6 +40,8 @@ def parse_client_keys(text: str) -> list[dict[str, Any]]:
 def find_certificates(entries: list[dict[str, Any]]) -> list[bytes]:
     """The first certificate of each `x5c`, DER.
 
+    One that may sign others is refused: it stands among those that TLS trusts, so its owner could name themselves anybody.
+
     Raises: MalformedDocument.
     """
     found: list[bytes] = []
@@ -48,8 +51,10 @@ def find_certificates(entries: list[dict[str, Any]]) -> list[bytes]:
             continue
         try:
             der = base64.b64decode(chain[0], validate=True)
-            x509.load_der_x509_certificate(der)
+            is_authority = may_sign_others(x509.load_der_x509_certificate(der))
         except (binascii.Error, ValueError):
             raise MalformedDocument("key set: x5c does not begin with a certificate") from None
+        if is_authority:
+            raise MalformedDocument("key set: the certificate in x5c may sign others; make one with basicConstraints CA:FALSE")
         found.append(der)
     return found

@@ -7,7 +7,7 @@ import msgspec
 from appliance.gateway.errors import BadRequest
 from security.clients import AuthMethod, ClientDefinition, ClientKind
 from security.errors import ClientRejected, MalformedDocument
-from security.oauth.client_keys import parse_client_keys
+from security.oauth.client_keys import find_certificates, parse_client_keys
 from security.policy.limits import LimitRule, Limits, LimitSubject
 from security.registry.static_keys import KeySelection
 from security.scopes import Role, parse_scopes
@@ -39,7 +39,7 @@ class NewClient(Body, frozen=True, kw_only=True):
         try:
             scopes = None if self.scope is None else parse_scopes(self.scope)
             if self.jwks is not None:
-                parse_client_keys(self.jwks)
+                find_certificates(parse_client_keys(self.jwks))
         except MalformedDocument as error:
             raise ClientRejected(str(error)) from None
         fields = {name: getattr(self, name) for name in self.__struct_fields__ if name != "scope"}

@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from security.clients import ClientDefinition
-from security.errors import KeyUnusable
+from security.errors import KeyUnusable, MalformedDocument
 from security.keys import encode_private_key, generate_p256
 from security.oauth.client_certificates import names_subject
+from security.oauth.client_keys import find_certificates, parse_client_keys
 from security.oauth.dpop import thumbprint_of_certificate
 from security.tls import (
     build_client_context,
@@ -106,6 +107,16 @@ def test_a_self_signed_certificate_is_known_by_itself(house, ca):
     assert house.token({**GRANT, "client_id": client_id}, certificate=der(good))[0] == 200
     for certificate in (None, der(issue("edge")), der(issue("edge", ca))):
         assert house.token({**GRANT, "client_id": client_id}, certificate=certificate)[0] == 401
+
+
+def test_a_self_signed_certificate_that_may_sign_others_is_nobodys(house):
+    """TLS and `tls_client_auth` would believe whom it signs: its owner could be any other client. openssl makes such ones."""
+    good = issue("edge", is_ca=True)
+    with pytest.raises(MalformedDocument, match="CA:FALSE"):
+        find_certificates(parse_client_keys(x5c(good)))
+    definition = ClientDefinition(name="c", auth_method="self_signed_tls_client_auth", jwks=x5c(good))
+    client_id = house.registry.create(definition, actor="t").client.client_id
+    assert house.token({**GRANT, "client_id": client_id}, certificate=der(good))[0] == 401
 
 
 def test_alternative_names_are_compared_by_their_kind(ca):
