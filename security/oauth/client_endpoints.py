@@ -102,8 +102,10 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]
         return find_token(self.server, token_string)
 
     def check_permission(self, token: GoodToken, client: RegisteredClient, _request: AuthorityRequest) -> bool:
-        """What may not be seen is answered as what is not active."""
-        return Scope.TOKENS_INTROSPECT in client.definition.scopes or token.check_client(client)
+        """What may not be seen is answered as what is not active. An application's scopes are its people's, never its own."""
+        definition = client.definition
+        may_see_all = definition.kind == "service" and Scope.TOKENS_INTROSPECT in definition.scopes
+        return may_see_all or token.check_client(client)
 
     def introspect_token(self, token: GoodToken) -> dict[str, Any]:
         """What is told of it."""

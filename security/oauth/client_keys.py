@@ -55,6 +55,8 @@ def find_certificates(entries: list[dict[str, Any]]) -> list[bytes]:
         except (binascii.Error, ValueError):
             raise MalformedDocument("key set: x5c does not begin with a certificate") from None
         if is_authority:
-            raise MalformedDocument("key set: the certificate in x5c may sign others; make one with basicConstraints CA:FALSE")
+            raise MalformedDocument(
+                "key set: the certificate in x5c may sign others; make one with basicConstraints CA:FALSE"
+            )
         found.append(der)
     return found

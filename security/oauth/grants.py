@@ -168,7 +168,7 @@ class Turnover(RefreshTokenGrant):  # type: ignore[misc]
         if grant.client_id != self.client.get_client_id():
             raise InvalidGrantError("The refresh token is not valid")
         if grant.key_thumbprint and (binding is None or binding.thumbprint != grant.key_thumbprint):
-            raise InvalidGrantError("The refresh token is bound to another key")
+            raise InvalidGrantError("The refresh token is bound to another key or certificate")
         choose_scope(self.request.payload.scope, parse_scopes(grant.scope))
 
     def authenticate_user(self, refresh_token: SpentToken) -> Granted:

@@ -56,7 +56,7 @@ class RefreshGrant(msgspec.Struct, frozen=True, kw_only=True):
     scope: str
     auth_time: int
     key_thumbprint: str = ""
-    """The DPoP key of a public client, without which it is no good (RFC 9449 section 5)."""
+    """Of a public client: of the DPoP key or certificate without which it is no good (RFC 9449 section 5, RFC 8705 section 4)."""
 
 
 class Family(msgspec.Struct, frozen=True):

@@ -42,13 +42,12 @@ class Sessions:
         self._verify_bound(user, binding)
         ends_at = auth_time + self._rules.session_s
         narrowed = narrow_scope(scope, client, user.role)
-        bound_key = binding.thumbprint if binding is not None and binding.method == "jkt" else ""
         grant = RefreshGrant(
             client_id=client.client_id,
             user_id=user.user_id,
             scope=narrowed,
             auth_time=auth_time,
-            key_thumbprint=bound_key if client.auth_method == "none" else "",
+            key_thumbprint=binding.thumbprint if binding is not None and client.auth_method == "none" else "",
         )
         family, token = self._refresh.begin(grant, idle_s=self._rules.refresh_idle_s, ends_at=ends_at)
         holder = _holder(client, user, auth_time, family, ends_at)

@@ -119,6 +119,15 @@ def test_a_self_signed_certificate_that_may_sign_others_is_nobodys(house):
     assert house.token({**GRANT, "client_id": client_id}, certificate=der(good))[0] == 401
 
 
+def test_a_public_clients_refresh_token_is_bound_to_the_certificate(house, ca):
+    """RFC 8705 section 4: whoever copies the refresh token cannot use it without the certificate's key."""
+    own, other = der(issue("phone", ca)), der(issue("phone", ca))
+    fields = {"grant_type": "refresh_token", "refresh_token": house.session(certificate=own)["refresh_token"]}
+    house.refused("invalid_grant", fields)
+    house.refused("invalid_grant", fields, certificate=other)
+    assert house.token(fields, certificate=own)[0] == 200
+
+
 def test_alternative_names_are_compared_by_their_kind(ca):
     """RFC 8705 section 2.1.2; a DNS name in a URI is another thing."""
     certificate = der(

@@ -6,7 +6,7 @@ from security.clients import ClientDefinition
 from security.oauth.grant_types import ACCESS_TOKEN_TYPE, EXCHANGE_GRANT
 from security.scopes import Role, Scope
 from tests.support.authority import basic
-from tests.support.oauth_house import RESOURCE, proof_by, validate
+from tests.support.oauth_house import REDIRECT, RESOURCE, proof_by, validate
 
 
 def exchange_of(token, **changes):
@@ -127,3 +127,11 @@ def test_introspection_is_for_who_may(house):
     status, body = house.ask(ask, {"token": foreign, "client_id": house.app.client_id})
     assert (status, body["error"]) == (400, "unauthorized_client")
     assert house.ask(ask, {"token": foreign})[0] == 401
+
+
+def test_an_application_sees_its_own_tokens_only_whatever_people_may_do_with_it(house):
+    """By default an application may have every scope, for the people who sign in: by itself it may use none of them."""
+    made = house.registry.create(ClientDefinition(name="web", kind="application", redirect_uris=(REDIRECT,)), actor="t")
+    assert Scope.TOKENS_INTROSPECT in made.client.scopes
+    foreign, auth = house.session()["access_token"], basic(made.client.client_id, made.secret)
+    assert house.ask("introspection", {"token": foreign}, auth=auth) == (200, {"active": False})
