@@ -77,8 +77,8 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         msgspec.Meta(
             max_length=16,
             extra={"path": True},
-            description="Public keys (PEM; X25519, or P-256 where `fips` is asked) of the auditors who may open sealed bodies, "
-            "and to whom each day's root of the keyed hashes is escrowed. The private keys never come to this host.",
+            description="Files with the public keys (PEM; X25519, or P-256 where `fips` is asked) of the auditors who may open "
+            "sealed bodies, and to whom each day's root of the keyed hashes is escrowed. The private keys never come to this host.",
         ),
     ] = ()
     body_retention_days: Annotated[
@@ -105,7 +105,7 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         int,
         msgspec.Meta(
             description="Disk space kept allocated beside the log, given up when the disk is full so that the failure "
-            "itself can be recorded. Appends are taken again when it could be set aside anew.",
+            "itself can be recorded. Appends are taken again when twice as much is free.",
             ge=64 * 1024,
             le=1 << 34,
         ),

@@ -1,8 +1,8 @@
 """Events become durable records here, many in one commit; and here the disk is watched.
 
 Whoever adds an event says what is to happen when it is durable and what when it is not: exactly one of the two is called, in
-the order of adding. With the disk full the ledger takes nothing; the reserve is given up to record just that, and once it can
-be set aside anew, a second record says for how long and how many were refused.
+the order of adding. With the disk full the ledger takes nothing; the reserve is given up to record just that, and to publish what
+is durable. Once it can be set aside anew, with as much left besides, a second record says for how long and how many were refused.
 """
 
 import os
@@ -149,7 +149,7 @@ class Ledger:
             return
         self._next_space_check_s = now_s + SPACE_CHECK_INTERVAL_S
         try:
-            self._reserve.hold()
+            self._reserve.regain()
         except NotDurable:
             return
         facts: dict[str, str | int] = {

@@ -98,6 +98,44 @@ def test_a_full_disk_is_told_recorded_and_survived(auditor: Auditor, disk: Small
     assert not (tmp_path / "log/.state/reserve").stat().st_size < 64 * 1024
 
 
+class PreparedDisk(SmallDisk):
+    """One whose write-ahead log was filled with zeroes before, as it is: only what is published needs new space."""
+
+    def used(self) -> int:
+        return sum(path.stat().st_size for path in self.home.rglob("*") if path.is_file() and path.suffix != ".wal")
+
+    def write(self, fd: int, data: bytes, path: Path) -> None:
+        if path.suffix == ".wal":
+            Disk.write(self, fd, data, path)
+        else:
+            super().write(fd, data, path)
+
+    def free_bytes(self, folder: Path) -> int:
+        return max(0, self.size_bytes - self.used())
+
+
+@control("AU-5", "AU-5(2)")
+def test_a_disk_that_stays_full_is_told_once(tmp_path: Path) -> None:
+    """The reserve that was given up is not taken for new space; what is durable is published with it; then nothing moves."""
+    disk = PreparedDisk(tmp_path, 1 << 20)
+    auditor = Auditor(tmp_path, disk)
+    supervisor, gateway = auditor.connect("supervisor"), auditor.connect("gateway")
+    disk.size_bytes = disk.used()
+    auditor.tell(supervisor, EVENT)
+    auditor.pass_time(1.1)
+    for _ in range(10):
+        auditor.pass_time(1.1)
+        auditor.tell(supervisor, EVENT)
+        assert not gateway.last(AuditorStatus).can_append
+    assert auditor.kinds().count("log_full") == 1
+    assert "log_writable" not in auditor.kinds()
+    assert auditor.writer.checkpoint.size == auditor.writer.size
+    disk.size_bytes = disk.used() + 3 * 64 * 1024
+    auditor.pass_time(1.1)
+    assert gateway.last(AuditorStatus).can_append
+    assert auditor.kinds()[-1] == "log_writable"
+
+
 def test_ten_thousand_appends_after_the_disk_was_freed(auditor: Auditor, disk: SmallDisk, tmp_path: Path) -> None:
     """Nothing of the failure is left."""
     supervisor = auditor.connect("supervisor")
