@@ -58,7 +58,7 @@ def render_svg(drawing: Drawing) -> str:
     """The picture for a page: as wide as its place, with text that can be read aloud."""
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_number(drawing.width)} {_number(drawing.height)}" '
-        f'role="img" aria-label="{escape(drawing.title)}">'
+        f'role="img" aria-label="{escape(drawing.title)}" font-family="sans-serif">'
     ]
     return "".join([*parts, *map(_render, drawing.shapes), "</svg>"])
 
