@@ -12,7 +12,7 @@
 | KeepBodyKey, OpenBody and others | gateway | `stewardship` decides |
 | FetchUsage | policy | what was used today and in the last hour, by the outcomes |
 
-Everything that arrived between two calls of `turn` becomes durable in one commit, and is answered only after it.
+Everything that arrived between two calls of `turn` or `commit` becomes durable in one commit, and is answered only after it.
 A message whose handling fails unforeseen costs its peer the link, and nobody else anything.
 """
 
@@ -206,8 +206,15 @@ class AuditorService:
                     log.warning("append_refused", peer=name_of(peer), reason=str(rejected))
                     self._send(peer, AppendRefused(message.correlation, _code_of(rejected), str(rejected)))
 
+    def commit(self) -> None:
+        """Make durable what arrived, and answer it: all that a request waits for.
+
+        Raises: StorageFailed, after which the process MUST end; nothing was answered then.
+        """
+        self._ledger.commit()
+
     def turn(self) -> None:
-        """Make durable what arrived, answer it, and do what is due.
+        """The same, and do what is due.
 
         Raises: StorageFailed, after which the process MUST end; nothing was answered then.
         """

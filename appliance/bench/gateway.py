@@ -148,6 +148,8 @@ def _result(outcome: Outcome, before: dict[str, Usage], after: dict[str, Usage])
     cores = {role: (usage.cpu_s - before[role].cpu_s) / wall_s for role, usage in after.items() if role in before}
     cores["load"] = outcome.load_cpu_s / wall_s
     summary["cores"] = {role: round(share, 3) for role, share in sorted(cores.items())}
+    appliance_cores = sum(share for role, share in cores.items() if role not in ("load", "engine", "self"))
+    summary["core_ms_per_request"] = round(1000 * appliance_cores * wall_s / max(1, len(outcome.answers)), 3)
     gateway_cpu_s = after["gateway"].cpu_s - before["gateway"].cpu_s
     num_tokens = sum(len(answer.arrivals) for answer in outcome.answers)
     if gateway_cpu_s:

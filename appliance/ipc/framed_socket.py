@@ -57,7 +57,7 @@ class FramedSocket:
         """Read into for ever: a new block of this size costs more than what is read, mostly some hundred bytes."""
         self._codec = codec
         self._decoder = FrameDecoder()
-        self._outgoing: deque[tuple[memoryview, int | None]] = deque()
+        self._outgoing: deque[tuple[bytes | memoryview, int | None]] = deque()
         self._buffered_bytes = 0
         self._max_buffered_bytes = max_buffered_bytes
         self._received_fds: deque[int] = deque()
@@ -75,7 +75,7 @@ class FramedSocket:
         frame = encode_frame(self._codec.encode(message))
         if self._buffered_bytes + len(frame) > self._max_buffered_bytes:
             raise LinkClosed(f"the peer left {self._buffered_bytes} bytes unread")
-        self._outgoing.append((memoryview(frame), fd))
+        self._outgoing.append((frame, fd))
         self._buffered_bytes += len(frame)
 
     def flush(self) -> None:
@@ -90,7 +90,6 @@ class FramedSocket:
                 return
             except OSError as error:
                 raise LinkClosed(f"the peer is gone: {error.strerror}") from error
-            self._buffered_bytes -= sent
             self._forget_sent(sent)
 
     def _send_some(self) -> int:
@@ -107,10 +106,14 @@ class FramedSocket:
         return sent
 
     def _forget_sent(self, num_bytes: int) -> None:
+        self._buffered_bytes -= num_bytes
+        if not self._buffered_bytes:
+            self._outgoing.clear()
+            return
         while num_bytes:
             data, _ = self._outgoing[0]
             if num_bytes < len(data):
-                self._outgoing[0] = (data[num_bytes:], None)
+                self._outgoing[0] = (memoryview(data)[num_bytes:], None)
                 return
             num_bytes -= len(data)
             self._outgoing.popleft()

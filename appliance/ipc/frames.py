@@ -33,6 +33,8 @@ class FrameDecoder:
         Raises: MalformedMessage at a length above MAX_FRAME_BYTES; the stream is useless afterwards.
         """
         buffer = self._buffer
+        if not buffer and _HEADER.size <= len(data) <= MAX_FRAME_BYTES and _size_of(data) == len(data) - _HEADER.size:
+            return [bytes(data[_HEADER.size :])]  # One message and nothing else: what most reads bring.
         buffer += data
         frames: list[bytes] = []
         start = 0
@@ -47,3 +49,8 @@ class FrameDecoder:
             start = end
         del buffer[:start]
         return frames
+
+
+def _size_of(data: bytes | memoryview) -> int:
+    size: int = _HEADER.unpack_from(data)[0]
+    return size

@@ -50,7 +50,10 @@ class Link:
         try:
             self._framed.queue(message)
             if not self._writing:
-                self._write()
+                self._framed.flush()
+                if self._framed.wants_write:
+                    self._loop.add_writer(self._framed.sock, self._write_more)
+                    self._writing = True
         except ChannelFault as fault:
             self._end(fault)
             raise LinkClosed(str(fault)) from fault
@@ -118,12 +121,6 @@ class Link:
     def _resume_reading(self) -> None:
         self._loop.add_reader(self._framed.sock, self._read)
         self._reading = True
-
-    def _write(self) -> None:
-        self._framed.flush()
-        if self._framed.wants_write and not self._writing:
-            self._loop.add_writer(self._framed.sock, self._write_more)
-            self._writing = True
 
     def _write_more(self) -> None:
         try:

@@ -51,6 +51,8 @@ class PolledLink:
         self.framed = FramedSocket(sock, EdgeCodec(own, granted.role))
         self.is_introduced = False
         self.is_open = True
+        self.is_awaited = False
+        """The peer has not read all: we wait until it takes more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class PollingMember:
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, None)
         self._links: list[PolledLink] = []
+        self._unsent: dict[PolledLink, None] = {}
+        """Spoken to since the last `flush`, in that order."""
         self._events: list[Event] = []
         self._next_beat = 0.0
         signal.signal(signal.SIGTERM, self._drain_on_signal)
@@ -120,13 +124,15 @@ class PollingMember:
             return
         try:
             link.framed.queue(message)
+            self._unsent[link] = None
         except ChannelFault as fault:
             self._end(link, str(fault))
 
     def flush(self) -> None:
-        """Write what the peers take now."""
-        for link in self._links[:]:
-            if link.framed.wants_write:
+        """Write what the peers take now; what is left then goes when they take more."""
+        unsent, self._unsent = self._unsent, {}
+        for link in unsent:
+            if link.is_open:
                 self._flush(link)
 
     def end(self, link: PolledLink) -> None:
@@ -236,8 +242,9 @@ class PollingMember:
         except LinkClosed as fault:
             self._end(link, str(fault))
             return
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.framed.wants_write else 0)
-        if self._selector.get_key(link.framed.sock).events != wanted:
+        if link.framed.wants_write != link.is_awaited:
+            link.is_awaited = link.framed.wants_write
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.is_awaited else 0)
             self._selector.modify(link.framed.sock, wanted, link)
 
     def _end(self, link: PolledLink, reason: str) -> None:
