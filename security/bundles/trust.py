@@ -12,7 +12,9 @@ TUF root; its root keys, and their threshold, are also the anchor of role files.
 
 import datetime
 import hashlib
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Literal
 
@@ -84,6 +86,7 @@ class HostTrust:
         # The version first: after a power cut between the two the old file is refused, and the new one must be given again.
         write_replacing(self.path / ROLES_VERSION, str(roles.version).encode(), mode=_MODE)
         write_replacing(self.path / ROLES, data, mode=_MODE)
+        self.share()
         return roles
 
     def load_roles(self, *, at: datetime.datetime) -> RoleFile:
@@ -106,6 +109,23 @@ class HostTrust:
         floor = self.clock_floor()
         if floor is None or now > floor:
             write_replacing(self.path / LAST_TIME, format_time(now).encode(), mode=_MODE)
+            self.share()
+
+    def share(self) -> None:
+        """Give what was written here to whom the folder belongs, and let everybody read it.
+
+        Root installs and somebody else serves, and the TUF client writes for its own user alone. Links are not followed, and a
+        file with a second name is left alone: root must give away nothing else.
+
+        Raises: TrustUnusable.
+        """
+        owner = self.path.stat()
+        try:
+            for _, folders, files, descriptor in os.fwalk(self.path, follow_symlinks=False):
+                for name in (*folders, *files):
+                    _share(name, descriptor, owner)
+        except OSError as error:
+            raise TrustUnusable(f"{self.path}: cannot be shared: {error.strerror}") from None
 
     def _least_version(self) -> int:
         path = self.path / ROLES_VERSION
@@ -155,6 +175,22 @@ def _load_key(text: str) -> EllipticCurvePublicKey:
     if not isinstance(key, EllipticCurvePublicKey) or hash_of_curve(key.curve) is None:
         raise TrustUnusable(f"root: a root key is of another kind: expected {CURVES}")
     return key
+
+
+def _share(name: str, folder: int, owner: os.stat_result) -> None:
+    """Open to read for everybody, to write for nobody but its owner."""
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if stat.S_ISLNK(found.st_mode) and os.geteuid() == 0:  # The link itself.
+        os.chown(name, owner.st_uid, owner.st_gid, dir_fd=folder, follow_symlinks=False)
+    if not stat.S_ISDIR(found.st_mode) and (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
+        return
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if os.geteuid() == 0:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(found.st_mode) | (0o055 if stat.S_ISDIR(found.st_mode) else 0o044))
+    finally:
+        os.close(descriptor)
 
 
 def _make_folder(path: Path) -> None:

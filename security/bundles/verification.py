@@ -73,6 +73,7 @@ def open_bundle(
     with Medium(path) as medium, _memory(trust, owner, remember=remember) as memory:
         _refresh(medium, memory, pinned)  # (2)
         if remember:
+            trust.share()
             _sync_files(memory)
         root, snapshot, listed = _load(memory, Root), _load(memory, Snapshot), _load(memory, Targets)
         targets = dict(sorted(listed.targets.items()))

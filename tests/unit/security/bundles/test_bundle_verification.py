@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,27 @@ def test_bundle_is_verified_and_installed(site: Site, bundle: Path) -> None:
     assert {name: data for name, data in found.items() if name != "release.json"} == FILES
     assert os.access(folder / "software/run.py", os.X_OK)
     assert not os.access(folder / "software/lib/code.py", os.X_OK)
+
+
+def test_what_an_installation_remembers_is_the_owners_and_open(site: Site, bundle: Path, tmp_path: Path) -> None:
+    """Root installs where somebody else serves: the owner of the folder must read, and replace, what the client wrote."""
+    owner = 60_999 if os.geteuid() == 0 else os.geteuid()
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"")
+    outside.chmod(0o600)
+    site.trust.path.chmod(0o755)
+    (site.trust.path / "link").symlink_to(outside)
+    (site.trust.path / "second name").hardlink_to(outside)
+    for path in (site.trust.path, *site.trust.path.rglob("*")):
+        if not path.name.startswith(("link", "second")):
+            os.chown(path, owner, -1)
+    site.install(bundle)
+    written = [path for path in site.trust.path.rglob("*") if path.name != "second name"]
+    assert "timestamp.json" in {path.name for path in written}
+    for path in written:
+        assert path.lstat().st_uid == owner, path
+        assert path.is_symlink() or stat.S_IMODE(path.lstat().st_mode) & 0o044 == 0o044, path
+    assert (outside.stat().st_uid, stat.S_IMODE(outside.stat().st_mode)) == (os.geteuid(), 0o600)
 
 
 def test_looking_changes_nothing(site: Site, bundle: Path, tmp_path: Path) -> None:
