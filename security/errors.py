@@ -6,6 +6,7 @@ SecurityFault
 │   ├── TrustUnusable          a role file or a root of trust that is missing, malformed, expired or not rightly signed
 │   ├── FipsUnavailable        fips = true, and cryptography in use that is not in an approved mode
 │   ├── SegmentsUnusable       zones that are no networks, or rules that this system does not take
+│   ├── UsersNotLent           a process that was to be given users of its own, and was not
 │   └── RegistryUnusable       the definitions cannot be opened, are of another version, or a migration failed
 ├── TokenRejected              an access token that is not accepted: answer 401
 ├── SecurityUnavailable        try again later
@@ -47,6 +48,10 @@ class FipsUnavailable(SecurityMisconfigured):
 
 class SegmentsUnusable(SecurityMisconfigured):
     """The zones of the network, or the rules made of them; the message names the key or the command."""
+
+
+class UsersNotLent(SecurityMisconfigured):
+    """A process between two sets of users; the message names who did not lend."""
 
 
 class RegistryUnusable(SecurityMisconfigured):

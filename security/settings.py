@@ -367,8 +367,9 @@ class ConfinementSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
         msgspec.Meta(
             ge=0,
             le=LAST_FREE_ID - NUM_IDS + 1,
-            description="Where 32 user and group ids begin that nobody else has, from 60578 on: a supervisor that is root runs "
-            "each role as a user of its own from them. 0: all as one user, and production then needs the waiver `single_user`.",
+            description="Where 32 user and group ids begin that nobody else has, from 60578 on: a supervisor that is root, "
+            "or is lent users, runs each role as a user of its own from them. 0: all as one user, and production then needs the "
+            "waiver `single_user`.",
         ),
     ] = DEFAULT_FIRST_UID
 

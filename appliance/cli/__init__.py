@@ -3,10 +3,9 @@
 Reading order: `main`, `serve`, `demo`, `config`. A command's module is imported only when it is named. Who may do what:
 `client`, `user`, `role`, `quota`, `key` over `definitions`; `backup` (`casemate state`). The log and evidence: `audit`,
 `compliance`. Models: `model`, `model_life`, `kernels`, `calibrate`, `draft`, `evaluation` (`casemate eval`). Hosts:
-`init`, `trust`, `bundle`, `software` (`upgrade` and its kin), `advisories`, `doctor`, `statement`, `segments`. `bench`,
-`bench_speculation`. What commands share:
-`commands`, `state` (which folder), `service`, `signing_key`, `progress`,
-`hashing_progress`.
+`init`, `trust`, `bundle`, `software` (`upgrade` and its kin), `advisories`, `doctor`, `statement`, `segments`,
+`lending` (`casemate lend-users`). `bench`, `bench_speculation`. What commands share: `commands`, `caller` (who runs them), `state`
+(which folder), `service`, `signing_key`, `progress`, `hashing_progress`.
 
 May import everything of the product. What always holds: exit codes are those that `main` documents; what an operator can
 mend is one line on standard error.

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from appliance.cli.definitions import actor, add_state_command, find_place, open_definitions, print_json
+from appliance.cli.caller import actor
+from appliance.cli.definitions import add_state_command, find_place, open_definitions, print_json
 from appliance.cli.main import EXIT_OK
 from appliance.errors import CommandFailed
 from appliance.policy.backup import read_backup, restore_files, write_backup

@@ -11,13 +11,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from appliance.cli.caller import caller
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.hashing_progress import Percentage, count, format_size
 from appliance.cli.main import EXIT_OK
 from appliance.cli.progress import Progress
 from appliance.cli.signing_key import KEY_HELP, open_signer
 from appliance.cli.software import add_host_options, find_host, find_host_state, lock_host
-from appliance.cli.state import current_user
 from appliance.errors import CommandFailed
 from appliance.models.places import open_outbox, open_trust, utc_now
 from security.bundles.building import Lifetimes, build_bundle
@@ -139,11 +139,11 @@ def _install(arguments: argparse.Namespace) -> int:
                     "leave_by": ", ".join(leave),
                 }
                 digest = f"sha256:{content.digest}"
-                outbox.put("software_installed", name=content.name, digest=digest, actor=current_user(), facts=facts)
+                outbox.put("software_installed", name=content.name, digest=digest, actor=caller(), facts=facts)
                 return _report(arguments, f"installed in slot {content.slot}", bundle)
         except SecurityFault as fault:
             facts = {"reason": str(fault).splitlines()[0], "folder": str(arguments.folder)}
-            outbox.put("software_install_refused", name="bundle", digest="none", actor=current_user(), facts=facts)
+            outbox.put("software_install_refused", name="bundle", digest="none", actor=caller(), facts=facts)
             raise
 
 

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from appliance.cli.caller import actor
 from appliance.cli.definitions import (
-    actor,
     add_state_command,
     date_of,
     open_definitions,

@@ -19,8 +19,8 @@ from appliance.cli.audit.arguments import (
     require_folder,
     set_handler,
 )
+from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
-from appliance.cli.definitions import actor
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from appliance.cli.state import verify_owner
 from appliance.compliance.gathering import gather_installation

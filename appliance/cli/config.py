@@ -1,6 +1,7 @@
 """`casemate config check` and `casemate config explain`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -70,6 +71,14 @@ def _explain(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _owner_of(state: Path) -> int | None:
+    """Who serves, as far as the state folder tells; None where there is none, or where it cannot be seen."""
+    try:
+        return state.stat().st_uid
+    except OSError:
+        return None
+
+
 def _summarize(path: Path, configuration: Configuration) -> str:
     gateway, authority = configuration.gateway, configuration.authority
     lines = [
@@ -80,6 +89,10 @@ def _summarize(path: Path, configuration: Configuration) -> str:
         f"  state       {configuration.state_dir}",
         *(f"  model       {served_name_of(engine)} from {engine.model_path}" for engine in configuration.engines),
     ]
+    if (owner := _owner_of(configuration.state_path)) not in (None, os.geteuid()):
+        lines.append(
+            f"  note        judged for uid {os.geteuid()}, and uid {owner} has the state: who serves may lack other things"
+        )
     for lack in what_is_lacking(configuration):
         title = "waived" if lack.waived else "lacks"
         lines.append(f"  {title:<11} {lack.name}: {lack.consequence}")

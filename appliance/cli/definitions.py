@@ -6,8 +6,6 @@ leaves a row from which policy appends to the audit log.
 import argparse
 import datetime
 import json
-import os
-import pwd
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +17,6 @@ from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
 from appliance.policy.locations import DATABASE_FILE, database_of, load_credentials_key
 from security.registry.database import Database
-
-_NO_LOGIN = 2**32 - 1
 
 
 class Opened:
@@ -74,23 +70,6 @@ def find_place(arguments: argparse.Namespace) -> tuple[Path, Path | str]:
         raise CommandFailed("which appliance? name its --state DIR or --config FILE")
     configuration, _data = load_configuration(path)
     return configuration.state_path, database_of(configuration)
-
-
-def actor() -> str:
-    """Who runs the command, by the kernel's word: who logged in, also under sudo; else the process's user."""
-    uid = _login_uid()
-    try:
-        return f"os:{pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"os:uid {uid}"
-
-
-def _login_uid() -> int:
-    try:
-        uid = int(Path("/proc/self/loginuid").read_text())
-    except (OSError, ValueError):
-        uid = _NO_LOGIN
-    return os.geteuid() if uid == _NO_LOGIN else uid
 
 
 def split_models(text: str | None) -> tuple[str, ...] | None:

@@ -4,7 +4,8 @@ import argparse
 import datetime
 import sys
 
-from appliance.cli.definitions import actor, add_state_command, date_of, open_definitions, print_json, tabulate
+from appliance.cli.caller import actor
+from appliance.cli.definitions import add_state_command, date_of, open_definitions, print_json, tabulate
 from appliance.cli.main import EXIT_OK
 from security.registry.rows import describe
 from security.registry.static_keys import KeySelection, StaticKeyRegistry

@@ -55,10 +55,13 @@ class Command:
         getattr(module, f"add_{self.module}_commands")(subparsers)
 
 
+_LENDER = "lend-users"
+
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Try it": (Command("demo", "demo", "start with the demo model, ask it a question, verify the record of it"),),
     "Run it": (
         Command("serve", "serve", "run the appliance in the foreground"),
+        Command(_LENDER, "lending", "lend the appliance its processes' users, as a service of its own"),
         Command("statement", "statement", "what exactly runs, and the TPM's word for it"),
         Command("doctor", "doctor", "what this machine has and lacks, in plain words"),
         Command("segments", "segments", "render, apply and test the zones of the network"),
@@ -145,9 +148,17 @@ def _run(words: list[str]) -> int:
         return _refuse(f"there is no command {named!r}; {hint}", EXIT_USAGE)
     COMMANDS[named].add_to(parser.add_subparsers(metavar="COMMAND", required=True))
     parsed = parser.parse_args(words)
+    if named != _LENDER:
+        _borrow_users()
     result: int = parsed.handler(parsed)
     sys.stdout.flush()
     return result
+
+
+def _borrow_users() -> None:
+    """Where users are lent, be root over them from now on: what serves, and works on its state, needs it, before any thread."""
+    importlib.import_module("appliance.cli.caller").caller()  # Among those that are lent nobody of the host has a name.
+    importlib.import_module("security.sandbox.lending").borrow_users()
 
 
 def render_help() -> str:

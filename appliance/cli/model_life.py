@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from appliance.cli.caller import caller
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.hashing_progress import Percentage, count, format_size
 from appliance.cli.main import EXIT_OK
 from appliance.cli.progress import Progress
 from appliance.cli.signing_key import KEY_HELP, open_signer
-from appliance.cli.state import add_state_options, current_user, find_state
+from appliance.cli.state import add_state_options, find_state
 from appliance.errors import CommandFailed
 from appliance.models.checks import checks_of
 from appliance.models.places import open_outbox, open_store, open_trust, utc_now
@@ -147,9 +148,7 @@ def _noting_refusals(arguments: argparse.Namespace, state: Path, source: Source)
         yield
     except ModelRejected as error:
         facts = {"reason": str(error).splitlines()[0], "folder": str(arguments.folder)}
-        open_outbox(state).put(
-            "model_import_refused", name=source.name, digest="none", actor=current_user(), facts=facts
-        )
+        open_outbox(state).put("model_import_refused", name=source.name, digest="none", actor=caller(), facts=facts)
         raise
 
 
@@ -195,7 +194,7 @@ def _promote(arguments: argparse.Namespace) -> int:
     admitted = promote_model(store, store.find(arguments.root), _load_roles(state))
     facts = {"approved_by": ", ".join(admitted.approvers), "imported_by": admitted.importer}
     open_outbox(state).put(
-        "model_promoted", name=admitted.name, digest=f"sha256:{admitted.root}", actor=current_user(), facts=facts
+        "model_promoted", name=admitted.name, digest=f"sha256:{admitted.root}", actor=caller(), facts=facts
     )
     path = Path(os.path.abspath(store.path_of(admitted.name)))
     if arguments.json:

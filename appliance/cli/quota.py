@@ -4,7 +4,8 @@ import argparse
 
 import msgspec
 
-from appliance.cli.definitions import actor, add_state_command, open_definitions, print_json, tabulate
+from appliance.cli.caller import actor
+from appliance.cli.definitions import add_state_command, open_definitions, print_json, tabulate
 from appliance.cli.main import EXIT_OK
 from security.policy.limits import LIMIT_SUBJECTS, LimitRule, Limits
 from security.registry.limits import LimitRegistry

@@ -2,7 +2,8 @@
 
 import argparse
 
-from appliance.cli.definitions import actor, add_state_command, open_definitions, print_json, split_models, tabulate
+from appliance.cli.caller import actor
+from appliance.cli.definitions import add_state_command, open_definitions, print_json, split_models, tabulate
 from appliance.cli.main import EXIT_OK
 from security.clients import Client
 from security.errors import ClientRejected, MalformedDocument

@@ -12,10 +12,10 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from appliance.cli.caller import caller
 from appliance.cli.main import EXIT_OK
 from appliance.cli.service import CommandService
 from appliance.cli.signing_key import KEY_HELP, open_signer
-from appliance.cli.state import current_user
 from appliance.errors import CommandFailed, HostBusy
 from appliance.models.places import open_outbox, open_trust, utc_now
 from security.bundles.downgrade import Step, countersign_downgrade, sign_downgrade, verify_downgrade
@@ -236,4 +236,4 @@ def _open_service(arguments: argparse.Namespace) -> CommandService:
 
 def _note(state: Path, kind: str, content: SlotContent | None, facts: Mapping[str, str | int]) -> None:
     name, digest = (content.name, f"sha256:{content.digest}") if content else ("none", "none")
-    open_outbox(state).put(kind, name=name, digest=digest, actor=current_user(), facts=facts)
+    open_outbox(state).put(kind, name=name, digest=digest, actor=caller(), facts=facts)

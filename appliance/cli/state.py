@@ -1,7 +1,6 @@
 """Which state folder a command is about: `--state`, else that of the configuration, else `state` here."""
 
 import argparse
-import getpass
 import os
 from pathlib import Path
 
@@ -35,11 +34,3 @@ def verify_owner(state: Path) -> None:
     """
     if os.geteuid() == 0 and state.is_dir() and (owner := state.stat().st_uid) != 0:
         raise CommandFailed(f"{state} belongs to uid {owner}: run this as that user, or its files will be root's")
-
-
-def current_user() -> str:
-    """The system's user, as far as a command can know."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -10,10 +10,11 @@ import hashlib
 import json
 from pathlib import Path
 
+from appliance.cli.caller import caller
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from appliance.cli.signing_key import KEY_HELP, open_signer
-from appliance.cli.state import add_state_options, current_user, find_state
+from appliance.cli.state import add_state_options, find_state
 from appliance.errors import CommandFailed
 from appliance.models.places import open_outbox, open_trust, utc_now
 from security.bundles.roots import TUF_ROLES, build_root, is_complete, sign_root
@@ -95,7 +96,7 @@ def _install_roles(arguments: argparse.Namespace) -> int:
     roles = open_trust(state).install_roles(data, at=utc_now())
     facts = {"version": roles.version, "people": len(roles.people), "approvals_required": roles.approvals_required}
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    open_outbox(state).put("roles_installed", name="roles", digest=digest, actor=current_user(), facts=facts)
+    open_outbox(state).put("roles_installed", name="roles", digest=digest, actor=caller(), facts=facts)
     print(f"in force   role file version {roles.version}, {len(roles.people)} people")
     return EXIT_OK
 

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
+from appliance.cli.caller import actor
 from appliance.cli.definitions import (
-    actor,
     add_state_command,
     date_of,
     open_definitions,

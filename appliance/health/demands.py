@@ -23,30 +23,36 @@ _SOON = datetime.timedelta(days=30)
 
 def examine_demands(configuration: Configuration) -> Iterator[Finding]:
     """Everything that the configuration asks for, in a fixed order."""
-    yield from _examine_sandbox()
+    yield from _examine_sandbox(configuration)
     yield from _examine_cryptography(configuration)
     yield _examine_certificate(configuration)
     for engine in configuration.engines:
         yield _examine_model(configuration, served_name_of(engine), Path(engine.model_path))
-    for name, host, port in (
-        ("gateway", configuration.gateway.host, configuration.gateway.port),
-        ("authority", configuration.authority.host, configuration.authority.port),
-    ):
-        yield _examine_port(name, host, port)
+    yield _examine_port("gateway", configuration.gateway.host, configuration.gateway.port)
+    yield _examine_port("authority", configuration.authority.host, configuration.authority.port)
+    if configuration.administration.enabled:
+        yield _examine_port("administration", configuration.administration.host, configuration.administration.port)
+    if configuration.console.enabled:
+        yield _examine_port("console", configuration.console.host, configuration.console.port)
     yield _examine_egress(configuration)
     for lack in what_is_lacking(configuration):
         grade = "bad" if configuration.mode == "production" and not lack.waived else "note"
         yield Finding("protection", "bad" if grade == "bad" else "note", f"{lack.name}: {lack.consequence}")
 
 
-def _examine_sandbox() -> Iterator[Finding]:
-    missing = probe_platform().describe_missing()
+def _examine_sandbox(configuration: Configuration) -> Iterator[Finding]:
+    platform = probe_platform(configuration.confinement.first_uid)
+    missing = platform.describe_missing()
     if not missing:
-        yield Finding(
-            "sandbox", "ok", f"Landlock ABI {probe_platform().landlock_abi}, empty networks, system call filters"
-        )
+        yield Finding("sandbox", "ok", f"Landlock ABI {platform.landlock_abi}, empty networks, system call filters")
     for words in missing:
         yield Finding("sandbox", "note", words)
+    if platform.no_own_users:
+        yield Finding("sandbox", "note", f"all processes would be one user: {platform.no_own_users}")
+    else:
+        yield Finding(
+            "sandbox", "ok", f"each process is a user of its own, from {configuration.confinement.first_uid} on"
+        )
 
 
 def _examine_cryptography(configuration: Configuration) -> Iterator[Finding]:

@@ -53,7 +53,7 @@ def enter_private_root(profile: Profile) -> list[str]:
 
 def replace_root(read: Iterable[str], written: Iterable[str], empty: Iterable[str] = ()) -> None:
     """Steps (1) to (4). Paths that do not exist are passed over. Raises: OSError."""
-    folder = os.getcwd()
+    folder, umask = os.getcwd(), os.umask(0o022)  # Whoever this process becomes has to find the way to what is shown.
     kernel.mount("none", "/", "none", _MS_REC | _MS_PRIVATE)
     links: dict[str, str] = {}
     access = {_resolve(path, links): False for path in read} | {_resolve(path, links): True for path in written}
@@ -82,6 +82,7 @@ def replace_root(read: Iterable[str], written: Iterable[str], empty: Iterable[st
     kernel.pivot_root(".", ".")
     kernel.unmount(".", _MNT_DETACH)  # The host's root, which lies under the new one now.
     os.chdir(folder if os.path.isdir(folder) else "/")
+    os.umask(umask)
 
 
 def _absolute(path: str) -> str:

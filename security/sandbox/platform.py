@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from security.sandbox import landlock, mounts, namespaces, privileges, seccomp
+from security.sandbox.lending import owns_range, why_not_lent
 from security.sandbox.profiles import SYSTEM_FILES, Code, find_code_files, find_interpreter
 from security.sandbox.users import ROLES, User, become_user, find_user
 
@@ -120,7 +121,9 @@ def _why_no_own_users(first_uid: int) -> str:
     if not first_uid:
         return "confinement.first_uid is 0"
     if os.geteuid() != 0:
-        return "only root can start processes as other users"
+        return why_not_lent() or "only root can start processes as other users, and no casemate-users.service lends any"
+    if not owns_range(first_uid):
+        return f"the ids from {first_uid} on do not exist here: a user namespace has others"
     missing = privileges.missing_capabilities(_NEEDED)
     return f"root has no {', '.join(missing)} here" if missing else ""
 

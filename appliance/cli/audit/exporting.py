@@ -4,7 +4,6 @@ An export is itself an event: where the folder is that of an installation, a not
 """
 
 import argparse
-import getpass
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from appliance.cli.audit.arguments import (
     require_folder,
     set_handler,
 )
+from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from appliance.models.places import open_outbox
@@ -100,7 +100,7 @@ def _leave_notice(state: Path, made: VerifiedExport) -> None:
             "log_exported",
             name=manifest.origin,
             digest=f"sha256:{made.digest}",
-            actor=f"os:{getpass.getuser()}",
+            actor=actor(),
             facts=facts,
         )
     except (SecurityFault, OSError) as fault:

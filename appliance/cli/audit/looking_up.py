@@ -7,7 +7,6 @@ curiosity shows. The text itself is never written anywhere.
 
 import argparse
 import datetime
-import getpass
 import json
 import struct
 from pathlib import Path
@@ -23,6 +22,7 @@ from appliance.cli.audit.arguments import (
 )
 from appliance.cli.audit.bodies import load_recipient_key
 from appliance.cli.audit.searching import describe_record
+from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from appliance.models.places import open_outbox
@@ -68,7 +68,7 @@ def _lookup(arguments: argparse.Namespace) -> int:
         "hash_looked_up",
         name=hashed.value,
         digest=hashed.key_id,
-        actor=f"os:{getpass.getuser()}",
+        actor=actor(),
         facts={"day": arguments.day, "purpose": purpose, "tenant": arguments.tenant},
     )
     index = LogIndex(state / "reader" / "index.sqlite", folder, key)

@@ -1,11 +1,11 @@
 """`casemate audit rotate-key` and `rotate-log`: another key for the log, another log behind it."""
 
 import argparse
-import getpass
 from pathlib import Path
 
 from appliance.cli.audit.arguments import WrongUsage, add_folder, read_file, require_folder, set_handler
 from appliance.cli.audit.records import find_entry
+from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from appliance.models.places import open_outbox
@@ -50,7 +50,7 @@ def _rotate_key(arguments: argparse.Namespace) -> int:
         "key_rotated",
         name=origin,
         digest=f"{following.key_id:08x}",
-        actor=f"os:{getpass.getuser()}",
+        actor=actor(),
         facts={"previous": f"{current.key_id:08x}", "stage": stage},
     )
     return EXIT_OK

@@ -1,9 +1,11 @@
 """`casemate config check` and `casemate config explain`, as an operator uses them."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from appliance.cli import config
 from appliance.cli.main import main
 from appliance.config.explain import render_markdown
 
@@ -29,6 +31,18 @@ def test_good_file_is_summed_up_with_what_it_lacks(
     assert out.startswith("casemate.toml: OK\n")
     assert f"model from {site}/model" in out
     assert "lacks       witness: " in out
+
+
+def test_check_says_for_whom_it_was_judged(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root has users for each role where the user that serves may have none."""
+    (site / "state").mkdir()
+    assert main(["config", "check"]) == 0
+    assert "judged for" not in capsys.readouterr().out
+    monkeypatch.setattr(config, "_owner_of", lambda _state: 60_990)
+    assert main(["config", "check"]) == 0
+    assert f"judged for uid {os.geteuid()}, and uid 60990 has the state" in capsys.readouterr().out
 
 
 def test_every_error_of_a_file_is_told_on_standard_error(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,8 +39,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> "list[BaseException]":
 
 def test_commands_are_these() -> None:
     """The product's whole command line; a new command is a decision."""
-    expected = """demo serve statement doctor segments config client user role quota key state kernels draft calibrate model trust
-    init bundle upgrade rollback status verify-release advisories recover bench eval audit compliance"""
+    expected = """demo serve lend-users statement doctor segments config client user role quota key state kernels draft calibrate
+    model trust init bundle upgrade rollback status verify-release advisories recover bench eval audit compliance"""
     assert list(COMMANDS) == expected.split()
 
 
