@@ -15,6 +15,7 @@ from appliance.gateway.gate import Caller, Gate
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.observing import EndedRequest, Observer
 from appliance.gateway.rejections import Rejection, Rejections
+from appliance.gateway.routes import verify_query
 from appliance.gateway.settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
@@ -75,6 +76,7 @@ class Application:
             caller = Caller(exchange.source_address, scope.get(CERTIFICATE))
             admitted = await self._gate.admit(scope["method"], scope["raw_path"], scope["headers"], caller)
             exchange.forget_credentials()
+            verify_query(admitted.match.route, scope["query_string"])
             exchange.principal, exchange.segment = admitted.principal, admitted.match.segment
             await admitted.match.route.endpoint(exchange)
         except ClientGone as fault:

@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from appliance.gateway.errors import MethodNotAllowed, NotFound
+from appliance.gateway.errors import BadRequest, MethodNotAllowed, NotFound
 from appliance.gateway.exchange import Exchange
 from security.scopes import Scope
 
@@ -18,6 +18,9 @@ Endpoint = Callable[[Exchange], Awaitable[None]]
 
 PUBLIC_ROUTES = (("GET", "/health"), ("GET", "/ready"), ("GET", "/.well-known/oauth-protected-resource"))
 """All that may be had without a token. A change here is a change of what strangers see."""
+
+HARMLESS_QUERIES = {"/v1/messages": (b"beta=true",), "/v1/messages/count_tokens": (b"beta=true",)}
+"""What Anthropic's SDK puts there for its beta members, which are refused by their own names."""
 
 _LITERAL = re.compile(r"(/\.?[a-z0-9_-]+)+(\.json)?")
 _SEGMENT = re.compile(rb"[A-Za-z0-9._~:@%-]{1,512}")
@@ -42,6 +45,17 @@ class Match:
 
     route: Route
     segment: str = ""
+
+
+def verify_query(route: Route, query: bytes) -> None:
+    """No route has parameters in its query, and none is passed over. Probes of public routes may say what they like.
+
+    Raises: BadRequest, naming the first one.
+    """
+    if not query or route.scope is Scope.PUBLIC or query in HARMLESS_QUERIES.get(route.path, ()):
+        return
+    name = query.partition(b"&")[0].partition(b"=")[0][:64].decode("ascii", "replace")
+    raise BadRequest("unknown_parameter", f"there are no parameters in the query, got {name}", parameter=name)
 
 
 class RouteTable:

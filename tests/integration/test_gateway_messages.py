@@ -21,11 +21,23 @@ TOOL = {
 CALL = [*b"Sure. ", 262, *b'{"name": "add", "arguments": {"a": 1}}', 263, 261]
 
 
+def said(role: str, block: dict[str, Any]) -> dict[str, Any]:
+    """A conversation of one block."""
+    return {"messages": [{"role": role, "content": [block]}]}
+
+
 async def ask(gateway: Gateway, path: str, body: Any = None, *, token: str = TOKEN) -> Response:
     headers = (f"Authorization: Bearer {token}", "Content-Type: application/json")
     method = "GET" if body is None else "POST"
     sent = b"" if body is None else json.dumps(body).encode()
     return await exchange(gateway.port, method, path, headers=headers, body=sent)
+
+
+def prompt_of(gateway: Gateway) -> str:
+    """What the model was asked last, as text."""
+    prompt = gateway.engine.submits[-1].prompt
+    ids = [int.from_bytes(prompt[at : at + 4], "little") for at in range(0, len(prompt), 4)]
+    return b"".join(gateway.model.tokenizer.vocabulary.bytes_of(token_id) for token_id in ids).decode()
 
 
 def events_of(response: Response) -> list[dict[str, Any]]:
@@ -105,12 +117,20 @@ async def test_a_turn_with_a_tools_result(gateway: Gateway) -> None:
         {"role": "user", "content": [result, {"type": "text", "text": "and?"}]},
     ]
     assert (await ask(gateway, "/v1/messages", BODY | {"tools": [TOOL], "messages": messages})).status == 200
-    prompt = gateway.engine.submits[-1].prompt
-    ids = [int.from_bytes(prompt[at : at + 4], "little") for at in range(0, len(prompt), 4)]
-    text = b"".join(gateway.model.tokenizer.vocabulary.bytes_of(token_id) for token_id in ids).decode()
+    text = prompt_of(gateway)
     assert "tool\ntwo<|im_end|>" in text
     assert "user\nand?<|im_end|>" in text
     assert "secret" not in text
+
+
+async def test_a_result_that_is_an_error_says_so(gateway: Gateway) -> None:
+    """The model is told, as the template has no place for it."""
+    used = {"type": "tool_use", "id": "a", "name": "add", "input": {}}
+    for is_error in (True, False):
+        result = {"type": "tool_result", "tool_use_id": "a", "content": "no such city", "is_error": is_error}
+        messages = [{"role": "assistant", "content": [used]}, {"role": "user", "content": [result]}]
+        assert (await ask(gateway, "/v1/messages", BODY | {"tools": [TOOL], "messages": messages})).status == 200
+        assert ("tool\nError: no such city" in prompt_of(gateway)) is is_error
 
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "add"}])
@@ -129,6 +149,16 @@ async def test_tools_that_must_be_used(gateway: Gateway, choice: dict[str, Any])
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.budget_tokens"),
         ({"container": "x"}, "container"),
         ({"mcp_servers": []}, "mcp_servers"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "auto", "name": "add"}}, "tool_choice.name"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool"}}, "tool_choice.name"),
+        ({"thinking": {"type": "enabled"}}, "thinking"),
+        ({"cache_control": {"type": "forever"}}, "cache_control.type"),
+        (said("user", {"type": "text", "text": "a", "citations": [{}]}), "messages[0].content[0].citations"),
+        (said("user", {"type": "tool_result", "tool_use_id": "a", "junk": 1}), "messages[0].content[0].junk"),
+        (said("user", {"type": "tool_result", "content": "x"}), "messages[0].content[0].tool_use_id"),
+        (said("assistant", {"type": "tool_use", "id": "a", "name": "f"}), "messages[0].content[0].input"),
+        (said("assistant", {"type": "thinking", "junk": 1}), "messages[0].content[0].junk"),
     ],
 )
 async def test_what_is_not_supported_is_refused_by_name(gateway: Gateway, change: dict[str, Any], param: str) -> None:

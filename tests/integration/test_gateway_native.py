@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.support.gateway import TOKEN, Gateway
 from tests.support.gateway_peers import Reply
 from tests.support.wire import exchange
@@ -84,6 +86,28 @@ async def test_logprobs_of_prompt_and_answer(gateway: Gateway) -> None:
     assert meta["input_token_logprobs"] == [[-0.5, 98, "b"], [-0.5, 99, "c"]]
     assert meta["output_token_logprobs"] == [[-0.5, 120, "x"], [-0.5, 121, "y"]]
     assert meta["output_top_logprobs"][0] == [[-0.5, 120, "x"], [-1.5, 97, "a"]]
+    assert meta["input_top_logprobs"][0] == [[-0.5, 1, "\x01"], [-1.5, 97, "a"]]
+    without = (await generate(gateway, input_ids=[97, 98, 99], return_logprob=True))["meta_info"]
+    assert without["input_token_logprobs"] == []
+    assert len(without["output_token_logprobs"]) == 2
+    whole = await generate(gateway, input_ids=[97, 98], return_logprob=True, logprob_start_len=0, top_logprobs_num=1)
+    assert whole["meta_info"]["input_token_logprobs"][0] == [None, 97, None]
+    assert whole["meta_info"]["input_top_logprobs"][0] is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_new_tokens_read_the_prompt_only(gateway: Gateway, stream: bool) -> None:
+    """As SGLang's frontend warms prefixes and weighs choices: logprobs of the prompt, and no text."""
+    gateway.says("xy")
+    given = {"return_logprob": True, "logprob_start_len": 0, "stream": stream}
+    answer = await generate(gateway, input_ids=[97, 98], sampling_params={"max_new_tokens": 0}, **given)
+    answer = answer[-1] if stream else answer
+    meta = answer["meta_info"]
+    assert (answer["text"], answer["output_ids"], meta["output_token_logprobs"]) == ("", [], [])
+    assert meta["finish_reason"] == {"type": "length", "length": 0}
+    assert [token_id for _, token_id, _ in meta["input_token_logprobs"]] == [97, 98]
+    assert meta["completion_tokens"] == 1, "what was computed is counted"
+    assert gateway.engine.submits[-1].sampling.max_tokens == 1
 
 
 async def test_a_matched_stop_string_is_named(gateway: Gateway) -> None:

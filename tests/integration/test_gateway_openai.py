@@ -218,6 +218,22 @@ async def test_echo_with_logprobs(gateway: Gateway, client: openai.AsyncOpenAI) 
     assert choice.logprobs.top_logprobs[2] == {"c": -0.5}
 
 
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_prompt_is_weighed_without_an_answer(
+    gateway: Gateway, client: openai.AsyncOpenAI, streams: bool
+) -> None:
+    """`max_tokens: 0` with the echo: its logprobs, and no text after it."""
+    gateway.says("cd")
+    asked: dict[str, Any] = {"model": MODEL, "prompt": "ab", "echo": True, "logprobs": 1, "max_tokens": 0, "best_of": 1}
+    if streams:
+        choices = [chunk.choices[0] async for chunk in await client.completions.create(stream=True, **asked)]
+    else:
+        choices = (await client.completions.create(**asked)).choices
+    assert "".join(choice.text for choice in choices) == "ab"
+    assert [token for choice in choices if choice.logprobs for token in choice.logprobs.tokens or []] == ["a", "b"]
+    assert choices[-1].finish_reason == "length"
+
+
 async def test_completion_stream_of_several_prompts(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
     """Events of all prompts in one stream, told apart by index; the echo comes first."""
     gateway.says("12")

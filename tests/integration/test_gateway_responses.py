@@ -158,6 +158,16 @@ async def test_nothing_is_kept_where_nothing_may_be(folder: Path, tmp_path: Path
         ({"include": ["reasoning.encrypted_content"]}, "include"),
         ({"extra_body": {"conversation": "c"}}, "conversation"),
         ({"text": {"format": {"type": "grammar"}}}, "response_format.type"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
+        ({"input": [{"role": "tool", "content": "x"}]}, "input[0].role"),
+        ({"input": [{"role": "assistant", "content": "x", "phase": "commentary"}]}, "input[0].phase"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": "a", "b": 1}]}]},
+            "input[0].content[0].b",
+        ),
+        ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
+        ({"input": [{"type": "reasoning", "junk": 1}]}, "input[0].junk"),
         ({"previous_response_id": "resp-nothing"}, "previous_response_id"),
     ],
 )

@@ -130,6 +130,24 @@ async def test_a_token_opens_what_is_registered_and_nothing_else(gateway: Gatewa
         assert (await ask(gateway, "GET", path, bearer)).status == 404
 
 
+async def test_parameters_in_the_query_are_refused_by_name(gateway: Gateway) -> None:
+    """Everywhere but where a probe may put what it likes, and what Anthropic's SDK says of its beta members."""
+    bearer = f"Authorization: Bearer {TOKEN}"
+    for route in gateway.worker.routes:
+        for query in ("stream=true", "beta=true&stream", "=", "access_token=secret"):
+            response = await ask(gateway, route.method, f"{example_of(route.path)}?{query}", bearer)
+            if route.scope is Scope.PUBLIC:
+                assert response.status in (200, 503), route
+                continue
+            error = json.loads(response.body)["error"]
+            name = query.partition("&")[0].partition("=")[0]
+            assert (response.status, error["code"], error["param"]) == (400, "unknown_parameter", name), route
+            assert b"secret" not in response.body
+    for path in ("/v1/messages", "/v1/messages/count_tokens"):
+        answer = await ask(gateway, "POST", path + "?beta=true", bearer, "Content-Type: application/json", body=b"{}")
+        assert json.loads(answer.body)["error"]["code"] == "missing_parameter"
+
+
 @control("3.1.2", "3.1.6", "3.13.3", "AC-3", "AC-6(2)", "AC-6(10)", "SC-2")
 async def test_a_token_without_the_scope_is_forbidden_everywhere(gateway: Gateway) -> None:
     """Every route names one scope; a valid token without it gets 403 and is told which one it lacks."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.gateway.api.chat_request import parse_structure, verify_openai_fields
-from appliance.gateway.api.fields import MaxTokens, OpenAIFields, TopLogprobs
+from appliance.gateway.api.fields import NoneOrTokens, OpenAIFields, TopLogprobs
 from appliance.gateway.api.parameters import parse_parameters, parse_stops
 from appliance.gateway.api.structured import Structure
 from appliance.gateway.errors import BadRequest
@@ -18,9 +18,11 @@ class CompletionFields(OpenAIFields, kw_only=True):
     """The body's members."""
 
     prompt: str | list[Any]
-    max_tokens: MaxTokens = 16
+    max_tokens: NoneOrTokens = 16
     logprobs: TopLogprobs | None = None
     echo: bool = False
+    best_of: int | None = None
+    """Only as many as are asked for: what load generators of SGLang and vLLM send."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ def parse_completion_request(body: dict[str, Any], settings: GatewaySettings) ->
     """
     fields = parse_parameters(body, CompletionFields)
     verify_openai_fields(fields)
+    if fields.best_of not in (None, fields.n):
+        message = "best_of: more than n is not supported: ask for n choices"
+        raise BadRequest("unsupported_parameter", message, parameter="best_of")
     prompts = parse_prompts(fields.prompt, settings.max_prompts)
     return CompletionRequest(fields, prompts, parse_stops(fields.stop), parse_structure(fields))
 

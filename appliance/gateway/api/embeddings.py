@@ -58,6 +58,7 @@ class EmbeddingsApi:
             route=ROUTE,
             sampling=SamplingFields(temperature=0),
             limit=Limit(1, "input"),
+            gives_text=False,
             user=fields.user,
             wants_embedding=True,
         )

@@ -22,6 +22,8 @@ StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
 LogitBias = Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=MAX_LOGIT_BIAS)]
 MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
+NoneOrTokens = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
+"""0: only the prompt is read. One token is computed and counted, and none is given."""
 TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
 Tokens = Annotated[list[TokenId], Meta(min_length=1, max_length=MAX_TOKENS)]
 

@@ -38,7 +38,8 @@ class GenerateApi:
             uid=new_uid("gen"),
             route=ROUTE,
             sampling=sampling,
-            limit=Limit(sampling.max_new_tokens, "sampling_params.max_new_tokens"),
+            limit=Limit(max(1, sampling.max_new_tokens), "sampling_params.max_new_tokens"),
+            gives_text=sampling.max_new_tokens > 0,
             scores=Scores(request.logprobs, request.prompt_logprobs, "top_logprobs_num"),
             n=sampling.n,
             stops=request.stops,
@@ -134,9 +135,9 @@ class _NativeWords:
         generation = self._generations[prompt]
         meta: dict[str, Any] = {
             "id": self._asked.uid_of(prompt),
-            "finish_reason": _finish_reason(text.end, generation.choices[choice].num_tokens),
+            "finish_reason": _finish_reason(text.end, len(text.output_ids)),
             "prompt_tokens": generation.num_prompt_tokens,
-            "completion_tokens": len(text.output_ids),
+            "completion_tokens": generation.choices[choice].num_tokens,
             "cached_tokens": generation.num_cached_tokens,
             "e2e_latency": time.monotonic() - self._arrived_at,
         }
@@ -145,20 +146,19 @@ class _NativeWords:
             meta |= _speculation(generation.summary)
         if self._fields.return_logprob:
             meta["output_token_logprobs"] = [self._logprob(token_id, entry) for token_id, entry in text.logprobs]
+            entries = self._input_entries(prompt, generation)
+            meta["input_token_logprobs"] = [self._logprob(token_id, entry) for token_id, entry in entries]
             if self._fields.top_logprobs_num:
                 meta["output_top_logprobs"] = [self._top(entry) for _, entry in text.logprobs]
-            if self._fields.logprob_start_len >= 0:
-                meta["input_token_logprobs"] = self._input_logprobs(prompt, generation)
+                meta["input_top_logprobs"] = [None if entry is None else self._top(entry) for _, entry in entries]
         return meta
 
-    def _input_logprobs(self, prompt: int, generation: Generation) -> list[list[Any]]:
-        delivered = generation.prompt_delivery
-        entries = delivered.logprobs if delivered is not None and delivered.logprobs is not None else []
-        start = self._fields.logprob_start_len
-        token_ids = self._asked.prompts[prompt]
-        return [
-            self._logprob(token_id, entry) for token_id, entry in list(zip(token_ids, entries, strict=False))[start:]
-        ]
+    def _input_entries(self, prompt: int, generation: Generation) -> list[tuple[int, TokenLogprobs | None]]:
+        """Tokens of the prompt from the asked place on; the first of all has no logprob. None by default."""
+        delivered, start = generation.prompt_delivery, self._fields.logprob_start_len
+        if start < 0 or delivered is None or delivered.logprobs is None:
+            return []
+        return list(zip(self._asked.prompts[prompt], delivered.logprobs, strict=True))[start:]
 
     def _logprob(self, token_id: int, entry: TokenLogprobs | None) -> list[Any]:
         shown = self._vocabulary.text_of(token_id) if self._fields.return_text_in_logprobs else None

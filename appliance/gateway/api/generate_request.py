@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field
 
 from appliance.gateway.api.completion_request import Prompt, parse_prompts
-from appliance.gateway.api.fields import MAX_PATTERN_CHARS, MaxTokens, Name, SamplingFields, TopLogprobs
-from appliance.gateway.api.parameters import parse_parameters, parse_stops
+from appliance.gateway.api.fields import MAX_PATTERN_CHARS, Name, NoneOrTokens, SamplingFields, TopLogprobs
+from appliance.gateway.api.parameters import parse_members, parse_parameters, parse_stops
 from appliance.gateway.api.structured import Structure, parse_patterns, verify_sampling
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.settings import GatewaySettings
@@ -17,7 +17,7 @@ from runtime.request import MAX_CHOICES, MAX_TOKENS
 class NativeSampling(SamplingFields, kw_only=True):
     """`sampling_params`."""
 
-    max_new_tokens: MaxTokens = 128
+    max_new_tokens: NoneOrTokens = 128
     min_new_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] = 0
     stop: str | list[Any] = field(default_factory=list)
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
@@ -100,11 +100,7 @@ def parse_generate_request(body: dict[str, Any], settings: GatewaySettings) -> G
 
 
 def _parse_sampling(given: dict[str, Any]) -> NativeSampling:
-    try:
-        sampling = parse_parameters(given, NativeSampling)
-    except BadRequest as refused:
-        place = f"sampling_params.{refused.parameter}" if refused.parameter else "sampling_params"
-        raise BadRequest(refused.code, f"sampling_params: {refused}", parameter=place) from refused
+    sampling = parse_members(given, NativeSampling, "sampling_params")
     fixed = {"skip_special_tokens": True, "spaces_between_special_tokens": True, "no_stop_trim": False}
     for name, value in fixed.items():
         if getattr(sampling, name) is not value:

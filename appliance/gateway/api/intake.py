@@ -62,6 +62,7 @@ class Wanted:
     stream: bool = False
     user: str = ""
     begins_text: bool = False
+    gives_text: bool = True
     structure: Structure | None = None
     wants_embedding: bool = False
 
@@ -177,6 +178,7 @@ class Intake:
             grammar=grammar,
             wants_embedding=wanted.wants_embedding,
             begins_text=wanted.begins_text,
+            gives_text=wanted.gives_text,
             parameters=audit_parameters(
                 sampling, n=wanted.n, num_stops=len(wanted.stops), stream=wanted.stream, user=wanted.user
             )

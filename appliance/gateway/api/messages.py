@@ -13,7 +13,13 @@ from appliance.gateway.api.chat_request import ChatRequest, parse_chat_request
 from appliance.gateway.api.dialects import ANTHROPIC
 from appliance.gateway.api.endpoint import Inference
 from appliance.gateway.api.intake import Intake, new_uid
-from appliance.gateway.api.messages_request import chat_body
+from appliance.gateway.api.messages_request import (
+    CountedFields,
+    chat_body,
+    parse_count,
+    parse_messages,
+    verify_thinking,
+)
 from appliance.gateway.api.reading import ChatReading
 from appliance.gateway.body import parse_object
 from appliance.gateway.exchange import Exchange
@@ -35,7 +41,7 @@ class MessagesApi:
 
     async def prepare(self, body: dict[str, Any], principal: Principal) -> Inference:
         """Check a body. Raises: GatewayFault."""
-        request = parse_chat_request(chat_body(body), self._intake.settings)
+        request = _chat_request(parse_messages(body), self._intake)
         asked, model = await self._intake.ask_chat(principal, request, new_uid("msg"), ROUTE)
         return Inference(
             asked,
@@ -53,10 +59,15 @@ class CountTokensEndpoint:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
-        body = chat_body(parse_object(await exchange.read_body()), is_count=True)
-        request = parse_chat_request(body, self._intake.settings)
+        request = _chat_request(parse_count(parse_object(await exchange.read_body())), self._intake)
         prompt = await self._intake.tokenize_chat(self._intake.find_model(request.fields.model), request)
         await exchange.respond(200, {"input_tokens": len(prompt)})
+
+
+def _chat_request(fields: CountedFields, intake: Intake) -> ChatRequest:
+    request = parse_chat_request(chat_body(fields), intake.settings)
+    verify_thinking(fields, reasons=intake.find_model(fields.model).forms.reasoning != "none")
+    return request
 
 
 class _MessageWords:

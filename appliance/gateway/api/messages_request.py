@@ -1,7 +1,8 @@
 """Anthropic's request, `POST /v1/messages`, as a chat request: the same checks hold for both.
 
 What has a counterpart in chat is translated; what has none is refused by name. Thinking of earlier turns is dropped, as chat
-templates drop it; marks for caching change nothing, as prefixes are shared by content.
+templates drop it; marks for caching change nothing, as prefixes are shared by content. No template knows results that are
+errors, so `is_error` becomes a word before the result's text.
 """
 
 import json
@@ -10,11 +11,56 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from appliance.gateway.api.fields import MaxTokens, Name
-from appliance.gateway.api.parameters import parse_parameters
+from appliance.gateway.api.parameters import parse_members, parse_parameters
 from appliance.gateway.errors import BadRequest
 
 Blocks = str | list[dict[str, Any]]
-_IGNORED = ("cache_control", "citations")
+_ERROR = "Error: "
+
+
+class CacheControl(Struct, forbid_unknown_fields=True):
+    """`cache_control`."""
+
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] | None = None
+
+
+class TextBlock(Struct):
+    """A block of text. Answers have `citations`, empty."""
+
+    type: Literal["text"]
+    text: str
+    citations: Annotated[list[Any], Meta(max_length=0)] = []
+    cache_control: CacheControl | None = None
+
+
+class ToolUseBlock(Struct):
+    """A call that the model made."""
+
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+    cache_control: CacheControl | None = None
+
+
+class ToolResultBlock(Struct):
+    """What a call gave."""
+
+    type: Literal["tool_result"]
+    tool_use_id: Annotated[str, Meta(min_length=1, max_length=128)]
+    content: Blocks = ""
+    is_error: bool = False
+    cache_control: CacheControl | None = None
+
+
+class ThinkingBlock(Struct):
+    """What the model thought. It is dropped, so nothing of it is looked at."""
+
+    type: Literal["thinking", "redacted_thinking"]
+    thinking: str = ""
+    signature: str = ""
+    data: str = ""
 
 
 class TurnMessage(Struct, forbid_unknown_fields=True):
@@ -32,7 +78,7 @@ class MessagesTool(Struct, forbid_unknown_fields=True):
     description: str | None = None
     type: Literal["custom"] = "custom"
     strict: bool | None = None
-    cache_control: dict[str, Any] | None = None
+    cache_control: CacheControl | None = None
 
 
 class MessagesChoice(Struct, forbid_unknown_fields=True):
@@ -65,6 +111,7 @@ class CountedFields(Struct, kw_only=True):
     tools: list[MessagesTool] = field(default_factory=list)
     tool_choice: MessagesChoice | None = None
     thinking: Thinking | None = None
+    cache_control: CacheControl | None = None
 
 
 class MessagesFields(CountedFields, kw_only=True):
@@ -80,15 +127,22 @@ class MessagesFields(CountedFields, kw_only=True):
     service_tier: Literal["auto", "standard_only"] = "auto"
 
 
-def chat_body(body: dict[str, Any], *, is_count: bool = False) -> dict[str, Any]:
+def parse_messages(body: dict[str, Any]) -> MessagesFields:
+    """Check a body by itself. Raises: BadRequest."""
+    return parse_parameters(body, MessagesFields)
+
+
+def parse_count(body: dict[str, Any]) -> CountedFields:
+    """The same for `count_tokens`. Raises: BadRequest."""
+    return parse_parameters(body, CountedFields)
+
+
+def chat_body(fields: CountedFields) -> dict[str, Any]:
     """The chat request that means the same. Raises: BadRequest."""
-    fields = parse_parameters(body, CountedFields if is_count else MessagesFields)
     chat: dict[str, Any] = {"model": fields.model, "messages": _messages(fields)}
-    if fields.tools:
-        chat["tools"] = [_tool(tool) for tool in fields.tools]
-        chat |= _choice(fields.tool_choice)
-    if fields.thinking is not None:
-        chat |= _thinking(fields.thinking)
+    chat["tools"] = [_tool(tool) for tool in fields.tools]
+    chat |= _choice(fields.tool_choice)
+    chat |= _thinking(fields.thinking)
     if isinstance(fields, MessagesFields):
         chat["max_completion_tokens"] = fields.max_tokens
         chat["stream"] = fields.stream
@@ -97,6 +151,13 @@ def chat_body(body: dict[str, Any], *, is_count: bool = False) -> dict[str, Any]
         if fields.metadata is not None and fields.metadata.user_id is not None:
             chat["user"] = fields.metadata.user_id
     return chat
+
+
+def verify_thinking(fields: CountedFields, *, reasons: bool) -> None:
+    """Check that a model which is to think can. Raises: BadRequest."""
+    if fields.thinking is not None and fields.thinking.type == "enabled" and not reasons:
+        message = f"thinking: {fields.model} does not reason"
+        raise BadRequest("unsupported_parameter", message, parameter="thinking")
 
 
 def _messages(fields: CountedFields) -> list[dict[str, Any]]:
@@ -122,47 +183,46 @@ def _user_messages(blocks: list[dict[str, Any]], where: str) -> list[dict[str, A
     for index, block in enumerate(blocks):
         place = f"{where}[{index}]"
         if block.get("type") == "tool_result":
-            content = _text(block.get("content", ""), f"{place}.content")
-            messages.append(
-                {"role": "tool", "tool_call_id": str(block.get("tool_use_id", ""))[:128], "content": content}
-            )
+            messages.append(_result_message(parse_members(block, ToolResultBlock, place), place))
         else:
             texts.append({"type": "text", "text": _block_text(block, place)})
     return [*messages, {"role": "user", "content": texts}] if texts else messages
+
+
+def _result_message(block: ToolResultBlock, place: str) -> dict[str, Any]:
+    content = (_ERROR if block.is_error else "") + _text(block.content, f"{place}.content")
+    return {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
 
 
 def _assistant_message(blocks: list[dict[str, Any]], where: str) -> dict[str, Any]:
     text: list[str] = []
     calls: list[dict[str, Any]] = []
     for index, block in enumerate(blocks):
+        place = f"{where}[{index}]"
         if block.get("type") == "tool_use":
-            arguments = json.dumps(block.get("input", {}), ensure_ascii=False)
-            function = {"name": block.get("name"), "arguments": arguments}
-            calls.append({"id": block.get("id"), "type": "function", "function": function})
-        elif block.get("type") not in ("thinking", "redacted_thinking"):
-            text.append(_block_text(block, f"{where}[{index}]"))
+            use = parse_members(block, ToolUseBlock, place)
+            function = {"name": use.name, "arguments": json.dumps(use.input, ensure_ascii=False)}
+            calls.append({"id": use.id, "type": "function", "function": function})
+        elif block.get("type") in ("thinking", "redacted_thinking"):
+            parse_members(block, ThinkingBlock, place)
+        else:
+            text.append(_block_text(block, place))
     message: dict[str, Any] = {"role": "assistant", "content": "\n".join(text)}
     return message | {"tool_calls": calls} if calls else message
 
 
-def _text(content: Any, where: str) -> str:
+def _text(content: Blocks, where: str) -> str:
     if isinstance(content, str):
         return content
-    if not isinstance(content, list):
-        raise BadRequest("invalid_parameter", f"{where}: expected text or a list of blocks", parameter=where)
     return "\n".join(_block_text(block, f"{where}[{index}]") for index, block in enumerate(content))
 
 
-def _block_text(block: Any, where: str) -> str:
-    kind = block.get("type") if isinstance(block, dict) else None
+def _block_text(block: dict[str, Any], where: str) -> str:
+    kind = block.get("type")
     if kind != "text":
         message = f"{where}: only blocks of type text are supported here, got {str(kind)[:32]}"
         raise BadRequest("unsupported_content", message, parameter=where)
-    text = block.get("text")
-    unknown = set(block) - {"type", "text", *_IGNORED}
-    if not isinstance(text, str) or unknown:
-        raise BadRequest("invalid_parameter", f"{where}: expected the members type and text", parameter=where)
-    return text
+    return parse_members(block, TextBlock, where).text
 
 
 def _tool(tool: MessagesTool) -> dict[str, Any]:
@@ -175,12 +235,17 @@ def _tool(tool: MessagesTool) -> dict[str, Any]:
 def _choice(choice: MessagesChoice | None) -> dict[str, Any]:
     if choice is None:
         return {}
-    named = {"type": "function", "function": {"name": choice.name or ""}}
+    if (choice.name is not None) is not (choice.type == "tool"):
+        place = "tool_choice.name"
+        raise BadRequest("invalid_parameter", f"{place} goes with the type tool, and only with it", parameter=place)
+    named = {"type": "function", "function": {"name": choice.name}}
     chosen: Any = {"auto": "auto", "any": "required", "none": "none", "tool": named}[choice.type]
     return {"tool_choice": chosen, "parallel_tool_calls": not choice.disable_parallel_tool_use}
 
 
-def _thinking(thinking: Thinking) -> dict[str, Any]:
+def _thinking(thinking: Thinking | None) -> dict[str, Any]:
+    if thinking is None:
+        return {}
     if thinking.budget_tokens is not None:
         place = "thinking.budget_tokens"
         message = f"{place}: reasoning has no budget of its own; max_tokens holds for all"

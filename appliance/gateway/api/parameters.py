@@ -51,8 +51,26 @@ def parse_parameters(body: Mapping[str, Any], into: type[Parsed]) -> Parsed:
 
     Raises: BadRequest, naming the member, what was expected and what came.
     """
+    return _convert({key: value for key, value in body.items() if key not in ACCEPTED_HINTS}, into)
+
+
+def parse_members(value: Any, into: type[Parsed], where: str) -> Parsed:
+    """Check an object inside a body, `where` in it, as strictly.
+
+    Raises: BadRequest, naming the member by its whole path.
+    """
+    if not isinstance(value, dict):
+        raise BadRequest("invalid_parameter", f"{where}: expected an object, got {str(value)[:32]!r}", parameter=where)
+    try:
+        return _convert(value, into)
+    except BadRequest as refused:
+        place = f"{where}.{refused.parameter}" if refused.parameter else where
+        raise BadRequest(refused.code, f"{where}: {refused}", parameter=place) from refused
+
+
+def _convert(body: Mapping[str, Any], into: type[Parsed]) -> Parsed:
     known = set(into.__struct_fields__)
-    given = {key: value for key, value in body.items() if value is not None and key not in ACCEPTED_HINTS}
+    given = {key: value for key, value in body.items() if value is not None}
     for key in given:
         if key not in known:
             raise _unknown(key, known)

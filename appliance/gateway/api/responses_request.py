@@ -9,11 +9,62 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from appliance.gateway.api.fields import MaxTokens, Name
-from appliance.gateway.api.parameters import parse_parameters
+from appliance.gateway.api.parameters import parse_members, parse_parameters
 from appliance.gateway.errors import BadRequest
 
 Item = dict[str, Any]
+Status = Literal["in_progress", "completed", "incomplete"]
 _TEXT_PARTS = ("input_text", "output_text", "text")
+
+
+class MessageItem(Struct):
+    """An item of `input`: a message. Like the others it may come back as an answer had it, with its id and status."""
+
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[Any]
+    type: Literal["message"] = "message"
+    id: str | None = None
+    status: Status | None = None
+
+
+class CallItem(Struct):
+    """A call that the model made."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    id: str | None = None
+    status: Status | None = None
+
+
+class CallOutputItem(Struct):
+    """What a call gave."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str | list[Any]
+    id: str | None = None
+    status: Status | None = None
+
+
+class ReasoningItem(Struct):
+    """What the model thought. It is dropped, so nothing of it is looked at."""
+
+    type: Literal["reasoning"]
+    id: str | None = None
+    status: Status | None = None
+    summary: list[Any] = []
+    content: list[Any] = []
+
+
+class TextPart(Struct):
+    """A part of a message's content. Answers have the two lists, empty."""
+
+    type: str
+    text: str
+    annotations: Annotated[list[Any], Meta(max_length=0)] = []
+    logprobs: Annotated[list[Any], Meta(max_length=0)] = []
 
 
 class ReasoningFields(Struct, forbid_unknown_fields=True):
@@ -96,51 +147,52 @@ def chat_body(fields: ResponsesFields, items: list[Item]) -> dict[str, Any]:
         "response_format": _response_format(fields.text.format),
         "reasoning_effort": fields.reasoning.effort,
         "user": fields.user,
+        "tools": [_tool(tool) for tool in fields.tools],
+        "tool_choice": _choice(fields.tool_choice),
+        "parallel_tool_calls": fields.parallel_tool_calls,
     }
-    if fields.tools:
-        chat["tools"] = [_tool(tool) for tool in fields.tools]
-        chat["tool_choice"] = _choice(fields.tool_choice)
-        chat["parallel_tool_calls"] = fields.parallel_tool_calls
     return chat
 
 
 def _add(messages: list[dict[str, Any]], item: Item, where: str) -> None:
     match item.get("type", "message"):
         case "message":
-            role, content = item.get("role"), _content(item.get("content"), f"{where}.content")
-            messages.append({"role": role, "content": content})
+            said = parse_members(item, MessageItem, where)
+            messages.append({"role": said.role, "content": _content(said.content, f"{where}.content")})
         case "function_call":
-            function = {"name": item.get("name"), "arguments": item.get("arguments")}
-            call = {"id": item.get("call_id"), "type": "function", "function": function}
-            if messages and messages[-1]["role"] == "assistant":
-                messages[-1].setdefault("tool_calls", []).append(call)
-            else:
-                messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+            _add_call(messages, parse_members(item, CallItem, where))
         case "function_call_output":
-            output = _content(item.get("output"), f"{where}.output")
-            messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": output})
+            result = parse_members(item, CallOutputItem, where)
+            output = _content(result.output, f"{where}.output")
+            messages.append({"role": "tool", "tool_call_id": result.call_id, "content": output})
         case "reasoning":
-            return
+            parse_members(item, ReasoningItem, where)
         case other:
             message = f"{where}: items of type {str(other)[:32]} are not supported"
             raise BadRequest("unsupported_content", message, parameter=where)
 
 
-def _content(content: Any, where: str) -> str:
+def _add_call(messages: list[dict[str, Any]], item: CallItem) -> None:
+    function = {"name": item.name, "arguments": item.arguments}
+    call = {"id": item.call_id, "type": "function", "function": function}
+    if messages and messages[-1]["role"] == "assistant":
+        messages[-1].setdefault("tool_calls", []).append(call)
+    else:
+        messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+
+
+def _content(content: str | list[Any], where: str) -> str:
     if isinstance(content, str):
         return content
-    if not isinstance(content, list):
-        raise BadRequest("invalid_parameter", f"{where}: expected text or a list of parts", parameter=where)
     return "\n".join(_part(part, f"{where}[{index}]") for index, part in enumerate(content))
 
 
 def _part(part: Any, where: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind not in _TEXT_PARTS or not isinstance(part.get("text"), str):
+    if kind not in _TEXT_PARTS:
         message = f"{where}: only parts of text are supported, got {str(kind)[:32]}"
         raise BadRequest("unsupported_content", message, parameter=where)
-    text: str = part["text"]
-    return text
+    return parse_members(part, TextPart, where).text
 
 
 def _response_format(asked: dict[str, Any]) -> dict[str, Any]:

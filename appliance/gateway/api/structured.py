@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from appliance.gateway.api.constrained_schema import verify_constrained
 from appliance.gateway.api.fields import SamplingFields
-from appliance.gateway.api.parameters import parse_parameters
+from appliance.gateway.api.parameters import parse_members
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.models import ServedModel
 from appliance.gateway.tools.structure import (
@@ -59,22 +59,14 @@ def parse_response_format(body: dict[str, Any]) -> Structure | None:
     """The structure that `response_format` asks for; None for text. Raises: BadRequest."""
     if not body:
         return None
-    try:
-        asked = parse_parameters(body, ResponseFormat)
-        if asked.type == "json_schema":
-            if asked.json_schema is None:
-                raise BadRequest("missing_parameter", "json_schema is missing", parameter="json_schema")
-            schema = parse_parameters(asked.json_schema, JsonSchemaFormat).schema
-    except BadRequest as refused:
-        inner = "json_schema." if body.get("type") == "json_schema" and refused.parameter != "json_schema" else ""
-        where = f"response_format.{inner}{refused.parameter}" if refused.parameter else "response_format"
-        raise BadRequest(refused.code, f"{where}: {refused}", parameter=where) from refused
-    match asked.type:
-        case "text":
-            return None
-        case "json_object":
-            return Structure(json_format(ANY_OBJECT), "response_format")
-    verify_constrained(schema, "response_format.json_schema.schema")
+    asked, where = parse_members(body, ResponseFormat, "response_format"), "response_format.json_schema"
+    if (asked.json_schema is None) is (asked.type == "json_schema"):
+        code = "missing_parameter" if asked.json_schema is None else "invalid_parameter"
+        raise BadRequest(code, f"{where} goes with the type json_schema, and only with it", parameter=where)
+    if asked.json_schema is None:
+        return None if asked.type == "text" else Structure(json_format(ANY_OBJECT), "response_format")
+    schema = parse_members(asked.json_schema, JsonSchemaFormat, where).schema
+    verify_constrained(schema, f"{where}.schema")
     return Structure(json_format(schema), "response_format")
 
 

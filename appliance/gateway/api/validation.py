@@ -28,7 +28,7 @@ def verify_prompt(token_ids: Sequence[int], facts: ModelFacts, parameter: str) -
     if len(token_ids) >= facts.context_length:
         raise BadRequest(
             "context_length_exceeded",
-            f"{parameter} has {len(token_ids)} tokens; the model {facts.name} takes {facts.context_length} with the answer",
+            f"{parameter} has {len(token_ids)} tokens: {_context(facts)}",
             parameter=parameter,
         )
     worst = max(token_ids)
@@ -39,6 +39,11 @@ def verify_prompt(token_ids: Sequence[int], facts: ModelFacts, parameter: str) -
             f"{parameter}[{place}]: token id {worst}; the vocabulary of {facts.name} ends at {facts.vocab_size - 1}",
             parameter=parameter,
         )
+
+
+def _context(facts: ModelFacts) -> str:
+    """In OpenAI's words, by which LiteLLM and others know the error."""
+    return f"this model's maximum context length is {facts.context_length} tokens, the answer included"
 
 
 def verify_prompt_logprobs(longest_prompt: int, top: int, parameter: str) -> None:
@@ -71,7 +76,7 @@ def resolve_max_tokens(
     if asked > room:
         raise BadRequest(
             "context_length_exceeded",
-            f"the prompt's {longest_prompt} tokens and {parameter} of {asked} exceed the context of {facts.context_length} tokens",
+            f"the prompt's {longest_prompt} tokens and {parameter} of {asked} are too many: {_context(facts)}",
             parameter=parameter,
         )
     return asked

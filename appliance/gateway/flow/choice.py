@@ -58,6 +58,7 @@ class ChoiceText:
         stops: Sequence[str],
         *,
         begins_text: bool,
+        gives_text: bool,
         shows_tokens: bool,
         prompt: int,
         index: int,
@@ -65,6 +66,7 @@ class ChoiceText:
         self._detokenizer = Detokenizer(vocabulary, at_start=begins_text)
         self._stops = StopStrings(stops)
         self._has_stops = bool(stops)
+        self._gives_text = gives_text
         self._shows_tokens = shows_tokens
         self._prompt = prompt
         self._index = index
@@ -81,6 +83,10 @@ class ChoiceText:
         """Take a delivery of the engine for this choice. MUST not be called after the end."""
         piece = Piece(self._prompt, self._index)
         finish = delivery.finish
+        if not self._gives_text:
+            self.num_tokens += len(delivery.token_ids)
+            self.end = piece.end = None if finish is None else ChoiceEnd("length")
+            return piece
         last = len(delivery.token_ids) - 1
         for place, token_id in enumerate(delivery.token_ids):
             self.num_tokens += 1

@@ -48,6 +48,7 @@ class Generation:
                 vocabulary,
                 asked.stops,
                 begins_text=asked.begins_text,
+                gives_text=asked.gives_text,
                 shows_tokens=asked.sampling.logprobs >= 0,
                 prompt=index,
                 index=choice,

@@ -26,6 +26,9 @@ class Asked:
     wants_embedding: bool = False
     begins_text: bool = False
     """The answer is a text of its own (chat), not the rest of the prompt's."""
+    gives_text: bool = True
+    """False where only the prompt is of use: what is computed after it is counted, as the engine ends no request without a
+    token, and neither shown nor recorded."""
     parameters: Mapping[str, str | int] = field(default_factory=dict)
     """What of the request the audit record names."""
 

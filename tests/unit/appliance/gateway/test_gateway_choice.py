@@ -18,12 +18,23 @@ from runtime.request import Finish, TokenDelivery, TokenLogprobs
 LOGPROBS = TokenLogprobs(-1.0, [], [])
 
 
-def choice_of(tokenizer: Tokenizer, stops: tuple[str, ...] = ()) -> ChoiceText:
-    return ChoiceText(tokenizer.vocabulary, stops, begins_text=True, shows_tokens=True, prompt=0, index=0)
+def choice_of(tokenizer: Tokenizer, stops: tuple[str, ...] = (), *, gives_text: bool = True) -> ChoiceText:
+    vocabulary = tokenizer.vocabulary
+    return ChoiceText(vocabulary, stops, begins_text=True, gives_text=gives_text, shows_tokens=True, prompt=0, index=0)
 
 
 def deliver(choice: ChoiceText, ids: list[int], finish: Finish | None = None) -> Piece:
     return choice.feed(TokenDelivery(1, 0, ids, [LOGPROBS] * len(ids), finish))
+
+
+def test_a_choice_without_text_counts_what_was_computed_and_keeps_none_of_it(byte_level: Tokenizer) -> None:
+    """So that neither the answer nor its hash in the log has it; its end is that it had no room."""
+    choice = choice_of(byte_level, ("a",), gives_text=False)
+    piece = deliver(choice, list(b"a"), Finish("stop", 97))
+    assert (piece.text, piece.token_ids, piece.shown, choice.texts) == ("", [], [], [])
+    assert (choice.num_tokens, choice.end, choice.cut) == (1, piece.end, False)
+    assert piece.end is not None
+    assert piece.end.reason == "length"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
