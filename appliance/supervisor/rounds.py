@@ -113,6 +113,6 @@ def verify_on_disk(configuration: Configuration, model_path: Path) -> str | None
     if admitted is None or found is None:
         return None
     with ModelFolder(found[1].files) as folder:
-        digests = hash_files(folder, folder.list_files(), num_threads=1)
+        digests = hash_files(folder, folder.list_files(), algorithm=admitted.signed.algorithm, num_threads=1)
     admitted.verify_loaded(digests, lambda _name: True)
     return f"sha256:{admitted.root}"

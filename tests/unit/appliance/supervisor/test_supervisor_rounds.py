@@ -14,6 +14,7 @@ from appliance.supervisor.lifecycle import LifecycleRecorder
 from appliance.supervisor.rounds import HostRounds, verify_on_disk
 from audit.entry import parse_canonical
 from security.errors import ModelFolderRejected
+from security.model_signing.algorithms import ALGORITHMS
 from security.stewards.approving import approve_model, promote_model
 from security.stewards.importing import Source, import_model
 from security.stewards.store import ModelStore
@@ -73,12 +74,13 @@ async def test_without_probes_nothing_is_tried(tmp_path: Path) -> None:
     assert (recorder.kinds, reasons) == ([], [])
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @control("3.12.3", "3.14.5", "CM-6(2)", "SI-6", "SI-7(1)", "SI-7(2)")
-async def test_changed_file_on_the_disk_is_told(tmp_path: Path) -> None:
+async def test_changed_file_on_the_disk_is_told(algorithm: str, tmp_path: Path) -> None:
     """While it is served from memory, somebody changes the licence: the round finds it, and the loop's own thread records it."""
     people, store = Stewardship(), ModelStore(tmp_path / "models")
     people.establish(tmp_path)
-    source = Source(DEMO_MODEL_DIR, "tiny", "made here", "Apache-2.0")
+    source = Source(DEMO_MODEL_DIR, "tiny", "made here", "Apache-2.0", algorithm=algorithm)
     item = import_model(source, store, people.roles, people.signer("ines"), ()).item
     for name in ("ada", "bob"):
         approve_model(item, people.roles, people.signer(name))
