@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from runtime.batch import LaunchedStep, ModelRunner
 from runtime.draft_shape import NO_DRAFTS
-from runtime.engine.stats import EngineStats, StepCounts
+from runtime.engine.stats import EngineStats, StepCounts, gather_stats
 from runtime.kv.cache import KVCache
 from runtime.request import GenerationRequest, SamplingParams
 from runtime.scheduling.batching import StepRecord
@@ -158,35 +158,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """How it stands; cheap enough for every step."""
-        scheduler, cache, totals = self._scheduler, self._scheduler.cache, self._scheduler.totals
-        steps = self._steps
-        return EngineStats(
-            num_running=scheduler.num_running,
-            num_waiting=scheduler.num_waiting,
-            num_pages=cache.num_usable,
-            num_free_pages=cache.num_free,
-            num_evictable_pages=cache.num_evictable,
-            generated_tokens=totals.generated_tokens,
-            prompt_tokens=totals.prompt_tokens,
-            cached_tokens=totals.cached_tokens,
-            num_retractions=scheduler.num_retractions,
-            num_evicted_pages=cache.num_evicted,
-            num_verified=totals.drafts.num_verified,
-            num_proposed=totals.drafts.num_proposed,
-            num_accepted=totals.drafts.num_accepted,
-            num_draft_steps=steps.num_draft_steps,
-            num_decodes=steps.num_decodes,
-            draft_prefill_s=steps.draft_prefill_s,
-            num_draft_prefill_tokens=steps.num_draft_prefill_tokens,
-            num_late_entries=scheduler.backlog.num_late,
-            num_lost_entries=scheduler.backlog.num_lost,
-            num_steps=steps.num_steps,
-            num_step_tokens=steps.num_step_tokens,
-            num_graph_steps=steps.num_graph_steps,
-            busy_s=steps.busy_s,
-            captured_size=steps.captured_size,
-            last_token_at=steps.last_token_at,
-        )
+        return gather_stats(self._scheduler, self._steps)
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless pages are conserved and all states agree. Between steps only."""

@@ -1,11 +1,12 @@
 """What an engine says of itself."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import msgspec
 
 from runtime.batch import StepResult
 from runtime.scheduling.batching import StepRecord
+from runtime.scheduling.scheduler import Scheduler
 
 
 @dataclass(slots=True)
@@ -83,3 +84,24 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """Batch size of the graph that the last step collected ran in; 0: it ran outside a graph."""
     last_token_at: float
     """When a token last came out of the model, a probe's included, on the engine's clock; its start, if none did."""
+
+
+def gather_stats(scheduler: Scheduler, steps: StepCounts) -> EngineStats:
+    """From those who count: the scheduler and its parts, the cache, and the steps that were collected."""
+    cache, backlog, totals = scheduler.cache, scheduler.backlog, scheduler.totals
+    return EngineStats(
+        num_running=scheduler.num_running,
+        num_waiting=scheduler.num_waiting,
+        num_retractions=scheduler.num_retractions,
+        num_pages=cache.num_usable,
+        num_free_pages=cache.num_free,
+        num_evictable_pages=cache.num_evictable,
+        num_evicted_pages=cache.num_evicted,
+        generated_tokens=totals.generated_tokens,
+        prompt_tokens=totals.prompt_tokens,
+        cached_tokens=totals.cached_tokens,
+        num_late_entries=backlog.num_late,
+        num_lost_entries=backlog.num_lost,
+        **asdict(totals.drafts),
+        **asdict(steps),
+    )

@@ -4,7 +4,7 @@ The order within one step, each part using what the part before it left:
 
     (1) every decoding row gets a place for its token; where pages are short, the youngest sequences are retracted
     (2) prompts under way get their next chunk, in order of admission
-    (3) waiting sequences are admitted, as long as the estimate says that memory will last
+    (3) waiting sequences are admitted, as long as the estimate says that memory will last, see `admission`
     (4) with a draft head: what is left of the pages goes to drafts; if it is too little, the step makes none; where drafts
         do not pay the head's part is put off, see `backlog`
 
@@ -21,8 +21,8 @@ import numpy as np
 from runtime.batch import Int32, Int64, LateEntries
 from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
+from runtime.scheduling.admission import Admission
 from runtime.scheduling.estimate import OutputEstimate
-from runtime.scheduling.fairness import FairClock
 from runtime.scheduling.mixing import FULL_ROWS, Demand, MixedBudget
 from runtime.scheduling.requests import Sequence
 from runtime.scheduling.running import RunningSequences
@@ -74,20 +74,18 @@ class StepPlanner:
         running: RunningSequences,
         waiting: WaitingQueue,
         estimate: OutputEstimate,
-        fair_clock: FairClock,
+        admission: Admission,
         *,
         prefill_sizes: tuple[int, int],
-        longest_prefix_first: bool,
         policy: SpeculationPolicy,
     ) -> None:
         self._cache = cache
         self._running = running
         self._waiting = waiting
         self._estimate = estimate
-        self._fair_clock = fair_clock
+        self._admission = admission
         self._alone_size = prefill_sizes[0]
         self._mixed_budget = MixedBudget(prefill_sizes[1])
-        self._longest_prefix_first = longest_prefix_first
         self._policy = policy
         self.num_retractions = 0
 
@@ -210,9 +208,9 @@ class StepPlanner:
                 return chunks
             chunks.append(chunk)
             budget -= chunk.end - chunk.start
-        spare_pages = self._num_uncommitted_pages() if may_admit and budget and len(self._waiting) else 0
+        spare_pages = self._admission.num_uncommitted_pages() if may_admit and budget and len(self._waiting) else 0
         while may_admit and budget:
-            admitted = self._admit(spare_pages)
+            admitted = self._admission.admit(spare_pages)
             if admitted is None:
                 break
             sequence, num_needed = admitted
@@ -241,77 +239,3 @@ class StepPlanner:
             return Chunk(sequence, row, start, end, [])
         self._mixed_budget.observe(length, min(length, sequence.request.cached_tokens))
         return Chunk(sequence, row, start, end, self._running.fork(sequence))
-
-    def _admit(self, spare_pages: int) -> tuple[Sequence, int] | None:
-        """Start the next waiting sequence if it has rows and pages; returns it and the pages it is expected to take.
-
-        Nobody passes one that does not fit: it would starve. When nothing runs, it fits in any case (`RequestLimits`).
-        """
-        sequence = self._choose()
-        if sequence is None or len(sequence.choices) > self._running.num_spare_rows:
-            return None
-        tokens = sequence.tokens()
-        num_needed = self._num_expected_pages(sequence, tokens)
-        if num_needed > spare_pages and len(self._running) > 0:
-            return None
-        head = self._waiting.first()
-        if head is not None and head is not sequence:
-            head.num_overtaken += 1
-        self._waiting.remove(sequence)
-        self._fair_clock.serve(sequence.request.start_tag)
-        sequence.known_prefix = None
-        self._running.start(sequence, tokens)
-        return sequence, num_needed
-
-    def _choose(self) -> Sequence | None:
-        if self._longest_prefix_first:
-            return self._waiting.longest_match(self._num_known_pages)
-        return self._waiting.first()
-
-    def _num_known_pages(self, sequence: Sequence) -> int:
-        """Pages of its tokens that the tree has; each look goes on where the last one ended, as a tree mostly grows."""
-        request = sequence.request
-        if request.wants_prompt_logprobs:
-            return 0
-        node = sequence.known_prefix
-        if node is None or not node.attached:
-            node = self._cache.root(request.namespace)
-        found = self._running.matching(node, sequence.tokens())
-        sequence.known_prefix = found[-1] if found else node
-        return sequence.known_prefix.depth
-
-    def _match(self, sequence: Sequence, tokens: Int32) -> tuple[int, int]:
-        """Pages that it could share, and how many of them count as available until it does."""
-        request = sequence.request
-        if request.wants_prompt_logprobs:
-            return 0, 0
-        nodes = self._running.matching(self._cache.root(request.namespace), tokens)
-        return len(nodes), self._cache.num_held_by_match(nodes)
-
-    def _num_expected_pages(self, sequence: Sequence, tokens: Int32) -> int:
-        """Pages that starting a sequence will take from those available, all its choices and their output included."""
-        num_output = len(tokens) - len(sequence.request.prompt)
-        expected = self._estimate.remaining_of_one(num_output, sequence.request.sampling.max_tokens)
-        num_shared, num_evictable = self._match(sequence, tokens)
-        own = _pages_for(len(tokens) + expected) - num_shared + num_evictable
-        return own + (len(sequence.choices) - 1) * self._num_fork_pages(sequence)
-
-    def _num_fork_pages(self, sequence: Sequence) -> int:
-        """Pages that each further choice is expected to take, the copy of the prompt's last page included."""
-        return _pages_for(self._estimate.remaining_of_one(0, sequence.request.sampling.max_tokens)) + 1
-
-    def _num_uncommitted_pages(self) -> int:
-        """Available pages less those that the running sequences are expected to take yet."""
-        table = self._running.table
-        rows = np.flatnonzero(table.is_active)
-        num_prompt = table.num_prompt[rows]
-        expected = self._estimate.remaining(table.length[rows] - num_prompt, table.max_length[rows] - num_prompt)
-        committed = np.maximum(0, -(-(table.length[rows] + expected) // PAGE_SIZE) - table.num_pages[rows])
-        to_fork = sum(
-            (len(sequence.choices) - 1) * self._num_fork_pages(sequence) for sequence in self._running.prefilling
-        )
-        return self._cache.num_available - int(committed.sum()) - to_fork
-
-
-def _pages_for(num_tokens: int) -> int:
-    return -(-num_tokens // PAGE_SIZE)

@@ -7,7 +7,6 @@ It owns all state of requests and runs nothing itself. One thread calls it, in t
 Whatever is wrong with one request ends that request. What is wrong with the scheduler raises, and ends the engine.
 """
 
-import heapq
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,18 +15,19 @@ from runtime.batch import StepBatch, StepResult
 from runtime.draft_shape import NO_DRAFTS
 from runtime.errors import QueueFull, RequestRejected
 from runtime.kv.cache import KVCache
-from runtime.request import Finish, GenerationRequest, TokenDelivery, TokenLogprobs
+from runtime.request import GenerationRequest
+from runtime.scheduling.admission import Admission
 from runtime.scheduling.backlog import HeadBacklog
 from runtime.scheduling.batching import StepRecord, build_step
-from runtime.scheduling.delivery import LogprobLists, StepOutput, Totals, prompt_of, summary_of
+from runtime.scheduling.delivery import LogprobLists, StepOutput, Totals
 from runtime.scheduling.estimate import OutputEstimate
 from runtime.scheduling.fairness import FairClock
 from runtime.scheduling.limits import RequestLimits
+from runtime.scheduling.open_requests import OpenRequests
 from runtime.scheduling.planning import StepPlanner
 from runtime.scheduling.reading import read_prompts, read_step, samples_of
 from runtime.scheduling.requests import (
     NOT_RUNNING,
-    Choice,
     GrammarSource,
     Request,
     Sequence,
@@ -39,8 +39,6 @@ from runtime.scheduling.sampling_table import SamplingTable
 from runtime.scheduling.table import SequenceTable
 from runtime.scheduling.waiting import WaitingQueue
 from runtime.speculative.adapting import SpeculationPolicy
-
-NON_FINITE = Finish("error", None, "non_finite_logits")
 
 
 class Scheduler:
@@ -83,26 +81,30 @@ class Scheduler:
         self._waiting = WaitingQueue()
         self._estimate = OutputEstimate()
         self._fair_clock = FairClock()
-        self._planner = StepPlanner(
+        admission = Admission(
             cache,
             self._running,
             self._waiting,
             self._estimate,
             self._fair_clock,
-            prefill_sizes=prefill_sizes,
             longest_prefix_first=longest_prefix_first,
+        )
+        self._planner = StepPlanner(
+            cache,
+            self._running,
+            self._waiting,
+            self._estimate,
+            admission,
+            prefill_sizes=prefill_sizes,
             policy=self._policy,
         )
-        self._requests: dict[int, Request] = {}
-        self._deadlines: list[tuple[float, int]] = []
+        self._open = OpenRequests(self._running, self._waiting, self._estimate, num_mask_words=self._num_mask_words)
         self._num_submitted = 0
-        self._output = StepOutput()
-        self.totals = Totals()
 
     @property
     def has_requests(self) -> bool:
         """Whether any request is open, or deliveries wait for `take_output`."""
-        return bool(self._requests) or bool(self._output)
+        return bool(self._open)
 
     @property
     def num_running(self) -> int:
@@ -113,6 +115,11 @@ class Scheduler:
     def num_waiting(self) -> int:
         """Sequences in the queue, retracted ones included."""
         return len(self._waiting)
+
+    @property
+    def totals(self) -> Totals:
+        """Counts since the start."""
+        return self._open.totals
 
     @property
     def backlog(self) -> HeadBacklog:
@@ -131,7 +138,7 @@ class Scheduler:
             RequestRejected: it can never be served, or its id is in use.
             QueueFull: too many are waiting.
         """
-        if asked.request_id in self._requests:
+        if asked.request_id in self._open:
             raise RequestRejected(
                 "duplicate_request", f"request {asked.request_id} is open already", parameter="request_id"
             )
@@ -149,38 +156,19 @@ class Scheduler:
             start_tag=self._fair_clock.tag(asked.namespace, expected),
             matchers=matchers,
         )
-        self._requests[request.id] = request
-        if request.deadline is not None:
-            heapq.heappush(self._deadlines, (request.deadline, request.id))
+        self._open.add(request)
         sequence = request.choices[0].sequence
         assert sequence is not None
         self._waiting.add(sequence)
         return request
 
     def cancel(self, request_id: int, choice: int | None = None, keep_tokens: int | None = None) -> None:
-        """End a request or one of its choices; what has ended already, or never was, is left alone.
-
-        Args:
-            keep_tokens: so many output tokens count, of each choice that ends here; None keeps all that were delivered.
-        """
-        request = self._requests.get(request_id)
-        if request is None:
-            return
-        for candidate in request.choices:
-            if candidate.finish is None and choice in (None, candidate.index):
-                self._end(request, candidate, Finish("cancelled"), keep_tokens=keep_tokens)
-        self._close_if_ended(request)
+        """See `OpenRequests.cancel`."""
+        self._open.cancel(request_id, choice, keep_tokens)
 
     def expire(self, now: float) -> None:
-        """End what has passed its deadline, waiting or running."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            request = self._requests.get(heapq.heappop(self._deadlines)[1])
-            if request is None or request.deadline is None or request.deadline > now:
-                continue
-            for choice in request.choices:
-                if choice.finish is None:
-                    self._end(request, choice, Finish("deadline"))
-            self._close_if_ended(request)
+        """See `OpenRequests.expire`."""
+        self._open.expire(now)
 
     def needs_results(self) -> bool:
         """Whether the step in flight must be collected before `plan`."""
@@ -204,9 +192,7 @@ class Scheduler:
             num_tried = self._running.table.most_accepted(step.num_drafts[is_open])
             self._policy.acceptance.observe(num_tried, accepted)
         read = read_step(self._running.table, step, result)
-        self._output.plain = read.plain
-        self.totals.generated_tokens += len(read.plain)
-        self.totals.drafts.add(read.drafts)
+        self._open.deliver_plain(read.plain, read.drafts)
         logprobs = None if result.logprobs is None else LogprobLists(result.logprobs)
         for chain in read.others:
             sequence: Sequence = self._running.table.owners[step.rows[chain]]
@@ -214,28 +200,26 @@ class Scheduler:
             for sample in samples_of(step, result, chain):
                 self._collect_sample(sequence, sample, result, logprobs)
                 if choice.finish is not None:
-                    self._close_if_ended(request)
+                    self._open.close_if_ended(request)
                     break
 
     def _collect_sample(
         self, sequence: Sequence, sample: int, result: StepResult, logprobs: LogprobLists | None
     ) -> None:
         """Hand out one token that is not plain, or end its choice for want of one."""
-        request, choice = sequence.request, sequence.choices[0]
         if not result.is_finite[sample]:
-            self._end(request, choice, self._non_finite(choice))
+            self._open.end_without_token(sequence)
             return
         token = int(result.token_ids[sample])
         if result.chains is not None:
             self._running.table.read_one(sequence.row, token)
-        count = request.sampling.logprobs
+        count = sequence.request.sampling.logprobs
         scores = [logprobs.at(sample, count)] if logprobs is not None and count >= 0 else None
-        self._accept(sequence, token, scores)
+        self._open.accept(sequence, token, scores)
 
     def take_output(self) -> StepOutput:
-        """All deliveries since the last call."""
-        output, self._output = self._output, StepOutput()
-        return output
+        """See `OpenRequests.take_output`."""
+        return self._open.take_output()
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless pages are conserved and all states agree."""
@@ -243,98 +227,5 @@ class Scheduler:
         table.check_integrity()
         self.cache.check_integrity([table.pages_of(sequence.row) for sequence in self._running.sequences()])
         known = {id(sequence) for sequence in [*self._running.sequences(), *self._waiting]}
-        computed: set[int] = set()
-        for request in self._requests.values():
-            for choice in request.choices:
-                assert (choice.finish is None) == (choice.sequence is not None)
-                if choice.sequence is not None:
-                    assert choice in choice.sequence.choices
-                    computed.add(id(choice.sequence))
-        assert known == computed, "a sequence is lost, or computes for nobody"
+        assert known == self._open.computed_sequences(), "a sequence is lost, or computes for nobody"
         assert all(sequence.row == NOT_RUNNING and sequence.cursor is None for sequence in self._waiting)
-
-    def _accept(self, sequence: Sequence, token: int, scores: list[TokenLogprobs] | None) -> None:
-        """One more token of a choice, which its row has already, and which is not plain."""
-        request, choice = sequence.request, sequence.choices[0]
-        if not request.prompt_delivered:
-            self._deliver_prompt(request)
-        self._running.mark_ordinary(sequence)
-        if choice.seen is not None:
-            choice.seen.add(token)
-        if choice.matcher is not None and token not in request.ending_ids:
-            choice.matcher.accept(token)
-            if choice.matcher.fault:
-                self._end(request, choice, Finish("error", None, choice.matcher.fault))
-                return
-        if not request.is_internal:
-            self.totals.generated_tokens += 1
-        if token in request.ending_ids:
-            self._end(request, choice, Finish("stop", token), tokens=[token], scores=scores)
-        elif self._running.num_output(sequence) == request.sampling.max_tokens:
-            self._end(request, choice, Finish("length"), tokens=[token], scores=scores)
-        elif not request.is_internal:
-            self._output.tokens.append(TokenDelivery(request.id, choice.index, [token], scores))
-
-    def _end(
-        self,
-        request: Request,
-        choice: Choice,
-        finish: Finish,
-        *,
-        keep_tokens: int | None = None,
-        tokens: list[int] | None = None,
-        scores: list[TokenLogprobs] | None = None,
-    ) -> None:
-        """End one choice: its sequence stops, unless it computes the prompt for others too."""
-        sequence = choice.sequence
-        assert sequence is not None
-        if len(sequence.choices) == 1:
-            choice.num_delivered = choice.num_output = self._running.num_output(sequence)
-            if keep_tokens is not None:
-                choice.num_output = min(choice.num_output, max(0, keep_tokens))
-            self._drop(sequence, finish, caches_output=request.caches_output or keep_tokens is not None)
-        else:
-            sequence.choices.remove(choice)
-            if sequence.row != NOT_RUNNING:
-                self._running.follow_first_choice(sequence)
-        choice.finish = finish
-        choice.sequence = None
-        if request.is_internal:
-            return
-        if finish.reason not in ("error", "deadline"):
-            self._estimate.observe(choice.num_output, request.sampling.max_tokens)
-        self._output.tokens.append(TokenDelivery(request.id, choice.index, tokens or [], scores, finish))
-
-    def _drop(self, sequence: Sequence, finish: Finish, *, caches_output: bool) -> None:
-        if sequence.row == NOT_RUNNING:
-            self._waiting.remove(sequence)
-        elif finish.detail == NON_FINITE.detail:
-            self._running.stop_tainted(sequence)
-        else:
-            num_output = sequence.choices[0].num_output if caches_output else 0
-            self._running.stop(sequence, num_kept=len(sequence.request.prompt) + num_output)
-
-    def _non_finite(self, choice: Choice) -> Finish:
-        """A grammar that gave up left nothing to choose from, which is no fault of the logits."""
-        if choice.matcher is None:
-            return NON_FINITE
-        if not choice.matcher.fault:
-            # Behind a draft its mask was tried ahead; it gives up now that it stands there.
-            choice.matcher.fill(np.zeros(self._num_mask_words, np.int32))
-        return Finish("error", None, choice.matcher.fault) if choice.matcher.fault else NON_FINITE
-
-    def _close_if_ended(self, request: Request) -> None:
-        """Forget a request whose choices have all ended, and say what it took."""
-        if any(choice.finish is None for choice in request.choices):
-            return
-        del self._requests[request.id]
-        if not request.is_internal:
-            self._output.summaries.append(summary_of(request))
-
-    def _deliver_prompt(self, request: Request) -> None:
-        request.prompt_delivered = True
-        if request.is_internal:
-            return
-        self._output.prompts.append(prompt_of(request))
-        self.totals.prompt_tokens += len(request.prompt)
-        self.totals.cached_tokens += request.cached_tokens
