@@ -166,6 +166,7 @@ class SignInDesk:
         if (
             now - session.last_seen > self._settings.page_idle_s
             or now - session.auth_time > self._settings.session_lifetime_s
+            or self._directory.revocations.is_over("", session.user_id, session.auth_time)
         ):
             del self._sessions[digest]
             return None
@@ -179,7 +180,8 @@ class SignInDesk:
         self._sessions.pop(_hash(cookie or ""), None)
 
     async def change_password(self, session: Session, current: str, password: str) -> None:
-        """Store a new password that keeps the rules. A wrong current one counts as a failed sign-in.
+        """Store a new password that keeps the rules, and end the person's other sessions. A wrong current one counts as a failed
+        sign-in.
 
         Raises: SignInRefused; ClientRejected in words for the person; SecurityUnavailable.
         """
@@ -198,6 +200,10 @@ class SignInDesk:
             hashed = await asyncio.to_thread(hash_password, password)
         await self._directory.set_password(user.user_id, hashed)
         session.must_change_password = False
+        # Whoever else sits in the account knew the old one.
+        others = [key for key, one in self._sessions.items() if one.user_id == session.user_id and one is not session]
+        for key in others:
+            del self._sessions[key]
 
     def _verify_account(self, user: User) -> SignIns:
         """What is known of a person who may try. Raises: SignInRefused."""

@@ -66,7 +66,7 @@ def build_authority(
         refresh=refresh,
         rules=rules,
         token_lifetime_s=config.authority.token_lifetime_s,
-        is_revoked=directory.revocations.is_revoked,
+        revocations=directory.revocations,
         offers_certificates=config.tls.client_certificates,
         dpop_nonces=DpopNonces(make_nonce_key(), lifetime_s) if lifetime_s else None,
     )

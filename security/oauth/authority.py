@@ -16,7 +16,7 @@ import msgspec
 from security.clients import Client
 from security.errors import SecurityMisconfigured, TokenRejected
 from security.oauth import grant_types
-from security.oauth.access_token import AccessToken, ClaimRules
+from security.oauth.access_token import ClaimRules
 from security.oauth.authority_request import AuthorityRequest, Known
 from security.oauth.authorization_request import MAX_STATE_CHARS, RefusedRequest, UntrustedRequest, parse_query
 from security.oauth.client_authentication import ClientAuthentication
@@ -30,6 +30,7 @@ from security.oauth.minting import AccessTokenMinter, MintedToken
 from security.oauth.own_tokens import OwnTokens
 from security.oauth.redirects import build_location
 from security.oauth.refresh_store import RefreshStore
+from security.oauth.revocations import RevocationList
 from security.oauth.sessions import SessionRules
 from security.oauth.signing_keys import SigningKeys
 from security.oauth.token_binding import TokenBinder
@@ -113,7 +114,7 @@ class Authority:
         refresh: RefreshStore,
         rules: SessionRules,
         token_lifetime_s: int,
-        is_revoked: Callable[[AccessToken], bool] = lambda _token: False,
+        revocations: RevocationList,
         offers_certificates: bool = False,
         dpop_nonces: DpopNonces | None = None,
         clock: Callable[[], float] = time.time,
@@ -138,7 +139,8 @@ class Authority:
             minter=AccessTokenMinter(
                 issuer=issuer, resource=resource, keys=keys, lifetime_s=token_lifetime_s, clock=clock
             ),
-            own_tokens=OwnTokens(keys, ClaimRules(issuer, resource, 0), is_revoked, clock=clock),
+            own_tokens=OwnTokens(keys, ClaimRules(issuer, resource, 0), revocations.is_revoked, clock=clock),
+            revocations=revocations,
             clock=clock,
         )
 

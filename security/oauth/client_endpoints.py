@@ -55,7 +55,11 @@ def find_token(server: Any, text: str) -> GoodToken | None:
     """What a text is, if it is a token that is good now."""
     if text.startswith(REFRESH_PREFIX):
         family = server.shared.refresh.look(text)
-        return None if family is None else GoodToken(family.grant.client_id, family, text)
+        if family is None:
+            return None
+        grant = family.grant
+        is_over = server.shared.revocations.is_over(grant.client_id, grant.user_id, grant.auth_time)
+        return None if is_over else GoodToken(grant.client_id, family, text)
     try:
         accepted = server.shared.own_tokens.validate(text)
     except TokenRejected:

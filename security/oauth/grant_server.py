@@ -38,6 +38,7 @@ from security.oauth.minting import AccessTokenMinter, MintedToken
 from security.oauth.own_tokens import OwnTokens
 from security.oauth.refresh_store import Family, RefreshStore
 from security.oauth.registered_client import RegisteredClient
+from security.oauth.revocations import RevocationList
 from security.oauth.sessions import SessionRules, Sessions
 from security.oauth.token_binding import TokenBinder
 from security.users import User
@@ -55,6 +56,7 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
     binder: TokenBinder
     minter: AccessTokenMinter
     own_tokens: OwnTokens
+    revocations: RevocationList
     clock: Callable[[], float]
 
 
@@ -182,15 +184,22 @@ class GrantServer(AuthorizationServer):  # type: ignore[misc]  # authlib has no 
             raise InvalidGrantError("The person may not sign in")
         return user
 
+    def _find_signed_in(self, user_id: str, auth_time: int) -> User:
+        """The person, whose sign-in still counts. Raises: InvalidGrantError."""
+        user = self.find_person(user_id)
+        if self.shared.revocations.is_over(self.request.client.get_client_id(), user_id, auth_time):
+            raise InvalidGrantError("The person must sign in again")
+        return user
+
     def begin_session(self, user_id: str, scope: str, auth_time: int) -> tuple[Granted, str]:
         """A person's session with the application that asks. Raises: OAuth2Error."""
-        user = self.find_person(user_id)
+        user = self._find_signed_in(user_id, auth_time)
         client, binding = self.request.client.definition, self.request.binding
         return self._sessions.begin(client, user, scope, auth_time, binding)
 
     def go_on(self, family: Family) -> Granted:
         """The next tokens of a session. Raises: OAuth2Error."""
-        user = self.find_person(family.grant.user_id)
+        user = self._find_signed_in(family.grant.user_id, family.grant.auth_time)
         client, requested = self.request.client.definition, self.request.payload.scope
         return self._sessions.go_on(client, user, family, requested, self.request.binding)
 

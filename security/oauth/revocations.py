@@ -1,7 +1,8 @@
-"""Which tokens are void before they expire, as a resource server holds it: told by policy, asked for every token.
+"""Which tokens and sign-ins are void before they expire: told by policy, asked for every token, code and session.
 
-A token is void by its `jti`, or because its client or its person was cut off at or after the second in which it was issued. Whoever
-holds this list without being told of changes MUST stop accepting tokens (the caller's to watch).
+A token is void by its `jti`, or because its client or its person was cut off at or after the second in which it was issued; so is
+all that rests on a sign-in of before. Whoever holds this list without being told of changes MUST stop accepting tokens (the
+caller's to watch).
 """
 
 import time
@@ -54,6 +55,10 @@ class RevocationList:
             if entry is not None and issued_at <= entry.revoked_at:
                 return True
         return False
+
+    def is_over(self, client_id: str, subject: str, signed_in_at: int) -> bool:
+        """True if what a person signed in to at this time has ended: they, or the client that acts for them, were cut off since."""
+        return self.is_void("", client_id, subject, signed_in_at)
 
     def forget_expired(self) -> None:
         """Drop what is about no token any more."""

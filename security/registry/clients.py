@@ -14,7 +14,8 @@ from security.registry.rows import describe, encode_models, parse_client
 from security.registry.tables import CLIENTS, MARKS
 from security.scopes import GRANTABLE, GRANTED_SCOPES, format_scopes
 
-MAX_TOKEN_LIFETIME_S = 3600
+CUT_OFF_LIFETIME_S = 31 * 86_400
+"""Longer than any session can last: refresh tokens of before a cut must stay void, not only access tokens."""
 
 
 class ClientRegistry:
@@ -85,7 +86,7 @@ class ClientRegistry:
         """From now on it gets no token, and its tokens are void. Disabling twice keeps the first time."""
         with self._database.change("client_disabled", client_id, actor) as recording:
             before = get_client(recording.connection, client_id)
-            void_tokens(recording.connection, "client", client_id, self._database.now, MAX_TOKEN_LIFETIME_S)
+            void_tokens(recording.connection, "client", client_id, self._database.now, CUT_OFF_LIFETIME_S)
             return self._update(recording, before, disabled_at=before.disabled_at or self._database.now)
 
     def enable(self, client_id: str, *, actor: str) -> Client:

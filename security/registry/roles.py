@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from security.clients import Client
 from security.errors import ClientRejected
-from security.registry.clients import MAX_TOKEN_LIFETIME_S, get_client, is_two_person, read_clients
+from security.registry.clients import CUT_OFF_LIFETIME_S, get_client, is_two_person, read_clients
 from security.registry.database import Database, Recording
 from security.registry.revocations import void_tokens
 from security.registry.rows import describe, encode_models
@@ -83,7 +83,7 @@ class RoleRegistry:
 
     def _set(self, recording: Recording, before: Principal, role: Role, first: str, second: str | None) -> Principal:
         kind, name = ("client", before.client_id) if isinstance(before, Client) else ("subject", before.user_id)
-        void_tokens(recording.connection, kind, name, self._database.now, MAX_TOKEN_LIFETIME_S)  # type: ignore[arg-type]
+        void_tokens(recording.connection, kind, name, self._database.now, CUT_OFF_LIFETIME_S)  # type: ignore[arg-type]
         values: dict[str, Any] = {
             "role": role.value,
             "granted_by": first,

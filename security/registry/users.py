@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from security.errors import ClientRejected
 from security.passwords import REMEMBERED_PASSWORDS, hash_password, make_password, make_totp_secret, seal, totp_uri
-from security.registry.clients import MAX_TOKEN_LIFETIME_S, is_two_person
+from security.registry.clients import CUT_OFF_LIFETIME_S, is_two_person
 from security.registry.database import Database, Recording
 from security.registry.revocations import void_tokens
 from security.registry.rows import describe, encode_models, parse_user
@@ -72,7 +72,7 @@ class UserRegistry:
         """From now on there is no sign-in, and every token is void. Disabling twice keeps the first time."""
         with self._database.change("user_disabled", login, actor) as recording:
             before = get_user(recording.connection, login)
-            void_tokens(recording.connection, "subject", before.user_id, self._database.now, MAX_TOKEN_LIFETIME_S)
+            void_tokens(recording.connection, "subject", before.user_id, self._database.now, CUT_OFF_LIFETIME_S)
             return self._update(recording, before, disabled_at=before.disabled_at or self._database.now)
 
     def enable(self, login: str, *, actor: str) -> User:
@@ -87,7 +87,7 @@ class UserRegistry:
         with self._database.change("user_password_reset", login, actor) as recording:
             before = get_user(recording.connection, login)
             now = self._database.now
-            void_tokens(recording.connection, "subject", before.user_id, now, MAX_TOKEN_LIFETIME_S)
+            void_tokens(recording.connection, "subject", before.user_id, now, CUT_OFF_LIFETIME_S)
             user = self._update(
                 recording,
                 before,

@@ -99,7 +99,7 @@ def build_authority(
         refresh=refresh,
         rules=SessionRules(refresh_idle_s=3600, session_s=36_000, binds_privileged=binds_privileged),
         token_lifetime_s=600,
-        is_revoked=facts.revocations.is_revoked,
+        revocations=facts.revocations,
         offers_certificates=True,
         dpop_nonces=dpop_nonces,
         clock=clock,

@@ -9,6 +9,7 @@ import structlog
 
 from security.clients import ClientDefinition
 from security.passwords import make_code, unseal
+from security.registry.snapshot import read_definitions
 from security.users import UserDefinition
 from tests.support.controls import control
 from tests.support.oauth_house import CHALLENGE, VERIFIER
@@ -287,6 +288,35 @@ async def test_a_person_changes_their_password(person):
     assert (await change(another, "Something-Else-Again-3"))[0] == 403  # Locked.
     person.client.cookies.clear()
     assert (await person.get("/password")).status_code == 403
+
+
+@control("3.1.11", "AC-12", "IA-5")
+async def test_another_password_ends_the_persons_other_sessions(person):
+    """Whoever knew the old one is out; whoever changed it stays."""
+    await person.begin()
+    await person.sign_in()
+    elsewhere = dict(person.client.cookies)
+    person.client.cookies.clear()
+    person.house.utc.now += 30
+    await person.sign_in()
+    fields, another = person.fields_of(await person.get("/password")), "Quite-Another-One-22"
+    changed = await person.post("/password", {**fields, "current": PASSWORD, "password": another, "again": another})
+    assert changed.status_code == 303
+    assert "Connect a device" in (await person.get("/device")).text
+    person.client.cookies.clear()
+    person.client.cookies.update(elsewhere)
+    assert "Sign in" in (await person.get("/device")).text
+
+
+@control("3.1.11", "3.9.2", "AC-12")
+async def test_a_reset_ends_sessions_of_the_pages(person):
+    """Until the person signs in with what they were given, nobody sits in the account."""
+    await person.begin()
+    await person.sign_in()
+    assert "Connect a device" in (await person.get("/device")).text
+    person.house.registry.users.reset("ada", actor="t")
+    person.house.directory.revocations.replace(read_definitions(person.house.registry.database).revocations)
+    assert "Sign in" in (await person.get("/device")).text
 
 
 async def test_an_application_can_ask_for_a_fresh_sign_in(person):

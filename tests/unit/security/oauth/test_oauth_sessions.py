@@ -9,6 +9,9 @@ from security.clients import ClientDefinition
 from security.errors import RegistryUnusable
 from security.oauth.grant_types import DEVICE_GRANT
 from security.oauth.refresh_store import RefreshStore
+from security.registry.snapshot import read_definitions
+from security.scopes import Role
+from tests.support.authority import basic
 from tests.support.controls import control
 
 
@@ -59,6 +62,41 @@ def test_refresh_tokens_are_their_clients_and_end_with_the_person(house):
         house.refused("invalid_grant" if nonsense else "invalid_request", {**fields, "refresh_token": nonsense})
     house.registry.users.disable("ada", actor="t")
     house.refused("invalid_grant", fields)
+
+
+CUTS = {
+    "a reset": lambda house: house.registry.users.reset("ada", actor="t"),
+    "disabled for a while": lambda house: (
+        house.registry.users.disable("ada", actor="t"),
+        house.registry.users.enable("ada", actor="t"),
+    ),
+    "another role": lambda house: house.registry.roles.grant("ada", Role.ADMIN, actor="t"),
+    "the application disabled for a while": lambda house: (
+        house.registry.disable(house.app.client_id, actor="t"),
+        house.registry.enable(house.app.client_id, actor="t"),
+    ),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+@control("3.1.11", "3.9.2", "AC-2(13)", "AC-12")
+def test_what_a_person_had_signed_in_to_ends_with_a_cut(house, clock, cut):
+    """Whoever had stolen a session goes on with none of it: neither its refresh token, nor a code or device agreed to before."""
+    token, code, device = house.session()["refresh_token"], house.code(), begin(house)[1]
+    grant = house.authority.interactions.find_device(device["user_code"])
+    grant.state, grant.user_id, grant.auth_time = "approved", house.user.user_id, int(clock.now)
+    watch = house.registry.create(ClientDefinition(name="watch", role=Role.OPERATOR), actor="t")
+    ask = {"token": token}, {"auth": basic(watch.client.client_id, watch.secret)}
+    assert house.ask("introspection", ask[0], **ask[1])[1]["active"] is True
+    clock.now += 10
+    cut(house)
+    house.facts.revocations.replace(read_definitions(house.registry.database).revocations)
+    assert house.ask("introspection", ask[0], **ask[1])[1] == {"active": False}
+    house.refused("invalid_grant", {"grant_type": "refresh_token", "refresh_token": token})
+    house.refused("invalid_grant", house.exchange(code))
+    assert poll(house, device["device_code"])[1]["error"] == "invalid_grant"
+    clock.now += 1
+    assert house.session()["refresh_token"]
 
 
 def test_a_refresh_token_survives_a_restart_and_is_in_no_file(house, tmp_path):
