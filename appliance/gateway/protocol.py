@@ -3,11 +3,13 @@
 httptools (llhttp, in C) rather than h11: it parses strictly as well, and takes a fraction of the CPU that h11 does, which
 counts at a thousand requests a second on two cores. What h11 would have bounded is bounded here: the size of the headers
 and the time they may take; `listening` bounds the connections. Trailers are refused: they would join headers that have been
-read already. A malformed request gets OpenAI's error body as any other error does.
+read already; so are hosts and transfer codings that others could read in another way. A malformed request gets OpenAI's error
+body as any other error does.
 """
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import msgspec
@@ -17,6 +19,26 @@ from appliance.gateway.errors import BadRequest, error_body
 from appliance.gateway.exchange import ABORT, CERTIFICATE, WRITER
 from appliance.gateway.listening import Place
 from appliance.gateway.settings import GatewaySettings
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def verify_framing(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """What a proxy before us may understand in another way than we is refused: a host that is missing, repeated or none (RFC 9112
+    section 3.2), a transfer coding besides `chunked`, and any in HTTP/1.0 (section 6.1). The rest llhttp refuses.
+
+    Raises: ValueError.
+    """
+    num_hosts = 0
+    for name, value in headers:
+        if name == b"host":
+            num_hosts += 1
+            if not _HOST.fullmatch(value):
+                raise ValueError("Host: expected a name or an address")
+        elif name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
+            raise ValueError("Transfer-Encoding: expected chunked, in HTTP/1.1")
+    if num_hosts > 1 or (num_hosts == 0 and version != "1.0"):
+        raise ValueError("expected one Host header")
 
 
 class _CycleWriter:
@@ -128,8 +150,10 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """All headers of a request are here. Raising refuses it."""
-        if self.parser.get_http_version() not in ("1.0", "1.1"):
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
             raise ValueError("this version of HTTP is not spoken here")
+        verify_framing(version, self.headers)
         self._in_headers = False
         self._num_framing_bytes = 0
         self._stop_timer()

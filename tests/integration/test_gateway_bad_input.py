@@ -346,12 +346,21 @@ async def test_headers_without_end_are_refused(folder: Path) -> None:
     [
         b"GET /health\r\n\r\n",
         b"\x16\x03\x01\x02\x00",
-        b"GET /health HTTP/9.9\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
-        b"POST /health HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nBad Header: x\r\n\r\n",
-        b"GET /h\xffalth HTTP/1.1\r\n\r\n",
-        b"POST /health HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nBad Header: x\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n",
+        b"POST /health HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n",
+        b"GET /health HTTP/1.1\nHost: x\n\n",
+        b"GET /health HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost:\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a@b\r\n\r\n",
     ],
 )
 async def test_what_is_not_http_gets_one_error_and_a_closed_connection(gateway: Gateway, data: bytes) -> None:
@@ -361,8 +370,16 @@ async def test_what_is_not_http_gets_one_error_and_a_closed_connection(gateway: 
     async with asyncio.timeout(8):
         response = parse(await reader.read(-1))
     await close(writer)
-    assert response.status in (400, 401)
+    assert (response.status, response.headers["connection"]) == (400, "close")
     assert set(json.loads(response.body)["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("host", ["localhost", "10.0.0.5:8443", "[::1]:8443", "gpu_1.example"])
+async def test_hosts_are_named_in_any_form_that_there_is(gateway: Gateway, host: str) -> None:
+    """A client without a Host header is served if it speaks HTTP/1.0, as plain health checks do."""
+    head = f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    assert (await send_raw(gateway.port, head.encode())).status == 200
+    assert (await send_raw(gateway.port, b"GET /health HTTP/1.0\r\n\r\n")).status == 200
 
 
 CHUNKED_HEAD = f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\n{JSON}\r\nTransfer-Encoding: chunked\r\n"
