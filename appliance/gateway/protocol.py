@@ -176,6 +176,12 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_headers = True
         self._num_framing_bytes = 0
 
+    def on_response_complete(self) -> None:
+        """The answer is out. What its request's body lacks would otherwise be read for ever, at whatever pace its sender likes."""
+        if self.cycle.response_complete and self.cycle.more_body:
+            self.transport.close()
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, or too much of it, and close."""
         self._stop_timer()

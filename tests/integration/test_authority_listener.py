@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance.authority.credentials import find_tls_identity, provision_tls
+from appliance.authority.listener import KEEP_ALIVE_TIMEOUT_S
 from appliance.authority.token_check import build_token_check
 from appliance.config import default_configuration
 from appliance.gateway.identity import Presented, TokenIssuerUnavailable
@@ -60,6 +61,19 @@ async def test_the_listener_speaks_tls_1_3_only(running):
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
     assert b"HTTP" not in await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "length", [b"Content-Length: 1000000000", b"Transfer-Encoding: chunked"], ids=["length", "chunked"]
+)
+async def test_a_body_that_nobody_waits_for_ends_with_the_answer(running, length):
+    """Whoever drips one would hold a place among the connections for as long as they like."""
+    tls = build_client_context(find_tls_identity(running.config).ca_certificate)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=tls)
+    writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n")
+    async with asyncio.timeout(KEEP_ALIVE_TIMEOUT_S - 5):  # A connection on which nothing comes is closed later.
+        assert (await reader.read(-1)).startswith(b"HTTP/1.1 200 ")
     writer.close()
 
 
