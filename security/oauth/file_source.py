@@ -1,6 +1,8 @@
 """A key set from a signed file, for issuers that cannot be reached: carried in by hand, believed for its signature.
  The file is one compact JWS whose payload is the JWK Set (RFC 7517 section 5), signed by a key whose public half was put in
-place out of band; a member `exp` beside `keys` ends it. It is read again whenever keys are, so a new file needs no restart.
+place out of band; a member `exp` beside `keys` ends it. It is read again whenever keys are, so a new file needs no restart. By its
+`iat` an older file than one that was believed is refused, as it may hold a key that was withdrawn since; what was believed is
+forgotten with the process, so that only `exp` holds over restarts.
 """
 
 import asyncio
@@ -28,6 +30,7 @@ class SignedFileJwksSource:
         self._path = path
         self._key_path = key_path
         self._clock = clock
+        self._issued_at = 0.0
 
     async def fetch(self) -> bytes:
         """The key set's bytes, signature and end checked. Raises: KeysUnavailable, naming the file."""
@@ -49,6 +52,10 @@ class SignedFileJwksSource:
             raise KeysUnavailable(f"{self._path} is not signed by {self._key_path}")
         if "exp" in payload and not (is_number(payload["exp"]) and payload["exp"] > self._clock()):
             raise KeysUnavailable(f"{self._path} has expired: bring a newer one")
+        issued_at = payload.get("iat", 0)
+        if not is_number(issued_at) or issued_at < self._issued_at:
+            raise KeysUnavailable(f"{self._path} is older than the file before it: it may hold a key that was withdrawn")
+        self._issued_at = issued_at
         return jws.payload_bytes
 
 

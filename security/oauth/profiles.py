@@ -7,13 +7,18 @@ mapped is worth nothing. Names from elsewhere get the issuer's name in front, so
 |---|---|---|---|---|---|
 | rfc9068 | at+jwt | client_id | scope | roles, groups, entitlements | any other typ |
 | entra | JWT | azp or appid | scp | roles, groups | no azp and appid; nonce or c_hash |
-| adfs | JWT | appid or client_id | scp | role, roles, groups | no appid; nonce or c_hash |
-| okta | none, JWT or application/okta-internal-at+jwt | cid | scp (list) | groups, roles | no cid |
-| keycloak | JWT | azp or client_id | scope | realm_access.roles, groups | claim `typ` other than Bearer |
+| adfs | JWT | appid or client_id | scp | role, roles, group, groups | no appid, or it is the audience; nonce or c_hash |
+| okta | none, JWT or application/okta-internal-at+jwt | cid | scp (list) | groups, roles | no cid; nonce or c_hash |
+| keycloak | JWT | azp or client_id | scope | realm_access.roles, groups | claim `typ` other than Bearer and DPoP |
+
+AD FS names its key by `x5t` alone up to its version of 2016, and gives access tokens neither an id nor a subject unless a rule of
+its administrators does. Keycloak puts the nonce into access tokens as well before its version 24.
 
 Sources: the vendors' documentation of their token claims; RFC 9068 section 2.2.3.1 for roles, groups and entitlements.
 """
 
+import hashlib
+import json
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -36,7 +41,7 @@ PROFILE_NAMES: tuple[ProfileName, ...] = get_args(ProfileName)
 MAX_LIFETIME_S = 86_400
 """Entra gives tokens of up to a day; ours live an hour at most."""
 MAX_VALUES = 512
-_ID_TOKEN_CLAIMS = ("nonce", "c_hash", "at_hash", "s_hash")
+_HASHES = ("c_hash", "at_hash", "s_hash")
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +53,13 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...]
     """Claims that hold names of roles or groups; a dot leads into an object."""
     ids: tuple[str, ...] = ("jti", "uti")
-    body_type: str = ""
-    """What the claim `typ` must be, where the product tells its tokens apart by it."""
+    subjects: tuple[str, ...] = ("sub",)
+    key_ids: tuple[str, ...] = ("kid",)
+    """Members of the header that name the key."""
+    body_types: frozenset[str] = frozenset()
+    """What the claim `typ` may be, where the product tells its tokens apart by it."""
+    is_sparse: bool = False
+    """A token may lack an id, then its claims' digest is one; and a subject, then nobody is known but the program."""
 
 
 _JWT = frozenset({"jwt", "at+jwt", "application/at+jwt"})
@@ -63,7 +73,15 @@ SHAPES: MappingProxyType[ProfileName, Shape] = MappingProxyType(
             ids=("jti",),
         ),
         "entra": Shape(types=_JWT, clients=("azp", "appid"), scopes=("scp",), roles=("roles", "groups")),
-        "adfs": Shape(types=_JWT, clients=("appid", "client_id"), scopes=("scp",), roles=("role", "roles", "groups")),
+        "adfs": Shape(
+            types=_JWT,
+            clients=("appid", "client_id"),
+            scopes=("scp",),
+            roles=("role", "roles", "group", "groups"),
+            subjects=("sub", "upn", "unique_name"),
+            key_ids=("kid", "x5t"),
+            is_sparse=True,
+        ),
         "okta": Shape(
             types=_JWT | {"", "application/okta-internal-at+jwt"},
             clients=("cid",),
@@ -75,7 +93,7 @@ SHAPES: MappingProxyType[ProfileName, Shape] = MappingProxyType(
             clients=("azp", "client_id"),
             scopes=("scope",),
             roles=("realm_access.roles", "groups"),
-            body_type="Bearer",
+            body_types=frozenset({"Bearer", "DPoP"}),
         ),
     }
 )
@@ -108,6 +126,11 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
         """What `typ` may be."""
         return self.shape.types
 
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Members of the header that may name the key, in this order."""
+        return self.shape.key_ids
+
     def parse(self, claims: dict[str, Any], kid: str, now: float) -> AccessToken:
         """The token, from verified claims. Raises: TokenRejected."""
         # (1) Issuer and audience, compared as strings, both required.
@@ -115,14 +138,10 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
             raise TokenRejected("iss: the token is from another issuer")
         verify_audience(claims.get("aud"), self.mapping.audience)
         expires_at = verify_times(claims, now, self.skew_s, MAX_LIFETIME_S)
-        # (2) OpenID Connect Core section 2: what has a nonce or a hash of a code is an ID token.
-        if found := next((name for name in _ID_TOKEN_CLAIMS if name in claims), None):
-            raise TokenRejected(f"{found}: this is an ID token, not an access token")
-        if self.shape.body_type and claims.get("typ") != self.shape.body_type:
-            raise TokenRejected(f"typ: expected {self.shape.body_type}")
+        self._verify_kind(claims)
         # (3) Who.
         client = _first_string(claims, self.shape.clients)
-        subject = parse_string(claims, "sub")
+        subject = self._find_subject(claims, client)
         name = self.mapping.name
         client_id = f"{name}:{client}"
         # (4) What they may do here.
@@ -137,13 +156,36 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
             scopes=scopes,
             issuer=self.mapping.issuer,
             kid=kid,
-            jti=_first_string(claims, self.shape.ids),
+            jti=self._find_id(claims),
             issued_at=parse_time(claims, "iat"),
             expires_at=expires_at,
             key_thumbprint=key_thumbprint,
             certificate_thumbprint=certificate_thumbprint,
             is_registered=False,
         )
+
+    def _verify_kind(self, claims: dict[str, Any]) -> None:
+        """(2) That it is an access token, where the product says so by a claim of its own. Elsewhere a nonce or a hash of a code
+        tells an ID token (OpenID Connect Core section 2), and AD FS gives one for the program itself.
+        """
+        types, body_type = self.shape.body_types, claims.get("typ")
+        if types and not (isinstance(body_type, str) and body_type in types):
+            raise TokenRejected(f"typ: expected {' or '.join(sorted(types))}")
+        signs = _HASHES if types else ("nonce", *_HASHES)
+        if found := next((name for name in signs if name in claims), None):
+            raise TokenRejected(f"{found}: this is an ID token, not an access token")
+        if self.shape.is_sparse and claims.get("appid") == self.mapping.audience:
+            raise TokenRejected("aud: this is an ID token, not an access token")
+
+    def _find_subject(self, claims: dict[str, Any], client: str) -> str:
+        if self.shape.is_sparse and not any(name in claims for name in self.shape.subjects):
+            return client
+        return _first_string(claims, self.shape.subjects)
+
+    def _find_id(self, claims: dict[str, Any]) -> str:
+        if self.shape.is_sparse and not any(name in claims for name in self.shape.ids):
+            return hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()
+        return _first_string(claims, self.shape.ids)
 
     def _find_role(self, claims: dict[str, Any]) -> Role:
         found = {self.mapping.roles[one] for one in find_values(claims, self.shape.roles) if one in self.mapping.roles}

@@ -47,6 +47,10 @@ class Profile(Protocol):
         """What `typ` may be, in small letters; the empty text stands for none."""
 
     @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Members of the header that may name the key, in this order."""
+
+    @property
     def algorithms(self) -> tuple[str, ...]:
         """What `alg` may be."""
 
@@ -59,6 +63,7 @@ class OwnProfile(msgspec.Struct, frozen=True):
 
     rules: ClaimRules
     types: frozenset[str] = frozenset({"at+jwt", "application/at+jwt"})
+    key_ids: tuple[str, ...] = ("kid",)
     algorithms: tuple[str, ...] = ALGORITHMS
 
     def parse(self, claims: dict[str, Any], kid: str, now: float) -> AccessToken:
@@ -133,7 +138,7 @@ class AccessTokenValidator:
         for name in _REFUSED_MEMBERS:
             if name in header:
                 raise TokenRejected(f"the token's header has {name}")
-        token_type, algorithm, kid = header.get("typ", ""), header.get("alg"), header.get("kid")
+        token_type, algorithm, kid = header.get("typ", ""), header.get("alg"), self._find_key_id(header)
         if not isinstance(token_type, str) or token_type.lower() not in self._profile.types:
             # RFC 9068 section 4: with its profile, absence is no excuse.
             raise TokenRejected(f"typ: expected {' or '.join(sorted(self._profile.types)) or 'none'}")
@@ -142,6 +147,9 @@ class AccessTokenValidator:
         if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARS:
             raise TokenRejected("kid: expected the id of a key")
         return kid, algorithm
+
+    def _find_key_id(self, header: dict[str, Any]) -> Any:
+        return next((header[name] for name in self._profile.key_ids if name in header), None)
 
     def _find_accepted(self, digest: bytes) -> AccessToken | None:
         if self._accepted_generation != self._keys.generation:

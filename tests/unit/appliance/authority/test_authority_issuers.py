@@ -113,6 +113,20 @@ async def test_neither_can_pass_for_the_other(check, house, corporation):
             await check(presented(mixed))
 
 
+def test_an_older_file_than_the_last_is_not_believed(corporation):
+    """Rightly signed as it is: a key may have been withdrawn since. The same file, and a newer one, are."""
+    source = SignedFileJwksSource(corporation.file, corporation.signer_file)
+    for issued_at in (100, 100, 200):
+        corporation.publish(iat=issued_at)
+        assert source.read()
+    for older in ({"iat": 199}, {}, {"iat": "300"}, {"iat": True}):
+        corporation.publish(**older)
+        with pytest.raises(KeysUnavailable, match="older"):
+            source.read()
+    corporation.publish(iat=200)
+    assert source.read()
+
+
 async def test_keys_that_are_not_rightly_signed_are_not_used(corporation, house, check):
     """By another key, expired, with a header that brings a key, or no file at all: later, not 401."""
     source = SignedFileJwksSource(corporation.file, corporation.signer_file)
