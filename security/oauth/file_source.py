@@ -54,7 +54,9 @@ class SignedFileJwksSource:
             raise KeysUnavailable(f"{self._path} has expired: bring a newer one")
         issued_at = payload.get("iat", 0)
         if not is_number(issued_at) or issued_at < self._issued_at:
-            raise KeysUnavailable(f"{self._path} is older than the file before it: it may hold a key that was withdrawn")
+            raise KeysUnavailable(
+                f"{self._path} is older than the file before it: it may hold a key that was withdrawn"
+            )
         self._issued_at = issued_at
         return jws.payload_bytes
 

@@ -200,21 +200,21 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
         """What is mapped and the role may have; a token without any scope claim, an application's own, has what its role has."""
         if not any(name in claims for name in self.shape.scopes):
             return GRANTABLE[role]
-        named = {
-            self.mapping.scopes[one] for one in find_values(claims, self.shape.scopes) if one in self.mapping.scopes
-        }
-        return frozenset(named) & GRANTABLE[role]
+        theirs = {scope for value in find_values(claims, self.shape.scopes) for scope in value.split(" ")}
+        return frozenset(self.mapping.scopes[one] for one in theirs if one in self.mapping.scopes) & GRANTABLE[role]
 
 
 def find_values(claims: dict[str, Any], names: tuple[str, ...]) -> set[str]:
-    """Every text in these claims; a dot leads into an object. Raises: TokenRejected."""
+    """Every text in these claims; a dot leads into an object. A lone text is one value: names of groups have spaces in them, and
+    must not be taken for two. Raises: TokenRejected.
+    """
     values: set[str] = set()
     for name in names:
         found: Any = claims
         for part in name.split("."):
             found = found.get(part) if isinstance(found, dict) else None
         if isinstance(found, str):
-            values.update(found.split(" "))
+            values.add(found)
         elif isinstance(found, list):
             if len(found) > MAX_VALUES or not all(isinstance(one, str) for one in found):
                 raise TokenRejected(f"{name}: expected at most {MAX_VALUES} texts")

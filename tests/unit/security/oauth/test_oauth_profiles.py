@@ -147,6 +147,16 @@ def test_roles_are_what_is_mapped_and_one_at_most():
     }
 
 
+@pytest.mark.parametrize("name", PROFILE_NAMES)
+def test_a_group_with_spaces_is_one_group(name):
+    """AD FS gives a lone group as text. Its words are no groups: whoever may name one must not become an operator by it."""
+    claims = {**COMMON, **TOKENS[name], "groups": "llm-ops of the month"}
+    claims = {key: value for key, value in claims.items() if key not in ("roles", "role", "realm_access")}
+    with pytest.raises(TokenRejected, match="roles"):
+        parse(name, claims)
+    assert parse(name, claims, roles={"llm-ops of the month": Role.USER}).role is Role.USER
+
+
 def test_scopes_never_exceed_the_role_and_an_applications_own_token_has_its_roles():
     """`inference` for an operator is nothing; without a scope claim the role alone says."""
     claims = {**COMMON, **TOKENS["entra"], "roles": ["llm-ops"]}
