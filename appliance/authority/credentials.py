@@ -10,13 +10,21 @@ import ssl
 from pathlib import Path
 
 import structlog
+from cryptography import x509
 
 from appliance.authority.addresses import certificate_names
 from appliance.config import Configuration
 from appliance.messages.control import RenewCertificate
 from security.errors import KeyUnusable
 from security.oauth.signing_keys import SigningKeys
-from security.tls import TlsIdentity, build_server_context, provision_identity, reload_identity, verify_identity
+from security.tls import (
+    TlsIdentity,
+    build_server_context,
+    find_authorities,
+    provision_identity,
+    reload_identity,
+    verify_identity,
+)
 
 SIGNING_DIRECTORY = "signing"
 
@@ -45,14 +53,20 @@ def build_listener_context(configuration: Configuration) -> ssl.SSLContext:
     )
 
 
-def renew_certificate(context: ssl.SSLContext, message: RenewCertificate) -> None:
-    """Put in force what the supervisor sent; what cannot be used is reported, and the old certificate goes on."""
+def renew_certificate(context: ssl.SSLContext, message: RenewCertificate) -> bool:
+    """Put in force what the supervisor sent; what cannot be used is reported, and the old certificate goes on: False."""
     try:
         reload_identity(context, message.certificate, message.key, message.client_authorities)
     except KeyUnusable as error:
         log.error("certificate_not_used", reason=str(error))
-        return
+        return False
     log.info("certificate_renewed")
+    return True
+
+
+def find_client_authorities(message: RenewCertificate) -> tuple[x509.Certificate, ...]:
+    """Who signs clients' certificates, of what the supervisor has read and checked just now."""
+    return find_authorities(x509.load_pem_x509_certificates(message.client_authorities))
 
 
 def provision_tls(configuration: Configuration) -> TlsIdentity:

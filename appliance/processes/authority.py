@@ -5,6 +5,7 @@ It holds the token signing keys. Who exists it asks policy; it has links to poli
 
 import asyncio
 import json
+import ssl
 import time
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,12 @@ from pathlib import Path
 from appliance.authority.addresses import issuer_of, resource_of
 from appliance.authority.application import AuthorityApplication
 from appliance.authority.bookkeeping import Bookkeeper
-from appliance.authority.credentials import build_listener_context, load_signing_keys, renew_certificate
+from appliance.authority.credentials import (
+    build_listener_context,
+    find_client_authorities,
+    load_signing_keys,
+    renew_certificate,
+)
 from appliance.authority.directory import Directory
 from appliance.authority.journal import Journal
 from appliance.authority.key_rotation import KeyRotation
@@ -22,6 +28,7 @@ from appliance.authority.people import CALLBACK_PATH, PeopleRoutes
 from appliance.authority.sign_in import SignInDesk
 from appliance.authority.upstream import UpstreamDesk
 from appliance.config import Configuration
+from appliance.messages.control import RenewCertificate
 from appliance.policy.locations import load_credentials_key
 from appliance.processes.member import Member
 from security.oauth.authority import Authority
@@ -72,6 +79,12 @@ def build_authority(
     )
 
 
+def renew_trust(tls: ssl.SSLContext, authority: Authority, message: RenewCertificate) -> None:
+    """Serve another certificate, and know clients by the authorities that TLS knows them by."""
+    if renew_certificate(tls, message) and message.client_authorities:
+        authority.trust_client_authorities(find_client_authorities(message))
+
+
 async def serve(member: Member) -> None:
     """Serve until drained. The supervisor has provisioned the certificate; its authority's key is not read here.
 
@@ -79,7 +92,6 @@ async def serve(member: Member) -> None:
     """
     config = member.config
     tls = build_listener_context(config)
-    member.on_certificate = partial(renew_certificate, tls)
     keys = load_signing_keys(config)
     credentials_key = load_credentials_key(config.state_path)
     journal = Journal(timeout_s=config.authority.audit_timeout_s)
@@ -87,6 +99,7 @@ async def serve(member: Member) -> None:
     refresh = RefreshStore.open(config.state_path / REFRESH_FILE)
     try:
         authority = build_authority(config, keys, directory, refresh, credentials_key)
+        member.on_certificate = partial(renew_trust, tls, authority)
         failures = FailureLimit(config.authority.max_failures_per_minute, clock=time.monotonic)
         has_passkeys = find_rp_id(authority.issuer) is not None and config.upstream is None
         passkeys = PasskeyServer(authority.issuer) if has_passkeys else None

@@ -53,7 +53,7 @@ class Member:
         self.draining = asyncio.Event()
         self.drain_timeout_s = 0.0
         self.supervisor_gone = asyncio.Event()
-        self.on_certificate: Callable[[RenewCertificate], None] = lambda _message: None
+        self.on_certificate: Callable[[RenewCertificate], object] = lambda _message: None
         self.assignment: Assign
         self.config: Configuration
         self._control = FramedSocket(control, ControlCodec(SupervisorToProcess), takes_fds=True)

@@ -8,10 +8,11 @@ while it reads it.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
+from cryptography import x509
 
 from security.clients import Client
 from security.errors import SecurityMisconfigured, TokenRejected
@@ -143,6 +144,10 @@ class Authority:
             revocations=revocations,
             clock=clock,
         )
+
+    def trust_client_authorities(self, authorities: Sequence[x509.Certificate]) -> None:
+        """From now on these sign the certificates of clients with `tls_client_auth`, and no others."""
+        self._shared.authentication.trust(authorities)
 
     def metadata(self) -> dict[str, Any]:
         """RFC 8414 section 2, only what is implemented."""

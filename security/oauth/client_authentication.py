@@ -43,6 +43,10 @@ class ClientAuthentication:
         self._clock = clock
         self._assertion = ClientAssertion(audiences, clock=clock)
 
+    def trust(self, client_authorities: Sequence[x509.Certificate]) -> None:
+        """From now on these sign the certificates of clients, and no others."""
+        self._authorities = client_authorities
+
     def register(self, server: AuthorizationServer) -> None:
         """Make these the methods of a server."""
         for method in ("client_secret_basic", "client_secret_post"):

@@ -27,6 +27,7 @@ from oauthlib.oauth2.rfc6749.errors import CustomOAuth2Error, InvalidGrantError,
 from appliance.authority.credentials import find_tls_identity
 from appliance.authority.token_check import build_token_check
 from appliance.gateway.identity import Presented, TokenRefused
+from appliance.messages.control import RenewCertificate
 from security.clients import ClientDefinition
 from security.passwords import make_code, unseal
 from security.scopes import Role, Scope
@@ -459,3 +460,20 @@ async def test_mutual_tls(certified):
         for other in (None, make_certificate("billing")[1].public_bytes(Encoding.DER)):
             with pytest.raises(TokenRefused, match="certificate"):
                 await check(presented(token, certificate=other))
+
+
+async def test_a_client_authority_that_is_replaced_vouches_at_once(certified):
+    """Whom the new one has signed is known without a restart, whom the old one has signed no more."""
+    definition = ClientDefinition(name="c", auth_method="tls_client_auth", tls_subject="CN=billing")
+    newer = make_certificate("Newer CA", is_ca=True)
+    identity = find_tls_identity(certified.config)
+    bundle = newer[1].public_bytes(Encoding.PEM) + certified.edge[1].public_bytes(Encoding.PEM)
+    certified.member.on_certificate(
+        RenewCertificate(identity.certificate.read_bytes(), identity.key.read_bytes(), bundle)
+    )
+    signed = make_certificate("billing", newer)
+    assert await asyncio.to_thread(_bound_by_certificate, certified, signed, definition)
+    with pytest.raises(AssertionError, match="invalid_client"):
+        await asyncio.to_thread(
+            _bound_by_certificate, certified, make_certificate("billing", certified.company), definition
+        )
