@@ -34,8 +34,9 @@ from compliance.frameworks import Framework
 from compliance.installation import Installation
 from compliance.judgement import judge
 from compliance.manifest import MANIFEST, PACK_FORMAT, SIGNATURE, PackedFile, PackManifest, encode_manifest, signed_text
-from compliance.period import Period, find_records, format_instant
-from compliance.report.content import Content, choose_bucket
+from compliance.period import Period, find_records, format_instant, time_of
+from compliance.report.content import Content
+from compliance.report.pictures import choose_bucket
 from compliance.results import NO_RESULTS, parse_results
 from compliance.retention import answer_retention
 from compliance.scoring import compute_score
@@ -98,7 +99,7 @@ def write_pack(
         checkpoint,
         start,
         end,
-        bucket_ms=choose_bucket(order.period),
+        bucket_ms=choose_bucket(*(time_of(reader.read_entry(at, checkpoint.size)) for at in (start, end - 1))),
         progress=lambda done, all_: progress("records", done, all_),
     )
     content = build_content(order, reader, checkpoint, log_key, activity)  # (3)

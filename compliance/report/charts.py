@@ -2,14 +2,19 @@
 fractions.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compliance.report.drawing import Box, Drawing, Label, Stroke
+from compliance.report.pdf import width_of
 
 INK, FAINT, GRID = "#37474f", "#78909c", "#e0e5e8"
 WIDTH = 500.0
-_LEFT, _TOP, _BOTTOM = 44.0, 20.0, 16.0
+_LEFT, _TOP, _BOTTOM = 30.0, 20.0, 16.0
+_COLUMNS_HEIGHT, _LABEL_GAP, _NAMES_SHARE = 116.0, 14.0, 0.6
+_WIDER = 1.18
+"""Text is measured as Helvetica, and a browser that has none may take a font that is so much wider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +50,23 @@ def draw_shares(title: str, shares: Sequence[Share]) -> Drawing:
     return drawing
 
 
-def draw_columns(title: str, labels: Sequence[str], series: Sequence[Series], height: float = 130.0) -> Drawing:
+def draw_columns(title: str, labels: Sequence[str], series: Sequence[Series], width: float = WIDTH) -> Drawing:
     """Columns over time, stacked of the series; every label that fits."""
-    drawing = Drawing(WIDTH, height, title)
+    height = _COLUMNS_HEIGHT
+    drawing = Drawing(width, height, title)
     drawing.shapes.append(Label(0, 9, title, 9, INK, "start", True))
-    _draw_legend(drawing, [(one.name, one.color) for one in series] if len(series) > 1 else [], 250, 9)
+    if len(series) > 1:
+        legend = [(one.name, one.color) for one in series]
+        _draw_legend(drawing, legend, width - sum(_legend_width(name) for name, _ in legend) + 6, 9)
     floor, room = height - _BOTTOM, height - _BOTTOM - _TOP
     top = round_up(max((sum(values) for values in zip(*(one.values for one in series), strict=True)), default=0))
     for step in range(3):
         y = floor - room * step / 2
-        drawing.shapes.append(Stroke(_LEFT, y, WIDTH, y, GRID))
+        drawing.shapes.append(Stroke(_LEFT, y, width, y, GRID))
         drawing.shapes.append(Label(_LEFT - 4, y + 3, shorten(top * step // 2), 7.5, FAINT, "end"))
-    pitch = (WIDTH - _LEFT) / max(len(labels), 1)
+    pitch = (width - _LEFT) / max(len(labels), 1)
     wide = min(max(pitch * 0.8, 0.4), 28.0)
-    every = -(-len(labels) // 8) or 1
+    every = math.ceil((max((_WIDER * width_of(label, 7.5) for label in labels), default=0) + _LABEL_GAP) / pitch)
     for column, label in enumerate(labels):
         x, y = _LEFT + column * pitch, floor
         for one in series:
@@ -67,22 +75,25 @@ def draw_columns(title: str, labels: Sequence[str], series: Sequence[Series], he
             if one.values[column]:
                 words = f"{label}: {one.values[column]} {one.name}"
                 drawing.shapes.append(Box(x + (pitch - wide) / 2, y, wide, tall, one.color, words))
-        if column % every == 0:
+        if column % every == 0 and (column + every / 2) * pitch <= width - _LEFT:
             drawing.shapes.append(Label(x + pitch / 2, height - 4, label, 7.5, FAINT, "middle"))
     return drawing
 
 
-def draw_bars(title: str, rows: Sequence[tuple[str, int]], color: str) -> Drawing:
+def draw_bars(title: str, rows: Sequence[tuple[str, int]], color: str, width: float = WIDTH) -> Drawing:
     """A bar for each name, the longest first; at most ten."""
     shown = list(rows)[:10]
-    drawing = Drawing(WIDTH, 18 + 15 * max(len(shown), 1), title)
+    names = min(max((_WIDER * width_of(name, 8) for name, _ in shown), default=0.0) + 6, _NAMES_SHARE * width)
+    numbers = max((_WIDER * width_of(f"{value:,}", 8) for _, value in shown), default=0.0) + 6
+    drawing = Drawing(width, 18 + 15 * max(len(shown), 1), title)
     drawing.shapes.append(Label(0, 9, title, 9, INK, "start", True))
     most = max((value for _, value in shown), default=1) or 1
     for number, (name, value) in enumerate(shown):
         y = 18 + 15 * number
-        drawing.shapes.append(Label(0, y + 8.5, cut(name, 34), 8, INK))
-        drawing.shapes.append(Box(170, y + 1, max((WIDTH - 225) * value / most, 1), 10, color, f"{name}: {value}"))
-        drawing.shapes.append(Label(174 + (WIDTH - 225) * value / most, y + 9, f"{value:,}", 8, FAINT))
+        long = (width - names - numbers) * value / most
+        drawing.shapes.append(Label(0, y + 8.5, fit(name, names - 6, 8), 8, INK))
+        drawing.shapes.append(Box(names, y + 1, max(long, 1), 10, color, f"{name}: {value}"))
+        drawing.shapes.append(Label(names + long + 4, y + 9, f"{value:,}", 8, FAINT))
     if not shown:
         drawing.shapes.append(Label(0, 26, "none in this period", 8, FAINT))
     return drawing
@@ -107,13 +118,20 @@ def shorten(value: int) -> str:
     return str(value)
 
 
-def cut(text: str, length: int) -> str:
-    """At most so many characters."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def fit(text: str, width: float, size: float) -> str:
+    """As much of it as is no wider."""
+    if _WIDER * width_of(text, size) <= width:
+        return text
+    end = next((end for end in range(len(text), 0, -1) if _WIDER * width_of(f"{text[:end]}…", size) <= width), 0)
+    return f"{text[:end]}…"
 
 
 def _draw_legend(drawing: Drawing, entries: Sequence[tuple[str, str]], x: float, y: float) -> None:
     for name, color in entries:
         drawing.shapes.append(Box(x, y - 7, 7, 7, color))
         drawing.shapes.append(Label(x + 10, y, name, 8, INK))
-        x += 16 + 4.6 * len(name)
+        x += _legend_width(name)
+
+
+def _legend_width(name: str) -> float:
+    return 17 + _WIDER * width_of(name, 8)

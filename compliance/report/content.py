@@ -5,15 +5,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from audit.checkpoint import Checkpoint
-from compliance.activity import HOUR_MS, Activity
+from compliance.activity import Activity
 from compliance.extracts import Happening
 from compliance.facts import QUESTIONS, Answer
 from compliance.frameworks import Framework
 from compliance.installation import Installation
 from compliance.judgement import VERDICTS, Judgement, Verdict
 from compliance.period import Period, format_time
-from compliance.report.charts import Series, Share, draw_bars, draw_columns, draw_shares
+from compliance.report.charts import Share, draw_shares
 from compliance.report.drawing import Drawing
+from compliance.report.pictures import Pictures, draw_pictures
 from compliance.scoring import Score
 
 COLORS: dict[Verdict, str] = {
@@ -32,8 +33,6 @@ MEANINGS: dict[Verdict, str] = {
     "not-met": "not met on this installation",
     "not-applicable": "the product has nothing that it is about",
 }
-_GOOD, _BAD, _NOTE, _PLAIN = "#2e7d32", "#c62828", "#b26a00", "#1565c0"
-_STRETCHES = 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,49 +104,9 @@ class Content:
         shares = [Share(verdict, color, count) for verdict, count, color, _ in self.counts if count]
         return draw_shares("Controls by verdict", shares)
 
-    def draw_activity(self) -> list[Drawing]:
-        """Use, tokens, refusals and failures, changes: over the period."""
-        timeline = self.activity.timeline()
-        is_hours = self.activity.bucket_ms == HOUR_MS
-        labels = [format_time(start)[11:16] if is_hours else format_time(start)[5:10] for start, _ in timeline]
-        buckets = [bucket for _, bucket in timeline]
-        per = "hour" if is_hours else "day" if self.activity.bucket_ms < 7 * 24 * HOUR_MS else "week"
-        good = Series("answered", _PLAIN, tuple(bucket.requests - bucket.failed for bucket in buckets))
-        failed = Series("failed", _BAD, tuple(bucket.failed for bucket in buckets))
-        tokens = Series("tokens", _PLAIN, tuple(bucket.tokens for bucket in buckets))
-        refused = Series("refusals", _NOTE, tuple(bucket.refused for bucket in buckets))
-        changes = Series("changes", _GOOD, tuple(bucket.changes for bucket in buckets))
-        return [
-            draw_columns(f"Requests a {per}", labels, [good, failed]),
-            draw_columns(f"Tokens a {per}", labels, [tokens]),
-            draw_columns(f"Refused sign-ins, tokens and requests a {per}", labels, [refused]),
-            draw_columns(f"Changes to accounts, models, software and configuration a {per}", labels, [changes]),
-        ]
-
-    def draw_tables(self) -> list[Drawing]:
-        """Who and what: models, programs, people, how requests ended, why they were refused."""
-        activity = self.activity
-        return [
-            draw_bars("Requests by model", rank(activity.models), _PLAIN),
-            draw_bars("Requests by program", rank(activity.clients), _PLAIN),
-            draw_bars("Requests by person", rank(activity.people), _PLAIN),
-            draw_bars("How requests ended", rank(activity.outcomes), _PLAIN),
-            draw_bars("Refusals by reason", rank(activity.refusals), _NOTE),
-        ]
-
-
-def rank(counted: Counter[str]) -> list[tuple[str, int]]:
-    """The most first; equal ones by name, so that no order is left to chance."""
-    return sorted(counted.items(), key=lambda item: (-item[1], item[0]))
-
-
-def choose_bucket(period: Period) -> int:
-    """Hours for up to two and a half days, days for up to two months, else weeks."""
-    length = period.end_ms - period.start_ms
-    for hours in (1, 24, 7 * 24):
-        if length <= _STRETCHES * hours * HOUR_MS:
-            return hours * HOUR_MS
-    return 7 * 24 * HOUR_MS
+    def draw_pictures(self, width: float) -> Pictures:
+        """What happened in the period: over time, and by whom."""
+        return draw_pictures(self.activity, self.period, self.made_at_ms, width)
 
 
 def find_gaps(framework: Framework, judgements: Sequence[Judgement]) -> list[Gap]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from compliance.report.drawing import Drawing
 from compliance.report.pdf import PAGE_HEIGHT, PAGE_WIDTH, Page, encode_pdf, width_of
 
 MARGIN, TEXT_WIDTH = 47.0, PAGE_WIDTH - 94.0
+HALF_WIDTH = (TEXT_WIDTH - 22.0) / 2
 _FLOOR = PAGE_HEIGHT - 50.0
 INK, FAINT, RULE, SHADE = "#263238", "#607d8b", "#cfd8dc", "#f2f5f6"
 
@@ -30,9 +32,9 @@ class Paper:
         self.y = 0.0
         self._turn()
 
-    def heading(self, text: str, *, size: float = 13) -> None:
-        """A heading, never the last on its page."""
-        self._need(size + 60)
+    def heading(self, text: str, *, size: float = 13, room: float = 60) -> None:
+        """A heading, never the last on its page: behind it there is so much room."""
+        self._need(size + room)
         self.y += size + 10
         self._page.text(MARGIN, self.y, text, size, INK, True)
         self.y += 6
@@ -50,6 +52,16 @@ class Paper:
         self._need(drawing.height + 12)
         self._page.drawing(drawing, MARGIN, self.y + 6)
         self.y += drawing.height + 12
+
+    def pairs(self, drawings: Sequence[Drawing]) -> None:
+        """Pictures of HALF_WIDTH, two beside each other."""
+        for left, right in zip_longest(drawings[::2], drawings[1::2]):
+            height = max(left.height, right.height if right is not None else 0.0)
+            self._need(height + 14)
+            self._page.drawing(left, MARGIN, self.y + 7)
+            if right is not None:
+                self._page.drawing(right, MARGIN + TEXT_WIDTH - HALF_WIDTH, self.y + 7)
+            self.y += height + 14
 
     def table(
         self, heads: Sequence[str], shares: Sequence[int], rows: Sequence[Sequence[str | Cell]], *, size: float = 7.5

@@ -4,7 +4,7 @@ from itertools import zip_longest
 
 from compliance.judgement import Judgement
 from compliance.report.content import COLORS, Content
-from compliance.report.paper import FAINT, Cell, Paper
+from compliance.report.paper import FAINT, HALF_WIDTH, Cell, Paper
 
 
 def print_report(content: Content) -> bytes:
@@ -74,8 +74,10 @@ def _set_activity(paper: Paper, content: Content) -> None:
         f"Sign-ins, tokens and requests refused: {activity.refusals.total():,}. Minutes in which the counts of the parties "
         f"differed: {activity.unreconciled}. Records that could not be read: {activity.unreadable}."
     )
-    for drawing in [*content.draw_activity(), *content.draw_tables()]:
-        paper.picture(drawing)
+    pictures = content.draw_pictures(HALF_WIDTH)
+    paper.pairs(pictures.drawings)
+    if pictures.absent:
+        paper.paragraph(f"None in this period: {', '.join(pictures.absent)}.", color=FAINT)
     for title, happenings in (("Faults", content.faults), ("Changes", content.changes)):
         paper.heading(f"{title}, the newest first", size=10)
         rows = [[str(one.index), one.time, one.kind, one.actor, one.target] for one in happenings]
@@ -107,12 +109,12 @@ def _set_log(paper: Paper, content: Content) -> None:
 
 
 def _set_controls(paper: Paper, content: Content) -> None:
-    paper.heading("Every control")
+    paper.heading("Every control", room=140)
     for family, title, judged in content.families:
         paper.heading(family if family == title else f"{family} {title}", size=10)
         rows = [_control_row(content, one) for one in judged]
         heads = ["Control", "Verdict", "What Casemate does", "What the customer must do", "Evidence"]
-        paper.table(heads, [18, 10, 31, 23, 18], rows, size=7)
+        paper.table(heads, [17, 12, 30, 23, 18], rows, size=7)
 
 
 def _control_row(content: Content, one: Judgement) -> list[str | Cell]:

@@ -16,7 +16,7 @@ from audit.reader import LogReader
 from compliance.activity import DAY_MS, HOUR_MS, measure_activity
 from compliance.errors import PeriodRejected
 from compliance.period import find_records, make_period, parse_time, time_of
-from compliance.report.content import choose_bucket
+from compliance.report.pictures import MINUTE_MS, choose_bucket
 from tests.support.evidence import FIRST_MS, MONTH_MS
 from tests.unit.compliance.conftest import NUM_RECORDS
 
@@ -89,12 +89,21 @@ def test_days_without_records_are_columns_too(month: Path, checkpoint: Checkpoin
 
 
 @pytest.mark.parametrize(
-    ("days", "bucket_ms"),
-    [(1, HOUR_MS), (2, HOUR_MS), (30, DAY_MS), (62, DAY_MS), (365, 7 * DAY_MS), (3650, 7 * DAY_MS)],
+    ("span_ms", "bucket_ms"),
+    [
+        (0, MINUTE_MS),
+        (HOUR_MS, MINUTE_MS),
+        (2 * HOUR_MS, 10 * MINUTE_MS),
+        (DAY_MS, HOUR_MS),
+        (30 * DAY_MS, DAY_MS),
+        (62 * DAY_MS, DAY_MS),
+        (365 * DAY_MS, 7 * DAY_MS),
+        (3650 * DAY_MS, 7 * DAY_MS),
+    ],
 )
-def test_columns_are_hours_days_or_weeks(days: int, bucket_ms: int) -> None:
-    """By the length of the period."""
-    assert choose_bucket(make_period(FIRST_MS, FIRST_MS + days * DAY_MS)) == bucket_ms
+def test_a_column_fits_the_time_from_the_first_record_to_the_last(span_ms: int, bucket_ms: int) -> None:
+    """An hour of use in a period of years is drawn by the minute."""
+    assert choose_bucket(FIRST_MS, FIRST_MS + span_ms) == bucket_ms
 
 
 def test_times_are_dates_or_moments_in_utc() -> None:

@@ -2,19 +2,23 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compliance.activity import DAY_MS, HOUR_MS, Activity, Bucket
 from compliance.pack import WrittenPack
-from compliance.report.charts import Series, Share, draw_bars, draw_columns, draw_shares, round_up, shorten
+from compliance.period import Period
+from compliance.report.charts import Series, Share, draw_bars, draw_columns, draw_shares, fit, round_up, shorten
 from compliance.report.drawing import Box, Drawing, Label, render_svg
 from compliance.report.matrix import encode_csv
 from compliance.report.page import mark_code, render_report
-from compliance.report.paper import TEXT_WIDTH, Cell, Paper, wrap
+from compliance.report.paper import HALF_WIDTH, TEXT_WIDTH, Cell, Paper, wrap
 from compliance.report.pdf import Page, encode_pdf, width_of
+from compliance.report.pictures import draw_pictures
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -71,15 +75,61 @@ def test_without_controls_to_plan_the_plan_says_so(made: WrittenPack) -> None:
     assert b"Nothing." in render_report(replace(made.content, judgements=met))
 
 
-@pytest.mark.parametrize("name", ["draw_activity", "draw_tables"])
-def test_charts_are_well_formed_and_within_their_frame(made: WrittenPack, name: str) -> None:
+@pytest.mark.parametrize("width", [HALF_WIDTH, 380.0])
+def test_charts_are_well_formed_and_within_their_frame(made: WrittenPack, width: float) -> None:
     """Each shape of each."""
-    for drawing in getattr(made.content, name)():
+    for drawing in made.content.draw_pictures(width).drawings:
+        assert drawing.width == width
         tree = ElementTree.fromstring(render_svg(drawing))  # Our own text.
         assert tree.get("aria-label") == drawing.title
         for box in (shape for shape in drawing.shapes if isinstance(shape, Box)):
             assert -0.01 <= box.x <= box.x + box.width <= drawing.width + 0.01
             assert -0.01 <= box.y <= box.y + box.height <= drawing.height + 0.01
+
+
+def titles_of(activity: Activity, start_ms: int, end_ms: int) -> tuple[list[str], list[str]]:
+    """What is drawn of a period, and what is said to be absent."""
+    pictures = draw_pictures(activity, Period(start_ms, end_ms), end_ms, 380.0)
+    return [drawing.title for drawing in pictures.drawings], pictures.absent
+
+
+def test_what_there_was_none_of_is_said_and_not_drawn() -> None:
+    """A day on which somebody was refused, and nobody asked."""
+    quiet = Activity(0, 1, bucket_ms=HOUR_MS, buckets={0: Bucket(refused=2)}, refusals=Counter({"token_rejected": 2}))
+    titles, absent = titles_of(quiet, 0, DAY_MS)
+    assert titles == ["Refused sign-ins, tokens, requests per hour", "Refusals by reason"]
+    assert absent == ["requests", "changes"]
+    nothing = Activity(0, 1, bucket_ms=HOUR_MS, buckets={0: Bucket()})
+    assert titles_of(nothing, 0, DAY_MS) == ([], ["requests", "refusals", "changes"])
+
+
+def columns_of(hours: list[int], start_h: int, end_h: int) -> list[str]:
+    """The labels of a chart of requests, one in each of these hours, in a period of so many."""
+    buckets = {hour * HOUR_MS: Bucket(requests=1) for hour in hours}
+    activity = Activity(0, 1, last_ms=hours[-1] * HOUR_MS, bucket_ms=HOUR_MS, buckets=buckets)
+    period = Period(start_h * HOUR_MS, end_h * HOUR_MS)
+    (chart,) = (
+        drawing
+        for drawing in draw_pictures(activity, period, period.end_ms, 5000.0).drawings
+        if "Requests" in drawing.title
+    )
+    return [shape.text for shape in chart.shapes if isinstance(shape, Label) and shape.anchor == "middle"]
+
+
+def test_few_columns_are_filled_up_within_the_period_only() -> None:
+    """Outside of it there may be records that were not counted: a column of nothing would be untrue."""
+    assert columns_of([5], 3, 6) == ["03:00", "04:00", "05:00"]
+    assert columns_of([5], 0, 6) == [f"{hour:02d}:00" for hour in range(6)]
+    assert len(columns_of([5], 0, 6000)) == 24, "no more than fill the frame"
+    assert len(columns_of([0, 40], 0, 6000)) == 41, "none of its own is left out"
+
+
+@given(st.text(max_size=60), st.floats(20, 300))
+def test_a_name_that_is_too_long_is_cut_to_its_place(text: str, width: float) -> None:
+    """And says so."""
+    fitting = fit(text, width, 8)
+    assert fitting == text or (fitting.endswith("…") and text.startswith(fitting[:-1]))
+    assert width_of(fitting, 8) <= width or fitting == "…"
 
 
 def test_columns_are_to_scale() -> None:
