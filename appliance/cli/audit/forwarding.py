@@ -1,21 +1,21 @@
 """`casemate audit forward`: sends records to a collector by syslog over TLS, from where it stopped, without gaps.
 
-Syslog has no answers. So a position is kept as sent only when the peer's TCP has acknowledged every byte up to it; what was on
-the way when a connection broke is sent again. Each record so arrives at least once, in order; its index is in the message.
+Syslog has no answers, and that TCP has acknowledged says only that the collector's kernel has the bytes: what its program had not
+read when it ended is lost. So records go in *flights*, a connection each: after the last record we close, and wait until the
+collector has closed too, which it does when it has read that far. Only then the flight counts as sent; after anything else it is
+sent again. Each record so arrives at least once, in order; its index is in the message.
 
-Source: RFC 5425.
+Source: RFC 5425, section 4.4 (closure).
 """
 
 import argparse
-import array
-import fcntl
 import json
 import socket
 import ssl
 import sys
-import termios
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from appliance.cli.audit.arguments import (
@@ -37,9 +37,12 @@ from audit.syslog import encode_message
 from audit.tiles import TILE_WIDTH
 
 CONNECT_TIMEOUT_S = 10.0
-ACKNOWLEDGE_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 30.0
 RETRY_S = 5.0
 POLL_S = 1.0
+FLIGHT_S = 5.0
+"""How long a flight waits for further records; shorter than collectors wait before they close a connection that is idle."""
+MAX_FLIGHT_RECORDS = 1 << 14
 
 
 def add_forward_commands(commands: Commands) -> None:
@@ -99,28 +102,41 @@ class Forwarder:
         self._path = position
         self._as_cef = as_cef
         self.position = self._load()
-        """Index of the first record that the collector has not acknowledged."""
+        """Index of the first record of which it is not known that the collector has read it."""
 
-    def send(self, connect: Callable[[], socket.socket], *, is_endless: bool) -> None:
-        """Send what is not sent, over one connection.
+    def send(self, connect: Callable[[], ssl.SSLSocket], *, is_endless: bool) -> None:
+        """Send what is not sent; endlessly, what comes later too.
 
-        Raises: OSError when the collector is gone; SignatureRejected, LogCorrupted.
+        Raises: OSError when the collector is gone, after which `send` may be called again; SignatureRejected, LogCorrupted.
         """
-        with connect() as connection:
-            while True:
-                size = self._published_size()
-                if size < self.position:
-                    raise LogCorrupted(
-                        f"the log has {size} records, {self.position} were sent: it went back to an earlier state"
-                    )
-                while self.position < size:
-                    end = min(size, (self.position // TILE_WIDTH + 1) * TILE_WIDTH)
-                    connection.sendall(self._encode(self.position, end, size))
-                    _await_acknowledged(connection)
-                    self._keep(end)
-                if not is_endless:
-                    return
+        while True:
+            if self._published_size() > self.position:
+                self._fly(connect, FLIGHT_S if is_endless else 0.0)
+            elif is_endless:
                 time.sleep(POLL_S)
+            else:
+                return
+
+    def _fly(self, connect: Callable[[], ssl.SSLSocket], wait_s: float) -> None:
+        """One flight: (1) connect, (2) send, (3) close and wait for the collector's close, (4) keep the position."""
+        with connect() as connection:
+            end = self._send_flight(connection, wait_s)
+            _close(connection)
+        self._keep(end)
+
+    def _send_flight(self, connection: ssl.SSLSocket, wait_s: float) -> int:
+        """Gives the index behind the last record that was sent."""
+        deadline_s = time.monotonic() + wait_s
+        sent, last = self.position, self.position + MAX_FLIGHT_RECORDS
+        while True:
+            size = self._published_size()
+            while sent < min(size, last):
+                end = min(size, last, (sent // TILE_WIDTH + 1) * TILE_WIDTH)
+                connection.sendall(self._encode(sent, end, size))
+                sent = end
+            if sent == last or time.monotonic() >= deadline_s:
+                return sent
+            time.sleep(POLL_S)
 
     def _encode(self, start: int, end: int, size: int) -> bytes:
         entries = self._reader.read_bundle(start // TILE_WIDTH, size)
@@ -130,10 +146,16 @@ class Forwarder:
         )
 
     def _published_size(self) -> int:
+        """Raises: LogCorrupted where it is less than what was sent."""
         try:
-            return verify_checkpoint(self._reader.checkpoint_note(), [self._key], self._key.name).size
+            size = verify_checkpoint(self._reader.checkpoint_note(), [self._key], self._key.name).size
         except EntryNotFound:
-            return 0
+            size = 0
+        if size < self.position:
+            raise LogCorrupted(
+                f"the log has {size} records, {self.position} were sent: it went back to an earlier state"
+            )
+        return size
 
     def _load(self) -> int:
         try:
@@ -155,19 +177,12 @@ class Forwarder:
         disk.sync_folders([self._path.resolve().parent])
 
 
-def _await_acknowledged(connection: socket.socket) -> None:
-    """Wait until the peer's TCP has acknowledged every byte (SIOCOUTQ, tcp(7)).
+def _close(connection: ssl.SSLSocket) -> None:
+    """Close, and wait until the collector has read up to that.
 
-    Raises: OSError when the connection broke, or after ACKNOWLEDGE_TIMEOUT_S.
+    A collector that closes TCP without a word of TLS has read all, too: had it left anything unread, TCP would say so by a reset.
+    Raises: OSError for everything else.
     """
-    deadline_s = time.monotonic() + ACKNOWLEDGE_TIMEOUT_S
-    unsent = array.array("i", [0])
-    while True:
-        fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, unsent)
-        if (error := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) != 0:
-            raise OSError(error, "the connection broke")
-        if unsent[0] == 0:
-            return
-        if time.monotonic() > deadline_s:
-            raise TimeoutError("the collector acknowledges nothing")
-        time.sleep(0.005)
+    connection.settimeout(CLOSE_TIMEOUT_S)
+    with suppress(ssl.SSLEOFError):
+        connection.unwrap()

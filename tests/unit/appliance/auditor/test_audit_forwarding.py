@@ -1,9 +1,12 @@
 """Forwarding to a collector over TLS: everything in order, at least once, over broken connections and new lives."""
 
+import array
 import datetime
+import fcntl
 import json
 import socket
 import ssl
+import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from appliance.cli.main import main
 from tests.support.controls import control
+from tests.support.waiting import wait_until
 from tests.unit.audit.test_audit_index import Log
 
 
@@ -44,6 +48,13 @@ def make_identity(folder: Path) -> Path:
     return path
 
 
+def unread_bytes(connection: socket.socket) -> int:
+    """How much the kernel holds for us."""
+    found = array.array("i", [0])
+    fcntl.ioctl(connection.fileno(), termios.FIONREAD, found)
+    return found[0]
+
+
 class Collector:
     """Takes connections one after the other; breaks each after so many bytes, if told to."""
 
@@ -51,9 +62,12 @@ class Collector:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(identity)
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self.port = self._listener.getsockname()[1]
         self.received: list[bytes] = []
         self.break_after: int | None = None
+        self.break_when_full = False
+        """Read a little, wait until the kernel holds all the rest, end without reading it."""
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -65,6 +79,9 @@ class Collector:
                     data = b""
                     while chunk := connection.recv(1 << 16):
                         data += chunk
+                        if self.break_when_full:
+                            wait_until(lambda: unread_bytes(connection) > 300_000)
+                            break
                         if self.break_after is not None and len(data) > self.break_after:
                             break
                     self.received.append(data)
@@ -133,6 +150,20 @@ def test_a_broken_connection_loses_nothing(log: Log, collector: Collector) -> No
     indices = collector.indices()
     assert sorted(set(indices)) == list(range(600))
     assert ended[0] in (0, 1)
+
+
+@control("3.3.5", "AU-4(1)", "AU-6(1)", "AU-6(3)")
+def test_what_the_collector_did_not_read_comes_again(log: Log, collector: Collector) -> None:
+    """Its kernel had acknowledged every byte when it ended after the first few messages: none of the rest may be missing."""
+    collector.break_when_full = True
+    assert forward(log, collector) == 1
+    collector.break_when_full = False
+    assert forward(log, collector) == 0
+    assert forward(log, collector) == 0
+    collector.close()
+    indices = collector.indices()
+    assert 0 < len(indices) - 600 < 50
+    assert sorted(set(indices)) == list(range(600))
 
 
 @control("3.13.8", "AU-6(1)", "SC-8", "SC-8(1)")
