@@ -8,7 +8,8 @@
 (5) Every file below `tile/`, older partial tiles too, is what the entries give; nothing else lies there.
 
 What it cannot show: that the log is not an older state of itself. Only an earlier checkpoint kept elsewhere shows that.
-A log that is being written to can be verified: what is newer than the checkpoint read first is left alone.
+A log that is being written to can be verified, and so can a copy that was taken meanwhile, `checkpoint` first and without the
+private state. There files may hold more than the checkpoint covers: they must begin with what it covers, and are counted.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,10 +20,10 @@ from audit.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from audit.derivation import Derivation
 from audit.errors import AuditRejected, LogCorrupted, MalformedTile, SignatureRejected
 from audit.merkle import leaf_hash
-from audit.note import VerifierKey
+from audit.note import MAX_NOTE_BYTES, VerifierKey
 from audit.reader import CHECKPOINT, LOCK, SIGNED, STATE, WAL, LogReader
-from audit.storage import is_locked
-from audit.tiles import TILE_WIDTH, parse_tile_path, tile_width
+from audit.storage import is_locked, read_regular
+from audit.tiles import MAX_BUNDLE_BYTES, TILE_WIDTH, TileId, parse_tile_path, tile_width
 from audit.wal import Segment, load_segments
 
 Progress = Callable[[int, int], None]
@@ -38,6 +39,8 @@ class Verified:
     cosigned: Checkpoint | None = None
     """What witnesses cosigned; it is a prefix of this log."""
     num_files: int = 0
+    num_newer: int = 0
+    """Files that hold more than the checkpoint covers: of a log that is written to, or was when it was copied."""
     num_unsigned: int = 0
     """Durable records behind the checkpoint, not yet signed."""
     torn_bytes: int = 0
@@ -110,7 +113,7 @@ def _load_signed(folder: Path, checkpoint: Checkpoint, is_live: bool) -> Checkpo
     """The tree that the auditor last meant to sign. Its absence beside other state is damage."""
     path = folder / SIGNED
     try:
-        signed = parse_checkpoint(path.read_bytes().decode("utf-8"))
+        signed = parse_checkpoint(read_regular(path, MAX_NOTE_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise LogCorrupted(f"{path}: is missing") from None
     except (UnicodeDecodeError, AuditRejected) as error:
@@ -156,19 +159,24 @@ def _verify_files(folder: Path, derived: Derivation, result: Verified) -> None:
             tile = parse_tile_path(path.relative_to(folder).as_posix())
         except MalformedTile as error:
             raise LogCorrupted(f"{folder}: {error}") from error
-        if tile.width > tile_width(tile.level, tile.number, derived.tree.size):
-            if result.is_live:
-                continue
-            raise LogCorrupted(f"{path}: holds more than the {derived.tree.size} entries of the log")
+        width = min(tile.width, tile_width(tile.level, tile.number, derived.tree.size))
+        is_newer = width < tile.width
+        if is_newer and result.has_state and not result.is_live:
+            raise LogCorrupted(
+                f"{path}: holds more than the {derived.tree.size} entries of the log. Were records taken away? Or was this copied "
+                f"while an auditor wrote? Then copy `{CHECKPOINT}` first, then `tile`, and not `{STATE}`"
+            )
         try:
-            data = path.read_bytes()
+            data = read_regular(path, MAX_BUNDLE_BYTES)
         except FileNotFoundError:  # A live auditor removed a partial tile that became full.
             if result.is_live:
                 continue
             raise
-        if data != derived.expected(tile):
+        expected = derived.expected(TileId(tile.level, tile.number, width)) if width else b""
+        if not data.startswith(expected) or (len(data) > len(expected)) != is_newer:
             raise LogCorrupted(f"{path}: does not hold what the entries give")
-        result.num_files += 1
+        result.num_newer += is_newer
+        result.num_files += not is_newer
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -12,7 +12,8 @@ from audit.errors import EntryNotFound, LogCorrupted, MalformedTile
 from audit.merkle import consistency_proof, inclusion_proof, node_hash, root_of, split_point
 from audit.note import MAX_NOTE_BYTES
 from audit.proof import TlogProof
-from audit.tiles import ENTRIES, TILE_WIDTH, TileId, parse_bundle, split_tile, tile_width
+from audit.storage import read_regular
+from audit.tiles import ENTRIES, MAX_BUNDLE_BYTES, TILE_WIDTH, TileId, parse_bundle, split_tile, tile_width
 
 CHECKPOINT = "checkpoint"
 STATE = ".state"
@@ -36,8 +37,7 @@ class LogReader:
         """
         path = self.folder / CHECKPOINT
         try:
-            with path.open("rb") as file:
-                return file.read(MAX_NOTE_BYTES + 1)
+            return read_regular(path, MAX_NOTE_BYTES)
         except FileNotFoundError:
             raise EntryNotFound(f"{path}: there is no checkpoint") from None
 
@@ -48,7 +48,7 @@ class LogReader:
         """
         for path in (self.folder / tile.path, self.folder / tile.full.path):
             try:
-                return path.read_bytes()
+                return read_regular(path, MAX_BUNDLE_BYTES)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:

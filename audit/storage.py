@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,10 +172,22 @@ def lock_folder(path: Path) -> int:
     return fd
 
 
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """Read a file that a stranger may have put there: at most `max_bytes` and one more, and never a pipe, a device or a folder.
+
+    Raises: OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        return file.read(max_bytes + 1)
+
+
 def is_locked(path: Path) -> bool:
     """Whether a writer has the lock now; false where there is no lock to ask."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -16,6 +16,7 @@ from audit.merkle import HASH_BYTES
 TILE_WIDTH = 256
 TILE_BYTES = TILE_WIDTH * HASH_BYTES
 MAX_ENTRY_BYTES = 0xFFFF
+MAX_BUNDLE_BYTES = TILE_WIDTH * (MAX_ENTRY_BYTES + 2)
 MAX_LEVEL = 63
 ENTRIES = -1
 """Stands for `entries` where a level is asked for."""
@@ -145,5 +146,6 @@ def parse_bundle(data: bytes, tile: TileId) -> list[bytes]:
         if len(entries) > tile.width:
             break
     if len(entries) != tile.width:
-        raise MalformedTile(f"{tile.path}: has {len(entries)} entries or more, expected {tile.width}")
+        found = f"more than {tile.width}" if len(entries) > tile.width else len(entries)
+        raise MalformedTile(f"{tile.path}: has {found} entries, expected {tile.width}")
     return entries

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.errors import LogCorrupted, MalformedTile
-from audit.storage import Disk
+from audit.storage import Disk, read_regular
 from audit.tiles import ENTRIES, TileId, encode_bundle, parse_bundle
 
 SEGMENT_MAGIC = b"casemate wal v1\n"
@@ -146,7 +146,7 @@ def load_segments(folder: Path, size: int) -> list[Segment]:
     """
     segments: list[Segment] = []
     for path in split_stale(folder, size)[1]:
-        segment = parse_segment(path, path.read_bytes())
+        segment = parse_segment(path, read_regular(path, 2 * MAX_BATCH_BYTES))
         if segments and segments[-1].torn_bytes:
             raise LogCorrupted(
                 f"{segments[-1].path}: damaged at byte {segments[-1].clean_bytes}, though a later segment follows"

@@ -147,6 +147,8 @@ def _print_verified(verified: Verified, key: VerifierKey) -> None:
     print(f"signature   good, by {key.name}+{key.key_id:08x}")
     print(f"records     all {checkpoint.size} are canonical, carry their index and hash to the root")
     print(f"files       {verified.num_files} tiles and bundles hold what the records give")
+    if verified.num_newer:
+        print(f"newer       {verified.num_newer} files hold more than the checkpoint covers; that was not verified")
     if verified.has_state:
         behind = f"{verified.num_unsigned} durable records behind the checkpoint, not yet signed"
         print(f"write-ahead {behind if verified.num_unsigned else 'agrees; nothing behind the checkpoint'}")

@@ -1,5 +1,6 @@
 """What verification finds: every kind of tampering and damage, each named with its place."""
 
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -232,6 +233,49 @@ def test_an_old_checkpoint_put_back_is_no_damage_but_the_rest_is_still_verified(
     (log / "tile/entries/002.p/88").unlink()
     with pytest.raises(LogCorrupted, match=r"entries/002\.p/88: is missing"):
         verify_log(log, key)
+
+
+@pytest.fixture
+def early_copy(log: Path, original: tuple[Path, VerifierKey, bytes], tmp_path: Path) -> Path:
+    """As the documents say: `checkpoint` first, then `tile`; records came in between, and one more tile became full."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "checkpoint").write_bytes(original[2])
+    return Path(shutil.copytree(log / "tile", copy / "tile")).parent
+
+
+def test_a_copy_taken_while_the_log_was_written_to_is_verified(
+    early_copy: Path, original: tuple[Path, VerifierKey, bytes]
+) -> None:
+    """What is newer than its checkpoint is counted, and must continue what the checkpoint covers."""
+    verified = verify_log(early_copy, original[1])
+    assert (verified.checkpoint.size, verified.has_state) == (300, False)
+    newer = ["0/001", "0/002.p/88", "1/000.p/2", "entries/001", "entries/002.p/88"]
+    assert verified.num_newer == len(newer)
+    assert all((early_copy / "tile" / name).exists() for name in newer)
+
+
+@pytest.mark.parametrize("name", ["0/001", "entries/001", "1/000.p/2"])
+def test_a_newer_tile_that_is_of_another_history_is_found(
+    early_copy: Path, original: tuple[Path, VerifierKey, bytes], name: str
+) -> None:
+    """A copy is no excuse: what the checkpoint covers is the same in it."""
+    flip(early_copy / "tile" / name, 9)
+    with pytest.raises(LogCorrupted, match=name):
+        verify_log(early_copy, original[1])
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "tile/0/001", "tile/entries/001", "tile/0/000.p/5", ".state/signed"])
+def test_a_pipe_in_the_place_of_a_file_is_found(
+    log: Path, original: tuple[Path, VerifierKey, bytes], name: str
+) -> None:
+    """Whoever reads it waits for ever."""
+    path = log / name
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+    with pytest.raises((LogCorrupted, OSError), match="no regular file"):
+        verify_log(log, original[1])
 
 
 def test_an_entry_that_is_not_canonical_is_found(tmp_path: Path) -> None:
