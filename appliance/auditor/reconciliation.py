@@ -2,8 +2,9 @@
 
 Three parties count independently: the auditor its own intents and outcomes, the gateways the tokens in their outcomes, the
 engines what they computed for each ticket. A gateway that keeps tokens back or makes them up differs from the engine; an engine
-that computes for somebody without an intent tells counts that belong to nothing. The result is a record (`log_reconciled`) in any
-case; a difference is an alarm.
+that computes for somebody without an intent tells counts that belong to nothing, and one that was asked past the gateway tells
+of tickets that do not hold. The result is a record (`log_reconciled`) each minute, also of a minute in which nothing happened: so
+the log shows that somebody counted. A difference is an alarm.
 """
 
 from collections import Counter
@@ -14,9 +15,9 @@ from audit.entry import Json
 INTERVAL_S = 60.0
 _COMPARED = ("agree", "cut", "differ", "unreported", "engine_only")
 _COUNTS = (
-    "num_intents", "num_outcomes", "num_counted", "num_late", "num_unexpected", "num_missing", "gateway_prompt_tokens",
-    "gateway_output_tokens", "engine_prompt_tokens", "engine_output_tokens", "engine_delivered_tokens",
-    *(f"num_{name}" for name in _COMPARED),
+    "num_intents", "num_outcomes", "num_counted", "num_late", "num_unexpected", "num_missing", "num_bad_tickets",
+    "gateway_prompt_tokens", "gateway_output_tokens", "engine_prompt_tokens", "engine_output_tokens",
+    "engine_delivered_tokens", *(f"num_{name}" for name in _COMPARED),
 )  # fmt: skip
 
 
@@ -27,6 +28,7 @@ class Reconciliation:
         self._clock = clock
         self._started_s = clock.monotonic_s()
         self._counts: Counter[str] = Counter()
+        self._bad_ticket = ""
         self.num_differences = 0
         """Since the auditor's start."""
         self.alarm = ""
@@ -60,10 +62,15 @@ class Reconciliation:
         """An engine told counts for what is no open intent of its own."""
         self._counts["num_unexpected"] += 1
 
-    def close_minute(self, num_open: int) -> dict[str, str | int] | None:
-        """The facts of the minute that ended; None where it has not, or where nothing happened and nothing is open."""
+    def note_bad_tickets(self, num_refused: int, reason: str) -> None:
+        """An engine was asked by requests without a ticket that holds."""
+        self._counts["num_bad_tickets"] += num_refused
+        self._bad_ticket = reason
+
+    def close_minute(self, num_open: int, *, at_once: bool = False) -> dict[str, str | int] | None:
+        """The facts of the minute that ended, or of what there is of it; None where it has not ended."""
         now_s = self._clock.monotonic_s()
-        if now_s - self._started_s < INTERVAL_S:
+        if now_s - self._started_s < INTERVAL_S and not at_once:
             return None
         counts, self._counts = self._counts, Counter()
         period_ms = round((now_s - self._started_s) * 1000)
@@ -71,8 +78,6 @@ class Reconciliation:
         differences = self._find_differences(counts)
         self.alarm = "; ".join(differences)
         self.num_differences += len(differences)
-        if not counts and not num_open:
-            return None
         facts: dict[str, str | int] = {name: counts[name] for name in _COUNTS}
         return facts | {"num_open": num_open, "period_ms": period_ms, "result": "differ" if differences else "agree"}
 
@@ -83,8 +88,7 @@ class Reconciliation:
         counts["engine_output_tokens"] += engine["output_tokens"]
         counts["engine_delivered_tokens"] += engine["delivered_tokens"]
 
-    @staticmethod
-    def _find_differences(counts: Counter[str]) -> list[str]:
+    def _find_differences(self, counts: Counter[str]) -> list[str]:
         found = []
         if counts["num_differ"]:
             found.append(f"{counts['num_differ']} outcomes whose gateway and engine count different tokens")
@@ -92,6 +96,10 @@ class Reconciliation:
             found.append(f"{missing} outcomes with tokens for which no engine told counts")
         if counts["num_unexpected"]:
             found.append(f"{counts['num_unexpected']} counts by engines for requests that nobody recorded")
+        if counts["num_bad_tickets"]:
+            found.append(
+                f"{counts['num_bad_tickets']} requests to engines without a ticket that holds ({self._bad_ticket})"
+            )
         return found
 
 

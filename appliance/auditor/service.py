@@ -6,6 +6,7 @@
 | AppendOutcome | the gateway of the intent | waits shortly for the engine's counts, recorded with them; then `Recorded` |
 | AppendEvent | by `audit.permissions` | recorded; then `Recorded` |
 | CountTokens | the engine of the intent | joins the outcome; one that comes too late is recorded by itself |
+| TicketsRefused | engine | somebody asked it without a ticket that holds: counted, and an alarm |
 | FetchProof | gateway | the proof of one record: hashes, nothing of what it holds |
 | FetchReceipt | gateway | the records with proofs, to the client whose request it was and to nobody else |
 | WitnessAnswered | courier | what a witness is said to have answered goes to `cosigning` |
@@ -44,6 +45,7 @@ from appliance.messages.audit import (
     PeerToAuditor,
     Recorded,
     TicketKey,
+    TicketsRefused,
     Usage,
 )
 from appliance.messages.stewardship import DecideChange, FetchRules, KeepBodyKey, KeepHashRoot, OpenBody, ProposeChange
@@ -191,6 +193,13 @@ class AuditorService:
                     self._outcomes.count(message, peer.peer_instance)
                 else:
                     log.error("count_refused", peer=name_of(peer))
+            case TicketsRefused():
+                if peer.peer_role == "engine":
+                    self._watches.reconciliation.note_bad_tickets(
+                        message.num_refused, f"{name_of(peer)}: {message.reason}"
+                    )
+                else:
+                    log.error("refusals_refused", peer=name_of(peer))
             case FetchReceipt():
                 self._fetch(peer, message)
             case FetchUsage():
@@ -238,9 +247,9 @@ class AuditorService:
 
         Raises: StorageFailed.
         """
+        self._watches.stop(self.num_open)  # Before: what is still open has no counts, which is no difference.
         self._outcomes.close_all("stopped", "the appliance was stopped while the request was open")
         self._ledger.commit()
-        self._watches.stop()
         self._ledger.add_own(self._ledger.describe("log_stopped", {"num_open": self.num_open}))
         self._ledger.commit()
         self._ledger.publish()

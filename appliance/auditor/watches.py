@@ -131,8 +131,10 @@ class Watches:
         if self._witness.alarm and not had_alarm:
             raise_alert("log_not_witnessed", self._witness.alarm)
 
-    def stop(self) -> None:
+    def stop(self, num_open: int) -> None:
         """Record what is counted and not told yet."""
+        if (facts := self.reconciliation.close_minute(num_open, at_once=True)) is not None:
+            self._tell_reconciled(facts)
         if (left_out := self.rations.close_window(at_once=True)) is not None:
             self._record("log_rationed", left_out)
 

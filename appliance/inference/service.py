@@ -17,8 +17,8 @@ import msgspec
 import structlog
 
 from appliance.inference.outgoing import Delivery, Outgoing
-from appliance.inference.tickets import TicketGate
-from appliance.messages.audit import CountTokens
+from appliance.inference.tickets import BAD_TICKET, TicketGate
+from appliance.messages.audit import MAX_REASON_CHARS, CountTokens, TicketsRefused
 from appliance.messages.engine import REQUEST_ID_BITS, AbortIntent, Cancel, RequestRefused, StepTokens, Submit
 from runtime.errors import EngineUnavailable, QueueFull, RequestRejected
 from runtime.request import Finish, GenerationRequest, PackedTokens, PromptDelivery, RequestSummary, TokenDelivery
@@ -103,6 +103,8 @@ class InferenceService:
         self._numbers: dict[WorkerKey, int] = {}
         self._last_number = 0
         self._counts: list[CountTokens] = []
+        self._num_bad_tickets = 0
+        self._bad_ticket = ""
 
     @property
     def num_open(self) -> int:
@@ -119,6 +121,9 @@ class InferenceService:
             self._gate.verify(message)
             self._engine.submit(self._generation_request(engine_id, message))
         except RequestRejected as rejected:
+            if rejected.code == BAD_TICKET:
+                self._num_bad_tickets += 1
+                self._bad_ticket = str(rejected)[:MAX_REASON_CHARS]
             return RequestRefused(message.request_id, rejected.code, str(rejected), rejected.parameter)
         except QueueFull as full:
             return RequestRefused(message.request_id, "queue_full", str(full))
@@ -187,13 +192,17 @@ class InferenceService:
         return msgspec.structs.replace(delivery, finish=Finish("cancelled", None, "aborted"))
 
     def take_counts(self) -> list[CountTokens]:
-        """Counts of ended requests that the auditor has not been told; the caller MUST send them or keep them."""
+        """Counts of ended requests that the auditor has not been told; the caller MUST send them."""
         counts, self._counts = self._counts, []
         return counts
 
-    def return_counts(self, counts: list[CountTokens]) -> None:
-        """Give back counts that could not be sent; they wait for the next auditor."""
-        self._counts = counts + self._counts
+    def take_refusals(self) -> TicketsRefused | None:
+        """What the auditor has not been told of tickets that did not hold; the caller MUST send it."""
+        if not self._num_bad_tickets:
+            return None
+        refused = TicketsRefused(self._num_bad_tickets, self._bad_ticket)
+        self._num_bad_tickets = 0
+        return refused
 
     def _generation_request(self, engine_id: int, message: Submit) -> GenerationRequest:
         timeout_ms = message.timeout_ms

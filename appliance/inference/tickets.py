@@ -13,6 +13,9 @@ from audit.errors import TicketRejected
 from audit.ticket import verify_ticket
 from runtime.errors import EngineUnavailable, RequestRejected
 
+BAD_TICKET = "bad_ticket"
+"""The code of a refusal. A gateway that does as it should never gets it."""
+
 
 class TicketGate:
     """Owner of the ticket key and of the set of tickets that were used and have not expired."""
@@ -47,14 +50,14 @@ class TicketGate:
         now_ms = self._latest_ms = max(self._latest_ms, self._now_ms())
         if ticket.model != self._model:
             raise RequestRejected(
-                "bad_ticket", f"the ticket is for model {ticket.model!r}, this engine serves {self._model!r}"
+                BAD_TICKET, f"the ticket is for model {ticket.model!r}, this engine serves {self._model!r}"
             )
         if submit.n * submit.sampling.max_tokens > ticket.token_limit:
             raise RequestRejected(
-                "bad_ticket", f"the ticket allows {ticket.token_limit} tokens, the request asks for more"
+                BAD_TICKET, f"the ticket allows {ticket.token_limit} tokens, the request asks for more"
             )
         if ticket.index in self._used:
-            raise RequestRejected("bad_ticket", f"the ticket of intent {ticket.index} was used before")
+            raise RequestRejected(BAD_TICKET, f"the ticket of intent {ticket.index} was used before")
         try:
             verify_ticket(
                 self._key,
@@ -67,7 +70,7 @@ class TicketGate:
                 now_ms=now_ms,
             )
         except TicketRejected as rejected:
-            raise RequestRejected("bad_ticket", str(rejected)) from rejected
+            raise RequestRejected(BAD_TICKET, str(rejected)) from rejected
         self._used[ticket.index] = ticket.expires_at_ms
         self._forget_expired(now_ms)
 

@@ -15,6 +15,7 @@ MAX_EVENT_BYTES = 60_000
 Correlation = Annotated[int, msgspec.Meta(ge=0)]
 """Chosen by the peer; comes back in the answer."""
 MAX_UID_CHARS = 64
+MAX_REASON_CHARS = 200
 RequestUid = Annotated[str, msgspec.Meta(max_length=MAX_UID_CHARS)]
 """A request's id, which the gateway makes; what a client sends in its place is compared with the bound first."""
 EventBytes = Annotated[bytes, msgspec.Meta(max_length=MAX_EVENT_BYTES)]
@@ -63,6 +64,15 @@ class CountTokens(msgspec.Struct, frozen=True, array_like=True, tag="count", gc=
     reason: Annotated[str, msgspec.Meta(max_length=64)]
     delivered_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """All output tokens that left the engine; `output_tokens` are those that the gateway let count."""
+
+
+class TicketsRefused(msgspec.Struct, frozen=True, array_like=True, tag="tickets_refused"):
+    """Engine only, unanswered: requests came to it with tickets that do not hold; nothing was computed for them."""
+
+    num_refused: Annotated[int, msgspec.Meta(ge=1)]
+    """Since it was last told."""
+    reason: Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
+    """What was wrong with the last of them."""
 
 
 class FetchReceipt(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):
@@ -194,7 +204,15 @@ class Cosigned(msgspec.Struct, frozen=True, array_like=True, tag="cosigned"):
 
 
 PeerToAuditor = (
-    AppendIntent | AppendOutcome | AppendEvent | CountTokens | FetchReceipt | FetchProof | FetchUsage | ToAuditor
+    AppendIntent
+    | AppendOutcome
+    | AppendEvent
+    | CountTokens
+    | TicketsRefused
+    | FetchReceipt
+    | FetchProof
+    | FetchUsage
+    | ToAuditor
 )
 AuditorToPeer = (
     IntentRecorded

@@ -146,6 +146,9 @@ class EngineProcess:
         if self._auditor is not None:
             for count in self._service.take_counts():
                 self._member.send(self._auditor, count)
+            if (refused := self._service.take_refusals()) is not None:
+                log.warning("tickets_refused", num_refused=refused.num_refused, reason=refused.reason)
+                self._member.send(self._auditor, refused)
         now = time.monotonic()
         if now < self._next_status_at:
             return

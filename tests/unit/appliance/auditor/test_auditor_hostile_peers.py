@@ -207,7 +207,7 @@ def test_a_stop_records_and_answers_outcomes_that_wait_for_counts(auditor: Audit
     auditor.tell(gateway, intent())
     auditor.tell(gateway, outcome(1))
     auditor.service.stop()
-    assert gateway.last(Recorded) == Recorded(2, 2)
-    assert auditor.kinds()[2:] == ["inference_outcome", "log_stopped"]
-    assert auditor.records()[2]["status_code"] == "stop"
+    assert gateway.last(Recorded) == Recorded(2, 3)
+    assert auditor.kinds()[2:] == ["log_reconciled", "inference_outcome", "log_stopped"]
+    assert auditor.records()[3]["status_code"] == "stop"
     assert auditor.service.num_open == 0

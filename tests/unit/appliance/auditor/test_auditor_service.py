@@ -389,8 +389,8 @@ def test_a_stop_closes_what_is_open_and_publishes(auditor: Auditor, tmp_path: Pa
     gateway = auditor.connect("gateway")
     auditor.tell(gateway, intent())
     auditor.service.stop()
-    assert auditor.kinds() == ["log_started", "inference_intent", "inference_outcome", "log_stopped"]
-    assert auditor.writer.checkpoint.size == 4
+    assert auditor.kinds() == ["log_started", "inference_intent", "log_reconciled", "inference_outcome", "log_stopped"]
+    assert auditor.writer.checkpoint.size == 5
     auditor.die()
     assert verify_log(tmp_path / "log", auditor.writer.key).num_unsigned == 0
 

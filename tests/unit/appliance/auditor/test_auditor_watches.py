@@ -8,7 +8,7 @@ import pytest
 
 from appliance.auditor.clock_watch import TOLERANCE_MS, verify_floor
 from appliance.auditor.watches import Limits
-from appliance.messages.audit import AppendEvent, AppendRefused, AuditorStatus, CountTokens, Recorded
+from appliance.messages.audit import AppendEvent, AppendRefused, AuditorStatus, CountTokens, Recorded, TicketsRefused
 from audit.append import LogWriter
 from audit.entry import Json, encode_event
 from audit.errors import ClockRejected
@@ -232,12 +232,42 @@ def test_counts_that_come_late_settle_what_was_missing(tmp_path: Path) -> None:
     assert (facts["result"], facts["num_late"], facts["engine_output_tokens"]) == ("agree", 1, 7)
 
 
-def test_a_minute_in_which_nothing_happened_is_not_recorded(tmp_path: Path) -> None:
-    """An idle appliance writes nothing."""
+def test_a_minute_in_which_nothing_happened_is_recorded_too(tmp_path: Path) -> None:
+    """The log shows that somebody counted, and that there was nothing."""
     auditor = Auditor(tmp_path)
-    size = auditor.writer.size
-    auditor.pass_time(61)
-    assert auditor.writer.size == size
+    for _ in range(3):
+        auditor.pass_time(61)
+    found = of_kind(auditor, "log_reconciled")
+    assert [(facts["result"], facts["num_intents"], facts["period_ms"]) for facts in found] == [
+        ("agree", 0, 61_000)
+    ] * 3
+
+
+def test_what_there_is_of_the_last_minute_is_reconciled_at_the_end(tmp_path: Path) -> None:
+    """Whoever has the appliance started anew each minute escapes no comparison."""
+    traffic = Traffic(Auditor(tmp_path))
+    traffic.serve(told=9)
+    traffic.auditor.service.stop()
+    (facts,) = of_kind(traffic.auditor, "log_reconciled")
+    assert (facts["result"], facts["num_differ"]) == ("differ", 1)
+    assert traffic.auditor.kinds()[-1] == "log_stopped"
+
+
+@control("3.14.7", "SI-4(5)")
+def test_tickets_that_an_engine_refused_are_an_alarm(tmp_path: Path) -> None:
+    """Somebody asked the engine past the gateway; from a gateway the same words mean nothing."""
+    traffic = Traffic(Auditor(tmp_path))
+    traffic.auditor.tell(traffic.gateway, TicketsRefused(4, "made up"))
+    assert traffic.reconcile()["result"] == "agree"
+    traffic.auditor.tell(traffic.engine, TicketsRefused(2, "ticket for intent 7: the MAC does not hold"))
+    traffic.auditor.tell(traffic.engine, TicketsRefused(1, "ticket for intent 8: the MAC does not hold"))
+    facts = traffic.reconcile()
+    assert (facts["result"], facts["num_bad_tickets"]) == ("differ", 3)
+    assert (
+        "3 requests to engines without a ticket that holds (engine/0: ticket for intent 8"
+        in (traffic.auditor.records()[-1]["status_detail"])
+    )
+    assert "without a ticket" in traffic.gateway.last(AuditorStatus).alarms[0]
 
 
 def test_status_messages_of_an_older_form_are_understood() -> None:

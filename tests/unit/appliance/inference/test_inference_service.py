@@ -203,6 +203,10 @@ def test_a_ticket_is_good_once_and_for_its_own_request_only(service: InferenceSe
     refusals = [service.submit("a", message) for message in (replayed, other_prompt, longer)]
     assert [refusal.code for refusal in refusals if refusal is not None] == ["bad_ticket"] * 3
     assert service.num_open == 1
+    told = service.take_refusals()
+    assert told is not None
+    assert (told.num_refused, "more" in told.reason) == (3, True)
+    assert service.take_refusals() is None
 
 
 def test_without_an_auditor_nothing_is_taken_and_everything_open_ends(
