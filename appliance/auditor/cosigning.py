@@ -7,6 +7,7 @@ For each round:
 (2) A witness that remembers another size than we thought (409) is asked once more, with the proof from there.
 (3) Once as many as the quorum have cosigned, the note is kept, and each later word with it.
 (4) A round that ended with fewer is told: to the log, at most once an hour however many there were, and as an alarm while it lasts.
+    One in which the courier left is not judged: it is stopped before the auditor, and started anew where it crashed.
 
 What a witness answers is untrusted: what cannot be parsed, or is not its signature, is logged and changes nothing. A witness
 that remembers *more* than the log has, or says that its tree is not a prefix of ours, says that this log went back or forked.
@@ -77,6 +78,8 @@ class _Asked:
     """What is known of one witness."""
 
     key: CosignerKey
+    keys: Sequence[CosignerKey]
+    """All that are configured under its name: a witness may answer with an Ed25519 and an ML-DSA-44 cosignature."""
     known_size: int = 0
     """What it remembers, as far as we know; it says if it is another."""
     correlation: int | None = None
@@ -91,7 +94,11 @@ class CosigningDesk:
         self._writer = writer
         self._folder: Path = writer.folder.parent
         self._keys = [key for key, _ in witnessing.witnesses]
-        self._asked = {n: _Asked(key) for n, (key, is_reached) in enumerate(witnessing.witnesses) if is_reached}
+        self._asked = {
+            number: _Asked(key, [other for other in self._keys if other.name == key.name])
+            for number, (key, is_reached) in enumerate(witnessing.witnesses)
+            if is_reached
+        }
         self._quorum = witnessing.quorum
         self._interval_s = witnessing.interval_s
         self._executor = witnessing.executor
@@ -118,6 +125,7 @@ class CosigningDesk:
         """Nobody carries."""
         if self._courier is courier:
             self._courier = None
+            self._is_round_open = False
 
     def look(self) -> None:
         """End a round and begin another, where it is time."""
@@ -152,7 +160,7 @@ class CosigningDesk:
     def _take(self, message: WitnessAnswered, asked: _Asked) -> None:
         match message.status:
             case 200:
-                self._keep(add_cosignatures(self._note, message.body, [asked.key]))  # (3)
+                self._keep(add_cosignatures(self._note, message.body, asked.keys))  # (3)
                 self._cosigned_by.add(asked.key.name)
                 asked.known_size = self._checkpoint.size
             case 409:

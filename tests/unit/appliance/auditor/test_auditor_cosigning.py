@@ -310,6 +310,33 @@ def test_a_dead_witness_does_not_fill_the_log(is_missing: Callable[[int], bool])
     assert sum(told) <= watch.num_missed < sum(told) + 120
 
 
+def test_a_round_in_which_the_courier_was_stopped_is_not_judged(tmp_path: Path) -> None:
+    """As at each stop of the appliance, in which the auditor is the last."""
+    site = Site(tmp_path)
+    site.carry(0, 1)
+    site.auditor.service.link_ended(site.courier)
+    site.auditor.pass_time(31.0)
+    assert missed(site) == []
+
+
+def test_both_cosignatures_of_one_witness_are_kept(tmp_path: Path) -> None:
+    """It is asked once, at the address of one of its keys, and answers with an Ed25519 and an ML-DSA-44 cosignature."""
+    both = open_cosigners(tmp_path / "w", "witness.example/w", with_mldsa=True)
+    keys = [cosigner.key for cosigner in both]
+    witnessing = Witnessing([(keys[0], True), (keys[1], False)], 1, 30, Here())
+    auditor = Auditor(tmp_path, witnessing=witnessing)
+    auditor.pass_time(1.0)
+    courier = auditor.connect("courier")
+    auditor.service.turn()
+    (question,) = courier.take(AskWitness)
+    witness = Witness(tmp_path / "w", both, [auditor.writer.key], lambda: 1_795_000_000)
+    answer = witness.add_checkpoint(question.body)
+    auditor.tell(courier, WitnessAnswered(question.witness, question.correlation, answer.status, answer.body))
+    note = (tmp_path / COSIGNED).read_bytes()
+    for key in keys:
+        assert verify_cosignatures(note, [key]) == {"witness.example/w": 1_795_000_000}
+
+
 def test_a_courier_that_is_away_is_no_quorum_either(tmp_path: Path) -> None:
     """Who asks nobody gets no word; one that comes back within its round fails nothing."""
     site = Site(tmp_path)
