@@ -178,10 +178,13 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
     Raises: OSError.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "is no regular file", str(path))
-        return file.read(max_bytes + 1)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read(max_bytes + 1)
+    finally:
+        os.close(fd)
 
 
 def is_locked(path: Path) -> bool:
