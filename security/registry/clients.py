@@ -12,7 +12,8 @@ from security.registry.database import Database, Recording
 from security.registry.revocations import void_tokens
 from security.registry.rows import describe, encode_models, parse_client
 from security.registry.tables import CLIENTS, MARKS
-from security.scopes import GRANTABLE, GRANTED_SCOPES, format_scopes
+from security.scopes import GRANTABLE, GRANTED_SCOPES, PRIVILEGED_ROLES, format_scopes
+from security.users import User
 
 CUT_OFF_LIFETIME_S = 31 * 86_400
 """Longer than any session can last: refresh tokens of before a cut must stay void, not only access tokens."""
@@ -95,23 +96,30 @@ class ClientRegistry:
             return self._update(recording, get_client(recording.connection, client_id), disabled_at=None)
 
     def rotate(self, client_id: str, *, actor: str) -> IssuedSecret:
-        """Replace the secret; the old one ends now. Tokens it was used for live on until they expire."""
+        """Replace the secret; the old one ends now. Tokens it was used for live on until they expire. A privileged role waits for a
+        second person again.
+        """
         secret = make_secret()
         digest = hash_secret(self._secret_key, client_id, secret)
         with self._database.change("client_secret_rotated", client_id, actor) as recording:
             before = get_client(recording.connection, client_id)
             if before.auth_method != "client_secret":
                 raise ClientRejected(f"client {client_id!r} authenticates by {before.auth_method}: it has no secret")
-            changed = self._update(recording, before, secret_hash=digest, secret_created_at=self._database.now)
+            reopened = reopen_grant(recording.connection, before, actor)
+            changed = self._update(
+                recording, before, secret_hash=digest, secret_created_at=self._database.now, **reopened
+            )
         return IssuedSecret(client=changed, secret=secret)
 
     def set_keys(self, client_id: str, jwks: str, *, actor: str) -> Client:
-        """Replace the public keys or certificates of a client that authenticates by them."""
+        """Replace the public keys or certificates of a client that authenticates by them. A privileged role waits for a second
+        person again.
+        """
         with self._database.change("client_changed", client_id, actor) as recording:
             before = get_client(recording.connection, client_id)
             if before.jwks is None:
                 raise ClientRejected(f"client {client_id!r} authenticates by {before.auth_method}: it has no keys")
-            return self._update(recording, before, jwks=jwks)
+            return self._update(recording, before, jwks=jwks, **reopen_grant(recording.connection, before, actor))
 
     def set_models(self, client_id: str, models: tuple[str, ...] | None, *, actor: str) -> Client:
         """Replace the list of models that it may use; None: all."""
@@ -135,6 +143,15 @@ def _scopes_of(definition: ClientDefinition) -> frozenset[Any]:
 def is_two_person(connection: Connection) -> bool:
     """A privileged role needs a second person."""
     return bool(connection.execute(sa.select(MARKS.c.value).where(MARKS.c.name == "two_person_grants")).scalar())
+
+
+def reopen_grant(connection: Connection, account: Client | User, actor: str) -> dict[str, str | None]:
+    """What changes with what an account signs in by. Who gives it another secret could be its owner from then on, so that an
+    administrator alone could be an auditor: where privileged roles need two people, this one needs the second anew.
+    """
+    if account.role not in PRIVILEGED_ROLES or not is_two_person(connection):
+        return {}
+    return {"granted_by": actor, "approved_by": None}
 
 
 def read_clients(connection: Connection, client_id: str | None = None) -> list[Client]:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from security.errors import ClientRejected
 from security.passwords import REMEMBERED_PASSWORDS, hash_password, make_password, make_totp_secret, seal, totp_uri
-from security.registry.clients import CUT_OFF_LIFETIME_S, is_two_person
+from security.registry.clients import CUT_OFF_LIFETIME_S, is_two_person, reopen_grant
 from security.registry.database import Database, Recording
 from security.registry.revocations import void_tokens
 from security.registry.rows import describe, encode_models, parse_user
@@ -82,7 +82,9 @@ class UserRegistry:
             return self._update(recording, before, disabled_at=None, unlocked_at=self._database.now)
 
     def reset(self, login: str, *, actor: str, totp: bool = True) -> NewUser:
-        """A new first password and, unless told otherwise, a new authenticator; passkeys are forgotten, all tokens are void."""
+        """A new first password and, unless told otherwise, a new authenticator; passkeys are forgotten, all tokens are void. A
+        privileged role waits for a second person again.
+        """
         password, secret = make_password(), make_totp_secret() if totp else None
         with self._database.change("user_password_reset", login, actor) as recording:
             before = get_user(recording.connection, login)
@@ -97,6 +99,7 @@ class UserRegistry:
                 old_password_hashes=_remember(before),
                 unlocked_at=now,
                 passkeys="[]",
+                **reopen_grant(recording.connection, before, actor),
                 **({} if secret is None else {"totp_secret": seal(self._secret_key, before.user_id, secret)}),
             )
         return NewUser(user=user, password=password, totp_uri=None if secret is None else totp_uri(secret, user.login))

@@ -5,7 +5,7 @@ from typing import TypeVar
 import msgspec
 
 from appliance.gateway.errors import BadRequest
-from security.clients import AuthMethod, ClientDefinition, ClientKind
+from security.clients import AuthMethod, ClientDefinition, ClientKind, verify_models
 from security.errors import ClientRejected, MalformedDocument
 from security.oauth.client_keys import find_certificates, parse_client_keys
 from security.policy.limits import LimitRule, Limits, LimitSubject
@@ -38,12 +38,41 @@ class NewClient(Body, frozen=True, kw_only=True):
         """Raises: ClientRejected."""
         try:
             scopes = None if self.scope is None else parse_scopes(self.scope)
-            if self.jwks is not None:
-                find_certificates(parse_client_keys(self.jwks))
         except MalformedDocument as error:
             raise ClientRejected(str(error)) from None
+        if self.jwks is not None:
+            _verify_keys(self.jwks)
         fields = {name: getattr(self, name) for name in self.__struct_fields__ if name != "scope"}
         return ClientDefinition(**fields, scopes=scopes)
+
+
+class ClientKeys(Body, frozen=True, kw_only=True):
+    """The public keys or certificates that a client authenticates by from now on."""
+
+    jwks: str
+
+    def verified(self) -> str:
+        """Raises: ClientRejected."""
+        _verify_keys(self.jwks)
+        return self.jwks
+
+
+class ModelsBody(Body, frozen=True, kw_only=True):
+    """The models that may be used; null: every one."""
+
+    models: tuple[str, ...] | None
+
+    def verified(self) -> tuple[str, ...] | None:
+        """Raises: ClientRejected."""
+        if self.models is not None:
+            verify_models(self.models)
+        return self.models
+
+
+class RoleModels(ModelsBody, frozen=True, kw_only=True):
+    """The models that a role may use at all."""
+
+    role: Role
 
 
 class NewUser(Body, frozen=True, kw_only=True):
@@ -54,10 +83,14 @@ class NewUser(Body, frozen=True, kw_only=True):
     role: Role = Role.USER
     tenant: str = "default"
     models: tuple[str, ...] | None = None
+    totp: bool = True
+    """False: no one-time codes, for role user only."""
 
     def definition(self) -> UserDefinition:
-        """What the registry takes."""
-        return UserDefinition(**{name: getattr(self, name) for name in self.__struct_fields__})
+        """What the registry takes. Raises: ClientRejected."""
+        if not self.totp and self.role is not Role.USER:
+            raise ClientRejected(f"role {self.role}: needs a second factor")
+        return UserDefinition(**{name: getattr(self, name) for name in self.__struct_fields__ if name != "totp"})
 
 
 class RoleBody(Body, frozen=True, kw_only=True):
@@ -93,6 +126,13 @@ class KeyRevocation(Body, frozen=True, kw_only=True):
     key_ids: tuple[str, ...] | None = None
     selection: KeySelection | None = None
     dry_run: bool = False
+
+
+def _verify_keys(jwks: str) -> None:
+    try:
+        find_certificates(parse_client_keys(jwks))
+    except MalformedDocument as error:
+        raise ClientRejected(str(error)) from None
 
 
 def parse_body(data: bytes, kind: type[_T]) -> _T:

@@ -11,15 +11,19 @@ from appliance.gateway.errors import BadRequest, Forbidden
 from appliance.gateway.exchange import Exchange
 from appliance.gateway.routes import RouteTable
 from appliance.policy.administration.bodies import (
+    ClientKeys,
     KeyRevocation,
     LimitBody,
+    ModelsBody,
     NewClient,
     NewKey,
     NewUser,
     RoleBody,
+    RoleModels,
     parse_body,
 )
 from appliance.policy.store import DefinitionsStore
+from security.clients import Client
 from security.registry.clients import ClientRegistry
 from security.registry.database import Database
 from security.registry.limits import LimitRegistry
@@ -28,6 +32,7 @@ from security.registry.rows import describe
 from security.registry.static_keys import StaticKeyRegistry
 from security.registry.users import UserRegistry
 from security.scopes import Role, Scope
+from security.users import User
 
 Work = Callable[[Database, str], Any]
 Build = Callable[[Exchange, bytes], Work]
@@ -68,6 +73,9 @@ class Administration:
                 lambda database, actor: describe(ClientRegistry(database, b"").enable(exchange.segment, actor=actor))
             ),
             ("POST", "/admin/clients/rotate/{id}"): self._rotate_client,
+            ("POST", "/admin/clients/keys/{id}"): self._set_client_keys,
+            ("POST", "/admin/clients/models/{id}"): self._set_client_models,
+            ("PUT", "/admin/roles/models"): self._set_role_models,
             ("POST", "/admin/users/disable/{id}"): lambda exchange, _: (
                 lambda database, actor: describe(UserRegistry(database, b"").disable(exchange.segment, actor=actor))
             ),
@@ -106,23 +114,53 @@ class Administration:
 
     def _rotate_client(self, exchange: Exchange, _data: bytes) -> Work:
         def rotate(database: Database, actor: str) -> Any:
-            issued = ClientRegistry(database, self._key).rotate(exchange.segment, actor=actor)
+            registry = ClientRegistry(database, self._key)
+            _verify_may_replace(exchange, registry.find(exchange.segment))
+            issued = registry.rotate(exchange.segment, actor=actor)
             return {**describe(issued.client), "client_secret": issued.secret}
 
         return rotate
+
+    def _set_client_keys(self, exchange: Exchange, data: bytes) -> Work:
+        keys = parse_body(data, ClientKeys).verified()
+
+        def change(database: Database, actor: str) -> Any:
+            registry = ClientRegistry(database, b"")
+            _verify_may_replace(exchange, registry.find(exchange.segment))
+            return describe(registry.set_keys(exchange.segment, keys, actor=actor))
+
+        return change
+
+    def _set_client_models(self, exchange: Exchange, data: bytes) -> Work:
+        models = parse_body(data, ModelsBody).verified()
+        return lambda database, actor: describe(
+            ClientRegistry(database, b"").set_models(exchange.segment, models, actor=actor)
+        )
+
+    def _set_role_models(self, _exchange: Exchange, data: bytes) -> Work:
+        body = parse_body(data, RoleModels)
+        models = body.verified()
+
+        def change(database: Database, actor: str) -> Any:
+            RoleRegistry(database).set_models(body.role, models, actor=actor)
+            return {"role": body.role.value, "models": models}
+
+        return change
 
     def _create_user(self, _exchange: Exchange, data: bytes) -> Work:
         body = parse_body(data, NewUser)
 
         def create(database: Database, actor: str) -> Any:
-            new = UserRegistry(database, self._key).create(body.definition(), actor=actor)
+            new = UserRegistry(database, self._key).create(body.definition(), actor=actor, totp=body.totp)
             return {**describe(new.user), "password": new.password, "totp_uri": new.totp_uri}
 
         return create
 
     def _reset_user(self, exchange: Exchange, _data: bytes) -> Work:
         def reset(database: Database, actor: str) -> Any:
-            new = UserRegistry(database, self._key).reset(exchange.segment, actor=actor)
+            registry = UserRegistry(database, self._key)
+            _verify_may_replace(exchange, registry.find(exchange.segment))
+            new = registry.reset(exchange.segment, actor=actor)
             return {**describe(new.user), "password": new.password, "totp_uri": new.totp_uri}
 
         return reset
@@ -195,9 +233,17 @@ def actor_of(exchange: Exchange) -> str:
     return f"client:{who.client_id}" if who.subject == who.client_id else f"user:{who.subject}"
 
 
+def _verify_may_replace(exchange: Exchange, account: Client | User | None) -> None:
+    """What a privileged account signs in by is replaced by people only, as its role is granted."""
+    if account is not None and account.role is not Role.USER:
+        _verify_person(exchange)
+
+
 def _verify_person(exchange: Exchange) -> None:
     who = exchange.identified
     if who.subject == who.client_id or who.acting_client:
         raise Forbidden(
-            "needs_a_person", "roles are granted and approved by people who signed in", 'Bearer realm="casemate"'
+            "needs_a_person",
+            "privileged roles, and what they sign in by, are for people who signed in",
+            'Bearer realm="casemate"',
         )

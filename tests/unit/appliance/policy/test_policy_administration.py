@@ -11,6 +11,7 @@ from appliance.policy.administration.application import AdminApplication
 from appliance.policy.administration.endpoints import Administration
 from appliance.policy.store import DefinitionsStore
 from security.registry.database import Database
+from security.registry.snapshot import read_definitions
 from security.scopes import GRANTABLE, Role
 from tests.support.controls import control
 from tests.support.definitions import KEY, Registry
@@ -33,6 +34,7 @@ def principal(role, subject, client="console", acting=""):
     )
 
 
+KEYS = '{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}]}'
 PEOPLE = {
     "ada": principal(Role.ADMIN, "user-ada"),
     "eve": principal(Role.ADMIN, "user-eve"),
@@ -142,6 +144,42 @@ async def test_roles_need_two_people_and_never_a_program(api):
     assert (await api.ask("eve", "POST", "/admin/roles/approve/bob")).json()["role"] == "auditor"
 
 
+@control("3.1.4", "AC-5", "AC-6(5)")
+async def test_a_program_replaces_nothing_that_a_privileged_account_signs_in_by(api):
+    """Neither by itself nor acting for somebody; a person does, and a second one agrees."""
+    made = [await api.ask("ada", "POST", "/admin/clients", {"name": "watch", "role": "auditor"})]
+    made.append(await api.ask("ada", "POST", "/admin/users", {"login": "bob", "name": "Bob", "role": "auditor"}))
+    client_id, before = made[0].json()["client_id"], len(api.registry.changes())
+    for who in ("program", "acting"):
+        for path, body in (
+            (f"/admin/clients/rotate/{client_id}", {}), (f"/admin/clients/keys/{client_id}", {"jwks": KEYS}),
+            ("/admin/users/reset/bob", {}),
+        ):  # fmt: skip
+            answer = await api.ask(who, "POST", path, body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "needs_a_person")
+    assert len(api.registry.changes()) == before
+    api.registry.roles.set_two_person(True, actor="configuration")
+    assert (await api.ask("ada", "POST", f"/admin/clients/rotate/{client_id}")).json()["is_pending"]
+    assert (await api.ask("ada", "POST", f"/admin/roles/approve/{client_id}")).status_code == 400
+    assert not (await api.ask("eve", "POST", f"/admin/roles/approve/{client_id}")).json()["is_pending"]
+
+
+async def test_models_and_keys_are_changed_as_by_command(api):
+    """Of a client and of a role; null is all of them again."""
+    definition = {"name": "app", "auth_method": "private_key_jwt", "jwks": KEYS}
+    client_id = (await api.ask("program", "POST", "/admin/clients", definition)).json()["client_id"]
+    for models in (["a", "b"], [], None):
+        answer = await api.ask("program", "POST", f"/admin/clients/models/{client_id}", {"models": models})
+        assert (answer.status_code, answer.json()["models"]) == (200, models)
+        answer = await api.ask("program", "PUT", "/admin/roles/models", {"role": "user", "models": models})
+        assert answer.json() == {"role": "user", "models": models}
+        expected = None if models is None else tuple(models)
+        assert read_definitions(api.registry.database).role_models.get(Role.USER) == expected
+    other = KEYS.replace("AAAA", "BBBB")
+    assert (await api.ask("ada", "POST", f"/admin/clients/keys/{client_id}", {"jwks": other})).status_code == 200
+    assert api.registry.find(client_id).jwks == other
+
+
 async def test_limits_and_keys(api):
     """Set, removed; made, listed, revoked by the dozen after a dry run."""
     body = {"subject": "tenant", "name": "acme", "limits": {"tokens_per_day": 5}}
@@ -166,6 +204,12 @@ async def test_limits_and_keys(api):
         ("POST", "/admin/clients", {"name": "a", "scope": "nonsense"}),
         ("POST", "/admin/clients", {"name": "a", "auth_method": "private_key_jwt", "jwks": "{}"}),
         ("POST", "/admin/clients/disable/nobody", {}),
+        ("POST", "/admin/clients/keys/nobody", {"jwks": "{}"}),
+        ("POST", "/admin/clients/models/nobody", {}),
+        ("POST", "/admin/clients/models/nobody", {"models": ["a b"]}),
+        ("POST", "/admin/clients/models/nobody", {"models": None}),
+        ("PUT", "/admin/roles/models", {"role": "root", "models": None}),
+        ("POST", "/admin/users", {"login": "bob", "name": "Bob", "role": "auditor", "totp": False}),
         ("POST", "/admin/users", {"login": "A B", "name": "x"}),
         ("POST", "/admin/roles/grant/nobody", {"role": "admin"}),
         ("POST", "/admin/roles/grant/nobody", {"role": "root"}),

@@ -49,6 +49,48 @@ def test_a_new_client_with_a_privileged_role_waits(strict):
     assert strict.roles.pending() == []
 
 
+KEYS = '{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}]}'
+REPLACEMENTS = {
+    "secret": (
+        ClientDefinition(name="a", role=Role.AUDITOR),
+        lambda registry, name: registry.rotate(name, actor="os:eve"),
+    ),
+    "keys": (
+        ClientDefinition(name="a", role=Role.AUDITOR, auth_method="private_key_jwt", jwks=KEYS),
+        lambda registry, name: registry.set_keys(name, KEYS, actor="os:eve"),
+    ),
+    "password": (
+        UserDefinition(login="bob", name="Bob", role=Role.AUDITOR),
+        lambda registry, name: registry.users.reset(name, actor="os:eve"),
+    ),
+}
+
+
+@control("3.1.4", "AC-5", "AC-6(5)")
+@pytest.mark.parametrize(("definition", "replace"), REPLACEMENTS.values(), ids=REPLACEMENTS)
+def test_who_replaces_what_a_privileged_account_signs_in_by_is_not_its_owner(strict, definition, replace):
+    """An administrator alone would be an auditor otherwise. Until a second person agrees the account can do nothing."""
+    if isinstance(definition, ClientDefinition):
+        name = strict.create(definition, actor="os:ada").client.client_id
+    else:
+        name = strict.users.create(definition, actor="os:ada").user.user_id
+    assert not strict.roles.approve(name, actor="os:eve").is_disabled
+    replace(strict, name)
+    (waiting,) = strict.roles.pending()
+    assert (waiting.is_disabled, waiting.granted_by, waiting.approved_by) == (True, "os:eve", None)
+    with pytest.raises(ClientRejected, match="another person"):
+        strict.roles.approve(name, actor="os:eve")
+    assert not strict.roles.approve(name, actor="os:ada").is_disabled
+
+
+def test_a_users_secret_is_replaced_by_one_person(strict):
+    """Role user needs nobody else."""
+    made = strict.create(ClientDefinition(name="app"), actor="os:ada").client
+    assert not strict.rotate(made.client_id, actor="os:ada").client.is_disabled
+    strict.users.create(UserDefinition(login="bob", name="Bob"), actor="os:ada")
+    assert not strict.users.reset("bob", actor="os:ada").user.is_disabled
+
+
 def test_what_waits_can_be_taken_back(strict):
     """Nothing is left of it."""
     strict.users.create(UserDefinition(login="bob", name="Bob"), actor="os:ada")
