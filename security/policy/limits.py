@@ -15,7 +15,7 @@ LIMIT_SUBJECTS: tuple[LimitSubject, ...] = get_args(LimitSubject)
 MAX_LIMIT = 10**12
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one subject may take; 0 means no limit."""
 
     requests_per_minute: int = 0

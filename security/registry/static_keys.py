@@ -28,7 +28,7 @@ from security.static_keys import (
 _DAY_S = 86_400
 
 
-class KeySelection(msgspec.Struct, frozen=True, kw_only=True):
+class KeySelection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which keys a bulk revocation is about: all that fit everything that is said."""
 
     client_id: str | None = None

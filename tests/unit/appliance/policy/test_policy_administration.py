@@ -215,6 +215,8 @@ async def test_limits_and_keys(api):
         ("POST", "/admin/roles/grant/nobody", {"role": "root"}),
         ("PUT", "/admin/limits", {"subject": "planet", "name": "x", "limits": {}}),
         ("PUT", "/admin/limits", {"subject": "user", "name": "x", "limits": {"tokens_per_day": -1}}),
+        ("PUT", "/admin/limits", {"subject": "user", "name": "x", "limits": {"request_per_minute": 1}}),
+        ("POST", "/admin/keys/revoke", {"selection": {"created_before": 9, "tennant": "acme"}}),
         ("POST", "/admin/keys", {"client_id": "nobody", "networks": ["::1"]}),
         ("POST", "/admin/keys/revoke", {}),
         ("POST", "/admin/keys/revoke", {"key_ids": ["none"]}),
