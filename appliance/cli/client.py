@@ -111,7 +111,9 @@ def _keys(arguments: argparse.Namespace) -> int:
     jwks = _read_keys(arguments.jwks)
     with open_definitions(arguments) as opened:
         client = ClientRegistry(opened.database, b"").set_keys(arguments.client_id, jwks, actor=actor())
-    waits = f" and waits for a second person: `casemate role approve {client.client_id}`" if client.needs_approval else ""
+    waits = (
+        f" and waits for a second person: `casemate role approve {client.client_id}`" if client.needs_approval else ""
+    )
     return _say(arguments, client, f"has new keys{waits}")
 
 

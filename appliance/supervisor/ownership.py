@@ -115,9 +115,11 @@ def verify_readable(role: ConfinedRole, paths: Iterable[str], configuration: Con
             _open_all(f"/proc/self/fd/{descriptor}" if is_way_shown else path, path)
 
     if reason := try_in_child(read):
+        shared = user.groups[0] if user.groups else user.gid
         raise StartRefused(
             f"{reason}: cannot be read by uid {user.uid} (groups {', '.join(map(str, (user.gid, *user.groups)))}), as which "
-            f"{role} runs; let it read the file, or say confinement.first_uid = 0"
+            f"{role} runs; let it read the file (a secret one by `chgrp {shared}` and mode 0640), or "
+            f"say confinement.first_uid = 0"
         )
 
 
