@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 
-from runtime.attention.pages import allocate_pages
 from runtime.attention.reference import ReferenceAttention
 from runtime.errors import EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
@@ -77,32 +76,25 @@ def build_runner(
     config = apply_quantization(load_model_config(folder), quantization)
     target, kind = resolve_device(device), resolve_dtype(dtype, device, config)
     with torch.inference_mode():
-        if load_format == "dummy":
-            weights = build_dummy_weights(config, device=target, dtype=kind)
-        else:
-            weights = load_weights(folder, config, device=target, dtype=kind, progress=progress, verify=verify)
+        weights = (
+            build_dummy_weights(config, device=target, dtype=kind)
+            if load_format == "dummy"
+            else load_weights(folder, config, device=target, dtype=kind, progress=progress, verify=verify)
+        )
         model = Decoder(config, weights.parameters, num_positions=(num_pages - 1) * PAGE_SIZE)
         cache = choose_cache(
             kv_cache_dtype, quantization_param_path, config, dtype=kind, device=target, stored=weights.cache_scales
         )
-        pages = allocate_pages(
-            num_layers=config.num_layers,
-            num_pages=num_pages,
-            num_kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
-            device=target,
-            dtype=cache.dtype,
-        )
+        pages = cache.allocate(config, num_pages, target)
         grouping = choose_grouping(model, hidden_size=config.hidden_size, device=target, dtype=kind)
-    attention = ReferenceAttention(
-        pages, num_heads=config.num_heads, layer_windows=config.layer_windows, scales=cache.scales
-    )
-    drafter, digest = None, weights.digest
-    if head is not None:
-        with torch.inference_mode():
+        drafter, digest = None, weights.digest
+        if head is not None:
             embedding = weights.parameters["embedding.weight"]
             loaded = head.load(config, embedding, num_positions=model.rotary.num_positions)
             drafter, digest = Drafter(loaded.head, num_pages=num_pages), f"{digest} head {loaded.digest}"
+    attention = ReferenceAttention(
+        pages, num_heads=config.num_heads, layer_windows=config.layer_windows, scales=cache.scales
+    )
     return TorchRunner(config, model, pages, attention, grouping, weights_digest=digest, drafter=drafter, cache=cache)
 
 

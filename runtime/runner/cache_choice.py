@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from runtime.attention.pages import SCALE_COLUMNS
+from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
 from runtime.errors import EngineMisconfigured
 from runtime.layers.quantized import E4M3
 from runtime.weights.cache_scales_file import load_cache_scales
@@ -37,6 +37,17 @@ class CacheFormat:
     def is_unscaled(self) -> bool:
         """Whether the cache is e4m3 and nobody has measured its scales."""
         return self.scales is not None and self.origin == "none"
+
+    def allocate(self, config: ModelConfig, num_pages: int, device: torch.device) -> Tensor:
+        """Uninitialized pages of it for a model, the padding page included; see `runtime.attention.pages`."""
+        return allocate_pages(
+            num_layers=config.num_layers,
+            num_pages=num_pages,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            device=device,
+            dtype=self.dtype,
+        )
 
     @property
     def name(self) -> str:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from runtime.attention.device import DeviceAttention
-from runtime.attention.pages import allocate_pages
 from runtime.draft_shape import NO_DRAFTS
 from runtime.errors import CheckpointRejected, EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
@@ -93,23 +92,13 @@ def build_device_runner(
     config = apply_quantization(load_model_config(folder), settings.quantization)
     device = resolve_device(settings.device)
     dtype = resolve_dtype(settings.dtype, settings.device, config)
-    if dtype == torch.float32:
-        raise EngineMisconfigured(
-            "dtype: expected bfloat16 or float16 on cuda with this attention_backend, found float32"
-        )
-    if config.quantization is not None:
-        _verify_quantized(config, dtype)
-    options = speculation_options(settings)
+    _verify_dtypes(config, dtype)
     kernels.verify_complete(config, dtype)
     free_bytes, total_bytes = torch.cuda.mem_get_info()
     verify_weights_fit(_weights_bytes(config, dtype), free_bytes)  # (1)
     with torch.inference_mode():
         weights = _load(folder, config, settings, device, dtype, advance, verify)  # (2)
-        loaded = None
-        if head is not None and options is not None:
-            num_positions = _context_length(settings, config)
-            found = head.load(config, weights.parameters["embedding.weight"], num_positions=num_positions)
-            loaded = HeadOnDevice(found.head, options.shape, found.digest, head.levels)
+        loaded = None if head is None else _load_head(head, config, settings, weights)
         torch.cuda.synchronize()
         builder = _Builder(config, settings, kernels, weights, device, dtype, loaded)
         advance()
@@ -188,14 +177,7 @@ class _Builder:
     def build(self, num_pages: int) -> DeviceRunner:
         """Over a cache of so many pages, which is not initialized."""
         config = self._config
-        pages = allocate_pages(
-            num_layers=config.num_layers,
-            num_pages=num_pages,
-            num_kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
-            device=self._device,
-            dtype=self.cache.dtype,
-        )
+        pages = self.cache.allocate(config, num_pages, self._device)
         use = CacheUse(pages, config, self.limits.max_sequences, self._context_length, self._dtype, self.cache.scales)
         attention = self._kernels.build_attention(use)
         digest, speculation = self._weights.digest, None
@@ -245,6 +227,16 @@ def _load(
     )
 
 
+def _load_head(
+    source: HeadSource, config: ModelConfig, settings: EngineSettings, weights: LoadedWeights
+) -> HeadOnDevice:
+    options = speculation_options(settings)
+    assert options is not None, "a head for an engine that does not speculate"
+    num_positions = _context_length(settings, config)
+    found = source.load(config, weights.parameters["embedding.weight"], num_positions=num_positions)
+    return HeadOnDevice(found.head, options.shape, found.digest, source.levels)
+
+
 def _weights_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
     return sum(
         math.prod(parameter.shape) * parameter_dtype(parameter, dtype).itemsize
@@ -252,8 +244,14 @@ def _weights_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
     )
 
 
-def _verify_quantized(config: ModelConfig, dtype: torch.dtype) -> None:
-    """Products in e4m3 on a GPU leave bf16, and take matrices in whole units of 16 bytes."""
+def _verify_dtypes(config: ModelConfig, dtype: torch.dtype) -> None:
+    """Kernels on a GPU take 16 bits. Products in e4m3 leave bf16, and take matrices in whole units of 16 bytes."""
+    if dtype == torch.float32:
+        raise EngineMisconfigured(
+            "dtype: expected bfloat16 or float16 on cuda with this attention_backend, found float32"
+        )
+    if config.quantization is None:
+        return
     if dtype != torch.bfloat16:
         raise EngineMisconfigured(f"dtype: expected bfloat16 for FP8 on cuda, found {dtype}")
     for name, parameter in parameter_shapes(config).items():

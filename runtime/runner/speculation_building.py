@@ -1,6 +1,7 @@
 """What a runner on a GPU needs to speculate, put together: the head over pages of its own, and who attends where."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -67,19 +68,22 @@ def build_speculation(
     num_multiprocessors: int,
 ) -> SpeculationParts:
     """Over the target's cache and one of the head's own with as many pages."""
+    verification = partial(
+        TritonVerification,
+        launcher=launcher,
+        max_sequences=max_sequences,
+        num_multiprocessors=num_multiprocessors,
+        pdl=True,
+    )
     head_config = loaded.head.config
     # Zeros: drafts that nobody will use are made from what lies there, and should be token ids all the same.
     head_pages = loaded.allocate_pages(pages.shape[1], pages.device).zero_()
-    rows = TritonVerification(
+    rows = verification(
         pages,
         num_heads=config.num_heads,
         layer_windows=config.layer_windows,
-        launcher=launcher,
         max_queries=loaded.shape.num_drafts + 1,
-        max_sequences=max_sequences,
-        num_multiprocessors=num_multiprocessors,
         scales=scales,
-        pdl=True,
     )
     head_attention = TritonAttention(
         head_pages,
@@ -92,15 +96,8 @@ def build_speculation(
     )
     head_rows = None
     if loaded.shape.is_tree:
-        head_rows = TritonVerification(
-            head_pages,
-            num_heads=head_config.num_heads,
-            layer_windows=(None,),
-            launcher=launcher,
-            max_queries=loaded.shape.topk,
-            max_sequences=max_sequences,
-            num_multiprocessors=num_multiprocessors,
-            pdl=True,
+        head_rows = verification(
+            head_pages, num_heads=head_config.num_heads, layer_windows=(None,), max_queries=loaded.shape.topk
         )
     return SpeculationParts(
         head=FusedHead(loaded.head, operations, head_pages),
