@@ -10,7 +10,7 @@ On a GPU: `device_building`, with `memory` and `sizing` (who gets how much), `at
 graphs, single kernels), `step_buffers` and `step_inputs` (the memory that all of them work on), `upload` and `readback`
 (the way there and back), `stopwatch` (what parts take). Drafts there: `speculation_building`, `speculation_parts`,
 `speculation_needs`, `uniform` (steps as graphs take them), `chain_inputs`, `chains`, `fused_chains`, `trees`,
-`device_drafting`.
+`head_drafting` (the head's part of a step), `device_drafting` (the target's, and both as graphs).
 
 Imports: the other packages of tensors, `runtime.batch`, `runtime.errors`. A runner sees no requests.
 """

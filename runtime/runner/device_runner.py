@@ -144,7 +144,7 @@ class DeviceRunner:
 
     def _launch_speculating(self, speculation: DeviceSpeculation, batch: StepBatch, readback: Readback) -> DeviceStep:
         step, size = speculation.make_uniform(batch)
-        speculation.catch_up(step, readback.draft_prefill)
+        speculation.drafting.catch_up(step, readback.draft_prefill)
         done = speculation.verify(step, size)  # (2), (3)
         positions = None
         if (step.speculation.continued >= 0).any():
@@ -152,7 +152,7 @@ class DeviceRunner:
 
         def draft() -> None:
             speculation.draft(step, size, readback.draft_prefill)
-            readback.add_chains(speculation.result_of(step))
+            readback.add_chains(speculation.drafting.result_of(step))
 
         self._finish(readback, step.batch, done, positions, draft)
         tree = step.speculation.tree
@@ -179,7 +179,7 @@ class DeviceRunner:
     def _copy_pages(self, copies: Tensor) -> None:
         copy_pages(self.pages, copies)
         if self._speculation is not None:
-            self._speculation.copy_pages(copies)
+            self._speculation.drafting.copy_pages(copies)
 
     def _resample(self, batch: StepBatch, logits: Tensor, positions: Tensor | None) -> None:
         """Choose again by the full sampler, if some row needs more than temperature and noise."""
@@ -210,7 +210,7 @@ class DeviceRunner:
 
 
 def _chain_result(words: Int32, num_tree_drafts: int | None) -> ChainResult:
-    """See `DeviceSpeculation.result_of`."""
+    """See `HeadDrafting.result_of`."""
     if num_tree_drafts is None:
         return ChainResult(words[:, 0], words[:, 1:].astype(np.int64))
     drafts, parents = words[:, 1 : 1 + num_tree_drafts], words[:, 1 + num_tree_drafts : 1 + 2 * num_tree_drafts]

@@ -1,6 +1,6 @@
 """The head's part of a step, in plain torch: entries for all that the target computed, then drafts token by token.
 
-The reference, as `runtime.runner.torch_runner` is for the target; on a GPU `runtime.runner.device_drafting` does the same.
+The reference, as `runtime.runner.torch_runner` is for the target; on a GPU `runtime.runner.head_drafting` does the same.
 """
 
 import time
