@@ -12,11 +12,24 @@ from security.settings import IssuerSettings
 from security.tls import MinimumVersion
 
 
-def build_foreign_validator(settings: IssuerSettings, minimum_version: MinimumVersion) -> AccessTokenValidator:
-    """The validator of one issuer's tokens. Nothing is fetched yet."""
-    profile = ForeignProfile(shape=SHAPES[settings.profile], mapping=build_mapping(settings))
-    keys = KeyRing(_build_source(settings, minimum_version))
-    return AccessTokenValidator(keys, profile=profile, skew_s=profile.skew_s)
+class ForeignIssuer:
+    """An issuer elsewhere: how its tokens are checked, and with which keys."""
+
+    def __init__(self, settings: IssuerSettings, minimum_version: MinimumVersion) -> None:
+        """Nothing is fetched yet."""
+        profile = ForeignProfile(shape=SHAPES[settings.profile], mapping=build_mapping(settings))
+        self._source = _build_source(settings, minimum_version)
+        self._keys = KeyRing(self._source)
+        self.validator = AccessTokenValidator(self._keys, profile=profile, skew_s=profile.skew_s)
+
+    async def renew_keys(self, data: bytes) -> None:
+        """The file of its keys is another: believe it at once, if it is to be believed; else those at hand go on.
+
+        Raises: KeysUnavailable.
+        """
+        if isinstance(self._source, SignedFileJwksSource):
+            self._source.replace(data)
+            await self._keys.load()
 
 
 def build_mapping(settings: IssuerSettings) -> Mapping:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+import structlog
+
 from appliance.authority.addresses import certificate_names, issuer_of, local_address, resource_of
 from appliance.authority.credentials import find_tls_identity
-from appliance.authority.foreign_issuers import build_foreign_validator
+from appliance.authority.foreign_issuers import ForeignIssuer
 from appliance.config import Configuration
 from appliance.gateway.api.protected_resource import ProtectedResource
 from appliance.gateway.identity import (
@@ -44,6 +46,9 @@ from security.static_keys import digest_static_key, is_static_key
 
 STATIC_KEY_ISSUER = "casemate:static-keys"
 """What stands for an issuer in records of requests by a static key."""
+
+
+log = structlog.get_logger(__name__)
 
 
 class PolicyKnowledge(Protocol):
@@ -91,11 +96,20 @@ class AuthorityTokenCheck:
         self._rules = rules or PossessionRules(origins=frozenset(), binds_privileged=False)
         self._clock = clock
         self._policy: PolicyKnowledge | None = None
-        self._foreign: dict[str, AccessTokenValidator] = {}
+        self._foreign: dict[str, ForeignIssuer] = {}
 
-    def trust(self, issuer: str, validator: AccessTokenValidator) -> None:
-        """Accept the tokens of an issuer elsewhere as well."""
-        self._foreign[issuer] = validator
+    def trust(self, name: str, issuer: ForeignIssuer) -> None:
+        """Accept the tokens of an issuer elsewhere as well, which they call by this name."""
+        self._foreign[name] = issuer
+
+    async def renew_keys(self, name: str, data: bytes) -> None:
+        """The file of an issuer's keys is another. One that is not to be believed is reported, and changes nothing."""
+        try:
+            await self._foreign[name].renew_keys(data)
+        except KeysUnavailable as error:
+            log.warning("issuer_keys_not_used", issuer=name, reason=str(error))
+            return
+        log.info("issuer_keys_renewed", issuer=name)
 
     def use_policy(self, policy: PolicyKnowledge) -> None:
         """Ask this one from now on. Without it nothing is revoked and no static key is good: for tests of the rest."""
@@ -138,7 +152,8 @@ class AuthorityTokenCheck:
             issuer = parse_jws(token).payload().get("iss")
         except (MalformedDocument, TokenRejected):
             return self._validator
-        return self._foreign.get(issuer, self._validator) if isinstance(issuer, str) else self._validator
+        found = self._foreign.get(issuer) if isinstance(issuer, str) else None
+        return self._validator if found is None else found.validator
 
     async def _verify_possession(self, token: AccessToken, presented: Presented) -> str:
         """Whoever presents a bound token must have its key (RFC 9449 section 7.1) or certificate (RFC 8705 section 3).
@@ -261,7 +276,7 @@ def build_token_check(configuration: Configuration) -> AuthorityTokenCheck:
     validator = AccessTokenValidator(keys, issuer=issuer, audience=resource_of(configuration))
     check = AuthorityTokenCheck(keys, validator, rules)
     for trusted in configuration.issuers:
-        check.trust(trusted.issuer, build_foreign_validator(trusted, configuration.tls.minimum_version))
+        check.trust(trusted.issuer, ForeignIssuer(trusted, configuration.tls.minimum_version))
     return check
 
 

@@ -13,6 +13,8 @@ Role = Literal[
 ]
 ROLES: tuple[Role, ...] = get_args(Role)
 
+MAX_ISSUER_KEYS_BYTES = 128 << 10
+
 
 class Assign(msgspec.Struct, frozen=True, tag="assign"):
     """First message: who the process is, and the configuration, read once by the supervisor so that all see the same bytes."""
@@ -85,6 +87,13 @@ class RenewCertificate(msgspec.Struct, frozen=True, tag="renew_certificate"):
         return "RenewCertificate(<hidden>)"
 
 
+class IssuerKeys(msgspec.Struct, frozen=True, tag="issuer_keys"):
+    """To gateways: the file of an issuer's keys is another; whether it is to be believed, they say."""
+
+    issuer: Annotated[str, msgspec.Meta(max_length=512)]
+    data: Annotated[bytes, msgspec.Meta(max_length=MAX_ISSUER_KEYS_BYTES)]
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The process can do its work. `facts` are shown by the supervisor (address, model, key)."""
 
@@ -112,5 +121,5 @@ class CannotStart(msgspec.Struct, frozen=True, tag="cannot_start"):
     message: str
 
 
-SupervisorToProcess = Assign | GrantLink | GrantListener | ProcessStates | Drain | RenewCertificate
+SupervisorToProcess = Assign | GrantLink | GrantListener | ProcessStates | Drain | RenewCertificate | IssuerKeys
 ProcessToSupervisor = Ready | Heartbeat | LinkLost | CannotStart

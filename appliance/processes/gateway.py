@@ -44,6 +44,7 @@ async def serve(member: Member) -> None:
     tls = build_listener_context(config)
     member.on_certificate = partial(renew_certificate, tls)
     check_token = build_token_check(config)
+    member.on_issuer_keys = lambda message: check_token.renew_keys(message.issuer, message.data)
     folders = [(served_name_of(engine), Path(engine.model_path)) for engine in config.engines]
     exporter = _build_exporter(config, member.instance)
     worker = Worker(

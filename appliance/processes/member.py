@@ -6,7 +6,7 @@ The main loop itself sends the heartbeat, so that a loop that hangs is silent an
 import asyncio
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ from appliance.messages.control import (
     GrantLink,
     GrantListener,
     Heartbeat,
+    IssuerKeys,
     LinkLost,
     ProcessState,
     ProcessStates,
@@ -53,6 +54,7 @@ class Member:
         self.draining = asyncio.Event()
         self.drain_timeout_s = 0.0
         self.supervisor_gone = asyncio.Event()
+        self.on_issuer_keys: Callable[[IssuerKeys], Coroutine[Any, Any, None]] | None = None
         self.on_certificate: Callable[[RenewCertificate], object] = lambda _message: None
         self.assignment: Assign
         self.config: Configuration
@@ -145,6 +147,10 @@ class Member:
                 self.states = message.processes
             case RenewCertificate():
                 self.on_certificate(message)
+            case IssuerKeys() if self.on_issuer_keys is not None:
+                task = self._loop.create_task(self.on_issuer_keys(message))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
             case Drain():
                 self.drain_timeout_s = message.timeout_s
                 self.draining.set()

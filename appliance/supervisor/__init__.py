@@ -2,6 +2,6 @@
 
 Reading order: `settings`, `provision` (what must exist before), `confinement` and `ownership` (what each process may
 touch, as whom), `backoff`, `child` (one process), `wiring` (links and listeners), `lifecycle` and `notices` (what the
-log is told), `announcements` (what a service manager is told), `certificates`, `rounds` (what is looked after from time
-to time), `supervisor` (all of them).
+log is told), `announcements` (what a service manager is told), `certificates` and `issuer_files` (files that change),
+`rounds` (what is looked after from time to time), `supervisor` (all of them).
 """

@@ -76,10 +76,11 @@ class CertificateWatch:
 
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
         paths = (self._identity.certificate, self._identity.key, self._authorities)
-        return tuple(None if path is None else _stamp(path) for path in paths)
+        return tuple(None if path is None else stamp_of(path) for path in paths)
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def stamp_of(path: Path) -> tuple[int, int, int] | None:
+    """What is another when a file was replaced or written; None where there is none."""
     try:
         status = path.stat()
     except OSError:

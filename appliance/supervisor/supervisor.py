@@ -24,7 +24,16 @@ from appliance.config import Configuration
 from appliance.config.lacks import what_is_lacking
 from appliance.errors import LinkClosed, MalformedMessage, StartRefused
 from appliance.ipc.link import open_link
-from appliance.messages.control import Assign, Drain, GrantListener, ProcessState, ProcessStates, RenewCertificate, Role
+from appliance.messages.control import (
+    Assign,
+    Drain,
+    GrantListener,
+    IssuerKeys,
+    ProcessState,
+    ProcessStates,
+    RenewCertificate,
+    Role,
+)
 from appliance.models.places import open_outbox
 from appliance.statement.attesting import attest_statement, keep_quote
 from appliance.statement.statement import exchange_configuration_digest, keep_statement, measure_statement
@@ -32,6 +41,7 @@ from appliance.supervisor.backoff import Backoff
 from appliance.supervisor.certificates import CertificateWatch
 from appliance.supervisor.child import PROGRAM, Child, State
 from appliance.supervisor.confinement import confine_command, uid_of
+from appliance.supervisor.issuer_files import IssuerFilesWatch
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from appliance.supervisor.notices import NoticeCarrier
 from appliance.supervisor.ownership import has_own_users
@@ -106,6 +116,7 @@ class Supervisor:
                 self._keepers[role, instance] = loop.create_task(self._keep(role, instance))
             self._spawn(self._watch())
             self._spawn(CertificateWatch(self._configuration, self._renew_certificate).run())
+            self._spawn(IssuerFilesWatch(self._configuration, self._tell_gateways).run())
             self._spawn(NoticeCarrier(open_outbox(self._configuration.state_path), self._recorder).run())
             self._spawn(HostRounds(self._configuration, self._recorder, self._stop_for).run())
             await self._until_ready()
@@ -287,6 +298,11 @@ class Supervisor:
     def _renew_certificate(self, message: RenewCertificate) -> None:
         for child in self._children.values():
             if child.is_alive and child.role in self._listeners:
+                child.send(message)
+
+    def _tell_gateways(self, message: IssuerKeys) -> None:
+        for child in self._children.values():
+            if child.is_alive and child.role == "gateway":
                 child.send(message)
 
     async def _watch(self) -> None:

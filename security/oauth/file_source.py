@@ -31,6 +31,11 @@ class SignedFileJwksSource:
         self._key_path = key_path
         self._clock = clock
         self._issued_at = 0.0
+        self._text: str | None = None
+
+    def replace(self, data: bytes) -> None:
+        """From now on this is what the file holds: whoever uses it may not be able to see one that took its place."""
+        self._text = data.decode("ascii", "replace")
 
     async def fetch(self) -> bytes:
         """The key set's bytes, signature and end checked. Raises: KeysUnavailable, naming the file."""
@@ -39,7 +44,7 @@ class SignedFileJwksSource:
     def read(self) -> bytes:
         """The same, now. Raises: KeysUnavailable."""
         try:
-            text = self._path.read_text("ascii").strip()
+            text = (self._path.read_text("ascii") if self._text is None else self._text).strip()
             key = _load_public_key(self._key_path.read_bytes())
             jws = parse_jws(text, max_chars=MAX_FILE_CHARS)
             payload = jws.payload()

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import ECKey
 
-from appliance.authority.foreign_issuers import address_of, build_foreign_validator
+from appliance.authority.foreign_issuers import ForeignIssuer, address_of
 from appliance.authority.token_check import AuthorityTokenCheck
 from appliance.gateway.identity import Presented, TokenIssuerUnavailable, TokenRefused
 from security.errors import KeysUnavailable
@@ -72,7 +72,7 @@ def check(house, corporation):
     made = AuthorityTokenCheck(
         ring, AccessTokenValidator(ring, issuer=house.authority.issuer, audience=house.authority.resource)
     )
-    made.trust(ISSUER, build_foreign_validator(corporation.settings(), "1.3"))
+    made.trust(ISSUER, ForeignIssuer(corporation.settings(), "1.3"))
     return made
 
 
@@ -125,6 +125,25 @@ def test_an_older_file_than_the_last_is_not_believed(corporation):
             source.read()
     corporation.publish(iat=200)
     assert source.read()
+
+
+async def test_keys_that_the_supervisor_brings_are_in_force_at_once(check, corporation):
+    """A sandbox may not show the file that took the old one's place. What is not to be believed changes nothing."""
+    old = corporation.token()
+    assert (await check(presented(old))).client_id == "corp:app"
+    corporation.key = ECKey.generate_key("P-256", {"kid": "corp-1"})
+    corporation.publish(iat=200)
+    brought = corporation.file.read_bytes()
+    corporation.file.write_text("what the sandbox shows")
+    await check.renew_keys(ISSUER, brought)
+    with pytest.raises(TokenRefused):
+        await check(presented(old))
+    new = corporation.token()
+    assert (await check(presented(new))).client_id == "corp:app"
+    corporation.publish(signer=generate_p256(), iat=300)
+    for refused in (corporation.file.read_bytes(), b"\xff", b""):
+        await check.renew_keys(ISSUER, refused)
+        assert (await check(presented(new))).client_id == "corp:app"
 
 
 async def test_keys_that_are_not_rightly_signed_are_not_used(corporation, house, check):
