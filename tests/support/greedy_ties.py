@@ -7,11 +7,8 @@ between the two tokens at the first difference.
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from runtime.identifiers import PAGE_SIZE
 from runtime.runner.torch_runner import TorchRunner
-from tests.support.step_batches import Chunk, sampling_batch, step_batch
+from tests.support.next_token import Text, score_at_once
 
 
 def assert_equal_up_to_ties(
@@ -32,11 +29,5 @@ def assert_equal_up_to_ties(
 
 def logprob_gap(reference: TorchRunner, context: Sequence[int], better: int, worse: int) -> float:
     """log p(better) - log p(worse) after a context."""
-    pages = list(range(1, 2 + len(context) // PAGE_SIZE))
-    count = min(reference.vocab_size, 4096)
-    result = reference.launch(step_batch([Chunk(context, 0, pages)], sampling_batch(1, num_logprobs=count))).result()
-    assert result.logprobs is not None
-    ids = result.logprobs.top_ids[0]
-    values = {int(token): float(value) for token, value in zip(ids, result.logprobs.top_values[0], strict=True)}
-    assert np.isfinite(list(values.values())).all()
-    return values[better] - values[worse]
+    (scores,) = score_at_once(reference, Text(context, [better]))
+    return float(scores[better] - scores[worse])
