@@ -47,7 +47,7 @@ def choose_kernels(settings: EngineSettings, warn: Warn) -> Kernels:
     libraries = FolderLibraries(Path(settings.kernels_path))
     builders: dict[str, Callable[[CacheUse], DeviceAttention]] = {
         "triton": partial(_build_triton, launcher),
-        "flashinfer": partial(_build_flashinfer, libraries),
+        "flashinfer": partial(_build_flashinfer, launcher, libraries),
         "flashinfer beside drafts": partial(_build_combined, launcher, libraries),
         "auto": partial(_build_best, launcher, libraries, warn),
     }
@@ -105,15 +105,15 @@ def _build_frozen_attention(
     """Nothing is tried, because what is missing was refused before."""
     choice = choose_attention(settings, use.config, use.query_dtype)
     if choice.decodes == "flashinfer":
-        return _build_flashinfer(libraries, use)
+        return _build_flashinfer(launcher, libraries, use)
     decodes = _build_triton(launcher, use)
     if choice.chunks == "triton":
         return decodes
-    return CombinedAttention(decodes, _build_flashinfer(libraries, use, decode=None))
+    return CombinedAttention(decodes, _build_flashinfer(launcher, libraries, use, decode=None))
 
 
 def _build_combined(launcher: Launcher, libraries: Libraries, use: CacheUse) -> DeviceAttention:
-    return CombinedAttention(_build_triton(launcher, use), _build_flashinfer(libraries, use, decode=None))
+    return CombinedAttention(_build_triton(launcher, use), _build_flashinfer(launcher, libraries, use, decode=None))
 
 
 def _build_best(launcher: Launcher, libraries: Libraries, warn: Warn, use: CacheUse) -> DeviceAttention:
@@ -129,11 +129,12 @@ def _build_triton(launcher: Launcher, use: CacheUse) -> TritonAttention:
 
 
 def _build_flashinfer(
-    libraries: Libraries, use: CacheUse, decode: DecodeAlgorithm | None = "fa2"
+    launcher: Launcher, libraries: Libraries, use: CacheUse, decode: DecodeAlgorithm | None = "fa2"
 ) -> FlashInferAttention:
     return build_flashinfer_attention(
         use.pages,
         libraries,
+        launcher,
         num_heads=use.config.num_heads,
         query_dtype=use.query_dtype,
         layer_windows=use.config.layer_windows,

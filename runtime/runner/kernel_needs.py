@@ -24,6 +24,8 @@ import torch
 from runtime.attention.combined import CombinedAttention
 from runtime.attention.device import DeviceAttention, DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.attention import FlashInferAttention
+from runtime.attention.flashinfer.calls import Cache
+from runtime.attention.flashinfer.contexts import GatheredContexts
 from runtime.attention.flashinfer.libraries import LibraryName
 from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
 from runtime.identifiers import PAGE_SIZE
@@ -142,7 +144,7 @@ class _Rehearsal:
         )
         use = CacheUse(self._pages, self._config, self._max_sequences, PAGE_SIZE, dtype, scales)
         ours = build_triton_attention(launcher, use, num_multiprocessors)
-        elsewhere = cast(FlashInferAttention, _Unrecorded())
+        elsewhere = cast(FlashInferAttention, _FlashInferRehearsal(self._pages, self._max_sequences, launcher))
         self._attention: DeviceAttention = elsewhere
         if choice.decodes == "triton":
             self._attention = ours if choice.chunks == "triton" else CombinedAttention(ours, elsewhere)
@@ -204,15 +206,20 @@ class _Rehearsal:
         self._operations.sample(logits, views.columns, self._buffers.samples_of(views))
 
 
-class _Unrecorded:
-    """Attention of a library: it launches nothing that we compile. Its own plan as well."""
+class _FlashInferRehearsal:
+    """FlashInfer's attention without the library's own kernels, which are no variants of ours: what is left gathers contexts."""
 
-    def plan(self, host: SequenceTables, device: DeviceTables) -> "_Unrecorded":
+    def __init__(self, pages: torch.Tensor, max_sequences: int, launcher: Launcher) -> None:
+        self._cache = Cache(pages[0, :, 0], pages[0, :, 1])
+        self._contexts = GatheredContexts(pages, max_sequences, launcher)
+
+    def plan(self, host: SequenceTables, device: DeviceTables) -> "_FlashInferRehearsal":
+        self._contexts.gather(self._cache, device, 1)
         return self
 
     plan_chunks = plan
 
-    def plan_capture(self, device: DeviceTables, num_sequences: int) -> "_Unrecorded":
+    def plan_capture(self, device: DeviceTables, num_sequences: int) -> "_FlashInferRehearsal":
         return self
 
     def attend(self, layer: int, query: torch.Tensor, out: torch.Tensor) -> None:

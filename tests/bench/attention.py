@@ -22,6 +22,7 @@ from runtime.attention.flashinfer.libraries import LibraryName
 from runtime.attention.pages import allocate_pages
 from runtime.errors import EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
+from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.libraries import FolderLibraries
 from tests.support.attention_steps import device_tables, host_tables, send_tables
 
@@ -80,8 +81,8 @@ class Bench:
 
     def attention(self, pages: Tensor, decode: str, prefill: str, count: int, context: int) -> FlashInferAttention:
         return build_flashinfer_attention(
-            pages, self.libraries, num_heads=NUM_HEADS, query_dtype=torch.bfloat16, layer_windows=(None,) * len(pages),
-            max_sequences=count, max_context_length=context, decode=decode, prefill=prefill,
+            pages, self.libraries, JitLauncher(), num_heads=NUM_HEADS, query_dtype=torch.bfloat16,
+            layer_windows=(None,) * len(pages), max_sequences=count, max_context_length=context, decode=decode, prefill=prefill,
         )  # fmt: skip
 
     def decode(self, algorithm: str, count: int, context: int) -> tuple[float, float]:

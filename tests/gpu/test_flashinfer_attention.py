@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from runtime.attention.device import SequenceTables
+from runtime.attention.flashinfer import contexts
 from runtime.attention.flashinfer.attention import FlashInferAttention, build_flashinfer_attention
 from runtime.attention.flashinfer.libraries import DecodeAlgorithm, PrefillAlgorithm
 from runtime.attention.flashinfer.work import padding_sequences
 from runtime.errors import KernelMissing
+from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.libraries import FolderLibraries
 from tests.support.attention_steps import (
     AttentionStep,
@@ -45,6 +47,12 @@ DECODES = [[(1, 1)], [(16, 1), (17, 1), (15, 1), (1, 1)], [(n, 1) for n in (3000
 MIXED = [[(90, 1), (1, 1), (17, 1), (300, 200), (50, 3)], [(2049, 1), (130, 129)]]
 
 
+def gather_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it does not pay."""
+    monkeypatch.setattr(contexts, "_ROWS_FOR_COPY", 0)
+    monkeypatch.setattr(contexts, "_PAIRS_FOR_LAUNCH", -1)
+
+
 def heads_id(heads: Heads) -> str:
     return f"{heads.num_heads}x{heads.num_kv_heads}x{heads.head_dim}-{str(heads.dtype)[6:]}"
 
@@ -62,6 +70,7 @@ def build(
         return build_flashinfer_attention(
             step.pages,
             libraries,
+            JitLauncher(),
             num_heads=step.heads.num_heads,
             query_dtype=step.heads.dtype,
             layer_windows=layer_windows,
@@ -85,14 +94,17 @@ def verify_step(step: AttentionStep, attention: FlashInferAttention, layer_windo
 
 
 @pytest.mark.parametrize("heads", HEADS, ids=heads_id)
-@pytest.mark.parametrize("prefill", ["fa3", "fa2"])
+@pytest.mark.parametrize("prefill", ["fa3 gathered", "fa3", "fa2"])
 def test_prompts_and_chunks(
-    heads: Heads, prefill: PrefillAlgorithm, device: torch.device, libraries: FolderLibraries
+    heads: Heads, prefill: str, device: torch.device, libraries: FolderLibraries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whole prompts of odd sizes, and chunks behind a part that is cached already."""
+    """Whole prompts of odd sizes, and chunks behind a part that is cached already; from pages, and from runs gathered from them."""
+    if prefill == "fa3 gathered":
+        gather_always(monkeypatch)
+    algorithm: PrefillAlgorithm = "fa2" if prefill == "fa2" else "fa3"
     for seed, lengths in enumerate(PREFILLS + CHUNKS):
         step = random_step(lengths, heads, num_layers=2, device=device, seed=seed, num_padding=5)
-        verify_step(step, build(step, libraries, (None, None), prefill=prefill), (None, None))
+        verify_step(step, build(step, libraries, (None, None), prefill=algorithm), (None, None))
 
 
 @pytest.mark.parametrize("heads", HEADS, ids=heads_id)
@@ -118,11 +130,19 @@ def test_decodes_and_chunks_mixed(
 @pytest.mark.parametrize("decode", ["fa2", "xqa"])
 @pytest.mark.parametrize("prefill", ["fa3", "fa2"])
 def test_windows_differ_by_layer(
-    decode: DecodeAlgorithm, prefill: PrefillAlgorithm, device: torch.device, libraries: FolderLibraries
+    decode: DecodeAlgorithm,
+    prefill: PrefillAlgorithm,
+    device: torch.device,
+    libraries: FolderLibraries,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Layers with windows smaller and larger than a page, beside layers without."""
     windows = (None, 5, 40, 5)
     for seed, lengths in enumerate([*MIXED, *DECODES, *CHUNKS]):
+        step = random_step(lengths, Heads(), num_layers=len(windows), device=device, seed=seed)
+        verify_step(step, build(step, libraries, windows, decode=decode, prefill=prefill), windows)
+    gather_always(monkeypatch)
+    for seed, lengths in enumerate([*MIXED, *CHUNKS]):
         step = random_step(lengths, Heads(), num_layers=len(windows), device=device, seed=seed)
         verify_step(step, build(step, libraries, windows, decode=decode, prefill=prefill), windows)
 

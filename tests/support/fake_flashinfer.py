@@ -6,15 +6,17 @@ too early gives those of another step.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from runtime.errors import KernelMissing
+from runtime.kernels.launching import Argument, Constant, Options
 
 _TABLES = 3
+_TILE_TOKENS = 128
 
 
 class FakeEvent:
@@ -63,6 +65,8 @@ class FakeLibraries:
         self.names: list[str] = []
         self.descriptions: list[list[int]] = []
         """What `plan` gives next, one list a call; by default one that follows from the number of sequences."""
+        self.planned_starts: list[list[int]] = []
+        """Where contexts begin, of each plan: pages, or tokens of gathered contexts."""
         self._device = device
         self._missing = missing
 
@@ -76,6 +80,7 @@ class FakeLibraries:
             ("fa3", "plan"): self._plan_fa3,
             ("fa2", "paged_run"): self._run_fa2,
             ("fa3", "paged_run"): self._run_fa3,
+            ("fa3", "ragged_run"): self._run_gathered,
             ("xqa", "xqa_wrapper"): self._run_xqa,
         }
         return functions[algorithm, name]
@@ -94,6 +99,7 @@ class FakeLibraries:
         assert num_rows == int(query_starts[-1] - query_starts[0])
         assert page_size == 16
         assert head_dim == head_dim_v
+        self.planned_starts.append(page_starts.tolist())
         words = torch.cat((torch.tensor([num_sequences]), query_starts, page_starts, context_lengths)).int()
         staging.view(torch.int32)[: len(words)] = words
         self._device.enqueue(lambda: device_buffer[: 4 * len(words)].copy_(staging[: 4 * len(words)]))
@@ -134,6 +140,31 @@ class FakeLibraries:
 
         self._device.enqueue(run)
 
+    def _run_gathered(
+        self, partial: Tensor, device_buffer: Tensor, description: list[int], query: Tensor, keys: Tensor,
+        values: Tensor, query_starts: Tensor, unread: Tensor, out: Tensor, lse: None, mask: int, layout: int,
+        window_left: int, pdl: bool, *tail: Any,
+    ) -> None:  # fmt: skip
+        assert tail == (*[None] * 4, 0.0, query.shape[2] ** -0.5, 1.0, 0)
+        count, group, _, causal, planned_window = description
+        assert (mask, layout, window_left) == (causal, 0, planned_window)
+        assert group == query.shape[1] // keys.shape[1]
+
+        def run() -> None:
+            words = device_buffer.view(torch.int32)
+            assert int(words[0]) == count, "the plan was overwritten"
+            rows, starts, contexts = words[1 : 3 + _TABLES * count].split((count + 1, count + 1, count))
+            for i in range(count):
+                where = slice(int(rows[i]), int(rows[i + 1]))
+                tiles = -(-int(contexts[i]) // _TILE_TOKENS) * _TILE_TOKENS
+                run = slice(int(starts[i]), int(starts[i]) + tiles)
+                whole = [x[run].unflatten(0, (-1, 16)) for x in (keys, values)]
+                assert all(bool(x.isfinite().all()) for x in whole), "a tile that is read holds what is not finite"
+                table = torch.arange(tiles // 16)
+                attend_one(query[where], *whole, table, int(contexts[i]), window_left, out[where])
+
+        self._device.enqueue(run)
+
     def _run_xqa(self, *args: Any) -> None:
         (fp8, _num_sms, num_kv_heads, window, q_scale, q_scales, out, out_scale, query, sinks, keys, values, k_scales,
          v_scales, block_tables, max_length, lengths, count, kv_scale, kv_scales, num_queries, mask, semaphores, _scratch,
@@ -153,6 +184,32 @@ class FakeLibraries:
                 attend_one(query[i : i + 1], keys, values, table, context, window - 1, out[i : i + 1])
 
         self._device.enqueue(run)
+
+
+class FakeLauncher:
+    """A launcher whose only kernel gathers contexts, in torch."""
+
+    def __init__(self, device: FakeDevice) -> None:
+        self._device = device
+
+    def launch(
+        self, kernel: str, grid: tuple[int, int, int], arguments: Sequence[Argument], constants: Mapping[str, Constant],
+        options: Options,
+    ) -> None:  # fmt: skip
+        """See `Launcher.launch`."""
+        assert kernel == "contexts.gather"
+        self._device.enqueue(lambda: gather(grid[0], *arguments, gap_pages=constants["GAP_PAGES"]))
+
+
+def gather(num_pages: int, *arguments: Any, gap_pages: Any) -> None:
+    """What `runtime.kernels.triton.contexts.gather` does."""
+    key_pages, value_pages, lengths, starts, ids, keys, values, count = arguments
+    for pages, run in ((key_pages, keys), (value_pages, values)):
+        run[: 16 * num_pages] = 0
+        for i in range(count):
+            begin = 16 * (int(starts[i] - starts[0]) + i * gap_pages)
+            table = ids[int(starts[i]) : int(starts[i + 1])].long()
+            run[begin : begin + int(lengths[i])] = pages[table].flatten(0, 1)[: int(lengths[i])]
 
 
 def attend_one(

@@ -1,8 +1,8 @@
 """FlashInfer behind `DeviceAttention`: decodes and prefill chunks of a step each go to the kernel that is best at them.
 
 A step is planned once for each distinct window, not for each layer. Decodes go to FA2, one tile of tensor cores holding
-the queries of a group, or to XQA; chunks to FA3. Where FA3 is absent the whole step is one FA2 run, decodes included, as
-FA2 wants its rows to begin at 0.
+the queries of a group, or to XQA; chunks to FA3, over contexts that are gathered from their pages where that pays
+(`contexts`). Where FA3 is absent the whole step is one FA2 run, decodes included, as FA2 wants its rows to begin at 0.
 
 What always holds: plans of one `FlashInferAttention` share device memory, so a plan attends in all its layers, or its
 graph is replayed, before the next is made or refreshed, all on one stream.
@@ -17,6 +17,7 @@ from torch import Tensor
 from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.block_tables import fill_block_tables
 from runtime.attention.flashinfer.calls import Cache, PagedKernel, QueryKernel, Shape
+from runtime.attention.flashinfer.contexts import GatheredContexts, GatheredWork, num_pages, pays
 from runtime.attention.flashinfer.libraries import (
     Algorithm,
     CacheShape,
@@ -37,6 +38,7 @@ from runtime.attention.flashinfer.work import (
 )
 from runtime.attention.flashinfer.workspace import Event, PlanBuffers, partial_results_bytes, plan_bytes
 from runtime.identifiers import PAGE_SIZE
+from runtime.kernels.launching import Launcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class FlashInferAttention:
         max_context_length: of one sequence; rounded up to whole pages.
         num_multiprocessors: of the device.
         new_event: makes events of the device.
+        launcher: of our own kernel, which gathers contexts.
         decode: None where another backend decodes, and only `plan_chunks` is called.
     Raises: EngineMisconfigured for a shape that FlashInfer does not serve, KernelMissing for a library.
     """
@@ -92,6 +95,7 @@ class FlashInferAttention:
         self,
         pages: Tensor,
         libraries: Libraries,
+        launcher: Launcher,
         *,
         num_heads: int,
         query_dtype: torch.dtype,
@@ -124,6 +128,7 @@ class FlashInferAttention:
         self._block_tables = torch.zeros(
             max_sequences, -(-max_context_length // PAGE_SIZE), dtype=torch.int32, device=pages.device
         )
+        self._contexts = GatheredContexts(pages, max_sequences, launcher) if prefill == "fa3" else None
         self._kernels = {w: self._build_kernels(w, libraries, new_event) for w in dict.fromkeys(layer_windows)}
 
     def _build_kernels(
@@ -173,14 +178,15 @@ class FlashInferAttention:
             if num_decodes:
                 work[window].append(self._decode_work(kernels, host, device, num_decodes, captured=False))
             if num_sequences > num_decodes:
-                work[window].append(_chunk_work(kernels, host, device, num_decodes))
+                work[window].append(self._chunk_work(kernels, host, device, num_decodes))
         return FlashInferPlan(self._layers, self._shape.layer_windows, work, device)
 
     def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> FlashInferPlan:
         """Plan the chunks of a step alone, by FA3; its decodes are another backend's."""
         assert self._algorithms[1] == "fa3", "FA2 wants all rows of a step"
         work: dict[int | None, list[Work]] = {
-            window: [_chunk_work(kernels, host, device, host.num_decodes)] for window, kernels in self._kernels.items()
+            window: [self._chunk_work(kernels, host, device, host.num_decodes)]
+            for window, kernels in self._kernels.items()
         }
         return FlashInferPlan(self._layers, self._shape.layer_windows, work, device)
 
@@ -224,18 +230,21 @@ class FlashInferAttention:
         description = kernels.decode.plan(host_rows(host, 0, count), buffers, captured=captured)
         return PagedWork(kernels.decode, description, buffers, tables, count)
 
-
-def _chunk_work(kernels: _WindowKernels, host: SequenceTables, device: DeviceTables, first: int) -> Work:
-    """The sequences from `first` on; FA3 takes the places of their rows from the plan."""
-    count = len(host.context_lengths)
-    buffers = kernels.prefill_buffers
-    description = kernels.prefill.plan(host_rows(host, first, count), buffers, captured=False)
-    return PagedWork(kernels.prefill, description, buffers, device_rows(device, first, count), None)
+    def _chunk_work(self, kernels: _WindowKernels, host: SequenceTables, device: DeviceTables, first: int) -> Work:
+        """The sequences from `first` on; FA3 takes the places of their rows from the plan."""
+        count = len(host.context_lengths)
+        kernel, buffers, tables = kernels.prefill, kernels.prefill_buffers, device_rows(device, first, count)
+        if self._contexts is None or not pays(host, first):
+            description = kernel.plan(host_rows(host, first, count), buffers, captured=False)
+            return PagedWork(kernel, description, buffers, tables, None)
+        description = kernel.plan(self._contexts.tables(host, first), buffers, captured=False)
+        return GatheredWork(kernel, description, buffers, self._contexts, tables, num_pages(host, first))
 
 
 def build_flashinfer_attention(
     pages: Tensor,
     libraries: Libraries,
+    launcher: Launcher,
     *,
     num_heads: int,
     query_dtype: torch.dtype,
@@ -249,6 +258,7 @@ def build_flashinfer_attention(
     return FlashInferAttention(
         pages,
         libraries,
+        launcher,
         num_heads=num_heads,
         query_dtype=query_dtype,
         layer_windows=layer_windows,

@@ -46,7 +46,10 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class HostTables:
-    """Sequences of one plan, int32 tensors on the CPU. Starts may begin above 0, within the whole step's arrays."""
+    """Sequences of one plan, int32 tensors on the CPU. Starts may begin above 0, within the whole step's arrays.
+
+    For gathered contexts `page_starts` are tokens.
+    """
 
     query_starts: Tensor
     context_lengths: Tensor
@@ -55,14 +58,15 @@ class HostTables:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """One layer's pages, each [num_pages, PAGE_SIZE, num_kv_heads, head_dim], with the strides of the whole cache."""
+    """One layer's pages, each [num_pages, PAGE_SIZE, num_kv_heads, head_dim], with the strides of the whole cache; or what was
+    gathered from them, each [num_tokens, num_kv_heads, head_dim]."""
 
     keys: Tensor
     values: Tensor
 
 
 class PagedKernel:
-    """FA2 or FA3: planned on the host, then run in each layer.
+    """FA2 or FA3: planned on the host, then run in each layer, over pages or, by FA3, over gathered contexts.
 
     Args:
         partial_results: float32 room on the device for keys split over blocks; shared by all plans of a stream.
@@ -74,6 +78,7 @@ class PagedKernel:
     ) -> None:
         self._plan = libraries.function(str(library), "plan")
         self._run = libraries.function(str(library), "paged_run")
+        self._run_gathered = libraries.function(str(library), "ragged_run") if library.algorithm == "fa3" else None
         self._shape = shape
         self._partial_results = partial_results
         self._causal = causal
@@ -135,6 +140,36 @@ class PagedKernel:
             tables.page_starts,
             tables.page_ids,
             tables.last_page_lengths,
+            out,
+            None,
+            _CAUSAL if self._causal else _NOT_CAUSAL,
+            _NHD,
+            self._shape.window_left,
+            True,
+            *self._run_tail,
+        )
+
+    def run_gathered(
+        self, plan: Any, buffers: PlanBuffers, contexts: Cache, query_starts: Tensor, query: Tensor, out: Tensor
+    ) -> None:
+        """The same by FA3 over straight runs of keys and values, planned with `page_starts` that count their tokens.
+
+        The tensor memory accelerator reads whole tiles of 128 tokens, past the end of a context as well: what is there has no
+        weight, but must be finite.
+
+        Args:
+            contexts: each [num_tokens, num_kv_heads, head_dim].
+        """
+        assert self._run_gathered is not None, "FA2 reads pages"
+        self._run_gathered(
+            self._partial_results,
+            buffers.on_device,
+            plan,
+            query,
+            contexts.keys,
+            contexts.values,
+            query_starts,
+            query_starts,  # where contexts begin is read from the plan, and from this nowhere
             out,
             None,
             _CAUSAL if self._causal else _NOT_CAUSAL,

@@ -8,24 +8,27 @@ import torch
 from torch import Tensor
 
 from runtime.attention.device import DeviceTables, SequenceTables
+from runtime.attention.flashinfer import contexts
 from runtime.attention.flashinfer.attention import FlashInferAttention
 from runtime.attention.flashinfer.block_tables import fill_block_tables
 from runtime.attention.flashinfer.libraries import CacheShape, DecodeAlgorithm, PrefillAlgorithm, needed_libraries
 from runtime.attention.flashinfer.work import padding_sequences
 from runtime.attention.flashinfer.workspace import NUM_STAGING_BUFFERS, partial_results_bytes, plan_bytes
 from runtime.errors import EngineMisconfigured, KernelMissing
+from runtime.kernels.contexts import GAP_PAGES
 from tests.support.attention_steps import (
     AttentionStep,
     Heads,
     device_tables,
     expected_results,
+    host_tables,
     random_step,
     rows_of,
     send_tables,
     some_sequences,
     worst_row_error,
 )
-from tests.support.fake_flashinfer import FakeDevice, FakeLibraries
+from tests.support.fake_flashinfer import FakeDevice, FakeLauncher, FakeLibraries
 
 CPU = torch.device("cpu")
 HEADS = Heads(num_heads=4, num_kv_heads=2, head_dim=64, dtype=torch.float16)
@@ -43,28 +46,72 @@ def build(
     windows: Sequence[int | None] = WINDOWS,
 ) -> FlashInferAttention:
     return FlashInferAttention(
-        step.pages, libraries, num_heads=HEADS.num_heads, query_dtype=HEADS.dtype, layer_windows=windows,
+        step.pages, libraries, FakeLauncher(fake), num_heads=HEADS.num_heads, query_dtype=HEADS.dtype, layer_windows=windows,
         max_sequences=16, max_context_length=500, num_multiprocessors=132, new_event=fake.new_event,
         decode=decode, prefill=prefill,
     )  # fmt: skip
 
 
+def gather_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contexts, "_ROWS_FOR_COPY", 0)
+    monkeypatch.setattr(contexts, "_PAIRS_FOR_LAUNCH", -1)
+
+
 @pytest.mark.parametrize("decode", ["fa2", "xqa"])
-@pytest.mark.parametrize("prefill", ["fa3", "fa2"])
+@pytest.mark.parametrize("prefill", ["fa3 gathered", "fa3", "fa2"])
 @pytest.mark.parametrize("lengths", [MIXED, MIXED[:3], MIXED[3:]], ids=["mixed", "decodes", "chunks"])
 def test_each_sequence_gets_its_attention(
-    decode: DecodeAlgorithm, prefill: PrefillAlgorithm, lengths: list[tuple[int, int]]
+    decode: DecodeAlgorithm, prefill: str, lengths: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever kernel has which rows, all layers agree with the reference and padding rows stay as they were."""
+    if prefill == "fa3 gathered":
+        gather_always(monkeypatch)
     step = random_step(lengths, HEADS, num_layers=3, device=CPU, seed=1, num_padding=4)
     fake = FakeDevice()
-    plan = build(step, fake, FakeLibraries(fake), decode, prefill).plan(step.host, step.device)
+    plan = build(step, fake, FakeLibraries(fake), decode, "fa2" if prefill == "fa2" else "fa3").plan(
+        step.host, step.device
+    )
     for layer, expected in enumerate(expected_results(step, WINDOWS)):
         out = torch.full_like(step.query, 7.0)
         plan.attend(layer, step.query, out)
         fake.drain()
         assert worst_row_error(out[: step.num_tokens], expected) < TOLERANCE
         assert bool((out[step.num_tokens :] == 7.0).all())
+
+
+def test_contexts_are_gathered_where_that_pays_and_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same results either way: by a plan over pages, or over the runs that the chunks' contexts were copied to."""
+    step = random_step(MIXED, HEADS, num_layers=1, device=CPU, seed=6)
+    paged, gathered = [9, 16], [0, 16 * (7 + GAP_PAGES)]
+    room = 7 + 4 + 2 * GAP_PAGES  # pages of the two chunks, whose contexts are 100 and 50 tokens long
+    gather_always(monkeypatch)
+    for pairs, largest, starts in ((0, room, gathered), (0, room - 1, paged), (1 << 20, room, paged)):
+        monkeypatch.setattr(contexts, "LARGEST_PAGES", largest)
+        monkeypatch.setattr(contexts, "_PAIRS_FOR_LAUNCH", pairs)
+        fake = FakeDevice()
+        libraries = FakeLibraries(fake)
+        plan = build(step, fake, libraries, windows=(None,)).plan(step.host, step.device)
+        assert libraries.planned_starts[-1][:2] == starts
+        out = torch.zeros_like(step.query)
+        plan.attend(0, step.query, out)
+        fake.drain()
+        assert worst_row_error(out, expected_results(step, (None,))[0]) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wanted"),
+    [
+        ([(8192, 8192)], True),
+        ([(8192, 2048)], True),
+        ([(1024, 1024)], False),
+        ([(1024, 1024)] * 8, True),
+        ([(4096, 128)] * 8, False),
+    ],
+)
+def test_few_rows_do_not_win_back_the_copy_of_their_context(lengths: list[tuple[int, int]], wanted: bool) -> None:
+    """What was measured: long prompts and large parts of them, but neither one of 1,024 tokens nor short ends of long ones."""
+    num_pages = sum(-(-context // 16) for context, _ in lengths)
+    assert contexts.pays(host_tables(lengths, np.arange(num_pages)), 0) == wanted
 
 
 def test_steps_in_flight_keep_their_plans() -> None:

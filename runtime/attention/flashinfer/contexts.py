@@ -1,0 +1,107 @@
+"""Room for the contexts of a step's chunks, gathered layer by layer, where that pays.
+
+FlashAttention 3 takes keys and values a tile at a time. From pages every thread of a warp has to fetch its own piece; from a
+straight run the tensor memory accelerator brings the whole tile. Measured on an H100 for one layer, 32 query and 8 key heads of
+128: 8,192 tokens 0.84 ms instead of 1.01, 8 prompts of 1,024 0.17 instead of 0.23. The copy reads and writes each context once,
+8 KiB a token there.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runtime.attention.device import DeviceTables, SequenceTables
+from runtime.attention.flashinfer.calls import Cache, HostTables, PagedKernel
+from runtime.attention.flashinfer.work import host_rows
+from runtime.attention.flashinfer.workspace import PlanBuffers
+from runtime.identifiers import PAGE_SIZE
+from runtime.kernels.contexts import GAP_PAGES, gather_contexts
+from runtime.kernels.launching import Launcher
+
+LARGEST_PAGES = 4096
+"""65,536 tokens, 256 MiB where there are 8 heads of 128 in 16 bits; longer ones are read from their pages."""
+_ROWS_FOR_COPY = 200
+"""So many rows that read a context win back its copy."""
+_PAIRS_FOR_LAUNCH = 600_000
+"""So many pairs of a query and a key win back the launch of one more kernel."""
+
+
+class GatheredContexts:
+    """One layer's contexts at a time; the next layer's take their place."""
+
+    def __init__(self, pages: Tensor, max_sequences: int, launcher: Launcher) -> None:
+        """
+        Args:
+            pages: the cache, see `runtime.attention.pages`.
+            max_sequences: in one step.
+        """
+        num_kv_heads, head_dim = pages.shape[-2:]
+        self._room = torch.empty(
+            2, LARGEST_PAGES * PAGE_SIZE, num_kv_heads, head_dim, dtype=pages.dtype, device=pages.device
+        )
+        self._max_sequences = max_sequences
+        self._launcher = launcher
+
+    def tables(self, host: SequenceTables, first: int) -> HostTables:
+        """What a plan over the gathered contexts of those sequences is made from."""
+        rows = host_rows(host, first, len(host.context_lengths))
+        starts = rows.page_starts - rows.page_starts[0]
+        starts += GAP_PAGES * torch.arange(len(starts), dtype=starts.dtype)
+        return HostTables(rows.query_starts, rows.context_lengths, starts * PAGE_SIZE)
+
+    def gather(self, cache: Cache, device: DeviceTables, num_pages: int) -> Cache:
+        """Enqueue the copy of one layer's.
+
+        Args:
+            device: the tables of those sequences, exactly.
+            num_pages: as `num_pages` counts them.
+        """
+        keys, values = self._room
+        gather_contexts(
+            cache.keys,
+            cache.values,
+            device.context_lengths,
+            device.page_starts,
+            device.page_ids,
+            keys=keys,
+            values=values,
+            num_pages=num_pages,
+            max_sequences=self._max_sequences,
+            launcher=self._launcher,
+        )
+        return Cache(keys, values)
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredWork:
+    """Chunks over their whole contexts, which each layer gathers from its pages first. See `work.Work`."""
+
+    kernel: PagedKernel
+    description: Any
+    buffers: PlanBuffers
+    contexts: GatheredContexts
+    tables: DeviceTables
+    num_pages: int
+
+    def run(self, cache: Cache, query: Tensor, out: Tensor) -> None:
+        """See `Work.run`."""
+        gathered = self.contexts.gather(cache, self.tables, self.num_pages)
+        self.kernel.run_gathered(self.description, self.buffers, gathered, self.tables.query_starts, query, out)
+
+
+def pays(host: SequenceTables, first: int) -> bool:
+    """Whether the sequences from `first` on are through sooner with their contexts gathered, and there is room for them."""
+    rows = np.diff(host.query_starts[first:]).astype(np.int64)
+    contexts = host.context_lengths[first:].astype(np.int64)
+    num_pairs = int((rows * contexts - rows * rows // 2).sum())
+    worth = num_pairs > _ROWS_FOR_COPY * int(contexts.sum()) + _PAIRS_FOR_LAUNCH
+    return worth and num_pages(host, first) <= LARGEST_PAGES
+
+
+def num_pages(host: SequenceTables, first: int) -> int:
+    """Of the contexts of the sequences from `first` on, with the gaps behind them."""
+    own = int(host.page_starts[-1]) - int(host.page_starts[first])
+    return own + GAP_PAGES * (len(host.context_lengths) - first)

@@ -1,0 +1,39 @@
+"""Contexts out of their pages, one behind the other, for kernels that read keys and values in long straight runs."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit(do_not_specialize=["num_sequences"])
+def gather(
+    key_pages, value_pages, context_lengths, page_starts, page_ids, keys, values, num_sequences,
+    WIDTH: tl.constexpr, PAGE_SIZE: tl.constexpr, PAGE_STRIDE: tl.constexpr, GAP_PAGES: tl.constexpr,
+    BLOCK_SEQUENCES: tl.constexpr, BLOCK_WIDTH: tl.constexpr,
+):  # fmt: skip
+    """One program: a page's keys (axis 1: 0) or values (1), WIDTH numbers a token.
+
+    Behind each context come GAP_PAGES pages of zeros, and zeros fill its own last page: whatever a page holds past a context,
+    NaN too, is left behind. The kernel takes no part in dependent launch: it would hold multiprocessors while the decodes before
+    it need them.
+    """
+    page, is_value = tl.program_id(0), tl.program_id(1)
+    sequences = tl.arange(0, BLOCK_SEQUENCES)
+    first_pages = tl.load(page_starts + sequences, mask=sequences < num_sequences, other=0)
+    targets = first_pages - tl.load(page_starts) + sequences * GAP_PAGES
+    begun = (sequences < num_sequences) & (targets <= page)
+    sequence = tl.sum(begun.to(tl.int32)) - 1
+    place = page - tl.max(tl.where(begun, targets, 0))
+    token = place * PAGE_SIZE + tl.arange(0, PAGE_SIZE)
+    valid = token < tl.load(context_lengths + sequence)
+    of_table = tl.load(page_starts + sequence) + place
+    source_page = tl.load(page_ids + of_table + tl.zeros_like(token), mask=valid, other=0).to(tl.int64)
+    number = tl.arange(0, BLOCK_WIDTH)[None, :]
+    there = number < WIDTH
+    source = source_page * PAGE_STRIDE + tl.arange(0, PAGE_SIZE) * WIDTH
+    target = (page.to(tl.int64) * PAGE_SIZE + tl.arange(0, PAGE_SIZE)) * WIDTH
+    if is_value == 0:
+        found = tl.load(key_pages + source[:, None] + number, mask=valid[:, None] & there, other=0.0)
+        tl.store(keys + target[:, None] + number, found, mask=there)
+    else:
+        found = tl.load(value_pages + source[:, None] + number, mask=valid[:, None] & there, other=0.0)
+        tl.store(values + target[:, None] + number, found, mask=there)

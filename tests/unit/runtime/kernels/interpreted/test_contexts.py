@@ -1,0 +1,44 @@
+"""`runtime.kernels.contexts`, interpreted."""
+
+import pytest
+import torch
+
+from runtime.attention.flashinfer.calls import Cache
+from runtime.attention.flashinfer.contexts import GatheredContexts, num_pages
+from runtime.attention.flashinfer.work import device_rows
+from runtime.identifiers import PAGE_SIZE
+from runtime.kernels.contexts import GAP_PAGES
+from runtime.kernels.launcher import JitLauncher
+from tests.support.attention_steps import Heads, random_step
+from tests.support.fake_flashinfer import gather
+
+
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("heads", [Heads(4, 2, 16, torch.float16), Heads(3, 3, 24, torch.float16)])
+def test_contexts_lie_one_behind_the_other_with_zeros_between(first: int, heads: Heads) -> None:
+    """Of all sequences and of the last ones; the pages are NaN past their contexts, and none of it comes along."""
+    step = random_step(
+        [(40, 1), (7, 1), (33, 20), (16, 16), (129, 3)], heads, num_layers=1, device=torch.device("cpu"), seed=0
+    )
+    cache = Cache(step.pages[0, :, 0], step.pages[0, :, 1])
+    tables = device_rows(step.device, first, 5)
+    contexts = GatheredContexts(step.pages, 9, JitLauncher())
+    contexts._room.fill_(torch.nan)
+    count = num_pages(step.host, first)
+    gathered = contexts.gather(cache, tables, count)
+    keys, values = torch.empty_like(gathered.keys), torch.empty_like(gathered.values)
+    arguments = (
+        cache.keys,
+        cache.values,
+        tables.context_lengths,
+        tables.page_starts,
+        tables.page_ids,
+        keys,
+        values,
+        5 - first,
+    )
+    gather(count, *arguments, gap_pages=GAP_PAGES)
+    end = PAGE_SIZE * count
+    assert torch.equal(gathered.keys[:end], keys[:end])
+    assert torch.equal(gathered.values[:end], values[:end])
+    assert bool(gathered.keys[end:].isnan().all()), "what lies behind is left alone"
