@@ -5,7 +5,7 @@ its neighbours: a kernel that starts early hides its latency behind the one ahea
 it. So ways to cut the products are compared here, in the chain, by `compare`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +24,10 @@ from runtime.kernels.embedding import gather_embeddings
 from runtime.kernels.launching import Launcher
 from runtime.kernels.linear import Norm, multiply_rows
 from runtime.kernels.norm import add_rms_norm
+from runtime.kernels.quantized import multiply_quantized, quantize_gated, quantize_rows
 from runtime.kernels.rotary import rotate_and_store
 from runtime.kernels.sampling import SamplingWorkspace, sample_rows
+from runtime.layers.quantized import E4M3, InputScaling, QuantizedLinear, QuantizedRows
 
 HIDDEN, INNER, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 4096, 14336, 32, 8, 128, 128256
 _EPS = 1e-5
@@ -41,6 +43,11 @@ SHAPES = {
     "down": Shape(HIDDEN, INNER),
     "head": Shape(VOCAB, HIDDEN),
 }
+E4M3_SHAPES = SHAPES | {"gate_up": Shape(2 * INNER, HIDDEN)}
+"""In e4m3 the activation is a kernel of its own, which rounds what it gives; the head is bf16."""
+
+
+AnyWeight = Tensor | QuantizedLinear
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +61,28 @@ class ChainResult:
 
 @dataclass(frozen=True, slots=True)
 class _LayerWeights:
-    qkv: Tensor
-    output: Tensor
-    gate_up: Tensor
-    down: Tensor
+    qkv: AnyWeight
+    output: AnyWeight
+    gate_up: AnyWeight
+    down: AnyWeight
 
 
 class DecodeChain:
-    """One model and cache, for some sizes of batch."""
+    """One model and cache, for some sizes of batch.
 
-    def __init__(self, launcher: Launcher, *, num_layers: int = 32, max_rows: int = 8, context: int = 640) -> None:
+    Args:
+        quantized: weights in e4m3 with scales by channel, but for the head.
+    """
+
+    def __init__(
+        self, launcher: Launcher, *, num_layers: int = 32, max_rows: int = 8, context: int = 640, quantized: bool = False
+    ) -> None:  # fmt: skip
         self._launcher = launcher
+        make: Callable[[int, int], AnyWeight] = _quantized_weight if quantized else _weight
         self._layers = [
             _LayerWeights(
-                _weight((HEADS + 2 * KV_HEADS) * HEAD_DIM, HIDDEN), _weight(HIDDEN, HEADS * HEAD_DIM),
-                _weight(2 * INNER, HIDDEN), _weight(HIDDEN, INNER),
+                make((HEADS + 2 * KV_HEADS) * HEAD_DIM, HIDDEN), make(HIDDEN, HEADS * HEAD_DIM),
+                make(2 * INNER, HIDDEN), make(HIDDEN, INNER),
             )
             for _ in range(num_layers)
         ]  # fmt: skip
@@ -191,6 +205,7 @@ class _Step:
             return torch.zeros(rows, columns, dtype=dtype, device="cuda")
 
         self._hidden, self._inner, self._logits = buffer(HIDDEN), buffer(INNER), buffer(VOCAB, torch.float32)
+        self._gate_up = buffer(2 * INNER)
         self._qkv = buffer((HEADS + 2 * KV_HEADS) * HEAD_DIM)
         self._query, self._attended = buffer(HEADS * HEAD_DIM), buffer(HEADS * HEAD_DIM)
         self._sampled = torch.zeros(rows, dtype=torch.int64, device="cuda")
@@ -214,14 +229,24 @@ class _Step:
             if not self._only_linear:
                 self._attend(layer)
             self._multiply("o", self._attended, weights.output, self._hidden, residual=self._hidden)
-            self._multiply("gate_up", self._hidden, weights.gate_up, self._inner, norm=chain._norm, swiglu=True)
-            self._multiply("down", self._inner, weights.down, self._hidden, residual=self._hidden)
+            self._feed_forward(weights)
         self._multiply("head", self._hidden, chain._head, self._logits, norm=chain._norm)
         sample_rows(
             self._logits, chain._temperatures[:rows], chain._seeds[:rows], chain._seeds[:rows],
             workspace=chain._workspace, token_ids=self._sampled, is_finite=self._is_finite, drawn=False,
             launcher=launcher, pdl=pdl,
         )  # fmt: skip
+
+    def _feed_forward(self, weights: _LayerWeights) -> None:
+        norm = self._chain._norm
+        if isinstance(weights.gate_up, QuantizedLinear):
+            assert isinstance(weights.down, QuantizedLinear)
+            self._multiply("gate_up", self._hidden, weights.gate_up, self._gate_up, norm=norm)
+            rows = quantize_gated(self._gate_up, InputScaling(), launcher=self._launcher, pdl=self._pdl)
+            self._multiply_quantized("down", rows, weights.down, self._hidden, self._hidden)
+            return
+        self._multiply("gate_up", self._hidden, weights.gate_up, self._inner, norm=norm, swiglu=True)
+        self._multiply("down", self._inner, weights.down, self._hidden, residual=self._hidden)
 
     def _attend(self, layer: int) -> None:
         chain, shape = self._chain, (self._rows, HEADS, HEAD_DIM)
@@ -232,9 +257,13 @@ class _Step:
         self._plan.attend(layer, self._query.view(shape), self._attended.view(shape))
 
     def _multiply(
-        self, name: str, x: Tensor, weight: Tensor, out: Tensor, *, norm: Norm | None = None,
+        self, name: str, x: Tensor, weight: AnyWeight, out: Tensor, *, norm: Norm | None = None,
         residual: Tensor | None = None, swiglu: bool = False,
     ) -> None:  # fmt: skip
+        if isinstance(weight, QuantizedLinear):
+            rows = quantize_rows(x, InputScaling(), launcher=self._launcher, norm=norm, pdl=self._pdl)
+            self._multiply_quantized(name, rows, weight, out, residual)
+            return
         if name in self._blocks and self._blocks[name] is None:
             self._multiply_by_cublas(x, weight, out, norm, residual, swiglu)
             return
@@ -242,6 +271,18 @@ class _Step:
             x, weight, out=out, launcher=self._launcher, norm=norm, residual=residual, swiglu=swiglu,
             blocks=self._blocks.get(name), pdl=self._pdl,
         )  # fmt: skip
+
+    def _multiply_quantized(
+        self, name: str, rows: QuantizedRows, linear: QuantizedLinear, out: Tensor, residual: Tensor | None
+    ) -> None:
+        product = multiply_quantized(
+            rows, linear, launcher=self._launcher, dtype=out.dtype, residual=residual, blocks=self._blocks.get(name),
+            pdl=self._pdl,
+        )  # fmt: skip
+        if name == "gate_up":
+            self._gate_up = product
+        elif name == "qkv":
+            self._qkv = product
 
     def _multiply_by_cublas(
         self, x: Tensor, weight: Tensor, out: Tensor, norm: Norm | None, residual: Tensor | None, swiglu: bool
@@ -256,6 +297,12 @@ class _Step:
             silu_and_multiply(torch.mm(rows, weight.t()), out=out, launcher=self._launcher, pdl=self._pdl)
         else:
             out.copy_(torch.mm(rows, weight.t()))
+
+
+def _quantized_weight(rows: int, columns: int) -> QuantizedLinear:
+    weight = torch.empty(rows, columns, dtype=torch.bfloat16, device="cuda").normal_(std=30).clamp_(-448, 448)
+    scales = torch.full((rows,), columns**-0.5 / 30, device="cuda")
+    return QuantizedLinear(weight.to(E4M3), scales)
 
 
 def _weight(rows: int, columns: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import torch
 
@@ -66,12 +67,12 @@ def _chain(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
         yield {"rows": result.rows, "variant": result.variant, "us": round(result.seconds * 1e6, 1)}
 
 
-def _search(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
+def _search(launcher: Launcher, rows: Sequence[int], *, quantized: bool = False) -> Iterator[Line]:
     """What was better than all before it, the best of each product again at the end, and one that tells how many were tried."""
     for count in rows:
         best: dict[str, Line] = {}
         trials = 0
-        for trial in block_search.search(launcher, count):
+        for trial in block_search.search(launcher, count, quantized=quantized):
             trials += 1
             if trial.is_best:
                 best[trial.name] = {"rows": count, "layer": trial.name, "us": round(1e6 * trial.seconds, 1)}
@@ -137,6 +138,7 @@ PARTS: Mapping[str, Part] = {
     "e4m3": _e4m3,
     "chain": _chain,
     "search": _search,
+    "search_e4m3": partial(_search, quantized=True),
     "kernels": _kernels,
     "attention": _attention,
     "cache": _cache,

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from runtime.bench.compiling import CompilingLauncher
 from runtime.bench.device_time import num_rotated, seconds_per_call
-from runtime.kernels.blocks import MAX_ROWS, GemvBlocks
+from runtime.kernels.blocks import E4M3_MOST_ROWS, MAX_ROWS, GemvBlocks
 from runtime.kernels.launching import Launcher
 from runtime.kernels.linear import Norm
-from runtime.kernels.quantized import MAX_DOT_ROWS, multiply_quantized, quantize_gated, quantize_rows
+from runtime.kernels.quantized import multiply_quantized, quantize_gated, quantize_rows
 from runtime.layers.quantized import BLOCK, E4M3, InputScaling, QuantizedLinear, QuantizedRows, dequantize_rows
 
 LAYERS = {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (28672, 4096), "down": (4096, 14336)}
@@ -54,7 +54,7 @@ class QuantizedResult:
 
 
 def candidates(rows: int, *, by_block: bool) -> Iterator[GemvBlocks]:
-    """What is worth trying for up to MAX_DOT_ROWS rows."""
+    """What is worth trying for up to E4M3_MOST_ROWS rows."""
     if rows > MAX_ROWS:
         dots = [(64, 128, 4, 5), (64, 128, 4, 8), (128, 128, 4, 5), (128, 128, 8, 5), (32, 128, 2, 6)]
         if not by_block:
@@ -161,7 +161,7 @@ def sweep(launcher: Launcher, rows: Sequence[int]) -> Iterator[list[QuantizedRes
 
 
 def _few(rows: int, by_block: bool) -> Sequence[GemvBlocks]:
-    return tuple(candidates(rows, by_block=by_block)) if rows <= MAX_DOT_ROWS else ()
+    return tuple(candidates(rows, by_block=by_block)) if rows <= E4M3_MOST_ROWS else ()
 
 
 def _compile(rows: Sequence[int]) -> None:

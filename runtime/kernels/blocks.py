@@ -1,11 +1,13 @@
-"""How products of few rows are cut: a table that was measured once, and a rule for the shapes that are not in it.
+"""How products of few rows are cut: tables that were measured once, and a rule for the shapes that are not in them.
 
-Measured on an H100 80GB HBM3 (a copy moves 2.98 TB/s) with torch 2.11.0 and Triton 3.6.0. `casemate bench kernels linear` times
-each layer of Llama-3.1-8B by itself, `casemate bench kernels chain` times them as a decode step runs them. For one row the best
-alone are the best together (a step takes 5.29 ms, before 5.42 ms). For more rows they are not: where every kernel waits for
-another's output, what counts is how soon its first weights arrive. So those entries are what `casemate bench kernels search`
-found, which changes one product at a time within the step: of 4 rows 5.76 ms and of 8 rows 5.88 ms, with a context of 640.
-With the best alone it was 6.49 ms and 6.68 ms. Steps of 2 and 3 rows were not searched and take the same.
+Where every kernel waits for another's output, what counts is how soon its first weights arrive, so the best cut of one product
+alone is not its best in a step. The entries are what `casemate bench kernels search` (for e4m3 `search_e4m3`) found, which changes
+one product at a time within a whole decode step of Llama-3.1-8B with a context of 640, with torch 2.11.0 and Triton 3.6.0.
+
+Those in bf16 are from an H200 (a copy moves 4.23 TB/s): a step of 1 row takes 3.87 ms there, one of 8 rows 4.42 ms. By the entries
+before, which an H100 had chosen, it was 4.14 and 4.84 ms. On an H100 (3.0 TB/s) the same entries take 5.24 and 5.83 ms, those
+before 5.29 and 5.88. Steps of 2 to 7 rows take the entries of 8. Those in e4m3 are from the H100: a step of 1 row 3.31 ms (before
+3.43), of 8 rows 3.91 ms (4.17), of 16 rows 4.17 ms (4.33).
 """
 
 import math
@@ -48,47 +50,80 @@ class Shape:
 
 TABLE: Mapping[Shape, Mapping[int, GemvBlocks]] = {
     Shape(6144, 4096): {
-        1: GemvBlocks("multiply_reduce", 2, 4096, 4),
-        MAX_ROWS: GemvBlocks("dot", 16, 256, 1, 6, 1024),
+        1: GemvBlocks("multiply_reduce", 2, 4096, 8, late=True),
+        MAX_ROWS: GemvBlocks("split_dot", 32, 128, 4, 3, 1024, late=True),
     },
     Shape(4096, 4096): {
-        1: GemvBlocks("multiply_reduce", 2, 2048, 4),
-        MAX_ROWS: GemvBlocks("split_dot", 16, 256, 8, 1),
+        1: GemvBlocks("multiply_reduce", 2, 4096, 8),
+        MAX_ROWS: GemvBlocks("split_dot", 16, 256, 4, 3),
     },
     Shape(14336, 4096, swiglu=True): {
-        1: GemvBlocks("multiply_reduce", 1, 4096, 8),
-        MAX_ROWS: GemvBlocks("dot", 16, 512, 1, 3, 1024),
+        1: GemvBlocks("multiply_reduce", 2, 4096, 8),
+        MAX_ROWS: GemvBlocks("split_dot", 32, 128, 4, 2),
     },
     Shape(4096, 14336): {
-        1: GemvBlocks("multiply_reduce", 1, 16384, 8),
+        1: GemvBlocks("multiply_reduce", 2, 2048, 4),
         MAX_ROWS: GemvBlocks("split_dot", 16, 256, 4, 3),
     },
     Shape(128256, 4096): {
-        1: GemvBlocks("multiply_reduce", 1, 4096, 4),
-        MAX_ROWS: GemvBlocks("split_dot", 32, 128, 4, 3),
+        1: GemvBlocks("multiply_reduce", 2, 4096, 8),
+        MAX_ROWS: GemvBlocks("split_dot", 32, 128, 4, 2, late=True),
     },
 }
 """Blocks by shape and the largest number of rows that they are for."""
 
 
+E4M3_MOST_ROWS = 64
+
+E4M3_TABLE: Mapping[Shape, Mapping[int, GemvBlocks]] = {
+    Shape(6144, 4096): {
+        1: GemvBlocks("multiply_reduce", 4, 4096, 4),
+        2: GemvBlocks("multiply_reduce", 2, 2048, 4),
+        MAX_ROWS: GemvBlocks("dot", 16, 256, 1, 6),
+        E4M3_MOST_ROWS: GemvBlocks("dot", 64, 256, 4, 4),
+    },
+    Shape(4096, 4096): {
+        1: GemvBlocks("multiply_reduce", 4, 4096, 4),
+        2: GemvBlocks("multiply_reduce", 2, 2048, 4),
+        MAX_ROWS: GemvBlocks("split_dot", 16, 256, 4, 2),
+        16: GemvBlocks("dot", 64, 128, 4, 8, late=True),
+        E4M3_MOST_ROWS: GemvBlocks("dot", 64, 256, 4, 4),
+    },
+    Shape(28672, 4096): {
+        1: GemvBlocks("multiply_reduce", 1, 4096, 4),
+        2: GemvBlocks("multiply_reduce", 2, 2048, 4),
+        MAX_ROWS: GemvBlocks("dot", 16, 256, 1, 6, late=True),
+        16: GemvBlocks("dot", 64, 256, 4, 3, late=True),
+        E4M3_MOST_ROWS: GemvBlocks("dot", 64, 256, 4, 4),
+    },
+    Shape(4096, 14336): {
+        1: GemvBlocks("split_dot", 16, 256, 4, 3),
+        2: GemvBlocks("multiply_reduce", 2, 2048, 4),
+        MAX_ROWS: GemvBlocks("dot", 16, 256, 1, 6, late=True),
+        16: GemvBlocks("dot", 64, 128, 4, 8),
+        E4M3_MOST_ROWS: GemvBlocks("dot", 64, 256, 4, 4),
+    },
+}
+"""The same for weights in e4m3 with a scale for each output; a fused activation is a kernel of its own there."""
+
+
 def choose_blocks(shape: Shape, rows: int) -> GemvBlocks:
-    """The table's, or those of the nearest shape in it, cut down to the inputs that there are."""
-    nearest = min((known for known in TABLE if known.swiglu == shape.swiglu), key=lambda known: _distance(known, shape))
-    most = min(most for most in TABLE[nearest] if rows <= most)
-    blocks = TABLE[nearest][most]
-    return replace(blocks, block_k=min(blocks.block_k, _power_of_two(shape.k)))
+    """The table's, or those of the nearest shape in it, cut down to the inputs that there are. For up to MAX_ROWS rows."""
+    return _choose(TABLE, shape, rows)
 
 
 def choose_e4m3_blocks(shape: Shape, rows: int, *, by_block: bool) -> GemvBlocks:
-    """For weights in e4m3 and up to 64 rows. With scales by block a step is one block of inputs."""
+    """For weights in e4m3 and up to E4M3_MOST_ROWS rows. With scales by block a step is one block of inputs."""
     if by_block:
         return GemvBlocks("dot", 32, 128, 2, 5) if rows <= MAX_ROWS else GemvBlocks("dot", 64, 128, 4, 6)
-    k = _power_of_two(shape.k)
-    if rows <= 2:
-        return GemvBlocks("multiply_reduce", 2, min(k, 4096 // rows), 4)
-    if rows <= MAX_ROWS:
-        return GemvBlocks("dot", 16, min(k, 256), 1, 6)
-    return GemvBlocks("dot", 64, min(k, 256), 4, 4)
+    return _choose(E4M3_TABLE, shape, rows)
+
+
+def _choose(table: Mapping[Shape, Mapping[int, GemvBlocks]], shape: Shape, rows: int) -> GemvBlocks:
+    nearest = min((known for known in table if known.swiglu == shape.swiglu), key=lambda known: _distance(known, shape))
+    most = min(most for most in table[nearest] if rows <= most)
+    blocks = table[nearest][most]
+    return replace(blocks, block_k=min(blocks.block_k, _power_of_two(shape.k)))
 
 
 def _distance(known: Shape, asked: Shape) -> float:

@@ -1,7 +1,7 @@
 """FP8 on a GPU: rows rounded to e4m3 as they are made, and multiplied by weights in e4m3.
 
 The rounding is the same for every number of rows, and products differ only by the order and the rounding of their sums: up to
-MAX_DOT_ROWS rows our own kernels multiply, as such products are bound by the weights' way from memory, above cuBLAS.
+E4M3_MOST_ROWS rows our own kernels multiply, as such products are bound by the weights' way from memory, above cuBLAS.
 
 Limits of cuBLAS, as torch 2.11 calls it on Hopper: bf16 comes out of it; scales by row together with a bias find no algorithm for
 some shapes (9 and 16 rows of 4096 from 14336 inputs: CUBLAS_STATUS_NOT_SUPPORTED), so a bias is added apart; where scales are by
@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from runtime.kernels.blocks import MAX_ROWS, GemvBlocks, Shape, choose_e4m3_blocks
+from runtime.kernels.blocks import E4M3_MOST_ROWS, MAX_ROWS, GemvBlocks, Shape, choose_e4m3_blocks
 from runtime.kernels.launching import Constant, Launcher, Options
 from runtime.kernels.linear import Norm
 from runtime.layers.quantized import BLOCK, E4M3, InputScaling, QuantizedLinear, QuantizedRows
 
-MAX_DOT_ROWS = 64
 _ROW_UNIT = 4
 """Rows are allocated in units of it, for cuBLAS; what lies beyond a step's own is never read by anything else."""
 
@@ -72,16 +71,16 @@ def multiply_quantized(
     Args:
         dtype: bf16 for more than MAX_ROWS rows.
         residual: [num_rows, out] of `dtype`, overwritten.
-        blocks: instead of `choose_e4m3_blocks`, for up to MAX_ROWS rows.
+        blocks: instead of `choose_e4m3_blocks`, for up to E4M3_MOST_ROWS rows.
     """
     num_rows, n = rows.values.shape[0], linear.weight.shape[0]
-    if num_rows > MAX_DOT_ROWS and (not linear.by_block or _fits_cublas(linear)):
+    if num_rows > E4M3_MOST_ROWS and (not linear.by_block or _fits_cublas(linear)):
         product = (_multiply_blocks if linear.by_block else _multiply_channels)(rows, linear, dtype)
         if linear.bias is not None:
             product.add_(linear.bias)
         return product if residual is None else residual.add_(product)
     out = residual if residual is not None else torch.empty(num_rows, n, dtype=dtype, device=linear.weight.device)
-    if num_rows > MAX_DOT_ROWS:
+    if num_rows > E4M3_MOST_ROWS:
         _multiply_tiles(rows, linear, out, residual, launcher)
     else:
         _multiply_few(rows, linear, out, residual, launcher, blocks, pdl)

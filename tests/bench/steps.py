@@ -2,7 +2,8 @@
 
 Builds the runner that an engine would have (dummy weights) and times single steps without scheduler or HTTP: decodes of
 several batch sizes and contexts, and prompt chunks. For each: milliseconds of the device (events around the step), and of the
-host to launch it. `--only rows` times chunks of many lengths, to see at which a row costs least. With `--profile` the kernels
+host to launch it. `--only rows` times chunks of many lengths, to see at which a row costs least; `--only shared`
+decodes of which 1, 4, 16 and 64 have most of their context in common. With `--profile` the kernels
 that take the most time follow. First the copy and product rates of this boot, and what the start is made of.
 """
 
@@ -30,14 +31,20 @@ CHUNKS = [
 ROWS = [*range(64, 1217, 64), 1536, 2048, 3072, 4096, 8192]
 
 
-def step(runner: DeviceRunner, num_decodes: int, context: int, chunk: int) -> StepBatch:
-    """Decodes over `context` tokens each in pages of their own, and a prompt of `chunk` tokens."""
+def step(runner: DeviceRunner, num_decodes: int, context: int, chunk: int, sharing: int = 1) -> StepBatch:
+    """Decodes over `context` tokens each in pages of their own, and a prompt of `chunk` tokens.
+
+    Args:
+        sharing: so many sequences have seven eighths of their pages in common.
+    """
     pages_each = -(-context // PAGE_SIZE) if num_decodes else 0
     width = max(pages_each, -(-chunk // PAGE_SIZE))
     random = np.random.default_rng(0)
     order = random.permutation(runner.num_pages - 1)[: num_decodes * pages_each + -(-chunk // PAGE_SIZE)] + 1
     tables = np.zeros((num_decodes + (chunk > 0), width), np.int32)
     tables[:num_decodes, :pages_each] = order[: num_decodes * pages_each].reshape(num_decodes, -1 if num_decodes else 0)
+    common = pages_each * 7 // 8
+    tables[:num_decodes, :common] = tables[np.arange(num_decodes) // sharing * sharing, :common]
     lengths, contexts = [1] * num_decodes, [context] * num_decodes
     positions = [np.full(num_decodes, context - 1)]
     if chunk:
@@ -126,7 +133,7 @@ def main() -> None:
     parser.add_argument("--graphs", type=int, default=512)
     parser.add_argument("--pieces", type=int, default=2048, help="piecewise_cuda_graph_max_tokens")
     parser.add_argument("--profile", type=int, default=0, metavar="ROWS")
-    parser.add_argument("--only", choices=("decode", "prefill", "rows"))
+    parser.add_argument("--only", choices=("decode", "prefill", "rows", "shared"))
     options = parser.parse_args()
     print(rates(), flush=True)
     settings = EngineSettings(
@@ -147,8 +154,11 @@ def main() -> None:
     cases = [(n, context, 0) for n, context in DECODES] if options.only in (None, "decode") else []
     cases += [(n, 1150, chunk) for n, chunk in CHUNKS] if options.only in (None, "prefill") else []
     cases += [(0, 0, chunk) for chunk in ROWS] if options.only == "rows" else []
-    for num_decodes, context, chunk in cases:
-        batch = step(runner, num_decodes, context, chunk)
+    shares = [1] * len(cases)
+    if options.only == "shared":
+        cases, shares = [(64, 2304, 0)] * 4, [1, 4, 16, 64]
+    for (num_decodes, context, chunk), sharing in zip(cases, shares, strict=True):
+        batch = step(runner, num_decodes, context, chunk, sharing)
         device, launch, wall, size = measure(runner, batch, 8 if chunk else 30)
         each = 1e3 * device / (num_decodes + chunk)
         print(

@@ -36,7 +36,7 @@ class ScriptedChain:
 
     savings: Mapping[GemvBlocks, float] = {}
 
-    def __init__(self, launcher: object, *, max_rows: int) -> None:
+    def __init__(self, launcher: object, *, max_rows: int, quantized: bool) -> None:
         pass
 
     def compile(self, rows: int, tables: object) -> None:

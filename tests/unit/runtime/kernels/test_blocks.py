@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.kernels.blocks import MAX_ROWS, TABLE, Shape, choose_blocks
+from runtime.kernels.blocks import E4M3_MOST_ROWS, E4M3_TABLE, MAX_ROWS, TABLE, Shape, choose_blocks, choose_e4m3_blocks
+from runtime.layers.quantized import BLOCK
 
 
 def test_measured_shapes_get_their_own_blocks() -> None:
@@ -29,6 +30,16 @@ def test_measured_shapes_get_their_own_blocks() -> None:
 def test_others_get_those_of_the_nearest(asked: Shape, nearest: Shape, rows: int) -> None:
     """Near is few doublings apart; a fused activation, which reads two weights a column, is compared with its like."""
     assert choose_blocks(asked, rows) == choose_blocks(nearest, rows)
+
+
+@given(st.integers(1, 300_000), st.integers(1, 60_000), st.booleans(), st.integers(1, E4M3_MOST_ROWS))
+def test_every_shape_in_e4m3_is_served(n: int, k: int, by_block: bool, rows: int) -> None:
+    """On the vector units two rows at most, and one group of inputs a step where scales are by block."""
+    blocks = choose_e4m3_blocks(Shape(n, k), rows, by_block=by_block)
+    assert blocks.kernel != "multiply_reduce" or (rows <= 2 and not by_block)
+    assert blocks.block_k == BLOCK if by_block else blocks.block_k < 2 * k
+    if not by_block and Shape(n, k) in E4M3_TABLE:
+        assert blocks in E4M3_TABLE[Shape(n, k)].values()
 
 
 @given(st.integers(1, 300_000), st.integers(1, 60_000), st.booleans(), st.integers(1, MAX_ROWS))
