@@ -88,17 +88,19 @@ def write_export(
     *,
     forms: Sequence[str] = (),
     signer: NoteSigner | None = None,
+    note: bytes | None = None,
 ) -> VerifiedExport:
-    """Export the records [start, end) under the log's last checkpoint.
+    """Export the records [start, end) under a checkpoint of the log.
 
     Args:
         folder: made by this; MUST not exist.
         end: None for all that the checkpoint covers.
         forms: of DERIVED.
         signer: of whoever exports.
+        note: the checkpoint; the log's last one by default.
     Raises: ExportRejected for a range that is none; SignatureRejected, LogCorrupted, EntryNotFound, OSError.
     """
-    note = reader.checkpoint_note()
+    note = reader.checkpoint_note() if note is None else note
     checkpoint = verify_checkpoint(note, [key], key.name)
     end = checkpoint.size if end is None else end
     if not 0 <= start < end <= checkpoint.size:

@@ -86,6 +86,14 @@ class Bucket:
     changes: int = 0
     tokens: int = 0
 
+    def add(self, other: "Bucket") -> None:
+        """Take another stretch in."""
+        self.requests += other.requests
+        self.failed += other.failed
+        self.refused += other.refused
+        self.changes += other.changes
+        self.tokens += other.tokens
+
 
 @dataclass(slots=True)
 class Activity:

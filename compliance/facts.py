@@ -83,6 +83,11 @@ QUESTIONS = MappingProxyType(
             "Clients may speak an older TLS.",
             'Set tls.minimum_version = "1.3".',
         ),
+        "database_tls": Question(
+            "the definitions lie on this host, or their server is verified under TLS",
+            "Who may do what, and the hashes of secrets, can be read and changed on their way.",
+            "Add sslmode=verify-full and sslrootcert to policy.database_url.",
+        ),
         "banner": Question(
             "a notice is shown before each sign-in",
             "People are not told on which terms they sign in.",

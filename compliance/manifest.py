@@ -1,5 +1,7 @@
 """The manifest of a pack: what it is about, every file with its digest, in one form; and what its signature is over."""
 
+from pathlib import Path
+
 import msgspec
 
 from audit.entry import encode_canonical
@@ -8,6 +10,8 @@ from compliance.errors import PackRejected
 
 PACK_FORMAT = "casemate-evidence-pack/1"
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+CHECKPOINT, RECORDS = "log/checkpoint", "log/records/"
+MAX_MANIFEST_BYTES = 16 << 20
 
 
 class PackedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +37,21 @@ class PackManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     root: str
     software: str
     start: int
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """A file of a pack that must be there, and no longer.
+
+    Raises: PackRejected, OSError.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise PackRejected(f"{path}: is missing") from None
+    if len(data) > max_bytes:
+        raise PackRejected(f"{path}: has more than {max_bytes} bytes")
+    return data
 
 
 def encode_manifest(manifest: PackManifest) -> bytes:

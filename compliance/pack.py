@@ -28,6 +28,7 @@ from audit.note import NoteSigner, VerifierKey
 from audit.reader import LogReader
 from compliance.activity import CHANGES, FAULTS, Activity, measure_activity
 from compliance.documents import write_documents
+from compliance.errors import PackRejected
 from compliance.extracts import choose_kinds, extract_records, list_happenings
 from compliance.facts import QUESTIONS, UNKNOWN, Answer
 from compliance.frameworks import Framework
@@ -56,6 +57,8 @@ class PackOrder:
         test_results: the file's bytes; None where there is none.
         statements: the customer's file; empty for none.
         with_records: also every record of the period, as `audit.export` writes them.
+        checkpoint: the signed tree under which everything is proven; empty for the newest. Of an older one the log must still
+            be a continuation.
     """
 
     framework: Framework
@@ -65,6 +68,7 @@ class PackOrder:
     test_results: bytes | None = None
     statements: bytes = b""
     with_records: bool = False
+    checkpoint: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +92,13 @@ def write_pack(
 
     Args:
         folder: made by this; MUST not exist.
-    Raises: PeriodRejected, StatementsRejected, ResultsRejected; SignatureRejected, ProofRejected, LogCorrupted,
+    Raises: PackRejected, PeriodRejected, StatementsRejected, ResultsRejected; SignatureRejected, ProofRejected, LogCorrupted,
     EntryNotFound; OSError.
     """
-    note = reader.checkpoint_note()
+    note = order.checkpoint or reader.checkpoint_note()
     checkpoint = verify_checkpoint(note, [log_key], log_key.name)  # (1)
+    if order.checkpoint:
+        _verify_continued(reader, checkpoint, log_key)
     start, end = find_records(reader, checkpoint.size, order.period)
     activity = measure_activity(  # (2)
         reader,
@@ -113,7 +119,7 @@ def write_pack(
     for name, data in extract_records(reader, checkpoint, note, activity, kinds):
         writer.write(name, data)
     if order.with_records:
-        _write_records(reader, log_key, folder, start, end, writer, progress)
+        _write_records(reader, log_key, note, folder, start, end, writer, progress)
     manifest = PackManifest(  # (5)
         checkpoint_size=checkpoint.size,
         end=end,
@@ -133,6 +139,18 @@ def write_pack(
     (folder / SIGNATURE).write_bytes(signer.sign(signed_text(digest)))
     (folder / MANIFEST).write_bytes(data)
     return WrittenPack(manifest, digest, content)
+
+
+def _verify_continued(reader: LogReader, old: Checkpoint, log_key: VerifierKey) -> None:
+    """The log's newest tree begins with an older one.
+
+    Raises: PackRejected where it does not: the log was told anew.
+    """
+    newest = verify_checkpoint(reader.checkpoint_note(), [log_key], log_key.name)
+    if old.size > newest.size or reader.root(old.size, newest.size) != old.root:
+        raise PackRejected(
+            f"{reader.folder}: its {newest.size} records do not continue the signed tree of {old.size} with root {old.root.hex()}"
+        )
 
 
 def build_content(
@@ -192,14 +210,21 @@ class _Writer:
 
 
 def _write_records(
-    reader: LogReader, key: VerifierKey, folder: Path, start: int, end: int, writer: _Writer, progress: Progress
+    reader: LogReader,
+    key: VerifierKey,
+    note: bytes,
+    folder: Path,
+    start: int,
+    end: int,
+    writer: _Writer,
+    progress: Progress,
 ) -> None:
-    """Every record, in exports of a bounded size: each is held in memory while it is written."""
+    """Every record, in exports of a bounded size: each is held in memory while it is written. All are under the pack's tree."""
     (folder / "log" / "records").mkdir(parents=True)
     for low in range(start, end, RECORDS_A_FOLDER):
         behind = min(low + RECORDS_A_FOLDER, end)
         name = f"log/records/{low}-{behind - 1}"
-        write_export(reader, key, folder / name, low, behind)
+        write_export(reader, key, folder / name, low, behind, note=note)
         for path in sorted((folder / name).iterdir()):
             writer.take(f"{name}/{path.name}")
         progress("export", behind - start, end - start)

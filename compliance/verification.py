@@ -18,11 +18,20 @@ from audit.export import verify_export
 from audit.note import MAX_NOTE_BYTES, VerifierKey, verify_note
 from audit.proof import verify_proof
 from compliance.errors import PackRejected
-from compliance.manifest import MANIFEST, SIGNATURE, PackManifest, parse_manifest, signed_text
+from compliance.manifest import (
+    CHECKPOINT,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    RECORDS,
+    SIGNATURE,
+    PackManifest,
+    parse_manifest,
+    read_bounded,
+    signed_text,
+)
 from compliance.witnessing import CONSISTENCY, COSIGNED, MAX_CONSISTENCY_BYTES, verify_witnesses_word
 
-MAX_MANIFEST_BYTES = 16 << 20
-_EXTRACTS, _PROOFS, _RECORDS = "log/extracts/", "log/proofs/", "log/records/"
+_EXTRACTS, _PROOFS = "log/extracts/", "log/proofs/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +59,13 @@ def verify_pack(
         witnesses: of whom at least one must have cosigned a tree that the pack's extends; none are asked for by default.
     Raises: PackRejected; SignatureRejected, ProofRejected and other AuditRejected; OSError.
     """
-    data = _read(folder / MANIFEST, MAX_MANIFEST_BYTES)
+    data = read_bounded(folder / MANIFEST, MAX_MANIFEST_BYTES)
     digest = hashlib.sha256(data).hexdigest()
-    if verify_note(_read(folder / SIGNATURE, MAX_NOTE_BYTES), [signer]).text != signed_text(digest):  # (1)
+    if verify_note(read_bounded(folder / SIGNATURE, MAX_NOTE_BYTES), [signer]).text != signed_text(digest):  # (1)
         raise PackRejected(f"{folder / SIGNATURE}: is of another manifest")
     manifest = parse_manifest(data)
     _verify_files(folder, manifest)  # (2)
-    note = _read(folder / "log" / "checkpoint", MAX_NOTE_BYTES)
+    note = read_bounded(folder / CHECKPOINT, MAX_NOTE_BYTES)
     checkpoint = verify_checkpoint(note, [log_key], log_key.name)  # (3)
     if (checkpoint.origin, checkpoint.size, checkpoint.root.hex()) != (
         manifest.origin,
@@ -97,7 +106,7 @@ def _verify_extracts(folder: Path, manifest: PackManifest, key: VerifierKey, che
     for path, entry in _extracted(folder, manifest):
         try:
             index = parse_sequence(entry)
-            proof = _read(folder / _PROOFS / f"{index}.tlog-proof", 2 * MAX_NOTE_BYTES)
+            proof = read_bounded(folder / _PROOFS / f"{index}.tlog-proof", 2 * MAX_NOTE_BYTES)
             shown, under = verify_proof(proof, entry, [key], key.name)
         except (AuditRejected, FileNotFoundError) as error:
             raise PackRejected(f"{path}: {error}") from error
@@ -119,15 +128,15 @@ def _extracted(folder: Path, manifest: PackManifest) -> Iterator[tuple[Path, byt
 
 def _verify_records(folder: Path, manifest: PackManifest, key: VerifierKey) -> int:
     """Every record of the range, in exports that follow each other without a gap; or none at all."""
-    names = {file.name.split("/")[2] for file in manifest.files if file.name.startswith(_RECORDS)}
+    names = {file.name.split("/")[2] for file in manifest.files if file.name.startswith(RECORDS)}
     expected = manifest.start
     for name in sorted(names, key=lambda text: int(text.partition("-")[0]) if text.partition("-")[0].isdigit() else -1):
-        export = verify_export(folder / _RECORDS / name, key).manifest
+        export = verify_export(folder / RECORDS / name, key).manifest
         if export.start != expected or export.root != manifest.root:
-            raise PackRejected(f"{folder / _RECORDS / name}: does not follow record {expected - 1} of the tree")
+            raise PackRejected(f"{folder / RECORDS / name}: does not follow record {expected - 1} of the tree")
         expected = export.end
     if names and expected != manifest.end:
-        raise PackRejected(f"{folder / _RECORDS}: ends before record {manifest.end - 1}")
+        raise PackRejected(f"{folder / RECORDS}: ends before record {manifest.end - 1}")
     return expected - manifest.start
 
 
@@ -138,19 +147,11 @@ def _verify_witnesses(
         return 0, {}
     if COSIGNED not in {file.name for file in manifest.files}:
         raise PackRejected(f"{folder}: holds no word of a witness")
-    cosigned, proof = _read(folder / COSIGNED, MAX_NOTE_BYTES), _read(folder / CONSISTENCY, MAX_CONSISTENCY_BYTES)
+    cosigned, proof = (
+        read_bounded(folder / COSIGNED, MAX_NOTE_BYTES),
+        read_bounded(folder / CONSISTENCY, MAX_CONSISTENCY_BYTES),
+    )
     size, times = verify_witnesses_word(cosigned, proof, checkpoint, key, witnesses)
     if not times:
         raise PackRejected(f"{folder / COSIGNED}: none of the witnesses given has cosigned it")
     return size, times
-
-
-def _read(path: Path, max_bytes: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
-    except FileNotFoundError:
-        raise PackRejected(f"{path}: is missing") from None
-    if len(data) > max_bytes:
-        raise PackRejected(f"{path}: has more than {max_bytes} bytes")
-    return data

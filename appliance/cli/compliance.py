@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.cli.audit.arguments import (
@@ -29,11 +30,12 @@ from appliance.config import Configuration, load_configuration, load_default_con
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
 from appliance.models.places import open_outbox
+from compliance.again import load_earlier
 from compliance.errors import PeriodRejected
-from compliance.frameworks import FRAMEWORKS
+from compliance.frameworks import FRAMEWORKS, Framework
 from compliance.judgement import judge
 from compliance.pack import PackOrder, WrittenPack, write_pack
-from compliance.period import make_period, parse_time
+from compliance.period import Period, format_instant, make_period, parse_time
 from compliance.report.content import find_gaps
 from compliance.results import MAX_RESULTS_BYTES, NO_RESULTS, ControlResults, parse_results
 from compliance.statements import MAX_STATEMENTS_BYTES, parse_statements
@@ -45,10 +47,16 @@ def add_compliance_commands(subparsers: Commands) -> None:
     compliance = subparsers.add_parser("compliance", help="evidence for assessors", description=__doc__)
     commands = compliance.add_subparsers(metavar="COMMAND", required=True)
     export = _add(commands, "export", "write a signed evidence pack for a framework and a period")
-    export.add_argument("--from", dest="start", metavar="TIME", required=True, help="a date or time in UTC")
+    export.add_argument("--from", dest="start", metavar="TIME", help="a date or time in UTC")
     export.add_argument("--to", dest="end", metavar="TIME", help="behind the last moment (default: now)")
     export.add_argument("--out", metavar="DIR", type=Path, required=True, help="is made; must not exist")
     export.add_argument("--at", metavar="TIME", help="the time that the pack says it was made (default: now)")
+    export.add_argument(
+        "--again",
+        metavar="PACK",
+        type=Path,
+        help="make this pack once more, to be compared: its framework, period, time, signed tree and witnesses' word",
+    )
     export.add_argument("--records", action="store_true", help="also every record of the period, with proofs")
     export.set_defaults(handler=None)
     set_handler(export, _export)
@@ -71,7 +79,7 @@ def add_compliance_commands(subparsers: Commands) -> None:
 
 def _add(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
     command = add_command(commands, name, summary)
-    command.add_argument("--framework", choices=sorted(FRAMEWORKS), required=True)
+    command.add_argument("--framework", choices=sorted(FRAMEWORKS), required=name != "export")
     command.add_argument("--config", metavar="FILE", help="the configuration; without one, the built-in one is taken")
     command.add_argument("--test-results", metavar="FILE", type=Path, help="in place of compliance.test_results")
     command.add_argument("--statements", metavar="FILE", type=Path, help="in place of compliance.statements")
@@ -79,22 +87,21 @@ def _add(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    now_ms = int(time.time() * 1000)
-    made_at_ms = _parse_time(arguments.at, now_ms)
-    period = make_period(_parse_time(arguments.start, 0), _parse_time(arguments.end, made_at_ms))
     if arguments.out.exists():
         raise WrongUsage(f"{arguments.out}: exists already")
+    asked = _ask_again(arguments) if arguments.again is not None else _ask(arguments)
     configuration, raw = _load(arguments)
     reader, key = open_log(configuration)
     signer = open_signer(configuration)
     order = PackOrder(
-        framework=FRAMEWORKS[arguments.framework],
-        period=period,
-        made_at_ms=made_at_ms,
-        installation=gather_installation(configuration, raw, made_at_ms / 1000),
+        framework=asked.framework,
+        period=asked.period,
+        made_at_ms=asked.made_at_ms,
+        installation=gather_installation(configuration, raw, asked.made_at_ms / 1000, asked.cosigned),
         test_results=_read(arguments.test_results, configuration.compliance.test_results, MAX_RESULTS_BYTES),
         statements=_read(arguments.statements, configuration.compliance.statements, MAX_STATEMENTS_BYTES) or b"",
-        with_records=arguments.records,
+        with_records=asked.with_records,
+        checkpoint=asked.checkpoint,
     )
     counter = Counter("Reading")
     made = write_pack(order, reader, key, arguments.out, signer, lambda _what, done, all_: counter.count(done, all_))
@@ -103,6 +110,39 @@ def _export(arguments: argparse.Namespace) -> int:
     _describe(made)
     print(f"signed by   {signer.key.encode()}")
     return EXIT_OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the command line asks a pack to be about; `cosigned` is None for the newest word of the witnesses."""
+
+    framework: Framework
+    period: Period
+    made_at_ms: int
+    with_records: bool
+    checkpoint: bytes = b""
+    cosigned: bytes | None = None
+
+
+def _ask(arguments: argparse.Namespace) -> _Asked:
+    if arguments.framework is None or arguments.start is None:
+        raise WrongUsage("name --framework and --from, or with --again a pack to make once more")
+    # Whole seconds, as the pack tells them: so it can be made again.
+    made_at_ms = _parse_time(arguments.at, int(time.time()) * 1000) // 1000 * 1000
+    period = make_period(_parse_time(arguments.start, 0), _parse_time(arguments.end, made_at_ms))
+    return _Asked(FRAMEWORKS[arguments.framework], period, made_at_ms, arguments.records)
+
+
+def _ask_again(arguments: argparse.Namespace) -> _Asked:
+    if any((arguments.framework, arguments.start, arguments.end, arguments.at, arguments.records)):
+        raise WrongUsage("--again takes framework, period, time and records from the pack")
+    earlier = load_earlier(arguments.again)
+    framework = FRAMEWORKS.get(earlier.manifest.framework)
+    if framework is None:
+        raise WrongUsage(f"{arguments.again}: is about {earlier.manifest.framework!r}, which is not known here")
+    return _Asked(
+        framework, earlier.period, earlier.made_at_ms, earlier.with_records, earlier.checkpoint, earlier.cosigned
+    )
 
 
 def _gaps(arguments: argparse.Namespace) -> int:
@@ -159,8 +199,13 @@ def _verify(arguments: argparse.Namespace) -> int:
     )
     print(f"log         {manifest.origin}, {manifest.checkpoint_size} records, root {manifest.root}")
     print(f"manifest    sha256:{verified.digest}, {len(manifest.files)} files")
+    for name, at_s in verified.witnessed_at.items():
+        print(
+            f"witness     {name} cosigned the first {verified.num_witnessed} records at {format_instant(at_s * 1000)}"
+        )
     print(
         f"verified: signed, whole, {verified.num_proven} records proven one by one, {verified.num_exported} as ranges"
+        + ("" if verified.witnessed_at else "; without --witness it is not excluded that the log was told anew")
     )
     return EXIT_OK
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 from appliance.compliance.witnesses import answer_witness
 from appliance.config import Configuration, what_is_lacking
@@ -17,7 +18,7 @@ _HALF_DAY_S = 43_200
 
 
 def answer_all(
-    configuration: Configuration, definitions: Definitions | None, software: str, now: float
+    configuration: Configuration, definitions: Definitions | None, software: str, now: float, cosigned: bytes
 ) -> dict[str, Answer]:
     """Every fact that can be told without the log.
 
@@ -25,11 +26,12 @@ def answer_all(
         definitions: None where there are none, or where they could not be read.
         software: digest of what makes the answers, to be compared with what was started last.
         now: UTC, seconds since the epoch.
+        cosigned: the witnesses' word; empty where none came.
     """
     found = dict(_answer_protections(configuration))
     found |= dict(_answer_settings(configuration))
     found |= dict(_answer_definitions(configuration, definitions, now))
-    found["witness"] = answer_witness(configuration, now)
+    found["witness"] = answer_witness(configuration, now, cosigned)
     found["statement"] = _answer_statement(configuration.state_path / "run" / "statement.json", software)
     return found
 
@@ -59,6 +61,7 @@ def _answer_settings(configuration: Configuration) -> Iterator[tuple[str, Answer
         "tls_1_3",
         _tell(configuration.tls.minimum_version == "1.3", "tls.minimum_version", configuration.tls.minimum_version),
     )
+    yield "database_tls", _answer_database(configuration.policy.database_url)
     yield (
         "banner",
         Answer(
@@ -83,6 +86,16 @@ def _answer_settings(configuration: Configuration) -> Iterator[tuple[str, Answer
     modules = [f"{one.name} {'is' if one.is_approved else 'is not'} in approved mode" for one in find_modules()]
     approved = configuration.fips and all(one.is_approved for one in find_modules())
     yield "fips_modules", Answer(approved, f"fips = {str(configuration.fips).lower()}; {'; '.join(modules)}")
+
+
+def _answer_database(url: str | None) -> Answer:
+    """Whether a server is verified; of its URL, which may hold a password, only that is told."""
+    parts = urlsplit(url or "")
+    asked = parse_qs(parts.query)
+    if not parts.hostname and all(host.startswith("/") for host in asked.get("host", [])):
+        return Answer(True, "the definitions are a file of this host, or behind a socket of it")
+    mode = asked.get("sslmode", ["prefer"])[-1]
+    return Answer(mode == "verify-full", f"a database server with sslmode = {mode}")
 
 
 def _answer_definitions(

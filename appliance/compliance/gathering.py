@@ -27,17 +27,21 @@ from security.supply_chain.sbom import encode_sbom
 HIDDEN = "(hidden)"
 
 
-def gather_installation(configuration: Configuration, raw: bytes, now: float) -> Installation:
+def gather_installation(
+    configuration: Configuration, raw: bytes, now: float, cosigned: bytes | None = None
+) -> Installation:
     """Look at everything.
 
     Args:
         raw: the configuration's bytes.
+        cosigned: the witnesses' word to judge by; by default the newest that came.
         now: by which keys and accounts are judged, UTC, seconds since the epoch.
     Raises: RegistryUnusable, OSError.
     """
     definitions = find_definitions(configuration)
     software = f"sha256:{measure_software()}"
     statement = configuration.state_path / "run" / "statement.json"
+    cosigned = find_cosigned(configuration) if cosigned is None else cosigned
     parts = [one for one in find_installed() if one.name != "casemate"]
     return Installation(
         version=PRODUCT_VERSION,
@@ -47,9 +51,9 @@ def gather_installation(configuration: Configuration, raw: bytes, now: float) ->
         configuration_digest=f"sha256:{hashlib.sha256(raw).hexdigest()}",
         statement=statement.read_bytes() if statement.is_file() else b"",
         sbom=encode_sbom(Component("pypi", "casemate", PRODUCT_VERSION), parts),
-        cosigned=find_cosigned(configuration),
+        cosigned=cosigned,
         retention_days=configuration.compliance.retention_days,
-        answers=answer_all(configuration, definitions, software, now),
+        answers=answer_all(configuration, definitions, software, now, cosigned),
         people=tuple(list_people(definitions)) if definitions is not None else (),
         programs=tuple(list_programs(definitions)) if definitions is not None else (),
         roles=tuple(list_roles(definitions)),

@@ -21,10 +21,9 @@ def find_cosigned(configuration: Configuration) -> bytes:
         return b""
 
 
-def answer_witness(configuration: Configuration, now: float) -> Answer:
+def answer_witness(configuration: Configuration, now: float, cosigned: bytes) -> Answer:
     """Verify the word: the log's signature, a quorum of cosignatures, their age, and that this log still has that tree."""
     settings = configuration.audit
-    cosigned = find_cosigned(configuration)
     if not settings.witnesses:
         return Answer(False, "audit.witnesses names none")
     if not cosigned:

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import ssl
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.authority.addresses import issuer_of
@@ -80,6 +80,7 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
         definitions=(configuration.state_path / DATABASE_FILE).parent,
         credentials_key=configuration.state_path / CREDENTIALS_FILE,
         database_port=_database_port(configuration),
+        database_files=_database_files(configuration),
         issuer_files=tuple(
             Path(path)
             for one in configuration.issuers
@@ -142,6 +143,15 @@ def _database_port(configuration: Configuration) -> int:
         return 0
     parts = urlsplit(configuration.policy.database_url)
     return (parts.port or 5432) if parts.hostname else 0
+
+
+def _database_files(configuration: Configuration) -> tuple[Path, ...]:
+    """The files that the URL of a database server names for TLS; for `sslrootcert=system` the machine's authorities."""
+    asked = parse_qs(urlsplit(configuration.policy.database_url or "").query)
+    named = [Path(asked[key][-1]) for key in ("sslcert", "sslkey", "sslcrl", "sslrootcert") if key in asked]
+    return tuple(path for path in named if path.is_absolute()) + (
+        _find_authorities(None) if Path("system") in named else ()
+    )
 
 
 def _find_code() -> Code:

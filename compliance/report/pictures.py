@@ -6,7 +6,7 @@ stands for a stretch of time that fits what there is: minutes for an hour of use
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compliance.activity import DAY_MS, HOUR_MS, Activity, Bucket
 from compliance.period import Period, format_time
@@ -37,7 +37,7 @@ class Pictures:
 def choose_bucket(first_ms: int, last_ms: int) -> int:
     """The shortest stretch of time of which so many columns reach from the first record to the last."""
     for bucket_ms in _STRETCHES:
-        if last_ms - first_ms <= _MOST * bucket_ms:
+        if abs(last_ms - first_ms) <= _MOST * bucket_ms:
             return bucket_ms
     return max(_STRETCHES)
 
@@ -45,8 +45,9 @@ def choose_bucket(first_ms: int, last_ms: int) -> int:
 def draw_pictures(activity: Activity, period: Period, made_at_ms: int, width: float) -> Pictures:
     """Everything that there is to be drawn, each so wide."""
     until_ms = min(period.end_ms, made_at_ms)
+    activity = _coarsen(activity)
     times, buckets = _fill_up(activity, period.start_ms, until_ms)
-    labels, per = _label(times, activity.bucket_ms), _STRETCHES.get(activity.bucket_ms, "stretch")
+    labels, per = _label(times, activity.bucket_ms), _STRETCHES[activity.bucket_ms]
     charts = [
         (
             "requests",
@@ -85,6 +86,17 @@ def draw_pictures(activity: Activity, period: Period, made_at_ms: int, width: fl
 def rank(counted: Counter[str]) -> list[tuple[str, int]]:
     """The most first; equal ones by name, so that no order is left to chance."""
     return sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _coarsen(activity: Activity) -> Activity:
+    """Longer stretches where there would be too many: a record that a clock gone astray dated may lie years from the others."""
+    if not activity.buckets:
+        return replace(activity, bucket_ms=max(activity.bucket_ms, MINUTE_MS))
+    bucket_ms = max(activity.bucket_ms, choose_bucket(min(activity.buckets), max(activity.buckets)))
+    gathered: dict[int, Bucket] = {}
+    for start, bucket in activity.buckets.items():
+        gathered.setdefault(start - start % bucket_ms, Bucket()).add(bucket)
+    return replace(activity, bucket_ms=bucket_ms, buckets=gathered)
 
 
 def _has_any(series: Sequence[Series]) -> bool:

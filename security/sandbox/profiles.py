@@ -142,6 +142,8 @@ class Places(NamedTuple):
     """By which the console says who it is to the authority."""
     console_key_set: Path | None = None
     """The public half, by which policy registers it."""
+    database_files: tuple[Path, ...] = ()
+    """Who vouches for the database server, and by what policy shows who it is."""
     kernels: tuple[Path, ...] = ()
     """Folders of compiled kernels, and files of a KV cache's scales, of an engine."""
 
@@ -173,7 +175,12 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
         case "policy":
             network = "host" if places.database_port else "none"
             connects = (places.database_port,) if places.database_port else ()
-            reads = (places.credentials_key, *places.tls_files, *filter(None, (places.console_key_set,)))
+            reads = (
+                places.credentials_key,
+                *places.tls_files,
+                *places.database_files,
+                *filter(None, (places.console_key_set,)),
+            )
             writes = (places.definitions,)
         case "engine":
             network = "loopback" if places.needs_loopback else "none"

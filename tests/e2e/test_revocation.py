@@ -17,6 +17,7 @@ import pytest
 from appliance.demo.client import Credentials
 from tests.support.appliance import Appliance
 from tests.support.commands import run_casemate
+from tests.support.controls import control
 
 LIMIT_S = 1.0
 
@@ -116,6 +117,7 @@ def test_a_revoked_static_key_is_refused_by_every_worker_within_a_second(
     assert [worker.status(other["key"]) for worker in workers] == [200] * len(workers)
 
 
+@control("AC-2(1)")
 def test_a_disabled_clients_tokens_are_refused_by_every_worker_within_a_second(
     appliance: Appliance, workers: list[Worker]
 ) -> None:

@@ -55,6 +55,7 @@ def test_an_auditor_opens_what_was_sealed(auditor: Any) -> None:
     assert open_body(key, CONTEXT, "req-1", "prompt", sealed) == b"what was asked"
 
 
+@control("3.13.16", "CM-12", "SC-28", "SC-28(1)", "SI-12")
 def test_one_share_is_not_enough() -> None:
     """Nor another one in its place."""
     first, second = new_share(), new_share()

@@ -89,7 +89,7 @@ def test_a_share_that_is_not_durable_is_given_to_nobody(tmp_path: Path, store: S
     assert store.load(context.day, context.key_id).share == share
 
 
-@control("AU-11", "3.8.3")
+@control("AU-11", "3.8.3", "SI-12")
 def test_destroying_overwrites_and_syncs_before_it_removes(store: ShareStore, disk: Watched) -> None:
     """The file's whole length, once; afterwards nobody finds it."""
     context, share = keep(store, DAYS[0])

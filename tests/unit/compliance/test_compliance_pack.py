@@ -9,23 +9,35 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from audit.append import LogWriter
 from audit.checkpoint import Checkpoint
 from audit.cosignature import Cosigner
 from audit.entry import encode_canonical
 from audit.errors import AuditRejected, ProofRejected, SignatureRejected
+from audit.export import write_export
 from audit.note import NoteSigner, SignedNote, VerifierKey, encode_note, parse_note
 from audit.reader import LogReader
 from audit.signing_key import load_signer
+from compliance.again import load_earlier
 from compliance.errors import ComplianceFault, PackRejected, ResultsRejected
 from compliance.manifest import PackedFile, parse_manifest, signed_text
 from compliance.pack import WrittenPack
 from compliance.verification import verify_pack
-from tests.support.evidence import SIGNER, make_installation, make_results, order_pack, write_made_up_pack
+from tests.support.evidence import (
+    FIRST_MS,
+    MONTH_MS,
+    SIGNER,
+    make_installation,
+    make_results,
+    order_pack,
+    write_made_up_pack,
+)
 from tests.unit.compliance.conftest import NUM_RECORDS
 
 
@@ -188,6 +200,74 @@ def test_the_witnesses_word_is_carried_and_asked_for(
     resign(tmp_path / "witnessed")
     with pytest.raises(ProofRejected):
         verify_pack(tmp_path / "witnessed", log_key, SIGNER.key, [witness.key])
+
+
+@pytest.fixture
+def growing(month: Path, tmp_path: Path) -> Path:
+    """A copy of the log that can be written to, with its key."""
+    shutil.copytree(month / "log", tmp_path / "log")
+    for name in ("log.key", "log.vkey"):
+        shutil.copy(month / name, tmp_path)
+    return tmp_path
+
+
+def append_one(home: Path, origin: str) -> bytes:
+    """One more record, published; gives the checkpoint of before."""
+    before = LogReader(home / "log").checkpoint_note()
+    writer = LogWriter(home / "log", home / "log.key", origin=origin)
+    writer.append([b'{"time":%d}' % (FIRST_MS + 2 * MONTH_MS)])
+    writer.commit()
+    writer.publish()
+    writer.close()
+    return before
+
+
+def test_a_pack_can_be_made_again_after_the_log_went_on(growing: Path, log_key: VerifierKey) -> None:
+    """Under the tree of before: the same bytes, all records in them too. Under the newest the bytes differ."""
+    order = order_pack(with_records=True)
+    write_made_up_pack(order, growing, "first")
+    before = append_one(growing, log_key.name)
+    again = replace(order, checkpoint=load_earlier(growing / "first").checkpoint)
+    assert again.checkpoint == before
+    write_made_up_pack(again, growing, "again")
+    assert files_of(growing / "again") == files_of(growing / "first")
+    assert verify_pack(growing / "again", log_key, SIGNER.key).num_exported == NUM_RECORDS
+    write_made_up_pack(order, growing, "newest")
+    assert files_of(growing / "newest")["log/checkpoint"] != before
+
+
+def test_while_a_pack_is_made_the_log_may_go_on(
+    growing: Path, log_key: VerifierKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records are exported under the tree that it names, not under whichever is the newest by then."""
+
+    def write_later(*arguments: Any, **named: Any) -> Any:
+        append_one(growing, log_key.name)
+        return write_export(*arguments, **named)
+
+    monkeypatch.setattr("compliance.pack.write_export", write_later)
+    write_made_up_pack(order_pack(with_records=True), growing)
+    assert verify_pack(growing / "pack", log_key, SIGNER.key).num_exported == NUM_RECORDS
+
+
+def test_a_log_that_does_not_continue_the_tree_is_found(growing: Path, log_key: VerifierKey) -> None:
+    """A tree that it never had, and one that is longer than what is left of it."""
+    signer = load_signer(growing / "log.key", log_key.name)
+    root = LogReader(growing / "log").root(NUM_RECORDS)
+    for size, other in ((NUM_RECORDS, bytes(32)), (NUM_RECORDS + 1, root)):
+        note = signer.sign(Checkpoint(log_key.name, size, other).encode())
+        with pytest.raises(PackRejected, match="do not continue the signed tree"):
+            write_made_up_pack(order_pack(checkpoint=note), growing)
+    assert not (growing / "pack").exists()
+
+
+def test_what_is_no_pack_cannot_be_made_again(pack: Path) -> None:
+    """A folder without a manifest, and one without a tree."""
+    (pack / "log" / "checkpoint").unlink()
+    with pytest.raises(PackRejected, match="checkpoint: is missing"):
+        load_earlier(pack)
+    with pytest.raises(PackRejected, match="json: is missing"):
+        load_earlier(pack / "log")
 
 
 def test_all_records_are_there_where_they_are_asked_for(

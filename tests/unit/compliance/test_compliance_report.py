@@ -124,6 +124,16 @@ def test_few_columns_are_filled_up_within_the_period_only() -> None:
     assert len(columns_of([0, 40], 0, 6000)) == 41, "none of its own is left out"
 
 
+def test_a_record_that_is_dated_years_away_does_not_make_a_column_a_minute() -> None:
+    """Its clock had gone astray; all are counted, by the week."""
+    buckets = {time * HOUR_MS: Bucket(requests=1, tokens=2) for time in (0, 1, 100_000)}
+    activity = Activity(0, 3, bucket_ms=HOUR_MS, buckets=buckets)
+    drawings = draw_pictures(activity, Period(0, 100_001 * HOUR_MS), 100_001 * HOUR_MS, 380.0).drawings
+    assert [drawing.title for drawing in drawings] == ["Requests per week", "Tokens per week"]
+    words = [shape.words for shape in drawings[0].shapes if isinstance(shape, Box) and shape.words]
+    assert words == ["01-01: 2 answered", "05-28: 1 answered"]
+
+
 @given(st.text(max_size=60), st.floats(20, 300))
 def test_a_name_that_is_too_long_is_cut_to_its_place(text: str, width: float) -> None:
     """And says so."""

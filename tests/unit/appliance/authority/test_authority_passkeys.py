@@ -12,6 +12,7 @@ import pytest
 
 from appliance.authority import pages
 from security.users import UserDefinition
+from tests.support.controls import control
 from tests.support.soft_authenticator import SoftAuthenticator, b64
 from tests.unit.appliance.authority.conftest import House
 from tests.unit.appliance.authority.test_authority_people import PASSWORD, Person
@@ -218,6 +219,7 @@ async def test_only_who_is_signed_in_may_register(house, person):
     assert (await person.register(SoftAuthenticator(ISSUER))).status_code == 503
 
 
+@control("3.13.13", "SC-18")
 async def test_the_page_runs_our_script_and_no_other(person):
     """By its digest; nothing of a person's is in it."""
     page = await person.get("/keys")

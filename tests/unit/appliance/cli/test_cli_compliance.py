@@ -8,6 +8,7 @@ import pytest
 
 from appliance.cli.main import EXIT_FAILED, EXIT_OK, EXIT_USAGE, main
 from appliance.statement.measuring import measure_software
+from audit.append import LogWriter
 from audit.settings import DEFAULT_ORIGIN
 from compliance.settings import DEFAULT_SIGNER
 from tests.support import synthetic_logs
@@ -63,6 +64,42 @@ def test_two_exports_told_the_same_time_are_equal(home: Path) -> None:
         for name in ("one", "two")
     )
     assert one == two
+
+
+def test_a_pack_is_made_again_after_the_log_went_on(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Framework, period, time and tree are the pack's own; the bytes are the same."""
+    assert main([*WORDS, "--out", "one", "--records"]) == EXIT_OK
+    writer = LogWriter(Path("state/audit/log"), Path("state/audit/log.key"), origin=DEFAULT_ORIGIN)
+    writer.append([b'{"time":%d}' % (FIRST_MS + 2 * MONTH_MS)])
+    writer.commit()
+    writer.publish()
+    writer.close()
+    assert main(["compliance", "export", "--again", "one", "--out", "two"]) == EXIT_OK
+    one, two = (
+        {path.relative_to(name).as_posix(): path.read_bytes() for path in Path(name).rglob("*") if path.is_file()}
+        for name in ("one", "two")
+    )
+    assert one == two
+    capsys.readouterr()
+    assert main(["compliance", "verify", "two", *KEYS]) == EXIT_OK
+    assert "without --witness it is not excluded that the log was told anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--again", "pack", "--from", "2026-01-01"], EXIT_USAGE, "--again takes framework, period"),
+        (["--again", "state"], EXIT_FAILED, "manifest.json: is missing"),
+        (["--from", "2026-01-01"], EXIT_USAGE, "name --framework and --from"),
+    ],
+)
+def test_a_pack_is_about_what_is_asked_or_what_another_is_about(
+    home: Path, capsys: pytest.CaptureFixture[str], words: list[str], status: int, message: str
+) -> None:
+    """One of the two, and in one line."""
+    assert main(["compliance", "export", *words, "--out", "new"]) == status
+    assert message in capsys.readouterr().err
+    assert not Path("new").exists()
 
 
 def test_a_changed_pack_fails_and_the_file_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

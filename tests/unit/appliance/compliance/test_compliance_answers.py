@@ -15,6 +15,7 @@ from appliance.compliance.answers import answer_all
 from appliance.compliance.gathering import HIDDEN, gather_installation, hide_secrets
 from appliance.compliance.inventory import list_people, list_programs, list_roles, list_static_keys
 from appliance.compliance.key_files import list_keys
+from appliance.compliance.witnesses import find_cosigned
 from appliance.config import Configuration, parse_configuration
 from appliance.policy.locations import DATABASE_FILE
 from audit.append import LogWriter
@@ -42,6 +43,13 @@ two_person_grants = true
 clients = ["10.0.0.0/8"]
 probes = ["192.0.2.1:443"]
 """
+
+
+def at_server(url: str) -> str:
+    """The same, with the definitions in a database server."""
+    return GOOD.replace("[policy]", f'[policy]\ndatabase_url = "{url}"')
+
+
 FROM_THE_LOG = {"records_present", "records_retained"}
 
 
@@ -59,7 +67,7 @@ def registry(tmp_path: Path) -> Registry:
 def answers(configuration: Configuration, registry: Registry | None = None) -> dict[str, Answer]:
     """As they are now."""
     definitions = None if registry is None else read_definitions(registry.database)
-    return answer_all(configuration, definitions, "sha256:aa", NOW)
+    return answer_all(configuration, definitions, "sha256:aa", NOW, b"")
 
 
 def test_every_question_is_answered(tmp_path: Path) -> None:
@@ -84,6 +92,16 @@ def test_every_question_is_answered(tmp_path: Path) -> None:
         ("inactive_accounts", GOOD, GOOD.replace("[authority]", "[authority]\ninactive_after_days = 0")),
         ("inactive_accounts", GOOD, GOOD.replace("[authority]", "[authority]\ninactive_after_days = 91")),
         ("frozen_kernels", GOOD, GOOD.replace("[authority]", "[authority]")),
+        (
+            "database_tls",
+            at_server("postgresql://u:p@db.example/c?sslmode=verify-full"),
+            at_server("postgresql://u:p@db.example/c"),
+        ),
+        (
+            "database_tls",
+            at_server("postgresql:///c?host=/run/postgresql"),
+            at_server("postgresql:///c?host=db.example&sslmode=require"),
+        ),
         ("confinement", GOOD, GOOD + "[confinement]\nenabled = false\n"),
     ],
 )
@@ -123,7 +141,7 @@ class Witnessed:
     @property
     def answer(self) -> Answer:
         """By now."""
-        return answer_all(self.configuration, None, "", NOW)["witness"]
+        return answer_all(self.configuration, None, "", NOW, find_cosigned(self.configuration))["witness"]
 
 
 @pytest.fixture
@@ -218,7 +236,7 @@ def test_an_auditor_and_static_keys_are_found(tmp_path: Path, registry: Registry
     assert found["auditor_exists"].holds is True
     assert found["no_static_keys"] == Answer(False, "1 static keys can be used")
     definitions = read_definitions(registry.database)
-    later = answer_all(configuration, definitions, "sha256:aa", NOW + 31 * 86_400)
+    later = answer_all(configuration, definitions, "sha256:aa", NOW + 31 * 86_400, b"")
     assert later["no_static_keys"].holds is True
     assert [one.state for one in list_static_keys(definitions, NOW + 31 * 86_400)] == ["expired"]
 

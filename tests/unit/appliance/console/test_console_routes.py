@@ -98,6 +98,7 @@ async def test_a_form_must_come_from_a_page_of_ours(house, browser):
     assert (await browser.ask("POST", "/keys/revoke", good)).status_code == 303
 
 
+@control("3.13.13", "SC-18")
 async def test_every_page_loads_nothing_and_is_in_no_frame_or_cache(house, browser):
     """No script at all; the style by its digest."""
     for path in ("/sign_in", "/locked"):

@@ -6,7 +6,7 @@ import pytest
 
 from appliance.config import parse_configuration
 from appliance.config.lacks import PROTECTIONS
-from appliance.supervisor.confinement import confine_command
+from appliance.supervisor.confinement import _find_authorities, confine_command
 from security.sandbox.launch import Plan
 from security.sandbox.platform import Platform
 
@@ -55,6 +55,17 @@ def test_the_gateway_reads_all_models_and_may_connect_to_the_authority(tmp_path:
     assert {str(tmp_path / "one"), str(tmp_path / "two"), str(tmp_path / "state/tls/server.key")} <= set(profile.reads)
     assert profile.connects == (9555,)
     assert str(tmp_path / "state/tls/ca.key") not in profile.reads
+
+
+def test_policy_reads_what_the_databases_url_names_for_tls(tmp_path: Path) -> None:
+    """Files by their paths, the machine's authorities by their word; what is no path is nobody's file."""
+    url = "postgresql://u@db.example/c?sslmode=verify-full&sslkey=/etc/db/client.key&sslcert=relative"
+    for root, expected in (("/etc/db/ca.pem", ("/etc/db/ca.pem",)), ("system", map(str, _find_authorities(None)))):
+        text = f'{TEXT}[policy]\ndatabase_url = "{url}&sslrootcert={root}"\n'
+        profile = plan_of(tmp_path, "policy", text=text).profile
+        assert {"/etc/db/client.key", *expected} <= set(profile.reads)
+        assert not any("relative" in path for path in profile.reads)
+        assert profile.connects == (5432,)
 
 
 def test_only_production_without_a_waiver_is_strict(tmp_path: Path) -> None:

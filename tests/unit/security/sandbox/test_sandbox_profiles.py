@@ -110,6 +110,8 @@ def test_networks(places: Places) -> None:
     }
     database = build_profile("policy", places._replace(database_port=5432), Code(()))
     assert (database.network, database.connects) == ("host", (5432,))
+    trusting = places._replace(database_files=(places.state.parent / "database-ca.pem",))
+    assert "database-ca.pem" in own(build_profile("policy", trusting, Code(())), trusting)
     upstream = places._replace(upstream_ports=(443,), upstream_files=(places.state.parent / "corp-ca.pem",))
     assert build_profile("authority", upstream, Code(())).connects == (443,)
     assert "corp-ca.pem" in own(build_profile("authority", upstream, Code(())), upstream)
