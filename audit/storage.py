@@ -168,7 +168,7 @@ def lock_folder(path: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
-        raise LogInUse(f"{path}: another auditor writes this log") from error
+        raise LogInUse(f"{path}: another process writes here") from error
     return fd
 
 

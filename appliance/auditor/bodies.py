@@ -7,7 +7,8 @@
 | OpenBody | the record that says who opens what is durable; then share B and the escrow, to that gateway |
 
 Every hour, and at the start, keys and roots older than the retention that no hold covers are destroyed: first that is a record,
-then it is done, so that nothing vanishes unseen; a crash between the two destroys, and records, again.
+then it is done, so that nothing vanishes unseen; a crash between the two destroys, and records, again. Gateways remove what nobody
+can open any more; one that comes later hears of it then, as at a start none is there yet.
 """
 
 from collections.abc import Callable, Iterable
@@ -71,6 +72,13 @@ class BodyDesk:
         self._gateways = gateways
         self._overseeing_tenant = overseeing_tenant
         self._next_sweep_s = 0.0
+        self._told: list[BodiesDestroyed] = []
+        """What was destroyed in this life."""
+
+    def gateway_came(self, gateway: Peer) -> None:
+        """Tell it what was destroyed before it was there."""
+        for message in self._told:
+            self._send(gateway, message)
 
     def keep(self, peer: Peer, message: KeepBodyKey) -> None:
         """Keep a new key. Raises: StorageFailed."""
@@ -158,8 +166,10 @@ class BodyDesk:
 
     def _destroy(self, destroyed: Destroyed, _index: int) -> None:
         self._store.destroy(destroyed)
+        message = BodiesDestroyed(destroyed.day, list(destroyed.key_ids))
+        self._told.append(message)
         for gateway in self._gateways():
-            self._send(gateway, BodiesDestroyed(destroyed.day, list(destroyed.key_ids)))
+            self._send(gateway, message)
 
     def _give(self, peer: Peer, message: OpenBody, record: bytes, found: tuple[str, Json], stored: StoredKey) -> None:
         purpose, body = found

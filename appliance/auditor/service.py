@@ -151,6 +151,7 @@ class AuditorService:
             self._gateways.append(peer)
             self._intents.gateway_came(peer)
             self._send(peer, self._status())
+            self._stewardship.gateway_came(peer)
         elif peer.peer_role == "reader":
             self._readers[peer] = b""
         elif peer.peer_role == "courier" and self._cosigning is not None:

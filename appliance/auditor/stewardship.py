@@ -58,6 +58,10 @@ class Stewardship:
         """What a person should look at, in words."""
         return self._governance.alarm
 
+    def gateway_came(self, gateway: Peer) -> None:
+        """A gateway's link opened."""
+        self._bodies.gateway_came(gateway)
+
     def take(self, peer: Peer, message: ToAuditor) -> None:
         """One message. Raises: StorageFailed, NotDurable, AuditRejected."""
         if peer.peer_role != "gateway":

@@ -180,7 +180,7 @@ async def test_destroyed_bodies_are_removed(gateway: Gateway, bodies: Path) -> N
     (file,) = sealed_files(bodies)
     assert gateway.auditor.link is not None
     gateway.auditor.link.send(BodiesDestroyed(file.parent.name, [file.stem]))
-    await until(lambda: not file.exists())
+    await until(lambda: not file.parent.exists())
 
 
 @control("AU-9(4)")

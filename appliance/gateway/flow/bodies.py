@@ -15,6 +15,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,6 +139,8 @@ class Bodies:
                 self._path(message.day, key_id).unlink(missing_ok=True)
             except OSError as error:
                 log.warning("body_file_left", reason=str(error))
+        with suppress(OSError):  # Not empty, or gone.
+            (self._policy.folder / message.day).rmdir()
 
     def _path(self, day: str, key_id: str) -> Path:
         return self._policy.folder / day / f"{key_id}.sealed"

@@ -183,7 +183,7 @@ def test_records_of_wrong_length_are_refused(open_log: OpenLog) -> None:
 def test_two_writers_cannot_have_one_folder(open_log: OpenLog) -> None:
     """The second is told which lock it met."""
     open_log()
-    with pytest.raises(LogInUse, match="another auditor"):
+    with pytest.raises(LogInUse, match="another process writes here"):
         open_log()
 
 

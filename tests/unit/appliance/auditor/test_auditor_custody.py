@@ -193,10 +193,12 @@ def test_what_is_older_than_the_retention_is_destroyed_and_recorded(tmp_path: Pa
 def test_a_start_destroys_what_is_due_too(tmp_path: Path) -> None:
     """An appliance that was off does not keep longer."""
     house = House(tmp_path, retention_days=2)
-    house.keep("2026-11-20")
+    key_id = house.keep("2026-11-20")[0]
     house.auditor.die()
     house = House(tmp_path, retention_days=2)
     assert house.shares() == []
+    (told,) = house.auditor.connect("gateway", 1).take(BodiesDestroyed)  # It starts later than the auditor.
+    assert (told.day, told.key_ids) == ("2026-11-20", [key_id])
 
 
 @control("AU-11", "AU-9(5)")
