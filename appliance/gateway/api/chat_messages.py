@@ -28,7 +28,7 @@ class EarlierCall(Struct, forbid_unknown_fields=True):
 
 
 class ChatMessage(Struct, forbid_unknown_fields=True, kw_only=True):
-    """One message. What OpenAI's SDK writes back of its own answers is taken, as long as it is empty."""
+    """One message. What OpenAI's SDK writes back of our own answers is taken; what they never have only if it is empty."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content = None
@@ -36,6 +36,8 @@ class ChatMessage(Struct, forbid_unknown_fields=True, kw_only=True):
     tool_calls: Annotated[list[EarlierCall], Meta(max_length=256)] | None = None
     tool_call_id: Annotated[str, Meta(max_length=128)] | None = None
     refusal: str | None = None
+    reasoning_content: str | None = None
+    """Given to the template: most drop it, some show that of the current turn."""
     annotations: Annotated[list[Any], Meta(max_length=0)] | None = None
     audio: None = None
     function_call: None = None
@@ -66,6 +68,10 @@ def _template_message(message: ChatMessage, where: str) -> dict[str, Any]:
             }
             for index, call in enumerate(message.tool_calls)
         ]
+    if message.reasoning_content is not None:
+        if message.role != "assistant":
+            raise _misplaced(f"{where}.reasoning_content", "assistant")
+        result["reasoning_content"] = message.reasoning_content
     if message.tool_call_id is not None:
         if message.role != "tool":
             raise _misplaced(f"{where}.tool_call_id", "tool")
@@ -80,7 +86,7 @@ def _text(message: ChatMessage, where: str) -> str:
             return message.refusal or ""
         raise BadRequest(
             "missing_parameter",
-            f"{where}.content: a {message.role} message needs content",
+            f"{where}.content: messages of the role {message.role} need content",
             parameter=f"{where}.content",
         )
     if isinstance(content, str):
