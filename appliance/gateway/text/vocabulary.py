@@ -13,7 +13,8 @@ from appliance.gateway.text.model_folder import TokenizerFile
 SHOWN_MARKS = frozenset(
     mark.encode()
     for mark in (
-        *("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "<|python_tag|>", "<think>", "</think>"),
+        *("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", "<think>"),
+        "</think>",
         *(
             "<｜tool▁calls▁begin｜>",
             "<｜tool▁calls▁end｜>",

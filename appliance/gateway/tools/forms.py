@@ -33,21 +33,6 @@ _TELLTALES: tuple[tuple[str, CallForm], ...] = (
     (llama3_json.TAG, "llama3_json"),
     ('"parameters": ', "llama3_json"),
 )
-MARKS = (
-    hermes.BEGIN,
-    hermes.END,
-    mistral.MARK,
-    mistral.ARGS,
-    llama3_json.TAG,
-    deepseek.CALLS_BEGIN,
-    deepseek.CALLS_END,
-    deepseek.CALL_BEGIN,
-    deepseek.CALL_END,
-    deepseek.SEPARATOR,
-    reasoning.BEGIN,
-    reasoning.END,
-)
-"""Control tokens that an answer's text must show, as parsers live on them."""
 _ALPHANUMERIC = string.ascii_letters + string.digits
 
 

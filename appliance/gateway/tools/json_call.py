@@ -61,7 +61,9 @@ class JsonCall:
         done, failed: how it ended, if it has.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, needs_arguments: bool = False) -> None:
+        """`needs_arguments`: an object without them is no call, where no mark says that one comes."""
+        self._needs_arguments = needs_arguments
         self._scanner = JsonObjectScanner()
         self._arguments: list[str] = []
         self._in_arguments = False
@@ -110,7 +112,7 @@ class JsonCall:
         if self.begun:
             self.done = True
             return
-        call = parse_call(self.raw)
+        call = parse_call(self.raw, needs_arguments=self._needs_arguments)
         if call is None:
             self.failed = True
             return
@@ -122,7 +124,7 @@ class JsonCall:
         return [CallArguments(text)] if text else []
 
 
-def parse_call(text: str) -> list[Event] | None:
+def parse_call(text: str, *, needs_arguments: bool = False) -> list[Event] | None:
     """The events of a whole object, or None if it is no call."""
     try:
         call: Any = msgspec.json.decode(text)
@@ -131,10 +133,20 @@ def parse_call(text: str) -> list[Event] | None:
     if not isinstance(call, dict):
         return None
     name = _name_of(call.get("name"))
-    arguments = call.get("arguments", call.get("parameters", {}))
-    if name is None or not isinstance(arguments, dict):
+    arguments = _arguments_of(call.get("arguments", call.get("parameters")))
+    if name is None or arguments is None or (needs_arguments and not call.keys() & {"arguments", "parameters"}):
         return None
     return [CallBegun(name), CallArguments(msgspec.json.encode(arguments).decode())]
+
+
+def _arguments_of(value: Any) -> dict[str, Any] | None:
+    """Some models write them as JSON text in a string; none at all, or null, is the empty object."""
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+    return {} if value is None else value if isinstance(value, dict) else None
 
 
 def _decode_name(text: str) -> str | None:

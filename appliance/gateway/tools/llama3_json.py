@@ -1,6 +1,7 @@
 """Llama 3's form: the answer is `{"name": …, "parameters": {…}}`, perhaps after `<|python_tag|>`; several are set apart by `;`.
 
-An answer that begins otherwise is text, to its end. Source: Llama 3.1 model card, "JSON based tool calling".
+An answer that begins otherwise is text, to its end, and so is an object without parameters: no mark tells it from an answer
+in JSON. Source: Llama 3.1 model card, "JSON based tool calling".
 """
 
 from appliance.gateway.tools.events import Content, Event
@@ -53,7 +54,7 @@ class Llama3JsonParser:
         self._given_back += expected.held[: len(expected.held) - len(rest)]
         if found == "{":
             self._given_back = self._given_back[:-1]
-            self._expected, self._call = None, JsonCall()
+            self._expected, self._call = None, JsonCall(needs_arguments=True)
             return "{" + rest
         self._expected = Expected(TAG, "{") if found == TAG or self._has_calls else None
         return rest

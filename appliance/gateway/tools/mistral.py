@@ -1,6 +1,7 @@
 """Mistral's forms: `[TOOL_CALLS][{"name": …, "arguments": {…}}, …]`, and since its tokenizer 11 `[TOOL_CALLS]name[ARGS]{…}`.
 
-The later one also without `[ARGS]`. Source: mistral-common, instruct tokenizers of versions 3 to 13.
+The later one also without `[ARGS]`, and before it with `[CALL_ID]` and an id of the model's, which is dropped: ids are ours.
+Source: mistral-common, instruct tokenizers of versions 3 to 13.
 """
 
 import re
@@ -9,10 +10,23 @@ from appliance.gateway.tools.events import MAX_HELD_CHARS, MAX_NAME_CHARS, CallB
 from appliance.gateway.tools.json_call import JsonArguments, JsonCall
 from appliance.gateway.tools.marked import Expected, Outside
 
-MARK, ARGS = "[TOOL_CALLS]", "[ARGS]"
+MARK, ARGS, CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
 _LONGEST_HEAD = 2 * MAX_NAME_CHARS
-_NAME = re.compile(r"([A-Za-z0-9_.-]+)[ \t\n\r]*(\[ARGS\])?[ \t\n\r]*(?=\{)")
-_NAME_BEGUN = re.compile(r"[A-Za-z0-9_.-]*[ \t\n\r]*(?:\[(?:A(?:R(?:G(?:S(?:\][ \t\n\r]*)?)?)?)?)?)?")
+
+
+def _begun(mark: str) -> str:
+    """A pattern for a mark as far as it has come, nothing included."""
+    pattern = ""
+    for character in reversed(mark):
+        pattern = f"(?:{re.escape(character)}{pattern})?"
+    return pattern
+
+
+_SPACE, _ID = r"[ \t\n\r]*", r"[A-Za-z0-9_-]"
+_NAME = re.compile(rf"([A-Za-z0-9_.-]+){_SPACE}(?:\[CALL_ID\]{_ID}{{1,64}}{_SPACE})?(?:\[ARGS\])?{_SPACE}(?=\{{)")
+_NAME_BEGUN = re.compile(
+    rf"[A-Za-z0-9_.-]*{_SPACE}(?:{_begun(CALL_ID)}|(?:\[CALL_ID\]{_ID}{{1,64}}{_SPACE})?(?:{_begun(ARGS)}|\[ARGS\]{_SPACE}))"
+)
 
 
 class MistralParser:

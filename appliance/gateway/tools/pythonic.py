@@ -1,7 +1,8 @@
 """The pythonic form (Llama 3.2 and 4, ToolACE): the answer is a list of calls, `[get_weather(city="Rome"), add(a=1, b=2)]`.
 
-Each argument is passed on when it is whole, as JSON. An answer that begins otherwise is text, to its end. Values are literals:
-nothing is evaluated but by `ast.literal_eval`, and nothing deep or long is given to it.
+Each argument is passed on when it is whole, as JSON, and a call begins with its first one: what has none is text, and so is an
+answer that begins otherwise, to its end. Values are literals: nothing is evaluated but by `ast.literal_eval`, and nothing deep
+or long is given to it.
 """
 
 import ast
@@ -32,6 +33,8 @@ class PythonicParser:
         self._has_calls = False
         self._piece = _Piece()
         self._names: set[str] = set()
+        self._begun = False
+        """The call has been given out; before, its head is held."""
 
     def feed(self, text: str) -> list[Event]:
         """Take more text of the answer."""
@@ -51,6 +54,8 @@ class PythonicParser:
     def finish(self) -> list[Event]:
         """The answer ends: what had not become a call is text."""
         held = self._opening + self._held
+        if self._state == "arguments" and not self._begun:
+            return [Content(held + self._piece.text)]
         return [Content(held)] if self._state in ("start", "name") and held and not self._has_calls else []
 
     def _trim(self, text: str) -> str:
@@ -79,10 +84,8 @@ class PythonicParser:
         self._held += text
         found = _CALL.match(self._held)
         if found is not None and len(found.group(1)) <= MAX_NAME_CHARS and found.end() <= _LONGEST_HEAD:
-            events += [CallBegun(found.group(1)), CallArguments("{")]
-            rest = self._held[found.end() :]
-            self._opening, self._held, self._has_calls = "", "", True
-            self._state, self._piece, self._names = "arguments", _Piece(), set()
+            rest, self._held = self._held[found.end() :], self._held[: found.end()]
+            self._state, self._begun, self._piece, self._names = "arguments", False, _Piece(), set()
             return rest
         if found is None and len(self._held) <= _LONGEST_HEAD and _CALL_BEGUN.fullmatch(self._held):
             return ""
@@ -94,12 +97,11 @@ class PythonicParser:
             if end is None:
                 continue
             if not self._end_piece(end, events):
-                # Not a call after all, but what was given out cannot be taken back: the rest is text.
-                self._state = "text"
-                return self._piece.text + text[place:]
+                # Not a call after all: what was not given out is text.
+                return self._give_back() + self._piece.text + text[place:]
             if end == ")":
                 events.append(CallArguments("}"))
-                self._held, self._state = "", "next"
+                self._state = "next"
                 return text[place + 1 :]
         return ""
 
@@ -109,16 +111,24 @@ class PythonicParser:
             return False
         if not text.strip():
             # f() and a comma before the bracket; a comma alone is none.
+            if end == ")":
+                self._begin(events)
             return end == ")"
         found = _ARGUMENT.fullmatch(text)
         value = None if found is None else _literal(found.group(2))
         if found is None or value is None or found.group(1) in self._names:
             return False
+        self._begin(events)
         comma = ", " if self._names else ""
         self._names.add(found.group(1))
         events.append(CallArguments(f'{comma}"{found.group(1)}": {value}'))
         self._piece = _Piece()
         return True
+
+    def _begin(self, events: list[Event]) -> None:
+        if not self._begun:
+            events += [CallBegun(self._held.strip(" \t\n\r\f\v(")), CallArguments("{")]
+            self._opening, self._held, self._has_calls, self._begun = "", "", True, True
 
     def _at_next(self, text: str, events: list[Event]) -> str:
         self._held += text

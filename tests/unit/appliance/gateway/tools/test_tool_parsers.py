@@ -8,6 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from appliance.gateway.text.vocabulary import SHOWN_MARKS
+from appliance.gateway.tools import hermes, llama3_json, mistral, reasoning
 from appliance.gateway.tools.deepseek import CALL_BEGIN, CALL_END, CALLS_BEGIN, CALLS_END, SEPARATOR, DeepSeekParser
 from appliance.gateway.tools.events import MAX_HELD_CHARS, Call, CallArguments, CallBegun, CallParser, Event, gather
 from appliance.gateway.tools.hermes import HermesParser
@@ -37,6 +39,7 @@ FRAGMENTS = [
     *(
         "[TOOL_CALLS]",
         "[ARGS]",
+        "[CALL_ID]",
         "[TOOL",
         "[",
         "]",
@@ -73,13 +76,25 @@ def parse(form: str, text: str, cuts: list[int] | None = None) -> tuple[str, tup
         ("hermes", f"<tool_call>{GOOD}", "", [F]),
         ("hermes", '<tool_call>{"arguments": {"a": 1}, "name": "f"}</tool_call>', "", [Call("f", '{"a":1}')]),
         ("hermes", '<tool_call>{"name": "g"}</tool_call>', "", [Call("g", "{}")]),
+        ("hermes", '<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}</tool_call>', "", [Call("f", '{"a":1}')]),
+        ("hermes", '<tool_call>{"name": "g", "arguments": null}</tool_call>', "", [Call("g", "{}")]),
         ("llama3_json", '{"name": "f", "parameters": {"a": 1}}', "", [F]),
+        ("llama3_json", '{"name": "Ada"}', '{"name": "Ada"}', []),
+        ("llama3_json", f"{GOOD}\n{GOOD}", "", [F, F]),
+        ("llama3_json", f"{GOOD} I used {{f}}.", " I used {f}.", [F]),
         ("llama3_json", f"<|python_tag|>{GOOD}; {GOOD}\n", "", [F, F]),
         ("llama3_json", "Hello " + GOOD, "Hello " + GOOD, []),
         ("llama3_json", '  {"temperature": 21}', '  {"temperature": 21}', []),
         ("mistral", f"Sure.[TOOL_CALLS] [{GOOD}, {GOOD}]", "Sure.", [F, F]),
         ("mistral", '[TOOL_CALLS]f[ARGS]{"a": 1}[TOOL_CALLS]g{}', "", [F, Call("g", "{}")]),
+        ("mistral", '[TOOL_CALLS]f[CALL_ID]aB3-[ARGS]{"a": 1}[TOOL_CALLS]g[CALL_ID]1{}', "", [F, Call("g", "{}")]),
+        ("mistral", "[TOOL_CALLS]f[CALL_ID][ARGS]{}", "[TOOL_CALLS]f[CALL_ID][ARGS]{}", []),
+        ("mistral", '[TOOL_CALLS]  [ {"name":"f" , "arguments" : {"a": 1} } ]', "", [F]),
         ("pythonic", "[f(a=1), g()]", "", [F, Call("g", "{}")]),
+        ("pythonic", "[f('positional')] is a list", "[f('positional')] is a list", []),
+        ("pythonic", "[f(a=1), g(true)]", " g(true)]", [F]),
+        ("pythonic", " [f(a='cut", " [f(a='cut", []),
+        ("pythonic", "[f(a=1)] Here it is.", " Here it is.", [F]),
         (
             "pythonic",
             "[f(a='x, )', b=[1, None, True], c={'d': 1.5},)]",
@@ -96,6 +111,13 @@ def test_calls_are_found(form: str, text: str, content: str, calls: list[Call]) 
     """Each form as its models write it: names, arguments as written, text around them; the same character by character."""
     assert parse(form, text) == (content, tuple(calls))
     assert parse(form, text, list(range(len(text)))) == (content, tuple(calls))
+
+
+def test_every_mark_of_a_form_is_shown_in_an_answers_text() -> None:
+    """Parsers live on them; of control tokens the text has no others."""
+    marks = {hermes.BEGIN, hermes.END, mistral.MARK, mistral.ARGS, mistral.CALL_ID, llama3_json.TAG}
+    marks |= {CALLS_BEGIN, CALLS_END, CALL_BEGIN, CALL_END, SEPARATOR, reasoning.BEGIN, reasoning.END}
+    assert {mark.encode() for mark in marks} == SHOWN_MARKS
 
 
 @pytest.mark.parametrize("form", FORMS)
