@@ -222,21 +222,21 @@ def _measure_host(arguments: argparse.Namespace) -> int:
 
 
 def _measure_kernels(arguments: argparse.Namespace) -> int:
-    from runtime.bench.parts import PARTS, describe_device
+    from runtime.bench.parts import PARTS, describe_device, measure_part, measure_walls
     from runtime.kernels.launcher import JitLauncher
 
-    device = describe_device()
-    if device is None:
+    walls = measure_walls()
+    if walls is None:
         raise CommandFailed("this machine has no GPU that torch can use")
     for name in arguments.part:
         if name not in PARTS:
             raise CommandFailed(f"there is no part {name!r}: {', '.join(PARTS)}")
-    print(json.dumps(device), flush=True)
+    print(json.dumps(describe_device(walls)), flush=True)
     with Progress("measuring kernels") as progress:
         for name in arguments.part or _KERNEL_PARTS:
             progress.say(name)
-            for line in PARTS[name](JitLauncher(), arguments.rows):
-                print(json.dumps({"part": name} | line), flush=True)
+            for line in measure_part(name, JitLauncher(), arguments.rows, walls):
+                print(json.dumps(line), flush=True)
     return 0
 
 

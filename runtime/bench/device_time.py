@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 import torch
+from torch import Tensor
 
 Call = Callable[[], None]
 
 _COPIED_BYTES = 1 << 31
+_PRODUCT_SIZE = 8192
 ROTATED_BYTES = 400_000_000
 """Inputs of one measurement take at least so much, several times the 50 MB of an H100's L2."""
 
@@ -36,6 +38,24 @@ def copy_bandwidth() -> float:
     target = torch.empty_like(source)
     times = [_seconds_of(lambda: target.copy_(source)) for _ in range(10)]
     return 2 * _COPIED_BYTES / median(times)
+
+
+def product_rate(dtype: torch.dtype) -> float:
+    """Operations per second of a square product by cuBLAS: the other wall.
+
+    Args:
+        dtype: bfloat16 or e4m3.
+    """
+    left, right = (torch.randn(_PRODUCT_SIZE, _PRODUCT_SIZE, device="cuda").to(dtype) for _ in range(2))
+    one = torch.ones((), device="cuda")
+
+    def multiply() -> Tensor:
+        if dtype == torch.bfloat16:
+            return left @ right.t()
+        return torch._scaled_mm(left, right.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
+
+    times = [_seconds_of(multiply) for _ in range(10)]
+    return 2 * float(_PRODUCT_SIZE) ** 3 / median(times)
 
 
 def num_rotated(bytes_each: int, most: int = 32) -> int:

@@ -51,11 +51,6 @@ class KernelResult:
     moved_bytes: float
     operations: float = 0.0
 
-    def share_of_wall(self, bytes_per_second: float, operations_per_second: float) -> float:
-        """Of the time that memory or arithmetic would take, whichever is longer."""
-        wall = max(self.moved_bytes / bytes_per_second, self.operations / operations_per_second)
-        return wall / self.seconds
-
 
 def measure_kernels(launcher: Launcher, *, pdl: bool = True) -> Iterator[KernelResult]:
     """All of this module, at shapes of Llama-3.1-8B."""

@@ -1,14 +1,14 @@
 """What `casemate bench kernels` measures, part by part, as flat objects for JSON lines: times in µs, rates in TB/s."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
 
 from runtime.attention.triton import AttentionBlocks
 from runtime.bench import block_search, decode_chain, linear_layers, quantized_layers
-from runtime.bench.device_time import copy_bandwidth
+from runtime.bench.device_time import copy_bandwidth, product_rate
 from runtime.bench.kernels import KernelResult, measure_decode, measure_kernels, measure_prefill
 from runtime.kernels.launching import Launcher
 from runtime.layers.quantized import E4M3
@@ -22,15 +22,38 @@ _CACHE_DECODES = ((48, 16384), (64, 2048), (512, 640), (1, 32768))
 _PREFILL_TOKENS = 8192
 
 
-def describe_device() -> Line | None:
-    """The GPU, and how fast it copies: what all times are read beside. None: there is none."""
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """How fast a GPU copies and multiplies: what all times are read beside."""
+
+    copy_tb_s: float
+    bf16_tflop_s: float
+    e4m3_tflop_s: float
+
+    def share(self, line: Line, *, in_e4m3: bool) -> float:
+        """How much of a line's time memory or arithmetic would take at these rates, whichever is longer: 1 is the wall."""
+        product_tflop_s = self.e4m3_tflop_s if in_e4m3 else self.bf16_tflop_s
+        return max(float(line["tb_s"]) / self.copy_tb_s, float(line.get("tflop_s", 0.0)) / product_tflop_s)
+
+
+def measure_walls() -> Walls | None:
+    """Of this machine's GPU; None: there is none."""
     if not torch.cuda.is_available():
         return None
-    return {
-        "device": torch.cuda.get_device_name(),
-        "torch": str(torch.__version__),
-        "copy_tb_s": round(copy_bandwidth() / 1e12, 3),
-    }
+    rates = (copy_bandwidth(), product_rate(torch.bfloat16), product_rate(E4M3))
+    return Walls(*(round(rate / 1e12, 3) for rate in rates))
+
+
+def describe_device(walls: Walls) -> Line:
+    """The first line: the GPU and its walls."""
+    return {"device": torch.cuda.get_device_name(), "torch": str(torch.__version__)} | asdict(walls)
+
+
+def measure_part(name: str, launcher: Launcher, rows: Sequence[int], walls: Walls) -> Iterator[Line]:
+    """The lines of one of PARTS; of single kernels with `wall_share`, see `Walls.share`."""
+    for line in PARTS[name](launcher, rows):
+        share: Line = {"wall_share": round(walls.share(line, in_e4m3=name == "e4m3"), 3)} if "tb_s" in line else {}
+        yield {"part": name} | line | share
 
 
 def _linear(launcher: Launcher, rows: Sequence[int]) -> Iterator[Line]:
