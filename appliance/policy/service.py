@@ -37,7 +37,7 @@ from security.policy.decisions import PolicyDecider, Refusal, RequestFacts
 from security.policy.definitions import Definitions
 from security.policy.quotas import Allowance, Allowances, QuotaDenial, QuotaGrant
 from security.policy.replay import ReplayMemory
-from security.scopes import format_scopes
+from security.scopes import Role, format_scopes
 from security.static_keys import hash_key_digest
 
 STATUS_INTERVAL_S = 0.5
@@ -197,7 +197,11 @@ class PolicyService:
             definitions = await self._definitions.look()
         key = definitions.static_keys.get(stored)
         client = None if key is None else definitions.clients.get(key.client_id)
-        if key is None or client is None or client.is_disabled or not key.is_good_from(message.address, self._utc_s()):
+        # A key proves nothing but that it was read somewhere: whoever has another role by now must show more.
+        may_use = (
+            client is not None and not client.is_disabled and client.role is Role.USER and client.kind == "service"
+        )
+        if key is None or client is None or not may_use or not key.is_good_from(message.address, self._utc_s()):
             # The same words whatever was wrong: whoever has a stolen key learns nothing about where it would be good.
             return Denied(message.correlation, "invalid_key", "the key is not valid, or not from this address", 0)
         scope = format_scopes(client.scopes)

@@ -1,7 +1,7 @@
 """Who has which role, and by whose decision: a privileged one needs two people where `two_person_grants` is set.
  The first person asks, the second agrees; only then does the role change. A new client or person with a privileged role
-exists from the start and can do nothing until the second agrees. What a person held before ends with the change: all tokens
-are void.
+exists from the start and can do nothing until the second agrees. What was held before ends with the change: all tokens are
+void, and a client's static keys are revoked.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from security.registry.clients import CUT_OFF_LIFETIME_S, get_client, is_two_per
 from security.registry.database import Database, Recording
 from security.registry.revocations import void_tokens
 from security.registry.rows import describe, encode_models
-from security.registry.tables import CLIENTS, MARKS, ROLE_MODELS, USERS
+from security.registry.tables import CLIENTS, MARKS, ROLE_MODELS, STATIC_KEYS, USERS
 from security.registry.users import find_user, get_user, read_users
 from security.scopes import GRANTABLE, PRIVILEGED_ROLES, Role, format_scopes
 from security.users import User
@@ -92,9 +92,15 @@ class RoleRegistry:
             "pending_by": None,
         }
         if isinstance(before, Client):
+            self._end_keys(recording, before.client_id)
             # What it had of another role's it cannot keep: the new role's own, narrowed by nothing that was asked before.
             values["scopes"] = format_scopes(GRANTABLE[role])
         return self._update(recording, before, **values)
+
+    def _end_keys(self, recording: Recording, client_id: str) -> None:
+        """Static keys are for role `user` only; one of before MUST not come back to life with that role."""
+        where = sa.and_(STATIC_KEYS.c.client_id == client_id, STATIC_KEYS.c.revoked_at.is_(None))
+        recording.connection.execute(STATIC_KEYS.update().where(where).values(revoked_at=self._database.now))
 
     def _update(self, recording: Recording, before: Principal, **values: Any) -> Principal:
         if isinstance(before, Client):

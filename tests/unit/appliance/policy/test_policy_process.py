@@ -36,6 +36,8 @@ from security.clients import ClientDefinition
 from security.policy.decisions import PolicyDecider
 from security.policy.replay import ReplayMemory
 from security.registry.database import Database
+from security.registry.tables import STATIC_KEYS
+from security.scopes import Role
 from security.settings import PolicySettings
 from security.static_keys import digest_static_key
 from tests.support.controls import control
@@ -225,6 +227,28 @@ async def test_a_static_key_is_its_clients_from_its_networks(gateway, registry, 
     registry.keys.revoke([issued.key.key_id], actor="t")
     await store.look()
     assert await gateway.ask(ask) == unknown
+
+
+@control("3.1.5", "AC-6", "IA-2")
+async def test_a_static_key_of_a_client_that_got_another_role_is_nobodys(gateway, registry, client, store):
+    """A string that may be read off a disk must not become an operator; nor be good again with the old role."""
+    issued = registry.keys.create(client.client_id, "k", networks=("192.0.2.0/24",), days=1, actor="t")
+    ask = CheckKey(1, digest_static_key(issued.secret), "192.0.2.7")
+    assert isinstance(await gateway.ask(ask), KeyHolder)
+    for role in (Role.OPERATOR, Role.USER):
+        registry.roles.grant(client.client_id, role, actor="t")
+        await store.look()
+        assert isinstance(await gateway.ask(ask), Denied)
+
+
+async def test_a_key_that_an_earlier_release_left_to_an_operator_is_nobodys(gateway, registry, client, store):
+    """Its row says that it is good: the client's role says that it is not."""
+    issued = registry.keys.create(client.client_id, "k", networks=("192.0.2.0/24",), days=1, actor="t")
+    registry.roles.grant(client.client_id, Role.OPERATOR, actor="t")
+    with registry.database.transaction() as connection:
+        connection.execute(STATIC_KEYS.update().values(revoked_at=None))
+    await store.look()
+    assert isinstance(await gateway.ask(CheckKey(1, digest_static_key(issued.secret), "192.0.2.7")), Denied)
 
 
 @control("3.5.4", "IA-2(8)")
