@@ -90,7 +90,7 @@ def add_cosignatures(note: bytes, lines: bytes, witnesses: Sequence[CosignerKey]
 def merge_cosigned(folder: Path, cosigned: bytes, disk: Disk | None = None) -> bytes:
     """Keep a cosigned checkpoint beside the log, with the cosignatures already there if they are of the same tree.
 
-    Returns: what is kept now: a larger tree stays.
+    Returns: what is kept now: a larger tree of the same log stays.
     """
     disk = disk or Disk()
     path = folder / COSIGNED
@@ -99,7 +99,7 @@ def merge_cosigned(folder: Path, cosigned: bytes, disk: Disk | None = None) -> b
     except FileNotFoundError:
         old = None
     new = parse_note(cosigned)
-    if old is not None and _size_of(old) > _size_of(new):
+    if old is not None and _origin_of(old) == _origin_of(new) and _size_of(old) > _size_of(new):
         return encode_note(old)
     if old is not None and old.text == new.text:
         fresh = {(signature.name, signature.key_id) for signature in new.signatures}
@@ -120,6 +120,10 @@ def load_cosigned(folder: Path) -> bytes:
         return (folder / COSIGNED).read_bytes()[: MAX_NOTE_BYTES + 1]
     except FileNotFoundError:
         raise EntryNotFound(f"{folder / COSIGNED}: no witness has cosigned yet") from None
+
+
+def _origin_of(note: SignedNote) -> str:
+    return note.text.split("\n")[0]
 
 
 def _size_of(note: SignedNote) -> int:

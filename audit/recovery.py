@@ -20,7 +20,7 @@ from audit.merkle import EMPTY_ROOT, leaf_hash
 from audit.note import NoteSigner, VerifierKey
 from audit.publish import TEMPORARY, write_signed
 from audit.reader import CHECKPOINT, SIGNED, WAL, LogReader
-from audit.signing_key import create_signer, load_signer, open_cosigner, write_vkey
+from audit.signing_key import create_signer, load_signer, mldsa_key_path, open_cosigner, write_vkey
 from audit.storage import Disk
 from audit.tiles import TILE_WIDTH, TileId, tile_width
 from audit.wal import Segment, create_segment, load_segments, split_stale
@@ -60,8 +60,7 @@ def open_state(
         if not (folder / SIGNED).exists():
             _create(folder, key_path, origin, disk)
         signed = _load_signed(folder, origin)
-        mldsa_path = key_path.with_name(f"{key_path.stem}-mldsa.key")
-        cosigner = open_cosigner(mldsa_path, origin, disk, is_mldsa=True) if with_mldsa else None
+        cosigner = open_cosigner(mldsa_key_path(key_path), origin, disk, is_mldsa=True) if with_mldsa else None
         if signed.size == 0 and not key_path.exists():
             signer = create_signer(key_path, origin, disk, cosigner)
         else:

@@ -6,6 +6,8 @@ both have signed verify with either.
 
 **Log.** A tree is never begun anew under a name that has one: two trees of one name are a fork. So the new log has a name of its
 own, and its first leaf names the old one's name, size, root and key; the old folder stays as it is, readable and verifiable.
+Beside it lie what verifiers of it need, under its name: `.vkey`, `-mldsa.vkey`, and `.cosigned`, the witnesses' last word. Its
+private keys are gone.
 
 Both but the first step want the auditor stopped, and take the folder's lock to be sure of it.
 """
@@ -17,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.checkpoint import Checkpoint, verify_checkpoint
+from audit.courier import COSIGNED
 from audit.entry import Json
 from audit.errors import AuditRejected, EntryNotFound, KeyUnusable, RotationRefused
 from audit.events import log_event
 from audit.fsck import verify_log
 from audit.note import MAX_NOTE_BYTES, VerifierKey, parse_verifier_key
 from audit.reader import LOCK, LogReader
-from audit.signing_key import create_signer, load_signer, next_key_path
+from audit.signing_key import create_signer, load_signer, mldsa_key_path, next_key_path
 from audit.storage import Disk, lock_folder
 
 PREDECESSOR = "predecessor"
@@ -98,13 +101,20 @@ def rotate_log(folder: Path, key_path: Path, disk: Disk | None = None) -> tuple[
 
 
 def _finish_log(folder: Path, key_path: Path, predecessor: Predecessor, disk: Disk) -> Path:
-    """The public key goes with the old folder, the private one is destroyed. May be done again."""
+    """What verifiers need goes with the old folder, private keys are destroyed. May be done again."""
     old = _place_of(folder, predecessor)
     if key_path.exists() and load_signer(key_path, predecessor.key.name).key != predecessor.key:
         raise RotationRefused(f"{key_path}: is of another log than the one that was closed")
     text = f"{predecessor.key.encode()}\n".encode()
     disk.write_file(old.with_suffix(".vkey"), text, folder.parent / f"{PREDECESSOR}.tmp")
-    for path in (key_path, next_key_path(key_path)):
+    mldsa_path = mldsa_key_path(key_path)
+    for source, place in (
+        (mldsa_path.with_suffix(".vkey"), old.with_name(f"{old.name}-mldsa.vkey")),
+        (folder.parent / COSIGNED, old.with_suffix(".cosigned")),
+    ):
+        if source.exists():
+            disk.rename(source, place)
+    for path in (key_path, next_key_path(key_path), mldsa_path):
         if path.exists():
             with _destroyed(path, disk):
                 disk.remove(path)

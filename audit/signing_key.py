@@ -22,6 +22,11 @@ from audit.storage import Disk
 MAX_KEY_BYTES = 1 << 16
 
 
+def mldsa_key_path(key_path: Path) -> Path:
+    """Where the log's own post-quantum key lies."""
+    return key_path.with_name(f"{key_path.stem}-mldsa.key")
+
+
 def next_key_path(path: Path) -> Path:
     """Where the key lies that is to follow this one."""
     return path.with_name(f"{path.stem}-next.key")

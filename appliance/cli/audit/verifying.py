@@ -120,7 +120,9 @@ def _verify_mldsa(folder: Path, key: CosignerKey) -> None:
 def _hear_witnesses(arguments: argparse.Namespace, folder: Path, witnesses: list[CosignerKey]) -> Word | None:
     if not witnesses:
         return None
-    note = read_file(arguments.cosigned or folder.resolve().parent / COSIGNED, MAX_NOTE_BYTES)
+    closed = folder.resolve().with_suffix(".cosigned")  # Of a log that another continues.
+    beside = closed if closed.exists() else folder.resolve().parent / COSIGNED
+    note = read_file(arguments.cosigned or beside, MAX_NOTE_BYTES)
     return Word(note, verify_cosignatures(note, witnesses))
 
 

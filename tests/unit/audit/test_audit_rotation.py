@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.append import LogWriter
-from audit.checkpoint import verify_checkpoint
+from audit.checkpoint import Checkpoint, verify_checkpoint
+from audit.cosignature import verify_cosignatures
+from audit.courier import COSIGNED, add_cosignatures, load_cosigned, merge_cosigned
 from audit.entry import encode_event, parse_canonical
 from audit.errors import KeyUnusable, LogInUse, RotationRefused, SignatureRejected
 from audit.fsck import verify_log
-from audit.note import parse_note
+from audit.note import NoteSigner, encode_signature, parse_note
 from audit.reader import LogReader
 from audit.rotation import (
     finish_key,
@@ -20,7 +23,7 @@ from audit.rotation import (
     stage_key,
     verify_continues,
 )
-from audit.signing_key import load_signer
+from audit.signing_key import load_signer, open_cosigners
 from tests.support.controls import control
 from tests.unit.audit.conftest import ORIGIN, OpenLog, make_record
 
@@ -113,6 +116,39 @@ def test_a_new_log_continues_the_old_one(home: Path, open_log: OpenLog) -> None:
     writer = LogWriter(home / "log", home / "log.key", origin="log.example/second")
     assert (writer.size, writer.key == predecessor.key) == (0, False)
     writer.close()
+
+
+def test_what_verifiers_of_the_old_log_need_goes_with_it(tmp_path: Path) -> None:
+    """Its post-quantum public key and the witnesses' last word; the next log has keys of its own, and no word yet."""
+    writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin=ORIGIN, with_mldsa=True)
+    append(writer, 10)
+    writer.publish()
+    writer.close()
+    mldsa = (tmp_path / "log-mldsa.vkey").read_text()
+    (witness,) = open_cosigners(tmp_path / "w", "witness.example/w", with_mldsa=False)
+    text = parse_note(writer.note).text
+    merge_cosigned(
+        tmp_path, add_cosignatures(writer.note, encode_signature(witness.cosign(text, 5)).encode(), [witness.key])
+    )
+    _, old = rotate_log(tmp_path / "log", tmp_path / "log.key")
+    assert old.with_name(f"{old.name}-mldsa.vkey").read_text() == mldsa
+    assert verify_cosignatures(old.with_suffix(".cosigned").read_bytes(), [witness.key]) == {"witness.example/w": 5}
+    left = ("log.key", "log.vkey", "log-mldsa.key", "log-mldsa.vkey", COSIGNED)
+    assert not any((tmp_path / name).exists() for name in left)
+    writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin="log.example/second", with_mldsa=True)
+    writer.close()
+    assert (tmp_path / "log-mldsa.vkey").read_text().split("+", 2)[2] != mldsa.split("+", 2)[2]
+
+
+def test_the_word_about_an_old_log_does_not_stand_before_the_next(tmp_path: Path) -> None:
+    """Of one log the larger tree stays; of two, the one that is brought."""
+    old, new = (
+        NoteSigner(name, Ed25519PrivateKey.generate()).sign(Checkpoint(name, size, bytes(32)).encode())
+        for name, size in (("log.example/first", 900), ("log.example/second", 3))
+    )
+    assert merge_cosigned(tmp_path, old) == old
+    assert merge_cosigned(tmp_path, new) == new
+    assert load_cosigned(tmp_path) == new
 
 
 def test_a_first_leaf_that_names_another_end_does_not_continue(home: Path) -> None:
