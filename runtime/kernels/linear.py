@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from runtime.kernels.blocks import MAX_ROWS, GemvBlocks, Shape, choose_blocks
-from runtime.kernels.launching import Launcher, Options
+from runtime.kernels.launching import Constant, Launcher, Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +49,16 @@ def multiply_rows(
     assert 1 <= rows <= MAX_ROWS, f"1 to {MAX_ROWS} rows, got {rows}"
     assert (weight.shape[1], *out.shape) == (k, rows, n), f"{x.shape} @ {weight.shape}.T -> {out.shape}"
     cut = blocks if blocks is not None else choose_blocks(Shape(n, k, swiglu), rows)
-    constants = {
-        "ROWS": _power_of_two(rows) if cut.kernel == "multiply_reduce" else MAX_ROWS,
+    constants = _constants_of(cut, rows) | {
         "N": n,
         "K": k,
-        "BLOCK_N": cut.block_n,
-        "BLOCK_K": cut.block_k,
         "NORM": norm is not None,
         "EPS": norm.eps if norm is not None else 0.0,
         "BIAS": bias is not None,
         "RESIDUAL": residual is not None,
         "SWIGLU": swiglu,
-        "PREFETCH": cut.prefetch,
-        "LATE": cut.late,
         "PDL": pdl,
     }
-    if cut.kernel == "dot":
-        constants |= {"STAGES": cut.num_stages, "FIRST_TILE": cut.first_tile}
-    elif cut.kernel == "split_dot":
-        constants |= {"STAGES": cut.num_stages, "PARTS": cut.num_warps}
     # What is absent is never read, but has to be a pointer of a known type.
     absent = weight
     launcher.launch(
@@ -85,6 +76,22 @@ def multiply_rows(
         constants,
         Options(num_warps=cut.num_warps, num_stages=cut.num_stages, launch_pdl=pdl),
     )
+
+
+def _constants_of(cut: GemvBlocks, rows: int) -> dict[str, Constant]:
+    """What a cut says to its kernel."""
+    constants: dict[str, Constant] = {
+        "ROWS": _power_of_two(rows) if cut.kernel == "multiply_reduce" else MAX_ROWS,
+        "BLOCK_N": cut.block_n,
+        "BLOCK_K": cut.block_k,
+        "PREFETCH": cut.prefetch,
+        "LATE": cut.late,
+    }
+    if cut.kernel == "dot":
+        constants |= {"STAGES": cut.num_stages, "FIRST_TILE": cut.first_tile}
+    elif cut.kernel == "split_dot":
+        constants |= {"STAGES": cut.num_stages, "PARTS": cut.num_warps}
+    return constants
 
 
 def _power_of_two(count: int) -> int:
