@@ -1,5 +1,6 @@
 """What was used, by the outcomes in the log: from here policy writes its quotas anew after it was killed.
- Read back from the end of the log when policy first asks, which is when everything starts; from then on kept as outcomes
+
+Read back from the end of the log when policy first asks, which is when everything starts; from then on kept as outcomes
  come. Kept by the minute for the last hour and by the day for the current day in UTC, so its size follows who is active and
  not
 how much they ask. At a start it is read back from the end of the log, MAX_RECORDS at most: a longer day counts from there

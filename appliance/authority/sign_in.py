@@ -1,5 +1,6 @@
 """People sign in: password and one-time code or passkey, lockout, idle accounts, sessions of the authority's own pages.
- What an assessor asks for by NIST SP 800-171: lockout (3.1.8), a notice before sign-in (3.1.9), sessions that end when idle
+
+What an assessor asks for by NIST SP 800-171: lockout (3.1.8), a notice before sign-in (3.1.9), sessions that end when idle
 (3.1.10, 3.1.11), a second factor (3.5.3), idle accounts (3.5.6), password rules (3.5.7, 3.5.8). Whatever fails is answered
 in the same words, and a name that does not exist costs the same work as one that does. Sessions are in memory: a restart
 signs everybody out of these pages.

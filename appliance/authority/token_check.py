@@ -1,5 +1,6 @@
 """The gateway's check of what a request brings: the validator of `security` in the shape that the gateway asks for.
- Static keys are asked of policy, at every request; access tokens are validated here, in full. Neither is believed while
+
+Static keys are asked of policy, at every request; access tokens are validated here, in full. Neither is believed while
 policy is silent, as it may have revoked what we would let in.
 """
 

@@ -1,5 +1,6 @@
 """What the commands that change definitions share: which database, who does it, how a table looks.
- They work on the database itself, whether the appliance runs or not: policy sees a change within a second. Each change
+
+They work on the database itself, whether the appliance runs or not: policy sees a change within a second. Each change
 leaves a row from which policy appends to the audit log.
 """
 

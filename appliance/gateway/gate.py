@@ -1,5 +1,6 @@
 """The decision before anything else: may this request pass, and as whom? Nothing of it has been parsed but its first line.
- Without a valid token a stranger learns nothing: every path, known or not, answers 401 alike. RFC 6750, and for bound tokens
+
+Without a valid token a stranger learns nothing: every path, known or not, answers 401 alike. RFC 6750, and for bound tokens
 RFC 9449 section 7.1, are followed for the challenge, which names where the way to a token is described (RFC 9728 section
 5.1). Tokens are taken from the Authorization header only, never from the query or the body (RFC 6750 sections 2.2 and 2.3
 are not offered).

@@ -1,5 +1,6 @@
 """Gateway ↔ policy and authority ↔ policy: the one owner of quotas, definitions, revocations and what may be used once.
- Tokens are reserved in blocks before they are computed, and settled after. A gateway is told of every revocation at once,
+
+Tokens are reserved in blocks before they are computed, and settled after. A gateway is told of every revocation at once,
 and of all of them when its link begins, before anything else.
 """
 

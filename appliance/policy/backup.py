@@ -1,5 +1,6 @@
 """Backups: the definitions, and the keys without which they and the tokens are worth nothing, in one file.
- A tar archive of `manifest.json` (what is in it, with SHA-256 digests), `definitions.json` and the key files below `files/`.
+
+A tar archive of `manifest.json` (what is in it, with SHA-256 digests), `definitions.json` and the key files below `files/`.
 The log is not in it: it is append-only, and copied as it is. The file holds every signing key: whoever reads it can make
 tokens.
 """

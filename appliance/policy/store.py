@@ -1,5 +1,6 @@
 """The definitions in memory, read again when they have changed. SQL runs in one thread, so that quotas never wait for a disk.
- Looking whether something changed costs one row, and is done every `max_age_s`, or at once for a name that is not known: it
+
+Looking whether something changed costs one row, and is done every `max_age_s`, or at once for a name that is not known: it
 may have been created a moment ago. If looking fails for longer than STALE_S, nobody is let in on old knowledge.
 """
 

@@ -1,5 +1,6 @@
 """The policy process: the one owner of quotas and of the definitions, and what answers the admin API.
- It refuses to start if the definitions cannot be brought to this program's schema. Before it is ready it has counted what
+
+It refuses to start if the definitions cannot be brought to this program's schema. Before it is ready it has counted what
 the log says was used, so a kill gives nobody a fresh day.
 """
 

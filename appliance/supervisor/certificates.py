@@ -1,5 +1,6 @@
 """Certificates that change while everything runs: noticed here, sent to whoever listens, in force for the next connection.
- The listening processes cannot read a file that has taken another's place: their sandboxes know the files that were there at
+
+The listening processes cannot read a file that has taken another's place: their sandboxes know the files that were there at
 their start. A pair that does not fit, or is not valid now, is reported and not sent; the old one goes on. Our own
 certificate is renewed in time, without being asked.
 """

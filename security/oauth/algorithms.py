@@ -1,5 +1,6 @@
 """The signature algorithms of tokens: explicit lists, never the library's idea of what is recommended.
- Our own tokens are signed with ES256 or Ed25519 and nothing else is accepted for them. Clients' assertions, proofs of
+
+Our own tokens are signed with ES256 or Ed25519 and nothing else is accepted for them. Clients' assertions, proofs of
 possession and the tokens of other issuers may use RSA and P-384 as well, as that is what those have. `Ed25519` is the fully
 specified name (RFC 9864) of what used to be called EdDSA, which is taken for the same. An RSA key is used with the algorithm
 that its JWK names, or with either.

@@ -1,4 +1,5 @@
-"""private_key_jwt: a client signs who it is (RFC 7523 section 3), on authlib's JWTBearerClientAssertion.
+"""private_key_jwt: a client signs who it is (RFC 7523 section 3), on authlib's JWTBearerClientAssertion. The assertion is untrusted
+until `process_assertion_claims` has returned.
 
 authlib finds the assertion, its client and whether that is registered for the method. Reading and verifying are ours: authlib
 reads duplicate claims as the last one, leaves the algorithm to what joserfc recommends, takes keys whatever their `use` and

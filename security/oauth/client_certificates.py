@@ -1,5 +1,8 @@
 """Clients that are known by the certificate of their connection (RFC 8705 section 2), of which TLS has seen that they have its
 key.
+
+A certificate that comes here is an untrusted one to which its client has the key: that TLS let it in says that some authority in
+`tls.client_ca_certificate` vouches for it, or that it stands there itself, and nothing of whose it is.
 """
 
 import hmac

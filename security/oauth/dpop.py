@@ -1,5 +1,6 @@
 """Proof of possession by DPoP (RFC 9449): an untrusted proof, checked in full by section 4.3, for both servers.
- What is left to the caller: a proof's digest MUST be remembered for PROOF_LIFETIME_S and refused the second time (check 12
+
+What is left to the caller: a proof's digest MUST be remembered for PROOF_LIFETIME_S and refused the second time (check 12
 of section 4.3, section 11.1), the thumbprint MUST be compared with that in the token, and where nonces are asked for
 (`dpop_nonces`), the proof's MUST be a good one.
 """

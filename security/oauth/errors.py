@@ -1,5 +1,6 @@
 """Errors of OAuth endpoints, each as its RFC words it. They leave an endpoint as an answer, never as an exception.
- Built on authlib's: it brings the body and the headers that forbid caching. Descriptions are ours and hold nothing that a
+
+Built on authlib's: it brings the body and the headers that forbid caching. Descriptions are ours and hold nothing that a
 client sent.
 """
 

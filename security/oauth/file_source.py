@@ -1,5 +1,6 @@
 """A key set from a signed file, for issuers that cannot be reached: carried in by hand, believed for its signature.
- The file is one compact JWS whose payload is the JWK Set (RFC 7517 section 5), signed by a key whose public half was put in
+
+The file is one compact JWS whose payload is the JWK Set (RFC 7517 section 5), signed by a key whose public half was put in
 place out of band; a member `exp` beside `keys` ends it. It is read again whenever keys are, so a new file needs no restart. By its
 `iat` an older file than one that was believed is refused, as it may hold a key that was withdrawn since; what was believed is
 forgotten with the process, so that only `exp` holds over restarts.

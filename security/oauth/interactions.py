@@ -1,5 +1,6 @@
 """What waits for a person: authorization codes (RFC 6749 section 4.1) and device codes (RFC 8628). In memory, bounded, short-lived.
- They do not outlive the process: who was signing in begins again. A code is spent by its first use, whatever comes of it;
+
+They do not outlive the process: who was signing in begins again. A code is spent by its first use, whatever comes of it;
 used again it tells which tokens to void (RFC 6749 section 4.1.2).
 """
 

@@ -1,5 +1,6 @@
 """A compact JWS (RFC 7515), cut and parsed once and strictly: what a signature covers is what is read, by one reader only.
- Three segments in canonical base64url, so one token has one spelling; JSON objects without duplicate names; a header that
+
+Three segments in canonical base64url, so one token has one spelling; JSON objects without duplicate names; a header that
 changes no rules and brings no key. Sizes are bounded before anything is parsed. Which algorithm and key are right is the
 caller's to say, and it MUST say it before `is_signed_by`.
 """

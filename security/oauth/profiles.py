@@ -1,5 +1,6 @@
 """Tokens of issuers elsewhere: how each product's access tokens look, and what its claims mean here.
- A profile says which `typ`, client, scope and role claims a product uses, and how an ID token of its, which must never open
+
+A profile says which `typ`, client, scope and role claims a product uses, and how an ID token of its, which must never open
 anything, is told from an access token. What a role or scope of theirs is worth here says the operator's mapping; what is not
 mapped is worth nothing. Names from elsewhere get the issuer's name in front, so that nobody there can be anybody here.
 

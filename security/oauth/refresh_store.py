@@ -1,5 +1,6 @@
 """Refresh tokens that turn over, and what is known of each person's sign-ins: the authority's own small file.
- A refresh token is used once and replaced by the next of its *family*. One that comes back after it was replaced was copied,
+
+A refresh token is used once and replaced by the next of its *family*. One that comes back after it was replaced was copied,
 by whoever: the family ends, and with it every access token that came from it (RFC 9700 section 4.14.2). Only hashes are
 stored. SQLite from the standard library: these rows are one authority's alone, and die with it.
 """

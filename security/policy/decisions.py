@@ -1,5 +1,6 @@
 """Whether a request may start: first what who asks may do at all, then what it may do now.
- A token names a program and whom it acts for. Both must exist, both must be allowed the model, and the role must allow it as
+
+A token names a program and whom it acts for. Both must exist, both must be allowed the model, and the role must allow it as
 well; what they may take together is limited for each. Programs and people of a trusted issuer elsewhere are not in our
 definitions: what their issuer says of them was checked with the token, and roles and limits are what binds them here.
 """

@@ -1,5 +1,6 @@
 """The book of quotas: what everybody has reserved, and what they may still take. One owner, in memory, no I/O.
- A request counts against up to four subjects (client, person, tenant, model): it starts only if it fits all of them, and
+
+A request counts against up to four subjects (client, person, tenant, model): it starts only if it fits all of them, and
 then takes from all. It reserves its prompt and a first block of output before it is computed, asks for further blocks as its
 answer grows, and is settled when it ends: what it did not use goes back. Tokens count when they are reserved, never only
 afterwards.

@@ -9,6 +9,9 @@ SQLite is the default, PostgreSQL works the same. Only the policy process and co
 costs each process that does 25 MB and a third of a second: the plain values that others need are in `security.clients`,
 `security.users`, `security.static_keys` and `security.policy`.
 
+The boundary lies outside: methods here check what is asked, not who asks. That whoever is `actor` may, the caller MUST have
+seen: the admin API by scope and person, a command by who can open the database. Only that two people are two is judged here.
+
 What always holds: every change is one transaction together with a row in `changes`, from which the policy process appends to the
 audit log, so a change cannot happen without its record; a schema that is not exactly ours is refused and left alone.
 """

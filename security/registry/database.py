@@ -1,5 +1,6 @@
 """One connection to the definitions: transactions, and changes that cannot happen without a record.
- SQLite is opened as a file that nobody else can read, with a rollback journal and full syncs; PostgreSQL by a URL. Whatever
+
+SQLite is opened as a file that nobody else can read, with a rollback journal and full syncs; PostgreSQL by a URL. Whatever
 SQL or the system say becomes `RegistryUnusable`, which names the database without its password.
 """
 

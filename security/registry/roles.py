@@ -1,5 +1,6 @@
 """Who has which role, and by whose decision: a privileged one needs two people where `two_person_grants` is set.
- The first person asks, the second agrees; only then does the role change. A new client or person with a privileged role
+
+The first person asks, the second agrees; only then does the role change. A new client or person with a privileged role
 exists from the start and can do nothing until the second agrees. What was held before ends with the change: all tokens are
 void, and a client's static keys are revoked.
 """

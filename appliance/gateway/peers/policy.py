@@ -1,5 +1,6 @@
 """Policy as the gateway sees it: quotas, static keys, what may be used once, and which tokens are void.
- Tokens are reserved in blocks before they are computed, and settled after. When policy is started again, reservations that
+
+Tokens are reserved in blocks before they are computed, and settled after. When policy is started again, reservations that
 are open here are resumed with it, so that a kill gives nobody a fresh quota, and streams that did not need policy meanwhile
 go on.
 """
