@@ -6,8 +6,7 @@ read holds its own answer only, and not for long. What comes after the response 
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -23,6 +22,10 @@ _SECURITY_HEADERS: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
+]
+_STREAM_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"x-accel-buffering", b"no"),
 ]
 _CREDENTIALS = (b"authorization", b"dpop")
 _encoder = msgspec.json.Encoder()
@@ -50,8 +53,16 @@ class StreamWriter(Protocol):
         """Whether so much is unread that writing would have to wait."""
         ...
 
+    def begin(self, status: int, headers: Headers, chunk: bytes) -> None:
+        """Write the head of a response of unknown length and its first part, in one piece; unless it `is_behind`."""
+        ...
+
     def write(self, chunk: bytes) -> None:
         """Write a part, if it `is_ready`."""
+        ...
+
+    def finish(self, chunk: bytes) -> None:
+        """Write the last part, if it `is_ready`: the response is over."""
         ...
 
     def watch(self, on_leave: Callable[[], None]) -> None:
@@ -170,27 +181,29 @@ class Exchange:
         length = self._header(b"content-length")
         if length is not None and (not length.isdigit() or int(length) > self._max_body_bytes):
             raise _too_large(self._max_body_bytes)
-        parts: list[bytes] = []
+        writer = self.writer
+        if writer is not None and writer.has_whole_body:
+            return await self._receive_body()  # Nearly always; a timer would be set and taken back in vain.
         try:
-            writer = self.writer
-            # Nearly every body comes with its headers; a timer would be set and taken back in vain.
-            is_here = writer is not None and writer.has_whole_body
-            async with contextlib.nullcontext() if is_here else asyncio.timeout(self._body_timeout_s):
-                while True:
-                    event = await self._receive()
-                    if event["type"] == "http.disconnect":
-                        raise ClientGone("client_disconnected", "the client left while sending its request")
-                    part: bytes = event.get("body", b"")
-                    if self._num_body_bytes + len(part) > self._max_body_bytes:
-                        raise _too_large(self._max_body_bytes)
-                    self._budget.take(len(part))
-                    self._num_body_bytes += len(part)
-                    parts.append(part)
-                    if not event.get("more_body", False):
-                        self._body_was_read = True
-                        return b"".join(parts)
+            async with asyncio.timeout(self._body_timeout_s):
+                return await self._receive_body()
         except TimeoutError:
             raise BodyTimeout("body_timeout", f"the request body took longer than {self._body_timeout_s:g} s") from None
+
+    async def _receive_body(self) -> bytes:
+        parts: list[bytes] = []
+        while not self._body_was_read:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise ClientGone("client_disconnected", "the client left while sending its request")
+            part: bytes = event.get("body", b"")
+            if self._num_body_bytes + len(part) > self._max_body_bytes:
+                raise _too_large(self._max_body_bytes)
+            self._budget.take(len(part))
+            self._num_body_bytes += len(part)
+            parts.append(part)
+            self._body_was_read = not event.get("more_body", False)
+        return b"".join(parts)
 
     def _verify_media(self) -> None:
         media = (self._header(b"content-type") or b"").lower()
@@ -210,11 +223,19 @@ class Exchange:
         await self._send_in_time({"type": "http.response.body", "body": body, "more_body": False})
         self.finished = True
 
-    async def start_stream(self, headers: Headers) -> None:
-        """Begin a stream of server-sent events. Proxies are asked not to buffer it."""
-        await self._start(
-            200, [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no"), *headers]
-        )
+    async def start_stream(self, headers: Headers, first: bytes) -> None:
+        """Begin a stream of server-sent events with its first part. Proxies are asked not to buffer it.
+
+        Raises: ClientGone if the client does not take it in time.
+        """
+        self.started, self.status = True, 200
+        head = self._complete_headers([*_STREAM_HEADERS, *headers])
+        writer = self.writer
+        if writer is not None and not writer.is_behind:
+            writer.begin(200, head, first)
+            return
+        await self._send_in_time({"type": "http.response.start", "status": 200, "headers": head})
+        await self._send_in_time({"type": "http.response.body", "body": first, "more_body": True})
 
     async def send_chunk(self, chunk: bytes) -> None:
         """Send a part of a stream.
@@ -234,16 +255,25 @@ class Exchange:
 
     async def end_stream(self, last: bytes = b"") -> None:
         """End a stream in good order, after a last part."""
-        await self._send_in_time({"type": "http.response.body", "body": last, "more_body": False})
+        writer = self.writer
+        if writer is not None and writer.is_ready:
+            writer.finish(last)
+        else:
+            await self._send_in_time({"type": "http.response.body", "body": last, "more_body": False})
         self.finished = True
 
     async def _start(self, status: int, headers: Headers) -> None:
-        self.started = True
-        self.status = status
+        self.started, self.status = True, status
+        head = self._complete_headers(headers)
+        await self._send_in_time({"type": "http.response.start", "status": status, "headers": head})
+
+    def _complete_headers(self, headers: Headers) -> Headers:
+        """An answer's own headers, and those that every answer has; what it says itself is not said again."""
+        names = {name for name, _ in headers}
         own: Headers = [
             (b"x-request-id", self.request_id.encode()),
             (b"traceresponse", self.trace.traceresponse),
-            *(header for header in _SECURITY_HEADERS if header[0] not in dict(headers)),
+            *(header for header in _SECURITY_HEADERS if header[0] not in names),
         ]
         if self.principal is not None:
             own += self.principal.notice.headers
@@ -254,7 +284,7 @@ class Exchange:
         if self._has_body and not self._body_was_read:
             # What is left of the body would otherwise be read for ever, at whatever pace its sender likes.
             own.append((b"connection", b"close"))
-        await self._send_in_time({"type": "http.response.start", "status": status, "headers": [*headers, *own]})
+        return [*headers, *own]
 
     @property
     def _has_body(self) -> bool:
@@ -271,10 +301,12 @@ class Exchange:
 
     async def _send_in_time(self, event: Event) -> None:
         writer = self.writer
-        # Only a client that is behind makes us wait; for the others a timer would be set and taken back in vain.
-        is_prompt = writer is not None and not writer.is_behind
         try:
-            async with contextlib.nullcontext() if is_prompt else asyncio.timeout(self._send_timeout_s):
+            if writer is not None and not writer.is_behind:
+                # Only a client that is behind makes us wait; for the others a timer would be set and taken back in vain.
+                await self._send(event)
+                return
+            async with asyncio.timeout(self._send_timeout_s):
                 await self._send(event)
         except TimeoutError:
             raise ClientGone("client_stalled", f"the client read nothing for {self._send_timeout_s:g} s") from None
@@ -292,20 +324,17 @@ class Exchange:
         self.cut()
         await asyncio.sleep(0)
 
-    @contextlib.asynccontextmanager
-    async def watching(self, on_leave: Callable[[], None]) -> AsyncIterator[None]:
-        """Call `on_leave` as soon as the client leaves.
+    def watch(self, on_leave: Callable[[], None]) -> None:
+        """Call `on_leave` as soon as the client leaves, until `unwatch`.
 
         ASGI has a message for it, which a task of its own would wait for; thousands of open streams would have thousands of them.
         """
-        writer = self.writer
-        if writer is None:
-            yield
-            return
-        writer.watch(on_leave)
-        try:
-            yield
-        finally:
+        if (writer := self.writer) is not None:
+            writer.watch(on_leave)
+
+    def unwatch(self, on_leave: Callable[[], None]) -> None:
+        """The client may leave."""
+        if (writer := self.writer) is not None:
             writer.unwatch(on_leave)
 
 

@@ -39,7 +39,7 @@ class Instrument:
         self.rows: dict[LabelValues, list[float]] = {}
 
     def _row(self, labels: dict[str, str]) -> list[float]:
-        key = tuple(labels[label] for label in self.labels)
+        key = tuple(map(labels.__getitem__, self.labels))
         row = self.rows.get(key)
         if row is None:
             size = len(self.buckets) + 3 if self.kind == "histogram" else 1

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from appliance.gateway.asgi import Headers
 from appliance.gateway.errors import BadRequest, error_body
 from appliance.gateway.exchange import ABORT, CERTIFICATE, WRITER
 from appliance.gateway.listening import Place
@@ -41,8 +42,15 @@ def verify_framing(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None
         raise ValueError("expected one Host header")
 
 
+def _framed(chunk: bytes) -> bytes:
+    """A part of a chunked body (RFC 9112 section 7.1). One of no bytes would end the response."""
+    return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
+
+
 class _CycleWriter:
-    """Writes parts of one response. `RequestResponseCycle.send` does the same as a coroutine, which has its price."""
+    """Writes one response that is streamed: as `RequestResponseCycle.send` does, which looks at each header by itself and is a
+    coroutine.
+    """
 
     def __init__(self, cycle: RequestResponseCycle, connection: "GatewayProtocol") -> None:
         self._cycle = cycle
@@ -69,13 +77,39 @@ class _CycleWriter:
         """See `exchange.StreamWriter`."""
         return self._cycle.flow.write_paused
 
+    def begin(self, status: int, headers: Headers, chunk: bytes) -> None:
+        """See `exchange.StreamWriter`. Raises: ValueError if a header would be more than one line."""
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        assert not cycle.response_started
+        cycle.response_started, cycle.waiting_for_100_continue = True, False
+        cycle.chunked_encoding = True
+        if (b"connection", b"close") in headers:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            headers = [*headers, (b"connection", b"close")]
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
+            raise ValueError("a header's value holds a line break")
+        head = STATUS_LINE[status] + lines + b"transfer-encoding: chunked\r\n\r\n"
+        cycle.transport.write(head + _framed(chunk))
+
     def write(self, chunk: bytes) -> None:
         """See `exchange.StreamWriter`."""
-        if not chunk:
-            return  # A chunk of no bytes would end the response.
-        if self._cycle.chunked_encoding:
-            chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk)
-        self._cycle.transport.write(chunk)
+        if chunk:
+            self._cycle.transport.write(_framed(chunk) if self._cycle.chunked_encoding else chunk)
+
+    def finish(self, chunk: bytes) -> None:
+        """See `exchange.StreamWriter`."""
+        cycle = self._cycle
+        assert cycle.chunked_encoding
+        cycle.transport.write(_framed(chunk) + b"0\r\n\r\n")
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
 
     def watch(self, on_leave: Callable[[], None]) -> None:
         """See `exchange.StreamWriter`."""

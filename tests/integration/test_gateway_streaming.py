@@ -1,6 +1,8 @@
 """Ordinary tokens go to the client in the call that brings them; whatever is not so ordinary, in its order behind them."""
 
 import asyncio
+import contextlib
+import dataclasses
 import json
 import socket
 from collections.abc import AsyncIterator, Iterable
@@ -11,12 +13,12 @@ import pytest
 from appliance.gateway.api.chat import _ChatWords
 from appliance.gateway.flow.choice import Piece
 from appliance.gateway.flow.mailbox import Mailbox
-from tests.support.gateway import Gateway, running_gateway
+from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL
 from tests.support.streams import BEARER, JSON, Stream, body_of, last_error, post, settled
 from tests.support.waiting import until
-from tests.support.wire import exchange
+from tests.support.wire import close, exchange, parse
 
 TEXT = "".join(chr(ord("a") + place % 26) for place in range(120))
 
@@ -145,3 +147,40 @@ async def test_a_token_without_text_does_not_end_the_stream(gateway: Gateway) ->
     assert "".join(choice["text"] for piece in pieces for choice in piece["choices"]) == text
     assert answer.raw.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
     assert answer.raw.count(b"\r\n0\r\n\r\n") == 1
+
+
+async def test_a_streamed_answer_leaves_its_connection_as_the_client_asked(gateway: Gateway) -> None:
+    """Two answers on one connection, then one that closes it; each is whole and says how long its parts are."""
+    gateway.says("hello")
+    request = request_of(stream=True)
+    last = request.replace(b"\r\nHost: x", b"\r\nHost: x\r\nConnection: close")
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    try:
+        for sent in (request, request):
+            writer.write(sent)
+            answer = parse(await reader.readuntil(b"\r\n0\r\n\r\n"))
+            assert answer.status == 200
+            assert answer.headers["transfer-encoding"] == "chunked"
+            assert "connection" not in answer.headers
+            assert text_of(answer.body) == "hello"
+            assert answer.body.endswith(b"data: [DONE]\n\n")
+        writer.write(last)
+        answer = parse(await asyncio.wait_for(reader.read(-1), 10))
+        assert answer.headers["connection"] == "close"
+        assert text_of(answer.body) == "hello"
+    finally:
+        await close(writer)
+
+
+async def test_a_header_of_two_lines_is_never_written(gateway: Gateway) -> None:
+    """Whatever a value of ours may come to hold, it adds no header and ends no head: the connection is cut instead."""
+    gateway.says("hello")
+    known = gateway.tokens.good[TOKEN]
+    gateway.tokens.good[TOKEN] = dataclasses.replace(known, dpop_nonce="a\r\nset-cookie: b")
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    try:
+        writer.write(request_of(stream=True))
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(-1), 10) == b""
+    finally:
+        await close(writer)

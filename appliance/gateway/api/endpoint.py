@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from appliance.gateway.api.streaming import Events, attended, audit_headers, collect, stream
+from appliance.gateway.api.streaming import Events, audit_headers, collect, stream
 from appliance.gateway.body import parse_object
 from appliance.gateway.exchange import Exchange
 from appliance.gateway.flow.answer import Answer
@@ -69,11 +69,18 @@ class InferenceEndpoint:
         source = Source(exchange.source_address, exchange.source_port, exchange.trace.trace_id)
         answer = Answer(self._desk, inference.asked, exchange.identified, source, inference.vocabulary, arrived_at)
         exchange.describe = answer.describe
-        async with attended(exchange, answer):
-            words = inference.words(answer, arrived_at)
-            if inference.stream:
-                await stream(exchange, answer, words)
-            else:
-                pieces = await collect(answer)
-                whole = words.whole(pieces, answer.generations)
-                await exchange.respond(200, whole, audit_headers(answer, with_outcome=True))
+        exchange.watch(answer.client_left)
+        try:
+            async with answer:
+                await _deliver(exchange, answer, inference.words(answer, arrived_at), is_streamed=inference.stream)
+        finally:
+            exchange.unwatch(answer.client_left)
+
+
+async def _deliver(exchange: Exchange, answer: Answer, words: Words, *, is_streamed: bool) -> None:
+    if is_streamed:
+        await stream(exchange, answer, words)
+        return
+    pieces = await collect(answer)
+    whole = words.whole(pieces, answer.generations)
+    await exchange.respond(200, whole, audit_headers(answer, with_outcome=True))

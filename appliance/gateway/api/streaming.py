@@ -6,8 +6,8 @@ which clients of OpenAI's events skip: `: casemate-audit-outcome 1234`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Iterable
+from contextlib import aclosing
 from typing import Protocol
 
 from msgspec import UNSET
@@ -47,14 +47,6 @@ class Events(Protocol):
         ...
 
 
-@asynccontextmanager
-async def attended(exchange: Exchange, answer: Answer) -> AsyncIterator[Answer]:
-    """The answer while its client is there: one that leaves ends it."""
-    gone = ClientGone("client_disconnected", "the client left")
-    async with exchange.watching(lambda: answer.fail(gone)), answer:
-        yield answer
-
-
 async def stream(exchange: Exchange, answer: Answer, events: Events) -> None:
     """Send the answer as events.
 
@@ -63,13 +55,13 @@ async def stream(exchange: Exchange, answer: Answer, events: Events) -> None:
     loop = asyncio.get_running_loop()
     async with aclosing(answer.batches()) as batches:
         first = await anext(batches)
+        opening = [events.dialect.event(data) for data in events.begin(answer.generations)]
+        opening += _worded(events, first)
         answer.response_started = True
         # A client that does not read must not keep its connection when the answer has to end.
         answer.on_fail = lambda: loop.call_later(CUT_AFTER_S, exchange.cut)
-        await exchange.start_stream(audit_headers(answer))
+        await exchange.start_stream(audit_headers(answer), b"".join(opening))
         try:
-            opening = [events.dialect.event(data) for data in events.begin(answer.generations)]
-            await exchange.send_chunk(b"".join([*opening, *_worded(events, first)]))
             if exchange.writer is not None:
                 answer.sink = _Live(exchange.writer, events)
             async for pieces in batches:

@@ -129,6 +129,10 @@ class Answer:
         self._mailbox.fail(fault)
         self.on_fail()
 
+    def client_left(self) -> None:
+        """Nobody reads the answer any more."""
+        self.fail(ClientGone("client_disconnected", "the client left"))
+
     async def __aenter__(self) -> Self:
         self._desk.open(self)
         try:

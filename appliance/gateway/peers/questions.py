@@ -69,29 +69,30 @@ class Questions:
         self._expected[number] = then
         return number
 
-    async def ask(self, build: Callable[[int], msgspec.Struct]) -> Any:
-        """Send a question and wait for its answer.
+    def ask(self, build: Callable[[int], msgspec.Struct]) -> "asyncio.Future[Any]":
+        """Send a question now; its answer is to be awaited.
 
-        Raises: PeerUnavailable without a link, when it ends meanwhile, and when no answer comes in time.
+        Raises: PeerUnavailable without a link; awaiting raises it when the link ends meanwhile, and when no answer comes in time.
         """
         if self._link is None:
             raise self.unavailable()
         number = next(self._numbers)
+        message = build(number)
         answer = self._open[number] = asyncio.get_running_loop().create_future()
         self._watch(number)
         try:
-            self._link.send(build(number))
-            return await answer
+            self._link.send(message)
         except LinkClosed as closed:
-            raise self.unavailable("was lost") from closed
-        finally:
             self._open.pop(number, None)
+            raise self.unavailable("was lost") from closed
+        return answer
 
     def answer(self, number: int, answer: Any) -> None:
         """An answer came; one that nobody waits for any more is dropped."""
-        waiting = self._open.get(number)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
+        waiting = self._open.pop(number, None)
+        if waiting is not None:
+            if not waiting.done():
+                waiting.set_result(answer)
         elif (then := self._expected.pop(number, None)) is not None:
             then(answer)
 
@@ -114,6 +115,7 @@ class Questions:
                 self._timer = loop.call_at(deadline, self._fail_late)
                 return
             self._deadlines.popleft()
+            self._open.pop(number, None)
             if waiting is not None and not waiting.done():
                 waiting.set_exception(self.unavailable(f"did not answer within {self._timeout_s:g} s"))
 
@@ -121,6 +123,7 @@ class Questions:
         expected, self._expected = self._expected, {}
         for then in expected.values():
             then(fault)
-        for waiting in list(self._open.values()):
+        asked, self._open = self._open, {}
+        for waiting in asked.values():
             if not waiting.done():
                 waiting.set_exception(fault)

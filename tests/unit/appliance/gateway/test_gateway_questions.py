@@ -43,19 +43,15 @@ def connected(timeout_s: float = 5.0) -> tuple[Questions, FakeLink]:
     return questions, link
 
 
-async def asking(questions: Questions, link: FakeLink) -> tuple["asyncio.Task[Any]", int]:
+def asking(questions: Questions, link: FakeLink) -> tuple["asyncio.Future[Any]", int]:
     """A question under way, and its number."""
-    task = asyncio.create_task(questions.ask(Asked))
-    before = len(link.numbers)
-    while len(link.numbers) == before:  # noqa: ASYNC110 - the task has not run yet
-        await asyncio.sleep(0)
-    return task, link.numbers[-1]
+    return questions.ask(Asked), link.numbers[-1]
 
 
 async def test_answers_find_their_questions_in_any_order() -> None:
     """And one that nobody waits for is dropped."""
     questions, link = connected()
-    tasks = [await asking(questions, link) for _ in range(3)]
+    tasks = [asking(questions, link) for _ in range(3)]
     for task, number in reversed(tasks):
         questions.answer(number, f"answer {number}")
         questions.answer(number, "again")
@@ -66,18 +62,18 @@ async def test_answers_find_their_questions_in_any_order() -> None:
 async def test_a_question_without_an_answer_fails_when_its_time_is_over() -> None:
     """Those before and after it that were answered change nothing, and one timer serves them all."""
     questions, link = connected(timeout_s=0.05)
-    early, early_number = await asking(questions, link)
+    early, early_number = asking(questions, link)
     questions.answer(early_number, "soon")
-    silent, _ = await asking(questions, link)
-    late, late_number = await asking(questions, link)
+    silent, _ = asking(questions, link)
+    late, late_number = asking(questions, link)
     questions.answer(late_number, "in time")
     assert [await early, await late] == ["soon", "in time"]
     with pytest.raises(PeerUnavailable, match=r"did not answer within 0\.05 s"):
         await silent
-    after, after_number = await asking(questions, link)
+    after, after_number = asking(questions, link)
     questions.answer(after_number, "goes on")
     assert await after == "goes on"
-    last, _ = await asking(questions, link)
+    last, _ = asking(questions, link)
     with pytest.raises(PeerUnavailable, match=r"did not answer within 0\.05 s"):
         await last
 
@@ -85,7 +81,7 @@ async def test_a_question_without_an_answer_fails_when_its_time_is_over() -> Non
 async def test_a_lost_link_fails_what_is_open_and_what_comes() -> None:
     """At once, whatever time there was."""
     questions, link = connected()
-    open_question, _ = await asking(questions, link)
+    open_question, _ = asking(questions, link)
     assert questions.detach(link)
     with pytest.raises(PeerUnavailable, match="was lost"):
         await open_question
@@ -99,3 +95,31 @@ async def test_a_link_that_closes_while_asking_is_a_lost_one() -> None:
     link.is_open = False
     with pytest.raises(PeerUnavailable, match="was lost"):
         await questions.ask(Asked)
+
+
+async def test_a_question_that_is_given_up_leaves_nothing_behind() -> None:
+    """Its answer finds nobody, its time passes unheard, and others are answered as ever."""
+    questions, link = connected(timeout_s=0.02)
+    given_up, number = asking(questions, link)
+    given_up.cancel()
+    questions.answer(number, "too late")
+    silent, _ = asking(questions, link)
+    silent.cancel()
+    await asyncio.sleep(0.03)
+    after, after_number = asking(questions, link)
+    questions.answer(after_number, "goes on")
+    assert await after == "goes on"
+
+
+async def test_a_question_that_cannot_be_put_is_not_waited_for() -> None:
+    """What fails while a question is made leaves the link to the others."""
+    questions, link = connected()
+
+    def fail(number: int) -> Asked:
+        raise ValueError(number)
+
+    with pytest.raises(ValueError, match="1"):
+        questions.ask(fail)
+    after, after_number = asking(questions, link)
+    questions.answer(after_number, "goes on")
+    assert await after == "goes on"
