@@ -38,6 +38,7 @@ class TokenizerThreads:
                 add_generation_prompt=request.add_generation_prompt,
                 continues=request.fields.continue_final_message,
                 variables=variables,
+                context_length=context_length,
             )
 
         return await self._run(render, num_chars, "messages")

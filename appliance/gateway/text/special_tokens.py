@@ -46,8 +46,8 @@ class SpecialTokens:
         self._ids = {token.content: token.id for token in ordered}
         self._pattern = re.compile("|".join(_pattern(token) for token in ordered)) if ordered else None
         self._group_ids = [token.id for token in ordered]
-        self._all = tuple(token.content for token in ordered)
-        self._control = tuple(token.content for token in ordered if token.special)
+        self._all = _Breaker([token.content for token in ordered])
+        self._control = _Breaker([token.content for token in ordered if token.special])
 
     def id_of(self, content: str) -> int | None:
         """Id of the token with exactly this text."""
@@ -69,11 +69,11 @@ class SpecialTokens:
 
     def break_all(self, text: str, sentinel: str) -> str:
         """Break every token in a text of a user, a tool or an operator."""
-        return _break(text, self._all, sentinel)
+        return self._all.break_in(text, sentinel)
 
     def break_control(self, text: str, sentinel: str) -> str:
         """Break control tokens only: in assistant messages templates look for `</think>` and the like."""
-        return _break(text, self._control, sentinel)
+        return self._control.break_in(text, sentinel)
 
 
 def choose_sentinels(texts: Iterable[str]) -> tuple[str, str]:
@@ -99,28 +99,37 @@ def _pattern(token: AddedToken) -> str:
     return f"({left}{body}{right})"
 
 
-def _break(text: str, contents: Sequence[str], sentinel: str) -> str:
-    if not text or not contents:
+class _Breaker:
+    """Breaks some tokens in texts. A request may have a hundred thousand texts and a vocabulary hundreds of tokens, so each text is
+    looked at by a few searches that know all tokens, and nearly all texts are done with the first."""
+
+    def __init__(self, contents: Sequence[str]) -> None:
+        self._contents = tuple(contents)
+        ends = "".join(content[0] + content[-1] for content in contents)
+        self._suspect = re.compile(f"[{re.escape(ends)}]") if contents else None
+        self._whole = re.compile("|".join(map(re.escape, contents)))
+        self._inside = "\0".join(contents)
+        self._lengths = range(1, max(map(len, contents), default=1))
+        self._heads = {content[:length] for content in contents for length in range(1, len(content))}
+        self._tails = {content[-length:] for content in contents for length in range(1, len(content))}
+
+    def break_in(self, text: str, sentinel: str) -> str:
+        """The text, in which no token is whole, and which makes none with its neighbours."""
+        if self._suspect is None or not text:
+            return text
+        if self._suspect.search(text) is None and not self._is_inside(text.lstrip()):
+            return text
+        if self._whole.search(text) is not None:
+            for content in self._contents:
+                text = text.replace(content, content[0] + sentinel + content[1:])
+        stripped = text.rstrip()
+        if any(stripped[-length:] in self._heads for length in self._lengths):
+            text = stripped + sentinel + text[len(stripped) :]
+        stripped = text.lstrip()
+        if any(stripped[:length] in self._tails for length in self._lengths) or self._is_inside(stripped):
+            text = text[: len(text) - len(stripped)] + sentinel + stripped
         return text
-    for content in contents:
-        if content in text:
-            text = text.replace(content, content[0] + sentinel + content[1:])
-    stripped = text.rstrip()
-    if any(_begins(stripped, content) for content in contents):
-        text = stripped + sentinel + text[len(stripped) :]
-    stripped = text.lstrip()
-    if any(_ends(stripped, content) for content in contents):
-        text = text[: len(text) - len(stripped)] + sentinel + stripped
-    return text
 
-
-def _begins(text: str, content: str) -> bool:
-    """Does the end of `text` begin `content`?"""
-    return any(text.endswith(content[:length]) for length in range(1, len(content)))
-
-
-def _ends(text: str, content: str) -> bool:
-    """Does the beginning of `text` end `content`, or is all of it inside?"""
-    return (bool(text) and text in content) or any(
-        text.startswith(content[-length:]) for length in range(1, len(content))
-    )
+    def _is_inside(self, text: str) -> bool:
+        """Is all of the text a part of a token?"""
+        return bool(text) and text in self._inside and any(text in content for content in self._contents)

@@ -61,12 +61,14 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         continues: bool = False,
         variables: dict[str, Any] | None = None,
+        context_length: int | None = None,
     ) -> list[int]:
         """Token ids of a conversation, up to where the assistant's answer begins.
 
         Args:
             continues: the answer goes on with the last message.
             variables: what else the template is given; names of ours go before.
+            context_length: a prompt, tools and all, that cannot fit into so many tokens is refused before it is tokenized.
         Raises: TextRefused for messages that the template does not take.
         """
         if not self._by_name:
@@ -94,6 +96,8 @@ class ChatTemplate:
         )
         if continues:
             rendered = _up_to(rendered, end)
+        if context_length is not None:
+            self._tokenizer.verify_may_fit(rendered, context_length, "messages")
         return self._tokenizer.encode_segments(special.split(rendered, sentinel))
 
 
