@@ -1,6 +1,7 @@
 """Checkpoints: what the log signs, namely its name, its size and its root.
 
-Extension lines are refused: the specification advises against them, and what monitors cannot audit a log must not sign.
+Of our own logs extension lines are refused: the specification advises against them, and what monitors cannot audit a log must not
+sign. A witness takes those of other logs, and vouches for the first three lines only.
 
 Source: C2SP tlog-checkpoint.
 """
@@ -24,37 +25,44 @@ class Checkpoint:
     origin: str
     size: int
     root: bytes
+    extensions: tuple[str, ...] = ()
 
     def encode(self) -> str:
-        """The note text: origin, size and root, a line each."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode('ascii')}\n"
+        """The note text: origin, size, root and extensions, a line each."""
+        lines = (self.origin, str(self.size), base64.b64encode(self.root).decode("ascii"), *self.extensions)
+        return "\n".join(lines) + "\n"
 
 
-def parse_checkpoint(text: str) -> Checkpoint:
+def parse_checkpoint(text: str, *, may_extend: bool = False) -> Checkpoint:
     """Parse the text of a note as a checkpoint.
 
-    Accepts the canonical form without extension lines only: encoding the result gives `text`.
+    Accepts the canonical form only: encoding the result gives `text`.
+
+    Args:
+        may_extend: extension lines are taken.
     Signatures are not checked here: the caller MUST have called `verify_note`, or call `verify_checkpoint` instead.
     Raises: MalformedCheckpoint.
     """
     lines = text.split("\n")
-    if len(lines) != 4 or lines[3]:
-        raise MalformedCheckpoint(f"checkpoint: expected three lines, got {max(len(lines) - 1, 0)}")
-    origin, size_text, root_text, _ = lines
-    if not origin or any(c < " " for c in origin):
-        raise MalformedCheckpoint("checkpoint: the origin is empty or holds control characters")
-    checkpoint = Checkpoint(origin, parse_decimal(size_text), _parse_root(root_text))
+    if len(lines) < 4 or lines.pop() or not all(lines) or any(c < " " for line in lines for c in line):
+        raise MalformedCheckpoint(
+            "checkpoint: expected lines, none empty, each ended by a newline, and no control characters"
+        )
+    if len(lines) > 3 and not may_extend:
+        raise MalformedCheckpoint(f"checkpoint: expected three lines, got {len(lines)}")
+    origin, size_text, root_text, *extensions = lines
+    checkpoint = Checkpoint(origin, parse_decimal(size_text), _parse_root(root_text), tuple(extensions))
     if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
         raise WrongEmptyRoot("checkpoint: size 0 with another root than that of the empty tree")
     return checkpoint
 
 
-def verify_checkpoint(data: bytes, keys: Iterable[VerifierKey], origin: str) -> Checkpoint:
+def verify_checkpoint(data: bytes, keys: Iterable[VerifierKey], origin: str, *, may_extend: bool = False) -> Checkpoint:
     """Verify a signed checkpoint of the log named `origin`.
 
     Raises: MalformedNote, MalformedCheckpoint, SignatureRejected.
     """
-    checkpoint = parse_checkpoint(verify_note(data, keys).text)
+    checkpoint = parse_checkpoint(verify_note(data, keys).text, may_extend=may_extend)
     if checkpoint.origin != origin:
         raise MalformedCheckpoint(f"checkpoint: is of the log {checkpoint.origin!r}, expected {origin!r}")
     return checkpoint

@@ -89,7 +89,7 @@ def cosigned_message(kind: int, cosigner: str, text: str, timestamp: int) -> byt
 
     Raises: MalformedCheckpoint where the text is no checkpoint.
     """
-    checkpoint = parse_checkpoint(text)
+    checkpoint = parse_checkpoint(text, may_extend=True)
     if kind == ED25519_COSIGNATURE:
         return f"cosignature/v1\ntime {timestamp}\n{text}".encode()
     name, origin = cosigner.encode(), checkpoint.origin.encode()

@@ -121,7 +121,7 @@ class Witness:
         if keys is None:
             return Answer(404, f"this witness does not know the log {origin}\n".encode())
         try:
-            checkpoint = verify_checkpoint(request.note, keys, origin)
+            checkpoint = verify_checkpoint(request.note, keys, origin, may_extend=True)
         except SignatureRejected as error:
             return _refuse(403, error)
         except WrongEmptyRoot as error:
@@ -171,7 +171,7 @@ class Witness:
     def _load(self, origin: str) -> Checkpoint:
         path = self._path(origin)
         try:
-            checkpoint = parse_checkpoint(parse_note(path.read_bytes()).text)
+            checkpoint = parse_checkpoint(parse_note(path.read_bytes()).text, may_extend=True)
         except FileNotFoundError:
             return Checkpoint(origin, 0, EMPTY_ROOT)
         except AuditRejected as error:
@@ -195,7 +195,7 @@ def _verify_extends(request: CheckpointRequest, known: Checkpoint, checkpoint: C
 def _origin_of(text: str) -> str:
     """Which log's checkpoint it is; a wrong root of the empty tree is judged behind the signature. Raises: MalformedCheckpoint."""
     try:
-        return parse_checkpoint(text).origin
+        return parse_checkpoint(text, may_extend=True).origin
     except WrongEmptyRoot:
         return text.partition("\n")[0]
 

@@ -191,6 +191,17 @@ def test_malformed_checkpoints_are_refused(text: str) -> None:
         parse_checkpoint(text)
 
 
+def test_extension_lines_are_taken_where_they_may_be() -> None:
+    """Kept as they are; an empty one, or one with a control character, is refused there too."""
+    text = f"o\n1\n{ROOT}\nfirst line\nsecond\n"
+    checkpoint = parse_checkpoint(text, may_extend=True)
+    assert checkpoint.extensions == ("first line", "second")
+    assert checkpoint.encode() == text
+    for bad in (f"o\n1\n{ROOT}\n\nsecond\n", f"o\n1\n{ROOT}\na\tb\n", f"o\n1\n{ROOT}\nfirst"):
+        with pytest.raises(MalformedCheckpoint):
+            parse_checkpoint(bad, may_extend=True)
+
+
 def test_a_checkpoint_of_another_log_is_refused() -> None:
     """The same key may sign for two logs; the origin tells them apart."""
     ours = signer("log.example/one")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,6 +83,21 @@ def test_a_growing_log_is_cosigned_by_every_key(witness: Witness) -> None:
         parsed = parse_note(cosigned)
         assert [s.key_id for s in parsed.signatures] == [key.key_id for key in keys]
         assert verify_cosignatures(cosigned, keys) == {"w.example/1": NOW}
+
+
+def test_extension_lines_of_other_logs_are_cosigned_as_they_are(witness: Witness) -> None:
+    """The Ed25519 cosignature is over them too (C2SP tlog-cosignature); the history is that of the first three lines."""
+    ed25519, mldsa = (cosigner.key for cosigner in witness._cosigners)
+    text = f"{Checkpoint(ORIGIN, 5, root_of(LEAVES[:5])).encode()}an extension\n"
+    answer = witness.add_checkpoint(encode_request(0, [], LOG.signer.sign(text)))
+    assert answer.status == 200, answer.body
+    lines = parse_note(f"{text}\n".encode() + answer.body).signatures
+    message = f"cosignature/v1\ntime {NOW}\n{text}".encode()
+    Ed25519PublicKey.from_public_bytes(ed25519.public_key).verify(lines[0].value[8:], message)
+    mldsa.verify(text, lines[1])
+    assert witness.latest(hashlib.sha256(ORIGIN.encode()).hexdigest()) is not None
+    assert witness.add_checkpoint(LOG.request(5, 23)).status == 200
+    assert witness.add_checkpoint(LOG.request(23, 30, FORK)).status == 422
 
 
 def test_what_is_refused_and_how(witness: Witness) -> None:
