@@ -68,7 +68,7 @@ def weights_check(admitted: Admitted | None) -> FileCheck | None:
     def verify(digests: Mapping[str, str]) -> None:
         _verify(admitted, digests, lambda name: name in _ENGINE_FILES or (is_weights(name) and "/" not in name))
 
-    return FileCheck(verify, admitted.signed.new_hasher)
+    return FileCheck(verify, admitted.signed.new_hasher, admitted.signed.algorithm)
 
 
 def head_check(configuration: Configuration, model_path: Path, head_path: Path) -> FileCheck | None:
@@ -91,7 +91,7 @@ def head_check(configuration: Configuration, model_path: Path, head_path: Path) 
         own = name.removeprefix(prefix)
         return name.startswith(prefix) and (own == "config.json" or (is_weights(own) and "/" not in own))
 
-    return FileCheck(verify, admitted.signed.new_hasher)
+    return FileCheck(verify, admitted.signed.new_hasher, admitted.signed.algorithm)
 
 
 def verify_read(admitted: Admitted | None, name: str, content: bytes) -> None:

@@ -14,6 +14,7 @@ from runtime.attention.device import DeviceAttention
 from runtime.draft_shape import NO_DRAFTS
 from runtime.errors import CheckpointRejected, EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
+from runtime.kernels.digest import DigestKernels
 from runtime.kernels.launching import Launcher
 from runtime.kernels.operations import FusedOperations
 from runtime.layers.quantized import E4M3
@@ -97,7 +98,8 @@ def build_device_runner(
     free_bytes, total_bytes = torch.cuda.mem_get_info()
     verify_weights_fit(_weights_bytes(config, dtype), free_bytes)  # (1)
     with torch.inference_mode():
-        weights = _load(folder, config, settings, device, dtype, advance, verify)  # (2)
+        digests = DigestKernels(kernels.launcher)
+        weights = _load(folder, config, settings, device, dtype, advance, verify, digests)  # (2)
         loaded = None if head is None else _load_head(head, config, settings, weights)
         torch.cuda.synchronize()
         builder = _Builder(config, settings, kernels, weights, device, dtype, loaded)
@@ -219,11 +221,18 @@ def _load(
     dtype: torch.dtype,
     advance: Callable[[], None],
     verify: FileCheck | None,
+    kernels: DigestKernels,
 ) -> LoadedWeights:
     if settings.load_format == "dummy":
         return build_dummy_weights(config, device=device, dtype=dtype)
     return load_weights(
-        folder, config, device=device, dtype=dtype, progress=lambda _done, _total: advance(), verify=verify
+        folder,
+        config,
+        device=device,
+        dtype=dtype,
+        progress=lambda _done, _total: advance(),
+        verify=verify,
+        kernels=kernels,
     )
 
 

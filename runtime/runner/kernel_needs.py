@@ -10,6 +10,8 @@ Three sets of steps cover all that can come:
   beyond: kernels are chosen by the number of rows, but not between large ones, padded or not;
 - sequences: the attention of every number of decodes in a step, because contexts are cut according to it.
 
+Beside them, what hashes a checkpoint while it is loaded.
+
 That nothing is left out is tested with random steps of a runner.
 """
 
@@ -29,6 +31,7 @@ from runtime.attention.flashinfer.contexts import GatheredContexts
 from runtime.attention.flashinfer.libraries import LibraryName
 from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
 from runtime.identifiers import PAGE_SIZE
+from runtime.kernels.digest import NODE_WORDS, DigestKernels
 from runtime.kernels.launching import Launcher, Variant
 from runtime.kernels.operations import FusedOperations
 from runtime.kernels.recording import RecordingLauncher
@@ -94,6 +97,7 @@ def find_needs(
     Raises: EngineMisconfigured for settings that no kernel serves.
     """
     recorder = RecordingLauncher()
+    _hash_file(DigestKernels(recorder))
     choice = choose_attention(settings, config, dtype)
     rehearsal = _Rehearsal(config, settings, dtype, recorder, choice, num_multiprocessors)
     rehearsal.run()
@@ -101,6 +105,14 @@ def find_needs(
     if options is not None:
         rehearsal.speculate(config, settings, options)
     return KernelNeeds(frozenset(recorder.variants), choice.libraries)
+
+
+def _hash_file(kernels: DigestKernels) -> None:
+    """One of two groups."""
+    nodes = torch.empty(2, NODE_WORDS, dtype=torch.int32, device=META)
+    content = torch.empty(2 * kernels.group_bytes, dtype=torch.uint8, device=META)
+    kernels.hash_groups(content, len(content), 0, nodes, is_whole=False)
+    kernels.merge(nodes)
 
 
 class _Rehearsal:

@@ -6,6 +6,7 @@ the draft vocabulary, the difference to the target's id; `t2d` says which ids of
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,7 @@ def _read(shards: list[Shard], check: FileCheck | None) -> tuple[dict[str, tuple
     stored: dict[str, tuple[StoredTensor, bytes]] = {}
     digests: dict[str, str] = {}
     for shard in shards:
-        hasher = hasher_of(check, shard.prefix)
+        hasher = hasher_of(check, shard.prefix, num_threads=len(os.sched_getaffinity(0)))
         for tensor in shard.tensors:
             content = read_exactly(shard.file, tensor.end - tensor.begin, where=shard.name)
             hasher.update(content)

@@ -1,10 +1,8 @@
-"""Stored tensors on their way to their places: their bytes come in any order and from several threads.
+"""Stored tensors on their way to their places: their bytes come in any order, from one thread.
 
 Bytes go straight to where they belong. What is converted to another dtype is gathered first, as it is stored, and so is the
 stored copy of an embedding that has no place of its own.
 """
-
-import threading
 
 import torch
 from torch import Tensor
@@ -24,7 +22,6 @@ class ArrivingTensor:
         self.begin, self.end = stored.begin, stored.end
         self._name, self._dtype = stored.name, FILE_DTYPES[stored.dtype]
         self._placing, self._device, self._is_kept = placing, device, is_kept
-        self._lock = threading.Lock()
         self._is_open = False
         self._left_bytes = stored.end - stored.begin
         self._target: Tensor | None = None
@@ -33,18 +30,14 @@ class ArrivingTensor:
     def add(self, begin: int, piece: Tensor) -> None:
         """Copy bytes [uint8] that stand at `begin` in the file; whoever brings the last ones finishes the tensor.
 
-        For a GPU all of it is enqueued on the current stream, which has to be the same one in all threads.
-        Raises: CheckpointRejected for values that the place does not take.
+        For a GPU all of it is enqueued on the current stream, which has to be the same one each time.
         """
-        with self._lock:
-            self._open()
+        self._open()
         if self._bytes is not None:
             start = begin - self.begin
             self._bytes[start : start + len(piece)].copy_(piece, non_blocking=True)
-        with self._lock:
-            self._left_bytes -= len(piece)
-            is_last = self._left_bytes == 0
-        if is_last and self._target is not None:
+        self._left_bytes -= len(piece)
+        if self._left_bytes == 0 and self._target is not None:
             self._finish(self._target)
 
     @property

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+TREE_ALGORITHM = "blake3"
+"""By which the pieces of a file can be hashed in any order, and on a device (`tree_digest`)."""
+
 
 class Hasher(Protocol):
     """A digest in the making, as `hashlib` has them."""
@@ -27,6 +30,8 @@ class FileCheck:
     """Called with the digest, hexadecimal, of every file that was read, by name; raises to refuse them."""
     new_hasher: Callable[[int], Hasher] = lambda _num_threads: hashlib.sha256()
     """Begins the digest of one file. Given is how many threads may share the bytes of one update, if the algorithm can do that."""
+    algorithm: str = "sha256"
+    """What `new_hasher` begins."""
 
 
 def hasher_of(check: FileCheck | None, first: bytes = b"", *, num_threads: int = 1) -> Hasher:
@@ -34,6 +39,11 @@ def hasher_of(check: FileCheck | None, first: bytes = b"", *, num_threads: int =
     hasher: Hasher = hashlib.sha256() if check is None else check.new_hasher(num_threads)
     hasher.update(first)
     return hasher
+
+
+def is_tree(check: FileCheck | None) -> bool:
+    """Whether the check wants digests by TREE_ALGORITHM."""
+    return check is not None and check.algorithm == TREE_ALGORITHM
 
 
 def digests_of(files: Iterable[tuple[str, bytes]], check: FileCheck | None = None) -> dict[str, str]:

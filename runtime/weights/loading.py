@@ -7,6 +7,7 @@ copies of more than one tensor.
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from runtime.errors import CheckpointRejected
+from runtime.kernels.digest import DigestKernels
 from runtime.layers.quantized import E4M3, quantize_channels
 from runtime.weights.cache_scales import CACHE_SCALES
 from runtime.weights.checkpoint import Checkpoint, Shard, open_checkpoint, read_into
@@ -53,21 +55,27 @@ def load_weights(
     dtype: torch.dtype,
     progress: Progress | None = None,
     verify: FileCheck | None = None,
+    kernels: DigestKernels | None = None,
 ) -> LoadedWeights:
     """Check and read the checkpoint of `folder`, converted to `dtype` on `device`.
 
+    Args:
+        kernels: hash on the device what `verify` wants digested by a tree.
     Raises: CheckpointRejected, naming file and tensor; whatever `verify` raises.
     """
     with open_checkpoint(folder, config) as checkpoint:
         parameters = allocate_parameters(config, device=device, dtype=dtype)
         if any(place.parameter == CACHE_SCALES for place in checkpoint.places.values()):
             parameters[CACHE_SCALES] = torch.empty(2 * config.num_layers, dtype=torch.float32, device=device)
-        read_shards = _read_shards if device.type == "cpu" else read_shards_to_device
-        placing = Placing(checkpoint.places, parameters, dtype)
-        shard_digests = read_shards(checkpoint, placing, parameters["embedding.weight"], progress, verify)
+        placing, embedding = Placing(checkpoint.places, parameters, dtype), parameters["embedding.weight"]
+        if device.type == "cpu":
+            shard_digests = _read_shards(checkpoint, placing, embedding, progress, verify)
+        else:
+            shard_digests = read_shards_to_device(checkpoint, placing, embedding, progress, verify, kernels=kernels)
     digests = {**digests_of(config.files, verify), **shard_digests}
     if verify is not None:
         verify.verify(digests)
+    placing.verify()
     cache_scales = parameters.pop(CACHE_SCALES, None)
     digest = _digest_of(digests.items())
     return LoadedWeights(parameters, digest, None if cache_scales is None else cache_scales.view(-1, 2))
@@ -125,7 +133,7 @@ def _read_shards(
     tied_heads: list[Tensor] = []
     done_bytes = 0
     for shard in checkpoint.shards:
-        hasher = hasher_of(check, shard.prefix)
+        hasher = hasher_of(check, shard.prefix, num_threads=len(os.sched_getaffinity(0)))
         done_bytes += len(shard.prefix)
         for stored in shard.tensors:
             content = torch.empty(stored.end - stored.begin, dtype=torch.uint8)

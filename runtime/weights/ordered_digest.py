@@ -14,13 +14,9 @@ from runtime.weights.file_check import Hasher
 class OrderedDigest:
     """Pieces are hashed one after the other in the order of the file."""
 
-    def __init__(self, hasher: Hasher, position: int) -> None:
-        """
-        Args:
-            hasher: has all bytes before `position`.
-        """
+    def __init__(self, hasher: Hasher) -> None:
         self._hasher = hasher
-        self._position = position
+        self._position = 0
         self._waiting: dict[int, tuple[memoryview, Callable[[], None]]] = {}
         self._is_hashing = False
         self._lock = threading.Lock()

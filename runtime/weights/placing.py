@@ -2,10 +2,10 @@
 
 A reader asks for the `target` of a tensor, fills it, and says that it is `filled`. Most targets are the parameter's own rows.
 Matrices to be rounded to e4m3 go through a tensor of their own that is gone afterwards; scales are checked, and spread over
-the rows that they are for. Several threads may do this at once.
+the rows that they are for. On a GPU nothing here waits for it: what is computed is enqueued, on one stream, and whether scales
+are sound is asked once, by `verify`, when all is read.
 """
 
-import threading
 from collections.abc import Mapping
 
 import torch
@@ -31,7 +31,7 @@ class Placing:
         self._places = places
         self._parameters = parameters
         self._dtype = dtype
-        self._lock = threading.Lock()
+        self._are_sound: dict[str, Tensor] = {}
 
     def target(self, name: str) -> Tensor | None:
         """The tensor to fill, of the stored number of elements and any dtype; None for what has no place."""
@@ -46,36 +46,35 @@ class Placing:
         return torch.empty(place.shape, dtype=torch.float32, device=parameter.device)
 
     def filled(self, name: str, target: Tensor) -> None:
-        """The tensor has been read.
-
-        Raises: CheckpointRejected for a scale that is NaN, infinite, zero or negative.
-        """
+        """The tensor has been read."""
         place = self._places[name]
         if place.role in (Role.PLAIN, Role.E4M3):
             return
         if place.role is Role.TO_ROUND:
             self._round(place, target)
             return
-        if not bool((target.isfinite() & (target > 0)).all()):
-            raise CheckpointRejected(f"tensor {name!r}: expected scales that are finite and positive")
+        self._are_sound[name] = (target.isfinite() & (target > 0)).all()
         if place.role is Role.TENSOR_SCALE:
             self._parameters[place.parameter].narrow(0, place.start, place.num_rows).copy_(
                 target.expand(place.num_rows)
             )
         elif place.role is Role.INPUT_SCALE:
-            with self._lock:
-                scale = self._parameters[place.parameter]
-                scale.copy_(torch.maximum(scale, target))
-        _finish(target)
+            scale = self._parameters[place.parameter]
+            scale.copy_(torch.maximum(scale, target))
+
+    def verify(self) -> None:
+        """That all values are such as their places take; waits for the device.
+
+        Raises: CheckpointRejected for a scale that is NaN, infinite, zero or negative.
+        """
+        if not self._are_sound:
+            return
+        sound = torch.stack(list(self._are_sound.values())).tolist()
+        for name, is_sound in zip(self._are_sound, sound, strict=True):
+            if not is_sound:
+                raise CheckpointRejected(f"tensor {name!r}: expected scales that are finite and positive")
 
     def _round(self, place: TensorPlace, weights: Tensor) -> None:
         values, scales = quantize_channels(weights)
         self._parameters[place.parameter].narrow(0, place.start, place.num_rows).copy_(values)
         self._parameters[scales_of(place.parameter)].narrow(0, place.start, place.num_rows).copy_(scales)
-        _finish(weights)
-
-
-def _finish(target: Tensor) -> None:
-    """Wait until a target that is given up was read: its memory becomes the next one's, which another stream fills."""
-    if target.is_cuda:
-        torch.cuda.current_stream().synchronize()

@@ -1,9 +1,10 @@
 """What verifying adds to loading a checkpoint from the page cache: `python -m tests.bench.model_loading`.
 
 The product's readers, from files in memory to `--devices`: `cuda`, `memory` (host memory, read as for a GPU), `cpu` (as a model
-on the CPU is loaded). Nothing hashed, SHA-256 and BLAKE3, for each number of shards and of cores, the most cores first;
-the median of `--repeats`, fewer where one takes long (then their number is shown), and no new row after `--seconds`. The parameters
-are there before, and pinned memory after the first time: what is measured is reading, hashing and copying.
+on the CPU is loaded). Nothing hashed, and each of `--ways`: BLAKE3 on the GPU, BLAKE3 and SHA-256 by the cores; for each number
+of shards and of cores, the most cores first; the median of `--repeats`, fewer where one takes long (then their number is shown),
+and no new row after `--seconds`. The parameters are there before, and pinned memory after the first time: what is measured is
+reading, hashing and copying. On a GPU the kernels alone come first; `--bundle` takes them from a frozen bundle, which costs less.
 """
 
 import argparse
@@ -21,17 +22,36 @@ from pathlib import Path
 import torch
 
 import runtime.weights.device_loading as device_loading
+from runtime.kernels.bundle import load_bundle
+from runtime.kernels.digest import NODE_WORDS, DigestKernels
+from runtime.kernels.frozen import load_frozen_launcher
+from runtime.kernels.launcher import JitLauncher
+from runtime.kernels.recording import RecordingLauncher
 from runtime.weights.checkpoint import open_checkpoint
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.file_check import FileCheck
 from runtime.weights.layout import parameter_shapes
 from runtime.weights.loading import load_weights
 from runtime.weights.placing import Placing
-from security.model_signing.algorithms import ALGORITHMS, Hasher, new_hasher
+from security.model_signing.algorithms import Hasher, new_hasher
 
 HIDDEN, VOCAB = 4096, 4096
 LAYER_BYTES = 2 * (4 + 3 * 4) * HIDDEN * HIDDEN
 SLOW_S = 2.0
+WAYS = ("gpu", "blake3", "sha256")
+
+
+class NoKernels(DigestKernels):
+    """They compute nothing: the reader by itself."""
+
+    def hash_groups(
+        self, content: torch.Tensor, size_bytes: int, first_group: int, out: torch.Tensor, *, is_whole: bool
+    ) -> None:
+        """Nothing."""
+
+    def merge(self, nodes: torch.Tensor) -> torch.Tensor:
+        """Of nothing."""
+        return nodes[0]
 
 
 class Unhashed:
@@ -48,10 +68,12 @@ class Unhashed:
 def check_of(name: str) -> FileCheck:
     """A check that takes whatever it is told, by an algorithm or by none."""
 
-    def begin(num_threads: int) -> Hasher:
-        return Unhashed() if name == "none" else new_hasher(name, num_threads=num_threads)
+    algorithm = "blake3" if name in ("gpu", "none") else name
 
-    return FileCheck(lambda _digests: None, begin)
+    def begin(num_threads: int) -> Hasher:
+        return Unhashed() if name == "none" else new_hasher(algorithm, num_threads=num_threads)
+
+    return FileCheck(lambda _digests: None, begin, algorithm)
 
 
 def tensor_shapes(layers: int) -> dict[str, tuple[int, ...]]:
@@ -108,11 +130,44 @@ def load_on_cpu(folder: Path, config: ModelConfig, check: FileCheck) -> None:
     load_weights(folder, config, device=torch.device("cpu"), dtype=torch.bfloat16, verify=check)
 
 
-def load_to_device(folder: Path, config: ModelConfig, parameters: dict[str, torch.Tensor], check: FileCheck) -> None:
-    """All weights of a checkpoint into tensors that are there already."""
+def load_to_device(
+    folder: Path,
+    config: ModelConfig,
+    parameters: dict[str, torch.Tensor],
+    check: FileCheck,
+    kernels: DigestKernels | None,
+) -> dict[str, str]:
+    """All weights of a checkpoint into tensors that are there already; the digests."""
     with open_checkpoint(folder, config) as checkpoint:
         placing = Placing(checkpoint.places, parameters, torch.bfloat16)
-        device_loading.read_shards_to_device(checkpoint, placing, parameters["embedding.weight"], None, check)
+        return device_loading.read_shards_to_device(
+            checkpoint, placing, parameters["embedding.weight"], None, check, kernels=kernels
+        )
+
+
+def measure_kernels(kernels: DigestKernels) -> None:
+    """Those of the tree, without anything beside them."""
+    for mib in (2, 8, 32, 1024):
+        content = torch.zeros(mib << 20, dtype=torch.uint8, device="cuda")
+        nodes = torch.empty(kernels.count_groups(len(content)), NODE_WORDS, dtype=torch.int32, device="cuda")
+        seconds = []
+        for work in (
+            lambda content=content, nodes=nodes: kernels.hash_groups(content, len(content), 0, nodes, is_whole=False),
+            lambda nodes=nodes: kernels.merge(nodes),
+        ):
+            work()
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            for _ in range(20):
+                work()
+            end.record()
+            end.synchronize()
+            seconds.append(begin.elapsed_time(end) / 20e3)
+        print(
+            f"{mib:5} MiB: hashed in {seconds[0] * 1e6:7.1f} us, {len(content) / seconds[0] / 1e9:6.1f} GB/s; "
+            f"{len(nodes)} nodes merged in {seconds[1] * 1e6:6.1f} us",
+            flush=True,
+        )
 
 
 def median_of(work: Callable[[], None], repeats: int) -> tuple[float, int]:
@@ -129,8 +184,10 @@ def median_of(work: Callable[[], None], repeats: int) -> tuple[float, int]:
     return statistics.median(times), len(times)
 
 
-def measure(device: str, folder: Path, num_cores: int, options: argparse.Namespace) -> None:
-    """One row: nothing hashed, and each algorithm, on the first so many cores that we have."""
+def measure(
+    device: str, folder: Path, num_cores: int, options: argparse.Namespace, kernels: DigestKernels | None
+) -> None:
+    """One row: nothing hashed, and each way to do it, on the first so many cores that we have."""
     os.sched_setaffinity(0, options.cores[:num_cores])
     config = load_model_config(folder)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -140,14 +197,16 @@ def measure(device: str, folder: Path, num_cores: int, options: argparse.Namespa
         for name, shape in parameter_shapes(config).items()
     }  # fmt: skip
     row, alone = f"{device:6} {len(list(folder.glob('*.safetensors'))):6} {num_cores:7}", 0.0
-    for name in ("none", *options.algorithms):
+    for name in ("none", *(way for way in options.ways if way != "gpu" or device == "cuda")):
         check = check_of(name)
 
-        def work(check: FileCheck = check) -> None:
+        used = None if name not in ("gpu", "none") else kernels if name == "gpu" else NoKernels(RecordingLauncher())
+
+        def work(check: FileCheck = check, used: DigestKernels | None = used) -> None:
             if device == "cpu":
                 load_on_cpu(folder, config, check)
             else:
-                load_to_device(folder, config, parameters, check)
+                load_to_device(folder, config, parameters, check, used)
 
         seconds, count = median_of(work, options.repeats)
         row += f"   {seconds:7.3f} s {size / seconds / 1e9:6.2f} GB/s"
@@ -165,27 +224,36 @@ def main() -> None:
     parser.add_argument("--devices", nargs="+", default=["cuda"] if torch.cuda.is_available() else ["memory"])
     parser.add_argument("--shards", type=int, nargs="+", default=[8, 1])
     parser.add_argument("--cores", type=int, nargs="+", dest="num_cores", default=[16, 8, 4, 2, 1])
-    parser.add_argument("--algorithms", nargs="*", default=list(reversed(ALGORITHMS)), choices=ALGORITHMS)
-    parser.add_argument("--chunk-mib", type=int, nargs="+", default=[device_loading.CHUNK_BYTES >> 20])
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--piece-mib", type=int, default=device_loading.PIECE_BYTES >> 20)
+    parser.add_argument("--window-mib", type=int, nargs="+", default=[device_loading.WINDOW_BYTES >> 20])
+    parser.add_argument("--windows", type=int, default=device_loading.NUM_WINDOWS)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=90.0)
     options = parser.parse_args()
     options.cores = sorted(os.sched_getaffinity(0))
     begin = time.perf_counter()
+    device_loading.PIECE_BYTES, device_loading.NUM_WINDOWS = options.piece_mib << 20, options.windows
     torch.set_num_threads(1)  # Copies within host memory are on the threads that are counted.
+    kernels = None
+    if "cuda" in options.devices:
+        launcher = load_frozen_launcher(load_bundle(options.bundle), 0) if options.bundle else JitLauncher()
+        kernels = DigestKernels(launcher)
+        measure_kernels(kernels)
     place = Path(tempfile.mkdtemp(prefix="model-", dir=options.dir))
     try:
         for shards in options.shards:
             write_checkpoint(place / str(shards), max(1, round(options.gigabytes * 1e9 / LAYER_BYTES)), shards)
-        for chunk_mib in options.chunk_mib:
-            device_loading.CHUNK_BYTES = chunk_mib << 20
-            print(f"pieces of {chunk_mib} MiB; nothing hashed, then {', '.join(options.algorithms)}")
+        for window_mib in options.window_mib:
+            device_loading.WINDOW_BYTES = window_mib << 20
+            print(f"{options.windows} windows of {window_mib} MiB; nothing hashed, then {', '.join(options.ways)}")
             print("device shards   cores")
             for num_cores in sorted({min(each, len(options.cores)) for each in options.num_cores}, reverse=True):
                 for shards in options.shards:
                     for device in options.devices:
                         if time.perf_counter() - begin < options.seconds:
-                            measure(device, place / str(shards), num_cores, options)
+                            measure(device, place / str(shards), num_cores, options, kernels)
     finally:
         shutil.rmtree(place)
 

@@ -21,6 +21,7 @@ from runtime.batch import StepBatch
 from runtime.engine.loop import Engine
 from runtime.errors import EngineMisconfigured
 from runtime.kernels import quantized
+from runtime.kernels.digest import DigestKernels
 from runtime.kernels.launching import Argument, Constant, Options
 from runtime.kernels.operations import FusedOperations
 from runtime.kernels.recording import RecordingLauncher
@@ -36,6 +37,7 @@ from runtime.settings import EngineSettings
 from runtime.speculative.source import HeadSource
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.loading import build_dummy_weights
+from runtime.weights.tree_digest import TreeDigest
 from tests.support.device_runners import build_speculating_recorded
 from tests.support.draft_heads import write_head, write_target
 from tests.support.quantized_checkpoints import CONFIG, FORMATS
@@ -278,6 +280,18 @@ def test_speculating_engines_launch_what_was_recorded(
 
 def kernel_names(needs: KernelNeeds) -> set[str]:
     return {variant.kernel for variant in needs.variants}
+
+
+def test_what_hashes_a_checkpoint_is_needed(tmp_path: Path) -> None:
+    """By every engine, whatever computes its attention, in the variants that a file of many groups launches."""
+    settings = msgspec.structs.replace(SETTINGS, attention_backend="flashinfer")
+    needs = find_needs(load(tmp_path, LLAMA, head_dim=64), settings, DTYPE)
+    launcher = RecordingLauncher()
+    digest = TreeDigest(1 << 20, CPU, DigestKernels(launcher))
+    digest.add(0, torch.zeros(1 << 20, dtype=torch.uint8), 1 << 20)
+    digest.hexdigest()
+    assert {variant.kernel for variant in launcher.variants} == {"digest.hash_chunks", "digest.merge_nodes"}
+    assert launcher.variants <= needs.variants
 
 
 def test_libraries_take_the_place_of_attention(tmp_path: Path) -> None:

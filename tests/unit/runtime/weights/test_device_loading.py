@@ -11,6 +11,7 @@ from torch import Tensor
 
 import runtime.weights.device_loading as device_loading
 from runtime.errors import CheckpointRejected
+from runtime.kernels.digest import DigestKernels
 from runtime.weights.checkpoint import open_checkpoint
 from runtime.weights.config import load_model_config
 from runtime.weights.device_loading import read_shards_to_device
@@ -18,27 +19,52 @@ from runtime.weights.file_check import FileCheck, Hasher
 from runtime.weights.layout import parameter_shapes
 from runtime.weights.loading import load_weights
 from runtime.weights.placing import Placing
+from tests.support.plain_blake3 import PlainLauncher
 
 
-def read(folder: Path, dtype: torch.dtype, seen: list[tuple[int, int]]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(
+    folder: Path,
+    dtype: torch.dtype,
+    seen: list[tuple[int, int]],
+    check: FileCheck | None = None,
+    kernels: DigestKernels | None = None,
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Into row-major tensors on the CPU, as they would be on a GPU."""
     config = load_model_config(folder)
     parameters = {name: torch.empty(shape.shape, dtype=dtype) for name, shape in parameter_shapes(config).items()}
     with open_checkpoint(folder, config) as checkpoint:
         placing = Placing(checkpoint.places, parameters, dtype)
         digests = read_shards_to_device(
-            checkpoint, placing, parameters["embedding.weight"], lambda done, total: seen.append((done, total))
+            checkpoint,
+            placing,
+            parameters["embedding.weight"],
+            lambda done, total: seen.append((done, total)),
+            check,
+            kernels=kernels,
         )
     return parameters, digests
 
 
-@pytest.mark.parametrize("chunk_bytes", [64, 97, 1 << 24])
+def overwrite_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on a range of a file holds zeroes as soon as it was read."""
+    read_at = device_loading.read_at
+
+    def read_and_change(file: BufferedReader, target: memoryview, position: int, *, where: str) -> None:
+        read_at(file, target, position, where=where)
+        with open(f"/proc/self/fd/{file.fileno()}", "r+b") as written:
+            written.seek(position)
+            written.write(bytes(len(target)))
+
+    monkeypatch.setattr(device_loading, "read_at", read_and_change)
+
+
+@pytest.mark.parametrize("piece_bytes", [64, 97, 1 << 24])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_values_are_those_of_a_plain_read(
-    sharded_folder: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, dtype: torch.dtype
+    sharded_folder: Path, monkeypatch: pytest.MonkeyPatch, piece_bytes: int, dtype: torch.dtype
 ) -> None:
-    """Whatever the size of chunks, converted or not; progress ends at the whole."""
-    monkeypatch.setattr(device_loading, "CHUNK_BYTES", chunk_bytes)
+    """Whatever the size of pieces, converted or not; progress ends at the whole."""
+    monkeypatch.setattr(device_loading, "PIECE_BYTES", piece_bytes)
     seen: list[tuple[int, int]] = []
     parameters, digests = read(sharded_folder, dtype, seen)
     verified: dict[str, str] = {}
@@ -57,7 +83,7 @@ def test_all_threads_may_read_and_hash_one_shard(
     single_folder: Path, monkeypatch: pytest.MonkeyPatch, num_threads: int
 ) -> None:
     """The check is told how many may share an update; its digest is that of the file."""
-    monkeypatch.setattr(device_loading, "CHUNK_BYTES", 32)
+    monkeypatch.setattr(device_loading, "PIECE_BYTES", 32)
     config = load_model_config(single_folder)
     parameters = {name: torch.empty(shape.shape) for name, shape in parameter_shapes(config).items()}
     shares: list[int] = []
@@ -80,24 +106,51 @@ def test_all_threads_may_read_and_hash_one_shard(
     assert digests == {"model.safetensors": blake3(content).hexdigest()}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pieces_are_hashed_where_tensors_take_them_from(
+    sharded_folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """By kernels, several pieces a shard, with what is read overwritten behind the reader at once: values and digests are those of
+    the bytes that were read, header included."""
+    kernels = DigestKernels(PlainLauncher(), group_chunks=2)
+    monkeypatch.setattr(device_loading, "WINDOW_BYTES", 2 * kernels.group_bytes)
+    monkeypatch.setattr(device_loading, "PIECE_BYTES", 1000)
+    config = load_model_config(sharded_folder)
+    expected = load_weights(sharded_folder, config, device=torch.device("cpu"), dtype=dtype).parameters
+    wanted = blake3_of_shards(sharded_folder)
+    overwrite_what_is_read(monkeypatch)
+    seen: list[tuple[int, int]] = []
+    check = FileCheck(lambda _digests: None, lambda _count: blake3(), "blake3")
+    parameters, digests = read(sharded_folder, dtype, seen, check, kernels)
+    assert digests == wanted
+    assert all(torch.equal(parameters[name], expected[name]) for name in expected)
+    assert wanted != blake3_of_shards(sharded_folder)
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_kernels_hash_nothing_that_is_to_be_digested_in_order(sharded_folder: Path) -> None:
+    """With SHA-256 cores hash, whatever kernels there are."""
+    kernels = DigestKernels(PlainLauncher())
+    _, digests = read(sharded_folder, torch.float32, [], None, kernels)
+    assert digests == {
+        path.name: sha256(path.read_bytes()).hexdigest() for path in sharded_folder.glob("*.safetensors")
+    }
+
+
+def blake3_of_shards(folder: Path) -> dict[str, str]:
+    return {path.name: blake3(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
+
+
 def test_a_file_that_changes_while_it_is_read_has_the_digest_of_what_was_read(
     single_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes are read once: what is changed behind the reader, before or after it hashes, changes nothing of what it says."""
-    monkeypatch.setattr(device_loading, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(device_loading, "PIECE_BYTES", 64)
     path = single_folder / "model.safetensors"
     before = path.read_bytes()
     config = load_model_config(single_folder)
     parameters = {name: torch.empty(shape.shape) for name, shape in parameter_shapes(config).items()}
-    read = device_loading.read_at
-
-    def read_and_change(file: BufferedReader, target: memoryview, position: int, *, where: str) -> None:
-        read(file, target, position, where=where)
-        with path.open("r+b") as written:
-            written.seek(position)
-            written.write(bytes(len(target)))
-
-    monkeypatch.setattr(device_loading, "read_at", read_and_change)
+    overwrite_what_is_read(monkeypatch)
     with open_checkpoint(single_folder, config) as checkpoint:
         placing = Placing(checkpoint.places, parameters, torch.float32)
         digests = read_shards_to_device(checkpoint, placing, parameters["embedding.weight"], None)
