@@ -282,10 +282,12 @@ def build_token_check(configuration: Configuration) -> AuthorityTokenCheck:
 
 
 def describe_resource(configuration: Configuration) -> ProtectedResource:
-    """What the gateway says of itself to whoever has no token. Raises: StartRefused."""
+    """What the gateway says of itself to whoever has no token (RFC 9728). Raises: StartRefused."""
+    # AD FS names itself by http: that is no identifier of an authorization server (RFC 8414 section 2).
+    elsewhere = (one.issuer for one in configuration.issuers if one.issuer.startswith("https://"))
     return ProtectedResource(
         resource=resource_of(configuration),
-        authorization_servers=(issuer_of(configuration),),
+        authorization_servers=(issuer_of(configuration), *elsewhere),
         scopes_supported=tuple(scope.value for scope in GRANTED_SCOPES),
         dpop_signing_alg_values_supported=DPOP_ALGORITHMS,
         tls_client_certificate_bound_access_tokens=configuration.tls.client_certificates,

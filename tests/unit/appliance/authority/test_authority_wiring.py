@@ -8,7 +8,7 @@ import pytest
 
 from appliance.authority.addresses import certificate_names, issuer_of, local_address, resource_of
 from appliance.authority.credentials import find_tls_identity, load_signing_keys, provision_tls
-from appliance.authority.token_check import AuthorityTokenCheck, build_token_check
+from appliance.authority.token_check import AuthorityTokenCheck, build_token_check, describe_resource
 from appliance.console.settings import ConsoleSettings
 from appliance.errors import StartRefused
 from appliance.gateway.identity import Presented, Principal, TokenIssuerUnavailable, TokenRefused
@@ -42,6 +42,16 @@ def configuration(path, *, gateway=None, authority=None, tls=None):
         mode="development",
         issuers=(),
     )
+
+
+def test_the_resource_names_all_servers_whose_tokens_it_takes(tmp_path):
+    """RFC 9728 section 2: a client finds the company's provider as well as our own authority."""
+    made = configuration(tmp_path)
+    made.issuers = (
+        SimpleNamespace(issuer="https://login.example/v2.0"),
+        SimpleNamespace(issuer="http://fs.example/trust"),
+    )
+    assert describe_resource(made).authorization_servers == (ISSUER, "https://login.example/v2.0")
 
 
 @pytest.mark.parametrize(
