@@ -11,7 +11,8 @@ Source: OCSF 1.9.0-dev.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from audit.entry import Json
 from audit.event_form import (
@@ -34,8 +35,7 @@ from audit.permissions import ENTITY_MANAGEMENT, KINDS
 MAX_DEFINITION_CHARS = 16_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks, on whose behalf, by which token, from where."""
 
     client_id: str
@@ -50,8 +50,7 @@ class Caller:
     port: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Which request, and of which model."""
 
     request_uid: str
@@ -63,8 +62,7 @@ class Call:
     http_method: str = "POST"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenCounts:
+class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of one request, as one party counted them."""
 
     prompt_tokens: int

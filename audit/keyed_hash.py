@@ -70,13 +70,16 @@ class KeyedHasher:
 
     def hash(self, purpose: Purpose, data: bytes) -> KeyedHash:
         """Keyed hash of `data`."""
-        key, key_id = self._key_of(purpose)
-        return KeyedHash(hmac.digest(key, data, hashlib.sha256).hex(), key_id)
+        keyed, key_id = self._key_of(purpose)
+        mac = keyed.copy()
+        mac.update(data)
+        return KeyedHash(mac.hexdigest(), key_id)
 
-    def _derive(self, purpose: Purpose) -> tuple[bytes, str]:
+    def _derive(self, purpose: Purpose) -> tuple[hmac.HMAC, str]:
+        """A HMAC that has taken its key and no data yet: copies of it are quicker than the key each time."""
         # Each part after its length: no tenant's name can reach into the day or the purpose.
         day = self._context.day
         parts = (b"casemate keyed hash v1", purpose.encode(), self._context.tenant.encode(), day.encode())
         info = b"".join(struct.pack(">I", len(part)) + part for part in parts)
         okm = HKDFExpand(algorithm=SHA256(), length=40, info=info).derive(self._root)
-        return okm[:32], f"{purpose}/{day}/{okm[32:].hex()}"
+        return hmac.new(okm[:32], digestmod=hashlib.sha256), f"{purpose}/{day}/{okm[32:].hex()}"

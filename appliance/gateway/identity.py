@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from appliance.errors import ApplianceFault
 
 
@@ -13,8 +15,7 @@ class QuotaNotice:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     """The claims of one valid access token that the rest of the gateway works with."""
 
     client_id: str
@@ -34,11 +35,10 @@ class Principal:
     """The service that acts for the subject, after a token exchange."""
     dpop_nonce: str = ""
     """For the client's next proof, with the answer."""
-    notice: QuotaNotice = field(default_factory=QuotaNotice, compare=False)
+    notice: QuotaNotice = msgspec.field(default_factory=QuotaNotice)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Presented:
+class Presented(msgspec.Struct, frozen=True, kw_only=True):
     """What came with a request that says who it is from; nothing of it is believed yet."""
 
     scheme: str

@@ -35,13 +35,14 @@ class TraceContext:
 
 def trace_of(headers: Iterable[tuple[bytes, bytes]]) -> TraceContext:
     """The trace that a request continues, or a new one."""
-    span_id = secrets.token_hex(8)
+    own = secrets.token_hex(24)
+    trace_id, span_id = own[:32], own[32:]
     values = [value for name, value in headers if name == b"traceparent"]
     # Section 3.2.2.5: a header that does not parse, or is repeated, is treated as if there was none.
     match = _TRACEPARENT.fullmatch(values[0]) if len(values) == 1 and len(values[0]) <= MAX_HEADER_BYTES else None
     if match is None or (values[0].startswith(_VERSION_00) and match.group(4)):
-        return TraceContext(secrets.token_hex(16), span_id)
-    trace_id, parent_id = match.group(1).decode(), match.group(2).decode()
-    if not trace_id.strip("0") or not parent_id.strip("0"):
-        return TraceContext(secrets.token_hex(16), span_id)
-    return TraceContext(trace_id, span_id, parent_id, bool(int(match.group(3), 16) & 1))
+        return TraceContext(trace_id, span_id)
+    theirs, parent_id = match.group(1).decode(), match.group(2).decode()
+    if not theirs.strip("0") or not parent_id.strip("0"):
+        return TraceContext(trace_id, span_id)
+    return TraceContext(theirs, span_id, parent_id, bool(int(match.group(3), 16) & 1))

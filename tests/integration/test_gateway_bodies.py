@@ -1,7 +1,6 @@
 """Sealed bodies through the gateway: what policy keeps is sealed and recorded, opened by an auditor's key, and by nothing else."""
 
 import base64
-import dataclasses
 import hashlib
 import json
 import struct
@@ -9,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -39,10 +39,10 @@ async def gateway(folder: Path, bodies: Path) -> AsyncIterator[Gateway]:
     policy = BodyPolicy(frozenset({"acme"}), [AUDITOR.public_key()], bodies)
     async with running_gateway(folder, bodies=policy) as running:
         running.tokens.good["elsewhere"] = principal("client-3", tenant="elsewhere")
-        person = dataclasses.replace(principal("console"), subject="user-ada", role="auditor")
+        person = msgspec.structs.replace(principal("console"), subject="user-ada", role="auditor")
         running.tokens.good["ada"] = person
-        running.tokens.good["rudi"] = dataclasses.replace(person, subject="user-rudi", role="admin")
-        running.tokens.good["delegated"] = dataclasses.replace(person, acting_client="a-service")
+        running.tokens.good["rudi"] = msgspec.structs.replace(person, subject="user-rudi", role="admin")
+        running.tokens.good["delegated"] = msgspec.structs.replace(person, acting_client="a-service")
         yield running
 
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import socket
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from appliance.gateway.api.chat import _ChatWords
@@ -176,7 +176,7 @@ async def test_a_header_of_two_lines_is_never_written(gateway: Gateway) -> None:
     """Whatever a value of ours may come to hold, it adds no header and ends no head: the connection is cut instead."""
     gateway.says("hello")
     known = gateway.tokens.good[TOKEN]
-    gateway.tokens.good[TOKEN] = dataclasses.replace(known, dpop_nonce="a\r\nset-cookie: b")
+    gateway.tokens.good[TOKEN] = msgspec.structs.replace(known, dpop_nonce="a\r\nset-cookie: b")
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     try:
         writer.write(request_of(stream=True))

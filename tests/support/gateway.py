@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import socket
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from appliance.errors import LinkClosed
 from appliance.gateway.api.health import Installation
@@ -52,7 +53,7 @@ class FakeTokens:
             return await self.check(presented)
         if presented.token not in self.good:
             raise TokenRefused("the token is not ours")
-        return dataclasses.replace(self.good[presented.token], notice=QuotaNotice())
+        return msgspec.structs.replace(self.good[presented.token], notice=QuotaNotice())
 
 
 class Gateway:

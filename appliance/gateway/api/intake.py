@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from appliance.gateway.api.chat_request import ChatRequest
 from appliance.gateway.api.completion_request import Prompt
 from appliance.gateway.api.fields import SamplingFields
@@ -47,8 +49,7 @@ class Scores:
     name: str = "logprobs"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What an API asks for beyond its prompts."""
 
     uid: str

@@ -30,8 +30,7 @@ class Source:
     trace_id: str = ""
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How a generation ended, for its outcome."""
 
     reason: str

@@ -3,13 +3,13 @@
 import array
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from runtime.request import SamplingParams
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """One HTTP request's work: each prompt answered `n` times."""
 
     uid: str
@@ -29,7 +29,7 @@ class Asked:
     gives_text: bool = True
     """False where only the prompt is of use: what is computed after it is counted, as the engine ends no request without a
     token, and neither shown nor recorded."""
-    parameters: Mapping[str, str | int] = field(default_factory=dict)
+    parameters: Mapping[str, str | int] = {}
     """What of the request the audit record names."""
 
     def uid_of(self, index: int) -> str:

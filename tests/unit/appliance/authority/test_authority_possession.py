@@ -2,8 +2,6 @@
 asked for.
 """
 
-import dataclasses
-
 import pytest
 from joserfc.jwk import ECKey
 
@@ -169,4 +167,4 @@ async def test_the_answer_names_the_error_and_the_nonce(asked):
     assert answer[b"www-authenticate"].startswith(b"DPoP ")
     headers[1] = (b"dpop", asked.proof(nonce=answer[b"dpop-nonce"].decode()).encode())
     admitted = await gate.admit("GET", b"/v1/models", headers, Caller("192.0.2.1"))
-    assert dataclasses.asdict(admitted.principal)["dpop_nonce"] == answer[b"dpop-nonce"].decode()
+    assert admitted.principal.dpop_nonce == answer[b"dpop-nonce"].decode()

@@ -1,9 +1,9 @@
 """What follows from the configuration: addresses, files, and a gateway's check that agrees with the authority."""
 
 import asyncio
-import dataclasses
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from appliance.authority.addresses import certificate_names, issuer_of, local_address, resource_of
@@ -160,7 +160,7 @@ async def test_the_gateways_check_believes_the_authority_and_nobody_else(house):
     await check.prepare()
     token = (await house.ask(scope="inference")).json()["access_token"]
     principal = await check(presented(token))
-    assert dataclasses.asdict(principal) | {"token_id": "", "expires_at": 0} == dataclasses.asdict(
+    assert msgspec.structs.asdict(principal) | {"token_id": "", "expires_at": 0} == msgspec.structs.asdict(
         Principal(
             client_id=house.issued.client.client_id,
             subject=house.issued.client.client_id,
