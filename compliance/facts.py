@@ -146,12 +146,17 @@ QUESTIONS = MappingProxyType(
         "records_present": Question(
             "the log has records in this period, and they verify",
             "Nothing shows what was done.",
-            "Name a period in which the appliance ran.",
+            "Start the appliance; for a pack, name a period in which it ran.",
         ),
         "records_retained": Question(
             "every record of the time that you must keep (compliance.retention_days) is at hand",
             "Records that must be kept cannot be shown.",
             "Put the log that was closed back beside the one that continues it (docs/audit.md), and keep it.",
+        ),
+        "retention_half_year": Question(
+            "records are to be kept for half a year at least",
+            "Records are let go before the time that the AI Act asks for.",
+            "Set compliance.retention_days to 183 or more.",
         ),
         "statement": Question(
             "the last start measured what runs",

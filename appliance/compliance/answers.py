@@ -15,6 +15,7 @@ from security.users import User
 
 _PROTECTIONS = ("confinement", "signed_models", "two_person_grants", "frozen_kernels", "own_certificates")
 _HALF_DAY_S = 43_200
+_HALF_YEAR_DAYS = 183
 
 
 def answer_all(
@@ -83,6 +84,8 @@ def _answer_settings(configuration: Configuration) -> Iterator[tuple[str, Answer
     zones = len(segments.clients) + len(segments.admin) + len(segments.telemetry) + len(segments.witnesses)
     yield "segments", Answer(bool(segments.clients), f"{zones} networks and addresses are declared")
     yield "egress_probes", Answer(bool(segments.probes), f"{len(segments.probes)} addresses are tried")
+    kept = configuration.compliance.retention_days
+    yield "retention_half_year", _tell(kept >= _HALF_YEAR_DAYS, "compliance.retention_days", kept)
     modules = [f"{one.name} {'is' if one.is_approved else 'is not'} in approved mode" for one in find_modules()]
     approved = configuration.fips and all(one.is_approved for one in find_modules())
     yield "fips_modules", Answer(approved, f"fips = {str(configuration.fips).lower()}; {'; '.join(modules)}")

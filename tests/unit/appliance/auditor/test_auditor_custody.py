@@ -217,7 +217,7 @@ def test_a_hold_forbids_destruction_until_it_is_lifted(tmp_path: Path) -> None:
     assert "hold_lifted" in house.auditor.kinds()
 
 
-@control("AU-9(4)", "AU-9(5)", "AC-3(2)")
+@control("AU-9(4)", "AU-9(5)", "AC-3(2)", "3.3.9")
 def test_one_person_or_one_role_changes_nothing(house: House) -> None:
     """A proposal waits; the proposer, and others of the role, cannot confirm it; what is in force stays."""
     proposed = house.propose(ADA, "auditor", "retention", retention_days=365)

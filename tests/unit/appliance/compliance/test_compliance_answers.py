@@ -91,6 +91,7 @@ def test_every_question_is_answered(tmp_path: Path) -> None:
         ("session_lifetime", GOOD, GOOD.replace("[authority]", "[authority]\nsession_lifetime_s = 43201")),
         ("inactive_accounts", GOOD, GOOD.replace("[authority]", "[authority]\ninactive_after_days = 0")),
         ("inactive_accounts", GOOD, GOOD.replace("[authority]", "[authority]\ninactive_after_days = 91")),
+        ("retention_half_year", GOOD, GOOD + "[compliance]\nretention_days = 182\n"),
         ("frozen_kernels", GOOD, GOOD.replace("[authority]", "[authority]")),
         (
             "database_tls",
