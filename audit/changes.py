@@ -29,8 +29,7 @@ def change_event(
     approvers: tuple[str, ...] = (),
     reason: str = "",
 ) -> Json:
-    """Something that is administered was changed, or looked at; `kind` is one of class 3004
-    that policy does not make.
+    """Something that is administered was changed, or looked at; `kind` is one of class 3004 that policy does not make.
 
     Args:
         entity_type: what it is: `key`, `retention`, `hold`, `body`.
@@ -86,9 +85,8 @@ def reading_event(auditor: Auditor, *, log_name: str, what: str, facts: State) -
         facts: what was asked for.
     """
     event = log_event("log_searched", log_name=log_name, facts={"what": what})
-    event["unmapped"]["casemate"]["asked"] = dict(
-        facts
-    )  # Apart: what somebody asks for must not pass for what the event is.
+    # Apart: what somebody asks for must not pass for what the event is.
+    event["unmapped"]["casemate"]["asked"] = dict(facts)
     event["metadata"]["tenant_uid"] = auditor.tenant
     event["actor"] = auditor.actor
     event["src_endpoint"] = endpoint_of(auditor.address, auditor.port)

@@ -6,6 +6,7 @@ AuditFault
 │   │   └── EntryTooLarge      longer than a leaf may be, even after the cut rule
 │   ├── MalformedNote          not a signed note, or not a verifier key
 │   │   └── MalformedCheckpoint  a signed note whose text is not a checkpoint
+│   │       └── WrongEmptyRoot     of size 0, with another root than the empty tree's
 │   ├── MalformedProof         not a tlog-proof or a receipt
 │   ├── MalformedTile          a tile or an entry bundle of the wrong shape
 │   ├── SignatureRejected      no trusted signature, or a trusted key with a bad one
@@ -54,12 +55,12 @@ class MalformedCheckpoint(MalformedNote):
     """A note whose text is not a checkpoint in canonical form."""
 
 
-class MalformedProof(AuditRejected):
-    """Bytes that are not a tlog-proof or a receipt in canonical form."""
-
-
 class WrongEmptyRoot(MalformedCheckpoint):
     """A checkpoint of size 0 with another root than the empty tree's: no history at all has it."""
+
+
+class MalformedProof(AuditRejected):
+    """Bytes that are not a tlog-proof or a receipt in canonical form."""
 
 
 class MalformedTile(AuditRejected):

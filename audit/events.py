@@ -3,7 +3,6 @@
 One function an event kind; each takes plain values and gives a JSON object for `entry.encode_event`. What OCSF has a place
 for stands there; the rest is in `unmapped.casemate`, with the event's `kind` (see `permissions`). Fractions are strings.
 
-
 Here are the events of requests, tokens, processes, models, the host and the log; `changes` has those of administration. All kinds,
 with their classes and who may append them, are listed in `permissions` and in docs/audit.md.
 

@@ -4,6 +4,8 @@ The floor is the time of the log's last record: an earlier clock would order rec
 metadata hold again. Jumps are seen against the monotonic clock, which nobody sets.
 """
 
+import datetime
+
 from appliance.auditor.ledger import Clock
 from audit.append import LogWriter
 from audit.entry import parse_canonical
@@ -24,9 +26,9 @@ def verify_floor(writer: LogWriter, utc_ms: int) -> None:
     """
     floor_ms = _time_of_last(writer)
     if utc_ms < floor_ms - TOLERANCE_MS:
-        raise ClockRejected(
-            f"the clock says {utc_ms} ms since 1970, {(floor_ms - utc_ms) // 1000} s before the log's last record: set the clock"
-        )
+        said = datetime.datetime.fromtimestamp(utc_ms // 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        behind_s = (floor_ms - utc_ms) // 1000
+        raise ClockRejected(f"the clock says {said}, {behind_s} s before the log's last record: set the clock")
 
 
 def _time_of_last(writer: LogWriter) -> int:
