@@ -5,6 +5,7 @@ forbids it. One of its checks is left out, `positive_data_acceptance`: what the 
 two parameters contradict each other or this appliance lacks what is asked for, which JSON Schema cannot say.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.appliance import Appliance
+
+ROOT = Path(__file__).parents[2]
 
 
 def attack(appliance: Appliance, token: str, folder: Path, *options: str) -> int:
@@ -23,7 +26,8 @@ def attack(appliance: Appliance, token: str, folder: Path, *options: str) -> int
             "--header", f"Authorization: Bearer {token}", "--tls-verify", str(appliance.ca_file),
             "--exclude-checks", "positive_data_acceptance", "--request-timeout", "60", "--seed", "1", "--no-color", *options,
         ],
-        cwd=folder, capture_output=True, text=True, timeout=1200, check=False,
+        cwd=folder, env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
     found = re.search(r"([\d,]+) generated", ended.stdout)

@@ -12,11 +12,19 @@ from authlib.oauth2 import OAuth2Error  # type: ignore[import-untyped]
 from appliance.gateway.api.chat_request import parse_chat_request
 from appliance.gateway.api.completion_request import parse_completion_request
 from appliance.gateway.api.generate_request import parse_generate_request
-from appliance.gateway.api.responses_request import parse_responses
+from appliance.gateway.api.messages_request import chat_body as chat_of_messages
+from appliance.gateway.api.messages_request import parse_messages
+from appliance.gateway.api.responses_request import chat_body as chat_of_response
+from appliance.gateway.api.responses_request import input_items, parse_responses
 from appliance.gateway.body import parse_object
 from appliance.gateway.errors import GatewayFault
 from appliance.gateway.settings import GatewaySettings
+from appliance.gateway.tools.events import CallParser, gather
+from appliance.gateway.tools.forms import CallForm, Forms
 from appliance.gateway.tools.json_call import parse_call
+from appliance.gateway.tools.reader import AnswerReader
+from appliance.gateway.tools.reasoning import ReasoningParser
+from appliance.gateway.trace_context import trace_of
 from audit.checkpoint import parse_checkpoint
 from audit.cosignature import parse_cosigner_key
 from audit.entry import parse_canonical
@@ -60,6 +68,25 @@ def body(parse: Callable[[dict[str, Any]], object]) -> Parser:
     return lambda data: parse(parse_object(data))
 
 
+def read_answer(calls: CallParser, data: bytes) -> object:
+    """An answer of a model that reasons, in two pieces; the first byte says where it is cut."""
+    answer = data[1:].decode("utf-8", "replace")
+    cut = len(answer) * (data[0] if data else 0) // 255
+    reader = AnswerReader(calls, ReasoningParser(is_open=False))
+    return gather([*reader.feed(answer[:cut]), *reader.feed(answer[cut:]), *reader.finish()])
+
+
+def answer(form: CallForm) -> Parser:
+    """The parser of a form's calls."""
+    return lambda data: read_answer(Forms(form).new_call_parser(), data)
+
+
+def parse_response(body: dict[str, Any]) -> object:
+    """A responses request as the chat request that it becomes."""
+    fields = parse_responses(body)
+    return parse_chat_request(chat_of_response(fields, input_items(fields)), SETTINGS)
+
+
 PARSERS: dict[str, tuple[Parser, bytes]] = {
     "chat request": (
         body(lambda given: parse_chat_request(given, SETTINGS)),
@@ -74,7 +101,37 @@ PARSERS: dict[str, tuple[Parser, bytes]] = {
         body(lambda given: parse_generate_request(given, SETTINGS)),
         b'{"input_ids":[1],"sampling_params":{"regex":"a+","max_new_tokens":3}}',
     ),
-    "responses request": (body(parse_responses), b'{"model":"m","input":[{"role":"user","content":"a"}]}'),
+    "responses request": (
+        body(parse_response),
+        b'{"model":"m","input":[{"role":"user","content":[{"type":"input_text","text":"a"}]},{"type":"function_call","call_id":"c",'
+        b'"name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"x"}],"tools":[{"name":"f"}]}',
+    ),
+    "messages request": (
+        body(lambda given: parse_chat_request(chat_of_messages(parse_messages(given)), SETTINGS)),
+        b'{"model":"m","max_tokens":9,"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"f","input":{}}]},'
+        b'{"role":"user","content":[{"type":"tool_result","tool_use_id":"a","content":"x"}]}],"tools":[{"name":"f","input_schema":{}}]}',
+    ),
+    "answer with hermes calls": (
+        answer("hermes"),
+        b'\x80<think>a</think>b<tool_call>{"name":"f","arguments":{"a":[1]}}</tool_call>c',
+    ),
+    "answer with llama3_json calls": (
+        answer("llama3_json"),
+        b'\x80<|python_tag|>{"name":"f","parameters":{"a":1}};{"name":"g"}',
+    ),
+    "answer with mistral calls": (
+        answer("mistral"),
+        b'\x80a[TOOL_CALLS][{"name":"f","arguments":{}}][TOOL_CALLS]g[CALL_ID]1[ARGS]{}',
+    ),
+    "answer with pythonic calls": (answer("pythonic"), b"\x80[f(a='x', b=[1, {'c': None}]), g()] text"),
+    "answer with DeepSeek calls": (
+        answer("deepseek"),
+        "\x00<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>".encode(),
+    ),
+    "trace context": (
+        lambda data: trace_of([(b"traceparent", data)]),
+        b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ),
     "tool call": (text(parse_call), b'{"name": "f", "arguments": {"a": [1, "b"]}}'),
     "form": (parse_form, b"grant_type=client_credentials&scope=a+b&client_id=%41"),
     "basic credentials": (text(parse_basic), b"Basic YTpi"),
