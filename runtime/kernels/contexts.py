@@ -15,20 +15,21 @@ def gather_contexts(
     page_starts: Tensor,
     page_ids: Tensor,
     *,
+    first: int,
+    num_sequences: int,
     keys: Tensor,
     values: Tensor,
     num_pages: int,
     max_sequences: int,
     launcher: Launcher,
 ) -> None:
-    """Copy contexts, sequence i to page (page_starts[i] - page_starts[0]) + i * GAP_PAGES of the runs and those that follow.
+    """Copy the contexts of sequences `first` to `first + num_sequences - 1`, one behind the other, each with GAP_PAGES behind it.
 
     Tokens past a context, and those of the pages between, become zeros.
 
     Args:
         key_pages, value_pages: [pages of the cache, page_size, kv_heads, head_dim], any but the first dimension contiguous.
-        context_lengths, page_starts: [num_sequences], [num_sequences + 1] int32; starts may begin above 0.
-        page_ids: int32.
+        context_lengths, page_starts, page_ids: the whole step's, int32: a part of them would not be aligned.
         keys, values: [tokens, kv_heads, head_dim], contiguous, written.
         num_pages: of all contexts, and GAP_PAGES for each.
         max_sequences: bound of their number, the same for all calls.
@@ -38,7 +39,7 @@ def gather_contexts(
     launcher.launch(
         "contexts.gather",
         (num_pages, 2, 1),
-        (key_pages, value_pages, context_lengths, page_starts, page_ids, keys, values, len(context_lengths)),
+        (key_pages, value_pages, context_lengths, page_starts, page_ids, keys, values, first, num_sequences),
         {
             "WIDTH": width,
             "PAGE_SIZE": page_size,

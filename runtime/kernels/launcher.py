@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runtime.kernels.launching import Argument, Constant, Options
+from runtime.kernels.launching import Argument, Constant, Options, verify_aligned
 
 
 class JitLauncher:
@@ -24,7 +24,11 @@ class JitLauncher:
         constants: Mapping[str, Constant],
         options: Options,
     ) -> None:
-        """See `Launcher.launch`."""
+        """See `Launcher.launch`.
+
+        Raises: ValueError for a tensor that is not aligned, which a frozen kernel would refuse.
+        """
+        verify_aligned(kernel, arguments)
         function = self._functions.get(kernel)
         if function is None:
             module, name = kernel.split(".")

@@ -73,6 +73,15 @@ def variant_of(
     return Variant(kernel, types, tuple(sorted(constants.items())), options)
 
 
+def verify_aligned(kernel: str, arguments: Sequence[Argument]) -> None:
+    """Raises: ValueError for a tensor that begins elsewhere than kernels rely on."""
+    for argument in arguments:
+        if isinstance(argument, Tensor) and argument.data_ptr() % POINTER_ALIGNMENT:
+            raise ValueError(
+                f"{kernel}: expected tensors aligned to {POINTER_ALIGNMENT} bytes, found {argument.data_ptr()}"
+            )
+
+
 def _type_of(argument: Argument) -> str:
     if isinstance(argument, Tensor):
         return f"*{TYPE_NAMES[argument.dtype]}"

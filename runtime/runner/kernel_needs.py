@@ -27,7 +27,7 @@ from runtime.attention.combined import CombinedAttention
 from runtime.attention.device import DeviceAttention, DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.attention import FlashInferAttention
 from runtime.attention.flashinfer.calls import Cache
-from runtime.attention.flashinfer.contexts import GatheredContexts
+from runtime.attention.flashinfer.contexts import GatheredContexts, Span
 from runtime.attention.flashinfer.libraries import LibraryName
 from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
 from runtime.identifiers import PAGE_SIZE
@@ -226,7 +226,7 @@ class _FlashInferRehearsal:
         self._contexts = GatheredContexts(pages, max_sequences, launcher)
 
     def plan(self, host: SequenceTables, device: DeviceTables) -> "_FlashInferRehearsal":
-        self._contexts.gather(self._cache, device, 1)
+        self._contexts.gather(self._cache, device, Span(0, 1, 1))
         return self
 
     plan_chunks = plan

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from runtime.errors import KernelMissing
-from runtime.kernels.launching import Argument, Constant, Options
+from runtime.kernels.launching import POINTER_ALIGNMENT, Argument, Constant, Options
 
 _TABLES = 3
 _TILE_TOKENS = 128
@@ -198,16 +198,17 @@ class FakeLauncher:
     ) -> None:  # fmt: skip
         """See `Launcher.launch`."""
         assert kernel == "contexts.gather"
+        assert not any(x.data_ptr() % POINTER_ALIGNMENT for x in arguments if isinstance(x, Tensor)), "not aligned"
         self._device.enqueue(lambda: gather(grid[0], *arguments, gap_pages=constants["GAP_PAGES"]))
 
 
 def gather(num_pages: int, *arguments: Any, gap_pages: Any) -> None:
     """What `runtime.kernels.triton.contexts.gather` does."""
-    key_pages, value_pages, lengths, starts, ids, keys, values, count = arguments
+    key_pages, value_pages, lengths, starts, ids, keys, values, first, count = arguments
     for pages, run in ((key_pages, keys), (value_pages, values)):
         run[: 16 * num_pages] = 0
-        for i in range(count):
-            begin = 16 * (int(starts[i] - starts[0]) + i * gap_pages)
+        for i in range(first, first + count):
+            begin = 16 * (int(starts[i] - starts[first]) + (i - first) * gap_pages)
             table = ids[int(starts[i]) : int(starts[i + 1])].long()
             run[begin : begin + int(lengths[i])] = pages[table].flatten(0, 1)[: int(lengths[i])]
 

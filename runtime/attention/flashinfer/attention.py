@@ -17,7 +17,7 @@ from torch import Tensor
 from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.block_tables import fill_block_tables
 from runtime.attention.flashinfer.calls import Cache, PagedKernel, QueryKernel, Shape
-from runtime.attention.flashinfer.contexts import GatheredContexts, GatheredWork, num_pages, pays
+from runtime.attention.flashinfer.contexts import GatheredContexts, GatheredWork, pays, span_from
 from runtime.attention.flashinfer.libraries import (
     Algorithm,
     CacheShape,
@@ -233,12 +233,12 @@ class FlashInferAttention:
     def _chunk_work(self, kernels: _WindowKernels, host: SequenceTables, device: DeviceTables, first: int) -> Work:
         """The sequences from `first` on; FA3 takes the places of their rows from the plan."""
         count = len(host.context_lengths)
-        kernel, buffers, tables = kernels.prefill, kernels.prefill_buffers, device_rows(device, first, count)
+        kernel, buffers = kernels.prefill, kernels.prefill_buffers
         if self._contexts is None or not pays(host, first):
             description = kernel.plan(host_rows(host, first, count), buffers, captured=False)
-            return PagedWork(kernel, description, buffers, tables, None)
+            return PagedWork(kernel, description, buffers, device_rows(device, first, count), None)
         description = kernel.plan(self._contexts.tables(host, first), buffers, captured=False)
-        return GatheredWork(kernel, description, buffers, self._contexts, tables, num_pages(host, first))
+        return GatheredWork(kernel, description, buffers, self._contexts, device, span_from(host, first))
 
 
 def build_flashinfer_attention(

@@ -52,13 +52,8 @@ class GatheredContexts:
         starts += GAP_PAGES * torch.arange(len(starts), dtype=starts.dtype)
         return HostTables(rows.query_starts, rows.context_lengths, starts * PAGE_SIZE)
 
-    def gather(self, cache: Cache, device: DeviceTables, num_pages: int) -> Cache:
-        """Enqueue the copy of one layer's.
-
-        Args:
-            device: the tables of those sequences, exactly.
-            num_pages: as `num_pages` counts them.
-        """
+    def gather(self, cache: Cache, device: DeviceTables, span: "Span") -> Cache:
+        """Enqueue the copy of one layer's, for the sequences of `span` in the whole step's tables."""
         keys, values = self._room
         gather_contexts(
             cache.keys,
@@ -68,7 +63,9 @@ class GatheredContexts:
             device.page_ids,
             keys=keys,
             values=values,
-            num_pages=num_pages,
+            first=span.first,
+            num_sequences=span.num_sequences,
+            num_pages=span.num_pages,
             max_sequences=self._max_sequences,
             launcher=self._launcher,
         )
@@ -83,13 +80,15 @@ class GatheredWork:
     description: Any
     buffers: PlanBuffers
     contexts: GatheredContexts
-    tables: DeviceTables
-    num_pages: int
+    device: DeviceTables
+    """The whole step's."""
+    span: "Span"
 
     def run(self, cache: Cache, query: Tensor, out: Tensor) -> None:
         """See `Work.run`."""
-        gathered = self.contexts.gather(cache, self.tables, self.num_pages)
-        self.kernel.run_gathered(self.description, self.buffers, gathered, self.tables.query_starts, query, out)
+        gathered = self.contexts.gather(cache, self.device, self.span)
+        query_starts = self.device.query_starts[self.span.first :]
+        self.kernel.run_gathered(self.description, self.buffers, gathered, query_starts, query, out)
 
 
 def pays(host: SequenceTables, first: int) -> bool:
@@ -99,6 +98,21 @@ def pays(host: SequenceTables, first: int) -> bool:
     num_pairs = int((rows * contexts - rows * rows // 2).sum())
     worth = num_pairs > _ROWS_FOR_COPY * int(contexts.sum()) + _PAIRS_FOR_LAUNCH
     return worth and num_pages(host, first) <= LARGEST_PAGES
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which sequences of a step are gathered."""
+
+    first: int
+    num_sequences: int
+    num_pages: int
+    """As the function of this name counts them."""
+
+
+def span_from(host: SequenceTables, first: int) -> Span:
+    """All sequences from `first` on."""
+    return Span(first, len(host.context_lengths) - first, num_pages(host, first))
 
 
 def num_pages(host: SequenceTables, first: int) -> int:

@@ -4,9 +4,9 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["num_sequences"])
+@triton.jit(do_not_specialize=["first", "num_sequences"])
 def gather(
-    key_pages, value_pages, context_lengths, page_starts, page_ids, keys, values, num_sequences,
+    key_pages, value_pages, context_lengths, page_starts, page_ids, keys, values, first, num_sequences,
     WIDTH: tl.constexpr, PAGE_SIZE: tl.constexpr, PAGE_STRIDE: tl.constexpr, GAP_PAGES: tl.constexpr,
     BLOCK_SEQUENCES: tl.constexpr, BLOCK_WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -18,10 +18,10 @@ def gather(
     """
     page, is_value = tl.program_id(0), tl.program_id(1)
     sequences = tl.arange(0, BLOCK_SEQUENCES)
-    first_pages = tl.load(page_starts + sequences, mask=sequences < num_sequences, other=0)
-    targets = first_pages - tl.load(page_starts) + sequences * GAP_PAGES
+    first_pages = tl.load(page_starts + first + sequences, mask=sequences < num_sequences, other=0)
+    targets = first_pages - tl.load(page_starts + first) + sequences * GAP_PAGES
     begun = (sequences < num_sequences) & (targets <= page)
-    sequence = tl.sum(begun.to(tl.int32)) - 1
+    sequence = first + tl.sum(begun.to(tl.int32)) - 1
     place = page - tl.max(tl.where(begun, targets, 0))
     token = place * PAGE_SIZE + tl.arange(0, PAGE_SIZE)
     valid = token < tl.load(context_lengths + sequence)

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from runtime.attention.flashinfer.calls import Cache
-from runtime.attention.flashinfer.contexts import GatheredContexts, num_pages
-from runtime.attention.flashinfer.work import device_rows
+from runtime.attention.flashinfer.contexts import GatheredContexts, span_from
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.contexts import GAP_PAGES
 from runtime.kernels.launcher import JitLauncher
@@ -21,24 +20,16 @@ def test_contexts_lie_one_behind_the_other_with_zeros_between(first: int, heads:
         [(40, 1), (7, 1), (33, 20), (16, 16), (129, 3)], heads, num_layers=1, device=torch.device("cpu"), seed=0
     )
     cache = Cache(step.pages[0, :, 0], step.pages[0, :, 1])
-    tables = device_rows(step.device, first, 5)
+    tables, span = step.device, span_from(step.host, first)
     contexts = GatheredContexts(step.pages, 9, JitLauncher())
     contexts._room.fill_(torch.nan)
-    count = num_pages(step.host, first)
-    gathered = contexts.gather(cache, tables, count)
+    gathered = contexts.gather(cache, tables, span)
     keys, values = torch.empty_like(gathered.keys), torch.empty_like(gathered.values)
     arguments = (
-        cache.keys,
-        cache.values,
-        tables.context_lengths,
-        tables.page_starts,
-        tables.page_ids,
-        keys,
-        values,
-        5 - first,
-    )
-    gather(count, *arguments, gap_pages=GAP_PAGES)
-    end = PAGE_SIZE * count
+        cache.keys, cache.values, tables.context_lengths, tables.page_starts, tables.page_ids, keys, values, first, 5 - first,
+    )  # fmt: skip
+    gather(span.num_pages, *arguments, gap_pages=GAP_PAGES)
+    end = PAGE_SIZE * span.num_pages
     assert torch.equal(gathered.keys[:end], keys[:end])
     assert torch.equal(gathered.values[:end], values[:end])
     assert bool(gathered.keys[end:].isnan().all()), "what lies behind is left alone"
