@@ -1,17 +1,20 @@
 """A Jinja environment for chat templates, bounded in time and size.
 
 The template comes with the model and is covered by its signature; the messages come from anybody. So the sandbox keeps a
-template from reaching Python, and the bounds keep messages from making an honest template slow: every turn of a loop and
-every call of a macro looks at the clock, repetition by `*` is bounded, and so is the length of the output.
+template from reaching Python, and the bounds keep it from taking the time or the memory of the process, which messages could make
+an honest one do: every turn of a loop and every call of a macro looks at the clock; no operator, method, filter or block makes a
+text or a list longer than the output may be, and what takes a width of its own (formats, padding) is not there.
 """
 
 import json
 import time
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, NoReturn
 
 import jinja2
 from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -19,6 +22,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from appliance.gateway.text.errors import TextRefused
 
 _TICK = "casemate_tick"
+_MAX_INDENT = 64
+_WITHOUT_FILTERS = (
+    "batch", "center", "filesizeformat", "format", "pprint", "slice", "urlize", "wordwrap", "xmlattr",
+)  # fmt: skip
+"""Of no use to a chat template, and each makes much of little, or walks all that there is."""
+_WITHOUT_METHODS = frozenset(("center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill"))
 
 
 class _Generation(Extension):
@@ -31,17 +40,112 @@ class _Generation(Extension):
         return list(parser.parse_statements(("name:endgeneration",), drop_needle=True))
 
 
+class _BoundedCode(CodeGenerator):
+    """`~` by a function of the environment's, which an operator is not in jinja2."""
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 - jinja2's name
+        self.write("environment.concat(map(environment.text_of, (")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write(")))")
+
+
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """Sandbox whose loops and macros call `casemate_tick`, which the caller provides per render."""
 
-    intercepted_binops = frozenset(["*", "**", "%"])
+    intercepted_binops = frozenset(["*", "**", "%", "+"])
+    code_generator_class = _BoundedCode
 
     def __init__(self, max_output_chars: int) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], finalize=self._finalize
+        )
         self._max_output_chars = max_output_chars
-        self.filters["tojson"] = _to_json
+        for name in _WITHOUT_FILTERS:
+            del self.filters[name]
+        self.filters |= {
+            "tojson": self._to_json,
+            "string": self.text_of,
+            "indent": self._indent,
+            "replace": self._replace,
+            "join": self._join,
+        }
+        del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
+
+    def concat(self, parts: Iterable[str]) -> str:
+        """Pieces as one text: for `~`, and for blocks and macros whose text is kept."""
+        pieces = list(parts)
+        self._verify_length(sum(map(len, pieces)))
+        return "".join(pieces)
+
+    def call(self, context: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Methods of texts: without those that pad or format, and none that makes one too long."""
+        text, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+        if isinstance(text, str) and name in _WITHOUT_METHODS:
+            raise jinja2.TemplateRuntimeError(f"method {name} of a text is not available")
+        if isinstance(text, str) and name == "replace":
+            return self._replace(text, *args, **kwargs)
+        if isinstance(text, str) and name == "join":
+            return self._join(args[0], text)
+        return super().call(context, function, *args, **kwargs)
+
+    def text_of(self, value: Any) -> str:
+        """`str`, but not of lists in lists that were doubled until their text fills the memory."""
+        return str(self._finalize(value))
+
+    def _finalize(self, value: Any) -> Any:
+        """What is about to become text, if that is not too much."""
+        waiting, num_seen = [value], 0
+        while waiting:
+            one = waiting.pop()
+            num_seen += len(one) if isinstance(one, str) else 1
+            self._verify_length(num_seen)
+            if isinstance(one, dict):
+                waiting += [*one.keys(), *one.values()]
+            elif isinstance(one, list | tuple):
+                waiting += one
+        return value
+
+    def _to_json(
+        self, value: Any, ensure_ascii: bool = False, indent: int | None = None, sort_keys: bool = False, **other: Any
+    ) -> str:
+        """JSON without HTML escapes, as templates are written for."""
+        if other:
+            raise jinja2.TemplateRuntimeError(f"tojson has no option {', '.join(other)}")
+        if indent is not None and indent > _MAX_INDENT:
+            raise jinja2.TemplateRuntimeError(f"tojson indents by at most {_MAX_INDENT}")
+        return json.dumps(self._finalize(value), ensure_ascii=False, indent=indent, sort_keys=sort_keys)
+
+    def wrap_str_format(self, value: Any) -> "Callable[..., str] | None":
+        """jinja2 keeps a format from reaching Python; it would still pad to any width."""
+        if super().wrap_str_format(value) is not None:
+            raise jinja2.TemplateRuntimeError("method format of a text is not available")
+        return None
+
+    def _verify_length(self, length: int) -> None:
+        if length > self._max_output_chars:
+            raise jinja2.TemplateRuntimeError(f"a text or list longer than {self._max_output_chars} is not made")
+
+    def _replace(self, value: Any, old: str, new: str, count: "int | None" = None) -> str:
+        text, old, new = str(value), str(old), str(new)
+        self._verify_length(len(text) + text.count(old) * len(new))
+        return text.replace(old, new, -1 if count is None else count)
+
+    def _join(self, values: Iterable[Any], separator: Any = "", attribute: "str | int | None" = None) -> str:
+        getter = jinja2.filters.make_attrgetter(self, attribute) if attribute is not None else _itself
+        pieces, between = [self.text_of(getter(value)) for value in values], str(separator)
+        self._verify_length(sum(map(len, pieces)) + len(pieces) * len(between))
+        return between.join(pieces)
+
+    def _indent(self, text: str, width: "int | str" = 4, first: bool = False, blank: bool = False) -> str:
+        if isinstance(width, int) and width > _MAX_INDENT:
+            raise jinja2.TemplateRuntimeError(f"indent indents by at most {_MAX_INDENT}")
+        filler = width if isinstance(width, str) else " " * width
+        self._verify_length(len(text) + (text.count("\n") + 1) * len(filler))
+        return jinja2.filters.do_indent(text, filler, first, blank)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Bound what an operator can blow up: repetition, powers, and widths in `%` formats."""
@@ -49,9 +153,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             raise jinja2.TemplateRuntimeError(f"operator {operator} is not available")
         for sequence, times in ((left, right), (right, left)):
             if isinstance(sequence, str | list | tuple) and isinstance(times, int):
-                if len(sequence) * times > self._max_output_chars:
+                if operator == "*" and len(sequence) * times > self._max_output_chars:
                     raise jinja2.TemplateRuntimeError("a repetition by * is too long")
                 break
+        if operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
+            self._verify_length(len(left) + len(right))
         return super().call_binop(context, operator, left, right)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -101,13 +207,8 @@ def render_bounded(template: jinja2.Template, variables: dict[str, Any], *, max_
     return "".join(pieces)
 
 
-def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: int | None = None, sort_keys: bool = False, **other: Any
-) -> str:
-    """JSON without HTML escapes, as templates are written for."""
-    if other:
-        raise jinja2.TemplateRuntimeError(f"tojson has no option {', '.join(other)}")
-    return json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=sort_keys)
+def _itself(value: Any) -> Any:
+    return value
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -1,6 +1,7 @@
 """Chat templates: rendered in a sandbox, bounded, and with the users' text kept apart from control tokens."""
 
 import json
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,68 @@ def test_a_conversation_has_the_templates_own_control_tokens(byte_level: Tokeniz
         *b"ass",
         *b"istant\n",
     ]
+
+
+_DOUBLING = "{{% set ns = namespace(x={start}) %}}{{% for _ in range(60) %}}{step}{{% endfor %}}{{{{ {last} }}}}"
+
+
+@control("3.13.13", "SC-5", "SC-18")
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ '%9999999999d'|format(1) }}",
+        "{{ '{:9999999999}'.format(1) }}",
+        "{{ 'x'.center(9999999999) }}",
+        "{{ 'x'.ljust(9999999999) }}",
+        "{{ 'x'.zfill(9999999999) }}",
+        "{{ '\t'.expandtabs(9999999999) }}",
+        "{{ 'x'|center(9999999999) }}",
+        "{{ 'x\nx'|indent(9999999999) }}",
+        "{{ [1]|tojson(indent=9999999999) }}",
+        "{{ lipsum(n=99999999) }}",
+        "{{ [1]|batch(999999999, 'x')|list }}",
+        "{{ 'x' * 9999999999 }}",
+        "{% set x = 'x' * 9000 %}{{ x.replace('', x) }}",
+        "{% set x = 'x' * 9000 %}{{ x|replace('x', x) }}",
+        "{% set x = 'x' * 9000 %}{{ x.join(range(9000)) }}",
+        "{% set x = 'x' * 9000 %}{{ range(9000)|join(x) }}",
+        "{{ 'x'.translate({120: 'x' * 9000}) }}{{ ('x' * 9000).translate({120: 'x' * 9000}) }}",
+        _DOUBLING.format(start="'x'", step="{% set ns.x = ns.x ~ ns.x %}", last="ns.x"),
+        _DOUBLING.format(start="'x'", step="{% set ns.x = ns.x + ns.x %}", last="ns.x"),
+        _DOUBLING.format(start="'x'", step="{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}", last="ns.x"),
+        _DOUBLING.format(start="[1]", step="{% set ns.x = ns.x + ns.x %}", last="ns.x|length"),
+        _DOUBLING.format(start="[1]", step="{% set ns.x = [ns.x, ns.x] %}", last="ns.x"),
+        _DOUBLING.format(start="[1]", step="{% set ns.x = [ns.x, ns.x] %}", last="ns.x|tojson"),
+        _DOUBLING.format(start="[1]", step="{% set ns.x = [ns.x, ns.x] %}", last="ns.x ~ ''"),
+        _DOUBLING.format(start="[1]", step="{% set ns.x = [ns.x, ns.x] %}", last="ns.x|string"),
+        _DOUBLING.format(start="[1]", step="{% set ns.x = [ns.x, ns.x] %}", last="ns.x|join"),
+    ],
+)
+def test_no_template_takes_the_memory(source: str, byte_level: Tokenizer) -> None:
+    """A width of ten digits, or a text that is doubled, in every way that a template has: refused at once, not by the kernel."""
+    began_s, (soft, hard) = time.monotonic(), resource.getrlimit(resource.RLIMIT_AS)
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    # Where it is not refused, the test ends and not the machine.
+    resource.setrlimit(resource.RLIMIT_AS, (now + (256 << 20), hard))
+    try:
+        with pytest.raises((TextRefused, ModelFolderRefused)):
+            template_of(byte_level, source).render([message("hi")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert time.monotonic() - began_s < 30
+
+
+def test_what_templates_really_use_is_there(byte_level: Tokenizer) -> None:
+    """Joined, replaced, indented, concatenated, repeated within the bound, as text and as JSON."""
+    source = (
+        "{{ 'a' ~ 1 ~ ['b'] }}|{{ 'a' + 'b' }}|{{ ([1] + [2])|join(',') }}|{{ ','.join(['x', 'y']) }}|{{ 'aXa'.replace('X', '-') }}"
+        "|{{ 'a.a'|replace('.', '') }}|{{ 'x\ny'|indent(2) }}|{{ {'k': [1]}|tojson(indent=1) }}|{{ '-' * 3 }}"
+        "|{{ [{'n': 1}]|join('', attribute='n') }}"
+        "|{{ ' s '.strip().upper() }}|{% set b %}{{ 1 }}{{ none }}{% endset %}{{ b }}"
+    )
+    ids = template_of(byte_level, source).render([message("hi")])
+    text = b"".join(byte_level.vocabulary.bytes_of(token_id) for token_id in ids).decode()
+    assert text == "a1['b']|ab|1,2|x,y|a-a|aa|x\n  y|{\n \"k\": [\n  1\n ]\n}|---|1|S|1None"
 
 
 @control("3.13.13", "SC-18", "SI-10")
