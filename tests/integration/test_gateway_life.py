@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from appliance.messages.engine import StepTokens, Submit
 from runtime.request import RequestSummary
@@ -90,9 +91,7 @@ async def test_the_records_say_who_what_and_how(gateway: Gateway) -> None:
 async def test_tenants_have_namespaces_of_their_own(gateway: Gateway) -> None:
     """The engine's prefix cache is told apart by tenant, under a keyed hash."""
     await post(gateway)
-    gateway.tokens.good[TOKEN] = gateway.tokens.good[TOKEN].__class__(
-        **{**vars(gateway.tokens.good[TOKEN]), "tenant": "other"}
-    )
+    gateway.tokens.good[TOKEN] = replace(gateway.tokens.good[TOKEN], tenant="other")
     await post(gateway)
     first, second = (submit.namespace for submit in gateway.engine.submits)
     assert first != second
