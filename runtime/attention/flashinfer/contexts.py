@@ -29,6 +29,16 @@ _PAIRS_FOR_LAUNCH = 600_000
 """So many pairs of a query and a key win back the launch of one more kernel."""
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which sequences of a step are gathered."""
+
+    first: int
+    num_sequences: int
+    num_pages: int
+    """As the function of this name counts them."""
+
+
 class GatheredContexts:
     """One layer's contexts at a time; the next layer's take their place."""
 
@@ -52,7 +62,7 @@ class GatheredContexts:
         starts += GAP_PAGES * torch.arange(len(starts), dtype=starts.dtype)
         return HostTables(rows.query_starts, rows.context_lengths, starts * PAGE_SIZE)
 
-    def gather(self, cache: Cache, device: DeviceTables, span: "Span") -> Cache:
+    def gather(self, cache: Cache, device: DeviceTables, span: Span) -> Cache:
         """Enqueue the copy of one layer's, for the sequences of `span` in the whole step's tables."""
         keys, values = self._room
         gather_contexts(
@@ -82,7 +92,7 @@ class GatheredWork:
     contexts: GatheredContexts
     device: DeviceTables
     """The whole step's."""
-    span: "Span"
+    span: Span
 
     def run(self, cache: Cache, query: Tensor, out: Tensor) -> None:
         """See `Work.run`."""
@@ -98,16 +108,6 @@ def pays(host: SequenceTables, first: int) -> bool:
     num_pairs = int((rows * contexts - rows * rows // 2).sum())
     worth = num_pairs > _ROWS_FOR_COPY * int(contexts.sum()) + _PAIRS_FOR_LAUNCH
     return worth and num_pages(host, first) <= LARGEST_PAGES
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Which sequences of a step are gathered."""
-
-    first: int
-    num_sequences: int
-    num_pages: int
-    """As the function of this name counts them."""
 
 
 def span_from(host: SequenceTables, first: int) -> Span:
