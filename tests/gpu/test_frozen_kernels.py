@@ -21,6 +21,7 @@ from torch import Tensor
 from runtime.attention.pages import allocate_pages
 from runtime.attention.triton import TritonAttention
 from runtime.kernels.bundle import Bundle, load_bundle
+from runtime.kernels.digest import NODE_WORDS, DigestKernels, padded
 from runtime.kernels.frozen import FrozenLauncher, load_frozen_launcher
 from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.launching import Argument, Constant, Launcher, Options, Variant, variant_of
@@ -177,6 +178,17 @@ def decode(runner: DeviceRunner, num_sequences: int, step: int = 0) -> list[int]
     return runner.launch(batch).result().token_ids.tolist()
 
 
+def digest_groups(launcher: Launcher, num_groups: int, device: torch.device) -> None:
+    """The digest of a file of so many groups, as a load computes it over the weights in device memory."""
+    kernels = DigestKernels(launcher)
+    size_bytes = num_groups * kernels.group_bytes - 5
+    content = torch.randint(0, 256, (padded(size_bytes),), dtype=torch.uint8, device=device)
+    content[size_bytes:] = 0
+    nodes = torch.empty(num_groups, NODE_WORDS, dtype=torch.int32, device=device)
+    kernels.hash_groups(content, size_bytes, 0, nodes, is_whole=False)
+    kernels.merge(nodes)
+
+
 def test_every_kernel_gives_the_bits_that_its_source_gives(
     bundle: Bundle,
     frozen: FrozenLauncher,
@@ -196,6 +208,7 @@ def test_every_kernel_gives_the_bits_that_its_source_gives(
     for num_sequences in (*range(1, 73), 100, 128, 250, MAX_SEQUENCES):
         prefill(runner, num_sequences)
         decode(runner, num_sequences)
+    digest_groups(launcher, 200, device)
     assert launcher.different == []
     assert {str(variant) for variant in needs.variants - launcher.seen} == set()
 
@@ -253,7 +266,8 @@ def run_engine(folder: Path, backend: str, kernels_path: str, frozen: str) -> di
     root = Path(__file__).parents[2]
     ran = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("frozen_engine.py")), str(folder), backend, kernels_path, frozen],
-        env=os.environ | {"PYTHONPATH": str(root)},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)},
         capture_output=True,
         text=True,
         timeout=300,
