@@ -40,6 +40,11 @@ def algorithms_of(key: JoseKey) -> tuple[str, ...]:
     return _CURVE_ALGORITHMS.get(key.curve_name, ())
 
 
+def is_same_algorithm(one: object, other: str) -> bool:
+    """True for equal names, and for the two of Ed25519: a key is published under either, and used under the other."""
+    return one == other or (other in _CURVE_ALGORITHMS["Ed25519"] and one in _CURVE_ALGORITHMS["Ed25519"])
+
+
 def algorithm_of(key: JoseKey) -> str | None:
     """The one algorithm that a key of ours is used with; None for a key that none of ours can be."""
     found = next(iter(algorithms_of(key)), None)

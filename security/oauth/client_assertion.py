@@ -13,7 +13,7 @@ from typing import Any
 from authlib.oauth2.rfc7523 import JWTBearerClientAssertion
 
 from security.errors import MalformedDocument, TokenRejected
-from security.oauth.algorithms import FOREIGN_ALGORITHMS, algorithms_of
+from security.oauth.algorithms import FOREIGN_ALGORITHMS, algorithms_of, is_same_algorithm
 from security.oauth.authority_request import AuthorityRequest
 from security.oauth.client_keys import parse_client_keys
 from security.oauth.dpop import is_number
@@ -116,7 +116,7 @@ def _verify_signature(jws: Jws, entries: list[dict[str, Any]]) -> None:
     for entry in entries:
         if kid is not None and entry.get("kid") is not None and entry["kid"] != kid:
             continue
-        if entry.get("use", "sig") != "sig" or entry.get("alg", algorithm) != algorithm:
+        if entry.get("use", "sig") != "sig" or not is_same_algorithm(entry.get("alg", algorithm), algorithm):
             continue
         try:
             key = parse_public_key(entry)

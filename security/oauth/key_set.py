@@ -28,6 +28,11 @@ _KINDS: dict[tuple[str, str | None], tuple[type[ECKey] | type[OKPKey] | type[RSA
 }
 MAX_RSA_MODULUS_CHARS = 1400
 """8192 bits: a larger one would cost a verifier more than it is worth."""
+_UNUSED_ALGORITHMS = (
+    "RS384", "RS512", "PS384", "PS512", "RSA1_5", "RSA-OAEP", "RSA-OAEP-256", "RSA-OAEP-384", "RSA-OAEP-512",
+    "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A192KW", "ECDH-ES+A256KW",
+)  # fmt: skip
+"""What providers publish keys for beside those that sign what we read; `use` may be absent (RFC 7517 section 4.2)."""
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
@@ -62,7 +67,7 @@ def _parse_key(entry: Any) -> tuple[str, JoseKey] | None:
         raise MalformedDocument("key set: an entry is not an object")
     if not isinstance(entry.get("kty"), str) or PRIVATE_MEMBERS & entry.keys():
         raise MalformedDocument("key set: an entry has no type, or holds a secret")
-    if _kind_of(entry) is None or entry.get("use", "sig") != "sig" or _is_too_short(entry):
+    if _kind_of(entry) is None or not _is_for_signatures(entry) or _is_too_short(entry):
         return None
     kid = entry.get("kid")
     if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARS:
@@ -94,6 +99,11 @@ def parse_public_key(entry: dict[str, Any]) -> JoseKey:
     except (JoseError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise MalformedDocument(f"key {str(entry.get('kid'))[:80]!r} is not one") from None
     return key
+
+
+def _is_for_signatures(entry: dict[str, Any]) -> bool:
+    """False for a key that says it is for something that nobody asks of it here (RFC 7517 sections 4.2 and 4.4)."""
+    return entry.get("use", "sig") == "sig" and entry.get("alg") not in _UNUSED_ALGORITHMS
 
 
 def _is_too_short(entry: dict[str, Any]) -> bool:

@@ -13,9 +13,12 @@ mapped is worth nothing. Names from elsewhere get the issuer's name in front, so
 | keycloak | JWT | azp or client_id | scope | realm_access.roles, groups | claim `typ` other than Bearer and DPoP |
 
 AD FS names its key by `x5t` alone up to its version of 2016, and gives access tokens neither an id nor a subject unless a rule of
-its administrators does. Keycloak puts the nonce into access tokens as well before its version 24.
+its administrators does. Keycloak puts the nonce into access tokens as well before its version 24; its claim `typ` is DPoP where the
+token is bound to a key, else Bearer, and its header says JWT or, by a setting of the client, at+jwt. Okta's header has a `typ` only
+from the organization's own server.
 
-Sources: the vendors' documentation of their token claims; RFC 9068 section 2.2.3.1 for roles, groups and entitlements.
+Sources: Microsoft's access token claims reference; Keycloak's DPoPUtil and DefaultTokenManager, version 26; Okta's answer on the
+missing `typ`; django-auth-adfs for AD FS; RFC 9068 section 2.2.3.1 for roles, groups and entitlements.
 """
 
 import hashlib

@@ -54,6 +54,9 @@ def test_keys_of_other_kinds_are_left_out(ec):
         public(short),
         public(ECKey.generate_key("P-521"), kid="p521"),
         public(ECKey.generate_key("P-256"), kid="enc", use="enc"),
+        public(ECKey.generate_key("P-256"), kid="agreement", alg="ECDH-ES"),
+        public(rsa, kid="wrapping", alg="RSA-OAEP"),
+        public(rsa, kid="longer", use="sig", alg="RS512"),
     )
     assert set(keys) == {"ec", "rsa"}
 

@@ -128,6 +128,21 @@ def test_a_client_authenticates_by_its_key(house, key, keyed, clock):
     assert house.token({**fields, "client_id": keyed})[0] == 200
 
 
+@pytest.mark.parametrize("published", ["Ed25519", "EdDSA"])
+@pytest.mark.parametrize("used", ["Ed25519", "EdDSA"])
+def test_ed25519_goes_by_either_name(house, clock, published, used):
+    """RFC 9864: libraries of today sign as Ed25519 by keys that others published as EdDSA, and the other way round."""
+    key = OKPKey.generate_key("Ed25519")
+    jwks = json.dumps({"keys": [{**key.as_dict(private=False), "alg": published}]})
+    definition = ClientDefinition(name="edwards", auth_method="private_key_jwt", jwks=jwks)
+    client_id = house.registry.create(definition, actor="t").client.client_id
+    claims = {"iss": client_id, "sub": client_id, "aud": ISSUER, "exp": int(clock.now) + 60, "jti": "once"}
+    fields = {"grant_type": "client_credentials", "client_assertion_type": ASSERTION_TYPE}
+    assert house.token({**fields, "client_assertion": sign(claims, key, {"alg": used})})[0] == 200
+    as_another = sign(claims, ECKey.generate_key("P-256"), {"alg": "ES256"})
+    assert house.token({**fields, "client_assertion": as_another})[0] == 401
+
+
 @pytest.mark.parametrize(
     "changes",
     [
