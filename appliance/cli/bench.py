@@ -37,7 +37,7 @@ def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     host.set_defaults(handler=_measure_host)
     kernels = commands.add_parser("kernels", help="the kernels of this machine's GPU, each beside its reference")
     kernels.add_argument(
-        "part", nargs="*", metavar="PART", help=f"{', '.join(_KERNEL_PARTS)} (default: all these), search"
+        "part", nargs="*", metavar="PART", help=f"{', '.join(_KERNEL_PARTS)} (default: all these), search, search_e4m3"
     )
     kernels.add_argument(
         "--rows",

@@ -1,11 +1,14 @@
 """Lines of `casemate bench kernels`: every kernel's has its share of the wall."""
 
+import json
+import math
 from collections.abc import Iterator, Sequence
 from typing import cast
 
 import pytest
 
 from runtime.bench import parts
+from runtime.bench.kernels import KernelResult
 from runtime.bench.parts import Line, Walls, measure_part
 from runtime.kernels.launching import Launcher
 
@@ -42,3 +45,14 @@ def test_the_nearer_wall_counts(monkeypatch: pytest.MonkeyPatch, name: str, rate
 def test_what_is_no_single_kernel_has_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole step, or a count of trials."""
     assert measured(monkeypatch, "chain", {"rows": 4, "us": 5700.0}) == {"part": "chain", "rows": 4, "us": 5700.0}
+
+
+@pytest.mark.parametrize(
+    ("reference_s", "names"), [(2e-6, {"torch_us"}), (math.nan, set())], ids=["beside torch", "alone"]
+)
+def test_a_kernel_that_torch_lacks_has_no_time_of_it(reference_s: float, names: set[str]) -> None:
+    """NaN would not be JSON."""
+    result = KernelResult("decode attention", "1x640", 0.002, 1e-6, reference_s, 1_000.0)
+    line = parts._kernel_line(result)
+    assert {name for name in line if name == "torch_us"} == names
+    json.dumps(line, allow_nan=False)
