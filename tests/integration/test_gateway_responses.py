@@ -1,7 +1,10 @@
 """`/v1/responses` with OpenAI's SDK: whole and streamed, tools and reasoning, kept by tenant for a while."""
 
+import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL
+from tests.support.waiting import until
 
 TOOL: Any = {
     "type": "function",
@@ -30,6 +34,18 @@ def prompt_of(gateway: Gateway) -> str:
     prompt = gateway.engine.submits[-1].prompt
     ids = [int.from_bytes(prompt[at : at + 4], "little") for at in range(0, len(prompt), 4)]
     return b"".join(gateway.model.tokenizer.vocabulary.bytes_of(token_id) for token_id in ids).decode()
+
+
+async def create(client: openai.AsyncOpenAI, *, is_streamed: bool) -> tuple[str, str]:
+    """A response that is to be kept: its id, and how it ended, or the code of what went wrong."""
+    if is_streamed:
+        last: Any = [event async for event in await client.responses.create(model=MODEL, input="this", stream=True)][-1]
+        return ("", last.code) if last.type == "error" else (last.response.id, last.response.status)
+    try:
+        response = await client.responses.create(model=MODEL, input="this", store=True)
+    except openai.APIStatusError as refused:
+        return "", str(refused.code)
+    return response.id, str(response.status)
 
 
 async def test_a_response(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
@@ -128,6 +144,40 @@ async def test_what_is_past_its_time_is_gone(
         await client.responses.retrieve(response.id)
     await client.responses.create(model=MODEL, input="new")
     assert response.id.encode() not in (tmp_path / "responses.sqlite").read_bytes()
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+async def test_keeping_one_holds_up_nobody_else(
+    gateway: Gateway,
+    client: openai.AsyncOpenAI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_streamed: bool,
+) -> None:
+    """A disk that does not answer holds the response that it is asked to keep. Others are answered meanwhile; and what was
+    answered is kept."""
+    monkeypatch.setattr("appliance.gateway.api.response_store._BUSY_TIMEOUT_S", 60.0)
+    await client.responses.create(model=MODEL, input="before")
+    with closing(sqlite3.connect(tmp_path / "responses.sqlite", isolation_level=None)) as disk:
+        disk.execute("BEGIN EXCLUSIVE")
+        kept = asyncio.create_task(create(client, is_streamed=is_streamed))
+        await until(lambda: len(gateway.auditor.of_kind("inference_outcome")) == 2)
+        for _ in range(3):
+            assert (await client.responses.create(model=MODEL, input="x", store=False)).status == "completed"
+        assert not kept.done()
+        disk.execute("ROLLBACK")
+        response_id, status = await kept
+    assert (await client.responses.retrieve(response_id)).status == status == "completed"
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+async def test_what_cannot_be_kept_is_not_said_to_be(
+    gateway: Gateway, client: openai.AsyncOpenAI, tmp_path: Path, *, is_streamed: bool
+) -> None:
+    """The client hears it instead of the response's end."""
+    (tmp_path / "responses.sqlite").write_bytes(b"this is no database" * 100)
+    assert await create(client, is_streamed=is_streamed) == ("", "responses_unavailable")
 
 
 async def test_nothing_is_kept_where_nothing_may_be(folder: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ What differs between them is an `Inference`: what is asked of the model, and how
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +29,10 @@ class Words(Events, Protocol):
         ...
 
 
+async def keep_nothing() -> None:
+    """Nothing of the answer is kept."""
+
+
 @dataclass(frozen=True)
 class Inference:
     """A request that is sound. `words` is called when the answer begins, with the time at which the request had arrived."""
@@ -37,6 +41,8 @@ class Inference:
     vocabulary: Vocabulary
     stream: bool
     words: Callable[[Answer, float], Words]
+    keep: Callable[[], Awaitable[None]] = keep_nothing
+    """Awaited when the answer has been worded to its end, before its last part is sent."""
 
 
 class Api(Protocol):
@@ -72,15 +78,16 @@ class InferenceEndpoint:
         exchange.watch(answer.client_left)
         try:
             async with answer:
-                await _deliver(exchange, answer, inference.words(answer, arrived_at), is_streamed=inference.stream)
+                await _deliver(exchange, answer, inference, inference.words(answer, arrived_at))
         finally:
             exchange.unwatch(answer.client_left)
 
 
-async def _deliver(exchange: Exchange, answer: Answer, words: Words, *, is_streamed: bool) -> None:
-    if is_streamed:
-        await stream(exchange, answer, words)
+async def _deliver(exchange: Exchange, answer: Answer, inference: Inference, words: Words) -> None:
+    if inference.stream:
+        await stream(exchange, answer, words, inference.keep)
         return
     pieces = await collect(answer)
     whole = words.whole(pieces, answer.generations)
+    await inference.keep()
     await exchange.respond(200, whole, audit_headers(answer, with_outcome=True))

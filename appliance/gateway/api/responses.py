@@ -39,19 +39,23 @@ class ResponsesApi:
         if fields.store and not self._store.keeps:
             message = "store: this appliance keeps no responses (gateway.response_retention_s is 0)"
             raise BadRequest("unsupported_parameter", message, parameter="store")
-        items = [*self._earlier_items(fields, principal), *input_items(fields)]
+        items = [*await self._earlier_items(fields, principal), *input_items(fields)]
         request = parse_chat_request(chat_body(fields, items), self._intake.settings)
         asked, model = await self._intake.ask_chat(principal, request, new_uid("resp"), ROUTE)
         store = self._store if self._store.keeps and fields.store is not False else None
         words = _ResponseWords(asked, fields, request, model, items, _Keeper(store, principal.tenant))
         return Inference(
-            asked, model.tokenizer.vocabulary, fields.stream, lambda answer, _at: words.attach(answer.generations[0])
+            asked,
+            model.tokenizer.vocabulary,
+            fields.stream,
+            lambda answer, _at: words.attach(answer.generations[0]),
+            words.keep,
         )
 
-    def _earlier_items(self, fields: ResponsesFields, principal: Principal) -> list[Item]:
+    async def _earlier_items(self, fields: ResponsesFields, principal: Principal) -> list[Item]:
         if fields.previous_response_id is None:
             return []
-        kept = self._store.get(principal.tenant, fields.previous_response_id)
+        kept = await self._store.get(principal.tenant, fields.previous_response_id)
         if kept is None:
             raise _missing(fields.previous_response_id, "previous_response_id")
         items: list[Item] = msgspec.json.decode(kept)["items"]
@@ -66,14 +70,14 @@ class StoredResponses:
 
     async def retrieve(self, exchange: Exchange) -> None:
         """One of them."""
-        kept = self._store.get(exchange.identified.tenant, exchange.segment)
+        kept = await self._store.get(exchange.identified.tenant, exchange.segment)
         if kept is None:
             raise _missing(exchange.segment, None)
         await exchange.respond(200, msgspec.json.decode(kept)["response"])
 
     async def delete(self, exchange: Exchange) -> None:
         """Forget one."""
-        if not self._store.delete(exchange.identified.tenant, exchange.segment):
+        if not await self._store.delete(exchange.identified.tenant, exchange.segment):
             raise _missing(exchange.segment, None)
         await exchange.respond(200, {"id": exchange.segment, "object": "response", "deleted": True})
 
@@ -86,11 +90,11 @@ class _Keeper:
         self._tenant = tenant
         self.keeps = store is not None
 
-    def keep(self, response: dict[str, Any], items: list[Item]) -> None:
-        """The response, and the conversation up to its end."""
+    async def keep(self, response: dict[str, Any], items: list[Item]) -> None:
+        """The response, and the conversation up to its end. Raises: PeerUnavailable."""
         if self._store is not None:
             body = msgspec.json.encode({"response": response, "items": [*items, *response["output"]]})
-            self._store.put(self._tenant, response["id"], body)
+            await self._store.put(self._tenant, response["id"], body)
 
 
 class _ResponseWords:
@@ -115,6 +119,7 @@ class _ResponseWords:
         self._number = 0
         self._builder = BlockBuilder()
         self._end: ChoiceEnd | None = None
+        self._response: dict[str, Any] | None = None
         self._generation: Generation
         parallel = request.fields.parallel_tool_calls
         self._reading = ChatReading(model, asked.prompts[0], 1, has_tools=bool(request.tools), parallel=parallel)
@@ -127,7 +132,7 @@ class _ResponseWords:
     def begin(self, generations: list[Generation]) -> Iterable[dict[str, Any]]:
         """The response without output."""
         for kind in ("response.created", "response.in_progress"):
-            yield self._event(kind, response=self._response("in_progress"))
+            yield self._event(kind, response=self._shown("in_progress"))
 
     def piece(self, piece: Piece) -> Iterable[dict[str, Any]]:
         """Items as they begin, grow and end."""
@@ -135,15 +140,15 @@ class _ResponseWords:
             yield from self._item_events(event)
 
     def finish(self, generations: list[Generation]) -> Iterable[dict[str, Any]]:
-        """The response as a whole, after it is kept."""
-        response = self._kept()
+        """The response as a whole."""
+        response = self._ended()
         yield self._event(f"response.{response['status']}", response=response)
 
     def whole(self, pieces: list[Piece], generations: list[Generation]) -> dict[str, Any]:
         """The response as one object."""
         for piece in pieces:
             self._take(piece)
-        return self._kept()
+        return self._ended()
 
     def _take(self, piece: Piece) -> list[BlockEvent]:
         events = self._builder.take(self._reading.read(piece))
@@ -152,11 +157,15 @@ class _ResponseWords:
             events += self._builder.finish()
         return events
 
-    def _kept(self) -> dict[str, Any]:
+    async def keep(self) -> None:
+        """Keep the response that `finish` or `whole` gave. Raises: PeerUnavailable."""
+        if self._response is not None:
+            await self._keeper.keep(self._response, self._items)
+
+    def _ended(self) -> dict[str, Any]:
         is_cut = self._end is not None and self._end.reason == "length"
-        response = self._response("incomplete" if is_cut else "completed")
-        self._keeper.keep(response, self._items)
-        return response
+        self._response = self._shown("incomplete" if is_cut else "completed")
+        return self._response
 
     def _item_events(self, event: BlockEvent) -> Iterable[dict[str, Any]]:
         block = event.block
@@ -173,7 +182,7 @@ class _ResponseWords:
         self._number += 1
         return {"type": kind, "sequence_number": self._number - 1, **members}
 
-    def _response(self, status: str) -> dict[str, Any]:
+    def _shown(self, status: str) -> dict[str, Any]:
         fields, sampling = self._fields, self._asked.sampling
         is_over = status != "in_progress"
         return {

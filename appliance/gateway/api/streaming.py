@@ -6,7 +6,7 @@ which clients of OpenAI's events skip: `: casemate-audit-outcome 1234`.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Protocol
 
@@ -47,8 +47,8 @@ class Events(Protocol):
         ...
 
 
-async def stream(exchange: Exchange, answer: Answer, events: Events) -> None:
-    """Send the answer as events.
+async def stream(exchange: Exchange, answer: Answer, events: Events, keep: Callable[[], Awaitable[None]]) -> None:
+    """Send the answer as events. `keep` is awaited when all of them are worded, before the last are sent.
 
     Raises: GatewayFault; where the response has begun, the client has been told.
     """
@@ -69,6 +69,7 @@ async def stream(exchange: Exchange, answer: Answer, events: Events) -> None:
                 if worded:
                     await exchange.send_chunk(b"".join(worded))
             closing = [events.dialect.event(data) for data in events.finish(answer.generations)]
+            await keep()
             closing += [comment(f"casemate-audit-outcome {answer.outcome_indices}"), events.dialect.done]
             await exchange.end_stream(b"".join(closing))
         except ClientGone:
