@@ -59,11 +59,17 @@ class AuthoritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     max_connections: Annotated[
         int,
         msgspec.Meta(
-            ge=1,
-            le=65_536,
-            description="Connections open at once, those in a TLS handshake included; more are closed at once.",
+            ge=1, le=65_536, description="Connections open at once, handshakes included; more are closed at once."
         ),
     ] = 4096
+    max_connections_per_source: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1,
+            le=65_536,
+            description="Those of one address, or one IPv6 network of 64 bits; more are closed at once.",
+        ),
+    ] = 1024
     refresh_idle_s: Annotated[
         int,
         msgspec.Meta(

@@ -28,5 +28,6 @@ def build_listener(app: ASGIApp, settings: AuthoritySettings, tls: ssl.SSLContex
         header_timeout_s=HEADER_TIMEOUT_S,
         keep_alive_timeout_s=KEEP_ALIVE_TIMEOUT_S,
         max_connections=settings.max_connections,
+        max_connections_per_source=settings.max_connections_per_source,
     )
     return HttpServer(cast(Any, app), bounds, tls)

@@ -27,7 +27,9 @@ from appliance.gateway.server import HttpServer
 from appliance.gateway.settings import GatewaySettings
 from security.oauth.token_request import MAX_BODY_BYTES
 
-MAX_CONNECTIONS = 64
+MAX_CONNECTIONS = 128
+MAX_CONNECTIONS_PER_SOURCE = 32
+"""A browser opens six. Nobody takes all of them by himself."""
 MAX_HEADER_BYTES = 16 << 10
 
 log = structlog.get_logger(__name__)
@@ -83,6 +85,7 @@ def build_console_server(app: Starlette, settings: ConsoleSettings, tls: ssl.SSL
         header_timeout_s=10.0,
         keep_alive_timeout_s=15,
         max_connections=MAX_CONNECTIONS,
+        max_connections_per_source=MAX_CONNECTIONS_PER_SOURCE,
     )
     return HttpServer(cast(Any, app), bounds, tls)
 

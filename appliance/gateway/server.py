@@ -32,7 +32,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, settings: GatewaySettings) -> None:
         super().__init__(config)
         self._handshake_timeout_s = settings.header_timeout_s
-        self._connections = OpenConnections(settings.max_connections)
+        self._connections = OpenConnections(settings.max_connections, settings.max_connections_per_source)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve the sockets. uvicorn's own bounds neither connections before TLS nor the time of a handshake."""

@@ -67,6 +67,15 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_connections: Annotated[
         int, Meta(ge=1, le=1 << 20, description="Connections that one worker holds; more are closed at once.")
     ] = 12_000
+    max_connections_per_source: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1 << 20,
+            description="Connections that one worker holds of one address, or of one IPv6 network of 64 bits; more are closed at "
+            "once. A proxy before the gateway is one address.",
+        ),
+    ] = 11_000
     max_open_requests: Annotated[
         int, Meta(ge=1, le=1 << 20, description="Requests that one worker serves at a time; more are refused with 503.")
     ] = 10_000

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import socket
 import ssl
 from asyncio.sslproto import SSLProtocol
@@ -13,12 +14,15 @@ from typing import Any
 import pytest
 import uvloop
 
+from appliance.console import application as console
 from appliance.gateway import listening
 from appliance.gateway.server import HttpServer
 from appliance.gateway.settings import GatewaySettings
+from appliance.policy.administration import application as administration
 from security.sandbox.profiles import Code, ConfinedRole, Places, build_profile
 from security.settings import AuthoritySettings
 from tests.support.controls import control
+from tests.support.waiting import until
 from tests.support.wire import close
 
 
@@ -131,7 +135,7 @@ async def test_without_descriptors_accepting_pauses_and_goes_on(monkeypatch: pyt
         made.set()
         return asyncio.Protocol()
 
-    acceptor = listening.Acceptor(listener, listening.OpenConnections(5), make, None, 1.0)
+    acceptor = listening.Acceptor(listener, listening.OpenConnections(5, 5), make, None, 1.0)
     port = listener.getsockname()[1]
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     async with asyncio.timeout(30):
@@ -155,7 +159,7 @@ async def test_a_siblings_connection_is_left_to_it_for_a_while(takes: bool) -> N
         places.put_nowait(place)
         return asyncio.Protocol()
 
-    acceptor = listening.Acceptor(listener, listening.OpenConnections(5), make, None, 1.0, patience_s=0.2)
+    acceptor = listening.Acceptor(listener, listening.OpenConnections(5, 5), make, None, 1.0, patience_s=0.2)
     loop = asyncio.get_running_loop()
     for _ in range(2):
         _, writer = await asyncio.open_connection("127.0.0.1", siblings.getsockname()[1])
@@ -175,18 +179,120 @@ async def test_a_siblings_connection_is_left_to_it_for_a_while(takes: bool) -> N
     await acceptor.wait_closed()
 
 
-async def test_a_place_is_given_back_once() -> None:
+def test_a_place_is_given_back_once() -> None:
     """However often it is: by a handshake that fails and by a connection that is lost."""
-    connections = listening.OpenConnections(2)
-    first, second = connections.take_place(), connections.take_place()
+    connections = listening.OpenConnections(2, 2)
+    first, second = connections.take_place("192.0.2.1"), connections.take_place("192.0.2.1")
     assert first is not None
     assert second is not None
-    assert connections.take_place() is None
+    assert connections.take_place("192.0.2.2") is None
     first.give_back()
     first.give_back()
     assert connections.count == 1
-    assert connections.take_place() is not None
-    assert connections.take_place() is None
+    assert connections.take_place("192.0.2.2") is not None
+    assert connections.take_place("192.0.2.2") is None
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+        ("2001:db8:0:1::1", "2001:db8::1:ffff:ffff:ffff:ffff", "2001:db8:0:2::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1", "::ffff:192.0.2.2"),
+        ("fe80::1%eth0", "fe80::2%eth0", "fd00::1"),
+    ],
+)
+def test_a_source_has_its_share(one: str, same: str, other: str) -> None:
+    """And leaves the rest to others: of IPv6 all that one host can call itself is one source, and IPv4 is the same within it."""
+    connections = listening.OpenConnections(3, 2)
+    held = [connections.take_place(address) for address in (one, same)]
+    assert None not in held
+    assert connections.take_place(one) is connections.take_place(same) is None
+    assert connections.take_place(other) is not None
+    for place in held:
+        assert place is not None
+        place.give_back()
+    assert connections.take_place(same) is not None
+
+
+@control("SC-5")
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_one_source_cannot_take_all_places(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """What is over its share is closed at once; another source is let in."""
+
+    async def run() -> None:
+        async with serving(bare_context(), max_connections=3, max_connections_per_source=2) as port:
+            mine = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+            assert await is_closed(mine[2][0], 8.0)
+            theirs = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+            assert not await is_closed(theirs[0], 0.1)
+            for _, writer in (*mine, theirs):
+                await close(writer)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
+
+
+def test_no_listener_lets_one_source_take_all_of_it() -> None:
+    """Neither gateway nor authority by default, nor console and admin API, which have no setting for it."""
+    bounds = (
+        (GatewaySettings().max_connections, GatewaySettings().max_connections_per_source),
+        (AuthoritySettings().max_connections, AuthoritySettings().max_connections_per_source),
+        *((module.MAX_CONNECTIONS, module.MAX_CONNECTIONS_PER_SOURCE) for module in (console, administration)),
+    )
+    assert all(of_one < of_all for of_all, of_one in bounds)
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.EHOSTUNREACH, errno.EPERM])
+async def test_a_connection_that_failed_before_it_was_taken_disturbs_nobody(number: int) -> None:
+    """accept(2) reports its error on the listener, which is none of the listener's."""
+
+    class Failing(socket.socket):
+        failures = 1
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            if self.failures:
+                self.failures -= 1
+                raise OSError(number, "of a connection")
+            return super().accept()
+
+    listener = Failing(fileno=socket.create_server(("127.0.0.1", 0)).detach())
+    made = asyncio.Event()
+
+    def make(_place: listening.Place) -> asyncio.Protocol:
+        made.set()
+        return asyncio.Protocol()
+
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    acceptor = listening.Acceptor(listener, listening.OpenConnections(5, 5), make, None, 1.0)
+    _, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+    async with asyncio.timeout(30):
+        await made.wait()
+    assert not faults
+    await close(writer)
+    acceptor.close()
+    await acceptor.wait_closed()
+
+
+async def test_a_protocol_that_cannot_be_made_keeps_no_place() -> None:
+    """A fault of ours costs the connection, not its place as well, and is not passed over."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    connections = listening.OpenConnections(5, 5)
+
+    def make(_place: listening.Place) -> asyncio.Protocol:
+        raise RuntimeError("a bug")
+
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    acceptor = listening.Acceptor(listener, connections, make, None, 1.0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+    assert await is_closed(reader, 30.0)
+    await until(lambda: (gc.collect(), faults)[1])
+    assert connections.count == 0
+    await close(writer)
+    acceptor.close()
+    await acceptor.wait_closed()
 
 
 async def test_a_connection_under_tls_takes_one_records_buffer() -> None:

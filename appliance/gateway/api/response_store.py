@@ -66,7 +66,9 @@ class ResponseStore:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except sqlite3.Error as error:
-            raise PeerUnavailable("responses_unavailable", f"what is kept of responses cannot be used: {error}") from error
+            raise PeerUnavailable(
+                "responses_unavailable", f"what is kept of responses cannot be used: {error}"
+            ) from error
 
     def _put(self, tenant: str, response_id: str, body: bytes) -> None:
         nonce = secrets.token_bytes(_NONCE_BYTES)

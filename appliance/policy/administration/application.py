@@ -30,7 +30,9 @@ from security.errors import ClientRejected, SecurityFault
 from security.oauth.dpop import DPOP_ALGORITHMS
 
 MAX_BODY_BYTES = 64 << 10
-MAX_CONNECTIONS = 64
+MAX_CONNECTIONS = 128
+MAX_CONNECTIONS_PER_SOURCE = 32
+"""Nobody takes all of them by himself."""
 BODY_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 10.0
 
@@ -101,5 +103,6 @@ def build_admin_server(configuration: Configuration, application: AdminApplicati
         header_timeout_s=10.0,
         keep_alive_timeout_s=15,
         max_connections=MAX_CONNECTIONS,
+        max_connections_per_source=MAX_CONNECTIONS_PER_SOURCE,
     )
     return HttpServer(application, bounds, tls)  # type: ignore[arg-type]
