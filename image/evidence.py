@@ -37,8 +37,14 @@ def read_statements() -> tuple[str, list[VexStatement]]:
     """When the statements were last reviewed, and the statements."""
     document = tomllib.loads(VEX_SOURCE.read_text())
     statements = [
-        VexStatement(one["vulnerability"], tuple(one["products"]), one["status"], one.get("justification", ""))
-        for one in document.get("statements", [])
+        VexStatement(
+            one["vulnerability"],
+            tuple(one["products"]),
+            one["status"],
+            one.get("justification", ""),
+            one.get("action", ""),
+        )
+        for one in document["statements"]
     ]
     return document["reviewed_at"], statements
 

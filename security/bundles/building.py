@@ -31,9 +31,11 @@ from security.bundles.roots import TufSigner, tuf_key
 from security.bundles.trust import Owner, parse_root
 from security.errors import BundleRejected, ModelFolderRejected, TrustUnusable
 from security.model_signing.folder import ModelFolder
+from security.model_signing.names import show_name
 from security.model_signing.signer import ModelSigner
 
 _EXECUTABLE_BITS = 0o111
+_MEANS_SOMETHING_IN_URLS = frozenset("%?#")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,13 @@ def _collect(components: Mapping[str, Path]) -> dict[str, Path]:
             raise BundleRejected(f"{source}: there is no such file or folder")
     if RELEASE_FILE in found:
         raise BundleRejected(f"{RELEASE_FILE}: is made by the build")
+    for path in found:
+        if _MEANS_SOMETHING_IN_URLS & set(
+            path
+        ):  # TUF 4.5 recommends paths that are relative URLs, and clients join them as such.
+            raise BundleRejected(
+                f"{show_name(path)}: has %, ? or #, and a TUF client that fetches over HTTP would not find it"
+            )
     return dict(sorted(found.items()))
 
 

@@ -1,6 +1,7 @@
 """VEX: what the vendor says about vulnerabilities in parts of a release. OpenVEX 0.2.0.
 
-A statement counts for exactly the package URLs that it names. Source: OpenVEX specification 0.2.0.
+A statement counts for exactly the package URLs that it names. A document without statements is none, and a statement says why a
+part is not affected, or what to do where it is. Source: OpenVEX specification 0.2.0 and its JSON schema.
 """
 
 import json
@@ -33,17 +34,27 @@ class VexStatement:
     status: Status
     justification: str = ""
     """One of JUSTIFICATIONS where the status is `not_affected`."""
+    action: str = ""
+    """What to do, where the status is `affected`."""
 
 
 def encode_vex(document_id: str, author: str, timestamp: str, statements: Iterable[VexStatement]) -> bytes:
-    """The document. `timestamp` is given, so that the same statements give the same bytes."""
+    """The document. `timestamp` is given, so that the same statements give the same bytes.
+
+    Raises: EvidenceRejected for what OpenVEX does not allow.
+    """
+    listed = list(statements)
+    if not listed:
+        raise EvidenceRejected("VEX: has no statement: expected at least one")
+    for statement in listed:
+        _verify(statement)
     document = {
         "@context": CONTEXT,
         "@id": document_id,
         "author": author,
         "timestamp": timestamp,
         "version": 1,
-        "statements": [_encode(statement) for statement in statements],
+        "statements": [_encode(statement) for statement in listed],
     }
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 
@@ -67,15 +78,24 @@ def _encode(statement: VexStatement) -> dict[str, object]:
         "products": [{"@id": purl} for purl in statement.products],
         "status": statement.status,
     }
-    return encoded | ({"justification": statement.justification} if statement.justification else {})
+    reasons = {"justification": statement.justification, "action_statement": statement.action}
+    return encoded | {name: reason for name, reason in reasons.items() if reason}
+
+
+def _verify(statement: VexStatement) -> None:
+    if statement.status == "not_affected" and statement.justification not in JUSTIFICATIONS:
+        raise EvidenceRejected(f"VEX: {statement.vulnerability}: not_affected needs one of OpenVEX's justifications")
+    if statement.status == "affected" and not statement.action:
+        raise EvidenceRejected(f"VEX: {statement.vulnerability}: affected needs an action: what to do about it")
 
 
 def _parse(entry: dict[str, object]) -> VexStatement:
-    status, justification = entry["status"], str(entry.get("justification") or "")
+    status = entry["status"]
     if status not in get_args(Status):
         raise MalformedDocument(f"status {status!r:.80} is none")
-    if status == "not_affected" and justification not in JUSTIFICATIONS:
-        raise MalformedDocument("not_affected needs one of OpenVEX's justifications")
     products = tuple(str(product["@id"]) for product in entry["products"])  # type: ignore[attr-defined]
     name = str(entry["vulnerability"]["name"])  # type: ignore[index]
-    return VexStatement(name, products, status, justification)  # type: ignore[arg-type]
+    justification, action = (str(entry.get(key) or "") for key in ("justification", "action_statement"))
+    statement = VexStatement(name, products, status, justification, action)  # type: ignore[arg-type]
+    _verify(statement)
+    return statement

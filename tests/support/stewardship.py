@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePrivateKey, generate_private_key
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from security.bundles.roots import TUF_ROLES, build_root, sign_root
 from security.bundles.trust import HostTrust
+from security.model_signing.elliptic import hash_of_curve
 from security.model_signing.signer import ModelSigner
 from security.stewards.envelope import sign_envelope
 from security.stewards.role_file import ROLE_FILE_TYPE, RoleFile, parse_role_file
@@ -36,7 +36,12 @@ class Holder:
 
     @property
     def signer(self) -> ModelSigner:
-        return ModelSigner(self.key.public_key(), lambda message: self.key.sign(message, ECDSA(SHA256())))
+        return ModelSigner(self.key.public_key(), self._sign)
+
+    def _sign(self, message: bytes) -> bytes:
+        digest = hash_of_curve(self.key.curve)
+        assert digest is not None
+        return self.key.sign(message, ECDSA(digest))
 
     @property
     def public_pem(self) -> str:

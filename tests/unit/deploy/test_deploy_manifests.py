@@ -15,10 +15,7 @@ from appliance.config.defaults import DEMO_MODEL_DIR
 from security.segmentation.model import Ports, build_arrows
 from security.segmentation.network_policy import render_network_policies
 from tests.support.controls import control
-
-_ALLOWED_VOLUMES = {
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
-}  # fmt: skip
+from tests.support.pod_security import problems_of_pod
 
 
 @pytest.fixture
@@ -89,35 +86,65 @@ def test_compose_gives_nothing_that_is_not_needed(deploy: Path) -> None:
     assert all(volume["target"] != "/var/run/docker.sock" for volume in service["volumes"])
 
 
-def load_pods(deploy: Path) -> list[dict[str, Any]]:
-    """Pod specifications of all workloads."""
+def load_pod(deploy: Path) -> dict[str, Any]:
+    """The template of the one workload: metadata and specification of its pods."""
     documents = [
         one for path in sorted((deploy / "kubernetes").glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())
     ]
-    return [one["spec"]["template"]["spec"] for one in documents if one["kind"] in ("StatefulSet", "Deployment")]
+    (template,) = [
+        one["spec"]["template"] for one in documents if one["kind"] not in ("Namespace", "Service", "NetworkPolicy")
+    ]
+    return dict(template)
 
 
 def test_pods_are_restricted(deploy: Path) -> None:
-    """Every rule of the restricted Pod Security Standard, one by one, and the namespace enforces it."""
-    (pod,) = load_pods(deploy)
-    assert not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC"))
-    assert all(set(volume) - {"name"} <= _ALLOWED_VOLUMES for volume in pod["volumes"])
-    context = pod["securityContext"]
-    assert context["runAsNonRoot"] is True
-    assert context["runAsUser"] != 0
-    assert context["seccompProfile"]["type"] in ("RuntimeDefault", "Localhost")
-    assert not {"sysctls", "seLinuxOptions", "windowsOptions"} & set(context)
-    for container in pod["containers"]:
-        own = container["securityContext"]
-        assert own["allowPrivilegeEscalation"] is False
-        assert own["capabilities"] == {"drop": ["ALL"]}
-        assert own["readOnlyRootFilesystem"] is True
-        assert not own.get("privileged")
-        assert all("hostPort" not in port for port in container["ports"])
+    """Every rule of the restricted Pod Security Standard, which the namespace enforces, and some of ours beside."""
+    template = load_pod(deploy)
+    assert problems_of_pod(template["metadata"], template["spec"]) == []
+    assert template["spec"]["automountServiceAccountToken"] is False
+    for container in template["spec"]["containers"]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["imagePullPolicy"] == "Never"
-    assert pod["automountServiceAccountToken"] is False
     namespace = yaml.safe_load((deploy / "kubernetes/namespace.yaml").read_text())
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+POD, OWN = ("securityContext",), ("containers", 0, "securityContext")
+SIDECAR = {"name": "more", "image": "x"}
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        (("hostNetwork",), True, "hostNetwork"),
+        (("hostPID",), True, "hostPID"),
+        (("volumes", 0), {"name": "host", "hostPath": {"path": "/"}}, "volume host"),
+        ((*POD, "runAsUser"), 0, "runAsUser"),
+        ((*POD, "runAsNonRoot"), False, "casemate: runAsNonRoot"),
+        ((*POD, "seccompProfile"), {"type": "Unconfined"}, "seccompProfile"),
+        ((*POD, "appArmorProfile"), {"type": "Unconfined"}, "appArmorProfile"),
+        ((*POD, "sysctls"), [{"name": "kernel.msgmax", "value": "1"}], "sysctl kernel.msgmax"),
+        ((*OWN, "allowPrivilegeEscalation"), None, "casemate: allowPrivilegeEscalation"),
+        ((*OWN, "capabilities"), {"drop": ["ALL"], "add": ["SYS_ADMIN"]}, "casemate: capabilities"),
+        ((*OWN, "capabilities"), {"drop": ["NET_RAW"]}, "casemate: capabilities"),
+        ((*OWN, "privileged"), True, "casemate: privileged"),
+        ((*OWN, "procMount"), "Unmasked", "casemate: procMount"),
+        ((*OWN, "runAsNonRoot"), False, "casemate: runAsNonRoot"),
+        ((*OWN, "seccompProfile"), {"type": "Unconfined"}, "casemate: seccompProfile"),
+        ((*OWN, "seLinuxOptions"), {"type": "spc_t"}, "casemate: seLinuxOptions"),
+        (("containers", 0, "ports", 0, "hostPort"), 443, "casemate: hostPort"),
+        (("initContainers",), [SIDECAR], "more: allowPrivilegeEscalation"),
+        (("ephemeralContainers",), [SIDECAR], "more: capabilities"),
+    ],
+)
+def test_what_is_not_restricted_is_seen(deploy: Path, place: tuple[Any, ...], value: Any, problem: str) -> None:
+    """One change of our own manifest at a time: or the test above would be content with anything."""
+    template = load_pod(deploy)
+    inner: Any = template["spec"]
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    assert problem in problems_of_pod(template["metadata"], template["spec"])
 
 
 @control("3.1.3", "3.13.6", "AC-4", "SC-7(5)")
@@ -134,5 +161,4 @@ def test_network_policies_are_those_of_the_example_site(deploy: Path, project_ro
     assert (deploy / "kubernetes/network-policies.json").read_text() == rendered
     specs = {item["metadata"]["name"]: item["spec"] for item in json.loads(rendered)["items"]}
     assert specs["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    (pod,) = load_pods(deploy)
-    assert pod["dnsPolicy"] == "None"  # No arrow leads to a name server.
+    assert load_pod(deploy)["spec"]["dnsPolicy"] == "None"  # No arrow leads to a name server.

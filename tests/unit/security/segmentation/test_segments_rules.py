@@ -1,9 +1,14 @@
 """Zones and arrows: what is rendered, and what is no zone."""
 
+import ipaddress
 import json
+import re
 import socket
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from security.errors import SegmentsUnusable
 from security.segmentation.egress import probe_egress
@@ -98,6 +103,68 @@ def test_every_arrow_has_one_policy() -> None:
     assert policies["policy-to-database-0"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "10.6.0.1/32"}}]
     assert policies["host-to-receiver-0"]["egress"][0]["ports"] == [{"protocol": "TCP", "port": 6514}]
     assert policies["host-to-witness-0"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "10.7.0.1/32"}}]
+
+
+NETWORKS = st.lists(
+    st.one_of(
+        st.ip_addresses(v=4).map(str),
+        st.ip_addresses(v=4).map(lambda one: str(ipaddress.ip_network(f"{one}/20", strict=False))),
+        st.ip_addresses(v=6).map(lambda one: str(ipaddress.ip_network(f"{one}/64", strict=False))),
+    ),
+    max_size=3,
+).map(tuple)
+PORT_NUMBERS = st.integers(1, 65535)
+ENDPOINTS = st.lists(
+    st.builds("{}:{}".format, st.ip_addresses(v=4), PORT_NUMBERS)
+    | st.builds("[{}]:{}".format, st.ip_addresses(v=6), PORT_NUMBERS),
+    max_size=3,
+).map(tuple)
+INCOMING_ZONES = ("clients", "admin", "telemetry")
+OUTGOING_ZONES = ("collectors", "witnesses", "providers", "issuers", "databases", "receivers")
+Opened = set[tuple[bool, Any, int]]
+
+
+def opened_by_nftables(rules: str) -> Opened:
+    """(outgoing, network, port) of each accepting rule, out of the text alone."""
+    found: Opened = set()
+    for side, networks, port in re.findall(r"ip6? ([sd])addr \{ (.+) \} tcp dport (\d+) ct state new .* accept", rules):
+        found |= {(side == "d", ipaddress.ip_network(one), int(port)) for one in networks.split(", ")}
+    return found
+
+
+def opened_by_policies(document: str) -> Opened:
+    """The same of the NetworkPolicies that speak of addresses."""
+    found: Opened = set()
+    for policy in json.loads(document)["items"]:
+        for kind, side in (("ingress", "from"), ("egress", "to")):
+            for rule in policy["spec"].get(kind, ()):
+                networks = [ipaddress.ip_network(one["ipBlock"]["cidr"]) for one in rule[side] if "ipBlock" in one]
+                found |= {(kind == "egress", one, port["port"]) for one in networks for port in rule["ports"]}
+    return found
+
+
+@control("3.1.3", "3.13.6", "AC-4", "SC-7(5)")
+@given(
+    st.builds(
+        SegmentsSettings,
+        **dict.fromkeys(INCOMING_ZONES, NETWORKS),
+        **dict.fromkeys(OUTGOING_ZONES, ENDPOINTS),
+        admin_port=st.just(22),
+    ),
+    st.booleans(),
+)
+def test_nftables_and_network_policies_open_the_same(site: SegmentsSettings, is_administered: bool) -> None:
+    """Whatever the site: each form is read back from its text, and both open the same connections and no others.
+
+    Apart from the operators' shell, which is the host's and no pod's.
+    """
+    ports = Ports(8443, 8444, 8446, 8445) if is_administered else Ports(8443, 8444)
+    arrows = build_arrows(site, ports)
+    rules, policies = render_nftables(arrows), render_network_policies(arrows, ports)
+    shell = {(False, ipaddress.ip_network(network), site.admin_port) for network in site.admin}
+    assert opened_by_nftables(rules) == opened_by_policies(policies) | shell
+    expected = {(arrow.is_outgoing, peer, arrow.port) for arrow in arrows for peer in arrow.peers}
+    assert opened_by_nftables(rules) == expected
 
 
 @pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0", "10.0.0.1/8", "example.org", "10.0.0.0/33", "1 or 2"])

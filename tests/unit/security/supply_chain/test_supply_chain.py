@@ -26,6 +26,7 @@ BZ2 = Component("deb", "libbz2-1.0", "1.0.8-5+b1", "ef" * 32, "bzip2", "1.0.8-5"
 PARTS = [TORCH, SSL, BZ2]
 PRODUCT = Component("pypi", "casemate", "0.1.0")
 BUILDER = Holder("builder")
+FIXED = VexStatement("CVE-1", (SSL.purl,), "fixed")
 
 
 def osv(ecosystem: str, name: str, *events: dict[str, str], **members: Any) -> bytes:
@@ -197,10 +198,31 @@ def test_vex_wants_a_reason() -> None:
     for bad in (
         good.replace(b'"fixed"', b'"not_affected"'),
         good.replace(b'"fixed"', b'"fine"'),
+        good.replace(b'"fixed"', b'"affected"'),
         good.replace(b"v0.2.0", b"v9"),
     ):
         with pytest.raises(EvidenceRejected):
             parse_vex(bad)
+
+
+@pytest.mark.parametrize(
+    ("statements", "reason"),
+    [
+        ([], "has no statement"),
+        ([VexStatement("CVE-1", (SSL.purl,), "not_affected")], "not_affected needs one of OpenVEX's justifications"),
+        ([VexStatement("CVE-1", (SSL.purl,), "affected")], "affected needs an action"),
+    ],
+)
+def test_vex_that_openvex_does_not_allow_is_not_written(statements: list[VexStatement], reason: str) -> None:
+    """Its JSON schema wants a statement, a justification, an action; readers of others refuse the whole document otherwise."""
+    with pytest.raises(EvidenceRejected, match=reason):
+        encode_vex("urn:x", "us", "2026-01-01T00:00:00Z", statements)
+
+
+def test_vex_says_what_to_do() -> None:
+    """There and back."""
+    statement = VexStatement("CVE-1", (SSL.purl,), "affected", action="switch it off")
+    assert parse_vex(encode_vex("urn:x", "us", "2026-01-01T00:00:00Z", [statement])) == [statement]
 
 
 @pytest.fixture
@@ -210,7 +232,7 @@ def release(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "image.tar").write_bytes(b"image")
     (folder / SBOM).write_bytes(encode_sbom(PRODUCT, PARTS))
-    (folder / VEX).write_bytes(encode_vex("urn:x", "us", "2026-01-01T00:00:00Z", []))
+    (folder / VEX).write_bytes(encode_vex("urn:x", "us", "2026-01-01T00:00:00Z", [FIXED]))
     sign(folder)
     return folder
 
