@@ -19,7 +19,7 @@ from appliance.cli.hashing_progress import Percentage, count, format_size
 from appliance.cli.main import EXIT_OK
 from appliance.cli.progress import Progress
 from appliance.cli.signing_key import KEY_HELP, open_signer
-from appliance.cli.state import add_state_options, find_state
+from appliance.cli.state import add_state_options, find_state, is_fips
 from appliance.errors import CommandFailed
 from appliance.models.checks import checks_of
 from appliance.models.places import open_outbox, open_store, open_trust, utc_now
@@ -29,9 +29,16 @@ from security.errors import ModelRejected
 from security.model_signing.algorithms import ALGORITHMS, SHA256
 from security.model_signing.names import show_name
 from security.model_signing.trust import Trust, load_certificate_trust, load_key_trust
-from security.stewards.admission import find_approvers, read_import
+from security.stewards.admission import (
+    agree_on_load_digests,
+    find_approvals,
+    read_import,
+    read_load_digests,
+    read_signature,
+)
 from security.stewards.approving import approve_model, promote_model, retire_model
 from security.stewards.importing import Source, import_model
+from security.stewards.load_digests import describe_list
 from security.stewards.role_file import RoleFile
 from security.stewards.store import RETIREMENT, Item, ModelStore
 from security.stewards.truss import CONFIG_NAME, MAX_CONFIG_BYTES, parse_truss_config
@@ -48,6 +55,7 @@ def add_life_commands(commands: Commands) -> None:
         "--licence", default="", metavar="TEXT", help="the licence, where the folder holds no licence file"
     )
     add_digest_option(take)
+    _add_load_digests_option(take)
     take.add_argument("--kind", choices=("model", "draft", "adapter"), default="model", help="default: model")
     take.add_argument("--component", metavar="NAME", help="DIR is a bundle: import this component of it")
     take.add_argument(
@@ -57,8 +65,11 @@ def add_life_commands(commands: Commands) -> None:
     trust = take.add_mutually_exclusive_group()
     trust.add_argument("--vendor-key", type=Path, metavar="PEM", help="the vendor's public key")
     trust.add_argument("--vendor-root", type=Path, metavar="PEM", help="the root of the vendor's certificate")
-    approve = _add(commands, "approve", "sign, as a steward, that a model in quarantine may be served", _approve)
+    approve = _add(
+        commands, "approve", "verify a model in quarantine and sign, as a steward, that it may be served", _approve
+    )
     _add_root(approve)
+    _add_load_digests_option(approve)
     approve.add_argument("--key", required=True, metavar="KEY", help=f"the steward's key: {KEY_HELP}")
     promote = _add(commands, "promote", "let the model's name stand for an approved model", _promote)
     _add_root(promote)
@@ -85,6 +96,14 @@ def add_digest_option(command: argparse.ArgumentParser) -> None:
         choices=ALGORITHMS,
         default=SHA256,
         help="what files are digested with: sha256 (default), or blake3, which is faster and which fips = true refuses",
+    )
+
+
+def _add_load_digests_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--no-load-digests",
+        action="store_true",
+        help="compute no BLAKE3 digests of the weights beside SHA-256, as with fips = true: an engine takes longer to load then",
     )
 
 
@@ -129,6 +148,7 @@ def _import_folder(arguments: argparse.Namespace, folder: Path) -> int:
             "num_files": imported.num_files,
             "size_bytes": imported.size_bytes,
             "origin": source.origin,
+            "load_digests": describe_list(imported.load_digests),
         }
         open_outbox(state).put("model_imported", name=source.name, digest=f"sha256:{root}", actor=importer, facts=facts)
     if arguments.json:
@@ -168,23 +188,43 @@ def _describe_source(arguments: argparse.Namespace, folder: Path) -> Source:
         folder = folder / package.data_dir
         name = arguments.name or package.model_name or name
         origin = origin or f"Truss: {package.description}"[:1000]
-    return Source(folder, name, origin, arguments.licence, arguments.vendor_signature, trust, arguments.digest)
+    return Source(
+        folder,
+        name,
+        origin,
+        arguments.licence,
+        arguments.vendor_signature,
+        trust,
+        arguments.digest,
+        with_load_digests=_with_load_digests(arguments),
+    )
+
+
+def _with_load_digests(arguments: argparse.Namespace) -> bool:
+    """Unless somebody says that no algorithm outside the list may be used."""
+    return not (arguments.no_load_digests or is_fips(arguments))
 
 
 def _approve(arguments: argparse.Namespace) -> int:
     state = find_state(arguments)
     item = open_store(state).find(arguments.root)
     roles = _load_roles(state)
-    with open_signer(arguments.key) as signer:
-        steward = approve_model(item, roles, signer)
-    approvers = _approvers(item, roles)
-    facts = {"approvals": len(approvers), "approvals_required": roles.approvals_required}
+    with open_signer(arguments.key) as signer, Progress("verifying") as progress:
+        report = Percentage(progress).report
+        approved = approve_model(item, roles, signer, with_load_digests=_with_load_digests(arguments), progress=report)
+    approvers, steward = _approvers(item, roles), approved.steward.name
+    facts: dict[str, str | int] = {
+        "approvals": len(approvers),
+        "approvals_required": roles.approvals_required,
+        "load_digests": describe_list(approved.load_digests),
+    }
     name = read_import(item, roles)[0].model
-    open_outbox(state).put("model_approved", name=name, digest=f"sha256:{item.root}", actor=steward.name, facts=facts)
+    open_outbox(state).put("model_approved", name=name, digest=f"sha256:{item.root}", actor=steward, facts=facts)
     if arguments.json:
-        print(json.dumps({"name": name, "root": item.root, "steward": steward.name, **facts}))
-    else:
-        print(f"approved   {name} by {steward.name}; {len(approvers)} of {roles.approvals_required} approvals")
+        print(json.dumps({"name": name, "root": item.root, "steward": steward, **facts}))
+        return EXIT_OK
+    print(f"verified   all files as signed, {format_size(approved.size_bytes)}; load digests {facts['load_digests']}")
+    print(f"approved   {name} by {steward}; {len(approvers)} of {roles.approvals_required} approvals")
     return EXIT_OK
 
 
@@ -192,7 +232,11 @@ def _promote(arguments: argparse.Namespace) -> int:
     state = find_state(arguments)
     store = open_store(state)
     admitted = promote_model(store, store.find(arguments.root), _load_roles(state))
-    facts = {"approved_by": ", ".join(admitted.approvers), "imported_by": admitted.importer}
+    facts = {
+        "approved_by": ", ".join(admitted.approvers),
+        "imported_by": admitted.importer,
+        "load_digests": describe_list(admitted.load_digests),
+    }
     open_outbox(state).put(
         "model_promoted", name=admitted.name, digest=f"sha256:{admitted.root}", actor=caller(), facts=facts
     )
@@ -250,7 +294,10 @@ def _show(arguments: argparse.Namespace) -> int:
 def _describe(store: ModelStore, item: Item, roles: RoleFile) -> dict[str, Any]:
     """What the evidence says; a model whose evidence does not hold is shown as such and not left out."""
     try:
-        imported, importer, _ = read_import(item, roles)
+        imported, importer, envelope = read_import(item, roles)
+        stated = read_load_digests(imported, read_signature(item, roles))
+        approvals = find_approvals(item, roles, imported, importer, envelope)
+        agreed = agree_on_load_digests(stated, approvals, roles.approvals_required)
     except ModelRejected as error:
         return {"root": item.root, "name": "?", "state": "unverified", "approved_by": (), "problem": str(error)}
     promoted = {root: name for name, root in store.promoted().items()}
@@ -262,14 +309,15 @@ def _describe(store: ModelStore, item: Item, roles: RoleFile) -> dict[str, Any]:
         "name": imported.model,
         "state": state,
         "imported_by": importer.name,
-        "approved_by": _approvers(item, roles),
+        "approved_by": tuple(sorted(approvals)),
+        "load_digests": describe_list(agreed),
         **{key: imported.predicate.get(key) for key in ("imported_at", "origin", "licence", "vendor", "facts")},
     }
 
 
 def _approvers(item: Item, roles: RoleFile) -> tuple[str, ...]:
     imported, importer, envelope = read_import(item, roles)
-    return find_approvers(item, roles, imported, importer, envelope)
+    return tuple(sorted(find_approvals(item, roles, imported, importer, envelope)))
 
 
 def _load_roles(state: Path) -> RoleFile:

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from appliance.config import load_configuration
+from appliance.config import Configuration, load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
 
@@ -21,10 +21,24 @@ def find_state(arguments: argparse.Namespace) -> Path:
 
     Raises: ConfigurationRejected; CommandFailed for root on somebody else's state: what root makes there its owner cannot read.
     """
-    path = None if arguments.state is not None else find_configuration_file(arguments.config)
-    state: Path = arguments.state or (load_configuration(path)[0].state_path if path is not None else Path("state"))
+    configuration = _find_configuration(arguments)
+    state: Path = arguments.state or (configuration.state_path if configuration is not None else Path("state"))
     verify_owner(state)
     return state
+
+
+def is_fips(arguments: argparse.Namespace) -> bool:
+    """Whether the configuration says `fips = true`; where a command is given the state alone, nobody says so.
+
+    Raises: ConfigurationRejected.
+    """
+    configuration = _find_configuration(arguments)
+    return configuration is not None and configuration.fips
+
+
+def _find_configuration(arguments: argparse.Namespace) -> Configuration | None:
+    path = None if arguments.state is not None else find_configuration_file(arguments.config)
+    return load_configuration(path)[0] if path is not None else None
 
 
 def verify_owner(state: Path) -> None:

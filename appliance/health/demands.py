@@ -11,7 +11,7 @@ from appliance.authority.credentials import find_tls_identity
 from appliance.config import Configuration, served_name_of, what_is_lacking
 from appliance.errors import ApplianceFault
 from appliance.health.finding import Finding
-from appliance.models.admission import admit_model
+from appliance.models.admission import admit_model, explain_weights
 from appliance.models.places import utc_now
 from security.errors import SecurityFault
 from security.fips import find_modules
@@ -90,7 +90,10 @@ def _examine_model(configuration: Configuration, name: str, path: Path) -> Findi
     if admitted is None:
         return Finding("model", "note", f"{name}: a plain folder, verified by nobody")
     return Finding(
-        "model", "ok", f"{name}: approved by {' and '.join(admitted.approvers)}, sha256:{admitted.root[:16]}…"
+        "model",
+        "ok",
+        f"{name}: approved by {' and '.join(admitted.approvers)}, sha256:{admitted.root[:16]}…; "
+        f"weights are verified by {explain_weights(configuration, admitted)}",
     )
 
 

@@ -2,10 +2,14 @@
 
 A model whose `model_path` is a name in the store (`STATE/models/promoted/NAME`) is verified, in either mode and without a switch to
 turn that off. Any other folder is a plain one: production lacks `signed_models` then.
+
+Weights are held to the load digests that importer and stewards agreed on, if there are any, and all else to the signature's
+digests; with `fips = true` everything is.
 """
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from appliance.config import Configuration
@@ -13,9 +17,10 @@ from appliance.errors import StartRefused
 from appliance.models.places import open_store, open_trust, utc_now
 from runtime.weights.file_check import FileCheck
 from security.errors import ModelRejected
-from security.model_signing.algorithms import APPROVED_ALGORITHMS, digest_of
+from security.model_signing.algorithms import APPROVED_ALGORITHMS, TITLES, digest_of, new_hasher
 from security.stewards.admission import Admitted, verify_item
 from security.stewards.allowlist import is_weights
+from security.stewards.load_digests import LOAD_ALGORITHM
 from security.stewards.store import Item
 
 _TEXT_FILES = ("chat_template.jinja", "tokenizer.json", "tokenizer_config.json")
@@ -54,7 +59,22 @@ def admit_model(configuration: Configuration, model_path: Path) -> Admitted | No
             f"model {name}: is signed with {admitted.signed.algorithm} digests, which fips = true does not take: import it again "
             f"with --digest {' or '.join(APPROVED_ALGORITHMS)}"
         )
-    return admitted
+    return admitted.without_load_digests() if configuration.fips else admitted
+
+
+def explain_weights(configuration: Configuration, admitted: Admitted) -> str:
+    """By what weights are verified when they are loaded, and why, for people."""
+    by = TITLES[admitted.weights_algorithm]
+    if admitted.load_digests:
+        return f"{by}, as importer and stewards state beside the signature"
+    if admitted.signed.algorithm == LOAD_ALGORITHM:
+        return f"{by}, as the signature has it"
+    why = (
+        "fips = true takes no other"
+        if configuration.fips
+        else "import or approvals state no load digests; loading takes longer than with them"
+    )
+    return f"{by}: {why}"
 
 
 def weights_check(admitted: Admitted | None) -> FileCheck | None:
@@ -68,7 +88,7 @@ def weights_check(admitted: Admitted | None) -> FileCheck | None:
     def verify(digests: Mapping[str, str]) -> None:
         _verify(admitted, digests, lambda name: name in _ENGINE_FILES or (is_weights(name) and "/" not in name))
 
-    return FileCheck(verify, admitted.signed.new_hasher, admitted.signed.algorithm)
+    return _check_by(admitted, verify)
 
 
 def head_check(configuration: Configuration, model_path: Path, head_path: Path) -> FileCheck | None:
@@ -91,7 +111,7 @@ def head_check(configuration: Configuration, model_path: Path, head_path: Path) 
         own = name.removeprefix(prefix)
         return name.startswith(prefix) and (own == "config.json" or (is_weights(own) and "/" not in own))
 
-    return FileCheck(verify, admitted.signed.new_hasher, admitted.signed.algorithm)
+    return _check_by(admitted, verify)
 
 
 def verify_read(admitted: Admitted | None, name: str, content: bytes) -> None:
@@ -100,7 +120,7 @@ def verify_read(admitted: Admitted | None, name: str, content: bytes) -> None:
     Raises: StartRefused.
     """
     if admitted is not None:
-        _verify(admitted, {name: digest_of(admitted.signed.algorithm, content)}, lambda _name: False)
+        _verify(admitted, {name: digest_of(admitted.algorithm_of(name), content)}, lambda _name: False)
 
 
 def verify_folder(configuration: Configuration, folder: Path, contents: Mapping[str, bytes], is_all: bool) -> None:
@@ -114,8 +134,15 @@ def verify_folder(configuration: Configuration, folder: Path, contents: Mapping[
     """
     admitted = admit_model(configuration, folder)
     if admitted is not None:
-        digests = {name: digest_of(admitted.signed.algorithm, content) for name, content in contents.items()}
+        digests = {name: digest_of(admitted.algorithm_of(name), content) for name, content in contents.items()}
         _verify(admitted, digests, lambda name: is_all and name in (*_TEXT_FILES, *_ENGINE_FILES))
+
+
+def _check_by(admitted: Admitted, verify: Callable[[Mapping[str, str]], None]) -> FileCheck:
+    algorithm, small = admitted.weights_algorithm, admitted.signed.algorithm
+    return FileCheck(
+        verify, lambda count: new_hasher(algorithm, num_threads=count), algorithm, partial(digest_of, small)
+    )
 
 
 def _verify(admitted: Admitted, digests: Mapping[str, str], concerns: Callable[[str], bool]) -> None:

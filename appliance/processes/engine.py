@@ -18,7 +18,7 @@ from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
 from appliance.messages.audit import AppendEvent, AppendRefused, TicketKey
 from appliance.messages.engine import AbortIntent, Cancel, EngineStatus, FlushCache, Submit
-from appliance.models.admission import admit_model, head_check, verify_read, weights_check
+from appliance.models.admission import admit_model, explain_weights, head_check, verify_read, weights_check
 from appliance.processes.memory import settle_memory
 from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from audit.entry import encode_event
@@ -38,6 +38,8 @@ def serve(member: PollingMember) -> None:
     """
     settings = member.config.engines[member.instance]
     admitted = admit_model(member.config, Path(settings.model_path))
+    if admitted is not None:
+        log.info("weights_verified_by", model=admitted.name, digests=explain_weights(member.config, admitted))
     head_path = settings.speculative_draft_model_path
     model = load_model(
         settings,

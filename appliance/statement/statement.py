@@ -28,6 +28,7 @@ from appliance.statement.measuring import (
     measure_kernels,
     measure_software,
 )
+from security.stewards.load_digests import describe_list
 
 FORMAT = "casemate.statement/1"
 UNVERIFIED = "unverified"
@@ -58,6 +59,7 @@ def measure_statement(configuration: Configuration, raw: bytes) -> RunningStatem
     """
     try:
         gpu, driver = describe_gpus()
+        models, load_digests = _describe_models(configuration)
         facts = {
             "software": f"sha256:{measure_software()}",
             "dependencies": f"records:{measure_dependencies()}",
@@ -65,7 +67,8 @@ def measure_statement(configuration: Configuration, raw: bytes) -> RunningStatem
             "kernels": " ".join(_describe_kernels(configuration)) or NONE,
             "cache_scales": " ".join(_describe_cache_scales(configuration)) or NONE,
             "configuration": f"sha256:{hashlib.sha256(raw).hexdigest()}",
-            "models": " ".join(_describe_models(configuration)),
+            "models": " ".join(models),
+            "load_digests": " ".join(load_digests),
             "gpu": gpu,
             "driver": driver,
             "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -106,15 +109,16 @@ def exchange_configuration_digest(state: Path, digest: str) -> str:
     return before
 
 
-def _describe_models(configuration: Configuration) -> list[str]:
-    found = []
+def _describe_models(configuration: Configuration) -> tuple[list[str], list[str]]:
+    """Of each engine's models the manifest's digest, and that of the load digests by which their weights are verified."""
+    models, load_digests = [], []
     for engine in configuration.engines:
-        roots = []
-        for path in model_paths_of(engine):
-            admitted = admit_model(configuration, path)
-            roots.append(f"sha256:{admitted.root}" if admitted is not None else UNVERIFIED)
-        found.append(f"{served_name_of(engine)}={'+'.join(roots)}")
-    return found
+        admitted = [admit_model(configuration, path) for path in model_paths_of(engine)]
+        roots = [UNVERIFIED if each is None else f"sha256:{each.root}" for each in admitted]
+        lists = [NONE if each is None else describe_list(each.load_digests) for each in admitted]
+        models.append(f"{served_name_of(engine)}={'+'.join(roots)}")
+        load_digests.append(f"{served_name_of(engine)}={'+'.join(lists)}")
+    return models, load_digests
 
 
 def _describe_kernels(configuration: Configuration) -> list[str]:

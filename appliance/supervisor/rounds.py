@@ -24,7 +24,7 @@ from appliance.supervisor.lifecycle import LifecycleRecorder
 from audit.entry import encode_event
 from audit.events import host_event
 from security.errors import ModelRejected
-from security.model_signing.digests import hash_files
+from security.model_signing.digests import hash_files_by
 from security.model_signing.folder import ModelFolder
 from security.segmentation.egress import probe_egress
 
@@ -113,6 +113,6 @@ def verify_on_disk(configuration: Configuration, model_path: Path) -> str | None
     if admitted is None or found is None:
         return None
     with ModelFolder(found[1].files) as folder:
-        digests = hash_files(folder, folder.list_files(), algorithm=admitted.signed.algorithm, num_threads=1)
-    admitted.verify_loaded(digests, lambda _name: True)
+        digests = hash_files_by(folder, folder.list_files(), lambda name: (admitted.algorithm_of(name),), num_threads=1)
+    admitted.verify_loaded({name: digest for name, (digest,) in digests.items()}, lambda _name: True)
     return f"sha256:{admitted.root}"

@@ -22,6 +22,11 @@ class Hasher(Protocol):
         """Of all bytes so far."""
 
 
+def sha256_of(content: bytes) -> str:
+    """SHA-256, hexadecimal, of bytes in memory."""
+    return hashlib.sha256(content).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class FileCheck:
     """Asked once all is read, and before anything is computed from it."""
@@ -29,23 +34,26 @@ class FileCheck:
     verify: Callable[[Mapping[str, str]], None]
     """Called with the digest, hexadecimal, of every file that was read, by name; raises to refuse them."""
     new_hasher: Callable[[int], Hasher] = lambda _num_threads: hashlib.sha256()
-    """Begins the digest of one file. Given is how many threads may share the bytes of one update, if the algorithm can do that."""
+    """Begins the digest of a file of weights. Given is how many threads may share the bytes of one update, if the algorithm can."""
     algorithm: str = "sha256"
     """What `new_hasher` begins."""
+    digest_of: Callable[[bytes], str] = sha256_of
+    """The digest of a small file, such as a configuration; another algorithm may be asked of it."""
 
 
 def hasher_of(check: FileCheck | None, first: bytes = b"", *, num_threads: int = 1) -> Hasher:
-    """Begin the digest of a file as the check wants it; SHA-256 where nobody checks."""
+    """Begin the digest of a file of weights as the check wants it; SHA-256 where nobody checks."""
     hasher: Hasher = hashlib.sha256() if check is None else check.new_hasher(num_threads)
     hasher.update(first)
     return hasher
 
 
 def is_tree(check: FileCheck | None) -> bool:
-    """Whether the check wants digests by TREE_ALGORITHM."""
+    """Whether the check wants digests of weights by TREE_ALGORITHM."""
     return check is not None and check.algorithm == TREE_ALGORITHM
 
 
 def digests_of(files: Iterable[tuple[str, bytes]], check: FileCheck | None = None) -> dict[str, str]:
-    """The digests of files in memory, by name."""
-    return {name: hasher_of(check, content).hexdigest() for name, content in files}
+    """The digests of small files in memory, by name; SHA-256 where nobody checks."""
+    digest_of = sha256_of if check is None else check.digest_of
+    return {name: digest_of(content) for name, content in files}

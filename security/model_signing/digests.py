@@ -3,6 +3,8 @@
 Both algorithms work outside the interpreter's lock, so that threads are enough. The largest files go first, since one file is
 read by one thread; with BLAKE3 the cores that have no file of their own help to hash the large ones. Files are read and not
 mapped: a mapped file that somebody cuts short kills the process that reads it.
+
+A file may get a second digest in the same pass: both are of the same bytes, read once into one buffer.
 """
 
 import os
@@ -28,6 +30,26 @@ _MAX_THREADS = 16
 _PROGRESS_INTERVAL_S = 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class SecondDigest:
+    """A digest more for some of the files, of the same bytes."""
+
+    algorithm: str
+    """One of `algorithms.ALGORITHMS`."""
+    concerns: Callable[[str], bool]
+    """Whether the file of a name gets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What was found, in hexadecimal, by the files' names."""
+
+    first: dict[str, str]
+    """Of every file."""
+    second: dict[str, str]
+    """Of those that the second digest concerns."""
+
+
 def hash_files(
     folder: ModelFolder,
     files: Sequence[ListedFile],
@@ -36,10 +58,44 @@ def hash_files(
     num_threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, str]:
-    """The digest, in hexadecimal, of each file by its name.
+    """The digest, in hexadecimal, of each file by its name; see `hash_files_by`."""
+    found = hash_files_by(folder, files, lambda _name: (algorithm,), num_threads=num_threads, progress=progress)
+    return {name: digest for name, (digest,) in found.items()}
+
+
+def hash_files_twice(
+    folder: ModelFolder,
+    files: Sequence[ListedFile],
+    algorithm: str,
+    second: SecondDigest | None,
+    *,
+    num_threads: int | None = None,
+    progress: Progress | None = None,
+) -> Digests:
+    """The digest of each file, and the second of those that it concerns, in one pass; see `hash_files_by`."""
+
+    def algorithms_of(name: str) -> tuple[str, ...]:
+        return (algorithm,) if second is None or not second.concerns(name) else (algorithm, second.algorithm)
+
+    found = hash_files_by(folder, files, algorithms_of, num_threads=num_threads, progress=progress)
+    return Digests(
+        {name: digests[0] for name, digests in found.items()},
+        {name: digests[1] for name, digests in found.items() if len(digests) == 2},
+    )
+
+
+def hash_files_by(
+    folder: ModelFolder,
+    files: Sequence[ListedFile],
+    algorithms_of: Callable[[str], Sequence[str]],
+    *,
+    num_threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, tuple[str, ...]]:
+    """The digests, in hexadecimal, of each file by its name.
 
     Args:
-        algorithm: one of `algorithms.ALGORITHMS`.
+        algorithms_of: those of `algorithms.ALGORITHMS` that the file of a name is digested with, in this order.
         num_threads: as many as there are cores for us, at most 16, if None.
     Raises: ModelFolderRejected if a file cannot be read, or changes meanwhile.
     """
@@ -48,7 +104,7 @@ def hash_files(
     if num_threads is None:
         num_threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
     num_large = sum(file.size_bytes >= _LARGE_BYTES for file in files)
-    hashing = _Hashing(counter, algorithm, max(1, num_threads // max(1, num_large)))
+    hashing = _Hashing(counter, algorithms_of, max(1, num_threads // max(1, num_large)))
     largest_first = sorted(files, key=lambda file: -file.size_bytes)
     with ThreadPoolExecutor(max_workers=max(1, min(num_threads, len(files)))) as pool:
         futures = {file.name: pool.submit(_hash_file, folder, file, hashing) for file in largest_first}
@@ -84,11 +140,13 @@ class _Hashing:
     """What is the same for all files."""
 
     counter: _Counter
-    algorithm: str
+    algorithms_of: Callable[[str], Sequence[str]]
     threads_per_large_file: int
 
 
-def _await_all(futures: list[Future[str]], counter: _Counter, total_bytes: int, progress: Progress | None) -> None:
+def _await_all(
+    futures: list[Future[tuple[str, ...]]], counter: _Counter, total_bytes: int, progress: Progress | None
+) -> None:
     pending = set(futures)
     while pending:
         interval = None if progress is None else _PROGRESS_INTERVAL_S
@@ -99,38 +157,41 @@ def _await_all(futures: list[Future[str]], counter: _Counter, total_bytes: int, 
             progress(min(counter.num_bytes, total_bytes), total_bytes)
 
 
-def _hash_file(folder: ModelFolder, file: ListedFile, hashing: _Hashing) -> str:
+def _hash_file(folder: ModelFolder, file: ListedFile, hashing: _Hashing) -> tuple[str, ...]:
     descriptor = folder.open_file(file.name)
     try:
         before = os.fstat(descriptor)
         if (before.st_dev, before.st_ino, before.st_size) != (file.device, file.inode, file.size_bytes):
             raise _changed(file)
-        digest = _hash_descriptor(descriptor, file, hashing)
+        digests = _hash_descriptor(descriptor, file, hashing)
         after = os.fstat(descriptor)
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise _changed(file)
-        return digest
+        return digests
     except OSError as error:
         raise ModelFolderRejected(f"{show_name(file.name)}: cannot be read: {error.strerror or error}") from None
     finally:
         os.close(descriptor)
 
 
-def _hash_descriptor(descriptor: int, file: ListedFile, hashing: _Hashing) -> str:
-    num_threads = hashing.threads_per_large_file if file.size_bytes >= _LARGE_BYTES else 1
-    hasher = new_hasher(hashing.algorithm, num_threads=num_threads)
-    is_shared = num_threads > 1 and hashing.algorithm != SHA256
+def _hash_descriptor(descriptor: int, file: ListedFile, hashing: _Hashing) -> tuple[str, ...]:
+    algorithms = hashing.algorithms_of(file.name)
+    # SHA-256 is sequential: threads that shared the bytes of the other digest would wait for it.
+    is_shared = file.size_bytes >= _LARGE_BYTES and SHA256 not in algorithms
+    num_threads = hashing.threads_per_large_file if is_shared else 1
+    hashers = [new_hasher(algorithm, num_threads=num_threads) for algorithm in algorithms]
     # One byte more than is expected, so that a file that grows is noticed and cannot keep us reading.
     left = file.size_bytes + 1
-    buffer = memoryview(bytearray(min(left, _SHARED_CHUNK_BYTES if is_shared else _CHUNK_BYTES)))
+    buffer = memoryview(bytearray(min(left, _SHARED_CHUNK_BYTES if num_threads > 1 else _CHUNK_BYTES)))
     while left and (count := os.readv(descriptor, [buffer[:left]])):
         left -= count
-        hasher.update(buffer[:count])
+        for hasher in hashers:
+            hasher.update(buffer[:count])
         if not hashing.counter.add(count):
             break
     if left != 1:
         raise _changed(file)
-    return hasher.hexdigest()
+    return tuple(hasher.hexdigest() for hasher in hashers)
 
 
 def _changed(file: ListedFile) -> ModelFolderRejected:

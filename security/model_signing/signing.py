@@ -7,6 +7,7 @@ existing signature is never replaced.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from security.errors import ModelFolderRejected
 from security.keys import write_exclusive
 from security.model_signing.algorithms import SHA256
 from security.model_signing.bundle import Bundle, encode_bundle, encode_pae
-from security.model_signing.digests import Progress, hash_files
+from security.model_signing.digests import Progress, SecondDigest, hash_files_twice
 from security.model_signing.elliptic import verify_signature_bytes
 from security.model_signing.folder import ModelFolder
 from security.model_signing.manifest import Manifest, build_manifest
@@ -34,15 +35,24 @@ class Signed:
     size_bytes: int
     left_out: tuple[str, ...]
     """Names at the top of the folder that are there and not covered: our loader refuses the folder with them."""
+    second: Mapping[str, str]
+    """Second digests of the very bytes that were signed, by name; no part of the signature."""
 
 
 def sign_model(
-    path: Path, signer: ModelSigner, output: Path, *, algorithm: str = SHA256, progress: Progress | None = None
+    path: Path,
+    signer: ModelSigner,
+    output: Path,
+    *,
+    algorithm: str = SHA256,
+    second: SecondDigest | None = None,
+    progress: Progress | None = None,
 ) -> Signed:
     """Sign the folder at `path` and write the signature file.
 
     Args:
         algorithm: what files are digested with, one of `algorithms.ALGORITHMS`.
+        second: a digest more for some files, for the caller.
     Raises: ModelFolderRejected for a folder that cannot be signed, or that changes meanwhile; KeyUnusable if the key cannot
         be used or the file not be written; FileExistsError if `output` exists.
     """
@@ -59,16 +69,16 @@ def sign_model(
         files = folder.list_files(excluded=DEFAULT_EXCLUSIONS)  # (1)
         if not files:
             raise ModelFolderRejected(f"{path}: holds no files to sign")
-        digests = hash_files(folder, files, algorithm=algorithm, progress=progress)  # (2)
+        digests = hash_files_twice(folder, files, algorithm, second, progress=progress)  # (2)
         left_out = folder.find(DEFAULT_EXCLUSIONS)
     ignored = (*DEFAULT_EXCLUSIONS, *([inside] if inside is not None else []))
-    manifest = build_manifest(_model_name(path), digests, ignored, algorithm)
+    manifest = build_manifest(_model_name(path), digests.first, ignored, algorithm)
     payload = encode_statement(manifest)
     parse_statement(payload)  # (4) It has bounds: thousands of long names are more than a verifier takes.
     signature = signer.sign(encode_pae(payload))  # (3)
     verify_signature_bytes(signer.public_key, signature, encode_pae(payload))  # (4)
     write_exclusive(output, encode_bundle(Bundle(payload, signature, signer.material)), mode=0o644)  # (5)
-    return Signed(manifest, sum(file.size_bytes for file in files), left_out)
+    return Signed(manifest, sum(file.size_bytes for file in files), left_out, digests.second)
 
 
 def name_inside(folder: Path, path: Path) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from security.errors import ModelFolderRejected
-from security.model_signing.digests import Progress, hash_files
+from security.model_signing.digests import Progress, SecondDigest, hash_files_twice
 from security.model_signing.folder import ListedFile, ModelFolder
 from security.model_signing.names import DEFAULT_EXCLUSIONS, show_name
 from security.model_signing.signing import SIGNATURE_SUFFIX, name_inside
@@ -29,6 +29,8 @@ class VerifiedModel:
     signed: SignedModel
     sizes: Mapping[str, int]
     """Bytes of each file by its name, as they were hashed."""
+    second: Mapping[str, str]
+    """Second digests of the very bytes that were verified, by name."""
 
     @property
     def digests(self) -> Mapping[str, str]:
@@ -54,27 +56,34 @@ class VerifiedModel:
 
 
 def verify_model(
-    folder: Path, signature: Path, trust: Trust, *, num_threads: int | None = None, progress: Progress | None = None
+    folder: Path,
+    signature: Path,
+    trust: Trust,
+    *,
+    second: SecondDigest | None = None,
+    num_threads: int | None = None,
+    progress: Progress | None = None,
 ) -> VerifiedModel:
     """Verify a signature and every file of the folder.
 
     Args:
+        second: a digest more for some files, for the caller.
         num_threads: for hashing; as many as there are cores for us, at most 16, if None.
     Raises: ModelSignatureRejected; ModelFolderRejected, with a line for each file that is changed, missing or not listed.
     """
     signed = verify_signature(signature, trust)  # (1)
     with ModelFolder(folder) as opened:
         files = _verify_names(opened, signature, signed)  # (2)
-        found = hash_files(  # (3)
-            opened, files, algorithm=signed.algorithm, num_threads=num_threads, progress=progress
+        found = hash_files_twice(  # (3)
+            opened, files, signed.algorithm, second, num_threads=num_threads, progress=progress
         )
     problems = [
-        str(changed(name, expected, found[name], signed.algorithm))
+        str(changed(name, expected, found.first[name], signed.algorithm))
         for name, expected in signed.digests.items()
-        if found[name] != expected
+        if found.first[name] != expected
     ]
     _refuse(problems)
-    return VerifiedModel(signed, {file.name: file.size_bytes for file in files})
+    return VerifiedModel(signed, {file.name: file.size_bytes for file in files}, found.second)
 
 
 def verify_names(folder: Path, signature: Path, signed: SignedModel) -> None:

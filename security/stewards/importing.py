@@ -3,7 +3,8 @@
 (1) The importer's key must be one of the role file's. (2) Every name is on the allow-list. (3) The caller's checks (tensors,
 configuration, tokenizer, template) run on the source, so that what is plainly wrong is not copied. (4) All is copied, onto a disk
 that has room for it. (5) A vendor's signature, where given, is verified over the copy. (6) The checks run again, on the copy:
-only it is used from here on. (7) The importer signs the copy and (8) states where it came from; (9) only then it enters quarantine.
+only it is used from here on. (7) The importer signs the copy and (8) states where it came from, with the weights' load digests
+that were computed while it was signed; (9) only then it enters quarantine.
 
 What fails leaves nothing behind; a copy that was interrupted is removed by the next import.
 """
@@ -28,6 +29,7 @@ from security.model_signing.trust import SignedBy, Trust
 from security.model_signing.verification import verify_model
 from security.stewards.allowlist import is_licence, verify_allowed
 from security.stewards.envelope import key_id_of, sign_envelope
+from security.stewards.load_digests import FILES_MEMBER, encode_load_digests, list_digest, second_digest_for
 from security.stewards.role_file import Person, RoleFile
 from security.stewards.statements import (
     IMPORT,
@@ -60,6 +62,8 @@ class Source:
     vendor_trust: Trust | None = None
     algorithm: str = SHA256
     """What the importer's signature digests files with: loaders will have to hash what they load by it."""
+    with_load_digests: bool = True
+    """State `load_digests` beside digests that are no tree's, so that weights are loaded by these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Imported:
     num_files: int
     size_bytes: int
     facts: Mapping[str, str | int]
+    load_digests: Mapping[str, str]
+    """Of the weights, by name; empty where none are stated."""
 
 
 def import_model(
@@ -134,7 +140,10 @@ def _take_in(
         vendor = verify_model(copy, source.vendor_signature, source.vendor_trust, progress=progress).signed_by  # (5)
     if _run_checks(checks, copy) != facts:  # (6)
         raise ModelFolderRejected(f"{source.folder}: changed while it was copied")
-    signed = sign_model(copy, signer, incoming / SIGNATURE, algorithm=source.algorithm, progress=progress)  # (7)
+    second = second_digest_for(source.algorithm) if source.with_load_digests else None
+    signed = sign_model(  # (7)
+        copy, signer, incoming / SIGNATURE, algorithm=source.algorithm, second=second, progress=progress
+    )
     predicate = {
         "imported_at": format_time(datetime.datetime.now(datetime.UTC)),
         "importer": importer.name,
@@ -144,13 +153,15 @@ def _take_in(
         "facts": dict(facts),
         "num_files": len(signed.manifest.digests),
         "size_bytes": size_bytes,
+        FILES_MEMBER: list_digest(signed.manifest.digests),
+        **encode_load_digests(signed.second),
     }
     statement = Statement(IMPORT, source.name, signed.manifest.root, predicate)
     envelope = sign_envelope(STATEMENT_PAYLOAD_TYPE, encode_model_statement(statement), signer)  # (8)
     (incoming / IMPORT_FILE).write_bytes(envelope)
     _sync_tree(incoming)
     item = store.admit_incoming(incoming, signed.manifest.root)  # (9)
-    return Imported(item, importer, len(signed.manifest.digests), size_bytes, facts)
+    return Imported(item, importer, len(signed.manifest.digests), size_bytes, facts, signed.second)
 
 
 def _run_checks(checks: Sequence[Check], folder: Path) -> dict[str, str | int]:

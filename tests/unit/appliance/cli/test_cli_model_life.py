@@ -7,11 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from appliance.cli.main import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, main
 from appliance.config.defaults import DEMO_MODEL_DIR
 from appliance.models.places import open_outbox
+from security.stewards.load_digests import list_digest
 from tests.support.stewardship import Holder, Stewardship
+
+LISTED = {"model.safetensors": blake3((DEMO_MODEL_DIR / "model.safetensors").read_bytes()).hexdigest()}
 
 
 @pytest.fixture
@@ -40,7 +44,9 @@ def take(capsys: pytest.CaptureFixture[str]) -> str:
 def test_import_approve_promote_retire(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each step says what is next, and leaves a notice for the log."""
     root = take(capsys)
-    assert "1 of 2 approvals" in run(capsys, "model", "approve", root[:12], "--key", "keys/ada.pem")
+    approved = run(capsys, "model", "approve", root[:12], "--key", "keys/ada.pem")
+    assert "1 of 2 approvals" in approved
+    assert "all files as signed" in approved
     assert main(["model", "promote", root[:12]]) == EXIT_FAILED
     assert "approved by 1 stewards other than the importer (ada), expected 2" in capsys.readouterr().err
     run(capsys, "model", "approve", root[:12], "--key", "keys/bob.pem")
@@ -49,10 +55,42 @@ def test_import_approve_promote_retire(place: Path, capsys: pytest.CaptureFixtur
     assert "promoted    tiny" in run(capsys, "model", "list")
     shown = json.loads(run(capsys, "model", "show", root, "--json"))
     assert (shown["imported_by"], shown["approved_by"], shown["origin"]) == ("ines", ["ada", "bob"], "made here")
+    assert shown["load_digests"] == f"sha256:{list_digest(LISTED)}"
     run(capsys, "model", "retire", root[:12], "--key", "keys/ada.pem", "--reason", "superseded")
     assert "retired     tiny" in run(capsys, "model", "list")
     kinds = [notice.kind for _, notice in open_outbox(place / "state").waiting()]
     assert kinds == ["model_imported", "model_approved", "model_approved", "model_promoted", "model_retired"]
+    told = [notice.facts.get("load_digests") for _, notice in open_outbox(place / "state").waiting()]
+    assert told == [shown["load_digests"]] * 4 + [None]
+
+
+@pytest.mark.parametrize("where", ["option", "configuration"])
+def test_no_other_algorithm_is_computed_where_none_may_be(
+    where: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By option, or as the configuration says `fips = true`; of a model that has load digests an approval names none then."""
+    (place / "fips.toml").write_text(
+        f'fips = true\nstate_dir = "state"\n[[engines]]\nmodel_path = "{DEMO_MODEL_DIR}"\n'
+    )
+    without = ("--no-load-digests",) if where == "option" else ("--config", "fips.toml")
+    root = take(capsys)
+    for name in ("ada", "bob"):
+        words = ("model", "approve", root, "--key", f"keys/{name}.pem", "--json", *without)
+        assert json.loads(run(capsys, *words))["load_digests"] == "none"
+    assert json.loads(run(capsys, "model", "promote", root, "--json"))["load_digests"] == "none"
+    words = ("--name", "other", "--key", "keys/ines.pem", "--licence", "another", "--json", *without)
+    shutil.rmtree(place / "state/models")
+    assert json.loads(run(capsys, "model", "import", str(DEMO_MODEL_DIR), *words))["load_digests"] == "none"
+
+
+def test_list_can_be_had_without_us(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`show` tells what an auditor compares: the list of `b3sum`, by its SHA-256."""
+    root = take(capsys)
+    assert json.loads(run(capsys, "model", "show", root, "--json"))["load_digests"] == "none"
+    for name in ("ada", "bob"):
+        run(capsys, "model", "approve", root, "--key", f"keys/{name}.pem")
+    lines = f"{LISTED['model.safetensors']}  model.safetensors\n"
+    assert f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}" in run(capsys, "model", "show", root)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root meets somebody else's state")

@@ -13,18 +13,25 @@ from appliance.config import Configuration
 from appliance.config.defaults import DEMO_MODEL_DIR, default_configuration
 from appliance.errors import StartRefused
 from appliance.gateway.loading import load_models
-from appliance.models.admission import admit_model, head_check, verify_folder, verify_read, weights_check
+from appliance.models.admission import (
+    admit_model,
+    explain_weights,
+    head_check,
+    verify_folder,
+    verify_read,
+    weights_check,
+)
 from runtime.weights.config import load_model_config
 from runtime.weights.loading import load_weights
-from security.model_signing.algorithms import ALGORITHMS, BLAKE3, SHA256
+from security.model_signing.algorithms import BLAKE3, SHA256, TITLES
 from security.stewards.approving import approve_model, promote_model
 from security.stewards.importing import Source, import_model
 from security.stewards.store import ModelStore
 from tests.support.stewardship import Stewardship
 
 
-def promote(tmp_path: Path, algorithm: str = SHA256) -> Configuration:
-    """A configuration of the demo model, promoted under the name `tiny`."""
+def promote(tmp_path: Path, algorithm: str = SHA256, *, load_digests: bool = True) -> Configuration:
+    """A configuration of the demo model, promoted under the name `tiny`; with or without load digests in the approvals."""
     people, store = Stewardship(), ModelStore(tmp_path / "models")
     people.establish(tmp_path)
     item = import_model(
@@ -35,7 +42,7 @@ def promote(tmp_path: Path, algorithm: str = SHA256) -> Configuration:
         (),
     ).item
     for name in ("ada", "bob"):
-        approve_model(item, people.roles, people.signer(name))
+        approve_model(item, people.roles, people.signer(name), with_load_digests=load_digests)
     promote_model(store, item, people.roles)
     return default_configuration(store.path_of("tiny"), "tiny", tmp_path)[0]
 
@@ -99,18 +106,32 @@ def test_engine_must_have_read_all_weights(promoted: Configuration) -> None:
     assert check is not None
     with pytest.raises(StartRefused, match="was not there when the model was loaded"):
         check.verify({name: digest for name, digest in admitted.signed.digests.items() if name == "config.json"})
-    check.verify(admitted.signed.digests)
+    check.verify({**admitted.signed.digests, **admitted.load_digests})
     with pytest.raises(StartRefused, match=r"tokenizer\.json: changed"):
         verify_read(admitted, "tokenizer.json", b"{}")
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_what_is_loaded_is_digested_as_it_was_signed(algorithm: str, tmp_path: Path) -> None:
-    """Engine and gateway hash by the signature's own algorithm; a weight that is changed is found in what was read."""
-    configuration = promote(tmp_path, algorithm)
+WAYS = {
+    "signature by BLAKE3": (BLAKE3, True, False, "BLAKE3", "BLAKE3, as the signature has it"),
+    "load digests": (SHA256, True, False, "BLAKE3", "BLAKE3, as importer and stewards state"),
+    "approvals of before": (SHA256, False, False, "SHA-256", "SHA-256: import or approvals state no load digests"),
+    "fips": (SHA256, True, True, "SHA-256", "SHA-256: fips = true takes no other"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_loaded_is_digested_as_it_was_approved(way: str, tmp_path: Path) -> None:
+    """Weights by load digests where there are any, all else by the signature's; a changed bit is found in what was read."""
+    algorithm, load_digests, fips, title, explanation = WAYS[way]
+    configuration = msgspec.structs.replace(promote(tmp_path, algorithm, load_digests=load_digests), fips=fips)
     load(configuration)
     folder = path_of(configuration)
-    check = weights_check(admit_model(configuration, folder))
+    admitted = admit_model(configuration, folder)
+    check = weights_check(admitted)
+    assert admitted is not None
+    assert check is not None
+    assert TITLES[check.algorithm] == title
+    assert explain_weights(configuration, admitted).startswith(explanation)
     config = load_model_config(folder)
     load_weights(folder, config, device=torch.device("cpu"), dtype=torch.float32, verify=check)
     weights = folder / "model.safetensors"
@@ -120,9 +141,7 @@ def test_what_is_loaded_is_digested_as_it_was_signed(algorithm: str, tmp_path: P
         last = file.read(1)[0]
         file.seek(-1, 2)
         file.write(bytes([last ^ 1]))
-    with pytest.raises(
-        StartRefused, match=r"model\.safetensors: changed: " + ("BLAKE3" if algorithm == BLAKE3 else "SHA-256")
-    ):
+    with pytest.raises(StartRefused, match=rf"model\.safetensors: changed: {title}"):
         load_weights(folder, config, device=torch.device("cpu"), dtype=torch.float32, verify=check)
 
 

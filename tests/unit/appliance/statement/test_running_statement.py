@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from blake3 import blake3
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from appliance.cli.main import main
@@ -45,8 +46,8 @@ def test_statement_is_the_same_twice_and_names_everything(tmp_path: Path) -> Non
     assert one.encode() == two.encode()
     assert one.digest == f"sha256:{hashlib.sha256(one.encode()).hexdigest()}"
     assert set(one.facts) == {
-        "software", "dependencies", "interpreter", "kernels", "cache_scales", "configuration", "models", "gpu", "driver",
-        "kernel", "tpm",
+        "software", "dependencies", "interpreter", "kernels", "cache_scales", "configuration", "models", "load_digests", "gpu",
+        "driver", "kernel", "tpm",
     }  # fmt: skip
     assert one.facts["models"] == f"tiny={UNVERIFIED}"
 
@@ -64,7 +65,7 @@ def test_the_scales_of_a_kv_cache_are_named_by_their_digest(tmp_path: Path) -> N
 
 
 def test_promoted_model_is_named_by_its_digest(tmp_path: Path) -> None:
-    """What the stewards approved is what the statement names."""
+    """What the stewards approved is what the statement names: the manifest, and the list by which weights are verified."""
     people, store = Stewardship(), ModelStore(tmp_path / "models")
     people.establish(tmp_path)
     source = Source(DEMO_MODEL_DIR, "tiny", "made here", "Apache-2.0")
@@ -72,7 +73,12 @@ def test_promoted_model_is_named_by_its_digest(tmp_path: Path) -> None:
     for name in ("ada", "bob"):
         approve_model(item, people.roles, people.signer(name))
     promote_model(store, item, people.roles)
-    assert measure(tmp_path, store.path_of("tiny")).facts["models"] == f"tiny=sha256:{item.root}"
+    facts = measure(tmp_path, store.path_of("tiny")).facts
+    assert facts["models"] == f"tiny=sha256:{item.root}"
+    weights = blake3((DEMO_MODEL_DIR / "model.safetensors").read_bytes()).hexdigest()
+    listed = hashlib.sha256(f"{weights}  model.safetensors\n".encode()).hexdigest()
+    assert facts["load_digests"] == f"tiny=sha256:{listed}"
+    assert measure(tmp_path).facts["load_digests"] == "tiny=none"
 
 
 @control("3.4.1", "3.14.5", "CM-2", "CM-2(2)", "CM-6(2)", "CM-8(2)", "SI-7", "SI-7(1)", "SR-9", "SR-9(1)")

@@ -77,7 +77,10 @@ async def test_without_probes_nothing_is_tried(tmp_path: Path) -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @control("3.12.3", "3.14.5", "CM-6(2)", "SI-6", "SI-7(1)", "SI-7(2)")
 async def test_changed_file_on_the_disk_is_told(algorithm: str, tmp_path: Path) -> None:
-    """While it is served from memory, somebody changes the licence: the round finds it, and the loop's own thread records it."""
+    """While it is served from memory, somebody changes weights or licence: the round finds it, the loop's own thread records it.
+
+    Weights are hashed by BLAKE3 in either case: by the signature's own digests, or by load digests.
+    """
     people, store = Stewardship(), ModelStore(tmp_path / "models")
     people.establish(tmp_path)
     source = Source(DEMO_MODEL_DIR, "tiny", "made here", "Apache-2.0", algorithm=algorithm)
@@ -88,6 +91,13 @@ async def test_changed_file_on_the_disk_is_told(algorithm: str, tmp_path: Path) 
     configuration, _ = default_configuration(store.path_of("tiny"), "tiny", tmp_path)
     assert verify_on_disk(configuration, store.path_of("tiny")) == f"sha256:{item.root}"
     assert verify_on_disk(configuration, DEMO_MODEL_DIR) is None
+    weights = store.path_of("tiny") / "model.safetensors"
+    weights.chmod(0o644)
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    with pytest.raises(ModelFolderRejected, match=r"model\.safetensors: changed: BLAKE3"):
+        verify_on_disk(configuration, store.path_of("tiny"))
+    weights.write_bytes(kept)
     path = store.path_of("tiny") / "README.md"
     path.chmod(0o644)
     path.write_text("another licence")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from security.errors import ModelFolderRejected, ModelNotApproved, ModelRejected, ModelSignatureRejected
 from security.model_signing.signing import sign_model
@@ -164,11 +165,11 @@ def test_file_swapped_between_check_and_use_is_found(approved: Item, people: Ste
     """The evidence is good, and the bytes that were loaded are others."""
     admitted = verify_item(approved, people.roles)
     digests = {
-        name: hashlib.sha256((approved.files / name).read_bytes()).hexdigest()
-        for name in ("config.json", "model.safetensors")
+        "config.json": hashlib.sha256((approved.files / "config.json").read_bytes()).hexdigest(),
+        "model.safetensors": blake3((approved.files / "model.safetensors").read_bytes()).hexdigest(),
     }
     admitted.verify_loaded(digests, lambda name: name in digests)
-    swapped = digests | {"model.safetensors": hashlib.sha256(b"other").hexdigest()}
+    swapped = digests | {"model.safetensors": blake3(b"other").hexdigest()}
     with pytest.raises(ModelFolderRejected, match=r"model\.safetensors: changed"):
         admitted.verify_loaded(swapped, lambda name: name in digests)
     with pytest.raises(ModelFolderRejected, match=r"evil\.safetensors: not listed"):
