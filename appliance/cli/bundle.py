@@ -27,7 +27,8 @@ from security.bundles.release import Release, parse_version
 from security.bundles.slots import Host
 from security.bundles.trust import HostTrust
 from security.bundles.verification import VerifiedBundle, open_bundle
-from security.errors import BundleRejected, SecurityFault
+from security.errors import BundleRejected, KeyUnusable, SecurityFault
+from security.stewards.outbox import Outbox
 
 
 def add_bundle_commands(subparsers: Commands) -> None:
@@ -142,9 +143,16 @@ def _install(arguments: argparse.Namespace) -> int:
                 outbox.put("software_installed", name=content.name, digest=digest, actor=caller(), facts=facts)
                 return _report(arguments, f"installed in slot {content.slot}", bundle)
         except SecurityFault as fault:
-            facts = {"reason": str(fault).splitlines()[0], "folder": str(arguments.folder)}
-            outbox.put("software_install_refused", name="bundle", digest="none", actor=caller(), facts=facts)
+            _note_refusal(outbox, fault, arguments.folder)
             raise
+
+
+def _note_refusal(outbox: Outbox, fault: SecurityFault, folder: Path) -> None:
+    facts = {"reason": str(fault).splitlines()[0], "folder": str(folder)}
+    try:
+        outbox.put("software_install_refused", name="bundle", digest="none", actor=caller(), facts=facts)
+    except KeyUnusable as unwritable:  # A full disk above all; why nothing was installed is the first thing to know.
+        raise type(fault)(f"{fault}\nand the log will not have a record of this: {unwritable}") from None
 
 
 def _verify_direction(

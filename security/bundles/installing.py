@@ -9,7 +9,6 @@ starts anew. Nothing that runs is touched. Files are made by path from names tha
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 from tuf.api.metadata import TargetFile
 
 from security.bundles.medium import digest_of, name_on_medium, sync_folder
+from security.bundles.refusals import explain_unwritable
 from security.bundles.slots import INCOMING, Host, SlotContent
 from security.bundles.switching import read_transition
 from security.bundles.verification import VerifiedBundle
@@ -44,9 +44,15 @@ def install_bundle(host: Host, bundle: VerifiedBundle, *, progress: Progress | N
     host.prepare()
     if read_transition(host) is not None:  # The other slot may be the one to go back to.
         raise BundleRejected("a switch was interrupted: `casemate recover` first")
-    slot = host.other_slot()
-    incoming = _open_incoming(host, bundle)
+    slot, incoming = host.other_slot(), host.path / INCOMING
+    content = SlotContent(
+        slot,
+        bundle.release.version,
+        bundle.digest,
+        {path: digest_of(target) for path, target in bundle.targets.items()},
+    )
     try:
+        _open_incoming(incoming, bundle)
         _verify_room(host, bundle, incoming)  # (1)
         # Once for all files: each of these looks at every file of a release.
         folder, size_bytes, running = incoming / bundle.digest, bundle.size_bytes, host.current()
@@ -57,12 +63,9 @@ def install_bundle(host: Host, bundle: VerifiedBundle, *, progress: Progress | N
             if progress is not None:
                 progress(done_bytes, size_bytes)
         _finish(incoming, bundle)  # (3)
+        host.fill(slot, incoming / bundle.digest, content)  # (4)
     except OSError as error:
-        what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
-        raise BundleUnreadable(f"{incoming}: cannot be written: {what}; the next try goes on from here") from None
-    files = {path: digest_of(target) for path, target in bundle.targets.items()}
-    content = SlotContent(slot, bundle.release.version, bundle.digest, files)
-    host.fill(slot, incoming / bundle.digest, content)  # (4)
+        raise explain_unwritable(incoming, error) from None
     return content
 
 
@@ -76,9 +79,7 @@ def extract_component(bundle: VerifiedBundle, name: str, folder: Path) -> int:
     if not parts:
         held = sorted({path.split("/")[0] for path in bundle.targets if "/" in path})
         raise BundleRejected(f"the bundle has no component {name[:80]!r}; it has {', '.join(held) or 'none'}")
-    size_bytes, free = sum(target.length for target in parts.values()), shutil.disk_usage(folder.parent).free
-    if size_bytes + _SPARE_BYTES > free:
-        raise BundleUnreadable(f"{folder.parent}: {size_bytes} bytes to write, {free} are free")
+    _verify_free(folder.parent, sum(target.length for target in parts.values()))
     for path, target in parts.items():
         final = folder / path.removeprefix(f"{name}/")
         final.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -86,22 +87,26 @@ def extract_component(bundle: VerifiedBundle, name: str, folder: Path) -> int:
     return len(parts)
 
 
-def _open_incoming(host: Host, bundle: VerifiedBundle) -> Path:
+def _open_incoming(incoming: Path, bundle: VerifiedBundle) -> None:
     """The folder of this release's copy, in one that holds no copy of another."""
-    incoming = host.path / INCOMING
     incoming.mkdir(mode=0o700, exist_ok=True)
     for left in incoming.iterdir():
         if left.name != bundle.digest:
             shutil.rmtree(left)
     (incoming / bundle.digest).mkdir(mode=0o755, exist_ok=True)
-    return incoming
 
 
 def _verify_room(host: Host, bundle: VerifiedBundle, incoming: Path) -> None:
     present = sum(path.stat().st_size for path in (incoming / bundle.digest).rglob("*") if path.is_file())
-    needed, free = bundle.size_bytes - present, shutil.disk_usage(incoming).free
-    if needed + _SPARE_BYTES > free:
-        raise BundleUnreadable(f"{host.path}: {needed} bytes to write, {free} are free")
+    _verify_free(host.path, bundle.size_bytes - present)
+
+
+def _verify_free(path: Path, size_bytes: int) -> None:
+    needed, free = size_bytes + _SPARE_BYTES, shutil.disk_usage(path).free
+    if needed > free:
+        raise BundleUnreadable(
+            f"{path}: {needed / 1e6:.1f} MB are needed there, and {free / 1e6:.1f} MB are free: make room, then try again"
+        )
 
 
 def _obtain(

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from tuf.api.exceptions import DownloadError, DownloadHTTPError
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError
 from tuf.api.metadata import TargetFile
 from tuf.ngclient import FetcherInterface
 
-from security.errors import BundleRejected, BundleUnreadable, ModelFolderRejected
+from security.errors import BundleRejected, BundleUnreadable, MalformedDocument, ModelFolderRejected
+from security.json_object import parse_json_object
 from security.model_signing.folder import ListedFile, ModelFolder
 from security.model_signing.names import problem_of_name, show_name
 
@@ -26,6 +27,7 @@ METADATA_URL = f"{_SCHEME}{METADATA}/"
 CHUNK_BYTES = 1 << 20
 MAX_BUNDLE_FILES = 100_000
 """Files and folders. A release of ours has about 10,000 of them, and a site may add models."""
+MAX_METADATA_BYTES = 32 << 20
 _PROBLEMS_SHOWN = 10
 
 
@@ -72,6 +74,15 @@ class Medium:
                     return
                 yield chunk
 
+    def read_bounded(self, name: str, limit_bytes: int) -> bytes:
+        """The content of a file; what is longer than the limit is cut off one byte after it. Raises: as `read_chunks`."""
+        data = bytearray()
+        for chunk in self.read_chunks(name):
+            data += chunk
+            if len(data) > limit_bytes:
+                break
+        return bytes(data[: limit_bytes + 1])
+
     def verify_listed(self, targets: dict[str, TargetFile], root_version: int, names: tuple[str, ...]) -> None:
         """Check that nothing lies on the medium but what verified metadata names.
 
@@ -87,7 +98,10 @@ class Medium:
 
 
 class MediumFetcher(FetcherInterface):
-    """Gives python-tuf's client the metadata of a medium as if it came from a server. There is no network in it."""
+    """Gives python-tuf's client the metadata of a medium as if it came from a server. There is no network in it.
+
+    A member that is given twice is refused here: signatures cover what one parser made of it, and another could read it otherwise.
+    """
 
     def __init__(self, medium: Medium) -> None:
         self._medium = medium
@@ -98,7 +112,19 @@ class MediumFetcher(FetcherInterface):
             raise DownloadError(f"{url}: not on this medium")
         if name not in self._medium.files:
             raise DownloadHTTPError(f"{name} is not on the medium", 404)
-        return self._medium.read_chunks(name)
+        return iter((self._medium.read_bounded(name, MAX_METADATA_BYTES),))
+
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        """The same in memory: the client would write a temporary file, and the disk may be full."""
+        data = b"".join(self.fetch(url))
+        name = unquote(url.removeprefix(_SCHEME))
+        if len(data) > max_length:
+            raise DownloadLengthMismatchError(f"{name} is longer than {max_length} bytes")
+        try:
+            parse_json_object(data)
+        except MalformedDocument as error:
+            raise BundleRejected(f"{show_name(name)}: {error}: copy the bundle again, or have it built again") from None
+        return data
 
 
 def name_on_medium(path: str, target: TargetFile) -> str:

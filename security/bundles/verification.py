@@ -12,7 +12,7 @@ copied: what was read once is not what is read a second time.
 import datetime
 import hashlib
 import os
-import shutil
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,18 +21,27 @@ from pathlib import Path
 from typing import TypeVar
 
 from tuf.api.exceptions import DownloadError, RepositoryError
-from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
 
-from security.bundles.medium import MAX_BUNDLE_FILES, METADATA_URL, Medium, MediumFetcher, digest_of, name_on_medium
+from security.bundles.medium import (
+    MAX_BUNDLE_FILES,
+    MAX_METADATA_BYTES,
+    METADATA,
+    METADATA_URL,
+    Medium,
+    MediumFetcher,
+    digest_of,
+    name_on_medium,
+)
+from security.bundles.refusals import BUILT_APART, explain_refusal, explain_unwritable
 from security.bundles.release import MAX_RELEASE_BYTES, RELEASE_FILE, Release, parse_release
-from security.bundles.trust import HostTrust, Owner
+from security.bundles.trust import LAST_TIME, HostTrust, Owner
 from security.errors import BundleRejected, SecurityFault
 from security.model_signing.names import problem_of_name, show_name
 
 SignedRole = TypeVar("SignedRole", Root, Snapshot, Targets)
 
-_MAX_TARGETS_BYTES = 32 << 20
 _CLOCK_TOLERANCE = datetime.timedelta(days=1)
 
 
@@ -71,10 +80,13 @@ def open_bundle(
     verify_clock(trust, now)  # (1)
     pinned = trust.pinned_root(owner)
     with Medium(path) as medium, _memory(trust, owner, remember=remember) as memory:
-        _refresh(medium, memory, pinned)  # (2)
-        if remember:
-            trust.share()
-            _sync_files(memory)
+        try:
+            _refresh(medium, memory, pinned, owner, now)  # (2)
+            if remember:
+                trust.share()
+                _sync_files(memory)
+        except OSError as error:
+            raise explain_unwritable(memory, error) from None
         root, snapshot, listed = _load(memory, Root), _load(memory, Snapshot), _load(memory, Targets)
         targets = dict(sorted(listed.targets.items()))
         _verify_paths(targets)  # (3)
@@ -92,29 +104,47 @@ def verify_clock(trust: HostTrust, now: datetime.datetime) -> None:
     seen = trust.clock_floor()
     if seen is not None and now + _CLOCK_TOLERANCE < seen:
         raise BundleRejected(
-            f"the clock says {now:%Y-%m-%d}, and this host was already used on {seen:%Y-%m-%d}: set the clock first"
+            f"the clock says {now:%Y-%m-%d}, and this host was already used on {seen:%Y-%m-%d}: set the clock; "
+            f"if it was ahead on that day and is right now, remove {trust.path / LAST_TIME}"
         )
 
 
-def _refresh(medium: Medium, memory: Path, pinned: bytes) -> None:
-    config = UpdaterConfig(targets_max_length=_MAX_TARGETS_BYTES, snapshot_max_length=1 << 20, max_delegations=0)
+def _refresh(medium: Medium, memory: Path, pinned: bytes, owner: Owner, now: datetime.datetime) -> None:
+    config = UpdaterConfig(targets_max_length=MAX_METADATA_BYTES, snapshot_max_length=1 << 20, max_delegations=0)
     try:
         updater = Updater(str(memory), METADATA_URL, fetcher=MediumFetcher(medium), config=config, bootstrap=pinned)
         updater.refresh()
+        _verify_seen_version(medium, memory)
     except (RepositoryError, DownloadError) as error:
-        raise _explain(error) from None
+        raise explain_refusal(error, medium, owner, now=now) from None
     except SecurityFault:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # What its parser lets through.
         raise BundleRejected(f"metadata: malformed: {type(error).__name__}: {error}") from None
 
 
-def _explain(error: Exception) -> SecurityFault:
-    """The client's refusal in our family; a failure of the medium stays one."""
-    cause = error.__cause__
-    if isinstance(cause, SecurityFault):
-        return cause
-    return BundleRejected(f"metadata: {error}")
+def _verify_seen_version(medium: Medium, memory: Path) -> None:
+    """Check that a bundle of a version that was seen before is that bundle, or the same files signed anew.
+
+    The client takes what it remembers for any medium with a good timestamp of the same version, so that another bundle of that
+    version would seem to hold strange files, or be taken for the one before.
+    """
+    kept = Metadata[Timestamp].from_file(str(memory / f"{Timestamp.type}.json")).signed
+    found = (
+        Metadata[Timestamp]
+        .from_bytes(medium.read_bounded(f"{METADATA}/{Timestamp.type}.json", MAX_METADATA_BYTES))
+        .signed
+    )
+    if found.version != kept.version or found.snapshot_meta == kept.snapshot_meta:
+        return
+    names = [name for name in medium.files if re.fullmatch(rf"{METADATA}/\d+\.{Targets.type}\.json", name)]
+    listed = [
+        Metadata[Targets].from_bytes(medium.read_bounded(name, MAX_METADATA_BYTES)).signed.targets for name in names
+    ]
+    if listed != [_load(memory, Targets).targets]:
+        raise BundleRejected(
+            f"{medium.path}: has the version {found.version} of another bundle that was here: {BUILT_APART}"
+        )
 
 
 @contextmanager
@@ -123,13 +153,19 @@ def _memory(trust: HostTrust, owner: Owner, *, remember: bool) -> Iterator[Path]
     if remember:
         yield kept
         return
-    with tempfile.TemporaryDirectory(prefix="casemate-verify-") as folder:
-        copy = Path(folder) / "metadata"
-        if kept.is_dir():
-            shutil.copytree(kept, copy, symlinks=True)
-        else:
-            copy.mkdir()
+    with tempfile.TemporaryDirectory(prefix="casemate-verify-", ignore_cleanup_errors=True) as folder:
+        copy = Path(folder) / METADATA
+        try:
+            _copy_memory(kept, copy)
+        except OSError as error:
+            raise explain_unwritable(Path(folder).parent, error) from None
         yield copy
+
+
+def _copy_memory(kept: Path, copy: Path) -> None:
+    (copy / "root_history").mkdir(parents=True)
+    for path in kept.rglob("*.json"):
+        (copy / path.relative_to(kept)).write_bytes(path.read_bytes())
 
 
 def _load(memory: Path, kind: type[SignedRole]) -> SignedRole:
