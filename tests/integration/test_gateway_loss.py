@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 
+from appliance.gateway.peers.auditor import TOLD
+from appliance.messages.audit import AppendRefused
 from appliance.messages.engine import RequestRefused
 from runtime.request import Finish
 from tests.support.controls import control
@@ -75,6 +78,45 @@ async def test_disk_full_refuses_before_anything_is_computed(gateway: Gateway) -
     await settled(gateway)
     assert not gateway.engine.submits
     assert (gateway.policy.settles[0].prompt_tokens, gateway.policy.settles[0].output_tokens) == (0, 0)
+
+
+async def test_an_intent_that_is_durable_too_late_gets_its_outcome(folder: Path) -> None:
+    """The client was refused and its quota given back; nothing was computed, and the log says how it ended."""
+    async with running_gateway(folder, peer_timeout_s=1.0) as gateway:
+        assert (await post(gateway)).status == 200  # Roots and keys of the day are made.
+        gateway.auditor.holds_intents.clear()
+        response = await post(gateway)
+        assert (response.status, json.loads(response.body)["error"]["code"]) == (503, "audit_unavailable")
+        gateway.auditor.holds_intents.set()
+        await until(lambda: len(gateway.auditor.of_kind("inference_outcome")) == 2)
+        late = gateway.auditor.of_kind("inference_outcome")[1]
+        intent = gateway.auditor.of_kind("inference_intent")[1]["unmapped"]["casemate"]
+        assert late["status_code"] == "audit_unavailable"
+        assert late["http_response"]["code"] == 503
+        assert late["unmapped"]["casemate"]["request_uid"] == intent["request_uid"]
+        assert (len(gateway.engine.submits), len(gateway.policy.settles)) == (1, 2)
+
+
+async def test_a_reservation_that_is_granted_too_late_is_given_back(folder: Path) -> None:
+    """Else it would count against its client for as long as the worker lives."""
+    async with running_gateway(folder, peer_timeout_s=1.0) as gateway:
+        gateway.policy.answers.clear()
+        response = await post(gateway)
+        assert (response.status, json.loads(response.body)["error"]["code"]) == (503, "policy_unavailable")
+        gateway.policy.answers.set()
+        await until(lambda: bool(gateway.policy.settles))
+        settle = gateway.policy.settles[0]
+        assert (settle.prompt_tokens, settle.output_tokens) == (0, 0)
+        assert not gateway.auditor.of_kind("inference_intent")
+
+
+async def test_an_event_that_the_auditor_refuses_is_in_the_log_of_errors(gateway: Gateway) -> None:
+    """Nobody waits for it, so nobody else would hear of it; those of which there were too many are told by the auditor."""
+    handle = gateway.worker.desk.auditor._handle
+    with structlog.testing.capture_logs() as logs:
+        handle(AppendRefused(TOLD, "rationed", "too many"))
+        handle(AppendRefused(TOLD, "malformed", "entry: holds a float"))
+    assert [(line["event"], line["code"]) for line in logs] == [("event_refused", "malformed")]
 
 
 async def test_outcome_that_cannot_be_recorded_is_an_error(gateway: Gateway) -> None:

@@ -371,6 +371,8 @@ class FakePolicy:
         self.reserves: list[policy.Reserve] = []
         self.settles: list[policy.Settle] = []
         self.num_extends = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.link: MemoryLink | None = None
         self._granted: dict[int, tuple[int, int]] = {}
 
@@ -379,7 +381,9 @@ class FakePolicy:
         status = asyncio.create_task(self._say_status(link))
         try:
             while True:
-                answer = self._reply(await link.receive())
+                message = await link.receive()
+                await self.answers.wait()
+                answer = self._reply(message)
                 if answer is not None:
                     link.send(answer)
         except LinkClosed:

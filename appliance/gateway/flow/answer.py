@@ -74,8 +74,8 @@ class Answer:
             engine_instance=self._engine.instance,
             vocabulary=vocabulary,
         )
-        self._opening = Opening(desk, asked, principal, recorder)
         self._closing = Closing(desk, recorder, asked.model, arrived_at)
+        self._opening = Opening(desk, asked, principal, recorder, self._closing.close_late)
         self.generations = [
             Generation(asked, index, vocabulary, self._mailbox, self.fail, self._take_at_once)
             for index in range(len(asked.prompts))

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import structlog
 
-from appliance.gateway.errors import GatewayFault, http_of
+from appliance.gateway.errors import GatewayFault, PeerUnavailable, http_of
 from appliance.gateway.flow.desk import Desk
 from appliance.gateway.flow.generation import Generation
 from appliance.gateway.flow.records import Ending, Recorder
+from appliance.gateway.peers.auditor import TOLD
+from appliance.messages.audit import AppendOutcome
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +41,12 @@ class Closing:
         except GatewayFault as fault:
             intents = [generation.intent_index for generation in generations]
             log.warning("outcome_not_recorded", intents=intents, code=fault.code)
+
+    def close_late(self, generation: Generation, intent_index: int) -> AppendOutcome:
+        """The outcome of an intent that became durable when nobody waited for it any more: nothing was computed for it."""
+        error = PeerUnavailable("audit_unavailable", "the intent was not durable in time")
+        ending = self._ending(generation, error, http_of(error).status)
+        return self._recorder.outcome(TOLD, generation.index, intent_index, ending)
 
     def settle(self, generation: Generation) -> None:
         """Give back what was reserved and not used; a prompt that was never submitted costs nothing."""

@@ -5,7 +5,7 @@ none, and none is computed before all of their intents are durable.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from appliance.gateway.errors import QuotaRefused, http_of
 from appliance.gateway.flow.coverage import Coverage
@@ -15,13 +15,23 @@ from appliance.gateway.flow.records import Recorder
 from appliance.gateway.flow.request import Asked
 from appliance.gateway.identity import Principal
 from appliance.gateway.peers.engines import EnginePeer
+from appliance.messages.audit import AppendOutcome
 from appliance.messages.engine import Submit, Ticket
 
 
 class Opening:
     """Opens the generations of one request."""
 
-    def __init__(self, desk: Desk, asked: Asked, principal: Principal, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        asked: Asked,
+        principal: Principal,
+        recorder: Recorder,
+        close_late: Callable[[Generation, int], AppendOutcome],
+    ) -> None:
+        """`close_late` builds the outcome of an intent, from its index, that became durable after it was given up."""
+        self._close_late = close_late
         self._desk = desk
         self._asked = asked
         self._principal = principal
@@ -88,7 +98,8 @@ class Opening:
         lifetime_ms, limit = self._desk.settings.ticket_lifetime_ms, generation.token_limit
         index, prompt = generation.index, generation.prompt
         recorded = await self._desk.auditor.record_intent(
-            lambda number: self._recorder.intent(number, index, prompt, limit, reservation, lifetime_ms)
+            lambda number: self._recorder.intent(number, index, prompt, limit, reservation, lifetime_ms),
+            lambda intent_index: self._close_late(generation, intent_index),
         )
         generation.intent_index = recorded.index
         return Ticket(recorded.index, self._asked.model, limit, recorded.expires_at_ms, recorded.mac)

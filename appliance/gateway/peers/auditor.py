@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import structlog
+
 from appliance.gateway.errors import BadRequest, GatewayFault, InternalFault, NotFound, PeerUnavailable
 from appliance.gateway.peers.links import Link
 from appliance.gateway.peers.questions import Questions
@@ -37,6 +39,11 @@ from appliance.messages.stewardship import (
 
 _Answer = TypeVar("_Answer")
 
+TOLD = 0
+"""Correlation of what nobody waits for; questions count from 1."""
+
+log = structlog.get_logger(__name__)
+
 
 class AuditorPeer:
     """The one auditor. `on_lost` is called when its link ends: nothing may be answered unrecorded."""
@@ -67,9 +74,21 @@ class AuditorPeer:
                 self.status = None
                 self._on_lost(self._questions.unavailable("was lost: nothing is answered that cannot be recorded"))
 
-    async def record_intent(self, build: Callable[[int], AppendIntent]) -> IntentRecorded:
-        """Append an intent; when this returns it is durable. Raises: PeerUnavailable, InternalFault."""
-        return self._checked(await self._questions.ask(build), IntentRecorded)
+    async def record_intent(
+        self, build: Callable[[int], AppendIntent], if_late: Callable[[int], AppendOutcome]
+    ) -> IntentRecorded:
+        """Append an intent; when this returns it is durable.
+
+        Args:
+            if_late: builds the outcome, from its index, of an intent that became durable after this gave up.
+        Raises: PeerUnavailable, InternalFault.
+        """
+
+        def close(answer: object) -> None:
+            if isinstance(answer, IntentRecorded):
+                self._questions.tell(if_late(answer.index))
+
+        return self._checked(await self._questions.ask(build, close), IntentRecorded)
 
     async def record_outcome(self, build: Callable[[int], AppendOutcome]) -> Recorded:
         """Append an outcome; when this returns it is durable. Raises: PeerUnavailable, InternalFault."""
@@ -77,7 +96,7 @@ class AuditorPeer:
 
     def report(self, event: bytes) -> None:
         """Append an event that nobody waits for. Without an auditor it is dropped: nothing was served either."""
-        self._questions.tell(AppendEvent(0, event))
+        self._questions.tell(AppendEvent(TOLD, event))
 
     async def fetch_receipt(self, request_uid: str, client_id: str) -> Receipt:
         """A client's own receipt. Raises: NotFound, PeerUnavailable, InternalFault."""
@@ -116,6 +135,11 @@ class AuditorPeer:
             self.status, self.status_at = message, time.monotonic()
         elif isinstance(message, BodiesDestroyed):
             self.on_destroyed(message)
+        elif message.correlation == TOLD:
+            if (
+                isinstance(message, AppendRefused) and message.code != "rationed"
+            ):  # Those are counted in a record of their own.
+                log.error("event_refused", code=message.code, reason=message.message)
         else:
             self._questions.answer(message.correlation, message)
 

@@ -92,7 +92,8 @@ class PolicyPeer:
     async def reserve(
         self, principal: Principal, model: str, prompt_tokens: int, max_output_tokens: int
     ) -> Reservation:
-        """Ask whether a generation may start; reserves its prompt and a first block of output.
+        """Ask whether a generation may start; reserves its prompt and a first block of output. What is granted too late is given
+        back.
 
         Raises: QuotaRefused, PeerUnavailable.
         """
@@ -108,7 +109,9 @@ class PolicyPeer:
             max_output_tokens,
             principal.is_registered,
         )
-        answer = await self._questions.ask(lambda number: msgspec.structs.replace(asked, correlation=number))
+        answer = await self._questions.ask(
+            lambda number: msgspec.structs.replace(asked, correlation=number), self._give_back
+        )
         if isinstance(answer, Granted | Denied):
             principal.notice.headers = quota_headers(answer.requests_left, answer.tokens_left, answer.day_tokens_left)
         granted = _granted(answer)
@@ -139,6 +142,11 @@ class PolicyPeer:
         answer = await self._questions.ask(lambda number: UseOnce(number, digest, lifetime_s))
         return isinstance(answer, UsedOnce) and answer.is_first
 
+    def _give_back(self, answer: object) -> None:
+        """Nobody uses it."""
+        if isinstance(answer, Granted):
+            self._questions.tell(Settle(answer.reservation, 0, 0))
+
     def _handle(self, message: Any) -> None:
         if isinstance(message, PolicyStatus):
             self.status, self.status_at = message, time.monotonic()
@@ -165,8 +173,7 @@ class PolicyPeer:
         elif reservation in self._open:
             reservation.number, reservation.life = answer.reservation, self._life
         else:
-            # It ended while the answer was on its way, and is in the log.
-            self._questions.tell(Settle(answer.reservation, 0, 0))
+            self._give_back(answer)  # It ended while the answer was on its way, and is in the log.
 
 
 def _granted(answer: object) -> Granted:

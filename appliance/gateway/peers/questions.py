@@ -25,6 +25,8 @@ class Questions:
         self._numbers = itertools.count(1)
         self._open: dict[int, asyncio.Future[Any]] = {}
         self._expected: dict[int, Callable[[Any], None]] = {}
+        self._belated: dict[int, Callable[[Any], None]] = {}
+        """Who takes the answer of a question once nobody waits for it any more."""
         self._deadlines: deque[tuple[float, int]] = deque()
         """Of open questions and some that were answered, the oldest first: all have the same time."""
         self._timer: asyncio.TimerHandle | None = None
@@ -69,9 +71,14 @@ class Questions:
         self._expected[number] = then
         return number
 
-    def ask(self, build: Callable[[int], msgspec.Struct]) -> "asyncio.Future[Any]":
+    def ask(
+        self, build: Callable[[int], msgspec.Struct], if_late: Callable[[Any], None] | None = None
+    ) -> "asyncio.Future[Any]":
         """Send a question now; its answer is to be awaited.
 
+        Args:
+            if_late: takes an answer that comes over the same link when it is awaited no more: what the peer holds for us by then,
+                somebody must give back.
         Raises: PeerUnavailable without a link; awaiting raises it when the link ends meanwhile, and when no answer comes in time.
         """
         if self._link is None:
@@ -79,21 +86,23 @@ class Questions:
         number = next(self._numbers)
         message = build(number)
         answer = self._open[number] = asyncio.get_running_loop().create_future()
+        if if_late is not None:
+            self._belated[number] = if_late
         self._watch(number)
         try:
             self._link.send(message)
         except LinkClosed as closed:
             self._open.pop(number, None)
+            self._belated.pop(number, None)
             raise self.unavailable("was lost") from closed
         return answer
 
     def answer(self, number: int, answer: Any) -> None:
-        """An answer came; one that nobody waits for any more is dropped."""
-        waiting = self._open.pop(number, None)
-        if waiting is not None:
-            if not waiting.done():
-                waiting.set_result(answer)
-        elif (then := self._expected.pop(number, None)) is not None:
+        """An answer came; one that nobody waits for any more is dropped, unless it was asked for with `if_late`."""
+        waiting, if_late = self._open.pop(number, None), self._belated.pop(number, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+        elif (then := if_late or self._expected.pop(number, None)) is not None:
             then(answer)
 
     def _watch(self, number: int) -> None:
@@ -120,6 +129,7 @@ class Questions:
                 waiting.set_exception(self.unavailable(f"did not answer within {self._timeout_s:g} s"))
 
     def _fail_all(self, fault: GatewayFault) -> None:
+        self._belated.clear()
         expected, self._expected = self._expected, {}
         for then in expected.values():
             then(fault)

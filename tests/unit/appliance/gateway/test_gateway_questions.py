@@ -111,6 +111,38 @@ async def test_a_question_that_is_given_up_leaves_nothing_behind() -> None:
     assert await after == "goes on"
 
 
+@pytest.mark.parametrize("how", ["late", "given up"])
+async def test_what_is_answered_when_nobody_waits_goes_to_who_was_named_for_it(how: str) -> None:
+    """Once: what is awaited, and what nobody was named for, does not."""
+    questions, link = connected(timeout_s=0.01 if how == "late" else 5.0)
+    belated: list[Any] = []
+    waiting = questions.ask(Asked, belated.append)
+    number = link.numbers[-1]
+    if how == "late":
+        with pytest.raises(PeerUnavailable):
+            await waiting
+    else:
+        waiting.cancel()
+    questions.answer(number, "late")
+    questions.answer(number, "again")
+    in_time = questions.ask(Asked, belated.append)
+    questions.answer(link.numbers[-1], "in time")
+    assert (await in_time, belated) == ("in time", ["late"])
+
+
+async def test_with_its_link_an_answer_that_is_late_is_forgotten() -> None:
+    """The peer holds nothing for a link that ended."""
+    questions, link = connected()
+    belated: list[Any] = []
+    waiting = questions.ask(Asked, belated.append)
+    questions.detach(link)
+    with pytest.raises(PeerUnavailable):
+        await waiting
+    questions.attach(link)
+    questions.answer(link.numbers[-1], "of another life")
+    assert not belated
+
+
 async def test_a_question_that_cannot_be_put_is_not_waited_for() -> None:
     """What fails while a question is made leaves the link to the others."""
     questions, link = connected()
