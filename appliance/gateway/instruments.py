@@ -7,6 +7,7 @@ files, chosen by an environment variable; this is a fifth of its size and has no
 Source: Prometheus exposition format 0.0.4.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -38,12 +39,21 @@ class Instrument:
         self.buckets = tuple(buckets)
         self.rows: dict[LabelValues, list[float]] = {}
 
+    @property
+    def width(self) -> int:
+        """Numbers in a row: a histogram has its buckets, one without a bound, sum and count."""
+        return len(self.buckets) + 3 if self.kind == "histogram" else 1
+
+    def rows_of(self, snapshot: Snapshot) -> "list[tuple[LabelValues, list[float]]]":
+        """Rows of a worker's snapshot; what an earlier release wrote in another shape is passed over."""
+        rows = snapshot.values.get(self.name, [])
+        return [(key, row) for key, row in rows if len(key) == len(self.labels) and len(row) == self.width]
+
     def _row(self, labels: dict[str, str]) -> list[float]:
         key = tuple(map(labels.__getitem__, self.labels))
         row = self.rows.get(key)
         if row is None:
-            size = len(self.buckets) + 3 if self.kind == "histogram" else 1
-            row = self.rows[key] = [0.0] * size
+            row = self.rows[key] = [0.0] * self.width
         return row
 
     def add(self, amount: float, **labels: str) -> None:
@@ -81,7 +91,7 @@ def render(instrument: Instrument, rows: Iterable[tuple[LabelValues, list[float]
         total = 0.0
         for bound, count in zip((*instrument.buckets, float("inf")), row, strict=False):
             total += count
-            le = f'le="{"+Inf" if bound == float("inf") else _number(bound)}"'
+            le = f'le="{_number(bound)}"'
             lines.append(f"{instrument.name}_bucket{_braces([*labels, le])} {_number(total)}")
         lines.append(f"{instrument.name}_sum{_braces(labels)} {_number(row[-2])}")
         lines.append(f"{instrument.name}_count{_braces(labels)} {_number(row[-1])}")
@@ -96,10 +106,15 @@ def load_snapshot(path: Path) -> Snapshot | None:
         return None
 
 
-def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """The form of `load_snapshot`."""
+    return msgspec.msgpack.encode(snapshot)
+
+
+def write_snapshot(path: Path, encoded: bytes) -> None:
     """Replace a worker's snapshot at once, so that no reader sees half of it. Raises: OSError."""
     new = path.with_suffix(".new")
-    new.write_bytes(msgspec.msgpack.encode(snapshot))
+    new.write_bytes(encoded)
     new.replace(path)
 
 
@@ -108,6 +123,9 @@ def _braces(labels: Sequence[str]) -> str:
 
 
 def _number(value: float) -> str:
+    """As Go reads it. What other processes say may be no number, or none that ends: it must not cost the scrape."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
     return str(int(value)) if value == int(value) else repr(value)
 
 

@@ -181,6 +181,8 @@ class Acceptor:
                 connection,
                 ssl=self._tls,
                 ssl_handshake_timeout=None if self._tls is None else self._handshake_timeout_s,
+                # To whoever does not answer to the end of TLS: asyncio would keep the connection for another half minute.
+                ssl_shutdown_timeout=None if self._tls is None else self._handshake_timeout_s,
             )
         except BaseException as error:
             connection.close()

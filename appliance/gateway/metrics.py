@@ -4,6 +4,9 @@ What the engine and the auditor count themselves is shown as they last said; wha
 up over all workers (`instruments`).
 """
 
+import asyncio
+import contextlib
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +16,7 @@ from appliance.gateway.instruments import (
     Kind,
     LabelValues,
     Snapshot,
+    encode_snapshot,
     load_snapshot,
     render,
     write_snapshot,
@@ -146,6 +150,7 @@ class Metrics:
     def __init__(self, directory: Path | None = None, instance: int = 0) -> None:
         self._directory = directory
         self._instance = instance
+        self._writing = threading.Lock()
         self._local: list[Instrument] = []
         self._shared: list[Instrument] = []
         for declared in vars(Metrics).values():
@@ -164,15 +169,23 @@ class Metrics:
         return self._shared
 
     def save(self) -> None:
-        """Write this worker's values where the others see them. Called every second or so; a full disk loses metrics only."""
+        """Write this worker's values where the others see them. A full disk loses metrics only."""
+        self._write(self._encode())
+
+    async def save_beside(self) -> None:
+        """The same, of the values as they are now; the event loop waits for no disk. Called every second or so."""
+        await asyncio.to_thread(self._write, self._encode())
+
+    def _encode(self) -> bytes:
+        values = {instrument.name: list(instrument.rows.items()) for instrument in self._local}
+        return encode_snapshot(Snapshot(time.time(), values))
+
+    def _write(self, encoded: bytes) -> None:
         if self._directory is None:
             return
-        values = {instrument.name: list(instrument.rows.items()) for instrument in self._local}
-        try:
+        with self._writing, contextlib.suppress(OSError):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_snapshot(self._path(self._instance), Snapshot(time.time(), values))
-        except OSError:
-            return
+            write_snapshot(self._path(self._instance), encoded)
 
     def render(self) -> str:
         """The text for a scrape: this worker's values as they are now, those of the others as they last wrote them."""
@@ -183,7 +196,7 @@ class Metrics:
             for snapshot in others:
                 if instrument.kind == "gauge" and time.time() - snapshot.written_at > STALE_AFTER_S:
                     continue
-                for key, row in snapshot.values.get(instrument.name, []):
+                for key, row in instrument.rows_of(snapshot):
                     _add(rows, key, row)
             lines += render(instrument, sorted(rows.items()))
         for instrument in self._shared:
@@ -196,11 +209,7 @@ class Metrics:
             assert snapshot is not None
             if instrument.kind == "gauge":
                 continue
-            width = len(instrument.buckets) + 3 if instrument.kind == "histogram" else 1
-            rows = snapshot.values.get(instrument.name, [])
-            instrument.rows = {
-                key: row for key, row in rows if len(key) == len(instrument.labels) and len(row) == width
-            }
+            instrument.rows = dict(instrument.rows_of(snapshot))
 
     def _others(self) -> list[Snapshot]:
         if self._directory is None:
@@ -215,6 +224,5 @@ class Metrics:
 
 
 def _add(rows: dict[LabelValues, list[float]], key: LabelValues, row: list[float]) -> None:
-    present = rows.setdefault(key, [0.0] * len(row))
-    if len(present) == len(row):
-        rows[key] = [left + right for left, right in zip(present, row, strict=True)]
+    present = rows.get(key)
+    rows[key] = row if present is None else [left + right for left, right in zip(present, row, strict=True)]

@@ -28,7 +28,11 @@ METRICS_INTERVAL_S = 1.0
 
 
 class Worker:
-    """What one process runs. Its links are served by the `run` of each peer of `desk`."""
+    """What one process runs. Its links are served by the `run` of each peer of `desk`.
+
+    Args:
+        served: the model of each engine, by its instance.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Worker:
         models: Models,
         check_token: TokenCheck,
         *,
+        served: Sequence[str],
         states: Callable[[], Sequence[ProcessState]],
         installation: Installation,
         tls: ssl.SSLContext | None,
@@ -47,7 +52,7 @@ class Worker:
         observer: Observer | None = None,
     ) -> None:
         self.metrics = Metrics(metrics_dir, instance)
-        self.desk = Desk(settings, self.metrics, bodies)
+        self.desk = Desk(settings, self.metrics, served, bodies)
         self.routes = register_routes(self.desk, models, states, installation, store, resource)
         challenges = Challenges(
             "" if resource is UNNAMED else resource.metadata_url, resource.dpop_signing_alg_values_supported
@@ -91,4 +96,4 @@ class Worker:
     async def _save_metrics(self) -> None:
         while True:
             await asyncio.sleep(METRICS_INTERVAL_S)
-            self.metrics.save()
+            await self.metrics.save_beside()

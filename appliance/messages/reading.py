@@ -11,6 +11,8 @@ from audit.changes import Auditor
 
 MAX_RECORDS = 1_000
 MAX_PART_BYTES = 1 << 20
+MAX_TILE_BYTES = 1 << 25
+"""More than an entry bundle can be: 256 entries of 65,535 bytes."""
 """A tile or bundle larger than this comes in parts: one bundle can have 16 MiB."""
 MAX_ANSWER_BYTES = 8 << 20
 """Records of one answer; what does not fit is left for the next."""
@@ -74,7 +76,7 @@ class FetchTile(msgspec.Struct, frozen=True, array_like=True, tag="tile"):
     correlation: Correlation
     by: ReadBy
     path: Annotated[str, msgspec.Meta(max_length=128)]
-    offset: Annotated[int, msgspec.Meta(ge=0, lt=1 << 25)]
+    offset: Annotated[int, msgspec.Meta(ge=0, lt=MAX_TILE_BYTES)]
 
 
 class FetchCheckpoint(msgspec.Struct, frozen=True, array_like=True, tag="checkpoint"):

@@ -51,6 +51,7 @@ async def serve(member: Member) -> None:
         config.gateway,
         load_models(folders, config.gateway, partial(verify_folder, config)),
         check_token,
+        served=[name for name, _ in folders],
         states=lambda: member.states,
         installation=_describe(member),
         tls=tls,

@@ -80,6 +80,7 @@ class Gateway:
             settings,
             Models([model]),
             self.tokens,
+            served=[model.name, model.name],
             states=lambda: self.states,
             installation=Installation("development", [("confinement", "Processes run as one user.")], True),
             tls=None,

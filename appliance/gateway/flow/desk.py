@@ -1,6 +1,7 @@
 """What all answers of one worker share: the peers, the limits, and the list of who is open."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from appliance.gateway.errors import Draining, GatewayFault, Overloaded
@@ -29,10 +30,13 @@ class Open(Protocol):
 class Desk:
     """One worker's own. The auditor's loss ends every open answer at once."""
 
-    def __init__(self, settings: GatewaySettings, metrics: Metrics, bodies: BodyPolicy = BodyPolicy()) -> None:
+    def __init__(
+        self, settings: GatewaySettings, metrics: Metrics, served: Sequence[str], bodies: BodyPolicy = BodyPolicy()
+    ) -> None:
+        """`served`: the model of each engine, by its instance."""
         self.settings = settings
         self.metrics = metrics
-        self.engines = Engines()
+        self.engines = Engines(served)
         self.compiler = CompilerPeer(settings.grammar_cache_bytes)
         self.policy = PolicyPeer(settings.peer_timeout_s)
         self.auditor = AuditorPeer(settings.peer_timeout_s, self.fail_all)

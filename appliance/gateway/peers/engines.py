@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+import structlog
+
 from appliance.errors import LinkClosed
 from appliance.gateway.errors import BadRequest, EngineFault, GatewayFault, PeerUnavailable, QueueFull
 from appliance.gateway.peers.links import Link
@@ -19,6 +21,8 @@ from appliance.messages.engine import (
     Submit,
 )
 from runtime.request import PromptDelivery, RequestSummary, TokenDelivery
+
+log = structlog.get_logger(__name__)
 
 Delivery = PromptDelivery | TokenDelivery | RequestSummary
 
@@ -116,9 +120,15 @@ class EnginePeer:
 
 
 class Engines:
-    """All engines that are connected now."""
+    """All engines that are connected now.
 
-    def __init__(self) -> None:
+    Args:
+        served: the model of each engine by its instance, by the configuration. An engine is believed no other name: it would be
+            given another model's prompts.
+    """
+
+    def __init__(self, served: Sequence[str]) -> None:
+        self._served = served
         self._peers: list[EnginePeer] = []
         self._numbers = itertools.count(1)
 
@@ -130,6 +140,9 @@ class Engines:
         facts = await link.receive()
         if not isinstance(facts, ModelFacts):
             raise LinkClosed(f"engine/{link.peer_instance} did not begin with its model's facts")
+        if facts.name not in self._served[link.peer_instance : link.peer_instance + 1]:
+            log.error("engine_refused", engine=link.peer_instance, model=facts.name)
+            raise LinkClosed(f"engine/{link.peer_instance} says that it serves {facts.name!r}, which is not its model")
         peer = EnginePeer(link, facts)
         self._peers.append(peer)
         try:

@@ -9,7 +9,7 @@ import msgspec
 from appliance.gateway.errors import BadRequest, Forbidden, InternalFault, NotFound, PeerUnavailable
 from appliance.gateway.peers.links import Link
 from appliance.gateway.peers.questions import Questions
-from appliance.messages.reading import CheckpointNote, ReaderStatus, ReadRefused, RecordsFound, TilePart
+from appliance.messages.reading import MAX_TILE_BYTES, CheckpointNote, ReaderStatus, ReadRefused, RecordsFound, TilePart
 
 _Answer = TypeVar("_Answer")
 
@@ -50,8 +50,11 @@ class ReaderPeer:
             offset = len(data)
             part = _checked(await self._questions.ask(lambda number: build(number, offset)), TilePart)  # noqa: B023
             data += part.data
-            if len(data) >= part.size_bytes or not part.data:
+            if len(data) == part.size_bytes:
                 return bytes(data)
+            if not part.data or not len(data) < part.size_bytes <= MAX_TILE_BYTES:
+                size = f"{len(data)} bytes of {part.size_bytes}"
+                raise InternalFault("internal_error", f"the reader gave {size} of a tile")
 
     async def fetch_checkpoint(self, build: Callable[[int], msgspec.Struct]) -> bytes:
         """A signed checkpoint. Raises: Forbidden, NotFound, PeerUnavailable, InternalFault."""

@@ -32,7 +32,7 @@ async def test_every_metric_is_documented_as_it_is() -> None:
 @control("3.4.6", "CM-7")
 async def test_every_route_is_documented_with_its_scope() -> None:
     """The table of the API's document is the route table."""
-    desk = Desk(GatewaySettings(), Metrics())
+    desk = Desk(GatewaySettings(), Metrics(), [])
     store = ResponseStore(Path("unused"), bytes(32), 0)
     routes = register_routes(desk, Models([]), list, Installation("development", [], True), store)
     documented = {(row[0].strip("`"), row[1]) for row in rows("api.md")}
