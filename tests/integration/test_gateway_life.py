@@ -4,10 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from appliance.gateway.exchange import Exchange
+from appliance.gateway.peers.policy import PolicyPeer
 from appliance.messages.engine import StepTokens, Submit
 from runtime.request import RequestSummary
 from tests.support.controls import control
@@ -106,6 +109,30 @@ async def test_blocks_of_quota_are_extended_and_settled_exactly(gateway: Gateway
     await settled(gateway)
     (settle,) = gateway.policy.settles
     assert settle.output_tokens == 51
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+async def test_the_quota_is_settled_before_the_client_hears_of_the_end(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, *, is_streamed: bool
+) -> None:
+    """Else its next request, by another worker, may find the one that just ended still open."""
+    happened: list[str] = []
+
+    def note(name: str, target: type, method: str) -> None:
+        original = getattr(target, method)
+
+        def noting(*arguments: Any, **options: Any) -> Any:
+            happened.append(name)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(target, method, noting)
+
+    note("settled", PolicyPeer, "settle")
+    note("end", Exchange, "end_stream" if is_streamed else "respond")
+    assert (await post(gateway, stream=is_streamed)).status == 200
+    await settled(gateway)
+    assert happened == ["settled", "end"]
+    assert len(gateway.policy.settles) == 1
 
 
 async def test_a_refused_block_ends_the_stream_with_its_own_code(gateway: Gateway) -> None:

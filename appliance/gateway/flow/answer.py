@@ -181,6 +181,9 @@ class Answer:
             timer.cancel()
         # (7)
         await self._closing.record_outcomes(self.generations, None, 200)
+        for generation in self.generations:
+            # Before the client hears of the end: its next request may reach policy by another worker, before this could.
+            self._closing.settle(generation)
 
     async def _handle(self, generation: Generation, delivery: Delivery) -> Piece | None:
         if isinstance(delivery, PromptDelivery):
