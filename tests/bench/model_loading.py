@@ -1,10 +1,15 @@
 """What verifying adds to loading a checkpoint from the page cache: `python -m tests.bench.model_loading`.
 
-The product's readers, from files in memory to `--devices`: `cuda`, `memory` (host memory, read as for a GPU), `cpu` (as a model
-on the CPU is loaded). Nothing hashed, and each of `--ways`: BLAKE3 on the GPU, BLAKE3 and SHA-256 by the cores; for each number
-of shards and of cores, the most cores first; the median of `--repeats`, fewer where one takes long (then their number is shown),
-and no new row after `--seconds`. The parameters are there before, and pinned memory after the first time: what is measured is
-reading, hashing and copying. On a GPU the kernels alone come first; `--bundle` takes them from a frozen bundle, which costs less.
+The product's readers, from files of Llama 3.1 8B's shape in memory to `--devices`: `cuda`, `memory` (host memory, read as for a
+GPU), `cpu` (as a model on the CPU is loaded). Nothing hashed, and each of `--ways`: BLAKE3 on the GPU, BLAKE3 and SHA-256 by the
+cores; for each number of shards and of cores, the most cores first; the median of `--repeats`, fewer where one takes long (then
+their number is shown), and no new row after `--seconds`. The parameters are there before, and pinned memory after the first time:
+what is measured is reading, hashing and copying. On a GPU the kernels alone come first; `--bundle` takes them from a frozen bundle,
+which costs less.
+
+Two ways go through the stewards' evidence: the model is imported into a store with a SHA-256 manifest, approved by two and
+promoted; what is measured is all that verifying adds to an engine's load, from the role file to the comparison of what was read.
+`approved` is with load digests, `approved-sha256` without them, as under `fips = true`.
 """
 
 import argparse
@@ -17,6 +22,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,16 +36,17 @@ from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.recording import RecordingLauncher
 from runtime.weights.checkpoint import open_checkpoint
 from runtime.weights.config import ModelConfig, load_model_config
-from runtime.weights.file_check import FileCheck
+from runtime.weights.file_check import FileCheck, digests_of
 from runtime.weights.layout import parameter_shapes
 from runtime.weights.loading import load_weights
 from runtime.weights.placing import Placing
 from security.model_signing.algorithms import Hasher, new_hasher
+from tests.bench.promoted_model import Promoted, promote
 
-HIDDEN, VOCAB = 4096, 4096
-LAYER_BYTES = 2 * (4 + 3 * 4) * HIDDEN * HIDDEN
+HIDDEN, INNER, NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 4096, 14_336, 32, 8, 128
+NUM_LAYERS, VOCAB = 32, 128_256
 SLOW_S = 2.0
-WAYS = ("gpu", "blake3", "sha256")
+WAYS = ("gpu", "blake3", "sha256", "approved", "approved-sha256")
 
 
 class NoKernels(DigestKernels):
@@ -76,17 +84,19 @@ def check_of(name: str) -> FileCheck:
     return FileCheck(lambda _digests: None, begin, algorithm)
 
 
-def tensor_shapes(layers: int) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(layers: int, vocab: int) -> dict[str, tuple[int, ...]]:
     """Of a Llama."""
     shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (VOCAB, HIDDEN),
-        "lm_head.weight": (VOCAB, HIDDEN),
+        "model.embed_tokens.weight": (vocab, HIDDEN),
+        "lm_head.weight": (vocab, HIDDEN),
     }
+    keys = NUM_KV_HEADS * HEAD_DIM
     for layer in range(layers):
         prefix = f"model.layers.{layer}."
-        shapes |= {f"{prefix}self_attn.{name}_proj.weight": (HIDDEN, HIDDEN) for name in "qkvo"}
-        shapes |= {f"{prefix}mlp.{name}_proj.weight": (4 * HIDDEN, HIDDEN) for name in ("gate", "up")}
-        shapes[f"{prefix}mlp.down_proj.weight"] = (HIDDEN, 4 * HIDDEN)
+        shapes |= {f"{prefix}self_attn.{name}_proj.weight": (HIDDEN, HIDDEN) for name in "qo"}
+        shapes |= {f"{prefix}self_attn.{name}_proj.weight": (keys, HIDDEN) for name in "kv"}
+        shapes |= {f"{prefix}mlp.{name}_proj.weight": (INNER, HIDDEN) for name in ("gate", "up")}
+        shapes[f"{prefix}mlp.down_proj.weight"] = (HIDDEN, INNER)
         shapes |= {f"{prefix}{name}_layernorm.weight": (HIDDEN,) for name in ("input", "post_attention")}
     return shapes | {"model.norm.weight": (HIDDEN,)}
 
@@ -105,10 +115,10 @@ def write_shard(path: Path, shapes: dict[str, tuple[int, ...]], noise: bytes) ->
             file.write(noise[: end - start])
 
 
-def write_checkpoint(folder: Path, layers: int, num_shards: int) -> None:
+def write_checkpoint(folder: Path, layers: int, vocab: int, num_shards: int) -> None:
     """All files of a model."""
     folder.mkdir()
-    shapes = tensor_shapes(layers)
+    shapes = tensor_shapes(layers, vocab)
     names, noise = list(shapes), os.urandom(1 << 24)
     weight_map = {name: f"model-{index * num_shards // len(names):05}.safetensors" for index, name in enumerate(names)}
     with ThreadPoolExecutor() as pool:
@@ -117,9 +127,9 @@ def write_checkpoint(folder: Path, layers: int, num_shards: int) -> None:
             pool.submit(write_shard, folder / shard, own, noise)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     document = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCAB, "hidden_size": HIDDEN,
-        "intermediate_size": 4 * HIDDEN, "num_hidden_layers": layers, "num_attention_heads": HIDDEN // 128,
-        "num_key_value_heads": HIDDEN // 128, "head_dim": 128, "hidden_act": "silu", "max_position_embeddings": 2048,
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": vocab, "hidden_size": HIDDEN,
+        "intermediate_size": INNER, "num_hidden_layers": layers, "num_attention_heads": NUM_HEADS,
+        "num_key_value_heads": NUM_KV_HEADS, "head_dim": HEAD_DIM, "hidden_act": "silu", "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "tie_word_embeddings": False, "eos_token_id": 2, "torch_dtype": "bfloat16",
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(document))
@@ -184,10 +194,29 @@ def median_of(work: Callable[[], None], repeats: int) -> tuple[float, int]:
     return statistics.median(times), len(times)
 
 
-def measure(
-    device: str, folder: Path, num_cores: int, options: argparse.Namespace, kernels: DigestKernels | None
-) -> None:
-    """One row: nothing hashed, and each way to do it, on the first so many cores that we have."""
+@dataclass(frozen=True)
+class Way:
+    """One way to verify."""
+
+    name: str
+    check: Callable[[], FileCheck]
+    """Made anew for each load: evidence is verified then."""
+    kernels: DigestKernels | None = None
+
+
+def ways_of(names: list[str], device: str, promoted: Promoted | None, kernels: DigestKernels | None) -> list[Way]:
+    """First that which hashes nothing."""
+    found = [Way("none", partial(check_of, "none"), NoKernels(RecordingLauncher()))]
+    for name in names:
+        if promoted is not None and name.startswith("approved"):
+            found.append(Way(name, partial(promoted.check, with_load_digests=name == "approved"), kernels))
+        elif name != "gpu" or device == "cuda":
+            found.append(Way(name, partial(check_of, name), kernels if name == "gpu" else None))
+    return found
+
+
+def measure(device: str, folder: Path, num_cores: int, ways: list[Way], options: argparse.Namespace) -> None:
+    """One row: each way, on the first so many cores that we have."""
     os.sched_setaffinity(0, options.cores[:num_cores])
     config = load_model_config(folder)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -197,16 +226,15 @@ def measure(
         for name, shape in parameter_shapes(config).items()
     }  # fmt: skip
     row, alone = f"{device:6} {len(list(folder.glob('*.safetensors'))):6} {num_cores:7}", 0.0
-    for name in ("none", *(way for way in options.ways if way != "gpu" or device == "cuda")):
-        check = check_of(name)
+    for way in ways:
 
-        used = None if name not in ("gpu", "none") else kernels if name == "gpu" else NoKernels(RecordingLauncher())
-
-        def work(check: FileCheck = check, used: DigestKernels | None = used) -> None:
+        def work(way: Way = way) -> None:
+            check = way.check()
             if device == "cpu":
                 load_on_cpu(folder, config, check)
             else:
-                load_to_device(folder, config, parameters, check, used)
+                digests = load_to_device(folder, config, parameters, check, way.kernels)
+                check.verify(digests_of(config.files, check) | digests)
 
         seconds, count = median_of(work, options.repeats)
         row += f"   {seconds:7.3f} s {size / seconds / 1e9:6.2f} GB/s"
@@ -216,15 +244,27 @@ def measure(
     print(row, flush=True)
 
 
+def prepare(place: Path, shards: int, options: argparse.Namespace) -> tuple[Path, Promoted | None]:
+    """Where the model lies, and its evidence if a way asks for it."""
+    folder = place / f"download-{shards}"
+    write_checkpoint(folder, options.layers, options.vocab, shards)
+    if not any(way.startswith("approved") for way in options.ways):
+        return folder, None
+    promoted = promote(folder, place / f"state-{shards}")
+    shutil.rmtree(folder)
+    return promoted.model_path, promoted
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.model_loading", description=__doc__)
     parser.add_argument("--dir", type=Path, default=Path("/dev/shm"))
-    parser.add_argument("--gigabytes", type=float, default=16.0)
+    parser.add_argument("--layers", type=int, default=NUM_LAYERS)
+    parser.add_argument("--vocab", type=int, default=VOCAB)
     parser.add_argument("--devices", nargs="+", default=["cuda"] if torch.cuda.is_available() else ["memory"])
     parser.add_argument("--shards", type=int, nargs="+", default=[8, 1])
     parser.add_argument("--cores", type=int, nargs="+", dest="num_cores", default=[16, 8, 4, 2, 1])
-    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--ways", nargs="*", default=list(WAYS[:3]), choices=WAYS)
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--piece-mib", type=int, default=device_loading.PIECE_BYTES >> 20)
     parser.add_argument("--window-mib", type=int, nargs="+", default=[device_loading.WINDOW_BYTES >> 20])
@@ -243,17 +283,17 @@ def main() -> None:
         measure_kernels(kernels)
     place = Path(tempfile.mkdtemp(prefix="model-", dir=options.dir))
     try:
-        for shards in options.shards:
-            write_checkpoint(place / str(shards), max(1, round(options.gigabytes * 1e9 / LAYER_BYTES)), shards)
+        models = {shards: prepare(place, shards, options) for shards in options.shards}
         for window_mib in options.window_mib:
             device_loading.WINDOW_BYTES = window_mib << 20
             print(f"{options.windows} windows of {window_mib} MiB; nothing hashed, then {', '.join(options.ways)}")
             print("device shards   cores")
             for num_cores in sorted({min(each, len(options.cores)) for each in options.num_cores}, reverse=True):
-                for shards in options.shards:
+                for folder, promoted in models.values():
                     for device in options.devices:
                         if time.perf_counter() - begin < options.seconds:
-                            measure(device, place / str(shards), num_cores, options, kernels)
+                            ways = ways_of(options.ways, device, promoted, kernels)
+                            measure(device, folder, num_cores, ways, options)
     finally:
         shutil.rmtree(place)
 
