@@ -46,32 +46,55 @@ def split(
         # Scores are in base 2, so that the exponential is one instruction.
         queries = tl.load(query + where, mask=mask, other=0.0)
         factor = SOFTMAX_SCALE * 1.4426950408889634
-        token = tl.arange(0, BLOCK_TOKENS)
         peak = tl.full([BLOCK_GROUP], -float("inf"), tl.float32)
         total = tl.zeros([BLOCK_GROUP], tl.float32)
         sums = tl.zeros([BLOCK_GROUP, BLOCK_DIM], tl.float32)
-        for block in tl.range(first, last, BLOCK_TOKENS, num_stages=STAGES):
-            at = block + token
-            valid = at < last
-            page = tl.load(table + at // PAGE_SIZE, mask=valid, other=0).to(tl.int64)
-            cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
-            source = pages + (cache_row * KV_HEADS + kv_head)[:, None] * HEAD_DIM + dim[None, :]
-            there = valid[:, None] & in_dim[None, :]
-            keys = tl.load(source, mask=there, other=0.0)
-            values = tl.load(source + PAGE_SIZE * KV_HEADS * HEAD_DIM, mask=there, other=0.0)
-            scores = tl.dot(queries, tl.trans(keys)) * factor
-            scores = tl.where(valid[None, :], scores, -float("inf"))
-            new_peak = tl.maximum(peak, tl.max(scores, axis=1))
-            weights = tl.exp2(scores - new_peak[:, None])
-            shrink = tl.exp2(peak - new_peak)
-            total = total * shrink + tl.sum(weights, axis=1)
-            sums = tl.dot(weights.to(values.dtype), values, sums * shrink[:, None])
-            peak = new_peak
+        peak, total, sums = add_tokens(
+            peak, total, sums, queries, factor, pages, table, kv_head, first, last,
+            KV_HEADS, HEAD_DIM, PAGE_SIZE, BLOCK_TOKENS, BLOCK_DIM, STAGES,
+        )  # fmt: skip
         sums = sums / total[:, None]
         row = (sequence.to(tl.int64) * HEADS + head) * SPLITS + part
         tl.store(partial + row[:, None] * HEAD_DIM + dim[None, :], sums.to(partial.dtype.element_ty), mask=mask)
         if SPLITS > 1:
             tl.store(log_sums + row, peak + tl.log2(total), mask=in_group)
+
+
+@triton.jit
+def add_tokens(
+    peak, total, sums, queries, factor, pages, table, kv_head, first, last,
+    KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE_SIZE: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
+    BLOCK_DIM: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Let queries [rows, BLOCK_DIM] see the tokens from `first` up to `last`, see `add_tile`."""
+    token, dim = tl.arange(0, BLOCK_TOKENS), tl.arange(0, BLOCK_DIM)
+    for block in tl.range(first, last, BLOCK_TOKENS, num_stages=STAGES):
+        at = block + token
+        valid = at < last
+        page = tl.load(table + at // PAGE_SIZE, mask=valid, other=0).to(tl.int64)
+        cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
+        source = pages + (cache_row * KV_HEADS + kv_head)[:, None] * HEAD_DIM + dim[None, :]
+        there = valid[:, None] & (dim < HEAD_DIM)[None, :]
+        keys = tl.load(source, mask=there, other=0.0)
+        values = tl.load(source + PAGE_SIZE * KV_HEADS * HEAD_DIM, mask=there, other=0.0)
+        peak, total, sums = add_tile(peak, total, sums, queries, factor, keys, values, valid)
+    return peak, total, sums
+
+
+@triton.jit
+def add_tile(peak, total, sums, queries, factor, keys, values, valid):
+    """Let queries see some tokens, those that are `valid`, beside what they saw before.
+
+    That is the largest score `peak` and the sum of weights `total` [rows], and of weighted values, `sums` [rows, BLOCK_DIM].
+    """
+    scores = tl.dot(queries, tl.trans(keys)) * factor
+    scores = tl.where(valid[None, :], scores, -float("inf"))
+    new_peak = tl.maximum(peak, tl.max(scores, axis=1))
+    weights = tl.exp2(scores - new_peak[:, None])
+    shrink = tl.exp2(peak - new_peak)
+    total = total * shrink + tl.sum(weights, axis=1)
+    sums = tl.dot(weights.to(values.dtype), values, sums * shrink[:, None])
+    return new_peak, total, sums
 
 
 @triton.jit

@@ -48,41 +48,71 @@ def split(
         where = query + row[:, None] * HEAD_DIM + 2 * pair[None, :]
         even = tl.load(where, mask=mask, other=0.0).to(tl.float32)
         odd = tl.load(where + 1, mask=mask, other=0.0).to(tl.float32)
-        size = power_of_two(tl.maximum(tl.max(tl.abs(even), axis=1), tl.max(tl.abs(odd), axis=1)))
-        query_even, query_odd = (even / size[:, None]).to(tl.float16), (odd / size[:, None]).to(tl.float16)
+        query_even, query_odd, size = shrink_query(even, odd)
         # Scores are in base 2, so that the exponential is one instruction.
         factor = size * (SOFTMAX_SCALE * 1.4426950408889634) * tl.load(scales)
-        pairs = pages.to(tl.pointer_type(tl.int16))
-        token = tl.arange(0, BLOCK_TOKENS)
         peak = tl.full([BLOCK_GROUP], -float("inf"), tl.float32)
         total = tl.zeros([BLOCK_GROUP], tl.float32)
         sums_even = tl.zeros([BLOCK_GROUP, BLOCK_DIM // 2], tl.float32)
         sums_odd = tl.zeros([BLOCK_GROUP, BLOCK_DIM // 2], tl.float32)
-        for block in tl.range(first, last, BLOCK_TOKENS, num_stages=STAGES):
-            at = block + token
-            valid = at < last
-            page = tl.load(table + at // PAGE_SIZE, mask=valid, other=0).to(tl.int64)
-            cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
-            source = pairs + (cache_row * KV_HEADS + kv_head)[:, None] * HALF + pair[None, :]
-            there = valid[:, None] & in_half[None, :]
-            keys_even, keys_odd = unpack(tl.load(source, mask=there, other=0))
-            values = tl.load(source + PAGE_SIZE * KV_HEADS * HALF, mask=there, other=0)
-            scores = tl.dot(query_odd, tl.trans(keys_odd), tl.dot(query_even, tl.trans(keys_even)))
-            scores = tl.where(valid[None, :], scores * factor[:, None], -float("inf"))
-            new_peak = tl.maximum(peak, tl.max(scores, axis=1))
-            weights = tl.exp2(scores - new_peak[:, None])
-            shrink = tl.exp2(peak - new_peak)
-            total = total * shrink + tl.sum(weights, axis=1)
-            values_even, values_odd = unpack(values)
-            sums_even = tl.dot(weights.to(tl.float16), values_even, sums_even * shrink[:, None])
-            sums_odd = tl.dot(weights.to(tl.float16), values_odd, sums_odd * shrink[:, None])
-            peak = new_peak
+        peak, total, sums_even, sums_odd = add_tokens(
+            peak, total, sums_even, sums_odd, query_even, query_odd, factor, pages, table, kv_head, first, last,
+            KV_HEADS, HEAD_DIM, PAGE_SIZE, BLOCK_TOKENS, BLOCK_DIM, STAGES,
+        )  # fmt: skip
         scale = tl.load(scales + 1) / total
         result = partial + (row * SPLITS + part)[:, None] * HEAD_DIM + 2 * pair[None, :]
         tl.store(result, (sums_even * scale[:, None]).to(partial.dtype.element_ty), mask=mask)
         tl.store(result + 1, (sums_odd * scale[:, None]).to(partial.dtype.element_ty), mask=mask)
         if SPLITS > 1:
             tl.store(log_sums + row * SPLITS + part, peak + tl.log2(total), mask=in_group)
+
+
+@triton.jit
+def add_tokens(
+    peak, total, sums_even, sums_odd, query_even, query_odd, factor, pages, table, kv_head, first, last,
+    KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE_SIZE: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
+    BLOCK_DIM: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """As `decode.add_tokens`. `factor` [rows] holds the keys' scale, the values' scale is left out of the sums."""
+    HALF: tl.constexpr = HEAD_DIM // 2
+    pairs = pages.to(tl.pointer_type(tl.int16))
+    token, pair = tl.arange(0, BLOCK_TOKENS), tl.arange(0, BLOCK_DIM // 2)
+    for block in tl.range(first, last, BLOCK_TOKENS, num_stages=STAGES):
+        at = block + token
+        valid = at < last
+        page = tl.load(table + at // PAGE_SIZE, mask=valid, other=0).to(tl.int64)
+        cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
+        source = pairs + (cache_row * KV_HEADS + kv_head)[:, None] * HALF + pair[None, :]
+        there = valid[:, None] & (pair < HALF)[None, :]
+        keys = tl.load(source, mask=there, other=0)
+        values = tl.load(source + PAGE_SIZE * KV_HEADS * HALF, mask=there, other=0)
+        peak, total, sums_even, sums_odd = add_tile(
+            peak, total, sums_even, sums_odd, query_even, query_odd, factor, keys, values, valid
+        )
+    return peak, total, sums_even, sums_odd
+
+
+@triton.jit
+def add_tile(peak, total, sums_even, sums_odd, query_even, query_odd, factor, keys, values, valid):
+    """As `decode.add_tile`; keys and values are pairs of e4m3."""
+    keys_even, keys_odd = unpack(keys)
+    scores = tl.dot(query_odd, tl.trans(keys_odd), tl.dot(query_even, tl.trans(keys_even)))
+    scores = tl.where(valid[None, :], scores * factor[:, None], -float("inf"))
+    new_peak = tl.maximum(peak, tl.max(scores, axis=1))
+    weights = tl.exp2(scores - new_peak[:, None])
+    shrink = tl.exp2(peak - new_peak)
+    total = total * shrink + tl.sum(weights, axis=1)
+    values_even, values_odd = unpack(values)
+    sums_even = tl.dot(weights.to(tl.float16), values_even, sums_even * shrink[:, None])
+    sums_odd = tl.dot(weights.to(tl.float16), values_odd, sums_odd * shrink[:, None])
+    return new_peak, total, sums_even, sums_odd
+
+
+@triton.jit
+def shrink_query(even, odd):
+    """Queries, float32, by the even and the odd places of a head → both in fp16 over a power of 2 for each row, and that."""
+    size = power_of_two(tl.maximum(tl.max(tl.abs(even), axis=1), tl.max(tl.abs(odd), axis=1)))
+    return (even / size[:, None]).to(tl.float16), (odd / size[:, None]).to(tl.float16), size
 
 
 @triton.jit
