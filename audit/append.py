@@ -136,8 +136,7 @@ class LogWriter:
         except StorageFailed as failure:
             self._failure = failure
             raise
-        for record in records:
-            self._tree.append(leaf_hash(record), self._remember_tile)
+        self._tree.extend([leaf_hash(record) for record in records], self._remember_tile)
         self._entries.extend(records)
         return range(first, first + len(records))
 

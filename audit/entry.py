@@ -23,7 +23,7 @@ CUT_ABOVE_BYTES = 1_200
 """Strings of at most this many bytes of UTF-8 are never cut."""
 CUT_KEEP_BYTES = 1_024
 RANDOM_BYTES = 16
-OWN_METADATA = ("log_name", "logged_time", "reporter", "sequence", "uid")
+OWN_METADATA = frozenset(("log_name", "logged_time", "reporter", "sequence", "uid"))
 """Members of `metadata` that the auditor sets, besides the event's `time`."""
 
 Json = dict[str, Any]
@@ -133,9 +133,9 @@ def verify_event(event: Json) -> None:
     metadata = event.get("metadata")
     if not isinstance(metadata, dict):
         raise MalformedEntry("event: `metadata` is missing or no object")
-    for name in OWN_METADATA:
-        if name in metadata:
-            raise MalformedEntry(f"event: `metadata.{name}` is set by the auditor, never by the peer")
+    if not OWN_METADATA.isdisjoint(metadata):
+        name = min(OWN_METADATA & metadata.keys())
+        raise MalformedEntry(f"event: `metadata.{name}` is set by the auditor, never by the peer")
 
 
 def complete_entry(event: Json, *, index: int, time_ms: int, reporter: str, log_name: str, random: bytes) -> bytes:

@@ -142,16 +142,16 @@ def verify_permitted(role: str, message: str, event: Json) -> EventKind:
     activity_id = event.get("activity_id")
     if not isinstance(activity_id, int) or activity_id not in kind.activity_ids:
         raise MalformedEntry(f"event kind {kind.name!r}: `activity_id` is {activity_id!r}, which it cannot be")
-    expected = {
-        "class_uid": kind.class_uid,
-        "category_uid": kind.class_uid // 1000,
-        "type_uid": kind.class_uid * 100 + activity_id,
-    }
-    for name, value in expected.items():
-        if event.get(name) != value:
-            raise MalformedEntry(f"event kind {kind.name!r}: `{name}` is {event.get(name)!r}, expected {value}")
+    _verify_number(event, kind, "class_uid", kind.class_uid)
+    _verify_number(event, kind, "category_uid", kind.class_uid // 1000)
+    _verify_number(event, kind, "type_uid", kind.class_uid * 100 + activity_id)
     verify_summarizable(event)
     return kind
+
+
+def _verify_number(event: Json, kind: EventKind, name: str, expected: int) -> None:
+    if event.get(name) != expected:
+        raise MalformedEntry(f"event kind {kind.name!r}: `{name}` is {event.get(name)!r}, expected {expected}")
 
 
 def kind_of(event: Json) -> str:

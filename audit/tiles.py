@@ -124,7 +124,10 @@ def split_tile(data: bytes, tile: TileId) -> list[bytes]:
 
 def encode_bundle(entries: Sequence[bytes]) -> bytes:
     """An entry bundle: each entry after its length as a big-endian uint16."""
-    return b"".join(_LENGTH.pack(len(entry)) + entry for entry in entries)
+    pieces: list[bytes] = []
+    for entry in entries:
+        pieces += (_LENGTH.pack(len(entry)), entry)
+    return b"".join(pieces)
 
 
 def parse_bundle(data: bytes, tile: TileId) -> list[bytes]:

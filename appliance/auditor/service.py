@@ -186,6 +186,12 @@ class AuditorService:
 
     def _take(self, peer: Peer, message: PeerToAuditor | WitnessAnswered) -> None:
         match message:
+            case AppendEvent() | AppendIntent() | AppendOutcome():  # First, as nearly every message is one of them.
+                try:
+                    self._append(peer, message)
+                except AuditRejected as rejected:
+                    log.warning("append_refused", peer=name_of(peer), reason=str(rejected))
+                    self._send(peer, AppendRefused(message.correlation, _code_of(rejected), str(rejected)))
             case WitnessAnswered():
                 if self._cosigning is not None:
                     self._cosigning.answered(peer, message)
@@ -209,12 +215,6 @@ class AuditorService:
                 self._receipts.prove(peer, message)
             case KeepBodyKey() | KeepHashRoot() | OpenBody() | ProposeChange() | DecideChange() | FetchRules():
                 self._stewardship.take(peer, message)
-            case _:
-                try:
-                    self._append(peer, message)
-                except AuditRejected as rejected:
-                    log.warning("append_refused", peer=name_of(peer), reason=str(rejected))
-                    self._send(peer, AppendRefused(message.correlation, _code_of(rejected), str(rejected)))
 
     def commit(self) -> None:
         """Make durable what arrived, and answer it: all that a request waits for.
@@ -260,12 +260,6 @@ class AuditorService:
         event = parse_canonical(message.event)
         verify_event(event)
         match message:
-            case AppendIntent():
-                verify_permitted(peer.peer_role, "intent", event)
-                self._intents.append(peer, message, event)
-            case AppendOutcome():
-                verify_permitted(peer.peer_role, "outcome", event)
-                self._outcomes.take(peer, message, event)
             case AppendEvent():
                 kind = verify_permitted(peer.peer_role, "event", event)
                 if not self._watches.rations.take(kind.name, event):
@@ -278,6 +272,12 @@ class AuditorService:
                     lambda index: self._send(peer, Recorded(message.correlation, index)),
                     lambda reason: self._refuse(peer, message.correlation, reason),
                 )
+            case AppendIntent():
+                verify_permitted(peer.peer_role, "intent", event)
+                self._intents.append(peer, message, event)
+            case AppendOutcome():
+                verify_permitted(peer.peer_role, "outcome", event)
+                self._outcomes.take(peer, message, event)
 
     def _refuse(self, peer: Peer, correlation: int, reason: str) -> None:
         self._send(peer, AppendRefused(correlation, "not_durable", reason))

@@ -32,25 +32,30 @@ class FrameDecoder:
 
         Raises: MalformedMessage at a length above MAX_FRAME_BYTES; the stream is useless afterwards.
         """
-        buffer = self._buffer
-        if not buffer and _HEADER.size <= len(data) <= MAX_FRAME_BYTES and _size_of(data) == len(data) - _HEADER.size:
-            return [bytes(data[_HEADER.size :])]  # One message and nothing else: what most reads bring.
-        buffer += data
-        frames: list[bytes] = []
-        start = 0
-        while len(buffer) - start >= _HEADER.size:
-            (size,) = _HEADER.unpack_from(buffer, start)
-            if size > MAX_FRAME_BYTES:
-                raise MalformedMessage(f"a frame announces {size} bytes; at most {MAX_FRAME_BYTES} are allowed")
-            end = start + _HEADER.size + size
-            if len(buffer) < end:
-                break
-            frames.append(bytes(buffer[start + _HEADER.size : end]))
-            start = end
-        del buffer[:start]
+        if self._buffer:
+            self._buffer += data
+            stream: bytes | memoryview | bytearray = self._buffer
+        else:
+            stream = data  # Most reads bring whole frames, which then need not be copied twice.
+        frames, start = _cut_frames(stream)
+        if stream is self._buffer:
+            del self._buffer[:start]
+        else:
+            self._buffer += data[start:]
         return frames
 
 
-def _size_of(data: bytes | memoryview) -> int:
-    size: int = _HEADER.unpack_from(data)[0]
-    return size
+def _cut_frames(stream: bytes | memoryview | bytearray) -> tuple[list[bytes], int]:
+    """The whole frames at the start of a stream, and where they end."""
+    frames: list[bytes] = []
+    start, end = 0, len(stream)
+    while end - start >= _HEADER.size:
+        (size,) = _HEADER.unpack_from(stream, start)
+        if size > MAX_FRAME_BYTES:
+            raise MalformedMessage(f"a frame announces {size} bytes; at most {MAX_FRAME_BYTES} are allowed")
+        behind = start + _HEADER.size + size
+        if behind > end:
+            break
+        frames.append(bytes(stream[start + _HEADER.size : behind]))
+        start = behind
+    return frames, start

@@ -21,7 +21,7 @@ RequestUid = Annotated[str, msgspec.Meta(max_length=MAX_UID_CHARS)]
 EventBytes = Annotated[bytes, msgspec.Meta(max_length=MAX_EVENT_BYTES)]
 
 
-class AppendIntent(msgspec.Struct, frozen=True, array_like=True, tag="intent"):
+class AppendIntent(msgspec.Struct, frozen=True, array_like=True, tag="intent", gc=False):
     """Gateway only: a request is about to be served. Answered by `IntentRecorded` once it is durable."""
 
     correlation: Correlation
@@ -39,7 +39,7 @@ class AppendIntent(msgspec.Struct, frozen=True, array_like=True, tag="intent"):
     """Which engine the ticket is for: only that one can check its MAC."""
 
 
-class AppendOutcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome"):
+class AppendOutcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome", gc=False):
     """Gateway only: how the request of an earlier intent ended. Answered by `Recorded`."""
 
     correlation: Correlation
@@ -47,7 +47,7 @@ class AppendOutcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome")
     event: EventBytes
 
 
-class AppendEvent(msgspec.Struct, frozen=True, array_like=True, tag="event"):
+class AppendEvent(msgspec.Struct, frozen=True, array_like=True, tag="event", gc=False):
     """Any other event that the peer's row in the table allows. Answered by `Recorded`."""
 
     correlation: Correlation

@@ -132,14 +132,14 @@ def _run(member: PollingMember, service: AuditorService) -> None:
         events = member.poll(min(service.wait_s, TURN_INTERVAL_S) if owes_turn else service.wait_s)
         for event in events:
             match event:
+                case Received(link, message):
+                    service.received(link, message)
                 case LinkOpened(link):
                     links.add(link)
                     service.link_opened(link)
                 case LinkEnded(link):
                     links.discard(link)
                     service.link_ended(link)
-                case Received(link, message):
-                    service.received(link, message)
         # What requests wait for comes first: what only time makes due is not looked at thousands of times a second.
         owes_turn = bool(events) and time.monotonic() < next_turn_s
         if owes_turn:

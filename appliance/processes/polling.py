@@ -69,9 +69,8 @@ class LinkEnded:
     link: PolledLink
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message of the edge's union."""
+class Received(msgspec.Struct, frozen=True, gc=False):
+    """A message of the edge's union. A struct in C, as there is one for each message; it is never part of a cycle."""
 
     link: PolledLink
     message: Any

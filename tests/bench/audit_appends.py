@@ -1,19 +1,23 @@
-"""Durable appends over the socket, open loop: `python -m tests.bench.audit_appends [--rate N] [--seconds N]`.
+"""Durable appends over the socket, open loop: `python -m tests.bench.audit_appends [--dir DIR] [--runs N] [--seconds N]`.
 
 64 writers on 4 links send events whose leaves have 700 bytes, each at its time whatever the answers do. The latency of an append is
-from the time at which it was due until its index was read: a generator or an auditor that is late shows. Nothing passes or
-fails here.
+from the time at which it was due until its index was read: a generator or an auditor that is late shows. Before each run the
+simplest log that there can be (`disk_syncs`) takes as many records on the same disk, in a program of its own and with nothing to
+check, hash or answer: what it waits for, the disk makes every log wait for. Two rows a run, as Markdown; nothing passes or fails
+here.
+
+It needs a clone and what Casemate needs at run time. Auditor and generator share two cores of a larger machine with:
+
+    taskset -c 0,1 python -m tests.bench.audit_appends --dir /var/lib/casemate --runs 3
 """
 
 import argparse
 import gc
-import json
-import os
-import resource
 import select
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.ipc.framed_socket import FramedSocket
@@ -22,14 +26,39 @@ from audit.entry import encode_event
 from audit.events import token_rejected_event
 from audit.reader import LogReader
 from tests.bench.auditor_process import AuditorProcess
+from tests.bench.disk_syncs import files_published, make_probe, simplest_log
+from tests.bench.latencies import percentile, settle
 
 NUM_LINKS = 4
 NUM_WRITERS = 64
 LEAF_BYTES = 700
-OWN_BYTES = 190
+OWN_BYTES = 173
 """What the auditor adds to an event, about."""
 TICK_S = 0.0002
-SETTLE_S = 2.0
+WARM_RATE = 2_000
+WARM_S = 1.0
+HEADER = """\
+| what | appends/s | p50 ms | p99 ms | p99.9 ms | longest ms | CPU us an append |
+|---|---|---|---|---|---|---|"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run of one log."""
+
+    what: str
+    latencies: list[float]
+    took_s: float
+    cpu_s: float
+    """Of the process that writes, all threads."""
+
+    @property
+    def row(self) -> str:
+        """A row below HEADER."""
+        shares = (percentile(self.latencies, share) for share in (0.5, 0.99, 0.999))
+        times = " | ".join(f"{1e3 * wait_s:.2f}" for wait_s in (*shares, max(self.latencies)))
+        count = len(self.latencies)
+        return f"| {self.what} | {count / self.took_s:,.0f} | {times} | {1e6 * self.cpu_s / count:.1f} |"
 
 
 def make_event(leaf_bytes: int = LEAF_BYTES) -> bytes:
@@ -77,55 +106,49 @@ def run(links: Sequence[FramedSocket], rate: int, seconds: float, event: bytes) 
     return latencies, time.monotonic() - start
 
 
-def settle() -> None:
-    """Let the device finish what was asked of it before, so that it is not measured as ours.
+def measure_auditor(folder: Path, rate: int, seconds: float) -> Measured:
+    """Start an auditor over a folder on the disk to be measured, and load it."""
+    auditor = AuditorProcess(folder, NUM_LINKS)
+    event = make_event()
+    settle()
+    run(auditor.links, WARM_RATE, WARM_S, event)
+    started_cpu_s = auditor.cpu_s
+    latencies, took_s = run(auditor.links, rate, seconds, event)
+    cpu_s = auditor.cpu_s - started_cpu_s
+    auditor.drain()
+    leaf = LogReader(folder / "audit" / "log").read_entry(10, 256)
+    return Measured(f"the auditor, records of {len(leaf)} bytes", latencies, took_s, cpu_s)
 
-    The log of an earlier run that was removed is given back to a device that discards blocks with the next commits of the file
-    system's journal, and every sync waits for that: p99 of 40 to 130 ms were seen in the first seconds after it.
-    """
-    os.sync()
-    time.sleep(SETTLE_S)
-    os.sync()
 
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which so large a share lies."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+def measure_simplest(folder: Path, seconds: float) -> Measured:
+    """The simplest log that there can be on the same disk, beside files that are published as ours are."""
+    make_probe(folder)
+    settle()
+    started_s, started_cpu_s = time.monotonic(), time.process_time()
+    with files_published(folder):
+        latencies = simplest_log(folder, seconds)
+    return Measured(
+        "the simplest log there can be", latencies, time.monotonic() - started_s, time.process_time() - started_cpu_s
+    )
 
 
 def main() -> None:
-    """Measure, and print one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure in turns, and print a row of a table for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=int, default=20_000, help="appends a second")
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each run")
+    parser.add_argument("--runs", type=int, default=1, help="of the auditor, with the simplest log before each")
     parser.add_argument("--dir", type=Path, help="a folder on the disk to be measured; default: a temporary one")
+    parser.add_argument("--alone", action="store_true", help="leave the simplest log out")
     arguments = parser.parse_args()
     gc.disable()  # A pause of the generator would be counted as the auditor's.
-    with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
-        auditor = AuditorProcess(Path(folder), NUM_LINKS)
-        event = make_event()
-        settle()
-        run(auditor.links, 2_000, 1.0, event)
-        latencies, took_s = run(auditor.links, arguments.rate, arguments.seconds, event)
-        auditor.drain()
-        reader = LogReader(Path(folder) / "audit" / "log")
-        leaf = reader.read_entry(10, 256)
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(
-        json.dumps(
-            {
-                "appends_per_s": round(len(latencies) / took_s),
-                "leaf_bytes": len(leaf),
-                "p50_ms": round(1e3 * percentile(latencies, 0.5), 2),
-                "p99_ms": round(1e3 * percentile(latencies, 0.99), 2),
-                "p999_ms": round(1e3 * percentile(latencies, 0.999), 2),
-                "max_ms": round(1e3 * max(latencies), 2),
-                "auditor_cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
-                "auditor_max_rss_mb": usage.ru_maxrss // 1024,
-            }
-        )
-    )
+    print(HEADER, flush=True)
+    for _ in range(arguments.runs):
+        if not arguments.alone:
+            with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
+                print(measure_simplest(Path(folder), arguments.seconds).row, flush=True)
+        with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
+            print(measure_auditor(Path(folder), arguments.rate, arguments.seconds).row, flush=True)
 
 
 if __name__ == "__main__":

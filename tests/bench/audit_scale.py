@@ -29,8 +29,9 @@ from audit.signing_key import create_signer
 from audit.storage import Disk
 from audit.tiles import TILE_WIDTH
 from audit.wal import create_segment
-from tests.bench.audit_appends import NUM_LINKS, make_event, percentile, run
+from tests.bench.audit_appends import NUM_LINKS, make_event, run
 from tests.bench.auditor_process import AuditorProcess
+from tests.bench.latencies import percentile
 
 NUM_ACTORS = 10_000
 SUBTREE = TILE_WIDTH * TILE_WIDTH

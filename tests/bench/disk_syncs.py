@@ -14,9 +14,11 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.audit_appends import percentile, settle
+from tests.bench.latencies import percentile, settle
 
 COMMIT_BYTES = 16_384
 FILE_BYTES = 32 << 20
@@ -28,11 +30,17 @@ FILES_PER_S = RECORDS_PER_S / 256
 BOUND_MS = 3.0
 
 
+def make_probe(folder: Path) -> None:
+    """The file to overwrite, with its blocks on the disk."""
+    with open(folder / "probe", "wb") as file:
+        file.write(bytes(FILE_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def measure(folder: Path, seconds: float) -> dict[str, float]:
     """The distribution of one fdatasync after another, in milliseconds."""
-    descriptor = os.open(folder / "probe", os.O_RDWR | os.O_CREAT, 0o600)
-    os.pwrite(descriptor, bytes(FILE_BYTES), 0)
-    os.fsync(descriptor)
+    descriptor = os.open(folder / "probe", os.O_RDWR)
     taken_ms: list[float] = []
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s:
@@ -52,14 +60,14 @@ def measure(folder: Path, seconds: float) -> dict[str, float]:
     }
 
 
-def measure_log(folder: Path, seconds: float) -> dict[str, float]:
-    """What records wait for that come evenly, in the simplest log that there can be, in milliseconds."""
+def simplest_log(folder: Path, seconds: float) -> list[float]:
+    """What records that come evenly wait for in the simplest log that there can be, in seconds."""
     descriptor = os.open(folder / "probe", os.O_RDWR)
-    waited_ms: list[float] = []
+    waited_s: list[float] = []
     started_s = time.monotonic() + 0.01
     position = 0
-    while len(waited_ms) < RECORDS_PER_S * seconds:
-        num_due = int((time.monotonic() - started_s) * RECORDS_PER_S) - len(waited_ms)
+    while len(waited_s) < RECORDS_PER_S * seconds:
+        num_due = int((time.monotonic() - started_s) * RECORDS_PER_S) - len(waited_s)
         if num_due <= 0:
             time.sleep(IDLE_S)
             continue
@@ -69,14 +77,23 @@ def measure_log(folder: Path, seconds: float) -> dict[str, float]:
         os.pwrite(descriptor, batch, position)
         os.fdatasync(descriptor)
         position += len(batch)
-        ended_s, done = time.monotonic(), len(waited_ms)
-        waited_ms += [1e3 * (ended_s - started_s - (done + n) / RECORDS_PER_S) for n in range(num_due)]
+        ended_s, done = time.monotonic(), len(waited_s)
+        waited_s += [ended_s - started_s - (done + n) / RECORDS_PER_S for n in range(num_due)]
     os.close(descriptor)
-    return {
-        "log_p50_ms": round(percentile(waited_ms, 0.5), 2),
-        "log_p99_ms": round(percentile(waited_ms, 0.99), 2),
-        "log_max_ms": round(max(waited_ms), 2),
-    }
+    return waited_s
+
+
+@contextmanager
+def files_published(folder: Path) -> Iterator[None]:
+    """A thread publishes files meanwhile, as many as a log that takes so many records."""
+    stop = threading.Event()
+    publisher = threading.Thread(target=publish, args=(folder, stop))
+    publisher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        publisher.join()
 
 
 def publish(folder: Path, stop: threading.Event) -> None:
@@ -92,6 +109,17 @@ def publish(folder: Path, stop: threading.Event) -> None:
         count += 1
 
 
+def describe(folder: Path, seconds: float) -> dict[str, float]:
+    """Both measurements, in milliseconds."""
+    syncs = measure(folder, seconds)
+    waited_s = simplest_log(folder, seconds)
+    return syncs | {
+        "log_p50_ms": round(1e3 * percentile(waited_s, 0.5), 2),
+        "log_p99_ms": round(1e3 * percentile(waited_s, 0.99), 2),
+        "log_max_ms": round(1e3 * max(waited_s), 2),
+    }
+
+
 def main() -> None:
     """Measure alone, then beside files being published, and print one line of JSON each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -100,16 +128,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.dir) as name:
         folder, seconds = Path(name), arguments.seconds
+        make_probe(folder)
         settle()
-        print(json.dumps({"beside": "nothing"} | measure(folder, seconds) | measure_log(folder, seconds)), flush=True)
-        stop = threading.Event()
-        publisher = threading.Thread(target=publish, args=(folder, stop))
-        publisher.start()
-        try:
-            print(json.dumps({"beside": "files"} | measure(folder, seconds) | measure_log(folder, seconds)), flush=True)
-        finally:
-            stop.set()
-            publisher.join()
+        print(json.dumps({"beside": "nothing"} | describe(folder, seconds)), flush=True)
+        with files_published(folder):
+            print(json.dumps({"beside": "files"} | describe(folder, seconds)), flush=True)
 
 
 if __name__ == "__main__":

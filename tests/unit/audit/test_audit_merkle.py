@@ -86,6 +86,23 @@ def test_roots_agree_with_the_definition(size: int) -> None:
     assert root_of(leaves) == tree.root() == naive_root(leaves)
 
 
+@pytest.mark.parametrize("piece", [1, 255, 256, 257, 1_000])
+def test_leaves_added_together_make_the_tiles_that_leaves_added_singly_make(piece: int) -> None:
+    """However a log's records are spread over commits, its tiles, their order and its frontier are the same."""
+    leaves = leaves_of(65_536 + 300)
+    one_by_one, together = Frontier(), Frontier()
+    expected: list[tuple[TileId, bytes]] = []
+    found: list[tuple[TileId, bytes]] = []
+    for leaf in leaves:
+        one_by_one.append(leaf, lambda tile, data: expected.append((tile, data)))
+    for start in range(0, len(leaves), piece):
+        together.extend(leaves[start : start + piece], lambda tile, data: found.append((tile, data)))
+    assert found == expected
+    assert (found[-1][0], found[-2][0].level) == (TileId(0, 256), 1)
+    assert (together.size, together.levels) == (one_by_one.size, one_by_one.levels)
+    assert together.root() == root_of(leaves)
+
+
 @given(st.data())
 def test_proofs_verify_and_any_change_is_refused(data: st.DataObject) -> None:
     """Every path that is built verifies; with one bit, one hash, one number changed it does not."""

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from appliance.auditor.ledger import DRAWN_AT_ONCE
 from appliance.messages.audit import (
     AppendEvent,
     AppendRefused,
@@ -16,7 +17,7 @@ from appliance.messages.audit import (
     Recorded,
     TicketKey,
 )
-from audit.entry import encode_event
+from audit.entry import RANDOM_BYTES, encode_event
 from audit.errors import StateMismatch, TicketRejected
 from audit.events import TokenCounts, process_event, token_rejected_event
 from audit.fsck import verify_log
@@ -72,6 +73,18 @@ def test_nothing_is_answered_before_it_is_durable(auditor: Auditor) -> None:
     auditor.service.turn()
     assert [answer.index for answer in gateway.take(IntentRecorded)] == [1, 2, 3, 4, 5]
     assert auditor.writer.size == 6
+
+
+def test_no_two_records_have_the_same_random_bits(auditor: Auditor) -> None:
+    """They are drawn for many records at once, and each is used once."""
+    gateway = auditor.connect("gateway")
+    event = encode_event(token_rejected_event(address="10.0.0.1", port=1, route="/x", code="c", detail=""))
+    for correlation in range(100):
+        auditor.service.received(gateway, AppendEvent(correlation, event))
+    auditor.service.turn()
+    drawn = {record["metadata"]["uid"] for record in auditor.records()}
+    assert len(drawn) == 101 > DRAWN_AT_ONCE
+    assert all(len(bytes.fromhex(uid)) == RANDOM_BYTES for uid in drawn)
 
 
 def test_each_engine_has_its_own_key_for_the_life_of_its_link(auditor: Auditor) -> None:
