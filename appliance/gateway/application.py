@@ -1,4 +1,4 @@
-"""The ASGI application: gate, endpoint, and for every fault one answer with OpenAI's error body.
+"""The ASGI application: gate, endpoint, and for every fault one answer with the error body of the route's API.
 
 This is the supervision point of one request: whatever an endpoint raises ends here, is recorded, and disturbs nothing else.
 """
@@ -8,8 +8,9 @@ import time
 
 import structlog
 
+from appliance.gateway.api.dialects import OPENAI, Dialect, dialect_of
 from appliance.gateway.asgi import Receive, Scope, Send
-from appliance.gateway.errors import ClientGone, GatewayFault, InternalFault, Unauthenticated, error_body, http_of
+from appliance.gateway.errors import ClientGone, GatewayFault, InternalFault, Unauthenticated, http_of
 from appliance.gateway.exchange import CERTIFICATE, BodyBudget, Exchange
 from appliance.gateway.gate import Caller, Gate
 from appliance.gateway.metrics import Metrics
@@ -69,6 +70,7 @@ class Application:
         )
         exchange.request_id = f"req-{secrets.token_hex(16)}"
         path = self._gate.name_of(scope["method"], scope["raw_path"])
+        dialect = OPENAI  # Of every refusal at the gate: a stranger learns from none which paths there are.
         began = time.monotonic()
         self._metrics.http_requests_active.add(1)
         try:
@@ -76,6 +78,8 @@ class Application:
             caller = Caller(exchange.source_address, scope.get(CERTIFICATE))
             admitted = await self._gate.admit(scope["method"], scope["raw_path"], scope["headers"], caller)
             exchange.forget_credentials()
+            dialect = dialect_of(path)
+            exchange.also_names_request = dialect.request_id_header
             verify_query(admitted.match.route, scope["query_string"])
             exchange.principal, exchange.segment = admitted.principal, admitted.match.segment
             await admitted.match.route.endpoint(exchange)
@@ -87,15 +91,15 @@ class Application:
             if fault.code != "use_dpop_nonce":  # What a client is told that does everything right.
                 rejection = Rejection(exchange.source_address, path, fault.code)
                 self._rejections.count(rejection, exchange.source_port, str(fault))
-            await _refuse(exchange, fault)
+            await _refuse(exchange, fault, dialect)
         except GatewayFault as fault:
             exchange.error = fault.code
-            await _refuse(exchange, fault)
+            await _refuse(exchange, fault, dialect)
         except Exception:  # the supervision point of one request
             log.exception("request_failed", request_id=exchange.request_id, trace=exchange.trace.trace_id, path=path)
             exchange.error = "internal_error"
             message = f"an internal error, recorded with request id {exchange.request_id}"
-            await _refuse(exchange, InternalFault("internal_error", message))
+            await _refuse(exchange, InternalFault("internal_error", message), dialect)
         finally:
             exchange.release()
             self._metrics.http_requests_active.add(-1)
@@ -108,7 +112,7 @@ class Application:
                 self._observer.request_ended(_describe(exchange, _known(scope["method"]), path, took_s))
 
 
-async def _refuse(exchange: Exchange, fault: GatewayFault) -> None:
+async def _refuse(exchange: Exchange, fault: GatewayFault, dialect: Dialect) -> None:
     """Answer with the fault; if the answer has begun and was not ended in order, cut it visibly short."""
     if exchange.finished:
         return
@@ -116,7 +120,7 @@ async def _refuse(exchange: Exchange, fault: GatewayFault) -> None:
         await exchange.abort()
         return
     try:
-        await exchange.respond(http_of(fault).status, error_body(fault), fault.headers)
+        await exchange.respond(http_of(fault).status, dialect.refusal(fault, exchange.request_id), fault.headers)
     except ClientGone:
         await exchange.abort()
 

@@ -27,7 +27,7 @@ _STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"x-accel-buffering", b"no"),
 ]
-_CREDENTIALS = (b"authorization", b"dpop")
+_CREDENTIALS = (b"authorization", b"x-api-key", b"dpop")
 _encoder = msgspec.json.Encoder()
 ABORT = "casemate.abort"
 """Our protocol class puts the transport's `abort` under this key of the scope."""
@@ -109,6 +109,7 @@ class Exchange:
         status: what was answered, for the metrics; 0 before.
         error: the stable word for what went wrong; empty before, and if nothing does.
         describe: tells of the inference, once there is one.
+        also_names_request: another header with `request_id`, where an API's clients look for it under that name.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Exchange:
         self.status = 0
         self.error = ""
         self.describe: Callable[[], EndedInference] | None = None
+        self.also_names_request = b""
 
     @property
     def identified(self) -> Principal:
@@ -275,6 +277,8 @@ class Exchange:
             (b"traceresponse", self.trace.traceresponse),
             *(header for header in _SECURITY_HEADERS if header[0] not in names),
         ]
+        if self.also_names_request:
+            own.append((self.also_names_request, self.request_id.encode()))
         if self.principal is not None:
             own += self.principal.notice.headers
             if self.principal.dpop_nonce:

@@ -3,7 +3,7 @@
 Without a valid token a stranger learns nothing: every path, known or not, answers 401 alike. RFC 6750, and for bound tokens
 RFC 9449 section 7.1, are followed for the challenge, which names where the way to a token is described (RFC 9728 section
 5.1). Tokens are taken from the Authorization header only, never from the query or the body (RFC 6750 sections 2.2 and 2.3
-are not offered).
+are not offered). A static key may come in `x-api-key` instead, where Anthropic's clients put what they call an API key.
 """
 
 from collections.abc import Iterable
@@ -21,6 +21,7 @@ from appliance.gateway.identity import (
 )
 from appliance.gateway.routes import Match, RouteTable
 from security.scopes import Scope
+from security.static_keys import is_static_key
 
 MAX_TOKEN_BYTES = 16 << 10
 
@@ -70,7 +71,7 @@ class Gate:
             unmatched: GatewayFault | None = None
         except GatewayFault as fault:
             match, unmatched = None, fault
-        authorization = [value for name, value in headers if name == b"authorization"]
+        authorization = [value for name, value in headers if name == b"authorization"] or _static_keys(headers)
         if match is not None and match.route.scope is Scope.PUBLIC and not authorization:
             return Admitted(match, None)
         presented = self._parse(authorization, method, raw_path, headers, caller or Caller())
@@ -132,6 +133,12 @@ class Gate:
             raise Unauthenticated("invalid_token", str(refusal), challenge) from refusal
         except TokenIssuerUnavailable as fault:
             raise PeerUnavailable("token_keys_unavailable", str(fault)) from fault
+
+
+def _static_keys(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """What stands in `x-api-key`, as if it stood in Authorization, if it has the form of a static key."""
+    keys = [value for name, value in headers if name == b"x-api-key"]
+    return [b"Bearer " + key for key in keys] if all(is_static_key(key.decode("latin-1")) for key in keys) else []
 
 
 class Challenges:

@@ -153,6 +153,10 @@ async def test_tools_that_must_be_used(gateway: Gateway, choice: dict[str, Any])
         ({"tools": [TOOL], "tool_choice": {"type": "auto", "name": "add"}}, "tool_choice.name"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool"}}, "tool_choice.name"),
         ({"thinking": {"type": "enabled"}}, "thinking"),
+        ({"thread": {"type": "create"}}, "thread"),
+        ({"output_config": {"format": {"type": "text"}}}, "output_config.format.type"),
+        ({"output_config": {"effort": "low"}}, "reasoning_effort"),
+        ({"tools": [TOOL | {"eager_input_streaming": False}]}, "tools[0].eager_input_streaming"),
         ({"cache_control": {"type": "forever"}}, "cache_control.type"),
         (said("user", {"type": "text", "text": "a", "citations": [{}]}), "messages[0].content[0].citations"),
         (said("user", {"type": "tool_result", "tool_use_id": "a", "junk": 1}), "messages[0].content[0].junk"),
@@ -162,10 +166,36 @@ async def test_tools_that_must_be_used(gateway: Gateway, choice: dict[str, Any])
     ],
 )
 async def test_what_is_not_supported_is_refused_by_name(gateway: Gateway, change: dict[str, Any], param: str) -> None:
-    """Nothing is ignored."""
+    """Nothing is ignored, and the SDK finds what it looks for in an error."""
     response = await ask(gateway, "/v1/messages", BODY | change)
-    error = json.loads(response.body)["error"]
-    assert (response.status, error["type"], error["param"]) == (400, "invalid_request_error", param)
+    said = json.loads(response.body)
+    assert (response.status, said["type"], said["error"]["type"]) == (400, "error", "invalid_request_error")
+    assert said["error"]["param"] == param
+    assert said["request_id"] == response.headers["request-id"] == response.headers["x-request-id"]
+
+
+async def test_errors_have_the_types_of_its_clients(gateway: Gateway) -> None:
+    """Where Anthropic's word is another; elsewhere it is not, and a stranger is not told which API is there."""
+    gateway.worker.desk.draining = True
+    assert json.loads((await ask(gateway, "/v1/messages", BODY)).body)["error"]["type"] == "overloaded_error"
+    assert "type" not in json.loads((await ask(gateway, "/v1/chat/completions", BODY)).body)
+    assert "type" not in json.loads((await ask(gateway, "/v1/messages", BODY, token="bad")).body)
+
+
+async def test_an_answer_is_held_to_a_schema(gateway: Gateway) -> None:
+    """`output_config.format`, as `messages.parse` sends it."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    answer = await ask(
+        gateway, "/v1/messages", BODY | {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+    )
+    assert answer.status == 200
+    assert b"integer" in gateway.engine.submits[-1].grammar
+
+
+@pytest.mark.parametrize("thinking", [{"type": "disabled"}, {"type": "adaptive"}])
+async def test_a_model_that_does_not_reason_may_be_told_not_to(gateway: Gateway, thinking: dict[str, Any]) -> None:
+    """There is nothing to turn off."""
+    assert (await ask(gateway, "/v1/messages", BODY | {"thinking": thinking})).status == 200
 
 
 async def test_tokenize_and_back(gateway: Gateway) -> None:

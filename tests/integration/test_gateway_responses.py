@@ -205,7 +205,7 @@ async def test_nothing_is_kept_where_nothing_may_be(folder: Path, tmp_path: Path
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"truncation": "auto"}, "truncation"),
-        ({"include": ["reasoning.encrypted_content"]}, "include"),
+        ({"include": ["message.output_text.logprobs"]}, "include[0]"),
         ({"extra_body": {"conversation": "c"}}, "conversation"),
         ({"text": {"format": {"type": "grammar"}}}, "response_format.type"),
         ({"tool_choice": "required"}, "tool_choice"),

@@ -11,7 +11,7 @@ import pytest_asyncio
 from appliance.gateway.routes import PUBLIC_ROUTES
 from security.scopes import Scope
 from tests.support.controls import control
-from tests.support.gateway import TOKEN, Gateway, running_gateway
+from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
 from tests.support.waiting import until
 from tests.support.wire import Response, exchange
 
@@ -179,6 +179,21 @@ async def test_other_credentials_do_not_count(gateway: Gateway, header: str, err
     response = await ask(gateway, "GET", "/v1/models", header)
     assert response.status == 401
     assert ("error=" in response.headers["www-authenticate"]) is (error is not None)
+
+
+async def test_a_static_key_counts_where_anthropics_clients_put_it(gateway: Gateway) -> None:
+    """Alone, once, and as a key: no token, and never instead of what Authorization says."""
+    key = "cm-" + "k" * 43
+    gateway.tokens.good[key] = principal()
+    good = f"X-Api-Key: {key}"
+    assert (await ask(gateway, "GET", "/v1/models", good)).status == 200
+    for headers in (
+        ("X-Api-Key: cm-" + "x" * 43,),
+        (good, good),
+        (good, "X-Api-Key: x"),
+        (good, "Authorization: Bearer x"),
+    ):
+        assert (await ask(gateway, "GET", "/v1/models", *headers)).status == 401, headers
 
 
 async def test_two_authorization_headers_are_refused(gateway: Gateway) -> None:

@@ -41,6 +41,8 @@ class ChatMessage(Struct, forbid_unknown_fields=True, kw_only=True):
     annotations: Annotated[list[Any], Meta(max_length=0)] | None = None
     audio: None = None
     function_call: None = None
+    provider_specific_fields: dict[str, Any] | None = None
+    """Where LiteLLM keeps what of an answer it has no place for. It changes nothing."""
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:

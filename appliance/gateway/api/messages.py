@@ -1,7 +1,6 @@
 """`POST /v1/messages` and `/v1/messages/count_tokens`, in Anthropic's words.
 
-Clients send the access token as `Authorization: Bearer` (the SDK's `auth_token`). Errors have OpenAI's members, which are
-Anthropic's too, below `error`.
+Errors have the form and the types of Anthropic's, with OpenAI's members `code` and `param` beside theirs.
 """
 
 import json
@@ -10,7 +9,7 @@ from typing import Any
 
 from appliance.gateway.api.blocks import Block, BlockBuilder, BlockEvent
 from appliance.gateway.api.chat_request import ChatRequest, parse_chat_request
-from appliance.gateway.api.dialects import ANTHROPIC
+from appliance.gateway.api.dialects import ANTHROPIC, MESSAGES_ROUTE
 from appliance.gateway.api.endpoint import Inference
 from appliance.gateway.api.intake import Intake, new_uid
 from appliance.gateway.api.messages_request import (
@@ -18,7 +17,6 @@ from appliance.gateway.api.messages_request import (
     chat_body,
     parse_count,
     parse_messages,
-    verify_thinking,
 )
 from appliance.gateway.api.reading import ChatReading
 from appliance.gateway.body import parse_object
@@ -28,9 +26,6 @@ from appliance.gateway.flow.generation import Generation
 from appliance.gateway.flow.request import Asked
 from appliance.gateway.identity import Principal
 from appliance.gateway.models import ServedModel
-
-ROUTE = "/v1/messages"
-COUNT_ROUTE = "/v1/messages/count_tokens"
 
 
 class MessagesApi:
@@ -42,7 +37,7 @@ class MessagesApi:
     async def prepare(self, body: dict[str, Any], principal: Principal) -> Inference:
         """Check a body. Raises: GatewayFault."""
         request = _chat_request(parse_messages(body), self._intake)
-        asked, model = await self._intake.ask_chat(principal, request, new_uid("msg"), ROUTE)
+        asked, model = await self._intake.ask_chat(principal, request, new_uid("msg"), MESSAGES_ROUTE)
         return Inference(
             asked,
             model.tokenizer.vocabulary,
@@ -65,9 +60,8 @@ class CountTokensEndpoint:
 
 
 def _chat_request(fields: CountedFields, intake: Intake) -> ChatRequest:
-    request = parse_chat_request(chat_body(fields), intake.settings)
-    verify_thinking(fields, reasons=intake.find_model(fields.model).forms.reasoning != "none")
-    return request
+    reasons = intake.find_model(fields.model).forms.reasoning != "none"
+    return parse_chat_request(chat_body(fields, reasons=reasons), intake.settings)
 
 
 class _MessageWords:

@@ -70,6 +70,13 @@ class TurnMessage(Struct, forbid_unknown_fields=True):
     content: Blocks
 
 
+class OutputFormat(Struct, forbid_unknown_fields=True):
+    """`output_config.format`."""
+
+    type: Literal["json_schema"]
+    schema: dict[str, Any]
+
+
 class MessagesTool(Struct, forbid_unknown_fields=True):
     """One tool."""
 
@@ -79,6 +86,15 @@ class MessagesTool(Struct, forbid_unknown_fields=True):
     type: Literal["custom"] = "custom"
     strict: bool | None = None
     cache_control: CacheControl | None = None
+    eager_input_streaming: Literal[True] | None = None
+    """Arguments always stream as the model writes them."""
+
+
+class OutputConfig(Struct, forbid_unknown_fields=True):
+    """`output_config`."""
+
+    effort: str | None = None
+    format: OutputFormat | None = None
 
 
 class MessagesChoice(Struct, forbid_unknown_fields=True):
@@ -111,6 +127,7 @@ class CountedFields(Struct, kw_only=True):
     tools: list[MessagesTool] = field(default_factory=list)
     tool_choice: MessagesChoice | None = None
     thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
     cache_control: CacheControl | None = None
 
 
@@ -137,12 +154,13 @@ def parse_count(body: dict[str, Any]) -> CountedFields:
     return parse_parameters(body, CountedFields)
 
 
-def chat_body(fields: CountedFields) -> dict[str, Any]:
-    """The chat request that means the same. Raises: BadRequest."""
+def chat_body(fields: CountedFields, *, reasons: bool) -> dict[str, Any]:
+    """The chat request that means the same, to a model that reasons or does not. Raises: BadRequest."""
     chat: dict[str, Any] = {"model": fields.model, "messages": _messages(fields)}
     chat["tools"] = [_tool(tool) for tool in fields.tools]
     chat |= _choice(fields.tool_choice)
-    chat |= _thinking(fields.thinking)
+    chat |= _thinking(fields, reasons=reasons)
+    chat |= _output(fields.output_config)
     if isinstance(fields, MessagesFields):
         chat["max_completion_tokens"] = fields.max_tokens
         chat["stream"] = fields.stream
@@ -151,13 +169,6 @@ def chat_body(fields: CountedFields) -> dict[str, Any]:
         if fields.metadata is not None and fields.metadata.user_id is not None:
             chat["user"] = fields.metadata.user_id
     return chat
-
-
-def verify_thinking(fields: CountedFields, *, reasons: bool) -> None:
-    """Check that a model which is to think can. Raises: BadRequest."""
-    if fields.thinking is not None and fields.thinking.type == "enabled" and not reasons:
-        message = f"thinking: {fields.model} does not reason"
-        raise BadRequest("unsupported_parameter", message, parameter="thinking")
 
 
 def _messages(fields: CountedFields) -> list[dict[str, Any]]:
@@ -243,11 +254,26 @@ def _choice(choice: MessagesChoice | None) -> dict[str, Any]:
     return {"tool_choice": chosen, "parallel_tool_calls": not choice.disable_parallel_tool_use}
 
 
-def _thinking(thinking: Thinking | None) -> dict[str, Any]:
+def _output(config: OutputConfig | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    chat: dict[str, Any] = {"reasoning_effort": config.effort}
+    if config.format is not None:
+        named = {"name": "output", "schema": config.format.schema, "strict": True}
+        chat["response_format"] = {"type": "json_schema", "json_schema": named}
+    return chat
+
+
+def _thinking(fields: CountedFields, *, reasons: bool) -> dict[str, Any]:
+    """`disabled` says nothing to a model that does not reason; `adaptive` leaves it to the model, as always."""
+    thinking = fields.thinking
     if thinking is None:
         return {}
     if thinking.budget_tokens is not None:
         place = "thinking.budget_tokens"
         message = f"{place}: reasoning has no budget of its own; max_tokens holds for all"
         raise BadRequest("unsupported_parameter", message, parameter=place)
-    return {"chat_template_kwargs": {"enable_thinking": False}} if thinking.type == "disabled" else {}
+    if thinking.type == "enabled" and not reasons:
+        message = f"thinking: {fields.model} does not reason"
+        raise BadRequest("unsupported_parameter", message, parameter="thinking")
+    return {"chat_template_kwargs": {"enable_thinking": False}} if thinking.type == "disabled" and reasons else {}

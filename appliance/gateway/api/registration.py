@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from appliance.gateway.api import chat, completions, embeddings, generate, messages, openapi, responses
+from appliance.gateway.api import chat, completions, embeddings, generate, openapi, responses
 from appliance.gateway.api.chat import ChatApi
 from appliance.gateway.api.completions import CompletionApi
 from appliance.gateway.api.custody import CustodyEndpoints
+from appliance.gateway.api.dialects import COUNT_ROUTE, MESSAGES_ROUTE
 from appliance.gateway.api.embeddings import EmbeddingsApi
 from appliance.gateway.api.endpoint import Api, InferenceEndpoint
 from appliance.gateway.api.generate import GenerateApi
@@ -56,14 +57,14 @@ def register_routes(
         (generate.ROUTE, GenerateApi(intake)),
         (embeddings.ROUTE, EmbeddingsApi(intake)),
         (responses.ROUTE, ResponsesApi(intake, store)),
-        (messages.ROUTE, MessagesApi(intake)),
+        (MESSAGES_ROUTE, MessagesApi(intake)),
     )
     for path, api in apis:
         routes.register("POST", path, Scope.INFERENCE, InferenceEndpoint(desk, api))
     stored, tokens, native = StoredResponses(store), TokenEndpoints(intake), NativeEndpoints(desk, models)
     routes.register("GET", "/v1/responses/{id}", Scope.INFERENCE, stored.retrieve)
     routes.register("DELETE", "/v1/responses/{id}", Scope.INFERENCE, stored.delete)
-    routes.register("POST", messages.COUNT_ROUTE, Scope.INFERENCE, CountTokensEndpoint(intake))
+    routes.register("POST", COUNT_ROUTE, Scope.INFERENCE, CountTokensEndpoint(intake))
     routes.register("POST", "/v1/tokenize", Scope.INFERENCE, tokens.tokenize)
     routes.register("POST", "/v1/detokenize", Scope.INFERENCE, tokens.detokenize)
     routes.register("GET", "/get_model_info", Scope.MODELS_READ, native.model_info)

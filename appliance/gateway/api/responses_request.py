@@ -113,7 +113,8 @@ class ResponsesFields(Struct, kw_only=True):
     )
     user: Annotated[str, Meta(max_length=256)] = ""
     truncation: Literal["disabled"] = "disabled"
-    include: Annotated[list[Any], Meta(max_length=0)] = field(default_factory=list)
+    include: list[Literal["reasoning.encrypted_content"]] = field(default_factory=list)
+    """What some clients always ask for. Reasoning comes as text, so there is nothing that must be encrypted to come back."""
     service_tier: Literal["auto", "default"] = "auto"
     background: Literal[False] = False
 
