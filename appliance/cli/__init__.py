@@ -3,7 +3,7 @@
 Reading order: `main`, `serve`, `demo`, `config`. A command's module is imported only when it is named. Who may do what:
 `client`, `user`, `role`, `quota`, `key` over `definitions`; `backup` (`casemate state`). The log and evidence: `audit`,
 `compliance`. Models: `model`, `model_life`, `kernels`, `calibrate`, `draft`, `evaluation` (`casemate eval`). Hosts:
-`init`, `trust`, `bundle`, `software` (`upgrade` and its kin), `advisories`, `doctor`, `statement`, `segments`,
+`init`, `trust`, `bundle`, `software` (`upgrade` and its kin), `host_status`, `advisories`, `doctor`, `statement`, `segments`,
 `lending` (`casemate lend-users`). `bench`, `bench_speculation`. What commands share: `commands`, `caller` (who runs them), `state`
 (which folder), `service`, `signing_key`, `progress`, `hashing_progress`.
 

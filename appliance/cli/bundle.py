@@ -22,7 +22,7 @@ from appliance.errors import CommandFailed
 from appliance.models.places import open_outbox, open_trust, utc_now
 from security.bundles.building import Lifetimes, build_bundle
 from security.bundles.downgrade import step_between, verify_downgrade
-from security.bundles.installing import install_bundle
+from security.bundles.installing import install_bundle, verify_files
 from security.bundles.release import Release, parse_version
 from security.bundles.slots import Host
 from security.bundles.trust import HostTrust
@@ -65,7 +65,12 @@ def add_bundle_commands(subparsers: Commands) -> None:
     build.add_argument(
         "--days", type=int, default=120, metavar="N", help="how long the bundle may be under way (default: 120)"
     )
-    verify = _add(commands, "verify", "verify a bundle against what this host believes; changes nothing", _verify)
+    verify = _add(
+        commands,
+        "verify",
+        "verify a bundle and each of its files; changes nothing",
+        _verify,
+    )
     install = _add(commands, "install", "verify a bundle and fill the slot that does not run", _install)
     install.add_argument("--leave", type=Path, metavar="FILE", help="two operators' leave, for an older release")
     verify.add_argument(
@@ -121,7 +126,12 @@ def _parse_component(text: str) -> tuple[str, Path]:
 def _verify(arguments: argparse.Namespace) -> int:
     trust = open_trust(find_host_state(arguments))
     with open_bundle(arguments.folder, trust, arguments.owner, now=utc_now(), remember=False) as bundle:
-        return _report(arguments, "verified", bundle)
+        with Progress("verifying") as progress:
+            num_in_slot = verify_files(find_host(arguments), bundle, progress=Percentage(progress).report)
+        _report(arguments, "verified", bundle)
+    if num_in_slot and not arguments.json:
+        print(f"delta      {count(num_in_slot, 'file')} not on the medium, which the running slot has")
+    return EXIT_OK
 
 
 def _install(arguments: argparse.Namespace) -> int:

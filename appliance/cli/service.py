@@ -27,6 +27,7 @@ class CommandService:
         self._ca = ca
         self._stop_s, self._ready_s = stop_s, ready_s
         self._ready_by = 0.0
+        self._why_not = ""
 
     def stop(self) -> None:
         """Run the command that stops. Raises: SwitchFailed."""
@@ -41,7 +42,7 @@ class CommandService:
         """Poll until `/ready` says yes. Raises: SwitchFailed after the time allowed since the start."""
         while not self._is_ready():
             if time.monotonic() > self._ready_by:
-                raise SwitchFailed(f"{self._url.geturl()}: not ready within {self._ready_s:g} s")
+                raise SwitchFailed(f"{self._url.geturl()}: not ready within {self._ready_s:g} s: {self._why_not}")
             time.sleep(_POLL_S)
 
     def _is_ready(self) -> bool:
@@ -52,11 +53,14 @@ class CommandService:
             )
             try:
                 connection.request("GET", self._url.path or "/ready")
-                return connection.getresponse().status == http.HTTPStatus.OK
+                status = connection.getresponse().status
             finally:
                 connection.close()
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException) as error:
+            self._why_not = str(error)
             return False
+        self._why_not = f"it answers {status}"
+        return status == http.HTTPStatus.OK
 
     def _run(self, command: list[str], timeout_s: float) -> None:
         try:

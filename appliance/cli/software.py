@@ -13,14 +13,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from appliance.cli.caller import caller
+from appliance.cli.host_status import describe_status, read_status
 from appliance.cli.main import EXIT_OK
 from appliance.cli.service import CommandService
 from appliance.cli.signing_key import KEY_HELP, open_signer
 from appliance.errors import CommandFailed, HostBusy
 from appliance.models.places import open_outbox, open_trust, utc_now
 from security.bundles.downgrade import Step, countersign_downgrade, sign_downgrade, verify_downgrade
-from security.bundles.slots import SLOTS, Host, SlotContent
-from security.bundles.switching import State, read_transition, recover, roll_back, upgrade
+from security.bundles.slots import Host, SlotContent
+from security.bundles.switching import State, recover, roll_back, upgrade
 from security.errors import BundleRejected, SwitchFailed
 
 STATE_THAT_GOES_BACK = ("authority", "console", "gateway", "policy", "tls")
@@ -184,21 +185,22 @@ def _step_back(host: Host, digest: str | None, version: str | None) -> tuple[Ste
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    host = find_host(arguments)
-    slot, transition = host.current_slot(), read_transition(host)
-    contents = {name: host.content_of(name) for name in SLOTS}
+    status = read_status(find_host(arguments))
     if arguments.json:
         slots = {
-            name: {"release": found.name, "digest": found.digest} if found else None for name, found in contents.items()
+            name: {"release": found.name, "digest": found.digest} if found else None
+            for name, found in status.contents.items()
         }
-        print(json.dumps({"current": slot, "slots": slots, "interrupted": transition is not None}))
+        facts = {
+            "current": status.current,
+            "slots": slots,
+            "interrupted": status.is_interrupted,
+            "busy": status.is_busy,
+        }
+        print(json.dumps(facts))
         return EXIT_OK
-    for name, found in contents.items():
-        mark = "runs" if name == slot else ""
-        digest = f"sha256:{found.digest[:16]}…" if found else ""
-        print(f"slot {name}  {found.name if found else 'empty':<12} {mark:<5} {digest}".rstrip())
-    if transition is not None:
-        print(f"interrupted: a {transition.direction} to slot {transition.target}; `casemate recover` takes it back")
+    for line in describe_status(status):
+        print(line)
     return EXIT_OK
 
 

@@ -29,6 +29,7 @@ Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
 _SPARE_BYTES = 16 << 20
+_PROBLEMS_SHOWN = 10
 _CHUNK_BYTES = 1 << 20
 
 
@@ -67,6 +68,32 @@ def install_bundle(host: Host, bundle: VerifiedBundle, *, progress: Progress | N
     except OSError as error:
         raise explain_unwritable(incoming, error) from None
     return content
+
+
+def verify_files(host: Host, bundle: VerifiedBundle, *, progress: Progress | None = None) -> int:
+    """Read every file of a bundle as an installation would, and write none.
+
+    Returns: how many are not on the medium and would come from the running slot, as with a delta.
+    Raises: BundleRejected, a line for each file that would stop an installation; BundleUnreadable.
+    """
+    running, done_bytes, num_in_slot, problems = host.current(), 0, 0, []
+    for path, target in bundle.targets.items():
+        try:
+            if name_on_medium(path, target) in bundle.medium.files:
+                _verify_chunks(_read_medium(bundle, path, target), target, path)
+            elif _find_in_slots(host, running, path, target) is not None:
+                num_in_slot += 1
+            else:
+                _read_medium(bundle, path, target)
+        except BundleRejected as error:
+            problems.append(str(error))
+        done_bytes += target.length
+        if progress is not None:
+            progress(done_bytes, bundle.size_bytes)
+    if problems:
+        more = [f"… and {len(problems) - _PROBLEMS_SHOWN} files more"] if len(problems) > _PROBLEMS_SHOWN else []
+        raise BundleRejected("\n".join(problems[:_PROBLEMS_SHOWN] + more))
+    return num_in_slot
 
 
 def extract_component(bundle: VerifiedBundle, name: str, folder: Path) -> int:
@@ -125,19 +152,29 @@ def _obtain(
 
 def _write_verified(partial: Path, chunks: Iterator[bytes], target: TargetFile, path: str, mode: int) -> None:
     """Write a file durably, and leave it only if its bytes are those signed."""
-    hasher, length = hashlib.sha256(), 0
-    with partial.open("wb") as file:
-        for chunk in chunks:
-            length += len(chunk)
-            if length > target.length:
-                break
-            hasher.update(chunk)
-            file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-        os.fchmod(file.fileno(), mode)
-    if length != target.length or hasher.hexdigest() != digest_of(target):
+    try:
+        with partial.open("wb") as file:
+            _verify_chunks(chunks, target, path, file.write)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), mode)
+    except BundleRejected:
         partial.unlink()
+        raise
+
+
+def _verify_chunks(
+    chunks: Iterator[bytes], target: TargetFile, path: str, write: Callable[[bytes], object] = len
+) -> None:
+    """Read a file no further than its signed length, handing on what was read. Raises: BundleRejected for other bytes."""
+    hasher, length = hashlib.sha256(), 0
+    for chunk in chunks:
+        length += len(chunk)
+        if length > target.length:
+            break
+        hasher.update(chunk)
+        write(chunk)
+    if length != target.length or hasher.hexdigest() != digest_of(target):
         raise BundleRejected(f"{show_name(path)}: other bytes than those signed: the copy is truncated or was altered")
 
 

@@ -18,7 +18,7 @@ from tuf.ngclient import FetcherInterface
 
 from security.errors import BundleRejected, BundleUnreadable, MalformedDocument, ModelFolderRejected
 from security.json_object import parse_json_object
-from security.model_signing.folder import ListedFile, ModelFolder
+from security.model_signing.folder import ModelFolder
 from security.model_signing.names import problem_of_name, show_name
 
 METADATA, TARGETS, SUMS, SUMS_SIGNATURE = "metadata", "targets", "SHA256SUMS", "SHA256SUMS.sig"
@@ -139,17 +139,6 @@ def digest_of(target: TargetFile) -> str:
     if digest is None or set(target.hashes) != {"sha256"}:
         raise BundleRejected(f"{show_name(target.path)}: expected a SHA-256 digest and no other")
     return str(digest)
-
-
-def listed_size(file: ListedFile) -> int:
-    """Bytes that a file says it has."""
-    return file.size_bytes
-
-
-def is_on_medium(medium: Medium, path: str, target: TargetFile) -> bool:
-    """Whether a target lies there with its length; a delta leaves out what the host has already."""
-    file = medium.files.get(name_on_medium(path, target))
-    return file is not None and file.size_bytes == target.length
 
 
 def sync_folder(path: Path) -> None:

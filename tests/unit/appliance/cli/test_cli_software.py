@@ -1,14 +1,16 @@
-"""`casemate recover` beside an upgrade, and the service as two commands with a time for each."""
+"""`casemate status`, `casemate recover` beside an upgrade, and the service as two commands with a time for each."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from appliance.cli.main import EXIT_OK, main
+from appliance.cli.main import EXIT_FAILED, EXIT_OK, main
 from appliance.cli.service import CommandService
 from appliance.cli.software import lock_host
 from appliance.errors import HostBusy
-from security.bundles.slots import Host
+from security.bundles.release import Version
+from security.bundles.slots import Host, SlotContent, SlotName
 from security.errors import SwitchFailed
 
 
@@ -40,5 +42,52 @@ def test_start_and_readiness_share_one_time() -> None:
         service_of("tail -f /dev/null", 0.05).start()
     service = service_of("true", 1.0)
     service.start()
-    with pytest.raises(SwitchFailed, match="not ready within 1 s"):
+    with pytest.raises(SwitchFailed, match=r"not ready within 1 s: .*No such file"):
         service.wait_ready()
+
+
+def fill(host: Host, slot: SlotName, version: Version) -> None:
+    """Put a release of no files into a slot."""
+    (host.path / "copy").mkdir()
+    host.fill(slot, host.path / "copy", SlotContent(slot, version, "ab" * 32, {}))
+
+
+def status_of(host: Host, capsys: pytest.CaptureFixture[str]) -> str:
+    """What `casemate status` prints."""
+    assert main(["status", "--host", str(host.path)]) == EXIT_OK
+    return capsys.readouterr().out
+
+
+def test_status_says_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From an empty folder to an upgrade that was broken off: each time with the command."""
+    host = Host(tmp_path / "host")
+    assert main(["status", "--host", str(host.path)]) == EXIT_FAILED
+    assert "no release was ever installed here: `casemate bundle install` does" in capsys.readouterr().err
+    host.prepare()
+    assert "next       `casemate bundle install` fills a slot" in status_of(host, capsys)
+    fill(host, "a", (1, 0, 0))
+    assert "next       `casemate upgrade` changes to 1.0.0" in status_of(host, capsys)
+    host.switch_to("a")
+    assert "current" in (status := status_of(host, capsys)).splitlines()[0]
+    assert "next" not in status
+    fill(host, "b", (1, 1, 0))
+    assert "next       `casemate upgrade` changes to 1.1.0" in status_of(host, capsys)
+    host.switch_to("b")
+    assert "back       `casemate rollback` goes back to 1.0.0" in status_of(host, capsys)
+    (host.path / "incoming" / "x").mkdir(parents=True)
+    assert "`casemate bundle install` goes on with it" in status_of(host, capsys)
+    (host.path / "slots/b.json").unlink()
+    assert "broken     the current slot b is empty" in status_of(host, capsys)
+
+
+def test_status_tells_a_switch_under_way_from_one_broken_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who recovers while an upgrade waits for `/ready` would only be confused."""
+    host = Host(tmp_path)
+    host.prepare()
+    record = {"direction": "upgrade", "source": None, "target": "a", "backup": "x"}
+    (tmp_path / "transition.json").write_text(json.dumps(record))
+    with lock_host(host):
+        assert "busy       another command works on this host" in status_of(host, capsys)
+    assert "broken off the upgrade to slot a: `casemate recover` takes it back" in status_of(host, capsys)

@@ -14,7 +14,7 @@ import pytest
 
 from security.bundles import medium as medium_module
 from security.bundles.building import Lifetimes, build_bundle
-from security.bundles.installing import install_bundle
+from security.bundles.installing import install_bundle, verify_files
 from security.bundles.medium import Medium
 from security.bundles.release import Release, encode_release, parse_release, parse_version
 from security.bundles.roots import build_root, sign_root
@@ -65,6 +65,45 @@ def test_looking_changes_nothing(site: Site, bundle: Path, tmp_path: Path) -> No
     site.verify(bundle)
     assert sorted(path for path in (tmp_path / "state").rglob("*")) == before
     assert not site.host.path.exists()
+
+
+def look(site: Site, bundle: Path) -> int:
+    """Verify a bundle with all of its files; how many the running slot would give."""
+    with open_bundle(bundle, site.trust, "vendor", now=NOW, remember=False) as opened:
+        return verify_files(site.host, opened)
+
+
+def test_looking_reads_every_file(site: Site, bundle: Path) -> None:
+    """A copy that is truncated, altered or not whole is told before it is carried, all of it at once."""
+    assert look(site, bundle) == 0
+    os.truncate(one(bundle, "targets/kernels/*"), 70 << 30)
+    flip(one(bundle, "targets/software/lib/*.code.py"))
+    one(bundle, "targets/docs/*").unlink()
+    with pytest.raises(BundleRejected) as caught:
+        look(site, bundle)
+    problems = str(caught.value).splitlines()
+    assert [problem.split(":")[0] for problem in problems] == [
+        "docs/empty",
+        "kernels/decode.cubin",
+        "software/lib/code.py",
+    ]
+    assert "is neither on the medium nor in the running slot" in problems[0]
+    assert all("other bytes than those signed" in problem for problem in problems[1:])
+
+
+def test_looking_at_a_delta_counts_what_the_running_slot_has(
+    site: Site, bundle: Path, next_bundle: Callable[..., Path]
+) -> None:
+    """Verified there; on a host that does not have it nothing is good."""
+    delta = next_bundle(is_delta=True)
+    site.install(bundle)
+    with pytest.raises(BundleRejected, match="neither on the medium nor in the running slot"):
+        look(site, delta)
+    site.host.switch_to("a")
+    assert look(site, delta) == 3
+    flip(site.host.folder_of("a") / "software/lib/code.py")
+    with pytest.raises(BundleRejected, match=r"software/lib/code\.py: is neither"):
+        look(site, delta)
 
 
 def test_same_parts_give_the_same_release(tmp_path: Path, vendor: Vendor, site: Site) -> None:
