@@ -52,11 +52,11 @@ class Control:
 
     @property
     def family(self) -> str:
-        """`AC` of `AC-2(1)`, `3.1` of `3.1.12`, the whole id of what has neither."""
+        """`AC` of `AC-2(1)`, `3.1` of `3.1.12`, `Article 12` of `Article 12(2)`, the whole id of what has none."""
         if "-" in self.id:
             return self.id.partition("-")[0]
         parts = self.id.split(".")
-        return ".".join(parts[:2]) if len(parts) == 3 and parts[0] == "3" else self.id
+        return ".".join(parts[:2]) if len(parts) == 3 and parts[0] == "3" else self.id.partition("(")[0]
 
     @property
     def is_claimed(self) -> bool:

@@ -25,10 +25,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was found; `holds` is None where it could not be found out. `words` say what was seen."""
+    """What was found.
+
+    Attributes:
+        holds: None where it could not be found out.
+        words: what was seen.
+        is_elsewhere: it cannot be seen from here, as it is a matter of something of the customer's; their statement tells it.
+    """
 
     holds: bool | None
     words: str
+    is_elsewhere: bool = False
 
 
 QUESTIONS = MappingProxyType(
@@ -47,6 +54,11 @@ QUESTIONS = MappingProxyType(
             "every process is confined to its role",
             "A captured process can reach files or networks of the others.",
             "Set confinement.enabled = true, on a system that offers all of it (docs/confinement.md).",
+        ),
+        "own_users": Question(
+            "every process runs as a user of its own",
+            "File permissions do not keep a captured process from the files of the others; its confinement alone does.",
+            "Lend the supervisor users (deploy/systemd/casemate-users.service), or start it as root; set confinement.first_uid.",
         ),
         "signed_models": Question(
             "every model comes from the store, signed and approved by two people",
@@ -93,6 +105,11 @@ QUESTIONS = MappingProxyType(
             "People are not told on which terms they sign in.",
             "Write authority.banner.",
         ),
+        "local_sign_in": Question(
+            "people sign in at this appliance only, by its rules",
+            "Rules on lockout, passwords, factors and sessions that hold here do not hold for those who sign in elsewhere.",
+            "Keep to the same rules at the provider.",
+        ),
         "lockout": Question(
             "at most five failed sign-ins in a row, then at least a quarter of an hour of lockout",
             "Passwords can be guessed for longer than is usual.",
@@ -101,7 +118,7 @@ QUESTIONS = MappingProxyType(
         "idle_sessions": Question(
             "pages ask to sign in again after at most fifteen minutes without a click",
             "An unattended browser stays signed in.",
-            "Set authority.page_idle_s to 900 or less.",
+            "Set authority.page_idle_s, and console.idle_s where the console is enabled, to 900 or less.",
         ),
         "session_lifetime": Question(
             "a session lasts at most half a day",
@@ -116,12 +133,12 @@ QUESTIONS = MappingProxyType(
         "privileged_mfa": Question(
             "every enabled person with a privileged role has a second factor",
             "A password alone opens a privileged account.",
-            "Reset the person with a second factor: casemate user reset LOGIN.",
+            "Make people with a second factor (casemate user create LOGIN), and reset who has none: casemate user reset LOGIN.",
         ),
         "all_mfa": Question(
             "every enabled person has a second factor",
             "A password alone opens an account.",
-            "Reset the person with a second factor: casemate user reset LOGIN.",
+            "Make people with a second factor (casemate user create LOGIN), and reset who has none: casemate user reset LOGIN.",
         ),
         "no_static_keys": Question(
             "no static key can be used",
@@ -154,9 +171,9 @@ QUESTIONS = MappingProxyType(
             "Put the log that was closed back beside the one that continues it (docs/audit.md), and keep it.",
         ),
         "retention_half_year": Question(
-            "records are to be kept for half a year at least",
+            "records are to be kept for six months at least",
             "Records are let go before the time that the AI Act asks for.",
-            "Set compliance.retention_days to 183 or more.",
+            "Set compliance.retention_days to 184 or more.",
         ),
         "statement": Question(
             "the last start measured what runs",

@@ -90,7 +90,7 @@ FRAMEWORKS = MappingProxyType(
             ),
             Framework(
                 "eu-ai-act",
-                "EU AI Act, articles 12 and 19",
+                "EU AI Act, articles 12, 19 and 26(6)",
                 "eu-ai-act",
                 "",
                 False,

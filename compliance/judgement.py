@@ -4,6 +4,7 @@
     "not-met"; a fact that is not known, or tests of which none passed, make it "not-evidenced".
     Tests count that the control names, and whatever other tests of the run say that they show it.
 (2) What is left to the customer is open until they state something; that something is not met is believed without evidence.
+    So is a fact that lies with something of theirs (people sign in at their provider): until they state it, their part is open.
 (3) What the product says it does not meet stays "not-met", unless its facts hold and the customer states that it is met: so
     validated cryptography wants modules in approved mode, and the customer's word on the certificates.
 (4) An objective is judged like its control, by its own status; what is left to the customer is met when each objective is.
@@ -112,15 +113,13 @@ def _weigh(
     statement: Statement | None,
 ) -> tuple[Verdict, tuple[str, ...]]:
     said: Verdict | None = None if statement is None else statement.status
-    if status == "not-applicable":
-        return "not-applicable", ()
-    if status == "customer":
-        return said or "customer", _word_statement(statement)
+    if status in ("customer", "not-applicable"):
+        return said or status, _word_statement(statement)
     if said == "not-met":
         return "not-met", _word_statement(statement)
-    missing, unknown = _weigh_facts(facts)
+    missing, unknown, elsewhere = _weigh_facts(facts)
     if status == "not-met":  # (3)
-        if said == "met" and not missing and not unknown:
+        if said == "met" and not missing and not unknown and not elsewhere:
             return "met", _word_statement(statement)
         return "not-met", ("The product does not meet this by itself.", *missing)
     failed = tuple(f"The test {test} failed." for test, outcome in tests if outcome == "failed")
@@ -128,18 +127,27 @@ def _weigh(
         return "not-met", missing + failed
     if unknown or not any(outcome == "passed" for _, outcome in tests):
         return "not-evidenced", (*unknown, *_word_tests(tests))
-    if status == "shared" and said != "met":  # (2)
-        return said or "shared", _word_statement(statement)
+    if (status == "shared" or elsewhere) and said != "met":  # (2)
+        return said or "shared", (*elsewhere, *_word_statement(statement))
     return "met", _word_statement(statement)
 
 
-def _weigh_facts(facts: tuple[tuple[str, Answer], ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Sentences for facts that do not hold, and for those that are not known."""
+def _weigh_facts(
+    facts: tuple[tuple[str, Answer], ...],
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Sentences for facts that do not hold, for those that are not known, and for those that lie with the customer."""
     missing = tuple(f"{QUESTIONS[name].missing} ({answer.words})" for name, answer in facts if answer.holds is False)
     unknown = tuple(
-        f"Not known: {QUESTIONS[name].title} ({answer.words})." for name, answer in facts if answer.holds is None
+        f"Not known: {QUESTIONS[name].title} ({answer.words})."
+        for name, answer in facts
+        if answer.holds is None and not answer.is_elsewhere
     )
-    return missing, unknown
+    elsewhere = tuple(
+        f"Yours to state: {QUESTIONS[name].title}, or the same holds elsewhere ({answer.words})."
+        for name, answer in facts
+        if answer.holds is None and answer.is_elsewhere
+    )
+    return missing, unknown, elsewhere
 
 
 def _word_tests(tests: tuple[tuple[str, Outcome], ...]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ _FORMS = {
     "nist-800-171": re.compile(r"3\.(?:[1-9]|1[0-4])\.(?:[1-9]|1[0-9]|2[0-2])"),
     "nist-800-53": re.compile(r"[A-Z]{2}-[1-9][0-9]?(?:\([1-9][0-9]?\))?"),
     "iso-42001": re.compile(r"A(?:\.[1-9]){3}"),
-    "eu-ai-act": re.compile(r"Article [1-9][0-9]?"),
+    "eu-ai-act": re.compile(r"Article [1-9][0-9]?\([1-9]\)"),
 }
 _TEST = re.compile(r"tests/[a-z0-9_/]+/test_[a-z0-9_]+\.py::test_[a-z0-9_]+")
 _BASELINES = ("moderate", "high")

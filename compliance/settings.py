@@ -46,8 +46,9 @@ class ComplianceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         int,
         msgspec.Meta(
             description="Days for which you must be able to show records. Nothing is deleted after them; that none is missing "
-            "within them is looked at by `casemate compliance`. The EU AI Act asks for six months at least.",
+            "within them is looked at by `casemate compliance`. The EU AI Act asks for six months at least: 184 days are six "
+            "months whenever they begin.",
             ge=1,
             le=36_525,
         ),
-    ] = 183
+    ] = 184

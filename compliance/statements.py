@@ -6,19 +6,20 @@
     on = 2026-11-01
     evidence = "Badge readers on both doors; list of holders in the facility plan, section 4."
 
-A statement is about a control, or about one objective of it (`3.10.1[a]`). It counts for what is left to the customer; it
-never makes up for evidence of ours that is missing.
+A statement is about a control of any framework, or about one objective of it (`3.10.1[a]`): one file is enough for all. It
+counts for what is left to the customer; it never makes up for evidence of ours that is missing.
 """
 
 import datetime
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import msgspec
 
 from compliance.catalogue import Control
 from compliance.errors import StatementsRejected
+from compliance.loading import load_catalogues
 
 MAX_STATEMENTS_BYTES = 4 << 20
 
@@ -40,11 +41,9 @@ Statements = Mapping[str, Statement]
 
 
 def parse_statements(data: bytes, controls: Iterable[Control]) -> Statements:
-    """Parse the file.
+    """Parse the file, and choose what is about these controls.
 
-    Args:
-        controls: what statements may be about.
-    Raises: StatementsRejected.
+    Raises: StatementsRejected, also for what is about no control of any framework.
     """
     if len(data) > MAX_STATEMENTS_BYTES:
         raise StatementsRejected(f"statements: longer than {MAX_STATEMENTS_BYTES} bytes")
@@ -52,10 +51,19 @@ def parse_statements(data: bytes, controls: Iterable[Control]) -> Statements:
         file = msgspec.convert(tomllib.loads(data.decode("utf-8")), _File)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, RecursionError) as error:
         raise StatementsRejected(f"statements: {error}") from error
-    known = {id for control in controls for id in (control.id, *(one.id for one in control.objectives))}
+    asked, known = _name_all(controls), _name_all(_every_control())
     for id, statement in file.statements.items():
         if id not in known:
-            raise StatementsRejected(f"statements: {id!r} is no control or objective of this framework")
+            raise StatementsRejected(f"statements: {id!r} is no control or objective of any framework")
         if not statement.by.strip() or not statement.evidence.strip():
             raise StatementsRejected(f"statements: {id}: `by` and `evidence` must say something")
-    return file.statements
+    return {id: statement for id, statement in file.statements.items() if id in asked}
+
+
+def _every_control() -> Iterator[Control]:
+    for catalogue in load_catalogues().values():
+        yield from catalogue.controls.values()
+
+
+def _name_all(controls: Iterable[Control]) -> frozenset[str]:
+    return frozenset(id for control in controls for id in (control.id, *(one.id for one in control.objectives)))

@@ -264,6 +264,7 @@ def _describe(made: WrittenPack) -> None:
     if content.score is not None:
         print(
             f"SPRS score  {content.score.now}; {content.score.attainable} of 110 once the organization's parts are done"
+            + ("" if content.score.has_plan else "; none to submit without a system security plan (3.12.4)")
         )
     if not content.has_results:
         sys.stderr.write("casemate: no test results of this build: nothing that rests on tests counts as evidenced\n")

@@ -14,8 +14,9 @@ from security.scopes import PRIVILEGED_ROLES, Role
 from security.users import User
 
 _PROTECTIONS = ("confinement", "signed_models", "two_person_grants", "frozen_kernels", "own_certificates")
-_HALF_DAY_S = 43_200
-_HALF_YEAR_DAYS = 183
+_QUARTER_HOUR_S, _HALF_DAY_S = 900, 43_200
+_SIX_MONTHS_DAYS = 184
+"""The longest that six months are, as from July to December."""
 
 
 def answer_all(
@@ -41,6 +42,13 @@ def _answer_protections(configuration: Configuration) -> Iterator[tuple[str, Ans
     lacking = {lack.name: lack.consequence for lack in what_is_lacking(configuration)}
     for name in _PROTECTIONS:
         yield name, Answer(name not in lacking, _word_lack(name, lacking.get(name)))
+    yield (
+        "own_users",
+        Answer(
+            "single_user" not in lacking,
+            "all processes run as one user" if "single_user" in lacking else "each role has its own",
+        ),
+    )
     yield "production_mode", _tell(configuration.mode == "production", "mode", configuration.mode)
     waivers = ", ".join(configuration.waivers)
     yield "no_waivers", Answer(not waivers, f"waived: {waivers}" if waivers else "none is waived")
@@ -62,6 +70,7 @@ def _answer_settings(configuration: Configuration) -> Iterator[tuple[str, Answer
         "tls_1_3",
         _tell(configuration.tls.minimum_version == "1.3", "tls.minimum_version", configuration.tls.minimum_version),
     )
+    yield "local_sign_in", _answer_sign_in(configuration)
     yield "database_tls", _answer_database(configuration.policy.database_url)
     yield (
         "banner",
@@ -76,7 +85,7 @@ def _answer_settings(configuration: Configuration) -> Iterator[tuple[str, Answer
             f"{authority.max_sign_in_failures} failures, then {authority.lockout_s} s",
         ),
     )
-    yield "idle_sessions", _tell(authority.page_idle_s <= 900, "authority.page_idle_s", authority.page_idle_s)
+    yield "idle_sessions", _answer_idle_sessions(configuration)
     lifetime = authority.session_lifetime_s
     yield "session_lifetime", _tell(lifetime <= _HALF_DAY_S, "authority.session_lifetime_s", lifetime)
     days = authority.inactive_after_days
@@ -85,10 +94,30 @@ def _answer_settings(configuration: Configuration) -> Iterator[tuple[str, Answer
     yield "segments", Answer(bool(segments.clients), f"{zones} networks and addresses are declared")
     yield "egress_probes", Answer(bool(segments.probes), f"{len(segments.probes)} addresses are tried")
     kept = configuration.compliance.retention_days
-    yield "retention_half_year", _tell(kept >= _HALF_YEAR_DAYS, "compliance.retention_days", kept)
+    yield "retention_half_year", _tell(kept >= _SIX_MONTHS_DAYS, "compliance.retention_days", kept)
     modules = [f"{one.name} {'is' if one.is_approved else 'is not'} in approved mode" for one in find_modules()]
     approved = configuration.fips and all(one.is_approved for one in find_modules())
     yield "fips_modules", Answer(approved, f"fips = {str(configuration.fips).lower()}; {'; '.join(modules)}")
+
+
+def _answer_idle_sessions(configuration: Configuration) -> Answer:
+    """The authority's pages, and the console's where there is one."""
+    idle = {"authority.page_idle_s": configuration.authority.page_idle_s}
+    if configuration.console.enabled:
+        idle["console.idle_s"] = configuration.console.idle_s
+    words = ", ".join(f"{key} = {value}" for key, value in idle.items())
+    return Answer(max(idle.values()) <= _QUARTER_HOUR_S, words)
+
+
+def _answer_sign_in(configuration: Configuration) -> Answer:
+    """Whose rules of signing in are those that count."""
+    providers = [issuer.name for issuer in configuration.issuers]
+    if configuration.upstream is not None:
+        providers.insert(0, configuration.upstream.name)
+    if providers:
+        words = f"people sign in at {', '.join(providers)}, by rules that cannot be seen from here"
+        return Answer(None, words, is_elsewhere=True)
+    return Answer(True, "there is no other provider")
 
 
 def _answer_database(url: str | None) -> Answer:
@@ -118,7 +147,19 @@ def _answer_definitions(
     yield "no_static_keys", Answer(not usable, f"{len(usable)} static keys can be used")
     programs = [client for client in definitions.clients.values() if not client.is_disabled]
     auditors = sum(user.role is Role.AUDITOR for user in people) + sum(one.role is Role.AUDITOR for one in programs)
-    yield "auditor_exists", Answer(auditors > 0, f"{auditors} enabled accounts have the role auditor")
+    yield "auditor_exists", _answer_auditors(configuration, auditors)
+
+
+def _answer_auditors(configuration: Configuration, here: int) -> Answer:
+    """Whether somebody may read the log: an account of this appliance, or whoever a provider says is an auditor."""
+    mapping = [one.name for one in configuration.issuers if "auditor" in (one.default_role, *one.roles.values())]
+    upstream = configuration.upstream
+    if upstream is not None and "auditor" in (upstream.default_role, *upstream.roles.values()):
+        mapping.insert(0, upstream.name)
+    if here == 0 and mapping:
+        words = f"no account here has the role auditor; whether {', '.join(mapping)} gives it to anybody cannot be seen"
+        return Answer(None, words, is_elsewhere=True)
+    return Answer(here > 0, f"{here} enabled accounts have the role auditor")
 
 
 def _answer_mfa(people: list[User], *, elsewhere: bool) -> Answer:
@@ -126,7 +167,8 @@ def _answer_mfa(people: list[User], *, elsewhere: bool) -> Answer:
     if without:
         return Answer(False, f"without a second factor: {', '.join(without)}")
     if elsewhere:
-        return Answer(None, "people of issuers elsewhere sign in there, with factors that cannot be seen from here")
+        words = "people of issuers elsewhere sign in there, with factors that cannot be seen from here"
+        return Answer(None, words, is_elsewhere=True)
     if not people:
         return Answer(None, "nobody is defined here")
     return Answer(True, f"all {len(people)} enabled people have one")

@@ -43,7 +43,7 @@ def metadata_of(title: str, made_at_ms: int, version: str) -> Json:
 
 
 def control_id(framework: Framework, control: Control) -> str:
-    """The control in OSCAL's form, which begins with a letter: `au-9.3`, `sp_800_171_3.3.8`, `article_12`."""
+    """The control in OSCAL's form, which begins with a letter: `au-9.3`, `sp_800_171_3.3.8`, `article_12.2`."""
     if framework.catalogue == "nist-800-171":
         return f"sp_800_171_{control.id}"
     plain = control.id.lower().replace("(", ".").replace(")", "")

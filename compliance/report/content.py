@@ -35,6 +35,11 @@ MEANINGS: dict[Verdict, str] = {
 }
 
 
+_STATE_IT = (
+    "Look that it holds where it cannot be seen from here, and state it for these controls (compliance.statements)."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """A fact of the installation that does not hold, or is not known."""
@@ -115,7 +120,7 @@ def find_gaps(framework: Framework, judgements: Sequence[Judgement]) -> list[Gap
     answers: dict[str, Answer] = {}
     for one in judgements:
         for name, answer in one.facts:
-            if answer.holds is not True:
+            if answer.holds is not True and not (answer.is_elsewhere and one.is_satisfied):
                 wanted.setdefault(name, []).append(framework.label_of(one.control))
                 answers[name] = answer
     gaps = [
@@ -124,7 +129,7 @@ def find_gaps(framework: Framework, judgements: Sequence[Judgement]) -> list[Gap
             QUESTIONS[name].title,
             answers[name].words,
             QUESTIONS[name].missing,
-            QUESTIONS[name].remedy,
+            QUESTIONS[name].remedy if not answers[name].is_elsewhere else _STATE_IT,
             answers[name].holds is not None,
             tuple(controls),
         )

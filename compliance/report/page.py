@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from compliance.report.charts import shorten
 from compliance.report.content import COLORS, Content
 from compliance.report.drawing import render_svg
+from compliance.scoring import CLOSED_WITHIN_DAYS, CONDITIONAL
 
 
 def render_report(content: Content) -> bytes:
@@ -23,7 +24,11 @@ def render_matrix(content: Content) -> bytes:
 
 
 def _render(name: str, content: Content) -> bytes:
-    text = _environment().get_template(name).render(content=content, colors=COLORS)
+    text = (
+        _environment()
+        .get_template(name)
+        .render(content=content, colors=COLORS, conditional=CONDITIONAL, closed_within_days=CLOSED_WITHIN_DAYS)
+    )
     return text.encode("utf-8", "replace") + b"\n"
 
 

@@ -5,6 +5,7 @@ from itertools import zip_longest
 from compliance.judgement import Judgement
 from compliance.report.content import COLORS, Content
 from compliance.report.paper import FAINT, HALF_WIDTH, Cell, Paper
+from compliance.scoring import CLOSED_WITHIN_DAYS, CONDITIONAL
 
 
 def print_report(content: Content) -> bytes:
@@ -45,8 +46,15 @@ def _set_summary(paper: Paper, content: Content) -> None:
             size=10,
             is_bold=True,
         )
+        if not score.has_plan:
+            paper.paragraph(
+                "There is no score to submit yet: without a system security plan (3.12.4), which nobody has stated, the number is "
+                "for orientation.",
+                is_bold=True,
+            )
         paper.paragraph(
-            "What nobody has stated counts as not met. No score can be submitted without a system security plan (3.12.4)."
+            f"What nobody has stated counts as not met; what does not apply counts as met. CMMC's conditional status wants "
+            f"{CONDITIONAL} points or more, and that what waits in the plan of action is closed within {CLOSED_WITHIN_DAYS} days."
         )
     if not content.has_results:
         paper.paragraph(

@@ -65,7 +65,7 @@ def digest_of_statement(host: Appliance) -> str:
     return f"sha256:{hashlib.sha256((host.state / 'run' / 'statement.json').read_bytes()).hexdigest()}"
 
 
-@control("3.4.3", "CM-3", "A.6.2.8")
+@control("3.4.3", "CM-3", "A.6.2.8", "Article 12(2)")
 def test_promoted_model_answers_and_its_life_is_in_the_log(host: Appliance) -> None:
     """Confined gateway and engine verify the evidence for themselves; every step of the stewards is a record."""
     host.start()
@@ -83,6 +83,9 @@ def test_promoted_model_answers_and_its_life_is_in_the_log(host: Appliance) -> N
     kinds = [record["kind"] for record in records]
     measured = {record["digest"] for record in records if record["kind"] == "statement_measured"}
     assert measured == {digest_of_statement(host)}
+    read = {record["digest"] for record in records if record["kind"] == "configuration_loaded"}
+    assert read == {f"sha256:{hashlib.sha256(host.config_file.read_bytes()).hexdigest()}"}
+    assert "model_loaded" in kinds
     assert (kinds.count("model_imported"), kinds.count("model_approved"), kinds.count("model_promoted")) == (1, 2, 1)
 
 

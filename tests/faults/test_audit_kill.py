@@ -214,7 +214,7 @@ def kill_rounds(zygote: Zygote, folder: Path, rounds: int, seed: int) -> int:
     return total
 
 
-@control("3.3.1", "3.13.2", "SC-24", "Article 12")
+@control("3.3.1", "3.13.2", "SC-24", "Article 12(1)")
 def test_no_acknowledged_record_is_lost_by_sigkill(zygote: Zygote, tmp_path: Path) -> None:
     """Forty kills at random moments, several in a row on the same log, in recovery and in publication too."""
     total = kill_rounds(zygote, tmp_path, 40, seed=20_261_123)

@@ -30,7 +30,7 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
         yield running
 
 
-@control("3.3.1", "3.13.2", "AU-10", "AU-12", "A.6.2.8", "Article 12")
+@control("3.3.1", "3.13.2", "AU-10", "AU-12", "A.6.2.8", "Article 12(1)")
 async def test_nothing_is_submitted_before_the_intent_is_durable(gateway: Gateway) -> None:
     """The engine hears of a request only when the auditor has answered."""
     gateway.auditor.holds_intents.clear()
@@ -69,7 +69,7 @@ async def test_the_last_event_waits_for_the_outcome(gateway: Gateway) -> None:
     "CM-12",
     "SC-28",
     "A.6.2.8",
-    "Article 12",
+    "Article 12(2)",
 )
 async def test_the_records_say_who_what_and_how(gateway: Gateway) -> None:
     """Identity from the token, parameters, counts, and hashes instead of text."""

@@ -73,7 +73,7 @@ def make_installation(**others: bool | None) -> Installation:
         statement=b'{"software":"x"}\n',
         sbom=b'{"bomFormat":"CycloneDX"}\n',
         cosigned=b"",
-        retention_days=183,
+        retention_days=184,
         answers=make_answers(**others),
         people=people,
         programs=[

@@ -17,7 +17,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "audit.md"
 _ROW = re.compile(r"^\| `(\w+)` \| [A-Za-z ]+ (\d{4}) \| ([\d/]+) \| ([a-z, ]+) \| .+ \|$", re.MULTILINE)
 
 
-@control("3.3.1", "AU-2", "AU-12(3)", "A.6.2.8", "Article 12")
+@control("3.3.1", "AU-2", "AU-12(3)", "A.6.2.8", "Article 12(1)")
 def test_the_table_of_events_is_the_one_that_is_enforced() -> None:
     """Kind, class, activities and roles, in the same order."""
     documented = [

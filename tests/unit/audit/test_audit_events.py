@@ -317,7 +317,7 @@ def test_an_unknown_kind_and_none_are_refused() -> None:
             kind_of(broken)
 
 
-@control("3.3.1", "AU-3", "AU-3(1)", "A.6.2.8", "Article 12")
+@control("3.3.1", "3.3.2", "AU-3", "AU-3(1)", "A.6.2.8", "Article 12(2)")
 def test_an_intent_holds_what_an_auditor_asks_for() -> None:
     """Who, by which token, from where, which model and build, parameters, keyed hash, decision, reservation."""
     text = encode_event(make_intent()).decode()

@@ -87,7 +87,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Log]:
     log.writer.close()
 
 
-@control("3.3.6", "AU-7", "AU-7(1)", "AU-9(2)", "AU-11", "Article 19")
+@control("3.3.6", "AU-7", "AU-7(1)", "AU-9(2)", "AU-11", "Article 19(1)", "Article 26(6)")
 @pytest.mark.parametrize(("start", "end"), [(0, None), (0, 1), (255, 257), (300, 700), (699, 700), (17, 530)])
 def test_an_export_is_whole_and_verifies(log: Log, tmp_path: Path, start: int, end: int | None) -> None:
     """Every record as it is, in every form, with nothing but the log's key."""

@@ -71,7 +71,7 @@ def test_no_two_tickets_have_the_same_bytes(
     assert (encode_ticket(*one) == encode_ticket(*other)) == (one == other)
 
 
-@control("3.13.16", "AU-3(1)", "SC-28", "SI-12", "Article 12")
+@control("3.13.16", "AU-3(1)", "SC-28", "SI-12", "Article 12(2)")
 def test_keyed_hashes_differ_by_purpose_tenant_and_day_and_name_their_key() -> None:
     """Equal texts of two tenants, days or purposes cannot be matched."""
     root, days = b"\x07" * 32, ("1970-01-01", "1970-01-02")

@@ -103,7 +103,7 @@ def test_nothing_is_rotated_under_a_running_auditor(home: Path, open_log: OpenLo
     writer.close()
 
 
-@control("AU-11", "SI-12", "Article 19")
+@control("AU-11", "SI-12", "Article 19(1)", "Article 26(6)")
 def test_a_new_log_continues_the_old_one(home: Path, open_log: OpenLog) -> None:
     """Its first leaf names the other's end; the old folder stays verifiable."""
     predecessor, old = rotate_log(home / "log", home / "log.key")

@@ -25,6 +25,7 @@ from audit.proof import verify_proof
 from audit.reader import LogReader
 from audit.reserve import Reserve
 from audit.storage import Disk
+from tests.support.controls import control
 from tests.unit.audit.conftest import ORIGIN, OpenLog, make_record
 
 
@@ -350,6 +351,7 @@ def flip(path: Path, position: int = 0) -> None:
     path.write_bytes(data)
 
 
+@control("SI-7(5)")
 def test_a_start_on_a_tile_that_was_changed_is_refused(open_log: OpenLog, tmp_path: Path) -> None:
     """The frontier must have the root that was signed."""
     prepare(open_log)

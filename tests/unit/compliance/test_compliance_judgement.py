@@ -30,6 +30,7 @@ CONTROL = Control(
     points=1,
 )
 HOLDS, BROKEN, UNKNOWN = Answer(True, "w"), Answer(False, "w"), Answer(None, "w")
+ELSEWHERE = Answer(None, "w", is_elsewhere=True)
 
 
 def results(outcome: str) -> ControlResults:
@@ -71,6 +72,14 @@ def verdict_on(
         ("not-met", BROKEN, "passed", "met", "not-met"),
         ("not-met", HOLDS, "passed", "met", "met"),
         ("not-applicable", BROKEN, "failed", None, "not-applicable"),
+        ("not-applicable", HOLDS, "passed", "not-met", "not-met"),
+        ("not-applicable", HOLDS, "passed", "met", "met"),
+        ("met", ELSEWHERE, "passed", None, "shared"),
+        ("met", ELSEWHERE, "passed", "met", "met"),
+        ("met", ELSEWHERE, "failed", "met", "not-met"),
+        ("met", ELSEWHERE, "skipped", "met", "not-evidenced"),
+        ("shared", ELSEWHERE, "passed", "met", "met"),
+        ("not-met", ELSEWHERE, "passed", "met", "not-met"),
     ],
 )
 def test_a_verdict_needs_its_evidence(
@@ -83,6 +92,12 @@ def test_a_verdict_needs_its_evidence(
     assert judged.is_satisfied == (verdict in ("met", "not-applicable"))
     if verdict in ("not-met", "not-evidenced"):
         assert judged.own.reasons, "a verdict says why"
+
+
+def test_what_lies_with_the_customer_says_so() -> None:
+    """An open verdict tells what is to be looked at elsewhere."""
+    (reason,) = verdict_on("met", ELSEWHERE, results("passed")).own.reasons
+    assert reason.startswith("Yours to state: ")
 
 
 def test_without_results_nothing_that_rests_on_tests_is_met() -> None:
@@ -136,7 +151,7 @@ def test_objectives_are_judged_by_their_own_status() -> None:
 
 
 statuses = st.sampled_from(["met", "shared", "customer", "not-met", "not-applicable"])
-answers = st.sampled_from([HOLDS, BROKEN, UNKNOWN])
+answers = st.sampled_from([HOLDS, BROKEN, UNKNOWN, ELSEWHERE])
 
 
 @given(statuses, answers, st.sampled_from(["passed", "failed", "skipped"]), st.sampled_from([None, "met", "not-met"]))

@@ -48,6 +48,21 @@ def test_each_requirement_takes_its_weight(id: str, points: int) -> None:
     assert [cost.id for cost in found.deductions] == [id]
 
 
+def test_without_a_plan_there_is_no_score_to_submit() -> None:
+    """However high the number is: 3.12.4 has no weight."""
+    assert score().has_plan
+    assert not score(without=("3.12.4",)).has_plan
+    assert score(without=("3.12.4",)).now == 110
+
+
+def test_a_wireless_link_of_the_customers_is_not_hidden_by_what_the_product_has_not() -> None:
+    """Their word that 3.1.16 is not met counts, though nothing of ours is about it."""
+    answers = make_answers(fips_modules=True)
+    word = Statement("not-met", "us", datetime.date(2026, 1, 1), "Access points without authorization.")
+    judged = judge(CONTROLS, answers, parse_results(make_results()), ALL_MET | {"3.1.16": word}, {})
+    assert compute_score(judged, answers).now == 105
+
+
 def test_encryption_that_is_not_validated_takes_three() -> None:
     """Partial credit; whatever the customer states, as the fact does not hold."""
     found = score(fips_modules=False)

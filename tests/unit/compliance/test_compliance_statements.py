@@ -19,6 +19,13 @@ def test_a_statement_is_about_a_control_or_an_objective() -> None:
     assert (found["3.10.1"].status, found["3.10.1"].by) == ("met", "facility security")
 
 
+def test_one_file_is_for_every_framework() -> None:
+    """Each takes what is about its own controls."""
+    both = (GOOD + GOOD.replace("3.10.1", "AC-2(1)")).encode()
+    assert list(parse_statements(both, CONTROLS)) == ["3.10.1"]
+    assert list(parse_statements(both, FRAMEWORKS["800-53-high"].controls)) == ["AC-2(1)"]
+
+
 def test_no_file_is_no_statement() -> None:
     """An empty one too."""
     assert parse_statements(b"", CONTROLS) == {}

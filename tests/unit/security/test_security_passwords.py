@@ -4,8 +4,10 @@ import pytest
 
 from security import passwords
 from security.passwords import MEMORY_KIB, hash_password, is_password
+from tests.support.controls import control
 
 
+@control("3.5.10", "IA-5(6)")
 def test_a_password_is_stored_at_the_cost_that_is_advised(monkeypatch: pytest.MonkeyPatch) -> None:
     """OWASP's second choice for argon2id: 19 MiB, two passes, one lane; never the same twice."""
     monkeypatch.setattr(passwords, "MEMORY_KIB", MEMORY_KIB)  # As imported, before the fixture made it quick.

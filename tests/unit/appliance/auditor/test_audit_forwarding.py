@@ -128,7 +128,7 @@ def forward(log: Log, collector: Collector, *more: str) -> int:
     return main([*words, "--ca", str(log.home / "collector.pem"), "--position", str(log.home / "position"), *more])
 
 
-@control("3.3.5", "AC-2(12)", "AU-4(1)", "AU-6(1)", "AU-6(3)", "AU-6(5)", "AU-9(2)", "SI-4(2)", "Article 19")
+@control("3.3.5", "AC-2(12)", "AU-4(1)", "AU-6(1)", "AU-6(3)", "AU-6(5)", "AU-9(2)", "SI-4(2)", "Article 19(1)")
 def test_everything_is_sent_once_and_the_next_run_goes_on(log: Log, collector: Collector) -> None:
     """In order; what was sent is not sent again."""
     assert forward(log, collector) == 0

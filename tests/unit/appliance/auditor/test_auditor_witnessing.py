@@ -113,7 +113,7 @@ def test_an_old_word_excludes_nothing(site: Site, capsys: pytest.CaptureFixture[
     assert "no witness that you named has cosigned" in capsys.readouterr().out
 
 
-@control("3.3.8", "AU-9", "AU-9(2)", "Article 19")
+@control("3.3.8", "AU-9", "AU-9(2)", "Article 19(1)")
 def test_a_log_that_was_put_back_is_found_out(site: Site) -> None:
     """By `verify`, by the witness, and by the auditor, which refuses to write it."""
     shutil.copytree(site.log, site.home / "backup")

@@ -13,6 +13,7 @@ from appliance.cli.main import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, main
 from appliance.config.defaults import DEMO_MODEL_DIR
 from appliance.models.places import open_outbox
 from security.stewards.load_digests import list_digest
+from tests.support.controls import control
 from tests.support.stewardship import Holder, Stewardship
 
 LISTED = {"model.safetensors": blake3((DEMO_MODEL_DIR / "model.safetensors").read_bytes()).hexdigest()}
@@ -41,6 +42,7 @@ def take(capsys: pytest.CaptureFixture[str]) -> str:
     return str(json.loads(run(capsys, "model", "import", str(DEMO_MODEL_DIR), *words))["root"])
 
 
+@control("A.6.2.8")
 def test_import_approve_promote_retire(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each step says what is next, and leaves a notice for the log."""
     root = take(capsys)

@@ -45,6 +45,9 @@ probes = ["192.0.2.1:443"]
 """
 
 
+CONSOLE = "[administration]\nenabled = true\n[console]\nenabled = true\n"
+
+
 def at_server(url: str) -> str:
     """The same, with the definitions in a database server."""
     return GOOD.replace("[policy]", f'[policy]\ndatabase_url = "{url}"')
@@ -88,10 +91,11 @@ def test_every_question_is_answered(tmp_path: Path) -> None:
         ("lockout", GOOD, GOOD.replace("[authority]", "[authority]\nmax_sign_in_failures = 6")),
         ("lockout", GOOD, GOOD.replace("[authority]", "[authority]\nlockout_s = 899")),
         ("idle_sessions", GOOD, GOOD.replace("[authority]", "[authority]\npage_idle_s = 901")),
+        ("idle_sessions", GOOD + CONSOLE + "idle_s = 900\n", GOOD + CONSOLE + "idle_s = 901\n"),
         ("session_lifetime", GOOD, GOOD.replace("[authority]", "[authority]\nsession_lifetime_s = 43201")),
         ("inactive_accounts", GOOD, GOOD.replace("[authority]", "[authority]\ninactive_after_days = 0")),
         ("inactive_accounts", GOOD, GOOD.replace("[authority]", "[authority]\ninactive_after_days = 91")),
-        ("retention_half_year", GOOD, GOOD + "[compliance]\nretention_days = 182\n"),
+        ("retention_half_year", GOOD, GOOD + "[compliance]\nretention_days = 183\n"),
         ("frozen_kernels", GOOD, GOOD.replace("[authority]", "[authority]")),
         (
             "database_tls",
@@ -104,11 +108,12 @@ def test_every_question_is_answered(tmp_path: Path) -> None:
             at_server("postgresql:///c?host=db.example&sslmode=require"),
         ),
         ("confinement", GOOD, GOOD + "[confinement]\nenabled = false\n"),
+        ("own_users", GOOD, GOOD + "[confinement]\nenabled = false\n"),
     ],
 )
 def test_a_fact_follows_its_key(tmp_path: Path, fact: str, text: str, other: str) -> None:
     """It holds, and with one key changed it does not."""
-    if fact != "confinement":  # Whether the system offers all of it is the system's.
+    if fact not in ("confinement", "own_users"):  # Whether the system offers all of it is the system's.
         assert answers(configure(text, tmp_path))[fact].holds is True
     changed = configure(other, tmp_path)
     if fact == "frozen_kernels":
@@ -223,6 +228,29 @@ def test_people_without_a_second_factor_are_named(tmp_path: Path, registry: Regi
     assert answers(configuration, registry)["all_mfa"] == Answer(False, "without a second factor: ben")
     registry.users.create(UserDefinition(login="cyd", name="Cyd", role=Role.ADMIN), actor="os:root", totp=False)
     assert answers(configuration, registry)["privileged_mfa"] == Answer(False, "without a second factor: cyd")
+
+
+ISSUER = """
+[[issuers]]
+name = "corp"
+issuer = "https://login.example"
+audience = "casemate"
+tenant = "acme"
+jwks_file = "jwks.jws"
+jwks_signer_file = "signer.pem"
+"""
+
+
+def test_what_a_provider_rules_is_for_the_customer_to_state(tmp_path: Path, registry: Registry) -> None:
+    """How people sign in elsewhere, and whom it calls an auditor, is neither held nor missing."""
+    assert answers(configure("", tmp_path))["local_sign_in"].holds is True
+    found = answers(configure(ISSUER, tmp_path), registry)
+    for fact in ("local_sign_in", "all_mfa", "privileged_mfa"):
+        assert (found[fact].holds, found[fact].is_elsewhere) == (None, True), fact
+    assert "corp" in found["local_sign_in"].words
+    assert found["auditor_exists"].holds is False
+    mapped = answers(configure(ISSUER + '[issuers.roles]\nreaders = "auditor"\n', tmp_path), registry)
+    assert (mapped["auditor_exists"].holds, mapped["auditor_exists"].is_elsewhere) == (None, True)
 
 
 def test_an_auditor_and_static_keys_are_found(tmp_path: Path, registry: Registry) -> None:

@@ -10,7 +10,7 @@ from tests.support.controls import control
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
-@control("3.3.5", "AU-6(3)", "AU-6(5)", "AU-12(1)", "Article 12")
+@control("3.3.5", "AU-6(3)", "AU-6(5)", "AU-12(1)", "Article 12(2)")
 def test_a_trace_is_continued_under_a_span_of_ours() -> None:
     """Ids and the sampled flag of the client's; the span is new, and the response says both."""
     trace = trace_of([(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())])

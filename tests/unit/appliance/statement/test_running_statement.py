@@ -139,7 +139,7 @@ def test_kept_statement_hashes_to_what_answers_name(tmp_path: Path) -> None:
     assert json.loads(path.read_bytes())["type"] == "casemate.statement/1"
 
 
-@control("AU-12(3)", "CM-3")
+@control("AU-12(3)", "CM-3", "CM-6(2)", "Article 12(2)")
 def test_each_start_remembers_the_configuration_of_the_one_before(tmp_path: Path) -> None:
     """So that the record of a changed configuration says before and after."""
     assert exchange_configuration_digest(tmp_path, "sha256:aa") == ""

@@ -6,6 +6,7 @@ from security.clients import ClientDefinition
 from security.oauth.grant_types import ACCESS_TOKEN_TYPE, EXCHANGE_GRANT
 from security.scopes import Role, Scope
 from tests.support.authority import basic
+from tests.support.controls import control
 from tests.support.oauth_house import REDIRECT, RESOURCE, proof_by, validate
 
 
@@ -14,6 +15,7 @@ def exchange_of(token, **changes):
     return {name: value for name, value in fields.items() if value is not None}
 
 
+@control("3.3.2")
 async def test_a_service_acts_for_a_person(house, issuer, clock):
     """RFC 8693: `sub` stays, `act` names the service, nothing lives longer, nothing is more."""
     subject = house.session()["access_token"]

@@ -39,7 +39,7 @@ def test_a_key_is_stored_as_a_keyed_hash_only(registry, client, tmp_path):
     assert all(issued.secret not in change.after and "hash" not in change.after for change in registry.changes())
 
 
-@control("AC-2(2)", "AC-2(11)")
+@control("3.5.6", "AC-2(2)", "AC-2(3)", "AC-2(11)")
 def test_a_key_is_good_from_its_networks_until_it_expires(registry, client, clock):
     """IPv4 written as IPv6 is the same address; what is no address is nowhere."""
     key = make(registry, client, networks=("10.1.0.0/16", "2001:db8::/32"), days=1).key

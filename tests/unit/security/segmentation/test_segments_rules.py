@@ -38,6 +38,7 @@ SITE = SegmentsSettings(
     "3.4.7",
     "3.13.6",
     "AC-4",
+    "Article 26(6)",
     "AC-4(4)",
     "AC-17(3)",
     "AC-20",

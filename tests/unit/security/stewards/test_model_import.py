@@ -123,6 +123,7 @@ def test_checks_run_on_the_source_and_on_the_copy(people: Stewardship, store: Mo
     assert not leftovers(store)
 
 
+@control("3.7.4")
 def test_vendor_signature_is_verified_over_the_copy(people: Stewardship, store: ModelStore, source: Source) -> None:
     """The vendor's key is on record; a file that differs from what the vendor signed is not imported."""
     vendor = Holder("vendor")
