@@ -127,6 +127,19 @@ async def test_usage_with_every_event(gateway: Gateway, client: openai.AsyncOpen
         stream_options={"include_usage": True, "continuous_usage_stats": True},  # type: ignore[typeddict-unknown-key]
     )
     counts = [chunk.usage.completion_tokens async for chunk in stream if chunk.usage is not None]
+    assert counts[0] == 0, "the role comes without a token"
     assert counts == sorted(counts)
     assert len(counts) > 2
     assert counts[-1] == 4
+
+
+@pytest.mark.parametrize("name", ["separate_reasoning", "stream_reasoning", "include_reasoning"])
+async def test_what_is_done_with_reasoning_anyway_may_be_asked_for(
+    gateway: Gateway, client: openai.AsyncOpenAI, name: str
+) -> None:
+    """As clients of SGLang and vLLM do; its opposite is refused."""
+    gateway.says("4")
+    await client.chat.completions.create(model=MODEL, messages=HELLO, extra_body={name: True})
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.chat.completions.create(model=MODEL, messages=HELLO, extra_body={name: False})
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", name)

@@ -257,3 +257,11 @@ async def test_a_request_is_aborted_by_whoever_asked_it(gateway: Gateway) -> Non
     gateway.engine.reply = lambda submit, choice: Reply([97], Finish("cancelled", None, "aborted"))
     aborted = await ask(gateway, "/v1/messages", BODY)
     assert (aborted.status, json.loads(aborted.body)["error"]["code"]) == (400, "aborted")
+
+
+@pytest.mark.parametrize(("body", "name"), [({"rid": "msg_1", "abort_all": True}, "abort_all"), ({}, "rid")])
+async def test_not_everything_is_aborted_at_once(gateway: Gateway, body: dict[str, Any], name: str) -> None:
+    """Who asks for all is told so, and nothing of it is done."""
+    answer = await ask(gateway, "/abort_request", body)
+    assert (answer.status, json.loads(answer.body)["error"]["param"]) == (400, name)
+    assert not gateway.engine.aborts

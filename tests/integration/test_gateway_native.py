@@ -84,15 +84,28 @@ async def test_logprobs_of_prompt_and_answer(gateway: Gateway) -> None:
     )
     meta = answer["meta_info"]
     assert meta["input_token_logprobs"] == [[-0.5, 98, "b"], [-0.5, 99, "c"]]
-    assert meta["output_token_logprobs"] == [[-0.5, 120, "x"], [-0.5, 121, "y"]]
+    assert meta["output_token_logprobs"] == [[-0.5, 120, "x"], [-0.5, 121, "y"], [-0.5, 261, "<|im_end|>"]]
     assert meta["output_top_logprobs"][0] == [[-0.5, 120, "x"], [-1.5, 97, "a"]]
     assert meta["input_top_logprobs"][0] == [[-0.5, 1, "\x01"], [-1.5, 97, "a"]]
     without = (await generate(gateway, input_ids=[97, 98, 99], return_logprob=True))["meta_info"]
     assert without["input_token_logprobs"] == []
-    assert len(without["output_token_logprobs"]) == 2
+    assert len(without["output_token_logprobs"]) == 3
     whole = await generate(gateway, input_ids=[97, 98], return_logprob=True, logprob_start_len=0, top_logprobs_num=1)
     assert whole["meta_info"]["input_token_logprobs"][0] == [None, 97, None]
     assert whole["meta_info"]["input_top_logprobs"][0] is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stop", [[], ["lo"]])
+async def test_every_output_id_has_its_logprobs(gateway: Gateway, stream: bool, stop: list[str]) -> None:
+    """Those that end the answer among them, so that the columns can be read side by side; as many as are counted."""
+    gateway.says("hello")
+    asked = {"stop": stop, "max_new_tokens": 9}
+    answer = await generate(gateway, text="x", sampling_params=asked, return_logprob=True, stream=stream)
+    for told in answer if stream else [answer]:
+        assert [token_id for _, token_id, _ in told["meta_info"]["output_token_logprobs"]] == told["output_ids"]
+    last = answer[-1] if stream else answer
+    assert last["meta_info"]["completion_tokens"] == len(last["output_ids"]) == (5 if stop else 6)
 
 
 @pytest.mark.parametrize("stream", [False, True])

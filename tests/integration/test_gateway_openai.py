@@ -1,5 +1,6 @@
 """The OpenAI SDK against a gateway over HTTP, with an engine, an auditor and a policy of ours behind it."""
 
+import asyncio
 from typing import Any
 
 import openai
@@ -218,6 +219,15 @@ async def test_echo_with_logprobs(gateway: Gateway, client: openai.AsyncOpenAI) 
     assert choice.logprobs.top_logprobs[2] == {"c": -0.5}
 
 
+async def test_a_token_is_always_among_its_top_logprobs(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """So there are up to one more than were asked for, and with `logprobs: 0` the token alone."""
+    gateway.says("cd")
+    answer = await client.completions.create(model=MODEL, prompt="ab", echo=True, logprobs=0, max_tokens=5)
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.top_logprobs == [None, {"b": -0.5}, {"c": -0.5}, {"d": -0.5}]
+
+
 @pytest.mark.parametrize("streams", [False, True])
 async def test_a_prompt_is_weighed_without_an_answer(
     gateway: Gateway, client: openai.AsyncOpenAI, streams: bool
@@ -243,6 +253,45 @@ async def test_completion_stream_of_several_prompts(gateway: Gateway, client: op
         for choice in chunk.choices:
             texts[choice.index] += choice.text
     assert texts == {0: "a12", 1: "a12", 2: "b12", 3: "b12"}
+
+
+async def test_each_prompt_of_a_stream_is_echoed_with_its_logprobs(
+    gateway: Gateway, client: openai.AsyncOpenAI
+) -> None:
+    """Also of one that the engine begins after another has sent its first token."""
+    gateway.says("12")
+    gateway.engine.others_wait_for = begun = asyncio.Event()
+    stream = await client.completions.create(model=MODEL, prompt=["ab", "cd"], echo=True, logprobs=0, stream=True)
+    tokens: dict[int, list[str]] = {0: [], 1: []}
+    async for chunk in stream:
+        begun.set()
+        for choice in chunk.choices:
+            assert choice.logprobs is not None or not choice.text
+            tokens[choice.index] += (choice.logprobs and choice.logprobs.tokens) or []
+    assert tokens == {0: ["a", "b", "1", "2"], 1: ["c", "d", "1", "2"]}
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize(
+    ("stop", "max_tokens", "ended"), [(["lo"], 9, "lo"), ([], 9, 261), ([], 2, None)], ids=["text", "token", "length"]
+)
+async def test_what_ended_an_answer_is_told(
+    gateway: Gateway,
+    client: openai.AsyncOpenAI,
+    streams: bool,
+    stop: list[str],
+    max_tokens: int,
+    ended: str | int | None,
+) -> None:
+    """By SGLang's name for it: the stop string, the token, or null at the limit."""
+    gateway.says("hello")
+    common: dict[str, Any] = {"model": MODEL, "max_tokens": max_tokens, "stop": stop, "stream": streams}
+    chat: Any = await client.chat.completions.create(messages=HELLO, **common)
+    text: Any = await client.completions.create(prompt="x", **common)
+    for answer in (chat, text):
+        choices = [chunk.choices[0] async for chunk in answer] if streams else answer.choices
+        assert choices[-1].matched_stop == ended
+        assert choices[-1].finish_reason == ("length" if ended is None else "stop")
 
 
 def _joined(pieces: list[Any]) -> Any:

@@ -72,6 +72,27 @@ async def test_a_cut_response_is_incomplete(gateway: Gateway, client: openai.Asy
     assert (response.status, response.output_text) == ("incomplete", "abc")
     assert response.incomplete_details is not None
     assert response.incomplete_details.reason == "max_output_tokens"
+    item = response.output[0]
+    assert (item.type, item.status) == ("message", "incomplete")
+    assert response.id.startswith("resp_"), "by which LangChain knows what to go on from"
+
+
+async def test_a_cut_call_is_incomplete(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """What came before it is not, in the events as in the whole."""
+    marked = [*b"So. ", 262, *b'{"name": "add", "arguments": {"a": 1}}', 263, 261]
+    gateway.engine.reply = lambda submit, choice: Reply(marked)
+    stream = await client.responses.create(
+        model=MODEL, input="hi", tools=[TOOL], stream=True, max_output_tokens=len(marked) - 5
+    )
+    events = [event async for event in stream]
+    last = events[-1]
+    assert last.type == "response.incomplete"
+    told = [event.item for event in events if event.type == "response.output_item.done"]
+    for items in (told, last.response.output):
+        assert [(item.type, getattr(item, "status", None)) for item in items] == [
+            ("message", "completed"),
+            ("function_call", "incomplete"),
+        ]
 
 
 async def test_events_tell_the_response_piece_by_piece(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
@@ -120,13 +141,12 @@ async def test_what_is_kept_is_the_tenants_own(gateway: Gateway, client: openai.
     gateway.tokens.good["other-tenant"] = principal("client-9", tenant="globex")
     colleague, stranger = client.with_options(api_key="other-client"), client.with_options(api_key="other-tenant")
     assert (await colleague.responses.retrieve(response.id)).output_text == "a remarkable answer"
-    for forbidden in (
-        stranger.responses.retrieve(response.id),
-        stranger.responses.delete(response.id),
-        stranger.responses.create(model=MODEL, input="x", previous_response_id=response.id),
-    ):
+    for forbidden in (stranger.responses.retrieve(response.id), stranger.responses.delete(response.id)):
         with pytest.raises(openai.NotFoundError):
             await forbidden
+    with pytest.raises(openai.BadRequestError) as refused:
+        await stranger.responses.create(model=MODEL, input="x", previous_response_id=response.id)
+    assert refused.value.code == "previous_response_not_found"
     assert b"remarkable" not in (tmp_path / "responses.sqlite").read_bytes()
     await client.responses.delete(response.id)
     with pytest.raises(openai.NotFoundError):
@@ -218,17 +238,17 @@ async def test_nothing_is_kept_where_nothing_may_be(folder: Path, tmp_path: Path
         ),
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
         ({"input": [{"type": "reasoning", "junk": 1}]}, "input[0].junk"),
-        ({"previous_response_id": "resp-nothing"}, "previous_response_id"),
+        ({"previous_response_id": "resp_nothing"}, "previous_response_id"),
     ],
 )
 async def test_what_is_not_supported_is_refused_by_name(
     gateway: Gateway, client: openai.AsyncOpenAI, change: dict[str, Any], param: str
 ) -> None:
     """Nothing is ignored."""
-    with pytest.raises(openai.APIStatusError) as refused:
+    with pytest.raises(openai.BadRequestError) as refused:
         await client.responses.create(**({"model": MODEL, "input": "x"} | change))
     body: Any = refused.value.body
-    assert (refused.value.status_code in (400, 404), body["param"]) == (True, param)
+    assert (refused.value.status_code, body["param"]) == (400, param)
     assert not gateway.engine.submits
 
 

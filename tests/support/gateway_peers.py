@@ -92,6 +92,8 @@ class FakeEngine:
         """Of every request: passes that verified drafts, drafts, accepted ones."""
         self.last_token_age_ms = 10
         self.says_status = True
+        self.others_wait_for: asyncio.Event | None = None
+        """Every request but the first is computed after it."""
         self.link: MemoryLink | None = None
         self._used: set[int] = set()
         self._choices: dict[tuple[int, int], asyncio.Task[int]] = {}
@@ -183,6 +185,8 @@ class FakeEngine:
             if isinstance(reply, engine.RequestRefused):
                 link.send(engine.RequestRefused(submit.request_id, reply.code, reply.message, reply.parameter))
                 return
+        if self.others_wait_for is not None and submit is not self.submits[0]:
+            await self.others_wait_for.wait()
         num_prompt = len(submit.prompt) // 4
         # Its first number tells whose it is.
         embedding = struct.pack("<3f", num_prompt, 0.5, -1.0) if submit.wants_embedding else b""

@@ -22,6 +22,8 @@ class Block:
     """Of the called tool."""
     text: str = ""
     """Text, or arguments as JSON text."""
+    is_cut: bool = False
+    """The limit of tokens ended it."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,13 @@ class BlockBuilder:
                     self._grow("call", text, given)
         return given
 
-    def finish(self) -> list[BlockEvent]:
-        """The answer ends; one without any block has an empty text."""
+    def finish(self, *, is_cut: bool = False) -> list[BlockEvent]:
+        """The answer ends, perhaps cut by the limit of tokens; one without any block has an empty text."""
         given: list[BlockEvent] = []
         if not self.blocks:
             self._begin("text", "", given)
+        if self._open is not None:
+            self._open.is_cut = is_cut
         self._close(given)
         return given
 

@@ -81,7 +81,10 @@ class _ChatWords:
     def begin(self, generations: list[Generation]) -> Iterable[ChatChunk]:
         """Every choice begins with its role."""
         for index in range(self._asked.n):
-            yield self._chunk(ChunkChoice(index, Delta(role="assistant", content="")))
+            chunk = self._chunk(ChunkChoice(index, Delta(role="assistant", content="")))
+            if isinstance(chunk.usage, Usage):  # The first token is here already, but not in this event.
+                chunk.usage.completion_tokens, chunk.usage.total_tokens = 0, chunk.usage.prompt_tokens
+            yield chunk
 
     def piece(self, piece: Piece) -> Iterable[ChatChunk]:
         """Text, reasoning, tool calls and the end of a choice, each in an event of its own."""
@@ -94,7 +97,7 @@ class _ChatWords:
             logprobs = None
         if piece.end is not None:
             reason = self._reading.reason(piece)
-            yield self._chunk(ChunkChoice(piece.choice, Delta(), finish_reason=reason))
+            yield self._chunk(ChunkChoice(piece.choice, Delta(), None, reason, piece.end.matched))
 
     def finish(self, generations: list[Generation]) -> Iterable[ChatChunk]:
         """The usage, in an event without choices."""
@@ -125,7 +128,9 @@ class _ChatWords:
         if parsed.reasoning:
             message.reasoning_content = parsed.reasoning
         logprobs = self._logprobs(pieces) if self._shows_logprobs else None
-        return ChatChoice(index, message, logprobs, self._reading.reason(pieces[-1]))
+        last = pieces[-1]
+        assert last.end is not None
+        return ChatChoice(index, message, logprobs, self._reading.reason(last), last.end.matched)
 
     def _delta(self, choice: int, event: Event) -> Delta:
         match event:

@@ -44,6 +44,10 @@ class ChatFields(OpenAIFields, kw_only=True):
     tool_choice: Any = "auto"
     parallel_tool_calls: bool = True
     modalities: list[str] = field(default_factory=lambda: ["text"])
+    separate_reasoning: bool = True
+    """SGLang's, with `stream_reasoning`, and vLLM's `include_reasoning`: what is always done, so only true is taken."""
+    stream_reasoning: bool = True
+    include_reasoning: bool = True
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,10 @@ def parse_chat_request(body: dict[str, Any], settings: GatewaySettings) -> ChatR
         raise BadRequest("invalid_parameter", "top_logprobs needs logprobs: true", parameter="top_logprobs")
     if fields.modalities != ["text"]:
         raise BadRequest("unsupported_parameter", "modalities: only text is supported", parameter="modalities")
+    for name in ("separate_reasoning", "stream_reasoning", "include_reasoning"):
+        if not getattr(fields, name):
+            message = f"{name}: reasoning always comes, and apart, as reasoning_content"
+            raise BadRequest("unsupported_parameter", message, parameter=name)
     _verify_continuation(fields)
     _verify_template_arguments(fields.chat_template_kwargs)
     verify_tools(fields.tools, settings.max_tools)

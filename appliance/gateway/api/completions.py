@@ -95,20 +95,25 @@ class _CompletionWords:
         self._repeats_usage = options.include_usage and options.continuous_usage_stats
         self._generations = answer.generations
         self._echoes = [echo_prompt(vocabulary, prompt) for prompt in asked.prompts] if request.fields.echo else []
+        self._unechoed = set(range(len(self._echoes)))
 
     def begin(self, generations: list[Generation]) -> Iterable[Completion]:
-        """The echo, if it was asked for."""
-        for generation in generations if self._echoes else ():
-            for index in range(self._asked.n):
-                text, logprobs = self._echo(generation)
-                yield self._event(TextChoice(self._index(generation.index, index), text, logprobs))
+        """Nothing: each prompt's echo comes before its own first token, as its logprobs are not there earlier."""
+        return ()
 
     def piece(self, piece: Piece) -> Iterable[Completion]:
-        """Text and end of a choice."""
+        """Text and end of a choice, and before the first of a prompt its echo, if it was asked for."""
+        if piece.prompt in self._unechoed:
+            self._unechoed.remove(piece.prompt)
+            text, logprobs = self._echo(self._generations[piece.prompt])
+            for index in range(self._asked.n):
+                yield self._event(TextChoice(self._index(piece.prompt, index), text, logprobs))
         if piece.text or piece.shown or piece.end is not None:
             logprobs = self._logprobs(piece.prompt, piece.shown) if piece.shown else None
-            reason = None if piece.end is None else piece.end.reason
-            yield self._event(TextChoice(self._index(piece.prompt, piece.choice), piece.text, logprobs, reason))
+            choice = TextChoice(self._index(piece.prompt, piece.choice), piece.text, logprobs)
+            if piece.end is not None:
+                choice.finish_reason, choice.matched_stop = piece.end.reason, piece.end.matched
+            yield self._event(choice)
 
     def finish(self, generations: list[Generation]) -> Iterable[Completion]:
         """The usage, in an event without choices."""
@@ -137,7 +142,7 @@ class _CompletionWords:
                 logprobs = joined(echo_logprobs, logprobs)
         end = pieces[-1].end
         assert end is not None
-        return TextChoice(self._index(generation.index, choice), text, logprobs, end.reason)
+        return TextChoice(self._index(generation.index, choice), text, logprobs, end.reason, end.matched)
 
     def _echo(self, generation: Generation) -> tuple[str, TextLogprobs | None]:
         echoed = self._echoes[generation.index]

@@ -106,7 +106,7 @@ class _NativeWords:
         text = self._texts[piece.prompt][piece.choice]
         text.text += piece.text
         text.output_ids += piece.token_ids
-        text.logprobs += [(token.token_id, token.logprobs) for token in piece.shown if token.logprobs is not None]
+        text.logprobs += zip(piece.token_ids, piece.logprobs, strict=False)
         text.end = piece.end or text.end
 
     def whole(self, pieces: list[Piece], generations: list[Generation]) -> dict[str, Any] | list[dict[str, Any]]:

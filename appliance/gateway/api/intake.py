@@ -193,6 +193,6 @@ class Intake:
         return await self._desk.compiler.compile(principal, model.name, structure.encode(), structure.parameter)
 
 
-def new_uid(prefix: str) -> str:
-    """A public id that nobody can guess."""
-    return f"{prefix}-{secrets.token_hex(16)}"
+def new_uid(prefix: str, mark: str = "-") -> str:
+    """A public id that nobody can guess. Clients tell some of OpenAI's and Anthropic's by prefix and mark."""
+    return f"{prefix}{mark}{secrets.token_hex(16)}"

@@ -23,4 +23,4 @@ class ModelEndpoints:
 
     def _shape(self, model: ServedModel) -> Model:
         lengths = [peer.facts.context_length for peer in self._engines if peer.facts.name == model.name]
-        return Model(model.name, model.created, min(lengths, default=None))
+        return Model(model.name, model.created, min(lengths, default=None), root=model.name)

@@ -73,6 +73,8 @@ def _append(
     for top_id, value in zip(entry.top_ids, entry.top_values, strict=True):
         # Two tokens may read alike; the likelier comes first and stays.
         top.setdefault(vocabulary.text_of(top_id), finite(value))
+    # "There may be up to logprobs + 1 elements": the token itself is always among them.
+    top.setdefault(vocabulary.text_of(token_id), finite(entry.chosen))
     result.top_logprobs.append(top)
 
 

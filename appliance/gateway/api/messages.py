@@ -37,7 +37,7 @@ class MessagesApi:
     async def prepare(self, body: dict[str, Any], principal: Principal) -> Inference:
         """Check a body. Raises: GatewayFault."""
         request = _chat_request(parse_messages(body), self._intake)
-        asked, model = await self._intake.ask_chat(principal, request, new_uid("msg"), MESSAGES_ROUTE)
+        asked, model = await self._intake.ask_chat(principal, request, new_uid("msg", "_"), MESSAGES_ROUTE)
         return Inference(
             asked,
             model.tokenizer.vocabulary,
@@ -134,7 +134,7 @@ class _MessageWords:
             return {"type": "text", "text": block.text}
         return {
             "type": "tool_use",
-            "id": f"toolu_{self._asked.uid.removeprefix('msg-')}{block.index:04}",
+            "id": f"toolu_{self._asked.uid.removeprefix('msg_')}{block.index:04}",
             "name": block.name,
             "input": _object(block.text),
         }

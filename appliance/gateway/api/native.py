@@ -13,6 +13,7 @@ from appliance.gateway.api.generate import healthy_words
 from appliance.gateway.api.intake import Intake, Limit, Wanted, new_uid
 from appliance.gateway.api.parameters import parse_parameters
 from appliance.gateway.body import parse_object
+from appliance.gateway.errors import BadRequest
 from appliance.gateway.exchange import Exchange
 from appliance.gateway.flow.desk import Desk
 from appliance.gateway.identity import Principal
@@ -26,7 +27,7 @@ HEALTH_ROUTE = "/health_generate"
 class AbortFields(Struct, kw_only=True):
     """`/abort_request`."""
 
-    rid: Annotated[str, Meta(min_length=1, max_length=MAX_UID_CHARS)]
+    rid: Annotated[str, Meta(min_length=1, max_length=MAX_UID_CHARS)] | None = None
     """The answer's id: `x-request-id`, or `meta_info.id`."""
     abort_all: bool = False
 
@@ -73,6 +74,11 @@ class NativeEndpoints:
     async def abort(self, exchange: Exchange) -> None:
         """End one's own request, wherever it runs: the auditor knows whose it is, and the engines know it by its intent."""
         fields = parse_parameters(parse_object(await exchange.read_body()), AbortFields)
+        if fields.abort_all:
+            message = "abort_all: requests are aborted one by one, each by its rid"
+            raise BadRequest("unsupported_parameter", message, parameter="abort_all")
+        if fields.rid is None:
+            raise BadRequest("missing_parameter", "missing parameter: rid", parameter="rid")
         receipt = await self._desk.auditor.fetch_receipt(fields.rid, exchange.identified.client_id)
         for peer in self._desk.engines:
             peer.tell(AbortIntent(receipt.intent.index))

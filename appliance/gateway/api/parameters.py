@@ -36,8 +36,6 @@ NOT_SUPPORTED = {
     "structural_tag": "structural_tag is not supported: use response_format, regex, ebnf or tools",
     "lora_path": "adapters are not supported",
     "prediction": "predicted output is not supported",
-    "separate_reasoning": "reasoning always comes apart, as reasoning_content",
-    "include_reasoning": "reasoning always comes apart, as reasoning_content",
     "suffix": "suffix (fill in the middle) is not supported",
     "verbosity": "verbosity is not supported",
     "web_search_options": "there is no web search: this appliance has no way to the internet",

@@ -10,11 +10,12 @@ Members = dict[str, Any]
 def item_id(uid: str, block: Block) -> str:
     """Id of an item: told apart by its kind's prefix and its place."""
     prefix = {"reasoning": "rs", "text": "msg", "call": "fc"}[block.kind]
-    return f"{prefix}_{uid.removeprefix('resp-')}{block.index:04}"
+    return f"{prefix}_{uid.removeprefix('resp_')}{block.index:04}"
 
 
-def shown_item(uid: str, block: Block, *, status: str = "completed") -> Members:
+def shown_item(uid: str, block: Block, *, in_progress: bool = False) -> Members:
     """An item as it stands."""
+    status = "in_progress" if in_progress else "incomplete" if block.is_cut else "completed"
     base: Members = {"id": item_id(uid, block), "status": status}
     if block.kind == "reasoning":
         content = [{"type": "reasoning_text", "text": block.text}] if block.text else []
@@ -26,7 +27,7 @@ def shown_item(uid: str, block: Block, *, status: str = "completed") -> Members:
             "name": block.name,
             "arguments": block.text,
         }
-    content = [_text_part(block.text)] if status == "completed" else []
+    content = [] if in_progress else [_text_part(block.text)]
     return base | {"type": "message", "role": "assistant", "content": content}
 
 
@@ -41,7 +42,7 @@ def item_of(uid: str, block: Block) -> tuple[str, Members]:
 
 def added_events(uid: str, block: Block) -> list[tuple[str, Members]]:
     """An item begins."""
-    item = shown_item(uid, block, status="in_progress")
+    item = shown_item(uid, block, in_progress=True)
     events: list[tuple[str, Members]] = [("response.output_item.added", {"output_index": block.index, "item": item})]
     if block.kind == "text":
         events.append(("response.content_part.added", _part_place(uid, block) | {"part": _text_part("")}))

@@ -41,7 +41,7 @@ class ResponsesApi:
             raise BadRequest("unsupported_parameter", message, parameter="store")
         items = [*await self._earlier_items(fields, principal), *input_items(fields)]
         request = parse_chat_request(chat_body(fields, items), self._intake.settings)
-        asked, model = await self._intake.ask_chat(principal, request, new_uid("resp"), ROUTE)
+        asked, model = await self._intake.ask_chat(principal, request, new_uid("resp", "_"), ROUTE)
         store = self._store if self._store.keeps and fields.store is not False else None
         words = _ResponseWords(asked, fields, request, model, items, _Keeper(store, principal.tenant))
         return Inference(
@@ -57,7 +57,9 @@ class ResponsesApi:
             return []
         kept = await self._store.get(principal.tenant, fields.previous_response_id)
         if kept is None:
-            raise _missing(fields.previous_response_id, "previous_response_id")
+            # OpenAI's API answers 400 here, as the address itself exists.
+            message = f"previous_response_id: no response {fields.previous_response_id[:64]!r} is kept here"
+            raise BadRequest("previous_response_not_found", message, parameter="previous_response_id")
         items: list[Item] = msgspec.json.decode(kept)["items"]
         return items
 
@@ -72,13 +74,13 @@ class StoredResponses:
         """One of them."""
         kept = await self._store.get(exchange.identified.tenant, exchange.segment)
         if kept is None:
-            raise _missing(exchange.segment, None)
+            raise _missing(exchange.segment)
         await exchange.respond(200, msgspec.json.decode(kept)["response"])
 
     async def delete(self, exchange: Exchange) -> None:
         """Forget one."""
         if not await self._store.delete(exchange.identified.tenant, exchange.segment):
-            raise _missing(exchange.segment, None)
+            raise _missing(exchange.segment)
         await exchange.respond(200, {"id": exchange.segment, "object": "response", "deleted": True})
 
 
@@ -154,7 +156,7 @@ class _ResponseWords:
         events = self._builder.take(self._reading.read(piece))
         if piece.end is not None:
             self._end = piece.end
-            events += self._builder.finish()
+            events += self._builder.finish(is_cut=piece.end.reason == "length")
         return events
 
     async def keep(self) -> None:
@@ -223,5 +225,5 @@ class _ResponseWords:
         }
 
 
-def _missing(response_id: str, parameter: str | None) -> NotFound:
-    return NotFound("response_not_found", f"no response {response_id[:64]!r} is kept here", parameter=parameter)
+def _missing(response_id: str) -> NotFound:
+    return NotFound("response_not_found", f"no response {response_id[:64]!r} is kept here")

@@ -90,6 +90,8 @@ class ChatChoice(msgspec.Struct):
     message: AssistantMessage
     logprobs: ChatLogprobs | None
     finish_reason: str
+    matched_stop: str | int | None
+    """SGLang's addition: the stop string or token id that ended it; null at the limit of tokens."""
 
 
 class ChatCompletion(msgspec.Struct):
@@ -120,6 +122,8 @@ class ChunkChoice(msgspec.Struct):
     delta: Delta
     logprobs: ChatLogprobs | None = None
     finish_reason: str | None = None
+    matched_stop: str | int | UnsetType | None = UNSET
+    """With `finish_reason`, as of a whole answer."""
 
 
 class ChatChunk(msgspec.Struct):
@@ -150,6 +154,8 @@ class TextChoice(msgspec.Struct):
     text: str
     logprobs: TextLogprobs | None = None
     finish_reason: str | None = None
+    matched_stop: str | int | UnsetType | None = UNSET
+    """With `finish_reason`, as in chat."""
 
 
 class Completion(msgspec.Struct):
@@ -165,11 +171,13 @@ class Completion(msgspec.Struct):
 
 
 class Model(msgspec.Struct):
-    """An entry of `/v1/models`. `max_model_len` is vLLM's and SGLang's addition."""
+    """An entry of `/v1/models`. `root` and `max_model_len` are vLLM's and SGLang's additions."""
 
     id: str
     created: int
     max_model_len: int | None
+    root: str
+    """The model itself: there are no adapters of it."""
     owned_by: str = "casemate"
     object: Literal["model"] = "model"
 

@@ -38,6 +38,8 @@ class Piece:
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     """All that came and counts, those whose text is held back or silent included."""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """Of all of `token_ids`; only if they were asked for."""
     shown: list[ShownToken] = field(default_factory=list)
     """Tokens whose text is complete with this piece; only if logprobs were asked for."""
     end: ChoiceEnd | None = None
@@ -91,9 +93,11 @@ class ChoiceText:
         for place, token_id in enumerate(delivery.token_ids):
             self.num_tokens += 1
             piece.token_ids.append(token_id)
+            logprobs = delivery.logprobs[place] if delivery.logprobs else None
+            if logprobs is not None:
+                piece.logprobs.append(logprobs)
             if place == last and finish is not None and finish.matched_token is not None:
                 break  # The token that ended it says nothing.
-            logprobs = delivery.logprobs[place] if delivery.logprobs else None
             if self._take(token_id, logprobs, piece):
                 return piece
         if finish is not None:
