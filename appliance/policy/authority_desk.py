@@ -1,7 +1,7 @@
 """Answers to the authority: who is this, void that token, store this password. It also brings the keys that check admin tokens."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -28,6 +28,13 @@ from security.users import Passkey
 log = structlog.get_logger(__name__)
 
 
+class AuthorityLink(PeerLink, Protocol):
+    """What is needed of `appliance.ipc.link.Link` to answer."""
+
+    async def receive(self) -> Any:
+        """Raises: LinkClosed."""
+
+
 class AuthorityDesk:
     """Serves one authority at a time. Also a `security.oauth.key_ring.JwksSource`."""
 
@@ -43,7 +50,7 @@ class AuthorityDesk:
             raise KeysUnavailable("the authority has not told its keys yet")
         return self._key_set
 
-    async def run(self, link: PeerLink) -> None:
+    async def run(self, link: AuthorityLink) -> None:
         """Serve a link until it ends. Raises: LinkClosed."""
         number = self._service.add_listener(link)
         try:

@@ -1,7 +1,8 @@
 """Answers to gateways: quotas, static keys, what may be used once; and every revocation, told at once.
 
-A gateway's reservations live exactly as long as its link: when it ends, they are released. When the definitions cannot be read the
-link is closed, so that gateways say that policy is away rather than decide without it.
+A message is answered in the call that brings it. Only who is not known waits for another look at the definitions, and holds up
+nobody else. A gateway's reservations live exactly as long as its link: when it ends, they are released. When the definitions cannot
+be read the link is closed, so that gateways say that policy is away rather than decide without it.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ from appliance.messages.policy import (
 from security.errors import SecurityUnavailable
 from security.oauth.dpop_nonces import make_nonce_key
 from security.oauth.revocations import Revocation
-from security.policy.decisions import PolicyDecider, Refusal, RequestFacts
+from security.policy.decisions import PolicyDecider, Refusal, RequestFacts, is_upstream
 from security.policy.definitions import Definitions
 from security.policy.quotas import Allowance, Allowances, QuotaDenial, QuotaGrant
 from security.policy.replay import ReplayMemory
@@ -47,13 +48,17 @@ log = structlog.get_logger(__name__)
 
 
 class PeerLink(Protocol):
-    """What is needed of `appliance.ipc.link.Link`."""
+    """What is needed of `appliance.ipc.link.Link` to tell somebody."""
 
     def send(self, message: msgspec.Struct) -> None:
         """Raises: LinkClosed."""
 
-    async def receive(self) -> Any:
-        """Raises: LinkClosed."""
+
+class GatewayLink(PeerLink, Protocol):
+    """And to answer."""
+
+    async def serve(self, handle: Callable[[Any], None]) -> None:
+        """Raises: LinkClosed, and what `handle` raises."""
 
 
 class DefinitionsSource(Protocol):
@@ -91,7 +96,7 @@ class PolicyService:
         self._gateways: dict[int, PeerLink] = {}
         self._owners = itertools.count(1)
 
-    async def run(self, link: PeerLink) -> None:
+    async def run(self, link: GatewayLink) -> None:
         """Serve one gateway until its link ends.
 
         Raises: LinkClosed.
@@ -102,10 +107,7 @@ class PolicyService:
             link.send(Revocations((await self._definitions.look()).revocations))
             link.send(NonceKey(self._nonce_key))
             link.send(self._status())
-            while True:
-                answer = await self._answer(owner, await link.receive())
-                if answer is not None:
-                    link.send(answer)
+            await self._serve(owner, link)
         except SecurityUnavailable as error:
             log.error("definitions_unreadable", reason=str(error))
         finally:
@@ -151,17 +153,64 @@ class PolicyService:
             except LinkClosed:
                 continue  # Its own task sees the end and releases what it held.
 
-    async def _answer(self, owner: int, message: Any) -> msgspec.Struct | None:
+    async def _serve(self, owner: int, link: GatewayLink) -> None:
+        """Raises: LinkClosed, SecurityUnavailable."""
+        unknown: list[Any] = []
+        came = asyncio.Event()
+
+        def answer(message: Any) -> None:
+            found = self._answer(owner, message)
+            if found is not None:
+                link.send(found)
+
+        def take(message: Any) -> None:
+            if self._is_known(message):
+                answer(message)
+            else:
+                unknown.append(message)
+                came.set()
+
+        async def look_for_unknown() -> None:
+            while True:
+                await came.wait()
+                came.clear()
+                waiting, unknown[:] = unknown[:], []
+                await self._definitions.look()
+                for message in waiting:
+                    answer(message)
+
+        tasks = [asyncio.ensure_future(link.serve(take)), asyncio.ensure_future(look_for_unknown())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for failure in ended:
+            if isinstance(failure, Exception):
+                raise failure
+
+    def _is_known(self, message: Any) -> bool:
+        """Whom a message is about. Raises: SecurityUnavailable."""
         match message:
             case Reserve():
-                return await self._reserve(owner, message)
+                return not message.is_registered or _knows(self._definitions.current, message)
+            case CheckKey():
+                return self._stored(message) in self._definitions.current.static_keys
+        return True
+
+    def _answer(self, owner: int, message: Any) -> msgspec.Struct | None:
+        """By the definitions as they are now. Raises: SecurityUnavailable."""
+        match message:
+            case Reserve():
+                return self._reserve(owner, message)
             case Resume():
                 return self._resume(owner, message)
             case Extend():
                 answer = self._quotas.extend(message.reservation, owner)
                 return _answer_quota(message.correlation, answer, None)
             case CheckKey():
-                return await self._check_key(message)
+                return self._check_key(message)
             case UseOnce():
                 return UsedOnce(message.correlation, self._replays.use(message.digest, message.lifetime_s))
             case Settle():
@@ -170,11 +219,9 @@ class PolicyService:
                 )
         return None
 
-    async def _reserve(self, owner: int, message: Reserve) -> Granted | Denied:
-        facts, definitions = _facts(message), self._definitions.current
-        if facts.is_registered and not _knows(definitions, facts):
-            definitions = await self._definitions.look()
-        decision = self._decider.decide(definitions, facts, owner)
+    def _reserve(self, owner: int, message: Reserve) -> Granted | Denied:
+        facts = _facts(message)
+        decision = self._decider.decide(self._definitions.current, facts, owner)
         if isinstance(decision, Refusal):
             return Denied(message.correlation, decision.code, decision.message, 0)
         return _answer_quota(message.correlation, decision, self._decider.allowances(facts))
@@ -190,12 +237,12 @@ class PolicyService:
         )
         return _answer_quota(reserve.correlation, grant, None)
 
-    async def _check_key(self, message: CheckKey) -> KeyHolder | Denied:
-        stored = hash_key_digest(self._credentials_key, message.digest)
+    def _stored(self, message: CheckKey) -> bytes:
+        return hash_key_digest(self._credentials_key, message.digest)
+
+    def _check_key(self, message: CheckKey) -> KeyHolder | Denied:
         definitions = self._definitions.current
-        if stored not in definitions.static_keys:
-            definitions = await self._definitions.look()
-        key = definitions.static_keys.get(stored)
+        key = definitions.static_keys.get(self._stored(message))
         client = None if key is None else definitions.clients.get(key.client_id)
         # A key proves nothing but that it was read somewhere: whoever has another role by now must show more.
         may_use = (
@@ -226,9 +273,11 @@ def _facts(message: Reserve) -> RequestFacts:
     )
 
 
-def _knows(definitions: Definitions, facts: RequestFacts) -> bool:
-    holders = definitions.clients if facts.subject == facts.client_id else definitions.users
-    return facts.client_id in definitions.clients and facts.subject in holders
+def _knows(definitions: Definitions, message: Reserve) -> bool:
+    """The client, and the person it acts for if that is one of ours."""
+    if message.client_id not in definitions.clients:
+        return False
+    return message.subject == message.client_id or is_upstream(message.subject) or message.subject in definitions.users
 
 
 def _answer_quota(

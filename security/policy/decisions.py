@@ -14,6 +14,8 @@ from security.policy.definitions import Definitions
 from security.policy.quotas import Allowances, QuotaBook, QuotaDenial, QuotaGrant, Subject
 from security.scopes import Role
 
+_ROLES = frozenset(role.value for role in Role)
+
 RefusalCode = Literal["client_disabled", "model_not_allowed"]
 
 
@@ -80,7 +82,7 @@ def is_upstream(subject: str) -> bool:
 
 def find_refusal(definitions: Definitions, request: RequestFacts) -> Refusal | None:
     """Why a request may not be made at all; None if it may."""
-    role_models = definitions.role_models.get(Role(request.role)) if request.role in set(Role) else ()
+    role_models = definitions.role_models.get(Role(request.role)) if request.role in _ROLES else ()
     if role_models is not None and request.model not in role_models:
         return Refusal("model_not_allowed", f"the role may not use model {request.model[:256]!r}")
     if not request.is_registered:

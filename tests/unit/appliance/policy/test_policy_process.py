@@ -33,6 +33,7 @@ from appliance.processes.policy import build_quota_book
 from audit.entry import parse_canonical
 from audit.permissions import verify_permitted
 from security.clients import ClientDefinition
+from security.errors import SecurityUnavailable
 from security.policy.decisions import PolicyDecider
 from security.policy.replay import ReplayMemory
 from security.registry.database import Database
@@ -60,11 +61,10 @@ class PlayedGateway:
     def send(self, message):
         self._outgoing.put_nowait(self._down.decode(self._up.encode(message)))
 
-    async def receive(self):
-        message = await self._incoming.get()
-        if message is None:
-            raise LinkClosed("ended by the test")
-        return message
+    async def serve(self, handle):
+        while (message := await self._incoming.get()) is not None:
+            handle(message)
+        raise LinkClosed("ended by the test")
 
     def tell(self, message):
         self._incoming.put_nowait(self._up.decode(self._down.encode(message)))
@@ -178,6 +178,54 @@ async def test_a_client_created_a_moment_ago_is_known(gateway, client, registry)
     await gateway.ask(reserve(client))
     new = registry.create(ClientDefinition(name="new"), actor="t").client
     assert isinstance(await gateway.ask(reserve(new)), Granted)
+
+
+async def test_who_is_not_known_holds_up_nobody_else(gateway, client, registry, store, monkeypatch):
+    """While the definitions are looked at again, what is known is answered; then all that waited is, after one look."""
+    await gateway.ask(reserve(client))
+    look, looks, may_look = store.look, [], asyncio.Event()
+
+    async def slow_look():
+        looks.append(1)
+        await may_look.wait()
+        return await look()
+
+    monkeypatch.setattr(store, "look", slow_look)
+    new = registry.create(ClientDefinition(name="new"), actor="t").client
+    gateway.tell(reserve(new, 1))
+    gateway.tell(CheckKey(2, bytes(32), "192.0.2.7"))
+    assert (await gateway.ask(UseOnce(3, b"a" * 32, 60))).is_first
+    assert isinstance(await gateway.ask(reserve(client, 4)), Granted)
+    gateway.tell(reserve(new, 5))
+    assert len(looks) == 1
+    may_look.set()
+    answers = [await gateway.answer() for _ in range(3)]
+    assert [(one.correlation, type(one)) for one in answers] == [(1, Granted), (2, Denied), (5, Granted)]
+    assert len(looks) <= 2
+
+
+async def test_a_person_of_the_provider_is_in_no_definition_to_look_for(gateway, client, store, monkeypatch):
+    """Each of their requests would wait for the database."""
+    await gateway.ask(reserve(client))
+
+    async def look():
+        raise AssertionError("there is nothing to find")
+
+    monkeypatch.setattr(store, "look", look)
+    assert isinstance(await gateway.ask(reserve(client, subject="oidc:ada")), Granted)
+
+
+async def test_a_gateway_whose_client_cannot_be_looked_for_is_cut_off(service, client, store, monkeypatch):
+    """Rather than refused in good faith: the definitions cannot be read, and its link ends."""
+    gateway = PlayedGateway(service)
+    await gateway.ask(reserve(client))
+
+    async def look():
+        raise SecurityUnavailable("the disk is gone")
+
+    monkeypatch.setattr(store, "look", look)
+    gateway.tell(reserve(client, client_id="who", subject="who"))
+    await asyncio.wait_for(gateway.serving, 5)
 
 
 async def test_grants_tell_what_is_left(gateway, client):
