@@ -100,8 +100,23 @@ def encode_event(event: Json, max_bytes: int = MAX_EVENT_BYTES) -> bytes:
     Raises: MalformedEntry, EntryTooLarge when even that does not suffice.
     """
     data = encode_canonical(event)
-    if len(data) <= max_bytes:
-        return data
+    return data if len(data) <= max_bytes else _cut_event(data, max_bytes)
+
+
+def encode_awaited_event(event: Json, max_bytes: int = MAX_EVENT_BYTES) -> bytes:
+    """The same for an event whose append is waited for, as a request waits for its intent: that it has the restricted form is for
+    the auditor alone to look at, who refuses it otherwise, and the request ends with that.
+
+    Raises: MalformedEntry, EntryTooLarge.
+    """
+    try:
+        data = _encoder.encode(event)
+    except (UnicodeEncodeError, TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise MalformedEntry(f"entry: cannot be encoded: {error}") from error
+    return data if len(data) <= max_bytes else encode_event(event, max_bytes)
+
+
+def _cut_event(data: bytes, max_bytes: int) -> bytes:
     cut: Json = _decoder.decode(data)
     metadata = cut.get("metadata")
     if isinstance(metadata, dict):

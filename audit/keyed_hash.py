@@ -13,10 +13,10 @@ import datetime
 import hashlib
 import hmac
 import struct
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
@@ -31,8 +31,7 @@ _EPOCH = datetime.date(1970, 1, 1)
 Purpose = Literal["prompt", "answer", "namespace"]
 
 
-@dataclass(frozen=True, slots=True)
-class KeyedHash:
+class KeyedHash(msgspec.Struct, frozen=True):
     """A keyed hash and the name of its key."""
 
     value: str

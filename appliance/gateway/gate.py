@@ -7,7 +7,8 @@ are not offered). A static key may come in `x-api-key` instead, where Anthropic'
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from appliance.gateway.errors import Forbidden, GatewayFault, PeerUnavailable, Unauthenticated
 from appliance.gateway.identity import (
@@ -26,16 +27,14 @@ from security.static_keys import is_static_key
 MAX_TOKEN_BYTES = 16 << 10
 
 
-@dataclass(frozen=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """A request that may go on. A public route has no principal, unless a valid token came all the same."""
 
     match: Match
     principal: Principal | None
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """What the connection says of its other end."""
 
     address: str = ""

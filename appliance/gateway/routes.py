@@ -10,6 +10,8 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from appliance.gateway.errors import BadRequest, MethodNotAllowed, NotFound
 from appliance.gateway.exchange import Exchange
 from security.scopes import Scope
@@ -39,8 +41,7 @@ class Route:
     endpoint: Endpoint
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """A route, with the value of its variable segment if it has one."""
 
     route: Route

@@ -8,15 +8,15 @@ the audit record has the trace's id.
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _VERSION_00 = b"00-"
 MAX_HEADER_BYTES = 256
 
 
-@dataclass(frozen=True)
-class TraceContext:
+class TraceContext(msgspec.Struct, frozen=True):
     """One request's place in a trace; ids in lower-case hexadecimal."""
 
     trace_id: str

@@ -5,8 +5,9 @@ What differs between them is an `Inference`: what is asked of the model, and how
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from appliance.gateway.api.streaming import Events, audit_headers, collect, stream
 from appliance.gateway.body import parse_object
@@ -33,8 +34,7 @@ async def keep_nothing() -> None:
     """Nothing of the answer is kept."""
 
 
-@dataclass(frozen=True)
-class Inference:
+class Inference(msgspec.Struct, frozen=True):
     """A request that is sound. `words` is called when the answer begins, with the time at which the request had arrived."""
 
     asked: Asked

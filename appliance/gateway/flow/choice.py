@@ -1,7 +1,8 @@
 """One choice of an answer: token ids become text, until a stop string or the engine ends it. Step (6)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from appliance.gateway.text.detokenizer import Detokenizer
 from appliance.gateway.text.stops import StopStrings
@@ -9,8 +10,7 @@ from appliance.gateway.text.vocabulary import Vocabulary
 from runtime.request import Finish, TokenDelivery, TokenLogprobs
 
 
-@dataclass(frozen=True)
-class ShownToken:
+class ShownToken(msgspec.Struct, frozen=True):
     """A delivered token: where in the choice's text its characters stand, and how likely it was."""
 
     token_id: int
@@ -19,8 +19,7 @@ class ShownToken:
     logprobs: TokenLogprobs | None
 
 
-@dataclass(frozen=True)
-class ChoiceEnd:
+class ChoiceEnd(msgspec.Struct, frozen=True):
     """How a choice ended."""
 
     reason: str
@@ -29,18 +28,17 @@ class ChoiceEnd:
     """The stop string or token that ended it."""
 
 
-@dataclass(slots=True)
-class Piece:
+class Piece(msgspec.Struct):
     """What one delivery gave for one choice."""
 
     prompt: int
     choice: int
     text: str = ""
-    token_ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = []
     """All that came and counts, those whose text is held back or silent included."""
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = []
     """Of all of `token_ids`; only if they were asked for."""
-    shown: list[ShownToken] = field(default_factory=list)
+    shown: list[ShownToken] = []
     """Tokens whose text is complete with this piece; only if logprobs were asked for."""
     end: ChoiceEnd | None = None
 

@@ -5,7 +5,6 @@ its text in UTF-8 (several choices: over the JSON array of their texts).
 """
 
 import hashlib
-from dataclasses import dataclass
 
 import msgspec
 
@@ -16,13 +15,12 @@ from appliance.gateway.identity import Principal
 from appliance.gateway.text.detokenizer import detokenize
 from appliance.gateway.text.vocabulary import Vocabulary
 from appliance.messages.audit import AppendIntent, AppendOutcome
-from audit.entry import encode_event
+from audit.entry import encode_awaited_event, encode_event
 from audit.events import Call, Caller, TokenCounts, denied_event, intent_event, outcome_event
 from audit.keyed_hash import KeyedHash, KeyedHasher, Purpose
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """The other end of the client's connection, and the trace that it continues."""
 
     address: str
@@ -102,7 +100,7 @@ class Recorder:
         )
         return AppendIntent(
             number,
-            encode_event(event),
+            encode_awaited_event(event),
             call.request_uid,
             self._client_id,
             self._asked.model,
@@ -131,7 +129,7 @@ class Recorder:
             total_ms=ending.total_ms,
             body=self._seal_answer(self._asked.uid_of(index), texts),
         )
-        return AppendOutcome(number, intent_index, encode_event(event))
+        return AppendOutcome(number, intent_index, encode_awaited_event(event))
 
     def denial(self, index: int, code: str, detail: str, http_status: int) -> bytes:
         """The event that says policy refused one prompt."""

@@ -5,11 +5,11 @@ how the text is cut into tokens, so a stream and a whole answer end at the same 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """What a piece of text led to: `text` may be delivered; `matched` is the stop string that ended it, `rest` what follows."""
 
     text: str

@@ -13,6 +13,7 @@ from audit.entry import (
     MAX_INTEGER,
     complete_entry,
     cut_string,
+    encode_awaited_event,
     encode_canonical,
     encode_event,
     parse_canonical,
@@ -170,6 +171,36 @@ def test_the_longest_strings_are_cut_first_and_no_more_than_needed(lengths: list
     assert min(cut, default=10**9) >= max(kept, default=0)
     assert bool(cut) == (len(encode_canonical(event)) > 60_000)
     assert event[f"t{len(lengths) - 1}"] == "x" * lengths[-1]
+
+
+@given(OBJECTS)
+def test_what_is_awaited_is_encoded_to_the_same_bytes(event: dict[str, Any]) -> None:
+    """Only that nobody looks at it before the auditor does."""
+    assert encode_awaited_event(event) == encode_event(event)
+
+
+def test_what_is_awaited_and_too_long_is_cut_by_the_same_rule() -> None:
+    """Byte for byte."""
+    event = {"metadata": {}, "text": "é" * 40_000}
+    assert encode_awaited_event(event) == encode_event(event)
+
+
+@pytest.mark.parametrize("value", [1.5, True, None, (1,), MAX_INTEGER + 1, 1 << 80, b"bytes"])
+def test_what_is_awaited_and_not_of_the_form_is_refused_by_whoever_reads_it(value: Any) -> None:
+    """Or is still of the form, as a tuple that became a list is."""
+    data = encode_awaited_event({"metadata": {}, "value": value})
+    if isinstance(value, tuple | bytes):
+        assert encode_canonical(parse_canonical(data)) == data
+    else:
+        with pytest.raises(MalformedEntry):
+            parse_canonical(data)
+
+
+def test_what_is_awaited_and_no_json_is_refused() -> None:
+    """By the one error that leaves here."""
+    for value in (object(), "\ud800"):
+        with pytest.raises(MalformedEntry):
+            encode_awaited_event({"metadata": {}, "value": value})
 
 
 def test_an_event_that_cannot_be_cut_is_too_large() -> None:
