@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from runtime.attention.device import DevicePlan, DeviceTables, ProjectedPlan, SequenceTables
+from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.attention import FlashInferAttention
 from runtime.attention.triton import TritonAttention
 
@@ -48,10 +48,6 @@ class CombinedAttention:
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> DevicePlan:
         """See `DeviceAttention.plan_capture`."""
         return self._decodes.plan_capture(device, num_sequences)
-
-    def plan_projected(self, device: DeviceTables, num_sequences: int) -> ProjectedPlan | None:
-        """See `DeviceAttention.plan_projected`."""
-        return self._decodes.plan_projected(device, num_sequences)
 
     def refresh(self, plan: DevicePlan, host: SequenceTables) -> None:
         """Nothing: decodes are planned on the device."""

@@ -8,12 +8,11 @@ Page tables are in compressed rows, as FlashInfer takes them: sequence i owns `p
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from torch import Tensor
 
 from runtime.batch import Int32
-from runtime.kernels.rotary import HeadNorms
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +57,6 @@ class DevicePlan(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """What a layer does to projected heads before they ask and are cached."""
-
-    cosines: Tensor
-    """[num_positions, head_dim], as `sines`; see `runtime.layers.rotary.RotaryTable`."""
-    sines: Tensor
-    head_norms: HeadNorms | None
-
-
-@runtime_checkable
-class ProjectedPlan(Protocol):
-    """A captured size whose attention begins with the projection: it turns queries and keys, and caches, by itself.
-
-    Only for steps in which no sequence reads a slot that another one writes, and positions follow from contexts' lengths.
-    """
-
-    def attend_projected(self, layer: int, heads: Tensor, rotation: Rotation, out: Tensor) -> None:
-        """Turn the rows' heads, store their keys and values, and attend.
-
-        Args:
-            layer: which slice of the cache.
-            heads: [num_sequences, (num_heads + 2 * num_kv_heads) * head_dim]: queries, keys, values, contiguous.
-            out: [num_sequences, num_heads, head_dim].
-        """
-        ...
-
-
 class DeviceAttention(Protocol):
     """Kernels over one cache. Everything is enqueued on the current stream; nothing waits for the device."""
 
@@ -101,21 +72,9 @@ class DeviceAttention(Protocol):
         """
         ...
 
-    def plan_projected(self, device: DeviceTables, num_sequences: int) -> ProjectedPlan | None:
-        """The same for a graph whose attention begins with the projection; it needs no refresh. None: `plan_capture` is faster."""
-        ...
-
     def refresh(self, plan: DevicePlan, host: SequenceTables) -> None:
         """Before a replay of the graph that holds `plan`, on the stream of the replay, behind the copy of its tables.
 
         `host` is padded to the graph's size.
         """
         ...
-
-
-CapturedPlan = DevicePlan | ProjectedPlan
-
-
-def plan_graph(attention: DeviceAttention, device: DeviceTables, num_sequences: int) -> CapturedPlan:
-    """What a graph of `num_sequences` decodes holds."""
-    return attention.plan_projected(device, num_sequences) or attention.plan_capture(device, num_sequences)

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runtime.attention.device import DevicePlan, DeviceTables, Rotation, SequenceTables
+from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.kernels.launching import Constant, Launcher, Options
 from runtime.layers.quantized import E4M3
 
 _MAX_SPLITS = 32
-_MERGED_NUMBERS = 4096
-"""float32 numbers of partial results that a program holds at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +29,6 @@ class AttentionBlocks:
     decode_stages: int = 3
     programs_per_multiprocessor: int = 4
     """Contexts are cut until there are so many."""
-    projected_rows: int = 0
-    """Up to so many decodes in a graph attend from their projection, by one kernel instead of three; cut as follows."""
-    projected_tokens: int = 64
-    projected_warps: int = 4
-    projected_stages: int = 3
     prefill_rows: int = 64
     """Queries times heads of a group."""
     prefill_tokens: int = 64
@@ -93,7 +86,6 @@ class TritonAttention:
         parts = most_parts * num_heads
         self._partial = torch.empty(parts * self._head_dim, dtype=torch.float32, device=pages.device)
         self._log_sums = torch.empty(parts, dtype=torch.float32, device=pages.device)
-        self._arrivals = torch.zeros(max_decodes * self._num_kv_heads, dtype=torch.int32, device=pages.device)
 
     def plan(self, host: SequenceTables, device: DeviceTables) -> "TritonPlan":
         """See `DeviceAttention.plan`."""
@@ -112,10 +104,6 @@ class TritonAttention:
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> "TritonPlan":
         """See `DeviceAttention.plan_capture`."""
         return TritonPlan(self, device, num_sequences, num_sequences, 0)
-
-    def plan_projected(self, device: DeviceTables, num_sequences: int) -> "TritonProjectedPlan | None":
-        """See `DeviceAttention.plan_projected`."""
-        return TritonProjectedPlan(self, device) if num_sequences <= self._blocks.projected_rows else None
 
     def refresh(self, plan: DevicePlan, host: SequenceTables) -> None:
         """Nothing: the device computes all that differs between replays."""
@@ -151,50 +139,6 @@ class TritonAttention:
         )
         if splits > 1:
             self._merge(out, tables, num_sequences, splits, self._layer_windows[layer] or 0)
-
-    def decode_projected(
-        self, layer: int, heads: Tensor, rotation: Rotation, out: Tensor, tables: DeviceTables
-    ) -> None:
-        """Attend for rows of one sequence each, from their projection on; see `ProjectedPlan`."""
-        num_sequences = heads.shape[0]
-        splits, blocks, norms = self._num_splits(num_sequences), self._blocks, rotation.head_norms
-        group = self._num_heads // self._num_kv_heads
-        merged_group = _power_of_two(group)
-        self._launcher.launch(
-            "decode_projected.attend",
-            (num_sequences, self._num_kv_heads, splits),
-            (
-                heads,
-                self._pages[layer],
-                self._log_sums if self._scales is None else self._scales[layer],
-                rotation.cosines,
-                rotation.sines,
-                heads if norms is None else norms.query,
-                heads if norms is None else norms.key,
-                tables.context_lengths,
-                tables.page_starts,
-                tables.page_ids,
-                self._partial,
-                self._log_sums,
-                self._arrivals,
-                out,
-            ),
-            self._cut(layer)
-            | self._heads()
-            | {
-                "BLOCK_GROUP": max(16, merged_group),
-                "BLOCK_TOKENS": blocks.projected_tokens,
-                "SPLITS": splits,
-                "MIN_TOKENS": blocks.projected_tokens,
-                "NORM": norms is not None,
-                "EPS": 0.0 if norms is None else norms.eps,
-                "SCALED": self._scales is not None,
-                "MERGED_GROUP": merged_group,
-                "MERGED_PARTS": _merged_parts(splits, merged_group * _power_of_two(self._head_dim)),
-                "STAGES": blocks.projected_stages,
-            },
-            Options(num_warps=blocks.projected_warps, num_stages=blocks.projected_stages, launch_pdl=self._pdl),
-        )
 
     def prefill(self, layer: int, query: Tensor, out: Tensor, tables: DeviceTables, span: "PrefillSpan") -> None:
         """Attend for the sequences of `span`."""
@@ -309,23 +253,6 @@ class TritonPlan:
             self._attention.decode(layer, query, out, self._tables, self._num_decodes)
         if self._chunks.num_sequences > self._num_decodes:
             self._attention.prefill(layer, query, out, self._tables, self._chunks)
-
-
-@dataclass(frozen=True, slots=True)
-class TritonProjectedPlan:
-    """A captured number of decodes, see `ProjectedPlan`."""
-
-    attention: TritonAttention
-    tables: DeviceTables
-
-    def attend_projected(self, layer: int, heads: Tensor, rotation: Rotation, out: Tensor) -> None:
-        """See `ProjectedPlan.attend_projected`."""
-        self.attention.decode_projected(layer, heads, rotation, out, self.tables)
-
-
-def _merged_parts(splits: int, numbers_each: int) -> int:
-    """How many parts a program merges at once: as many as its registers hold."""
-    return max(1, min(_power_of_two(splits), _MERGED_NUMBERS // numbers_each))
 
 
 def _power_of_two(count: int) -> int:

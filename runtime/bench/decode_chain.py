@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runtime.attention.device import DeviceTables, ProjectedPlan, Rotation, plan_graph
+from runtime.attention.device import DeviceTables
 from runtime.attention.pages import allocate_pages
 from runtime.attention.triton import DEFAULT_BLOCKS, AttentionBlocks, TritonAttention
 from runtime.bench.compiling import CompilingLauncher
@@ -135,10 +135,6 @@ def compare(launcher: Launcher, rows: Sequence[int]) -> Iterator[ChainResult]:
         chain.compile(count, list(tables.values()))
         yield ChainResult(count, "linear layers alone", chain.seconds(count, only_linear=True))
         yield ChainResult(count, "no dependent launch", chain.seconds(count, pdl=False))
-        for tokens in (32, 64):
-            cut = replace(DEFAULT_BLOCKS, projected_rows=count, projected_tokens=tokens)
-            name = f"attention from the projection, {tokens} tokens at once"
-            yield ChainResult(count, name, chain.seconds(count, cut=cut))
         for name, blocks in tables.items():
             yield ChainResult(count, name, chain.seconds(count, blocks=blocks))
 
@@ -219,7 +215,7 @@ class _Step:
             max_decodes=rows, num_multiprocessors=torch.cuda.get_device_properties(0).multi_processor_count,
             blocks=cut, pdl=pdl,
         )  # fmt: skip
-        self._plan = plan_graph(attention, chain._tables, rows)
+        self._plan = attention.plan_capture(chain._tables, rows)
 
     def run(self) -> None:
         chain, rows = self._chain, self._rows
@@ -254,10 +250,6 @@ class _Step:
 
     def _attend(self, layer: int) -> None:
         chain, shape = self._chain, (self._rows, HEADS, HEAD_DIM)
-        if isinstance(self._plan, ProjectedPlan):
-            rotation = Rotation(chain._cosines, chain._sines, None)
-            self._plan.attend_projected(layer, self._qkv, rotation, self._attended.view(shape))
-            return
         rotate_and_store(
             self._qkv, chain._positions[: self._rows], chain._slots[: self._rows], chain._cosines, chain._sines,
             chain._pages[layer], query=self._query.view(shape), launcher=self._launcher, pdl=self._pdl,

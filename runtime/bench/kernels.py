@@ -5,7 +5,7 @@ embedding, sampling, and attention.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from runtime.attention.device import DeviceTables, Rotation, SequenceTables
+from runtime.attention.device import DeviceTables, SequenceTables
 from runtime.attention.pages import SCALE_COLUMNS, allocate_pages, key_rows, write_kv
-from runtime.attention.triton import DEFAULT_BLOCKS, AttentionBlocks, TritonAttention
+from runtime.attention.triton import AttentionBlocks, TritonAttention
 from runtime.bench.device_time import Call, num_rotated, seconds_per_call
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.activation import silu_and_multiply
@@ -65,8 +65,6 @@ def measure_kernels(launcher: Launcher, *, pdl: bool = True) -> Iterator[KernelR
             yield _sampling(launcher, rows, drawn, pdl)
     for sequences, context in ((1, 640), (1, 32768), (8, 640), (64, 2048), (256, 1536), (512, 640)):
         yield measure_decode(launcher, sequences, context, pdl=pdl)
-    for sequences, context in ((1, 640), (8, 640), (64, 2048)):
-        yield measure_projected(launcher, sequences, context, pdl=pdl)
     for tokens in (2048, 8192):
         yield measure_prefill(launcher, tokens)
 
@@ -214,37 +212,6 @@ def measure_decode(
     seconds = seconds_per_call(calls)
     name = "decode attention, e4m3" if cache_dtype == E4M3 else "decode attention"
     return KernelResult(name, f"{sequences}x{context}", error, seconds, float("nan"), float(layer_bytes))
-
-
-def measure_projected(launcher: Launcher, sequences: int, context: int, *, pdl: bool = True) -> KernelResult:
-    """Decode attention from the projection on; the reference is three kernels of ours, which turn and store, attend and merge."""
-    layer_bytes = 4 * sequences * context * KV_HEADS * HEAD_DIM
-    count = num_rotated(layer_bytes)
-    blocks = replace(DEFAULT_BLOCKS, projected_rows=sequences)
-    case = _PagedCase(launcher, count, [context] * sequences, [1] * sequences, blocks, pdl, torch.bfloat16)
-    heads = _normal(sequences, (HEADS + 2 * KV_HEADS) * HEAD_DIM)
-    angles = torch.rand(context, HEAD_DIM // 2, device="cuda")
-    cosines = torch.cat((angles.cos(), angles.cos()), -1).bfloat16()
-    sines = torch.cat((-angles.sin(), angles.sin()), -1).bfloat16()
-    last_pages = case.tables.page_ids[case.tables.page_starts[1:].long() - 1]
-    slots, positions = last_pages * PAGE_SIZE + (context - 1) % PAGE_SIZE, case.tables.context_lengths - 1
-    projected = case.attention.plan_projected(case.tables, sequences)
-    plan = case.attention.plan_capture(case.tables, sequences)
-    assert projected is not None
-
-    def run(i: int) -> None:
-        projected.attend_projected(i, heads, Rotation(cosines, sines, None), case.out)
-
-    def reference(i: int) -> None:
-        rotate_and_store(
-            heads, positions, slots, cosines, sines, case.pages[i], query=case.query, launcher=launcher, pdl=pdl
-        )
-        plan.attend(i, case.query, case.out)
-
-    reference(0)
-    wanted = case.attend_first(0)
-    return _result("decode attention from the projection", f"{sequences}x{context}", _calls(run, count),
-                   _calls(reference, count), lambda: _error(case.out[:1], wanted), float(layer_bytes))  # fmt: skip
 
 
 def measure_prefill(

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runtime.attention.device import CapturedPlan, ProjectedPlan, Rotation
-from runtime.kernels.rotary import HeadNorms
+from runtime.attention.device import DevicePlan
 from runtime.layers.linear import Linear
 from runtime.layers.norm import RMSNorm
 from runtime.layers.quantized import AnyLinear
@@ -103,45 +102,32 @@ class FusedDecoder:
         """Of activations."""
         return self._embedding.dtype
 
-    def run(self, rows: StepRows, pages: Tensor, plan: CapturedPlan) -> None:
+    def run(self, rows: StepRows, pages: Tensor, plan: DevicePlan) -> None:
         """All of a forward pass up to and with the last attention; `finish` is left.
 
         Args:
             pages: the whole cache, see `runtime.attention.pages`; the rows' keys and values are written to it.
         """
         for index in range(self.num_layers):
-            if isinstance(plan, ProjectedPlan):
-                heads = self._project(index, rows)
-                plan.attend_projected(index, heads, self._rotation_of(self._layers[index]), rows.attended)
-            else:
-                self.advance(index, rows, pages)
-                plan.attend(index, rows.query, rows.attended)
+            self.advance(index, rows, pages)
+            plan.attend(index, rows.query, rows.attended)
 
     def advance(self, index: int, rows: StepRows, pages: Tensor) -> None:
         """What comes before the attention of layer `index`, and behind that of the layer before it. Capture-safe.
 
         The first begins with the embeddings.
         """
-        layer, heads = self._layers[index], self._project(index, rows)
-        scales = None if self._cache_scales is None else self._cache_scales[index]
-        self._operations.rotate_and_store(
-            heads, rows.places, self._rotary, layer.head_norms, pages[index], rows.query, scales
-        )
-
-    def _project(self, index: int, rows: StepRows) -> Tensor:
-        """All of `advance` but the rotation: queries, keys and values of layer `index` side by side."""
         if index == 0:
             self._operations.embed(rows.source, self._embedding, rows.hidden)
         else:
             self._end_layer(self._layers[index - 1], rows.hidden, rows.attended)
         self._keep(index, rows)
         layer = self._layers[index]
-        return self._operations.norm_linear(rows.hidden, layer.attention_norm, layer.qkv)
-
-    def _rotation_of(self, layer: FusedLayer) -> Rotation:
-        norms = layer.head_norms
-        weights = None if norms is None else HeadNorms(norms[0].weight, norms[1].weight, norms[0].eps)
-        return Rotation(self._rotary.cosines, self._rotary.sines, weights)
+        heads = self._operations.norm_linear(rows.hidden, layer.attention_norm, layer.qkv)
+        scales = None if self._cache_scales is None else self._cache_scales[index]
+        self._operations.rotate_and_store(
+            heads, rows.places, self._rotary, layer.head_norms, pages[index], rows.query, scales
+        )
 
     def finish_all(self, rows: StepRows) -> None:
         """The end of the last layer, for all rows: `rows.hidden` is then as before the last norm. Capture-safe."""

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from runtime.attention.combined import CombinedAttention
-from runtime.attention.device import CapturedPlan, DeviceAttention, DeviceTables, SequenceTables, plan_graph
+from runtime.attention.device import DeviceAttention, DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.attention import FlashInferAttention
 from runtime.attention.flashinfer.calls import Cache
 from runtime.attention.flashinfer.contexts import GatheredContexts, Span
@@ -168,7 +168,7 @@ class _Rehearsal:
     def run(self) -> None:
         for size in self._sizes:
             views = self._views(size, size)
-            self._forward(views, plan_graph(self._attention, views.tables, size))
+            self._forward(views, self._attention.plan_capture(views.tables, size))
             self._sample(views)
         for num_rows in _row_counts(self._max_rows):
             views = self._views(num_rows, 1)
@@ -206,7 +206,7 @@ class _Rehearsal:
     def _views(self, num_rows: int, num_sequences: int) -> StepViews:
         return StepViews(self._buffers.inputs, StepLayout(StepShape(num_rows, num_sequences, num_sequences)))
 
-    def _forward(self, views: StepViews, plan: CapturedPlan) -> None:
+    def _forward(self, views: StepViews, plan: DevicePlan) -> None:
         rows = self._buffers.rows_of(views)
         self._model.run(rows, self._pages, plan)
         self._model.finish_all(rows)
@@ -230,9 +230,6 @@ class _FlashInferRehearsal:
         return self
 
     plan_chunks = plan
-
-    def plan_projected(self, device: DeviceTables, num_sequences: int) -> None:
-        pass
 
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> "_FlashInferRehearsal":
         return self

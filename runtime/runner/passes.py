@@ -1,7 +1,6 @@
 """A step's way through the model, with as few launches as its kind allows.
 
-- Decodes, one row a sequence: one graph holds the whole pass, sampling included. One for each of `graph_sizes`. Where its attention
-  begins with the projection, steps in which a sequence reads what another one writes go the next way.
+- Decodes, one row a sequence: one graph holds the whole pass, sampling included. One for each of `graph_sizes`.
 - Prompt chunks, alone or beside decodes: attention depends on how many tokens each sequence has, and runs outside a graph; what
   lies between the attentions of two layers depends on the number of rows alone, and is a graph. One for each layer and each
   of `piece_sizes`.
@@ -20,14 +19,7 @@ from functools import partial
 
 from torch import Tensor
 
-from runtime.attention.device import (
-    CapturedPlan,
-    DeviceAttention,
-    DevicePlan,
-    ProjectedPlan,
-    SequenceTables,
-    plan_graph,
-)
+from runtime.attention.device import DeviceAttention, DevicePlan, SequenceTables
 from runtime.batch import StepBatch
 from runtime.models.fused import FusedDecoder, StepRows
 from runtime.models.operations import Operations
@@ -41,7 +33,6 @@ from runtime.runner.step_inputs import (
     build_tables,
     is_decode,
     pack_step,
-    writes_apart,
 )
 from runtime.runner.upload import UploadPool
 from runtime.step_sizes import smallest_holding
@@ -67,7 +58,7 @@ class _DecodeGraph:
 
     views: StepViews
     layout: StepLayout
-    plan: CapturedPlan
+    plan: DevicePlan
     replay: Replay
 
 
@@ -117,18 +108,13 @@ class Passes:
         if not is_decode(batch):
             return self._run(batch, smallest_holding(self._piece_sizes, len(batch.token_ids)))
         size = smallest_holding(self._decode_sizes, len(batch.context_lengths))
-        if not size:
-            return self._run(batch, None)
-        if isinstance(self._decodes[size].plan, ProjectedPlan) and not writes_apart(batch):
-            return self._run(batch, smallest_holding(self._piece_sizes, len(batch.token_ids)))
-        return self._replay(batch, size)
+        return self._replay(batch, size) if size else self._run(batch, None)
 
     def _replay(self, batch: StepBatch, size: int) -> Pass:
         graph = self._decodes[size]
         tables = build_tables(batch, size)
         self._send(graph.layout, batch, tables)
-        if not isinstance(graph.plan, ProjectedPlan):
-            self._attention.refresh(graph.plan, tables)
+        self._attention.refresh(graph.plan, tables)
         graph.replay.replay()
         return Pass(self._buffers.rows_of(graph.views).hidden, self._buffers.logits, size, size)
 
@@ -174,9 +160,8 @@ class Passes:
         views = StepViews(self._buffers.inputs, layout)
         tables = build_tables(EMPTY_STEP, size)
         self._send(layout, EMPTY_STEP, tables)
-        plan = plan_graph(self._attention, views.tables, size)
-        if not isinstance(plan, ProjectedPlan):
-            self._attention.refresh(plan, tables)
+        plan = self._attention.plan_capture(views.tables, size)
+        self._attention.refresh(plan, tables)
         rows = self._buffers.rows_of(views)
 
         def run() -> None:

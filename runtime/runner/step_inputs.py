@@ -164,19 +164,6 @@ def is_decode(batch: StepBatch) -> bool:
     )
 
 
-def writes_apart(batch: StepBatch) -> bool:
-    """Whether no sequence reads a slot that another one writes in this step.
-
-    What sequences share is whole pages, so only those count whose last slot is written.
-    """
-    filled = batch.slots[batch.slots % PAGE_SIZE == PAGE_SIZE - 1] // PAGE_SIZE
-    if len(batch.context_lengths) == 1 or not len(filled):
-        return True
-    is_filled = np.zeros(int(batch.page_tables.max()) + 1, np.bool_)
-    is_filled[filled] = True
-    return int(np.count_nonzero(is_filled[batch.page_tables])) == len(filled)
-
-
 def num_words(*, max_rows: int, max_sequences: int, max_samples: int, max_pages: int) -> int:
     """Words that any step needs at most.
 

@@ -16,7 +16,6 @@ from tests.support.kernel_checks import (
     check_embedding,
     check_linear,
     check_norm,
-    check_projected_attention,
     check_rotary,
     check_sampling,
     run_sampling,
@@ -156,25 +155,6 @@ def test_decode_attention(
     contexts = [1, 3000, 16, 1025, 64][:sequences] + inputs.integers(900, max(0, sequences - 5)).add(1).tolist()
     case = Attention(inputs, contexts, [1] * sequences, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     assert check_attention(case, window=window, pdl=pdl) < TOLERANCES[dtype]
-
-
-@MODES
-@SHAPES
-@pytest.mark.parametrize("cache_dtype", [None, torch.float8_e4m3fn], ids=["", "e4m3"])
-@pytest.mark.parametrize(("sequences", "window"), [(1, None), (5, None), (40, None), (5, 100)])
-def test_decodes_from_their_projection(
-    sequences: int, window: int | None, cache_dtype: torch.dtype | None, heads: int, kv_heads: int, head_dim: int,
-    dtype: torch.dtype, pdl: bool,
-) -> None:  # fmt: skip
-    """The same contexts, turned, stored, attended and merged by one kernel, twenty times over: the same bits each time."""
-    inputs = Inputs("cuda", dtype, sequences)
-    contexts = [1, 3000, 16, 1025, 64][:sequences] + inputs.integers(900, max(0, sequences - 5)).add(1).tolist()
-    case = Attention(
-        inputs, contexts, [1] * sequences, heads=heads, kv_heads=kv_heads, head_dim=head_dim, cache_dtype=cache_dtype
-    )
-    error, stored = check_projected_attention(case, norm=sequences == 5, window=window, pdl=pdl, repeats=20)
-    assert error < TOLERANCES[dtype]
-    assert stored < (TOLERANCES[dtype] if cache_dtype is None else 1 / 32)
 
 
 @MODES

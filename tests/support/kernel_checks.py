@@ -5,15 +5,14 @@ float32. What must be exact (ids, flags, untouched memory) it asserts itself.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from runtime.attention.device import DeviceTables, Rotation, SequenceTables
-from runtime.attention.triton import DEFAULT_BLOCKS, AttentionBlocks, TritonAttention
+from runtime.attention.device import DeviceTables, SequenceTables
+from runtime.attention.triton import TritonAttention
 from runtime.kernels.activation import silu_and_multiply
 from runtime.kernels.blocks import GemvBlocks
 from runtime.kernels.embedding import gather_embeddings
@@ -281,13 +280,12 @@ class Attention:
         )  # fmt: skip
 
     def backend(
-        self, window: int | None = None, *, num_multiprocessors: int = 132, pdl: bool = False,
-        blocks: AttentionBlocks | None = None,
-    ) -> TritonAttention:  # fmt: skip
+        self, window: int | None = None, *, num_multiprocessors: int = 132, pdl: bool = False
+    ) -> TritonAttention:
         return TritonAttention(
             self.pages, num_heads=self.heads, layer_windows=[None, window], launcher=LAUNCHER,
             max_decodes=max(1, len(self.contexts)), num_multiprocessors=num_multiprocessors,
-            scales=self.scales, pdl=pdl, blocks=blocks,
+            scales=self.scales, pdl=pdl,
         )  # fmt: skip
 
     def reference(self, window: int | None) -> Tensor:
@@ -323,76 +321,6 @@ def check_attention(
     plan.attend(1, padded, out)
     assert bool((out[-1] == 7.0).all())
     return relative_error(out[:-1], case.reference(window))
-
-
-PROJECTED_BLOCKS = replace(DEFAULT_BLOCKS, projected_rows=512)
-
-
-def check_projected_attention(
-    case: Attention, *, norm: bool = False, window: int | None = None, num_multiprocessors: int = 132,
-    pdl: bool = False, num_padding: int = 1, repeats: int = 2, blocks: AttentionBlocks = PROJECTED_BLOCKS,
-) -> tuple[float, float]:  # fmt: skip
-    """Decodes from their projection, beside rows of padding: errors of results, given what was stored, and of what was stored.
-
-    Before, the new slots hold NaN; behind, all others hold what they did. The launch is repeated, as a graph's is, and gives
-    the same bits again.
-    """
-    inputs, head_dim, kv_heads = case.inputs, case.query.shape[2], case.pages.shape[4]
-    count = len(case.contexts)
-    heads = inputs.normal(count + num_padding, (case.heads + 2 * kv_heads) * head_dim)
-    angles = inputs.normal(max(case.contexts), head_dim // 2, dtype=torch.float32)
-    cosines = torch.cat((angles.cos(), angles.cos()), dim=-1).to(inputs.dtype)
-    sines = torch.cat((-angles.sin(), angles.sin()), dim=-1).to(inputs.dtype)
-    norms = HeadNorms(inputs.normal(head_dim), inputs.normal(head_dim), 1e-6) if norm else None
-    newest = torch.tensor(case.contexts, device=inputs.device) - 1
-    last_pages = torch.as_tensor(case.host.page_starts[1:] - 1, device=inputs.device).long()
-    page, offset = case.tables.page_ids[last_pages].long(), newest % PAGE_SIZE
-    plain = case.pages.float()
-    plain[1, page, :, offset] = torch.nan
-    case.pages.copy_(plain)
-    wide = heads[:count].float().view(count, -1, head_dim)
-    query, key, value = wide.split((case.heads, kv_heads, kv_heads), dim=1)
-    if norms is not None:
-        query, key = rms_norm(query, norms.query, 1e-6), rms_norm(key, norms.key, 1e-6)
-    tables = cosines.float()[newest][:, None], sines.float()[newest][:, None]
-    case.query = apply_rotary(query.contiguous(), *tables)
-    key = apply_rotary(key.contiguous(), *tables)
-    out = torch.empty(count + num_padding, case.heads, head_dim, dtype=inputs.dtype, device=inputs.device)
-    attention = case.backend(window, num_multiprocessors=num_multiprocessors, pdl=pdl, blocks=blocks)
-    plan = attention.plan_projected(padded_tables(case.tables, num_padding), count + num_padding)
-    assert plan is not None
-    results = []
-    for _ in range(repeats):
-        out.fill_(7.0)
-        plan.attend_projected(1, heads, Rotation(cosines, sines, norms), out)
-        results.append(out.clone())
-    assert all(torch.equal(again, results[0]) for again in results[1:])
-    assert bool(out.isfinite().all()), "a row of padding attends to its own token"
-    written = case.pages[1, page, :, offset].float()
-    scales = (1.0, 1.0) if case.scales is None else (0.5, 0.25)
-    stored = max(
-        relative_error(written[:, part] * scale, wanted)
-        for part, (scale, wanted) in enumerate(zip(scales, (key, value), strict=True))
-    )
-    now = case.pages.float()
-    now[1, page, :, offset] = torch.nan
-    now[1, 0, :, 0], plain[1, 0, :, 0] = 0.0, 0.0
-    assert torch.equal(now.nan_to_num(9e4), plain.nan_to_num(9e4))
-    return relative_error(out[:count], case.reference(window)), stored
-
-
-def padded_tables(tables: DeviceTables, num_padding: int) -> DeviceTables:
-    """With sequences of one token in page 0 behind those that there are."""
-    device = tables.page_ids.device
-    more = torch.arange(1, num_padding + 1, dtype=torch.int32, device=device)
-    one = torch.ones_like(more)
-    return DeviceTables(
-        query_starts=torch.cat((tables.query_starts, tables.query_starts[-1:] + more)),
-        context_lengths=torch.cat((tables.context_lengths, one)),
-        page_starts=torch.cat((tables.page_starts, tables.page_starts[-1:] + more)),
-        page_ids=torch.cat((tables.page_ids, one - 1)),
-        last_page_lengths=torch.cat((tables.last_page_lengths, one)),
-    )
 
 
 def quantized_layer(

@@ -55,9 +55,6 @@ class PlainAttention:
         self.plans.append(PlainPlan(self.pages, self.windows, self.scales))
         return self.plans[-1]
 
-    def plan_projected(self, device: DeviceTables, num_sequences: int) -> None:
-        """See `DeviceAttention.plan_projected`."""
-
     def refresh(self, plan: PlainPlan, host: SequenceTables) -> None:
         """See `DeviceAttention.refresh`."""
         plan.tables = host

@@ -201,9 +201,6 @@ class FlashInferAttention:
         }
         return FlashInferPlan(self._layers, self._shape.layer_windows, work, device, num_sequences)
 
-    def plan_projected(self, device: DeviceTables, num_sequences: int) -> None:
-        """None: none of its kernels turns and caches by itself."""
-
     def refresh(self, plan: DevicePlan, host: SequenceTables) -> None:
         """See `DeviceAttention.refresh`.
 

@@ -51,8 +51,8 @@ def rotate_and_store(
     tl.store(target + HALF, turned_second.to(query.dtype.element_ty), mask=mask & is_query)
     if SCALED:
         scale = tl.where(is_value, tl.load(scales + 1), tl.load(scales)) + tl.zeros_like(turned_first)
-        turned_first = cut_off(tl.div_rn(turned_first, scale))
-        turned_second = cut_off(tl.div_rn(turned_second, scale))
+        turned_first = _cut_off(tl.div_rn(turned_first, scale))
+        turned_second = _cut_off(tl.div_rn(turned_second, scale))
     cache_row = slot + slot // PAGE_SIZE * PAGE_SIZE + tl.where(is_value, PAGE_SIZE, 0)
     kv_head = tl.where(is_value, head - HEADS - KV_HEADS, head - HEADS)
     target = pages + (cache_row * KV_HEADS + kv_head) * HEAD_DIM + low
@@ -61,7 +61,7 @@ def rotate_and_store(
 
 
 @triton.jit
-def cut_off(values):
+def _cut_off(values):
     """To what e4m3 holds, by comparisons that are false for NaN."""
     cut = tl.minimum(tl.maximum(values, -448.0), 448.0)
     return tl.where(tl.abs(values) < float("inf"), cut, float("nan"))

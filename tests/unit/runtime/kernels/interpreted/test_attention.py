@@ -1,19 +1,11 @@
 """`runtime.attention.triton`, interpreted."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from tests.support.kernel_checks import (
-    PROJECTED_BLOCKS,
-    TOLERANCES,
-    Attention,
-    Inputs,
-    check_attention,
-    check_projected_attention,
-)
+from tests.support.kernel_checks import TOLERANCES, Attention, Inputs, check_attention
 
 TOLERANCE = TOLERANCES[torch.float16]
 
@@ -88,42 +80,3 @@ def test_queries_of_any_size_over_e4m3(size: float) -> None:
     )
     case.query *= size
     assert check_attention(case) < TOLERANCE
-
-
-@pytest.mark.parametrize(
-    ("multiprocessors", "window", "norm"),
-    [
-        (8, None, False),
-        (8, 20, True),
-        pytest.param(1, None, True, marks=pytest.mark.long),
-        pytest.param(1, 20, False, marks=pytest.mark.long),
-        pytest.param(132, 70, False, marks=pytest.mark.long),
-    ],
-)
-def test_decodes_from_their_projection(multiprocessors: int, window: int | None, norm: bool) -> None:
-    """Turned, stored, attended and merged by one kernel: parts that end at a page's first and last slot, one and several."""
-    case = _case([1, 16, 17, 64, 65, 200], [1] * 6)
-    errors = check_projected_attention(case, norm=norm, window=window, num_multiprocessors=multiprocessors)
-    assert max(errors) < TOLERANCE
-
-
-def test_a_projection_of_head_sizes_and_groups_that_fill_no_block() -> None:
-    """A group of 3 queries to a key head, a head size of 24."""
-    case = _case([40, 150], [1, 1], heads=6, kv_heads=2, head_dim=24)
-    assert max(check_projected_attention(case, norm=True, num_multiprocessors=4)) < TOLERANCE
-
-
-def test_more_parts_than_are_merged_at_once() -> None:
-    """Thirteen of 16 tokens each, eight at once."""
-    case = _case([200, 3], [1, 1], heads=4, kv_heads=1, head_dim=128)
-    blocks = replace(PROJECTED_BLOCKS, projected_tokens=16)
-    assert max(check_projected_attention(case, blocks=blocks)) < TOLERANCE
-
-
-@pytest.mark.parametrize("window", [None, pytest.param(20, marks=pytest.mark.long)])
-def test_decodes_over_e4m3_from_their_projection(window: int | None) -> None:
-    """Results as over fp16, of what was stored; that has 3 bits of mantissa, which the interpreter truncates."""
-    case = _case([1, 16, 65, 200, 300], [1] * 5, cache_dtype=E4M3)
-    error, stored = check_projected_attention(case, norm=True, window=window, num_multiprocessors=8)
-    assert error < TOLERANCE
-    assert stored < 0.1

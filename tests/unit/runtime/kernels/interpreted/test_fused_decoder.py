@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from runtime.attention.pages import allocate_pages
-from runtime.attention.triton import DEFAULT_BLOCKS, TritonAttention
+from runtime.attention.triton import TritonAttention
 from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.operations import FusedOperations
 from runtime.models.fused import FusedDecoder
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def build_fused(folder: Path, limits: RunnerLimits = LIMITS, projected_rows: int = 0) -> DeviceRunner:
+def build_fused(folder: Path) -> DeviceRunner:
     config = load_model_config(folder)
     device, dtype = torch.device("cpu"), torch.float32
     launcher = JitLauncher()
@@ -59,10 +59,9 @@ def build_fused(folder: Path, limits: RunnerLimits = LIMITS, projected_rows: int
         pages = allocate_pages(num_layers=2, num_pages=16, num_kv_heads=2, head_dim=16, device=device, dtype=dtype)
         pages.fill_(torch.nan)
     attention = TritonAttention(
-        pages, num_heads=4, layer_windows=config.layer_windows, launcher=launcher, max_decodes=12, num_multiprocessors=4,
-        blocks=replace(DEFAULT_BLOCKS, projected_rows=projected_rows),
-    )  # fmt: skip
-    runner = DeviceRunner(config, model, operations, attention, pages, limits, weights_digest=weights.digest)
+        pages, num_heads=4, layer_windows=config.layer_windows, launcher=launcher, max_decodes=12, num_multiprocessors=4
+    )
+    runner = DeviceRunner(config, model, operations, attention, pages, LIMITS, weights_digest=weights.digest)
     runner.capture_graphs()
     return runner
 
@@ -84,24 +83,3 @@ def test_steps_are_those_of_plain_torch(folder: Path) -> None:
         assert given.is_finite.all()
         if expected.logprobs is not None and given.logprobs is not None:
             np.testing.assert_allclose(given.logprobs.top_values, expected.logprobs.top_values, atol=1e-4)
-
-
-@pytest.mark.long
-def test_decodes_that_attend_from_their_projection(folder: Path) -> None:
-    """In graphs, what they cached is read by the steps behind. A step in which one sequence reads a slot that another one writes
-    runs otherwise, and sees it."""
-    fused = build_fused(folder, replace(LIMITS, cuda_graph_max_bs=2, piecewise_cuda_graph_max_tokens=0), 2)
-    plain = build_plain_device(folder, num_pages=16, cuda_graph_max_bs=0, dummy=True).runner
-    first = step_batch([Chunk(PROMPT[:15], 0, [1]), Chunk(PROMPT[:4], 0, [3])])
-    shared = step_batch([Chunk([PROMPT[16]], 16, [1, 2]), Chunk([PROMPT[15]], 15, [1])])
-    apart = step_batch([Chunk([PROMPT[17]], 17, [1, 2]), Chunk([PROMPT[4]], 4, [3])])
-    alone = step_batch([Chunk([PROMPT[18]], 18, [1, 2])])
-    sizes = []
-    for batch in (first, shared, apart, alone):
-        batch = replace(batch, sampling=sampling_batch(len(batch.sample_rows), num_logprobs=3))
-        given, expected = fused.launch(batch).result(), plain.launch(batch).result()
-        assert given.logprobs is not None
-        assert expected.logprobs is not None
-        np.testing.assert_allclose(given.logprobs.top_values, expected.logprobs.top_values, atol=1e-4)
-        sizes.append(given.captured_size)
-    assert sizes == [0, 0, 2, 1]
