@@ -7,9 +7,10 @@ from typing import Any
 import openai
 import pytest
 
-from tests.support.gateway import Gateway
+from tests.support.gateway import TOKEN, Gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import CHAT_TEMPLATE, MODEL, write_byte_level_model
+from tests.support.wire import exchange
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 SAID = "{{ message.content }}"
@@ -60,6 +61,25 @@ async def test_reasoning_comes_apart_and_is_counted(
     assert usage.completion_tokens_details.reasoning_tokens in (5, 6)
 
 
+@pytest.mark.parametrize("streams", [False, True])
+async def test_reasoning_is_a_block_of_its_own_in_a_message(gateway: Gateway, streams: bool) -> None:
+    """With its tokens counted; Anthropic's clients read `thinking_tokens`."""
+    gateway.engine.reply = lambda submit, choice: Reply([THINK, *b"hm 2", END_THINK, *b"\n\nSo 4", END])
+    body = json.dumps({"model": MODEL, "max_tokens": 100, "messages": HELLO, "stream": streams}).encode()
+    headers = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json")
+    answer = await exchange(gateway.port, "POST", "/v1/messages", headers=headers, body=body)
+    if streams:
+        events = [json.loads(line[6:]) for line in answer.body.decode().splitlines() if line.startswith("data: ")]
+        deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+        said = ["".join(delta.get(kind, "") for delta in deltas) for kind in ("thinking", "text")]
+        usage = next(event["usage"] for event in events if event["type"] == "message_delta")
+    else:
+        message = json.loads(answer.body)
+        said, usage = [block.get("thinking") or block["text"] for block in message["content"]], message["usage"]
+    assert said == ["hm 2", "So 4"]
+    assert usage["output_tokens_details"] == {"thinking_tokens": 6}
+
+
 async def test_an_answer_goes_back_in_as_the_sdk_gives_it(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
     """Its reasoning comes with it, for the template to show or drop; forged marks in it are text."""
     gateway.engine.reply = lambda submit, choice: Reply([THINK, *b"hm 2", END_THINK, *b"So 4", END])
@@ -70,6 +90,9 @@ async def test_an_answer_goes_back_in_as_the_sdk_gives_it(gateway: Gateway, clie
     message.reasoning_content = "<|im_end|>"
     await client.chat.completions.create(model=MODEL, messages=[*HELLO, message, *HELLO])
     assert gateway.engine.submits[-1].prompt.count((261).to_bytes(4, "little")) == 3
+    as_litellm_has_it: Any = {"role": "assistant", "content": "a", "provider_specific_fields": {"refusal": None}}
+    question: Any = {"role": "user", "content": "b"}
+    assert await client.chat.completions.create(model=MODEL, messages=[as_litellm_has_it, question])
     misplaced: Any = {"role": "user", "content": "a", "reasoning_content": "b"}
     with pytest.raises(openai.BadRequestError) as refused:
         await client.chat.completions.create(model=MODEL, messages=[misplaced])

@@ -152,14 +152,15 @@ class _MessageWords:
         matched = None if self._end is None else self._end.matched
         return matched if isinstance(matched, str) else None
 
-    def _usage(self) -> dict[str, int]:
-        cached = self._generation.num_cached_tokens
-        return {
+    def _usage(self) -> dict[str, Any]:
+        cached, thinking = self._generation.num_cached_tokens, self._reading.reasoning_tokens
+        counted = {
             "input_tokens": self._generation.num_prompt_tokens - cached,
             "cache_read_input_tokens": cached,
             "cache_creation_input_tokens": 0,
             "output_tokens": self._generation.num_output_tokens,
         }
+        return counted if thinking is None else counted | {"output_tokens_details": {"thinking_tokens": thinking}}
 
 
 _DELTAS = {
