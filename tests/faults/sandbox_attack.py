@@ -31,7 +31,8 @@ NUMBERS = {
         "io_uring_setup": 425, "io_uring_enter": 426, "open_tree": 428, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438,
         "name_to_handle_at": 303, "open_by_handle_at": 304, "swapon": 167, "reboot": 169, "sethostname": 170, "acct": 163,
         "shmget": 29, "mq_open": 240, "fork": 57, "vfork": 58, "tkill": 200, "rt_sigqueueinfo": 129, "fanotify_init": 300,
-        "memfd_create": 319, "seccomp": 317, "mknod": 133, "symlink": 88, "modify_ldt": 154, "kcmp": 312, "later": 5000,
+        "listen": 50, "accept4": 288, "memfd_create": 319, "seccomp": 317, "mknod": 133, "symlink": 88, "modify_ldt": 154,
+        "kcmp": 312, "later": 5000,
     },
 }  # fmt: skip
 
@@ -126,12 +127,94 @@ def remount(path: str) -> None:
         raise OSError(ctypes.get_errno(), "mount")
 
 
+def execute_in_child(path: str) -> None:
+    """A file that may be executed as far as its mode goes, and is no program."""
+    pid = os.posix_spawn(path, [path], {})
+    os.waitpid(pid, 0)
+
+
+def make_and_execute(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o700))
+    execute_in_child(path)
+
+
+def bind_unix(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.bind(path)
+
+
+def ask_device() -> None:
+    """How much entropy there is, which any user may ask of this device."""
+    import fcntl
+
+    with open("/dev/urandom", "rb") as device:
+        fcntl.ioctl(device, 0x80045200, bytearray(4))
+
+
+def make_readable(path: str) -> None:
+    """A file of one's own, open to everybody."""
+    with open(path, "wb") as file:
+        os.fchmod(file.fileno(), 0o644)
+
+
+def control_descriptor(request: int, argument: int) -> None:
+    import fcntl
+
+    fcntl.fcntl(0, request, argument)
+
+
+def control_device(request: int) -> None:
+    import fcntl
+
+    fcntl.ioctl(0, request, 0)
+
+
+class EarlyThread:
+    """A thread that was there before the filter, as libraries start them, and makes a call that is refused after it."""
+
+    def __init__(self) -> None:
+        self._may_go = threading.Event()
+        self._failed = 0
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def go(self) -> None:
+        """Let it try; raises what it got."""
+        self._may_go.set()
+        self._thread.join()
+        if self._failed:
+            raise OSError(self._failed, "personality")
+
+    def _run(self) -> None:
+        self._may_go.wait()
+        try:
+            call("personality", 0xFFFF_FFFF)
+        except OSError as error:
+            self._failed = error.errno or 0
+
+
+def make_special_files(folder: str, name: str) -> dict[str, Callable[[], None]]:
+    """What a folder holds besides regular files and folders."""
+    return {
+        f"symlink {name}": lambda: os.symlink("/etc/shadow", f"{folder}/a-link"),
+        f"fifo {name}": lambda: os.mkfifo(f"{folder}/a-fifo"),
+        # Of number 0, 0, which takes no capability to make.
+        f"device {name}": lambda: os.mknod(f"{folder}/a-device", 0o600 | 0o020000, os.makedev(0, 0)),
+        f"unix socket {name}": lambda: bind_unix(f"{folder}/a-socket"),
+    }
+
+
 def late_import() -> None:
     import decimal
     import sqlite3
     import xml.dom.minidom
 
     assert all((decimal, sqlite3, xml))
+
+
+def expect(is_so: bool) -> None:
+    if not is_so:
+        raise OSError(errno.ENOTRECOVERABLE, "another value")
 
 
 def attacks(targets: dict[str, Any]) -> dict[str, Callable[[], None]]:
@@ -170,7 +253,6 @@ def attacks(targets: dict[str, Any]) -> dict[str, Callable[[], None]]:
         "truncate": lambda: os.truncate(f"{state}/lock", 0),
         "setxattr": lambda: os.setxattr(f"{state}/lock", "user.x", b"1"),
         "symlink": lambda: os.symlink("/", f"{state}/link"),
-        "link out": lambda: os.link(f"{state}/tls/server.key", f"{state}/gateway/copy"),
         "become root": lambda: os.setresuid(0, 0, 0),
         "become another": lambda: os.setresuid(targets["other_uid"], targets["other_uid"], targets["other_uid"]),
         "join a group": lambda: os.setgroups([targets["other_uid"]]),
@@ -178,7 +260,31 @@ def attacks(targets: dict[str, Any]) -> dict[str, Callable[[], None]]:
         "dumpable": make_dumpable,
         "remount": lambda: remount("/"),
         "terminal": type_into_terminal,
+        "device ioctl": ask_device,
+        "fork by libc": lambda: None if os.fork() else os._exit(0),
+        "behind the root": lambda: read(f"/..{state}/tls/ca.key"),
+        "F_SETSIG": lambda: control_descriptor(10, signal.SIGKILL),
+        "F_SETOWN_EX": lambda: control_descriptor(15, 0),
+        "unlink": lambda: os.unlink(f"{state}/victims/unlinked"),
+        "rmdir": lambda: os.rmdir(f"{state}/victims/folder"),
+        "rename": lambda: os.rename(f"{state}/victims/renamed", f"{state}/victims/other"),
+        "link": lambda: os.link(f"{state}/victims/linked", f"{state}/victims/second"),
+        "mkdir": lambda: os.mkdir(f"{state}/victims/made"),
+        "execute other": lambda: execute_in_child(f"{state}/victims/linked"),
+        "securebits": lambda: expect(libc.prctl(27, 0, 0, 0, 0) == 0xEF),
+        "hidden": lambda: expect(libc.prctl(3, 0, 0, 0, 0) == 0),
     }
+    for request in ("TIOCLINUX 541C", "TIOCSETD 5423", "FIOSETOWN 8901", "SIOCSPGRP 8902"):
+        tried[request] = lambda number=int(request.split()[1], 16): control_device(number)
+    tried |= make_special_files(f"{state}/victims", "elsewhere")
+    for path in targets["executes"]:
+        tried[f"execute {path}"] = lambda path=path: execute_in_child(path)
+    for folder in targets["own"]:
+        tried |= make_special_files(folder, f"in {folder}")
+        tried[f"execute made in {folder}"] = lambda folder=folder: make_and_execute(f"{folder}/a-program")
+        tried[f"open up in {folder}"] = lambda folder=folder: make_readable(f"{folder}/a-file")
+        tried[f"link into {folder}"] = lambda folder=folder: os.link(f"{state}/victims/linked", f"{folder}/a-copy")
+        tried[f"move into {folder}"] = lambda folder=folder: os.rename(f"{state}/victims/moved", f"{folder}/a-victim")
     for name in NUMBERS[os.uname().machine] if targets["filtered"] else ():  # Some would end an unfiltered process.
         if name not in ("fork", "tkill", "symlink"):
             arguments = (
@@ -201,11 +307,14 @@ def main() -> None:
     confined: Confined = arguments.confinement
     targets = arguments.targets
     assume_platform(confined.platform)
+    early = EarlyThread()
     if targets["filtered"]:
-        confine_self(confined.role, confined.network, uses_gpu=confined.uses_gpu)
+        confine_self(confined.role, confined.network, uses_gpu=confined.uses_gpu, connects=confined.connects)
     outcomes: dict[str, Any] = {"applied": confined.applied, "failed": confined.failed}
     with open("/proc/self/status") as status:
         outcomes["status"] = dict(line.rstrip("\n").split(":\t", 1) for line in status if ":\t" in line)
+    with open("/proc/self/limits") as limits:
+        outcomes["limits"] = {line[:25].strip(): line[26:].split()[:2] for line in limits}
     outcomes["descriptors"] = sorted(
         int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")
     )
@@ -213,7 +322,7 @@ def main() -> None:
     outcomes["list /proc"] = [name for name in names_in("/proc") if name.isdigit() and name != str(os.getpid())]
     outcomes |= {f"list {path}": names_in(path) for path in ("/tmp", "/run")}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    for name, attack in attacks(targets).items():
+    for name, attack in ({"early thread": early.go} | attacks(targets)).items():
         pid = os.getpid()
         try:
             attack()

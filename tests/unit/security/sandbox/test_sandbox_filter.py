@@ -167,6 +167,14 @@ def test_what_hides_a_process_cannot_be_undone(role: ConfinedRole) -> None:
 
 
 @pytest.mark.parametrize("role", CONFINED_ROLES)
+def test_landlock_is_asked_for_its_version_only(role: ConfinedRole) -> None:
+    """As the platform is probed by; rules are put on before."""
+    made = Filter(role, "x86_64")
+    assert made.ask("landlock_create_ruleset", 0, 0, 1) == ALLOWED
+    assert made.ask("landlock_create_ruleset", 0, 0, 0) == NOT_PERMITTED
+
+
+@pytest.mark.parametrize("role", CONFINED_ROLES)
 def test_only_those_who_write_can_change_files(role: ConfinedRole) -> None:
     """And a mode that others could read by is refused to them as well."""
     made = Filter(role, "x86_64")
