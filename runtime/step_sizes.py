@@ -1,18 +1,25 @@
-"""Numbers of rows at which a step costs least for each row: what the scheduler fills steps up to, and graphs are captured for.
+"""Numbers of rows at which a step costs little for each row: those of graphs, and those that the scheduler fills steps up to.
 
 Products are cut into tiles, and which tiles cuBLAS takes changes with the number of rows, not always for the better. Steps of
-Llama-3.1-8B in bf16 on an H100, in ms (`python -m tests.bench.steps MODEL --only rows`, torch 2.11.0):
+Llama-3.1-8B without decodes on an H100, in ms (`python -m tests.bench.steps MODEL --only rows`, torch 2.11.0):
 
-    rows   64   128   192   256   320   384   448   512   640   704   768   896  1024  1280  1536  2048
-    ms    6.5   6.9   7.2   8.1   9.5  10.5  15.9  13.0  16.1  18.7  18.7  23.8  24.4  30.3  38.1  49.4
+    rows    64   128   192   256   320   384   448   512   640   704   768   896  1024  1280  1536  1792  2048
+    bf16   6.4   6.8   7.0   7.9   9.2  10.0  15.5  12.5  15.9  17.8  17.9  23.4  24.0  30.2  36.2  42.7  48.7
+    FP8    4.4   5.1   5.5   5.8   7.0   7.1   8.7   8.2  10.8  12.4  12.5  13.9  15.2  19.3  22.4  26.9  30.0
 
-So 448 rows take longer than 512, and 896 as long as 1,024: sizes like these are left out.
+So 448 rows take longer than 512, and 896 about as long as 1,024: sizes like these are left out. A step that has 300 rows is padded
+to 320. But where the scheduler may choose, it does not fill steps up to 320 or 640: two steps of 256 rows and one of 384 do more
+than three of 320 in less time.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 STEP_SIZES = (16, 32, 64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048)
+"""Ascending: what a step is padded to."""
+FILLED_SIZES = (256, 384, 512, 768, 1024, 1280, 1536, 2048)
+"""Ascending: those that no mixture of others is cheaper than (within 2 %, bf16 and FP8), from the least number of rows with which
+the device does not wait for weights."""
 _TILE_ROWS = 256
 """Beyond the largest."""
 
@@ -23,6 +30,10 @@ def smallest_holding(sizes: Sequence[int], count: int) -> int | None:
     return sizes[place] if place < len(sizes) else None
 
 
-def fill_up(num_rows: int) -> int:
-    """The next number of rows that is worth computing."""
-    return smallest_holding(STEP_SIZES, num_rows) or -(-num_rows // _TILE_ROWS) * _TILE_ROWS
+def filled_sizes_around(num_rows: int) -> tuple[int, int]:
+    """The largest size worth filling that is at most `num_rows`, and the next; the two smallest if there is none below."""
+    if num_rows >= FILLED_SIZES[-1]:
+        below = num_rows // _TILE_ROWS * _TILE_ROWS
+        return below, below + _TILE_ROWS
+    place = max(1, bisect_right(FILLED_SIZES, num_rows))
+    return FILLED_SIZES[place - 1], FILLED_SIZES[place]

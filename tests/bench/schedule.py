@@ -15,26 +15,30 @@ from runtime.batch import StepBatch, StepResult
 from runtime.engine.loop import Engine
 from runtime.request import GenerationRequest, SamplingParams
 from runtime.settings import EngineSettings
-from runtime.step_sizes import fill_up
+from runtime.step_sizes import STEP_SIZES, smallest_holding
 
 VOCAB_SIZE = 128_256
 _END = 1
 _ROWS = (1, 8, 64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048, 8192)
-_STEP_MS = (5.2, 5.9, 6.3, 6.8, 7.1, 8.0, 9.4, 10.2, 12.7, 15.7, 18.2, 23.5, 29.0, 36.3, 46.6, 178.0)
-"""Without attention."""
+_STEP_MS = {
+    "bf16": (5.2, 5.8, 6.3, 6.8, 7.0, 7.9, 9.2, 10.0, 12.5, 15.9, 17.9, 24.0, 30.2, 36.2, 48.7, 178.0),
+    "fp8": (3.3, 3.8, 4.2, 5.1, 5.5, 5.8, 7.0, 7.1, 8.2, 10.8, 12.5, 15.2, 19.3, 22.4, 30.0, 100.0),
+}
+"""By the weights, without attention."""
 _KV_BYTES, _BYTES_PER_MS = 131_072, 2.85e9
 _PREFILL_FLOP = 4 * 32 * 128 * 32
 """For each pair of query and key: 32 heads of 128 in 32 layers."""
-_FLOP_PER_MS = 4.3e11
+_FLOP_PER_MS = 5e11
 _HOST_S = 0.0003
 
 
-def step_seconds(batch: StepBatch) -> float:
-    """Of a Llama-3.1-8B shape in bf16."""
+def step_seconds(batch: StepBatch, weights: str) -> float:
+    """Of a Llama-3.1-8B shape."""
     lengths, contexts = np.diff(batch.query_starts), batch.context_lengths.astype(np.float64)
     is_decode = lengths == 1
     rows, queries, keys = int(lengths.sum()), lengths[~is_decode], contexts[~is_decode]
-    others = float(np.interp(fill_up(rows) if len(queries) else rows, _ROWS, _STEP_MS))
+    padded = smallest_holding(STEP_SIZES, rows) or rows
+    others = float(np.interp(padded if len(queries) else rows, _ROWS, _STEP_MS[weights]))
     decoding = contexts[is_decode].sum() * _KV_BYTES / _BYTES_PER_MS
     prefilling = (queries * (keys - queries / 2)).sum() * _PREFILL_FLOP / _FLOP_PER_MS
     return (others + float(decoding) + float(prefilling)) / 1e3
@@ -60,8 +64,9 @@ class TimedRunner:
 
     vocab_size = VOCAB_SIZE
 
-    def __init__(self, num_pages: int) -> None:
+    def __init__(self, num_pages: int, weights: str) -> None:
         self.num_pages = num_pages
+        self._weights = weights
         self.now = 0.0
         self.num_steps = self.num_mixed = 0
         self._ended: list[float] = []
@@ -69,7 +74,7 @@ class TimedRunner:
     def launch(self, batch: StepBatch) -> _TimedStep:
         """See `ModelRunner.launch`."""
         starts = max(self.now, self._ended[-1]) if self._ended else self.now
-        self._ended.append(starts + step_seconds(batch))
+        self._ended.append(starts + step_seconds(batch, self._weights))
         self.num_steps += 1
         self.num_mixed += len(batch.token_ids) > len(batch.context_lengths)
         return _TimedStep(len(batch.sample_rows), self._ended[-1])
@@ -80,9 +85,9 @@ class TimedRunner:
             self.now = max(self.now, self._ended[-2]) + _HOST_S
 
 
-def simulate(name: str, workload: Workload, mixed_prefill_size: int) -> str:
+def simulate(name: str, workload: Workload, mixed_prefill_size: int, weights: str) -> str:
     """One workload as a closed loop; a line of the table."""
-    runner = TimedRunner(28_000)
+    runner = TimedRunner(28_000, weights)
     settings = EngineSettings(
         model_path="none", device="cuda", max_running_requests=512, mixed_prefill_size=mixed_prefill_size
     )
@@ -125,11 +130,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.schedule", description=__doc__)
     parser.add_argument("workload", nargs="*", default=["chat", "prefix", "summ", "heavy", "decode", "bs8"])
     parser.add_argument("--mixed", type=int, nargs="+", default=[2048], help="mixed_prefill_size")
+    parser.add_argument("--weights", choices=tuple(_STEP_MS), default="bf16")
     options = parser.parse_args()
     print("workload  mixed   output/s   prompt/s  TTFT p50       p99   steps   mixed")
     for name in options.workload:
         for mixed in options.mixed:
-            print(simulate(name, WORKLOADS[name], mixed), flush=True)
+            print(simulate(name, WORKLOADS[name], mixed, options.weights), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 
 from runtime.runner.graphs import capture_order, graph_sizes, piece_sizes
-from runtime.step_sizes import fill_up, smallest_holding
+from runtime.step_sizes import FILLED_SIZES, STEP_SIZES, filled_sizes_around, smallest_holding
 
 
 @pytest.mark.parametrize("largest", [1, 5, 8, 9, 16, 100, 128, 256, 512, 777])
@@ -31,10 +31,25 @@ def test_pieces_ascend_to_the_largest_with_little_padding(largest: int) -> None:
         assert size % 64 == 0 or size == largest
 
 
-@pytest.mark.parametrize(("num_rows", "filled"), [(1, 16), (257, 320), (400, 512), (2048, 2048), (2049, 2304)])
-def test_steps_are_filled_up_to_sizes_that_cost_least(num_rows: int, filled: int) -> None:
-    """The sizes of graphs where there are some, whole tiles beyond."""
-    assert fill_up(num_rows) == filled
+@pytest.mark.parametrize(
+    ("num_rows", "around"),
+    [
+        (1, (256, 384)),
+        (256, (256, 384)),
+        (383, (256, 384)),
+        (384, (384, 512)),
+        (2048, (2048, 2304)),
+        (2400, (2304, 2560)),
+    ],
+)
+def test_steps_are_filled_up_to_sizes_that_cost_least(num_rows: int, around: tuple[int, int]) -> None:
+    """Sizes of graphs where there are some, whole tiles beyond."""
+    assert filled_sizes_around(num_rows) == around
+
+
+def test_filled_sizes_are_captured() -> None:
+    """So a step of such a size has no padding."""
+    assert set(FILLED_SIZES) <= set(STEP_SIZES)
 
 
 def test_no_graphs() -> None:
