@@ -3,18 +3,19 @@
 The template comes with the model and is covered by its signature; the messages come from anybody. So the sandbox keeps a
 template from reaching Python, and the bounds keep it from taking the time or the memory of the process, which messages could make
 an honest one do: every turn of a loop and every call of a macro looks at the clock; no operator, method, filter or block makes a
-text or a list longer than the output may be, and what takes a width of its own (formats, padding) is not there.
+text or a list longer than the output may be, and what takes a width of its own (formats, padding) is not there. What is compared or
+hashed is counted first: lists that hold one another twice, thirty deep, are few objects and a billion comparisons.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import jinja2
 from jinja2 import nodes
-from jinja2.compiler import CodeGenerator, Frame
+from jinja2.compiler import CodeGenerator, Frame, operators
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -27,6 +28,12 @@ _WITHOUT_FILTERS = (
     "batch", "center", "filesizeformat", "format", "pprint", "slice", "urlize", "wordwrap", "xmlattr",
 )  # fmt: skip
 """Of no use to a chat template, and each makes much of little, or walks all that there is."""
+_FILTERS_THAT_COMPARE = ("dictsort", "groupby", "max", "min", "sort", "unique")
+_TESTS_THAT_COMPARE = (
+    "eq", "equalto", "==", "ne", "!=", "gt", "greaterthan", ">", "ge", ">=", "lt", "lessthan", "<", "le", "<=", "in",
+)  # fmt: skip
+_CONTAINERS: tuple[type, ...] = (list, tuple, dict, type({}.items()), type({}.values()))
+_MAX_COMPARED = 100_000
 _WITHOUT_METHODS = frozenset(("center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill"))
 
 
@@ -41,7 +48,33 @@ class _Generation(Extension):
 
 
 class _BoundedCode(CodeGenerator):
-    """`~` by a function of the environment's, which an operator is not in jinja2."""
+    """`~` by a function of the environment's, which an operator is not in jinja2; what is compared, or is a key, by another."""
+
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802 - jinja2's name
+        """Each left side is counted: two values are walked in step, so that one small enough bounds the walk."""
+        self.write("(")
+        for operand, left in zip(node.ops, (node.expr, *(operand.expr for operand in node.ops)), strict=False):
+            self._visit_counted(left, frame)
+            self.write(f" {operators[operand.op]} ")
+        self.visit(node.ops[-1].expr, frame)
+        self.write(")")
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802 - jinja2's name
+        self.write("{")
+        for pair in node.items:
+            self._visit_counted(pair.key, frame)
+            self.write(": ")
+            self.visit(pair.value, frame)
+            self.write(", ")
+        self.write("}")
+
+    def _visit_counted(self, node: nodes.Node, frame: Frame) -> None:
+        if isinstance(node, nodes.Const):
+            self.visit(node, frame)
+            return
+        self.write("environment.counted(context, ")
+        self.visit(node, frame)
+        self.write(")")
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 - jinja2's name
         self.write("environment.concat(map(environment.text_of, (")
@@ -70,7 +103,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             "indent": self._indent,
             "replace": self._replace,
             "join": self._join,
+            "sum": _sum_of_numbers,
         }
+        self.filters |= {name: self._counting(cast(Any, self.filters[name])) for name in _FILTERS_THAT_COMPARE}
+        self.tests |= {name: self._counting(cast(Any, self.tests[name])) for name in _TESTS_THAT_COMPARE}
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
@@ -81,8 +117,48 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self._verify_length(sum(map(len, pieces)))
         return "".join(pieces)
 
+    def counted(self, context: Any, value: Any) -> Any:
+        """A value that is about to be compared or hashed, if that ends soon; it looks at the clock where it had to count."""
+        if isinstance(value, _CONTAINERS):
+            waiting: list[Any] = [value]
+            num_seen = 0
+            while waiting:
+                one = waiting.pop()
+                num_seen += 1
+                if num_seen > _MAX_COMPARED:
+                    raise jinja2.TemplateRuntimeError(f"a list of more than {_MAX_COMPARED} things is not compared")
+                if isinstance(one, _CONTAINERS):
+                    held: Any = one.items() if isinstance(one, dict) else one
+                    waiting += held
+            context.resolve(_TICK)()
+        return value
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """An element; a tuple in a tuple is hashed anew at each look."""
+        if isinstance(argument, tuple):
+            raise jinja2.TemplateRuntimeError("a tuple is no key")
+        return super().getitem(obj, argument)
+
+    def _counting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A filter or test that compares, over values that were counted."""
+        takes_environment = getattr(function, "jinja_pass_arg", None) is not None
+
+        @jinja2.pass_context
+        def counting(context: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+            value = list(value) if isinstance(value, Iterator) else value
+            self.counted(context, value)
+            return function(self, value, *args, **kwargs) if takes_environment else function(value, *args, **kwargs)
+
+        return counting
+
     def call(self, context: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
-        """Methods of texts: without those that pad or format, and none that makes one too long."""
+        """Methods of texts: without those that pad or format, and none that makes one too long.
+
+        What is given to anything but a macro is counted: `index`, `count`, `get` and `dict` compare or hash it.
+        """
+        if not isinstance(function, jinja2.runtime.Macro):
+            for value in (*args, *kwargs.values()):
+                self.counted(context, value)
         text, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
         if isinstance(text, str) and name in _WITHOUT_METHODS:
             raise jinja2.TemplateRuntimeError(f"method {name} of a text is not available")
@@ -205,6 +281,16 @@ def render_bounded(template: jinja2.Template, variables: dict[str, Any], *, max_
         message = f"the model's chat template cannot take the messages: {type(error).__name__}: {error}"
         raise TextRefused("template_refused", message) from error
     return "".join(pieces)
+
+
+@jinja2.pass_environment
+def _sum_of_numbers(
+    environment: jinja2.Environment, values: Iterable[Any], attribute: Any = None, start: float = 0
+) -> Any:
+    """`sum`, which over lists would copy all that came before at each of them."""
+    if not isinstance(start, int | float):
+        raise jinja2.TemplateRuntimeError("sum begins with a number")
+    return jinja2.filters.do_sum(environment, values, attribute, start)
 
 
 def _itself(value: Any) -> Any:

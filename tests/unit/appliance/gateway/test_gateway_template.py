@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -96,6 +97,62 @@ def test_no_template_takes_the_memory(source: str, byte_level: Tokenizer) -> Non
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert time.monotonic() - began_s < 30
+
+
+NESTED = """\
+{%- set n = namespace(a=[1], b=[1], t=(1, 2), u=(1, 2)) -%}
+{%- for _ in range(60) -%}
+{%- set n.a = [n.a, n.a] -%}{%- set n.b = [n.b, n.b] -%}{%- set n.t = (n.t, n.t) -%}{%- set n.u = (n.u, n.u) -%}
+{%- endfor -%}
+"""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ n.a == n.b }}",
+        "{{ 1 == 1 and n.a != n.b }}",
+        "{{ 1 < 2 < 3 and (n.a <= n.b) }}",
+        "{{ n.a in [n.b] }}",
+        "{{ n.a is eq n.b }}",
+        "{{ [n.a] | select('==', n.b) | list | length }}",
+        "{{ [n.a] | reject('in', [n.b]) | list | length }}",
+        "{{ [n.a, n.b] | sort | length }}",
+        "{{ [n.a, n.b] | map('first') | sort | length }}",
+        "{{ [n.a, n.b] | max | length }}",
+        "{{ [n.t, n.u] | unique | list | length }}",
+        "{{ [{'k': n.a}, {'k': n.b}] | groupby('k') | length }}",
+        "{{ [n.b].index(n.a) }}",
+        "{{ [n.b].count(n.a) }}",
+        "{{ {'k': 1}.get(n.t) }}",
+        "{{ {'k': 1}[n.t] }}",
+        "{{ {n.t: 1} | length }}",
+        "{{ dict([(n.t, 1)]) | length }}",
+        "{{ {'k': n.a}.items() == {'k': n.b}.items() }}",
+        "{{ {'k': n.a} == {'k': n.b} }}",
+        "{{ range(100000) | map('string') | map('list') | sum(start=[]) | length }}",
+    ],
+)
+def test_no_comparison_takes_the_time(source: str, byte_level: Tokenizer) -> None:
+    """Sixty lists, each of the one before twice: few objects, and 2^60 comparisons or hashes."""
+    began_s = time.monotonic()
+    with pytest.raises(TextRefused, match=r"is not compared|is no key|begins with a number"):
+        template_of(byte_level, NESTED + source).render([message("hi")])
+    assert time.monotonic() - began_s < 30
+
+
+def test_comparisons_mean_what_they_meant(byte_level: Tokenizer) -> None:
+    """Chains, membership, undefined values, tuples, tests and filters that compare: as jinja2 has them."""
+    source = """\
+{{ 1 < 2 < 3 }} {{ 1 < 3 < 2 }} {{ 'a' in 'cat' not in ['dog'] }} {{ nothing == none }} {{ nothing is eq none }}
+{{ [1, [2]] == [1, [2]] }} {{ (1, 2) == (1, 2) }} {{ (1, 2) in [(1, 2)] }} {{ 2 is in [1, 2] }} {{ [3, 1, 2] | sort }}
+{{ [1, 1, 2] | unique | list }} {{ ['b', 'a'] | map('upper') | sort | join }} {{ [1, 2] | sum }} {{ [3, 4] | max }}
+{{ messages | selectattr('role', 'equalto', 'user') | list | length }} {{ {'b': 1, 'a': 2} | dictsort }} {{ {1: 2}[1] }}
+{%- for role, group in messages | groupby('role') %} {{ role }}{{ group | length }}{% endfor %}"""
+    messages = [message("hi")]
+    expected = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(source).render(messages=messages)
+    assert "user1" in expected
+    assert bytes(template_of(byte_level, source).render(messages)).decode() == expected
 
 
 def test_what_templates_really_use_is_there(byte_level: Tokenizer) -> None:
