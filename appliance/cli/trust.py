@@ -17,7 +17,7 @@ from appliance.cli.signing_key import KEY_HELP, open_signer
 from appliance.cli.state import add_state_options, find_state
 from appliance.errors import CommandFailed
 from appliance.models.places import open_outbox, open_trust, utc_now
-from security.bundles.roots import TUF_ROLES, build_root, is_complete, sign_root
+from security.bundles.roots import TUF_ROLES, build_root, is_complete, sign_root, version_of_root
 from security.model_signing.elliptic import load_public_key
 from security.stewards.envelope import Envelope, add_signature, encode_envelope, parse_envelope
 from security.stewards.role_file import ROLE_FILE_TYPE, parse_role_file
@@ -39,10 +39,12 @@ def add_trust_commands(subparsers: Commands) -> None:
     make_root.add_argument(
         "--days", type=int, default=_DEFAULT_DAYS, help=f"until it expires (default: {_DEFAULT_DAYS})"
     )
+    make_root.add_argument("--previous", type=Path, metavar="FILE", help="the root that this one follows")
     make_root.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     sign = add_command(commands, "sign-root", "add a signature to a root", _sign_root)
     sign.add_argument("file", type=Path)
     sign.add_argument("--key", required=True, metavar="KEY", help=KEY_HELP)
+    sign.add_argument("--previous", type=Path, metavar="FILE", help="the root that this one follows")
     roles = add_command(
         commands, "sign-roles", "sign a role file: JSON at first, then a signed one once more", _sign_roles
     )
@@ -59,16 +61,25 @@ def _make_root(arguments: argparse.Namespace) -> int:
     keys = {role: [load_public_key(path) for path in paths] for role, paths in given.items()}
     thresholds = {role: getattr(arguments, f"{role}_threshold") for role in TUF_ROLES}
     expires_at = utc_now() + datetime.timedelta(days=arguments.days)
-    _write_new(arguments.output, build_root(keys, thresholds, expires_at=expires_at))
+    version = version_of_root(arguments.previous.read_bytes()) + 1 if arguments.previous is not None else 1
+    _write_new(arguments.output, build_root(keys, thresholds, expires_at=expires_at, version=version))
     print(f"made       {arguments.output}, unsigned; `casemate trust sign-root` signs it")
     return EXIT_OK
 
 
 def _sign_root(arguments: argparse.Namespace) -> int:
+    unsigned = arguments.file.read_bytes()
+    before = arguments.previous.read_bytes() if arguments.previous is not None else None
+    if before is None and version_of_root(unsigned) > 1:
+        raise CommandFailed(
+            f"{arguments.file}: follows another root, whose holders sign it as well: --previous names that file"
+        )
     with open_signer(arguments.key) as signer:
-        data = sign_root(arguments.file.read_bytes(), signer)
+        data = sign_root(unsigned, signer, before=before)
     arguments.file.write_bytes(data)
-    if is_complete(data, "customer"):
+    if data == unsigned:
+        print("unchanged  has a signature by this key already")
+    if is_complete(data, "customer", before=before):
         print(f"complete   {arguments.file}")
         print(f"sha256     {hashlib.sha256(data).hexdigest()}")
     else:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from securesystemslib.signer import Key, Signature, Signer, SSlibKey
+from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
 from security.bundles.trust import Owner, parse_root
@@ -71,21 +72,52 @@ def build_root(
     return data
 
 
-def sign_root(data: bytes, signer: ModelSigner) -> bytes:
-    """Add a signature to a root. Raises: TrustUnusable, KeyUnusable."""
-    try:
-        metadata = Metadata[Root].from_bytes(data)
-    except Exception as error:  # noqa: BLE001 - whatever the parser raises: this is no root
-        raise TrustUnusable(f"root: {error}") from None
+def sign_root(data: bytes, signer: ModelSigner, *, before: bytes | None = None) -> bytes:
+    """Add a signature to a root; one that has the key's already is given back as it is.
+
+    Args:
+        before: the root that this one follows, whose holders sign as well.
+    Raises: TrustUnusable for what is no root, or does not follow `before`; KeyUnusable for a key that neither names.
+    """
+    metadata, parts = _parse_unsigned(data), [_parse_unsigned(one) for one in (data, before) if one is not None]
+    if before is not None and parts[1].signed.version + 1 != metadata.signed.version:
+        raise TrustUnusable(
+            f"root: version {metadata.signed.version} does not follow version {parts[1].signed.version}"
+        )
+    key_id = tuf_key(signer.public_key).keyid
+    if (
+        key_id in metadata.signatures
+    ):  # Another signature by it would give the file another digest, and say nothing more.
+        return data
+    if not any(key_id in part.signed.roles[Root.type].keyids for part in parts):
+        raise KeyUnusable("the key is none of those that this root names: its signature would count for nothing")
     metadata.sign(TufSigner(signer), append=True)
     signed: bytes = metadata.to_bytes()
     return signed
 
 
-def is_complete(data: bytes, owner: Owner) -> bool:
-    """Whether enough holders have signed a root."""
+def version_of_root(data: bytes) -> int:
+    """The version that a root says it has, whoever signed it. Raises: TrustUnusable."""
+    return int(_parse_unsigned(data).signed.version)
+
+
+def _parse_unsigned(data: bytes) -> Metadata[Root]:
+    try:
+        metadata = Metadata[Root].from_bytes(data)
+    except Exception as error:  # noqa: BLE001 - whatever the parser raises: this is no root
+        raise TrustUnusable(f"root: {error}") from None
+    if not isinstance(metadata.signed, Root):
+        raise TrustUnusable("root: is TUF metadata of another role")
+    return metadata
+
+
+def is_complete(data: bytes, owner: Owner, *, before: bytes | None = None) -> bool:
+    """Whether enough holders have signed a root, and enough of the root before it where there is one."""
     try:
         parse_root(data, owner)
-    except TrustUnusable:
+        if before is not None:
+            metadata = Metadata[Root].from_bytes(data)
+            parse_root(before, owner).verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
+    except (TrustUnusable, RepositoryError):
         return False
     return True

@@ -82,7 +82,10 @@ def verify_role_file(data: bytes, anchor: Anchor, *, at: datetime.datetime, leas
             raise MalformedDocument(f"payloadType is {envelope.payload_type[:80]!r}, expected {ROLE_FILE_TYPE}")
         signers = find_signers(envelope, anchor.keys)
         if len(signers) < anchor.threshold:
-            raise MalformedDocument(f"signed by {len(signers)} keys of the root of trust, expected {anchor.threshold}")
+            raise MalformedDocument(
+                f"signed by {len(signers)} of the keys in the newest customer root, expected {anchor.threshold}: have its holders "
+                "sign it (`casemate trust sign-roles`), and put that into force (`casemate trust install-roles`)"
+            )
         roles = parse_role_file(envelope.payload)
     except MalformedDocument as error:
         raise TrustUnusable(f"role file: {error}") from None

@@ -145,7 +145,7 @@ def test_roots_and_role_files_are_made_by_command(
     run(capsys, "trust", "sign-roles", "roles.json", "--key", "one.pem", "-o", "half.dsse")
     init = ["init", "--customer-root", "root.json", "--customer-root-sha256", digest, "--roles"]
     assert main([*init, "half.dsse"]) == EXIT_MISCONFIGURED
-    assert "signed by 1 keys" in capsys.readouterr().err
+    assert "signed by 1 of the keys in the newest customer root" in capsys.readouterr().err
     run(capsys, "trust", "sign-roles", "half.dsse", "--key", "two.pem", "-o", "roles.dsse")
     assert "in force   role file version 1" in run(capsys, *init, "roles.dsse")
     (tmp_path / "next.json").write_text(json.dumps(Stewardship().document(2)))

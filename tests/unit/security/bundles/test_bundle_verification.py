@@ -302,7 +302,7 @@ def test_revoked_key_signs_nothing_any_more(site: Site, tmp_path: Path, bundle: 
     keys = {role: [fresh.key.public_key()] for role in ("root", "targets", "snapshot", "timestamp")}
     second = build_root(keys, dict.fromkeys(keys, 1), expires_at=FAR, version=2)  # type: ignore[arg-type]
     for holder in (vendor.holder, fresh):
-        second = sign_root(second, holder.signer)
+        second = sign_root(second, holder.signer, before=vendor.roots[0])
     renewed = Vendor(fresh, [vendor.roots[0], second])
     parts = write_parts(tmp_path / "parts-2")
     renewed.build(tmp_path / "renewed", parts, "1.1.0", previous=bundle)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP521R1, generate_private_key
 
-from security.bundles.roots import TUF_ROLES, build_root, is_complete, sign_root
+from security.bundles.roots import TUF_ROLES, build_root, is_complete, sign_root, version_of_root
 from security.bundles.trust import HostTrust, parse_root
 from security.errors import KeyUnusable, TrustUnusable
 from tests.support.stewardship import FAR, Holder, Stewardship, make_root
@@ -51,9 +51,36 @@ def test_root_signs_itself_with_its_threshold() -> None:
     assert is_complete(whole, "vendor")
     with pytest.raises(TrustUnusable):
         parse_root(re.sub(rb'"version": ?1', b'"version":2', whole), "vendor")
-    for data in (b"", b"{}", b"[]", whole[:-10], b"x" * 600_000, sign_root(root, Holder("eve").signer)):
+    for data in (b"", b"{}", b"[]", whole[:-10], b"x" * 600_000, root):
         with pytest.raises(TrustUnusable):
             parse_root(data, "vendor")
+
+
+def test_signature_that_counts_for_nothing_is_not_added() -> None:
+    """By a stranger, or a second time: the file would get another digest than the one that went to the hosts."""
+    one = Holder("one")
+    root = make_root(one)
+    with pytest.raises(KeyUnusable, match="none of those that this root names"):
+        sign_root(root, Holder("eve").signer)
+    assert sign_root(root, one.signer) == root
+
+
+def test_next_root_is_signed_by_the_holders_of_both() -> None:
+    """Old keys go and new ones come: with the signatures of one side it is not complete."""
+    old, new = Holder("old"), Holder("new")
+    first = make_root(old)
+    keys = {role: [new.key.public_key()] for role in TUF_ROLES}
+    second = build_root(keys, dict.fromkeys(TUF_ROLES, 1), expires_at=FAR, version=2)
+    by_new = sign_root(second, new.signer, before=first)
+    assert is_complete(by_new, "vendor")
+    assert not is_complete(by_new, "vendor", before=first)
+    by_both = sign_root(by_new, old.signer, before=first)
+    assert is_complete(by_both, "vendor", before=first)
+    with pytest.raises(KeyUnusable):
+        sign_root(by_new, Holder("eve").signer, before=first)
+    with pytest.raises(TrustUnusable, match="version 2 does not follow version 2"):
+        sign_root(second, new.signer, before=by_both)
+    assert version_of_root(by_both) == 2
 
 
 def test_thresholds_and_curves_that_cannot_be_are_refused() -> None:
@@ -89,5 +116,5 @@ def test_role_file_does_not_go_back(tmp_path: Path) -> None:
 def test_role_file_of_another_customer_is_refused(tmp_path: Path) -> None:
     """The anchor is the pinned root's keys."""
     trust = Stewardship().establish(tmp_path)
-    with pytest.raises(TrustUnusable, match="signed by 0 keys"):
+    with pytest.raises(TrustUnusable, match="signed by 0 of the keys"):
         trust.install_roles(Stewardship().signed_roles(2), at=NOW)
