@@ -216,13 +216,47 @@ async def test_tokenize_and_back(gateway: Gateway) -> None:
     assert not gateway.engine.submits
 
 
+async def test_several_texts_are_tokenized_at_once(gateway: Gateway) -> None:
+    """As SGLang does, and by its paths; a text of nothing has no tokens."""
+    body = {"model": MODEL, "prompt": ["the", "", "in"], "add_special_tokens": False}
+    answer = json.loads((await ask(gateway, "/tokenize", body)).body)
+    assert answer["count"] == [1, 0, 1]
+    back = json.loads((await ask(gateway, "/detokenize", {"model": MODEL, "tokens": answer["tokens"]})).body)
+    assert back["text"] == ["the", "", "in"]
+    assert json.loads((await ask(gateway, "/detokenize", {"model": MODEL, "tokens": []})).body)["text"] == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "param"),
+    [
+        ("/detokenize", {"tokens": [97], "skip_special_tokens": False}, "skip_special_tokens"),
+        ("/detokenize", {"tokens": ["a"]}, "tokens"),
+        ("/detokenize", {"tokens": [97, -1]}, "tokens"),
+        ("/tokenize", {"messages": BODY["messages"], "add_special_tokens": True}, "add_special_tokens"),
+        ("/tokenize", {"prompt": 5}, "prompt"),
+        ("/tokenize", {"prompt": ["a", 5]}, "prompt[1]"),
+        ("/tokenize", {"prompt": []}, "prompt"),
+    ],
+)
+async def test_what_tokens_cannot_say_is_refused(
+    gateway: Gateway, path: str, change: dict[str, Any], param: str
+) -> None:
+    """By name."""
+    answer = await ask(gateway, path, {"model": MODEL} | change)
+    assert (answer.status, json.loads(answer.body)["error"]["param"]) == (400, param)
+
+
 async def test_what_is_served_and_how_it_stands(gateway: Gateway) -> None:
     """Without a path, a key or an address in it."""
     info = json.loads((await ask(gateway, "/get_model_info")).body)
     assert (info["model_path"], info["is_generation"]) == (MODEL, True)
     state = json.loads((await ask(gateway, "/get_server_info")).body)
     assert state["internal_states"][0]["num_running_reqs"] == 1
+    assert state["max_total_num_tokens"] == state["internal_states"][0]["memory_usage"]["token_capacity"] > 0
+    assert state["tokenizer_path"] == info["tokenizer_path"]
     assert "/" not in json.dumps([info, state])
+    assert json.loads((await ask(gateway, "/server_info")).body) == state, "as SGLang's tools of today ask"
+    assert json.loads((await ask(gateway, "/model_info")).body) == info
 
 
 async def test_flush_cache_needs_its_own_scope(gateway: Gateway) -> None:

@@ -31,6 +31,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "/v1/messages/count_tokens": {"model": MODEL, "messages": [MESSAGE]},
     "/v1/tokenize": {"model": MODEL, "prompt": "hi"},
     "/v1/detokenize": {"model": MODEL, "tokens": [97]},
+    "/tokenize": {"model": MODEL, "prompt": ["hi", "ho"]},
+    "/detokenize": {"model": MODEL, "tokens": [[97], [98]]},
     "/abort_request": {"rid": "none"},
     "/audit/rules/propose": {"kind": "retention", "retention_days": 30, "reason": "the contract"},
     "/audit/search": {"actor": "ada"},

@@ -1,6 +1,7 @@
 """`/v1/responses` with OpenAI's SDK: whole and streamed, tools and reasoning, kept by tenant for a while."""
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -10,12 +11,15 @@ from typing import Any
 
 import openai
 import pytest
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
 
 from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL
 from tests.support.waiting import until
+from tests.support.wire import exchange
 
 TOOL: Any = {
     "type": "function",
@@ -117,6 +121,20 @@ async def test_events_tell_the_response_piece_by_piece(gateway: Gateway, client:
     last = events[-1]
     assert last.type == "response.completed"
     assert [item.type for item in last.response.output] == ["message", "function_call"]
+
+
+@pytest.mark.parametrize("limit", [100, 30])
+async def test_every_event_is_as_the_sdk_declares_it(gateway: Gateway, limit: int) -> None:
+    """To the letter, which the SDK itself does not insist on: reasoning, text and a call, whole and cut."""
+    marked = [*b"<think>Hm.</think>So. ", 262, *b'{"name": "add", "arguments": {"a": 1}}', 263, 261]
+    gateway.engine.reply = lambda submit, choice: Reply(marked)
+    body = {"model": MODEL, "input": "hi", "tools": [TOOL], "stream": True, "max_output_tokens": limit}
+    headers = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json")
+    answer = await exchange(gateway.port, "POST", "/v1/responses", headers=headers, body=json.dumps(body).encode())
+    events = [line.removeprefix(b"data: ") for line in answer.body.split(b"\n") if line.startswith(b"data: ")]
+    declared: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+    kinds = [declared.validate_json(event, strict=True).type for event in events]
+    assert kinds[-1] == ("response.completed" if limit == 100 else "response.incomplete")
 
 
 async def test_a_conversation_goes_on_from_what_is_kept(gateway: Gateway, client: openai.AsyncOpenAI) -> None:

@@ -3,6 +3,7 @@
 They say nothing that is a secret: no path of a folder, no key, no address of a process.
 """
 
+from importlib.metadata import version
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -20,6 +21,7 @@ from appliance.gateway.identity import Principal
 from appliance.gateway.models import Models
 from appliance.messages.audit import MAX_UID_CHARS
 from appliance.messages.engine import AbortIntent, FlushCache
+from runtime.identifiers import PAGE_SIZE
 
 HEALTH_ROUTE = "/health_generate"
 
@@ -58,11 +60,24 @@ class NativeEndpoints:
                 state |= {
                     "num_running_reqs": status.num_running,
                     "num_queue_reqs": status.num_waiting,
-                    "max_total_num_tokens": status.num_pages * 16,
+                    "max_total_num_tokens": status.num_pages * PAGE_SIZE,
+                    "memory_usage": {"token_capacity": status.num_pages * PAGE_SIZE},
+                    "page_size": PAGE_SIZE,
                     "context_length": peer.facts.context_length,
                 }
+                if status.num_verified:
+                    state["avg_spec_accept_length"] = 1 + status.num_accepted / status.num_verified
             states.append(state)
-        await exchange.respond(200, {"internal_states": states})
+        total = sum(state.get("max_total_num_tokens", 0) for state in states)
+        names = sorted({state["model"] for state in states})
+        answer = {
+            "version": version("casemate"),
+            "model_path": ",".join(names),
+            "tokenizer_path": ",".join(names),
+            "max_total_num_tokens": total,
+            "internal_states": states,
+        }
+        await exchange.respond(200, answer)
 
     async def flush_cache(self, exchange: Exchange) -> None:
         """Every engine forgets its cached prefixes; running requests go on."""

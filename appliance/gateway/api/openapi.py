@@ -35,6 +35,8 @@ BODIES: Mapping[str, type[msgspec.Struct]] = {
     "/v1/messages/count_tokens": CountedFields,
     "/v1/tokenize": TokenizeFields,
     "/v1/detokenize": DetokenizeFields,
+    "/tokenize": TokenizeFields,
+    "/detokenize": DetokenizeFields,
     "/abort_request": AbortFields,
     "/audit/rules/propose": ChangeFields,
     "/audit/search": SearchFields,

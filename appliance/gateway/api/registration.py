@@ -65,10 +65,13 @@ def register_routes(
     routes.register("GET", "/v1/responses/{id}", Scope.INFERENCE, stored.retrieve)
     routes.register("DELETE", "/v1/responses/{id}", Scope.INFERENCE, stored.delete)
     routes.register("POST", COUNT_ROUTE, Scope.INFERENCE, CountTokensEndpoint(intake))
-    routes.register("POST", "/v1/tokenize", Scope.INFERENCE, tokens.tokenize)
-    routes.register("POST", "/v1/detokenize", Scope.INFERENCE, tokens.detokenize)
-    routes.register("GET", "/get_model_info", Scope.MODELS_READ, native.model_info)
-    routes.register("GET", "/get_server_info", Scope.METRICS_READ, native.server_info)
+    # vLLM and SGLang have these without /v1 too, and SGLang's tools of today ask for the info without its verb.
+    for place in ("/v1", ""):
+        routes.register("POST", f"{place}/tokenize", Scope.INFERENCE, tokens.tokenize)
+        routes.register("POST", f"{place}/detokenize", Scope.INFERENCE, tokens.detokenize)
+    for verb in ("get_", ""):
+        routes.register("GET", f"/{verb}model_info", Scope.MODELS_READ, native.model_info)
+        routes.register("GET", f"/{verb}server_info", Scope.METRICS_READ, native.server_info)
     routes.register("POST", "/flush_cache", Scope.ENGINE_CONTROL, native.flush_cache)
     routes.register("POST", "/abort_request", Scope.INFERENCE, native.abort)
     routes.register("GET", HEALTH_ROUTE, Scope.INFERENCE, HealthGenerate(desk, intake))

@@ -218,7 +218,7 @@ class _ResponseWords:
         output = generation.num_output_tokens
         return {
             "input_tokens": generation.num_prompt_tokens,
-            "input_tokens_details": {"cached_tokens": generation.num_cached_tokens},
+            "input_tokens_details": {"cached_tokens": generation.num_cached_tokens, "cache_write_tokens": 0},
             "output_tokens": output,
             "output_tokens_details": {"reasoning_tokens": self._reading.reasoning_tokens or 0},
             "total_tokens": generation.num_prompt_tokens + output,

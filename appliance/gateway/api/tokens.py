@@ -1,33 +1,38 @@
-"""`POST /v1/tokenize` and `/v1/detokenize`, with vLLM's members: what a prompt costs, and what tokens say."""
+"""`POST /v1/tokenize` and `/v1/detokenize`, with vLLM's and SGLang's members: what a prompt costs, and what tokens say."""
 
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
 from appliance.gateway.api.chat_request import parse_chat_request
-from appliance.gateway.api.fields import Name, Tokens
+from appliance.gateway.api.completion_request import parse_prompts
+from appliance.gateway.api.fields import Name
 from appliance.gateway.api.intake import Intake
 from appliance.gateway.api.parameters import parse_parameters
 from appliance.gateway.api.validation import verify_ids
 from appliance.gateway.body import parse_object
+from appliance.gateway.errors import BadRequest
 from appliance.gateway.exchange import Exchange
+from appliance.gateway.models import ServedModel
 from appliance.gateway.text.detokenizer import detokenize
 
 
 class TokenizeFields(Struct, kw_only=True):
-    """A prompt as text; with `messages` the body is a chat request."""
+    """A prompt as text, or several; with `messages` the body is a chat request."""
 
     model: Name
-    prompt: Annotated[str, Meta(min_length=1)]
+    prompt: str | Annotated[list[str], Meta(min_length=1)]
     add_special_tokens: bool = True
     return_token_strs: bool = False
 
 
 class DetokenizeFields(Struct, kw_only=True):
-    """Token ids."""
+    """Token ids of one text, or of several."""
 
     model: Name
-    tokens: Tokens
+    tokens: list[Any]
+    """Checked by `parse_prompts`, which names what is wrong."""
+    skip_special_tokens: bool = True
 
 
 class TokenEndpoints:
@@ -41,29 +46,59 @@ class TokenEndpoints:
         body = parse_object(await exchange.read_body())
         shows_strings = body.get("return_token_strs") is True
         if "messages" in body:
-            chat = {name: value for name, value in body.items() if name != "return_token_strs"}
-            request = parse_chat_request(chat, self._intake.settings)
-            model = self._intake.find_model(request.fields.model)
-            ids = await self._intake.tokenize_chat(model, request)
+            model, ids = await self._tokenize_chat(body)
+            answer: dict[str, Any] = {"count": len(ids), "tokens": ids}
+            texts = [ids]
         else:
             fields = parse_parameters(body, TokenizeFields)
             model = self._intake.find_model(fields.model)
-            if fields.add_special_tokens:
-                (ids,) = await self._intake.tokenize_prompts(model, [fields.prompt], lambda _: "prompt")
-            else:
-                (ids,) = await self._intake.tokenize_prompts(model, [fields.prompt], lambda _: "prompt", plain=True)
+            texts = await self._tokenize_texts(model, fields)
+            is_list = isinstance(fields.prompt, list)
+            answer = {
+                "count": [len(ids) for ids in texts] if is_list else len(texts[0]),
+                "tokens": texts if is_list else texts[0],
+            }
         vocabulary = model.tokenizer.vocabulary
-        answer: dict[str, Any] = {
-            "count": len(ids),
-            "max_model_len": self._intake.facts_of(model).context_length,
-            "tokens": ids,
-            "token_strs": [vocabulary.text_of(token_id) for token_id in ids] if shows_strings else None,
-        }
+        answer["max_model_len"] = self._intake.facts_of(model).context_length
+        answer["token_strs"] = (
+            [vocabulary.text_of(token_id) for ids in texts for token_id in ids] if shows_strings else None
+        )
         await exchange.respond(200, answer)
 
+    async def _tokenize_chat(self, body: dict[str, Any]) -> tuple[ServedModel, list[int]]:
+        own = ("return_token_strs", "add_special_tokens")
+        if body.get("add_special_tokens"):
+            message = (
+                "add_special_tokens: a chat template puts them where they belong, so only false goes with messages"
+            )
+            raise BadRequest("unsupported_parameter", message, parameter="add_special_tokens")
+        chat = {name: value for name, value in body.items() if name not in own}
+        request = parse_chat_request(chat, self._intake.settings)
+        model = self._intake.find_model(request.fields.model)
+        return model, await self._intake.tokenize_chat(model, request)
+
+    async def _tokenize_texts(self, model: ServedModel, fields: TokenizeFields) -> list[list[int]]:
+        """Nothing has no tokens, where none are put around it."""
+        name = "prompt[{}]" if isinstance(fields.prompt, list) else "prompt"
+        plain = not fields.add_special_tokens
+        texts = [fields.prompt] if isinstance(fields.prompt, str) else fields.prompt
+        some = [text for text in parse_prompts(texts, self._intake.settings.max_prompts) if text or not plain]
+        tokenized = iter(await self._intake.tokenize_prompts(model, some, name.format, plain=plain))
+        return [next(tokenized) if text or not plain else [] for text in texts]
+
     async def detokenize(self, exchange: Exchange) -> None:
-        """Ids to text; control tokens have none."""
+        """Ids to text; control tokens have none. The text has vLLM's name and SGLang's."""
         fields = parse_parameters(parse_object(await exchange.read_body()), DetokenizeFields)
+        if not fields.skip_special_tokens:
+            message = "skip_special_tokens: control tokens have no text here, so only true is taken"
+            raise BadRequest("unsupported_parameter", message, parameter="skip_special_tokens")
         model = self._intake.find_model(fields.model)
-        verify_ids(fields.tokens, self._intake.facts_of(model), "tokens")
-        await exchange.respond(200, {"prompt": detokenize(model.tokenizer.vocabulary, fields.tokens)})
+        facts, vocabulary = self._intake.facts_of(model), model.tokenizer.vocabulary
+        texts: list[str] = []
+        for ids in parse_prompts(fields.tokens, self._intake.settings.max_prompts, "tokens") if fields.tokens else [[]]:
+            if isinstance(ids, str):
+                raise BadRequest("invalid_parameter", "tokens: expected token ids, got text", parameter="tokens")
+            verify_ids(ids, facts, "tokens")
+            texts.append(detokenize(vocabulary, ids))
+        text = texts if fields.tokens and isinstance(fields.tokens[0], list) else texts[0]
+        await exchange.respond(200, {"prompt": text, "text": text})
