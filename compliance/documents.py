@@ -7,6 +7,7 @@ import msgspec
 from compliance.activity import Activity
 from compliance.facts import QUESTIONS
 from compliance.oscal.assessment import write_results
+from compliance.oscal.catalog import write_catalog, write_profile
 from compliance.oscal.definition import write_definition
 from compliance.oscal.document import Identifiers
 from compliance.oscal.milestones import write_milestones
@@ -56,6 +57,8 @@ def _write_oscal(content: Content) -> dict[str, bytes]:
     )
     ids = Identifiers("|".join(about))
     documents = {
+        "profile": write_profile(content, ids),
+        "catalog": write_catalog(content, ids),
         "component-definition": write_definition(framework, installation, content.made_at_ms, ids),
         "system-security-plan": write_security_plan(content, ids),
         "assessment-plan": write_assessment_plan(content, ids),

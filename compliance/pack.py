@@ -5,7 +5,7 @@
 | `README.txt` | what is what, and how to verify it by hand |
 | `report.html`, `report.pdf` | for people |
 | `responsibility-matrix.csv`, `.html`, `objectives.csv`, `poam.csv`, `score.json` | who does what, what is open, the SPRS score |
-| `oscal/*.json` | component definition, system security plan, assessment plan, assessment results, plan of action |
+| `oscal/*.json` | profile, catalog, component definition, system security plan, assessment plan and results, plan of action |
 | `facts.json`, `statements.toml` | what was found about the installation, and what the customer stated |
 | `configuration.json` | the effective configuration, secrets hidden, and the digest of its file |
 | `software/*` | bill of materials, running statement, version, results of tests |

@@ -35,6 +35,7 @@ checkpoint, signed by the log's key. 4. log/proofs/N.tlog-proof (C2SP tlog-proof
 metadata.sequence is N, as it stands in log/extracts, is a leaf of that tree: SHA-256 over a zero byte and the record, then
 RFC 6962.
 
-What a signature here shows is who made the pack, and that it was not changed since. What the records say is shown by the
-log's key and by witnesses of the log. What the tests show is the vendor's word, as signed with the release.
+What a signature here shows is who made the pack, and that it was not changed since; verdicts, facts, counts and charts are that
+maker's word. What the records say is shown by the log's key and by witnesses of the log. What the tests show is the vendor's
+word, as signed with the release.
 """

@@ -81,10 +81,10 @@ def _observe(content: Content, judgement: Judgement, ids: Identifiers) -> Sequen
     ]
 
 
-def _find(content: Content, judgement: Judgement, ids: Identifiers) -> Sequence[Json]:
+def find_whole(content: Content, judgement: Judgement, ids: Identifiers, related: list[Json]) -> Json:
+    """The finding about a control as a whole."""
     control, framework = judgement.control, content.framework
-    related = [{"observation-uuid": one["uuid"]} for one in _observe(content, judgement, ids)]
-    whole = _finding(
+    return _finding(
         finding_uuid(ids, control.id),
         f"{framework.label_of(control)} {control.title}",
         judgement.own,
@@ -93,6 +93,11 @@ def _find(content: Content, judgement: Judgement, ids: Identifiers) -> Sequence[
         related,
         is_satisfied=judgement.is_satisfied,
     )
+
+
+def _find(content: Content, judgement: Judgement, ids: Identifiers) -> Sequence[Json]:
+    control, framework = judgement.control, content.framework
+    related = [{"observation-uuid": one["uuid"]} for one in _observe(content, judgement, ids)]
     parts = [
         _finding(
             ids.of("finding", "objective", part.id),
@@ -105,7 +110,7 @@ def _find(content: Content, judgement: Judgement, ids: Identifiers) -> Sequence[
         )
         for part in judgement.objectives
     ]
-    return [whole, *parts]
+    return [find_whole(content, judgement, ids, related), *parts]
 
 
 def _finding(

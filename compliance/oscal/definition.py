@@ -2,6 +2,7 @@
 
 from compliance.frameworks import Framework
 from compliance.installation import Installation
+from compliance.oscal.catalog import PROFILE
 from compliance.oscal.document import Identifiers, Json, control_id, encode, metadata_of, prop, props
 
 STATUSES = {
@@ -25,7 +26,7 @@ def write_definition(framework: Framework, installation: Installation, made_at_m
         "control-implementations": [
             {
                 "uuid": ids.of("control-implementation", framework.name),
-                "source": framework.profile,
+                "source": PROFILE,
                 "description": f"What the product does about {framework.title}, in its makers' words.",
                 "implemented-requirements": _requirements(framework, ids),
             }

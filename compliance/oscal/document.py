@@ -46,8 +46,12 @@ def control_id(framework: Framework, control: Control) -> str:
     """The control in OSCAL's form, which begins with a letter: `au-9.3`, `sp_800_171_3.3.8`, `article_12.2`."""
     if framework.catalogue == "nist-800-171":
         return f"sp_800_171_{control.id}"
-    plain = control.id.lower().replace("(", ".").replace(")", "")
-    return re.sub(r"[^a-z0-9.\-]", "_", plain)
+    return to_token(control.id)
+
+
+def to_token(text: str) -> str:
+    """Only what OSCAL takes in identifiers."""
+    return re.sub(r"[^a-z0-9.\-]", "_", text.lower().replace("(", ".").replace(")", ""))
 
 
 def objective_id(framework: Framework, control: Control, objective: str) -> str:
@@ -63,9 +67,12 @@ def prop(name: str, value: str) -> Json:
 
 
 def select_controls(framework: Framework) -> Json:
-    """`reviewed-controls`: all of the framework."""
+    """`reviewed-controls`: all of the framework, with their objectives where it has some."""
     ids = [{"control-id": control_id(framework, control)} for control in framework.controls]
-    return {"control-selections": [{"include-controls": ids}]}
+    selected: Json = {"control-selections": [{"include-controls": ids}]}
+    if any(control.objectives for control in framework.controls):
+        selected["control-objective-selections"] = [{"include-all": {}}]
+    return selected
 
 
 def props(values: Mapping[str, str]) -> list[Json]:

@@ -1,6 +1,10 @@
-"""`plan-of-action-and-milestones.json`: everything about which something is left to do. Dates are for the customer to set."""
+"""`plan-of-action-and-milestones.json`: everything about which something is left to do. Dates are for the customer to set.
 
-from compliance.oscal.assessment import finding_uuid
+The findings of the assessment results that items are about stand in it again, without the observations: an item can only
+refer to findings of its own document.
+"""
+
+from compliance.oscal.assessment import find_whole, finding_uuid
 from compliance.oscal.document import Identifiers, encode, metadata_of, props
 from compliance.report.content import Content
 
@@ -34,6 +38,7 @@ def write_milestones(content: Content, ids: Identifiers) -> bytes | None:
         "uuid": ids.of("plan-of-action-and-milestones"),
         "metadata": metadata_of(f"Plan of action: {content.title}", content.made_at_ms, content.installation.version),
         "import-ssp": {"href": "system-security-plan.json"},
+        "findings": [find_whole(content, one, ids, []) for one in content.judgements if not one.is_satisfied],
         "poam-items": items,
     }
     return encode("plan-of-action-and-milestones", document)

@@ -2,12 +2,17 @@
 not made up.
 """
 
+from collections.abc import Iterator
+
 from compliance.installation import Installation
+from compliance.judgement import Judgement
+from compliance.oscal.catalog import PROFILE
 from compliance.oscal.definition import STATUSES, component_uuid
 from compliance.oscal.document import Identifiers, Json, control_id, encode, metadata_of, prop, select_controls
 from compliance.report.content import Content
 
 _TO_WRITE = "To be written by the organization."
+_STATED = {"met": "implemented", "not-met": "planned", "not-applicable": "not-applicable"}
 _ROLES = ("user", "operator", "steward", "auditor", "admin")
 
 
@@ -20,10 +25,10 @@ def write_security_plan(content: Content, ids: Identifiers) -> bytes:
     document = {
         "uuid": ids.of("system-security-plan"),
         "metadata": metadata | {"roles": [{"id": role, "title": f"Casemate role {role}"} for role in _ROLES]},
-        "import-profile": {"href": framework.profile},
+        "import-profile": {"href": PROFILE},
         "system-characteristics": {
             "system-ids": [{"identifier-type": "urn:casemate:log", "id": content.checkpoint.origin}],
-            "system-name": "Casemate",
+            "system-name": f"{_TO_WRITE} The system that Casemate is a part of",
             "description": f"{_TO_WRITE} The appliance answers prompts with language models on the organization's own host.",
             "system-information": {
                 "information-types": [
@@ -33,7 +38,7 @@ def write_security_plan(content: Content, ids: Identifiers) -> bytes:
                     }
                 ]
             },
-            "status": {"state": "operational" if installation.mode == "production" else "under-development"},
+            "status": {"state": _state(installation)},
             "authorization-boundary": {"description": _TO_WRITE},
         },
         "system-implementation": {
@@ -46,7 +51,7 @@ def write_security_plan(content: Content, ids: Identifiers) -> bytes:
                 }
                 for role in _ROLES
             ],
-            "components": [_component(installation, ids)],
+            "components": [_system(installation, ids), _component(installation, ids)],
             "inventory-items": _inventory(installation, ids),
         },
         "control-implementation": {
@@ -68,10 +73,29 @@ def write_assessment_plan(content: Content, ids: Identifiers) -> bytes:
     return encode("assessment-plan", document)
 
 
+def _system(installation: Installation, ids: Identifiers) -> Json:
+    """What the customer's part is implemented by."""
+    return {
+        "uuid": _system_uuid(ids),
+        "type": "this-system",
+        "title": "The organization's system",
+        "description": f"{_TO_WRITE} The host, its network and its place, the people and the rules around the appliance.",
+        "status": {"state": _state(installation)},
+    }
+
+
+def _system_uuid(ids: Identifiers) -> str:
+    return ids.of("component", "this-system")
+
+
+def _state(installation: Installation) -> str:
+    return "operational" if installation.mode == "production" else "under-development"
+
+
 def _component(installation: Installation, ids: Identifiers) -> Json:
     return {
         "uuid": component_uuid(ids),
-        "type": "this-system",
+        "type": "software",
         "title": "Casemate",
         "description": "The appliance with all of its processes.",
         "props": [
@@ -79,7 +103,8 @@ def _component(installation: Installation, ids: Identifiers) -> Json:
             prop("software", installation.software),
             prop("configuration", installation.configuration_digest),
         ],
-        "status": {"state": "operational" if installation.mode == "production" else "under-development"},
+        "links": [{"href": "component-definition.json", "rel": "imported-from"}],
+        "status": {"state": _state(installation)},
     }
 
 
@@ -104,15 +129,38 @@ def _requirements(content: Content, ids: Identifiers) -> list[Json]:
                 "uuid": ids.of("plan-requirement", control.id),
                 "control-id": control_id(content.framework, control),
                 "props": [prop("verdict", one.verdict), prop("responsibility", control.status)],
-                "by-components": [
-                    {
-                        "component-uuid": component_uuid(ids),
-                        "uuid": ids.of("by-component", control.id),
-                        "description": control.product or "Nothing: this is the customer's alone.",
-                        "implementation-status": {"state": STATUSES[control.status]},
-                    }
-                ],
-                **({"remarks": f"The customer: {control.customer}"} if control.customer else {}),
+                "by-components": [_part_of_product(one, ids), *_part_of_customer(one, ids)],
             }
         )
     return found
+
+
+def _part_of_product(judgement: Judgement, ids: Identifiers) -> Json:
+    control = judgement.control
+    return {
+        "component-uuid": component_uuid(ids),
+        "uuid": ids.of("by-component", control.id),
+        "description": control.product or "Nothing: this is the customer's alone.",
+        "implementation-status": {"state": STATUSES[control.status]},
+    }
+
+
+def _part_of_customer(judgement: Judgement, ids: Identifiers) -> Iterator[Json]:
+    """What they must do, and what they stated about it, of the whole and of each objective; planned until then."""
+    control = judgement.control
+    said = {
+        judged.id: judged.statement for judged in (judgement.own, *judgement.objectives) if judged.statement is not None
+    }
+    if not control.customer and not said:
+        return
+    words = [f"{id}: {one.status}, stated by {one.by} on {one.on:%Y-%m-%d}: {one.evidence}" for id, one in said.items()]
+    own = judgement.own.statement
+    yield {
+        "component-uuid": _system_uuid(ids),
+        "uuid": ids.of("by-component", control.id, "customer"),
+        "description": control.customer or "As stated.",
+        "implementation-status": {
+            "state": _STATED[own.status] if own is not None else "partial" if said else "planned"
+        },
+        **({"remarks": "\n\n".join(words)} if words else {}),
+    }

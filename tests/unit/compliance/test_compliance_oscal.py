@@ -15,15 +15,18 @@ import pytest
 from compliance.frameworks import FRAMEWORKS
 from compliance.oscal.document import control_id
 from compliance.pack import WrittenPack
+from tests.support.evidence import order_pack, write_made_up_pack
 
 REQUIRED = {
+    "profile": {"uuid", "metadata", "imports", "merge"},
+    "catalog": {"uuid", "metadata", "groups"},
     "component-definition": {"uuid", "metadata", "components"},
     "system-security-plan": {
         "uuid", "metadata", "import-profile", "system-characteristics", "system-implementation", "control-implementation",
     },
     "assessment-plan": {"uuid", "metadata", "import-ssp", "reviewed-controls"},
     "assessment-results": {"uuid", "metadata", "import-ap", "results"},
-    "plan-of-action-and-milestones": {"uuid", "metadata", "import-ssp", "poam-items"},
+    "plan-of-action-and-milestones": {"uuid", "metadata", "import-ssp", "findings", "poam-items"},
 }  # fmt: skip
 TOKEN = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 
@@ -64,16 +67,68 @@ def test_identifiers_are_version_5_and_each_names_one_thing(documents: dict[str,
 
 
 def test_references_lead_to_what_is_there(documents: dict[str, Any]) -> None:
-    """Observations of findings, findings of the plan's items, components of the plan."""
-    (result,) = documents["assessment-results"]["results"]
-    observations = {one["uuid"] for one in result["observations"]}
-    findings = {one["uuid"] for one in result["findings"]}
-    assert {value for name, value in walk(result["findings"]) if name == "observation-uuid"} <= observations
-    assert {
-        value for name, value in walk(documents["plan-of-action-and-milestones"]) if name == "finding-uuid"
-    } <= findings
+    """Each within its own document: observations of findings, findings of the plan's items, components of the plan."""
+    for document in documents.values():
+        declared = {value for name, value in walk(document) if name == "uuid"}
+        assert {value for name, value in walk(document) if name.endswith("-uuid")} <= declared
     components = {one["uuid"] for one in documents["system-security-plan"]["system-implementation"]["components"]}
     assert {value for name, value in walk(documents["system-security-plan"]) if name == "component-uuid"} == components
+    (result,) = documents["assessment-results"]["results"]
+    told = {one["uuid"]: one["target"] for one in result["findings"]}
+    again = documents["plan-of-action-and-milestones"]["findings"]
+    assert again
+    assert all(told[one["uuid"]] == one["target"] for one in again), "the same findings by the same names"
+
+
+def test_every_identifier_of_a_control_is_in_the_catalog(documents: dict[str, Any]) -> None:
+    """Which the profile imports whole: controls, their statements and their objectives."""
+    assert documents["profile"]["imports"] == [{"href": "catalog.json", "include-all": {}}]
+    known = {value for name, value in walk(documents["catalog"]) if name == "id"}
+    assert len(known) == 14 + 110 + 110 + 320
+    (result,) = documents["assessment-results"]["results"]
+    assert {one["target"]["target-id"] for one in result["findings"]} <= known
+    for document in documents.values():
+        assert {value for name, value in walk(document) if name == "control-id"} <= known
+
+
+def test_files_that_are_named_are_in_the_pack(documents: dict[str, Any], month: Path) -> None:
+    """Links to elsewhere are to the publication alone."""
+    elsewhere = set()
+    for document in documents.values():
+        for name, value in walk(document):
+            if name in ("href", "source"):
+                if value.startswith("https://"):
+                    elsewhere.add(value)
+                else:
+                    assert (month / "shared" / "oscal" / value).is_file(), value
+    assert elsewhere == {FRAMEWORKS["cmmc-l2"].profile}
+
+
+def test_a_baseline_is_chosen_out_of_the_publishers(month: Path) -> None:
+    """With no catalog of ours: the profile names NIST's own and exactly our controls."""
+    write_made_up_pack(order_pack("800-53-moderate"), month, "moderate")
+    folder = month / "moderate" / "oscal"
+    assert not (folder / "catalog.json").exists()
+    ((source,),) = [json.loads((folder / "profile.json").read_bytes())["profile"]["imports"]]
+    assert source["href"] == FRAMEWORKS["800-53-moderate"].profile
+    framework = FRAMEWORKS["800-53-moderate"]
+    assert source["include-controls"] == [{"with-ids": [control_id(framework, one) for one in framework.controls]}]
+
+
+def test_the_plan_tells_what_the_customer_stated(month: Path) -> None:
+    """Beside what the product does, under the component that is theirs."""
+    said = b'[statements."3.10.1"]\nstatus = "met"\nby = "facility security"\non = 2026-11-01\nevidence = "Badges."\n'
+    write_made_up_pack(order_pack(statements=said), month, "stated")
+    plan = json.loads((month / "stated" / "oscal" / "system-security-plan.json").read_bytes())["system-security-plan"]
+    (system,) = [one for one in plan["system-implementation"]["components"] if one["type"] == "this-system"]
+    (told,) = [
+        one
+        for one in plan["control-implementation"]["implemented-requirements"]
+        if one["control-id"] == "sp_800_171_3.10.1"
+    ]
+    (part,) = [one for one in told["by-components"] if one["component-uuid"] == system["uuid"]]
+    assert part["implementation-status"] == {"state": "implemented"}
+    assert "3.10.1: met, stated by facility security on 2026-11-01: Badges." in part["remarks"]
 
 
 def test_findings_are_the_judgements(documents: dict[str, Any], made: WrittenPack) -> None:
