@@ -2,7 +2,8 @@
 
 A refresh token is used once and replaced by the next of its *family*. One that comes back after it was replaced was copied,
 by whoever: the family ends, and with it every access token that came from it (RFC 9700 section 4.14.2). Only hashes are
-stored. SQLite from the standard library: these rows are one authority's alone, and die with it.
+stored. SQLite from the standard library: these rows are one authority's alone, and die with it. Its calls are short and are not
+made elsewhere than in the event loop: between a look at a token and its use there must be no wait.
 """
 
 import hashlib
@@ -95,7 +96,8 @@ class RefreshStore:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = sqlite3.connect(path, isolation_level=None)
-            for pragma in ("trusted_schema = OFF", "synchronous = FULL"):
+            # A write-ahead log needs one sync a transaction; a rollback journal three, for which the authority's loop waits.
+            for pragma in ("trusted_schema = OFF", "journal_mode = WAL", "synchronous = FULL"):
                 connection.execute(f"PRAGMA {pragma}")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, *_ADDED, _SCHEMA_VERSION):

@@ -102,7 +102,10 @@ def test_what_a_person_had_signed_in_to_ends_with_a_cut(house, clock, cut):
 def test_a_refresh_token_survives_a_restart_and_is_in_no_file(house, tmp_path):
     """Only its hash is stored."""
     token = house.session()["refresh_token"]
-    assert token.encode() not in (tmp_path / "sessions.sqlite").read_bytes()
+    files = sorted(tmp_path.glob("sessions.sqlite*"))
+    assert [path.name for path in files] == ["sessions.sqlite", "sessions.sqlite-shm", "sessions.sqlite-wal"]
+    assert all(token.encode() not in path.read_bytes() for path in files)
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
     again = RefreshStore.open(tmp_path / "sessions.sqlite", clock=house.clock)
     assert again.look(token).grant.user_id == house.user.user_id
