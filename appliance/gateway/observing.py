@@ -18,7 +18,14 @@ class EndedInference:
     temperature: float
     top_p: float
     seed: int
+    top_k: int
+    """0: all."""
+    frequency_penalty: float
+    presence_penalty: float
     num_choices: int
+    is_streamed: bool
+    is_embedding: bool
+    """Nothing was sampled: the rest of the parameters, and the one token, are the engine's own business."""
     finish_reasons: Sequence[str]
     prompt_tokens: int
     cached_tokens: int

@@ -50,8 +50,11 @@ class GenAiMeasures:
         outcome = labels | ({"error.type": ended.error} if ended.error else {})
         self._duration.record(inference.duration_s, outcome)
         self._usage.record(inference.prompt_tokens, labels | {"gen_ai.token.type": "input"})
+        if inference.is_embedding:
+            return
         self._usage.record(inference.output_tokens, labels | {"gen_ai.token.type": "output"})
-        if inference.first_token_s is None:
+        # The conventions ask these two of requests that went well.
+        if inference.first_token_s is None or ended.error:
             return
         self._first_token.record(inference.first_token_s, labels)
         if inference.output_tokens > 1:

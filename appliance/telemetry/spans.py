@@ -50,21 +50,36 @@ def _inference_attributes(inference: EndedInference) -> dict[str, Value]:
         "gen_ai.operation.name": operation_of(inference),
         "gen_ai.provider.name": PROVIDER,
         "gen_ai.request.model": inference.model,
+        "gen_ai.response.id": inference.request_id,
+        "gen_ai.response.model": inference.model,
+        "gen_ai.usage.input_tokens": inference.prompt_tokens,
+        "gen_ai.usage.cache_read.input_tokens": inference.cached_tokens,
+        "casemate.audit.index": tuple(inference.intents),
+    }
+    return attributes if inference.is_embedding else attributes | _sampled_attributes(inference)
+
+
+def _sampled_attributes(inference: EndedInference) -> dict[str, Value]:
+    """Of an answer: what it was sampled with, and what came of it. Parameters that change nothing are left out."""
+    attributes: dict[str, Value] = {
         "gen_ai.request.max_tokens": inference.max_tokens,
         "gen_ai.request.temperature": inference.temperature,
         "gen_ai.request.top_p": inference.top_p,
         "gen_ai.request.seed": inference.seed,
-        "gen_ai.response.id": inference.request_id,
-        "gen_ai.response.model": inference.model,
-        "gen_ai.usage.input_tokens": inference.prompt_tokens,
         "gen_ai.usage.output_tokens": inference.output_tokens,
-        "gen_ai.usage.cache_read.input_tokens": inference.cached_tokens,
-        "casemate.audit.index": tuple(inference.intents),
     }
+    unless_neutral: dict[str, float | int] = {
+        "gen_ai.request.top_k": inference.top_k,
+        "gen_ai.request.frequency_penalty": inference.frequency_penalty,
+        "gen_ai.request.presence_penalty": inference.presence_penalty,
+    }
+    attributes |= {name: value for name, value in unless_neutral.items() if value}
     if inference.num_choices != 1:
         attributes["gen_ai.request.choice.count"] = inference.num_choices
     if inference.finish_reasons:
         attributes["gen_ai.response.finish_reasons"] = tuple(inference.finish_reasons)
-    if inference.first_token_s is not None:
-        attributes["gen_ai.response.time_to_first_chunk"] = inference.first_token_s
+    if inference.is_streamed:
+        attributes["gen_ai.request.stream"] = True
+        if inference.first_token_s is not None:
+            attributes["gen_ai.response.time_to_first_chunk"] = inference.first_token_s
     return attributes

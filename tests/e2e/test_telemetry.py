@@ -46,9 +46,34 @@ def test_a_chat_is_a_span_in_the_trace_of_its_client(sdk: openai.OpenAI, collect
     assert told["gen_ai.usage.input_tokens"] == completion.usage.prompt_tokens
     assert told["gen_ai.usage.output_tokens"] == completion.usage.completion_tokens
     assert told["gen_ai.response.finish_reasons"] == [completion.choices[0].finish_reason]
-    assert 0 < told["gen_ai.response.time_to_first_chunk"] < (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
+    assert "gen_ai.request.stream" not in told
     assert told["casemate.audit.index"] == [int(answer.headers["casemate-audit-index"])]
     assert (told["http.route"], told["http.response.status_code"]) == ("/v1/chat/completions", 200)
+
+
+def test_a_stream_tells_when_its_first_chunk_came(sdk: openai.OpenAI, collector: Collector) -> None:
+    """And what it was sampled with, as far as that changes anything."""
+    trace_id = TRACE[:-4] + "0005"
+    stream = sdk.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "What is Casemate?"}], max_tokens=8, stream=True,
+        frequency_penalty=0.5, extra_body={"top_k": 7}, extra_headers={"traceparent": f"00-{trace_id}-{PARENT}-01"},
+    )  # fmt: skip
+    assert list(stream)
+    span = span_of(trace_id, collector)
+    told = attributes(span.attributes)
+    assert 0 < told["gen_ai.response.time_to_first_chunk"] < (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
+    assert (told["gen_ai.request.stream"], told["gen_ai.request.top_k"]) == (True, 7)
+    assert told["gen_ai.request.frequency_penalty"] == 0.5
+    assert "gen_ai.request.presence_penalty" not in told
+
+
+def test_an_embedding_has_no_parameters_of_sampling(sdk: openai.OpenAI, collector: Collector) -> None:
+    """The token that the engine computes for it is nobody's output."""
+    trace_id = TRACE[:-4] + "0006"
+    sdk.embeddings.create(model=MODEL, input="a", extra_headers={"traceparent": f"00-{trace_id}-{PARENT}-01"})
+    told = attributes(span_of(trace_id, collector).attributes)
+    assert (told["gen_ai.operation.name"], told["gen_ai.usage.input_tokens"]) == ("embeddings", 1)
+    assert not {"gen_ai.request.temperature", "gen_ai.request.seed", "gen_ai.usage.output_tokens"} & told.keys()
 
 
 def test_a_refusal_is_a_span_with_its_code(sdk: openai.OpenAI, collector: Collector) -> None:

@@ -5,6 +5,7 @@ What differs between them is an `Inference`: what is asked of the model, and how
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -74,7 +75,7 @@ class InferenceEndpoint:
         exchange.request_id = inference.asked.uid
         source = Source(exchange.source_address, exchange.source_port, exchange.trace.trace_id)
         answer = Answer(self._desk, inference.asked, exchange.identified, source, inference.vocabulary, arrived_at)
-        exchange.describe = answer.describe
+        exchange.describe = partial(answer.describe, is_streamed=inference.stream)
         exchange.watch(answer.client_left)
         try:
             async with answer:

@@ -100,7 +100,7 @@ class Answer:
         """The outcomes' indices, known when `batches` has ended."""
         return ",".join(str(generation.outcome_index) for generation in self.generations)
 
-    def describe(self) -> EndedInference:
+    def describe(self, *, is_streamed: bool = False) -> EndedInference:
         """What an observer is told when it is over."""
         sampling, generations = self._asked.sampling, self.generations
         firsts = [one.first_token_at for one in generations if one.first_token_at is not None]
@@ -112,7 +112,12 @@ class Answer:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             seed=sampling.seed,
+            top_k=max(sampling.top_k, 0),
+            frequency_penalty=sampling.frequency_penalty,
+            presence_penalty=sampling.presence_penalty,
             num_choices=self._asked.n,
+            is_streamed=is_streamed,
+            is_embedding=self._asked.wants_embedding,
             finish_reasons=[
                 choice.end.reason for one in generations for choice in one.choices if choice.end is not None
             ],
