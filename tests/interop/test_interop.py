@@ -11,8 +11,9 @@ from typing import Any
 import openai
 import pytest
 
-from tests.interop.conftest import HERE, program_of, run
+from tests.interop.conftest import HERE, javascript, program_of, run
 from tests.support.appliance import DEMO_MODEL, Appliance
+from tests.support.commands import run_casemate
 
 MODEL = "casemate-demo"
 
@@ -30,6 +31,61 @@ def test_langchain(appliance: Appliance, tmp_path: Path) -> None:
     assert got["calls"] == [["get_weather", {"city": "Rome"}]]
     assert got["after"]
     assert set(got["trip"]) == {"city", "days"}
+
+
+def test_openai_for_javascript(appliance: Appliance, tmp_path: Path) -> None:
+    """Chat whole and streamed, a loop with a tool, a schema, responses as events, embeddings in base64, and an error."""
+    command = [*javascript("openai_client.mjs"), f"{appliance.url}/v1", MODEL]
+    got = json.loads(run(command, appliance, appliance.token(), tmp_path))
+    assert "Casemate" in got["plain"]
+    assert got["streamed"] == [got["plain"], got["usage"]]
+    assert got["request"] == [got["request"][1]] * 2
+    assert (got["called"], bool(got["after"])) == (["Rome"], True)
+    assert got["structured"].keys() == {"big", "kind"}
+    assert got["response"] == got["plain"]
+    assert {"response.created", "response.output_text.delta", "response.incomplete"} <= set(got["events"])
+    assert [length for _, length in got["embedded"]] == [1.0, 1.0]
+    assert got["refused"] == ["NotFoundError", 404, "model_not_found"]
+
+
+def test_anthropic(appliance: Appliance, tmp_path: Path) -> None:
+    """Messages whole and streamed, tools run by the SDK, stop sequences, counts, a schema, and errors that it understands."""
+    command = [str(program_of("anthropic", "python")), str(HERE / "anthropic_client.py"), appliance.url, MODEL]
+    got = json.loads(run(command, appliance, static_key(appliance), tmp_path))
+    assert "Casemate" in got["plain"]
+    assert got["streamed"] == got["older"] == got["plain"]
+    assert got["request"] == [got["request"][1]] * 2
+    assert got["usage"] == [got["counted"], got["streamed_usage"]]
+    assert (got["called"], bool(got["after"])) == ([["get_weather", {"city": "Rome"}]], True)
+    assert got["stopped"] == ["stop_sequence", "runtime"]
+    assert got["structured"].keys() == {"big", "kind"}
+    assert got["refused"] == [
+        ["NotFoundError", "not_found_error", True],
+        ["BadRequestError", "invalid_request_error", True],
+        ["AuthenticationError", "authentication_error", False],
+    ]
+
+
+def test_litellm(appliance: Appliance, tmp_path: Path) -> None:
+    """By its providers for OpenAI, vLLM and Anthropic alike: the same answers, tools in a loop, a schema, and its own errors."""
+    command = [str(program_of("litellm", "python")), str(HERE / "litellm_client.py"), appliance.url, MODEL]
+    got = json.loads(run(command, appliance, static_key(appliance), tmp_path))
+    assert got.pop("embedded") == 2
+    assert {by["plain"] for by in got.values()} == {got["openai"]["plain"]}
+    for by in got.values():
+        assert by["streamed"] == by["plain"]
+        assert by["called"] == ["get_weather", {"city": "Rome"}]
+        assert by["after"]
+        assert by["structured"].keys() == {"big", "kind"}
+        assert by["refused"] == ["NotFoundError", "AuthenticationError", "ContextWindowExceededError"]
+
+
+def static_key(appliance: Appliance) -> str:
+    """For clients that only know an API key."""
+    client_id = appliance.create_client("keyed").client_id
+    words = ["key", "create", client_id, "--from", "127.0.0.0/8", "--json", "--config", str(appliance.config_file)]
+    key: str = json.loads(run_casemate(*words))["key"]
+    return key
 
 
 def test_lm_eval(appliance: Appliance, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from security.supply_chain.evidence import PROVENANCE, SBOM, VEX, hash_release_f
 from security.supply_chain.provenance import Provenance, dependencies_of, sign_provenance
 from security.supply_chain.sbom import encode_sbom
 from security.supply_chain.vex import encode_vex
-from tests.interop.conftest import ENVIRONMENTS, HERE, program_of
+from tests.interop.conftest import HERE, javascript, program_of
 from tests.support.stewardship import Holder, make_root
 from tests.unit.security.bundles.conftest import FILES, NOW, Vendor, write_parts
 
@@ -29,10 +29,7 @@ pytestmark = pytest.mark.long
 
 def run_javascript(script: str, *arguments: object) -> Any:
     """What a script of tests/interop/javascript printed."""
-    place = ENVIRONMENTS / "javascript"
-    if not (place / "ready").exists():
-        pytest.skip("make test-interop installs the clients in JavaScript, with npm")
-    command = ["node", str(place / script), *map(str, arguments)]
+    command = [*javascript(script), *map(str, arguments)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 

@@ -48,8 +48,16 @@ class Person:
             "response_type": "code", "client_id": client_id, "redirect_uri": REDIRECT, "scope": scope,
             "code_challenge": challenge, "code_challenge_method": "S256", "resource": self.appliance.url,
         }  # fmt: skip
+        code = parse_qs(urlsplit(self.agree(f"/authorize?{urlencode(asked)}")).query)["code"][0]
+        given = {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT, "client_id": client_id}
         browser = _Browser(self.appliance.authority_port, self.appliance)
-        path = f"/authorize?{urlencode(asked)}"
+        status, _, answer = browser.go("POST", "/token", {**given, "code_verifier": verifier})
+        assert status == 200, answer
+        return str(json.loads(answer)["access_token"])
+
+    def agree(self, path: str) -> str:
+        """Follow an application's way to the authority, log in there and agree. Gives the address that leads back."""
+        browser = _Browser(self.appliance.authority_port, self.appliance)
         page = browser.go("GET", path)[2]
         fields = {"login": self.login, "password": self._password, "code": self._code()}
         status, location, page = browser.go("POST", "/sign_in", {**_hidden(page), **fields})
@@ -62,11 +70,7 @@ class Person:
         page = browser.go("GET", path)[2]
         status, location, page = browser.go("POST", "/authorize", {**_hidden(page), "decision": "approve"})
         assert status == 303, page
-        code = parse_qs(urlsplit(location).query)["code"][0]
-        given = {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT, "client_id": client_id}
-        status, _, answer = browser.go("POST", "/token", {**given, "code_verifier": verifier})
-        assert status == 200, answer
-        return str(json.loads(answer)["access_token"])
+        return location
 
     def _code(self) -> str:
         """A code that was not used yet: the authority takes the next step's as well."""
