@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
-from appliance.config import load_configuration, load_default_configuration
+from appliance.config import ConfigurationRejected, load_configuration, load_default_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.health.examination import examine
 from appliance.health.finding import Finding
@@ -24,8 +24,14 @@ def add_doctor_commands(subparsers: "argparse._SubParsersAction[argparse.Argumen
 
 def _doctor(arguments: argparse.Namespace) -> int:
     path: Path | None = find_configuration_file(arguments.config)
-    configuration, _ = load_configuration(path) if path is not None else load_default_configuration()
-    findings = examine(configuration)
+    refused: list[Finding] = []
+    try:
+        configuration, _ = load_configuration(path) if path is not None else load_default_configuration()
+    except ConfigurationRejected as fault:  # No reason to say nothing of the machine.
+        refused = [Finding("configuration", "bad", line) for line in str(fault).splitlines()]
+        refused.append(Finding("configuration", "note", "what follows was looked at with the built-in one instead"))
+        configuration, _ = load_default_configuration()
+    findings = [*refused, *examine(configuration)]
     if arguments.json:
         print(json.dumps([{"subject": one.subject, "grade": one.grade, "words": one.words} for one in findings]))
     else:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from appliance.config import parse_configuration
+from appliance.config import ConfigurationRejected, parse_configuration
 from appliance.config.defaults import DEMO_MODEL_DIR
 from security.segmentation.model import Ports, build_arrows
 from security.segmentation.network_policy import render_network_policies
@@ -145,6 +145,19 @@ def test_what_is_not_restricted_is_seen(deploy: Path, place: tuple[Any, ...], va
         inner = inner[step]
     inner[place[-1]] = value
     assert problem in problems_of_pod(template["metadata"], template["spec"])
+
+
+def test_configuration_of_the_documentation_is_one(project_root: Path) -> None:
+    """The one that operations.md prints for a first production start is taken as it stands, but for where its model lies."""
+    operations = (project_root / "docs/operations.md").read_text()
+    (text,) = re.findall(r'```toml\n(mode = "production"\n.*?)```', operations, re.DOTALL)
+    text = text.replace("/var/lib/casemate/state/models/promoted/my-model", str(DEMO_MODEL_DIR))
+    with pytest.raises(
+        ConfigurationRejected
+    ) as caught:  # A plain folder, where the documentation has a promoted model.
+        parse_configuration(text.encode(), project_root)
+    (problem,) = caught.value.problems
+    assert 'production needs "signed_models"' in problem.message
 
 
 @control("3.1.3", "3.13.6", "AC-4", "SC-7(5)")

@@ -109,3 +109,15 @@ def test_command_fails_if_something_is_bad(
     assert f"{grades.count('note')} note" in capsys.readouterr().out
     monkeypatch.setattr(machine, "_LEAST_YEAR", 3000)
     assert main(["doctor", "--config", str(config)]) == EXIT_FAILED
+
+
+def test_configuration_that_is_refused_does_not_hide_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each problem of it, and then all the rest."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "casemate.toml").write_text('mode = "prodaction"\n')
+    assert main(["doctor", "--config", "casemate.toml"]) == EXIT_FAILED
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("bad   configuration casemate.toml")
+    assert any(line.startswith("ok    kernel") for line in lines)
