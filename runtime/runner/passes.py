@@ -121,7 +121,7 @@ class Passes:
     def _run(self, batch: StepBatch, size: int | None) -> Pass:
         """By pieces of so many rows, or kernel by kernel."""
         num_rows, num_sequences = len(batch.token_ids), len(batch.context_lengths)
-        layout = StepLayout(StepShape(size or num_rows, num_sequences, len(batch.sample_rows)))
+        layout = StepLayout(StepShape(size or num_rows, num_sequences, self._padded_samples(len(batch.sample_rows))))
         tables = build_tables(batch, num_sequences)
         self._send(layout, batch, tables)
         views = StepViews(self._buffers.inputs, layout)
@@ -133,6 +133,11 @@ class Passes:
             self._model.run(rows, self._pages, plan)
         self._sample(views, self._finish(batch, views, rows))
         return Pass(rows.hidden, self._buffers.logits, size or 0, views.shape.num_samples)
+
+    def _padded_samples(self, num_samples: int) -> int:
+        """As many as some decode graph has: its capture has loaded the kernels for that number, and a kernel's first use waits for
+        all steps in flight."""
+        return num_samples and (smallest_holding(self._decode_sizes, num_samples) or num_samples)
 
     def _run_pieces(self, pieces: list[Replay], plan: DevicePlan, query: Tensor, attended: Tensor) -> None:
         for layer, piece in enumerate(pieces):
