@@ -1,6 +1,6 @@
 """Building a runner on a GPU: (1) the weights must fit, (2) they are loaded, (3) a trial says what steps need, (4) the KV
-cache takes what is left, (5) graphs are captured, (6) the largest step runs, so that torch's allocator has what any needs.
-Nothing is compiled later, and the driver is asked for no memory."""
+cache takes what is left, (5) graphs are captured. Nothing is compiled later, and nothing allocated but by steps that the
+trial has covered."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from runtime.runner.building import apply_quantization, resolve_device, resolve_
 from runtime.runner.cache_choice import choose_cache
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.memory import MemoryNeed, MemoryTable, divide_memory, verify_weights_fit
-from runtime.runner.sizing import measure_step_bytes, run_largest_step
+from runtime.runner.sizing import measure_step_bytes
 from runtime.runner.speculation_building import HeadOnDevice, build_speculation
 from runtime.runner.step_buffers import RunnerLimits
 from runtime.settings import EngineSettings
@@ -121,9 +121,8 @@ def build_device_runner(
         )
         advance()
         runner = builder.build(memory.num_pages)
-        runner.capture_graphs(advance=advance)  # (5)
-        run_largest_step(runner, builder.limits, shape)  # (6)
         runner.pages.zero_()
+        runner.capture_graphs(advance=advance)  # (5)
         torch.cuda.synchronize()
     return BuiltDevice(runner, memory)
 

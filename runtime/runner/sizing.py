@@ -29,11 +29,17 @@ def measure_step_bytes(
         build: makes a runner over a cache of so many pages.
         shape: of the drafts that it makes and verifies.
     """
+    chunk = limits.max_rows - limits.max_samples
     torch.cuda.empty_cache()
     free_before, _ = torch.cuda.mem_get_info()
-    runner = build(-(-_chunk(limits) // PAGE_SIZE) + 1)
+    runner = build(-(-chunk // PAGE_SIZE) + 1)
     runner.capture_graphs(largest_only=True)
-    run_largest_step(runner, limits, shape)
+    step = largest_step(chunk, limits.max_sequences, runner.vocab_size)
+    if shape.num_steps:
+        step = replace(step, speculation=_speculating(step, shape))
+    for _ in range(2):
+        runner.launch(step).result()
+    torch.cuda.synchronize()
     free_after, _ = torch.cuda.mem_get_info()
     cache_bytes = runner.pages.numel() * runner.pages.element_size()
     del runner
@@ -42,35 +48,15 @@ def measure_step_bytes(
     return max(0, free_before - free_after - cache_bytes)
 
 
-def run_largest_step(runner: DeviceRunner, limits: RunnerLimits, shape: DraftShape = NO_DRAFTS) -> None:
-    """Run what takes the most memory, and leave what it took with torch's allocator, so that no later step waits for the driver.
-
-    An allocation by the driver waits for the device: two steps of 45 ms, where it happened between steps in flight. Writes to pages
-    at will. Before the first request only.
-    """
-    step = largest_step(_chunk(limits), limits.max_sequences, runner.vocab_size, runner.num_pages)
-    if shape.num_steps:
-        step = replace(step, speculation=_speculating(step, shape))
-    for _ in range(2):
-        runner.launch(step).result()
-    torch.cuda.synchronize()
-
-
-def largest_step(chunk: int, num_sequences: int, vocab_size: int, num_pages: int) -> StepBatch:
-    """A prefill of `chunk` tokens beside `num_sequences - 1` decodes, all sampled with top-p.
-
-    Args:
-        num_pages: of the cache; the chunk has some of them more than once if they are too few.
-    """
+def largest_step(chunk: int, num_sequences: int, vocab_size: int) -> StepBatch:
+    """A prefill of `chunk` tokens beside `num_sequences - 1` decodes, all sampled with top-p."""
     num_decodes = num_sequences - 1
     num_rows = num_decodes + chunk
     lengths = np.array([1] * num_decodes + [chunk], np.int32)
     tables = np.zeros((num_sequences, -(-chunk // PAGE_SIZE)), np.int32)
-    tables[-1] = 1 + np.arange(tables.shape[1]) % (num_pages - 1)
-    in_chunk = np.arange(chunk)
-    positions = np.concatenate((np.zeros(num_decodes, np.int64), in_chunk))
-    slots_of_chunk = tables[-1, in_chunk // PAGE_SIZE] * PAGE_SIZE + in_chunk % PAGE_SIZE
-    slots = np.concatenate((np.zeros(num_decodes, np.int64), slots_of_chunk))
+    tables[-1] = np.arange(1, tables.shape[1] + 1)
+    positions = np.concatenate((np.zeros(num_decodes, np.int64), np.arange(chunk)))
+    slots = np.concatenate((np.zeros(num_decodes, np.int64), np.arange(chunk) + PAGE_SIZE))
     starts = np.concatenate((np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)))
     return StepBatch(
         token_ids=np.arange(num_rows, dtype=np.int64) % vocab_size,
@@ -84,10 +70,6 @@ def largest_step(chunk: int, num_sequences: int, vocab_size: int, num_pages: int
         sampling=_top_p(num_sequences),
         page_copies=EMPTY_STEP.page_copies,
     )
-
-
-def _chunk(limits: RunnerLimits) -> int:
-    return limits.max_rows - limits.max_samples
 
 
 def _speculating(step: StepBatch, shape: DraftShape) -> SpeculationBatch:
