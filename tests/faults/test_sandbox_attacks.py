@@ -31,6 +31,8 @@ from tests.support.controls import control
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("sandbox_attack.py")
 PACKAGES = tuple(ROOT / name for name in ("appliance", "compliance", "runtime", "security", "audit"))
+BESIDE_PACKAGES = ROOT / "pyproject.toml"
+"""In a folder that is listed for imports, where a clone has its state."""
 NOBODY = 65534
 Stages = Literal["both", "launcher", "filter", "mounts", "landlock"]
 DANGEROUS = [
@@ -195,7 +197,10 @@ class Scene:
             "executes": [str(self.state / file) for file in OWN_FILES[role]],
             "state": str(self.state),
             "sibling": self.sibling.pid,
-            "reads": [*(str(self.state / file) for file in ALL_FILES), "/etc/shadow", "/etc/passwd", str(self.outside)],
+            "reads": [
+                *(str(self.state / file) for file in ALL_FILES),
+                *("/etc/shadow", "/etc/passwd", str(self.outside), str(BESIDE_PACKAGES)),
+            ],
             "writes": [
                 *(str(self.state / folder / "new") for folder in ALL_FOLDERS),
                 str(self.base / "new"),
@@ -581,7 +586,7 @@ def test_file_permissions_alone_keep_the_roles_apart(owned: Scene, role: Confine
     assert {outcomes["status"][name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd")} == {"0" * 16}
     own = {f"read {owned.state / file}" for file in OWN_FILES[role]}
     own |= {f"write {owned.state / folder / 'new'}" for folder in OWN_FOLDERS[role]}
-    everybodys = {"read /etc/passwd", f"read {owned.outside}", "write /tmp/new"}
+    everybodys = {"read /etc/passwd", f"read {owned.outside}", f"read {BESIDE_PACKAGES}", "write /tmp/new"}
     everybodys |= {f"read {owned.state / name}" for name in ("model/config.json", "witnesses.pem")}
     assert {name: outcomes[name] for name in own if outcomes[name] != "done"} == {}
     tried = {name for name in outcomes if name.startswith(("read ", "write "))}
