@@ -4,6 +4,7 @@ Each role is attacked several times: under both stages, under the launcher's alo
 private root, the filter, a user of its own), so that none hides a hole of another.
 """
 
+import fcntl
 import json
 import os
 import platform
@@ -212,18 +213,21 @@ class Scene:
             "filtered": filtered,
             "other_uid": find_user("courier" if role != "courier" else "gateway", DEFAULT_FIRST_UID).uid,
         }
+        below = os.open(self.outside, os.O_RDONLY)
         control, theirs = socket.socketpair()
-        leaked = os.open(self.outside, os.O_RDONLY)
         kept = theirs.fileno()
+        leaked = below, fcntl.fcntl(below, fcntl.F_DUPFD, kept + 1)
+        assert below < kept
         with control, theirs:
             profile = build_profile(role, self.places()._replace(**places), Code(PACKAGES, (str(SCRIPT.parent),)))
             plan = Plan(profile, kept, platform, strict=False, user=user)
             command = [sys.executable, str(SCRIPT), "--targets", json.dumps(targets), "--control-fd", str(kept)]
             run = subprocess.run(
                 wrap(command, plan), capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
-                pass_fds=(kept, leaked), env={"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}, **self.as_user(),
+                pass_fds=(kept, *leaked), env={"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}, **self.as_user(),
             )  # fmt: skip
-            os.close(leaked)
+            for descriptor in leaked:
+                os.close(descriptor)
         assert run.returncode in (0, 1), run.stderr
         outcome: dict[str, Any] = {"kept": kept, "stderr": run.stderr}
         for line in run.stdout.splitlines():
@@ -301,7 +305,7 @@ def test_the_filter_binds_threads_of_before_and_hides_memory(scene: Scene, role:
 
 @roles
 def test_only_the_control_descriptor_is_inherited(scene: Scene, role: ConfinedRole) -> None:
-    """A descriptor that was left inheritable by mistake is closed."""
+    """Descriptors that were left inheritable by mistake are closed, whether their numbers are smaller or larger."""
     outcomes = scene.attack(role)
     assert outcomes["descriptors"] == [0, 1, 2, outcomes["kept"]]
 
