@@ -1,5 +1,6 @@
 """The machine itself: processor, memory, GPU, clock, entropy, disk, kernel."""
 
+import datetime
 import os
 import platform
 import shutil
@@ -18,6 +19,7 @@ from security.tpm.settings import TpmSettings
 _MIN_MEMORY_BYTES = 4 << 30
 _MIN_FREE_BYTES = 2 << 30
 _LEAST_YEAR = 2025
+_CLOCK_TOLERANCE = datetime.timedelta(minutes=1)
 _CPU_FLAGS = ("avx2", "avx512f", "amx_bf16")
 
 
@@ -70,7 +72,21 @@ def _examine_clock(state: Path) -> Finding:
         return Finding(
             "clock", "bad", f"{shown}: this host was already used on {floor:%Y-%m-%d %H:%M} UTC; set the clock"
         )
+    signed = _last_checkpoint(state)
+    if signed is not None and now < signed - _CLOCK_TOLERANCE:
+        return Finding(
+            "clock", "bad", f"{shown}: the log was written to until {signed:%Y-%m-%d %H:%M} UTC; set the clock"
+        )
     return Finding("clock", "ok", shown)
+
+
+def _last_checkpoint(state: Path) -> datetime.datetime | None:
+    """When the log last wrote what it signed, by the file's time, which is the clock of then."""
+    try:
+        at = (state / "audit" / "log" / "checkpoint").stat().st_mtime
+    except OSError:
+        return None
+    return datetime.datetime.fromtimestamp(at, datetime.UTC)
 
 
 def _examine_tpm(settings: TpmSettings) -> Finding:

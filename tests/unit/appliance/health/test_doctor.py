@@ -1,6 +1,7 @@
 """`casemate doctor`: the healthy machine, and each thing that can be wrong, in words."""
 
 import json
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -49,6 +50,18 @@ def test_full_disk_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (finding,) = find(configure(tmp_path), "disk")
     assert finding.grade == "bad"
     assert "stops the log" in finding.words
+
+
+def test_clock_behind_the_log_is_bad(tmp_path: Path) -> None:
+    """The auditor would refuse to start: records would be out of order."""
+    checkpoint = tmp_path / "state" / "audit" / "log" / "checkpoint"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert [finding.grade for finding in find(configure(tmp_path), "clock")] == ["ok"]
+    os.utime(checkpoint, (4_102_444_800, 4_102_444_800))
+    (finding,) = find(configure(tmp_path), "clock")
+    assert finding.grade == "bad"
+    assert "the log was written to until 2100-01-01 00:00 UTC; set the clock" in finding.words
 
 
 @control("3.3.7")
