@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from compliance.report.drawing import Box, Drawing, Label, Stroke
 from compliance.report.pdf import width_of
 
-INK, FAINT, GRID = "#37474f", "#78909c", "#e0e5e8"
+INK, FAINT, GRID = "#37474f", "#546e7a", "#e0e5e8"
 WIDTH = 500.0
 _LEFT, _TOP, _BOTTOM = 30.0, 20.0, 16.0
 _COLUMNS_HEIGHT, _LABEL_GAP, _NAMES_SHARE = 116.0, 14.0, 0.6

@@ -17,13 +17,15 @@ from compliance.report.drawing import Drawing
 from compliance.report.pictures import Pictures, draw_pictures
 from compliance.scoring import Score
 
-COLORS: dict[Verdict, str] = {
+COLORS: dict[
+    Verdict, str
+] = {  # White text on each, and each on white, has a contrast of 4.5 or more (WCAG 2.2, 1.4.3).
     "met": "#2e7d32",
     "shared": "#1565c0",
-    "customer": "#607d8b",
-    "not-evidenced": "#b26a00",
+    "customer": "#546e7a",
+    "not-evidenced": "#9a5b00",
     "not-met": "#c62828",
-    "not-applicable": "#8a979d",
+    "not-applicable": "#766b60",
 }
 MEANINGS: dict[Verdict, str] = {
     "met": "evidenced, and nothing is left to do",

@@ -7,6 +7,9 @@ from typing import Literal
 Anchor = Literal["start", "middle", "end"]
 
 
+_MOST_TOLD = 31
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A filled rectangle; `words` tell what it stands for, where a reader can show that."""
@@ -54,11 +57,17 @@ class Drawing:
     shapes: list[Box | Stroke | Label] = field(default_factory=list)
 
 
-def render_svg(drawing: Drawing) -> str:
-    """The picture for a page: as wide as its place, with text that can be read aloud."""
+def render_svg(drawing: Drawing, *, tells_values: bool = False) -> str:
+    """The picture for a page: as wide as its place, with text that can be read aloud.
+
+    Args:
+        tells_values: what each box stands for is read aloud with the title, where these are not too many.
+    """
+    told = [shape.words for shape in drawing.shapes if isinstance(shape, Box) and shape.words]
+    label = f"{drawing.title}: {'; '.join(told)}" if tells_values and 0 < len(told) <= _MOST_TOLD else drawing.title
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_number(drawing.width)} {_number(drawing.height)}" '
-        f'role="img" aria-label="{escape(drawing.title)}" font-family="sans-serif">'
+        f'role="img" aria-label="{escape(label)}" font-family="sans-serif">'
     ]
     return "".join([*parts, *map(_render, drawing.shapes), "</svg>"])
 

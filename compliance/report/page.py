@@ -2,7 +2,7 @@
 escaped.
 """
 
-from functools import cache
+from functools import cache, partial
 from html import escape
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -38,6 +38,11 @@ def mark_code(text: str) -> str:
     return "".join(f"<code>{part}</code>" if number % 2 else part for number, part in enumerate(parts))
 
 
+def mark_breaks(name: str) -> str:
+    """An escaped name that may go on in the next line behind each underscore, so that it is not broken within a word."""
+    return escape(name).replace("_", "_<wbr>")
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -49,7 +54,8 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "words": mark_code,
-        "svg": render_svg,
+        "breakable": mark_breaks,
+        "svg": partial(render_svg, tells_values=True),
         "short": shorten,
         "commas": lambda value: f"{value:,}",
     }

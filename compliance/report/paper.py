@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from compliance.report.drawing import Drawing
-from compliance.report.pdf import PAGE_HEIGHT, PAGE_WIDTH, Page, encode_pdf, width_of
+from compliance.report.pdf import PAGE_HEIGHT, PAGE_WIDTH, Mark, Page, encode_pdf, width_of
 
 MARGIN, TEXT_WIDTH = 47.0, PAGE_WIDTH - 94.0
 HALF_WIDTH = (TEXT_WIDTH - 22.0) / 2
 _FLOOR = PAGE_HEIGHT - 50.0
-INK, FAINT, RULE, SHADE = "#263238", "#607d8b", "#cfd8dc", "#f2f5f6"
+_ROW_BEGINS = 4
+"""Lines of a row at the foot of a page, at least, where it has so many; a head or heading is never alone there."""
+INK, FAINT, RULE, SHADE = "#263238", "#546e7a", "#cfd8dc", "#f2f5f6"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,15 @@ class Paper:
         self._title = title
         self._foot = foot
         self._pages: list[Page] = []
+        self._marks: list[Mark] = []
         self.y = 0.0
         self._turn()
 
-    def heading(self, text: str, *, size: float = 13, room: float = 60) -> None:
+    def heading(self, text: str, *, size: float = 13, room: float = 80) -> None:
         """A heading, never the last on its page: behind it there is so much room."""
         self._need(size + room)
         self.y += size + 10
+        self._marks.append(Mark(text, len(self._pages) - 1, self.y - size, is_part=size < 13))
         self._page.text(MARGIN, self.y, text, size, INK, True)
         self.y += 6
 
@@ -77,7 +81,7 @@ class Paper:
             ]
             while any(lines):
                 room = max(int((_FLOOR - self.y - 5) / (size * 1.3)), 0)
-                if room < min(max(map(len, lines)), 4):
+                if room < min(max(map(len, lines)), _ROW_BEGINS):
                     self._turn()
                     self._head(heads, widths, size)
                     continue
@@ -93,14 +97,14 @@ class Paper:
             page.text(MARGIN, PAGE_HEIGHT - 27, self._foot, 7, FAINT)
             of = f"{number} / {len(self._pages)}"
             page.text(MARGIN + TEXT_WIDTH - width_of(of, 7), PAGE_HEIGHT - 27, of, 7, FAINT)
-        return encode_pdf(self._pages, title=self._title, made_at_ms=made_at_ms)
+        return encode_pdf(self._pages, self._marks, title=self._title, made_at_ms=made_at_ms)
 
     @property
     def _page(self) -> Page:
         return self._pages[-1]
 
     def _head(self, heads: Sequence[str], widths: Sequence[float], size: float) -> None:
-        self._need(size * 6)
+        self._need(size * 1.3 * (1 + _ROW_BEGINS) + 16)
         if not any(heads):
             return
         self._page.box(MARGIN, self.y + 2, TEXT_WIDTH, size * 1.7, SHADE)

@@ -1,12 +1,13 @@
-"""A writer of PDF for text, boxes and lines: two of the fonts that every reader has, no pictures, no compression, no links.
+"""A writer of PDF for text, boxes, lines and bookmarks: two of the fonts that every reader has, no pictures, compression or links.
 
 What always holds: the same calls give the same bytes; the file's id is a digest of its content, its dates are what the
 caller says. Text is in WinAnsiEncoding; what that does not have becomes a question mark. Source: ISO 32000-1:2008, sections
-7.5, 9.6.2.2 and annex D.
+7.5, 9.6.2.2, 12.3.3 and annex D.
 """
 
 import datetime
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from compliance.report.drawing import Anchor, Box, Drawing, Label, Stroke
@@ -57,21 +58,33 @@ class Page:
         self.text(left, y + label.y, label.text, label.size, label.color, label.is_bold)
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A bookmark: a heading, on which page (from 0) and how far from its top; `is_part` where it stands under the one before."""
+
+    text: str
+    page: int
+    y: float
+    is_part: bool = False
+
+
 def width_of(text: str, size: float, *, is_bold: bool = False) -> float:
     """How wide a line of text is."""
     widths = BOLD if is_bold else REGULAR
     return sum(widths[code - 32] for code in _encode(text)) * size / 1000
 
 
-def encode_pdf(pages: list[Page], *, title: str, made_at_ms: int) -> bytes:
+def encode_pdf(pages: list[Page], marks: Sequence[Mark] = (), *, title: str, made_at_ms: int) -> bytes:
     """The file."""
     contents = ["\n".join(page.operators).encode("cp1252") for page in pages]
     kids = " ".join(f"{6 + 2 * number} 0 R" for number in range(len(pages)))
     box = f"[0 0 {_number(PAGE_WIDTH)} {_number(PAGE_HEIGHT)}]"
     moment = datetime.datetime.fromtimestamp(made_at_ms // 1000, datetime.UTC)
     date = f"(D:{moment:%Y%m%d%H%M%S}Z)"
+    first_mark = 6 + 2 * len(pages)
+    outlines = f"/Outlines {first_mark} 0 R /PageMode /UseOutlines " if marks else ""
     objects = [
-        b"<< /Type /Catalog /Pages 2 0 R /Lang (en) /ViewerPreferences << /DisplayDocTitle true >> >>",
+        f"<< /Type /Catalog /Pages 2 0 R {outlines}/Lang (en) /ViewerPreferences << /DisplayDocTitle true >> >>".encode(),
         f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} /MediaBox {box} >>".encode(),
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica-Bold /Encoding /WinAnsiEncoding >>",
@@ -81,7 +94,40 @@ def encode_pdf(pages: list[Page], *, title: str, made_at_ms: int) -> bytes:
         fonts = "/Resources << /Font << /F1 3 0 R /F2 4 0 R >> >>"
         objects.append(f"<< /Type /Page /Parent 2 0 R {fonts} /Contents {7 + 2 * number} 0 R >>".encode())
         objects.append(b"<< /Length %d >>\nstream\n%b\nendstream" % (len(content), content))
-    return _assemble(objects)
+    return _assemble(objects + _encode_marks(marks, first_mark))
+
+
+def _encode_marks(marks: Sequence[Mark], first: int) -> list[bytes]:
+    """The outline and its items, closed, as objects numbered from `first` on."""
+    if not marks:
+        return []
+    above: list[int | None] = []  # Of each mark the one that it stands under.
+    for mark in marks:
+        above.append(
+            next((n for n in range(len(above) - 1, -1, -1) if not marks[n].is_part), None) if mark.is_part else None
+        )
+    below: dict[int | None, list[int]] = {}
+    for number, parent in enumerate(above):
+        below.setdefault(parent, []).append(number)
+    tops = below[None]
+    objects = [
+        f"<< /Type /Outlines /First {first + 1 + tops[0]} 0 R /Last {first + 1 + tops[-1]} 0 R /Count {len(tops)} >>"
+    ]
+    for number, (mark, parent) in enumerate(zip(marks, above, strict=True)):
+        siblings, parts = below[parent], below.get(number, [])
+        place = siblings.index(number)
+        links = {"Parent": first if parent is None else first + 1 + parent}
+        if place > 0:
+            links["Prev"] = first + 1 + siblings[place - 1]
+        if place + 1 < len(siblings):
+            links["Next"] = first + 1 + siblings[place + 1]
+        if parts:
+            links |= {"First": first + 1 + parts[0], "Last": first + 1 + parts[-1]}
+        words = " ".join(f"/{name} {to} 0 R" for name, to in links.items())
+        count = f" /Count -{len(parts)}" if parts else ""
+        spot = f"[{6 + 2 * mark.page} 0 R /XYZ 0 {_number(PAGE_HEIGHT - mark.y)} 0]"
+        objects.append(f"<< /Title {_string(mark.text)} {words}{count} /Dest {spot} >>")
+    return [text.encode("cp1252") for text in objects]
 
 
 def _assemble(objects: list[bytes]) -> bytes:

@@ -3,6 +3,7 @@
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from compliance.activity import DAY_MS, HOUR_MS, Activity, Bucket
 from compliance.pack import WrittenPack
 from compliance.period import Period
 from compliance.report.charts import Series, Share, draw_bars, draw_columns, draw_shares, fit, round_up, shorten
+from compliance.report.content import COLORS
 from compliance.report.drawing import Box, Drawing, Label, render_svg
 from compliance.report.matrix import encode_csv
 from compliance.report.page import mark_code, render_report
-from compliance.report.paper import HALF_WIDTH, TEXT_WIDTH, Cell, Paper, wrap
+from compliance.report.paper import FAINT, HALF_WIDTH, TEXT_WIDTH, Cell, Paper, wrap
 from compliance.report.pdf import Page, encode_pdf, width_of
 from compliance.report.pictures import draw_pictures
 
@@ -80,8 +82,11 @@ def test_charts_are_well_formed_and_within_their_frame(made: WrittenPack, width:
     """Each shape of each."""
     for drawing in made.content.draw_pictures(width).drawings:
         assert drawing.width == width
-        tree = ElementTree.fromstring(render_svg(drawing))  # Our own text.
-        assert tree.get("aria-label") == drawing.title
+        tree = ElementTree.fromstring(render_svg(drawing, tells_values=True))  # Our own text.
+        label = str(tree.get("aria-label"))
+        assert label.startswith(drawing.title)
+        told = [shape.words for shape in drawing.shapes if isinstance(shape, Box) and shape.words]
+        assert label == drawing.title or all(words in label for words in told)
         for box in (shape for shape in drawing.shapes if isinstance(shape, Box)):
             assert -0.01 <= box.x <= box.x + box.width <= drawing.width + 0.01
             assert -0.01 <= box.y <= box.y + box.height <= drawing.height + 0.01
@@ -222,6 +227,52 @@ def test_a_pdf_has_every_object_where_its_table_says(month: Path, made: WrittenP
     for one in streams:
         length = int(re.search(rb"/Length (\d+)", one).group(1))  # type: ignore[union-attr]
         assert len(one.partition(b"stream\n")[2].rpartition(b"\nendstream")[0]) == length
+
+
+def test_bookmarks_lead_through_the_paper(month: Path) -> None:
+    """Forwards, backwards and down: every one is met once, and each goes to a page."""
+    objects = parse_pdf((month / "shared" / "report.pdf").read_bytes())
+
+    def follow(number: int, name: str) -> int:
+        found = re.search(rb"/%b (\d+) 0 R" % name.encode(), objects[number - 1])
+        return int(found.group(1)) if found else 0
+
+    def walk(parent: int) -> Iterator[bytes]:
+        number, before = follow(parent, "First"), 0
+        while number:
+            assert (follow(number, "Parent"), follow(number, "Prev")) == (parent, before)
+            page = int(re.search(rb"/Dest \[(\d+) 0 R", objects[number - 1]).group(1))  # type: ignore[union-attr]
+            assert b"/Type /Page " in objects[page - 1]
+            yield re.search(rb"/Title \((.*?)\) /", objects[number - 1]).group(1)  # type: ignore[union-attr]
+            yield from walk(number)
+            number, before = follow(number, "Next"), number
+        assert before == follow(parent, "Last")
+
+    titles = list(walk(follow(1, "Outlines")))
+    assert len(titles) == len(set(titles)) == sum(b"/Dest" in one for one in objects)
+    assert titles[6:9] == [b"Every control", b"3.1 Access control", b"3.2 Awareness and training"]
+
+
+def test_no_heading_is_the_last_on_its_page() -> None:
+    """Nor the head of a table: wherever it falls, a row stands below."""
+    for filler in range(60):
+        paper = Paper("T", "F")
+        for _ in range(filler):
+            paper.paragraph("x")
+        paper.heading("Heading", size=10)
+        paper.table(["Head"], [1], [["row " * 200]], size=7)
+        pages = paper.encode(0).decode("cp1252").split("endstream")
+        (page,) = [one for one in pages if "(Heading) Tj" in one]
+        assert "(Head) Tj" in page
+        assert page.count("(row ") >= 4
+
+
+@pytest.mark.parametrize("color", sorted({*COLORS.values(), FAINT}))
+def test_text_is_readable_on_its_ground(color: str) -> None:
+    """White on the badges, and each colour on white: a contrast of 4.5 at least (WCAG 2.2, 1.4.3)."""
+    parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    assert 1.05 / (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05) >= 4.5
 
 
 def test_the_paper_tells_what_the_page_tells(month: Path, made: WrittenPack) -> None:
