@@ -117,9 +117,8 @@ def _token_ids(line: PromptLine, tokenizer: Tokenizer, template: ChatTemplate) -
         return tokenizer.encode_prompt(line.prompt)
     body = {"model": "target", "messages": line.messages} | ({} if line.tools is None else {"tools": line.tools})
     request = parse_chat_request(body, GatewaySettings())
-    return template.render(
-        request.messages, request.described_tools, variables=template_variables(request, template.variables)
-    )
+    variables = template_variables(request, template.variables, reasons=True)
+    return template.render(request.messages, request.described_tools, variables=variables)
 
 
 def _divide(path: Path, lines: list[PromptLine], prompts: list[Prompt]) -> PromptSet:

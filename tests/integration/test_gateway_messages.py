@@ -196,6 +196,7 @@ async def test_an_answer_is_held_to_a_schema(gateway: Gateway) -> None:
 async def test_a_model_that_does_not_reason_may_be_told_not_to(gateway: Gateway, thinking: dict[str, Any]) -> None:
     """There is nothing to turn off."""
     assert (await ask(gateway, "/v1/messages", BODY | {"thinking": thinking})).status == 200
+    assert (await ask(gateway, "/v1/chat/completions", BODY | {"reasoning_effort": "none"})).status == 200
 
 
 async def test_tokenize_and_back(gateway: Gateway) -> None:

@@ -156,17 +156,20 @@ def _verify_template_arguments(arguments: dict[str, Any]) -> None:
             raise BadRequest("invalid_parameter", f"{place}: the gateway sets it", parameter=place)
 
 
-def template_variables(request: ChatRequest, known: frozenset[str]) -> dict[str, Any]:
-    """The variables for a template that looks up the `known` names. `reasoning_effort: none` also turns thinking off.
+def template_variables(request: ChatRequest, known: frozenset[str], *, reasons: bool) -> dict[str, Any]:
+    """The variables for a template that looks up the `known` names. `reasoning_effort: none` also turns thinking off, and says
+    nothing to a model that does not reason.
 
     Raises: BadRequest for a name that the template does not look up, as it would change nothing.
     """
     variables: dict[str, Any] = dict(request.fields.chat_template_kwargs)
-    if request.fields.reasoning_effort is not None:
-        variables.setdefault("reasoning_effort", request.fields.reasoning_effort)
-    if request.fields.reasoning_effort == "none" and "enable_thinking" in known:
-        variables.setdefault("enable_thinking", False)
-        if "reasoning_effort" not in known:
+    effort, switches = request.fields.reasoning_effort, "enable_thinking" in known
+    if effort is not None:
+        variables.setdefault("reasoning_effort", effort)
+    if effort == "none":
+        if switches:
+            variables.setdefault("enable_thinking", False)
+        if "reasoning_effort" not in known and (switches or not reasons):
             del variables["reasoning_effort"]
     for name in variables:
         if name not in known:

@@ -27,7 +27,7 @@ class TokenizerThreads:
         """Token ids of a conversation. Raises: BadRequest."""
         tools = request.described_tools
         num_chars = sum(len(str(message)) for message in request.messages) + sum(len(str(tool)) for tool in tools)
-        variables = template_variables(request, model.template.variables)
+        variables = template_variables(request, model.template.variables, reasons=model.forms.reasoning != "none")
 
         def render() -> list[int]:
             for message in request.messages:
