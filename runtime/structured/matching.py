@@ -2,6 +2,7 @@
 
 A matcher is told every token of its choice and fills a mask before each. Both are bounded by a clock, as a grammar from
 anybody may be slow to follow: one that is gives up, and its choice ends with an error before it costs others much time.
+The clock is the thread's own: on a busy machine a step waits for a processor now and then, and that is no grammar's fault.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from runtime.structured.vocabulary import GrammarVocabulary
 
 MAX_CACHED_BYTES = 256 << 20
 SLOW_STEP_S = 0.1
-"""A step that takes a matcher longer ends its choice; an ordinary one takes a tenth of a millisecond."""
+"""A step that costs a matcher more ends its choice; an ordinary one costs a tenth of a millisecond."""
 SLOW_SHARE_S = 0.01
 """So does a mean over all steps above this, once there were a few."""
 _FEW_STEPS = 16
@@ -40,10 +41,10 @@ class GrammarMatcher:
 
     def accept(self, token_id: int) -> None:
         """The choice's next token; one that its last mask did not allow sets `fault`."""
-        started = time.perf_counter()
+        started = time.thread_time()
         if not self.fault and not self._matcher.accept_token(token_id):
             self.fault = "grammar_violated"
-        self._count(time.perf_counter() - started)
+        self._count(time.thread_time() - started)
 
     def fill(self, mask: Int32) -> None:
         """Write which tokens may come next.
@@ -51,7 +52,7 @@ class GrammarMatcher:
         Args:
             mask: [ceil(vocab_size / 32)] int32, packed, lowest bit first. All zeros where nothing may.
         """
-        started = time.perf_counter()
+        started = time.thread_time()
         mask[:] = 0
         if not self.fault:
             try:
@@ -60,7 +61,7 @@ class GrammarMatcher:
                 self.fault = "grammar_violated"
             else:
                 self.fault = "" if mask.any() else "grammar_stuck"
-        self._count(time.perf_counter() - started)
+        self._count(time.thread_time() - started)
 
     def fill_along(self, drafts: list[int], parents: list[int], ending_ids: Collection[int], masks: Int32) -> list[int]:
         """Write what may come next, and what after each draft; the matcher stands where it stood afterwards.
@@ -72,7 +73,7 @@ class GrammarMatcher:
         Returns: what each of them is for, as `parents` counts: drafts that are not allowed, or follow one, have none.
         """
         self.fill(masks[0])
-        places, path, started = [0], [0], time.perf_counter()
+        places, path, started = [0], [0], time.thread_time()
         going_on = {} if self.fault else {0: masks[0]}
         for draft in _depth_first(parents):
             token, parent = drafts[draft], parents[draft]
@@ -93,7 +94,7 @@ class GrammarMatcher:
         self._go_back(path, 0)
         if len(places) > 1:
             # Every draft is a step of its own, as it is without speculation.
-            self._count((time.perf_counter() - started) / (len(places) - 1))
+            self._count((time.thread_time() - started) / (len(places) - 1))
         return places
 
     def _go_back(self, path: list[int], place: int) -> None:
