@@ -10,7 +10,9 @@ from torch import Tensor
 
 from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.attention import FlashInferAttention
+from runtime.attention.shared_prefixes import SharedPrefixes
 from runtime.attention.triton import TritonAttention
+from runtime.batch import Int32
 
 
 class CombinedPlan:
@@ -36,7 +38,7 @@ class CombinedAttention:
         """See `DeviceAttention.plan`."""
         parts: list[DevicePlan] = []
         if host.num_decodes:
-            parts.append(self._decodes.plan_capture(device, host.num_decodes))
+            parts.append(self._decodes.plan_decodes(host, device))
         if len(host.context_lengths) > host.num_decodes:
             parts.append(self._chunks.plan_chunks(host, device))
         return CombinedPlan(parts)
@@ -48,6 +50,14 @@ class CombinedAttention:
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> DevicePlan:
         """See `DeviceAttention.plan_capture`."""
         return self._decodes.plan_capture(device, num_sequences)
+
+    def share(self, page_tables: Int32, context_lengths: Int32) -> SharedPrefixes | None:
+        """See `DeviceAttention.share`."""
+        return self._decodes.share(page_tables, context_lengths)
+
+    def plan_shared(self, device: DeviceTables, num_sequences: int) -> DevicePlan | None:
+        """See `DeviceAttention.plan_shared`."""
+        return self._decodes.plan_shared(device, num_sequences)
 
     def refresh(self, plan: DevicePlan, host: SequenceTables) -> None:
         """Nothing: decodes are planned on the device."""

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from runtime.attention.shared_prefixes import SharedPrefixes
 from runtime.batch import Int32
 
 
@@ -29,6 +30,20 @@ class SequenceTables:
     """[page_starts[-1]]"""
     num_decodes: int
     """The first so many sequences have exactly one query each; every other is a prefill chunk."""
+    prefixes: SharedPrefixes | None = None
+    """Groups of decodes whose common beginnings are read once. None: each reads its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedTables:
+    """Groups of decodes with a common beginning, as `SharedPrefixes` has them. Undefined in steps without any."""
+
+    tokens: Tensor
+    """[num_sequences]; how many of a sequence's tokens its group sees for it."""
+    group_tokens: Tensor
+    """[most groups]; 0 of one in excess."""
+    group_members: Tensor
+    """[most groups * MEMBERS]; -1 where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,7 @@ class DeviceTables:
     page_ids: Tensor
     last_page_lengths: Tensor
     """[num_sequences]; tokens in each sequence's last page, 1 to PAGE_SIZE; on the host, plans derive it themselves."""
+    shared: SharedTables | None = None
 
 
 class DevicePlan(Protocol):
@@ -70,6 +86,14 @@ class DeviceAttention(Protocol):
         The attention of a padding sequence is over one token of page 0, and `device` holds such tables when this is
         called, before the capture begins: it copies.
         """
+        ...
+
+    def share(self, page_tables: Int32, context_lengths: Int32) -> SharedPrefixes | None:
+        """Groups of decodes, if it pays to read what they have in common once; arguments as `find_shared_prefixes`."""
+        ...
+
+    def plan_shared(self, device: DeviceTables, num_sequences: int) -> DevicePlan | None:
+        """As `plan_capture`, for steps with groups; it needs no refresh. None: there are none with so many sequences."""
         ...
 
     def refresh(self, plan: DevicePlan, host: SequenceTables) -> None:

@@ -5,7 +5,7 @@ embedding, sampling, and attention.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from runtime.attention.device import DeviceTables, SequenceTables
+from runtime.attention.device import DeviceTables, SequenceTables, SharedTables
 from runtime.attention.pages import SCALE_COLUMNS, allocate_pages, key_rows, write_kv
-from runtime.attention.triton import AttentionBlocks, TritonAttention
+from runtime.attention.shared_prefixes import find_shared_prefixes
+from runtime.attention.triton import DEFAULT_BLOCKS, AttentionBlocks, TritonAttention
 from runtime.bench.device_time import Call, num_rotated, seconds_per_call
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.activation import silu_and_multiply
@@ -65,6 +66,8 @@ def measure_kernels(launcher: Launcher, *, pdl: bool = True) -> Iterator[KernelR
             yield _sampling(launcher, rows, drawn, pdl)
     for sequences, context in ((1, 640), (1, 32768), (8, 640), (64, 2048), (256, 1536), (512, 640)):
         yield measure_decode(launcher, sequences, context, pdl=pdl)
+    for sharing in (2, 4, 16):
+        yield measure_shared(launcher, 64, 2304, sharing, pdl=pdl)
     for tokens in (2048, 8192):
         yield measure_prefill(launcher, tokens)
 
@@ -212,6 +215,29 @@ def measure_decode(
     seconds = seconds_per_call(calls)
     name = "decode attention, e4m3" if cache_dtype == E4M3 else "decode attention"
     return KernelResult(name, f"{sequences}x{context}", error, seconds, float("nan"), float(layer_bytes))
+
+
+def measure_shared(launcher: Launcher, sequences: int, context: int, sharing: int, *, pdl: bool = True) -> KernelResult:
+    """Decodes of which `sharing` each have seven eighths of their contexts in common; the reference reads each its own."""
+    pages = context // PAGE_SIZE
+    common = pages * 7 // 8
+    num_tokens = sequences * (context - common * PAGE_SIZE) + sequences // sharing * common * PAGE_SIZE
+    layer_bytes = 4 * num_tokens * KV_HEADS * HEAD_DIM
+    count = num_rotated(layer_bytes)
+    blocks = replace(DEFAULT_BLOCKS, shared_rows=1)
+    case = _PagedCase(launcher, count, [context] * sequences, [1] * sequences, blocks, pdl, torch.bfloat16)
+    tables = case.tables.page_ids.view(sequences, pages)
+    tables[:, :common] = tables[torch.arange(sequences, device="cuda") // sharing * sharing, :common]
+    prefixes = find_shared_prefixes(tables.cpu().numpy(), case.host.context_lengths)
+    assert prefixes is not None, "too little in common"
+    shared = SharedTables(*(torch.from_numpy(values).cuda() for values in prefixes.padded(sequences)))
+    plan = case.attention.plan_shared(replace(case.tables, shared=shared), sequences)
+    reference = case.attention.plan_capture(case.tables, sequences)
+    assert plan is not None
+    calls = _calls(lambda i: plan.attend(i, case.query, case.out), count)
+    references = _calls(lambda i: reference.attend(i, case.query, case.out), count)
+    return _result("decode attention, shared", f"{sequences}x{context} by {sharing}", calls, references,
+                   lambda: _error(case.out[:1], case.attend_first(0)), float(layer_bytes))  # fmt: skip
 
 
 def measure_prefill(

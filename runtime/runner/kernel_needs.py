@@ -17,6 +17,7 @@ That nothing is left out is tested with random steps of a runner.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import cast
 
@@ -177,9 +178,12 @@ class _Rehearsal:
             self._sample(self._views(num_samples, num_samples))
         for num_decodes in range(1, self._max_sequences + 1):
             views = self._views(num_decodes, num_decodes)
-            plan = self._attention.plan(_decodes(num_decodes), views.tables)
+            plans = (
+                self._attention.plan(_decodes(num_decodes), views.tables),
+                self._attention.plan_shared(views.tables, num_decodes),
+            )
             query = self._query[:num_decodes]
-            for layer in range(self._config.num_layers):
+            for plan, layer in product(filter(None, plans), range(self._config.num_layers)):
                 plan.attend(layer, query, torch.empty_like(query))
 
     @torch.inference_mode()
@@ -230,6 +234,9 @@ class _FlashInferRehearsal:
         return self
 
     plan_chunks = plan
+
+    def plan_shared(self, device: DeviceTables, num_sequences: int) -> None:
+        pass
 
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> "_FlashInferRehearsal":
         return self

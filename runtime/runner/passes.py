@@ -1,6 +1,7 @@
 """A step's way through the model, with as few launches as its kind allows.
 
-- Decodes, one row a sequence: one graph holds the whole pass, sampling included. One for each of `graph_sizes`.
+- Decodes, one row a sequence: one graph holds the whole pass, sampling included. One for each of `graph_sizes`, and one for each of
+  `shared_sizes` in which beginnings of contexts are read once for several decodes.
 - Prompt chunks, alone or beside decodes: attention depends on how many tokens each sequence has, and runs outside a graph; what
   lies between the attentions of two layers depends on the number of rows alone, and is a graph. One for each layer and each
   of `piece_sizes`.
@@ -14,16 +15,17 @@ nothing; attention is over the step's own rows, so what it leaves in those of pa
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
 
 from runtime.attention.device import DeviceAttention, DevicePlan, SequenceTables
+from runtime.attention.shared_prefixes import NO_PREFIXES, SharedPrefixes
 from runtime.batch import StepBatch
 from runtime.models.fused import FusedDecoder, StepRows
 from runtime.models.operations import Operations
-from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes, piece_sizes
+from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes, piece_sizes, shared_sizes
 from runtime.runner.step_buffers import RunnerLimits, StepBuffers
 from runtime.runner.step_inputs import (
     EMPTY_STEP,
@@ -84,6 +86,9 @@ class Passes:
         self._decode_sizes = graph_sizes(min(limits.cuda_graph_max_bs, limits.max_sequences))
         self._piece_sizes = piece_sizes(min(limits.piecewise_cuda_graph_max_tokens, limits.max_rows))
         self._decodes: dict[int, _DecodeGraph] = {}
+        self._shared: dict[int, _DecodeGraph] = {}
+        """For steps in which beginnings of contexts are read once for several decodes."""
+        self._shared_sizes: list[int] = []
         self._pieces: dict[int, list[Replay]] = {}
 
     def keep_largest(self) -> None:
@@ -102,17 +107,25 @@ class Passes:
         for size in capture_order(self._decode_sizes):
             self._decodes[size] = self._capture_decode(size, capture)
             advance()
+        for size in capture_order(shared_sizes(self._decode_sizes)):
+            graph = self._capture_shared(size, capture)
+            if graph is not None:
+                self._shared[size] = graph
+                advance()
+        self._shared_sizes = sorted(self._shared)
 
     def run(self, batch: StepBatch) -> Pass:
         """Enqueue the pass of a step, and its samples' choice by temperature and noise."""
         if not is_decode(batch):
             return self._run(batch, smallest_holding(self._piece_sizes, len(batch.token_ids)))
-        size = smallest_holding(self._decode_sizes, len(batch.context_lengths))
-        return self._replay(batch, size) if size else self._run(batch, None)
+        prefixes = self._attention.share(batch.page_tables, batch.context_lengths)
+        sizes = self._decode_sizes if prefixes is None else self._shared_sizes
+        size = smallest_holding(sizes, len(batch.context_lengths))
+        return self._replay(batch, size, prefixes) if size else self._run(batch, None)
 
-    def _replay(self, batch: StepBatch, size: int) -> Pass:
-        graph = self._decodes[size]
-        tables = build_tables(batch, size)
+    def _replay(self, batch: StepBatch, size: int, prefixes: SharedPrefixes | None) -> Pass:
+        graph = self._decodes[size] if prefixes is None else self._shared[size]
+        tables = replace(build_tables(batch, size), prefixes=prefixes)
         self._send(graph.layout, batch, tables)
         self._attention.refresh(graph.plan, tables)
         graph.replay.replay()
@@ -123,6 +136,10 @@ class Passes:
         num_rows, num_sequences = len(batch.token_ids), len(batch.context_lengths)
         layout = StepLayout(StepShape(size or num_rows, num_sequences, self._padded_samples(len(batch.sample_rows))))
         tables = build_tables(batch, num_sequences)
+        decodes = slice(tables.num_decodes)
+        tables = replace(
+            tables, prefixes=self._attention.share(batch.page_tables[decodes], batch.context_lengths[decodes])
+        )
         self._send(layout, batch, tables)
         views = StepViews(self._buffers.inputs, layout)
         plan = self._attention.plan(tables, views.tables)
@@ -161,12 +178,24 @@ class Passes:
         self._operations.sample(logits, views.columns, self._buffers.samples_of(views))
 
     def _capture_decode(self, size: int, capture: Capture) -> _DecodeGraph:
-        layout = StepLayout(StepShape(size, size, size))
-        views = StepViews(self._buffers.inputs, layout)
-        tables = build_tables(EMPTY_STEP, size)
-        self._send(layout, EMPTY_STEP, tables)
+        layout, views, tables = self._lay_out_decodes(size)
         plan = self._attention.plan_capture(views.tables, size)
         self._attention.refresh(plan, tables)
+        return self._capture_pass(views, layout, plan, capture)
+
+    def _capture_shared(self, size: int, capture: Capture) -> _DecodeGraph | None:
+        layout, views, _ = self._lay_out_decodes(size)
+        plan = self._attention.plan_shared(views.tables, size)
+        return None if plan is None else self._capture_pass(views, layout, plan, capture)
+
+    def _lay_out_decodes(self, size: int) -> tuple[StepLayout, StepViews, SequenceTables]:
+        """Padding alone, and no groups, on the device."""
+        layout = StepLayout(StepShape(size, size, size))
+        tables = replace(build_tables(EMPTY_STEP, size), prefixes=NO_PREFIXES)
+        self._send(layout, EMPTY_STEP, tables)
+        return layout, StepViews(self._buffers.inputs, layout), tables
+
+    def _capture_pass(self, views: StepViews, layout: StepLayout, plan: DevicePlan, capture: Capture) -> _DecodeGraph:
         rows = self._buffers.rows_of(views)
 
         def run() -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtime.attention.device import DeviceTables, SequenceTables
+from runtime.attention.device import DeviceTables, SequenceTables, SharedTables
+from runtime.attention.shared_prefixes import MEMBERS
 from runtime.batch import Int32, SamplingBatch, StepBatch
 from runtime.identifiers import PAGE_SIZE
 from runtime.models.operations import SampleColumns, TokenPlaces
@@ -45,6 +46,9 @@ class StepLayout:
             "context_lengths": sequences,
             "page_starts": sequences + 1,
             "last_page_lengths": sequences,
+            "shared_tokens": sequences,
+            "group_tokens": sequences // 2,
+            "group_members": sequences // 2 * MEMBERS,
             "sample_rows": samples,
             "temperature": samples,
             "seeds": 2 * samples,
@@ -74,6 +78,7 @@ class StepViews:
             page_starts=view("page_starts"),
             page_ids=buffer[layout.page_ids_start :],
             last_page_lengths=view("last_page_lengths"),
+            shared=SharedTables(view("shared_tokens"), view("group_tokens"), view("group_members")),
         )
         self.sample_rows = view("sample_rows")
         self.columns = SampleColumns(
@@ -145,6 +150,10 @@ def pack_step(target: Int32, layout: StepLayout, batch: StepBatch, tables: Seque
     put("context_lengths", tables.context_lengths)
     put("page_starts", tables.page_starts)
     put("last_page_lengths", (tables.context_lengths - 1) % PAGE_SIZE + 1)
+    if tables.prefixes is not None:
+        groups = tables.prefixes.padded(len(tables.context_lengths))
+        for name, values in zip(("shared_tokens", "group_tokens", "group_members"), groups, strict=True):
+            put(name, values)
     put("sample_rows", batch.sample_rows)
     put("temperature", sampling.temperature.view(np.int32))
     put("seeds", sampling.seed.view(np.int32))

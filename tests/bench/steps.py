@@ -3,18 +3,21 @@
 Builds the runner that an engine would have (dummy weights) and times single steps without scheduler or HTTP: decodes of
 several batch sizes and contexts, and prompt chunks. For each: milliseconds of the device (events around the step), and of the
 host to launch it. `--only rows` times chunks of many lengths, to see at which a row costs least; `--only shared`
-decodes of which 1, 4, 16 and 64 have most of their context in common. With `--profile` the kernels
-that take the most time follow. First the copy and product rates of this boot, and what the start is made of.
+decodes of which some have most of their context in common, and with `--apart` each of them reads it for itself. With
+`--profile` the kernels that take the most time follow. First the copy and product rates of this boot, and what the start is
+made of.
 """
 
 import argparse
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from runtime.attention import triton
 from runtime.batch import StepBatch
 from runtime.identifiers import PAGE_SIZE
 from runtime.runner.device_building import build_device_runner
@@ -29,6 +32,12 @@ CHUNKS = [
     (256, 768), (256, 1024), (0, 2048), (0, 8192),
 ]  # fmt: skip
 ROWS = [*range(64, 1217, 64), 1536, 2048, 3072, 4096, 8192]
+
+SHARED = [
+    *(((64, 2304, 0), sharing) for sharing in (1, 2, 4, 16, 64)), ((64, 2304, 256), 4), ((64, 640, 0), 4),
+    ((16, 2304, 0), 4), ((256, 1280, 0), 4), ((256, 1280, 0), 64),
+]  # fmt: skip
+"""Cases, and how many sequences each have most of their context in common."""
 
 
 def step(runner: DeviceRunner, num_decodes: int, context: int, chunk: int, sharing: int = 1) -> StepBatch:
@@ -133,8 +142,12 @@ def main() -> None:
     parser.add_argument("--graphs", type=int, default=512)
     parser.add_argument("--pieces", type=int, default=2048, help="piecewise_cuda_graph_max_tokens")
     parser.add_argument("--profile", type=int, default=0, metavar="ROWS")
+    parser.add_argument("--apart", action="store_true")
     parser.add_argument("--only", choices=("decode", "prefill", "rows", "shared"))
     options = parser.parse_args()
+    if options.apart:
+        for name in ("DEFAULT_BLOCKS", "E4M3_BLOCKS"):
+            setattr(triton, name, replace(getattr(triton, name), shared_rows=0))
     print(rates(), flush=True)
     settings = EngineSettings(
         model_path=str(options.model), device="cuda", dtype="bfloat16", attention_backend=options.backend,
@@ -156,7 +169,7 @@ def main() -> None:
     cases += [(0, 0, chunk) for chunk in ROWS] if options.only == "rows" else []
     shares = [1] * len(cases)
     if options.only == "shared":
-        cases, shares = [(64, 2304, 0)] * 4, [1, 4, 16, 64]
+        cases, shares = [case for case, _ in SHARED], [sharing for _, sharing in SHARED]
     for (num_decodes, context, chunk), sharing in zip(cases, shares, strict=True):
         batch = step(runner, num_decodes, context, chunk, sharing)
         device, launch, wall, size = measure(runner, batch, 8 if chunk else 30)

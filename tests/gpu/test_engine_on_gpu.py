@@ -6,6 +6,7 @@ a few tenths.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from runtime.batch import StepBatch
+from runtime.attention import triton
+from runtime.attention.shared_prefixes import SharedPrefixes
+from runtime.attention.triton import TritonAttention
+from runtime.batch import Int32, StepBatch
 from runtime.errors import KernelMissing
 from runtime.request import GenerationRequest
 from runtime.runner.building import build_runner
@@ -117,6 +121,55 @@ def test_greedy_texts_are_the_references(
                 total += NUM_TOKENS
     print(f"{backend} {given}: {agreed} of {total} tokens before a tie")
     assert agreed > total * 0.3
+
+
+@pytest.mark.parametrize("backend", ["triton", "auto"])
+@pytest.mark.parametrize("largest_graph", [40, 0])
+def test_common_beginnings_do_not_change_greedy_texts(
+    folder: Path, reference: TorchRunner, backend: str, largest_graph: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers to prompts of which several begin alike, read once for each group: the reference's up to ties, as alone in a batch.
+
+    Prompts come a few at a time, so that decodes run beside chunks, too.
+    """
+    monkeypatch.setattr(triton, "DEFAULT_BLOCKS", replace(triton.DEFAULT_BLOCKS, shared_rows=16))
+    found = count_groups(monkeypatch)
+    random = np.random.default_rng(5)
+    stems = random.integers(3, VOCAB_SIZE, (4, 400)).tolist()
+    asked = [stems[index % 4] + random.integers(3, VOCAB_SIZE, 5 + 3 * index).tolist() for index in range(24)]
+    requests = [
+        ask(index + 1, prompt, max_tokens=32, temperature=0.0, ignore_eos=True) for index, prompt in enumerate(asked)
+    ]
+    wanted = run_all(build_engine(reference, eos_token_ids=[2], context_length=2048), requests)
+    runner = build_device(folder, backend, cuda_graph_max_bs=largest_graph)
+    engine = build_engine(
+        runner, eos_token_ids=[2], context_length=2048, max_running_requests=40, chunked_prefill_size=700
+    )
+    together = run_all(engine, requests)
+    num_together = len(found)
+    agreed = 0
+    for index, prompt in enumerate(asked):
+        alone = run_all(engine, requests[index : index + 1])[index + 1, 0].tokens
+        theirs = wanted[index + 1, 0].tokens
+        for mine in (together[index + 1, 0].tokens, alone):
+            agreed += assert_equal_up_to_ties(reference, prompt, mine, theirs, MAX_GAP)
+    assert num_together > 5
+    assert len(found) == num_together
+    assert agreed > 2 * 24 * 32 * 0.3
+
+
+def count_groups(monkeypatch: pytest.MonkeyPatch) -> list[SharedPrefixes]:
+    """What steps find from here on, those that find any."""
+    found, share = [], TritonAttention.share
+
+    def noted(self: TritonAttention, page_tables: Int32, context_lengths: Int32) -> SharedPrefixes | None:
+        prefixes = share(self, page_tables, context_lengths)
+        if prefixes is not None:
+            found.append(prefixes)
+        return prefixes
+
+    monkeypatch.setattr(TritonAttention, "share", noted)
+    return found
 
 
 @pytest.mark.parametrize("backend", ["triton", "flashinfer", "auto"])

@@ -18,6 +18,7 @@ from tests.support.kernel_checks import (
     check_norm,
     check_rotary,
     check_sampling,
+    check_shared_attention,
     run_sampling,
 )
 
@@ -155,6 +156,29 @@ def test_decode_attention(
     contexts = [1, 3000, 16, 1025, 64][:sequences] + inputs.integers(900, max(0, sequences - 5)).add(1).tolist()
     case = Attention(inputs, contexts, [1] * sequences, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     assert check_attention(case, window=window, pdl=pdl) < TOLERANCES[dtype]
+
+
+@MODES
+@SHAPES
+@pytest.mark.parametrize("cache_dtype", [None, torch.float8_e4m3fn], ids=["", "e4m3"])
+@pytest.mark.parametrize("sequences", [9, 64])
+def test_decodes_of_which_some_begin_with_the_same_pages(
+    sequences: int, cache_dtype: torch.dtype | None, heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype,
+    pdl: bool,
+) -> None:  # fmt: skip
+    """Groups of 2, 3 and 4 in random order, beside sequences by themselves; one token behind what is shared, and many."""
+    inputs = Inputs("cuda", dtype, sequences)
+    contexts = inputs.integers(900, sequences).add(400).tolist()
+    order = inputs.permutation(sequences).tolist()
+    groups = [(order[at : at + size], pages) for at, size, pages in ((0, 4, 20), (4, 2, 1), (6, 2, 17))]
+    if sequences > 9:
+        groups += [(order[at : at + 3], 10 + at % 11) for at in range(8, sequences - 8, 3)]
+    for members, pages in groups:
+        contexts[members[-1]] = 16 * pages + 1
+    case = Attention(
+        inputs, contexts, [1] * sequences, heads=heads, kv_heads=kv_heads, head_dim=head_dim, cache_dtype=cache_dtype
+    )
+    assert check_shared_attention(case, groups, pdl=pdl) < TOLERANCES[dtype]
 
 
 @MODES

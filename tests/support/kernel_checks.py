@@ -5,14 +5,16 @@ float32. What must be exact (ids, flags, untouched memory) it asserts itself.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from runtime.attention.device import DeviceTables, SequenceTables
-from runtime.attention.triton import TritonAttention
+from runtime.attention.device import DeviceTables, SequenceTables, SharedTables
+from runtime.attention.shared_prefixes import MEMBERS, SharedPrefixes
+from runtime.attention.triton import DEFAULT_BLOCKS, E4M3_BLOCKS, AttentionBlocks, TritonAttention
 from runtime.kernels.activation import silu_and_multiply
 from runtime.kernels.blocks import GemvBlocks
 from runtime.kernels.embedding import gather_embeddings
@@ -280,12 +282,13 @@ class Attention:
         )  # fmt: skip
 
     def backend(
-        self, window: int | None = None, *, num_multiprocessors: int = 132, pdl: bool = False
-    ) -> TritonAttention:
+        self, window: int | None = None, *, num_multiprocessors: int = 132, pdl: bool = False,
+        blocks: AttentionBlocks | None = None, spare: int = 0,
+    ) -> TritonAttention:  # fmt: skip
         return TritonAttention(
             self.pages, num_heads=self.heads, layer_windows=[None, window], launcher=LAUNCHER,
-            max_decodes=max(1, len(self.contexts)), num_multiprocessors=num_multiprocessors,
-            scales=self.scales, pdl=pdl,
+            max_decodes=max(1, len(self.contexts)) + spare, num_multiprocessors=num_multiprocessors,
+            scales=self.scales, pdl=pdl, blocks=blocks,
         )  # fmt: skip
 
     def reference(self, window: int | None) -> Tensor:
@@ -321,6 +324,71 @@ def check_attention(
     plan.attend(1, padded, out)
     assert bool((out[-1] == 7.0).all())
     return relative_error(out[:-1], case.reference(window))
+
+
+def share_pages(case: Attention, leader: int, members: Sequence[int], num_pages: int) -> None:
+    """Let sequences begin with the leader's pages."""
+    ids, starts = case.tables.page_ids, case.host.page_starts
+    for member in members:
+        ids[starts[member] : starts[member] + num_pages] = ids[starts[leader] : starts[leader] + num_pages].clone()
+    case.host = replace(case.host, page_ids=ids.cpu().numpy())
+
+
+def check_shared_attention(
+    case: Attention, groups: Sequence[tuple[Sequence[int], int]], *, window: int | None = None,
+    num_multiprocessors: int = 132, pdl: bool = False, num_padding: int = 2,
+) -> float:  # fmt: skip
+    """Decodes of which some begin with the same pages, beside padding. `groups`: members, and pages that they are to share.
+
+    Of what is shared only the first member's table is looked at, if there is no window: the others' have a page of NaN there.
+    """
+    count = len(case.contexts)
+    for chosen, num_pages in groups:
+        share_pages(case, chosen[0], chosen[1:], num_pages)
+    # A page that was a member's own, before it had its leader's.
+    nowhere = next(iter({*range(1, case.pages.shape[1])} - set(case.tables.page_ids.tolist())))
+    case.pages[:, nowhere] = torch.full_like(case.pages[:, nowhere].float(), torch.nan).to(case.pages.dtype)
+    members = np.full((len(groups), MEMBERS), -1, np.int32)
+    for index, (chosen, _) in enumerate(groups):
+        members[index, : len(chosen)] = chosen
+    prefixes = SharedPrefixes(members, np.array([PAGE_SIZE * num_pages for _, num_pages in groups], np.int32))
+    tables = shared_tables(padded_tables(case.tables, num_padding), prefixes)
+    wanted = case.reference(window)
+    for chosen, num_pages in groups if window is None else []:
+        for member in chosen[1:]:
+            first = int(case.host.page_starts[member])
+            tables.page_ids[first : first + num_pages] = nowhere
+    case.pages[:, 0].zero_()
+    query = torch.cat((case.query, case.query[:1].expand(num_padding, -1, -1)))
+    out = torch.full_like(query, 7.0)
+    blocks = replace(DEFAULT_BLOCKS if case.scales is None else E4M3_BLOCKS, shared_rows=1)
+    attention = case.backend(window, num_multiprocessors=num_multiprocessors, pdl=pdl, blocks=blocks, spare=num_padding)
+    plan = attention.plan_shared(tables, count + num_padding)
+    assert plan is not None
+    plan.attend(1, query, out)
+    assert bool((out[count:] == 0.0).all())
+    return relative_error(out[:count], wanted)
+
+
+def shared_tables(tables: DeviceTables, prefixes: SharedPrefixes) -> DeviceTables:
+    """With groups, and as many empty ones as there may be."""
+    values = prefixes.padded(len(tables.context_lengths))
+    return replace(
+        tables, shared=SharedTables(*(torch.from_numpy(value).to(tables.page_ids.device) for value in values))
+    )
+
+
+def padded_tables(tables: DeviceTables, num_padding: int) -> DeviceTables:
+    """With sequences of one token in page 0 behind those that there are."""
+    more = torch.arange(1, num_padding + 1, dtype=torch.int32, device=tables.page_ids.device)
+    one = torch.ones_like(more)
+    return DeviceTables(
+        query_starts=torch.cat((tables.query_starts, tables.query_starts[-1:] + more)),
+        context_lengths=torch.cat((tables.context_lengths, one)),
+        page_starts=torch.cat((tables.page_starts, tables.page_starts[-1:] + more)),
+        page_ids=torch.cat((tables.page_ids, one - 1)),
+        last_page_lengths=torch.cat((tables.last_page_lengths, one)),
+    )
 
 
 def quantized_layer(

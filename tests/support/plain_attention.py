@@ -7,6 +7,7 @@ from torch import Tensor
 
 from runtime.attention.device import DeviceTables, SequenceTables
 from runtime.attention.verifying import TreeRows
+from runtime.batch import Int32
 from runtime.identifiers import PAGE_SIZE
 
 
@@ -54,6 +55,12 @@ class PlainAttention:
         """See `DeviceAttention.plan_capture`."""
         self.plans.append(PlainPlan(self.pages, self.windows, self.scales))
         return self.plans[-1]
+
+    def share(self, page_tables: Int32, context_lengths: Int32) -> None:
+        """See `DeviceAttention.share`."""
+
+    def plan_shared(self, device: DeviceTables, num_sequences: int) -> None:
+        """See `DeviceAttention.plan_shared`."""
 
     def refresh(self, plan: PlainPlan, host: SequenceTables) -> None:
         """See `DeviceAttention.refresh`."""

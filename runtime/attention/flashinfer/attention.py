@@ -37,6 +37,7 @@ from runtime.attention.flashinfer.work import (
     padding_sequences,
 )
 from runtime.attention.flashinfer.workspace import Event, PlanBuffers, partial_results_bytes, plan_bytes
+from runtime.batch import Int32
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.launching import Launcher
 
@@ -200,6 +201,12 @@ class FlashInferAttention:
             for window, kernels in self._kernels.items()
         }
         return FlashInferPlan(self._layers, self._shape.layer_windows, work, device, num_sequences)
+
+    def share(self, page_tables: Int32, context_lengths: Int32) -> None:
+        """None: its decodes read each their own."""
+
+    def plan_shared(self, device: DeviceTables, num_sequences: int) -> None:
+        """See `share`."""
 
     def refresh(self, plan: DevicePlan, host: SequenceTables) -> None:
         """See `DeviceAttention.refresh`.

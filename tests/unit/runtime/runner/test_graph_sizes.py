@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.runner.graphs import capture_order, graph_sizes, piece_sizes
+from runtime.runner.graphs import capture_order, graph_sizes, piece_sizes, shared_sizes
 from runtime.step_sizes import FILLED_SIZES, STEP_SIZES, filled_sizes_around, smallest_holding
 
 
@@ -16,6 +16,18 @@ def test_sizes_ascend_to_the_largest_with_little_padding(largest: int) -> None:
         size = smallest_holding(sizes, count)
         assert size is not None
         assert count <= size <= count * 9 / 8 + 7
+
+
+@pytest.mark.parametrize("largest", [16, 100, 128, 512, 777])
+def test_fewer_sizes_share_beginnings(largest: int) -> None:
+    """Each is among the others; a batch is padded by less than a tile of 32."""
+    sizes = shared_sizes(graph_sizes(largest))
+    assert set(sizes) <= set(graph_sizes(largest))
+    assert len(sizes) <= 2 + largest // 32
+    for count in range(16, largest + 1):
+        size = smallest_holding(sizes, count)
+        assert size is not None
+        assert count <= size < count + 32
 
 
 @pytest.mark.parametrize("largest", [1, 16, 100, 512, 1000, 2048, 8192])
@@ -55,6 +67,7 @@ def test_filled_sizes_are_captured() -> None:
 def test_no_graphs() -> None:
     """Size 0 switches them off."""
     assert graph_sizes(0) == []
+    assert shared_sizes([]) == []
     assert piece_sizes(0) == []
     assert smallest_holding([], 1) is None
 

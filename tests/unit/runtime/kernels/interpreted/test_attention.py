@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.kernel_checks import TOLERANCES, Attention, Inputs, check_attention
+from tests.support.kernel_checks import TOLERANCES, Attention, Inputs, check_attention, check_shared_attention
 
 TOLERANCE = TOLERANCES[torch.float16]
 
@@ -80,3 +80,28 @@ def test_queries_of_any_size_over_e4m3(size: float) -> None:
     )
     case.query *= size
     assert check_attention(case) < TOLERANCE
+
+
+GROUPS = [([2, 0], 2), ([5, 1, 6, 3], 5)]
+"""Members, and pages in common: of seven sequences one is in no group, another has one token of its own."""
+CONTEXTS = [60, 81, 33, 200, 7, 130, 81]
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 8])
+def test_decodes_of_which_some_begin_with_the_same_pages(multiprocessors: int) -> None:
+    """Beginnings in one part and in several, beside groups and members that are not there, and padding."""
+    case = _case(CONTEXTS, [1] * 7)
+    assert check_shared_attention(case, GROUPS, num_multiprocessors=multiprocessors) < TOLERANCE
+
+
+@pytest.mark.parametrize("cache_dtype", [None, E4M3])
+def test_groups_of_other_shapes(cache_dtype: torch.dtype | None) -> None:
+    """8 queries to a key head, a head size that fills no block; over fp16 and e4m3."""
+    case = _case(CONTEXTS, [1] * 7, heads=8, kv_heads=1, head_dim=24, cache_dtype=cache_dtype)
+    assert check_shared_attention(case, GROUPS, num_multiprocessors=2) < TOLERANCE
+
+
+def test_groups_in_a_layer_with_a_window() -> None:
+    """Everybody reads their own there."""
+    case = _case(CONTEXTS, [1] * 7)
+    assert check_shared_attention(case, GROUPS, window=20) < TOLERANCE

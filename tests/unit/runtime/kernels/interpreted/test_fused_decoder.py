@@ -6,13 +6,16 @@ Single kernels are tested by themselves; here a runner over them is compared wit
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from runtime.attention import shared_prefixes, triton
 from runtime.attention.pages import allocate_pages
-from runtime.attention.triton import TritonAttention
+from runtime.attention.shared_decoding import SharedDecoding
+from runtime.attention.triton import DEFAULT_BLOCKS, AttentionBlocks, TritonAttention
 from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.operations import FusedOperations
 from runtime.models.fused import FusedDecoder
@@ -47,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def build_fused(folder: Path) -> DeviceRunner:
+def build_fused(folder: Path, limits: RunnerLimits = LIMITS, blocks: AttentionBlocks = DEFAULT_BLOCKS) -> DeviceRunner:
     config = load_model_config(folder)
     device, dtype = torch.device("cpu"), torch.float32
     launcher = JitLauncher()
@@ -59,9 +62,10 @@ def build_fused(folder: Path) -> DeviceRunner:
         pages = allocate_pages(num_layers=2, num_pages=16, num_kv_heads=2, head_dim=16, device=device, dtype=dtype)
         pages.fill_(torch.nan)
     attention = TritonAttention(
-        pages, num_heads=4, layer_windows=config.layer_windows, launcher=launcher, max_decodes=12, num_multiprocessors=4
-    )
-    runner = DeviceRunner(config, model, operations, attention, pages, LIMITS, weights_digest=weights.digest)
+        pages, num_heads=4, layer_windows=config.layer_windows, launcher=launcher, max_decodes=12, num_multiprocessors=4,
+        blocks=blocks,
+    )  # fmt: skip
+    runner = DeviceRunner(config, model, operations, attention, pages, limits, weights_digest=weights.digest)
     runner.capture_graphs()
     return runner
 
@@ -83,3 +87,40 @@ def test_steps_are_those_of_plain_torch(folder: Path) -> None:
         assert given.is_finite.all()
         if expected.logprobs is not None and given.logprobs is not None:
             np.testing.assert_allclose(given.logprobs.top_values, expected.logprobs.top_values, atol=1e-4)
+
+
+@pytest.mark.long
+def test_decodes_that_begin_with_the_same_pages(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a graph with padding, beside a prompt, and in a graph without groups: every step is that of plain torch."""
+    monkeypatch.setattr(shared_prefixes, "_MIN_PAGES", 1)
+    monkeypatch.setattr(shared_prefixes, "_MIN_MEMBERS", 2)
+    monkeypatch.setattr(triton, "_MIN_SAVED", 0.0)
+    limits = replace(LIMITS, cuda_graph_max_bs=4, piecewise_cuda_graph_max_tokens=0)
+    fused = build_fused(folder, limits, replace(DEFAULT_BLOCKS, shared_rows=2))
+    plain = build_plain_device(folder, num_pages=16, cuda_graph_max_bs=0, dummy=True).runner
+    launched: list[int] = []
+    decode = SharedDecoding.decode
+
+    def noted(*arguments: Any) -> None:
+        launched.append(arguments[1])
+        decode(*arguments)
+
+    monkeypatch.setattr(SharedDecoding, "decode", noted)
+    shared, own = PROMPT[:16], PROMPT[16:]
+    steps = [
+        [Chunk([*shared, *own], 0, [1, 2]), Chunk(PROMPT[:7], 0, [4])],
+        [Chunk(own[:2], 16, [1, 3])],
+        [Chunk([5], 18, [1, 3]), Chunk([6], 7, [4]), Chunk([7], 20, [1, 2])],
+        [Chunk([8], 19, [1, 3]), Chunk([9], 21, [1, 2]), Chunk(PROMPT, 0, [5, 6])],
+        [Chunk([8], 8, [4]), Chunk([9], 20, [5, 6])],
+    ]
+    used = []
+    for chunks in steps:
+        batch = step_batch(chunks, sampling_batch(len(chunks), num_logprobs=3))
+        launched.clear()
+        given, expected = fused.launch(batch).result(), plain.launch(batch).result()
+        assert given.logprobs is not None
+        assert expected.logprobs is not None
+        np.testing.assert_allclose(given.logprobs.top_values, expected.logprobs.top_values, atol=1e-4)
+        used.append((given.captured_size, bool(launched)))
+    assert used == [(0, False), (0, False), (4, True), (0, True), (2, False)]
