@@ -2,9 +2,10 @@
 
 The template comes with the model and is covered by its signature; the messages come from anybody. So the sandbox keeps a
 template from reaching Python, and the bounds keep it from taking the time or the memory of the process, which messages could make
-an honest one do: every turn of a loop and every call of a macro looks at the clock; no operator, method, filter or block makes a
-text or a list longer than the output may be, and what takes a width of its own (formats, padding) is not there. What is compared or
-hashed is counted first: lists that hold one another twice, thirty deep, are few objects and a billion comparisons.
+an honest one do: every turn of a loop, every element that `map` or `select` passes on and every call of a macro looks at the
+clock; no operator, method, filter or block makes a text or a list longer than the output may be, and what takes a width of its
+own (formats, padding) is not there. What is compared or hashed is counted first: lists that hold one another twice, thirty deep,
+are few objects and a billion comparisons.
 """
 
 import json
@@ -29,6 +30,7 @@ _WITHOUT_FILTERS = (
 )  # fmt: skip
 """Of no use to a chat template, and each makes much of little, or walks all that there is."""
 _FILTERS_THAT_COMPARE = ("dictsort", "groupby", "max", "min", "sort", "unique")
+_FILTERS_THAT_LOOP = ("map", "reject", "rejectattr", "select", "selectattr")
 _TESTS_THAT_COMPARE = (
     "eq", "equalto", "==", "ne", "!=", "gt", "greaterthan", ">", "ge", ">=", "lt", "lessthan", "<", "le", "<=", "in",
 )  # fmt: skip
@@ -106,6 +108,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             "sum": _sum_of_numbers,
         }
         self.filters |= {name: self._counting(cast(Any, self.filters[name])) for name in _FILTERS_THAT_COMPARE}
+        self.filters |= {name: _looking_at_the_clock(cast(Any, self.filters[name])) for name in _FILTERS_THAT_LOOP}
         self.tests |= {name: self._counting(cast(Any, self.tests[name])) for name in _TESTS_THAT_COMPARE}
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
@@ -281,6 +284,19 @@ def render_bounded(template: jinja2.Template, variables: dict[str, Any], *, max_
         message = f"the model's chat template cannot take the messages: {type(error).__name__}: {error}"
         raise TextRefused("template_refused", message) from error
     return "".join(pieces)
+
+
+def _looking_at_the_clock(function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """A filter that calls others for each element, as a loop does."""
+
+    @jinja2.pass_context
+    def looking(context: Any, values: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        tick = context.resolve(_TICK)
+        for value in function(context, values, *args, **kwargs):
+            tick()
+            yield value
+
+    return looking
 
 
 @jinja2.pass_environment

@@ -141,6 +141,21 @@ def test_no_comparison_takes_the_time(source: str, byte_level: Tokenizer) -> Non
     assert time.monotonic() - began_s < 30
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ range(100000) | map('string') | map('replace', '', 'x' * 300000) | map('length') | sum }}",
+        "{{ range(100000) | map('string') | map('replace', '', 'x' * 300000) | select('eq', '') | list | length }}",
+    ],
+)
+def test_filters_look_at_the_clock(source: str, byte_level: Tokenizer) -> None:
+    """A hundred thousand texts of two megabytes, one after the other, in one expression: a minute of copying."""
+    began_s = time.monotonic()
+    with pytest.raises(TextRefused, match=r"took longer than 0\.5 s"):
+        template_of(byte_level, source, timeout_s=0.5, max_chars=4_000_000).render([message("hi")])
+    assert time.monotonic() - began_s < 30
+
+
 def test_comparisons_mean_what_they_meant(byte_level: Tokenizer) -> None:
     """Chains, membership, undefined values, tuples, tests and filters that compare: as jinja2 has them."""
     source = """\
