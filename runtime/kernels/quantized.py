@@ -6,7 +6,7 @@ E4M3_MOST_ROWS rows our own kernels multiply, as such products are bound by the 
 Limits of cuBLAS, as torch 2.11 calls it on Hopper: bf16 comes out of it; scales by row together with a bias find no algorithm for
 some shapes (9 and 16 rows of 4096 from 14336 inputs: CUBLAS_STATUS_NOT_SUPPORTED), so a bias is added apart; where scales are by
 block it wants those of rows group by group, rows in fours, and those of weights in rows of a multiple of 4. A weight that is not
-so is multiplied by a kernel of ours.
+so is multiplied by a kernel of ours. A residual is added by cuBLASLt itself where scales are by row (`scaled_products`).
 """
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from runtime.kernels.blocks import E4M3_MOST_ROWS, MAX_ROWS, GemvBlocks, Shape, choose_e4m3_blocks
 from runtime.kernels.launching import Constant, Launcher, Options
 from runtime.kernels.linear import Norm
+from runtime.kernels.scaled_products import scaled_products
 from runtime.layers.quantized import BLOCK, E4M3, InputScaling, QuantizedLinear, QuantizedRows
 
 _ROW_UNIT = 4
@@ -75,6 +76,13 @@ def multiply_quantized(
     """
     num_rows, n = rows.values.shape[0], linear.weight.shape[0]
     if num_rows > E4M3_MOST_ROWS and (not linear.by_block or _fits_cublas(linear)):
+        if (
+            residual is not None
+            and not linear.by_block
+            and linear.bias is None
+            and _add_channels(rows, linear, residual)
+        ):
+            return residual
         product = (_multiply_blocks if linear.by_block else _multiply_channels)(rows, linear, dtype)
         if linear.bias is not None:
             product.add_(linear.bias)
@@ -99,6 +107,14 @@ def _multiply_channels(rows: QuantizedRows, linear: QuantizedLinear, dtype: torc
         out_dtype=dtype,
         use_fast_accum=True,
     )
+
+
+def _add_channels(rows: QuantizedRows, linear: QuantizedLinear, residual: Tensor) -> bool:
+    """Add the product to `residual`, in one kernel; False: there is none for this."""
+    if not rows.values.is_cuda or residual.dtype != torch.bfloat16:
+        return False
+    products = scaled_products(rows.values.device)
+    return products.add(rows.values, rows.scales, linear.weight, linear.scales, residual)
 
 
 def _multiply_blocks(rows: QuantizedRows, linear: QuantizedLinear, dtype: torch.dtype) -> Tensor:

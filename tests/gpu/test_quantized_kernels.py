@@ -7,9 +7,10 @@ from runtime.kernels.blocks import GemvBlocks
 from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.operations import FusedOperations
 from runtime.kernels.quantized import multiply_quantized, quantize_rows
+from runtime.kernels.scaled_products import scaled_products
 from runtime.layers.linear import Linear
 from runtime.layers.norm import RMSNorm
-from runtime.layers.quantized import E4M3, InputScaling, QuantizedLinear
+from runtime.layers.quantized import E4M3, InputScaling, QuantizedLinear, dequantize_rows
 from runtime.layers.quantized import quantize_rows as quantize_reference
 from runtime.models.operations import PlainOperations
 from tests.support.kernel_checks import (
@@ -120,6 +121,30 @@ def test_many_rows_by_block(n: int, k: int, rows: int) -> None:
     inputs = Inputs("cuda", torch.bfloat16, rows)
     layer = quantized_layer(inputs, n, k, by_block=True, bias=True)
     assert check_quantized_product(inputs, rows, layer, residual=True) < BF16
+
+
+@pytest.mark.parametrize("rows", [65, 77, 130, 320, 1001])
+@pytest.mark.parametrize(("n", "k"), [(4096, 4096), (4096, 14336), (640, 1040)])
+def test_many_rows_are_added_by_the_kernel_that_multiplies(n: int, k: int, rows: int) -> None:
+    """At once, and again by the replay of a graph; no shape falls back to an addition of its own."""
+    inputs = Inputs("cuda", torch.bfloat16, rows)
+    layer = quantized_layer(inputs, n, k)
+    x = quantize_reference(inputs.normal(rows, k), layer.inputs)
+    out = inputs.normal(rows, n)
+    product = dequantize_rows(x) @ layer.dequantized().T
+    wanted = out.float() + product
+
+    def add() -> None:
+        assert scaled_products(out.device).add(x.values, x.scales, layer.weight, layer.scales, out)
+
+    add()
+    assert relative_error(out, wanted) < BF16
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        add()
+    wanted = out.float() + product
+    graph.replay()
+    assert relative_error(out, wanted) < BF16
 
 
 @pytest.mark.parametrize("by_block", [False, True], ids=["channel", "block"])
