@@ -1,13 +1,16 @@
 """Which sequences of a step begin with the same pages: found anew for each step, from its page tables alone.
 
 Sequences are sorted by their tables, so that those which have most in common are neighbours; where neighbours share
-much less than others beside them do, a new run begins. Runs are cut into groups of three or four. This is
-array work over all sequences that begin with a page that somebody else begins with, too.
+much less than others beside them do, a new run begins. Runs are cut into groups of three or four. What looks at pages is
+array work, over those sequences that begin with a page that somebody else begins with, too. The rest is a loop over
+sequences: between two steps an array operation takes several times what it takes in a loop of its own.
 
 What always holds: the members of a group have equal pages as far as the group's tokens go, and every one has tokens behind them.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -48,9 +51,10 @@ class SharedPrefixes:
 
     def padded(self, num_sequences: int) -> tuple[Int32, Int32, Int32]:
         """As `SharedTables` has them, for a step of so many sequences: with as many empty groups as there may be."""
-        num_empty = num_sequences // 2 - len(self.tokens)
-        members = np.pad(self.members, ((0, num_empty), (0, 0)), constant_values=-1)
-        return self.tokens_of(num_sequences), np.pad(self.tokens, (0, num_empty)), members.reshape(-1)
+        members = np.full((num_sequences // 2, MEMBERS), -1, np.int32)
+        tokens = np.zeros(num_sequences // 2, np.int32)
+        members[: len(self.members)], tokens[: len(self.tokens)] = self.members, self.tokens
+        return self.tokens_of(num_sequences), tokens, members.reshape(-1)
 
 
 NO_PREFIXES = SharedPrefixes(np.zeros((0, MEMBERS), np.int32), np.zeros(0, np.int32))
@@ -68,16 +72,14 @@ def find_shared_prefixes(page_tables: Int32, context_lengths: Int32) -> SharedPr
         return None
     tables = page_tables[candidates, : -(-int(context_lengths[candidates].max()) // PAGE_SIZE)]
     places = _order_of(tables)
-    order = candidates[places]
-    common = _common_pages(tables[places], context_lengths[order])
-    starts, sizes = _cut(_runs(common))
-    if not len(starts):
-        return None
-    numbers = starts[:, None] + np.arange(MEMBERS)
-    is_member = np.arange(MEMBERS) < sizes[:, None]
-    members = np.where(is_member, order[np.minimum(numbers, len(order) - 1)], -1)
-    between = np.where(is_member[:, 1:], common[np.minimum(numbers[:, :-1], len(common) - 1)], tables.shape[1])
-    return SharedPrefixes(members.astype(np.int32), (between.min(axis=1) * PAGE_SIZE).astype(np.int32))
+    chosen = candidates[places]
+    order, common = chosen.tolist(), _common_pages(tables[places], context_lengths[chosen]).tolist()
+    members, tokens = [], []
+    for first, last in pairwise(_run_bounds(common)):
+        for start, end in _cut(first, last):
+            members.append(order[start:end] + [-1] * (MEMBERS - (end - start)))
+            tokens.append(min(common[start : end - 1]) * PAGE_SIZE)
+    return SharedPrefixes(np.array(members, np.int32), np.array(tokens, np.int32)) if tokens else None
 
 
 def _candidates(page_tables: Int32, context_lengths: Int32) -> Int64:
@@ -108,20 +110,21 @@ def _common_pages(page_tables: Int32, context_lengths: Int32) -> Int64:
     return result
 
 
-def _runs(common: Int64) -> Int64:
+def _run_bounds(common: list[int]) -> list[int]:
     """Bounds of runs of sequences: between two runs there is little in common, or less than half of what is beside it."""
-    padded = np.concatenate((np.zeros(1, np.int64), common, np.zeros(1, np.int64)))
-    beside = np.maximum(padded[:-2], padded[2:])
-    breaks = np.flatnonzero((common < _MIN_PAGES) | (2 * common < beside)) + 1
-    return np.concatenate((np.zeros(1, np.int64), breaks, np.full(1, len(common) + 1)))
+    padded = [0, *common, 0]
+    breaks = (
+        number
+        for number, pages in enumerate(common, 1)
+        if pages < _MIN_PAGES or 2 * pages < max(padded[number - 1], padded[number + 1])
+    )
+    return [0, *breaks, len(common) + 1]
 
 
-def _cut(bounds: Int64) -> tuple[Int64, Int64]:
-    """Where groups begin, and their sizes, from the bounds of runs: all of a run's, if that can be, as even as can be."""
-    lengths = np.diff(bounds)
-    num_groups = np.minimum(-(-lengths // MEMBERS), lengths // _MIN_MEMBERS)
-    run = np.repeat(np.arange(len(lengths)), num_groups)
-    number = np.arange(len(run)) - np.repeat(np.cumsum(num_groups) - num_groups, num_groups)
-    starts = bounds[run] + number * lengths[run] // num_groups[run]
-    ends = bounds[run] + (number + 1) * lengths[run] // num_groups[run]
-    return starts, np.minimum(ends - starts, MEMBERS)
+def _cut(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Groups of a run, as even as can be; nobody is left over where that can be."""
+    length = last - first
+    num_groups = min(-(-length // MEMBERS), length // _MIN_MEMBERS)
+    for number in range(num_groups):
+        start = first + number * length // num_groups
+        yield start, min(first + (number + 1) * length // num_groups, start + MEMBERS)
