@@ -1,6 +1,6 @@
 """Builders of the events of administration: what was changed, from what to what, by whom; keys, bodies, the configuration.
 
-A change says the state before and after in OCSF's places for it (`entity.data`, `entity_result.data`), as texts, and never a
+A change says the state before and after in OCSF's places for it (`entity.data`, `updated_entity.data`), as texts, and never a
 secret: of a key the id, of a file the digest.
 
 Source: OCSF 1.9.0-dev, Entity Management 3004, Application Lifecycle 6002.
@@ -40,7 +40,7 @@ def change_event(
     event["actor"] = {"user": {"name": actor, "type_id": 1}}
     event["entity"] = _entity(entity_type, entity_uid, before)
     if after is not None:
-        event["entity_result"] = _entity(entity_type, entity_uid, after)
+        event["updated_entity"] = _entity(entity_type, entity_uid, after)
     own = event["unmapped"]["casemate"]
     if approvers:
         own["approvers"] = list(approvers)

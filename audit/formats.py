@@ -22,6 +22,7 @@ COLUMNS = (
 INTEGERS = frozenset(("index", "time", "class_uid", "activity_id", "severity_id", "prompt_tokens", "completion_tokens"))
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _STATUS = {1: "success", 2: "failure"}
+_CEF_CUSTOM = ("client", "model", "request", "uid")
 _CEF_SEVERITY = {1: 3, 2: 4, 3: 6, 4: 8, 5: 10, 6: 10}
 
 
@@ -51,13 +52,20 @@ def encode_cef(event: Json) -> bytes:
     )  # fmt: skip
     extension = {
         "rt": row["time"], "externalId": row["index"], "outcome": row["status"], "reason": row["status_code"],
-        "suser": row["actor"], "src": _object(event, "src_endpoint").get("ip", ""),
-        "dvchost": row["reporter"], "cs1Label": "client", "cs1": row["client"],
-        "cs2Label": "model", "cs2": row["model"], "cs3Label": "request",
-        "cs3": row["request"], "cs4Label": "uid", "cs4": row["uid"],
-    }  # fmt: skip
+        "suser": row["actor"], "dvchost": row["reporter"],
+    } | _cef_source(_object(event, "src_endpoint").get("ip"))  # fmt: skip
+    for number, name in enumerate(_CEF_CUSTOM, 1):
+        if row[name] != "":
+            extension |= {f"cs{number}Label": name, f"cs{number}": row[name]}
     fields = " ".join(f"{key}={_escape(str(value), '=')}" for key, value in extension.items() if value != "")
     return ("|".join(_escape(part, "|") for part in header) + "|" + fields).encode()
+
+
+def _cef_source(address: object) -> dict[str, str | int]:
+    """CEF has `src` for IPv4 alone; an address of IPv6 has a custom field, as its dictionary says."""
+    if not isinstance(address, str):
+        return {}
+    return {"c6a2Label": "Source IPv6 Address", "c6a2": address} if ":" in address else {"src": address}
 
 
 def flatten(event: Json) -> dict[str, str | int]:

@@ -27,7 +27,7 @@ from appliance.cli.audit.arguments import (
     set_handler,
 )
 from appliance.cli.commands import Commands, add_command
-from appliance.cli.main import EXIT_OK
+from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from audit.checkpoint import verify_checkpoint
 from audit.errors import EntryNotFound, LogCorrupted
 from audit.note import VerifierKey
@@ -79,7 +79,9 @@ def _forward(arguments: argparse.Namespace) -> int:
             return EXIT_OK
         except OSError as error:
             if arguments.once:
-                raise
+                reason = f"the collector {arguments.to} did not take all: {error}"
+                sys.stderr.write(f"casemate: {reason}; run again, it goes on at record {forwarder.position}\n")
+                return EXIT_FAILED
             sys.stderr.write(f"casemate: the collector is away, trying again: {error}\n")
             time.sleep(RETRY_S)
 

@@ -97,7 +97,7 @@ def make_events() -> dict[str, dict[str, Any]]:
 
 
 class Schema:
-    """required, enum, at_least_one and unknown-attribute rules of OCSF, from its JSON files."""
+    """required, enum, at_least_one, unknown-attribute and deprecation rules of OCSF, from its JSON files."""
 
     def __init__(self, path: Path) -> None:
         self.files = json.loads(path.read_text())
@@ -155,6 +155,8 @@ class Schema:
                 found.append(f"{place}.{attribute} is unknown")
                 continue
             definition = {**self.dictionary[attribute], **rules[attribute]}
+            if "@deprecated" in definition:
+                found.append(f"{place}.{attribute} is deprecated")
             members = member if definition.get("is_array") else [member]
             if definition.get("is_array") and not isinstance(member, list):
                 found.append(f"{place}.{attribute} is no array")
@@ -223,7 +225,7 @@ def test_events_are_valid_ocsf(schema: Schema, kind: str) -> None:
 def test_a_change_says_before_and_after() -> None:
     """In OCSF's own places."""
     event = make_events()["key_rotated"]
-    assert (event["entity"]["data"], event["entity_result"]["data"]) == ({"tokens": 5}, {"tokens": 7})
+    assert (event["entity"]["data"], event["updated_entity"]["data"]) == ({"tokens": 5}, {"tokens": 7})
 
 
 def test_the_schema_test_can_fail(schema: Schema) -> None:

@@ -212,6 +212,14 @@ def test_hostile_texts_stay_within_their_fields() -> None:
     assert b'uid="x\\"\\]y"' in rest
 
 
+def test_a_cef_line_labels_what_the_record_has_and_nothing_else() -> None:
+    """A label without its field would be a custom field of its own to a collector; IPv6 has another key than IPv4."""
+    line = encode_cef({"metadata": {"sequence": 1, "uid": "u"}, "src_endpoint": {"ip": "10.0.0.1"}}).decode()
+    assert line.partition("|0|")[2] == "externalId=1 src=10.0.0.1 cs4Label=uid cs4=u"
+    line = encode_cef({"src_endpoint": {"ip": "fd00::1"}, "ai_model": {"name": "m"}}).decode()
+    assert line.partition("|0|")[2] == "c6a2Label=Source IPv6 Address c6a2=fd00::1 cs2Label=model cs2=m"
+
+
 def test_a_syslog_message_has_the_form_of_the_standard() -> None:
     """Priority, time, host, program, reporter, kind, index, record."""
     event = encode_canonical(

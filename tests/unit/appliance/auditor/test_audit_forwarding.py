@@ -153,10 +153,14 @@ def test_a_broken_connection_loses_nothing(log: Log, collector: Collector) -> No
 
 
 @control("3.3.5", "AU-4(1)", "AU-6(1)", "AU-6(3)")
-def test_what_the_collector_did_not_read_comes_again(log: Log, collector: Collector) -> None:
+def test_what_the_collector_did_not_read_comes_again(
+    log: Log, collector: Collector, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its kernel had acknowledged every byte when it ended after the first few messages: none of the rest may be missing."""
     collector.break_when_full = True
     assert forward(log, collector) == 1
+    assert "did not take all: " in (said := capsys.readouterr().err)
+    assert "it goes on at record 0" in said
     collector.break_when_full = False
     assert forward(log, collector) == 0
     assert forward(log, collector) == 0

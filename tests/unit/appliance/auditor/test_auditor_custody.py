@@ -231,7 +231,7 @@ def test_one_person_or_one_role_changes_nothing(house: House) -> None:
     assert json.loads(confirmed.rules)["retention_days"] == 365
     event = house.last("retention_changed")
     assert event["entity"]["data"] == {"retention_days": 30}
-    assert event["entity_result"]["data"]["retention_days"] == 365
+    assert event["updated_entity"]["data"]["retention_days"] == 365
     assert event["unmapped"]["casemate"]["approvers"] == ["ada", "rudi"]
 
 

@@ -280,7 +280,7 @@ async def test_an_old_signing_key_is_replaced_while_tokens_go_on(house):
     assert (house.keys.all, house.directory.num_published) == ((second,), 2)
     await house.books.record_waiting()
     stages = [
-        event["entity_result"]["data"]["stage"]
+        event["updated_entity"]["data"]["stage"]
         for event in house.auditor.events
         if event["unmapped"]["casemate"]["kind"] == "key_rotated"
     ]
