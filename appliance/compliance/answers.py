@@ -170,7 +170,7 @@ def _answer_mfa(people: list[User], *, elsewhere: bool) -> Answer:
         words = "people of issuers elsewhere sign in there, with factors that cannot be seen from here"
         return Answer(None, words, is_elsewhere=True)
     if not people:
-        return Answer(None, "nobody is defined here")
+        return Answer(None, "no enabled person is defined here")
     return Answer(True, f"all {len(people)} enabled people have one")
 
 
@@ -182,8 +182,8 @@ def _answer_statement(path: Path, software: str) -> Answer:
     except (OSError, ValueError, AttributeError):
         return Answer(None, "the statement of the last start cannot be read")
     if measured != software:
-        return Answer(False, "the last start measured another software than the one that made this pack")
-    return Answer(True, "the last start measured the software that made this pack")
+        return Answer(False, "the last start measured another software than this one")
+    return Answer(True, "the last start measured this very software")
 
 
 def _tell(holds: bool, key: str, value: object) -> Answer:
