@@ -20,6 +20,7 @@ from torch import Tensor
 
 from runtime.attention.pages import allocate_pages
 from runtime.attention.triton import TritonAttention
+from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.bundle import Bundle, load_bundle
 from runtime.kernels.digest import NODE_WORDS, DigestKernels, padded
 from runtime.kernels.frozen import FrozenLauncher, load_frozen_launcher
@@ -56,6 +57,8 @@ SHAPE = {
 MAX_SEQUENCES = 512
 PAGES_EACH = 3
 PROMPT_LENGTH = 21
+COMMON_PAGES = 20
+"""With which all contexts begin where they have a beginning in common."""
 
 
 class PairLauncher:
@@ -147,7 +150,7 @@ def build(config: ModelConfig, weights: LoadedWeights, device: torch.device) -> 
         limits = RunnerLimits(
             max_rows=16_384,
             max_sequences=MAX_SEQUENCES,
-            max_table_pages=PAGES_EACH * MAX_SEQUENCES,
+            max_table_pages=(COMMON_PAGES + 1) * MAX_SEQUENCES,
             cuda_graph_max_bs=cuda_graph_max_bs,
             piecewise_cuda_graph_max_tokens=0,
         )
@@ -176,6 +179,15 @@ def decode(runner: DeviceRunner, num_sequences: int, step: int = 0) -> list[int]
     drawn = np.arange(num_sequences) % 2
     batch = step_batch(chunks, sampling_batch(num_sequences, temperature=0.8 * drawn, seed=7, position=30 + step))
     return runner.launch(batch).result().token_ids.tolist()
+
+
+def decode_common(runner: DeviceRunner, num_sequences: int) -> None:
+    """Each sequence has one page of its own behind a common beginning."""
+    common = list(range(1, 1 + COMMON_PAGES))
+    chunks = [
+        Chunk([7], PAGE_SIZE * COMMON_PAGES, [*common, 1 + COMMON_PAGES + index]) for index in range(num_sequences)
+    ]
+    runner.launch(step_batch(chunks, sampling_batch(num_sequences))).result()
 
 
 def digest_groups(launcher: Launcher, num_groups: int, device: torch.device) -> None:
@@ -208,6 +220,8 @@ def test_every_kernel_gives_the_bits_that_its_source_gives(
     for num_sequences in (*range(1, 73), 100, 128, 250, MAX_SEQUENCES):
         prefill(runner, num_sequences)
         decode(runner, num_sequences)
+    for num_sequences in (*range(16, 290), MAX_SEQUENCES):
+        decode_common(runner, num_sequences)
     digest_groups(launcher, 200, device)
     assert launcher.different == []
     assert {str(variant) for variant in needs.variants - launcher.seen} == set()
