@@ -25,7 +25,7 @@ from appliance.models.checks import checks_of
 from appliance.models.places import open_outbox, open_store, open_trust, utc_now
 from security.bundles.installing import extract_component
 from security.bundles.verification import open_bundle
-from security.errors import ModelRejected
+from security.errors import BundleRejected, ModelRejected
 from security.model_signing.algorithms import ALGORITHMS, SHA256
 from security.model_signing.names import show_name
 from security.model_signing.trust import Trust, load_certificate_trust, load_key_trust
@@ -112,8 +112,13 @@ def _add_root(command: argparse.ArgumentParser) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    if arguments.component is None:
-        return _import_folder(arguments, arguments.folder)
+    with _noting_refusals(arguments):
+        return (
+            _import_folder(arguments, arguments.folder) if arguments.component is None else _import_component(arguments)
+        )
+
+
+def _import_component(arguments: argparse.Namespace) -> int:
     state = find_state(arguments)
     open_store(state).prepare()
     trust = open_trust(state)
@@ -133,7 +138,7 @@ def _import(arguments: argparse.Namespace) -> int:
 def _import_folder(arguments: argparse.Namespace, folder: Path) -> int:
     state = find_state(arguments)
     source = _describe_source(arguments, folder)
-    with _noting_refusals(arguments, state, source), open_signer(arguments.key) as signer:
+    with open_signer(arguments.key) as signer:
         with Progress("importing") as progress:
             imported = import_model(
                 source,
@@ -163,12 +168,15 @@ def _import_folder(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 @contextmanager
-def _noting_refusals(arguments: argparse.Namespace, state: Path, source: Source) -> Iterator[None]:
+def _noting_refusals(arguments: argparse.Namespace) -> Iterator[None]:
+    """The model's own, those of a Truss that asks for too much, and of a bundle that is not what was signed."""
     try:
         yield
-    except ModelRejected as error:
+    except (ModelRejected, BundleRejected) as error:
+        name = arguments.name or arguments.component or Path(arguments.folder.absolute()).name
         facts = {"reason": str(error).splitlines()[0], "folder": str(arguments.folder)}
-        open_outbox(state).put("model_import_refused", name=source.name, digest="none", actor=caller(), facts=facts)
+        outbox = open_outbox(find_state(arguments))
+        outbox.put("model_import_refused", name=name, digest="none", actor=caller(), facts=facts)
         raise
 
 

@@ -125,6 +125,9 @@ def test_truss_is_imported_from_its_data_folder(place: Path, capsys: pytest.Capt
     config.write_text("build_commands: [make]\n")
     assert main(list(words)) == EXIT_FAILED
     assert "build_commands" in capsys.readouterr().err
+    (_, notice) = list(open_outbox(place / "state").waiting())[-1]
+    assert (notice.kind, notice.name) == ("model_import_refused", "truss")
+    assert "build_commands" in str(notice.facts["reason"])
 
 
 def test_roots_and_role_files_are_made_by_command(
@@ -173,6 +176,12 @@ def test_model_is_imported_from_a_customers_bundle(place: Path, capsys: pytest.C
     assert imported["name"] == "tiny"
     assert imported["origin"].startswith("bundle customer 2026.11.25 sha256:")
     assert not list((place / "own/models").glob("unpacked-*"))
+    (weights,) = (place / "bundle").rglob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert main([*take, "--component", "tiny", "--name", "altered"]) == EXIT_FAILED
+    assert "other bytes than those signed" in capsys.readouterr().err
+    (_, notice) = list(open_outbox(place / "own").waiting())[-1]
+    assert (notice.kind, notice.name) == ("model_import_refused", "altered")
 
 
 @pytest.mark.parametrize(
