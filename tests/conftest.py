@@ -12,6 +12,9 @@ from tests.support.controls import ResultsPlugin
 
 # How long an example takes says something about the machine's load, nothing about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The examples follow from the test's source: the run before a change is taken tells of the change and nothing else. All other
+# runs look for new ones.
+settings.register_profile("repeatable", settings.get_profile("any machine"), derandomize=True)
 settings.load_profile("any machine")
 
 
