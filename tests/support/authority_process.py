@@ -24,6 +24,8 @@ from security.tls import build_client_context
 from security.users import Passkey
 from tests.support.definitions import Registry
 from tests.support.ports import free_port
+from tests.support.prompt_servers import prompt_servers
+from tests.support.waiting import GIVE_UP_S
 
 
 class RecordingAuditor:
@@ -108,17 +110,18 @@ async def running_authority(folder, configure=lambda config: config):
     issued = registry.create(ClientDefinition(name="demo"), actor="t")
     member = PlayedMember(config, listener)
     process = asyncio.create_task(serve(member))
-    facts = await asyncio.wait_for(member.facts, 20)
+    facts = await asyncio.wait_for(member.facts, GIVE_UP_S)
     link = asyncio.create_task(member.handlers["auditor"](RecordingAuditor()))
     played = PlayedPolicy(registry)
     policy = asyncio.create_task(member.handlers["policy"](played))
     await asyncio.sleep(0)
-    yield SimpleNamespace(
-        config=config, port=port, issued=issued, facts=facts, member=member, process=process, registry=registry,
-        policy=played,
-    )  # fmt: skip
-    member.draining.set()
-    await asyncio.wait_for(process, 20)
+    with prompt_servers():
+        yield SimpleNamespace(
+            config=config, port=port, issued=issued, facts=facts, member=member, process=process, registry=registry,
+            policy=played,
+        )  # fmt: skip
+        member.draining.set()
+        await asyncio.wait_for(process, GIVE_UP_S)
     link.cancel()
     policy.cancel()
     registry.close()

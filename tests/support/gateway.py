@@ -22,6 +22,7 @@ from audit.ticket import new_ticket_key
 from security.scopes import GRANTED_SCOPES, Scope
 from tests.support.gateway_peers import FakeAuditor, FakeCompiler, FakeEngine, FakePolicy, FakeReader, Reply, link_pair
 from tests.support.model_folders import load_model
+from tests.support.prompt_servers import prompt_servers
 from tests.support.waiting import until
 from tests.support.wire import close
 
@@ -188,8 +189,9 @@ async def running_gateway(
 ) -> AsyncIterator[Gateway]:
     """A gateway that serves until the block ends."""
     gateway = Gateway(load_model(folder), GatewaySettings(**settings), metrics_dir, store_path, bodies)
-    await gateway.start()
-    try:
-        yield gateway
-    finally:
-        await gateway.stop()
+    with prompt_servers():
+        await gateway.start()
+        try:
+            yield gateway
+        finally:
+            await gateway.stop()
