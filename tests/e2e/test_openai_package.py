@@ -124,4 +124,5 @@ def test_without_a_token_nothing_is_told(appliance: Appliance) -> None:
     assert {path: appliance.status(path) for path in ("/v1/models", "/metrics", "/nothing", "/docs")} == dict.fromkeys(
         ("/v1/models", "/metrics", "/nothing", "/docs"), 401
     )
-    assert appliance.status("/health") == appliance.status("/ready") == 200
+    assert appliance.status("/health") == 200
+    appliance.wait_ready()  # What an engine said more than a second ago is not believed, and a busy machine may be that late.

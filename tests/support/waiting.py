@@ -21,6 +21,20 @@ def wait_until(condition: Callable[[], object], timeout_s: float = GIVE_UP_S, po
     return time.monotonic() - began_s
 
 
+def shortest(measure: Callable[[], float], limit_s: float, attempts: int = 3) -> float:
+    """The first time within the limit, or else the shortest of so many.
+
+    Other work on the machine delays one of them. What is late by itself, because it asks now and then or waits for a time to
+    be over, is late each time.
+    """
+    taken: list[float] = []
+    while len(taken) < attempts:
+        taken.append(measure())
+        if taken[-1] <= limit_s:
+            break
+    return min(taken)
+
+
 async def until(condition: Callable[[], object], timeout_s: float = GIVE_UP_S) -> None:
     """The same, in an event loop whose other tasks bring it about."""
     async with asyncio.timeout(timeout_s):
