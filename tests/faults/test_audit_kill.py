@@ -37,6 +37,7 @@ from audit.reader import LogReader
 from audit.signing_key import load_verifier_key
 from tests.faults.audit_zygote import ORIGIN
 from tests.support.controls import control
+from tests.support.waiting import GIVE_UP_S
 from tests.unit.appliance.auditor.conftest import count, intent, outcome
 
 ROOT = Path(__file__).parents[2]
@@ -104,9 +105,10 @@ class Load:
         self.has_engine = False
 
     def run(self, num_answers: int) -> None:
-        """Load the auditor until it has acknowledged so many records; not for ever, should it be very slow."""
-        deadline = time.monotonic() + 5.0
-        while len(self.acknowledged.records) < num_answers and time.monotonic() < deadline:
+        """Load the auditor until it has acknowledged so many records."""
+        deadline = time.monotonic() + GIVE_UP_S
+        while len(self.acknowledged.records) < num_answers:
+            assert time.monotonic() < deadline, "it acknowledges nothing any more"
             self.feed()
             with suppress(ChannelFault):
                 for link in self.links.values():

@@ -80,7 +80,7 @@ def test_depth_is_bounded_exactly(depth: int) -> None:
 )
 def test_a_megabyte_of_noise_is_refused_in_time(body: bytes) -> None:
     """Linear, whatever it is made of: no pattern makes the scanner go back."""
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(BadRequest):
         parse_object(body)
-    assert time.perf_counter() - began < 2.0
+    assert time.thread_time() - began < 2.0
