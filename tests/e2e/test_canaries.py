@@ -22,6 +22,7 @@ from appliance.policy.administration.endpoints import Administration
 from tests.support.appliance import Appliance, running_appliance
 from tests.support.collector import Collector
 from tests.support.controls import control
+from tests.support.folders import contents_below
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
@@ -249,8 +250,7 @@ def verify_clean(appliance: Appliance) -> None:
     words = [word.encode() for word in (CANARY, SECRET)]
     words += [word.hex().encode() for word in words]
     found = []
-    for file in [appliance.log_file, *(path for path in appliance.state.rglob("*") if path.is_file())]:
-        content = file.read_bytes()
+    for file, content in [(appliance.log_file, appliance.log_file.read_bytes()), *contents_below(appliance.state)]:
         found += [(str(file), word, context(content, word)) for word in words if word in content]
     assert found == []
     assert MODEL.encode() in appliance.log_file.read_bytes(), "the search finds what is there"
