@@ -18,6 +18,7 @@ from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.gateway_peers import CONTEXT_LENGTH
 from tests.support.model_folders import MODEL
+from tests.support.waiting import GIVE_UP_S
 from tests.support.wire import Response, close, exchange, parse, send_raw
 
 BEARER = f"Authorization: Bearer {TOKEN}"
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(folder: Path) -> AsyncIterator[Gateway]:
-    async with running_gateway(folder, body_timeout_s=0.3, header_timeout_s=0.3, max_body_bytes=100_000) as running:
+    async with running_gateway(folder, max_body_bytes=100_000) as running:
         yield running
         # Nothing that was refused was ever recorded, reserved without being settled, or submitted.
         assert not running.engine.submits
@@ -282,10 +283,10 @@ async def drip(port: int, head: bytes) -> bytes:
 
 
 @control("3.13.9", "SC-5", "SC-10")
-async def test_slow_body_is_given_up(gateway: Gateway) -> None:
+async def test_slow_body_is_given_up(folder: Path) -> None:
     """A body that comes at one byte a moment, for as long as it likes, ends with 408 after the configured time."""
     head = f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\n{BEARER}\r\n{JSON}\r\nContent-Length: 1000\r\n\r\n"
-    async with asyncio.timeout(8):
+    async with running_gateway(folder, body_timeout_s=0.3) as gateway, asyncio.timeout(GIVE_UP_S):
         response = parse(await drip(gateway.port, head.encode()))
     assert (response.status, error_of(response)["code"]) == (408, "body_timeout")
 
@@ -317,13 +318,13 @@ async def test_bodies_of_all_requests_together_are_bounded(folder: Path) -> None
         assert (await post(gateway, PATHS["chat"], b" " * 40_000)).status == 400
 
 
-async def test_slow_headers_are_given_up(gateway: Gateway) -> None:
+async def test_slow_headers_are_given_up(folder: Path) -> None:
     """A connection that never finishes its headers is closed."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    writer.write(b"GET /health HTTP/1.1\r\nX-Slow: ")
-    async with asyncio.timeout(8):
+    async with running_gateway(folder, header_timeout_s=0.3) as gateway, asyncio.timeout(GIVE_UP_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"GET /health HTTP/1.1\r\nX-Slow: ")
         assert await reader.read(-1) == b""
-    await close(writer)
+        await close(writer)
 
 
 async def test_headers_without_end_are_refused(folder: Path) -> None:

@@ -89,7 +89,7 @@ class House:
         self.authority, self.directory, self.refresh = build_authority(
             self.registry, self.keys, path, issuer=issuer, resource=RESOURCE, clock=lambda: self.utc.now
         )
-        self.journal = Journal(timeout_s=0.2)
+        self.journal = Journal(timeout_s=20.0)
         self.clock = Clock(1000.0)
         self.failures = FailureLimit(5, clock=self.clock)
         self.settings = AuthoritySettings(banner="Only for those who may.")

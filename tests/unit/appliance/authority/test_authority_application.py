@@ -65,12 +65,14 @@ async def test_no_token_without_an_auditor(house):
     assert (await house.ask()).status_code == 200
 
 
-async def test_no_token_when_the_record_is_refused_late_or_lost(house):
+async def test_no_token_when_the_record_is_refused_late_or_lost(house, monkeypatch):
     """A full disk; an auditor that hangs; one that dies while we wait."""
     house.auditor.refusal = "not_durable"
     assert (await house.ask()).status_code == 503
     house.auditor.refusal, house.auditor.answers = None, False
+    monkeypatch.setattr(house.journal, "_timeout_s", 0.05)
     assert (await house.ask()).status_code == 503
+    monkeypatch.undo()
     asking = asyncio.create_task(house.ask())
     while len(house.auditor.events) < 3:  # noqa: ASYNC110
         await asyncio.sleep(0)
