@@ -21,6 +21,13 @@ VENV = Path(".venv")
 PYTHON = VENV / "bin" / "python"
 LOG = VENV / "install.log"
 _URL = re.compile(r"\b[a-z+]+://\S+")
+_NETWORK = re.compile(
+    r"timed out|connection (broken|reset|aborted|refused)|IncompleteRead|RemoteDisconnected|NewConnectionError|HTTP error 5\d\d"
+    r"|5\d\d Server Error|Temporary failure in name resolution|SSLEOFError",
+    re.IGNORECASE,
+)
+"""What pip says where another try may succeed."""
+_WAITS_S = (5.0, 20.0, 60.0)
 _QUIET_REPEAT_S = 15.0
 _SIZES = {
     "cpu": "The first time this fetches about 1 GB, or several where the index has torch only as built for CUDA.",
@@ -37,7 +44,28 @@ def make_environment() -> None:
 
 
 def install(what: str, constraints: Path, requirements: list[str]) -> None:
-    """Run pip, say what is going on, and end with its error lines if it fails."""
+    """Run pip, say what is going on, and end with its error lines if it fails.
+
+    pip tries a request again that was not answered, but not a file that came in part: then it is run again, and what came whole
+    is in its cache.
+    """
+    for wait_s in (*_WAITS_S, None):
+        status, output = run_pip(what, constraints, requirements)
+        if status == 0:
+            return
+        if wait_s is None or not _NETWORK.search(output):
+            break
+        sys.stderr.write(f"{what}: the connection to the package index broke; again in {wait_s:g} s\n")
+        time.sleep(wait_s)
+    # Addresses of indexes may hold a password, so none is repeated here.
+    errors = [
+        _URL.sub("<address>", line) for line in output.splitlines() if line.lower().startswith(("error", "  error"))
+    ]
+    raise SystemExit("\n".join([f"{what}: pip failed; all of its output is in {LOG}", *errors[-10:]]))
+
+
+def run_pip(what: str, constraints: Path, requirements: list[str]) -> tuple[int, str]:
+    """Run it once; gives its exit status and what it said."""
     command = [
         str(PYTHON),
         "-m",
@@ -54,13 +82,7 @@ def install(what: str, constraints: Path, requirements: list[str]) -> None:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
         watch(what, process, start_of_run)
         log.seek(start_of_run)
-        output = log.read().decode(errors="replace")
-    if process.returncode:
-        # Addresses of indexes may hold a password, so none is repeated here.
-        errors = [
-            _URL.sub("<address>", line) for line in output.splitlines() if line.lower().startswith(("error", "  error"))
-        ]
-        raise SystemExit("\n".join([f"{what}: pip failed; all of its output is in {LOG}", *errors[-10:]]))
+        return process.returncode, log.read().decode(errors="replace")
 
 
 def remove_unpinned(constraints: Path) -> None:
