@@ -19,7 +19,7 @@ def fuzz(folder: Path, *options: str) -> None:
     root = Path(__file__).parents[2]
     ended = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", *options],
-        cwd=folder, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=600, check=False,
+        cwd=folder, env={"PYTHONPATH": str(root), "PYTHONHASHSEED": "0"}, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-6000:]
 

@@ -133,8 +133,8 @@ class Witnessed:
 
     def append(self, number: int) -> None:
         """Records, published."""
-        first = self.writer.append([b"{}"] * number)
-        assert first >= 0
+        size = self.writer.size
+        assert self.writer.append([b"{}"] * number) == size
         self.writer.commit()
         self.writer.publish()
 

@@ -43,6 +43,7 @@ from security.settings import PolicySettings
 from security.static_keys import digest_static_key
 from tests.support.controls import control
 from tests.support.definitions import KEY, Registry
+from tests.support.waiting import GIVE_UP_S
 
 SETTINGS = PolicySettings(
     max_concurrent_requests_per_client=2, tokens_per_minute_per_client=1000, quota_block_tokens=100
@@ -80,7 +81,7 @@ class PlayedGateway:
 
     async def _next(self, is_wanted):
         while True:
-            message = await asyncio.wait_for(self._outgoing.get(), 5)
+            message = await asyncio.wait_for(self._outgoing.get(), GIVE_UP_S)
             if is_wanted(message):
                 return message
 
@@ -225,7 +226,7 @@ async def test_a_gateway_whose_client_cannot_be_looked_for_is_cut_off(service, c
 
     monkeypatch.setattr(store, "look", look)
     gateway.tell(reserve(client, client_id="who", subject="who"))
-    await asyncio.wait_for(gateway.serving, 5)
+    await asyncio.wait_for(gateway.serving, GIVE_UP_S)
 
 
 async def test_grants_tell_what_is_left(gateway, client):
@@ -344,7 +345,7 @@ async def test_without_definitions_the_link_ends(service, book, client, store, r
     registry.execute("UPDATE clients SET role = 'root'")
     registry.execute("UPDATE marks SET value = value + 1 WHERE name = 'generation'")
     gateway.tell(reserve(client, client_id="somebody"))
-    await asyncio.wait_for(gateway.serving, 5)
+    await asyncio.wait_for(gateway.serving, GIVE_UP_S)
     assert book.num_reservations == 0
 
 
@@ -367,5 +368,5 @@ async def test_the_limits_in_force_are_recorded_once_and_until_it_is_durable(mon
             return 7
 
     journal = SlowJournal()
-    await asyncio.wait_for(policy_module.record_loaded(journal, SETTINGS), 5)
+    await asyncio.wait_for(policy_module.record_loaded(journal, SETTINGS), GIVE_UP_S)
     assert journal.attempts == [policy_module.build_loaded_record(SETTINGS)] * 3

@@ -53,7 +53,7 @@ class PlayedAuditor:
 
 @pytest.fixture
 async def journal():
-    made = Journal(timeout_s=1.0)
+    made = Journal(timeout_s=20.0)
     auditor = PlayedAuditor()
     serving = asyncio.create_task(made.run(auditor))
     await made.connected()
