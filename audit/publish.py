@@ -88,12 +88,13 @@ class Publisher:
     def make_spare(self, stale: list[Path], spare_bytes: int) -> Path | None:
         """A file of zeroes for the next segment, where one is wanted and there is space; stale segments go.
 
-        One of them is used again: to free its blocks and take others holds up whoever waits for the file system.
+        One of them is used again, where it is long enough: to free its blocks and take others holds up whoever waits for the
+        file system. One that is short would grow as soon as it is a segment again.
         """
         spare = self._folder / TEMPORARY / "spare"
         has_spare = bool(spare_bytes)
         try:
-            if has_spare and stale:
+            if has_spare and stale and self._disk.file_bytes(stale[-1]) >= spare_bytes:
                 self._disk.rename(stale[-1], spare)
                 del stale[-1]
                 self._disk.blank(spare)  # Takes no space, but on a file system that copies what is written over.

@@ -139,8 +139,8 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     segment_bytes: Annotated[
         int,
         msgspec.Meta(
-            description="Size of a file of the write-ahead log. It is filled with zeroes before, and used again once a "
-            "checkpoint covers it, so that the disk holds two or three of them.",
+            description="Size of a file of the write-ahead log. It is filled with zeroes before, followed by the next when "
+            "it is half full, and used again once a checkpoint covers it, so that the disk holds two or three of them.",
             ge=64 * 1024,
             le=1 << 30,
         ),

@@ -128,18 +128,31 @@ class Disk:
         if self.free_bytes(path.parent) < FREE_SHARE * size:
             raise NotDurable(f"{path}: fill: less than {FREE_SHARE} times {size} bytes are free")
         self.allocate(path, size)
-        self.blank(path)
+        self._zero(path, skips_zeroes=False)  # What is only set aside reads as zeroes, and is none.
 
     def blank(self, path: Path) -> None:
-        """Overwrite a file with zeroes."""
+        """Overwrite with zeroes whatever is not zero in a file that was filled once: its blocks stay what they are."""
+        self._zero(path, skips_zeroes=True)
+
+    def _zero(self, path: Path, *, skips_zeroes: bool) -> None:
         fd = self.open_at(path, 0)
         try:
             size = os.fstat(fd).st_size
             for start in range(0, size, _FILL_BYTES):
-                self.write(fd, bytes(min(_FILL_BYTES, size - start)), path)
+                zeroes = bytes(min(_FILL_BYTES, size - start))
+                with _told(path, "read"):
+                    if skips_zeroes and os.pread(fd, len(zeroes), start) == zeroes:
+                        continue
+                    os.lseek(fd, start, os.SEEK_SET)
+                self.write(fd, zeroes, path)
                 self.sync(fd, path)  # In small steps: a long write in the device's queue would hold up every commit.
         finally:
             os.close(fd)
+
+    def file_bytes(self, path: Path) -> int:
+        """How long a file is."""
+        with _told(path, "ask for its length"):
+            return path.stat().st_size
 
     def free_bytes(self, folder: Path) -> int:
         """Space that this process could still take."""

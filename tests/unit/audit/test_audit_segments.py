@@ -21,6 +21,25 @@ class CrowdedDisk(Disk):
         return SEGMENT_BYTES
 
 
+class RoomierDisk(Disk):
+    """A disk on which there is space for spares from some moment on."""
+
+    has_room = False
+
+    def free_bytes(self, folder: Path) -> int:
+        return super().free_bytes(folder) if self.has_room else SEGMENT_BYTES
+
+
+class CountedDisk(Disk):
+    """A disk that counts what is written to it."""
+
+    num_written = 0
+
+    def write(self, fd: int, data: bytes, path: Path) -> None:
+        self.num_written += len(data)
+        super().write(fd, data, path)
+
+
 def open_with_thread(home: Path, disk: Disk | None = None) -> LogWriter:
     """A writer that publishes beside."""
     executor = ThreadPoolExecutor(max_workers=1)
@@ -107,6 +126,52 @@ def test_a_covered_segment_is_used_again(tmp_path: Path) -> None:
     writer.close()
     assert verify_log(tmp_path / "log", writer.key).checkpoint.size == 2_400
     assert open_with_thread(tmp_path).size == 2_400
+
+
+def test_no_segment_grows_while_spares_come(tmp_path: Path) -> None:
+    """The next begins while there is still room in the last for what comes between two publications."""
+    writer = open_with_thread(tmp_path)
+    writer.prepare()
+    lengths = set()
+    for _ in range(8):
+        fill(writer, 60)
+        writer.publish()
+        lengths |= {path.stat().st_size for path in segments_of(tmp_path)}
+    num_bytes = sum(len(writer.read(index)) for index in range(60))
+    assert 3 * num_bytes > SEGMENT_BYTES  # A segment that is filled up grows.
+    assert num_bytes < SEGMENT_BYTES // 2
+    assert lengths == {SEGMENT_BYTES}
+    writer.close()
+
+
+def test_a_short_segment_is_no_spare(tmp_path: Path) -> None:
+    """What grew for want of space is not used again when there is space: it would grow again."""
+    disk = RoomierDisk()
+    writer = open_with_thread(tmp_path, disk)
+    fill(writer, 60)
+    writer.publish()
+    disk.has_room = True
+    for _ in range(6):
+        fill(writer, 60)
+        writer.publish()
+    assert {path.stat().st_size for path in segments_of(tmp_path)} == {SEGMENT_BYTES}
+    writer.close()
+    assert verify_log(tmp_path / "log", writer.key).checkpoint.size == 420
+
+
+def test_blanking_writes_where_something_stands(tmp_path: Path) -> None:
+    """All of a file is zero afterwards, and what was zero was not written; filling writes everything."""
+    disk = CountedDisk()
+    path = tmp_path / "spare"
+    disk.fill(path, 1_000_000)
+    assert disk.num_written == 1_000_000
+    with path.open("r+b") as file:
+        file.seek(300_000)
+        file.write(b"x" * 100)
+    disk.num_written = 0
+    disk.blank(path)
+    assert disk.num_written == 1 << 18
+    assert path.read_bytes() == bytes(1_000_000)
 
 
 def test_without_space_for_a_spare_segments_grow(tmp_path: Path) -> None:
