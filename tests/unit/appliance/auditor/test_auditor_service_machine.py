@@ -18,7 +18,19 @@ from appliance.messages.audit import AppendEvent, AppendRefused, FetchReceipt, I
 from audit.entry import encode_event
 from audit.events import process_event
 from audit.fsck import verify_log
+from audit.storage import Disk
 from tests.unit.appliance.auditor.conftest import Auditor, FakePeer, count, intent, outcome
+
+
+class UnsyncedDisk(Disk):
+    """What is written is there for whoever starts next, as long as only processes die."""
+
+    def sync(self, fd: int, path: Path) -> None:
+        """Wait for nothing."""
+
+    def sync_folders(self, paths: object) -> None:
+        """Wait for nothing."""
+
 
 ROLES = st.sampled_from(["gateway", "gateway", "engine", "supervisor", "authority", "policy"])
 
@@ -29,7 +41,7 @@ class ServiceMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.home = Path(tempfile.mkdtemp())
-        self.auditor = Auditor(self.home)
+        self.auditor = Auditor(self.home, UnsyncedDisk())
         self.peers: list[FakePeer] = []
         self.questions: dict[tuple[int, int], str] = {}
         self.number = 0
@@ -92,7 +104,7 @@ class ServiceMachine(RuleBasedStateMachine):
         self.auditor.die()
         self.peers, self.questions = [], {}
         now_s, utc_ms = self.auditor.now_s, self.auditor.utc_ms
-        self.auditor = Auditor(self.home)
+        self.auditor = Auditor(self.home, UnsyncedDisk())
         self.auditor.now_s, self.auditor.utc_ms = max(now_s, self.auditor.now_s), utc_ms
 
     def ask(self, data: st.DataObject, message: Any, kind: str) -> None:
