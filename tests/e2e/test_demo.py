@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.appliance import STOP_TIMEOUT_S
 from tests.support.ports import free_port
 
 
@@ -16,7 +17,7 @@ def test_demo_shows_answer_and_verified_record_and_exits_zero(tmp_path: Path) ->
     command = [sys.executable, "-m", "appliance.cli.main"]
     shown = subprocess.run(
         [*command, "demo", "--once", "--port", str(free_port()), "--authority-port", str(free_port())],
-        cwd=folder, capture_output=True, text=True, timeout=120,
+        cwd=folder, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert shown.returncode == 0, shown.stdout + shown.stderr
     for step in (
@@ -32,7 +33,7 @@ def test_demo_shows_answer_and_verified_record_and_exits_zero(tmp_path: Path) ->
     audit = folder / "state" / "audit"
     verified = subprocess.run(
         [*command, "audit", "verify", str(audit / "log"), "--key", str(audit / "log.vkey")],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert verified.returncode == 3
     assert "rollback not excluded" in verified.stdout
@@ -50,7 +51,7 @@ def test_an_ended_demo_leaves_nothing_running(tmp_path: Path) -> None:
         started = psutil.Process(demo.pid).children(recursive=True)
         assert len(started) > 5
         demo.terminate()
-        assert demo.wait(40) == 0
+        assert demo.wait(STOP_TIMEOUT_S) == 0
     assert not psutil.wait_procs(started, timeout=30)[1]
 
 
@@ -62,7 +63,7 @@ def test_demo_says_what_is_in_the_way(tmp_path: Path) -> None:
         port = occupied.getsockname()[1]
         shown = subprocess.run(
             [sys.executable, "-m", "appliance.cli.main", "demo", "--once", "--port", str(port)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=60,
+            cwd=tmp_path, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
     assert shown.returncode != 0
     assert f"port {port} is in use" in shown.stderr

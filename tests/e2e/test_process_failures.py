@@ -15,7 +15,7 @@ from audit.checkpoint import parse_checkpoint
 from audit.entry import parse_canonical
 from audit.note import parse_note
 from audit.reader import LogReader
-from tests.support.appliance import Appliance, running_appliance
+from tests.support.appliance import START_TIMEOUT_S, STOP_TIMEOUT_S, Appliance, running_appliance
 from tests.support.commands import run_casemate
 from tests.support.controls import control
 from tests.support.waiting import shortest, wait_until
@@ -150,7 +150,7 @@ def test_drain_finishes_open_requests_and_exits_zero(tmp_path: Path) -> None:
         appliance.process.send_signal(signal.SIGTERM)
         usages = [chunk.usage for chunk in chunks if chunk.usage is not None]
         assert usages[-1].completion_tokens == 200
-        assert appliance.process.wait(40.0) == 0  # A second signal would cut the drain short.
+        assert appliance.process.wait(STOP_TIMEOUT_S) == 0  # A second signal would cut the drain short.
         verify_log(appliance)
         assert {"model_unloaded", "process_stopped", "log_stopped"} <= kinds_in(appliance)
 
@@ -181,6 +181,6 @@ def test_a_port_in_use_and_a_second_appliance_are_refused_by_name(appliance: App
         late.start(wait=False)
     for late in (second, twin):
         assert late.process is not None
-        assert late.process.wait(60) == 78
+        assert late.process.wait(START_TIMEOUT_S) == 78
     assert f"gateway.port: 127.0.0.1 port {appliance.gateway_port} is in use" in second.log()
     assert "another casemate runs on" in twin.log()

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from audit.reader import LogReader
-from tests.support.appliance import DEMO_MODEL, Appliance
+from tests.support.appliance import DEMO_MODEL, START_TIMEOUT_S, Appliance
 from tests.support.commands import run_casemate
 from tests.support.controls import control
 from tests.support.stewardship import Stewardship
@@ -94,7 +94,7 @@ def refused_start(host: Appliance) -> str:
     host.start(wait=False)
     assert host.process is not None
     try:
-        assert host.process.wait(60) == 78
+        assert host.process.wait(START_TIMEOUT_S) == 78
     finally:
         host.process = None
     return host.log()

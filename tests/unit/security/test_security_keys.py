@@ -126,5 +126,5 @@ def test_processes_that_start_together_agree_on_one_key(tmp_path):
         worker.start()
     secrets = {results.get() for _ in workers}
     for worker in workers:
-        worker.join(30)
+        worker.join(200)
     assert secrets == {(tmp_path / "secret.key").read_bytes()}

@@ -212,7 +212,7 @@ def test_processes_that_start_together_make_one_authority(tmp_path):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(30)
+        worker.join(200)
     assert [worker.exitcode for worker in workers] == [0] * 4
     identity = TlsIdentity(
         tmp_path / "tls" / "server.pem", tmp_path / "tls" / "server.key", tmp_path / "tls" / "ca.pem"
