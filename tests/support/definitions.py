@@ -3,8 +3,11 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from security.clients import Client, is_secret_of
+from security.registry import database
 from security.registry.clients import ClientRegistry
 from security.registry.database import Change, Database
 from security.registry.limits import LimitRegistry
@@ -14,13 +17,21 @@ from security.registry.static_keys import StaticKeyRegistry
 from security.registry.users import UserRegistry
 
 KEY = bytes(32)
+_set_up = database._set_up_sqlite
+
+
+def _set_up_unsynced(connection: Any, record: object) -> None:
+    """No test cuts the power of these files, and a thousand of them are written ten times each."""
+    _set_up(connection, record)
+    connection.execute("PRAGMA synchronous = OFF")
 
 
 class Registry(ClientRegistry):
     """Clients, and beside them everything else that is defined."""
 
     def __init__(self, path: Path | str, *, key: bytes = KEY, clock: Callable[[], float] = time.time) -> None:
-        self.database = Database.open(path, clock=clock)
+        with patch.object(database, "_set_up_sqlite", _set_up_unsynced):
+            self.database = Database.open(path, clock=clock)
         super().__init__(self.database, key)
         self.key = key
         self.users = UserRegistry(self.database, key)
