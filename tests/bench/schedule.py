@@ -2,7 +2,7 @@
 
 The real engine loop and scheduler run the workloads of the load generator over a runner that computes nothing and says when
 its steps would have ended on an H100: products by the rows of a step, attention by the keys that are read, as in "Where a
-step's time goes" of docs/performance.md. Nothing else takes time, so the figures are for comparing schedules with each other.
+step's time goes" of docs/engine-speed.md. Nothing else takes time, so the figures are for comparing schedules with each other.
 """
 
 import argparse
