@@ -71,29 +71,27 @@ def add_tokens(
     for block in tl.range(first, last, BLOCK_TOKENS, num_stages=STAGES):
         at = block + token
         valid = at < last
-        page = tl.load(table + at // PAGE_SIZE, mask=valid, other=0).to(tl.int64)
-        cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
-        source = pages + (cache_row * KV_HEADS + kv_head)[:, None] * HEAD_DIM + dim[None, :]
+        source = find_keys(pages, table, kv_head, at, valid, KV_HEADS, HEAD_DIM, PAGE_SIZE)[:, None] + dim[None, :]
         there = valid[:, None] & (dim < HEAD_DIM)[None, :]
         keys = tl.load(source, mask=there, other=0.0)
         values = tl.load(source + PAGE_SIZE * KV_HEADS * HEAD_DIM, mask=there, other=0.0)
-        peak, total, sums = add_tile(peak, total, sums, queries, factor, keys, values, valid)
+        peak, total, sums = add_tile(peak, total, sums, queries, factor, keys, values, valid[None, :])
     return peak, total, sums
 
 
 @triton.jit
-def add_tile(peak, total, sums, queries, factor, keys, values, valid):
-    """Let queries see some tokens, those that are `valid`, beside what they saw before.
+def add_tile(peak, total, sums, queries, factor, keys, values, seen):
+    """Let queries see some tokens, where `seen` [rows or 1, tokens] says so, beside what they saw before.
 
     That is the largest score `peak` and the sum of weights `total` [rows], and of weighted values, `sums` [rows, BLOCK_DIM].
+    `keys` are of the queries' dtype, and values become so.
     """
-    scores = tl.dot(queries, tl.trans(keys)) * factor
-    scores = tl.where(valid[None, :], scores, -float("inf"))
+    scores = tl.where(seen, tl.dot(queries, tl.trans(keys)) * factor, -float("inf"))
     new_peak = tl.maximum(peak, tl.max(scores, axis=1))
     weights = tl.exp2(scores - new_peak[:, None])
     shrink = tl.exp2(peak - new_peak)
     total = total * shrink + tl.sum(weights, axis=1)
-    sums = tl.dot(weights.to(values.dtype), values, sums * shrink[:, None])
+    sums = tl.dot(weights.to(queries.dtype), values.to(queries.dtype), sums * shrink[:, None])
     return new_peak, total, sums
 
 
@@ -111,8 +109,17 @@ def merge(
     start, length = part_of(end, SPLITS, MIN_TOKENS, WINDOW)
     if PDL:
         tl.extra.cuda.gdc_wait()
-    part, dim = tl.arange(0, BLOCK_SPLITS), tl.arange(0, BLOCK_DIM)
+    part = tl.arange(0, BLOCK_SPLITS)
     used = (part < SPLITS) & (start + part * length < end)
+    join_parts(partial, log_sums, out, row, part, used, HEAD_DIM, BLOCK_DIM, SPLITS)
+
+
+@triton.jit
+def join_parts(
+    partial, log_sums, out, row, part, used, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, SPLITS: tl.constexpr
+):  # fmt: skip
+    """Write one head's output: its SPLITS parts, those that are `used` [BLOCK_SPLITS], weighted by their sums."""
+    dim = tl.arange(0, BLOCK_DIM)
     log_sum = tl.load(log_sums + row * SPLITS + part, mask=used, other=-float("inf"))
     weights = tl.exp2(log_sum - tl.max(log_sum))
     values = tl.load(
@@ -135,14 +142,22 @@ def part_of(end, SPLITS: tl.constexpr, MIN_TOKENS: tl.constexpr, WINDOW: tl.cons
 
 
 @triton.jit
+def find_keys(
+    pages, table, kv_head, at, valid, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE_SIZE: tl.constexpr
+):  # fmt: skip
+    """Where the keys of the tokens `at` begin, by the sequence's `table` of pages; a page's values are behind its keys."""
+    page = tl.load(table + at // PAGE_SIZE, mask=valid, other=0).to(tl.int64)
+    cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
+    return pages + (cache_row * KV_HEADS + kv_head) * HEAD_DIM
+
+
+@triton.jit
 def prefetch(pages, table, kv_head, at, last, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE_SIZE: tl.constexpr):
     """Ask for the keys and values of some tokens in L2, where the kernel before may still write the newest.
 
     A line of L2 holds 128 bytes; two to a head are asked for, which is all of it up to 128 numbers of 16 bits.
     """
-    page = tl.load(table + at // PAGE_SIZE, mask=at < last, other=0).to(tl.int64)
-    cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
-    source = pages + (cache_row * KV_HEADS + kv_head) * HEAD_DIM
+    source = find_keys(pages, table, kv_head, at, at < last, KV_HEADS, HEAD_DIM, PAGE_SIZE)
     half = tl.arange(0, 2)[None, :] * (HEAD_DIM // 2)
     lines = tl.join(source, source + PAGE_SIZE * KV_HEADS * HEAD_DIM)[:, :, None] + half[None, :, :]
     tl.inline_asm_elementwise(

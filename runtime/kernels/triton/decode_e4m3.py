@@ -13,7 +13,7 @@ of bf16, and 7.6 if e4m3 is converted after a load by bytes.
 import triton
 import triton.language as tl
 
-from runtime.kernels.triton.decode import part_of, prefetch
+from runtime.kernels.triton.decode import find_keys, part_of, prefetch
 
 
 @triton.jit
@@ -80,9 +80,7 @@ def add_tokens(
     for block in tl.range(first, last, BLOCK_TOKENS, num_stages=STAGES):
         at = block + token
         valid = at < last
-        page = tl.load(table + at // PAGE_SIZE, mask=valid, other=0).to(tl.int64)
-        cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
-        source = pairs + (cache_row * KV_HEADS + kv_head)[:, None] * HALF + pair[None, :]
+        source = find_keys(pairs, table, kv_head, at, valid, KV_HEADS, HALF, PAGE_SIZE)[:, None] + pair[None, :]
         there = valid[:, None] & (pair < HALF)[None, :]
         keys = tl.load(source, mask=there, other=0)
         values = tl.load(source + PAGE_SIZE * KV_HEADS * HALF, mask=there, other=0)

@@ -37,25 +37,10 @@ def split(
         tl.extra.cuda.gdc_launch_dependents()
     program, kv_head = tl.program_id(0), tl.program_id(1)
     line, dim = tl.arange(0, BLOCK_ROWS), tl.arange(0, BLOCK_DIM)
-    own = program - num_groups * SHARED_SPLITS
-    if own < 0:
-        group, part = program // SHARED_SPLITS, program % SHARED_SPLITS
-        start = part * 0
-        end = tl.load(group_tokens + group)
-        in_group = line < MEMBERS * GROUP
-        sequence = tl.load(group_members + group * MEMBERS + line // GROUP, mask=in_group, other=-1)
-        leader = tl.maximum(tl.load(group_members + group * MEMBERS), 0)
-        pieces = (end + BLOCK_TOKENS - 1) // BLOCK_TOKENS
-        length = (pieces + SHARED_SPLITS - 1) // SHARED_SPLITS * BLOCK_TOKENS
-        place = part
-    else:
-        leader, part = own // OWN_SPLITS, own % OWN_SPLITS
-        start = tl.load(shared_tokens + leader)
-        end = tl.load(context_lengths + leader)
-        sequence = tl.where(line < GROUP, leader, -1)
-        pieces = (end - start + BLOCK_TOKENS - 1) // BLOCK_TOKENS
-        length = (pieces + OWN_SPLITS - 1) // OWN_SPLITS * BLOCK_TOKENS
-        place = SHARED_SPLITS + part
+    sequence, leader, start, end, length, part, place = _choose_part(
+        program, line, context_lengths, shared_tokens, group_tokens, group_members, num_groups,
+        GROUP, BLOCK_TOKENS, MEMBERS, SHARED_SPLITS, OWN_SPLITS,
+    )  # fmt: skip
     table = page_ids + tl.load(page_starts + leader)
     first = start + part * length
     last = tl.minimum(first + length, end)
@@ -97,6 +82,39 @@ def split(
 
 
 @triton.jit
+def _choose_part(
+    program, line, context_lengths, shared_tokens, group_tokens, group_members, num_groups,
+    GROUP: tl.constexpr, BLOCK_TOKENS: tl.constexpr, MEMBERS: tl.constexpr,
+    SHARED_SPLITS: tl.constexpr, OWN_SPLITS: tl.constexpr,
+):  # fmt: skip
+    """What a program computes.
+
+    That is the sequence of each row (-1: none), one sequence whose pages hold the tokens, where these begin and end, the length of
+    a part, the number of this part among its kind, and its place among a sequence's parts of both kinds.
+    """
+    own = program - num_groups * SHARED_SPLITS
+    if own < 0:
+        group, part = program // SHARED_SPLITS, program % SHARED_SPLITS
+        start = part * 0
+        end = tl.load(group_tokens + group)
+        in_group = line < MEMBERS * GROUP
+        sequence = tl.load(group_members + group * MEMBERS + line // GROUP, mask=in_group, other=-1)
+        leader = tl.maximum(tl.load(group_members + group * MEMBERS), 0)
+        pieces = (end + BLOCK_TOKENS - 1) // BLOCK_TOKENS
+        length = (pieces + SHARED_SPLITS - 1) // SHARED_SPLITS * BLOCK_TOKENS
+        place = part
+    else:
+        leader, part = own // OWN_SPLITS, own % OWN_SPLITS
+        start = tl.load(shared_tokens + leader)
+        end = tl.load(context_lengths + leader)
+        sequence = tl.where(line < GROUP, leader, -1)
+        pieces = (end - start + BLOCK_TOKENS - 1) // BLOCK_TOKENS
+        length = (pieces + OWN_SPLITS - 1) // OWN_SPLITS * BLOCK_TOKENS
+        place = SHARED_SPLITS + part
+    return sequence, leader, start, end, length, part, place
+
+
+@triton.jit
 def merge(
     partial, log_sums, context_lengths, shared_tokens, out,
     HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
@@ -112,18 +130,10 @@ def merge(
     shared_pieces, own_pieces = (shared + BLOCK_TOKENS - 1) // BLOCK_TOKENS, (own + BLOCK_TOKENS - 1) // BLOCK_TOKENS
     shared_length = (shared_pieces + SHARED_SPLITS - 1) // SHARED_SPLITS * BLOCK_TOKENS
     own_length = (own_pieces + OWN_SPLITS - 1) // OWN_SPLITS * BLOCK_TOKENS
-    part, dim = tl.arange(0, BLOCK_SPLITS), tl.arange(0, BLOCK_DIM)
+    part = tl.arange(0, BLOCK_SPLITS)
     is_shared = part < SHARED_SPLITS
     used = tl.where(is_shared, part * shared_length < shared, (part - SHARED_SPLITS) * own_length < own)
     used = used & (part < SPLITS)
     if PDL:
         tl.extra.cuda.gdc_wait()
-    log_sum = tl.load(log_sums + row * SPLITS + part, mask=used, other=-float("inf"))
-    weights = tl.exp2(log_sum - tl.max(log_sum))
-    values = tl.load(
-        partial + (row * SPLITS + part)[:, None] * HEAD_DIM + dim[None, :],
-        mask=used[:, None] & (dim < HEAD_DIM)[None, :],
-        other=0.0,
-    )
-    merged = tl.sum(values * weights[:, None], axis=0) / tl.sum(weights)
-    tl.store(out + row * HEAD_DIM + dim, merged.to(out.dtype.element_ty), mask=dim < HEAD_DIM)
+    decode.join_parts(partial, log_sums, out, row, part, used, HEAD_DIM, BLOCK_DIM, SPLITS)

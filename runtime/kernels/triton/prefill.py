@@ -10,6 +10,7 @@ Source: FlashAttention-2, Dao 2023; the numbering of tiles is that of vLLM's uni
 import triton
 import triton.language as tl
 
+from runtime.kernels.triton.decode import add_tile, find_keys
 from runtime.kernels.triton.decode_e4m3 import power_of_two
 
 
@@ -64,22 +65,14 @@ def causal(
         for block in tl.range(start, stop, BLOCK_TOKENS, num_stages=STAGES):
             at = block + token
             valid = at < stop
-            page = tl.load(table + at // PAGE_SIZE, mask=valid, other=0).to(tl.int64)
-            cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
-            source = pages + (cache_row * KV_HEADS + kv_head)[:, None] * HEAD_DIM + dim[None, :]
+            source = find_keys(pages, table, kv_head, at, valid, KV_HEADS, HEAD_DIM, PAGE_SIZE)[:, None] + dim[None, :]
             there = valid[:, None] & in_dim[None, :]
             keys = tl.load(source, mask=there, other=0.0).to(queries.dtype)
             values = tl.load(source + PAGE_SIZE * KV_HEADS * HEAD_DIM, mask=there, other=0.0)
             seen = at[None, :] <= position[:, None]
             if WINDOW > 0:
                 seen = seen & (at[None, :] > position[:, None] - WINDOW)
-            scores = tl.where(seen, tl.dot(queries, tl.trans(keys)) * factor, -float("inf"))
-            new_peak = tl.maximum(peak, tl.max(scores, axis=1))
-            weights = tl.exp2(scores - new_peak[:, None])
-            shrink = tl.exp2(peak - new_peak)
-            total = total * shrink + tl.sum(weights, axis=1)
-            sums = tl.dot(weights.to(queries.dtype), values.to(queries.dtype), sums * shrink[:, None])
-            peak = new_peak
+            peak, total, sums = add_tile(peak, total, sums, queries, factor, keys, values, seen)
         sums = sums / total[:, None]
         if SCALED:
             sums = sums * tl.load(scales + 1)

@@ -16,6 +16,8 @@ Source: Flash-Decoding, Dao et al. 2023.
 import triton
 import triton.language as tl
 
+from runtime.kernels.triton.decode import add_tile, find_keys
+
 _NOTHING = tl.constexpr(-1e30)
 
 
@@ -72,9 +74,7 @@ def split(
     for block in tl.range(first, last, BLOCK_TOKENS, num_stages=STAGES):
         at = block + token
         valid = at < last
-        page = tl.load(table + at // PAGE_SIZE, mask=valid, other=0).to(tl.int64)
-        cache_row = page * (2 * PAGE_SIZE) + at % PAGE_SIZE
-        source = pages + (cache_row * KV_HEADS + kv_head)[:, None] * HEAD_DIM + dim[None, :]
+        source = find_keys(pages, table, kv_head, at, valid, KV_HEADS, HEAD_DIM, PAGE_SIZE)[:, None] + dim[None, :]
         there = valid[:, None] & in_dim[None, :]
         keys = tl.load(source, mask=there, other=0.0).to(query.dtype.element_ty)
         values = tl.load(source + PAGE_SIZE * KV_HEADS * HEAD_DIM, mask=there, other=0.0)
@@ -94,13 +94,7 @@ def split(
             seen = valid[None, :] & (at[None, :] <= position[:, None])
         if WINDOW > 0:
             seen = seen & (at[None, :] > position[:, None] - WINDOW)
-        scores = tl.where(seen, tl.dot(queries, tl.trans(keys)) * factor, -float("inf"))
-        new_peak = tl.maximum(peak, tl.max(scores, axis=1))
-        weights = tl.exp2(scores - new_peak[:, None])
-        shrink = tl.exp2(peak - new_peak)
-        total = total * shrink + tl.sum(weights, axis=1)
-        sums = tl.dot(weights.to(query.dtype.element_ty), values.to(query.dtype.element_ty), sums * shrink[:, None])
-        peak = new_peak
+        peak, total, sums = add_tile(peak, total, sums, queries, factor, keys, values, seen)
     sums = sums / tl.where(total > 0.0, total, 1.0)[:, None]
     if SCALED:
         sums = sums * tl.load(scales + 1)
