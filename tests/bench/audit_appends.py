@@ -16,7 +16,8 @@ import gc
 import select
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,14 +107,24 @@ def run(links: Sequence[FramedSocket], rate: int, seconds: float, event: bytes) 
     return latencies, time.monotonic() - start
 
 
-def measure_auditor(folder: Path, rate: int, seconds: float) -> Measured:
-    """Start an auditor over a folder on the disk to be measured, and load it."""
+def measure_auditor(
+    folder: Path,
+    rate: int,
+    seconds: float,
+    watched: Callable[[int], AbstractContextManager[None]] = nullcontext,
+) -> Measured:
+    """Start an auditor over a folder on the disk to be measured, and load it.
+
+    Args:
+        watched: of the auditor's process id: surrounds the load.
+    """
     auditor = AuditorProcess(folder, NUM_LINKS)
     event = make_event()
     settle()
     run(auditor.links, WARM_RATE, WARM_S, event)
     started_cpu_s = auditor.cpu_s
-    latencies, took_s = run(auditor.links, rate, seconds, event)
+    with watched(auditor.process.pid):
+        latencies, took_s = run(auditor.links, rate, seconds, event)
     cpu_s = auditor.cpu_s - started_cpu_s
     auditor.drain()
     leaf = LogReader(folder / "audit" / "log").read_entry(10, 256)
