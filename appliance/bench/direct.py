@@ -33,8 +33,6 @@ from runtime.request import SamplingParams
 _LIFETIME_MS = 600_000
 _QUIET_S = 10.0
 """An engine that is silent for so long has failed."""
-_SPIN_S = 0.0005
-"""As in the load over HTTPS: the last moments before a request's time are not slept."""
 
 
 class DirectEngine:
@@ -80,7 +78,7 @@ class DirectEngine:
                 num_open += 1
             self._link.flush()
             next_s = began + due_s[len(answers)] - time.perf_counter() if len(answers) < len(plan) else _QUIET_S
-            for message in self._receive(max(0.0, next_s - _SPIN_S) if next_s < _QUIET_S else _QUIET_S):
+            for message in self._receive(min(max(0.0, next_s), _QUIET_S)):
                 num_open -= _take(message, answers)
         return answers
 

@@ -5,6 +5,7 @@ a server is found out that slows down under load and by that thins the load.
 """
 
 import heapq
+import select
 import selectors
 import time
 from collections import deque
@@ -18,8 +19,6 @@ from appliance.bench.target import Target
 from appliance.bench.workloads import Planned
 
 _encoder = msgspec.json.Encoder()
-_SPIN_S = 0.0005
-"""The selector's clock is coarse: the last moments before a request's time are not slept."""
 
 
 class _Chain:
@@ -128,7 +127,7 @@ class Load:
     def _wait_s(self, waiting: deque[_Chain]) -> float:
         if self._due_s is None or not waiting:
             return 1.0
-        return max(0.0, waiting[0].due_at - time.perf_counter() - _SPIN_S)
+        return max(0.0, waiting[0].due_at - time.perf_counter())
 
     def _start(self, chain: _Chain) -> None:
         # In the open loop the clock of a request runs from when it was due: a late generator must not flatter the server.
@@ -153,7 +152,9 @@ class Load:
         self._advance(connection)
 
     def _poll(self, wait_s: float) -> None:
-        for key, _mask in self._selector.select(wait_s):
+        # epoll(7) waits whole milliseconds, select(2) microseconds: a request that is sent late is late for its client.
+        select.select([self._selector], [], [], wait_s)
+        for key, _mask in self._selector.select(0):
             self._advance(key.data)
 
     def _advance(self, connection: Connection) -> None:

@@ -107,6 +107,24 @@ def test_open_loop_sends_at_its_times_whatever_is_open(server: Server) -> None:
     assert server.num_connections > 2
 
 
+def test_nothing_is_computed_while_nothing_is_due(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The load shares its cores with what it measures: it sleeps until a request is due, and looks only when something came."""
+    num_polls = 0
+    poll = Load._poll
+
+    def count(self: Load, wait_s: float) -> None:
+        nonlocal num_polls
+        num_polls += 1
+        poll(self, wait_s)
+
+    monkeypatch.setattr(Load, "_poll", count)
+    workload = Workload(num_requests=20, concurrency=1, prompt_tokens=2, output_tokens=2)
+    answers = load(server, workload, due_s=[0.0037 * place for place in range(20)]).run()
+    assert not any(answer.error for answer in answers)
+    # For each request its time, its connection and what the server sends; spinning took some hundred each.
+    assert num_polls < 20 * 12
+
+
 def test_requests_take_turns_on_the_connections_that_are_open(server: Server) -> None:
     """Each in its turn, as many clients do that send now and then; not one for all."""
     measured = load(server, SMALL)
