@@ -18,5 +18,6 @@ def child_environment(*, is_confined: bool) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     if is_confined:
         inherited["PATH"] = _NO_PROGRAMS
-    # The gateway's event loop would use io_uring where the kernel has it, which the system call filter then ends.
-    return {**inherited, "PYTHONSAFEPATH": "1", "UV_USE_IO_URING": "0"}
+    # The gateway's event loop would use io_uring where the kernel has it, which the system call filter then ends. Its tokenizer
+    # would start a thread for each core, and hand each text to one of them.
+    return {**inherited, "PYTHONSAFEPATH": "1", "UV_USE_IO_URING": "0", "TOKENIZERS_PARALLELISM": "false"}

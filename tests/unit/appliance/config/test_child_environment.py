@@ -17,6 +17,7 @@ def test_only_named_variables_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> 
     assert environment["LANG"] == "C.UTF-8"
     assert environment["PYTHONSAFEPATH"] == "1"
     assert environment["UV_USE_IO_URING"] == "0"
+    assert environment["TOKENIZERS_PARALLELISM"] == "false"
 
 
 def test_a_confined_process_is_told_of_no_program(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Text to ids: as the tokenizers library does it, but that no text becomes a control token."""
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,24 @@ def test_text_that_cannot_fit_is_refused_untokenized(byte_level: Tokenizer) -> N
     """Length times the longest token bounds what may fit, so a flood of text costs no tokenizing."""
     with pytest.raises(TextRefused, match="cannot fit"):
         byte_level.verify_may_fit("x" * 100_000, 512, "prompt")
+
+
+def test_other_threads_run_while_a_long_text_is_tokenized(byte_level: Tokenizer) -> None:
+    """The library's `encode` held the interpreter: a prompt of 120,000 characters stopped a worker's streams for 0.1 s."""
+    text = "once upon a time there was a text of many words " * 8_000
+    seen: list[float] = []
+    times: list[float] = []
+
+    def tokenize() -> None:
+        times.append(time.monotonic())
+        byte_level._encode(text)
+        times.append(time.monotonic())
+
+    thread = threading.Thread(target=tokenize)
+    thread.start()
+    while thread.is_alive():
+        seen.append(time.monotonic())
+        time.sleep(0.0001)
+    began, ended = times
+    tenths = {int(10 * (at - began) / (ended - began)) for at in seen if began <= at < ended}
+    assert len(tenths) >= 5, "of the time that it took; with `encode` it was one or two"
