@@ -5,7 +5,6 @@ from what is on disk.
 """
 
 import gc
-import sys
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +20,7 @@ from appliance.auditor.service import AuditorService
 from appliance.auditor.stewardship import Custody
 from appliance.auditor.watches import Limits
 from appliance.auditor.witnesses import parse_witnesses
+from appliance.processes.niceness import take_short_turns
 from appliance.processes.polling import LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from audit.append import LogWriter
 from audit.errors import AuditMisconfigured, AuditUnavailable, StorageFailed
@@ -33,8 +33,6 @@ log = structlog.get_logger(__name__)
 
 RECEIPT_SLACK_S = 2.0
 TURN_INTERVAL_S = 0.01
-SWITCH_INTERVAL_S = 0.0002
-"""How long the publishing thread may keep the interpreter while the appending one waits for it; Python's default is 5 ms."""
 EXIT_STORAGE_FAILED = 74
 """sysexits.h EX_IOERR. The supervisor starts the auditor again."""
 
@@ -46,7 +44,7 @@ def serve(member: PollingMember) -> None:
     """
     settings = member.config.audit
     folder = member.config.state_path / "audit"
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    take_short_turns()
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publisher")
     _verify_origin(folder, settings.origin)
     witnesses = parse_witnesses(settings.witnesses)

@@ -25,6 +25,7 @@ from appliance.gateway.worker import Worker
 from appliance.models.admission import verify_folder
 from appliance.processes.member import Member
 from appliance.processes.memory import keep_buffers_apart, settle_memory
+from appliance.processes.niceness import take_short_turns
 from audit.sealing import parse_recipient
 from security.keys import load_or_create_secret, make_private_directory
 
@@ -40,6 +41,7 @@ async def serve(member: Member) -> None:
     Raises: StartRefused, SecurityMisconfigured, CheckpointRejected.
     """
     keep_buffers_apart()
+    take_short_turns()
     config = member.config
     tls = build_listener_context(config)
     member.on_certificate = partial(renew_certificate, tls)

@@ -23,6 +23,7 @@ from appliance.policy.service import PolicyService
 from appliance.policy.store import DefinitionsStore
 from appliance.policy.usage import charge_recorded_usage
 from appliance.processes.member import Member
+from appliance.processes.niceness import take_short_turns
 from audit.entry import encode_event
 from audit.events import configuration_event
 from security.policy.decisions import PolicyDecider
@@ -101,6 +102,7 @@ async def serve(member: Member) -> None:
 
     Raises: SecurityMisconfigured.
     """
+    take_short_turns()
     settings = member.config.policy
     credentials_key = load_credentials_key(member.config.state_path)
     database = Database.open(database_of(member.config))

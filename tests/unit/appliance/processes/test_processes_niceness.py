@@ -12,3 +12,13 @@ def test_a_process_that_steps_back_is_nice_and_interrupts_nobody() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["10", "True"]
+
+
+def test_a_process_that_takes_short_turns_hands_the_interpreter_over_soon() -> None:
+    """In a process of its own: it holds for all threads."""
+    script = (
+        "import sys; from appliance.processes.niceness import take_short_turns; take_short_turns(); "
+        "print(sys.getswitchinterval() < 0.001)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]
