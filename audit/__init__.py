@@ -1,7 +1,7 @@
 """Records: a tamper-evident log that an auditor can verify with this package alone.
 
 Reading order:
-- the formats: `merkle`, `note`, `checkpoint`, `tiles`, `proof`;
+- the formats: `merkle`, `canonical_text`, `note`, `checkpoint`, `tiles`, `proof`;
 - what is logged: `entry` (the form), `event_form`, `events` and `closing` (the builders), `permissions` (who may append what),
   `summary`, `keyed_hash`, `ticket`;
 - how it is kept: `storage`, `wal`, `segments`, `frontier`, `publish`, `recovery`, `append` (the writer), `reserve`, `signing_key`;

@@ -6,16 +6,13 @@ sign. A witness takes those of other logs, and vouches for the first three lines
 Source: C2SP tlog-checkpoint.
 """
 
-import base64
-import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from audit.canonical_text import decode_base64, encode_base64, parse_decimal
 from audit.errors import MalformedCheckpoint, WrongEmptyRoot
 from audit.merkle import EMPTY_ROOT, HASH_BYTES
 from audit.note import VerifierKey, verify_note
-
-MAX_TREE_SIZE = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,7 @@ class Checkpoint:
 
     def encode(self) -> str:
         """The note text: origin, size, root and extensions, a line each."""
-        lines = (self.origin, str(self.size), base64.b64encode(self.root).decode("ascii"), *self.extensions)
+        lines = (self.origin, str(self.size), encode_base64(self.root), *self.extensions)
         return "\n".join(lines) + "\n"
 
 
@@ -51,7 +48,7 @@ def parse_checkpoint(text: str, *, may_extend: bool = False) -> Checkpoint:
     if len(lines) > 3 and not may_extend:
         raise MalformedCheckpoint(f"checkpoint: expected three lines, got {len(lines)}")
     origin, size_text, root_text, *extensions = lines
-    checkpoint = Checkpoint(origin, parse_decimal(size_text), _parse_root(root_text), tuple(extensions))
+    checkpoint = Checkpoint(origin, _parse_size(size_text), _parse_root(root_text), tuple(extensions))
     if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
         raise WrongEmptyRoot("checkpoint: size 0 with another root than that of the empty tree")
     return checkpoint
@@ -68,24 +65,12 @@ def verify_checkpoint(data: bytes, keys: Iterable[VerifierKey], origin: str, *, 
     return checkpoint
 
 
-def parse_decimal(text: str) -> int:
-    """Parse a tree size or index: ASCII digits, no leading zero.
-
-    Raises: MalformedCheckpoint.
-    """
-    if not (text.isascii() and text.isdigit() and len(text) <= 19 and (text == "0" or text[0] != "0")):
-        raise MalformedCheckpoint(f"expected a decimal without leading zeroes, got {text[:40]!r}")
-    number = int(text)
-    if number > MAX_TREE_SIZE:
-        raise MalformedCheckpoint(f"{text} is larger than any tree")
-    return number
+def _parse_size(text: str) -> int:
+    return parse_decimal(text, "checkpoint: the size", MalformedCheckpoint)
 
 
 def _parse_root(text: str) -> bytes:
-    try:
-        root = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise MalformedCheckpoint("checkpoint: the root is not base64") from error
-    if len(root) != HASH_BYTES or base64.b64encode(root).decode("ascii") != text:
-        raise MalformedCheckpoint(f"checkpoint: the root must be {HASH_BYTES} bytes in canonical base64")
+    root = decode_base64(text, "checkpoint: the root", MalformedCheckpoint)
+    if len(root) != HASH_BYTES:
+        raise MalformedCheckpoint(f"checkpoint: the root has {len(root)} bytes, expected {HASH_BYTES}")
     return root

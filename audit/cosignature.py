@@ -6,7 +6,6 @@ the cosigner's name too. A log may cosign its own checkpoints with the latter. B
 Source: C2SP tlog-cosignature; FIPS 204 (ML-DSA).
 """
 
-import base64
 import hashlib
 import struct
 from collections.abc import Iterable
@@ -16,9 +15,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, MLDSA44PublicKey
 
+from audit.canonical_text import decode_base64, encode_base64
 from audit.checkpoint import parse_checkpoint
 from audit.errors import MalformedNote, SignatureRejected
-from audit.note import Signature, decode_base64, parse_note, verify_key_name
+from audit.note import Signature, parse_note, verify_key_name
 
 ED25519_COSIGNATURE = 0x04
 MLDSA44_COSIGNATURE = 0x06
@@ -46,8 +46,7 @@ class CosignerKey:
 
     def encode(self) -> str:
         """The vkey text."""
-        key = base64.b64encode(bytes([self.kind]) + self.public_key).decode("ascii")
-        return f"{self.name}+{self.key_id:08x}+{key}"
+        return f"{self.name}+{self.key_id:08x}+{encode_base64(bytes([self.kind]) + self.public_key)}"
 
     def verify(self, text: str, signature: Signature) -> None:
         """Check one cosignature of this key over a checkpoint's text.
@@ -107,7 +106,7 @@ def parse_cosigner_key(text: str) -> CosignerKey:
     name, _, rest = text.partition("+")
     id_text, _, key_text = rest.partition("+")
     verify_key_name(name)
-    data = decode_base64(key_text, "cosigner key")
+    data = decode_base64(key_text, "cosigner key", MalformedNote)
     if not data or len(data) - 1 != _KEY_BYTES.get(data[0], 0):
         raise MalformedNote(f"cosigner key {name!r}: expected type 4 (Ed25519) or 6 (ML-DSA-44) and its key")
     key = CosignerKey(name, data[1:], data[0])

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from audit.checkpoint import Checkpoint, parse_decimal, verify_checkpoint
+from audit.canonical_text import parse_decimal
+from audit.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from audit.cosignature import CosignerKey, verify_cosignatures
 from audit.errors import AuditRejected, EntryNotFound, MalformedNote, SignatureRejected
 from audit.note import MAX_NOTE_BYTES, SignedNote, VerifierKey, encode_note, parse_note
 from audit.reader import LogReader
-from audit.storage import Disk
+from audit.storage import Disk, read_regular
 from audit.witness import Answer, encode_request
 
 COSIGNED = "cosigned"
@@ -56,12 +57,24 @@ def ask_witness(reader: LogReader, key: VerifierKey, witness: CosignerKey, ask: 
     request = build_request(reader, key, old_size)
     answer = ask(request.body)
     if answer.status == 409:
-        request = build_request(reader, key, _parse_size(answer.body))
+        request = build_request(reader, key, parse_remembered_size(answer.body))
         answer = ask(request.body)
     if answer.status != 200:
         reason = answer.body[:200].decode("utf-8", "replace").strip()
         raise MalformedNote(f"the witness {witness.name} refused with {answer.status}: {reason}")
     return add_cosignatures(request.note, answer.body, [witness])
+
+
+def parse_remembered_size(body: bytes) -> int:
+    """The size that a witness says it remembers, where it answers 409 (C2SP tlog-witness).
+
+    Raises: MalformedNote.
+    """
+    try:
+        text = body.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise MalformedNote("the witness answered 409 with rubbish") from error
+    return parse_decimal(text.removesuffix("\n"), "the witness answered 409: the size", MalformedNote)
 
 
 def add_cosignatures(note: bytes, lines: bytes, witnesses: Sequence[CosignerKey]) -> bytes:
@@ -91,6 +104,7 @@ def merge_cosigned(folder: Path, cosigned: bytes, disk: Disk | None = None) -> b
     """Keep a cosigned checkpoint beside the log, with the cosignatures already there if they are of the same tree.
 
     Returns: what is kept now: a larger tree of the same log stays.
+    Raises: MalformedNote where either is no checkpoint; NotDurable, StorageFailed.
     """
     disk = disk or Disk()
     path = folder / COSIGNED
@@ -99,7 +113,7 @@ def merge_cosigned(folder: Path, cosigned: bytes, disk: Disk | None = None) -> b
     except FileNotFoundError:
         old = None
     new = parse_note(cosigned)
-    if old is not None and _origin_of(old) == _origin_of(new) and _size_of(old) > _size_of(new):
+    if old is not None and _is_larger(old, new):
         return encode_note(old)
     if old is not None and old.text == new.text:
         fresh = {(signature.name, signature.key_id) for signature in new.signatures}
@@ -117,22 +131,12 @@ def load_cosigned(folder: Path) -> bytes:
     Raises: EntryNotFound.
     """
     try:
-        return (folder / COSIGNED).read_bytes()[: MAX_NOTE_BYTES + 1]
+        return read_regular(folder / COSIGNED, MAX_NOTE_BYTES)
     except FileNotFoundError:
         raise EntryNotFound(f"{folder / COSIGNED}: no witness has cosigned yet") from None
 
 
-def _origin_of(note: SignedNote) -> str:
-    return note.text.split("\n")[0]
-
-
-def _size_of(note: SignedNote) -> int:
-    return parse_decimal(note.text.split("\n")[1])
-
-
-def _parse_size(body: bytes) -> int:
-    try:
-        text = body.decode("ascii")
-    except UnicodeDecodeError as error:
-        raise MalformedNote("the witness answered 409 with rubbish") from error
-    return parse_decimal(text.removesuffix("\n"))
+def _is_larger(old: SignedNote, new: SignedNote) -> bool:
+    """Whether the old one is a larger tree of the same log. Raises: MalformedCheckpoint."""
+    before, after = (parse_checkpoint(note.text, may_extend=True) for note in (old, new))
+    return before.origin == after.origin and before.size > after.size

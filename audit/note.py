@@ -6,8 +6,6 @@ does not know is ignored; one by a known key that fails rejects the whole note, 
 Source: C2SP signed-note. Of its algorithms Ed25519 (type 0x01) only: the specification asks not to carry more than needed.
 """
 
-import base64
-import binascii
 import hashlib
 import struct
 import unicodedata
@@ -17,6 +15,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from audit.canonical_text import decode_base64, encode_base64
 from audit.errors import MalformedNote, SignatureRejected
 
 MAX_NOTE_BYTES = 1 << 20
@@ -57,7 +56,7 @@ class VerifierKey:
 
     def encode(self) -> str:
         """The vkey text: name, key id in hexadecimal, base64 of type and key."""
-        return f"{self.name}+{self.key_id:08x}+{_encode_base64(bytes([ED25519_TYPE]) + self.public_key)}"
+        return f"{self.name}+{self.key_id:08x}+{encode_base64(bytes([ED25519_TYPE]) + self.public_key)}"
 
     def verify(self, text: str, signature: Signature) -> None:
         """Check one signature of this key.
@@ -120,7 +119,7 @@ def parse_verifier_key(text: str) -> VerifierKey:
     name, _, rest = text.partition("+")
     id_text, _, key_text = rest.partition("+")
     verify_key_name(name)
-    key = decode_base64(key_text, "verifier key")
+    key = decode_base64(key_text, "verifier key", MalformedNote)
     if len(key) != 33 or key[0] != ED25519_TYPE:
         raise MalformedNote(f"verifier key {name!r}: expected type 1 (Ed25519) and 32 bytes, got {len(key)} bytes")
     result = VerifierKey(name, key[1:])
@@ -136,7 +135,7 @@ def encode_note(note: SignedNote) -> bytes:
 
 def encode_signature(signature: Signature) -> str:
     """One signature line, with its newline."""
-    value = _encode_base64(struct.pack(">I", signature.key_id) + signature.value)
+    value = encode_base64(struct.pack(">I", signature.key_id) + signature.value)
     return f"{SIGNATURE_PREFIX}{signature.name} {value}\n"
 
 
@@ -191,7 +190,7 @@ def _parse_signature(line: str) -> Signature:
     if not space:
         raise MalformedNote(f"note: signature line {line[:80]!r} has no signature")
     verify_key_name(name)
-    value = decode_base64(encoded, "signature")
+    value = decode_base64(encoded, "signature", MalformedNote)
     if len(value) < 5:
         raise MalformedNote(f"note: the signature of {name!r} has {len(value)} bytes, expected a key id and more")
     return Signature(name, int.from_bytes(value[:4], "big"), value[4:])
@@ -204,21 +203,3 @@ def _is_space(character: str) -> bool:
 
 def _is_encodable(text: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in text)
-
-
-def _encode_base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def decode_base64(text: str, what: str) -> bytes:
-    """Decode base64 in canonical form.
-
-    Raises: MalformedNote.
-    """
-    try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise MalformedNote(f"{what}: is not base64") from error
-    if _encode_base64(data) != text:  # Bits left over in the last character, or padding in odd places.
-        raise MalformedNote(f"{what}: is not canonical base64")
-    return data

@@ -6,13 +6,12 @@ brings it. The optional `extra` line is authenticated by nothing and believed fo
 Source: C2SP tlog-proof, version 1.
 """
 
-import base64
-import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from audit.checkpoint import Checkpoint, parse_decimal, verify_checkpoint
-from audit.errors import MalformedCheckpoint, MalformedProof
+from audit.canonical_text import decode_base64, encode_base64, parse_decimal
+from audit.checkpoint import Checkpoint, verify_checkpoint
+from audit.errors import MalformedProof
 from audit.merkle import HASH_BYTES, MAX_PROOF_HASHES, leaf_hash, verify_inclusion
 from audit.note import MAX_NOTE_BYTES, VerifierKey
 
@@ -34,9 +33,9 @@ class TlogProof:
         """The proof as text."""
         lines = [HEADER]
         if self.extra is not None:
-            lines.append(f"extra {_encode_base64(self.extra)}")
+            lines.append(f"extra {encode_base64(self.extra)}")
         lines.append(f"index {self.index}")
-        lines.extend(_encode_base64(node) for node in self.hashes)
+        lines.extend(encode_base64(node) for node in self.hashes)
         return ("\n".join(lines) + "\n\n").encode("ascii") + self.checkpoint
 
 
@@ -59,16 +58,13 @@ def parse_proof(data: bytes) -> TlogProof:
         raise MalformedProof(f"proof: does not start with {HEADER}")
     extra = None
     if lines and lines[0].startswith("extra "):
-        extra = _decode_base64(lines.pop(0).removeprefix("extra "), "extra data")
+        extra = decode_base64(lines.pop(0).removeprefix("extra "), "proof: the extra data", MalformedProof)
     if not lines or not lines[0].startswith("index "):
         raise MalformedProof("proof: the line with the index is missing")
-    try:
-        index = parse_decimal(lines.pop(0).removeprefix("index "))
-    except MalformedCheckpoint as error:
-        raise MalformedProof(f"proof: the index: {error}") from error
+    index = parse_decimal(lines.pop(0).removeprefix("index "), "proof: the index", MalformedProof)
     if len(lines) > MAX_PROOF_HASHES:
         raise MalformedProof(f"proof: {len(lines)} hashes, at most {MAX_PROOF_HASHES} are possible")
-    hashes = tuple(_decode_base64(line, "hash") for line in lines)
+    hashes = tuple(decode_base64(line, "proof: a hash", MalformedProof) for line in lines)
     if any(len(node) != HASH_BYTES for node in hashes):
         raise MalformedProof(f"proof: a hash has not {HASH_BYTES} bytes")
     return TlogProof(index, hashes, checkpoint, extra)
@@ -84,17 +80,3 @@ def verify_proof(data: bytes, entry: bytes, keys: Iterable[VerifierKey], origin:
     checkpoint = verify_checkpoint(proof.checkpoint, keys, origin)
     verify_inclusion(leaf_hash(entry), proof.index, checkpoint.size, proof.hashes, checkpoint.root)
     return proof.index, checkpoint
-
-
-def _encode_base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _decode_base64(text: str, what: str) -> bytes:
-    try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise MalformedProof(f"proof: the {what} is not base64") from error
-    if _encode_base64(data) != text:
-        raise MalformedProof(f"proof: the {what} is not canonical base64")
-    return data

@@ -10,7 +10,7 @@ Source: RFC 6962, section 2.1 (the tree); the proof is our own composition of it
 from collections.abc import Iterator, Sequence
 
 from audit.errors import ProofRejected
-from audit.merkle import RangeHash, node_hash, root_of, split_point
+from audit.merkle import HASH_BYTES, RangeHash, node_hash, root_of, split_point
 
 MAX_RANGE_HASHES = 126
 
@@ -30,7 +30,7 @@ def verify_range(leaves: Sequence[bytes], start: int, size: int, proof: Sequence
     what = f"range proof of records {start} to {end - 1} in {size}"
     if not 0 <= start < end <= size:
         raise ProofRejected(f"{what}: is no range of the tree")
-    if len(proof) != sum(1 for _ in _outside(start, end, 0, size)) or any(len(node) != 32 for node in proof):
+    if len(proof) != sum(1 for _ in _outside(start, end, 0, size)) or any(len(node) != HASH_BYTES for node in proof):
         raise ProofRejected(f"{what}: has another number of hashes than the range needs")
     if _root(leaves, start, iter(proof), 0, size) != root:
         raise ProofRejected(f"{what}: does not lead to the root")

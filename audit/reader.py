@@ -13,7 +13,7 @@ from audit.merkle import consistency_proof, inclusion_proof, node_hash, root_of,
 from audit.note import MAX_NOTE_BYTES
 from audit.proof import TlogProof
 from audit.storage import read_regular
-from audit.tiles import ENTRIES, MAX_BUNDLE_BYTES, TILE_WIDTH, TileId, parse_bundle, split_tile, tile_width
+from audit.tiles import ENTRIES, MAX_BUNDLE_BYTES, TILE_BYTES, TILE_WIDTH, TileId, parse_bundle, split_tile, tile_width
 
 CHECKPOINT = "checkpoint"
 STATE = ".state"
@@ -64,7 +64,7 @@ class LogReader:
             self._tiles.move_to_end(tile)
             return hashes
         data = self.read_tile(tile)
-        is_full = len(data) == TILE_WIDTH * 32
+        is_full = len(data) == TILE_BYTES
         try:
             hashes = split_tile(data, tile.full if is_full else tile)[: tile.width]
         except MalformedTile as error:

@@ -42,7 +42,6 @@ from audit.errors import BodyRejected, KeyUnusable
 SHARE_BYTES = 32
 NONCE_BYTES = 12
 MAX_ESCROW_BYTES = 16 << 10
-MAX_RECIPIENTS = 16
 MAX_BODY_BYTES = 64 << 20
 MAX_KEY_BYTES = 4096
 SHARE_LABEL = "casemate body share v1"

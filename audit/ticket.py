@@ -13,7 +13,6 @@ import struct
 from audit.errors import TicketRejected
 
 KEY_BYTES = 32
-DIGEST_BYTES = 32
 _DOMAIN = b"casemate ticket v1"
 
 

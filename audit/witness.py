@@ -15,8 +15,6 @@ What always holds: of two cosigned checkpoints of one log, one is a prefix of th
 Source: C2SP tlog-witness.
 """
 
-import base64
-import binascii
 import hashlib
 import os
 import threading
@@ -24,10 +22,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from audit.checkpoint import Checkpoint, parse_checkpoint, parse_decimal, verify_checkpoint
+from audit.canonical_text import decode_base64, encode_base64, parse_decimal
+from audit.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from audit.cosignature import Cosigner
 from audit.errors import AuditRejected, MalformedNote, ProofRejected, SignatureRejected, StateMismatch, WrongEmptyRoot
-from audit.merkle import EMPTY_ROOT, MAX_PROOF_HASHES, verify_consistency
+from audit.merkle import EMPTY_ROOT, HASH_BYTES, MAX_PROOF_HASHES, verify_consistency
 from audit.note import MAX_NOTE_BYTES, Signature, SignedNote, VerifierKey, encode_note, encode_signature, parse_note
 from audit.storage import Disk, lock_folder
 
@@ -56,7 +55,7 @@ class CheckpointRequest:
 
 def encode_request(old_size: int, proof: Sequence[bytes], note: bytes) -> bytes:
     """The body of an `add-checkpoint`."""
-    lines = [f"old {old_size}", *(base64.b64encode(node).decode("ascii") for node in proof)]
+    lines = [f"old {old_size}", *map(encode_base64, proof)]
     return ("\n".join(lines) + "\n\n").encode("ascii") + note
 
 
@@ -74,9 +73,8 @@ def parse_request(data: bytes) -> CheckpointRequest:
         raise MalformedNote("request: is not ASCII before the checkpoint") from error
     if not blank or not lines[0].startswith("old ") or len(lines) - 1 > MAX_PROOF_HASHES:
         raise MalformedNote("request: expected `old SIZE`, at most 63 hashes, a blank line and a checkpoint")
-    return CheckpointRequest(
-        parse_decimal(lines[0].removeprefix("old ")), tuple(_decode_hash(line) for line in lines[1:]), note
-    )
+    old_size = parse_decimal(lines[0].removeprefix("old "), "request: the old size", MalformedNote)
+    return CheckpointRequest(old_size, tuple(_decode_hash(line) for line in lines[1:]), note)
 
 
 class Witness:
@@ -201,12 +199,9 @@ def _origin_of(text: str) -> str:
 
 
 def _decode_hash(line: str) -> bytes:
-    try:
-        node = base64.b64decode(line.encode("ascii"), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise MalformedNote("request: a line of the proof is not base64") from error
-    if len(node) != 32 or base64.b64encode(node).decode("ascii") != line:
-        raise MalformedNote("request: a hash has not 32 bytes in canonical base64")
+    node = decode_base64(line, "request: a line of the proof", MalformedNote)
+    if len(node) != HASH_BYTES:
+        raise MalformedNote(f"request: a line of the proof has {len(node)} bytes, expected {HASH_BYTES}")
     return node
 
 

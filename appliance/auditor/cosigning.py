@@ -28,10 +28,10 @@ from appliance.auditor.ledger import Clock
 from appliance.auditor.peer import Peer, Send
 from appliance.messages.witnessing import AskWitness, WitnessAnswered
 from audit.append import LogWriter
-from audit.checkpoint import Checkpoint, parse_decimal
+from audit.checkpoint import Checkpoint
 from audit.cosignature import CosignerKey
-from audit.courier import add_cosignatures, merge_cosigned
-from audit.errors import AuditFault, AuditRejected, MalformedNote
+from audit.courier import add_cosignatures, merge_cosigned, parse_remembered_size
+from audit.errors import AuditFault, AuditRejected
 from audit.note import parse_note
 from audit.witness import encode_request
 
@@ -174,7 +174,7 @@ class CosigningDesk:
 
     def _follow(self, message: WitnessAnswered, asked: _Asked) -> None:
         """(2) The witness remembers another size."""
-        size = _parse_size(message.body)
+        size = parse_remembered_size(message.body)
         if size > self._writer.checkpoint.size:
             detail = f"it has cosigned {size} records, the log has {self._writer.checkpoint.size}"
             self._watch.dispute(Dispute(asked.key.name, detail))
@@ -222,10 +222,3 @@ class CosigningDesk:
         keeping, self._keeping = self._keeping, None
         if (error := keeping.exception()) is not None:
             log.error("cosignatures_not_kept", reason=str(error))
-
-
-def _parse_size(body: bytes) -> int:
-    try:
-        return parse_decimal(body.decode("ascii").removesuffix("\n"))
-    except UnicodeDecodeError as error:
-        raise MalformedNote("the witness answered 409 with rubbish") from error

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from audit.checkpoint import Checkpoint, parse_checkpoint
 from audit.cosignature import Cosigner, verify_cosignatures
-from audit.courier import add_cosignatures, ask_witness, load_cosigned, merge_cosigned
+from audit.courier import COSIGNED, add_cosignatures, ask_witness, load_cosigned, merge_cosigned
 from audit.errors import (
     AuditRejected,
     EntryNotFound,
@@ -24,7 +24,7 @@ from audit.errors import (
 )
 from audit.frontier import Frontier
 from audit.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, root_of
-from audit.note import NoteSigner, VerifierKey, encode_signature, parse_note
+from audit.note import NoteSigner, SignedNote, VerifierKey, encode_note, encode_signature, parse_note
 from audit.reader import LogReader
 from audit.signing_key import open_cosigners
 from audit.storage import Disk
@@ -290,3 +290,12 @@ def test_an_older_cosigned_tree_does_not_replace_a_larger_one(tmp_path: Path) ->
     )
     merge_cosigned(tmp_path, large)
     assert merge_cosigned(tmp_path, small) == large
+
+
+def test_a_note_that_is_no_checkpoint_is_not_merged_with(tmp_path: Path) -> None:
+    """Whoever can write beside the log can put a note of one line there: it is refused by our errors."""
+    cosigner = Cosigner("w.example/1", Ed25519PrivateKey.generate())
+    cosigned = add_cosignatures(LOG.note(20), _lines(cosigner, LOG.note(20)), [cosigner.key])
+    (tmp_path / COSIGNED).write_bytes(encode_note(SignedNote(f"{ORIGIN}\n", parse_note(cosigned).signatures)))
+    with pytest.raises(MalformedNote):
+        merge_cosigned(tmp_path, cosigned)
