@@ -145,8 +145,9 @@ class LogWriter:
 
         Raises: StorageFailed.
         """
-        if self._spare_bytes and self._wal.spare is None and self._under_way is None:
-            self._wal.spare = self._publisher.make_spare([], self._spare_bytes)
+        if self._spare_bytes and not self._wal.has_spare and self._under_way is None:
+            if spare := self._publisher.make_spare([], self._spare_bytes):
+                self._wal.take_spare(spare)
             self._wal.turn_if_due(self.size)
 
     @property
@@ -259,7 +260,7 @@ class LogWriter:
             self._first_entry,
             old_size=self._tiles_size,
             stale_segments=self._wal.find_stale(self.size),
-            spare_bytes=self._spare_bytes if self._wal.spare is None else 0,
+            spare_bytes=0 if self._wal.has_spare else self._spare_bytes,
         )
 
     def _take_in(self, snapshot: Snapshot, future: "Future[Published]") -> Checkpoint:
@@ -270,7 +271,8 @@ class LogWriter:
             self.checkpoint, self._note = published.checkpoint, published.note
             self._tiles_size = self.checkpoint.size
             self._forget_published(snapshot)
-            self._wal.spare = published.spare or self._wal.spare
+            if published.spare is not None:
+                self._wal.take_spare(published.spare)
             self._wal.turn_if_due(self.size)
         except StorageFailed as failure:
             self._failure = failure

@@ -117,23 +117,26 @@ def write_export(
     contents |= {f"records.{form}": DERIVED[form](events) for form in forms}
     for name, data in contents.items():
         (folder / name).write_bytes(data)
-    manifest = Manifest(
-        checkpoint_size=checkpoint.size,
-        end=end,
-        files=[
-            ExportedFile(len(data), name, hashlib.sha256(data).hexdigest()) for name, data in sorted(contents.items())
-        ],
-        format=EXPORT_FORMAT,
-        origin=checkpoint.origin,
-        root=checkpoint.root.hex(),
-        start=start,
-    )
+    manifest = _build_manifest(checkpoint, start, end, contents)
     data = encode_canonical(msgspec.to_builtins(manifest))
     digest = hashlib.sha256(data).hexdigest()
     if signer is not None:
         (folder / SIGNATURE).write_bytes(signer.sign(_signed_text(digest)))
     (folder / MANIFEST).write_bytes(data)
     return VerifiedExport(manifest, digest, signer is not None)
+
+
+def _build_manifest(checkpoint: Checkpoint, start: int, end: int, contents: dict[str, bytes]) -> Manifest:
+    files = [ExportedFile(len(data), name, hashlib.sha256(data).hexdigest()) for name, data in sorted(contents.items())]
+    return Manifest(
+        checkpoint_size=checkpoint.size,
+        end=end,
+        files=files,
+        format=EXPORT_FORMAT,
+        origin=checkpoint.origin,
+        root=checkpoint.root.hex(),
+        start=start,
+    )
 
 
 def verify_export(folder: Path, key: VerifierKey, exporter: VerifierKey | None = None) -> VerifiedExport:

@@ -41,13 +41,22 @@ class SegmentWriter:
         self._clean_bytes = last.clean_bytes
         self._fd = disk.open_at(last.path, last.clean_bytes)
         self._is_growing = os.fstat(self._fd).st_size <= last.clean_bytes
-        self.spare: Path | None = None
-        """A file of zeroes that the next segment is made of."""
+        self._spare: Path | None = None
 
     @property
     def path(self) -> Path:
         """The segment that is written to."""
         return self._segments[-1][1]
+
+    @property
+    def has_spare(self) -> bool:
+        """There is a file of zeroes that the next segment will be made of."""
+        return self._spare is not None
+
+    def take_spare(self, spare: Path) -> None:
+        """Take such a file, which is the caller's no longer."""
+        assert self._spare is None, "one spare lies there already, under the same name"
+        self._spare = spare
 
     def append(self, batch: bytes) -> None:
         """Write one batch and make it durable.
@@ -68,14 +77,14 @@ class SegmentWriter:
 
         Raises: StorageFailed. Without space the old segment serves on.
         """
-        if not self._is_due or (self._segments[-1][0] == next_index and self.spare is None):
+        if not self._is_due or (self._segments[-1][0] == next_index and self._spare is None):
             return
         with suppress(NotDurable):
-            if self.spare is None:
+            if self._spare is None:
                 path = create_segment(self._disk, self._folder, next_index, self._temporary)
             else:
-                path = promote_spare(self._disk, self._folder, next_index, self.spare)
-            self._is_growing, self.spare = self.spare is None, None
+                path = promote_spare(self._disk, self._folder, next_index, self._spare)
+            self._is_growing, self._spare = self._spare is None, None
             os.close(self._fd)
             self._clean_bytes = SEGMENT_HEADER_BYTES
             self._fd = self._disk.open_at(path, self._clean_bytes)
@@ -86,7 +95,7 @@ class SegmentWriter:
     @property
     def _is_due(self) -> bool:
         """Half is left free where there is a spare: what comes until the next chance to turn must not make the segment grow."""
-        if self.spare is None:
+        if self._spare is None:
             return self._clean_bytes >= self._segment_bytes
         return self._is_growing or self._clean_bytes >= self._segment_bytes // 2
 
