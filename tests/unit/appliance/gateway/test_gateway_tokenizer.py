@@ -127,15 +127,14 @@ def test_text_that_cannot_fit_is_refused_untokenized(byte_level: Tokenizer) -> N
         byte_level.verify_may_fit("x" * 100_000, 512, "prompt")
 
 
-def test_other_threads_run_while_a_long_text_is_tokenized(byte_level: Tokenizer) -> None:
-    """The library's `encode` held the interpreter: a prompt of 120,000 characters stopped a worker's streams for 0.1 s."""
-    text = "once upon a time there was a text of many words " * 8_000
+def tenths_seen_by_another_thread(tokenizer: Tokenizer, text: str) -> int:
+    """In how many tenths of the time that a text takes another thread runs."""
     seen: list[float] = []
     times: list[float] = []
 
     def tokenize() -> None:
         times.append(time.monotonic())
-        byte_level._encode(text)
+        tokenizer._encode(text)
         times.append(time.monotonic())
 
     thread = threading.Thread(target=tokenize)
@@ -144,5 +143,13 @@ def test_other_threads_run_while_a_long_text_is_tokenized(byte_level: Tokenizer)
         seen.append(time.monotonic())
         time.sleep(0.0001)
     began, ended = times
-    tenths = {int(10 * (at - began) / (ended - began)) for at in seen if began <= at < ended}
-    assert len(tenths) >= 5, "of the time that it took; with `encode` it was one or two"
+    return len({int(10 * (at - began) / (ended - began)) for at in seen if began <= at < ended})
+
+
+def test_other_threads_run_while_a_long_text_is_tokenized(byte_level: Tokenizer) -> None:
+    """The library's `encode` held the interpreter: a prompt of 120,000 characters stopped a worker's streams for 0.1 s.
+
+    A machine that stops all threads for a while is asked again: `encode` let another run in one or two tenths each time.
+    """
+    text = "once upon a time there was a text of many words " * 8_000
+    assert any(tenths_seen_by_another_thread(byte_level, text) >= 5 for _ in range(5))
