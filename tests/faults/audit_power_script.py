@@ -1,4 +1,4 @@
-"""What loses its power: a log with publications beside, appended to for ever; each line said is a number of durable records."""
+"""What loses its power: a log with publications beside, appended to while there is room; it says how many records are durable."""
 
 import os
 import sys
@@ -9,6 +9,8 @@ from audit.append import LogWriter
 from audit.entry import encode_canonical
 
 ORIGIN = "log.example/power"
+NUM_RECORDS = 40_000
+"""Then the disk of the test is full enough, and the script only publishes."""
 
 
 def make_record(index: int) -> bytes:
@@ -28,7 +30,7 @@ def main() -> None:
         executor=ThreadPoolExecutor(max_workers=1),
     )
     writer.prepare()
-    while writer.size < 40_000:
+    while writer.size < NUM_RECORDS:
         writer.append([make_record(writer.next_index + i) for i in range(1 + writer.size % 40)])
         writer.commit()
         os.write(1, f"{writer.size}\n".encode())
