@@ -153,6 +153,12 @@ class Exchange:
         return self.principal
 
     @property
+    def query(self) -> bytes:
+        """As it was sent."""
+        raw: bytes = self._scope["query_string"]
+        return raw
+
+    @property
     def source_address(self) -> str:
         """Address of the connection's other end. Headers that claim another are not read."""
         client = self._scope.get("client")

@@ -1,8 +1,8 @@
 """The route table: what exists, and which scope each route needs. What is not registered here does not exist.
 
 There is no router of a framework behind it: no mounts, no redirects of trailing slashes, no automatic OPTIONS or HEAD, no
-decoding of a path before it is matched. A path matches byte for byte, but for one variable segment, or (of tiles) a tail of
-plain ones.
+decoding of a path before it is matched. A path matches byte for byte, but for one variable segment, the last or the last but
+one, or (of tiles) a tail of plain ones.
 """
 
 import re
@@ -28,6 +28,7 @@ _LITERAL = re.compile(r"(/\.?[a-z0-9_-]+)+(\.json)?")
 _SEGMENT = re.compile(rb"[A-Za-z0-9._~:@%-]{1,512}")
 _TAIL = re.compile(rb"[a-z0-9]{1,16}(\.p)?(/[a-z0-9]{1,16}(\.p)?){0,9}")
 _ID, _PATH = "/{id}", "/{path}"
+_WORD = re.compile(r"[a-z_]+")
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,11 @@ class Route:
 
     method: str
     path: str
-    """May end in `/{id}`: one variable segment; or in `/{path}`: one to ten of small letters and digits."""
+    """May end in `/{id}`: one variable segment; in that and a word; or in `/{path}`: one to ten of small letters and digits."""
     scope: Scope
     endpoint: Endpoint
+    query: type[msgspec.Struct] | None = None
+    """The parameters of its query, where it has any: the endpoint MUST parse them."""
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -49,14 +52,16 @@ class Match(msgspec.Struct, frozen=True):
 
 
 def verify_query(route: Route, query: bytes) -> None:
-    """No route has parameters in its query, and none is passed over. Probes of public routes may say what they like.
+    """Few routes have parameters in their query, and none is passed over. Probes of public routes may say what they like.
 
     Raises: BadRequest, naming the first one.
     """
     if not query or route.scope is Scope.PUBLIC or query in HARMLESS_QUERIES.get(route.path, ()):
         return
+    if route.query is not None:
+        return
     name = query.partition(b"&")[0].partition(b"=")[0][:64].decode("ascii", "replace")
-    raise BadRequest("unknown_parameter", f"there are no parameters in the query, got {name}", parameter=name)
+    raise BadRequest("unknown_parameter", f"there are no parameters in the query here, got {name}", parameter=name)
 
 
 class RouteTable:
@@ -65,24 +70,37 @@ class RouteTable:
     def __init__(self) -> None:
         self._fixed: dict[bytes, dict[str, Route]] = {}
         self._variable: dict[bytes, dict[str, Route]] = {}
+        self._inner: dict[bytes, dict[str, Route]] = {}
+        """By what stands before the variable segment, a null byte, and the word behind it."""
         self._tails: dict[bytes, dict[str, Route]] = {}
 
     def __iter__(self) -> Iterator[Route]:
-        for methods in (*self._fixed.values(), *self._variable.values(), *self._tails.values()):
-            yield from methods.values()
+        for table in (self._fixed, self._variable, self._inner, self._tails):
+            for methods in table.values():
+                yield from methods.values()
 
-    def register(self, method: str, path: str, scope: Scope, endpoint: Endpoint) -> None:
+    def register(
+        self,
+        method: str,
+        path: str,
+        scope: Scope,
+        endpoint: Endpoint,
+        query: type[msgspec.Struct] | None = None,
+    ) -> None:
         """Add a route. A public one must also stand in `PUBLIC_ROUTES`: mistakes are our own bug, so they raise plainly."""
         if (scope is Scope.PUBLIC) != ((method, path) in PUBLIC_ROUTES):
             raise ValueError(f"{method} {path} has scope {scope}: public routes are {PUBLIC_ROUTES}, and no others")
-        literal = path.removesuffix(_ID).removesuffix(_PATH)
-        if not _LITERAL.fullmatch(literal):
+        literal, inner, word = path.removesuffix(_ID).removesuffix(_PATH).partition(_ID + "/")
+        if not _LITERAL.fullmatch(literal) or (inner and not _WORD.fullmatch(word)):
             raise ValueError(f"{path!r} is not a path that this table can hold")
-        table = self._variable if path.endswith(_ID) else self._tails if path.endswith(_PATH) else self._fixed
-        methods = table.setdefault(literal.encode(), {})
+        if inner:
+            methods = self._inner.setdefault(_inner_key(literal.encode(), word.encode()), {})
+        else:
+            table = self._variable if path.endswith(_ID) else self._tails if path.endswith(_PATH) else self._fixed
+            methods = table.setdefault(literal.encode(), {})
         if method in methods:
             raise ValueError(f"{method} {path} is registered already")
-        methods[method] = Route(method, path, scope, endpoint)
+        methods[method] = Route(method, path, scope, endpoint, query)
 
     def match(self, method: str, raw_path: bytes) -> Match:
         """Find the route of a request, by the path exactly as it was sent.
@@ -109,11 +127,18 @@ class RouteTable:
         literal, _, segment = raw_path.rpartition(b"/")
         if (methods := self._variable.get(literal)) is not None:
             return methods, _decode_segment(segment)
+        before, _, inner_segment = literal.rpartition(b"/")
+        if (methods := self._inner.get(_inner_key(before, segment))) is not None:
+            return methods, _decode_segment(inner_segment)
         for literal, methods in self._tails.items():
             tail = raw_path.removeprefix(literal + b"/")
             if tail != raw_path and _TAIL.fullmatch(tail):
                 return methods, tail.decode("ascii")
         return None, None
+
+
+def _inner_key(literal: bytes, word: bytes) -> bytes:
+    return literal + b"\0" + word
 
 
 def _decode_segment(raw: bytes) -> str | None:

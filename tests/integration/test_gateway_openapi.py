@@ -27,6 +27,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "/generate": {"text": "hi"},
     "/v1/embeddings": {"model": MODEL, "input": "hi"},
     "/v1/responses": {"model": MODEL, "input": "hi"},
+    "/v1/responses/input_tokens": {"model": MODEL, "input": "hi"},
     "/v1/messages": {"model": MODEL, "messages": [MESSAGE], "max_tokens": 9},
     "/v1/messages/count_tokens": {"model": MODEL, "messages": [MESSAGE]},
     "/v1/tokenize": {"model": MODEL, "prompt": "hi"},
@@ -100,6 +101,11 @@ async def test_the_document_is_the_route_table(gateway: Gateway) -> None:
     assert public == {route.path for route in gateway.worker.routes if route.scope == "public"}
     posts = {route.path for route in gateway.worker.routes if route.method == "POST"}
     assert {path for path in posts if "{id}" not in path} - {"/flush_cache"} == set(BODIES) == set(GOOD)
+    listing = document["paths"]["/v1/responses/{id}/input_items"]["get"]
+    assert [(one["name"], one["in"]) for one in listing["parameters"]] == [
+        ("id", "path"),
+        *((name, "query") for name in ("after", "limit", "order", "include")),
+    ]
     text = json.dumps(document)
     for name in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
         assert name in document["components"]["schemas"]

@@ -125,7 +125,8 @@ async def test_a_token_opens_what_is_registered_and_nothing_else(gateway: Gatewa
                 continue
             method = "POST" if "POST" in allowed else "GET"
             response = await ask(gateway, method, spelled, bearer)
-            assert response.status in (400, 404) or is_for_people(response), (method, spelled, response.status)
+            # 405: where a word could also be an id, its percent-encoding is one, of a route that does not take the method.
+            assert response.status in (400, 404, 405) or is_for_people(response), (method, spelled, response.status)
     for path in UNKNOWN:
         assert (await ask(gateway, "GET", path, bearer)).status == 404
 
@@ -141,7 +142,8 @@ async def test_parameters_in_the_query_are_refused_by_name(gateway: Gateway) -> 
                 continue
             error = json.loads(response.body)["error"]
             name = query.partition("&")[0].partition("=")[0]
-            assert (response.status, error["code"], error["param"]) == (400, "unknown_parameter", name), route
+            assert (response.status, error["param"]) == (400, name), route
+            assert error["code"] in ("unknown_parameter", "unsupported_parameter"), route
             assert b"secret" not in response.body
     for path in ("/v1/messages", "/v1/messages/count_tokens"):
         answer = await ask(gateway, "POST", path + "?beta=true", bearer, "Content-Type: application/json", body=b"{}")

@@ -14,6 +14,7 @@ from openai.resources.chat.completions import Completions as Chat
 from openai.resources.completions import Completions
 from openai.resources.embeddings import Embeddings
 from openai.resources.responses import Responses
+from openai.resources.responses.input_tokens import InputTokens
 from openai.types import chat, responses
 from typing_extensions import is_typeddict
 
@@ -31,6 +32,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "/v1/completions": {"model": MODEL, "prompt": "hello"},
     "/v1/embeddings": {"model": MODEL, "input": "hello"},
     "/v1/responses": {"model": MODEL, "input": "hello"},
+    "/v1/responses/input_tokens": {"model": MODEL, "input": "hello"},
 }
 SAMPLING = "frequency_penalty logit_bias presence_penalty seed stop temperature top_p"
 HONOURED = {
@@ -40,8 +42,10 @@ HONOURED = {
     "/v1/completions": f"{SAMPLING} model prompt best_of echo logprobs max_tokens n stream stream_options user",
     "/v1/embeddings": "input model dimensions encoding_format user",
     "/v1/responses": """background include input instructions max_output_tokens metadata model parallel_tool_calls
-        previous_response_id reasoning service_tier store stream temperature text tool_choice tools top_logprobs top_p
-        truncation user""",
+        previous_response_id reasoning service_tier store stream stream_options temperature text tool_choice tools
+        top_logprobs top_p truncation user""",
+    "/v1/responses/input_tokens": """input instructions model parallel_tool_calls previous_response_id reasoning text
+        tool_choice tools truncation""",
 }
 """Read: done as asked, or refused by name for the values that are not."""
 CREATE: dict[str, Callable[..., Any]] = {
@@ -49,6 +53,7 @@ CREATE: dict[str, Callable[..., Any]] = {
     "/v1/completions": Completions.create,
     "/v1/embeddings": Embeddings.create,
     "/v1/responses": Responses.create,
+    "/v1/responses/input_tokens": InputTokens.count,
 }
 
 

@@ -15,10 +15,11 @@ from appliance.gateway.api.completion_request import CompletionFields
 from appliance.gateway.api.custody import ChangeFields
 from appliance.gateway.api.embeddings import EmbeddingsFields
 from appliance.gateway.api.generate_request import GenerateFields
+from appliance.gateway.api.input_tokens import INPUT_TOKENS_ROUTE
 from appliance.gateway.api.log_reading import SearchFields, TailFields
 from appliance.gateway.api.messages_request import CountedFields, MessagesFields
 from appliance.gateway.api.native import AbortFields
-from appliance.gateway.api.responses_request import ResponsesFields
+from appliance.gateway.api.responses_request import ConversationFields, ResponsesFields
 from appliance.gateway.api.tokens import DetokenizeFields, TokenizeFields
 from appliance.gateway.exchange import Exchange
 from appliance.gateway.routes import Route, RouteTable
@@ -31,6 +32,7 @@ BODIES: Mapping[str, type[msgspec.Struct]] = {
     "/generate": GenerateFields,
     "/v1/embeddings": EmbeddingsFields,
     "/v1/responses": ResponsesFields,
+    INPUT_TOKENS_ROUTE: ConversationFields,
     "/v1/messages": MessagesFields,
     "/v1/messages/count_tokens": CountedFields,
     "/v1/tokenize": TokenizeFields,
@@ -121,14 +123,31 @@ def _operation(route: Route) -> dict[str, Any]:
         "security": [] if route.scope is Scope.PUBLIC else [{"token": []}],
         "responses": {"200": answer, **failures},
     }
-    if "{id}" in route.path:
-        schema = {"type": "string", "minLength": 1, "maxLength": 256}
-        operation["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": schema}]
-    if "{path}" in route.path:
-        schema = {"type": "string", "minLength": 1, "maxLength": 128}
-        operation["parameters"] = [{"name": "path", "in": "path", "required": True, "schema": schema}]
+    if parameters := _path_parameters(route) + _query_parameters(route):
+        operation["parameters"] = parameters
     body = BODIES.get(route.path)
     if body is not None:
         content = {"application/json": {"schema": {"$ref": _SCHEMAS + body.__name__}}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "minLength": 1, "maxLength": max_length},
+        }
+        for name, max_length in (("id", 256), ("path", 128))
+        if f"{{{name}}}" in route.path
+    ]
+
+
+def _query_parameters(route: Route) -> list[dict[str, Any]]:
+    if route.query is None:
+        return []
+    _, components = msgspec.json.schema_components([route.query])
+    properties: dict[str, Any] = components[route.query.__name__]["properties"]
+    return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]

@@ -25,17 +25,27 @@ ACCEPTED_HINTS = {
 NOT_SUPPORTED = {
     "audio": "audio is not supported",
     "best_of": "best_of is not supported: ask for n choices",
+    "background_options": "nothing is made in the background",
     "chat_template": "a chat template comes with the model only",
+    "context_management": "a conversation is never shortened",
+    "conversation": "conversations are not kept: go on from a response with previous_response_id",
     "function_call": "function_call was replaced by tool_choice",
     "functions": "functions was replaced by tools",
     "guided_choice": "use regex",
     "guided_grammar": "use ebnf",
     "guided_json": "use response_format",
     "guided_regex": "use regex",
+    "include_obfuscation": "only what was made in the background can be streamed again, and nothing is here",
     "json_schema": "use response_format",
     "structural_tag": "structural_tag is not supported: use response_format, regex, ebnf or tools",
     "lora_path": "adapters are not supported",
+    "max_tool_calls": "there are no hosted tools whose calls could be counted",
+    "moderation": "there is no moderation",
+    "personality": "personality is not supported",
     "prediction": "predicted output is not supported",
+    "prompt_cache_options": "prefixes are shared by content within a tenant, as long as memory lasts",
+    "prompt_cache_retention": "prefixes are shared by content within a tenant, as long as memory lasts",
+    "starting_after": "only what was made in the background can be streamed again, and nothing is here",
     "suffix": "suffix (fill in the middle) is not supported",
     "verbosity": "verbosity is not supported",
     "web_search_options": "there is no web search: this appliance has no way to the internet",
@@ -44,12 +54,12 @@ NOT_SUPPORTED = {
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`")
 
 
-def parse_parameters(body: Mapping[str, Any], into: type[Parsed]) -> Parsed:
-    """Check a body's members against a request type.
+def parse_parameters(body: Mapping[str, Any], into: type[Parsed], *, strict: bool = True) -> Parsed:
+    """Check a body's members against a request type. `strict`: numbers are no texts; not so where all are texts.
 
     Raises: BadRequest, naming the member, what was expected and what came.
     """
-    return _convert({key: value for key, value in body.items() if key not in ACCEPTED_HINTS}, into)
+    return _convert({key: value for key, value in body.items() if key not in ACCEPTED_HINTS}, into, strict=strict)
 
 
 def parse_members(value: Any, into: type[Parsed], where: str) -> Parsed:
@@ -66,14 +76,14 @@ def parse_members(value: Any, into: type[Parsed], where: str) -> Parsed:
         raise BadRequest(refused.code, f"{where}: {refused}", parameter=place) from refused
 
 
-def _convert(body: Mapping[str, Any], into: type[Parsed]) -> Parsed:
+def _convert(body: Mapping[str, Any], into: type[Parsed], *, strict: bool = True) -> Parsed:
     known = set(into.__struct_fields__)
     given = {key: value for key, value in body.items() if value is not None}
     for key in given:
         if key not in known:
             raise _unknown(key, known)
     try:
-        return msgspec.convert(given, into, strict=True)
+        return msgspec.convert(given, into, strict=strict)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
 

@@ -11,6 +11,7 @@ from appliance.gateway.api.embeddings import EmbeddingsApi
 from appliance.gateway.api.endpoint import Api, InferenceEndpoint
 from appliance.gateway.api.generate import GenerateApi
 from appliance.gateway.api.health import HealthEndpoints, Installation
+from appliance.gateway.api.input_tokens import INPUT_TOKENS_ROUTE, InputTokensEndpoint
 from appliance.gateway.api.intake import Intake
 from appliance.gateway.api.listing import ModelEndpoints
 from appliance.gateway.api.log_reading import CHECKPOINT, COSIGNED, TILES, LogReading
@@ -20,8 +21,9 @@ from appliance.gateway.api.openapi import OpenApiEndpoint
 from appliance.gateway.api.protected_resource import PATH, UNNAMED, ProtectedResource, ProtectedResourceEndpoint
 from appliance.gateway.api.receipts import ProofEndpoint, ReceiptEndpoint
 from appliance.gateway.api.response_store import ResponseStore
-from appliance.gateway.api.responses import ResponsesApi, StoredResponses
+from appliance.gateway.api.responses import ResponsesApi
 from appliance.gateway.api.scrape import ScrapeEndpoint
+from appliance.gateway.api.stored_responses import InputItemsQuery, RetrieveQuery, StoredResponses
 from appliance.gateway.api.tokenization import TokenizerThreads
 from appliance.gateway.api.tokens import TokenEndpoints
 from appliance.gateway.flow.desk import Desk
@@ -62,8 +64,12 @@ def register_routes(
     for path, api in apis:
         routes.register("POST", path, Scope.INFERENCE, InferenceEndpoint(desk, api))
     stored, tokens, native = StoredResponses(store), TokenEndpoints(intake), NativeEndpoints(desk, models)
-    routes.register("GET", "/v1/responses/{id}", Scope.INFERENCE, stored.retrieve)
-    routes.register("DELETE", "/v1/responses/{id}", Scope.INFERENCE, stored.delete)
+    kept = "/v1/responses/{id}"
+    routes.register("POST", INPUT_TOKENS_ROUTE, Scope.INFERENCE, InputTokensEndpoint(intake, store))
+    routes.register("GET", kept, Scope.INFERENCE, stored.retrieve, RetrieveQuery)
+    routes.register("DELETE", kept, Scope.INFERENCE, stored.delete)
+    routes.register("GET", f"{kept}/input_items", Scope.INFERENCE, stored.list_inputs, InputItemsQuery)
+    routes.register("POST", f"{kept}/cancel", Scope.INFERENCE, stored.cancel)
     routes.register("POST", COUNT_ROUTE, Scope.INFERENCE, CountTokensEndpoint(intake))
     # vLLM and SGLang have these without /v1 too, and SGLang's tools of today ask for the info without its verb.
     for place in ("/v1", ""):

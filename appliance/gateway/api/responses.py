@@ -14,9 +14,9 @@ from appliance.gateway.api.intake import Intake, new_uid
 from appliance.gateway.api.reading import ChatReading
 from appliance.gateway.api.response_items import added_events, done_events, item_of, shown_item
 from appliance.gateway.api.response_store import ResponseStore
-from appliance.gateway.api.responses_request import Item, ResponsesFields, chat_body, input_items, parse_responses
-from appliance.gateway.errors import BadRequest, NotFound
-from appliance.gateway.exchange import Exchange
+from appliance.gateway.api.responses_request import Item, ResponsesFields, chat_body, parse_responses
+from appliance.gateway.api.stored_responses import load_conversation
+from appliance.gateway.errors import BadRequest
 from appliance.gateway.flow.choice import ChoiceEnd, Piece
 from appliance.gateway.flow.generation import Generation
 from appliance.gateway.flow.request import Asked
@@ -39,7 +39,7 @@ class ResponsesApi:
         if fields.store and not self._store.keeps:
             message = "store: this appliance keeps no responses (gateway.response_retention_s is 0)"
             raise BadRequest("unsupported_parameter", message, parameter="store")
-        items = [*await self._earlier_items(fields, principal), *input_items(fields)]
+        items = await load_conversation(self._store, principal.tenant, fields)
         request = parse_chat_request(chat_body(fields, items), self._intake.settings)
         asked, model = await self._intake.ask_chat(principal, request, new_uid("resp", "_"), ROUTE)
         store = self._store if self._store.keeps and fields.store is not False else None
@@ -51,37 +51,6 @@ class ResponsesApi:
             lambda answer, _at: words.attach(answer.generations[0]),
             words.keep,
         )
-
-    async def _earlier_items(self, fields: ResponsesFields, principal: Principal) -> list[Item]:
-        if fields.previous_response_id is None:
-            return []
-        kept = await self._store.get(principal.tenant, fields.previous_response_id)
-        if kept is None:
-            # OpenAI's API answers 400 here, as the address itself exists.
-            message = f"previous_response_id: no response {fields.previous_response_id[:64]!r} is kept here"
-            raise BadRequest("previous_response_not_found", message, parameter="previous_response_id")
-        items: list[Item] = msgspec.json.decode(kept)["items"]
-        return items
-
-
-class StoredResponses:
-    """`GET` and `DELETE` of what was kept; another tenant's does not exist."""
-
-    def __init__(self, store: ResponseStore) -> None:
-        self._store = store
-
-    async def retrieve(self, exchange: Exchange) -> None:
-        """One of them."""
-        kept = await self._store.get(exchange.identified.tenant, exchange.segment)
-        if kept is None:
-            raise _missing(exchange.segment)
-        await exchange.respond(200, msgspec.json.decode(kept)["response"])
-
-    async def delete(self, exchange: Exchange) -> None:
-        """Forget one."""
-        if not await self._store.delete(exchange.identified.tenant, exchange.segment):
-            raise _missing(exchange.segment)
-        await exchange.respond(200, {"id": exchange.segment, "object": "response", "deleted": True})
 
 
 class _Keeper:
@@ -223,7 +192,3 @@ class _ResponseWords:
             "output_tokens_details": {"reasoning_tokens": self._reading.reasoning_tokens or 0},
             "total_tokens": generation.num_prompt_tokens + output,
         }
-
-
-def _missing(response_id: str) -> NotFound:
-    return NotFound("response_not_found", f"no response {response_id[:64]!r} is kept here")

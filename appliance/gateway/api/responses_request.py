@@ -14,6 +14,8 @@ from appliance.gateway.errors import BadRequest
 
 Item = dict[str, Any]
 Status = Literal["in_progress", "completed", "incomplete"]
+Include = Literal["reasoning.encrypted_content"]
+"""What some clients always ask for. Reasoning comes as text, so there is nothing that must be encrypted to come back."""
 _TEXT_PARTS = ("input_text", "output_text", "text")
 
 
@@ -80,6 +82,13 @@ class TextFields(Struct, forbid_unknown_fields=True):
     format: dict[str, Any] = field(default_factory=lambda: {"type": "text"})
 
 
+class ResponsesStreamOptions(Struct, forbid_unknown_fields=True):
+    """`stream_options`."""
+
+    include_obfuscation: bool = False
+    """As in chat: taken, and no padding is added."""
+
+
 class ResponsesTool(Struct, forbid_unknown_fields=True):
     """One tool: functions only."""
 
@@ -90,48 +99,68 @@ class ResponsesTool(Struct, forbid_unknown_fields=True):
     strict: bool | None = None
 
 
-class ResponsesFields(Struct, kw_only=True):
-    """The body's members."""
+class ConversationFields(Struct, kw_only=True):
+    """What the prompt depends on, which is all that `input_tokens` takes."""
 
-    model: Name
-    input: str | list[dict[str, Any]]
+    model: Name | None = None
+    input: str | list[dict[str, Any]] | None = None
+    """May be absent where `previous_response_id` is not."""
     instructions: str | None = None
-    max_output_tokens: MaxTokens | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=0)] = 0
-    stream: bool = False
     tools: list[ResponsesTool] = field(default_factory=list)
     tool_choice: Any = "auto"
     parallel_tool_calls: bool = True
     text: TextFields = field(default_factory=TextFields)
     reasoning: ReasoningFields = field(default_factory=ReasoningFields)
-    store: bool | None = None
     previous_response_id: Annotated[str, Meta(max_length=128)] | None = None
+    truncation: Literal["disabled"] = "disabled"
+
+
+class ResponsesFields(ConversationFields, kw_only=True):
+    """The body's members."""
+
+    model: Name
+    max_output_tokens: MaxTokens | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=0)] = 0
+    stream: bool = False
+    stream_options: ResponsesStreamOptions | None = None
+    store: bool | None = None
     metadata: Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)] = field(
         default_factory=dict
     )
     user: Annotated[str, Meta(max_length=256)] = ""
-    truncation: Literal["disabled"] = "disabled"
-    include: list[Literal["reasoning.encrypted_content"]] = field(default_factory=list)
-    """What some clients always ask for. Reasoning comes as text, so there is nothing that must be encrypted to come back."""
+    include: list[Include] = field(default_factory=list)
     service_tier: Literal["auto", "default"] = "auto"
     background: Literal[False] = False
 
 
 def parse_responses(body: dict[str, Any]) -> ResponsesFields:
     """Check a body by itself. Raises: BadRequest."""
-    return parse_parameters(body, ResponsesFields)
+    fields = parse_parameters(body, ResponsesFields)
+    if fields.stream_options is not None and not fields.stream:
+        raise BadRequest("invalid_parameter", "stream_options needs stream: true", parameter="stream_options")
+    return fields
 
 
-def input_items(fields: ResponsesFields) -> list[Item]:
-    """The request's own items; text is one message."""
+def parse_conversation(body: dict[str, Any]) -> ConversationFields:
+    """The same for `input_tokens`. Raises: BadRequest."""
+    return parse_parameters(body, ConversationFields)
+
+
+def input_items(fields: ConversationFields) -> list[Item]:
+    """The request's own items; text is one message. Raises: BadRequest."""
+    if fields.input is None and fields.previous_response_id is not None:
+        return []
+    if not fields.input and not isinstance(fields.input, str):
+        what = "missing parameter: input" if fields.input is None else "input: expected one item at least"
+        raise BadRequest("missing_parameter", what, parameter="input")
     if isinstance(fields.input, str):
         return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": fields.input}]}]
     return fields.input
 
 
-def chat_body(fields: ResponsesFields, items: list[Item]) -> dict[str, Any]:
+def chat_body(fields: ConversationFields, items: list[Item]) -> dict[str, Any]:
     """The chat request over all items that means the same. Raises: BadRequest."""
     messages: list[dict[str, Any]] = []
     if fields.instructions:
@@ -141,17 +170,16 @@ def chat_body(fields: ResponsesFields, items: list[Item]) -> dict[str, Any]:
     chat: dict[str, Any] = {
         "model": fields.model,
         "messages": messages,
-        "max_completion_tokens": fields.max_output_tokens,
-        "temperature": fields.temperature,
-        "top_p": fields.top_p,
-        "stream": fields.stream,
         "response_format": _response_format(fields.text.format),
         "reasoning_effort": fields.reasoning.effort,
-        "user": fields.user,
         "tools": [_tool(tool) for tool in fields.tools],
         "tool_choice": _choice(fields.tool_choice),
         "parallel_tool_calls": fields.parallel_tool_calls,
     }
+    if isinstance(fields, ResponsesFields):
+        chat["max_completion_tokens"] = fields.max_output_tokens
+        chat["stream"] = fields.stream
+        chat |= {name: getattr(fields, name) for name in ("temperature", "top_p", "user")}
     return chat
 
 

@@ -26,6 +26,7 @@ def table() -> RouteTable:
     routes.register("GET", "/health", Scope.PUBLIC, answer)
     routes.register("GET", "/v1/models", Scope.MODELS_READ, answer)
     routes.register("GET", "/v1/models/{id}", Scope.MODELS_READ, answer)
+    routes.register("GET", "/v1/models/{id}/parts", Scope.MODELS_READ, answer)
     routes.register("POST", "/v1/completions", Scope.INFERENCE, answer)
     return routes
 
@@ -34,6 +35,8 @@ def test_a_path_matches_byte_for_byte(table: RouteTable) -> None:
     """With its value where it has a variable segment."""
     assert table.match("GET", b"/v1/models").route.path == "/v1/models"
     assert table.match("GET", b"/v1/models/a%2Fb").segment == "a/b"
+    assert table.match("GET", b"/v1/models/a%2Fb/parts").segment == "a/b"
+    assert table.match("GET", b"/v1/models/parts").route.path == "/v1/models/{id}"
     with pytest.raises(MethodNotAllowed):
         table.match("POST", b"/v1/models")
     for path in (
@@ -41,6 +44,11 @@ def test_a_path_matches_byte_for_byte(table: RouteTable) -> None:
         b"/",
         b"/v1/models/",
         b"/v1/models/a/b",
+        b"/v1/models//parts",
+        b"/v1/models/../parts",
+        b"/v1/models/a/parts/",
+        b"/v1/models/a/b/parts",
+        b"/v1/models\0parts",
         b"/v1/models/%ff",
         b"/v1/models/%0a",
         b"/V1/models",
@@ -70,7 +78,9 @@ def test_no_other_bytes_are_a_route(path: bytes) -> None:
         ("GET", "/health", Scope.INFERENCE),
         ("POST", "/health", Scope.PUBLIC),
         ("GET", "/v1/", Scope.INFERENCE),
-        ("GET", "/v1/{id}/x", Scope.INFERENCE),
+        ("GET", "/v1/{id}/x/y", Scope.INFERENCE),
+        ("GET", "/v1/{id}/x/{id}", Scope.INFERENCE),
+        ("GET", "/v1/{id}/", Scope.INFERENCE),
         ("GET", "v1", Scope.INFERENCE),
     ],
 )

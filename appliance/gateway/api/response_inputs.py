@@ -1,0 +1,62 @@
+"""The items that a response was made of, in full: each with an id and its status, its content as parts, as OpenAI lists them.
+
+A client may leave most of that out when it sends them. What is made here means the same when it is sent back.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from appliance.gateway.api.responses_request import Item
+
+_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+
+
+def full_items(items: Sequence[Item], response_id: str) -> list[Item]:
+    """The items of a conversation that was accepted, up to and with the response of this id.
+
+    Ids that came with them stay, but for one that an earlier item has: a page goes on after an id, so they must differ. The
+    others are told by the response and the place, and are no item's of its output.
+    """
+    seen: set[str] = set()
+    full: list[Item] = []
+    for place, given in enumerate(items):
+        item = {name: value for name, value in given.items() if value is not None}
+        kind = item.setdefault("type", "message")
+        if item.get("id", "") in ("", *seen):
+            item["id"] = f"{_PREFIXES[kind]}_{response_id.removeprefix('resp_')}i{place:04}"
+        seen.add(item["id"])
+        item.setdefault("status", "completed")
+        full.append(_FILL[kind](item))
+    return full
+
+
+def _fill_message(item: Item) -> Item:
+    answered = item["role"] == "assistant"
+    content = item["content"]
+    texts = [content] if isinstance(content, str) else [part["text"] for part in content]
+    return item | {"content": [_output_part(text) if answered else _input_part(text) for text in texts]}
+
+
+def _fill_output(item: Item) -> Item:
+    output = item["output"]
+    return item if isinstance(output, str) else item | {"output": [_input_part(part["text"]) for part in output]}
+
+
+def _fill_reasoning(item: Item) -> Item:
+    return {"summary": []} | item
+
+
+def _input_part(text: str) -> dict[str, Any]:
+    return {"type": "input_text", "text": text}
+
+
+def _output_part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+_FILL = {
+    "message": _fill_message,
+    "function_call": lambda item: item,
+    "function_call_output": _fill_output,
+    "reasoning": _fill_reasoning,
+}
