@@ -21,7 +21,7 @@ Endpoint = Callable[[Exchange], Awaitable[None]]
 PUBLIC_ROUTES = (("GET", "/health"), ("GET", "/ready"), ("GET", "/.well-known/oauth-protected-resource"))
 """All that may be had without a token. A change here is a change of what strangers see."""
 
-HARMLESS_QUERIES = {"/v1/messages": (b"beta=true",), "/v1/messages/count_tokens": (b"beta=true",)}
+HARMLESS_QUERIES = dict.fromkeys(("/v1/messages", "/v1/messages/count_tokens", "/v1/models/{id}"), (b"beta=true",))
 """What Anthropic's SDK puts there for its beta members, which are refused by their own names."""
 
 _LITERAL = re.compile(r"(/\.?[a-z0-9_-]+)+(\.json)?")
@@ -90,7 +90,8 @@ class RouteTable:
         """Add a route. A public one must also stand in `PUBLIC_ROUTES`: mistakes are our own bug, so they raise plainly."""
         if (scope is Scope.PUBLIC) != ((method, path) in PUBLIC_ROUTES):
             raise ValueError(f"{method} {path} has scope {scope}: public routes are {PUBLIC_ROUTES}, and no others")
-        literal, inner, word = path.removesuffix(_ID).removesuffix(_PATH).partition(_ID + "/")
+        literal, inner, word = path.partition(_ID + "/")
+        literal = literal.removesuffix(_ID).removesuffix(_PATH)
         if not _LITERAL.fullmatch(literal) or (inner and not _WORD.fullmatch(word)):
             raise ValueError(f"{path!r} is not a path that this table can hold")
         if inner:

@@ -2,12 +2,13 @@
 
 Reading order: `fields` (parameters and their bounds), `parameters` (strictness), `validation` (against the model);
 `chat_messages`, `tool_schemas`, `constrained_schema` and `structured` (parts of requests); `chat_request`,
-`completion_request`, `generate_request`, `messages_request`, `responses_request` (JSON, checked by itself);
-`query` (parameters beside a body), `paging` (lists in pages); `tokenization`, `intake` (all of step (3): to `flow.request.Asked`), `endpoint` (one for all that computes), `dialects`
-and `streaming` (the wire); `shapes` (OpenAI's objects), `logprobs`, `reading` (an answer by the model's forms), `chat`,
-`completions`, `generate` (answers); `blocks` (an answer as blocks), `messages`, `response_items`, `response_store`,
-`response_inputs`, `stored_responses`, `responses`, `input_tokens`; `embeddings`, `tokens`, `native`, `listing`, `receipts`, `log_reading`, `custody`, `health`, `scrape`,
-`protected_resource`, `openapi`, `registration` (the whole route table).
+`completion_request`, `generate_request`, `messages_request`, `responses_request` (JSON, checked by itself); `query`
+(parameters beside a body), `paging` (lists in pages); `tokenization`, `intake` (all of step (3): to
+`flow.request.Asked`), `endpoint` (one for all that computes), `dialects` and `streaming` (the wire); `shapes`
+(OpenAI's objects), `logprobs`, `reading` (an answer by the model's forms), `chat`, `completions`, `generate`
+(answers); `blocks` (an answer as blocks), `messages`, `response_items`, `response_store`, `response_inputs`,
+`stored_responses`, `responses`, `input_tokens`; `embeddings`, `tokens`, `native`, `listing`, `receipts`,
+`log_reading`, `custody`, `health`, `scrape`, `protected_resource`, `openapi`, `registration` (the whole route table).
 
 A parameter is either honoured or refused by name; none is ignored, but for the few that `parameters.ACCEPTED_HINTS` lists.
 """

@@ -93,18 +93,19 @@ def _text(message: ChatMessage, where: str) -> str:
         )
     if isinstance(content, str):
         return content
-    return "\n".join(_part(part, f"{where}.content[{index}]") for index, part in enumerate(content))
+    return "\n".join(_part(part, f"{where}.content[{index}]", message.role) for index, part in enumerate(content))
 
 
-def _part(part: dict[str, Any], where: str) -> str:
+def _part(part: dict[str, Any], where: str, role: str) -> str:
+    """Text; of what the assistant refused, its words, as of `refusal` beside the content."""
     kind = part.get("type")
-    if kind != "text":
+    if kind != "text" and (kind != "refusal" or role != "assistant"):
         message = f"{where}: only parts of type text are supported, got {str(kind)[:32]}"
         raise BadRequest("unsupported_content", message, parameter=where)
-    text = part.get("text")
-    if not isinstance(text, str) or set(part) != {"type", "text"}:
+    text = part.get(kind)
+    if not isinstance(text, str) or set(part) != {"type", kind}:
         raise BadRequest(
-            "invalid_parameter", f"{where}: expected the members type and text, and no others", parameter=where
+            "invalid_parameter", f"{where}: expected the members type and {kind}, and no others", parameter=where
         )
     return text
 

@@ -78,7 +78,7 @@ class ChatRequest:
             callable_tools(self.tools),
             must_call=self.must_call,
             is_strict=is_strict,
-            parallel=parallel and not isinstance(self.fields.tool_choice, dict),
+            parallel=parallel and _function_name(self.fields.tool_choice) is None,
             parameter="tool_choice" if self.must_call else "tools",
         )
 
@@ -190,23 +190,41 @@ def _offered_tools(fields: ChatFields) -> tuple[list[Tool], bool]:
         raise BadRequest("invalid_parameter", "tool_choice: there are no tools to choose from", parameter="tool_choice")
     if choice == "required":
         return fields.tools, True
-    name = _named(choice)
-    named = [tool for tool in fields.tools if tool.function.name == name]
-    if not named:
-        message = f"tool_choice: none of the tools is named {name!r}"
+    names, must_call = _named(choice)
+    for name in names.difference(tool.function.name for tool in fields.tools):
+        message = f"tool_choice: none of the tools is named {name[:128]!r}"
         raise BadRequest("invalid_parameter", message, parameter="tool_choice")
-    return named, True
+    return [tool for tool in fields.tools if tool.function.name in names], must_call
 
 
-def _named(choice: Any) -> str:
+def _named(choice: Any) -> tuple[set[str], bool]:
+    """The functions that are named, and whether one must be called."""
+    allowed: list[Any] = [choice]
+    must_call = True
     match choice:
-        case {"type": "function", "function": {"name": str(name), **other}, **others} if not other and not others:
-            return name[:128]
+        case {
+            "type": "allowed_tools",
+            "allowed_tools": {"mode": ("auto" | "required") as mode, "tools": [_, *_] as tools, **other},
+            **others,
+        } if not other and not others:
+            allowed, must_call = tools, mode == "required"
+    names = {name for one in allowed if (name := _function_name(one)) is not None}
+    if len(names) == len(allowed):
+        return names, must_call
     message = (
-        'tool_choice: expected "auto", "none", "required" or {"type": "function", "function": {"name": …}}, '
+        'tool_choice: expected "auto", "none", "required", {"type": "function", "function": {"name": …}} or '
+        '{"type": "allowed_tools", "allowed_tools": {"mode": "auto" or "required", "tools": [different functions]}}, '
         f"got {str(choice)[:64]}"
     )
     raise BadRequest("invalid_parameter", message, parameter="tool_choice")
+
+
+def _function_name(choice: Any) -> str | None:
+    """None of what does not name one function."""
+    match choice:
+        case {"type": "function", "function": {"name": str(name), **other}, **others} if not other and not others:
+            return name
+    return None
 
 
 def parse_structure(fields: OpenAIFields) -> Structure | None:

@@ -1,9 +1,24 @@
-"""`GET /v1/models` and `GET /v1/models/{id}`."""
+"""`GET /v1/models` and `GET /v1/models/{id}`, for OpenAI's SDK and Anthropic's alike."""
 
-from appliance.gateway.api.shapes import Model, ModelList
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from appliance.gateway.api.paging import page_after
+from appliance.gateway.api.query import parse_query
+from appliance.gateway.api.shapes import Model
 from appliance.gateway.exchange import Exchange
 from appliance.gateway.models import Models, ServedModel
 from appliance.gateway.peers.engines import Engines
+
+
+class ModelsQuery(Struct, kw_only=True):
+    """Of `GET /v1/models`, as Anthropic's SDK asks."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    after_id: Annotated[str, Meta(min_length=1, max_length=256)] | UnsetType = UNSET
 
 
 class ModelEndpoints:
@@ -15,7 +30,10 @@ class ModelEndpoints:
 
     async def list_all(self, exchange: Exchange) -> None:
         """All of them."""
-        await exchange.respond(200, ModelList([self._shape(model) for model in self._models]))
+        query = parse_query(exchange.query, ModelsQuery)
+        after = None if query.after_id is UNSET else query.after_id
+        entries = [msgspec.to_builtins(self._shape(model)) for model in self._models]
+        await exchange.respond(200, page_after(entries, after, query.limit, parameter="after_id"))
 
     async def retrieve(self, exchange: Exchange) -> None:
         """One of them."""
@@ -23,4 +41,12 @@ class ModelEndpoints:
 
     def _shape(self, model: ServedModel) -> Model:
         lengths = [peer.facts.context_length for peer in self._engines if peer.facts.name == model.name]
-        return Model(model.name, model.created, min(lengths, default=None), root=model.name)
+        created_at = datetime.fromtimestamp(model.created, UTC).isoformat()
+        return Model(
+            model.name,
+            model.created,
+            min(lengths, default=None),
+            model.name,
+            display_name=model.name,
+            created_at=created_at,
+        )

@@ -34,6 +34,12 @@ class TextBlock(Struct):
     cache_control: CacheControl | None = None
 
 
+class DirectCaller(Struct, forbid_unknown_fields=True):
+    """`caller` of a call: the model itself, as there is no program that calls."""
+
+    type: Literal["direct"]
+
+
 class ToolUseBlock(Struct):
     """A call that the model made."""
 
@@ -42,6 +48,7 @@ class ToolUseBlock(Struct):
     name: str
     input: dict[str, Any]
     cache_control: CacheControl | None = None
+    caller: DirectCaller | None = None
 
 
 class ToolResultBlock(Struct):
@@ -83,11 +90,13 @@ class MessagesTool(Struct, forbid_unknown_fields=True):
     name: str
     input_schema: dict[str, Any]
     description: str | None = None
-    type: Literal["custom"] = "custom"
+    type: Literal["custom"] | None = None
     strict: bool | None = None
     cache_control: CacheControl | None = None
     eager_input_streaming: Literal[True] | None = None
     """Arguments always stream as the model writes them."""
+    defer_loading: Literal[False] | None = None
+    allowed_callers: list[Literal["direct"]] | None = None
 
 
 class OutputConfig(Struct, forbid_unknown_fields=True):

@@ -43,13 +43,20 @@ NOT_SUPPORTED = {
     "moderation": "there is no moderation",
     "personality": "personality is not supported",
     "prediction": "predicted output is not supported",
-    "prompt_cache_options": "prefixes are shared by content within a tenant, as long as memory lasts",
-    "prompt_cache_retention": "prefixes are shared by content within a tenant, as long as memory lasts",
+    "prompt_cache_options": "cached prefixes are kept while memory lasts, whatever a client says",
+    "prompt_cache_retention": "cached prefixes are kept while memory lasts, whatever a client says",
     "starting_after": "only what was made in the background can be streamed again, and nothing is here",
     "suffix": "suffix (fill in the middle) is not supported",
     "verbosity": "verbosity is not supported",
     "web_search_options": "there is no web search: this appliance has no way to the internet",
 }
+
+WHY_NOT = {
+    "background": "nothing is made in the background: what is stored is so when its answer ends",
+    "service_tier": "there is only the default",
+    "truncation": "a conversation is never shortened: what is too long is refused",
+}
+"""Why not all values of OpenAI's are taken."""
 
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`")
 
@@ -105,8 +112,17 @@ def _invalid(message: str) -> BadRequest:
     if missing is not None:
         name = f"{place}.{missing.group(1)}" if place else missing.group(1)
         return BadRequest("missing_parameter", f"missing parameter: {name}", parameter=name)
+    foreign = re.match(r"Object contains unknown field `([^`]+)`", message)
+    if foreign is not None:
+        leaf = foreign.group(1)
+        name = f"{place}.{leaf}"[:128] if place else leaf[:64]
+        if leaf in NOT_SUPPORTED:
+            return BadRequest("unsupported_parameter", f"{name}: {NOT_SUPPORTED[leaf]}", parameter=name)
+        return BadRequest("unknown_parameter", f"unknown parameter: {name}", parameter=name)
     reason = _PLACE.sub("", message).replace("`", "")
     reason = reason[:1].lower() + reason[1:]
+    if place in WHY_NOT and "nvalid enum value" in message:
+        return BadRequest("unsupported_parameter", f"{place}: {WHY_NOT[place]}", parameter=place)
     return BadRequest("invalid_parameter", f"{place or 'the request'}: {reason}", parameter=place or None)
 
 

@@ -13,7 +13,7 @@ from appliance.gateway.api.generate import GenerateApi
 from appliance.gateway.api.health import HealthEndpoints, Installation
 from appliance.gateway.api.input_tokens import INPUT_TOKENS_ROUTE, InputTokensEndpoint
 from appliance.gateway.api.intake import Intake
-from appliance.gateway.api.listing import ModelEndpoints
+from appliance.gateway.api.listing import ModelEndpoints, ModelsQuery
 from appliance.gateway.api.log_reading import CHECKPOINT, COSIGNED, TILES, LogReading
 from appliance.gateway.api.messages import CountTokensEndpoint, MessagesApi
 from appliance.gateway.api.native import HEALTH_ROUTE, HealthGenerate, NativeEndpoints
@@ -51,7 +51,7 @@ def register_routes(
     routes.register("GET", PATH, Scope.PUBLIC, ProtectedResourceEndpoint(resource))
     routes.register("GET", openapi.ROUTE, Scope.MODELS_READ, OpenApiEndpoint(routes))
     routes.register("GET", "/metrics", Scope.METRICS_READ, ScrapeEndpoint(desk, states))
-    routes.register("GET", "/v1/models", Scope.MODELS_READ, listing.list_all)
+    routes.register("GET", "/v1/models", Scope.MODELS_READ, listing.list_all, ModelsQuery)
     routes.register("GET", "/v1/models/{id}", Scope.MODELS_READ, listing.retrieve)
     apis: tuple[tuple[str, Api], ...] = (
         (chat.ROUTE, ChatApi(intake)),

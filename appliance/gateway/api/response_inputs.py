@@ -33,25 +33,27 @@ def full_items(items: Sequence[Item], response_id: str) -> list[Item]:
 def _fill_message(item: Item) -> Item:
     answered = item["role"] == "assistant"
     content = item["content"]
-    texts = [content] if isinstance(content, str) else [part["text"] for part in content]
-    return item | {"content": [_output_part(text) if answered else _input_part(text) for text in texts]}
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return item | {"content": [_output_part(part) if answered else _input_part(part) for part in parts]}
 
 
 def _fill_output(item: Item) -> Item:
     output = item["output"]
-    return item if isinstance(output, str) else item | {"output": [_input_part(part["text"]) for part in output]}
+    return item if isinstance(output, str) else item | {"output": [_input_part(part) for part in output]}
 
 
 def _fill_reasoning(item: Item) -> Item:
     return {"summary": []} | item
 
 
-def _input_part(text: str) -> dict[str, Any]:
-    return {"type": "input_text", "text": text}
+def _input_part(part: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "input_text", "text": part["text"]}
 
 
-def _output_part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _output_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "refusal":
+        return part
+    return {"type": "output_text", "text": part["text"], "annotations": [], "logprobs": []}
 
 
 _FILL = {

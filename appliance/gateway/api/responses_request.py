@@ -69,6 +69,13 @@ class TextPart(Struct):
     logprobs: Annotated[list[Any], Meta(max_length=0)] = []
 
 
+class RefusalPart(Struct):
+    """A part of what the assistant said: that it would not."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
 class ReasoningFields(Struct, forbid_unknown_fields=True):
     """`reasoning`."""
 
@@ -187,7 +194,8 @@ def _add(messages: list[dict[str, Any]], item: Item, where: str) -> None:
     match item.get("type", "message"):
         case "message":
             said = parse_members(item, MessageItem, where)
-            messages.append({"role": said.role, "content": _content(said.content, f"{where}.content")})
+            content = _content(said.content, f"{where}.content", refuses=said.role == "assistant")
+            messages.append({"role": said.role, "content": content})
         case "function_call":
             _add_call(messages, parse_members(item, CallItem, where))
         case "function_call_output":
@@ -210,14 +218,16 @@ def _add_call(messages: list[dict[str, Any]], item: CallItem) -> None:
         messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
 
 
-def _content(content: str | list[Any], where: str) -> str:
+def _content(content: str | list[Any], where: str, *, refuses: bool = False) -> str:
     if isinstance(content, str):
         return content
-    return "\n".join(_part(part, f"{where}[{index}]") for index, part in enumerate(content))
+    return "\n".join(_part(part, f"{where}[{index}]", refuses=refuses) for index, part in enumerate(content))
 
 
-def _part(part: Any, where: str) -> str:
+def _part(part: Any, where: str, *, refuses: bool) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "refusal" and refuses:
+        return parse_members(part, RefusalPart, where).refusal
     if kind not in _TEXT_PARTS:
         message = f"{where}: only parts of text are supported, got {str(kind)[:32]}"
         raise BadRequest("unsupported_content", message, parameter=where)
@@ -239,4 +249,9 @@ def _choice(choice: Any) -> Any:
     match choice:
         case {"type": "function", "name": str(name), **other} if not other:
             return {"type": "function", "function": {"name": name}}
+        case {"type": "allowed_tools", "mode": mode, "tools": [*tools], **other} if not other:
+            return {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": mode, "tools": [_choice(tool) for tool in tools]},
+            }
     return choice

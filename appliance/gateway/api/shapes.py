@@ -171,19 +171,18 @@ class Completion(msgspec.Struct):
 
 
 class Model(msgspec.Struct):
-    """An entry of `/v1/models`. `root` and `max_model_len` are vLLM's and SGLang's additions."""
+    """An entry of `/v1/models`. `root` and `max_model_len` are vLLM's and SGLang's additions; the last four members are what
+    Anthropic's SDK reads at the same address."""
 
     id: str
     created: int
     max_model_len: int | None
     root: str
     """The model itself: there are no adapters of it."""
+    display_name: str
+    created_at: str
+    """`created` in RFC 3339."""
     owned_by: str = "casemate"
     object: Literal["model"] = "model"
-
-
-class ModelList(msgspec.Struct):
-    """`/v1/models`."""
-
-    data: list[Model]
-    object: Literal["list"] = "list"
+    type: Literal["model"] = "model"
+    lifecycle: Literal["active"] = "active"
