@@ -157,17 +157,26 @@ def predecessor_event(predecessor: Predecessor, log_name: str) -> Json:
     return log_event("log_rotated", log_name=log_name, facts=facts)
 
 
-def verify_continues(first_leaf: Json, note: bytes, key: VerifierKey) -> Checkpoint:
+def verify_continues(first_leaf: Json, note: bytes) -> Predecessor:
     """Check that a log's first leaf names the old log's last checkpoint.
 
+    Args:
+        first_leaf: of a log that was verified; what it says of the old log's key is believed for that.
+        note: the old log's checkpoint.
     Raises: RotationRefused; SignatureRejected, MalformedNote for the checkpoint.
     """
-    checkpoint = verify_checkpoint(note, [key], key.name)
     own = first_leaf.get("unmapped", {}).get("casemate", {})
-    said = (own.get("kind"), own.get("previous_origin"), own.get("previous_size"), own.get("previous_root"))
-    if said != ("log_rotated", checkpoint.origin, checkpoint.size, checkpoint.root.hex()):
-        raise RotationRefused(f"the first leaf does not name the log {checkpoint.origin} of {checkpoint.size} records")
-    return checkpoint
+    if own.get("kind") != "log_rotated":
+        raise RotationRefused("the first record does not name a log that this one continues")
+    key = parse_verifier_key(str(own.get("previous_vkey")))
+    checkpoint = verify_checkpoint(note, [key], key.name)
+    said = (own.get("previous_origin"), own.get("previous_size"), own.get("previous_root"))
+    if said != (checkpoint.origin, checkpoint.size, checkpoint.root.hex()):
+        raise RotationRefused(
+            f"the first record names {said[0]} of {said[1]} records, root {said[2]}; "
+            f"found {checkpoint.origin} of {checkpoint.size}, root {checkpoint.root.hex()}"
+        )
+    return Predecessor(checkpoint, key)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import itertools
 import sys
 import time
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK, EXIT_ROLLBACK_NOT_EXCLUDED
 from audit.cosignature import CosignerKey, verify_cosignatures
 from audit.courier import COSIGNED
-from audit.errors import AuditRejected, SignatureRejected
+from audit.entry import parse_canonical
+from audit.errors import AuditRejected, RotationRefused, SignatureRejected
 from audit.fsck import Verified, verify_log
 from audit.note import MAX_NOTE_BYTES, VerifierKey
 from audit.proof import HEADER, MAX_PROOF_BYTES, verify_proof
 from audit.reader import LogReader
 from audit.receipt import MAX_RECEIPT_BYTES, verify_receipt
+from audit.rotation import verify_continues
 from audit.tiles import MAX_ENTRY_BYTES
 
 WITNESS_HELP = "a witness's public key, or a file that holds it; may be given several times"
@@ -75,6 +78,15 @@ def add_verify_commands(commands: Commands) -> None:
         default=86_400,
         help="a witness's word that is older does not exclude a rollback (default: a day)",
     )
+    verify.add_argument(
+        "--continues",
+        metavar="DIR",
+        type=Path,
+        action="append",
+        default=[],
+        help="the folder of the log before, whose end this one's first record must name; verified as well. "
+        "Again for the one before that",
+    )
     set_handler(verify, _verify)
     receipt = add_command(
         commands, "verify-receipt", "verify a receipt, or a proof with its record, with the key alone"
@@ -96,6 +108,9 @@ def _verify(arguments: argparse.Namespace) -> int:
     verified = verify_log(folder, key, since, counter.count, cosigned=None if word is None else word.note)
     counter.end()
     _print_verified(verified, key)
+    size = verified.checkpoint.size
+    for newer, older in itertools.pairwise((folder, *map(require_folder, arguments.continues))):
+        size = _verify_continues(newer, size, older)
     if arguments.mldsa_key is not None:
         _verify_mldsa(folder, load_witnesses([arguments.mldsa_key])[0])
     if word is not None and _is_rollback_excluded(word, arguments.max_age_s, verified):
@@ -109,6 +124,23 @@ def _verify(arguments: argparse.Namespace) -> int:
         return EXIT_ROLLBACK_NOT_EXCLUDED
     print(f"consistent; extends the earlier checkpoint of {verified.since.size} records")
     return EXIT_OK
+
+
+def _verify_continues(folder: Path, size: int, older: Path) -> int:
+    """Verify the log that another, verified one of `size` records continues, under the key which that one names. Gives its size."""
+    first = parse_canonical(LogReader(folder).read_entry(0, size))
+    try:
+        predecessor = verify_continues(first, LogReader(older).checkpoint_note())
+    except AuditRejected as error:
+        raise RotationRefused(f"{older}: is not what {folder} continues: {error}") from error
+    counter = Counter("verifying")
+    verify_log(older, predecessor.key, progress=counter.count)
+    counter.end()
+    checkpoint, key = predecessor.checkpoint, predecessor.key
+    print(
+        f"continues   {checkpoint.origin}, all of its {checkpoint.size} records, signed by {key.name}+{key.key_id:08x}"
+    )
+    return checkpoint.size
 
 
 def _verify_mldsa(folder: Path, key: CosignerKey) -> None:

@@ -11,7 +11,7 @@ from audit.checkpoint import Checkpoint, verify_checkpoint
 from audit.cosignature import verify_cosignatures
 from audit.courier import COSIGNED, add_cosignatures, load_cosigned, merge_cosigned
 from audit.entry import encode_event, parse_canonical
-from audit.errors import KeyUnusable, LogInUse, RotationRefused, SignatureRejected
+from audit.errors import AuditRejected, KeyUnusable, LogInUse, RotationRefused, SignatureRejected
 from audit.fsck import verify_log
 from audit.note import NoteSigner, encode_signature, parse_note
 from audit.reader import LogReader
@@ -112,7 +112,7 @@ def test_a_new_log_continues_the_old_one(home: Path, open_log: OpenLog) -> None:
     assert not (home / "log.key").exists()
     assert load_predecessor(home / "log") == predecessor
     first = parse_canonical(encode_event(predecessor_event(predecessor, "log.example/second")))
-    assert verify_continues(first, note, predecessor.key).size == 10
+    assert verify_continues(first, note) == predecessor
     writer = LogWriter(home / "log", home / "log.key", origin="log.example/second")
     assert (writer.size, writer.key == predecessor.key) == (0, False)
     writer.close()
@@ -160,12 +160,13 @@ def test_a_first_leaf_that_names_another_end_does_not_continue(home: Path) -> No
         ("previous_size", 9),
         ("previous_root", "00"),
         ("previous_origin", "x"),
+        ("previous_vkey", None),
         ("kind", "log_started"),
     ):
         own = first["unmapped"]["casemate"]
         changed = {**first, "unmapped": {"casemate": {**own, name: value}}}
-        with pytest.raises(RotationRefused):
-            verify_continues(changed, note, predecessor.key)
+        with pytest.raises(AuditRejected):
+            verify_continues(changed, note)
 
 
 def test_a_log_with_records_behind_its_checkpoint_is_not_closed(open_log: OpenLog, tmp_path: Path) -> None:

@@ -8,7 +8,11 @@ import pytest
 
 from appliance.cli.main import main
 from appliance.messages.audit import FetchReceipt, Receipt
+from audit.append import LogWriter
+from audit.entry import encode_canonical
+from audit.events import log_event
 from audit.receipt import AuditReceipt, ReceiptEntry, encode_receipt
+from audit.rotation import load_predecessor, predecessor_event, rotate_log
 from tests.support.controls import control
 from tests.unit.appliance.auditor.conftest import Auditor, count, intent, outcome
 
@@ -81,6 +85,43 @@ def test_verify_finds_a_rollback(home: Path, capsys: pytest.CaptureFixture[str])
     shutil.copy(home / "earlier", home / "log/checkpoint")
     assert run("verify", home / "log", "--key", home / "log.vkey", "--since", home / "today") == 1
     assert "records were taken away" in capsys.readouterr().err
+
+
+def write_log(home: Path, name: str) -> None:
+    """A log of three records, which continues the one that was closed there."""
+    predecessor = load_predecessor(home / "log")
+    writer = LogWriter(home / "log", home / "log.key", origin=name)
+    started = log_event("log_started", log_name=name, facts={})
+    first = started if predecessor is None else predecessor_event(predecessor, name)
+    for index, event in enumerate((first, started, started)):
+        writer.append([encode_canonical(event | {"metadata": event["metadata"] | {"sequence": index}})])
+    writer.commit()
+    writer.publish()
+    writer.close()
+
+
+@control("AU-11", "AU-9(3)")
+def test_verify_follows_a_log_to_those_that_it_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three logs, each the next of the other; every one is verified, and none may be left out or take another's place."""
+    write_log(tmp_path, "log.example/one")
+    one = rotate_log(tmp_path / "log", tmp_path / "log.key")[1]
+    write_log(tmp_path, "log.example/two")
+    two = rotate_log(tmp_path / "log", tmp_path / "log.key")[1]
+    write_log(tmp_path, "log.example/three")
+    command = ("verify", tmp_path / "log", "--key", tmp_path / "log.vkey", "--continues")
+    assert run(*command, two, "--continues", one) == 3
+    printed = capsys.readouterr().out
+    assert "continues   log.example/two, all of its 3 records, signed by log.example/two+" in printed
+    assert "continues   log.example/one, all of its 3 records, signed by log.example/one+" in printed
+    assert run(*command, one) == 1
+    said = f"casemate: {one}: is not what {tmp_path / 'log'} continues: note: no signature by log.example/two+"
+    assert capsys.readouterr().err.startswith(said)
+    assert run(*command, two, "--continues", one, "--continues", two) == 1
+    assert "the first record does not name a log that this one continues" in capsys.readouterr().err
+    bundle = two / "tile/entries/000.p/3"
+    bundle.write_bytes(bundle.read_bytes()[:-1] + b" ")
+    assert run(*command, two) == 1
+    assert f"{bundle}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
