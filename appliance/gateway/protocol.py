@@ -21,6 +21,11 @@ from appliance.gateway.exchange import ABORT, CERTIFICATE, WRITER
 from appliance.gateway.listening import Place
 from appliance.gateway.settings import GatewaySettings
 
+_LINGER_S = 0.5
+_MAX_LINGERS = 10
+"""An answer need not wait for its request's body, as a refusal does not. The rest is read and forgotten, until no more comes for so
+long, or so often: a connection that is closed while bytes are on their way is reset, and the client may never see the answer."""
+
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -123,6 +128,13 @@ class _CycleWriter:
         self._connection.watchers.discard(on_leave)
 
 
+class _Ending:
+    """A connection's transport as responses see it: when it is closed after one of them is the connection's business."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write, self.is_closing, self.close = transport.write, transport.is_closing, close
+
+
 class GatewayProtocol(HttpToolsProtocol):
     """One client connection."""
 
@@ -146,13 +158,20 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_headers = True
         self._has_trailers = False
         self._header_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._ending = _Ending(transport, self._end)
+        self._num_lingers = 0
+        self._num_forgotten_bytes = 0
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer, give back the place, tell the requests under way."""
+        """Forget the timers, give back the place, tell the requests under way."""
         self._stop_timer()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         self._place.give_back()
         super().connection_lost(exc)
+        self._ending.close = self.transport.close  # It and we would name each other, and wait for the collector.
         self.is_lost = True
         watchers, self.watchers = self.watchers, set()
         for on_leave in watchers:
@@ -197,24 +216,50 @@ class GatewayProtocol(HttpToolsProtocol):
             scope[CERTIFICATE] = self._certificate
         super().on_headers_complete()
         # Made in the line before; its task has not run yet.
+        self.cycle.transport = cast(asyncio.Transport, self._ending)
         scope[WRITER] = _CycleWriter(self.cycle, self)
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body, which the application bounds."""
+        """A piece of the body, which the application bounds; or, if that has answered, of what nobody reads."""
         self._num_framing_bytes = 0
         super().on_body(body)
+        if self._linger_timer is not None:
+            self._num_forgotten_bytes += len(body)
+            if self._num_forgotten_bytes > self.settings.max_body_bytes:
+                self.transport.close()
 
     def on_message_complete(self) -> None:
         """The request is here; the next begins with headers again."""
         super().on_message_complete()
         self._in_headers = True
         self._num_framing_bytes = 0
+        if self._linger_timer is not None:
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         """The answer is out. What its request's body lacks would otherwise be read for ever, at whatever pace its sender likes."""
         if self.cycle.response_complete and self.cycle.more_body:
-            self.transport.close()
+            self._linger()
         super().on_response_complete()
+
+    def _end(self) -> None:
+        """Close; after the rest of the body, where the newest request's answer is written and did not wait for it."""
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """Close when the body has come, or does not come."""
+        if self._linger_timer is None:
+            self._linger_timer = self.loop.call_later(_LINGER_S, self._linger_on, 0)
+
+    def _linger_on(self, num_bytes_before: int) -> None:
+        self._num_lingers += 1
+        if self._num_forgotten_bytes == num_bytes_before or self._num_lingers == _MAX_LINGERS:
+            self.transport.close()
+        else:
+            self._linger_timer = self.loop.call_later(_LINGER_S, self._linger_on, self._num_forgotten_bytes)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, or too much of it, and close."""

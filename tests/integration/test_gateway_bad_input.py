@@ -82,7 +82,7 @@ def error_of(response: Response) -> dict[str, Any]:
         ("chat", {"min_tokens": 10, "max_tokens": 5}, "min_tokens", "10"),
         ("chat", {"priority": 1}, "priority", "0"),
         ("chat", {"stream_options": {"include_usage": True}}, "stream_options", "stream"),
-        ("chat", {"stream": True, "stream_options": {"x": 1}}, "stream_options", "x"),
+        ("chat", {"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "x"),
         ("chat", {"response_format": {"type": "xml"}}, "response_format.type", "xml"),
         ("chat", {"tool_choice": "required"}, "tool_choice", "no tools"),
         ("chat", {"reasoning_effort": "low"}, "reasoning_effort", "does not look it up"),
@@ -96,7 +96,7 @@ def error_of(response: Response) -> dict[str, Any]:
         ("chat", {"messages": "hi"}, "messages", "expected"),
         ("chat", {"messages": [{"role": "king", "content": "x"}]}, "messages[0].role", "king"),
         ("chat", {"messages": [{"role": "user"}]}, "messages[0].content", "content"),
-        ("chat", {"messages": [{"role": "user", "content": "x", "colour": "red"}]}, "messages[0]", "colour"),
+        ("chat", {"messages": [{"role": "user", "content": "x", "colour": "red"}]}, "messages[0].colour", "colour"),
         (
             "chat",
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},

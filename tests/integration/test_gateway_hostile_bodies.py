@@ -1,6 +1,7 @@
 """Every route that reads a body is as strict as the next: what one refuses none takes, and none is slowed by it."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import time
@@ -12,10 +13,12 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from appliance.gateway import protocol
 from appliance.gateway.api.openapi import BODIES
 from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.model_folders import MODEL
+from tests.support.waiting import GIVE_UP_S
 from tests.support.wire import close, exchange, parse, send_raw
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -147,3 +150,56 @@ async def test_too_much_of_anything_is_refused_by_name(gateway: Gateway, change:
     assert (response.status, error["code"]) == (400, code)
     assert code != "context_length_exceeded" or "cannot fit" in error["message"]
     assert not gateway.compiler.asked
+
+
+@control("SC-5", "SI-10")
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+async def test_an_early_refusal_reaches_a_client_that_is_still_sending(gateway: Gateway, connection: str) -> None:
+    """The rest of the body is read and forgotten; then the connection ends, and is not reset."""
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\nContent-Length: {1 << 20}\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(head.encode())
+    received = await reader.readuntil(b"\r\n\r\n")
+    assert parse(received).status == 401
+    for _ in range(16):
+        writer.write(bytes(1 << 16))
+        await writer.drain()
+    async with asyncio.timeout(GIVE_UP_S):
+        rest = await reader.read(-1)
+    assert b"HTTP/1.1" not in rest
+    assert json.loads(rest)["error"]["message"]
+    await close(writer)
+
+
+@control("SC-5")
+async def test_a_refused_body_is_not_read_beyond_the_limit_nor_for_ever(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than any request may have ends it at once, and so does a client that goes on too long or not at all."""
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {100 << 20}\r\n\r\n".encode()
+
+    async def end(piece: bytes, pause_s: float) -> int:
+        """How many pieces the connection takes, at most."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(head)
+        await reader.readuntil(b"\r\n\r\n")
+        ended = asyncio.create_task(reader.read(-1))
+        num_pieces = 0
+        with contextlib.suppress(OSError):
+            while not ended.done():
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(pause_s)
+                num_pieces += 1
+        with contextlib.suppress(OSError):
+            await ended
+        await close(writer)
+        return num_pieces
+
+    monkeypatch.setattr(protocol, "_LINGER_S", 60.0)
+    async with asyncio.timeout(GIVE_UP_S):
+        assert await end(bytes(1 << 20), 0.0) < 100
+    monkeypatch.setattr(protocol, "_LINGER_S", 0.01)
+    async with asyncio.timeout(GIVE_UP_S):
+        await end(b"x", 0.001)
+        await end(b"", 0.001)
