@@ -89,7 +89,7 @@ test-gpu: $(STAMPS)-dev-$(PINS)
 
 INTEROP := langchain lm_eval anthropic litellm trestle judges model_signing javascript
 test-interop: $(STAMPS)-dev-$(PINS) $(INTEROP:%=.cache/interop/%/ready)
-	CASEMATE_MODEL_SIGNING=$(CURDIR)/.cache/interop/model_signing/bin/model_signing \
+	CASEMATE_MODEL_SIGNING="$(CURDIR)/.cache/interop/model_signing/bin/model_signing" \
 	$(PYTEST) tests/interop tests/integration/test_model_signing_interop.py --timeout 3600 $(ARGS)
 
 lint: $(STAMPS)-dev-$(PINS)
