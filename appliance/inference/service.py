@@ -252,8 +252,8 @@ class InferenceService:
         )
 
 
-def _token_ids(prompt: bytes) -> list[int]:
-    """Decode little-endian uint32 token ids.
+def _token_ids(prompt: bytes) -> "array.array[int]":
+    """Decode little-endian uint32 token ids; no object is made for any of them.
 
     Raises: RequestRejected if the bytes are not whole ids.
     """
@@ -262,4 +262,4 @@ def _token_ids(prompt: bytes) -> list[int]:
     ids = array.array("I", prompt)
     if sys.byteorder == "big":
         ids.byteswap()
-    return ids.tolist()
+    return ids

@@ -175,7 +175,9 @@ class Engine:
         batch, record = planned
         started = self._clock()
         launched = self._runner.launch(batch)
-        return InFlight(record, launched, self._clock() - started)
+        launch_s = self._clock() - started
+        self._scheduler.publish()
+        return InFlight(record, launched, launch_s)
 
     def _collect(self, step: InFlight) -> None:
         result = step.launched.result()

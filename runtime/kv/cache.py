@@ -8,7 +8,7 @@ Who owns a page (the conservation law that `check_integrity` states):
     in the tree, more            the tree and the sequences that read it
     elsewhere                    the sequences that read it: not full, not launched, a duplicate, or tainted
 
-A page enters the tree (`publish`) when the step that fills it is launched, so a request that arrives meanwhile reads it
+A page enters the tree (`publish`) as the step that fills it is launched, so a request that arrives meanwhile reads it
 instead of computing it again; steps run in the order of their launch, therefore what it reads is there. Within one step the
 runner writes all keys and values of a layer before it attends, so even two sequences of the same step may share.
 
@@ -22,7 +22,7 @@ from runtime.batch import Bool, Int32
 from runtime.identifiers import PADDING_PAGE
 from runtime.kv.eviction import EvictionOrder
 from runtime.kv.pool import PagePool
-from runtime.kv.prefixes import NamespaceRoot, PrefixNode, PrefixTree, page_key, walk
+from runtime.kv.prefixes import NamespaceRoot, PrefixNode, PrefixTree, page_keys, walk
 
 
 class KVCache:
@@ -88,9 +88,9 @@ class KVCache:
         pages = np.fromiter((node.page for node in nodes), np.int32, len(nodes))
         return int(np.count_nonzero(self._pool.references[pages] == 1))
 
-    def find(self, cursor: PrefixNode, keys: memoryview, limit: int) -> list[PrefixNode]:
+    def find(self, cursor: PrefixNode, tokens: Int32, limit: int) -> list[PrefixNode]:
         """The nodes that a sequence at `cursor` could share next, see `PrefixTree.find`. Changes nothing."""
-        return self._tree.find(cursor, keys, limit) if cursor.attached else []
+        return self._tree.find(cursor, tokens, limit) if cursor.attached else []
 
     def share(self, nodes: list[PrefixNode]) -> Int32:
         """Let a sequence read what `find` gave; returns the pages."""
@@ -98,8 +98,8 @@ class KVCache:
         self._pool.retain(pages)
         return pages
 
-    def publish(self, cursor: PrefixNode, keys: memoryview, pages: Int32, end: int) -> tuple[PrefixNode, bool]:
-        """Put a sequence's pages into the tree, from its cursor up to `end` pages, as their step is launched.
+    def publish(self, cursor: PrefixNode, tokens: Int32, pages: Int32, end: int) -> tuple[PrefixNode, bool]:
+        """Put a sequence's pages into the tree, from its cursor up to `end` pages, as their step is launched: just before or after.
 
         Returns:
             The new cursor, and whether all went in. False: the tree has such a prefix from somebody else, or the path was
@@ -107,16 +107,16 @@ class KVCache:
         """
         if not (self._share_prefixes and cursor.attached):
             return cursor, False
-        first = cursor.depth
-        for index in range(first, end):
-            key = page_key(keys, index)
-            if key in cursor.children:
-                break
-            cursor = self._tree.attach(cursor, key, pages[index].item())
-        self._adopt(pages[first : cursor.depth])
-        return cursor, cursor.depth == max(first, end)
+        keys = page_keys(tokens, cursor.depth, end)
+        if not keys:
+            return cursor, True
+        if keys[0] in cursor.children:  # Below a new node there is nothing, so no other can be there.
+            return cursor, False
+        own = pages[cursor.depth : end]
+        self._adopt(own)
+        return self._tree.attach(cursor, keys, own.tolist()), True
 
-    def release(self, cursor: PrefixNode, keys: memoryview, pages: Int32, end: int) -> None:
+    def release(self, cursor: PrefixNode, tokens: Int32, pages: Int32, end: int) -> None:
         """A sequence ends: its pages up to `end` stay in the tree if they can, and all its references go.
 
         Pages that are in the tree already from somebody else are not needed twice. Below such a page only pages that nobody
@@ -124,7 +124,7 @@ class KVCache:
         """
         path: list[PrefixNode] = []
         if cursor.attached:
-            path = self._publish_rest(cursor, keys, pages, end)
+            path = self._publish_rest(cursor, tokens, pages, end)
         own = pages[self._in_tree[pages]]
         self._order.touch(np.concatenate([own, np.array([node.page for node in path], np.int32)]))
         self._pool.release(pages)
@@ -195,20 +195,20 @@ class KVCache:
         assert np.array_equal(seen, self._in_tree), "the tree and its list of pages disagree"
         assert not seen[PADDING_PAGE]
 
-    def _publish_rest(self, cursor: PrefixNode, keys: memoryview, pages: Int32, end: int) -> list[PrefixNode]:
+    def _publish_rest(self, cursor: PrefixNode, tokens: Int32, pages: Int32, end: int) -> list[PrefixNode]:
         """The nodes below `cursor` for a sequence's tokens, those it adds and those that were there."""
         is_own_path = True
         path: list[PrefixNode] = []
         added: list[int] = []
-        for index in range(cursor.depth, end if self._share_prefixes else 0):
-            key = page_key(keys, index)
+        keys = page_keys(tokens, cursor.depth, end) if self._share_prefixes else []
+        for key, page in zip(keys, pages[cursor.depth : end].tolist(), strict=False):
             child = cursor.children.get(key)
             if child is None:
-                if not is_own_path and int(self._pool.references[pages[index]]) > 1:
+                if not is_own_path and int(self._pool.references[page]) > 1:
                     break
-                child = self._tree.attach(cursor, key, pages[index].item())
-                added.append(child.page)
-            elif child.page != pages[index]:
+                child = self._tree.attach(cursor, [key], [page])
+                added.append(page)
+            elif child.page != page:
                 is_own_path = False
             path.append(child)
             cursor = child

@@ -10,14 +10,18 @@ it has pages or a sequence that started in it.
 Source: RadixAttention, Zheng et al. 2024; the pages as edge labels are ours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from weakref import WeakValueDictionary
+
+import numpy as np
 
 from runtime.batch import Int32
 from runtime.identifiers import PAGE_SIZE, PageId
 
-BYTES_PER_PAGE_KEY = 4 * PAGE_SIZE
+_PAGE_KEY = np.dtype((np.void, 4 * PAGE_SIZE))
 """Token ids are keyed as int32."""
+_KEYS_AT_ONCE = 64
+"""So many pages of a prompt are keyed before the first of them is looked up: most prompts end or differ before."""
 
 
 class PrefixNode:
@@ -69,21 +73,22 @@ class PrefixTree:
         """Namespaces that have pages."""
         return [root for root in self._roots.values() if root.num_pages > 0]
 
-    def find(self, cursor: PrefixNode, keys: memoryview, limit: int) -> list[PrefixNode]:
+    def find(self, cursor: PrefixNode, tokens: Int32, limit: int) -> list[PrefixNode]:
         """The nodes below `cursor` along the sequence's tokens, as far as the tree has them.
 
         Args:
             cursor: where the sequence stands already.
-            keys: all token ids of the sequence from position 0 on, see `token_bytes`.
+            tokens: all token ids of the sequence from position 0 on.
             limit: the deepest node wanted, in pages from the root.
         """
         found: list[PrefixNode] = []
-        for index in range(cursor.depth, limit):
-            child = cursor.children.get(page_key(keys, index))
-            if child is None:
-                break
-            found.append(child)
-            cursor = child
+        for start in range(cursor.depth, limit, _KEYS_AT_ONCE):
+            for key in page_keys(tokens, start, min(limit, start + _KEYS_AT_ONCE)):
+                child = cursor.children.get(key)
+                if child is None:
+                    return found
+                found.append(child)
+                cursor = child
         return found
 
     def node_at(self, page: PageId) -> PrefixNode:
@@ -92,17 +97,18 @@ class PrefixTree:
         assert node is not None
         return node
 
-    def attach(self, parent: PrefixNode, key: bytes, page: PageId) -> PrefixNode:
-        """Add a page below an attached node that has no such child, and return its node."""
+    def attach(self, parent: PrefixNode, keys: Sequence[bytes], pages: Sequence[PageId]) -> PrefixNode:
+        """Add pages, each below the one before, under an attached node that has no child like the first; returns the last node."""
         assert parent.attached
-        assert key not in parent.children
-        assert self.node_of_page[page] is None
+        assert keys[0] not in parent.children
         root = parent if isinstance(parent, NamespaceRoot) else parent.root
         assert isinstance(root, NamespaceRoot)
-        node = PrefixNode(root, parent, key, page)
-        parent.children[key] = node
-        root.num_pages += 1
-        self.node_of_page[page] = node
+        node = parent
+        for key, page in zip(keys, pages, strict=True):
+            assert self.node_of_page[page] is None
+            parent, node = node, PrefixNode(root, node, key, page)
+            parent.children[key] = self.node_of_page[page] = node
+        root.num_pages += len(pages)
         return node
 
     def detach(self, node: PrefixNode) -> list[PageId]:
@@ -121,14 +127,10 @@ class PrefixTree:
         return [gone.page for gone in removed]
 
 
-def token_bytes(tokens: Int32) -> memoryview:
-    """A sequence's token ids as the tree keys them: a view, so that a long prompt is not copied to look up its beginning."""
-    return tokens.data.cast("B")
-
-
-def page_key(keys: memoryview, index: int) -> bytes:
-    """The edge label of the sequence's page number `index`."""
-    return bytes(keys[index * BYTES_PER_PAGE_KEY : (index + 1) * BYTES_PER_PAGE_KEY])
+def page_keys(tokens: Int32, start: int, end: int) -> list[bytes]:
+    """The edge labels of a sequence's pages `[start, end)`, all of which its tokens fill."""
+    keys: list[bytes] = tokens[start * PAGE_SIZE : end * PAGE_SIZE].view(_PAGE_KEY).tolist()
+    return keys
 
 
 def walk(node: PrefixNode) -> Iterator[PrefixNode]:

@@ -10,6 +10,7 @@ import numpy as np
 from runtime.batch import Int32
 from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
+from runtime.kv.prefixes import PrefixNode
 from runtime.scheduling.estimate import OutputEstimate
 from runtime.scheduling.fairness import FairClock
 from runtime.scheduling.requests import Sequence
@@ -59,7 +60,8 @@ class Admission:
         if sequence is None or len(sequence.choices) > self._running.num_spare_rows:
             return None
         tokens = sequence.tokens()
-        num_needed = self._num_expected_pages(sequence, tokens)
+        known = self._known_prefix(sequence, tokens)
+        num_needed = self._num_expected_pages(sequence, len(tokens), known)
         if num_needed > spare_pages and len(self._running) > 0:
             return None
         head = self._waiting.first()
@@ -67,41 +69,30 @@ class Admission:
             head.num_overtaken += 1
         self._waiting.remove(sequence)
         self._fair_clock.serve(sequence.request.start_tag)
-        sequence.known_prefix = None
-        self._running.start(sequence, tokens)
+        sequence.known_prefix = []
+        self._running.start(sequence, tokens, known)
         return sequence, num_needed
 
     def _choose(self) -> Sequence | None:
         if self._longest_prefix_first:
-            return self._waiting.longest_match(self._num_known_pages)
+            return self._waiting.longest_match(lambda sequence: len(self._known_prefix(sequence, sequence.tokens())))
         return self._waiting.first()
 
-    def _num_known_pages(self, sequence: Sequence) -> int:
-        """Pages of its tokens that the tree has; each look goes on where the last one ended, as a tree mostly grows."""
-        request = sequence.request
+    def _known_prefix(self, sequence: Sequence, tokens: Int32) -> list[PrefixNode]:
+        """Nodes of its tokens that it could share; each look goes on where the last one ended, as a tree mostly grows."""
+        request, known = sequence.request, sequence.known_prefix
         if request.wants_prompt_logprobs:
-            return 0
-        node = sequence.known_prefix
-        if node is None or not node.attached:
-            node = self._cache.root(request.namespace)
-        found = self._running.matching(node, sequence.tokens())
-        sequence.known_prefix = found[-1] if found else node
-        return sequence.known_prefix.depth
+            return []
+        while known and not known[-1].attached:
+            known.pop()
+        known += self._running.matching(known[-1] if known else self._cache.root(request.namespace), tokens)
+        return known
 
-    def _match(self, sequence: Sequence, tokens: Int32) -> tuple[int, int]:
-        """Pages that it could share, and how many of them count as available until it does."""
-        request = sequence.request
-        if request.wants_prompt_logprobs:
-            return 0, 0
-        nodes = self._running.matching(self._cache.root(request.namespace), tokens)
-        return len(nodes), self._cache.num_held_by_match(nodes)
-
-    def _num_expected_pages(self, sequence: Sequence, tokens: Int32) -> int:
+    def _num_expected_pages(self, sequence: Sequence, num_tokens: int, known: list[PrefixNode]) -> int:
         """Pages that starting a sequence will take from those available, all its choices and their output included."""
-        num_output = len(tokens) - len(sequence.request.prompt)
+        num_output = num_tokens - len(sequence.request.prompt)
         expected = self._estimate.remaining_of_one(num_output, sequence.request.sampling.max_tokens)
-        num_shared, num_evictable = self._match(sequence, tokens)
-        own = _pages_for(len(tokens) + expected) - num_shared + num_evictable
+        own = _pages_for(num_tokens + expected) - len(known) + self._cache.num_held_by_match(known)
         return own + (len(sequence.choices) - 1) * self._num_fork_pages(sequence)
 
     def _num_fork_pages(self, sequence: Sequence) -> int:

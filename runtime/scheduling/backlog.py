@@ -153,5 +153,4 @@ class HeadBacklog:
         self.num_lost += owed - len(places)
         table.owed[row] = 0
         positions = np.arange(first, end)
-        slots = table.pages[row, positions // PAGE_SIZE].astype(np.int64) * PAGE_SIZE + positions % PAGE_SIZE
-        return places, positions, slots
+        return places, positions, table.slots_at(np.full(len(positions), row), positions)

@@ -70,7 +70,7 @@ def build_step(plan: StepPlan, table: SequenceTable, sampling: SamplingTable) ->
         token_ids=token_ids,
         previous_rows=previous,
         positions=positions if tree is None else positions + tree.offsets,
-        slots=table.pages[token_rows, positions // PAGE_SIZE].astype(np.int64) * PAGE_SIZE + positions % PAGE_SIZE,
+        slots=table.slots_at(token_rows, positions),
         query_starts=starts.astype(np.int32),
         context_lengths=contexts.astype(np.int32),
         page_tables=table.pages[rows, :width],
@@ -107,7 +107,7 @@ def _tokens(
     plan: StepPlan, table: SequenceTable, starts: Int64, token_rows: Int64, positions: Int64
 ) -> tuple[Int64, Int32]:
     """`StepBatch.token_ids`, and `previous_rows` of those that the host does not know yet."""
-    token_ids = table.tokens[token_rows, positions].astype(np.int64)
+    token_ids = table.tokens_at(token_rows, positions)
     previous = np.full(len(positions), NO_SAMPLE, np.int32)
     if table.shape.num_steps > 0:
         _fill_in_drafts(token_ids, plan, table, starts)

@@ -74,15 +74,16 @@ class RequestLimits:
             )
 
     def _verify_ids(self, parameter: str, ids: Sequence[int]) -> None:
+        if len(ids) == 0:
+            return
         try:
             array = np.asarray(ids, np.int64)
         except (OverflowError, TypeError, ValueError):
             raise RequestRejected(
                 "token_out_of_range", f"{parameter} is not a list of ids", parameter=parameter
             ) from None
-        outside = np.flatnonzero((array < 0) | (array >= self.vocab_size))
-        if len(outside):
-            where = int(outside[0])
+        if array.view(np.uint64).max() >= self.vocab_size:  # Of the largest there are those below 0, too.
+            where = int(np.flatnonzero((array < 0) | (array >= self.vocab_size))[0])
             raise RequestRejected(
                 "token_out_of_range",
                 f"{parameter} has id {int(array[where])} at place {where}; the vocabulary ends at {self.vocab_size - 1}",

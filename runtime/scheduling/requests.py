@@ -149,8 +149,8 @@ class Sequence:
     """Whether its next full page of the prompt goes into the tree as it is launched."""
     num_overtaken: int = 0
     """How often a later one was admitted before it."""
-    known_prefix: PrefixNode | None = None
-    """While waiting: how far the tree was found to have its prompt, from where the next look goes on."""
+    known_prefix: list[PrefixNode] = field(default_factory=list)
+    """While waiting: what the tree was found to have of its tokens; the next look goes on from there."""
 
     @property
     def order(self) -> tuple[int, int, int, int]:

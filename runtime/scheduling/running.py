@@ -9,7 +9,7 @@ import numpy as np
 from runtime.batch import Bool, Int32, Int64
 from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
-from runtime.kv.prefixes import PrefixNode, token_bytes
+from runtime.kv.prefixes import PrefixNode
 from runtime.scheduling.backlog import HeadBacklog
 from runtime.scheduling.requests import NOT_RUNNING, DraftCounts, Sequence
 from runtime.scheduling.sampling_table import SamplingTable
@@ -26,6 +26,8 @@ class RunningSequences:
         self.backlog = HeadBacklog(table, cache.num_pages)
         self.prefilling: list[Sequence] = []
         """Those whose tokens are not all in the cache yet, in order of admission."""
+        self._unpublished: list[tuple[Sequence, int]] = []
+        """Those that `extend` gave pages to, and how many pages of their prompts are full then."""
 
     def __len__(self) -> int:
         return self.table.num_rows - self.table.num_free_rows
@@ -39,8 +41,8 @@ class RunningSequences:
         """All that run, in order of rows."""
         return [owner for owner in self.table.owners.tolist() if owner is not None]
 
-    def start(self, sequence: Sequence, tokens: Int32) -> None:
-        """Give a waiting sequence its row; it shares what the tree has when its first chunk is planned."""
+    def start(self, sequence: Sequence, tokens: Int32, prefix: list[PrefixNode]) -> None:
+        """Give a waiting sequence its row, and let it read the prefix of its tokens that the tree has."""
         request = sequence.request
         row = self.table.add(sequence, tokens)
         self.sampling.set(row, request, sequence.choices[0])
@@ -49,6 +51,7 @@ class RunningSequences:
         if request.wants_prompt_logprobs:
             request.prompt_logprobs = [None]
         self.prefilling.append(sequence)
+        self._share(sequence, prefix)
 
     def stop(self, sequence: Sequence, *, num_kept: int) -> None:
         """Take a sequence's row and pages.
@@ -61,7 +64,7 @@ class RunningSequences:
         row = sequence.row
         self._count_drafts(sequence)
         end = max(0, min(num_kept, int(self.table.cached[row]), int(self.table.known[row]) - 1)) // PAGE_SIZE
-        self._cache.release(sequence.cursor, self.table.keys(row), self.table.pages_of(row), end)
+        self._cache.release(sequence.cursor, self.table.known_tokens(row), self.table.pages_of(row), end)
         self.table.remove(sequence)
         sequence.cursor = None
         if sequence in self.prefilling:
@@ -113,9 +116,12 @@ class RunningSequences:
         assert cursor is not None
         if not sequence.publishes or cursor.depth * PAGE_SIZE != self.table.cached[row]:
             return
-        nodes = self.matching(cursor, self.table.tokens[row, : self.table.known[row]])
+        self._share(sequence, self.matching(cursor, self.table.known_tokens(row)))
+
+    def _share(self, sequence: Sequence, nodes: list[PrefixNode]) -> None:
         if not nodes:
             return
+        row = sequence.row
         pages = self._cache.share(nodes)
         self.table.append_pages(row, pages)
         self.backlog.look(row, pages)
@@ -126,21 +132,31 @@ class RunningSequences:
 
     def matching(self, cursor: PrefixNode, tokens: Int32) -> list[PrefixNode]:
         """Nodes below `cursor` that a sequence with these tokens could share."""
-        return self._cache.find(cursor, token_bytes(tokens), (len(tokens) - 1) // PAGE_SIZE)
+        self.publish()
+        return self._cache.find(cursor, tokens, (len(tokens) - 1) // PAGE_SIZE)
 
     def extend(self, sequence: Sequence, end: int) -> None:
-        """Give a sequence pages for its tokens up to `end`, and publish the full ones of its prompt.
+        """Give a sequence pages for its tokens up to `end`; the full ones of its prompt are published when the step is launched."""
+        row = sequence.row
+        self.table.append_pages(row, self._allocate(-(-end // PAGE_SIZE) - int(self.table.num_pages[row])))
+        if sequence.publishes:
+            self._unpublished.append((sequence, min(end, int(self.table.num_prompt[row])) // PAGE_SIZE))
+
+    def publish(self) -> None:
+        """Put into the tree what `extend` left: once the step is launched, as the device need not wait for it, or before it is
+        looked for there.
 
         Pages of output wait until the choice has ended: the gateway may still cut it.
         """
-        row = sequence.row
-        assert sequence.cursor is not None
-        self.table.append_pages(row, self._allocate(-(-end // PAGE_SIZE) - int(self.table.num_pages[row])))
-        if sequence.publishes:
-            num_full = min(end, int(self.table.num_prompt[row])) // PAGE_SIZE
+        for sequence, num_full in self._unpublished:
+            assert sequence.cursor is not None
             sequence.cursor, sequence.publishes = self._cache.publish(
-                sequence.cursor, self.table.keys(row), self.table.pages[row], num_full
+                sequence.cursor,
+                self.table.known_tokens(sequence.row),
+                self.table.pages[sequence.row],
+                num_full,
             )
+        self._unpublished.clear()
 
     def fork(self, sequence: Sequence) -> list[int]:
         """A prompt is through: give each further choice a sequence over the same pages; returns the rows of all choices.
@@ -150,6 +166,8 @@ class RunningSequences:
         row = sequence.row
         self.prefilling.remove(sequence)
         self.table.is_decoding[row] = True
+        if len(sequence.choices) > 1:
+            self.publish()  # All of them stand at the cursor that it gets.
         rows = [row]
         pages, num_tokens = self.table.pages_of(row), int(self.table.length[row])
         for choice in sequence.choices[1:]:
@@ -169,6 +187,8 @@ class RunningSequences:
 
     def num_pages_to_grow(self, rows: Int64) -> int:
         """The most pages that `grow` takes."""
+        if not len(rows):  # A prompt that comes alone is not kept waiting for arrays of nothing.
+            return 0
         is_full = self._is_full(rows)
         return int(np.count_nonzero(is_full)) + len(self._rows_in_shared_page(rows[~is_full]))
 
@@ -179,6 +199,8 @@ class RunningSequences:
             [num_copies, 2] pages to copy before the step: of forks that share a partly filled page all but the last get a
             copy, and the last keeps the page.
         """
+        if not len(rows):
+            return np.zeros((0, 2), np.int32)
         is_full = self._is_full(rows)
         full = rows[is_full]
         self.table.pages[full, self.table.num_pages[full]] = self._allocate(len(full))

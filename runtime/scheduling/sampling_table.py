@@ -188,4 +188,4 @@ class _Gathered:
             column.append(array)
 
     def arrays(self) -> list[NDArray[Any]]:
-        return [np.concatenate(column) for column in self._columns]
+        return [np.concatenate(column) if len(column) > 1 else column[0] for column in self._columns]

@@ -2,7 +2,7 @@
 
 It owns all state of requests and runs nothing itself. One thread calls it, in this order for each step:
 
-    expire → needs_results? → plan → (launch) → collect, of this step or the one before → take_output
+    expire → needs_results? → plan → (launch) → publish → collect, of this step or the one before → take_output
 
 Whatever is wrong with one request ends that request. What is wrong with the scheduler raises, and ends the engine.
 """
@@ -182,6 +182,10 @@ class Scheduler:
         """
         plan = self._planner.plan(in_flight=in_flight)
         return None if plan is None else build_step(plan, self._running.table, self._running.sampling)
+
+    def publish(self) -> None:
+        """The step is launched: what it fills can be shared by those that come."""
+        self._running.publish()
 
     def collect(self, step: StepRecord, result: StepResult) -> None:
         """Take a step's tokens: hand them out, and end the choices that they end."""

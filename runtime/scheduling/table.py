@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from runtime.batch import Bool, Int32, Int64
 from runtime.draft_shape import NO_DRAFTS, DraftShape
 from runtime.identifiers import PADDING_PAGE, PAGE_SIZE
-from runtime.kv.prefixes import token_bytes
 from runtime.scheduling.requests import NOT_RUNNING, Sequence
 
 NO_SAMPLE = -1
@@ -139,13 +138,25 @@ class SequenceTable:
         self.pages[row, first : first + len(pages)] = pages
         self.num_pages[row] += len(pages)
 
+    def tokens_at(self, rows: Int64, positions: Int64) -> Int64:
+        """The ids at these places, whether they mean something yet or not."""
+        ids: Int64 = self.tokens.reshape(-1).take(rows * self.context_length + positions).astype(np.int64)
+        return ids
+
+    def slots_at(self, rows: Int64, positions: Int64) -> Int64:
+        """Where in the cache the keys and values of these places are."""
+        places = positions // PAGE_SIZE
+        pages = self.pages.reshape(-1).take(rows * self.pages.shape[1] + places).astype(np.int64)
+        slots: Int64 = (pages - places) * PAGE_SIZE + positions
+        return slots
+
     def output_of(self, row: int) -> Int32:
         """A copy of the output tokens that were read."""
         return self.tokens[row, self.num_prompt[row] : self.known[row]].copy()
 
-    def keys(self, row: int) -> memoryview:
-        """The known token ids as the prefix tree keys them; a view, to be used at once."""
-        return token_bytes(self.tokens[row, : self.known[row]])
+    def known_tokens(self, row: int) -> Int32:
+        """The token ids that are on the host; a view, to be used at once."""
+        return self.tokens[row, : self.known[row]]
 
     def decode_rows(self) -> Int64:
         """Rows that decode in the next step: not those whose last token is chosen already and only unread."""

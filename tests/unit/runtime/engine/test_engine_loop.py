@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.batch import StepBatch
+from runtime.batch import Int32, StepBatch
 from runtime.engine.loop import Engine
 from runtime.errors import QueueFull, RequestRejected
 from runtime.kv import prefixes
-from runtime.kv.prefixes import page_key, token_bytes
+from runtime.kv.prefixes import page_keys
 from runtime.request import GenerationRequest, SamplingParams
 from runtime.settings import EngineSettings
 from tests.unit.runtime.engine.engine_driver import EngineDriver
@@ -22,7 +22,7 @@ LONG = {"max_tokens": 30, "ignore_eos": True}
 def num_cached(driver: EngineDriver, tokens: list[int], namespace: bytes = b"") -> int:
     """Pages of a text that the prefix tree has."""
     cache = driver.engine._scheduler.cache
-    return len(cache.find(cache.root(namespace), token_bytes(np.array(tokens, np.int32)), len(tokens) // 16))
+    return len(cache.find(cache.root(namespace), np.array(tokens, np.int32), len(tokens) // 16))
 
 
 def crowd(driver: EngineDriver) -> None:
@@ -184,6 +184,37 @@ def test_requests_that_come_together_share_one_prefill() -> None:
     driver.verify_against_oracle()
     assert [tokens for _, tokens in driver.runner.batches] == [70 + 6 + 6]
     assert [driver.summaries[request].cached_tokens for request in (1, 2, 3)] == [0, 64, 64]
+
+
+def test_pages_of_a_prompt_that_comes_alone_enter_the_tree_behind_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device does not wait for it; who comes before the next step finds them."""
+    driver = EngineDriver(chunked_prefill_size=512)
+    launch, at_launch = driver.runner.launch, []
+
+    def noting(batch: StepBatch) -> Any:
+        at_launch.append(num_cached(driver, PROMPT))
+        return launch(batch)
+
+    monkeypatch.setattr(driver.runner, "launch", noting)
+    driver.submit(PROMPT, max_tokens=1)
+    driver.step()
+    assert at_launch == [0]
+    assert num_cached(driver, PROMPT) == 4
+    driver.drain()
+    driver.verify_against_oracle()
+
+
+def test_values_that_break_behind_a_fork_take_the_prompt_along() -> None:
+    """The second choice knows which path it is on, though the first had it published and has ended."""
+    driver = EngineDriver(chunked_prefill_size=512)
+    poisoned = [*PROMPT[:32], POISON]
+    request = driver.submit(poisoned, n=2, temperature=1.0, max_tokens=8, ignore_eos=True)
+    driver.step()
+    driver.cancel(request, 0)
+    assert num_cached(driver, poisoned) == 2
+    driver.drain()
+    assert driver.finish(request, 1) == "error"
+    assert num_cached(driver, poisoned) == 0
 
 
 def test_next_turn_finds_prompt_and_answer_in_the_cache() -> None:
@@ -467,12 +498,12 @@ def test_longest_prefix_search_does_not_walk_the_tree_again(monkeypatch: pytest.
         driver.submit([*PROMPT, 2 + place % 20, 3 + place // 20], max_tokens=1)
     looks = 0
 
-    def counted(keys: memoryview, index: int) -> bytes:
+    def counted(tokens: Int32, start: int, end: int) -> list[bytes]:
         nonlocal looks
-        looks += 1
-        return page_key(keys, index)
+        looks += end - start
+        return page_keys(tokens, start, end)
 
-    monkeypatch.setattr(prefixes, "page_key", counted)
+    monkeypatch.setattr(prefixes, "page_keys", counted)
     driver.step()
     first, looks = looks, 0
     while len(driver.summaries) < 3:

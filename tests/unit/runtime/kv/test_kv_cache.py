@@ -5,7 +5,7 @@ import pytest
 
 from runtime.identifiers import PAGE_SIZE
 from runtime.kv.cache import KVCache
-from runtime.kv.prefixes import PrefixNode, token_bytes
+from runtime.kv.prefixes import PrefixNode
 from tests.support.controls import control
 
 
@@ -14,10 +14,10 @@ class Reader:
 
     def __init__(self, cache: KVCache, tokens: list[int], namespace: bytes = b"", *, shares: bool = True) -> None:
         self.cache = cache
-        self.keys = token_bytes(np.array(tokens, np.int32))
+        self.tokens = np.array(tokens, np.int32)
         self.num_full = len(tokens) // PAGE_SIZE
         self.cursor: PrefixNode = cache.root(namespace)
-        nodes = cache.find(self.cursor, self.keys, self.num_full) if shares else []
+        nodes = cache.find(self.cursor, self.tokens, self.num_full) if shares else []
         self.num_shared = len(nodes)
         shared = cache.share(nodes)
         if nodes:
@@ -25,11 +25,11 @@ class Reader:
         self.pages = np.concatenate([shared, cache.allocate(-(-len(tokens) // PAGE_SIZE) - len(nodes))])
 
     def publish(self) -> bool:
-        self.cursor, is_complete = self.cache.publish(self.cursor, self.keys, self.pages, self.num_full)
+        self.cursor, is_complete = self.cache.publish(self.cursor, self.tokens, self.pages, self.num_full)
         return is_complete
 
     def end(self, num_pages: int | None = None) -> None:
-        self.cache.release(self.cursor, self.keys, self.pages, self.num_full if num_pages is None else num_pages)
+        self.cache.release(self.cursor, self.tokens, self.pages, self.num_full if num_pages is None else num_pages)
 
 
 def text(*starts: int) -> list[int]:
@@ -45,8 +45,7 @@ def run(cache: KVCache, tokens: list[int], namespace: bytes = b"") -> Reader:
 
 
 def num_cached(cache: KVCache, tokens: list[int], namespace: bytes = b"") -> int:
-    keys = token_bytes(np.array(tokens, np.int32))
-    return len(cache.find(cache.root(namespace), keys, len(tokens) // PAGE_SIZE))
+    return len(cache.find(cache.root(namespace), np.array(tokens, np.int32), len(tokens) // PAGE_SIZE))
 
 
 def test_ended_sequence_leaves_its_full_pages_to_others() -> None:
@@ -137,7 +136,7 @@ def test_leaf_published_by_a_fork_can_be_evicted_when_the_other_fork_ends() -> N
     first = Reader(cache, text(1, 2))
     cache.retain(first.pages)  # a fork, with its cursor at the root
     first.end()
-    cache.release(cache.root(b""), first.keys, first.pages, 0)
+    cache.release(cache.root(b""), first.tokens, first.pages, 0)
     cache.check_integrity([])
     assert len(set(cache.allocate(3))) == 3
 

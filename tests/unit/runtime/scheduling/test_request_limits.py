@@ -1,5 +1,7 @@
 """What the engine refuses at the door, each with a code, a parameter and a message that has the numbers."""
 
+import array
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from runtime.scheduling.limits import RequestLimits
 LIMITS = RequestLimits(vocab_size=100, context_length=64, num_usable_pages=3, max_running_requests=4)
 
 
-def request(prompt: list[int], n: int = 1, **sampling: Any) -> GenerationRequest:
+def request(prompt: Sequence[int], n: int = 1, **sampling: Any) -> GenerationRequest:
     return GenerationRequest(request_id=1, prompt=prompt, n=n, sampling=SamplingParams(**sampling))
 
 
@@ -24,6 +26,8 @@ def request(prompt: list[int], n: int = 1, **sampling: Any) -> GenerationRequest
         (request([1] * 30, max_tokens=20), "kv_capacity_exceeded", "max_tokens", "need 4 pages"),
         (request([5, 100]), "token_out_of_range", "prompt", "id 100 at place 1"),
         (request([-1]), "token_out_of_range", "prompt", "id -1"),
+        (request(array.array("I", [5, 99, 100])), "token_out_of_range", "prompt", "id 100 at place 2"),
+        (request(array.array("I", [5, (1 << 32) - 1])), "token_out_of_range", "prompt", "id 4294967295 at place 1"),
         (request([1 << 80]), "token_out_of_range", "prompt", "not a list of ids"),
         (request([1], stop_token_ids=(100,)), "token_out_of_range", "stop_token_ids", "ends at 99"),
         (request([1], logit_bias={200: 1.0}), "token_out_of_range", "logit_bias", "id 200"),
