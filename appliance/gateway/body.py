@@ -1,12 +1,15 @@
 """A request body, strictly: one JSON object in UTF-8, no repeated keys, no NaN, no lone surrogates, not too deep.
 
-Repeated keys are refused because two readers of one body (a proxy in front, the audit behind) may take different ones.
-The standard library's parser is used for that: it is the one that shows all pairs. Types are checked afterwards.
+Repeated keys are refused because two readers of one body (a proxy in front, the audit behind) may take different ones. The quick
+parser takes the last one without a word, but then its objects have fewer members than there are colons outside of strings. What it
+does not take, or takes so, goes to the standard library's parser, which shows all pairs and says what is wrong where. Types are
+checked afterwards.
 """
 
 import json
-import re
 from typing import Any, NoReturn
+
+import msgspec
 
 from appliance.gateway.errors import BadRequest
 
@@ -15,9 +18,8 @@ MAX_CONTAINERS = 65_536
 """Objects and arrays in one body: more than any request that would not be refused anyway."""
 MAX_QUOTES = 1 << 18
 """Bounds the time that strings take to parse; no context holds a text with more of them."""
-_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-"""Matches at every quote, also of a string without end, and never goes back: linear whatever comes."""
-_NO_BRACKET = re.compile(r"[^\[\]{}]+")
+_NOT_IN_OUTLINE = bytes(set(range(256)) - set(b'[]{}:"'))
+_SQUARE = bytes.maketrans(b"{}", b"[]")
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -25,11 +27,26 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
     Raises: BadRequest, naming what is wrong; nothing else.
     """
+    outline = _outline(body)
+    num_containers = outline.count(b"[") + outline.count(b"{")
+    if num_containers > MAX_CONTAINERS:
+        raise BadRequest("invalid_json", f"the request body holds more than {MAX_CONTAINERS} arrays and objects")
+    _verify_depth(outline)  # Before any parser, as they recurse.
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError):
+        return _parse_slowly(body)
+    if not isinstance(value, dict) or _num_members(value, num_containers) != outline.count(b":"):
+        return _parse_slowly(body)
+    return value
+
+
+def _parse_slowly(body: bytes) -> dict[str, Any]:
+    """What the quick parser did not take; most of it is refused."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadRequest("invalid_utf8", f"the request body is not UTF-8: byte {error.start}") from error
-    _verify_shape(text)
     try:
         value = _decoder.decode(text)
     except json.JSONDecodeError as error:
@@ -39,8 +56,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise BadRequest("invalid_json", "the request body holds a number with too many digits") from error
     if not isinstance(value, dict):
         raise BadRequest("invalid_json", f"the request body must be a JSON object, not {_kind(value)}")
-    if "\\u" in text:
-        _verify_surrogates(value)
+    _verify_surrogates(value)
     return value
 
 
@@ -60,20 +76,44 @@ def _refuse_constant(name: str) -> NoReturn:
 _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
-def _verify_shape(text: str) -> None:
-    """Before the parser, which recurses and calls us for every object: count brackets outside of strings."""
-    if text.count('"') > MAX_QUOTES:
+def _outline(body: bytes) -> bytes:
+    """The brackets and colons outside of strings, as far as the body is JSON."""
+    num_escaped = 0
+    if b"\\" in body:
+        unpaired = body.replace(b"\\\\", b"")
+        body = unpaired.replace(b'\\"', b"")
+        num_escaped = (len(unpaired) - len(body)) // 2
+    marks = body.translate(None, _NOT_IN_OUTLINE)
+    if num_escaped + marks.count(b'"') > MAX_QUOTES:
         raise BadRequest("invalid_json", f"the request body holds more than {MAX_QUOTES} quotation marks")
-    brackets = _NO_BRACKET.sub("", _STRING.sub("", text))
-    if brackets.count("[") + brackets.count("{") > MAX_CONTAINERS:
-        raise BadRequest("invalid_json", f"the request body holds more than {MAX_CONTAINERS} arrays and objects")
+    # Two quotes with nothing between them leave what comes behind them inside or outside of strings, as it was.
+    return b"".join(marks.replace(b'""', b"").split(b'"')[::2])
+
+
+def _verify_depth(outline: bytes) -> None:
+    brackets = outline.translate(_SQUARE, b":")
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return
+        brackets = brackets.replace(b"[]", b"")  # The innermost level.
     depth = 0
-    for bracket in brackets:
-        depth += 1 if bracket in "[{" else -1
+    for bracket in outline.translate(_SQUARE, b":"):
+        depth += 1 if bracket == ord("[") else -1
         if depth > MAX_DEPTH:
             raise BadRequest("invalid_json", f"the request body is nested deeper than {MAX_DEPTH} levels")
         if depth < 0:
             return  # Not JSON, as the parser will say better.
+
+
+def _num_members(value: dict[str, Any], num_containers: int) -> int:
+    """Of all objects in it. When all containers are found, what is in the last of them is not looked at: they are long."""
+    found: list[Any] = [value]
+    for container in found:
+        if len(found) == num_containers:
+            break
+        inner = container.values() if type(container) is dict else container
+        found += [one for one in inner if type(one) is dict or type(one) is list]
+    return sum(len(one) for one in found if type(one) is dict)
 
 
 def _verify_surrogates(value: Any) -> None:

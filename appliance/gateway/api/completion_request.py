@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from appliance.gateway.api.chat_request import parse_structure, verify_openai_fields
-from appliance.gateway.api.fields import NoneOrTokens, OpenAIFields, TopLogprobs
+from appliance.gateway.api.fields import NoneOrTokens, OpenAIFields, TokenId, TopLogprobs
 from appliance.gateway.api.parameters import parse_parameters, parse_stops
 from appliance.gateway.api.structured import Structure
 from appliance.gateway.errors import BadRequest
@@ -23,6 +25,12 @@ class CompletionFields(OpenAIFields, kw_only=True):
     echo: bool = False
     best_of: int | None = None
     """Only as many as are asked for: what load generators of SGLang and vLLM send."""
+
+
+class _TokenIds(msgspec.Struct, array_like=True):
+    """A type of its own is made ready once, `list[TokenId]` at each use."""
+
+    ids: list[TokenId]
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,11 @@ def _one(entry: Any, where: str) -> Prompt:
 def _token_ids(entry: list[Any], where: str) -> list[int]:
     if len(entry) > MAX_TOKENS:
         raise BadRequest("context_length_exceeded", f"{where}: {len(entry)} token ids", parameter=where)
-    for place, token_id in enumerate(entry):
-        if type(token_id) is not int or not 0 <= token_id < 1 << 31:
-            message = f"{where}[{place}]: expected a token id, got {str(token_id)[:32]!r}"
-            raise BadRequest("invalid_parameter", message, parameter=where)
-    return entry
+    try:
+        return msgspec.convert((entry,), _TokenIds).ids
+    except msgspec.ValidationError:
+        place, wrong = next(
+            (place, one) for place, one in enumerate(entry) if type(one) is not int or not 0 <= one < 1 << 31
+        )
+        message = f"{where}[{place}]: expected a token id, got {str(wrong)[:32]!r}"
+        raise BadRequest("invalid_parameter", message, parameter=where) from None

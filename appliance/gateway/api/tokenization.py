@@ -1,9 +1,9 @@
 """Prompts to token ids, off the event loop where they are long, so that one long prompt does not stop all streams."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from appliance.gateway.api.chat_request import ChatRequest, template_variables
 from appliance.gateway.api.completion_request import Prompt
@@ -26,7 +26,7 @@ class TokenizerThreads:
     async def chat(self, model: ServedModel, request: ChatRequest, context_length: int) -> list[int]:
         """Token ids of a conversation. Raises: BadRequest."""
         tools = request.described_tools
-        num_chars = sum(len(str(message)) for message in request.messages) + sum(len(str(tool)) for tool in tools)
+        num_chars = sum(_num_chars(message) for message in request.messages) + sum(len(str(tool)) for tool in tools)
         variables = template_variables(request, model.template.variables, reasons=model.forms.reasoning != "none")
 
         def render() -> list[int]:
@@ -63,3 +63,8 @@ class TokenizerThreads:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except TextRefused as refused:
             raise BadRequest(refused.code, str(refused), parameter=refused.parameter or parameter) from refused
+
+
+def _num_chars(message: Mapping[str, Any]) -> int:
+    """About so many."""
+    return sum(len(value if isinstance(value, str) else str(value)) for value in message.values())

@@ -2,16 +2,18 @@
 
 import json
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.gateway.body import MAX_DEPTH, parse_object
+from appliance.gateway import body as bodies
+from appliance.gateway.body import MAX_DEPTH, MAX_QUOTES, parse_object
 from appliance.gateway.errors import BadRequest
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
@@ -53,6 +55,90 @@ def test_hostile_fragments_are_taken_exactly_where_the_library_takes_them(text: 
     else:
         with pytest.raises(BadRequest):
             parse_object(text.encode())
+
+
+def outcome(parse: Callable[[bytes], dict[str, object]], body: bytes) -> str:
+    """What comes out, types and all, or the words of the refusal."""
+    try:
+        return repr(parse(body))
+    except BadRequest as refused:
+        return f"{refused.code}: {refused}"
+
+
+_PARTS = [
+    '"',
+    "\\",
+    '\\"',
+    "\\n",
+    "\\ud83d",
+    "\\ude00",
+    "\\u0041",
+    "\\x",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    ",",
+    ' "a": ',
+    ' "b": ',
+    "1",
+    "-0",
+]
+_PARTS += [
+    "1.5",
+    "1e400",
+    "-",
+    "0",
+    "9" * 25,
+    "9" * 5000,
+    "true",
+    "null",
+    "NaN",
+    "é",
+    "\x01",
+    "\x7f",
+    "\n",
+    "\ufeff",
+    " ",
+]
+
+
+@settings(max_examples=400)
+@given(parts=st.lists(st.sampled_from(_PARTS), max_size=12), is_whole=st.booleans())
+def test_the_quick_parser_decides_nothing(parts: list[str], is_whole: bool) -> None:
+    """Values, their types and all refusals are the library's."""
+    text = "".join(parts)
+    body = ('{"a": [' + text + "]}" if is_whole else text).encode()
+    assert outcome(parse_object, body) == outcome(bodies._parse_slowly, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": 1, "a": 2}',
+        b'{"a": {"b": [], "b": {}}, "c": [1, 2]}',
+        b'{"ids": [1, 2, {"b": 1, "b": 1}], "c": {}}',
+        b'{"c": [[1, [{"x\\"": 1, "x\\"": 2}]]], "d": [3]}',
+        b'{"a": ":", "b": "{:", "\\u0062": 1}',
+    ],
+)
+def test_a_repeated_key_is_found_at_any_depth(body: bytes) -> None:
+    """Also behind a long list, and where it is written in another way."""
+    with pytest.raises(BadRequest, match="twice"):
+        parse_object(body)
+
+
+@pytest.mark.parametrize("quote", ['"', r"\""], ids=["plain", "escaped"])
+def test_quotation_marks_are_bounded_exactly(quote: str) -> None:
+    """Escaped ones count as well."""
+    pair = '"a",' if quote == '"' else r"\"\""
+    inner = pair * ((MAX_QUOTES - 4) // 2)
+    body = '{"a": [' + (inner + "1" if quote == '"' else f'"{inner[4:]}"') + "]}"
+    assert body.count('"') == MAX_QUOTES - 2
+    parse_object(body.encode())
+    with pytest.raises(BadRequest, match="quotation marks"):
+        parse_object(body.replace('"a": [', '"b": "", "a": ["",').encode())
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH - 1, MAX_DEPTH])
