@@ -1,6 +1,7 @@
 """FlashInfer behind `DeviceAttention`: decodes and prefill chunks of a step each go to the kernel that is best at them.
 
-A step is planned once for each distinct window, not for each layer. Decodes go to FA2, one tile of tensor cores holding
+A step is planned once for each distinct window, not for each layer, and by the first of its layers: by then the device has that
+layer's products to compute, and does not wait for the host. Decodes go to FA2, one tile of tensor cores holding
 the queries of a group, or to XQA; chunks to FA3, over contexts that are gathered from their pages where that pays
 (`contexts`). Where FA3 is absent the whole step is one FA2 run, decodes included, as FA2 wants its rows to begin at 0.
 
@@ -59,20 +60,28 @@ class FlashInferPlan:
         self,
         layers: Sequence[Cache],
         layer_windows: Sequence[int | None],
-        work: dict[int | None, list[Work]],
+        plan_work: Callable[[int | None], list[Work]],
         device: DeviceTables,
         num_captured: int = 0,
     ) -> None:
+        """`plan_work` plans the layers of one window."""
         self._layers = layers
         self._layer_windows = layer_windows
-        self.work = work
+        self._plan_work = plan_work
+        self._work: dict[int | None, list[Work]] = {}
         self.device = device
         self.num_captured = num_captured
 
     def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
-        """See `DevicePlan.attend`. Capture-safe."""
-        for work in self.work[self._layer_windows[layer]]:
+        """See `DevicePlan.attend`. Capture-safe once its window is planned."""
+        for work in self.work_of(self._layer_windows[layer]):
             work.run(self._layers[layer], query, out)
+
+    def work_of(self, window: int | None) -> list[Work]:
+        """What the layers of a window do; plans it, if that has not been done."""
+        if window not in self._work:
+            self._work[window] = self._plan_work(window)
+        return self._work[window]
 
 
 class FlashInferAttention:
@@ -173,34 +182,39 @@ class FlashInferAttention:
         num_decodes = host.num_decodes if self._algorithms[1] == "fa3" or num_sequences == host.num_decodes else 0
         if num_decodes and self._algorithms[0] == "xqa":
             fill_block_tables(self._block_tables[:num_decodes], device)
-        work: dict[int | None, list[Work]] = {}
-        for window, kernels in self._kernels.items():
-            work[window] = []
+
+        def plan_work(window: int | None) -> list[Work]:
+            kernels, work = self._kernels[window], []
             if num_decodes:
-                work[window].append(self._decode_work(kernels, host, device, num_decodes, captured=False))
+                work.append(self._decode_work(kernels, host, device, num_decodes, captured=False))
             if num_sequences > num_decodes:
-                work[window].append(self._chunk_work(kernels, host, device, num_decodes))
-        return FlashInferPlan(self._layers, self._shape.layer_windows, work, device)
+                work.append(self._chunk_work(kernels, host, device, num_decodes))
+            return work
+
+        return FlashInferPlan(self._layers, self._shape.layer_windows, plan_work, device)
 
     def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> FlashInferPlan:
         """Plan the chunks of a step alone, by FA3; its decodes are another backend's."""
         assert self._algorithms[1] == "fa3", "FA2 wants all rows of a step"
-        work: dict[int | None, list[Work]] = {
-            window: [self._chunk_work(kernels, host, device, host.num_decodes)]
-            for window, kernels in self._kernels.items()
-        }
-        return FlashInferPlan(self._layers, self._shape.layer_windows, work, device)
+
+        def plan_work(window: int | None) -> list[Work]:
+            return [self._chunk_work(self._kernels[window], host, device, host.num_decodes)]
+
+        return FlashInferPlan(self._layers, self._shape.layer_windows, plan_work, device)
 
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> FlashInferPlan:
         """See `DeviceAttention.plan_capture`."""
         host = padding_sequences(num_sequences)
         if self._algorithms[0] == "xqa":
             fill_block_tables(self._block_tables[:num_sequences], device)
-        work: dict[int | None, list[Work]] = {
-            window: [self._decode_work(kernels, host, device, num_sequences, captured=True)]
-            for window, kernels in self._kernels.items()
-        }
-        return FlashInferPlan(self._layers, self._shape.layer_windows, work, device, num_sequences)
+
+        def plan_work(window: int | None) -> list[Work]:
+            return [self._decode_work(self._kernels[window], host, device, num_sequences, captured=True)]
+
+        plan = FlashInferPlan(self._layers, self._shape.layer_windows, plan_work, device, num_sequences)
+        for window in self._kernels:  # It copies, which a capture must not.
+            plan.work_of(window)
+        return plan
 
     def share(self, page_tables: Int32, context_lengths: Int32) -> None:
         """None: its decodes read each their own."""
@@ -219,7 +233,7 @@ class FlashInferAttention:
             fill_block_tables(self._block_tables[: plan.num_captured], plan.device)
             return
         for window, kernels in self._kernels.items():
-            (captured,) = plan.work[window]
+            (captured,) = plan.work_of(window)
             again = self._decode_work(kernels, host, plan.device, plan.num_captured, captured=True)
             assert isinstance(captured, PagedWork)
             assert isinstance(again, PagedWork)

@@ -91,11 +91,28 @@ def test_contexts_are_gathered_where_that_pays_and_there_is_room(monkeypatch: py
         fake = FakeDevice()
         libraries = FakeLibraries(fake)
         plan = build(step, fake, libraries, windows=(None,)).plan(step.host, step.device)
-        assert libraries.planned_starts[-1][:2] == starts
         out = torch.zeros_like(step.query)
         plan.attend(0, step.query, out)
+        assert libraries.planned_starts[-1][:2] == starts
         fake.drain()
         assert worst_row_error(out, expected_results(step, (None,))[0]) < TOLERANCE
+
+
+def test_a_step_is_planned_when_its_first_layer_attends() -> None:
+    """The device has that layer's products to compute by then; each window is planned once, those of a graph before its capture."""
+    step = random_step(MIXED[3:], HEADS, num_layers=3, device=CPU, seed=8)
+    fake = FakeDevice()
+    libraries = FakeLibraries(fake)
+    attention = build(step, fake, libraries, windows=(None, 40, None))
+    plan = attention.plan(step.host, step.device)
+    counts = [len(libraries.planned_starts)]
+    for layer in range(3):
+        plan.attend(layer, step.query, torch.zeros_like(step.query))
+        counts.append(len(libraries.planned_starts))
+    assert counts == [0, 1, 2, 2]
+    fake.drain()
+    attention.plan_capture(step.device, 2)
+    assert len(libraries.planned_starts) == 4
 
 
 @pytest.mark.parametrize(
