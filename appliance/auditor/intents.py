@@ -1,6 +1,7 @@
-"""Intents: each recorded once, and answered with a ticket that only the engine it is for can check.
+"""Intents: each recorded once, and then the engine that it is for gets a ticket, which only that one can check.
 
-The ticket's key is fresh for each pair of lives of auditor and engine, and told to the engine first of all on its link.
+It goes to the engine directly, and names the worker by its link: no worker can have another's request let go. Its key is fresh for
+each pair of lives of auditor and engine, and told to the engine first of all on its link.
 """
 
 from appliance.auditor.ledger import Clock, Ledger
@@ -8,7 +9,7 @@ from appliance.auditor.outcomes import OutcomeDesk
 from appliance.auditor.peer import Peer, Send, name_of
 from appliance.auditor.reconciliation import Reconciliation
 from appliance.auditor.requests import MAX_OPEN_INTENTS, OpenIntent, RequestBook
-from appliance.messages.audit import AppendIntent, AppendRefused, IntentRecorded
+from appliance.messages.audit import AppendIntent, AppendRefused, IntentRecorded, Ticket
 from audit.entry import Json
 from audit.errors import MalformedEntry, NotPermitted
 from audit.ticket import mint_ticket, new_ticket_key
@@ -54,7 +55,7 @@ class IntentDesk:
         self._gateways.discard(gateway)
 
     def append(self, peer: Peer, message: AppendIntent, event: Json) -> None:
-        """Record an intent, and answer it with a ticket once it is durable.
+        """Record an intent; once it is durable the engine gets its ticket, and the gateway its answer.
 
         Raises: MalformedEntry, NotPermitted.
         """
@@ -63,8 +64,7 @@ class IntentDesk:
             raise MalformedEntry(f"intent: the request id {message.request_uid!r} was used before")
         if len(self._book.open) >= MAX_OPEN_INTENTS:
             raise NotPermitted(f"intent: {len(self._book.open)} requests are open already")
-        key = self._ticket_key(message.engine_instance)
-        if key is None:
+        if self._engine(message.engine_instance) is None:
             reason = f"engine {message.engine_instance} is not there"
             self._send(peer, AppendRefused(message.correlation, "no_engine", reason))
             return
@@ -73,7 +73,7 @@ class IntentDesk:
             self._ledger.add(
                 event,
                 name_of(peer),
-                lambda index: self._note(peer, message, key, index),
+                lambda index: self._note(peer, message, index),
                 lambda reason: self._refuse(peer, message, reason),
             )
         except Exception:
@@ -84,7 +84,7 @@ class IntentDesk:
         self._request_uids_under_way.discard(message.request_uid)
         self._send(peer, AppendRefused(message.correlation, "not_durable", reason))
 
-    def _note(self, peer: Peer, message: AppendIntent, key: bytes, index: int) -> None:
+    def _note(self, peer: Peer, message: AppendIntent, index: int) -> None:
         self._request_uids_under_way.discard(message.request_uid)
         is_here = peer in self._gateways
         intent = OpenIntent(index, message.request_uid, name_of(peer), peer, message.engine_instance)
@@ -93,22 +93,30 @@ class IntentDesk:
         if not is_here:  # Its link ended while the record was on its way.
             self._outcomes.lose(peer)
             return
+        engine = self._engine(message.engine_instance)
+        if engine is not None:  # Else it is gone, and so is what it held.
+            self._send(engine, self._ticket(self._ticket_keys[engine], peer.peer_instance, message, index))
+        self._send(peer, IntentRecorded(message.correlation, index))
+
+    def _ticket(self, key: bytes, worker: int, message: AppendIntent, index: int) -> Ticket:
         expires_at_ms = self._clock.utc_ms() + message.lifetime_ms
         mac = mint_ticket(
             key,
+            worker=worker,
+            request_id=message.request_id,
             index=index,
             model=message.model,
             prompt_digest=message.prompt_digest,
             token_limit=message.token_limit,
             expires_at_ms=expires_at_ms,
         )
-        self._send(peer, IntentRecorded(message.correlation, index, expires_at_ms, mac))
+        return Ticket(worker, message.request_id, index, message.model, message.token_limit, expires_at_ms, mac)
 
-    def _ticket_key(self, instance: int) -> bytes | None:
+    def _engine(self, instance: int) -> Peer | None:
         # The latest link first: an older one of the same engine may not have been seen to end yet.
-        for engine, key in reversed(self._ticket_keys.items()):
+        for engine in reversed(self._ticket_keys):
             if engine.peer_instance == instance:
-                return key
+                return engine
         return None
 
 

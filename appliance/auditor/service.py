@@ -2,7 +2,7 @@
 
 | message | who may | what happens |
 |---|---|---|
-| AppendIntent | gateway | recorded; then `IntentRecorded` with a ticket for the engine |
+| AppendIntent | gateway | recorded; then a `Ticket` to the engine, and `IntentRecorded` |
 | AppendOutcome | the gateway of the intent | waits shortly for the engine's counts, recorded with them; then `Recorded` |
 | AppendEvent | by `audit.permissions` | recorded; then `Recorded` |
 | CountTokens | the engine of the intent | joins the outcome; one that comes too late is recorded by itself |

@@ -5,13 +5,14 @@ the engine's loop, one Unix socket and the load itself. The difference to the wh
 """
 
 import hashlib
+import itertools
 import os
 import select
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -24,13 +25,14 @@ from appliance.gateway.flow.request import encode_prompt
 from appliance.ipc.edges import ControlCodec, EdgeCodec
 from appliance.ipc.framed_socket import FramedSocket
 from appliance.ipc.introduction import introduce, make_link_pair, verify_introduction
-from appliance.messages.audit import TicketKey
+from appliance.messages.audit import Ticket, TicketKey
 from appliance.messages.control import Assign, Drain, GrantLink, ProcessToSupervisor, Role
-from appliance.messages.engine import ModelFacts, RequestRefused, StepTokens, Submit, Ticket
+from appliance.messages.engine import ModelFacts, RequestRefused, StepTokens, Submit
 from audit.ticket import mint_ticket, new_ticket_key
 from runtime.request import SamplingParams
 
 _LIFETIME_MS = 600_000
+_TICKETS_AHEAD = 64
 _QUIET_S = 10.0
 """An engine that is silent for so long has failed."""
 
@@ -67,16 +69,21 @@ class DirectEngine:
         Raises: CommandFailed when the engine refuses one, or is silent for long.
         """
         submits = [self._submit(number, planned) for number, planned in enumerate(plan)]
+        tickets = iter([self._ticket(submit) for submit in submits])
+        self._send_tickets(tickets, _TICKETS_AHEAD)
         answers: list[Answer] = []
         num_open = 0
         began = time.perf_counter()
         while num_open or len(answers) < len(plan):
             now = time.perf_counter()
+            num_new = 0
             while len(answers) < len(plan) and began + due_s[len(answers)] <= now:
                 self._link.queue(submits[len(answers)])
                 answers.append(Answer(began + due_s[len(answers)]))
                 num_open += 1
+                num_new += 1
             self._link.flush()
+            self._send_tickets(tickets, num_new)
             next_s = began + due_s[len(answers)] - time.perf_counter() if len(answers) < len(plan) else _QUIET_S
             for message in self._receive(min(max(0.0, next_s), _QUIET_S)):
                 num_open -= _take(message, answers)
@@ -96,17 +103,28 @@ class DirectEngine:
 
     def _submit(self, number: int, planned: Planned) -> Submit:
         prompt, limit = encode_prompt(planned.prompt), planned.output_tokens
+        return Submit(number, prompt, SamplingParams(max_tokens=limit), 1, b"", 0, _LIFETIME_MS)
+
+    def _ticket(self, submit: Submit) -> Ticket:
+        limit = submit.sampling.max_tokens
         expires_at_ms = time.time_ns() // 1_000_000 + _LIFETIME_MS
         mac = mint_ticket(
             self._key,
-            index=number,
+            worker=0,
+            request_id=submit.request_id,
+            index=submit.request_id,
             model=self._model,
-            prompt_digest=hashlib.sha256(prompt).digest(),
+            prompt_digest=hashlib.sha256(submit.prompt).digest(),
             token_limit=limit,
             expires_at_ms=expires_at_ms,
         )
-        ticket = Ticket(number, self._model, limit, expires_at_ms, mac)
-        return Submit(number, ticket, prompt, SamplingParams(max_tokens=limit), 1, b"", 0, _LIFETIME_MS)
+        return Ticket(0, submit.request_id, submit.request_id, self._model, limit, expires_at_ms, mac)
+
+    def _send_tickets(self, tickets: Iterator[Ticket], count: int) -> None:
+        """Tickets go ahead of their requests, so that these wait for nothing but the engine."""
+        for ticket in itertools.islice(tickets, count):
+            self._auditor.queue(ticket)
+        self._auditor.flush()
 
     def _connect(self, role: Role) -> FramedSocket:
         ours, theirs = make_link_pair()

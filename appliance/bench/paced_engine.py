@@ -3,8 +3,8 @@
     python -m appliance.bench.paced_engine --step-ms 20 engine --control-fd N
 
 It is a process as the engine is one, on the same links, behind the same tickets, and tells the auditor its counts. A request's
-first token leaves in the turn that it came in; all further ones leave in steps, one token of every request a step, packed as
-the engine packs them. So what a client waits for its first token is the appliance's doing alone.
+first token leaves in the turn in which both it and its ticket are here; all further ones leave in steps, one token of every
+request a step, packed as the engine packs them. So what a client waits for its first token is the appliance's doing alone.
 """
 
 import argparse
@@ -24,9 +24,9 @@ import msgspec
 import structlog
 
 from appliance.config.schema import served_name_of
-from appliance.inference.tickets import TicketGate
+from appliance.inference.tickets import EarlyTickets, TicketGate
 from appliance.logging import configure_logging
-from appliance.messages.audit import AppendRefused, CountTokens, TicketKey
+from appliance.messages.audit import AppendRefused, CountTokens, Ticket, TicketKey
 from appliance.messages.engine import Cancel, EngineStatus, ModelFacts, RequestRefused, StepTokens, Submit
 from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from appliance.processes.running import run_polling
@@ -60,6 +60,8 @@ class _Worker:
     """A gateway worker's requests."""
 
     link: PolledLink
+    held: dict[int, Submit] = field(default_factory=dict)
+    """Requests whose tickets are to come."""
     open: dict[int, _Open] = field(default_factory=dict)
     ends: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Requests by the step that ends them."""
@@ -76,6 +78,7 @@ class PacedEngine:
         self._member = member
         self._step_s = step_s
         self._gate = TicketGate(self._facts.name, lambda: time.time_ns() // 1_000_000)
+        self._early = EarlyTickets()
         self._workers: dict[PolledLink, _Worker] = {}
         self._auditor: PolledLink | None = None
         self._tokens = itertools.cycle(_tokens(vocab_size))
@@ -105,7 +108,9 @@ class PacedEngine:
             case Received(link, Submit() as submit):
                 self._submit(self._workers[link], submit)
             case Received(link, Cancel() as cancel):
-                self._end(self._workers[link], cancel.request_id, cancel.keep_tokens)
+                self._cancel(self._workers[link], cancel)
+            case Received(_, Ticket() as ticket):
+                self._accept(ticket)
             case Received(_, TicketKey(key)):
                 self._gate.set_key(key)
             case Received(_, AppendRefused() as refused):
@@ -125,14 +130,28 @@ class PacedEngine:
                 pass
 
     def _submit(self, worker: _Worker, submit: Submit) -> None:
+        ticket = self._early.take(worker.link.peer_instance, submit.request_id)
+        if ticket is None:
+            worker.held[submit.request_id] = submit
+        else:
+            self._begin(worker, submit, ticket)
+
+    def _accept(self, ticket: Ticket) -> None:
+        for worker in self._workers.values():
+            if worker.link.peer_instance == ticket.worker and ticket.request_id in worker.held:
+                self._begin(worker, worker.held.pop(ticket.request_id), ticket)
+                return
+        self._early.put(ticket)
+
+    def _begin(self, worker: _Worker, submit: Submit, ticket: Ticket) -> None:
         """The first token leaves at once; a request for one token is through with it."""
         try:
-            self._gate.verify(submit)
+            self._gate.verify(worker.link.peer_instance, submit, ticket)
         except (RequestRejected, EngineUnavailable) as refused:
             self._member.send(worker.link, RequestRefused(submit.request_id, "bad_ticket", str(refused)))
             return
         prompt_tokens, max_tokens = len(submit.prompt) // 4, submit.sampling.max_tokens
-        request = _Open(submit.ticket.index, prompt_tokens, self._step, self._step + max_tokens - 1)
+        request = _Open(ticket.index, prompt_tokens, self._step, self._step + max_tokens - 1)
         prompt = PromptDelivery(submit.request_id, prompt_tokens, 0)
         if max_tokens == 1:
             token = TokenDelivery(submit.request_id, 0, [next(self._tokens)], None, _LENGTH)
@@ -163,6 +182,13 @@ class PacedEngine:
             array.array("I", itertools.islice(self._tokens, count)).tobytes(),
         )
         self._member.send(worker.link, StepTokens([], ended, summaries, plain))
+
+    def _cancel(self, worker: _Worker, cancel: Cancel) -> None:
+        """A request whose ticket has not come is withdrawn, whichever way it is cancelled."""
+        if worker.held.pop(cancel.request_id, None) is None:
+            self._end(worker, cancel.request_id, cancel.keep_tokens)
+        else:
+            self._member.send(worker.link, RequestRefused(cancel.request_id, "withdrawn", "its worker withdrew it"))
 
     def _end(self, worker: _Worker, request_id: int, keep_tokens: int | None) -> None:
         request = worker.open.pop(request_id, None)

@@ -116,7 +116,9 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ticket_lifetime_ms: Annotated[
         int,
         Meta(
-            ge=100, le=3_600_000, description="How long the auditor's ticket may wait for the engine, in milliseconds."
+            ge=100,
+            le=3_600_000,
+            description="How long the auditor's ticket and the request in the engine may wait for each other, in milliseconds.",
         ),
     ] = 60_000
     peer_timeout_s: Annotated[

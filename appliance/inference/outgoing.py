@@ -4,7 +4,9 @@ A worker gets one message a step. Only logprobs of prompts can make it too large
 them), those of several that are through in one step may not.
 """
 
-from collections.abc import Iterator
+import array
+import sys
+from collections.abc import Iterator, Set
 
 from appliance.ipc.frames import MAX_FRAME_BYTES
 from appliance.messages.engine import StepTokens
@@ -69,6 +71,23 @@ class Outgoing:
         for number, worker in self._workers.items():
             for message in worker.messages():
                 yield number, message
+
+
+def part(packed: PackedTokens, held: Set[int]) -> tuple[PackedTokens, list[tuple[int, int, int]]]:
+    """Plain tokens of one worker, parted by its request ids: those that may leave, and those of held requests."""
+    kept = [entry for entry in packed if entry[0] in held]
+    if not kept:
+        return packed, kept
+    free = [entry for entry in packed if entry[0] not in held]
+    request_ids, token_ids = (
+        array.array("Q", (entry[0] for entry in free)),
+        array.array("I", (entry[2] for entry in free)),
+    )
+    if sys.byteorder == "big":
+        request_ids.byteswap()
+        token_ids.byteswap()
+    choices = bytes(entry[1] for entry in free)
+    return PackedTokens(request_ids.tobytes(), choices, token_ids.tobytes()), kept
 
 
 def _most_bytes(delivery: Delivery) -> int:

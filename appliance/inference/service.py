@@ -1,7 +1,8 @@
 """Whose tokens are whose: maps the requests of several gateway workers onto one engine, and back.
 
-It owns no socket and no clock, so it is tested without processes. Workers are told apart by any hashable key that the
-caller chooses (its link). An intent's tokens are counted here and told to the auditor, whatever the gateway says.
+It owns no socket and no clock, so it is tested without processes. A request comes from its worker, its ticket from the auditor;
+until both are here it is held (`holding`), and what leaves passes `_let_go` or comes after it. An intent's tokens are counted
+here and told to the auditor, whatever the gateway says.
 
 The engine's id of a request is the worker's own below, and the worker's number above it. So the tokens of a step are sorted
 by worker with a shift of all ids at once, and nothing is looked up for an ordinary token.
@@ -9,178 +10,199 @@ by worker with a shift of all ids at once, and nothing is looked up for an ordin
 
 import array
 import sys
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import msgspec
 import structlog
 
-from appliance.inference.outgoing import Delivery, Outgoing
-from appliance.inference.tickets import BAD_TICKET, TicketGate
-from appliance.messages.audit import MAX_REASON_CHARS, CountTokens, TicketsRefused
-from appliance.messages.engine import REQUEST_ID_BITS, AbortIntent, Cancel, RequestRefused, StepTokens, Submit
+from appliance.inference.holding import Hold, HoldLimits, Phase, Untold
+from appliance.inference.neighbours import Engine, Sent, StepOutput, WorkerLink
+from appliance.inference.outgoing import Delivery, Outgoing, part
+from appliance.inference.tickets import BAD_TICKET, EarlyTickets, RefusedTickets, TicketGate, refusal_of
+from appliance.inference.workers import Worker, Workers
+from appliance.messages.audit import CountTokens, Ticket, TicketsRefused
+from appliance.messages.engine import REQUEST_ID_BITS, AbortIntent, Cancel, RequestRefused, Submit
 from runtime.errors import EngineUnavailable, QueueFull, RequestRejected
-from runtime.request import Finish, GenerationRequest, PackedTokens, PromptDelivery, RequestSummary, TokenDelivery
+from runtime.request import Finish, GenerationRequest, PackedTokens, RequestSummary, TokenDelivery
 
 log = structlog.get_logger(__name__)
 
-WorkerKey = Hashable
-MAX_WORKER_NUMBER = (1 << (63 - REQUEST_ID_BITS)) - 1
 _REQUEST_ID_MASK = (1 << REQUEST_ID_BITS) - 1
-
-
-class PlainTokens(Protocol):
-    """What `runtime.scheduling.delivery.PlainTokens` gives."""
-
-    def split(self, num_bits: int) -> Iterator[tuple[int, PackedTokens]]:
-        """By worker: what stands above `num_bits` of a request's id, and the tokens of those requests."""
-        ...
-
-
-class StepOutput(Protocol):
-    """What `runtime.engine` gives after a step."""
-
-    @property
-    def prompts(self) -> list[PromptDelivery]:
-        """One for each request, with or before its first token."""
-        ...
-
-    @property
-    def plain(self) -> PlainTokens:
-        """Tokens that neither begin nor end an answer and come with nothing else."""
-        ...
-
-    @property
-    def tokens(self) -> list[TokenDelivery]:
-        """All other tokens."""
-        ...
-
-    @property
-    def summaries(self) -> list[RequestSummary]:
-        """Requests of which all choices have ended, and their counts."""
-        ...
-
-
-class Engine(Protocol):
-    """What the service needs of `runtime.engine`."""
-
-    def submit(self, request: GenerationRequest) -> None:
-        """Queue a request. Raises: RequestRejected, QueueFull, EngineUnavailable."""
-        ...
-
-    def cancel(self, request_id: int, choice: int | None = None, keep_tokens: int | None = None) -> None:
-        """End a request or one choice of it; the next step says so. Unknown ids are ignored."""
-        ...
-
-
-@dataclass(slots=True)
-class _Worker:
-    number: int
-    key: WorkerKey | None
-    """None: it is gone, and its requests are about to end."""
-    open: set[int] = field(default_factory=set)
-    """Ids in the engine of its open requests."""
 
 
 @dataclass(slots=True)
 class _Open:
-    worker: _Worker
-    intent_index: int
+    worker: Worker
+    intent_index: int | None
+    """None until its ticket has come."""
     reason: str = "finished"
+    hold: Hold | None = None
+    """What keeps it from its worker; None: nothing."""
+    is_dropped: bool = False
+    """Nobody is told anything of it any more."""
 
 
 class InferenceService:
     """Owner of the table of open requests."""
 
-    def __init__(self, engine: Engine, gate: TicketGate, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, engine: Engine, gate: TicketGate, clock: Callable[[], float], limits: HoldLimits = HoldLimits()
+    ) -> None:
         """`clock` is the engine's monotonic clock, seconds."""
         self._engine = engine
         self._gate = gate
         self._clock = clock
+        self._wait_s = limits.wait_s
         self._open: dict[int, _Open] = {}
-        self._workers: dict[int, _Worker] = {}
-        self._numbers: dict[WorkerKey, int] = {}
-        self._last_number = 0
+        self._held: dict[int, _Open] = {}
+        """Of these, the ones whose tickets are to come, the oldest first."""
+        self._early = EarlyTickets()
+        self._workers = Workers(limits)
         self._counts: list[CountTokens] = []
-        self._num_bad_tickets = 0
-        self._bad_ticket = ""
+        self._refused = RefusedTickets()
+        self.untold = Untold()
+        """Of the engine's counts, what belongs to requests that have no tickets."""
 
     @property
     def num_open(self) -> int:
         """Requests that have not been summed up yet."""
         return len(self._open)
 
-    def submit(self, worker: WorkerKey, message: Submit) -> RequestRefused | None:
-        """Take a worker's request, or say why not."""
-        sender = self._worker(worker)
+    def submit(self, worker: WorkerLink, message: Submit) -> RequestRefused | None:
+        """Take a worker's request, or say why not. Nothing of it is told before its ticket has come."""
+        sender = self._workers.of(worker)
         engine_id = sender.number << REQUEST_ID_BITS | message.request_id
         try:
             if engine_id in self._open:
                 raise RequestRejected("duplicate_request", f"request {message.request_id} is open already")
-            self._gate.verify(message)
-            self._engine.submit(self._generation_request(engine_id, message))
-        except RequestRejected as rejected:
-            if rejected.code == BAD_TICKET:
-                self._num_bad_tickets += 1
-                self._bad_ticket = str(rejected)[:MAX_REASON_CHARS]
-            return RequestRefused(message.request_id, rejected.code, str(rejected), rejected.parameter)
-        except QueueFull as full:
-            return RequestRefused(message.request_id, "queue_full", str(full))
-        except EngineUnavailable as unavailable:
-            return RequestRefused(message.request_id, "engine_unavailable", str(unavailable))
-        sender.open.add(engine_id)
-        self._open[engine_id] = _Open(sender, message.ticket.index)
+            self._gate.verify_open()
+            ticket = self._early.take(worker.peer_instance, message.request_id)
+            if ticket is None:
+                self._hold(engine_id, sender, message)
+                return None
+            self._gate.verify(worker.peer_instance, message, ticket)
+            self._engine.submit(self._generation_request(engine_id, message, self._clock()))
+        except (RequestRejected, QueueFull, EngineUnavailable) as error:
+            return self._refusal(message.request_id, error)
+        self._add(engine_id, _Open(sender, ticket.index))
         return None
 
-    def cancel(self, worker: WorkerKey, message: Cancel) -> None:
-        """End a request or one choice of it; unknown ids ended already and are nothing to worry about."""
-        engine_id = self._numbers.get(worker, 0) << REQUEST_ID_BITS | message.request_id
-        if engine_id in self._open:
-            self._engine.cancel(engine_id, message.choice, message.keep_tokens)
+    def accept(self, ticket: Ticket) -> Sent:
+        """The auditor's leave for a request, which may be here already or not."""
+        found = self._find_held(ticket)
+        if found is None:
+            try:
+                self._early.put(ticket)
+            except RequestRejected as rejected:
+                self._refused.note(rejected)
+            return []
+        engine_id, request, hold = found
+        try:
+            self._gate.verify(ticket.worker, hold.submit, ticket)
+        except (RequestRejected, EngineUnavailable) as error:
+            return self._refuse_held(engine_id, request, error)
+        request.intent_index = ticket.index
+        del self._held[engine_id]
+        return self._let_go(engine_id, request, hold)
+
+    def cancel(self, worker: WorkerLink, message: Cancel) -> None:
+        """End a request or one choice of it; unknown ids ended already and are nothing to worry about.
+
+        A request without a ticket that is cancelled as a whole is forgotten: its worker knows that no ticket will come.
+        """
+        engine_id = self._workers.number_of(worker) << REQUEST_ID_BITS | message.request_id
+        request = self._open.get(engine_id)
+        if request is None:
+            return
+        if request.intent_index is None and message.choice is None:
+            self._drop(engine_id, request)
+        else:
+            self._cancel(engine_id, request, message)
 
     def abort(self, message: AbortIntent) -> None:
         """End the request of an intent; one that has ended already is nothing to worry about."""
         for engine_id, request in list(self._open.items()):
             if request.intent_index == message.intent_index:
                 request.reason = "aborted"
-                self._engine.cancel(engine_id)
+                self._cancel(engine_id, request, Cancel(engine_id & _REQUEST_ID_MASK))
 
-    def lose_worker(self, worker: WorkerKey) -> None:
+    def expire(self) -> Sent:
+        """Requests whose tickets have not come in time end: their worker asks past the auditor."""
+        refused: Sent = []
+        while self._held:
+            engine_id, request = next(iter(self._held.items()))
+            assert request.hold is not None
+            if request.hold.arrived_at + self._wait_s > self._clock():
+                break
+            late = RequestRejected(BAD_TICKET, f"no ticket came within {self._wait_s:g} s")
+            refused += self._refuse_held(engine_id, request, late)
+        return refused
+
+    def lose_worker(self, worker: WorkerLink) -> None:
         """A gateway worker is gone: its requests end; their counts still reach the auditor."""
-        number = self._numbers.pop(worker, None)
-        if number is None:
+        lost = self._workers.lose(worker)
+        if lost is None:
             return
-        lost = self._workers[number]
-        lost.key = None
+        self._early.forget(worker.peer_instance)
         for engine_id in sorted(lost.open):
-            self._open[engine_id].reason = "gateway_lost"
-            self._engine.cancel(engine_id)
-        self._forget_if_done(lost)
+            request = self._open[engine_id]
+            request.reason = "gateway_lost"
+            if request.hold is not None:
+                self._drop(engine_id, request)
+            else:
+                self._engine.cancel(engine_id)
+        self._workers.forget_if_done(lost)
 
-    def lose_auditor(self) -> None:
-        """Nothing can be recorded: everything ends now, and no ticket is good any more."""
-        self._gate.set_key(None)
+    def set_key(self, key: bytes | None) -> Sent:
+        """Take the key of a new auditor's life; what waits for the tickets of the one before ends."""
+        self._early.clear()
+        self._gate.set_key(key)
+        refused: Sent = []
         for engine_id, request in list(self._open.items()):
-            request.reason = "auditor_lost"
-            self._engine.cancel(engine_id)
+            if request.hold is not None and not request.is_dropped:
+                away = EngineUnavailable("the auditor was lost before the intent was known to be recorded")
+                refused += self._refuse_held(engine_id, request, away)
+        return refused
 
-    def sort_by_worker(self, output: StepOutput) -> list[tuple[WorkerKey, StepTokens]]:
+    def lose_auditor(self) -> Sent:
+        """Nothing can be recorded: everything ends now, and no ticket is good any more."""
+        refused = self.set_key(None)
+        for engine_id, request in list(self._open.items()):
+            if request.hold is None:
+                request.reason = "auditor_lost"
+                self._engine.cancel(engine_id)
+        return refused
+
+    def sort_by_worker(self, output: StepOutput) -> Sent:
         """Split one step's output into the messages of each worker, in order, under the workers' own request ids."""
         outgoing = Outgoing()
         for number, packed in output.plain.split(REQUEST_ID_BITS):
-            outgoing.to(number).plain = packed
+            free = self._without_held(number, packed)
+            if len(free):
+                outgoing.to(number).plain = free
+        late: Sent = []
+        told: list[Delivery] = []
         deliveries: list[Delivery] = [*output.prompts, *output.tokens, *output.summaries]
+        for delivery in deliveries:
+            request = self._open.get(delivery.request_id)
+            if request is None or request.hold is None:
+                told.append(delivery)
+            else:
+                late += self._keep(request, request.hold, delivery)
+        return self._tell(outgoing, told) + late
+
+    def _tell(self, outgoing: Outgoing, deliveries: Iterable[Delivery]) -> Sent:
+        """What has leave to leave."""
+        summaries: list[RequestSummary] = []
         for delivery in deliveries:
             number, request_id = delivery.request_id >> REQUEST_ID_BITS, delivery.request_id & _REQUEST_ID_MASK
             told = self._told(delivery)
             outgoing.to(number).add(msgspec.structs.replace(told, request_id=request_id))
-        messages = [
-            (self._workers[number].key, message)
-            for number, message in outgoing.messages()
-            if number in self._workers and self._workers[number].key is not None
-        ]
-        for summary in output.summaries:
+            if isinstance(delivery, RequestSummary):
+                summaries.append(delivery)
+        messages = self._workers.address(outgoing)
+        for summary in summaries:
             self._close(summary)
         return messages
 
@@ -191,20 +213,146 @@ class InferenceService:
             return delivery
         return msgspec.structs.replace(delivery, finish=Finish("cancelled", None, "aborted"))
 
+    def _hold(self, engine_id: int, sender: Worker, message: Submit) -> None:
+        """Let a request wait for its ticket, and compute meanwhile if it may. Raises: QueueFull."""
+        hold = Hold(message, self._clock())
+        sender.holding.admit(hold)
+        request = self._held[engine_id] = _Open(sender, None, hold=hold)
+        self._add(engine_id, request)
+        if sender.holding.may_compute(hold):
+            try:
+                self._engine.submit(self._generation_request(engine_id, message, hold.arrived_at))
+            except (RequestRejected, QueueFull, EngineUnavailable):
+                return  # It is tried again when the ticket has come, and the refusal told then.
+            sender.holding.compute(hold)
+
+    def _let_go(self, engine_id: int, request: _Open, hold: Hold) -> Sent:
+        """A ticket that holds has come: what the request gave so far leaves, or it computes from now on."""
+        match hold.phase:
+            case Phase.STOPPING:
+                return []  # Its end in the engine is to come, see `_keep`.
+            case Phase.ASIDE:
+                return self._start_late(engine_id, request, hold)
+            case _:
+                self._release(request, hold)
+                self.untold.subtract(hold.untold)
+                return self._tell(Outgoing(), hold.output)
+
+    def _start_late(self, engine_id: int, request: _Open, hold: Hold) -> Sent:
+        """The request has its ticket and is not in the engine."""
+        self._release(request, hold)
+        try:
+            self._engine.submit(self._generation_request(engine_id, hold.submit, hold.arrived_at))
+        except (RequestRejected, QueueFull, EngineUnavailable) as error:
+            return self._forget(engine_id, request, error)
+        for cancel in hold.cancels.values():
+            self._engine.cancel(engine_id, cancel.choice, cancel.keep_tokens)
+        return []
+
+    def _keep(self, request: _Open, hold: Hold, delivery: Delivery) -> Sent:
+        """Something came of a request that is held."""
+        engine_id, holding = delivery.request_id, request.worker.holding
+        self.untold.add(delivery)
+        if hold.phase is not Phase.STOPPING:
+            if not holding.keep(hold, delivery):
+                holding.stop(hold)
+                self._engine.cancel(engine_id)
+        elif isinstance(delivery, RequestSummary):
+            return self._stopped(engine_id, request, hold)
+        return []
+
+    def _stopped(self, engine_id: int, request: _Open, hold: Hold) -> Sent:
+        """The engine has nothing more of a request that was stopped."""
+        if request.is_dropped:
+            self._release(request, hold)
+            return self._forget(engine_id, request, None)
+        request.worker.holding.stopped(hold)
+        return [] if request.intent_index is None else self._start_late(engine_id, request, hold)
+
+    def _without_held(self, number: int, packed: PackedTokens) -> PackedTokens:
+        """A worker's plain tokens less those of held requests; only where there are such is each looked at."""
+        worker = self._workers.get(number)
+        if worker is None or not worker.holding.has_spoken:
+            return packed
+        above = number << REQUEST_ID_BITS
+        held = {
+            engine_id & _REQUEST_ID_MASK
+            for engine_id in worker.open
+            if (hold := self._open[engine_id].hold) is not None and hold.has_spoken
+        }
+        free, kept = part(packed, held)
+        for request_id, choice, token_id in kept:
+            request = self._open[above | request_id]
+            assert request.hold is not None
+            self._keep(request, request.hold, TokenDelivery(above | request_id, choice, [token_id]))
+        return free
+
+    def _cancel(self, engine_id: int, request: _Open, message: Cancel) -> None:
+        if request.hold is not None and request.hold.phase in (Phase.ASIDE, Phase.STOPPING):
+            request.hold.note_cancel(message)
+        else:
+            self._engine.cancel(engine_id, message.choice, message.keep_tokens)
+
+    def _refuse_held(self, engine_id: int, request: _Open, error: Exception) -> Sent:
+        """End a held request, and tell its worker why."""
+        link = request.worker.link
+        self._drop(engine_id, request)
+        refusal = self._refusal(engine_id & _REQUEST_ID_MASK, error)
+        return [] if link is None else [(link, refusal)]
+
+    def _drop(self, engine_id: int, request: _Open) -> None:
+        """Let a held request end untold; nothing of it stays but what the engine has yet to say."""
+        hold = request.hold
+        assert hold is not None
+        self._held.pop(engine_id, None)
+        request.is_dropped = True
+        if hold.phase is Phase.COMPUTING:
+            request.worker.holding.stop(hold)
+            self._engine.cancel(engine_id)
+        elif hold.phase is not Phase.STOPPING:
+            self._release(request, hold)
+            self._forget(engine_id, request, None)
+
+    def _release(self, request: _Open, hold: Hold) -> None:
+        request.worker.holding.release(hold)
+        request.hold = None
+
+    def _forget(self, engine_id: int, request: _Open, error: Exception | None) -> Sent:
+        """A request that is not in the engine is open no longer."""
+        del self._open[engine_id]
+        request.worker.open.discard(engine_id)
+        self._workers.forget_if_done(request.worker)
+        if error is None or request.worker.link is None:
+            return []
+        return [(request.worker.link, self._refusal(engine_id & _REQUEST_ID_MASK, error))]
+
+    def _find_held(self, ticket: Ticket) -> tuple[int, _Open, Hold] | None:
+        """The request of a ticket, if it is here and waits for it."""
+        for number in self._workers.numbered(ticket.worker):
+            engine_id = number << REQUEST_ID_BITS | ticket.request_id
+            request = self._held.get(engine_id)
+            if request is not None and request.hold is not None:
+                return engine_id, request, request.hold
+        return None
+
+    def _refusal(self, request_id: int, error: Exception) -> RequestRefused:
+        self._refused.note(error)
+        return refusal_of(request_id, error)
+
+    def _add(self, engine_id: int, request: _Open) -> None:
+        self._open[engine_id] = request
+        request.worker.open.add(engine_id)
+
     def take_counts(self) -> list[CountTokens]:
         """Counts of ended requests that the auditor has not been told; the caller MUST send them."""
         counts, self._counts = self._counts, []
         return counts
 
     def take_refusals(self) -> TicketsRefused | None:
-        """What the auditor has not been told of tickets that did not hold; the caller MUST send it."""
-        if not self._num_bad_tickets:
-            return None
-        refused = TicketsRefused(self._num_bad_tickets, self._bad_ticket)
-        self._num_bad_tickets = 0
-        return refused
+        """What the auditor has not been told of bad tickets; the caller MUST send it."""
+        return self._refused.take()
 
-    def _generation_request(self, engine_id: int, message: Submit) -> GenerationRequest:
+    def _generation_request(self, engine_id: int, message: Submit, arrived_at: float) -> GenerationRequest:
         timeout_ms = message.timeout_ms
         return GenerationRequest(
             request_id=engine_id,
@@ -213,33 +361,19 @@ class InferenceService:
             n=message.n,
             namespace=message.namespace,
             priority=message.priority,
-            deadline=None if timeout_ms is None else self._clock() + timeout_ms / 1000,
+            deadline=None if timeout_ms is None else arrived_at + timeout_ms / 1000,
             caches_output=message.caches_output,
             grammar=message.grammar,
             wants_embedding=message.wants_embedding,
         )
 
-    def _worker(self, key: WorkerKey) -> _Worker:
-        """The worker behind a key; a new one gets a number under which nothing is open."""
-        number = self._numbers.get(key)
-        if number is None:
-            number = self._last_number % MAX_WORKER_NUMBER + 1
-            while number in self._workers:
-                number = number % MAX_WORKER_NUMBER + 1
-            self._last_number = self._numbers[key] = number
-            self._workers[number] = _Worker(number, key)
-        return self._workers[number]
-
-    def _forget_if_done(self, worker: _Worker) -> None:
-        if worker.key is None and not worker.open:
-            del self._workers[worker.number]
-
     def _close(self, summary: RequestSummary) -> None:
         request = self._open.pop(summary.request_id, None)
         if request is None:
             return
+        assert request.intent_index is not None
         request.worker.open.discard(summary.request_id)
-        self._forget_if_done(request.worker)
+        self._workers.forget_if_done(request.worker)
         self._counts.append(
             CountTokens(
                 request.intent_index,

@@ -4,6 +4,7 @@ gateway   → engine     Submit, Cancel                        gateway → polic
 authority → policy     FindPrincipal, RevokeToken and others  policy → both       answers, revocations
 gateway   → compiler   Compile                               compiler → gateway   Compiled, CompileRefused
 gateway   → auditor    intents, outcomes, events, receipts   engine  → auditor   CountTokens, events
+auditor   → engine     TicketKey, Ticket                     auditor → gateway   answers, status
 authority → auditor    events                                policy  → auditor   events
 gateway   → reader     searches, records, tiles              reader   → auditor   events (what was read)
 auditor   → courier    AskWitness                            courier  → auditor   WitnessAnswered

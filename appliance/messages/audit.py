@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from appliance.messages.engine import RequestIdField
 from appliance.messages.stewardship import FromAuditor, ToAuditor
 
 MAX_EVENT_BYTES = 60_000
@@ -22,7 +23,7 @@ EventBytes = Annotated[bytes, msgspec.Meta(max_length=MAX_EVENT_BYTES)]
 
 
 class AppendIntent(msgspec.Struct, frozen=True, array_like=True, tag="intent", gc=False):
-    """Gateway only: a request is about to be served. Answered by `IntentRecorded` once it is durable."""
+    """Gateway only: a request is about to be served. Once that is durable, a `Ticket` to the engine and `IntentRecorded`."""
 
     correlation: Correlation
     event: EventBytes
@@ -34,9 +35,11 @@ class AppendIntent(msgspec.Struct, frozen=True, array_like=True, tag="intent", g
     """SHA-256 of the prompt's token ids as little-endian uint32."""
     token_limit: Annotated[int, msgspec.Meta(ge=1)]
     lifetime_ms: Annotated[int, msgspec.Meta(ge=1, le=3_600_000)]
-    """How long the ticket may wait before the engine takes it."""
+    """How long the ticket is good."""
+    request_id: RequestIdField
+    """The worker's own number of the request, under which it asks the engine."""
     engine_instance: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Which engine the ticket is for: only that one can check its MAC."""
+    """Which engine is asked: the ticket goes to that one."""
 
 
 class AppendOutcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome", gc=False):
@@ -67,7 +70,7 @@ class CountTokens(msgspec.Struct, frozen=True, array_like=True, tag="count", gc=
 
 
 class TicketsRefused(msgspec.Struct, frozen=True, array_like=True, tag="tickets_refused"):
-    """Engine only, unanswered: requests came to it with tickets that do not hold; nothing was computed for them."""
+    """Engine only, unanswered: requests came to it for which there is no ticket that holds; nothing of them left it."""
 
     num_refused: Annotated[int, msgspec.Meta(ge=1)]
     """Since it was last told."""
@@ -120,12 +123,27 @@ class FetchProof(msgspec.Struct, frozen=True, array_like=True, tag="fetch_proof"
 
 
 class IntentRecorded(msgspec.Struct, frozen=True, array_like=True, tag="intent_recorded", gc=False):
-    """The intent is durable under this leaf index; with the ticket that the engine takes once, before it expires."""
+    """The intent is durable under this leaf index, and its ticket is on the way to the engine."""
 
     correlation: int
     index: int
+
+
+class Ticket(msgspec.Struct, frozen=True, array_like=True, tag="ticket", gc=False):
+    """Auditor to engine: leave to infer once. A MAC over all that stands here and the digest of the prompt's token ids."""
+
+    worker: Annotated[int, msgspec.Meta(ge=0)]
+    """The gateway worker whose intent it was, as its link to the auditor says it."""
+    request_id: RequestIdField
+    """That worker's number of the request."""
+    index: Annotated[int, msgspec.Meta(ge=0)]
+    """Leaf index of the durable intent."""
+    model: Annotated[str, msgspec.Meta(max_length=256)]
+    token_limit: Annotated[int, msgspec.Meta(ge=1)]
+    """Most output tokens over all choices."""
     expires_at_ms: int
-    mac: bytes
+    """UTC, milliseconds since the epoch."""
+    mac: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class Recorded(msgspec.Struct, frozen=True, array_like=True, tag="recorded", gc=False):
@@ -221,6 +239,7 @@ AuditorToPeer = (
     | Receipt
     | Proof
     | TicketKey
+    | Ticket
     | AuditorStatus
     | Usage
     | Cosigned

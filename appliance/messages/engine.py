@@ -1,8 +1,8 @@
 """Gateway ↔ engine.
 
-A `Submit` carries the auditor's ticket; the engine's process checks it against a key that only auditor and engine hold, so
-a captured gateway cannot infer unlogged. Tokens of a step go to each worker in one `StepTokens`: nearly all of them as three
-columns of bytes, the others one by one.
+A `Submit` may come before its intent is durable: nothing of it leaves the engine until the auditor's ticket for it has come,
+over their own link (`messages.audit.Ticket`). So a captured gateway cannot infer unlogged. Tokens of a step go to each worker in
+one `StepTokens`: nearly all of them as three columns of bytes, the others one by one.
 """
 
 from typing import Annotated
@@ -25,24 +25,10 @@ RequestIdField = Annotated[int, msgspec.Meta(ge=0, lt=1 << REQUEST_ID_BITS)]
 """A worker's own number of a request. The bound is what keeps workers apart: the engine's process puts theirs above it."""
 
 
-class Ticket(msgspec.Struct, frozen=True, array_like=True, tag="ticket", gc=False):
-    """The auditor's leave to infer once: a MAC over all that stands here and the digest of the prompt's token ids."""
-
-    index: Annotated[int, msgspec.Meta(ge=0)]
-    """Leaf index of the durable intent."""
-    model: Annotated[str, msgspec.Meta(max_length=256)]
-    token_limit: Annotated[int, msgspec.Meta(ge=1)]
-    """Most output tokens over all choices."""
-    expires_at_ms: int
-    """UTC, milliseconds since the epoch."""
-    mac: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-
-
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
-    """Ask for a generation. `request_id` is the worker's own, unique on its link."""
+    """Ask for a generation. `request_id` is the worker's own, unique on its link, and the intent names it."""
 
     request_id: RequestIdField
-    ticket: Ticket
     prompt: Annotated[bytes, msgspec.Meta(max_length=MAX_PROMPT_BYTES)]
     """Token ids as little-endian uint32."""
     sampling: SamplingParams

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import structlog
 
-from appliance.config.schema import served_name_of
+from appliance.config.schema import Configuration, served_name_of
+from appliance.inference.holding import MAX_HELD_TOKENS, HoldLimits
 from appliance.inference.model import LoadedModel, load_model
+from appliance.inference.neighbours import Sent
 from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
-from appliance.messages.audit import AppendEvent, AppendRefused, TicketKey
+from appliance.messages.audit import AppendEvent, AppendRefused, Ticket, TicketKey
 from appliance.messages.engine import AbortIntent, Cancel, EngineStatus, FlushCache, Submit
 from appliance.models.admission import admit_model, explain_weights, head_check, verify_read, weights_check
 from appliance.processes.memory import settle_memory
@@ -24,11 +26,14 @@ from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink
 from audit.entry import encode_event
 from audit.events import configuration_event
 from runtime.engine.loop import Engine
+from runtime.identifiers import PAGE_SIZE
 
 log = structlog.get_logger(__name__)
 
 _IDLE_POLL_S = 0.05
 _STATUS_INTERVAL_S = 0.2
+_HELD_SHARE = 8
+"""Prompts that compute before their tickets have come fill at most one in so many pages."""
 
 
 def serve(member: PollingMember) -> None:
@@ -53,19 +58,31 @@ def serve(member: PollingMember) -> None:
     engine = Engine(model.runner, settings, facts.eos_token_ids, facts.context_length, time.monotonic, model.grammars)
     engine.probe()
     settle_memory()
-    EngineProcess(member, engine, model, settings.readiness_probe_interval_s).run()
+    EngineProcess(member, engine, model).run()
+
+
+def hold_limits(config: Configuration, instance: int, num_pages: int) -> HoldLimits:
+    """What a gateway worker may ask of an engine before its tickets have come."""
+    gateway = config.gateway
+    return HoldLimits(
+        wait_s=gateway.ticket_lifetime_ms / 1000,
+        max_requests=config.engines[instance].max_queued_requests,
+        max_prompt_tokens=num_pages * PAGE_SIZE // (_HELD_SHARE * gateway.workers),
+        max_output_tokens=min(MAX_HELD_TOKENS, gateway.max_unread_tokens // 2),
+    )
 
 
 class EngineProcess:
     """Owner of the loop: links in, one step after the other, links out."""
 
-    def __init__(self, member: PollingMember, engine: Engine, model: LoadedModel, probe_interval_s: float) -> None:
+    def __init__(self, member: PollingMember, engine: Engine, model: LoadedModel) -> None:
         self._member = member
         self._engine = engine
         self._model = model
         self._gate = TicketGate(model.name, lambda: time.time_ns() // 1_000_000)
-        self._service = InferenceService(engine, self._gate, time.monotonic)
-        self._probe_interval_s = probe_interval_s
+        limits = hold_limits(member.config, member.instance, model.runner.num_pages)
+        self._service = InferenceService(engine, self._gate, time.monotonic, limits)
+        self._probe_interval_s = member.config.engines[member.instance].readiness_probe_interval_s
         self._workers: list[PolledLink] = []
         self._auditor: PolledLink | None = None
         self._next_status_at = 0.0
@@ -80,6 +97,7 @@ class EngineProcess:
         while not (self._member.draining and (self._service.num_open == 0 or time.monotonic() > drain_until)):
             for event in self._member.poll(0.0 if self._engine.has_work else _IDLE_POLL_S):
                 self._handle(event)
+            self._member.flush()  # What tickets let go does not wait for the next step.
             if self._engine.has_work:
                 self._step()
             elif time.monotonic() - self._engine.stats().last_token_at > self._probe_interval_s:
@@ -91,10 +109,13 @@ class EngineProcess:
         self._member.flush()
 
     def _step(self) -> None:
-        for worker, message in self._service.sort_by_worker(self._engine.step()):
+        self._send(self._service.sort_by_worker(self._engine.step()))
+        self._member.flush()
+
+    def _send(self, messages: Sent) -> None:
+        for worker, message in messages:
             assert isinstance(worker, PolledLink)
             self._member.send(worker, message)
-        self._member.flush()
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -108,8 +129,11 @@ class EngineProcess:
                 self._service.abort(message)
             case Received(_, FlushCache()):
                 log.info("cache_flushed", pages=self._engine.flush_cache())
+            case Received(link, Ticket() as ticket):
+                if link is self._auditor:  # Those of the auditor's former life are worth nothing, and nobody's fault.
+                    self._send(self._service.accept(ticket))
             case Received(_, TicketKey(key)):
-                self._gate.set_key(key)
+                self._send(self._service.set_key(key))
             case Received(_, AppendRefused() as refused):
                 log.error("event_refused", code=refused.code, reason=refused.message)
             case LinkOpened(link):
@@ -138,13 +162,14 @@ class EngineProcess:
         if link is self._auditor:
             log.error("auditor_lost", open_requests=self._service.num_open)
             self._auditor = None
-            self._service.lose_auditor()
+            self._send(self._service.lose_auditor())
         elif link in self._workers:
             self._workers.remove(link)
             self._service.lose_worker(link)
 
     def _tell(self) -> None:
-        """Counts to the auditor, and four times a second our state to the workers."""
+        """Refusals of what waited too long, counts to the auditor, and four times a second our state to the workers."""
+        self._send(self._service.expire())
         if self._auditor is not None:
             for count in self._service.take_counts():
                 self._member.send(self._auditor, count)
@@ -160,7 +185,7 @@ class EngineProcess:
             self._member.send(worker, status)
 
     def _status(self, now: float) -> EngineStatus:
-        stats = self._engine.stats()
+        stats, untold = self._engine.stats(), self._service.untold
         elapsed_s, busy_s = now - self._status_at, stats.busy_s - self._status_busy_s
         self._status_at, self._status_busy_s = now, stats.busy_s
         return EngineStatus(
@@ -170,9 +195,9 @@ class EngineProcess:
             num_pages=stats.num_pages,
             num_free_pages=stats.num_free_pages,
             num_evictable_pages=stats.num_evictable_pages,
-            generated_tokens=stats.generated_tokens,
-            prompt_tokens=stats.prompt_tokens,
-            cached_tokens=stats.cached_tokens,
+            generated_tokens=stats.generated_tokens - untold.output_tokens,
+            prompt_tokens=stats.prompt_tokens - untold.prompt_tokens,
+            cached_tokens=stats.cached_tokens - untold.cached_tokens,
             num_retractions=stats.num_retractions,
             has_auditor=self._gate.is_open,
             num_steps=stats.num_steps,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from runtime.request import RequestSummary
 from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.gateway_peers import MemoryLink, Reply
-from tests.support.streams import Stream, last_error, outcome, post, settled, unread_stream
+from tests.support.model_folders import MODEL
+from tests.support.streams import BEARER, JSON, Stream, last_error, outcome, post, settled, unread_stream
 from tests.support.waiting import until
+from tests.support.wire import exchange
 
 LONG = Reply([97] * 400, delay_s=0.005)
 
@@ -31,16 +34,53 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
 
 
 @control("3.3.1", "3.13.2", "AU-10", "AU-12", "A.6.2.8", "Article 12(1)")
-async def test_nothing_is_submitted_before_the_intent_is_durable(gateway: Gateway) -> None:
-    """The engine hears of a request only when the auditor has answered."""
+@pytest.mark.parametrize("keeps_back", [True, False])
+async def test_nothing_is_answered_before_the_intent_is_durable(gateway: Gateway, keeps_back: bool) -> None:
+    """The engine has the request meanwhile; even one that kept nothing back would not make the gateway say a word."""
+    gateway.says("too soon")
+    gateway.engine.keeps_back = keeps_back
     gateway.auditor.holds_intents.clear()
-    asking = asyncio.create_task(post(gateway))
-    await until(lambda: gateway.policy.reserves)
+    stream = await Stream.open(gateway)
+    await until(lambda: bool(gateway.engine.submits))
+    if not keeps_back:
+        await until(lambda: gateway.engine.num_sent > 3)
     await asyncio.sleep(0.1)
-    assert not gateway.engine.submits
+    assert not stream.reader._buffer  # type: ignore[attr-defined]
     gateway.auditor.holds_intents.set()
-    assert (await asking).status == 200
+    answer = await stream.rest()
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"casemate-audit-index: 0" in answer
     assert [name for name, _ in gateway.auditor.records] == ["inference_intent", "inference_outcome"]
+
+
+async def test_what_was_kept_back_leaves_in_its_order_as_far_as_the_quota_reaches(gateway: Gateway) -> None:
+    """The log's disk was slow: forty tokens come at once, and blocks of eight of the quota; then only twenty are left."""
+    gateway.says("the quick brown fox jumps over the lazy dog")
+    gateway.engine.is_burst = True
+    response = await post(gateway, stream=False)
+    assert (
+        json.loads(response.body)["choices"][0]["message"]["content"] == "the quick brown fox jumps over the lazy dog"
+    )
+    assert gateway.policy.num_extends >= 5
+    gateway.policy.budget_tokens = 20
+    stream = await Stream.open(gateway)
+    received = await stream.rest()
+    assert last_error(received)["code"] == "quota_exhausted"
+    assert b"".join(re.findall(rb'"content":"([^"]*)"', received)) == b"the quick brown fox "
+    await until(lambda: len(gateway.policy.settles) == 2)
+    assert gateway.policy.settles[1].output_tokens == 20
+
+
+async def test_an_intent_that_is_refused_is_withdrawn_from_the_engine(gateway: Gateway) -> None:
+    """The client gets what it got when nothing was asked of the engine before; nothing is charged, and nothing is left there."""
+    assert (await post(gateway)).status == 200  # Roots and keys of the day are made.
+    gateway.auditor.can_append = False
+    body = json.dumps({"model": MODEL, "prompt": ["a", "b"]}).encode()
+    response = await exchange(gateway.port, "POST", "/v1/completions", headers=(BEARER, JSON), body=body)
+    assert (response.status, json.loads(response.body)["error"]["code"]) == (503, "audit_unavailable")
+    await until(lambda: len(gateway.policy.settles) == 3)
+    assert gateway.engine.withdrawn == [submit.request_id for submit in gateway.engine.submits[1:]]
+    assert [settle.prompt_tokens for settle in gateway.policy.settles[1:]] == [0, 0]
 
 
 async def test_the_last_event_waits_for_the_outcome(gateway: Gateway) -> None:
@@ -189,7 +229,7 @@ async def test_a_client_that_leaves_before_its_prompt_was_delivered_has_the_engi
 
 
 async def test_a_client_that_leaves_while_its_intent_is_recorded_leaves_no_orphan(gateway: Gateway) -> None:
-    """The intent that becomes durable afterwards still gets its outcome, and the engine is never asked."""
+    """The intent that becomes durable afterwards still gets its outcome, and the engine is told to stop."""
     gateway.auditor.holds_intents.clear()
     stream = await Stream.open(gateway)
     await until(lambda: bool(gateway.policy.reserves))
@@ -198,8 +238,9 @@ async def test_a_client_that_leaves_while_its_intent_is_recorded_leaves_no_orpha
     gateway.auditor.holds_intents.set()
     await settled(gateway)
     assert outcome(gateway)["status_code"] == "client_disconnected"
-    assert not gateway.engine.submits
-    assert gateway.policy.settles[0].prompt_tokens == 0
+    assert gateway.engine.cancels
+    assert not gateway.engine.withdrawn
+    assert gateway.policy.settles[0].prompt_tokens == len(gateway.engine.submits[0].prompt) // 4
 
 
 async def test_a_client_that_does_not_read_loses_its_own_answer_only(gateway: Gateway) -> None:

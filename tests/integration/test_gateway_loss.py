@@ -81,7 +81,7 @@ async def test_disk_full_refuses_before_anything_is_computed(gateway: Gateway) -
 
 
 async def test_an_intent_that_is_durable_too_late_gets_its_outcome(folder: Path) -> None:
-    """The client was refused and its quota given back; nothing was computed, and the log says how it ended."""
+    """The client was refused and its quota given back; the engine was told so, and the log says how it ended."""
     async with running_gateway(folder, peer_timeout_s=1.0) as gateway:
         assert (await post(gateway)).status == 200  # Roots and keys of the day are made.
         gateway.auditor.holds_intents.clear()
@@ -94,7 +94,8 @@ async def test_an_intent_that_is_durable_too_late_gets_its_outcome(folder: Path)
         assert late["status_code"] == "audit_unavailable"
         assert late["http_response"]["code"] == 503
         assert late["unmapped"]["casemate"]["request_uid"] == intent["request_uid"]
-        assert (len(gateway.engine.submits), len(gateway.policy.settles)) == (1, 2)
+        assert gateway.engine.withdrawn == [gateway.engine.submits[1].request_id]
+        assert [settle.prompt_tokens > 0 for settle in gateway.policy.settles] == [True, False]
 
 
 async def test_a_reservation_that_is_granted_too_late_is_given_back(folder: Path) -> None:

@@ -72,6 +72,7 @@ class Gateway:
         self.model = model
         self.engine = FakeEngine(key)
         self.auditor = FakeAuditor(key)
+        self.auditor.on_ticket = self.engine.take_ticket
         self.policy = FakePolicy()
         self.compiler = FakeCompiler()
         self.reader = FakeReader()

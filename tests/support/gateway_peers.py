@@ -76,7 +76,7 @@ class Reply:
 
 
 class FakeEngine:
-    """Computes nothing: says what `reply` gives for a submit. Holds every rule that the real one holds the gateway to."""
+    """Computes nothing: says what `reply` gives for a submit, once its ticket has come. Holds every rule that the real one does."""
 
     def __init__(self, ticket_key: bytes) -> None:
         self.ticket_key = ticket_key
@@ -96,6 +96,15 @@ class FakeEngine:
         """Every request but the first is computed after it."""
         self.link: MemoryLink | None = None
         self._used: set[int] = set()
+        self._tickets: dict[int, asyncio.Future[audit.Ticket]] = {}
+        self.keeps_back = True
+        """Until the ticket has come, as every engine must."""
+        self.is_burst = False
+        """All tokens of an answer come in one message, as after a long wait for the ticket."""
+        self.num_sent = 0
+        """Messages with tokens."""
+        self.withdrawn: list[int] = []
+        """Requests that were cancelled as a whole before their tickets had come."""
         self._choices: dict[tuple[int, int], asyncio.Task[int]] = {}
         self._kept: dict[tuple[int, int], int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -108,7 +117,7 @@ class FakeEngine:
             while True:
                 message = await link.receive()
                 if isinstance(message, engine.Cancel):
-                    self._cancel(message)
+                    self._cancel(link, message)
                 elif isinstance(message, engine.AbortIntent):
                     self.aborts.append(message)
                 elif isinstance(message, engine.FlushCache):
@@ -157,19 +166,34 @@ class FakeEngine:
                 link.send(status)
             await asyncio.sleep(0.05)
 
-    def _cancel(self, cancel: engine.Cancel) -> None:
+    def take_ticket(self, ticket: audit.Ticket) -> None:
+        """The auditor's link, as far as it matters here; a ticket may be here before its request."""
+        waiting = self._ticket_of(ticket.request_id)
+        if not waiting.cancelled():
+            waiting.set_result(ticket)
+
+    def _ticket_of(self, request_id: int) -> "asyncio.Future[audit.Ticket]":
+        return self._tickets.setdefault(request_id, asyncio.get_running_loop().create_future())
+
+    def _cancel(self, link: MemoryLink, cancel: engine.Cancel) -> None:
         self.cancels.append(cancel)
+        ticket = self._ticket_of(cancel.request_id)
+        if cancel.choice is None and not ticket.done():
+            ticket.cancel()
+            self.withdrawn.append(cancel.request_id)
+            link.send(engine.RequestRefused(cancel.request_id, "withdrawn", "its worker withdrew it"))
         for key, task in self._choices.items():
             if key[0] == cancel.request_id and cancel.choice in (None, key[1]):
                 if cancel.keep_tokens is not None:
                     self._kept[key] = cancel.keep_tokens
                 task.cancel()
 
-    async def _serve(self, link: MemoryLink, submit: engine.Submit) -> None:
-        ticket = submit.ticket
+    def _spend(self, submit: engine.Submit, ticket: audit.Ticket) -> None:
         verify_ticket(
             self.ticket_key,
             ticket.mac,
+            worker=0,
+            request_id=submit.request_id,
             index=ticket.index,
             model=ticket.model,
             prompt_digest=hashlib.sha256(submit.prompt).digest(),
@@ -180,6 +204,10 @@ class FakeEngine:
         assert ticket.index not in self._used
         assert submit.n * submit.sampling.max_tokens <= ticket.token_limit
         self._used.add(ticket.index)
+
+    async def _serve(self, link: MemoryLink, submit: engine.Submit) -> None:
+        if self.keeps_back:
+            self._spend(submit, await self._ticket_of(submit.request_id))
         replies = [self.reply(submit, choice) for choice in range(submit.n)]
         for reply in replies:
             if isinstance(reply, engine.RequestRefused):
@@ -220,6 +248,11 @@ class FakeEngine:
     async def _generate(self, link: MemoryLink, submit: engine.Submit, choice: int, reply: Reply) -> int:
         ids = reply.token_ids[: submit.sampling.max_tokens]
         finish = Finish("length") if len(ids) < len(reply.token_ids) else reply.finish
+        if self.is_burst:
+            kept = [TokenDelivery(submit.request_id, choice, [token]) for token in ids[:-1]]
+            kept.append(TokenDelivery(submit.request_id, choice, ids[-1:], None, finish))
+            link.send(engine.StepTokens([], kept, []))
+            return len(ids)
         for start in range(0, len(ids), reply.per_step):
             step = ids[start : start + reply.per_step]
             is_last = start + reply.per_step >= len(ids)
@@ -232,6 +265,7 @@ class FakeEngine:
             else:
                 delivery = TokenDelivery(submit.request_id, choice, step, logprobs, finish if is_last else None)
                 link.send(engine.StepTokens([], [delivery], []))
+            self.num_sent += 1
             await asyncio.sleep(reply.delay_s)
         if finish is None:
             await asyncio.Event().wait()
@@ -260,6 +294,8 @@ class FakeAuditor:
         self.holds_outcomes = asyncio.Event()
         self.holds_outcomes.set()
         self.link: MemoryLink | None = None
+        self.on_ticket: Callable[[audit.Ticket], None] = lambda ticket: None
+        """The link to the engine."""
 
     def of_kind(self, kind: str) -> list[Json]:
         return [event for name, event in self.records if name == kind]
@@ -333,13 +369,18 @@ class FakeAuditor:
         expires_at_ms = time.time_ns() // 1_000_000 + message.lifetime_ms
         mac = mint_ticket(
             self.ticket_key,
+            worker=0,
+            request_id=message.request_id,
             index=index,
             model=message.model,
             prompt_digest=message.prompt_digest,
             token_limit=message.token_limit,
             expires_at_ms=expires_at_ms,
         )
-        return audit.IntentRecorded(number, index, expires_at_ms, mac)
+        self.on_ticket(
+            audit.Ticket(0, message.request_id, index, message.model, message.token_limit, expires_at_ms, mac)
+        )
+        return audit.IntentRecorded(number, index)
 
     def _open(self, message: stewardship.OpenBody) -> Any:
         if message.index >= len(self.records):

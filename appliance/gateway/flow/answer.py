@@ -1,8 +1,9 @@
 """One HTTP request's answer, from the quota to the outcome. The steps are numbered as ARCHITECTURE.md numbers them.
 
-The order is fixed: what the quota refuses is never recorded as an intent, what the auditor has not made durable is never
-submitted, and the last event of an answer waits for the outcome. Quota needs the number of the prompt's tokens, so (3),
-template and tokenizer, has run before (2) ends; what those may cost is bounded by the body's size and a clock.
+The order is fixed: what the quota refuses is never recorded as an intent, nothing is answered before the auditor has made the
+intent durable, though the engine may have begun, and the last event of an answer waits for the outcome. Quota needs the number
+of the prompt's tokens, so (3), template and tokenizer, has run before (2) ends; what those may cost is bounded by the body's
+size and a clock.
 """
 
 import asyncio
@@ -153,12 +154,13 @@ class Answer:
         await self._conclude(error)
 
     async def _start(self) -> None:
-        # (2) the quota, (4) the intents, durable from here on, (5) the engine.
+        # (2) the quota; (5) the engine is asked while the intents become durable, (4), which they are from here on.
         await self._opening.reserve(self.generations)
-        tickets = await self._opening.record_intents(self.generations)
         if self._mailbox.fault is not None:
             raise self._mailbox.fault
-        self._opening.submit(self.generations, tickets, self._engine, self._time_left_s)
+        await self._opening.begin(self.generations, self._engine, self._time_left_s)
+        if self._mailbox.fault is not None:
+            raise self._mailbox.fault
 
     @property
     def _time_left_s(self) -> float:
@@ -175,13 +177,11 @@ class Answer:
         timer = asyncio.get_running_loop().call_later(max(0.0, self._time_left_s) + 1.0, self.fail, late)
         try:
             while not all(generation.is_done for generation in self.generations):
-                pieces: list[Piece] = []
-                for generation, delivery in await self._mailbox.take():
-                    piece = await self._handle(generation, delivery)
-                    if piece is not None:
-                        pieces.append(piece)
+                pieces, fault = await self._read()
                 if pieces:
                     yield pieces
+                if fault is not None:
+                    raise fault
         finally:
             timer.cancel()
         # (7)
@@ -189,6 +189,18 @@ class Answer:
         for generation in self.generations:
             # Before the client hears of the end: its next request may reach policy by another worker, before this could.
             self._closing.settle(generation)
+
+    async def _read(self) -> tuple[list[Piece], GatewayFault | None]:
+        """All that is there, up to what ends the answer: the client gets what it is charged for. Raises: GatewayFault."""
+        pieces: list[Piece] = []
+        for generation, delivery in await self._mailbox.take():
+            try:
+                piece = await self._handle(generation, delivery)
+            except GatewayFault as fault:
+                return pieces, fault
+            if piece is not None:
+                pieces.append(piece)
+        return pieces, None
 
     async def _handle(self, generation: Generation, delivery: Delivery) -> Piece | None:
         if isinstance(delivery, PromptDelivery):
@@ -270,6 +282,8 @@ class Answer:
             error = error or ClientGone("abandoned", "the answer was not read to its end")
         if error is not None:
             status = status_of(error, response_started=self.response_started)
+            for generation in self.generations:
+                generation.is_closed = True
             await self._closing.try_outcomes(self.generations, error, status)
         self._settle(error)
 
@@ -289,15 +303,21 @@ class Answer:
         ]
         if not waiting:
             return
-        mailbox = self._mailbox.reopen()
         try:
             async with asyncio.timeout(SUMMARY_WAIT_S):
                 while any(generation.summary is None and generation.engine is not None for generation in waiting):
-                    for generation, delivery in await mailbox.take():
-                        if not isinstance(delivery, TokenDelivery):
-                            await self._handle(generation, delivery)
-        except (TimeoutError, GatewayFault):
+                    await self._take_summaries()
+        except TimeoutError:
             return
+
+    async def _take_summaries(self) -> None:
+        """What engines say now of the counts; one that is refused or lost says nothing more, and the others may."""
+        try:
+            for generation, delivery in await self._mailbox.take():
+                if not isinstance(delivery, TokenDelivery):
+                    await self._handle(generation, delivery)
+        except GatewayFault:
+            self._mailbox.reopen()
 
 
 def _nothing() -> None:

@@ -43,23 +43,23 @@ class Closing:
             log.warning("outcome_not_recorded", intents=intents, code=fault.code)
 
     def close_late(self, generation: Generation, intent_index: int) -> AppendOutcome:
-        """The outcome of an intent that became durable when nobody waited for it any more: nothing was computed for it."""
+        """The outcome of an intent that became durable when nobody waited for it any more: the engine has thrown away its work."""
         error = PeerUnavailable("audit_unavailable", "the intent was not durable in time")
         ending = self._ending(generation, error, http_of(error).status)
         return self._recorder.outcome(TOLD, generation.index, intent_index, ending)
 
     def settle(self, generation: Generation) -> None:
-        """Give back what was reserved and not used; a prompt that was never submitted costs nothing."""
+        """Give back what was reserved and not used; a prompt that was never recorded costs nothing."""
         coverage, generation.coverage = generation.coverage, None
         if coverage is None:
             return
         coverage.close()
-        prompt_tokens = generation.num_prompt_tokens if generation.request_id is not None else 0
+        prompt_tokens = generation.num_prompt_tokens if generation.intent_index is not None else 0
         self._desk.policy.settle(coverage.reservation, prompt_tokens, generation.num_output_tokens)
 
     def measure(self, generation: Generation, error: BaseException | None) -> None:
-        """Count the end of what was submitted."""
-        if generation.request_id is None:
+        """Count the end of what was recorded."""
+        if generation.intent_index is None:
             return
         metrics = self._desk.metrics
         metrics.e2e_request_latency_seconds.observe(time.monotonic() - self._arrived_at, model_name=self._model)

@@ -36,6 +36,8 @@ class Generation:
         self.coverage: Coverage | None = None
         self.intent_index: int | None = None
         self.outcome_index: int | None = None
+        self.is_closed = False
+        """Its outcome is being recorded, or has been, if it has an intent."""
         self.request_id: int | None = None
         self.engine: EnginePeer | None = None
         self.prompt_delivery: PromptDelivery | None = None
@@ -113,8 +115,15 @@ class Generation:
         return "length" if "length" in reasons else "stop"
 
     def cancel(self) -> None:
-        """End it in the engine; each choice keeps what was counted here."""
+        """End it in the engine; each choice keeps what was counted here.
+
+        One whose intent is not known to be recorded is withdrawn as a whole: the engine answers that it is refused, or, if the
+        ticket has come there all the same, sums up.
+        """
         if self.engine is None or self.request_id is None or self.summary is not None:
+            return
+        if self.intent_index is None:
+            self.engine.cancel(self.request_id, keep_tokens=0)
             return
         for index, choice in enumerate(self.choices):
             if choice.end is None:

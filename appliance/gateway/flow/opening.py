@@ -1,13 +1,13 @@
 """Before the first token: the quota is reserved, the intent recorded, the engine asked. Steps (2), (4) and (5).
 
-Each step is taken for all prompts of a request before the next begins: what the quota refuses for one of them is recorded for
-none, and none is computed before all of their intents are durable.
+What the quota refuses for one prompt of a request is recorded for none. The engine gets each prompt while its intent becomes
+durable, and keeps all that it makes of it until the auditor has sent it the ticket; here, too, nothing is answered before that.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from appliance.gateway.errors import QuotaRefused, http_of
+from appliance.gateway.errors import PeerUnavailable, QuotaRefused, http_of
 from appliance.gateway.flow.coverage import Coverage
 from appliance.gateway.flow.desk import Desk
 from appliance.gateway.flow.generation import Generation
@@ -15,8 +15,8 @@ from appliance.gateway.flow.records import Recorder
 from appliance.gateway.flow.request import Asked
 from appliance.gateway.identity import Principal
 from appliance.gateway.peers.engines import EnginePeer
-from appliance.messages.audit import AppendOutcome
-from appliance.messages.engine import Submit, Ticket
+from appliance.messages.audit import AppendOutcome, IntentRecorded
+from appliance.messages.engine import Submit
 
 
 class Opening:
@@ -42,45 +42,47 @@ class Opening:
         for generation in generations:
             generation.coverage = await self._reserve(generation)
 
-    async def record_intents(self, generations: Sequence[Generation]) -> list[Ticket]:
-        """(4) All at once; every one is waited for even if another fails, so that none is left without its outcome.
+    async def begin(self, generations: Sequence[Generation], engine: EnginePeer, time_left_s: float) -> None:
+        """(4) and (5) The auditor and the engine are asked at the same time. When this returns, all intents are durable.
 
+        Every one is waited for even if another fails, so that none is left without its outcome.
         Raises: PeerUnavailable, InternalFault.
         """
         self._recorder.hasher = await self._desk.hashers.hasher_for(self._principal.tenant)
         self._recorder.sealing = await self._desk.bodies.key_for(self._principal.tenant)
         if len(generations) == 1:  # Nearly always, and a task for each has its price.
-            return [await self._record_intent(generations[0])]
-        recording = (self._record_intent(generation) for generation in generations)
-        results = await asyncio.gather(*recording, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
+            await self._begin(generations[0], engine, time_left_s)
+            return
+        beginning = (self._begin(generation, engine, time_left_s) for generation in generations)
+        for result in await asyncio.gather(*beginning, return_exceptions=True):
+            if result is not None:
                 raise result
-        return [result for result in results if isinstance(result, Ticket)]
 
-    def submit(
-        self, generations: Sequence[Generation], tickets: Sequence[Ticket], engine: EnginePeer, time_left_s: float
-    ) -> None:
-        """(5) The engine, which takes nothing without the auditor's ticket. Raises: PeerUnavailable."""
-        asked, namespace = self._asked, self._recorder.namespace
-        for generation, ticket in zip(generations, tickets, strict=True):
-            generation.request_id = self._desk.engines.new_request_id()
+    async def _begin(self, generation: Generation, engine: EnginePeer, time_left_s: float) -> None:
+        generation.request_id = self._desk.engines.new_request_id()
+        recorded = self._send_intent(generation, generation.request_id)
+        try:
+            engine.submit(self._submit(generation, generation.request_id, time_left_s), generation)
             generation.engine = engine
-            submit = Submit(
-                generation.request_id,
-                ticket,
-                generation.prompt,
-                asked.sampling,
-                asked.n,
-                namespace,
-                asked.priority,
-                max(1, int(time_left_s * 1000)),
-                caches_output=not asked.stops,
-                grammar=asked.grammar,
-                wants_embedding=asked.wants_embedding,
-            )
-            engine.submit(submit, generation)
-            self._desk.metrics.num_requests_total.add(1, model_name=asked.model)
+        except PeerUnavailable as lost:
+            generation.fail(lost)  # The intent is on its way, and gets its outcome.
+        generation.intent_index = (await recorded).index
+        self._desk.metrics.num_requests_total.add(1, model_name=self._asked.model)
+
+    def _submit(self, generation: Generation, request_id: int, time_left_s: float) -> Submit:
+        asked = self._asked
+        return Submit(
+            request_id,
+            generation.prompt,
+            asked.sampling,
+            asked.n,
+            self._recorder.namespace,
+            asked.priority,
+            max(1, int(time_left_s * 1000)),
+            caches_output=not asked.stops,
+            grammar=asked.grammar,
+            wants_embedding=asked.wants_embedding,
+        )
 
     async def _reserve(self, generation: Generation) -> Coverage:
         policy, limit = self._desk.policy, generation.token_limit
@@ -92,14 +94,19 @@ class Opening:
             raise
         return Coverage(policy, reservation, limit)
 
-    async def _record_intent(self, generation: Generation) -> Ticket:
+    def _send_intent(self, generation: Generation, request_id: int) -> Awaitable[IntentRecorded]:
         assert generation.coverage is not None
         reservation = generation.coverage.reservation.number
         lifetime_ms, limit = self._desk.settings.ticket_lifetime_ms, generation.token_limit
         index, prompt = generation.index, generation.prompt
-        recorded = await self._desk.auditor.record_intent(
-            lambda number: self._recorder.intent(number, index, prompt, limit, reservation, lifetime_ms),
-            lambda intent_index: self._close_late(generation, intent_index),
+        return self._desk.auditor.send_intent(
+            lambda number: self._recorder.intent(number, index, prompt, limit, reservation, lifetime_ms, request_id),
+            lambda intent_index: self._note_late(generation, intent_index),
         )
-        generation.intent_index = recorded.index
-        return Ticket(recorded.index, self._asked.model, limit, recorded.expires_at_ms, recorded.mac)
+
+    def _note_late(self, generation: Generation, intent_index: int) -> AppendOutcome | None:
+        """An intent is durable that was given up: whoever closes the generation still may record its outcome."""
+        if generation.is_closed:
+            return self._close_late(generation, intent_index)
+        generation.intent_index = intent_index
+        return None

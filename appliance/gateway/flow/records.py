@@ -82,9 +82,16 @@ class Recorder:
         return self.hasher.namespace
 
     def intent(
-        self, number: int, index: int, prompt: bytes, token_limit: int, reservation: int, lifetime_ms: int
+        self,
+        number: int,
+        index: int,
+        prompt: bytes,
+        token_limit: int,
+        reservation: int,
+        lifetime_ms: int,
+        request_id: int,
     ) -> AppendIntent:
-        """The intent of one prompt. `number` is the correlation."""
+        """The intent of one prompt. `number` is the correlation, `request_id` what the engine knows it by."""
         hashed = self._hash("prompt", prompt)
         call = self._call(index)
         event = intent_event(
@@ -107,6 +114,7 @@ class Recorder:
             hashlib.sha256(prompt).digest(),
             token_limit,
             lifetime_ms,
+            request_id,
             engine_instance=self._engine_instance,
         )
 

@@ -1,7 +1,7 @@
 """The auditor as the gateway sees it: intents before, outcomes after, receipts on request."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import structlog
@@ -74,21 +74,25 @@ class AuditorPeer:
                 self.status = None
                 self._on_lost(self._questions.unavailable("was lost: nothing is answered that cannot be recorded"))
 
-    async def record_intent(
-        self, build: Callable[[int], AppendIntent], if_late: Callable[[int], AppendOutcome]
-    ) -> IntentRecorded:
-        """Append an intent; when this returns it is durable.
+    def send_intent(
+        self, build: Callable[[int], AppendIntent], if_late: Callable[[int], AppendOutcome | None]
+    ) -> Awaitable[IntentRecorded]:
+        """Append an intent, which is sent now; it is durable when what this returns has been awaited, which the caller MUST do.
 
         Args:
-            if_late: builds the outcome, from its index, of an intent that became durable after this gave up.
-        Raises: PeerUnavailable, InternalFault.
+            if_late: builds the outcome, from its index, of an intent that became durable when nobody awaited it any more; None if
+                that is cared for.
+        Raises: PeerUnavailable; awaiting raises that and InternalFault.
         """
 
         def close(answer: object) -> None:
-            if isinstance(answer, IntentRecorded):
-                self._questions.tell(if_late(answer.index))
+            if isinstance(answer, IntentRecorded) and (outcome := if_late(answer.index)) is not None:
+                self._questions.tell(outcome)
 
-        return self._checked(await self._questions.ask(build, close), IntentRecorded)
+        return self._recorded(self._questions.ask(build, close))
+
+    async def _recorded(self, asked: Awaitable[object]) -> IntentRecorded:
+        return self._checked(await asked, IntentRecorded)
 
     async def record_outcome(self, build: Callable[[int], AppendOutcome]) -> Recorded:
         """Append an outcome; when this returns it is durable. Raises: PeerUnavailable, InternalFault."""

@@ -1,6 +1,7 @@
 """The engines as the gateway sees them: who serves which model, and whose tokens are whose."""
 
 import itertools
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -11,6 +12,7 @@ from appliance.errors import LinkClosed
 from appliance.gateway.errors import BadRequest, EngineFault, GatewayFault, PeerUnavailable, QueueFull
 from appliance.gateway.peers.links import Link
 from appliance.messages.engine import (
+    REQUEST_ID_BITS,
     AbortIntent,
     Cancel,
     EngineStatus,
@@ -130,7 +132,7 @@ class Engines:
     def __init__(self, served: Sequence[str]) -> None:
         self._served = served
         self._peers: list[EnginePeer] = []
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(secrets.randbits(REQUEST_ID_BITS - 1))
 
     def __iter__(self) -> Iterator[EnginePeer]:
         return iter(self._peers)
@@ -152,7 +154,7 @@ class Engines:
             peer.end()
 
     def new_request_id(self) -> int:
-        """A number that this worker has not used."""
+        """A number that this worker has not used, nor any former life of it, whose tickets may still be on their way."""
         return next(self._numbers)
 
     def for_model(self, name: str) -> EnginePeer:

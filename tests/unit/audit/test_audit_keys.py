@@ -19,7 +19,10 @@ from audit.storage import Disk
 from audit.ticket import encode_ticket, mint_ticket, new_ticket_key, verify_ticket
 from tests.support.controls import control
 
-TICKET = {"index": 5, "model": "m", "prompt_digest": b"\x01" * 32, "token_limit": 10, "expires_at_ms": 1_000}
+TICKET = {
+    "worker": 1, "request_id": 2, "index": 5, "model": "m", "prompt_digest": b"\x01" * 32, "token_limit": 10,
+    "expires_at_ms": 1_000,
+}  # fmt: skip
 
 
 def test_a_ticket_holds_for_what_it_was_minted_for_until_it_expires() -> None:
@@ -34,6 +37,8 @@ def test_a_ticket_holds_for_what_it_was_minted_for_until_it_expires() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("worker", 2),
+        ("request_id", 3),
         ("index", 6),
         ("model", "n"),
         ("prompt_digest", b"\x02" * 32),
@@ -58,14 +63,15 @@ def test_a_ticket_of_another_key_is_refused() -> None:
 
 
 TICKETS = st.tuples(
-    st.integers(0, 2**64 - 1), st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=10), st.binary(max_size=8),
+    st.integers(0, 63), st.integers(0, 2**48 - 1), st.integers(0, 2**64 - 1),
+    st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=10), st.binary(max_size=8),
     st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1),
 )  # fmt: skip
 
 
 @given(TICKETS, TICKETS)
 def test_no_two_tickets_have_the_same_bytes(
-    one: tuple[int, str, bytes, int, int], other: tuple[int, str, bytes, int, int]
+    one: tuple[int, int, int, str, bytes, int, int], other: tuple[int, int, int, str, bytes, int, int]
 ) -> None:
     """Lengths stand before the fields, so nothing moves from one into the next."""
     assert (encode_ticket(*one) == encode_ticket(*other)) == (one == other)

@@ -122,7 +122,7 @@ def intent(uid: str = "req-1", correlation: int = 1, **changes: Any) -> AppendIn
     event = intent_event(
         CALLER, call(uid), parameters={}, prompt_hash="0", prompt_key_id="k", prompt_tokens=12, token_limit=64, reservation=1
     )  # fmt: skip
-    message = AppendIntent(correlation, encode_event(event), uid, "demo", "m", DIGEST, 64, 5_000)
+    message = AppendIntent(correlation, encode_event(event), uid, "demo", "m", DIGEST, 64, 5_000, 77)
     return msgspec.structs.replace(message, **changes)
 
 

@@ -15,6 +15,7 @@ from appliance.messages.audit import (
     IntentRecorded,
     Receipt,
     Recorded,
+    Ticket,
     TicketKey,
 )
 from audit.entry import RANDOM_BYTES, encode_event
@@ -39,25 +40,76 @@ def test_the_first_record_says_that_the_log_was_started(auditor: Auditor) -> Non
     assert own(auditor.records()[0])["tree_size"] == 0
 
 
-def test_an_intent_is_answered_with_a_ticket_that_the_engine_can_check(auditor: Auditor) -> None:
-    """The key came to the engine before; the ticket is bound to index, model, prompt, limit and time."""
+def fields_of(ticket: Ticket) -> dict[str, Any]:
+    """What its MAC must hold for, as the intent of `conftest` was asked by the first worker."""
+    named = {name: getattr(ticket, name) for name in ("worker", "request_id", "index", "model", "token_limit")}
+    assert named | {"index": 0} == {"worker": 0, "request_id": 77, "index": 0, "model": "m", "token_limit": 64}
+    return named | {"prompt_digest": DIGEST, "expires_at_ms": ticket.expires_at_ms}
+
+
+def test_the_engine_gets_a_ticket_that_it_can_check(auditor: Auditor) -> None:
+    """The key came before; the ticket is bound to worker, request, index, model, prompt, limit and time."""
     engine, gateway = auditor.connect("engine"), auditor.connect("gateway")
     key = engine.take()[0]
     assert isinstance(key, TicketKey)
     auditor.tell(gateway, intent(correlation=9))
-    answer = gateway.last(IntentRecorded)
-    assert (answer.correlation, answer.index) == (9, 1)
-    assert answer.expires_at_ms == auditor.utc_ms + 5_000
-    fields = {
-        "index": 1,
-        "model": "m",
-        "prompt_digest": DIGEST,
-        "token_limit": 64,
-        "expires_at_ms": answer.expires_at_ms,
-    }
-    verify_ticket(key.key, answer.mac, **fields, now_ms=auditor.utc_ms)
-    with pytest.raises(TicketRejected):
-        verify_ticket(key.key, answer.mac, **{**fields, "token_limit": 65}, now_ms=auditor.utc_ms)
+    assert gateway.last(IntentRecorded) == IntentRecorded(9, 1)
+    (ticket,) = engine.take(Ticket)
+    assert (ticket.index, ticket.expires_at_ms) == (1, auditor.utc_ms + 5_000)
+    verify_ticket(key.key, ticket.mac, **fields_of(ticket), now_ms=auditor.utc_ms)
+    for name in ("token_limit", "worker", "request_id"):
+        other = {**fields_of(ticket), name: 65}
+        with pytest.raises(TicketRejected):
+            verify_ticket(key.key, ticket.mac, **other, now_ms=auditor.utc_ms)
+
+
+def test_a_ticket_names_the_worker_by_its_link(auditor: Auditor) -> None:
+    """Whatever request it names, no worker gets a ticket for another's; and only the engine that was asked gets it."""
+    engine, other = auditor.connect("engine"), auditor.connect("engine", 1)
+    auditor.connect("gateway")
+    auditor.tell(auditor.connect("gateway", 3), intent(request_id=12))
+    (ticket,) = engine.take(Ticket)
+    assert (ticket.worker, ticket.request_id) == (3, 12)
+    assert other.take(Ticket) == []
+
+
+def test_no_ticket_is_sent_before_the_intent_is_durable_nor_for_one_that_is_refused(auditor: Auditor) -> None:
+    """The engine lets go what it has a ticket for."""
+    engine, gateway = auditor.connect("engine"), auditor.connect("gateway")
+    auditor.service.received(gateway, intent())
+    assert engine.take(Ticket) == []
+    auditor.service.turn()
+    assert [ticket.index for ticket in engine.take(Ticket)] == [1]
+    auditor.tell(gateway, intent())
+    assert gateway.last(AppendRefused).code == "malformed"
+    assert engine.take(Ticket) == []
+
+
+def test_a_worker_that_is_gone_gets_no_ticket(auditor: Auditor) -> None:
+    """Nobody would take the answer; the intent is closed as any other that a gateway left open."""
+    engine, gateway = auditor.connect("engine"), auditor.connect("gateway")
+    auditor.service.received(gateway, intent())
+    auditor.service.link_ended(gateway)
+    auditor.service.turn()
+    assert engine.take(Ticket) == []
+    auditor.pass_time(1.0)
+    assert own(auditor.records()[2])["kind"] == "inference_outcome"
+
+
+def test_an_engine_that_left_while_the_record_was_on_its_way_gets_nothing(auditor: Auditor) -> None:
+    """What it held is gone. The gateway has its answer all the same; the engine that came since gets a ticket of its own key."""
+    engine, gateway = auditor.connect("engine"), auditor.connect("gateway")
+    auditor.service.received(gateway, intent("req-1", 1))
+    auditor.service.link_ended(engine)
+    auditor.service.turn()
+    assert (engine.take(Ticket), gateway.last(IntentRecorded)) == ([], IntentRecorded(1, 1))
+    again = auditor.connect("engine")
+    auditor.service.received(gateway, intent("req-2", 2))
+    auditor.service.link_ended(again)
+    latest = auditor.connect("engine")
+    auditor.service.turn()
+    (ticket,) = [message for message in latest.inbox if isinstance(message, Ticket)]
+    verify_ticket(latest.inbox[0].key, ticket.mac, **fields_of(ticket), now_ms=0)
 
 
 @control("3.3.1", "AU-12")
@@ -96,9 +148,9 @@ def test_each_engine_has_its_own_key_for_the_life_of_its_link(auditor: Auditor) 
     key = again.take()[0].key
     assert len(keys | {key}) == 3
     auditor.tell(gateway, intent(engine_instance=0))
-    answer = gateway.last(IntentRecorded)
-    fields = {"index": answer.index, "model": "m", "prompt_digest": DIGEST, "token_limit": 64}
-    verify_ticket(key, answer.mac, **fields, expires_at_ms=answer.expires_at_ms, now_ms=0)  # type: ignore[arg-type]
+    (ticket,) = again.take(Ticket)
+    verify_ticket(key, ticket.mac, **fields_of(ticket), now_ms=0)
+    assert two.take(Ticket) == []
 
 
 def test_an_intent_for_an_engine_that_is_not_there_is_refused(auditor: Auditor) -> None:

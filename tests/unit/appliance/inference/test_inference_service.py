@@ -1,5 +1,6 @@
 """Requests of several workers share one engine and never see each other's tokens; every intent is counted once."""
 
+import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
 from appliance.ipc.edges import EdgeCodec
 from appliance.ipc.frames import MAX_FRAME_BYTES
-from appliance.messages.engine import Cancel, Submit, Ticket
+from appliance.messages.audit import Ticket
+from appliance.messages.engine import Cancel, RequestRefused, Submit
 from audit.ticket import mint_ticket
 from runtime.errors import EngineUnavailable, QueueFull, RequestRejected
 from runtime.request import (
@@ -71,6 +73,16 @@ def engine() -> FakeEngine:
     return FakeEngine()
 
 
+@dataclass(eq=False)
+class Worker:
+    """The link to a gateway worker."""
+
+    peer_instance: int
+
+
+A, B = Worker(0), Worker(1)
+
+
 @pytest.fixture
 def service(engine: FakeEngine) -> InferenceService:
     gate = TicketGate("demo", lambda: NOW_MS)
@@ -78,38 +90,41 @@ def service(engine: FakeEngine) -> InferenceService:
     return InferenceService(engine, gate, lambda: 100.0)
 
 
-def make_submit(
-    request_id: int, index: int, *, max_tokens: int = 8, ids: tuple[int, ...] = (1, 2, 3), lifetime_ms: int = 1000
-) -> Submit:
-    """A request with a ticket that holds."""
-    import hashlib
-
+def make_submit(request_id: int, *, max_tokens: int = 8, ids: tuple[int, ...] = (1, 2, 3)) -> Submit:
+    """A request."""
     prompt = struct.pack(f"<{len(ids)}I", *ids)
-    expires = NOW_MS + lifetime_ms
+    sampling = SamplingParams(max_tokens=max_tokens)
+    return Submit(request_id, prompt, sampling, 1, b"tenant", 0, 5000, caches_output=False)
+
+
+def make_ticket(submit: Submit, index: int, *, worker: int = 0, lifetime_ms: int = 1000) -> Ticket:
+    """The ticket that holds for it, up to eight tokens."""
+    expires_at_ms = NOW_MS + lifetime_ms
     mac = mint_ticket(
         KEY,
+        worker=worker,
+        request_id=submit.request_id,
         index=index,
         model="demo",
-        prompt_digest=hashlib.sha256(prompt).digest(),
+        prompt_digest=hashlib.sha256(submit.prompt).digest(),
         token_limit=8,
-        expires_at_ms=expires,
+        expires_at_ms=expires_at_ms,
     )
-    return Submit(
-        request_id,
-        Ticket(index, "demo", 8, expires, mac),
-        prompt,
-        SamplingParams(max_tokens=max_tokens),
-        1,
-        b"tenant",
-        0,
-        5000,
-        caches_output=False,
-    )
+    return Ticket(worker, submit.request_id, index, "demo", 8, expires_at_ms, mac)
+
+
+def ask(
+    service: InferenceService, worker: Worker, request_id: int, index: int, lifetime_ms: int = 1000
+) -> RequestRefused | None:
+    """A request whose ticket is there before it; what it is refused with."""
+    submit = make_submit(request_id)
+    assert service.accept(make_ticket(submit, index, worker=worker.peer_instance, lifetime_ms=lifetime_ms)) == []
+    return service.submit(worker, submit)
 
 
 def test_a_request_reaches_the_engine_as_it_was_asked(service: InferenceService, engine: FakeEngine) -> None:
     """Ids, namespace, deadline and whether output may be cached arrive; the engine's ids are its own."""
-    assert service.submit("a", make_submit(7, 0)) is None
+    assert ask(service, A, 7, 0) is None
     (request,) = engine.submitted
     assert (list(request.prompt), request.namespace, request.deadline) == ([1, 2, 3], b"tenant", 105.0)
     assert not request.caches_output
@@ -117,13 +132,13 @@ def test_a_request_reaches_the_engine_as_it_was_asked(service: InferenceService,
 
 def test_equal_ids_of_two_workers_do_not_meet(service: InferenceService, engine: FakeEngine) -> None:
     """Each worker gets its own tokens under its own id."""
-    service.submit("a", make_submit(7, 0))
-    service.submit("b", make_submit(7, 1))
+    ask(service, A, 7, 0)
+    ask(service, B, 7, 1)
     first, second = (request.request_id for request in engine.submitted)
     sorted_output = service.sort_by_worker(
         FakeOutput(tokens=[TokenDelivery(first, 0, [11]), TokenDelivery(second, 0, [22], None, Finish("length"))])
     )
-    assert {worker: message.tokens[0].token_ids for worker, message in sorted_output} == {"a": [11], "b": [22]}
+    assert {worker: message.tokens[0].token_ids for worker, message in sorted_output} == {A: [11], B: [22]}
     assert {message.tokens[0].request_id for _, message in sorted_output} == {7}
 
 
@@ -131,17 +146,17 @@ def test_plain_tokens_go_to_the_worker_whose_number_stands_above_their_ids(
     service: InferenceService, engine: FakeEngine
 ) -> None:
     """Under its own ids; a group without a living worker goes nowhere."""
-    service.submit("a", make_submit(7, 0))
-    service.submit("b", make_submit(7, 1))
+    ask(service, A, 7, 0)
+    ask(service, B, 7, 1)
     numbers = [request.request_id >> 48 for request in engine.submitted]
     packed = [PackedTokens(struct.pack("<Q", 7), b"\x00", struct.pack("<I", token)) for token in (11, 22, 33)]
     output = FakeOutput(plain=FakePlain((numbers[0], packed[0]), (numbers[1], packed[1]), (9999, packed[2])))
     assert {worker: list(message.plain) for worker, message in service.sort_by_worker(output)} == {
-        "a": [(7, 0, 11)],
-        "b": [(7, 0, 22)],
+        A: [(7, 0, 11)],
+        B: [(7, 0, 22)],
     }
-    service.lose_worker("b")
-    assert [worker for worker, _ in service.sort_by_worker(output)] == ["a"]
+    service.lose_worker(B)
+    assert [worker for worker, _ in service.sort_by_worker(output)] == [A]
 
 
 def test_a_worker_cannot_name_the_requests_of_another() -> None:
@@ -156,14 +171,14 @@ def test_number_of_a_lost_worker_is_not_given_again_while_its_requests_are_open(
     service: InferenceService, engine: FakeEngine
 ) -> None:
     """Their tokens, still on their way, would be another worker's."""
-    service.submit("a", make_submit(7, 0))
-    service.lose_worker("a")
-    service._last_number = 0
-    service.submit("b", make_submit(7, 1))
+    ask(service, A, 7, 0)
+    service.lose_worker(A)
+    service._workers._last_number = 0
+    ask(service, B, 7, 1)
     lost, taken = (request.request_id for request in engine.submitted)
     assert lost != taken
     output = FakeOutput(tokens=[TokenDelivery(lost, 0, [1]), TokenDelivery(taken, 0, [2])])
-    assert [(worker, message.tokens[0].token_ids) for worker, message in service.sort_by_worker(output)] == [("b", [2])]
+    assert [(worker, message.tokens[0].token_ids) for worker, message in service.sort_by_worker(output)] == [(B, [2])]
 
 
 def test_logprobs_of_many_prompts_leave_in_several_messages(service: InferenceService, engine: FakeEngine) -> None:
@@ -171,7 +186,7 @@ def test_logprobs_of_many_prompts_leave_in_several_messages(service: InferenceSe
     entry = TokenLogprobs(-1.0 / 3, list(range(1 << 20, (1 << 20) + 20)), [-1.0 / 3] * 20)
     prompts, tokens, summaries = [], [], []
     for number in range(6):
-        service.submit("a", make_submit(number, number))
+        ask(service, A, number, number)
         engine_id = engine.submitted[-1].request_id
         prompts.append(PromptDelivery(engine_id, 10_000, 0, [None, *[entry] * 10_000]))
         tokens.append(TokenDelivery(engine_id, 0, [5], [entry], Finish("length")))
@@ -193,14 +208,13 @@ def test_logprobs_of_many_prompts_leave_in_several_messages(service: InferenceSe
 @control("3.5.4", "IA-2(8)", "SC-3")
 def test_a_ticket_is_good_once_and_for_its_own_request_only(service: InferenceService) -> None:
     """Replay, another prompt, more tokens: each is refused and nothing reaches the engine."""
-    good = make_submit(1, 5)
-    assert service.submit("a", good) is None
-    replayed = make_submit(2, 5)
-    other_prompt = Submit(
-        3, make_submit(3, 6).ticket, struct.pack("<I", 9), SamplingParams(max_tokens=8), 1, b"", 0, None
-    )
-    longer = make_submit(4, 7, max_tokens=9)
-    refusals = [service.submit("a", message) for message in (replayed, other_prompt, longer)]
+    assert ask(service, A, 1, 5) is None
+    replayed, longer = make_submit(2), make_submit(4, max_tokens=9)
+    other_prompt, of_another = make_submit(3, ids=(9,)), make_ticket(make_submit(3), 6)
+    tickets = [make_ticket(replayed, 5), of_another, make_ticket(longer, 7)]
+    for ticket in tickets:
+        assert service.accept(ticket) == []
+    refusals = [service.submit(A, message) for message in (replayed, other_prompt, longer)]
     assert [refusal.code for refusal in refusals if refusal is not None] == ["bad_ticket"] * 3
     assert service.num_open == 1
     told = service.take_refusals()
@@ -213,10 +227,10 @@ def test_without_an_auditor_nothing_is_taken_and_everything_open_ends(
     service: InferenceService, engine: FakeEngine
 ) -> None:
     """A captured gateway gains nothing by killing the auditor."""
-    service.submit("a", make_submit(1, 0))
+    ask(service, A, 1, 0)
     service.lose_auditor()
     assert engine.cancelled == [(engine.submitted[0].request_id, None, None)]
-    refused = service.submit("a", make_submit(2, 1))
+    refused = ask(service, A, 2, 1)
     assert refused is not None
     assert refused.code == "engine_unavailable"
 
@@ -234,15 +248,15 @@ def test_a_refusal_of_the_engine_goes_to_the_worker(
 ) -> None:
     """With its code and message, and no entry stays behind."""
     engine.refusal = refusal
-    refused = service.submit("a", make_submit(1, 0))
+    refused = ask(service, A, 1, 0)
     assert refused is not None
     assert (refused.code, refused.message, service.num_open) == (code, str(refusal), 0)
 
 
 def test_a_lost_workers_requests_end_and_are_still_counted(service: InferenceService, engine: FakeEngine) -> None:
     """The auditor hears the engine's counts though nobody is left to hear the tokens."""
-    service.submit("a", make_submit(1, 42))
-    service.lose_worker("a")
+    ask(service, A, 1, 42)
+    service.lose_worker(A)
     assert engine.cancelled == [(engine.submitted[0].request_id, None, None)]
     summary = RequestSummary(engine.submitted[0].request_id, 3, 0, 2, 0, 9)
     assert service.sort_by_worker(FakeOutput(summaries=[summary])) == []
@@ -254,29 +268,18 @@ def test_a_lost_workers_requests_end_and_are_still_counted(service: InferenceSer
 
 def test_cancelling_what_has_ended_is_no_error(service: InferenceService, engine: FakeEngine) -> None:
     """A cancel that crosses the last token finds nothing, and says nothing."""
-    service.submit("a", make_submit(1, 0))
+    ask(service, A, 1, 0)
     service.sort_by_worker(FakeOutput(summaries=[RequestSummary(engine.submitted[0].request_id, 3, 0, 2, 0)]))
-    service.cancel("a", Cancel(1))
-    service.cancel("b", Cancel(1))
+    service.cancel(A, Cancel(1))
+    service.cancel(B, Cancel(1))
     assert engine.cancelled == []
 
 
 def test_a_prompt_that_is_not_whole_ids_is_refused(service: InferenceService) -> None:
     """Seven bytes are not token ids, whatever the ticket says."""
-    import hashlib
-
-    prompt = b"\x01\x00\x00\x00\x02\x00\x00"
-    mac = mint_ticket(
-        KEY,
-        index=0,
-        model="demo",
-        prompt_digest=hashlib.sha256(prompt).digest(),
-        token_limit=8,
-        expires_at_ms=NOW_MS + 1,
-    )
-    refused = service.submit(
-        "a", Submit(1, Ticket(0, "demo", 8, NOW_MS + 1, mac), prompt, SamplingParams(max_tokens=1), 1, b"", 0, None)
-    )
+    submit = Submit(1, b"\x01\x00\x00\x00\x02\x00\x00", SamplingParams(max_tokens=1), 1, b"", 0, None)
+    service.accept(make_ticket(submit, 0))
+    refused = service.submit(A, submit)
     assert refused is not None
     assert refused.code == "malformed_prompt"
 
@@ -287,12 +290,12 @@ def test_a_ticket_is_not_good_again_after_the_clock_was_set_back(engine: FakeEng
     gate = TicketGate("demo", lambda: now_ms[0])
     gate.set_key(KEY)
     service = InferenceService(engine, gate, lambda: 0.0)
-    assert service.submit("a", make_submit(1, 0)) is None
+    assert ask(service, A, 1, 0) is None
     now_ms[0] += 2000
     for number in range(2, 6):
-        assert service.submit("a", make_submit(number, number, lifetime_ms=9000)) is None
+        assert ask(service, A, number, number, 9000) is None
     now_ms[0] -= 86_400_000
-    again = service.submit("a", make_submit(9, 0))
+    again = ask(service, A, 9, 0)
     assert again is not None
     assert again.code == "bad_ticket"
 
@@ -303,8 +306,8 @@ def test_used_tickets_that_live_on_are_remembered(engine: FakeEngine) -> None:
     gate.set_key(KEY)
     service = InferenceService(engine, gate, lambda: 0.0)
     for number in range(50):
-        assert service.submit("a", make_submit(number, number, lifetime_ms=1000 + 37 * (number % 7))) is None
+        assert ask(service, A, number, number, 1000 + 37 * (number % 7)) is None
     for number in range(50):
-        refused = service.submit("a", make_submit(100 + number, number, lifetime_ms=1000 + 37 * (number % 7)))
+        refused = ask(service, A, 100 + number, number, 1000 + 37 * (number % 7))
         assert refused is not None
         assert "used before" in refused.message
