@@ -232,8 +232,7 @@ class KVCache:
 
     def _evict(self, count: int) -> None:
         evicted: list[int] = []
-        for page in self._order.victims(count):
-            node = self._tree.node_at(page)
+        for node in self._order.victims(count):
             parent = node.parent
             assert parent is not None
             evicted += self._tree.detach(node)

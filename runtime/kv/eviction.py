@@ -4,6 +4,9 @@ A namespace's share is the pool divided by the number of namespaces that have pa
 above its share, only those above lose pages, the largest first and down to their share; then the oldest leaf of
 all goes. So one tenant's flood of prompts displaces its own prefixes, not everybody's.
 
+All pages of one path that were used last by the same sequence are as old as one another, and each becomes a leaf when the one below
+it has gone. So they are taken together, a long prompt's hundreds at once.
+
 Each namespace has a heap of (last use, page). An entry is true only while its page is a leaf that nobody but the
 tree refers to and that was not used since; others are dropped when they come up, and the heap is rebuilt when they
 outnumber the pages. A page becomes a true entry in two places only: when a sequence that ends in it lets go, and when its
@@ -45,8 +48,8 @@ class EvictionOrder:
             heapq.heapify(leaves)
 
     def victims(self, wanted: int) -> "Victims":
-        """Start choosing up to `wanted` leaves; the caller removes each before it asks for the next."""
-        return Victims(self, self._tree.roots(), wanted, len(self._references) - 1)
+        """Start choosing up to `wanted` pages; the caller removes each path before it asks for the next."""
+        return Victims(self, self._tree, wanted, len(self._references) - 1)
 
     def oldest(self, root: NamespaceRoot) -> tuple[int, PageId] | None:
         """The namespace's least recently used leaf; None if it has none to give."""
@@ -55,6 +58,17 @@ class EvictionOrder:
                 return root.leaves[0]
             heapq.heappop(root.leaves)
         return None
+
+    def end_of_path(self, page: PageId, most: int) -> PrefixNode:
+        """From a leaf that is evicted, how far up those go that would be next, each when the one below has gone; `most` of them."""
+        path = [self._tree.node_at(page)]
+        above = path[0].parent
+        while len(path) < most and above is not None and above.parent is not None and len(above.children) == 1:
+            path.append(above)
+            above = above.parent
+        pages = np.fromiter((node.page for node in path), np.int32, len(path))
+        goes = (self._references[pages] == 1) & (self._last_used[pages] == self._last_used[page])
+        return path[-1 if goes.all() else int(goes.argmin()) - 1]
 
     def check_integrity(self) -> None:
         """Raise AssertionError if a leaf that could be evicted is not queued."""
@@ -79,10 +93,12 @@ class EvictionOrder:
 
 
 class Victims:
-    """One round of eviction: an iterator over leaves, fair to namespaces as the module says."""
+    """One round of eviction, fair to namespaces as the module says: an iterator over nodes that go with the one path below each."""
 
-    def __init__(self, order: EvictionOrder, roots: list[NamespaceRoot], wanted: int, num_usable: int) -> None:
+    def __init__(self, order: EvictionOrder, tree: PrefixTree, wanted: int, num_usable: int) -> None:
+        roots = tree.roots()
         self._order = order
+        self._tree = tree
         self._wanted = wanted
         self._share = num_usable // max(1, len(roots))
         self._over = sorted((root for root in roots if root.num_pages > self._share), key=lambda root: root.num_pages)
@@ -92,19 +108,22 @@ class Victims:
     def __iter__(self) -> "Victims":
         return self
 
-    def __next__(self) -> PageId:
+    def __next__(self) -> PrefixNode:
         if self._wanted == 0:
             raise StopIteration
-        self._wanted -= 1
-        page = self._from_above_share()
-        return page if page is not None else self._from_oldest()
+        page, most = self._from_above_share() or (self._from_oldest(), self._wanted)
+        end = self._order.end_of_path(page, most)
+        self._wanted -= self._tree.node_at(page).depth - end.depth + 1
+        return end
 
-    def _from_above_share(self) -> PageId | None:
+    def _from_above_share(self) -> tuple[PageId, int] | None:
+        """A leaf of the largest namespace above its share, and how many pages may go at once."""
         while self._over:
             root = self._over[-1]
-            leaf = self._order.oldest(root) if root.num_pages > self._share else None
+            excess = root.num_pages - self._share
+            leaf = self._order.oldest(root) if excess > 0 else None
             if leaf is not None:
-                return leaf[1]
+                return leaf[1], min(self._wanted, excess)
             self._over.pop()
         return None
 

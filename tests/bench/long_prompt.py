@@ -35,7 +35,6 @@ from runtime.settings import EngineSettings
 
 VOCAB_SIZE = 128_256
 CONTEXT_LENGTH = 131_072
-NUM_PAGES = 60_000
 _END = 1
 _KEY = bytes(32)
 _FACTS = ModelFacts("model", VOCAB_SIZE, CONTEXT_LENGTH, [_END], "bench")
@@ -83,8 +82,8 @@ class _ReadStep:
 class NotingRunner:
     """A `ModelRunner` that computes nothing and notes when its steps are launched and read."""
 
+    num_pages: int
     vocab_size: int = VOCAB_SIZE
-    num_pages: int = NUM_PAGES
     launched_at: float = 0.0
     read_at: float = 0.0
 
@@ -97,9 +96,9 @@ class NotingRunner:
 class LongPrompts:
     """A worker's and an engine's part, one request after the other."""
 
-    def __init__(self, policy: Literal["fcfs", "lpm"]) -> None:
+    def __init__(self, policy: Literal["fcfs", "lpm"], num_pages: int) -> None:
         self.stages = Stages()
-        self._runner = NotingRunner()
+        self._runner = NotingRunner(num_pages)
         settings = EngineSettings(model_path="none", chunked_prefill_size=16_384, schedule_policy=policy)
         self._engine = Engine(self._runner, settings, [_END], CONTEXT_LENGTH, time.monotonic)
         gate = TicketGate("model", lambda: 0)
@@ -173,11 +172,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ids", type=int, nargs="+", default=[16, 8192, 16_000])
     parser.add_argument("--requests", type=int, default=40)
+    parser.add_argument("--pages", type=int, default=60_000, help="of the cache; 4000: earlier prompts must be evicted")
     arguments = parser.parse_args()
     random = np.random.default_rng(0)
     policies: tuple[Literal["fcfs", "lpm"], ...] = ("fcfs", "lpm")
     for policy, count, cached in itertools.product(policies, arguments.ids, (0.0, 0.9)):
-        prompts = LongPrompts(policy)
+        prompts = LongPrompts(policy, arguments.pages)
         common = random.integers(10, VOCAB_SIZE, int(count * cached)).tolist()
         for number in range(arguments.requests + 3):
             if number == 3:

@@ -165,6 +165,30 @@ def test_least_recently_used_leaf_goes_first() -> None:
     assert cache.num_evicted == 4
 
 
+def test_a_path_goes_at_once_as_far_as_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its end up to where a page was used later, is read, or has another child: one entry of the queue each time."""
+    cache = KVCache(13)
+    run(cache, text(1, 2, 3, 4, 5, 6, 7, 8))
+    run(cache, text(1, 2, 3))
+    run(cache, text(1, 9))
+    offered: list[PrefixNode] = []
+    offer = cache._order.offer
+    monkeypatch.setattr(cache._order, "offer", lambda node: (offered.append(node), offer(node)))
+    assert cache.num_free == 3
+    cache.allocate(6)
+    assert num_cached(cache, text(1, 2, 3, 4, 5, 6, 7, 8)) == 5
+    assert len(offered) == 1
+    cache.allocate(3)
+    assert num_cached(cache, text(1, 2, 3, 4, 5, 6, 7, 8)) == 2
+    assert len(offered) == 3
+    reader = Reader(cache, text(1))
+    cache.allocate(2)
+    assert num_cached(cache, text(1, 2)) == num_cached(cache, text(1, 9)) == 1
+    assert len(offered) == 5
+    assert cache.num_available == 0
+    del reader
+
+
 def test_pages_in_use_are_not_evicted() -> None:
     """What a sequence reads is not available."""
     cache = KVCache(5)
