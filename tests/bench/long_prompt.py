@@ -26,7 +26,8 @@ from appliance.gateway.settings import GatewaySettings
 from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
 from appliance.ipc.edges import EdgeCodec
-from appliance.messages.engine import ModelFacts, Submit, Ticket
+from appliance.messages.audit import Ticket
+from appliance.messages.engine import ModelFacts, Submit
 from audit.ticket import mint_ticket
 from runtime.batch import StepBatch, StepResult
 from runtime.engine.loop import Engine
@@ -93,6 +94,12 @@ class NotingRunner:
         return _ReadStep(self, len(batch.sample_rows))
 
 
+class Worker:
+    """The engine's link to the only worker."""
+
+    peer_instance = 0
+
+
 class LongPrompts:
     """A worker's and an engine's part, one request after the other."""
 
@@ -105,6 +112,7 @@ class LongPrompts:
         gate.set_key(_KEY)
         self._service = InferenceService(self._engine, gate, time.monotonic)
         self._gateway, self._receiver = EdgeCodec("gateway", "engine"), EdgeCodec("engine", "gateway")
+        self._worker = Worker()
         self._number = 0
         self._others = np.zeros(1 << 24, np.int64)
 
@@ -113,11 +121,11 @@ class LongPrompts:
         self._number += 1
         body = json.dumps({"model": "model", "prompt": ids, "stream": True, "max_tokens": 4}).encode()
         self._others += 1
-        payload = self._work_of_the_gateway(body)
+        payload, ticket = self._work_of_the_gateway(body)
         self._others += 1
-        self._work_of_the_engine(payload)
+        self._work_of_the_engine(payload, ticket)
 
-    def _work_of_the_gateway(self, body: bytes) -> bytes:
+    def _work_of_the_gateway(self, body: bytes) -> tuple[bytes, Ticket]:
         stages = self.stages
         stages.begin()
         value = parse_object(body)
@@ -131,25 +139,23 @@ class LongPrompts:
         stages.end("gateway: pack")
         digest = hashlib.sha256(packed).digest()
         stages.end("gateway: one digest")
-        mac = mint_ticket(
-            _KEY, index=self._number, model="model", prompt_digest=digest, token_limit=4, expires_at_ms=1000
-        )
-        ticket = Ticket(self._number, "model", 4, 1000, mac)
-        submit = Submit(self._number, ticket, packed, SamplingParams(max_tokens=4), 1, b"tenant", 0, 60_000)
-        stages.begin()
+        submit = Submit(self._number, packed, SamplingParams(max_tokens=4), 1, b"tenant", 0, 60_000)
         payload = self._gateway.encode(submit)
         stages.end("gateway: encode the message")
-        return payload
+        leave = {"worker": 0, "request_id": self._number, "index": self._number, "model": "model", "token_limit": 4}
+        mac = mint_ticket(_KEY, prompt_digest=digest, expires_at_ms=1000, **leave)
+        return payload, Ticket(mac=mac, expires_at_ms=1000, **leave)
 
-    def _work_of_the_engine(self, payload: bytes) -> None:
+    def _work_of_the_engine(self, payload: bytes, ticket: Ticket) -> None:
         stages, runner = self.stages, self._runner
         stages.begin()
         submit = self._receiver.decode(payload)
         stages.end("engine: decode the message")
-        assert self._service.submit("worker", submit) is None
+        assert self._service.submit(self._worker, submit) is None
         stages.end("engine: take the request")
         self._engine.step()
         stages.end("engine: plan the prompt", at=runner.launched_at)
+        self._service.accept(ticket)
         self._others += 1
         stages.begin()
         output = self._engine.step()
