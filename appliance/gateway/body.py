@@ -18,7 +18,10 @@ MAX_CONTAINERS = 65_536
 """Objects and arrays in one body: more than any request that would not be refused anyway."""
 MAX_QUOTES = 1 << 18
 """Bounds the time that strings take to parse; no context holds a text with more of them."""
-_NOT_IN_OUTLINE = bytes(set(range(256)) - set(b'[]{}:"'))
+MAX_QUICK_EXPONENTS = 256
+"""Of a body that goes to the quick parser: it takes up to 10 µs for a number like 1e23, where the other takes a tenth of one."""
+_USUAL_DEPTH = 8
+_NOT_IN_OUTLINE = bytes(set(range(256)) - set(b'[]{}:eE"'))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 
 
@@ -32,6 +35,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if num_containers > MAX_CONTAINERS:
         raise BadRequest("invalid_json", f"the request body holds more than {MAX_CONTAINERS} arrays and objects")
     _verify_depth(outline)  # Before any parser, as they recurse.
+    if outline.count(b"e") + outline.count(b"E") > MAX_QUICK_EXPONENTS:
+        return _parse_slowly(body)
     try:
         value = msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError):
@@ -56,7 +61,8 @@ def _parse_slowly(body: bytes) -> dict[str, Any]:
         raise BadRequest("invalid_json", "the request body holds a number with too many digits") from error
     if not isinstance(value, dict):
         raise BadRequest("invalid_json", f"the request body must be a JSON object, not {_kind(value)}")
-    _verify_surrogates(value)
+    if "\\u" in text:
+        _verify_surrogates(value)
     return value
 
 
@@ -77,7 +83,7 @@ _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_co
 
 
 def _outline(body: bytes) -> bytes:
-    """The brackets and colons outside of strings, as far as the body is JSON."""
+    """The brackets, colons and letters e outside of strings, as far as the body is JSON."""
     num_escaped = 0
     if b"\\" in body:
         unpaired = body.replace(b"\\\\", b"")
@@ -91,13 +97,13 @@ def _outline(body: bytes) -> bytes:
 
 
 def _verify_depth(outline: bytes) -> None:
-    brackets = outline.translate(_SQUARE, b":")
-    for _ in range(MAX_DEPTH):
+    brackets = outline.translate(_SQUARE, b":eE")
+    for _ in range(_USUAL_DEPTH):
+        brackets = brackets.replace(b"[]", b"")  # The innermost level.
         if not brackets:
             return
-        brackets = brackets.replace(b"[]", b"")  # The innermost level.
     depth = 0
-    for bracket in outline.translate(_SQUARE, b":"):
+    for bracket in outline.translate(_SQUARE, b":eE"):
         depth += 1 if bracket == ord("[") else -1
         if depth > MAX_DEPTH:
             raise BadRequest("invalid_json", f"the request body is nested deeper than {MAX_DEPTH} levels")

@@ -129,6 +129,20 @@ def test_a_repeated_key_is_found_at_any_depth(body: bytes) -> None:
         parse_object(body)
 
 
+@pytest.mark.parametrize("number", ["1.5e300", "5E-324"])
+@pytest.mark.parametrize(("num_numbers", "is_quick"), [(bodies.MAX_QUICK_EXPONENTS, True), (150_000, False)])
+def test_exponents_in_plenty_are_not_for_the_quick_parser(
+    number: str, num_numbers: int, is_quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes up to 10 µs for such a number, which is a second for a megabyte of them."""
+    slow: list[bytes] = []
+    parse_slowly = bodies._parse_slowly
+    monkeypatch.setattr(bodies, "_parse_slowly", lambda body: (slow.append(body), parse_slowly(body))[1])
+    body = b'{"a": [' + b",".join([number.encode()] * num_numbers) + b"]}"
+    assert parse_object(body) == {"a": [float(number)] * num_numbers}
+    assert (not slow) == is_quick
+
+
 @pytest.mark.parametrize("quote", ['"', r"\""], ids=["plain", "escaped"])
 def test_quotation_marks_are_bounded_exactly(quote: str) -> None:
     """Escaped ones count as well."""
