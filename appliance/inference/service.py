@@ -106,19 +106,19 @@ class InferenceService:
         del self._held[engine_id]
         return self._let_go(engine_id, request, hold)
 
-    def cancel(self, worker: WorkerLink, message: Cancel) -> None:
+    def cancel(self, worker: WorkerLink, message: Cancel) -> Sent:
         """End a request or one choice of it; unknown ids ended already and are nothing to worry about.
 
-        A request without a ticket that is cancelled as a whole is forgotten: its worker knows that no ticket will come.
+        A request without a ticket that is cancelled as a whole is forgotten, as its worker has learnt that no ticket will come.
         """
         engine_id = self._workers.number_of(worker) << REQUEST_ID_BITS | message.request_id
         request = self._open.get(engine_id)
-        if request is None:
-            return
+        if request is None or request.is_dropped:
+            return []
         if request.intent_index is None and message.choice is None:
-            self._drop(engine_id, request)
-        else:
-            self._cancel(engine_id, request, message)
+            return self._refuse_held(engine_id, request, RequestRejected("withdrawn", "its worker withdrew it"))
+        self._cancel(engine_id, request, message)
+        return []
 
     def abort(self, message: AbortIntent) -> None:
         """End the request of an intent; one that has ended already is nothing to worry about."""

@@ -46,7 +46,7 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel", gc=False):
-    """End a request, or one of its choices.
+    """End a request, or one of its choices. As a whole, before its ticket has come, it is withdrawn, and answered by a refusal.
 
     `keep_tokens` is how many output tokens of that choice count: those after a stop string are not billed and never
     enter the prefix cache. None keeps what was delivered.
@@ -68,7 +68,7 @@ class FlushCache(msgspec.Struct, frozen=True, array_like=True, tag="flush", gc=F
 
 
 class RequestRefused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
-    """The engine does not take a request: a ticket that does not hold, a prompt too long, a full queue."""
+    """The engine does not take a request: a ticket that does not hold, a prompt too long, a full queue; or it is withdrawn."""
 
     request_id: int
     code: str

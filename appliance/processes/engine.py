@@ -124,7 +124,7 @@ class EngineProcess:
                 if refused is not None:
                     self._member.send(link, refused)
             case Received(link, Cancel() as message):
-                self._service.cancel(link, message)
+                self._send(self._service.cancel(link, message))
             case Received(_, AbortIntent() as message):
                 self._service.abort(message)
             case Received(_, FlushCache()):

@@ -318,15 +318,16 @@ def test_a_request_whose_ticket_never_comes_ends_in_time(house: House) -> None:
 
 
 def test_a_request_that_is_withdrawn_leaves_nothing(house: House) -> None:
-    """Its worker learnt that the intent is not recorded: no alarm, no count, and the place is free at once."""
+    """Its worker learnt that no intent is recorded: no alarm, no count; the place is free at once, and the worker is told so."""
     worker = Worker()
     for request_id in range(LIMITS.max_requests):
         house.submit(worker, make_submit(request_id))
     house.submit(worker, make_submit(99))
     assert [refusal.code for refusal in worker.refusals] == ["queue_full"]
     for request_id in range(LIMITS.max_requests):
-        house.service.cancel(worker, Cancel(request_id, keep_tokens=0))
+        house.send(house.service.cancel(worker, Cancel(request_id, keep_tokens=0)))
     house.drain()
+    assert [refusal.code for refusal in worker.refusals[1:]] == ["withdrawn"] * LIMITS.max_requests
     assert (house.service.num_open, house.counts, house.service.take_refusals()) == (0, [], None)
     assert house.told_counts == (0, 0, 0)
     house.submit(worker, make_submit(100))
@@ -342,7 +343,7 @@ def test_a_request_whose_choices_are_cancelled_is_counted_with_its_ticket(house:
     house.submit(worker, submit)
     house.step(steps)
     for choice in range(2):
-        house.service.cancel(worker, Cancel(7, choice, 0))
+        assert house.service.cancel(worker, Cancel(7, choice, 0)) == []
     house.step(3)
     assert worker.was_told_nothing
     house.accept(make_ticket(submit, 3))

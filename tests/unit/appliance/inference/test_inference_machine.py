@@ -77,7 +77,7 @@ class HoldingMachine(RuleBasedStateMachine):
         worker, submit = self.submits[data.draw(st.integers(0, len(self.submits) - 1))]
         if worker not in self.gone:
             for choice in [None] if whole else range(submit.n):
-                self.house.service.cancel(worker, Cancel(submit.request_id, choice, 0))
+                self.house.send(self.house.service.cancel(worker, Cancel(submit.request_id, choice, 0)))
 
     @rule(count=st.integers(1, 12))
     def step(self, count: int) -> None:
@@ -137,7 +137,7 @@ class HoldingMachine(RuleBasedStateMachine):
         holding = self.house.service._workers.of(worker).holding
         assert (holding._num_requests, holding._num_output_tokens, holding._num_spoken) == (LIMITS.max_requests, 0, 0)
         for number in range(LIMITS.max_requests):
-            self.house.service.cancel(worker, Cancel(1_000 + number))
+            self.house.send(self.house.service.cancel(worker, Cancel(1_000 + number)))
         self.house.drain()
         assert (holding._num_requests, holding._num_bytes, holding._num_computing, holding._num_prompt_tokens) == (
             0,
