@@ -98,6 +98,24 @@ async def test_an_intent_that_is_durable_too_late_gets_its_outcome(folder: Path)
         assert [settle.prompt_tokens > 0 for settle in gateway.policy.settles] == [True, False]
 
 
+async def test_an_intent_given_up_although_its_ticket_has_come_is_closed_with_the_engines_counts(folder: Path) -> None:
+    """The answer to it crossed the end of its time: the engine computed, says how much, and the outcome says the same."""
+    async with running_gateway(folder, peer_timeout_s=1.0) as gateway:
+        assert (await post(gateway)).status == 200  # Roots and keys of the day are made.
+        gateway.engine.cached_tokens = 16
+        gateway.engine.reply = lambda submit, choice: Reply([97], finish=None)
+        gateway.auditor.holds_answers.clear()
+        response = await post(gateway)
+        assert (response.status, json.loads(response.body)["error"]["code"]) == (503, "audit_unavailable")
+        assert not gateway.engine.withdrawn
+        gateway.auditor.holds_answers.set()
+        await until(lambda: len(gateway.auditor.of_kind("inference_outcome")) == 2)
+        late = gateway.auditor.of_kind("inference_outcome")[1]
+        assert late["status_code"] == "audit_unavailable"
+        assert late["unmapped"]["casemate"]["cached_tokens"] == 16
+        assert late["message_context"]["completion_tokens"] == 0
+
+
 async def test_a_reservation_that_is_granted_too_late_is_given_back(folder: Path) -> None:
     """Else it would count against its client for as long as the worker lives."""
     async with running_gateway(folder, peer_timeout_s=1.0) as gateway:

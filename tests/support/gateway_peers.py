@@ -291,6 +291,9 @@ class FakeAuditor:
         self.governed: list[stewardship.ProposeChange | stewardship.DecideChange] = []
         self.holds_intents = asyncio.Event()
         self.holds_intents.set()
+        self.holds_answers = asyncio.Event()
+        """To intents; their tickets are sent."""
+        self.holds_answers.set()
         self.holds_outcomes = asyncio.Event()
         self.holds_outcomes.set()
         self.link: MemoryLink | None = None
@@ -328,8 +331,11 @@ class FakeAuditor:
             await self.holds_intents.wait()
         elif isinstance(message, audit.AppendOutcome):
             await self.holds_outcomes.wait()
+        reply = self._reply(message)
+        if isinstance(message, audit.AppendIntent):
+            await self.holds_answers.wait()
         with contextlib.suppress(LinkClosed):
-            link.send(self._reply(message))
+            link.send(reply)
 
     def _append(self, message: str, data: bytes) -> int:
         event = parse_canonical(data)
