@@ -19,7 +19,7 @@ from runtime.bench.compiling import CompilingLauncher
 from runtime.bench.device_time import seconds_per_call
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.activation import silu_and_multiply
-from runtime.kernels.blocks import GemvBlocks, Shape, choose_blocks
+from runtime.kernels.blocks import MAX_ROWS, GemvBlocks, Shape, choose_blocks
 from runtime.kernels.embedding import gather_embeddings
 from runtime.kernels.launching import Launcher
 from runtime.kernels.linear import Norm, multiply_rows
@@ -140,8 +140,9 @@ def compare(launcher: Launcher, rows: Sequence[int]) -> Iterator[ChainResult]:
 
 
 def variants(rows: int) -> dict[str, BlockTable]:
-    """Ways to cut a step of `rows` rows that are worth comparing with the frozen table."""
-    frozen = {name: choose_blocks(shape, rows) for name, shape in SHAPES.items()}
+    """Ways to cut a step of `rows` rows that are worth comparing with the frozen table; beyond MAX_ROWS only cuBLAS."""
+    chosen = {name: choose_blocks(shape, rows) for name, shape in SHAPES.items()}
+    frozen = {name: blocks for name, blocks in chosen.items() if blocks is not None}
 
     def every(**changes: Any) -> BlockTable:
         return {name: replace(blocks, **changes) for name, blocks in frozen.items()}
@@ -150,6 +151,8 @@ def variants(rows: int) -> dict[str, BlockTable]:
         return dict.fromkeys(frozen, GemvBlocks("dot", block_n, block_k, num_warps, num_stages, **changes))
 
     given: dict[str, BlockTable] = {"frozen table": {}, "late": every(late=True), "prefetch 0": every(prefetch=0)}
+    if rows > MAX_ROWS:
+        return given | {"cuBLAS": dict.fromkeys(SHAPES)}
     if rows == 1:
         return given | {"prefetch 1024": every(prefetch=1024), "prefetch 4096": every(prefetch=4096)}
     if rows == 2:
@@ -264,13 +267,21 @@ class _Step:
             rows = quantize_rows(x, InputScaling(), launcher=self._launcher, norm=norm, pdl=self._pdl)
             self._multiply_quantized(name, rows, weight, out, residual)
             return
-        if name in self._blocks and self._blocks[name] is None:
+        blocks = self._blocks[name] if name in self._blocks else choose_blocks(SHAPES[name], self._rows)
+        if blocks is None:
             self._multiply_by_cublas(x, weight, out, norm, residual, swiglu)
             return
+        if norm is not None and self._rows > MAX_ROWS:
+            x, norm = self._normed(x, norm), None
         multiply_rows(
-            x, weight, out=out, launcher=self._launcher, norm=norm, residual=residual, swiglu=swiglu,
-            blocks=self._blocks.get(name), pdl=self._pdl,
+            x, weight, out=out, launcher=self._launcher, norm=norm, residual=residual, swiglu=swiglu, blocks=blocks,
+            pdl=self._pdl,
         )  # fmt: skip
+
+    def _normed(self, x: Tensor, norm: Norm) -> Tensor:
+        out = torch.empty_like(x)
+        add_rms_norm(x, None, norm.weight, norm.eps, out=out, launcher=self._launcher, pdl=self._pdl)
+        return out
 
     def _multiply_quantized(
         self, name: str, rows: QuantizedRows, linear: QuantizedLinear, out: Tensor, residual: Tensor | None
@@ -287,10 +298,7 @@ class _Step:
     def _multiply_by_cublas(
         self, x: Tensor, weight: Tensor, out: Tensor, norm: Norm | None, residual: Tensor | None, swiglu: bool
     ) -> None:  # fmt: skip
-        rows = x
-        if norm is not None:
-            rows = torch.empty_like(x)
-            add_rms_norm(x, None, norm.weight, norm.eps, out=rows, launcher=self._launcher, pdl=self._pdl)
+        rows = x if norm is None else self._normed(x, norm)
         if residual is not None:
             out.addmm_(rows, weight.t())
         elif swiglu:

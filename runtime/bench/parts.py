@@ -100,7 +100,7 @@ def _search(launcher: Launcher, rows: Sequence[int], *, quantized: bool = False)
             trials += 1
             if trial.is_best:
                 best[trial.name] = {"rows": count, "layer": trial.name, "us": round(1e6 * trial.seconds, 1)}
-                best[trial.name] |= asdict(trial.blocks)
+                best[trial.name] |= {"kernel": "cuBLAS"} if trial.blocks is None else asdict(trial.blocks)
                 yield best[trial.name]
         for line in best.values():
             yield line | {"table": True}

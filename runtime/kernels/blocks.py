@@ -2,19 +2,20 @@
 
 Where every kernel waits for another's output, what counts is how soon its first weights arrive, so the best cut of one product
 alone is not its best in a step. The entries are what `casemate bench kernels search` (for e4m3 `search_e4m3`) found, which changes
-one product at a time within a whole decode step of Llama-3.1-8B with a context of 640, with torch 2.11.0 and Triton 3.6.0.
-
-Those in bf16 are from an H200 (a copy moves 4.23 TB/s): a step of 1 row takes 3.87 ms there, one of 8 rows 4.42 ms. By the entries
-before, which an H100 had chosen, it was 4.14 and 4.84 ms. On an H100 (3.0 TB/s) the same entries take 5.24 and 5.83 ms, those
-before 5.29 and 5.88. Steps of 2 to 7 rows take the entries of 8. Those in e4m3 are from the H100: a step of 1 row 3.31 ms (before
-3.43), of 8 rows 3.91 ms (4.17), of 16 rows 4.17 ms (4.33).
+one product at a time within a whole decode step of Llama-3.1-8B with a context of 640, with torch 2.11.0 and Triton 3.6.0. Those
+of 1 row in bf16 are from an H200 (a copy moves 4.23 TB/s), all others from an H100 (3.0 TB/s). Steps of 3 to 7 rows take the
+entries of 8, and so on. docs/engine-speed.md has the times.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 MAX_ROWS = 8
+"""Up to so many rows a norm, where there is one, is part of the product."""
+MOST_ROWS = 128
+"""Beyond so many rows cuBLAS multiplies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,12 @@ class GemvBlocks:
     """The next kernel may start only when this one has read its weights, not at once: it holds no memory of this one's
     multiprocessors meanwhile."""
 
+    @property
+    def fewest_rows(self) -> int:
+        """The narrow side of the tensor cores' products: 16 where a group of warps multiplies from shared memory, which takes
+        weights in e4m3 as they are; else 8."""
+        return 16 if self.kernel == "dot" and self.block_n >= 64 and self.num_warps >= 4 else 8
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -48,29 +55,47 @@ class Shape:
     swiglu: bool = False
 
 
-TABLE: Mapping[Shape, Mapping[int, GemvBlocks]] = {
+TABLE: Mapping[Shape, Mapping[int, GemvBlocks | None]] = {
     Shape(6144, 4096): {
         1: GemvBlocks("multiply_reduce", 2, 4096, 8, late=True),
-        MAX_ROWS: GemvBlocks("split_dot", 32, 128, 4, 3, 1024, late=True),
+        MAX_ROWS: GemvBlocks("dot", 64, 256, 4, 5),
+        16: GemvBlocks("dot", 64, 256, 4, 3),
+        32: GemvBlocks("dot", 64, 128, 4, 4),
+        64: GemvBlocks("dot", 64, 128, 4, 6),
+        MOST_ROWS: GemvBlocks("dot", 64, 64, 4, 8, 512),
     },
     Shape(4096, 4096): {
         1: GemvBlocks("multiply_reduce", 2, 4096, 8),
-        MAX_ROWS: GemvBlocks("split_dot", 16, 256, 4, 3),
+        MAX_ROWS: GemvBlocks("split_dot", 16, 256, 4, 3, 2048),
+        32: GemvBlocks("dot", 64, 128, 4, 6),
+        64: GemvBlocks("dot", 64, 64, 4, 12),
+        MOST_ROWS: None,
     },
     Shape(14336, 4096, swiglu=True): {
         1: GemvBlocks("multiply_reduce", 2, 4096, 8),
         MAX_ROWS: GemvBlocks("split_dot", 32, 128, 4, 2),
+        16: GemvBlocks("dot", 64, 128, 4, 4, 512, late=True),
+        32: GemvBlocks("dot", 64, 128, 4, 4, late=True),
+        MOST_ROWS: GemvBlocks("dot", 64, 128, 4, 3),
     },
     Shape(4096, 14336): {
         1: GemvBlocks("multiply_reduce", 2, 2048, 4),
-        MAX_ROWS: GemvBlocks("split_dot", 16, 256, 4, 3),
+        MAX_ROWS: GemvBlocks("split_dot", 16, 256, 4, 3, late=True),
+        16: GemvBlocks("dot", 64, 64, 4, 12, late=True),
+        32: GemvBlocks("dot", 64, 64, 4, 12),
+        64: GemvBlocks("dot", 64, 64, 4, 12, late=True),
+        MOST_ROWS: None,
     },
     Shape(128256, 4096): {
         1: GemvBlocks("multiply_reduce", 2, 4096, 8),
-        MAX_ROWS: GemvBlocks("split_dot", 32, 128, 4, 2, late=True),
+        MAX_ROWS: GemvBlocks("dot", 64, 256, 4, 3),
+        16: GemvBlocks("dot", 128, 128, 8, 4, late=True),
+        32: GemvBlocks("dot", 64, 128, 4, 3),
+        64: GemvBlocks("dot", 64, 256, 4, 3),
+        MOST_ROWS: GemvBlocks("dot", 128, 128, 8, 3),
     },
 }
-"""Blocks by shape and the largest number of rows that they are for."""
+"""Blocks by shape and the largest number of rows that they are for; None: cuBLAS is faster."""
 
 
 E4M3_MOST_ROWS = 64
@@ -78,51 +103,64 @@ E4M3_MOST_ROWS = 64
 E4M3_TABLE: Mapping[Shape, Mapping[int, GemvBlocks]] = {
     Shape(6144, 4096): {
         1: GemvBlocks("multiply_reduce", 4, 4096, 4),
-        2: GemvBlocks("multiply_reduce", 2, 2048, 4),
-        MAX_ROWS: GemvBlocks("dot", 16, 256, 1, 6),
-        E4M3_MOST_ROWS: GemvBlocks("dot", 64, 256, 4, 4),
+        2: GemvBlocks("dot", 64, 512, 4, 4),
+        MAX_ROWS: GemvBlocks("dot", 64, 512, 4, 3, 512),
+        16: GemvBlocks("dot", 64, 256, 4, 4),
+        32: GemvBlocks("dot", 64, 512, 4, 3),
+        E4M3_MOST_ROWS: GemvBlocks("dot", 64, 256, 4, 4, 512),
     },
     Shape(4096, 4096): {
         1: GemvBlocks("multiply_reduce", 4, 4096, 4),
-        2: GemvBlocks("multiply_reduce", 2, 2048, 4),
-        MAX_ROWS: GemvBlocks("split_dot", 16, 256, 4, 2),
-        16: GemvBlocks("dot", 64, 128, 4, 8, late=True),
-        E4M3_MOST_ROWS: GemvBlocks("dot", 64, 256, 4, 4),
+        2: GemvBlocks("dot", 64, 256, 4, 6, 1024, late=True),
+        MAX_ROWS: GemvBlocks("dot", 64, 256, 4, 6, 2048),
+        16: GemvBlocks("dot", 64, 512, 4, 4, 1024),
+        32: GemvBlocks("dot", 64, 256, 4, 6, 1024),
+        E4M3_MOST_ROWS: GemvBlocks("dot", 64, 256, 4, 4, 512, late=True),
     },
     Shape(28672, 4096): {
         1: GemvBlocks("multiply_reduce", 1, 4096, 4),
         2: GemvBlocks("multiply_reduce", 2, 2048, 4),
-        MAX_ROWS: GemvBlocks("dot", 16, 256, 1, 6, late=True),
-        16: GemvBlocks("dot", 64, 256, 4, 3, late=True),
-        E4M3_MOST_ROWS: GemvBlocks("dot", 64, 256, 4, 4),
+        MAX_ROWS: GemvBlocks("dot", 64, 256, 4, 3, 512, late=True),
+        16: GemvBlocks("dot", 64, 256, 4, 3, 512, late=True),
+        32: GemvBlocks("dot", 64, 256, 4, 3, 1024, late=True),
+        E4M3_MOST_ROWS: GemvBlocks("dot", 128, 256, 8, 3, 512, late=True),
     },
     Shape(4096, 14336): {
-        1: GemvBlocks("split_dot", 16, 256, 4, 3),
-        2: GemvBlocks("multiply_reduce", 2, 2048, 4),
-        MAX_ROWS: GemvBlocks("dot", 16, 256, 1, 6, late=True),
-        16: GemvBlocks("dot", 64, 128, 4, 8),
-        E4M3_MOST_ROWS: GemvBlocks("dot", 64, 256, 4, 4),
+        1: GemvBlocks("split_dot", 16, 256, 4, 3, 8192),
+        2: GemvBlocks("dot", 64, 256, 4, 6, 512),
+        MAX_ROWS: GemvBlocks("dot", 64, 512, 4, 4, 4096),
+        16: GemvBlocks("dot", 64, 512, 4, 4, 512),
+        32: GemvBlocks("dot", 64, 256, 4, 6),
+        E4M3_MOST_ROWS: GemvBlocks("dot", 64, 256, 4, 6, 4096, late=True),
     },
 }
 """The same for weights in e4m3 with a scale for each output; a fused activation is a kernel of its own there."""
 
 
-def choose_blocks(shape: Shape, rows: int) -> GemvBlocks:
-    """The table's, or those of the nearest shape in it, cut down to the inputs that there are. For up to MAX_ROWS rows."""
-    return _choose(TABLE, shape, rows)
+@cache
+def choose_blocks(shape: Shape, rows: int) -> GemvBlocks | None:
+    """The table's, or those of the nearest shape in it, cut down to the inputs that there are; None: cuBLAS is to multiply."""
+    if rows > MOST_ROWS:
+        return None
+    classes = TABLE[_nearest(TABLE, shape)]
+    blocks = classes[min(most for most in classes if rows <= most)]
+    return None if blocks is None else _cut_down(blocks, shape)
 
 
+@cache
 def choose_e4m3_blocks(shape: Shape, rows: int, *, by_block: bool) -> GemvBlocks:
     """For weights in e4m3 and up to E4M3_MOST_ROWS rows. With scales by block a step is one block of inputs."""
     if by_block:
         return GemvBlocks("dot", 32, 128, 2, 5) if rows <= MAX_ROWS else GemvBlocks("dot", 64, 128, 4, 6)
-    return _choose(E4M3_TABLE, shape, rows)
+    classes = E4M3_TABLE[_nearest(E4M3_TABLE, shape)]
+    return _cut_down(classes[min(most for most in classes if rows <= most)], shape)
 
 
-def _choose(table: Mapping[Shape, Mapping[int, GemvBlocks]], shape: Shape, rows: int) -> GemvBlocks:
-    nearest = min((known for known in table if known.swiglu == shape.swiglu), key=lambda known: _distance(known, shape))
-    most = min(most for most in table[nearest] if rows <= most)
-    blocks = table[nearest][most]
+def _nearest(known: Iterable[Shape], asked: Shape) -> Shape:
+    return min((shape for shape in known if shape.swiglu == asked.swiglu), key=lambda shape: _distance(shape, asked))
+
+
+def _cut_down(blocks: GemvBlocks, shape: Shape) -> GemvBlocks:
     return replace(blocks, block_k=min(blocks.block_k, _power_of_two(shape.k)))
 
 

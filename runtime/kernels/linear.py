@@ -1,4 +1,4 @@
-"""Linear layers of 1 to 8 rows, fused with the norm before and with activation or residual after.
+"""Linear layers of few rows, fused with the norm before and with activation or residual after.
 
 Such a product is bound by the weights' way from memory, so its blocks are chosen per shape, by `blocks`.
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from runtime.kernels.blocks import MAX_ROWS, GemvBlocks, Shape, choose_blocks
+from runtime.kernels.blocks import MOST_ROWS, GemvBlocks, Shape, choose_blocks
 from runtime.kernels.launching import Constant, Launcher, Options
 
 
@@ -35,20 +35,21 @@ def multiply_rows(
     """out = activation(norm(x) @ weight.T + bias) + residual, accumulated in float32 and rounded once.
 
     Args:
-        x: [rows, K], at most MAX_ROWS rows, bf16 or fp16, contiguous; as are the others.
+        x: [rows, K], at most MOST_ROWS rows, bf16 or fp16, contiguous; as are the others.
         weight: [N, K] of x's dtype; with `swiglu` [2 * N, K], gate before up, and the result is silu(gate) * up.
         out: [rows, N]; any float dtype (float32 for logits). It may be `residual` itself, not x.
         bias: as many as the weight has rows.
         residual: [rows, N].
-        blocks: instead of `choose_blocks`.
+        blocks: instead of `choose_blocks`, which must be given where that leaves the product to cuBLAS.
         pdl: whether kernels before and after take part in programmatic dependent launch; see `runtime.kernels.triton`.
     Capture-safe.
     """
     rows, k = x.shape
     n = weight.shape[0] // 2 if swiglu else weight.shape[0]
-    assert 1 <= rows <= MAX_ROWS, f"1 to {MAX_ROWS} rows, got {rows}"
+    assert 1 <= rows <= MOST_ROWS, f"1 to {MOST_ROWS} rows, got {rows}"
     assert (weight.shape[1], *out.shape) == (k, rows, n), f"{x.shape} @ {weight.shape}.T -> {out.shape}"
-    cut = blocks if blocks is not None else choose_blocks(Shape(n, k, swiglu), rows)
+    cut = blocks or choose_blocks(Shape(n, k, swiglu), rows)
+    assert cut is not None, f"{rows} rows of {k} inputs, {n} outputs are cuBLAS's"
     constants = _constants_of(cut, rows) | {
         "N": n,
         "K": k,
@@ -81,7 +82,7 @@ def multiply_rows(
 def _constants_of(cut: GemvBlocks, rows: int) -> dict[str, Constant]:
     """What a cut says to its kernel."""
     constants: dict[str, Constant] = {
-        "ROWS": _power_of_two(rows) if cut.kernel == "multiply_reduce" else MAX_ROWS,
+        "ROWS": _power_of_two(rows) if cut.kernel == "multiply_reduce" else max(cut.fewest_rows, _power_of_two(rows)),
         "BLOCK_N": cut.block_n,
         "BLOCK_K": cut.block_k,
         "PREFETCH": cut.prefetch,

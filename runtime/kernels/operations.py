@@ -1,8 +1,9 @@
 """The decoder's operations by our kernels and cuBLAS: `runtime.models.operations`, made fast.
 
-Up to `MAX_ROWS` rows a product is bound by how fast its weights come from memory: our own kernels take it, with the norm,
-activation or residual around it, and start before the kernel ahead of them has drained (programmatic dependent launch).
-Above, cuBLAS multiplies and our kernels do what lies between. Products in e4m3 are `quantized`'s.
+While rows are few a product is bound by how fast its weights come from memory: our own kernels take it where `blocks` says so, with
+the activation or residual behind it, and start before the kernel ahead of them has drained (programmatic dependent launch). Up to
+`MAX_ROWS` rows the norm before it is theirs as well; with more a kernel of its own is cheaper than a norm in every program.
+Elsewhere cuBLAS multiplies and our kernels do what lies between. Products in e4m3 are `quantized`'s.
 """
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from runtime.kernels.activation import silu_and_multiply
-from runtime.kernels.blocks import MAX_ROWS
+from runtime.kernels.blocks import MAX_ROWS, Shape, choose_blocks
 from runtime.kernels.chains import join_normed
 from runtime.kernels.embedding import gather_embeddings
 from runtime.kernels.launching import Launcher
@@ -65,26 +66,14 @@ class FusedOperations:
             rows = self._quantize(hidden, linear.inputs, Norm(norm.weight, norm.eps))
             product = self._multiply_quantized(rows, linear, hidden.dtype)
             return product if out is None else out.copy_(product)
-        if not _is_small(hidden):
-            return _multiply(self._norm(hidden, norm), linear, out)
-        if out is None:
-            out = hidden.new_empty(hidden.shape[0], linear.weight.shape[0])
-        multiply_rows(
-            hidden,
-            linear.weight,
-            out=out,
-            launcher=self._launcher,
-            norm=Norm(norm.weight, norm.eps),
-            bias=linear.bias,
-            pdl=self._dependent_launch,
-        )
-        return out
+        normed, fused = self._norm_before(hidden, norm)
+        return self._multiply(normed, linear, out, fused)
 
     def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear) -> None:
         """See `Operations.add_linear`."""
         if isinstance(linear, QuantizedLinear):
             self._multiply_quantized(self._quantize(rows, linear.inputs, None), linear, hidden.dtype, hidden)
-        elif _is_small(hidden):
+        elif _is_ours(linear, hidden):
             multiply_rows(
                 rows,
                 linear.weight,
@@ -97,17 +86,11 @@ class FusedOperations:
         elif linear.bias is None and not hidden.is_meta:
             hidden.addmm_(rows, linear.weight.t())
         else:
-            hidden.add_(_multiply(rows, linear))
+            hidden.add_(_multiply_by_cublas(rows, linear))
 
     def linear(self, rows: Tensor, linear: Linear) -> Tensor:
         """See `Operations.linear`."""
-        if not _is_small(rows):
-            return _multiply(rows, linear)
-        out = rows.new_empty(rows.shape[0], linear.weight.shape[0])
-        multiply_rows(
-            rows, linear.weight, out=out, launcher=self._launcher, bias=linear.bias, pdl=self._dependent_launch
-        )
-        return out
+        return self._multiply(rows, linear)
 
     def join_normed(self, tokens: DraftTokens, table: Tensor, hidden: Tensor, norms: tuple[RMSNorm, RMSNorm]) -> Tensor:
         """See `Operations.join_normed`."""
@@ -126,7 +109,7 @@ class FusedOperations:
 
     def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
         """See `Operations.feed_forward`."""
-        if isinstance(gate_up, Linear) and _is_small(hidden):
+        if isinstance(gate_up, Linear) and _is_ours(gate_up, hidden, swiglu=True):
             self.add_linear(hidden, self._norm_gated(hidden, norm, gate_up), down)
             return
         rows = self.norm_linear(hidden, norm, gate_up)
@@ -180,16 +163,41 @@ class FusedOperations:
         )
 
     def _norm_gated(self, hidden: Tensor, norm: RMSNorm, gate_up: Linear) -> Tensor:
-        """Of few rows, by one kernel."""
+        """The activation comes out of the product."""
+        rows, fused = self._norm_before(hidden, norm)
         out = hidden.new_empty(hidden.shape[0], gate_up.weight.shape[0] // 2)
         multiply_rows(
-            hidden,
+            rows,
             gate_up.weight,
             out=out,
             launcher=self._launcher,
-            norm=Norm(norm.weight, norm.eps),
+            norm=fused,
             bias=gate_up.bias,
             swiglu=True,
+            pdl=self._dependent_launch,
+        )
+        return out
+
+    def _norm_before(self, hidden: Tensor, norm: RMSNorm) -> tuple[Tensor, Norm | None]:
+        """The rows that a product reads, and the norm that it is to apply; None: they have been through it."""
+        if hidden.shape[0] <= MAX_ROWS:
+            return hidden, Norm(norm.weight, norm.eps)
+        out = torch.empty_like(hidden)
+        add_rms_norm(hidden, None, norm.weight, norm.eps, out=out, launcher=self._launcher, pdl=self._dependent_launch)
+        return out, None
+
+    def _multiply(self, rows: Tensor, linear: Linear, out: Tensor | None = None, norm: Norm | None = None) -> Tensor:
+        if not _is_ours(linear, rows):
+            return _multiply_by_cublas(rows, linear, out)
+        if out is None:
+            out = rows.new_empty(rows.shape[0], linear.weight.shape[0])
+        multiply_rows(
+            rows,
+            linear.weight,
+            out=out,
+            launcher=self._launcher,
+            norm=norm,
+            bias=linear.bias,
             pdl=self._dependent_launch,
         )
         return out
@@ -204,14 +212,9 @@ class FusedOperations:
             rows, linear, launcher=self._launcher, dtype=dtype, residual=residual, pdl=self._dependent_launch
         )
 
-    def _norm(self, hidden: Tensor, norm: RMSNorm) -> Tensor:
-        out = torch.empty_like(hidden)
-        add_rms_norm(hidden, None, norm.weight, norm.eps, out=out, launcher=self._launcher, pdl=self._dependent_launch)
-        return out
 
-
-def _multiply(rows: Tensor, linear: Linear, out: Tensor | None = None) -> Tensor:
-    """By cuBLAS. On `meta` the shape is enough: torch's own way to it imports its compiler, which a frozen engine must not."""
+def _multiply_by_cublas(rows: Tensor, linear: Linear, out: Tensor | None = None) -> Tensor:
+    """On `meta` the shape is enough: torch's own way to it imports its compiler, which a frozen engine must not."""
     if rows.is_meta:
         return rows.new_empty(rows.shape[0], linear.weight.shape[0]) if out is None else out
     if out is None:
@@ -221,8 +224,10 @@ def _multiply(rows: Tensor, linear: Linear, out: Tensor | None = None) -> Tensor
     return torch.addmm(linear.bias, rows, linear.weight.t(), out=out)
 
 
-def _is_small(rows: Tensor) -> bool:
-    return rows.shape[0] <= MAX_ROWS
+def _is_ours(linear: Linear, rows: Tensor, *, swiglu: bool = False) -> bool:
+    """Whether our kernels are faster than cuBLAS with so many rows; up to MAX_ROWS always."""
+    n, k = linear.weight.shape
+    return choose_blocks(Shape(n // 2 if swiglu else n, k, swiglu), rows.shape[0]) is not None
 
 
 def _head_norms(norms: tuple[RMSNorm, RMSNorm] | None) -> HeadNorms | None:

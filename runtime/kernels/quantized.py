@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from runtime.kernels.blocks import E4M3_MOST_ROWS, MAX_ROWS, GemvBlocks, Shape, choose_e4m3_blocks
+from runtime.kernels.blocks import E4M3_MOST_ROWS, GemvBlocks, Shape, choose_e4m3_blocks
 from runtime.kernels.launching import Constant, Launcher, Options
 from runtime.kernels.linear import Norm
 from runtime.kernels.scaled_products import scaled_products
@@ -70,7 +70,7 @@ def multiply_quantized(
     """rows @ weight.T + bias + residual → [num_rows, out] of `dtype`; with a residual in place of it. Capture-safe.
 
     Args:
-        dtype: bf16 for more than MAX_ROWS rows.
+        dtype: bf16 for more than E4M3_MOST_ROWS rows.
         residual: [num_rows, out] of `dtype`, overwritten.
         blocks: instead of `choose_e4m3_blocks`, for up to E4M3_MOST_ROWS rows.
     """
@@ -150,9 +150,10 @@ def _multiply_few(
     cut = blocks or choose_e4m3_blocks(Shape(n, k), num_rows, by_block=linear.by_block)
     rounded = _power_of_two(num_rows)
     constants: dict[str, Constant] = {
-        "ROWS": rounded if cut.kernel == "multiply_reduce" else max(MAX_ROWS, rounded),
+        "ROWS": rounded if cut.kernel == "multiply_reduce" else max(cut.fewest_rows, rounded),
         "BLOCK_N": cut.block_n,
         "BLOCK_K": cut.block_k,
+        "PREFETCH": cut.prefetch,
         "LATE": cut.late,
         "PDL": pdl,
     }

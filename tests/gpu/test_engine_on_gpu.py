@@ -1,8 +1,8 @@
 """The engine on a GPU against the float32 reference on the CPU: both backends, graphs and none, overlap and none.
 
 Greedy texts in bfloat16 are compared up to ties (`tests.support.greedy_ties`): at the first difference the reference's own
-logprobs of the two tokens must lie within MAX_GAP. Logits of this model have a deviation of about 5.7; bfloat16 moves one by
-a few tenths.
+logprobs of the two tokens must lie within MAX_GAP. Logits of this model have a deviation of about 5.7; in torch's bfloat16 on a CPU
+they are 0.17 off in the mean square, the difference of two of them 0.23: of a thousand places one may be four times as far.
 """
 
 import os
@@ -33,7 +33,7 @@ from tests.support.step_batches import Chunk, step_batch
 
 pytestmark = pytest.mark.gpu
 
-MAX_GAP = 0.6
+MAX_GAP = 0.95
 NUM_TOKENS = 48
 MODELS: dict[str, dict[str, Any]] = {
     "llama-64": {"head_dim": 64},

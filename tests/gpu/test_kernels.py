@@ -6,7 +6,7 @@ The error is ||out - reference|| / ||reference|| against float32; the tolerances
 import pytest
 import torch
 
-from runtime.kernels.blocks import GemvBlocks
+from runtime.kernels.blocks import GemvBlocks, Shape, choose_blocks
 from tests.support.kernel_checks import (
     TOLERANCES,
     Attention,
@@ -41,12 +41,28 @@ LAYERS = {
 
 
 @MODES
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 9, 24, 64, 128])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_linear_layers(layer: str, rows: int, dtype: torch.dtype, pdl: bool) -> None:
-    """The blocks that `choose_blocks` chooses, and their fusions."""
+    """The blocks that `choose_blocks` chooses, others where it leaves the product to cuBLAS, and their fusions."""
     n, k, fused = LAYERS[layer]
-    assert check_linear(Inputs("cuda", dtype, rows), rows, n, k, pdl=pdl, **fused) < TOLERANCES[dtype]
+    blocks = choose_blocks(Shape(n, k, swiglu=bool(fused.get("swiglu"))), rows) or GemvBlocks("dot", 64, 64, 4, 8)
+    error = check_linear(Inputs("cuda", dtype, rows), rows, n, k, blocks=blocks, pdl=pdl, **fused)
+    assert error < TOLERANCES[dtype]
+
+
+@SEEDS
+@pytest.mark.parametrize("rows", [17, 33, 65])
+@pytest.mark.parametrize("cut", [(64, 64, 4, 4), (64, 128, 4, 3), (128, 64, 8, 3)])
+def test_linear_with_more_rows(cut: tuple[int, int, int, int], rows: int, seed: int) -> None:
+    """Padded to the next power of two."""
+    blocks = GemvBlocks("dot", *cut, prefetch=512)
+    inputs = Inputs("cuda", torch.bfloat16, seed)
+    assert (
+        check_linear(inputs, rows, 1000, 520, blocks=blocks, bias=True, swiglu=True, pdl=True)
+        < TOLERANCES[torch.bfloat16]
+    )
+    assert check_linear(inputs, rows, 1024, 4096, blocks=blocks, residual=True, pdl=True) < TOLERANCES[torch.bfloat16]
 
 
 @SEEDS

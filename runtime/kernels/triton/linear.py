@@ -39,9 +39,9 @@ def multiply_reduce(
         up = tl.load(tile + N * K, mask=mask, other=0.0, eviction_policy="evict_first")
     if PDL:
         if PREFETCH > 0:
-            _prefetch(weight, columns, K, PREFETCH)
+            prefetch_rows(weight, columns, K, PREFETCH)
             if SWIGLU:
-                _prefetch(weight + N * K, columns, K, PREFETCH)
+                prefetch_rows(weight + N * K, columns, K, PREFETCH)
         tl.extra.cuda.gdc_wait()
     product = tl.zeros([ROWS, BLOCK_N, BLOCK_K], tl.float32)
     product_up = tl.zeros([ROWS, BLOCK_N, BLOCK_K], tl.float32)
@@ -100,9 +100,9 @@ def dot(
             up = tl.load(tile + N * K, mask=mask, other=0.0, eviction_policy="evict_first")
     if PDL:
         if PREFETCH > 0:
-            _prefetch(weight, columns, K, PREFETCH)
+            prefetch_rows(weight, columns, K, PREFETCH)
             if SWIGLU:
-                _prefetch(weight + N * K, columns, K, PREFETCH)
+                prefetch_rows(weight + N * K, columns, K, PREFETCH)
         tl.extra.cuda.gdc_wait()
     product = tl.zeros([BLOCK_N, ROWS], tl.float32)
     product_up = tl.zeros([BLOCK_N, ROWS], tl.float32)
@@ -158,9 +158,9 @@ def split_dot(
         up = tl.load(tile + N * K, mask=mask, other=0.0, eviction_policy="evict_first")
     if PDL:
         if PREFETCH > 0:
-            _prefetch(weight, columns, K, PREFETCH)
+            prefetch_rows(weight, columns, K, PREFETCH)
             if SWIGLU:
-                _prefetch(weight + N * K, columns, K, PREFETCH)
+                prefetch_rows(weight + N * K, columns, K, PREFETCH)
         tl.extra.cuda.gdc_wait()
     squares = tl.zeros([PARTS, ROWS], tl.float32)
     product = tl.zeros([PARTS, BLOCK_N, ROWS], tl.float32)
@@ -238,12 +238,13 @@ def _finish(
 
 
 @triton.jit
-def _prefetch(weight, columns, K: tl.constexpr, PREFETCH: tl.constexpr):
-    """Ask for the first PREFETCH inputs of some weight rows in L2; 64 of them are a cache line.
+def prefetch_rows(weight, columns, K: tl.constexpr, PREFETCH: tl.constexpr):
+    """Ask for the first PREFETCH inputs of some weight rows in L2, a cache line of 128 bytes at a time.
 
     What lies past the matrix is asked for as well: a prefetch never faults.
     """
-    lines = weight + columns[:, None].to(tl.int64) * K + tl.arange(0, PREFETCH // 64)[None, :] * 64
+    LINE: tl.constexpr = 1024 // weight.dtype.element_ty.primitive_bitwidth
+    lines = weight + columns[:, None].to(tl.int64) * K + tl.arange(0, PREFETCH // LINE)[None, :] * LINE
     tl.inline_asm_elementwise(
         "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
     )

@@ -10,12 +10,14 @@ float32, so the kernels differ from each other and from cuBLAS only by the order
 import triton
 import triton.language as tl
 
+from runtime.kernels.triton.linear import prefetch_rows
+
 
 @triton.jit(do_not_specialize=["num_rows", "scale_stride"])
 def multiply_reduce(
     x, x_scales, weight, scales, bias, residual, out, num_rows, scale_stride,
     ROWS: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    BIAS: tl.constexpr, RESIDUAL: tl.constexpr, LATE: tl.constexpr, PDL: tl.constexpr,
+    BIAS: tl.constexpr, RESIDUAL: tl.constexpr, PREFETCH: tl.constexpr, LATE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """As `linear.multiply_reduce`, for one or two rows and scales by row."""
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -28,6 +30,8 @@ def multiply_reduce(
     weights = tl.load(tile, mask=in_columns & (inner < K), other=0.0, eviction_policy="evict_first")
     scale = tl.load(scales + columns, mask=columns < N, other=0.0)
     if PDL:
+        if PREFETCH > 0:
+            prefetch_rows(weight + BLOCK_K, columns, K, PREFETCH)
         tl.extra.cuda.gdc_wait()
     product = tl.zeros([ROWS, BLOCK_N, BLOCK_K], tl.float32)
     for step in tl.static_range((K + BLOCK_K - 1) // BLOCK_K):
@@ -49,8 +53,8 @@ def multiply_reduce(
 def dot(
     x, x_scales, weight, scales, bias, residual, out, num_rows, scale_stride,
     ROWS: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, LATE: tl.constexpr, PDL: tl.constexpr,
-    STAGES: tl.constexpr,
+    GROUP: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, PREFETCH: tl.constexpr, LATE: tl.constexpr,
+    PDL: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """As `linear.dot`, for up to 64 rows; with GROUP a step is one group. The first tile is on its way before the wait."""
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -62,6 +66,8 @@ def dot(
         tl.extra.cuda.gdc_launch_dependents()
     weights = tl.load(tile, mask=in_columns & (inner[None, :] < K), other=0.0, eviction_policy="evict_first")
     if PDL:
+        if PREFETCH > 0:
+            prefetch_rows(weight + BLOCK_K, columns, K, PREFETCH)
         tl.extra.cuda.gdc_wait()
     product = _add_tile(tl.zeros([BLOCK_N, ROWS], tl.float32), weights, x, x_scales, scales, columns, row_ids, inner,
                         0, num_rows, scale_stride, N, K, GROUP)  # fmt: skip
@@ -82,8 +88,8 @@ def dot(
 def split_dot(
     x, x_scales, weight, scales, bias, residual, out, num_rows, scale_stride,
     ROWS: tl.constexpr, N: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, LATE: tl.constexpr, PDL: tl.constexpr,
-    STAGES: tl.constexpr, PARTS: tl.constexpr,
+    GROUP: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, PREFETCH: tl.constexpr, LATE: tl.constexpr,
+    PDL: tl.constexpr, STAGES: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """As `linear.split_dot`: a step is PARTS * BLOCK_K inputs, each part a product of its own; with GROUP a part is one group."""
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -96,6 +102,8 @@ def split_dot(
         tl.extra.cuda.gdc_launch_dependents()
     weights = tl.load(tile, mask=in_columns & (inner < K), other=0.0, eviction_policy="evict_first")
     if PDL:
+        if PREFETCH > 0:
+            prefetch_rows(weight + STEP, columns, K, PREFETCH)
         tl.extra.cuda.gdc_wait()
     product = _add_parts(tl.zeros([PARTS, BLOCK_N, ROWS], tl.float32), weights, x, x_scales, scales, columns, row_ids, inner,
                          0, num_rows, scale_stride, N, K, GROUP, PARTS)  # fmt: skip

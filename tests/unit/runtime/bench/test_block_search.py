@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import pytest
 
 from runtime.bench import block_search
-from runtime.bench.block_search import ORDER, candidates, neighbours, search
+from runtime.bench.block_search import ORDER, candidates, fits, neighbours, search
 from runtime.bench.decode_chain import SHAPES
 from runtime.kernels.blocks import GemvBlocks, choose_blocks
 from runtime.kernels.recording import RecordingLauncher
 
 
-@pytest.mark.parametrize("rows", [1, 2, 4, 8])
+@pytest.mark.parametrize("rows", [1, 2, 4, 8, 16, 128])
 def test_candidates_differ_and_fit_the_kernels(rows: int) -> None:
     """No way twice; the tensor cores take 16 columns, and more than two rows no sums on the vector units."""
     ways = candidates(rows)
@@ -24,11 +24,19 @@ def test_neighbours_are_cut_alike() -> None:
     """All other moments for the next kernel and for a kernel's own weights, and not the one that is known."""
     blocks = GemvBlocks("split_dot", 16, 256, 4, 2)
     ways = neighbours(blocks)
-    assert len(ways) == 5
+    assert len(ways) == 7
     assert blocks not in ways
     assert {(way.kernel, way.block_n, way.block_k, way.num_warps, way.num_stages) for way in ways} == {
         ("split_dot", 16, 256, 4, 2)
     }
+
+
+@pytest.mark.parametrize(("rows", "swiglu", "expected"), [(8, False, True), (128, False, True), (128, True, False)])
+def test_what_finds_no_room_is_not_tried(rows: int, swiglu: bool, expected: bool) -> None:
+    """Six tiles of 64 columns and the rows, 128 inputs each: 16 rows at least, twice the columns under an activation."""
+    assert fits(GemvBlocks("dot", 64, 128, 4, 4), rows, swiglu=swiglu, quantized=False) is expected
+    assert fits(GemvBlocks("dot", 64, 128, 4, 4), rows, swiglu=swiglu, quantized=True)
+    assert not fits(GemvBlocks("dot", 64, 256, 4, 6), rows, swiglu=swiglu, quantized=False)
 
 
 class ScriptedChain:
