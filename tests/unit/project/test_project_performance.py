@@ -34,8 +34,13 @@ def test_speed_is_a_multiple_of_the_peers() -> None:
 
 def test_a_table_in_markdown() -> None:
     """Thousands with commas, p50 and p99 in one cell, cells without a figure empty."""
-    lines = render_table(TABLES[0]).splitlines()
-    assert lines[0].endswith("| confined | unconfined | best peer | aimed at |")
+    rows = [
+        Row("output tokens/s", [1522, 1515], "bs8", "32 × (512/256), 8", peer=1467, aim=1700, chart=True),
+        Row("TTFT p50 / p99, ms", [[68, 1938], [71, 1902]], peer=[550, 1418], aim=450),
+        Row("TTFT p50, ms", [9.7, 10.0], peer=13.5),
+    ]
+    lines = render_table(Table("bf16", "title", "workload", ["now", "before"], "", rows)).splitlines()
+    assert lines[0].endswith("| now | before | best peer | aimed at |")
     assert "| `bs8` 32 × (512/256), 8 | output tokens/s | 1,522 | 1,515 | 1,467 | 1,700 |" in lines
     assert "| | TTFT p50 / p99, ms | 68 / 1,938 | 71 / 1,902 | 550 / 1,418 | 450 |" in lines
     assert "| | TTFT p50, ms | 9.7 | 10.0 | 13.5 | |" in lines
