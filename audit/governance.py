@@ -78,9 +78,9 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rotation_index: int = -1
     """Index of the record by which the rotation of this log was agreed; -1 for not."""
 
-    def is_held(self, tenant: str, day: str) -> bool:
-        """Whether a hold covers a tenant's day."""
-        return any(hold.covers(tenant, day) for hold in self.holds)
+    def is_held(self, tenant: str | None, day: str) -> bool:
+        """Whether a hold covers a tenant's day; None: of whom is not known, and a hold for anybody's counts."""
+        return any(hold.covers(hold.tenant if tenant is None else tenant, day) for hold in self.holds)
 
     def first_kept_day(self, now_ms: int) -> str:
         """Bodies of days before this one have lived long enough."""

@@ -24,6 +24,9 @@ SHARES = "shares"
 """Beside the log's folder."""
 MAX_FILE_BYTES = MAX_ESCROW_BYTES * 2
 
+IsHeld = Callable[[str | None, str], bool]
+"""Whether a hold covers a tenant's day; None: whose it was is not known any more."""
+
 
 class StoredKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a file holds. Its `repr` does not show the share."""
@@ -86,8 +89,8 @@ class ShareStore:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise KeyUnusable(f"{path}: is damaged") from error
 
-    def find_due(self, before: str, is_held: Callable[[str, str], bool]) -> list[Destroyed]:
-        """What may be destroyed: keys of days before `before` that nothing holds (by tenant and day)."""
+    def find_due(self, before: str, is_held: IsHeld) -> list[Destroyed]:
+        """What may be destroyed: keys of days before `before` that nothing holds."""
         found: list[Destroyed] = []
         for folder in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
             if _is_day(folder.name) and folder.name < before:
@@ -98,7 +101,7 @@ class ShareStore:
                     found.append(Destroyed(folder.name, due))
         return found
 
-    def find_held(self, is_held: Callable[[str, str], bool]) -> list[Path]:
+    def find_held(self, is_held: IsHeld) -> list[Path]:
         """Files of keys under a hold: the only ones that may be backed up."""
         folders = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
         return [
@@ -135,11 +138,11 @@ class ShareStore:
     def _key_ids(self, folder: Path) -> list[str]:
         return sorted(path.stem for path in folder.glob("*.json"))
 
-    def _is_held(self, day: str, key_id: str, is_held: Callable[[str, str], bool]) -> bool:
+    def _is_held(self, day: str, key_id: str, is_held: IsHeld) -> bool:
         try:
             return is_held(self.load(day, key_id).tenant, day)
         except KeyUnusable:
-            return False  # It opens nothing any more.
+            return is_held(None, day)  # It opens nothing as it is; whoever holds the day may know how to mend it.
 
     def _path(self, day: str, key_id: str) -> Path:
         if not _is_day(day) or len(key_id) != 32 or not all(digit in "0123456789abcdef" for digit in key_id):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from audit.errors import EntryNotFound, KeyUnusable, NotDurable, StorageFailed
+from audit.governance import Hold, Rules
 from audit.sealing import MAX_ESCROW_BYTES, KeyContext, new_key_id
 from audit.shares import Destroyed, ShareStore
 from audit.storage import Disk
@@ -119,11 +120,19 @@ def test_only_days_that_are_over_and_not_held_are_due(store: ShareStore) -> None
     assert [path.stem for path in held] == [keys[DAYS[0], "acme"]]
 
 
-def test_a_damaged_file_opens_nothing_and_is_destroyed_with_its_day(tmp_path: Path, store: ShareStore) -> None:
-    """Whose it was is not known any more, so no hold can mean it."""
+@pytest.mark.parametrize("holder", ["acme", "umbrella", ""])
+def test_a_damaged_file_opens_nothing_and_stays_while_its_day_is_held_for_anybody(
+    tmp_path: Path, store: ShareStore, holder: str
+) -> None:
+    """Whose it was is not known any more; with no hold on its day it goes as all others do."""
     context, _ = keep(store, DAYS[0])
     (path,) = (tmp_path / "shares").glob("*/*.json")
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(KeyUnusable):
         store.load(context.day, context.key_id)
-    assert store.find_due(DAYS[1], lambda _tenant, _day: True) == [Destroyed(DAYS[0], (context.key_id,))]
+    held = Rules(30, (Hold("hold-1", holder, DAYS[0], DAYS[0], "because"),))
+    other_day = Rules(30, (Hold("hold-1", holder, DAYS[1], DAYS[1], "because"),))
+    assert store.find_due(DAYS[2], held.is_held) == []
+    assert store.find_held(held.is_held) == [path]
+    assert store.find_due(DAYS[2], other_day.is_held) == [Destroyed(DAYS[0], (context.key_id,))]
+    assert store.find_held(other_day.is_held) == []
