@@ -104,6 +104,7 @@ class Metrics:
     # As the engine last said.
     num_running_reqs = told("gauge", "Requests in the engine's running batch.", ENGINE)
     num_queue_reqs = told("gauge", "Requests waiting in the engine.", ENGINE)
+    num_awaiting_ticket_reqs = told("gauge", "Requests whose intents are not known to be durable.", ENGINE)
     token_usage = told("gauge", "Share of KV pages that running requests hold, 0 to 1.", ENGINE)
     cache_hit_rate = told("gauge", "Share of all prompt tokens found in the prefix cache.", ENGINE)
     prompt_tokens_total = told("counter", "Prompt tokens taken in.", ENGINE)

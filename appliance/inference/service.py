@@ -8,14 +8,13 @@ The engine's id of a request is the worker's own below, and the worker's number 
 by worker with a shift of all ids at once, and nothing is looked up for an ordinary token.
 """
 
-import array
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
 import structlog
 
+from appliance.inference.generation import generation_request
 from appliance.inference.holding import Hold, HoldLimits, Phase, Untold
 from appliance.inference.neighbours import Engine, Sent, StepOutput, WorkerLink
 from appliance.inference.outgoing import Delivery, Outgoing, part
@@ -24,7 +23,7 @@ from appliance.inference.workers import Worker, Workers
 from appliance.messages.audit import CountTokens, Ticket, TicketsRefused
 from appliance.messages.engine import REQUEST_ID_BITS, AbortIntent, Cancel, RequestRefused, Submit
 from runtime.errors import EngineUnavailable, QueueFull, RequestRejected
-from runtime.request import Finish, GenerationRequest, PackedTokens, RequestSummary, TokenDelivery
+from runtime.request import Finish, PackedTokens, RequestSummary, TokenDelivery
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +68,11 @@ class InferenceService:
         """Requests that have not been summed up yet."""
         return len(self._open)
 
+    @property
+    def num_held(self) -> int:
+        """Of these, requests whose tickets have not come."""
+        return len(self._held)
+
     def submit(self, worker: WorkerLink, message: Submit) -> RequestRefused | None:
         """Take a worker's request, or say why not. Nothing of it is told before its ticket has come."""
         sender = self._workers.of(worker)
@@ -82,7 +86,7 @@ class InferenceService:
                 self._hold(engine_id, sender, message)
                 return None
             self._gate.verify(worker.peer_instance, message, ticket)
-            self._engine.submit(self._generation_request(engine_id, message, self._clock()))
+            self._engine.submit(generation_request(engine_id, message, self._clock()))
         except (RequestRejected, QueueFull, EngineUnavailable) as error:
             return self._refusal(message.request_id, error)
         self._add(engine_id, _Open(sender, ticket.index))
@@ -221,7 +225,7 @@ class InferenceService:
         self._add(engine_id, request)
         if sender.holding.may_compute(hold):
             try:
-                self._engine.submit(self._generation_request(engine_id, message, hold.arrived_at))
+                self._engine.submit(generation_request(engine_id, message, hold.arrived_at))
             except (RequestRejected, QueueFull, EngineUnavailable):
                 return  # It is tried again when the ticket has come, and the refusal told then.
             sender.holding.compute(hold)
@@ -242,7 +246,7 @@ class InferenceService:
         """The request has its ticket and is not in the engine."""
         self._release(request, hold)
         try:
-            self._engine.submit(self._generation_request(engine_id, hold.submit, hold.arrived_at))
+            self._engine.submit(generation_request(engine_id, hold.submit, hold.arrived_at))
         except (RequestRejected, QueueFull, EngineUnavailable) as error:
             return self._forget(engine_id, request, error)
         for cancel in hold.cancels.values():
@@ -352,21 +356,6 @@ class InferenceService:
         """What the auditor has not been told of bad tickets; the caller MUST send it."""
         return self._refused.take()
 
-    def _generation_request(self, engine_id: int, message: Submit, arrived_at: float) -> GenerationRequest:
-        timeout_ms = message.timeout_ms
-        return GenerationRequest(
-            request_id=engine_id,
-            prompt=_token_ids(message.prompt),
-            sampling=message.sampling,
-            n=message.n,
-            namespace=message.namespace,
-            priority=message.priority,
-            deadline=None if timeout_ms is None else arrived_at + timeout_ms / 1000,
-            caches_output=message.caches_output,
-            grammar=message.grammar,
-            wants_embedding=message.wants_embedding,
-        )
-
     def _close(self, summary: RequestSummary) -> None:
         request = self._open.pop(summary.request_id, None)
         if request is None:
@@ -384,16 +373,3 @@ class InferenceService:
                 summary.delivered_tokens,
             )
         )
-
-
-def _token_ids(prompt: bytes) -> "array.array[int]":
-    """Decode little-endian uint32 token ids; no object is made for any of them.
-
-    Raises: RequestRejected if the bytes are not whole ids.
-    """
-    if len(prompt) % 4:
-        raise RequestRejected("malformed_prompt", f"a prompt of {len(prompt)} bytes is not a row of 4-byte token ids")
-    ids = array.array("I", prompt)
-    if sys.byteorder == "big":
-        ids.byteswap()
-    return ids

@@ -141,6 +141,8 @@ class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     """Tokens that it read later."""
     num_lost_entries: int = 0
     """Tokens that it could read no more then."""
+    num_awaiting_ticket: int = 0
+    """Requests of all workers whose tickets have not come."""
 
 
 GatewayToEngine = Submit | Cancel | AbortIntent | FlushCache

@@ -212,5 +212,6 @@ class EngineProcess:
             num_draft_prefill_tokens=stats.num_draft_prefill_tokens,
             num_late_entries=stats.num_late_entries,
             num_lost_entries=stats.num_lost_entries,
+            num_awaiting_ticket=self._service.num_held,
             occupancy=min(1.0, busy_s / elapsed_s) if elapsed_s > 0 else 0.0,
         )

@@ -151,6 +151,7 @@ async def test_metrics_count_what_happened(gateway: Gateway) -> None:
     assert value(found, "casemate_e2e_request_latency_seconds_count", model_name=MODEL) == 1
     assert value(found, "casemate_http_responses_total", path="/v1/completions", status="404") == 1
     assert value(found, "casemate_num_running_reqs", model_name=MODEL, engine="0") == 1
+    assert value(found, "casemate_num_awaiting_ticket_reqs", model_name=MODEL, engine="0") == 3
     assert value(found, "casemate_token_usage", engine="0") == 0.25
     assert value(found, "casemate_cache_hit_rate", engine="0") == 0.25
     assert value(found, "casemate_generation_tokens_total", engine="0") == 30

@@ -162,6 +162,7 @@ class FakeEngine:
                     700,
                     80,
                     9,
+                    3,
                 )
                 link.send(status)
             await asyncio.sleep(0.05)

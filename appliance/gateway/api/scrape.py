@@ -53,6 +53,7 @@ class ScrapeEndpoint:
         held = status.num_pages - status.num_free_pages - status.num_evictable_pages
         metrics.num_running_reqs.set(status.num_running, **labels)
         metrics.num_queue_reqs.set(status.num_waiting, **labels)
+        metrics.num_awaiting_ticket_reqs.set(status.num_awaiting_ticket, **labels)
         metrics.token_usage.set(held / status.num_pages if status.num_pages else 0.0, **labels)
         metrics.cache_hit_rate.set(
             status.cached_tokens / status.prompt_tokens if status.prompt_tokens else 0.0, **labels

@@ -184,7 +184,9 @@ def test_an_answer_that_is_through_before_its_ticket_is_told_and_counted_with_it
     house.drain()
     assert worker.was_told_nothing
     assert house.counts == []
+    assert house.service.num_held == 1
     house.accept(make_ticket(submit, 41))
+    assert house.service.num_held == 0
     house.step()
     assert worker.tokens[7, 0] == oracle(submit)
     assert worker.finishes[7, 0].reason == "length"
