@@ -2,9 +2,9 @@
 
 Where every kernel waits for another's output, what counts is how soon its first weights arrive, so the best cut of one product
 alone is not its best in a step. The entries are what `casemate bench kernels search` (for e4m3 `search_e4m3`) found, which changes
-one product at a time within a whole decode step of Llama-3.1-8B with a context of 640, with torch 2.11.0 and Triton 3.6.0. Those
-of 1 row in bf16 are from an H200 (a copy moves 4.23 TB/s), all others from an H100 (3.0 TB/s). Steps of 3 to 7 rows take the
-entries of 8, and so on. docs/engine-speed.md has the times.
+one product at a time within a whole decode step of Llama-3.1-8B with a context of 640, with torch 2.11.0 and Triton 3.6.0. They
+are from an H200 (a copy moves 4.2 TB/s), but for those of 128 rows, which are from an H100 (3.0 TB/s). Steps of 3 to 7 rows take
+the entries of 8, and so on. docs/engine-speed.md has the times.
 """
 
 import math

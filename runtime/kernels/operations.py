@@ -74,15 +74,7 @@ class FusedOperations:
         if isinstance(linear, QuantizedLinear):
             self._multiply_quantized(self._quantize(rows, linear.inputs, None), linear, hidden.dtype, hidden)
         elif _is_ours(linear, hidden):
-            multiply_rows(
-                rows,
-                linear.weight,
-                out=hidden,
-                launcher=self._launcher,
-                bias=linear.bias,
-                residual=hidden,
-                pdl=self._dependent_launch,
-            )
+            self._multiply_few(rows, linear, hidden, residual=hidden)
         elif linear.bias is None and not hidden.is_meta:
             hidden.addmm_(rows, linear.weight.t())
         else:
@@ -166,16 +158,7 @@ class FusedOperations:
         """The activation comes out of the product."""
         rows, fused = self._norm_before(hidden, norm)
         out = hidden.new_empty(hidden.shape[0], gate_up.weight.shape[0] // 2)
-        multiply_rows(
-            rows,
-            gate_up.weight,
-            out=out,
-            launcher=self._launcher,
-            norm=fused,
-            bias=gate_up.bias,
-            swiglu=True,
-            pdl=self._dependent_launch,
-        )
+        self._multiply_few(rows, gate_up, out, norm=fused, swiglu=True)
         return out
 
     def _norm_before(self, hidden: Tensor, norm: RMSNorm) -> tuple[Tensor, Norm | None]:
@@ -191,6 +174,14 @@ class FusedOperations:
             return _multiply_by_cublas(rows, linear, out)
         if out is None:
             out = rows.new_empty(rows.shape[0], linear.weight.shape[0])
+        self._multiply_few(rows, linear, out, norm=norm)
+        return out
+
+    def _multiply_few(
+        self, rows: Tensor, linear: Linear, out: Tensor, *,
+        norm: Norm | None = None, residual: Tensor | None = None, swiglu: bool = False,
+    ) -> None:  # fmt: skip
+        """By our kernels."""
         multiply_rows(
             rows,
             linear.weight,
@@ -198,9 +189,10 @@ class FusedOperations:
             launcher=self._launcher,
             norm=norm,
             bias=linear.bias,
+            residual=residual,
+            swiglu=swiglu,
             pdl=self._dependent_launch,
         )
-        return out
 
     def _quantize(self, rows: Tensor, scaling: InputScaling, norm: Norm | None) -> QuantizedRows:
         return quantize_rows(rows, scaling, launcher=self._launcher, norm=norm, pdl=self._dependent_launch)

@@ -1,8 +1,8 @@
-"""Products of 1 to 8 rows with a weight matrix: bound by how fast the weights come from memory.
+"""Products of few rows, 1 to 128, with a weight matrix: bound by how fast the weights come from memory.
 
 `multiply_reduce` multiplies and sums in float32 on the vector units, for one or two rows; `dot` has the weights as the
-left operand of the tensor cores, whose narrow side is then the rows; `split_dot` is the same with the inputs of a step
-parted among warps, so that a program has more weights on their way. All compute
+left operand of the tensor cores, whose narrow side is then the rows; `split_dot` is the same, for up to 8 rows, with the inputs
+of a step parted among warps, so that a program has more weights on their way. All compute
 
     out = scale * (x * norm_weight) @ weight.T + bias + residual        scale = 1 / sqrt(mean(x**2) + eps)
 
@@ -83,7 +83,7 @@ def dot(
 ):  # fmt: skip
     """As `multiply_reduce`; x times the norm's weight is rounded to the weights' dtype, as a norm of its own would be.
 
-    The tensor cores' narrow side is 8 wide: fewer rows are filled up with zeros.
+    Rows are filled up with zeros to ROWS: the tensor cores' narrow side, or a power of two above it.
     """
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     row_ids = tl.arange(0, ROWS)

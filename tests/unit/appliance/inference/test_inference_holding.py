@@ -3,7 +3,6 @@
 `PagedTextRunner` and its oracle are those of the engine's own tests: a text that was held, or computed twice, is the same text.
 """
 
-import hashlib
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,11 +15,11 @@ from appliance.inference.service import InferenceService
 from appliance.inference.tickets import MAX_EARLY_TICKETS, TicketGate
 from appliance.messages.audit import CountTokens, Ticket
 from appliance.messages.engine import AbortIntent, Cancel, RequestRefused, StepTokens, Submit
-from audit.ticket import mint_ticket
 from runtime.engine.loop import Engine
 from runtime.request import Finish, GenerationRequest, PromptDelivery, RequestSummary, SamplingParams
 from runtime.settings import EngineSettings
 from tests.support.controls import control
+from tests.support.tickets import ticket_for
 from tests.unit.runtime.engine.paged_text import EOS, CycleGrammars, PagedTextRunner, expected_text
 
 KEY = bytes(range(32))
@@ -134,18 +133,8 @@ def make_submit(request_id: int = 7, prompt: tuple[int, ...] = PROMPT, n: int = 
 
 def make_ticket(submit: Submit, index: int = 0, worker: int = 0, key: bytes = KEY) -> Ticket:
     """The ticket that holds for it."""
-    limit, expires_at_ms = submit.n * submit.sampling.max_tokens, 1_000_000
-    mac = mint_ticket(
-        key,
-        worker=worker,
-        request_id=submit.request_id,
-        index=index,
-        model="demo",
-        prompt_digest=hashlib.sha256(submit.prompt).digest(),
-        token_limit=limit,
-        expires_at_ms=expires_at_ms,
-    )
-    return Ticket(worker, submit.request_id, index, "demo", limit, expires_at_ms, mac)
+    limit = submit.n * submit.sampling.max_tokens
+    return ticket_for(submit, key=key, index=index, worker=worker, token_limit=limit, expires_at_ms=1_000_000)
 
 
 def oracle(submit: Submit, choice: int = 0) -> list[int]:

@@ -1,6 +1,5 @@
 """Requests of several workers share one engine and never see each other's tokens; every intent is counted once."""
 
-import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from appliance.ipc.edges import EdgeCodec
 from appliance.ipc.frames import MAX_FRAME_BYTES
 from appliance.messages.audit import Ticket
 from appliance.messages.engine import Cancel, RequestRefused, Submit
-from audit.ticket import mint_ticket
 from runtime.errors import EngineUnavailable, QueueFull, RequestRejected
 from runtime.request import (
     Finish,
@@ -27,6 +25,7 @@ from runtime.request import (
     TokenLogprobs,
 )
 from tests.support.controls import control
+from tests.support.tickets import ticket_for
 
 KEY = bytes(range(32))
 NOW_MS = 1_800_000_000_000
@@ -100,17 +99,7 @@ def make_submit(request_id: int, *, max_tokens: int = 8, ids: tuple[int, ...] = 
 def make_ticket(submit: Submit, index: int, *, worker: int = 0, lifetime_ms: int = 1000) -> Ticket:
     """The ticket that holds for it, up to eight tokens."""
     expires_at_ms = NOW_MS + lifetime_ms
-    mac = mint_ticket(
-        KEY,
-        worker=worker,
-        request_id=submit.request_id,
-        index=index,
-        model="demo",
-        prompt_digest=hashlib.sha256(submit.prompt).digest(),
-        token_limit=8,
-        expires_at_ms=expires_at_ms,
-    )
-    return Ticket(worker, submit.request_id, index, "demo", 8, expires_at_ms, mac)
+    return ticket_for(submit, key=KEY, index=index, worker=worker, token_limit=8, expires_at_ms=expires_at_ms)
 
 
 def ask(
