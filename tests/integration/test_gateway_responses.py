@@ -257,6 +257,11 @@ async def test_nothing_is_kept_where_nothing_may_be(folder: Path, tmp_path: Path
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
         ({"input": [{"type": "reasoning", "junk": 1}]}, "input[0].junk"),
         ({"previous_response_id": "resp_nothing"}, "previous_response_id"),
+        ({"metadata": {"k" * 65: "v"}}, "metadata"),
+        ({"prompt": {"id": "pmpt_1"}}, "prompt"),
+        ({"max_tool_calls": 1}, "max_tool_calls"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"input": [{"id": "msg_1", "type": "item_reference", "junk": 1}]}, "input[0].junk"),
     ],
 )
 async def test_what_is_not_supported_is_refused_by_name(

@@ -54,6 +54,61 @@ async def test_input_items_are_as_the_sdk_declares_them(gateway: Gateway, client
     assert [item.id for item in await items_of(client, response.id)] == ids[::-1]
 
 
+async def test_an_item_is_named_instead_of_said_again(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """Whatever it is, of the input or of the answer, with its type or without: the prompt is the same to the token."""
+    gateway.says("first")
+    first = await client.responses.create(model=MODEL, input=CONVERSATION)
+    said = await items_of(client, first.id, order="asc")
+    later: Any = {"role": "user", "content": "later"}
+    await client.responses.create(model=MODEL, input=[later], previous_response_id=first.id)
+    prompt = gateway.engine.submits[-1].prompt
+    ids = [item.id for item in said if item.id != "rs_mine"] + [first.output[0].id]
+    for kind in ({"type": "item_reference"}, {"type": None}, {}):
+        named: Any = [{"id": item_id} | kind for item_id in ids]
+        second = await client.responses.create(model=MODEL, input=[*named, later])
+        assert gateway.engine.submits[-1].prompt == prompt
+        assert [item.id for item in await items_of(client, second.id, order="asc")][: len(ids)] == ids
+    counted = await client.responses.input_tokens.count(model=MODEL, input=[*named, later])
+    assert counted.input_tokens == len(prompt) // 4
+
+
+async def test_what_is_named_must_be_the_tenants_own_and_kept(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """404 for all else, by the item's place: another tenant's, one of a response that is forgotten, an id of nobody's."""
+    response = await client.responses.create(model=MODEL, input="hello")
+    named: Any = [{"role": "user", "content": "x"}, {"type": "item_reference", "id": response.output[0].id}]
+    gateway.tokens.good["other-tenant"] = principal("client-9", tenant="globex")
+    await client.with_options(api_key="other-client").responses.create(model=MODEL, input=named)
+
+    async def verify_missing(asker: openai.AsyncOpenAI, items: Any) -> None:
+        with pytest.raises(openai.NotFoundError, match=r"Item with id .* not found") as missing:
+            await asker.responses.create(model=MODEL, input=items)
+        assert (missing.value.code, missing.value.param) == ("item_not_found", "input[1]")
+
+    await verify_missing(client.with_options(api_key="other-tenant"), named)
+    for unknown in (f"msg_{'0' * 32}0000", f"{response.output[0].id}0", "msg_mine", "'; --"):
+        await verify_missing(client, [named[0], {"id": unknown}])
+    await client.responses.delete(response.id)
+    await verify_missing(client, named)
+
+
+async def test_references_are_bounded(
+    gateway: Gateway, client: openai.AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small request cannot become a large one by naming a large item often, or make many large records be read."""
+    monkeypatch.setattr("appliance.gateway.api.response_conversation.MAX_REFERENCED_BYTES", 4096)
+    small = await client.responses.create(model=MODEL, input="x" * 50)
+    often: Any = [{"id": small.output[0].id}] * 40
+    large = await client.responses.create(model=MODEL, input="x" * 400)
+    many: Any = [{"id": large.output[0].id}, {"id": small.output[0].id}]
+    assert (await client.responses.create(model=MODEL, input=[*often[:2], *many])).status == "completed"
+    with pytest.raises(openai.BadRequestError, match="lead to more than") as refused:
+        await client.responses.create(model=MODEL, input=often)
+    assert str(refused.value.param).startswith("input[")
+    monkeypatch.setattr("appliance.gateway.api.response_conversation.MAX_REFERENCED_BYTES", 1024)
+    with pytest.raises(openai.BadRequestError, match="lead to more than"):
+        await client.responses.create(model=MODEL, input=many)
+
+
 async def test_input_items_come_in_pages(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
     """However small they are, all items come once; a page says whether more follow."""
     response = await client.responses.create(model=MODEL, input=CONVERSATION)

@@ -25,6 +25,9 @@ MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 NoneOrTokens = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 """0: only the prompt is read. One token is computed and counted, and none is given."""
 TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
+Metadata = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
+]
 Tokens = Annotated[list[TokenId], Meta(min_length=1, max_length=MAX_TOKENS)]
 
 
@@ -71,6 +74,6 @@ class OpenAIFields(SamplingFields, kw_only=True):
     ebnf: Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN_CHARS)] | None = None
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     user: Annotated[str, Meta(max_length=256)] = ""
-    metadata: Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)] = {}
+    metadata: Metadata = {}
     store: bool = False
     service_tier: str = "auto"

@@ -2,9 +2,9 @@
 
 from appliance.gateway.api.chat_request import parse_chat_request
 from appliance.gateway.api.intake import Intake
+from appliance.gateway.api.response_conversation import load_conversation
 from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.api.responses_request import chat_body, parse_conversation
-from appliance.gateway.api.stored_responses import load_conversation
 from appliance.gateway.body import parse_object
 from appliance.gateway.exchange import Exchange
 

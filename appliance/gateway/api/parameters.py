@@ -43,6 +43,7 @@ NOT_SUPPORTED = {
     "moderation": "there is no moderation",
     "personality": "personality is not supported",
     "prediction": "predicted output is not supported",
+    "prompt": "prompts are not kept: say all of it in instructions and input",
     "prompt_cache_options": "cached prefixes are kept while memory lasts, whatever a client says",
     "prompt_cache_retention": "cached prefixes are kept while memory lasts, whatever a client says",
     "starting_after": "only what was made in the background can be streamed again, and nothing is here",
@@ -54,11 +55,12 @@ NOT_SUPPORTED = {
 WHY_NOT = {
     "background": "nothing is made in the background: what is stored is so when its answer ends",
     "service_tier": "there is only the default",
+    "text.verbosity": "there is only the default: say in the instructions how long an answer is to be",
     "truncation": "a conversation is never shortened: what is too long is refused",
 }
 """Why not all values of OpenAI's are taken."""
 
-_PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`")
+_PLACE = re.compile(r" - at (?:`key` in )?`(?:key in )?\$\.?([^`]*)`")
 
 
 def parse_parameters(body: Mapping[str, Any], into: type[Parsed], *, strict: bool = True) -> Parsed:
@@ -120,7 +122,7 @@ def _invalid(message: str) -> BadRequest:
             return BadRequest("unsupported_parameter", f"{name}: {NOT_SUPPORTED[leaf]}", parameter=name)
         return BadRequest("unknown_parameter", f"unknown parameter: {name}", parameter=name)
     reason = _PLACE.sub("", message).replace("`", "")
-    reason = reason[:1].lower() + reason[1:]
+    reason = ("of a key, " if "at `key`" in message else "") + reason[:1].lower() + reason[1:]
     if place in WHY_NOT and "nvalid enum value" in message:
         return BadRequest("unsupported_parameter", f"{place}: {WHY_NOT[place]}", parameter=place)
     return BadRequest("invalid_parameter", f"{place or 'the request'}: {reason}", parameter=place or None)

@@ -12,10 +12,10 @@ from appliance.gateway.api.dialects import RESPONSES
 from appliance.gateway.api.endpoint import Inference
 from appliance.gateway.api.intake import Intake, new_uid
 from appliance.gateway.api.reading import ChatReading
+from appliance.gateway.api.response_conversation import load_conversation
 from appliance.gateway.api.response_items import added_events, done_events, item_of, shown_item
 from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.api.responses_request import Item, ResponsesFields, chat_body, parse_responses
-from appliance.gateway.api.stored_responses import load_conversation
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.flow.choice import ChoiceEnd, Piece
 from appliance.gateway.flow.generation import Generation

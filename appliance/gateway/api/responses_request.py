@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from appliance.gateway.api.fields import MaxTokens, Name
+from appliance.gateway.api.fields import MaxTokens, Metadata, Name
 from appliance.gateway.api.parameters import parse_members, parse_parameters
 from appliance.gateway.errors import BadRequest
 
@@ -87,6 +87,7 @@ class TextFields(Struct, forbid_unknown_fields=True):
     """`text`."""
 
     format: dict[str, Any] = field(default_factory=lambda: {"type": "text"})
+    verbosity: Literal["medium"] = "medium"
 
 
 class ResponsesStreamOptions(Struct, forbid_unknown_fields=True):
@@ -133,9 +134,7 @@ class ResponsesFields(ConversationFields, kw_only=True):
     stream: bool = False
     stream_options: ResponsesStreamOptions | None = None
     store: bool | None = None
-    metadata: Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)] = field(
-        default_factory=dict
-    )
+    metadata: Metadata = field(default_factory=dict)
     user: Annotated[str, Meta(max_length=256)] = ""
     include: list[Include] = field(default_factory=list)
     service_tier: Literal["auto", "default"] = "auto"

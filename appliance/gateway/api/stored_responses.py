@@ -1,4 +1,4 @@
-"""What was kept of `/v1/responses`, for its tenant: shown, listed, forgotten, gone on from. Another tenant's does not exist."""
+"""What was kept of `/v1/responses`, for its tenant: shown, listed, forgotten. Another tenant's does not exist."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,9 +7,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from appliance.gateway.api.paging import page_after
 from appliance.gateway.api.query import parse_query
-from appliance.gateway.api.response_inputs import full_items
+from appliance.gateway.api.response_conversation import kept_items
 from appliance.gateway.api.response_store import ResponseStore
-from appliance.gateway.api.responses_request import ConversationFields, Include, Item, input_items
+from appliance.gateway.api.responses_request import Include
 from appliance.gateway.errors import BadRequest, NotFound
 from appliance.gateway.exchange import Exchange
 
@@ -70,23 +70,6 @@ class StoredResponses:
             raise _missing(exchange.segment)
         record: dict[str, Any] = msgspec.json.decode(kept)
         return record
-
-
-def kept_items(record: dict[str, Any]) -> list[Item]:
-    """The conversation of a record, up to its end, in full."""
-    return full_items(record["items"], record["response"]["id"])
-
-
-async def load_conversation(store: ResponseStore, tenant: str, fields: ConversationFields) -> list[Item]:
-    """The items of the response that is gone on from, then the request's own. Raises: BadRequest, PeerUnavailable."""
-    if fields.previous_response_id is None:
-        return input_items(fields)
-    kept = await store.get(tenant, fields.previous_response_id)
-    if kept is None:
-        # OpenAI's API answers 400 here, as the address itself exists.
-        message = f"previous_response_id: no response {fields.previous_response_id[:64]!r} is kept here"
-        raise BadRequest("previous_response_not_found", message, parameter="previous_response_id")
-    return [*kept_items(msgspec.json.decode(kept)), *input_items(fields)]
 
 
 def _missing(response_id: str) -> NotFound:
