@@ -95,7 +95,9 @@ class AuthorityApplication:
             Route("/health", self._health, methods=["GET"]),
             *(route for pages in self._people for route in pages.routes()),
         ]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: _answer_http_exception})
+        app = Starlette(
+            routes=routes, exception_handlers={HTTPException: _answer_http_exception, Exception: _answer_fault}
+        )
         app.router.redirect_slashes = False
         return app
 
@@ -207,6 +209,11 @@ async def _answer_http_exception(_request: Request, error: Exception) -> Respons
     return json_answer(
         error.status_code, {"error": "not_found" if error.status_code == 404 else "invalid_request"}, headers
     )
+
+
+async def _answer_fault(_request: Request, _error: Exception) -> Response:
+    """A mistake of ours, which the server's log has; the words are RFC 6749's, section 4.1.2.1."""
+    return json_answer(500, {"error": "server_error"}, NO_STORE)
 
 
 def route_list(app: Starlette) -> Sequence[tuple[str, str]]:

@@ -104,8 +104,13 @@ class PeopleRoutes:
         if isinstance(form, Response):
             return form
         session, fields = form
+        # Limited like the page before: who is signed in can send this form without having seen it.
+        address = request.client.host if request.client else ""
+        if self._failures.retry_after_s(address, DEVICE_CODES):
+            return page(pages.message_page("Too many attempts", "Wait a minute, then try again."), 429)
         grant = self._authority.interactions.find_device(fields.get("user_code", ""))
         if grant is None:
+            self._failures.count_failure(address, DEVICE_CODES)
             return page(
                 pages.message_page("Connect a device", "The device has waited too long. Begin again there."), 400
             )

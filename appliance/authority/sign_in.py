@@ -107,8 +107,13 @@ class SignInDesk:
         async with self._hashing:
             holds = await asyncio.to_thread(is_password, None if user is None else user.password_hash, password)
         if user is None:
+            self._note_nobody()
             raise SignInRefused("", "there is no such person")
-        known = self._verify_account(user)
+        try:
+            known = self._verify_account(user)
+        except SignInRefused:
+            self._note_nobody()
+            raise
         if not holds:
             raise self._fail(user, known, "the password is wrong")
         if self._passkeys is not None and user.passkeys and (not code or user.totp_secret is None):
@@ -189,9 +194,11 @@ class SignInDesk:
         user = await self._directory.find_user(session.user_id)
         if user is None:
             raise SignInRefused(session.user_id, "the account is not there any more")
-        known = self._verify_account(user)
+        self._verify_account(user)
         async with self._hashing:
             holds = await asyncio.to_thread(is_password, user.password_hash, current)
+        # Asked again after the wait, or attempts in parallel would count as one.
+        known = self._verify_account(user)
         if not holds:
             raise self._fail(user, known, "the current password is wrong")
         earlier = (user.password_hash, *user.old_password_hashes)
@@ -199,12 +206,20 @@ class SignInDesk:
             await asyncio.to_thread(verify_new_password, password, user.login, earlier)
             await asyncio.to_thread(verify_changed, password, current)
             hashed = await asyncio.to_thread(hash_password, password)
+        await self._verify_unchanged(user)
         await self._directory.set_password(user.user_id, hashed)
         session.must_change_password = False
         # Whoever else sits in the account knew the old one.
         others = [key for key, one in self._sessions.items() if one.user_id == session.user_id and one is not session]
         for key in others:
             del self._sessions[key]
+
+    async def _verify_unchanged(self, user: User) -> None:
+        """Whoever was reset or disabled while we hashed MUST not undo it. Raises: SignInRefused, SecurityUnavailable."""
+        found = await self._directory.find_user(user.user_id)
+        if found is None or found.password_hash != user.password_hash:
+            raise SignInRefused(user.user_id, "the account was changed meanwhile")
+        self._verify_account(found)
 
     def _verify_account(self, user: User) -> SignIns:
         """What is known of a person who may try. Raises: SignInRefused."""
@@ -248,6 +263,10 @@ class SignInDesk:
                 locked_until=now + self._settings.lockout_s if locked else 0,
             ),
         )
+
+    def _note_nobody(self) -> None:
+        """The write that a failure of somebody costs, as long as the disk takes: or the time would tell who exists."""
+        self._store.note_sign_ins("", SignIns(failed_at=int(self._clock())))
 
     def _begin(self, user: User) -> tuple[str, Session]:
         cookie, now = secrets.token_urlsafe(32), self._clock()

@@ -8,15 +8,13 @@ from authlib.oauth2.rfc6749 import BaseGrant, TokenEndpointMixin
 
 from security.clients import Client
 from security.errors import TokenRejected
-from security.oauth.access_token import AccessToken
+from security.oauth.access_token import MAX_ACTORS, AccessToken
 from security.oauth.errors import InvalidRequestError
 from security.oauth.grant_types import ACCESS_TOKEN_TYPE, EXCHANGE_GRANT, JWT_TYPE
 from security.oauth.granting import Granted, choose_scope
 from security.oauth.grants import METHODS
 from security.oauth.minting import Holder
 from security.scopes import GRANTABLE
-
-MAX_ACTORS = 4
 
 
 class ExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]  # authlib has no types
@@ -75,12 +73,16 @@ class ExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]  # aut
         if (user.role, user.tenant) != (subject.role, subject.tenant):
             raise InvalidRequestError("subject_token is of before a change of role")
         allowed = subject.scopes & client.scopes & GRANTABLE[user.role]
+        actors = (client.client_id, *(subject.actors or (subject.client_id,)))
+        if len(actors) > MAX_ACTORS:
+            # Leaving out the first of them would hide through whose hands the token came.
+            raise InvalidRequestError(f"subject_token was exchanged too often: {MAX_ACTORS} may have acted")
         holder = Holder(
             client_id=client.client_id,
             subject=subject.subject,
             tenant=subject.tenant,
             role=user.role.value,
-            actors=(client.client_id, *(subject.actors or (subject.client_id,)))[:MAX_ACTORS],
+            actors=actors,
             session=subject.session,
             expires_by=subject.expires_at,
         )

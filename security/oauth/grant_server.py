@@ -203,6 +203,12 @@ class GrantServer(AuthorizationServer):  # type: ignore[misc]  # authlib has no 
         client, requested = self.request.client.definition, self.request.payload.scope
         return self._sessions.go_on(client, user, family, requested, self.request.binding)
 
+    def verify_going_on(self, family: Family) -> None:
+        """Refuse what `go_on` would, before the token is spent. Raises: OAuth2Error."""
+        user = self._find_signed_in(family.grant.user_id, family.grant.auth_time)
+        client, requested = self.request.client.definition, self.request.payload.scope
+        self._sessions.verify_going_on(client, user, family, requested, self.request.binding)
+
     def end_session(self, family: str) -> None:
         """None of its refresh tokens is good any more; its access tokens are void when the gateways know."""
         if family:

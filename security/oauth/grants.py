@@ -33,7 +33,6 @@ from security.oauth.interactions import DeviceGrant, SpentCode
 from security.oauth.minting import holder_of
 from security.oauth.refresh_store import Family
 from security.oauth.registered_client import AUTH_METHODS, RegisteredClient
-from security.scopes import parse_scopes
 
 METHODS = list(AUTH_METHODS)
 CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -169,7 +168,7 @@ class Turnover(RefreshTokenGrant):  # type: ignore[misc]
             raise InvalidGrantError("The refresh token is not valid")
         if grant.key_thumbprint and (binding is None or binding.thumbprint != grant.key_thumbprint):
             raise InvalidGrantError("The refresh token is bound to another key or certificate")
-        choose_scope(self.request.payload.scope, parse_scopes(grant.scope))
+        self.server.verify_going_on(family)
 
     def authenticate_user(self, refresh_token: SpentToken) -> Granted:
         """Go on with the session. Raises: OAuth2Error."""

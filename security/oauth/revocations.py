@@ -1,8 +1,8 @@
 """Which tokens and sign-ins are void before they expire: told by policy, asked for every token, code and session.
 
-A token is void by its `jti`, or because its client or its person was cut off at or after the second in which it was issued; so is
-all that rests on a sign-in of before. Whoever holds this list without being told of changes MUST stop accepting tokens (the
-caller's to watch).
+A token is void by its `jti`, or because its client, its person or a service or application through whose hands it came (`act`) was
+cut off at or after the second in which it was issued; so is all that rests on a sign-in of before. Whoever holds this list
+without being told of changes MUST stop accepting tokens (the caller's to watch).
 """
 
 import time
@@ -44,17 +44,19 @@ class RevocationList:
 
     def is_revoked(self, token: AccessToken) -> bool:
         """True if a token is void."""
-        return self.is_void(token.jti, token.client_id, token.subject, token.issued_at, token.session)
+        if self.is_void(token.jti, token.client_id, token.subject, token.issued_at, token.session):
+            return True
+        return any(self._is_cut_off("client", actor, token.issued_at) for actor in token.actors)
 
     def is_void(self, token_id: str, client_id: str, subject: str, issued_at: int, session: str = "") -> bool:
-        """True if a token with these claims is void."""
+        """True if a token with these claims, which nobody exchanged, is void."""
         if ("token", token_id) in self._entries or (session and ("session", session) in self._entries):
             return True
-        for key in (("client", client_id), ("subject", subject)):
-            entry = self._entries.get(key)
-            if entry is not None and issued_at <= entry.revoked_at:
-                return True
-        return False
+        return self._is_cut_off("client", client_id, issued_at) or self._is_cut_off("subject", subject, issued_at)
+
+    def _is_cut_off(self, kind: str, value: str, issued_at: int) -> bool:
+        entry = self._entries.get((kind, value))
+        return entry is not None and issued_at <= entry.revoked_at
 
     def is_over(self, client_id: str, subject: str, signed_in_at: int) -> bool:
         """True if what a person signed in to at this time has ended: they, or the client that acts for them, were cut off since."""

@@ -60,12 +60,21 @@ class Sessions:
 
         Raises: OAuth2Error.
         """
-        self._verify_bound(user, binding)
-        narrowed = narrow_scope(family.grant.scope, client, user.role)
-        scope = choose_scope(requested, parse_scopes(narrowed))
+        scope = self.verify_going_on(client, user, family, requested, binding)
         replacement = self._refresh.replace(family, idle_s=self._rules.refresh_idle_s)
         holder = _holder(client, user, family.grant.auth_time, family.family, family.ends_at)
         return Granted(holder=holder, scope=scope, refresh_token=replacement)
+
+    def verify_going_on(
+        self, client: Client, user: User, family: Family, requested: str | None, binding: Binding | None
+    ) -> str:
+        """What a mistake must not cost its owner, as it would if the token were spent first. Returns: the scope of the next tokens.
+
+        Raises: OAuth2Error.
+        """
+        self._verify_bound(user, binding)
+        narrowed = narrow_scope(family.grant.scope, client, user.role)
+        return choose_scope(requested, parse_scopes(narrowed))
 
     def _verify_bound(self, user: User, binding: Binding | None) -> None:
         verify_bound(user.role.value, binding, binds_privileged=self._rules.binds_privileged)

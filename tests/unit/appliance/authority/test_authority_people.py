@@ -1,5 +1,6 @@
 """People at the authority's pages: who gets in, what protects a form, and that the device and code flows end as they should."""
 
+import asyncio
 import html
 import re
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -8,7 +9,7 @@ import pytest
 import structlog
 
 from security.clients import ClientDefinition
-from security.passwords import make_code, unseal
+from security.passwords import hash_password, make_code, unseal
 from security.registry.snapshot import read_definitions
 from security.users import UserDefinition
 from tests.support.controls import control
@@ -235,6 +236,16 @@ async def test_a_person_can_refuse_and_guessing_codes_is_slow(person):
     assert answers == [400] * 5 + [429] * 3
 
 
+async def test_guessing_codes_by_the_form_that_decides_is_as_slow(person):
+    """It can be sent without the page before it."""
+    await person.begin()
+    await person.sign_in()
+    fields = {**person.fields_of(await person.get("/password")), "user_code": "BCDF-GHJK", "decision": "approve"}
+    assert [(await person.post("/device", fields)).status_code for _ in range(7)] == [400] * 5 + [429] * 2
+    shown = (await device_of(person))["user_code"]
+    assert (await person.post("/device", {**fields, "user_code": shown})).status_code == 429
+
+
 async def test_an_application_gets_a_code_and_with_it_a_token(person):
     """RFC 6749 section 4.1 with PKCE, as a browser and an application do it."""
     await person.begin()
@@ -288,6 +299,47 @@ async def test_a_person_changes_their_password(person):
     assert (await change(another, "Something-Else-Again-3"))[0] == 403  # Locked.
     person.client.cookies.clear()
     assert (await person.get("/password")).status_code == 403
+
+
+async def test_a_name_that_does_not_exist_costs_the_same_writes(person, monkeypatch):
+    """A sync of the disk is a time that can be seen from outside: nobody's failure has one too, and a locked account's."""
+    await person.begin()
+    noted = []
+    note = person.house.refresh.note_sign_ins
+    monkeypatch.setattr(person.house.refresh, "note_sign_ins", lambda *told: (noted.append(told[0]), note(*told)))
+    user_id = person.new.user.user_id
+    monkeypatch.setattr(person.house.failures, "retry_after_s", lambda *_: 0)
+    for login in ("nobody", *["ada"] * 6):
+        await person.sign_in(login=login, password="wrong")
+    assert noted == ["", *[user_id] * 5, ""]
+
+
+async def test_wrong_current_passwords_in_parallel_count_one_by_one(person):
+    """And the right one among them finds the account locked, as whoever guesses one after the other does."""
+    await person.begin()
+    await person.sign_in()
+    fields = person.fields_of(await person.get("/password"))
+    chosen = {**fields, "password": "Quite-Another-One-22", "again": "Quite-Another-One-22"}
+    guesses = [f"wrong-{number}" for number in range(8)]
+    answers = [person.post("/password", {**chosen, "current": guess}) for guess in (*guesses, PASSWORD)]
+    assert {answer.status_code for answer in await asyncio.gather(*answers)} == {403}
+    assert person.house.refresh.find_sign_ins(person.new.user.user_id).locked_until > person.house.utc.now
+
+
+async def test_a_reset_is_not_undone_by_a_password_that_was_on_its_way(person, monkeypatch):
+    """Whoever is shut out must not come in again by a form that they sent the moment before."""
+    await person.begin()
+    await person.sign_in()
+    fields, another = person.fields_of(await person.get("/password")), "Quite-Another-One-22"
+
+    def hash_slowly(password):
+        person.house.registry.users.reset("ada", actor="t")
+        return hash_password(password)
+
+    monkeypatch.setattr("appliance.authority.sign_in.hash_password", hash_slowly)
+    answer = await person.post("/password", {**fields, "current": PASSWORD, "password": another, "again": another})
+    assert answer.status_code == 403
+    assert person.house.registry.users.find("ada").must_change_password
 
 
 @control("3.1.11", "AC-12", "IA-5")

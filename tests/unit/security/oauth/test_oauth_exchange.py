@@ -4,6 +4,7 @@ import pytest
 
 from security.clients import ClientDefinition
 from security.oauth.grant_types import ACCESS_TOKEN_TYPE, EXCHANGE_GRANT
+from security.registry.snapshot import read_definitions
 from security.scopes import Role, Scope
 from tests.support.authority import basic
 from tests.support.controls import control
@@ -61,6 +62,33 @@ def test_a_service_cannot_exchange_its_own_token_nor_one_of_another_tenant(house
         auth=basic(other.client.client_id, other.secret),
     )
     house.refused("unauthorized_client", exchange_of(house.session()["access_token"]))
+
+
+def test_nobody_is_left_out_of_a_long_chain(house):
+    """A token that more services passed on than it can name is refused, not made without the first of them."""
+    token, chain = house.session()["access_token"], [house.app.client_id]
+    for _ in range(3):
+        service = house.registry.create(ClientDefinition(name="s"), actor="t")
+        status, body, answer = house.token(exchange_of(token), auth=basic(service.client.client_id, service.secret))
+        chain, token = [service.client.client_id, *chain], body["access_token"]
+        assert (status, list(answer.minted.actors)) == (200, chain)
+    assert (
+        "too often"
+        in house.refused("invalid_request", exchange_of(token), auth=house.by_service())["error_description"]
+    )
+
+
+def test_an_exchanged_token_ends_with_each_through_whose_hands_it_came(house):
+    """Whoever cuts off a program that was broken into means what others got by it, too."""
+    first = house.registry.create(ClientDefinition(name="first"), actor="t")
+    subject = house.session()["access_token"]
+    auth = basic(first.client.client_id, first.secret)
+    middle = house.token(exchange_of(subject), auth=auth)[1]["access_token"]
+    last = house.token(exchange_of(middle), auth=house.by_service())[1]["access_token"]
+    assert _active(house, last)
+    house.registry.disable(first.client.client_id, actor="t")
+    house.facts.revocations.replace(read_definitions(house.registry.database).revocations)
+    assert [_active(house, one) for one in (subject, middle, last)] == [True, False, False]
 
 
 def test_a_bound_token_cannot_be_exchanged_for_a_loose_one(house, key, clock):

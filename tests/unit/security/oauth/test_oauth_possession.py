@@ -11,7 +11,7 @@ from security.oauth.token_request import ASSERTION_TYPE
 from security.scopes import Role
 from tests.support.authority import basic
 from tests.support.controls import control
-from tests.support.oauth_house import ISSUER, NOW, House, proof_by, sign, validate
+from tests.support.oauth_house import ISSUER, NOW, REDIRECT, House, proof_by, sign, validate
 
 
 @control("3.13.15", "AU-10", "IA-3", "IA-8(4)", "SC-23")
@@ -32,7 +32,8 @@ async def test_a_proof_binds_the_token_to_its_key(house, issuer, key, clock):
     [
         {"url": f"{ISSUER}/other"}, {"url": "https://authority.example/token"}, {"url": 7}, {"method": "GET"},
         {"iat": NOW - 121}, {"iat": NOW + 31}, {"iat": "now"}, {"iat": True}, {"iat": ...}, {"jti": ...}, {"jti": ""},
-        {"jti": 7}, {"jti": "j" * 300}, {"htm": ...}, {"htu": ...}, {"header": {"typ": "JWT"}}, {"header": {"typ": ...}},
+        {"jti": 7}, {"jti": "j" * 300}, {"jti": "\ud800"}, {"htm": ...}, {"htu": ...},
+        {"header": {"typ": "JWT"}}, {"header": {"typ": ...}},
         {"header": {"jwk": ...}}, {"header": {"jwk": "x"}}, {"header": {"jwk": {"kty": "oct", "k": "AAAA"}}},
         {"header": {"crit": ["x"]}}, {"header": {"alg": "ES384"}},
     ],
@@ -89,6 +90,14 @@ def test_in_production_privileged_roles_get_bound_tokens_only(tmp_path, clock, i
     house.registry.roles.grant("ada", Role.ADMIN, actor="t")
     code = house.code(scope="models.read identity.manage")
     house.refused("invalid_request", house.exchange(code))
+    native = ClientDefinition(name="native", kind="application", redirect_uris=(REDIRECT,))
+    native = house.registry.create(native, actor="t")
+    auth = basic(native.client.client_id, native.secret)
+    code = house.code(scope="models.read", client_id=native.client.client_id)
+    first = house.token(house.exchange(code), auth=auth, proofs=[proof_by(key, clock, number=3)])[1]
+    again = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"]}
+    house.refused("invalid_request", again, auth=auth)  # Forgotten, and not spent by that.
+    assert house.token(again, auth=auth, proofs=[proof_by(key, clock, number=4)])[0] == 200
     house.close()
 
 
