@@ -1,6 +1,7 @@
 """Questions that wait for their answer on one link, told apart by a correlation number."""
 
 import asyncio
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable
@@ -60,10 +61,14 @@ class Questions:
     def tell(self, message: msgspec.Struct) -> None:
         """Send what is not answered; without a link it is dropped."""
         if self._link is not None:
-            try:
+            with contextlib.suppress(LinkClosed):
                 self._link.send(message)
-            except LinkClosed:
-                return
+
+    def post(self, message: msgspec.Struct) -> None:
+        """The same for what may leave together with the next message."""
+        if self._link is not None:
+            with contextlib.suppress(LinkClosed):
+                self._link.post(message)
 
     def expect(self, then: Callable[[Any], None]) -> int:
         """A number for a question whose answer, or the fault that there will be none, goes to `then`."""
