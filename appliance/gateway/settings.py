@@ -104,7 +104,8 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(
             ge=0,
             le=31_536_000,
-            description="How long responses of /v1/responses are kept for their tenant, in seconds; 0 keeps none.",
+            description="How long responses of /v1/responses are kept for their tenant, from their end on, in seconds; 0 keeps "
+            "none, and none is made in the background.",
         ),
     ] = 0
     grammar_cache_bytes: Annotated[

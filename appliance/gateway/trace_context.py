@@ -32,6 +32,10 @@ class TraceContext(msgspec.Struct, frozen=True):
         """The response header's value."""
         return f"00-{self.trace_id}-{self.span_id}-{int(self.is_sampled):02x}".encode()
 
+    def child(self) -> "TraceContext":
+        """A span below ours, of what goes on when the request is over."""
+        return TraceContext(self.trace_id, secrets.token_hex(8), self.span_id, self.is_sampled)
+
 
 def trace_of(headers: Iterable[tuple[bytes, bytes]]) -> TraceContext:
     """The trace that a request continues, or a new one."""

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from appliance.gateway.api.background import Background
 from appliance.gateway.api.health import Installation
 from appliance.gateway.api.protected_resource import UNNAMED, ProtectedResource
 from appliance.gateway.api.registration import register_routes
@@ -25,6 +26,8 @@ from appliance.gateway.settings import GatewaySettings
 from appliance.messages.control import ProcessState
 
 METRICS_INTERVAL_S = 1.0
+CLOSING_S = 2.0
+"""How long the ends of responses made in the background may take to be written, when the worker stops."""
 
 
 class Worker:
@@ -53,7 +56,10 @@ class Worker:
     ) -> None:
         self.metrics = Metrics(metrics_dir, instance)
         self.desk = Desk(settings, self.metrics, served, bodies)
-        self.routes = register_routes(self.desk, models, states, installation, store, resource)
+        self.background = Background(store, settings.request_timeout_s)
+        self.routes = register_routes(
+            self.desk, models, states, installation, store, self.background, resource, observer
+        )
         challenges = Challenges(
             "" if resource is UNNAMED else resource.metadata_url, resource.dpop_signing_alg_values_supported
         )
@@ -91,6 +97,7 @@ class Worker:
     async def _drain(self, draining: asyncio.Event, timeout_s: Callable[[], float], stop: asyncio.Event) -> None:
         await draining.wait()
         await self.desk.drain(timeout_s())
+        await self.background.close(CLOSING_S)
         stop.set()
 
     async def _save_metrics(self) -> None:

@@ -195,7 +195,7 @@ async def test_keeping_one_holds_up_nobody_else(
 ) -> None:
     """A disk that does not answer holds the response that it is asked to keep. Others are answered meanwhile; and what was
     answered is kept."""
-    monkeypatch.setattr("appliance.gateway.api.response_store._BUSY_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("appliance.gateway.api.response_file._BUSY_TIMEOUT_S", 60.0)
     await client.responses.create(model=MODEL, input="before")
     with closing(sqlite3.connect(tmp_path / "responses.sqlite", isolation_level=None)) as disk:
         disk.execute("BEGIN EXCLUSIVE")

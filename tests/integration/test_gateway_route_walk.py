@@ -135,7 +135,7 @@ async def test_parameters_in_the_query_are_refused_by_name(gateway: Gateway) -> 
     """Everywhere but where a probe may put what it likes, and what Anthropic's SDK says of its beta members."""
     bearer = f"Authorization: Bearer {TOKEN}"
     for route in gateway.worker.routes:
-        for query in ("stream=true", "beta=true&stream", "=", "access_token=secret"):
+        for query in ("store=true", "beta=true&stream", "=", "access_token=secret"):
             response = await ask(gateway, route.method, f"{example_of(route.path)}?{query}", bearer)
             if route.scope is Scope.PUBLIC:
                 assert response.status in (200, 503), route

@@ -44,6 +44,8 @@ class Inference(msgspec.Struct, frozen=True):
     words: Callable[[Answer, float], Words]
     keep: Callable[[], Awaitable[None]] = keep_nothing
     """Awaited when the answer has been worded to its end, before its last part is sent."""
+    hand_over: Callable[[Exchange, Answer], Awaitable[None]] | None = None
+    """Where the answer does not end with its request: takes it as it is, not entered, and answers the request."""
 
 
 class Api(Protocol):
@@ -75,6 +77,9 @@ class InferenceEndpoint:
         exchange.request_id = inference.asked.uid
         source = Source(exchange.source_address, exchange.source_port, exchange.trace.trace_id)
         answer = Answer(self._desk, inference.asked, exchange.identified, source, inference.vocabulary, arrived_at)
+        if inference.hand_over is not None:
+            await inference.hand_over(exchange, answer)
+            return
         exchange.describe = partial(answer.describe, is_streamed=inference.stream)
         exchange.watch(answer.client_left)
         try:

@@ -25,7 +25,7 @@ ACCEPTED_HINTS = {
 NOT_SUPPORTED = {
     "audio": "audio is not supported",
     "best_of": "best_of is not supported: ask for n choices",
-    "background_options": "nothing is made in the background",
+    "background_options": "what is made in the background begins at once, as all else",
     "chat_template": "a chat template comes with the model only",
     "context_management": "a conversation is never shortened",
     "conversation": "conversations are not kept: go on from a response with previous_response_id",
@@ -35,7 +35,6 @@ NOT_SUPPORTED = {
     "guided_grammar": "use ebnf",
     "guided_json": "use response_format",
     "guided_regex": "use regex",
-    "include_obfuscation": "only what was made in the background can be streamed again, and nothing is here",
     "json_schema": "use response_format",
     "structural_tag": "structural_tag is not supported: use response_format, regex, ebnf or tools",
     "lora_path": "adapters are not supported",
@@ -46,14 +45,12 @@ NOT_SUPPORTED = {
     "prompt": "prompts are not kept: say all of it in instructions and input",
     "prompt_cache_options": "cached prefixes are kept while memory lasts, whatever a client says",
     "prompt_cache_retention": "cached prefixes are kept while memory lasts, whatever a client says",
-    "starting_after": "only what was made in the background can be streamed again, and nothing is here",
     "suffix": "suffix (fill in the middle) is not supported",
     "verbosity": "verbosity is not supported",
     "web_search_options": "there is no web search: this appliance has no way to the internet",
 }
 
 WHY_NOT = {
-    "background": "nothing is made in the background: what is stored is so when its answer ends",
     "service_tier": "there is only the default",
     "text.verbosity": "there is only the default: say in the instructions how long an answer is to be",
     "truncation": "a conversation is never shortened: what is too long is refused",

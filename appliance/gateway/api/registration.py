@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from appliance.gateway.api import chat, completions, embeddings, generate, openapi, responses
+from appliance.gateway.api.background import Background
 from appliance.gateway.api.chat import ChatApi
 from appliance.gateway.api.completions import CompletionApi
 from appliance.gateway.api.custody import CustodyEndpoints
@@ -28,6 +29,7 @@ from appliance.gateway.api.tokenization import TokenizerThreads
 from appliance.gateway.api.tokens import TokenEndpoints
 from appliance.gateway.flow.desk import Desk
 from appliance.gateway.models import Models
+from appliance.gateway.observing import Observer
 from appliance.gateway.routes import RouteTable
 from appliance.messages.control import ProcessState
 from security.scopes import Scope
@@ -39,7 +41,9 @@ def register_routes(
     states: Callable[[], Sequence[ProcessState]],
     installation: Installation,
     store: ResponseStore,
+    background: Background,
     resource: ProtectedResource = UNNAMED,
+    observer: Observer | None = None,
 ) -> RouteTable:
     """Build the table over one worker's objects."""
     routes = RouteTable()
@@ -58,12 +62,12 @@ def register_routes(
         (completions.ROUTE, CompletionApi(intake)),
         (generate.ROUTE, GenerateApi(intake)),
         (embeddings.ROUTE, EmbeddingsApi(intake)),
-        (responses.ROUTE, ResponsesApi(intake, store)),
+        (responses.ROUTE, ResponsesApi(intake, store, background, observer)),
         (MESSAGES_ROUTE, MessagesApi(intake)),
     )
     for path, api in apis:
         routes.register("POST", path, Scope.INFERENCE, InferenceEndpoint(desk, api))
-    stored, tokens, native = StoredResponses(store), TokenEndpoints(intake), NativeEndpoints(desk, models)
+    stored, tokens, native = StoredResponses(store, background), TokenEndpoints(intake), NativeEndpoints(desk, models)
     kept = "/v1/responses/{id}"
     routes.register("POST", INPUT_TOKENS_ROUTE, Scope.INFERENCE, InputTokensEndpoint(intake, store))
     routes.register("GET", kept, Scope.INFERENCE, stored.retrieve, RetrieveQuery)

@@ -39,7 +39,10 @@ async def load_conversation(store: ResponseStore, tenant: str, fields: Conversat
         # OpenAI's API answers 400 here, as the address itself exists.
         message = f"previous_response_id: no response {fields.previous_response_id[:64]!r} is kept here"
         raise BadRequest("previous_response_not_found", message, parameter="previous_response_id")
-    return [*kept_items(msgspec.json.decode(kept)), *own]
+    if kept.is_running:
+        message = f"previous_response_id: the response {fields.previous_response_id!r} is not over yet"
+        raise BadRequest("response_in_progress", message, parameter="previous_response_id")
+    return [*kept_items(msgspec.json.decode(kept.body)), *own]
 
 
 def kept_items(record: dict[str, Any]) -> list[Item]:
@@ -92,7 +95,8 @@ async def _find(store: ResponseStore, tenant: str, references: dict[int, str]) -
 async def _read(store: ResponseStore, tenant: str, item_id: str) -> bytes:
     """The record of the response that an item's id tells of; empty if there is none."""
     match = _ITEM_ID.fullmatch(item_id)
-    return b"" if match is None else await store.get(tenant, f"resp_{match.group(1)}") or b""
+    kept = None if match is None else await store.get(tenant, f"resp_{match.group(1)}")
+    return b"" if kept is None else kept.body
 
 
 def _verify_size(num_bytes: int, index: int) -> None:

@@ -138,7 +138,7 @@ class ResponsesFields(ConversationFields, kw_only=True):
     user: Annotated[str, Meta(max_length=256)] = ""
     include: list[Include] = field(default_factory=list)
     service_tier: Literal["auto", "default"] = "auto"
-    background: Literal[False] = False
+    background: bool = False
 
 
 def parse_responses(body: dict[str, Any]) -> ResponsesFields:
@@ -146,6 +146,9 @@ def parse_responses(body: dict[str, Any]) -> ResponsesFields:
     fields = parse_parameters(body, ResponsesFields)
     if fields.stream_options is not None and not fields.stream:
         raise BadRequest("invalid_parameter", "stream_options needs stream: true", parameter="stream_options")
+    if fields.background and fields.store is False:
+        message = "background needs store: what is made in the background is kept, to be fetched"
+        raise BadRequest("invalid_parameter", message, parameter="background")
     return fields
 
 

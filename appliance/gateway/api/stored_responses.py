@@ -1,14 +1,17 @@
-"""What was kept of `/v1/responses`, for its tenant: shown, listed, forgotten. Another tenant's does not exist."""
+"""What is kept of `/v1/responses`, for its tenant: shown, streamed, listed, cancelled, forgotten. Another's does not exist."""
 
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from appliance.gateway.api.background import Background
+from appliance.gateway.api.background_store import Key
+from appliance.gateway.api.following import follow
 from appliance.gateway.api.paging import page_after
 from appliance.gateway.api.query import parse_query
 from appliance.gateway.api.response_conversation import kept_items
-from appliance.gateway.api.response_store import ResponseStore
+from appliance.gateway.api.response_store import Kept, ResponseStore
 from appliance.gateway.api.responses_request import Include
 from appliance.gateway.errors import BadRequest, NotFound
 from appliance.gateway.exchange import Exchange
@@ -18,6 +21,9 @@ class RetrieveQuery(Struct, kw_only=True):
     """Of `GET /v1/responses/{id}`."""
 
     stream: bool = False
+    starting_after: Annotated[int, Meta(ge=0, le=1 << 53)] | UnsetType = UNSET
+    include_obfuscation: bool = False
+    """As in chat: taken, and no padding is added."""
     include: list[Include] = field(default_factory=list)
 
 
@@ -33,20 +39,32 @@ class InputItemsQuery(Struct, kw_only=True):
 class StoredResponses:
     """Answers for what was kept."""
 
-    def __init__(self, store: ResponseStore) -> None:
+    def __init__(self, store: ResponseStore, background: Background) -> None:
         self._store = store
+        self._background = background
 
     async def retrieve(self, exchange: Exchange) -> None:
-        """One of them."""
-        if parse_query(exchange.query, RetrieveQuery).stream:
-            message = "stream: only what was made in the background can be streamed again, and nothing is here"
+        """One of them as it stands, or its events."""
+        query = parse_query(exchange.query, RetrieveQuery)
+        if query.stream:
+            await self._replay(exchange, query)
+        elif query.starting_after is not UNSET:
+            message = "starting_after needs stream=true"
+            raise BadRequest("invalid_parameter", message, parameter="starting_after")
+        else:
+            await exchange.respond(200, _shown(await self._load(exchange)))
+
+    async def _replay(self, exchange: Exchange, query: RetrieveQuery) -> None:
+        if not (await self._load(exchange)).is_streamed:
+            message = "stream: only what was made with background and stream can be streamed again"
             raise BadRequest("unsupported_parameter", message, parameter="stream")
-        await exchange.respond(200, (await self._load(exchange))["response"])
+        number = 0 if query.starting_after is UNSET else query.starting_after + 1
+        await follow(exchange, self._background, _key(exchange), number, [])
 
     async def list_inputs(self, exchange: Exchange) -> None:
         """The items that one was made of, those of the responses before it included; newest first, unless asked otherwise."""
         query = parse_query(exchange.query, InputItemsQuery)
-        kept = await self._load(exchange)
+        kept = msgspec.json.decode((await self._load(exchange)).body)
         items = kept_items(kept)
         inputs = items[: len(items) - len(kept["response"]["output"])]
         ordered = inputs if query.order == "asc" else inputs[::-1]
@@ -54,22 +72,33 @@ class StoredResponses:
         await exchange.respond(200, page_after(ordered, after, query.limit, parameter="after"))
 
     async def cancel(self, exchange: Exchange) -> None:
-        """Refuse to: what is kept is over, as none is made in the background. In OpenAI's words, by which people find why."""
-        await self._load(exchange)
-        raise BadRequest("response_is_over", "Cannot cancel a synchronous response.")
+        """End one that is made in the background; one that is over stays as it is. Others are refused in OpenAI's words."""
+        if (await self._load(exchange)).state == "foreground":
+            raise BadRequest("response_is_over", "Cannot cancel a synchronous response.")
+        await self._background.cancel(_key(exchange))
+        await exchange.respond(200, _shown(await self._load(exchange)))
 
     async def delete(self, exchange: Exchange) -> None:
-        """Forget one."""
+        """Forget one; what is under way is ended."""
         if not await self._store.delete(exchange.identified.tenant, exchange.segment):
             raise _missing(exchange.segment)
         await exchange.respond(200, {"id": exchange.segment, "object": "response", "deleted": True})
 
-    async def _load(self, exchange: Exchange) -> dict[str, Any]:
-        kept = await self._store.get(exchange.identified.tenant, exchange.segment)
+    async def _load(self, exchange: Exchange) -> Kept:
+        kept = await self._background.load(_key(exchange))
         if kept is None:
             raise _missing(exchange.segment)
-        record: dict[str, Any] = msgspec.json.decode(kept)
-        return record
+        return kept
+
+
+def _key(exchange: Exchange) -> Key:
+    return Key(exchange.identified.tenant, exchange.segment)
+
+
+def _shown(kept: Kept) -> dict[str, Any]:
+    """The response: one that is being cancelled is so already, though its end is not written."""
+    response: dict[str, Any] = msgspec.json.decode(kept.body)["response"]
+    return response | {"status": "cancelled"} if kept.state == "cancelling" else response
 
 
 def _missing(response_id: str) -> NotFound:

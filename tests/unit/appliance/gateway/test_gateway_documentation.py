@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from appliance.gateway.api.background import Background
 from appliance.gateway.api.health import Installation
 from appliance.gateway.api.parameters import ACCEPTED_HINTS
 from appliance.gateway.api.registration import register_routes
@@ -34,7 +35,9 @@ async def test_every_route_is_documented_with_its_scope() -> None:
     """The table of the API's document is the route table."""
     desk = Desk(GatewaySettings(), Metrics(), [])
     store = ResponseStore(Path("unused"), bytes(32), 0)
-    routes = register_routes(desk, Models([]), list, Installation("development", [], True), store)
+    routes = register_routes(
+        desk, Models([]), list, Installation("development", [], True), store, Background(store, 1.0)
+    )
     documented = {(row[0].strip("`"), row[1]) for row in rows("api.md")}
     assert documented == {(f"{route.method} {route.path}", str(route.scope)) for route in routes}
 

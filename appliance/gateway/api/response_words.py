@@ -1,0 +1,175 @@
+"""One response of `/v1/responses` in words: as typed events while it grows, and as a whole."""
+
+import time
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import msgspec
+
+from appliance.gateway.api.blocks import Block, BlockBuilder, BlockEvent
+from appliance.gateway.api.chat_request import ChatRequest
+from appliance.gateway.api.dialects import RESPONSES
+from appliance.gateway.api.reading import ChatReading
+from appliance.gateway.api.response_items import added_events, done_events, item_of, shown_item
+from appliance.gateway.api.responses_request import Item, ResponsesFields
+from appliance.gateway.errors import GatewayFault
+from appliance.gateway.flow.choice import ChoiceEnd, Piece
+from appliance.gateway.flow.generation import Generation
+from appliance.gateway.flow.request import Asked
+from appliance.gateway.models import ServedModel
+
+Event = dict[str, Any]
+Status = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
+_IN_TIME = ("rate_limit", "too_many_requests", "quota_exhausted", "queue_full")
+"""Codes of ours that mean what OpenAI calls `rate_limit_exceeded`. Of its other codes of failures `server_error` is the nearest."""
+
+
+class ResponseWords:
+    """Words one response."""
+
+    dialect = RESPONSES
+
+    def __init__(
+        self,
+        asked: Asked,
+        fields: ResponsesFields,
+        request: ChatRequest,
+        model: ServedModel,
+        items: list[Item],
+        *,
+        is_kept: bool,
+    ) -> None:
+        """`items`: the conversation up to the answer; `is_kept`: what the response says of itself."""
+        self._asked = asked
+        self._fields = fields
+        self._items = items
+        self._is_kept = is_kept
+        self._created = int(time.time())
+        self._number = 0
+        self._builder = BlockBuilder()
+        self._end: ChoiceEnd | None = None
+        self._generation: Generation
+        self.response: dict[str, Any] = {}
+        """As it was told last."""
+        parallel = request.fields.parallel_tool_calls
+        self._reading = ChatReading(model, asked.prompts[0], 1, has_tools=bool(request.tools), parallel=parallel)
+
+    def attach(self, generation: Generation) -> "ResponseWords":
+        """The answer begins."""
+        self._generation = generation
+        self._show("in_progress")
+        return self
+
+    @property
+    def record(self) -> bytes:
+        """What is kept: the response as it was told last, and the conversation up to its end."""
+        return msgspec.json.encode({"response": self.response, "items": [*self._items, *self.response["output"]]})
+
+    def begin(self, generations: list[Generation]) -> Iterable[Event]:
+        """The response without output."""
+        for kind in ("response.created", "response.in_progress"):
+            yield self._event(kind, response=self._show("in_progress"))
+
+    def piece(self, piece: Piece) -> Iterable[Event]:
+        """Items as they begin, grow and end."""
+        for event in self._take(piece):
+            yield from self._item_events(event)
+
+    def finish(self, generations: list[Generation]) -> Iterable[Event]:
+        """The response as a whole."""
+        response = self._finished()
+        yield self._event(f"response.{response['status']}", response=response)
+
+    def whole(self, pieces: list[Piece], generations: list[Generation]) -> dict[str, Any]:
+        """The response as one object."""
+        for piece in pieces:
+            self._take(piece)
+        return self._finished()
+
+    def stop(self, status: Literal["failed", "cancelled"], fault: GatewayFault) -> Iterable[Event]:
+        """The response as far as it has come, which is its end."""
+        for event in self._builder.finish(is_cut=True) if self._builder.blocks else ():
+            yield from self._item_events(event)
+        yield self._event(f"response.{status}", response=self._show(status, fault))
+
+    def recall(self) -> Iterable[Event]:
+        """Another last event in place of the one before, which nobody has seen: it was cancelled."""
+        self._number -= 1
+        yield self._event("response.cancelled", response=self._show("cancelled"))
+
+    def _take(self, piece: Piece) -> list[BlockEvent]:
+        events = self._builder.take(self._reading.read(piece))
+        if piece.end is not None:
+            self._end = piece.end
+            events += self._builder.finish(is_cut=piece.end.reason == "length")
+        return events
+
+    def _finished(self) -> dict[str, Any]:
+        is_cut = self._end is not None and self._end.reason == "length"
+        return self._show("incomplete" if is_cut else "completed")
+
+    def _item_events(self, event: BlockEvent) -> Iterable[Event]:
+        block = event.block
+        if event.what == "begin":
+            empty = Block(block.index, block.kind, block.name)
+            yield from (self._event(kind, **members) for kind, members in added_events(self._asked.uid, empty))
+        elif event.what == "end":
+            yield from (self._event(kind, **members) for kind, members in done_events(self._asked.uid, block))
+        else:
+            kind, place = item_of(self._asked.uid, block)
+            yield self._event(f"response.{kind}.delta", **place, delta=event.text)
+
+    def _event(self, kind: str, **members: Any) -> Event:
+        self._number += 1
+        return {"type": kind, "sequence_number": self._number - 1, **members}
+
+    def _show(self, status: Status, fault: GatewayFault | None = None) -> dict[str, Any]:
+        fields, sampling = self._fields, self._asked.sampling
+        is_over = status != "in_progress"
+        self.response = {
+            "id": self._asked.uid,
+            "object": "response",
+            "created_at": self._created,
+            "status": status,
+            "background": fields.background,
+            "completed_at": int(time.time()) if status == "completed" else None,
+            "error": error_of(fault) if status == "failed" and fault is not None else None,
+            "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "instructions": fields.instructions,
+            "max_output_tokens": fields.max_output_tokens,
+            "model": self._asked.model,
+            "output": [shown_item(self._asked.uid, block) for block in self._builder.blocks] if is_over else [],
+            "parallel_tool_calls": fields.parallel_tool_calls,
+            "previous_response_id": fields.previous_response_id,
+            "reasoning": {"effort": fields.reasoning.effort, "summary": None},
+            "service_tier": "default",
+            "store": self._is_kept,
+            "temperature": sampling.temperature,
+            "text": {"format": fields.text.format, "verbosity": "medium"},
+            "tool_choice": fields.tool_choice,
+            "tools": [msgspec.to_builtins(tool) for tool in fields.tools],
+            "top_logprobs": 0,
+            "top_p": sampling.top_p,
+            "truncation": "disabled",
+            "usage": self._usage() if is_over else None,
+            "user": fields.user or None,
+            "metadata": fields.metadata,
+        }
+        return self.response
+
+    def _usage(self) -> dict[str, Any]:
+        generation = self._generation
+        output = generation.num_output_tokens
+        return {
+            "input_tokens": generation.num_prompt_tokens,
+            "input_tokens_details": {"cached_tokens": generation.num_cached_tokens, "cache_write_tokens": 0},
+            "output_tokens": output,
+            "output_tokens_details": {"reasoning_tokens": self._reading.reasoning_tokens or 0},
+            "total_tokens": generation.num_prompt_tokens + output,
+        }
+
+
+def error_of(fault: GatewayFault) -> dict[str, Any]:
+    """`error` of a response that failed: one of OpenAI's codes, ours before the message."""
+    code = "rate_limit_exceeded" if fault.code in _IN_TIME else "server_error"
+    return {"code": code, "message": f"{fault.code}: {fault}"}
