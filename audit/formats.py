@@ -20,7 +20,8 @@ COLUMNS = (
     "source", "model", "request", "trace", "prompt_tokens", "completion_tokens", "reporter", "uid",
 )  # fmt: skip
 INTEGERS = frozenset(("index", "time", "class_uid", "activity_id", "severity_id", "prompt_tokens", "completion_tokens"))
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""The last four are full-width forms, which some spreadsheets take for the others."""
 _STATUS = {1: "success", 2: "failure"}
 _CEF_CUSTOM = ("client", "model", "request", "uid")
 _CEF_SEVERITY = {1: 3, 2: 4, 3: 6, 4: 8, 5: 10, 6: 10}
@@ -52,7 +53,7 @@ def encode_cef(event: Json) -> bytes:
     )  # fmt: skip
     extension = {
         "rt": row["time"], "externalId": row["index"], "outcome": row["status"], "reason": row["status_code"],
-        "suser": row["actor"], "dvchost": row["reporter"],
+        "suser": row["actor"], "deviceProcessName": row["reporter"],
     } | _cef_source(_object(event, "src_endpoint").get("ip"))  # fmt: skip
     for number, name in enumerate(_CEF_CUSTOM, 1):
         if row[name] != "":

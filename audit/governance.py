@@ -23,7 +23,8 @@ RULES = "rules.json"
 PROPOSAL_LIFETIME_MS = 7 * 86_400_000
 MAX_PROPOSALS = 64
 MAX_HOLDS = 1_000
-MAX_FILE_BYTES = 1 << 20
+MAX_FILE_BYTES = 8 << 20
+"""More than all holds and proposals take whose texts are as long as they may be, each character escaped."""
 
 Kind = Literal["retention", "hold", "lift", "rotation"]
 Text = Annotated[str, msgspec.Meta(max_length=256)]
@@ -130,7 +131,7 @@ def propose(rules: Rules, proposal: Proposal) -> Rules:
     Raises: GovernanceRefused.
     """
     waiting = tuple(one for one in rules.proposals if proposal.at_ms - one.at_ms < PROPOSAL_LIFETIME_MS)
-    if len(waiting) >= MAX_PROPOSALS or len(rules.holds) >= MAX_HOLDS:
+    if len(waiting) >= MAX_PROPOSALS or (proposal.kind == "hold" and len(rules.holds) >= MAX_HOLDS):
         raise GovernanceRefused("too many proposals wait, or too many holds are placed")
     return msgspec.structs.replace(rules, proposals=(*waiting, proposal))
 

@@ -23,6 +23,8 @@ from audit.tiles import TILE_WIDTH
 SCHEMA_VERSION = 1
 _BUNDLES_A_TRANSACTION = 64
 _CACHED_TERMS = 100_000
+_MAX_INTEGER = 2**63 - 1
+"""SQLite's; no index and no time is larger."""
 
 Progress = Callable[[int, int], None]
 
@@ -146,10 +148,8 @@ class LogIndex:
         Returns: the checkpoint, whose signature was checked; `size` says what of it is indexed.
         Raises: SignatureRejected, LogCorrupted, EntryNotFound when there is no checkpoint, IndexUnusable.
         """
-        checkpoint = verify_checkpoint(self.reader.checkpoint_note(), [self._key], self._key.name)
         try:
-            if not self._is_prefix(checkpoint):
-                self._clear()
+            checkpoint = self._begin_update()
             first = self.size
             last = checkpoint.size if max_records is None else min(checkpoint.size, first + max_records)
             for start in range(first, last, TILE_WIDTH * _BUNDLES_A_TRANSACTION):
@@ -184,10 +184,11 @@ class LogIndex:
             if value is not None:
                 conditions.append(condition)
                 values.append(value)
+        values = [max(-_MAX_INTEGER, min(value, _MAX_INTEGER)) for value in (*values, limit)]
         order = "DESC" if start is None else "ASC"
         statement = f"SELECT idx FROM records WHERE {' AND '.join(conditions)} ORDER BY idx {order} LIMIT ?"  # noqa: S608
         try:
-            return [int(index) for (index,) in self._database.execute(statement, (*values, limit))]
+            return [int(index) for (index,) in self._database.execute(statement, values)]
         except sqlite3.Error as error:
             raise IndexUnusable(f"{self._path}: {error}; remove it, and it is built again") from error
 
@@ -207,7 +208,13 @@ class LogIndex:
     def _match(self, name: str, text: str) -> tuple[str, list[int]]:
         if name == "outcome" and text in _STATUS.values():
             return "status = ?", [1 if text == "success" else 2]
-        row = self._database.execute("SELECT id FROM terms WHERE text = ?", (text,)).fetchone()
+        # What is no Unicode text, as an argument of a shell may be, stands in no record.
+        found = text.encode("utf-8", "replace").decode()
+        row = (
+            self._database.execute("SELECT id FROM terms WHERE text = ?", (found,)).fetchone()
+            if found == text
+            else None
+        )
         return f"{name} = ?", [int(row[0]) if row else -1]
 
     def _open(self) -> sqlite3.Connection:
@@ -233,13 +240,31 @@ class LogIndex:
         database.execute("CREATE INDEX IF NOT EXISTS by_time ON records (time)")
         return database
 
+    def _begin_update(self) -> Checkpoint:
+        """The checkpoint to index under; what is indexed of another log is dropped.
+
+        All of it while no other process can write: else a checkpoint read before another process indexed behind it would look as
+        if the log had gone back, and an index half cleared when the process ends would say that it covers what it has lost.
+        """
+        database = self._database
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            checkpoint = verify_checkpoint(self.reader.checkpoint_note(), [self._key], self._key.name)
+            if not self._is_prefix(checkpoint):
+                database.execute("UPDATE covered SET size = 0, root = x''")
+                database.execute("DELETE FROM records")
+                database.execute("DELETE FROM terms")
+                self._numbers.clear()
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+        return checkpoint
+
     def _is_prefix(self, checkpoint: Checkpoint) -> bool:
         size, root = self._database.execute("SELECT size, root FROM covered").fetchone()
         return bool(size <= checkpoint.size and (size == 0 or self.reader.root(size, checkpoint.size) == root))
-
-    def _clear(self) -> None:
-        self._database.executescript("DELETE FROM records; DELETE FROM terms; UPDATE covered SET size = 0;")
-        self._numbers.clear()
 
     def _add(self, start: int, end: int, size: int) -> None:
         database = self._database

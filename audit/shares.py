@@ -124,16 +124,23 @@ class ShareStore:
             path = self._path(destroyed.day, key_id)
             if not path.exists():
                 continue
-            fd = self._disk.open_at(path, 0)
-            try:
-                self._disk.write(fd, os.urandom(os.fstat(fd).st_size), path)
-                self._disk.sync(fd, path)
-            finally:
-                os.close(fd)
-            self._disk.remove(path)
+            self._overwrite(path)
+        for leftover in folder.glob(
+            "*.tmp"
+        ):  # Of a crash: nothing was sealed with it, and nobody shall have to know that.
+            self._overwrite(leftover)
         self._disk.sync_folders([folder])
         if not any(folder.iterdir()):
             folder.rmdir()
+
+    def _overwrite(self, path: Path) -> None:
+        fd = self._disk.open_at(path, 0)
+        try:
+            self._disk.write(fd, os.urandom(os.fstat(fd).st_size), path)
+            self._disk.sync(fd, path)
+        finally:
+            os.close(fd)
+        self._disk.remove(path)
 
     def _key_ids(self, folder: Path) -> list[str]:
         return sorted(path.stem for path in folder.glob("*.json"))

@@ -5,13 +5,15 @@
 | POST /add-checkpoint | `audit.witness` decides |
 | GET /HEX/checkpoint | the last cosigned checkpoint of the log whose origin has this SHA-256 |
 
-There is no other authentication than the log's signature, as the protocol has it: what can be had here is public.
+There is no other authentication than the log's signature, as the protocol has it: what can be had here is public. So strangers
+may connect as well: there are MAX_CONNECTIONS at once, and who comes when they are taken is turned away.
 """
 
 import http.server
 import os
 import ssl
 import sys
+import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -21,6 +23,7 @@ from audit.errors import NotDurable, StateMismatch, StorageFailed
 from audit.witness import MAX_REQUEST_BYTES, TEXT, Answer, Witness
 
 TIMEOUT_S = 10.0
+MAX_CONNECTIONS = 256
 EXIT_STORAGE_FAILED = 74
 
 
@@ -32,8 +35,7 @@ def build_server(
     class Handler(_Handler):
         asked = witness
 
-    server = http.server.ThreadingHTTPServer((host, port), Handler)
-    server.daemon_threads = True
+    server = _Server((host, port), Handler)
     if tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -55,6 +57,37 @@ def serve_witness(
         server.server_close()
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    """Of the kernel's: with Python's five, logs that come at the same moment are refused."""
+
+    def __init__(self, address: tuple[str, int], handler: type[http.server.BaseHTTPRequestHandler]) -> None:
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # No thread, so nobody else gives the place back.
+            self._places.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever went away, or does not speak TLS; a fault of ours is a line of its own all the same."""
+        fault = sys.exception()
+        sys.stderr.write(f"{client_address[0]}: the connection ended: {type(fault).__name__}: {fault}\n")
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = TIMEOUT_S
@@ -66,8 +99,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         length = self.headers.get("content-length", "")
         if self.path != "/add-checkpoint":
             self._answer(Answer(404, b"there is no such route\n"), close=True)
-        elif not (length.isascii() and length.isdigit() and int(length) <= MAX_REQUEST_BYTES):
-            self._answer(Answer(413, b"a body of a stated, bounded length is expected\n"), close=True)
+        elif not (length.isascii() and length.isdigit()):
+            self._answer(Answer(411, b"a body of a stated length is expected\n"), close=True)
+        elif len(length) > 9 or int(length) > MAX_REQUEST_BYTES:
+            self._answer(Answer(413, f"a body has at most {MAX_REQUEST_BYTES} bytes\n".encode()), close=True)
         else:
             self._answer(self._ask(self.rfile.read(int(length))))
 

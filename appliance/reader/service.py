@@ -194,10 +194,14 @@ class ReaderService:
         return self._found(message.correlation, page)
 
     async def _show(self, message: ReadRecord) -> RecordsFound:
-        record = await self._call(lambda: self._archive.record(message.index))
+        # The same words for a record that is not there and one of another tenant: which it is is not told.
+        missing = EntryNotFound(f"no record {message.index} that may be shown")
+        try:
+            record = await self._call(lambda: self._archive.record(message.index))
+        except EntryNotFound:
+            raise missing from None
         if (tenant := self._tenant_of(message.by)) and _tenant_in(record) != tenant:
-            # The same words as for a record that is not there: whether another tenant has one is not told.
-            raise EntryNotFound(f"no record {message.index} that may be shown")
+            raise missing
         await self._record(message.by, "record", {"index": message.index})
         return self._found(message.correlation, Page([(message.index, record)], None))
 

@@ -2,14 +2,16 @@
 
 Syslog has no answers, and that TCP has acknowledged says only that the collector's kernel has the bytes: what its program had not
 read when it ended is lost. So records go in *flights*, a connection each: after the last record we close, and wait until the
-collector has closed too, which it does when it has read that far. Only then the flight counts as sent; after anything else it is
-sent again. Each record so arrives at least once, in order; its index is in the message.
+collector has closed too, which it does when it has read that far, and until TCP says that nothing was left unread. Only then the
+flight counts as sent; after anything else it is sent again. Each record so arrives at least once, in order; its index is in the
+message.
 
-Source: RFC 5425, section 4.4 (closure).
+Source: RFC 5425, section 4.4 (closure); RFC 9293, section 3.6 (a reset is sent where a connection is closed with data unread).
 """
 
 import argparse
 import json
+import os
 import socket
 import ssl
 import sys
@@ -38,11 +40,14 @@ from audit.tiles import TILE_WIDTH
 
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 30.0
+CLOSE_POLL_S = 0.005
 RETRY_S = 5.0
 POLL_S = 1.0
 FLIGHT_S = 5.0
 """How long a flight waits for further records; shorter than collectors wait before they close a connection that is idle."""
 MAX_FLIGHT_RECORDS = 1 << 14
+_TCP_CLOSED = 7
+"""The first byte of Linux' `struct tcp_info`: both closes are acknowledged, or the connection was reset."""
 
 
 def add_forward_commands(commands: Commands) -> None:
@@ -180,11 +185,22 @@ class Forwarder:
 
 
 def _close(connection: ssl.SSLSocket) -> None:
-    """Close, and wait until the collector has read up to that.
+    """Close, and wait until it is certain that the collector has read up to that.
 
-    A collector that closes TCP without a word of TLS has read all, too: had it left anything unread, TCP would say so by a reset.
-    Raises: OSError for everything else.
+    (1) Our close, and the collector's, with a word of TLS or without. Neither tells anything by itself: a collector that closes
+    what is idle, or ends, may have done so before it read what was under way. (2) We close TCP as well, and wait until both sides'
+    closes are acknowledged. If the collector had closed its socket with anything unread, or before all of it came, its kernel
+    answers with a reset instead.
+    Raises: OSError where it has not, or does not close.
     """
     connection.settimeout(CLOSE_TIMEOUT_S)
-    with suppress(ssl.SSLEOFError):
+    with suppress(ssl.SSLEOFError):  # (1)
         connection.unwrap()
+    connection.shutdown(socket.SHUT_WR)  # (2)
+    deadline_s = time.monotonic() + CLOSE_TIMEOUT_S
+    while connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSED:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"the collector does not close the connection within {CLOSE_TIMEOUT_S:.0f} s")
+        time.sleep(CLOSE_POLL_S)
+    if number := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(number, f"the collector closed the connection before it had read all: {os.strerror(number)}")

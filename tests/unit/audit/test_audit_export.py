@@ -202,6 +202,9 @@ def test_hostile_texts_stay_within_their_fields() -> None:
     """No formula, no field and no line of their own."""
     (_, row) = csv.reader(io.StringIO(encode_csv([HOSTILE]).decode()))
     assert row[9] == "'=cmd|'/c calc'!A0"
+    for formula in ("+1", "-1", "@A1", "\t=1", "\n=1", "\r=1", "\uff1d1", "\uff0b1"):
+        (_, row) = csv.reader(io.StringIO(encode_csv([{"ai_model": {"name": formula}}]).decode(), newline=""))
+        assert row[12] == f"'{formula}"
     line = encode_cef(HOSTILE).decode()
     assert "\n" not in line
     assert line.startswith("CEF:0|Casemate|Casemate|1\\|2|6003|inference_intent|0|")

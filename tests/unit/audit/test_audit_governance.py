@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 
 from audit.errors import GovernanceRefused, StateMismatch
 from audit.governance import (
+    MAX_FILE_BYTES,
+    MAX_HOLDS,
     MAX_PROPOSALS,
     PROPOSAL_LIFETIME_MS,
     Decider,
     Hold,
+    Proposal,
     Rules,
     build_proposal,
     decide,
@@ -137,3 +140,23 @@ def test_rules_survive_their_file_and_a_damaged_one_is_no_rules(tmp_path: Any) -
         path.write_bytes(data)
         with pytest.raises(StateMismatch):
             load_rules(path, 30)
+
+
+def test_as_many_holds_as_there_may_be_can_be_read_again_and_lifted(tmp_path: Any) -> None:
+    """With texts as long as a message may carry them, all of characters that JSON escapes."""
+    text = "\x01" * 256
+    holds = tuple(Hold(f"hold-{number:016x}", text, "2026-01-01", "2026-01-31", text) for number in range(MAX_HOLDS))
+    by = Decider(text, "auditor")
+    waiting = tuple(
+        Proposal(f"change-{number:016x}", "hold", by, NOW, text, None, holds[number]) for number in range(MAX_PROPOSALS)
+    )
+    path = tmp_path / "rules.json"
+    save_rules(path, Rules(30, holds, waiting), Disk())
+    assert path.stat().st_size <= MAX_FILE_BYTES
+    assert load_rules(path, 30).holds == holds
+    full = Rules(30, holds)
+    with pytest.raises(GovernanceRefused, match="too many"):
+        proposed(full, "hold", from_day="2026-11-01", to_day="2026-11-30", tenant="acme")
+    rules, proposal_id = proposed(full, "lift", hold_id=holds[0].hold_id)
+    found = find_proposal(rules, proposal_id, ROOT, NOW + 1, confirms=True)
+    assert decide(rules, found, confirms=True, index=1).holds == holds[1:]

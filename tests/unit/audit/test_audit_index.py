@@ -140,6 +140,62 @@ def test_only_what_the_logs_key_signed_is_indexed(log: Log) -> None:
     index.close()
 
 
+def test_an_index_that_cannot_be_cleared_stays_whole(log: Log, tmp_path: Path) -> None:
+    """A process that ends while it drops another log's records leaves no index that says it covers what it has lost."""
+    index = log.index()
+    index.update()
+    index.close()
+    path = log.home / "reader" / "index.sqlite"
+    database = sqlite3.connect(path)
+    database.execute("CREATE TRIGGER kept BEFORE DELETE ON terms BEGIN SELECT RAISE(ABORT, 'stopped'); END")
+    database.close()
+    other = Log(tmp_path / "other", seed=2)
+    other.grow(900)
+    index = LogIndex(path, other.home / "log", other.writer.key)
+    with pytest.raises(IndexUnusable, match="stopped"):
+        index.update()
+    assert index.size == len(index.find(Query(), limit=10_000)) == 700
+    index.close()
+    other.writer.close()
+
+
+def test_nobody_indexes_between_a_checkpoint_and_what_it_is_compared_with(log: Log) -> None:
+    """Else what another process indexed in between would look as if the log had gone back, and all would be indexed anew."""
+    index = log.index()
+    other = sqlite3.connect(log.home / "reader" / "index.sqlite", timeout=0)
+    read = index.reader.checkpoint_note
+
+    def read_alone() -> bytes:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        return read()
+
+    index.reader.checkpoint_note = read_alone  # type: ignore[method-assign]
+    index.update()
+    assert index.size == 700
+    other.close()
+    index.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "limit", "expected"),
+    [
+        (Query(actor="\udcff\udcfe"), 5, []),
+        (Query(client="' OR 1=1 --"), 5, []),
+        (Query(model="%"), 5, []),
+        (Query(kind="a\0b"), 5, []),
+        (Query(since_ms=-(10**30), until_ms=10**30), 10**30, list(range(700))[::-1]),
+    ],
+    ids=str,
+)
+def test_what_is_searched_for_may_be_anything(log: Log, query: Query, limit: int, expected: list[int]) -> None:
+    """As a shell hands it over: no text, too large a number."""
+    index = log.index()
+    index.update()
+    assert index.find(query, limit=limit, before=10**30) == expected
+    index.close()
+
+
 def test_a_file_that_is_no_index_is_refused(log: Log) -> None:
     """And not overwritten: it may be anything."""
     (log.home / "notes").write_bytes(b"not a database" * 1000)

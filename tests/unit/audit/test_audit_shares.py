@@ -107,6 +107,17 @@ def test_destroying_overwrites_and_syncs_before_it_removes(store: ShareStore, di
     store.destroy(due)  # Again, as after a crash between record and deed.
 
 
+def test_what_a_crash_left_dies_with_its_day(tmp_path: Path, store: ShareStore, disk: Watched) -> None:
+    """A share that was written and never got its name is overwritten too, and the day's folder goes."""
+    context, _ = keep(store)
+    leftover = tmp_path / "shares" / context.day / f"{new_key_id()}.tmp"
+    leftover.write_bytes(b"a share")
+    disk.done.clear()
+    store.destroy(Destroyed(context.day, (context.key_id,)))
+    assert [what for what, name, _ in disk.done if name == leftover.name] == ["write", "sync", "remove"]
+    assert not (tmp_path / "shares" / context.day).exists()
+
+
 def test_only_days_that_are_over_and_not_held_are_due(store: ShareStore) -> None:
     """By tenant and day; what lies there and is none of ours is left alone."""
     keys = {(day, tenant): keep(store, day, tenant)[0].key_id for day in DAYS for tenant in ("acme", "umbrella")}

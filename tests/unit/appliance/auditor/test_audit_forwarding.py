@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from appliance.cli.audit.forwarding import _close
 from appliance.cli.main import main
 from tests.support.controls import control
 from tests.support.waiting import wait_until
@@ -168,6 +169,36 @@ def test_what_the_collector_did_not_read_comes_again(
     indices = collector.indices()
     assert 0 < len(indices) - 600 < 50
     assert sorted(set(indices)) == list(range(600))
+
+
+class Unencrypted(socket.socket):
+    """Our end of a connection, without TLS; the collector closes without a word of it."""
+
+    def unwrap(self) -> None:
+        assert self.recv(1) == b""
+        raise ssl.SSLEOFError
+
+
+@pytest.mark.parametrize("how", ["reads all", "ends with some unread", "ended before it came"])
+@control("3.3.5", "AU-4(1)", "AU-6(1)", "AU-6(3)")
+def test_a_close_counts_only_where_nothing_was_left_unread(how: str) -> None:
+    """That the collector closed is seen in all three cases alike; only a reset, which may come behind it, tells them apart."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, Unencrypted() as ours:
+        ours.connect(listener.getsockname())
+        theirs, _ = listener.accept()
+        if how == "ended before it came":
+            theirs.close()
+            ours.sendall(b"records")
+        else:
+            ours.sendall(b"records")
+            assert how == "ends with some unread" or theirs.recv(100) == b"records"
+            theirs.shutdown(socket.SHUT_RDWR)
+            theirs.close()
+        if how == "reads all":
+            _close(ours)  # type: ignore[arg-type]
+        else:
+            with pytest.raises(OSError, match=r"before it had read all|not connected"):
+                _close(ours)  # type: ignore[arg-type]
 
 
 @control("3.13.8", "AU-6(1)", "SC-8", "SC-8(1)")

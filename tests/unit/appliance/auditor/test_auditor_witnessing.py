@@ -3,8 +3,11 @@
 import hashlib
 import json
 import shutil
+import socket
+import struct
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 
 from appliance.auditor.ledger import Clock
 from appliance.auditor.watches import Limits
-from appliance.auditor.witness_listener import build_server
+from appliance.auditor.witness_listener import MAX_CONNECTIONS, build_server
 from appliance.auditor.witness_watch import WitnessWatch
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.cli.main import main
@@ -34,6 +37,7 @@ from audit.signing_key import open_cosigners
 from audit.witness import Witness
 from security.stewards.outbox import Notice
 from tests.support.controls import control
+from tests.support.waiting import wait_until
 from tests.unit.appliance.auditor.conftest import Auditor
 
 NAME = "witness.example/w1"
@@ -228,7 +232,8 @@ def test_a_listener_refuses_what_is_no_request(url: str) -> None:
     for path, headers, status in (
         ("/other", {}, 404),
         ("/add-checkpoint", {"content-length": "99999999"}, 413),
-        ("/add-checkpoint", {"content-length": "x"}, 413),
+        ("/add-checkpoint", {"content-length": "9" * 5000}, 413),
+        ("/add-checkpoint", {"content-length": "x"}, 411),
         ("/add-checkpoint", {}, 400),
     ):
         request = urllib.request.Request(url + path, data=b"rubbish", headers=headers, method="POST")
@@ -240,6 +245,33 @@ def test_a_listener_refuses_what_is_no_request(url: str) -> None:
         urllib.request.urlopen(f"{url}/{'00' * 32}/checkpoint")
     assert missing.value.code == 404
     missing.value.close()
+
+
+def test_strangers_take_no_more_than_the_places_there_are(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Who comes when all are taken is turned away, who goes gives a place back; many may come at the same moment."""
+    address = urllib.parse.urlsplit(url)
+    assert address.hostname is not None
+    assert address.port is not None
+    strangers = [socket.create_connection((address.hostname, address.port), 10) for _ in range(MAX_CONNECTIONS)]
+    late = socket.create_connection((address.hostname, address.port), 10)
+    assert late.recv(1) == b""
+    late.close()
+    for stranger in strangers:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stranger.close()  # With a reset.
+
+    def is_asked_again() -> bool:
+        try:
+            urllib.request.urlopen(f"{url}/{'00' * 32}/checkpoint")
+        except urllib.error.HTTPError as refused:
+            refused.close()
+            return refused.code == 404
+        except OSError:
+            return False
+        return True
+
+    wait_until(is_asked_again)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_witness_that_is_away_is_an_error(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
