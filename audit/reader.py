@@ -13,7 +13,17 @@ from audit.merkle import consistency_proof, inclusion_proof, node_hash, root_of,
 from audit.note import MAX_NOTE_BYTES
 from audit.proof import TlogProof
 from audit.storage import read_regular
-from audit.tiles import ENTRIES, MAX_BUNDLE_BYTES, TILE_BYTES, TILE_WIDTH, TileId, parse_bundle, split_tile, tile_width
+from audit.tiles import (
+    ENTRIES,
+    MAX_BUNDLE_BYTES,
+    MAX_ENTRY_BYTES,
+    TILE_BYTES,
+    TILE_WIDTH,
+    TileId,
+    parse_bundle,
+    split_tile,
+    tile_width,
+)
 
 CHECKPOINT = "checkpoint"
 STATE = ".state"
@@ -41,14 +51,14 @@ class LogReader:
         except FileNotFoundError:
             raise EntryNotFound(f"{path}: there is no checkpoint") from None
 
-    def read_tile(self, tile: TileId) -> bytes:
-        """The bytes of a tile or bundle; of a partial one that is gone, the full one's.
+    def read_tile(self, tile: TileId, max_bytes: int = MAX_BUNDLE_BYTES) -> bytes:
+        """The bytes of a tile or bundle, or the first of them; of a partial one that is gone, the full one's.
 
         Raises: LogCorrupted when it is missing.
         """
         for path in (self.folder / tile.path, self.folder / tile.full.path):
             try:
-                return read_regular(path, MAX_BUNDLE_BYTES)
+                return read_regular(path, max_bytes)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
@@ -90,6 +100,18 @@ class LogReader:
                 return parse_bundle(data, tile.full)[: tile.width]
         except MalformedTile as error:
             raise LogCorrupted(f"{self.folder}: {error}") from error
+
+    def read_first(self, number: int, size: int) -> bytes:
+        """The first entry of a bundle, without the rest of it.
+
+        Raises: LogCorrupted.
+        """
+        tile = TileId(ENTRIES, number, tile_width(ENTRIES, number, size))
+        data = self.read_tile(tile, 2 + MAX_ENTRY_BYTES)
+        end = 2 + int.from_bytes(data[:2], "big")
+        if len(data) < max(end, 2):
+            raise LogCorrupted(f"{self.folder / tile.path}: ends within its first entry")
+        return data[2:end]
 
     def read_entry(self, index: int, size: int) -> bytes:
         """The entry at an index of a tree of `size` leaves.

@@ -35,7 +35,7 @@ from compliance.frameworks import Framework
 from compliance.installation import Installation
 from compliance.judgement import judge
 from compliance.manifest import MANIFEST, PACK_FORMAT, SIGNATURE, PackedFile, PackManifest, encode_manifest, signed_text
-from compliance.period import Period, find_records, format_instant, time_of
+from compliance.period import Period, find_records, format_instant, time_of, verify_edges
 from compliance.report.content import Content
 from compliance.report.pictures import choose_bucket
 from compliance.results import NO_RESULTS, parse_results
@@ -100,6 +100,7 @@ def write_pack(
     if order.checkpoint:
         _verify_continued(reader, checkpoint, log_key)
     start, end = find_records(reader, checkpoint.size, order.period)
+    verify_edges(reader, checkpoint, start, end)
     activity = measure_activity(  # (2)
         reader,
         checkpoint,

@@ -1,15 +1,22 @@
 """A period of time, and the run of records that were made in it.
 
-Records are found by bisection, as the auditor gives them times that do not go back but where the host's clock was set back while it
-ran; such a record is in the log (`log_clock_jumped`), and the report of the period tells it.
+It goes from the first record whose time lies in the period to the last one, with all that lies between. Their times go back where
+the host's clock was set back while it ran. So records that claim another time than it was lie among those of the true one, and
+nobody takes them out of the evidence by setting the clock: every bundle is looked into, rather than a few by bisection.
+
+The records on both sides of the run are led to the signed tree like those in it: else who changed them on the disk could have the
+run end before them.
 """
 
 import datetime
 from dataclasses import dataclass
+from itertools import pairwise
 
 import msgspec
 
+from audit.checkpoint import Checkpoint
 from audit.errors import MalformedEntry
+from audit.merkle import leaf_hash, verify_inclusion
 from audit.reader import LogReader
 from audit.tiles import TILE_WIDTH
 from compliance.errors import PeriodRejected
@@ -71,12 +78,33 @@ def format_instant(time_ms: int) -> str:
 def find_records(reader: LogReader, size: int, period: Period) -> tuple[int, int]:
     """First index and the one behind the last of the records of a period, under a tree of `size`.
 
+    The caller MUST verify them, and those on both sides (`verify_edges`).
     Raises: PeriodRejected where there is none; LogCorrupted.
     """
-    start, end = (_first_from(reader, size, time_ms) for time_ms in (period.start_ms, period.end_ms))
-    if start == end:
+    times = [time_of(reader.read_first(number, size)) for number in range(-(-size // TILE_WIDTH))]
+    times.append(time_of(reader.read_entry(size - 1, size)) if size else 0)
+    touched = [
+        number
+        for number, (one, other) in enumerate(pairwise(times))
+        if min(one, other) < period.end_ms and max(one, other) >= period.start_ms
+    ]
+    start = next((inside[0] for number in touched if (inside := _find_inside(reader, size, period, number))), size)
+    if start == size:
         raise PeriodRejected(f"the log has no record from {period.words}")
-    return start, end
+    last = next(inside[-1] for number in touched[::-1] if (inside := _find_inside(reader, size, period, number)))
+    return start, last + 1
+
+
+def verify_edges(reader: LogReader, checkpoint: Checkpoint, start: int, end: int) -> None:
+    """Lead the records before and behind a run to the signed tree: their times said where it begins and ends.
+
+    Raises: ProofRejected, LogCorrupted.
+    """
+    for index in (start - 1, end):
+        if 0 <= index < checkpoint.size:
+            leaf = leaf_hash(reader.read_entry(index, checkpoint.size))
+            path = reader.prove_inclusion(index, checkpoint.size)
+            verify_inclusion(leaf, index, checkpoint.size, path, checkpoint.root)
 
 
 def time_of(entry: bytes) -> int:
@@ -90,16 +118,7 @@ def time_of(entry: bytes) -> int:
         raise MalformedEntry(f"entry: {error}") from error
 
 
-def _first_from(reader: LogReader, size: int, time_ms: int) -> int:
-    """The first record at this time or after it: first by bundles, then within one."""
-    low, high = 0, -(-size // TILE_WIDTH)
-    while low < high:
-        middle = (low + high) // 2
-        if time_of(reader.read_bundle(middle, size)[-1]) < time_ms:
-            low = middle + 1
-        else:
-            high = middle
-    if low * TILE_WIDTH >= size:
-        return size
-    entries = reader.read_bundle(low, size)
-    return low * TILE_WIDTH + next(index for index, entry in enumerate(entries) if time_of(entry) >= time_ms)
+def _find_inside(reader: LogReader, size: int, period: Period, number: int) -> list[int]:
+    """The records of a bundle whose times lie in the period."""
+    entries = enumerate(reader.read_bundle(number, size), number * TILE_WIDTH)
+    return [index for index, entry in entries if period.start_ms <= time_of(entry) < period.end_ms]

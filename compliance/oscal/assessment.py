@@ -60,7 +60,7 @@ def _observe(content: Content, judgement: Judgement, ids: Identifiers) -> Sequen
     sorts: list[tuple[str, str, list[str], str]] = []
     if judgement.tests:
         tests = [f"{test}: {outcome}" for test, outcome in judgement.tests]
-        sorts.append(("TEST", "Tests of this build", tests, RESULTS_FILE))
+        sorts.append(("TEST", "Tests of this build", tests, RESULTS_FILE if content.has_results else ""))
     if judgement.facts:
         words = {True: "holds", False: "does not hold", None: "is not known"}
         facts = [f"{name} {words[answer.holds]}: {answer.words}" for name, answer in judgement.facts]
@@ -75,7 +75,7 @@ def _observe(content: Content, judgement: Judgement, ids: Identifiers) -> Sequen
             "description": "; ".join(details),
             "methods": [method],
             "collected": collected,
-            "relevant-evidence": [{"href": href, "description": title}],
+            **({"relevant-evidence": [{"href": href, "description": title}]} if href else {}),
         }
         for method, title, details, href in sorts
     ]

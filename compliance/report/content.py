@@ -95,6 +95,35 @@ class Content:
         return sum(not one.is_satisfied for one in self.judgements)
 
     @property
+    def standing(self) -> str:
+        """How the controls stand, in a sentence or two."""
+        total, done = len(self.judgements), len(self.judgements) - self.num_open
+        if not self.num_open:
+            return f"All {total} controls need nothing more."
+        return (
+            f"{done or 'None'} of {total} controls {'needs' if done == 1 else 'need'} nothing more. For {self.num_open or 'none'} "
+            "something is left to do, by the customer or on this installation."
+        )
+
+    @property
+    def period_note(self) -> str:
+        """That the period was not over when the pack was made; empty where it was."""
+        return (
+            "The period was not over then: what came later is not in here."
+            if self.period.end_ms > self.made_at_ms
+            else ""
+        )
+
+    @property
+    def reconciliation(self) -> str:
+        """How often the counts of all parties were compared, and with which result."""
+        compared, differed = self.activity.kinds["log_reconciled"], self.activity.unreconciled
+        if not compared:
+            return "The counts of gateway, auditor and engine were not compared in this period."
+        how_often = f"The counts of gateway, auditor and engine were compared {compared:,} times"
+        return f"{how_often} and {f'differed {differed:,} times' if differed else 'never differed'}."
+
+    @property
     def families(self) -> Iterator[tuple[str, str, list[Judgement]]]:
         """Name, title and controls of each family that has some."""
         for family, title in self.framework.families.items():

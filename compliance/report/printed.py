@@ -22,17 +22,14 @@ def print_report(content: Content) -> bytes:
 
 
 def _set_summary(paper: Paper, content: Content) -> None:
-    installation, total = content.installation, len(content.judgements)
+    installation = content.installation
     paper.heading(content.title, size=20)
     paper.paragraph(
         f"{content.period.words}. Made at {content.made_at} by Casemate {installation.version}, which runs in "
-        f"{installation.mode} mode.",
+        f"{installation.mode} mode. {content.period_note}",
         color=FAINT,
     )
-    paper.paragraph(
-        f"Of {total} controls, {total - content.num_open} need nothing more; about {content.num_open} something is left to do, by "
-        "the customer, or on this installation. A verdict is what the evidence in this pack shows, and no certificate."
-    )
+    paper.paragraph(f"{content.standing} A verdict is what the evidence in this pack shows, and no certificate.")
     paper.picture(content.draw_verdicts())
     rows: list[list[str | Cell]] = [
         [Cell(verdict, color, True), str(count), meaning] for verdict, count, color, meaning in content.counts
@@ -79,8 +76,8 @@ def _set_activity(paper: Paper, content: Content) -> None:
     paper.paragraph(
         f"{activity.num_records:,} records, each of them verified against the signed tree. Requests that ended: "
         f"{activity.outcomes.total():,}, with {activity.prompt_tokens:,} tokens asked and {activity.output_tokens:,} answered. "
-        f"Sign-ins, tokens and requests refused: {activity.refusals.total():,}. Minutes in which the counts of the parties "
-        f"differed: {activity.unreconciled}. Records that could not be read: {activity.unreadable}."
+        f"Sign-ins, tokens and requests refused: {activity.refusals.total():,}. {content.reconciliation} Records that "
+        f"could not be read: {activity.unreadable}."
     )
     pictures = content.draw_pictures(HALF_WIDTH)
     paper.pairs(pictures.drawings)

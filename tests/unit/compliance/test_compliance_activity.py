@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit.append import LogWriter
 from audit.checkpoint import Checkpoint, verify_checkpoint
 from audit.errors import AuditRejected
 from audit.note import VerifierKey
 from audit.reader import LogReader
 from compliance.activity import DAY_MS, HOUR_MS, measure_activity
 from compliance.errors import PeriodRejected
-from compliance.period import find_records, make_period, parse_time, time_of
+from compliance.period import find_records, make_period, parse_time, time_of, verify_edges
 from compliance.report.pictures import MINUTE_MS, choose_bucket
 from tests.support.evidence import FIRST_MS, MONTH_MS
 from tests.unit.compliance.conftest import NUM_RECORDS
@@ -53,6 +54,36 @@ def test_a_period_begins_and_ends_on_records_moments(month: Path, entries: list[
     """The first moment is in it, the last is not."""
     first, last = time_of(entries[300]), time_of(entries[700])
     assert find_records(LogReader(month / "log"), NUM_RECORDS, make_period(first, last)) == (300, 700)
+
+
+@pytest.mark.parametrize("ahead", [(250, 270), (256, 512), (200, 600), (740, 1000)])
+def test_a_clock_that_was_set_takes_no_record_out_of_its_period(tmp_path: Path, ahead: tuple[int, int]) -> None:
+    """Some claim a day later than it was; they, and what came after the clock was set back, are in the evidence of their day."""
+    writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin="log.example/set")
+    times = [index * 60_000 + (DAY_MS if ahead[0] <= index < ahead[1] else 0) for index in range(1000)]
+    writer.append([b'{"metadata":{"sequence":%d},"time":%d}' % pair for pair in enumerate(times)])
+    writer.commit()
+    writer.publish()
+    writer.close()
+    reader = LogReader(tmp_path / "log")
+    behind = 1000 if ahead[1] < 1000 else ahead[0]
+    assert find_records(reader, 1000, make_period(0, DAY_MS)) == (0, behind)
+    assert find_records(reader, 1000, make_period(DAY_MS, 2 * DAY_MS)) == ahead
+    assert find_records(reader, 1000, make_period(0, 2 * DAY_MS)) == (0, 1000)
+
+
+def test_records_beside_a_period_are_verified_too(month: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Whoever changes the time of a record on the disk, so that it seems to be of another period, is found out."""
+    shutil.copytree(month / "log", tmp_path / "log")
+    reader = LogReader(tmp_path / "log")
+    bundle = tmp_path / "log" / "tile" / "entries" / "001"
+    first, last = (time_of(reader.read_entry(index, NUM_RECORDS)) for index in (10, 300))
+    bundle.write_bytes(bundle.read_bytes().replace(b'"time":%d,' % last, b'"time":%d,' % (last + DAY_MS), 1))
+    start, end = find_records(reader, NUM_RECORDS, make_period(first, last + 1))
+    assert (start, end) == (10, 300)
+    with pytest.raises(AuditRejected):
+        verify_edges(reader, checkpoint, start, end)
+    verify_edges(reader, checkpoint, 0, NUM_RECORDS)
 
 
 def test_counts_are_those_of_a_slow_count(month: Path, checkpoint: Checkpoint, entries: list[bytes]) -> None:

@@ -104,6 +104,16 @@ def test_files_that_are_named_are_in_the_pack(documents: dict[str, Any], month: 
     assert elsewhere == {FRAMEWORKS["cmmc-l2"].profile}
 
 
+def test_a_pack_without_results_of_tests_names_no_file_of_them(month: Path) -> None:
+    """That there are none is said in the observations."""
+    write_made_up_pack(order_pack(test_results=None), month, "untested")
+    folder = month / "untested" / "oscal"
+    results = json.loads((folder / "assessment-results.json").read_bytes())
+    named = {value for name, value in walk(results) if name == "href"}
+    assert "../facts.json" in named
+    assert all((folder / value).is_file() for value in named)
+
+
 def test_a_baseline_is_chosen_out_of_the_publishers(month: Path) -> None:
     """With no catalog of ours: the profile names NIST's own and exactly our controls."""
     write_made_up_pack(order_pack("800-53-moderate"), month, "moderate")

@@ -164,7 +164,7 @@ def test_a_witness_counts_when_it_has_spoken(tmp_path: Path, witnessed: Witnesse
     assert answers(configure("", tmp_path))["witness"] == Answer(False, "audit.witnesses names none")
     assert witnessed.answer.holds is False
     witnessed.speak(NOW - 60)
-    assert witnessed.answer == Answer(True, "1 of 1 witnesses have cosigned the first 10 records")
+    assert witnessed.answer == Answer(True, "1 of 1 witnesses cosigned the first 10 records")
     witnessed.append(5)
     assert witnessed.answer.holds is True
 

@@ -299,6 +299,9 @@ def test_witnesses_that_cannot_be_asked_are_refused(tmp_path: Path) -> None:
     assert refused_keys(f'{ENGINE}[audit]\nwitnesses = ["nonsense"]\n') == ["audit.witnesses"]
     assert refused_keys(f'{ENGINE}[audit]\nwitnesses = ["{vkey} https://by.name:1"]\n') == ["audit.witnesses"]
     assert refused_keys(f'{ENGINE}[audit]\nwitness_quorum = 2\nwitnesses = ["{vkey}"]\n') == ["audit.witness_quorum"]
+    one, other = (one.key.encode() for one in open_cosigners(tmp_path, "witness.example/w", with_mldsa=True))
+    both = f'{ENGINE}[audit]\nwitness_quorum = 2\nwitnesses = ["{one}", "{other}"]\n'
+    assert refused_keys(both) == ["audit.witness_quorum"], "two keys of one witness"
     asked = f'{ENGINE}[audit]\nwitnesses = ["{vkey} https://10.1.2.3:8440"]\n'
     parse_configuration(asked.encode(), FOLDER)
     assert refused_keys(f'{asked}[segments]\nclients = ["10.0.0.0/8"]\n') == ["segments.witnesses"]
