@@ -35,6 +35,11 @@ MAX_TLS_SUBJECT_CHARS = 512
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?")
 _TENANT = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,255}")
+_REDIRECT_URI = re.compile(
+    r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?"
+    r"(?:\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?"
+)
+"""RFC 3986. Scheme, host and port go into a page's policy, where a semicolon would begin another rule."""
 _HASH_CONTEXT = b"casemate/client-secret/v1"
 
 
@@ -88,6 +93,10 @@ class ClientDefinition(msgspec.Struct, frozen=True, kw_only=True):
             raise ClientRejected("tls_subject: goes with tls_client_auth, and only with it")
         if self.tls_subject is not None and not 0 < len(self.tls_subject) <= MAX_TLS_SUBJECT_CHARS:
             raise ClientRejected(f"tls_subject: expected 1 to {MAX_TLS_SUBJECT_CHARS} characters")
+        if self.tls_subject is not None and not _is_text(self.tls_subject):
+            raise ClientRejected(
+                "tls_subject: expected printable text, with something behind dns:, uri:, ip: or email:"
+            )
         if self.auth_method == "none" and self.kind == "service":
             raise ClientRejected("auth_method: a service cannot be a public client")
 
@@ -101,6 +110,10 @@ class ClientDefinition(msgspec.Struct, frozen=True, kw_only=True):
             raise ClientRejected(
                 f"role {self.role} may not have scope {', '.join(sorted(excess))}; it may have {allowed}"
             )
+
+
+def _is_text(subject: str) -> bool:
+    return subject.isprintable() and not subject.endswith(":")
 
 
 def verify_name(name: str) -> None:
@@ -135,9 +148,9 @@ def verify_redirect_uri(uri: str) -> None:
     except ValueError:
         parts, host = urlsplit(""), None
     is_local = parts.scheme == "http" and host in ("127.0.0.1", "::1")
-    if not (parts.scheme == "https" or is_local) or not host or "#" in uri or len(uri) > 512 or not uri.isprintable():
+    if not (parts.scheme == "https" or is_local) or len(uri) > 512 or not _REDIRECT_URI.fullmatch(uri):
         raise ClientRejected(
-            f"redirect URI {uri[:80]!r}: expected https://…, or http:// on 127.0.0.1, without a fragment"
+            f"redirect URI {uri[:80]!r}: expected https://…, or http:// on 127.0.0.1, of a host and port, without a fragment"
         )
 
 

@@ -73,8 +73,11 @@ class PasskeyServer:
         )
         return Ceremony(json.dumps(dict(options)["publicKey"]), state)
 
-    def finish_registration(self, ceremony: Ceremony, response: str) -> bytes:
-        """The credential to keep (section 7.1). Raises: PasskeyRejected."""
+    def finish_registration(self, ceremony: Ceremony, response: str) -> tuple[bytes, bytes, int]:
+        """The credential to keep (section 7.1), its id, and its counter, which the caller MUST keep for the first sign-in.
+
+        Raises: PasskeyRejected.
+        """
         try:
             registration = RegistrationResponse.from_dict(_parse(response))
             data = self._server.register_complete(ceremony.state, registration)
@@ -87,7 +90,7 @@ class PasskeyServer:
             raise PasskeyRejected("The key's answer does not hold.")
         if len(credential) > MAX_CREDENTIAL_BYTES:
             raise PasskeyRejected("The key's answer is too large.")
-        return bytes(credential)
+        return bytes(credential), credential.credential_id, data.counter
 
     def begin_sign_in(self, user: User) -> Ceremony:
         """Ask for one of a person's passkeys (section 5.5)."""

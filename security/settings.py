@@ -53,7 +53,8 @@ class AuthoritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         msgspec.Meta(
             ge=1,
             le=10_000,
-            description="Failed token requests per minute of a client at an address; an address may fail ten times as often.",
+            description="Token requests per minute of a client at an address that may fail before it has shown who it is; "
+            "an address may fail ten times as often.",
         ),
     ] = 10
     max_connections: Annotated[

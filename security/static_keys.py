@@ -86,6 +86,15 @@ def hash_key_digest(secret_key: bytes, digest: bytes) -> bytes:
     return hmac.new(secret_key, _HASH_CONTEXT + b"\0" + digest, hashlib.sha256).digest()
 
 
+def _unmap(network: Network) -> Network:
+    """IPv4 written as IPv6 (RFC 4291 section 2.5.5.2) is IPv4, as sources are."""
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
 def parse_networks(texts: tuple[str, ...]) -> tuple[str, ...]:
     """CIDR networks in their canonical form; a single address is a network of one.
 
@@ -96,7 +105,7 @@ def parse_networks(texts: tuple[str, ...]) -> tuple[str, ...]:
     networks: list[str] = []
     for text in texts:
         try:
-            networks.append(str(ipaddress.ip_network(text)))
+            networks.append(str(_unmap(ipaddress.ip_network(text))))
         except ValueError:
             raise ClientRejected(
                 f"network {text[:80]!r}: expected an address or a network like 10.1.0.0/16, without host bits"

@@ -162,7 +162,7 @@ class AuthorityApplication:
             return unavailable("The authority cannot decide now")
         if answer.error in _PATIENT_ERRORS:
             return _respond(answer)
-        if answer.error is not None:
+        if answer.error is not None and not answer.is_proven:
             self._failures.count_failure(address, client_id)
         # (6)
         if answer.error is not None or endpoint == "token":

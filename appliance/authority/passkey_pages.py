@@ -68,8 +68,11 @@ class PasskeyRoutes:
         if ceremony is None or not name or not name.isprintable():
             return page(pages.message_page("Passkeys", "Give the key a name, and begin again."), 400)
         try:
-            credential = self._passkeys.finish_registration(ceremony, fields.get("response", ""))
+            credential, credential_id, counter = self._passkeys.finish_registration(
+                ceremony, fields.get("response", "")
+            )
             await self._directory.add_passkey(session.user_id, credential, name)
+            self._desk.note_counter(credential_id, counter)
         except PasskeyRejected as refused:
             return page(pages.message_page("Passkeys", str(refused)), 400)
         except SecurityUnavailable as fault:

@@ -155,6 +155,10 @@ class SignInDesk:
             self._waiting.popitem(last=False)
         return KeyWanted(ticket, ceremony.options)
 
+    def note_counter(self, credential_id: bytes, counter: int) -> None:
+        """A passkey was registered with this counter (WebAuthn section 7.1, step 23): its first sign-in must be above it."""
+        self._store.advance_counter(credential_id, counter)
+
     def admit(self, user: User) -> tuple[str, Session]:
         """A session of somebody whom a provider vouches for. Returns: the cookie's value, and the session."""
         return self._begin(user)

@@ -58,6 +58,8 @@ class PolicyKnowledge(Protocol):
     revocations: RevocationList
     nonce_key: bytes | None
     """Of DPoP nonces; None until policy has told it."""
+    began_at: float
+    """Since when it remembers what was used once, UTC."""
 
     def verify_fresh(self) -> None:
         """Raises: PeerUnavailable."""
@@ -186,18 +188,24 @@ class AuthorityTokenCheck:
             raise ProofRefused(str(error)) from error
         if proof.thumbprint != token.key_thumbprint:
             raise ProofRefused("the proof is by another key than the token's")
-        nonces = self._nonces()
+        nonces = self._find_nonces(proof.issued_at)
         if nonces is not None and not nonces.is_good(proof.nonce):
             raise NonceRequired(nonces.current())
         if self._policy is not None and not await self._policy.use_once(proof.digest, PROOF_LIFETIME_S):
             raise ProofRefused("jti: the proof was used before")
         return "" if nonces is None else nonces.current()
 
-    def _nonces(self) -> DpopNonces | None:
-        """RFC 9449 section 9; the key is policy's, so that every worker takes what any of them gave."""
-        lifetime_s = self._rules.nonce_lifetime_s
-        if not lifetime_s or self._policy is None:
+    def _find_nonces(self, issued_at: float) -> DpopNonces | None:
+        """RFC 9449 section 9; the key is policy's, so that every worker takes what any of them gave.
+
+        Asked for, whatever the configuration, where a proof is older than policy's memory: nobody knows whether it was used.
+        """
+        if self._policy is None:
             return None
+        lifetime_s = self._rules.nonce_lifetime_s
+        if not lifetime_s and issued_at >= self._policy.began_at:
+            return None
+        lifetime_s = lifetime_s or PROOF_LIFETIME_S
         if self._policy.nonce_key is None:
             raise TokenIssuerUnavailable("policy has not told the key of nonces yet")
         return DpopNonces(self._policy.nonce_key, lifetime_s, clock=self._clock)

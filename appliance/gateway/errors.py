@@ -3,7 +3,8 @@
 GatewayFault
 ├── Refused                    the client's doing; asking again the same way would not help
 │   ├── Unauthenticated        no access token, or one that does not hold
-│   ├── Forbidden              a valid token without the scope
+│   │   ├── AmbiguousCredentials  more than one
+│   │   └── Forbidden          a valid token without the scope
 │   ├── NotFound  MethodNotAllowed
 │   ├── BodyTimeout  BodyTooLarge  UnsupportedMedia
 │   ├── BadRequest             body, parameter or prompt that cannot be served as asked
@@ -43,9 +44,13 @@ class Refused(GatewayFault):
 class Unauthenticated(Refused):
     """No token, or one that does not hold (RFC 6750)."""
 
-    def __init__(self, code: str, message: str, challenge: str) -> None:
+    def __init__(self, code: str, message: str, *challenges: str) -> None:
         super().__init__(code, message)
-        self.headers = [(b"www-authenticate", challenge.encode())]
+        self.headers = [(b"www-authenticate", challenge.encode()) for challenge in challenges]
+
+
+class AmbiguousCredentials(Unauthenticated):
+    """More than one token: 400 (RFC 6750, section 3.1)."""
 
 
 class Forbidden(Unauthenticated):
@@ -139,6 +144,7 @@ class Mapping:
 
 HTTP_OF: dict[type[GatewayFault], Mapping] = {
     Forbidden: Mapping(403, "permission_error"),
+    AmbiguousCredentials: Mapping(400, "invalid_request_error"),
     Unauthenticated: Mapping(401, "authentication_error"),
     NotFound: Mapping(404, "not_found_error"),
     MethodNotAllowed: Mapping(405, "invalid_request_error"),

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from appliance.gateway.errors import Forbidden, GatewayFault, PeerUnavailable, Unauthenticated
+from appliance.gateway.errors import AmbiguousCredentials, Forbidden, GatewayFault, PeerUnavailable, Unauthenticated
 from appliance.gateway.identity import (
     NonceRequired,
     Presented,
@@ -96,15 +96,19 @@ class Gate:
         caller: Caller,
     ) -> Presented:
         if not authorization:
-            raise Unauthenticated("missing_token", "an access token is required", self._challenges.missing())
+            raise Unauthenticated("missing_token", "an access token is required", *self._challenges.missing())
         scheme, _, token = authorization[0].partition(b" ")
         scheme = scheme.lower()
         if scheme not in (b"bearer", b"dpop"):
             raise Unauthenticated(
-                "missing_token", "the Authorization header must be: Bearer TOKEN", self._challenges.missing()
+                "missing_token", "the Authorization header must be: Bearer TOKEN", *self._challenges.missing()
             )
-        if len(authorization) > 1 or not token.isascii() or not 0 < len(token) <= MAX_TOKEN_BYTES:
-            reason = "the Authorization header is repeated, empty or too long"
+        if len(authorization) > 1:
+            reason = "there is more than one access token"
+            challenge = self._challenges.invalid(scheme.decode(), reason, "invalid_request")
+            raise AmbiguousCredentials("invalid_request", reason, challenge)
+        if not token.isascii() or not 0 < len(token) <= MAX_TOKEN_BYTES:
+            reason = "the Authorization header is empty or too long"
             raise Unauthenticated("invalid_token", reason, self._challenges.invalid(scheme.decode(), reason))
         return Presented(
             scheme=scheme.decode(),
@@ -146,12 +150,14 @@ class Challenges:
     def __init__(self, metadata_url: str = "", dpop_algorithms: tuple[str, ...] = ()) -> None:
         where = f', resource_metadata="{metadata_url}"' if metadata_url else ""
         self._tails = {"bearer": where, "dpop": where}
+        self._offers_dpop = bool(dpop_algorithms)
         if dpop_algorithms:
             self._tails["dpop"] = f', algs="{" ".join(dpop_algorithms)}"{where}'
 
-    def missing(self) -> str:
-        """No token at all: no error code either (RFC 6750 section 3.1)."""
-        return self._head("bearer") + self._tails["bearer"]
+    def missing(self) -> tuple[str, ...]:
+        """No token at all: no error code either (RFC 6750 section 3.1). With DPoP, both schemes (RFC 9449 section 7.1)."""
+        schemes = ("bearer", "dpop") if self._offers_dpop else ("bearer",)
+        return tuple(self._head(scheme) + self._tails[scheme] for scheme in schemes)
 
     def invalid(self, scheme: str, reason: str, error: str = "invalid_token") -> str:
         """RFC 6750 section 3.1; the description may hold no quotes, backslashes or control characters (section 3)."""

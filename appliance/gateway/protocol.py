@@ -29,6 +29,9 @@ long, or so often: a connection that is closed while bytes are on their way is r
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
+_END_OF_AUTHORITY = re.compile(rb"[/?]")
+
+
 def verify_framing(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
     """What a proxy before us may understand in another way than we is refused: a host that is missing, repeated or none (RFC 9112
     section 3.2), a transfer coding besides `chunked`, and any in HTTP/1.0 (section 6.1). The rest llhttp refuses.
@@ -45,6 +48,20 @@ def verify_framing(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None
             raise ValueError("Transfer-Encoding: expected chunked, in HTTP/1.1")
     if num_hosts > 1 or (num_hosts == 0 and version != "1.0"):
         raise ValueError("expected one Host header")
+
+
+def verify_target(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """A target that a proxy before us may understand in another way is refused as well: one with a fragment, and a whole address
+    (RFC 9112 section 3.2.2) of another host than Host says.
+
+    Raises: ValueError.
+    """
+    if b"#" in target:
+        raise ValueError("a request's target has no fragment")
+    if not target.startswith(b"/") and b"://" in target:
+        authority = _END_OF_AUTHORITY.split(target.partition(b"://")[2], 1)[0]
+        if any(name == b"host" and value.lower() != authority.lower() for name, value in headers):
+            raise ValueError("Host: expected that of the request's target")
 
 
 def _framed(chunk: bytes) -> bytes:
@@ -207,6 +224,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if version not in ("1.0", "1.1"):
             raise ValueError("this version of HTTP is not spoken here")
         verify_framing(version, self.headers)
+        verify_target(self.url, self.headers)
         self._in_headers = False
         self._num_framing_bytes = 0
         self._stop_timer()

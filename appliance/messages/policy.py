@@ -149,6 +149,8 @@ class NonceKey(msgspec.Struct, frozen=True, array_like=True, tag="nonce_key"):
     """The key of DPoP nonces, which all gateways share as long as policy lives; at the beginning of a link."""
 
     key: Digest
+    began_at: float
+    """When policy did, UTC: what was used before it has forgotten."""
 
 
 GatewayToPolicy = Reserve | Resume | Extend | Settle | CheckKey | UseOnce

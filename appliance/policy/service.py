@@ -90,7 +90,7 @@ class PolicyService:
         self._replays = replays
         self._credentials_key = credentials_key
         self._utc_s = utc_s
-        self._nonce_key = make_nonce_key()
+        self._nonce_key = NonceKey(make_nonce_key(), utc_s())
         self._told: tuple[Revocation, ...] = ()
         self._listeners: dict[int, PeerLink] = {}
         self._gateways: dict[int, PeerLink] = {}
@@ -105,7 +105,7 @@ class PolicyService:
         self._gateways[owner] = self._listeners[owner] = link
         try:
             link.send(Revocations((await self._definitions.look()).revocations))
-            link.send(NonceKey(self._nonce_key))
+            link.send(self._nonce_key)
             link.send(self._status())
             await self._serve(owner, link)
         except SecurityUnavailable as error:

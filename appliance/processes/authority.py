@@ -41,6 +41,7 @@ from security.oauth.refresh_store import RefreshStore
 from security.oauth.sessions import SessionRules
 from security.oauth.signing_keys import SigningKeys
 from security.passkeys import PasskeyServer, find_rp_id
+from security.policy.replay import ReplayMemory
 from security.tls import find_authorities, load_certificates
 
 REFRESH_FILE = "authority/sessions.sqlite"
@@ -53,9 +54,11 @@ def build_authority(
     issuer = issuer_of(config)
     lifetime_s = config.authority.dpop_nonce_lifetime_s
     client_ca = config.tls.client_ca_certificate
+    used = ReplayMemory(clock=time.time, known=refresh.find_used(), keep=refresh.note_used)
     authentication = ClientAuthentication(
         credentials_key,
         frozenset({issuer, issuer + TOKEN_PATH}),
+        used=used,
         client_authorities=() if client_ca is None else find_authorities(load_certificates(Path(client_ca))),
     )
     rules = SessionRules(
@@ -74,6 +77,7 @@ def build_authority(
         rules=rules,
         token_lifetime_s=config.authority.token_lifetime_s,
         revocations=directory.revocations,
+        used=used,
         offers_certificates=config.tls.client_certificates,
         dpop_nonces=DpopNonces(make_nonce_key(), lifetime_s) if lifetime_s else None,
     )

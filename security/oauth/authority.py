@@ -36,6 +36,7 @@ from security.oauth.sessions import SessionRules
 from security.oauth.signing_keys import SigningKeys
 from security.oauth.token_binding import TokenBinder
 from security.oauth.token_request import ParsedRequest, TokenRequest, parse_token_request
+from security.policy.replay import ReplayMemory
 from security.users import User
 
 MAX_RECORDED_CHARS = 128
@@ -96,6 +97,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     reused_by: str = ""
     """The person whose refresh token or code came back after it was used."""
 
+    @property
+    def is_proven(self) -> bool:
+        """The client has shown who it is: nobody guesses who it is by what it does wrong."""
+        return self.authenticated and self.auth_method not in (None, "none")
+
     def __repr__(self) -> str:
         return f"Answer(status={self.status}, error={self.error!r}, client_id={self.client_id!r})"
 
@@ -116,6 +122,7 @@ class Authority:
         rules: SessionRules,
         token_lifetime_s: int,
         revocations: RevocationList,
+        used: ReplayMemory,
         offers_certificates: bool = False,
         dpop_nonces: DpopNonces | None = None,
         clock: Callable[[], float] = time.time,
@@ -136,7 +143,7 @@ class Authority:
             interactions=interactions,
             refresh=refresh,
             rules=rules,
-            binder=TokenBinder(issuer, nonces=dpop_nonces, clock=clock),
+            binder=TokenBinder(issuer, nonces=dpop_nonces, used=used, clock=clock),
             minter=AccessTokenMinter(
                 issuer=issuer, resource=resource, keys=keys, lifetime_s=token_lifetime_s, clock=clock
             ),

@@ -35,15 +35,16 @@ class ClientAssertion(JWTBearerClientAssertion):  # type: ignore[misc]  # authli
 
     CLIENT_AUTH_METHOD = "private_key_jwt"
 
-    def __init__(self, audiences: frozenset[str], *, clock: Callable[[], float]) -> None:
+    def __init__(self, audiences: frozenset[str], *, used: ReplayMemory, clock: Callable[[], float]) -> None:
         """
         Args:
             audiences: what an assertion may be for: the issuer and the addresses of its endpoints.
+            used: the assertions that this authority has seen.
         """
         super().__init__(validate_jti=True, leeway=SKEW_S)
         self._audiences = audiences
         self._clock = clock
-        self._used = ReplayMemory(clock=clock)
+        self._used = used
 
     def __call__(
         self, query_client: Callable[[str], RegisteredClient | None], request: AuthorityRequest

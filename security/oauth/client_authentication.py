@@ -17,6 +17,7 @@ from security.oauth.authority_request import AuthorityRequest
 from security.oauth.client_assertion import ClientAssertion
 from security.oauth.client_certificates import is_issued, is_registered, names_subject
 from security.oauth.registered_client import RegisteredClient
+from security.policy.replay import ReplayMemory
 
 QueryClient = Callable[[str], RegisteredClient | None]
 _NO_HASH = bytes(32)
@@ -30,18 +31,20 @@ class ClientAuthentication:
         credentials_key: bytes,
         audiences: frozenset[str],
         *,
+        used: ReplayMemory,
         client_authorities: Sequence[x509.Certificate] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
         Args:
             audiences: what an assertion may be for: the issuer and the addresses of its endpoints.
+            used: the assertions that were used.
             client_authorities: who signs the certificates of clients with `tls_client_auth`.
         """
         self._credentials_key = credentials_key
         self._authorities = client_authorities
         self._clock = clock
-        self._assertion = ClientAssertion(audiences, clock=clock)
+        self._assertion = ClientAssertion(audiences, used=used, clock=clock)
 
     def trust(self, client_authorities: Sequence[x509.Certificate]) -> None:
         """From now on these sign the certificates of clients, and no others."""

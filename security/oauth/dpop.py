@@ -36,6 +36,8 @@ class Proof(msgspec.Struct, frozen=True):
     """Of key and `jti`: what is remembered."""
     nonce: str
     """The server's, as the proof repeats it; empty if it does not."""
+    issued_at: float
+    """`iat`, by its maker's clock."""
 
 
 def verify_proof(proofs: tuple[str, ...], *, method: str, urls: frozenset[str], now: float, token: str = "") -> Proof:
@@ -75,7 +77,7 @@ def verify_proof(proofs: tuple[str, ...], *, method: str, urls: frozenset[str], 
     thumbprint = str(key.thumbprint())
     digest = hashlib.sha256(f"{thumbprint} {claims['jti']}".encode()).digest()
     nonce = claims.get("nonce")
-    return Proof(thumbprint, digest, nonce if isinstance(nonce, str) else "")
+    return Proof(thumbprint, digest, nonce if isinstance(nonce, str) else "", claims["iat"])
 
 
 def _verify_claims(claims: dict[str, Any], method: str, urls: frozenset[str], now: float, token: str) -> None:

@@ -1,9 +1,11 @@
 """How often one client at one address may fail at the token endpoint, so that nobody guesses at speed or floods the log.
 
-Two buckets are charged for each failure: that of the address *and* the client it claims to be, and a larger one of the address
-alone. So a program with an outdated secret locks out itself and not its neighbours behind the same address, and a guesser
-who goes through many clients is stopped as well. While one of the two is empty there is no answer but "later", and credentials
-are not looked at. What is refused so is only counted, and the counts are handed out once a while for one record each.
+A failure of a client that has shown who it is counts nothing: it guesses at nobody, and could flood the log by its tokens as
+well. Two buckets are charged for each other failure: that of the address *and* the client it claims to be, and a larger one
+of the address alone. So a program with an outdated secret locks out itself and not its neighbours behind the same address,
+and a guesser who goes through many clients is stopped as well. While one of the two is empty there is no answer but "later",
+and credentials are not looked at. What is refused so is only counted, and the counts are handed out once a while for one record
+each.
 
 An IPv6 source is its /64, as one machine has that many addresses. At most MAX_BUCKETS are remembered, the least recently
 charged forgotten first: about 6 MB.

@@ -1,4 +1,5 @@
-"""Refresh tokens that turn over, and what is known of each person's sign-ins: the authority's own small file.
+"""Refresh tokens that turn over, what is known of each person's sign-ins, and what was used that is good once: the authority's own
+small file.
 
 A refresh token is used once and replaced by the next of its *family*. One that comes back after it was replaced was copied,
 by whoever: the family ends, and with it every access token that came from it (RFC 9700 section 4.14.2). Only hashes are
@@ -23,7 +24,7 @@ from security.keys import make_private_directory
 from security.users import User
 
 REFRESH_PREFIX = "cmr-"
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 _PERSON_S = 31 * 86_400
 """Longer than any session: a person of the provider's is forgotten after it."""
 _PEOPLE = """CREATE TABLE people (
@@ -32,7 +33,10 @@ _PEOPLE = """CREATE TABLE people (
 _COUNTERS = """CREATE TABLE passkey_counters (
         credential_id BLOB PRIMARY KEY, counter INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID"""
-_ADDED = {1: (_PEOPLE, _COUNTERS), 2: (_COUNTERS,)}
+_USED = """CREATE TABLE used_once (
+        digest BLOB PRIMARY KEY, expires_at REAL NOT NULL
+    ) STRICT, WITHOUT ROWID"""
+_ADDED = {1: (_PEOPLE, _COUNTERS, _USED), 2: (_COUNTERS, _USED), 3: (_USED,)}
 """What files of earlier versions lack."""
 _SCHEMA = (
     """CREATE TABLE refresh_tokens (
@@ -43,6 +47,7 @@ _SCHEMA = (
     ) STRICT, WITHOUT ROWID""",
     _PEOPLE,
     _COUNTERS,
+    _USED,
     """CREATE TABLE sign_ins (
         user_id TEXT PRIMARY KEY, failures INTEGER NOT NULL, failed_at INTEGER NOT NULL, locked_until INTEGER NOT NULL,
         signed_in_at INTEGER NOT NULL, totp_step INTEGER NOT NULL
@@ -180,6 +185,18 @@ class RefreshStore:
             self._connection.execute("INSERT OR REPLACE INTO passkey_counters VALUES (?, ?)", row)
             return True
 
+    def note_used(self, digest: bytes, expires_at: float) -> None:
+        """Remember a proof or an assertion that is good once, over restarts, until nobody would accept it any more."""
+        with self._transaction():
+            self._connection.execute("INSERT OR REPLACE INTO used_once VALUES (?, ?)", (digest, expires_at))
+
+    def find_used(self) -> list[tuple[bytes, float]]:
+        """Digests, each with when it may be forgotten."""
+        rows = self._connection.execute(
+            "SELECT digest, expires_at FROM used_once WHERE expires_at > ?", (self._clock(),)
+        )
+        return list(rows)
+
     def note_person(self, user: User) -> None:
         """Remember what the identity provider says of a person now."""
         with self._transaction():
@@ -200,6 +217,7 @@ class RefreshStore:
             )
             self._connection.execute("DELETE FROM families WHERE ends_at < ?", (now,))
             self._connection.execute("DELETE FROM people WHERE seen_at < ?", (now - _PERSON_S,))
+            self._connection.execute("DELETE FROM used_once WHERE expires_at < ?", (now,))
 
     def _add_token(self, family: str, expires_at: int) -> str:
         token = REFRESH_PREFIX + secrets.token_urlsafe(32)

@@ -12,17 +12,20 @@ from security.policy.replay import ReplayMemory
 
 
 class TokenBinder:
-    """Owner of the proofs that one authority has seen."""
+    """Takes each proof once."""
 
-    def __init__(self, issuer: str, *, nonces: DpopNonces | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, issuer: str, *, nonces: DpopNonces | None, used: ReplayMemory, clock: Callable[[], float]
+    ) -> None:
         """
         Args:
             nonces: those that proofs must repeat; None to ask for none.
+            used: the proofs that this authority has seen.
         """
         self._issuer = issuer
         self._nonces = nonces
         self._clock = clock
-        self._used = ReplayMemory(clock=clock)
+        self._used = used
 
     def bind(self, parsed: ParsedRequest) -> Binding | None:
         """What a request shows; None if it shows neither. Raises: InvalidDpopProof, UseDpopNonce."""

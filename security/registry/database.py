@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from security.errors import RegistryUnusable
+from security.errors import ClientRejected, RegistryUnusable
 from security.keys import make_private_directory
 from security.registry.migrating import REVISIONS, find_revision, migrate
 from security.registry.tables import CHANGES, MARKS
@@ -122,6 +122,9 @@ class Database:
                 yield connection
         except SQLAlchemyError as error:
             raise RegistryUnusable(f"the definitions in {self.name} cannot be used: {_words(error)}") from error
+        except UnicodeEncodeError:
+            # Of a command's argument that is no UTF-8; no definition can have such a name.
+            raise ClientRejected("what is asked for holds bytes that are no text in UTF-8") from None
 
     def read_generation(self) -> int:
         """A number that grows with every change. Raises: RegistryUnusable."""

@@ -92,7 +92,7 @@ async def test_nothing_is_there_without_a_token(gateway: Gateway) -> None:
         for method in METHODS:
             for spelled in [path, *(spellings(path) if method in SPELLED_METHODS else ())]:
                 response = await ask(gateway, method, spelled)
-                if (method, spelled.split("?")[0].split("#")[0]) in public:
+                if (method, spelled.split("?")[0]) in public:
                     assert response.status in (200, 503), (method, spelled)
                     continue
                 if response.status == 400:
@@ -189,20 +189,16 @@ async def test_a_static_key_counts_where_anthropics_clients_put_it(gateway: Gate
     gateway.tokens.good[key] = principal()
     good = f"X-Api-Key: {key}"
     assert (await ask(gateway, "GET", "/v1/models", good)).status == 200
-    for headers in (
-        ("X-Api-Key: cm-" + "x" * 43,),
-        (good, good),
-        (good, "X-Api-Key: x"),
-        (good, "Authorization: Bearer x"),
-    ):
+    for headers in (("X-Api-Key: cm-" + "x" * 43,), (good, "X-Api-Key: x"), (good, "Authorization: Bearer x")):
         assert (await ask(gateway, "GET", "/v1/models", *headers)).status == 401, headers
+    assert (await ask(gateway, "GET", "/v1/models", good, good)).status == 400
 
 
 async def test_two_authorization_headers_are_refused(gateway: Gateway) -> None:
     """A proxy may look at one of them and we at the other."""
     good, bad = f"Authorization: Bearer {TOKEN}", "Authorization: Bearer x"
     for headers in ((good, bad), (bad, good), (good, good)):
-        assert (await ask(gateway, "GET", "/v1/models", *headers)).status == 401
+        assert (await ask(gateway, "GET", "/v1/models", *headers)).status == 400
 
 
 async def test_tokens_in_the_query_do_not_count(gateway: Gateway) -> None:

@@ -18,6 +18,7 @@ from security.oauth.revocations import Revocation, RevocationList
 from security.oauth.sessions import SessionRules
 from security.oauth.signing_keys import SigningKeys
 from security.oauth.token_request import TokenRequest
+from security.policy.replay import ReplayMemory
 from security.users import Passkey, User
 from tests.support.definitions import Registry
 
@@ -84,6 +85,7 @@ def build_authority(
     """An authority with its facts and its refresh tokens, which the caller closes."""
     facts = PlayedFacts(registry, clock)
     refresh = RefreshStore.open(folder / "sessions.sqlite", clock=clock)
+    used = ReplayMemory(clock=clock, known=refresh.find_used(), keep=refresh.note_used)
     authority = Authority(
         issuer=issuer,
         resource=resource,
@@ -91,6 +93,7 @@ def build_authority(
         authentication=ClientAuthentication(
             registry.key,
             frozenset({issuer, issuer + TOKEN_PATH}),
+            used=used,
             client_authorities=client_authorities,
             clock=clock,
         ),
@@ -100,6 +103,7 @@ def build_authority(
         rules=SessionRules(refresh_idle_s=3600, session_s=36_000, binds_privileged=binds_privileged),
         token_lifetime_s=600,
         revocations=facts.revocations,
+        used=used,
         offers_certificates=True,
         dpop_nonces=dpop_nonces,
         clock=clock,

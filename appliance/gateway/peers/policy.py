@@ -62,6 +62,7 @@ class PolicyPeer:
         self._open: set[Reservation] = set()
         self.revocations = RevocationList()
         self.nonce_key: bytes | None = None
+        self.began_at = 0.0
         self.status: PolicyStatus | None = None
         self.status_at = 0.0
 
@@ -158,7 +159,7 @@ class PolicyPeer:
             self.status, self.status_at = message, time.monotonic()
             self.revocations.forget_expired()
         elif isinstance(message, NonceKey):
-            self.nonce_key = message.key
+            self.nonce_key, self.began_at = message.key, message.began_at
         elif isinstance(message, Revocations):
             self.revocations.replace(message.entries)
         else:

@@ -27,6 +27,7 @@ class OwnKnowledge:
         self._replays = replays
         self.revocations = RevocationList()
         self.nonce_key: bytes | None = make_nonce_key()
+        self.began_at = time.time()
         store.subscribe(self._note)
 
     def verify_fresh(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import json
 
+import httpx
 import pytest
 import structlog
 from authlib.integrations.httpx_client import AsyncOAuth2Client
@@ -120,6 +121,23 @@ async def test_a_client_that_guesses_is_slowed_down(house):
     assert event["actor"]["app_uid"] == house.issued.client.client_id
     house.clock.now += 12
     assert (await house.ask()).status_code == 200
+
+
+async def test_a_client_that_is_known_may_be_wrong_as_often_as_it_likes(house):
+    """It guesses at nobody: who has shown its secret is told each time what is wrong, and never locked out for it."""
+    answers = [await house.ask(scope="nonsense") for _ in range(8)]
+    assert {answer.json()["error"] for answer in answers} == {"invalid_scope"}
+    assert (await house.ask()).status_code == 200
+
+
+async def test_a_mistake_of_ours_is_an_answer_too(house, monkeypatch):
+    """In the form that clients read, and in no cache."""
+    monkeypatch.setattr(house.authority, "metadata", lambda: 1 / 0)
+    transport = httpx.ASGITransport(app=house.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url=ISSUER) as client:
+        answer = await client.get("/.well-known/oauth-authorization-server")
+    assert (answer.status_code, answer.json()) == (500, {"error": "server_error"})
+    assert answer.headers["cache-control"] == "no-store"
 
 
 async def test_guesses_in_parallel_gain_nothing(house):

@@ -136,6 +136,15 @@ async def test_what_is_no_answer_is_a_refusal_not_a_crash(person, response):
     assert answer.status_code == 401
 
 
+async def test_a_copy_that_was_made_before_the_first_sign_in_is_noticed(person):
+    """WebAuthn section 7.1, step 23: the counter of the registration counts."""
+    person.key.counter = 7
+    await person.register()
+    person.key.counter = 5  # A copy from before, at its next use.
+    assert (await person.use(await person.sign_in(code=""))).status_code == 401
+    assert "there is a copy" in person.failures[-1]
+
+
 async def test_a_key_without_a_counter_is_taken_again_and_again(house):
     """Passkeys that are kept in several places count nothing (section 7.2 step 22)."""
     async with house.client() as client:

@@ -30,6 +30,7 @@ class Knowledge:
     def __init__(self, clock):
         self.revocations = RevocationList(clock=clock)
         self.nonce_key = make_nonce_key()
+        self.began_at = 0.0
         self._replays = ReplayMemory(clock=clock)
 
     def verify_fresh(self):
@@ -139,6 +140,20 @@ async def test_a_gateway_asks_for_its_nonce_and_gives_the_next(asked):
     asked.clock.now += 120
     with pytest.raises(NonceRequired):
         await asked.check(asked.presented(asked.proof(nonce=required.value.nonce, later=1)))
+
+
+async def test_a_proof_older_than_policys_memory_needs_a_nonce(possessor):
+    """Who was started again has forgotten what was used before; by a nonce of its own a proof is known to be later."""
+    used = possessor.presented(possessor.proof())
+    await possessor.check(used)
+    possessor.knowledge = Knowledge(possessor.clock)
+    possessor.knowledge.began_at = possessor.clock.now + 1
+    possessor.check.use_policy(possessor.knowledge)
+    with pytest.raises(NonceRequired) as required:
+        await possessor.check(used)
+    await possessor.check(possessor.presented(possessor.proof(nonce=required.value.nonce)))
+    possessor.clock.now += 2
+    assert (await possessor.check(possessor.presented(possessor.proof(later=1)))).dpop_nonce == ""
 
 
 async def test_without_the_shared_key_nothing_is_decided(asked):

@@ -36,6 +36,18 @@ def test_create_prints_a_secret_that_works_and_stores_it_nowhere(state, capsys):
     registry.close()
 
 
+def test_bytes_that_are_no_text_are_an_error_not_a_crash(state, capsys):
+    """What a shell may hand over as a name."""
+    create(state, capsys, "app")
+    for words in (
+        ("disable", "\udcff"),
+        ("models", "\udcff"),
+        ("create", "x", "--auth", "tls_client_auth", "--tls-subject", "\udcff"),
+    ):
+        assert run(state, *words) == EXIT_FAILED
+        assert "Traceback" not in capsys.readouterr().err
+
+
 def test_create_for_people(state, capsys):
     """Two lines to copy; the warning is on standard error, out of a pipe's way."""
     assert run(state, "create", "demo") == EXIT_OK

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.gateway.errors import GatewayFault, MethodNotAllowed, NotFound, PeerUnavailable, Unauthenticated
+from appliance.gateway.errors import GatewayFault, MethodNotAllowed, NotFound, PeerUnavailable, Unauthenticated, http_of
 from appliance.gateway.exchange import Exchange
-from appliance.gateway.gate import Gate
+from appliance.gateway.gate import Challenges, Gate
 from appliance.gateway.identity import Principal, TokenIssuerUnavailable, TokenRefused
 from appliance.gateway.routes import RouteTable
 from security.scopes import Scope
@@ -139,6 +139,25 @@ async def test_a_refused_token_says_why_without_breaking_the_header(table: Route
     ((name, value),) = fault.headers
     assert name == b"www-authenticate"
     assert value == b'Bearer realm="casemate", error="invalid_token", error_description="bad .quote...X-Evil: 1 . ."'
+
+
+async def test_two_tokens_are_a_malformed_request(table: RouteTable) -> None:
+    """RFC 6750 section 3.1: invalid_request, 400; neither is looked at."""
+    tokens = Tokens(principal())
+    twice = [(b"authorization", b"Bearer a"), (b"authorization", b"Bearer a")]
+    fault = await refusal(Gate(table, tokens), "GET", b"/v1/models", *twice)
+    assert (http_of(fault).status, fault.code, tokens.asked) == (400, "invalid_request", [])
+    assert b'error="invalid_request"' in fault.headers[0][1]
+
+
+async def test_who_has_no_token_is_told_of_every_scheme(table: RouteTable) -> None:
+    """RFC 9449 section 7.1: DPoP beside Bearer, where it is taken."""
+    gate = Gate(table, Tokens(principal()), Challenges("https://x/m", ("ES256",)))
+    fault = await refusal(gate, "GET", b"/v1/models")
+    assert [value for _, value in fault.headers] == [
+        b'Bearer realm="casemate", resource_metadata="https://x/m"',
+        b'DPoP realm="casemate", algs="ES256", resource_metadata="https://x/m"',
+    ]
 
 
 async def test_keys_that_cannot_be_had_are_503_not_401(table: RouteTable) -> None:

@@ -154,6 +154,7 @@ def test_redirect_addresses_are_compared_as_strings_but_for_a_local_port():
     for given in (
         "http://127.0.0.1:5/other", "http://127.0.0.1:5/cb?x=1", "http://localhost:5/cb", "https://127.0.0.1:5/cb",
         "http://127.0.0.1.evil.example/cb", "http://127.0.0.1:x/cb", "http://u@127.0.0.1/cb", "",
+        "HTTP://127.0.0.1/cb", "http://127.0.0.1:5/c\tb", "\nhttp://127.0.0.1:5/cb", "http://127.0.0.1:/cb", "http://127.0.0.1:5/cb#",
     ):  # fmt: skip
         assert not is_same_redirect(given, "http://127.0.0.1/cb")
     assert not is_same_redirect("https://app.example:444/back", REDIRECT)

@@ -9,9 +9,9 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from security.clients import ClientDefinition
 from security.oauth.token_request import ASSERTION_TYPE
 from security.scopes import Role
-from tests.support.authority import basic
+from tests.support.authority import basic, build_authority
 from tests.support.controls import control
-from tests.support.oauth_house import ISSUER, NOW, REDIRECT, House, proof_by, sign, validate
+from tests.support.oauth_house import ISSUER, NOW, REDIRECT, RESOURCE, House, proof_by, sign, validate
 
 
 @control("3.13.15", "AU-10", "IA-3", "IA-8(4)", "SC-23")
@@ -135,6 +135,22 @@ def test_a_client_authenticates_by_its_key(house, key, keyed, clock):
         assert (status, body["error"]) == (401, "invalid_client")
     fields = assertion_of(house, key, keyed, clock, header={"kid": "k1", "typ": "JWT"})
     assert house.token({**fields, "client_id": keyed})[0] == 200
+
+
+def test_what_was_used_once_is_not_good_after_a_restart(house, key, keyed, clock, issuer, tmp_path):
+    """Whoever waits for a crash, or causes one, with a copy of a proof or an assertion."""
+    fields, proof = assertion_of(house, key, keyed, clock), proof_by(key, clock)
+    assert house.token(fields, proofs=[proof])[0] == 200
+    house.refresh.close()
+    house.authority, house.facts, house.refresh = build_authority(
+        house.registry, issuer.keys, tmp_path, issuer=ISSUER, resource=RESOURCE, clock=clock
+    )
+    assert house.token(fields)[1]["error"] == "invalid_client"
+    later = assertion_of(house, key, keyed, clock, jti="later")
+    assert house.token(later, proofs=[proof])[1]["error"] == "invalid_dpop_proof"
+    clock.now += 400
+    house.refresh.forget_expired()
+    assert house.refresh.find_used() == []
 
 
 @pytest.mark.parametrize("published", ["Ed25519", "EdDSA"])

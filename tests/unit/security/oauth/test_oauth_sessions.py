@@ -119,6 +119,7 @@ def test_a_file_of_an_earlier_version_is_brought_up_to_date(house, tmp_path):
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DROP TABLE people")
         connection.execute("DROP TABLE passkey_counters")
+        connection.execute("DROP TABLE used_once")
         connection.execute("PRAGMA user_version = 1")
     again = RefreshStore.open(path, clock=house.clock)
     assert again.look(token).grant.user_id == house.user.user_id
@@ -131,7 +132,7 @@ def test_a_file_of_an_earlier_version_is_brought_up_to_date(house, tmp_path):
     assert again.find_person(house.user.user_id) is None
     again.close()
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("PRAGMA user_version = 4")
+        connection.execute("PRAGMA user_version = 5")
     with pytest.raises(RegistryUnusable, match="later"):
         RefreshStore.open(path, clock=house.clock)
 

@@ -46,6 +46,8 @@ def test_a_key_is_good_from_its_networks_until_it_expires(registry, client, cloc
     now = clock.now
     for address in ("10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1", "2001:db8::1%eth0"):
         assert key.is_good_from(address, now)
+    written = make(registry, client, networks=("::ffff:10.1.0.0/112", "::/0")).key.networks
+    assert written == ("10.1.0.0/16", "::/0")
     for address in ("10.2.0.1", "::1", "", "10.1.2.3.4", "acme"):
         assert not key.is_good_from(address, now)
     assert key.is_good_from("10.1.2.3", now + DAY - 1)
