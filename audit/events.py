@@ -103,7 +103,7 @@ def intent_event(
 
 
 def denied_event(caller: Caller, call: Call, *, code: str, detail: str, http_status: int) -> Json:
-    """A request was refused after its token had been accepted: by policy, or by the model's limits."""
+    """A request was refused by policy after its token had been accepted: its client, role, model or quota."""
     event = _api_activity("inference_denied", 1, caller, call, FAILURE, LOW, DENIED)
     event["http_response"] = {"code": http_status}
     event["unmapped"]["casemate"]["decision"] = code

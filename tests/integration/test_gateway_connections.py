@@ -89,6 +89,7 @@ async def test_plain_connections_count_against_the_limit() -> None:
             await close(writer)
 
 
+@control("3.13.9", "SC-10")
 async def test_a_handshake_that_does_not_begin_is_given_up() -> None:
     """After the time that headers have, not after asyncio's minute."""
     async with serving(bare_context(), header_timeout_s=0.2) as port:

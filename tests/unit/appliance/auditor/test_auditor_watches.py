@@ -58,6 +58,7 @@ def test_a_clock_that_is_set_is_recorded(tmp_path: Path) -> None:
     assert [facts["jump_ms"] for facts in of_kind(auditor, "log_clock_jumped")] == [-3_600_000, 7_000]
 
 
+@control("AU-5(2)", "SI-4(5)")
 def test_a_jump_of_more_than_a_day_is_an_alarm(tmp_path: Path) -> None:
     """It stays until the next start; a small one is none."""
     auditor = Auditor(tmp_path)
