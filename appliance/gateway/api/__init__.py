@@ -1,8 +1,8 @@
 """The routes: what clients may ask, word for word, and what they get.
 
 Reading order: `fields` (parameters and their bounds), `parameters` (strictness), `validation` (against the model);
-`chat_messages`, `tool_schemas`, `constrained_schema` and `structured` (parts of requests); `chat_request`,
-`completion_request`, `generate_request`, `messages_request`, `responses_request` (JSON, checked by itself); `query`
+`chat_messages`, `tool_schemas`, `text_patterns`, `written_schema`, `constrained_schema` and `structured` (parts of requests);
+`chat_request`, `completion_request`, `generate_request`, `messages_request`, `responses_request` (JSON, checked by itself); `query`
 (parameters beside a body), `paging` (lists in pages); `tokenization`, `intake` (all of step (3): to
 `flow.request.Asked`), `endpoint` (one for all that computes), `dialects` and `streaming` (the wire); `shapes`
 (OpenAI's objects), `logprobs`, `reading` (an answer by the model's forms), `chat`, `completions`, `generate`

@@ -1,20 +1,16 @@
 """JSON Schemas that output is held to: only of keywords that really hold it; any other is refused by name.
 
-The compiler passes over keywords that it does not know without a word, and then an answer would not be what was asked. So what it
-honours is listed here, and a test holds the list against it. A schema that is only told to a model (`tool_schemas`) may say more.
+The compiler passes over keywords that it does not know without a word, and over some that it knows where they stand beside others;
+then an answer would not be what was asked. So what it honours is listed here, and a test holds the list against it;
+`written_schema` says the rest in its words. A schema that is only told to a model (`tool_schemas`) may say more.
 """
 
 from typing import Any
 
+from appliance.gateway.api.text_patterns import PatternRefused, literal_beginning, written_pattern
+from appliance.gateway.api.written_schema import ANNOTATIONS, BY_NAME, LISTS, SINGLE, as_written, is_of_type
 from appliance.gateway.errors import BadRequest
 
-ANNOTATIONS = frozenset(
-    ("title", "description", "default", "examples", "$schema", "$id", "$comment", "deprecated", "readOnly", "writeOnly")
-)
-"""Say something to readers, and nothing about values."""
-BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
-LISTS = ("anyOf", "allOf", "prefixItems")
-SINGLE = ("items", "additionalProperties", "propertyNames")
 PLAIN = frozenset(
     (
         *("type", "required", "enum", "const", "pattern", "format", "minLength", "maxLength", "minimum", "maximum"),
@@ -25,9 +21,10 @@ PLAIN = frozenset(
 FORMATS = frozenset(
     (
         *("date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uri-reference"),
-        *("uri-template", "uuid", "json-pointer", "relative-json-pointer"),
+        *("uri-template", "uuid"),
     )
 )
+TYPES = frozenset(("array", "boolean", "integer", "null", "number", "object", "string"))
 _HINTS = {
     "oneOf": "use anyOf",
     "uniqueItems": "items may repeat",
@@ -37,35 +34,49 @@ _ALONE = {
     "$ref": frozenset(("$defs", "definitions")),
     "anyOf": frozenset(("$defs", "definitions")),
     "allOf": frozenset(("$defs",)),
+    "enum": frozenset(("type", "const", "$defs", "definitions")),
+    "const": frozenset(("type", "enum", "$defs", "definitions")),
+    "propertyNames": frozenset(
+        ("type", "additionalProperties", "minProperties", "maxProperties", "$defs", "definitions")
+    ),
 }
 """What decides alone, and what may stand beside it: the compiler would pass over anything else there."""
+_MAX_INTEGER = (1 << 63) - 1
 
 
-def verify_constrained(schema: Any, where: str) -> None:
-    """Check that a schema can be held to, all of it. Its depth and size are the body's.
+def constrained(schema: Any, where: str) -> Any:
+    """The schema in the compiler's words, if output can be held to all of it. Its depth and size are the body's.
 
     Raises: BadRequest, naming the place.
     """
+    _verify(schema, where)
+    return as_written(schema)
+
+
+def _verify(schema: Any, where: str) -> None:
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
         raise _refused(where, f"expected a JSON Schema, got {str(schema)[:32]!r}")
     _verify_keywords(schema, where)
+    _verify_values(schema, where)
+    _verify_text(schema, where)
     for key in BY_NAME:
         members = schema.get(key, {})
         if not isinstance(members, dict):
             raise _refused(f"{where}.{key}", "expected an object of schemas")
         for name, member in members.items():
-            verify_constrained(member, f"{where}.{key}.{name[:64]}")
+            _verify(member, f"{where}.{key}.{name[:64]}")
+    _verify_names(schema, where)
     for key in LISTS:
         members = schema.get(key, [])
         if not isinstance(members, list):
             raise _refused(f"{where}.{key}", "expected a list of schemas")
         for index, member in enumerate(members):
-            verify_constrained(member, f"{where}.{key}[{index}]")
+            _verify(member, f"{where}.{key}[{index}]")
     for key in SINGLE:
         if key in schema:
-            verify_constrained(schema[key], f"{where}.{key}")
+            _verify(schema[key], f"{where}.{key}")
 
 
 def _verify_keywords(schema: dict[str, Any], where: str) -> None:
@@ -82,15 +93,80 @@ def _verify_keywords(schema: dict[str, Any], where: str) -> None:
             raise _refused(where, f"beside {key} output cannot be held to {', '.join(sorted(others))[:64]}")
     if len(schema.get("allOf", ())) > 1:
         raise _refused(f"{where}.allOf", "output can be held to one schema of allOf only")
+    if "propertyNames" in schema and schema.get("additionalProperties") is False:
+        raise _refused(where, "beside propertyNames output cannot be held to additionalProperties: false")
     if "multipleOf" in schema and schema.get("type") != "integer":
         raise _refused(f"{where}.multipleOf", "output can be held to it for the type integer only")
-    if "pattern" in schema and ("minLength" in schema or "maxLength" in schema or "format" in schema):
-        raise _refused(f"{where}.pattern", "beside a pattern output cannot be held to lengths or formats")
-    if "format" in schema and schema["format"] not in FORMATS:
-        raise _refused(f"{where}.format", f"known are {', '.join(sorted(FORMATS))}")
     reference = schema.get("$ref", "#")
     if not isinstance(reference, str) or not reference.startswith("#"):
         raise _refused(f"{where}.$ref", "only references within the schema, which begin with #, are followed")
+
+
+def _verify_values(schema: dict[str, Any], where: str) -> None:
+    """Types, and the values of `enum` and `const`: some must be of the type."""
+    if "type" in schema:
+        types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        if not types or not all(isinstance(one, str) and one in TYPES for one in types):
+            raise _refused(f"{where}.type", f"expected one of {', '.join(sorted(TYPES))}, or several")
+    for key in ("enum", "const"):
+        if key not in schema:
+            continue
+        values = schema[key] if key == "enum" else [schema[key]]
+        if not isinstance(values, list) or not any(is_of_type(value, schema.get("type")) for value in values):
+            raise _refused(f"{where}.{key}", "expected values, one of the type at least")
+        if _is_beyond_integers(values):
+            raise _refused(f"{where}.{key}", "output can be held to integers of 64 bits only")
+
+
+def _is_beyond_integers(value: Any) -> bool:
+    if isinstance(value, list | dict):
+        return any(_is_beyond_integers(item) for item in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and not -_MAX_INTEGER <= value <= _MAX_INTEGER
+
+
+def _verify_text(schema: dict[str, Any], where: str) -> None:
+    lengths = [key for key in ("minLength", "maxLength") if key in schema]
+    for key in lengths:
+        if type(schema[key]) is not int or schema[key] < 0:
+            raise _refused(f"{where}.{key}", "expected a number of characters")
+    if "pattern" in schema:
+        if lengths or "format" in schema:
+            raise _refused(f"{where}.pattern", "beside a pattern output cannot be held to lengths or formats")
+        _verify_pattern(schema["pattern"], f"{where}.pattern")
+    if "format" in schema:
+        if lengths:
+            raise _refused(f"{where}.format", "beside a format output cannot be held to lengths")
+        if schema["format"] not in FORMATS:
+            raise _refused(f"{where}.format", f"known are {', '.join(sorted(FORMATS))}")
+
+
+def _verify_pattern(pattern: Any, where: str) -> None:
+    if not isinstance(pattern, str):
+        raise _refused(where, "expected a regular expression")
+    try:
+        written_pattern(pattern)
+    except PatternRefused as refused:
+        message = (
+            f"it needs {str(refused)[:32]}, and no quotation mark, backslash or control character can be asked for"
+        )
+        raise _refused(where, message) from None
+
+
+def _verify_names(schema: dict[str, Any], where: str) -> None:
+    """Of properties: those that must come are there, and no pattern says more of one that is named."""
+    required = schema.get("required", [])
+    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+        raise _refused(f"{where}.required", "expected a list of names")
+    named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    absent = [name for name in required if name not in named]
+    if absent and (patterns or schema.get("additionalProperties") is False):
+        raise _refused(f"{where}.required", f"{absent[0][:64]!r} is not among the properties")
+    for pattern in patterns:
+        place = f"{where}.patternProperties"
+        _verify_pattern(pattern, place)
+        begin = literal_beginning(pattern)
+        if len(patterns) > 1 or any(not begin or name.startswith(begin) for name in named):
+            raise _refused(place, "of several schemas that a name may have to follow output is held to one only")
 
 
 def _refused(where: str, reason: str) -> BadRequest:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from appliance.gateway.api.constrained_schema import verify_constrained
+from appliance.gateway.api.constrained_schema import constrained
 from appliance.gateway.api.fields import SamplingFields
 from appliance.gateway.api.parameters import parse_members
 from appliance.gateway.errors import BadRequest
@@ -66,8 +66,7 @@ def parse_response_format(body: dict[str, Any]) -> Structure | None:
     if asked.json_schema is None:
         return None if asked.type == "text" else Structure(json_format(ANY_OBJECT), "response_format")
     schema = parse_members(asked.json_schema, JsonSchemaFormat, where).schema
-    verify_constrained(schema, f"{where}.schema")
-    return Structure(json_format(schema), "response_format")
+    return Structure(json_format(constrained(schema, f"{where}.schema")), "response_format")
 
 
 def parse_patterns(
@@ -146,5 +145,4 @@ def _parse_schema_text(text: str, where: str) -> Structure:
         schema = json.loads(text)
     except (ValueError, RecursionError):
         raise BadRequest("invalid_parameter", f"{where}: expected a JSON Schema as text", parameter=where) from None
-    verify_constrained(schema, where)
-    return Structure(json_format(schema), where)
+    return Structure(json_format(constrained(schema, where)), where)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from appliance.gateway.api.constrained_schema import verify_constrained
+from appliance.gateway.api.constrained_schema import constrained
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.tools.structure import ANY_OBJECT, CallableTool
 
@@ -69,7 +69,7 @@ def verify_tools(tools: Sequence[Tool], max_tools: int) -> None:
             raise _not_a_schema(f"{where}.parameters", 'a JSON Schema of type "object"', schema)
         _verify_schema(schema, f"{where}.parameters")
         if tool.function.strict:
-            verify_constrained(schema, f"{where}.parameters")
+            constrained(schema, f"{where}.parameters")
 
 
 def callable_tools(tools: Sequence[Tool]) -> list[CallableTool]:
@@ -83,10 +83,10 @@ def _held_schema(function: Function) -> dict[str, Any]:
         # A tool that names no parameters takes none.
         return {"type": "object", "properties": {}, "additionalProperties": False}
     try:
-        verify_constrained(schema, "")
+        held: dict[str, Any] = constrained({"type": "object"} | schema, "")
     except BadRequest:
         return ANY_OBJECT
-    return schema if "type" in schema else {"type": "object"} | schema
+    return held
 
 
 def _verify_schema(schema: Any, where: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from appliance.gateway.api.constrained_schema import FORMATS, PLAIN, verify_constrained
+from appliance.gateway.api.constrained_schema import FORMATS, PLAIN, constrained
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.tools import deepseek
 from appliance.gateway.tools.events import Call, gather
@@ -114,7 +114,7 @@ def test_reasoning_is_free_and_what_follows_is_held(
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_every_format_that_is_taken_is_held_to(vocabulary: GrammarVocabulary, name: str) -> None:
     """The library passes over those that it does not know."""
-    assert not follows(vocabulary, json_format({"type": "string", "format": name}), '"@ ^ @"')
+    assert not follows(vocabulary, json_format(constrained({"format": name}, "s")), '"@ ^ @"')
 
 
 HELD = [
@@ -138,15 +138,33 @@ HELD = [
     ({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}, '{"a": 1}', "{}"),
     ({"$defs": {"n": {"type": "integer"}}, "type": "array", "items": {"$ref": "#/$defs/n"}}, "[1]", "[null]"),
     ({"type": ["integer", "null"]}, "null", '"x"'),
+    # What the compiler alone would let pass.
+    ({"pattern": "^a$"}, '"a"', "1"),
+    ({"minItems": 1}, "[1]", "[]"),
+    ({"minLength": 1, "items": {"type": "null"}}, "[null]", '""'),
+    ({"type": "string", "minLength": 1}, '"a"', '"\t"'),
+    ({"type": "string", "maxLength": 3}, '"é😀"', '"abcd"'),
+    ({"type": "string", "pattern": "^é.$"}, '"éa"', '"é""'),
+    ({"type": "string", "pattern": r"^a(-[0-9]+)?$"}, '"a-1"', '"a1"'),
+    ({"type": "string", "pattern": '^[^"]+$'}, '"a"', '"\t"'),
+    ({"type": "string", "format": "date"}, '"2024-02-29"', '"2023-02-29"'),
+    ({"type": "string", "format": "date-time"}, '"2026-01-31T09:00:00.5Z"', '"2026-01-31T09:00:001Z"'),
+    ({"type": "string", "format": "ipv4"}, '"10.0.0.1"', '"10.0.0.01"'),
+    ({"type": "string", "format": "email"}, '"a.b@c.org"', r'"\"\q\"@c.org"'),
+    ({"type": "string", "enum": ["a", 1]}, '"a"', "1"),
+    ({"type": "string", "enum": ["a", "b"], "const": "b"}, '"b"', '"a"'),
+    ({"type": "object", "properties": {"a": {"type": "null"}}, "required": ["a", "b"]}, '{"a":null,"b":1}', '{"a":null}'),
+    ({"required": ["b"], "additionalProperties": {"type": "integer"}}, '{"b":1}', '{"b":"x"}'),
+    ({"properties": {"y": {"type": "null"}}, "patternProperties": {"^x-": {"type": "null"}}}, '{"y":null}', '{"y":1}'),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("schema", "good", "bad"), HELD, ids=lambda part: json.dumps(part)[:40])
 def test_what_is_taken_is_held_to(vocabulary: GrammarVocabulary, schema: dict[str, Any], good: str, bad: str) -> None:
     """Each keyword that the gateway takes really decides."""
-    verify_constrained(schema, "schema")
-    assert follows(vocabulary, json_format(schema), good)
-    assert not follows(vocabulary, json_format(schema), bad)
+    written = json_format(constrained(schema, "schema"))
+    assert follows(vocabulary, written, good)
+    assert not follows(vocabulary, written, bad)
 
 
 def test_the_table_names_every_plain_keyword() -> None:
@@ -175,10 +193,28 @@ def _keys(value: Any) -> set[str]:
         ({"$ref": "#/$defs/x", "minLength": 3}, "s"),
         ({"type": "string", "pattern": "a", "minLength": 3}, "s.pattern"),
         ({"items": 3}, "s.items"),
+        ({"type": []}, "s.type"),
+        ({"type": "string", "format": "json-pointer"}, "s.format"),
+        ({"type": "string", "format": "email", "maxLength": 9}, "s.format"),
+        ({"type": "string", "minLength": "1"}, "s.minLength"),
+        ({"type": "string", "pattern": r"a\n"}, "s.pattern"),
+        ({"type": "string", "pattern": '["]b'}, "s.pattern"),
+        ({"type": "string", "pattern": r"[\x00-\x1f]"}, "s.pattern"),
+        ({"type": "string", "pattern": 3}, "s.pattern"),
+        ({"enum": ["a"], "minLength": 1}, "s"),
+        ({"enum": ["a"], "type": "integer"}, "s.enum"),
+        ({"const": 2**64}, "s.const"),
+        ({"enum": [{"a": [2**64]}]}, "s.enum"),
+        ({"required": "a"}, "s.required"),
+        ({"required": ["a"], "additionalProperties": False}, "s.required"),
+        ({"propertyNames": {"pattern": "a"}, "properties": {"a": {}}}, "s"),
+        ({"propertyNames": {"pattern": "a"}, "additionalProperties": False}, "s"),
+        ({"patternProperties": {"^a": {}, "b$": {}}}, "s.patternProperties"),
+        ({"patternProperties": {"^a": {}}, "properties": {"ab": {}}}, "s.patternProperties"),
     ],
 )
 def test_what_output_cannot_be_held_to_is_refused_by_name(schema: dict[str, Any], place: str) -> None:
     """The library would pass over it."""
     with pytest.raises(BadRequest) as refused:
-        verify_constrained(schema, "s")
+        constrained(schema, "s")
     assert (refused.value.code, refused.value.parameter) == ("unsupported_schema", place)
