@@ -4,9 +4,11 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import openai
+import openai.types.responses
 import psutil
 import pytest
 
@@ -28,7 +30,10 @@ LONG = {"prompt": "Once upon a time", "max_tokens": 450, "extra_body": {"ignore_
 def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     """An appliance that the tests of this module break, one process at a time."""
     with running_appliance(
-        tmp_path_factory.mktemp("fragile"), workers=2, engine_extra="watchdog_timeout_s = 3.0"
+        tmp_path_factory.mktemp("fragile"),
+        workers=2,
+        engine_extra="watchdog_timeout_s = 3.0",
+        gateway_extra="response_retention_s = 600",
     ) as running:
         yield running
 
@@ -104,6 +109,53 @@ def test_open_streams_end_with_a_clear_error(fragile: Appliance, role: str, limi
 
     assert shortest(cut, limit_s) <= limit_s
     fragile.wait_ready()
+    verify_log(fragile)
+
+
+def test_a_response_made_in_the_background_is_any_workers_to_give(fragile: Appliance) -> None:
+    """Begun on a connection that is lost; its events, from where they broke, are the same on several new ones, and as kept."""
+    fragile.wait_ready()
+    with ExitStack() as stack:
+        first, *others = (stack.enter_context(open_sdk(fragile)) for _ in range(5))
+        begun = first.responses.create(model=MODEL, input="What is Casemate?", background=True, stream=True)
+        seen = [next(iter(begun)) for _ in range(3)]
+        begun.close()
+        response_id = seen[0].response.id  # type: ignore[union-attr]
+        resumed = [sdk.responses.retrieve(response_id, stream=True, starting_after=2) for sdk in others]
+        rest = [list(events) for events in resumed]
+        assert all(events == rest[0] for events in rest)
+        whole = [*seen, *rest[0]]
+        assert [event.sequence_number for event in whole] == list(range(len(whole)))
+        assert whole[-1].type in ("response.completed", "response.incomplete")
+        text = "".join(event.delta for event in whole if event.type == "response.output_text.delta")
+        over = [sdk.responses.retrieve(response_id) for sdk in others]
+        assert [response.output_text for response in over] == [text] * len(others)
+        assert [sdk.responses.cancel(response_id) for sdk in others] == over
+
+
+def test_a_response_made_in_the_background_ends_with_its_worker(fragile: Appliance) -> None:
+    """The workers are killed while it is made, and others come: it has failed, and a new one is made."""
+
+    def end_early() -> openai.types.responses.Response:
+        fragile.wait_ready()
+        workers = [pid for name, pid in fragile.pids().items() if name.startswith("gateway/")]
+        with open_sdk(fragile) as sdk:
+            begun = sdk.responses.create(model=MODEL, input="What is Casemate?", background=True)
+            for worker in workers:  # At once: a little later the whole answer may have come.
+                os.kill(worker, signal.SIGKILL)
+        assert begun.status == "in_progress"
+        fragile.wait_ready()
+        with open_sdk(fragile) as sdk:
+            return sdk.responses.retrieve(begun.id)
+
+    lost = next((found for found in (end_early() for _ in range(3)) if found.status != "completed"), None)
+    assert lost is not None, "none was ended early"
+    assert (lost.status, lost.output) == ("failed", [])
+    assert lost.error is not None
+    assert lost.error.message.startswith("worker_lost")
+    with open_sdk(fragile) as sdk:
+        again = sdk.responses.create(model=MODEL, input="And?", previous_response_id=lost.id)
+        assert again.status in ("completed", "incomplete")
     verify_log(fragile)
 
 

@@ -34,6 +34,7 @@ class Appliance:
     head: str = ""
     """Keys above the first section."""
     extra: str = ""
+    gateway_extra: str = ""
     workers: int = 1
     model: Path = DEMO_MODEL
     engine_extra: str = ""
@@ -72,6 +73,7 @@ state_dir = {json.dumps(str(self.state_dir))}
 [gateway]
 port = {self.gateway_port}
 workers = {self.workers}
+{self.gateway_extra}
 [authority]
 port = {self.authority_port}
 {self.extra}

@@ -15,6 +15,8 @@ import msgspec
 
 from appliance.gateway.api.response_store import ResponseStore, State
 
+_ENDING_S = 120
+"""More than it takes to record and write the end of what has ended, from which on it is kept as all responses are."""
 _READ_BATCHES = 32
 """Read at a time: what a worker holds for one client that is behind."""
 
@@ -62,7 +64,7 @@ class BackgroundStore:
 
         def work(database: sqlite3.Connection) -> None:
             worker = self._store.lives.claim()
-            expires_at = int(time.time() + lasts_s) + self._store.retention_s + 1
+            expires_at = int(time.time() + lasts_s) + _ENDING_S + self._store.retention_s
             self._store.insert(database, key.tenant, key.response_id, body, expires_at)
             row = (key.tenant, key.response_id, worker, is_streamed)
             database.execute("INSERT INTO background VALUES (?, ?, ?, 'running', ?)", row)
