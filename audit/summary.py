@@ -17,8 +17,13 @@ class _Unmapped(msgspec.Struct, gc=False):
     casemate: _Own = msgspec.field(default_factory=_Own)
 
 
+class _User(msgspec.Struct, frozen=True, gc=False):
+    uid: str = ""
+
+
 class _Actor(msgspec.Struct, gc=False):
     app_uid: str = ""
+    user: _User = _User()
 
 
 class _Reporter(msgspec.Struct, gc=False):
@@ -41,6 +46,7 @@ class EntrySummary(msgspec.Struct, frozen=True, gc=False):
     kind: str
     request_uid: str
     client_id: str
+    subject: str
     reporter: str
     intent_index: int
     scan_from: int
@@ -61,7 +67,13 @@ def summarize(entry: bytes) -> EntrySummary:
         raise MalformedEntry(f"entry: {error}") from error
     own = found.unmapped.casemate
     return EntrySummary(
-        own.kind, own.request_uid, found.actor.app_uid, found.metadata.reporter.name, own.intent_index, own.scan_from
+        own.kind,
+        own.request_uid,
+        found.actor.app_uid,
+        found.actor.user.uid,
+        found.metadata.reporter.name,
+        own.intent_index,
+        own.scan_from,
     )
 
 

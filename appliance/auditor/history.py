@@ -72,6 +72,8 @@ def _summarize(entry: bytes) -> EntrySummary | None:
 
 def _take(book: RequestBook, index: int, summary: EntrySummary) -> None:
     if summary.kind == "inference_intent":
-        book.note_intent(OpenIntent(index, summary.request_uid, summary.reporter, None), summary.client_id)
+        book.note_intent(
+            OpenIntent(index, summary.request_uid, summary.reporter, None), summary.client_id, summary.subject
+        )
     elif summary.kind == "inference_outcome":
         book.note_outcome(summary.intent_index, summary.request_uid, index)

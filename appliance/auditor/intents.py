@@ -68,12 +68,13 @@ class IntentDesk:
             reason = f"engine {message.engine_instance} is not there"
             self._send(peer, AppendRefused(message.correlation, "no_engine", reason))
             return
+        subject = str(event["actor"].get("user", {}).get("uid", ""))
         self._request_uids_under_way.add(message.request_uid)
         try:
             self._ledger.add(
                 event,
                 name_of(peer),
-                lambda index: self._note(peer, message, index),
+                lambda index: self._note(peer, message, subject, index),
                 lambda reason: self._refuse(peer, message, reason),
             )
         except Exception:
@@ -84,11 +85,11 @@ class IntentDesk:
         self._request_uids_under_way.discard(message.request_uid)
         self._send(peer, AppendRefused(message.correlation, "not_durable", reason))
 
-    def _note(self, peer: Peer, message: AppendIntent, index: int) -> None:
+    def _note(self, peer: Peer, message: AppendIntent, subject: str, index: int) -> None:
         self._request_uids_under_way.discard(message.request_uid)
         is_here = peer in self._gateways
         intent = OpenIntent(index, message.request_uid, name_of(peer), peer, message.engine_instance)
-        self._book.note_intent(intent, message.client_id)
+        self._book.note_intent(intent, message.client_id, subject)
         self._reconciliation.note_intent()
         if not is_here:  # Its link ended while the record was on its way.
             self._outcomes.lose(peer)

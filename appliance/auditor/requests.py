@@ -54,6 +54,8 @@ class RequestRecords:
     """Where the records of a request lie, and whose they are."""
 
     client_id: str
+    subject: str
+    """The client itself, or the person it acts for."""
     intent_index: int
     outcome_index: int | None = None
 
@@ -67,10 +69,10 @@ class RequestBook:
         self._latest: OrderedDict[str, RequestRecords] = OrderedDict()
         self._uncounted: OrderedDict[int, int | None] = OrderedDict()
 
-    def note_intent(self, intent: OpenIntent, client_id: str) -> None:
+    def note_intent(self, intent: OpenIntent, client_id: str, subject: str) -> None:
         """An intent is durable."""
         self.open[intent.index] = intent
-        self._latest[intent.request_uid] = RequestRecords(client_id, intent.index)
+        self._latest[intent.request_uid] = RequestRecords(client_id, subject, intent.index)
         self._latest.move_to_end(intent.request_uid)
         if len(self._latest) > self._receipts_kept:
             self._latest.popitem(last=False)
@@ -82,10 +84,12 @@ class RequestBook:
         if records is not None and records.intent_index == intent_index:
             records.outcome_index = outcome_index
 
-    def find(self, request_uid: str, client_id: str) -> RequestRecords | None:
-        """A client's own request, if it is among the latest."""
+    def find(self, request_uid: str, client_id: str, subject: str) -> RequestRecords | None:
+        """Somebody's own request, if it is among the latest: not that of another person by the same client."""
         records = self._latest.get(request_uid)
-        return records if records is not None and records.client_id == client_id else None
+        if records is None or (records.client_id, records.subject) != (client_id, subject):
+            return None
+        return records
 
     def knows(self, request_uid: str) -> bool:
         """Whether a request of this id is among the latest."""

@@ -8,7 +8,7 @@
 | CountTokens | the engine of the intent | joins the outcome; one that comes too late is recorded by itself |
 | TicketsRefused | engine | somebody asked it without a ticket that holds: counted, and an alarm |
 | FetchProof | gateway | the proof of one record: hashes, nothing of what it holds |
-| FetchReceipt | gateway | the records with proofs, to the client whose request it was and to nobody else |
+| FetchReceipt | gateway | the records with proofs, to whose request it was and to nobody else |
 | WitnessAnswered | courier | what a witness is said to have answered goes to `cosigning` |
 | KeepBodyKey, OpenBody and others | gateway | `stewardship` decides |
 | FetchUsage | policy | what was used today and in the last hour, by the outcomes |
@@ -283,9 +283,12 @@ class AuditorService:
         self._send(peer, AppendRefused(correlation, "not_durable", reason))
 
     def _fetch(self, peer: Peer, message: FetchReceipt) -> None:
-        records = self._book.find(message.request_uid, message.client_id) if peer.peer_role == "gateway" else None
+        records = None
+        if peer.peer_role == "gateway":
+            subject = message.subject or message.client_id
+            records = self._book.find(message.request_uid, message.client_id, subject)
         if records is None:
-            # The same words whether it is another client's, too old or was never there.
+            # The same words whether it is somebody else's, too old or was never there.
             reason = "no such request among the latest of this client; older ones are found by index"
             self._send(peer, AppendRefused(message.correlation, "not_found", reason))
             return

@@ -22,6 +22,12 @@ def add_role_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentP
     grant.set_defaults(handler=_grant)
     approve = add_state_command(commands, "approve", "agree, as the second person, to the role that waits")
     approve.add_argument("name", metavar="ID")
+    approve.add_argument(
+        "role",
+        metavar="ROLE",
+        nargs="?",
+        help="the role that you agree to; another one that waits meanwhile is refused",
+    )
     approve.set_defaults(handler=_approve)
     refuse = add_state_command(commands, "refuse", "take back or refuse the role that waits")
     refuse.add_argument("name", metavar="ID")
@@ -42,8 +48,9 @@ def _grant(arguments: argparse.Namespace) -> int:
 
 
 def _approve(arguments: argparse.Namespace) -> int:
+    role = None if arguments.role is None else _parse_role(arguments.role)
     with open_definitions(arguments) as opened:
-        return _say(arguments, RoleRegistry(opened.database).approve(arguments.name, actor=actor()))
+        return _say(arguments, RoleRegistry(opened.database).approve(arguments.name, actor=actor(), role=role))
 
 
 def _refuse(arguments: argparse.Namespace) -> int:

@@ -82,15 +82,17 @@ QUESTIONS = (
         "Reset",
         True,
     ),
-    Question(
-        "/roles/approve/{id}",
-        "/admin/roles/approve",
-        "Agree to the role",
-        "You are the second person: the role is in force from now on.",
-        "Agree",
-    ),
     Question("/roles/refuse/{id}", "/admin/roles/refuse", "Refuse the role", "It is not granted.", "Refuse"),
 )
+
+APPROVAL = Question(
+    "/roles/approve/{id}",
+    "/admin/roles/approve",
+    "Agree to the role",
+    "You are the second person: the role is in force from now on.",
+    "Agree",
+)
+"""Asked with the role that was shown: who agrees to one MUST not give another, for which somebody asked meanwhile."""
 
 
 class DefinitionRoutes:
@@ -108,6 +110,8 @@ class DefinitionRoutes:
             asking, doing = self._build(question)
             routes.add("GET", question.path, Scope.IDENTITY_MANAGE, asking)
             routes.add("POST", question.path, Scope.IDENTITY_MANAGE, doing)
+        routes.add("GET", APPROVAL.path, Scope.IDENTITY_MANAGE, self.ask_approval)
+        routes.add("POST", APPROVAL.path, Scope.IDENTITY_MANAGE, self.approve)
         for path, handler in {
             "/clients": self.create_client,
             "/people": self.create_person,
@@ -147,6 +151,20 @@ class DefinitionRoutes:
             return self._answer(visit, changed, _list_of(question.path))
 
         return ask, do
+
+    async def ask_approval(self, visit: Visit) -> Response:
+        """From the list of what waits, which says the role."""
+        role = visit.request.query_params.get("role", "")
+        if role not in list(Role):
+            return redirect("/people")
+        question = APPROVAL._replace(title=f"Agree to the role {role}")
+        return self._confirm(visit, question, visit.request.url.path, {"target": visit.segment, "role": role})
+
+    async def approve(self, visit: Visit) -> Response:
+        """`POST /admin/roles/approve/{id}`."""
+        path = f"{APPROVAL.asked_of}/{quote(visit.segment, safe='')}"
+        await self._send(visit, "POST", path, {"role": visit.fields.get("role", "")})
+        return redirect("/people")
 
     async def create_client(self, visit: Visit) -> Response:
         """`POST /admin/clients`."""

@@ -85,6 +85,8 @@ class FetchReceipt(msgspec.Struct, frozen=True, array_like=True, tag="fetch"):
     request_uid: RequestUid
     client_id: Annotated[str, msgspec.Meta(max_length=256)]
     """Who asks: a client gets its own receipts only."""
+    subject: Annotated[str, msgspec.Meta(max_length=512)] = ""
+    """The person it acts for, who gets their own only; empty: none."""
 
 
 class FetchUsage(msgspec.Struct, frozen=True, array_like=True, tag="fetch_usage", gc=False):

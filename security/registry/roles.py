@@ -47,13 +47,20 @@ class RoleRegistry:
                 return self._update(recording, before, pending_role=role.value, pending_by=actor)
             return self._set(recording, before, role, actor, None)
 
-    def approve(self, name: str, *, actor: str) -> Principal:
-        """Agree to the role that waits. The second person MUST be another one."""
+    def approve(self, name: str, *, actor: str, role: Role | None = None) -> Principal:
+        """Agree to the role that waits. The second person MUST be another one.
+
+        Args:
+            role: what the second person was shown: what waits may have become another role since.
+        """
         with self._database.change("role_approved", name, actor) as recording:
             before = _get(recording, name)
             first = before.pending_by if before.pending_role is not None else before.granted_by
             if before.pending_role is None and not before.needs_approval:
                 raise ClientRejected(f"{name!r} has no role that waits for a second person")
+            asked = before.role if before.pending_role is None else before.pending_role
+            if role is not None and role is not asked:
+                raise ClientRejected(f"what waits for {name!r} is the role {asked}, not {role}: look at it again")
             if first == actor:
                 raise ClientRejected(f"{actor} has asked for this role: another person must agree")
             if before.pending_role is not None:

@@ -94,7 +94,8 @@ class NativeEndpoints:
             raise BadRequest("unsupported_parameter", message, parameter="abort_all")
         if fields.rid is None:
             raise BadRequest("missing_parameter", "missing parameter: rid", parameter="rid")
-        receipt = await self._desk.auditor.fetch_receipt(fields.rid, exchange.identified.client_id)
+        who = exchange.identified
+        receipt = await self._desk.auditor.fetch_receipt(fields.rid, who.client_id, who.subject)
         for peer in self._desk.engines:
             peer.tell(AbortIntent(receipt.intent.index))
         await exchange.respond(200, {"rid": fields.rid, "aborted": receipt.outcome is None})

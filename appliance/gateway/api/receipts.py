@@ -20,7 +20,8 @@ class ReceiptEndpoint:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
-        receipt = await self._auditor.fetch_receipt(exchange.segment, exchange.identified.client_id)
+        who = exchange.identified
+        receipt = await self._auditor.fetch_receipt(exchange.segment, who.client_id, who.subject)
         body = AuditReceipt(
             intent=_entry(receipt.intent),
             outcome=None if receipt.outcome is None else _entry(receipt.outcome),

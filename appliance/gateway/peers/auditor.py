@@ -102,12 +102,12 @@ class AuditorPeer:
         """Append an event that nobody waits for. Without an auditor it is dropped: nothing was served either."""
         self._questions.tell(AppendEvent(TOLD, event))
 
-    async def fetch_receipt(self, request_uid: str, client_id: str) -> Receipt:
-        """A client's own receipt. Raises: NotFound, PeerUnavailable, InternalFault."""
+    async def fetch_receipt(self, request_uid: str, client_id: str, subject: str) -> Receipt:
+        """The receipt of a client's own request, or of a person's by it. Raises: NotFound, PeerUnavailable, InternalFault."""
         if len(request_uid) > MAX_UID_CHARS:
             # No message carries it: the link would end, and everybody's answers with it.
             raise NotFound("receipt_not_found", "no request of this client has this id")
-        answer = await self._questions.ask(lambda number: FetchReceipt(number, request_uid, client_id))
+        answer = await self._questions.ask(lambda number: FetchReceipt(number, request_uid, client_id, subject))
         return self._checked(answer, Receipt)
 
     async def fetch_proof(self, index: int) -> str:

@@ -99,6 +99,12 @@ class RoleBody(Body, frozen=True, kw_only=True):
     role: Role
 
 
+class ApprovalBody(Body, frozen=True, kw_only=True):
+    """A role to be agreed to: as the second person saw it, or whichever waits."""
+
+    role: Role | None = None
+
+
 class LimitBody(Body, frozen=True, kw_only=True):
     """Limits to be set, whatever they were before; without `limits` they are removed."""
 

@@ -11,6 +11,7 @@ from appliance.gateway.errors import BadRequest, Forbidden
 from appliance.gateway.exchange import Exchange
 from appliance.gateway.routes import RouteTable
 from appliance.policy.administration.bodies import (
+    ApprovalBody,
     ClientKeys,
     KeyRevocation,
     LimitBody,
@@ -93,9 +94,7 @@ class Administration:
         return {
             "/admin/users": self._create_user,
             "/admin/roles/grant/{id}": self._grant,
-            "/admin/roles/approve/{id}": lambda exchange, _: (
-                lambda database, actor: describe(RoleRegistry(database).approve(exchange.segment, actor=actor))
-            ),
+            "/admin/roles/approve/{id}": self._approve,
             "/admin/roles/refuse/{id}": lambda exchange, _: (
                 lambda database, actor: describe(RoleRegistry(database).refuse(exchange.segment, actor=actor))
             ),
@@ -168,6 +167,12 @@ class Administration:
     def _grant(self, exchange: Exchange, data: bytes) -> Work:
         body = parse_body(data, RoleBody)
         return lambda database, actor: describe(RoleRegistry(database).grant(exchange.segment, body.role, actor=actor))
+
+    def _approve(self, exchange: Exchange, data: bytes) -> Work:
+        role = parse_body(data or b"{}", ApprovalBody).role
+        return lambda database, actor: describe(
+            RoleRegistry(database).approve(exchange.segment, actor=actor, role=role)
+        )
 
     def _set_limits(self, _exchange: Exchange, data: bytes) -> Work:
         body = parse_body(data, LimitBody)

@@ -411,13 +411,18 @@ def test_a_receipt_of_a_running_request_has_no_outcome(auditor: Auditor) -> None
 
 @control("3.3.8", "AU-9")
 def test_receipts_go_to_their_own_client_only(auditor: Auditor) -> None:
-    """Another client, an unknown request, another role: the same words."""
+    """Another client, another person by the same, an unknown request, another role: the same words."""
     finish(auditor)
     auditor.pass_time(1.0)
     gateway, engine = auditor.connect("gateway"), auditor.connect("engine")
     messages = []
-    for peer, uid, client in ((gateway, "req-1", "other"), (gateway, "req-9", "demo"), (engine, "req-1", "demo")):
-        auditor.tell(peer, FetchReceipt(3, uid, client))
+    for peer, uid, client, subject in (
+        (gateway, "req-1", "other", ""),
+        (gateway, "req-1", "demo", "somebody-else"),
+        (gateway, "req-9", "demo", ""),
+        (engine, "req-1", "demo", ""),
+    ):
+        auditor.tell(peer, FetchReceipt(3, uid, client, subject))
         refused = peer.last(AppendRefused)
         messages.append((refused.code, refused.message))
     assert len(set(messages)) == 1

@@ -165,6 +165,19 @@ async def test_a_change_is_asked_once_more_and_then_done_by_the_admin_api(house,
     assert headers["Authorization"] == "DPoP access-1"
 
 
+async def test_the_second_person_agrees_to_the_role_that_was_shown(house, browser):
+    """The admin API is told which, so that another one that waits meanwhile is refused; unseen nobody agrees."""
+    await browser.sign_in()
+    assert (await browser.get("/roles/approve/user-1")).headers["location"] == "/people"
+    asking = await browser.get("/roles/approve/user-1?role=auditor")
+    assert "Agree to the role auditor" in asking.text
+    assert not house.administration.asked
+    house.documents["POST", "/admin/roles/approve/user-1"] = (200, {"user_id": "user-1"})
+    assert (await browser.post("/roles/approve/user-1", role="auditor", sure="yes")).status_code == 303
+    ((method, asked, body, _),) = house.administration.asked
+    assert (method, asked, msgspec.json.decode(body)) == ("POST", "/admin/roles/approve/user-1", {"role": "auditor"})
+
+
 async def test_forms_become_what_the_admin_api_takes(house, browser):
     """What was left empty is left out; lists are split; numbers are numbers."""
     await browser.sign_in()

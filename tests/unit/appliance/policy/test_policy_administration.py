@@ -139,7 +139,10 @@ async def test_roles_need_two_people_and_never_a_program(api):
     ] == "auditor"
     assert (await api.ask("ada", "POST", "/admin/roles/approve/bob")).status_code == 400
     assert [one["login"] for one in (await api.ask("ada", "GET", "/admin/roles/pending")).json()] == ["bob"]
-    assert (await api.ask("eve", "POST", "/admin/roles/approve/bob")).json()["role"] == "auditor"
+    shown = await api.ask("eve", "POST", "/admin/roles/approve/bob", {"role": "steward"})
+    assert (shown.status_code, "the role auditor, not steward" in shown.json()["error"]["message"]) == (400, True)
+    answer = await api.ask("eve", "POST", "/admin/roles/approve/bob", {"role": "auditor"})
+    assert answer.json()["role"] == "auditor"
 
 
 @control("3.1.4", "AC-5", "AC-6(5)")

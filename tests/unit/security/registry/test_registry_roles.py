@@ -38,6 +38,20 @@ def test_a_second_person_must_agree(strict, role):
         strict.roles.approve("bob", actor="os:eve")
 
 
+def test_the_second_person_agrees_to_what_they_saw(strict):
+    """The first one may have asked for another role between their look and their word."""
+    strict.users.create(UserDefinition(login="bob", name="Bob"), actor="os:ada")
+    strict.roles.grant("bob", Role.STEWARD, actor="os:ada")
+    strict.roles.grant("bob", Role.ADMIN, actor="os:ada")
+    with pytest.raises(ClientRejected, match="the role admin, not steward"):
+        strict.roles.approve("bob", actor="os:eve", role=Role.STEWARD)
+    assert strict.roles.approve("bob", actor="os:eve", role=Role.ADMIN).role is Role.ADMIN
+    made = strict.create(ClientDefinition(name="watch", role=Role.OPERATOR), actor="os:ada").client
+    with pytest.raises(ClientRejected, match="the role operator"):
+        strict.roles.approve(made.client_id, actor="os:eve", role=Role.AUDITOR)
+    assert not strict.roles.approve(made.client_id, actor="os:eve", role=Role.OPERATOR).is_disabled
+
+
 def test_a_new_client_with_a_privileged_role_waits(strict):
     """It exists, and can do nothing."""
     made = strict.create(ClientDefinition(name="watch", role=Role.OPERATOR), actor="os:ada").client
