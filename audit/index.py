@@ -23,6 +23,7 @@ from audit.tiles import TILE_WIDTH
 SCHEMA_VERSION = 1
 _BUNDLES_A_TRANSACTION = 64
 _CACHED_TERMS = 100_000
+_TABLES = frozenset(("covered", "records", "terms"))
 _MAX_INTEGER = 2**63 - 1
 """SQLite's; no index and no time is larger."""
 
@@ -220,6 +221,14 @@ class LogIndex:
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path, isolation_level=None)
         (version,) = database.execute("PRAGMA user_version").fetchone()
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if (
+            not tables <= _TABLES
+        ):  # Somebody named another database: nothing may be put into it, and it must not be dropped.
+            database.close()
+            raise IndexUnusable(
+                f"{self._path}: is another database, with the table {min(tables - _TABLES)}; name another file"
+            )
         if version not in (0, SCHEMA_VERSION):
             database.close()
             self._path.unlink()

@@ -203,6 +203,20 @@ def test_a_file_that_is_no_index_is_refused(log: Log) -> None:
         LogIndex(log.home / "notes", log.home / "log", log.writer.key)
 
 
+@pytest.mark.parametrize("version", [0, 7])
+def test_another_database_is_neither_dropped_nor_written(log: Log, version: int) -> None:
+    """Whoever mistypes the index's name loses nothing."""
+    path = log.home / "definitions.sqlite"
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE people (name TEXT)")
+    database.execute(f"PRAGMA user_version = {version}")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(IndexUnusable, match="people"):
+        LogIndex(path, log.home / "log", log.writer.key)
+    assert path.read_bytes() == before
+
+
 def test_an_index_of_an_older_form_is_made_anew(log: Log) -> None:
     """There is nothing in it to be kept."""
     path = log.home / "old.sqlite"
