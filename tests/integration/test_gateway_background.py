@@ -14,6 +14,7 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from appliance.gateway.api.background_store import BackgroundStore, Key
 from runtime.request import Finish
 from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
 from tests.support.gateway_peers import Reply
@@ -30,7 +31,7 @@ STREAMED: Any = STARTED | {"stream": True}
 async def workers(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Gateway]]:
     """Two of one appliance, which look at their file more often than they would."""
     monkeypatch.setattr("appliance.gateway.api.background.WRITE_INTERVAL_S", 0.05)
-    monkeypatch.setattr("appliance.gateway.api.background.LOOK_INTERVAL_S", 0.02)
+    monkeypatch.setattr("appliance.gateway.api.mirrors.LOOK_INTERVAL_S", 0.02)
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
@@ -137,6 +138,36 @@ async def test_a_stream_is_taken_up_where_it_broke(
     assert await events_of(clients[at], response_id, starting_after=len(whole) - 2) == whole[-1:]
     assert await events_of(clients[at], response_id, starting_after=len(whole) + 5) == []
     assert len(workers[0].engine.submits) == 1
+
+
+async def test_many_that_listen_elsewhere_cost_one_look(
+    workers: list[Gateway], clients: list[openai.AsyncOpenAI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever listens at another worker gets all events, from wherever they began; waiting, they do not each read the file."""
+    endless(workers[0], "abc")
+    stream = await clients[0].responses.create(**STREAMED)
+    first: Any = [await anext(stream) for _ in range(7)]
+    response_id = first[0].response.id
+    numbers = [*range(-1, 7), 1000]
+    listening = [
+        asyncio.create_task(events_of(clients[1], response_id, **({} if number < 0 else {"starting_after": number})))
+        for number in numbers
+    ]
+    background = workers[1].worker.background
+    await until(lambda: len(getattr(background._mirrors._mirrors.get(Key("acme", response_id)), "listeners", ())) == 9)
+    reads: list[Any] = []
+    read = BackgroundStore.read_events
+    monkeypatch.setattr(BackgroundStore, "read_events", lambda *asked: (reads.append(asked), read(*asked))[1])
+    looks: list[Any] = []
+    look = BackgroundStore.look
+    monkeypatch.setattr(BackgroundStore, "look", lambda *asked: (looks.append(asked), look(*asked))[1])
+    await until(lambda: len(looks) > 3)
+    assert not reads
+    await clients[0].responses.cancel(response_id)
+    whole = first + [event async for event in stream]
+    for number, events in zip(numbers, await asyncio.gather(*listening), strict=True):
+        assert events == whole[number + 1 :]
+    await until(lambda: not background._mirrors._mirrors)
 
 
 async def test_what_is_said_comes_at_once(

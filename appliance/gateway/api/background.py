@@ -17,6 +17,7 @@ import structlog
 
 from appliance.gateway.api.background_store import BackgroundStore, Key
 from appliance.gateway.api.dialects import RESPONSES
+from appliance.gateway.api.mirrors import Mirrors
 from appliance.gateway.api.response_store import Kept, ResponseStore
 from appliance.gateway.api.response_words import ResponseWords, error_of
 from appliance.gateway.api.running import Running
@@ -26,8 +27,6 @@ from appliance.gateway.sse import comment
 
 WRITE_INTERVAL_S = 0.5
 """How often a worker writes what is new of all that it makes, and sees what was cancelled."""
-LOOK_INTERVAL_S = 0.25
-"""How often a worker looks for what is new of another worker's."""
 CANCEL_WAITS_S = (0.02, 0.05, 0.1, 0.2, 0.4, 0.5, 0.5)
 """How long a cancellation waits for the maker to end, so as to show the end, and when it looks."""
 
@@ -43,6 +42,7 @@ class Background:
         """`longest_s`: the longest life of an answer."""
         self._kept = store
         self._store = BackgroundStore(store)
+        self._mirrors = Mirrors(self._store)
         self._longest_s = longest_s
         self._running: dict[Key, Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,7 +91,8 @@ class Background:
         while True:
             waker.clear()
             running = self._running.get(key)
-            events = None if running is None else running.events_from(number, waker)
+            source = self._mirrors if running is None else running
+            events = source.events_from(key, number, waker)
             if events is None:
                 read = await self._store.read_events(key, number)
                 if read is None:
@@ -102,12 +103,12 @@ class Background:
                     continue
                 if not events and read.state == "over":
                     return
+                if not events:
+                    self._mirrors.watch(key, read.next_number, waker)
             yield events
             number += len(events)
             if not events:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(None if running is not None else LOOK_INTERVAL_S):
-                        await waker.wait()
+                await waker.wait()
 
     async def close(self, timeout_s: float) -> None:
         """Bring what has ended to the disk; what cannot be is told as lost by whoever looks for it."""

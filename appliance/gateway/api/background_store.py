@@ -48,6 +48,8 @@ class EventsRead(msgspec.Struct, frozen=True):
     """Events from a number on, as many as there are or as were read at once."""
 
     events: list[bytes]
+    next_number: int
+    """The number that the next one to come has, if these are all."""
     state: State
     is_lost: bool
 
@@ -89,6 +91,11 @@ class BackgroundStore:
     async def read_events(self, key: Key, start: int) -> EventsRead | None:
         """The events from a sequence number on; None if there is no such response. Raises: PeerUnavailable."""
         return await self._file.read(lambda database: self._read(database, key, start), None)
+
+    async def look(self, wanted: Sequence[tuple[Key, int]]) -> list[EventsRead | None]:
+        """The same of several, in one transaction. Raises: PeerUnavailable."""
+        absent: list[EventsRead | None] = [None] * len(wanted)
+        return await self._file.read(lambda database: [self._read(database, *each) for each in wanted], absent)
 
     async def end_lost(self, key: Key, worker: str, body: bytes, terminal: Callable[[int], bytes]) -> None:
         """End what a dead worker left, unless somebody did. `terminal` gives the last event, by its number.
@@ -151,12 +158,13 @@ class BackgroundStore:
             "SELECT first, body FROM events WHERE tenant = ? AND id = ? AND first + number > ? ORDER BY first LIMIT ?"
         )
         events: list[bytes] = []
+        next_number = self._next_number(database, key)
         for first, sealed in database.execute(query, (key.tenant, key.response_id, start, _READ_BATCHES)):
             body = self._file.unseal(_context(key, first), sealed)
             if body is None:
                 return None  # Not ours.
             events += msgspec.msgpack.decode(zlib.decompress(body), type=list[bytes])[max(0, start - first) :]
-        return EventsRead(events, state, state != "over" and not self._store.lives.is_alive(worker))
+        return EventsRead(events, next_number, state, state != "over" and not self._store.lives.is_alive(worker))
 
     def _next_number(self, database: sqlite3.Connection, key: Key) -> int:
         query = "SELECT max(first + number) FROM events WHERE tenant = ? AND id = ?"

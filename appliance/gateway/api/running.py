@@ -67,8 +67,8 @@ class Running:
         self._last[-1:] = recalled if self.is_streamed else []
         self._ending = self._words.record
 
-    def events_from(self, number: int, waker: asyncio.Event) -> list[bytes] | None:
-        """Events from a sequence number on; None where the file has them. `waker` is set when there is more, or it is over."""
+    def events_from(self, _key: Key, number: int, waker: asyncio.Event) -> list[bytes] | None:
+        """As `Mirrors.events_from`; `waker` is also set when it is over."""
         if number < self._first or not self.is_streamed:
             return None
         self._listeners.add(waker)
