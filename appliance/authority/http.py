@@ -25,6 +25,7 @@ def token_request(request: Request, body: bytes) -> TokenRequest:
         proofs=tuple(request.headers.getlist("dpop")),
         certificate=request.scope.get(CERTIFICATE),
         path=request.url.path,
+        address=request.client.host if request.client else "",
     )
 
 

@@ -16,7 +16,7 @@ from appliance.authority.directory import Directory
 from appliance.authority.forms import COOKIE, Forms
 from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.authority.records import build_sign_in_record
-from appliance.authority.sign_in import REFUSED, KeyWanted, Session, SignInDesk, SignInRefused
+from appliance.authority.sign_in import REFUSED, KeyWanted, Session, SignInDesk, SignInRefused, TriedTooOften
 from appliance.authority.upstream import LIFETIME_S, UpstreamDesk
 from security.errors import ClientRejected, SecurityUnavailable
 from security.oauth.authority import Authority
@@ -152,12 +152,20 @@ class PeopleRoutes:
             return fields
         login, then = fields.get("login", "")[:64], local_path(fields.get("then", ""))
         if self._upstream is not None:
-            return self._send_upstream(self._upstream, then)
+            return self._send_upstream(self._upstream, then, request)
         address = request.client.host if request.client else ""
         if self._failures.retry_after_s(address, login):
             return page(pages.message_page("Too many attempts", "Wait a minute, then try again."), 429)
         try:
-            entered = await self._desk.sign_in(login, fields.get("password", ""), fields.get("code", "").strip())
+            entered = await self._desk.sign_in(
+                login,
+                fields.get("password", ""),
+                fields.get("code", "").strip(),
+                # Asked again when it is their turn, so that attempts in parallel gain nothing.
+                may_try=lambda: not self._failures.retry_after_s(address, login),
+            )
+        except TriedTooOften:
+            return page(pages.message_page("Too many attempts", "Wait a minute, then try again."), 429)
         except SignInRefused as refused:
             return await self._refuse(request, login, then, refused)
         except SecurityUnavailable as fault:
@@ -208,8 +216,8 @@ class PeopleRoutes:
         answer.set_cookie(COOKIE, cookie, **_COOKIE_RULES)
         return answer
 
-    def _send_upstream(self, upstream: UpstreamDesk, then: str) -> Response:
-        cookie, location = upstream.begin(then)
+    def _send_upstream(self, upstream: UpstreamDesk, then: str, request: Request) -> Response:
+        cookie, location = upstream.begin(then, request.client.host if request.client else "")
         answer = redirect(location)
         answer.set_cookie(BEGUN_COOKIE, cookie, max_age=LIFETIME_S, **_COOKIE_RULES)
         return answer

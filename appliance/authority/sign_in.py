@@ -69,6 +69,10 @@ class SignInRefused(Exception):
         self.user_id = user_id
 
 
+class TriedTooOften(Exception):
+    """While they waited for their turn others from there failed too often: nothing was looked at."""
+
+
 class SignInDesk:
     """Owner of the sessions."""
 
@@ -96,15 +100,21 @@ class SignInDesk:
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
         self._hashing = asyncio.Semaphore(MAX_HASHING)
 
-    async def sign_in(self, login: str, password: str, code: str) -> tuple[str, Session] | KeyWanted:
+    async def sign_in(
+        self, login: str, password: str, code: str, *, may_try: Callable[[], bool]
+    ) -> tuple[str, Session] | KeyWanted:
         """Check who somebody is. Returns: the cookie's value, and the session; or what a passkey is asked.
 
-        Raises: SignInRefused, SecurityUnavailable.
+        Args:
+            may_try: asked when it is their turn, before the slow part.
+        Raises: SignInRefused, TriedTooOften, SecurityUnavailable.
         """
         user = await self._directory.find_user(login)
         if user is not None and user.login != login:
             user = None  # An id is not a login.
         async with self._hashing:
+            if not may_try():
+                raise TriedTooOften
             holds = await asyncio.to_thread(is_password, None if user is None else user.password_hash, password)
         if user is None:
             self._note_nobody()

@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qsl, quote_plus, urlencode
@@ -28,6 +27,7 @@ from security.oauth.https_source import HttpsJwksSource
 from security.oauth.id_token import IdTokenCheck, Vouched
 from security.oauth.key_ring import KeyRing
 from security.oauth.refresh_store import RefreshStore
+from security.oauth.waiting import WaitingRoom
 from security.scopes import Role
 from security.settings import UpstreamSettings
 from security.tls import MinimumVersion
@@ -36,6 +36,7 @@ from security.users import User
 LIFETIME_S = 600
 """How long somebody may take at the provider."""
 MAX_WAITING = 10_000
+MAX_WAITING_PER_SOURCE = 500
 MAX_ANSWER_BYTES = 64 << 10
 MAX_QUERY_CHARS = 8192
 
@@ -49,7 +50,6 @@ class Begun(msgspec.Struct, frozen=True):
     nonce: str
     verifier: str
     then: str
-    expires_at: float
 
 
 class UpstreamDesk:
@@ -87,20 +87,20 @@ class UpstreamDesk:
             default_role=None if settings.default_role is None else Role(settings.default_role),
             clock=clock,
         )
-        self._waiting: OrderedDict[bytes, Begun] = OrderedDict()
+        self._waiting: WaitingRoom[Begun] = WaitingRoom(
+            lifetime_s=LIFETIME_S, max_waiting=MAX_WAITING, max_per_source=MAX_WAITING_PER_SOURCE, clock=clock
+        )
 
-    def begin(self, then: str) -> tuple[str, str]:
-        """Send somebody to the provider. Returns: the cookie of this sign-in, and where to send the browser."""
+    def begin(self, then: str, address: str) -> tuple[str, str]:
+        """Send somebody at this address to the provider. Returns: the cookie of this sign-in, and where to send the browser."""
         cookie = secrets.token_urlsafe(32)
         begun = Begun(
             state=secrets.token_urlsafe(24),
             nonce=secrets.token_urlsafe(24),
             verifier=secrets.token_urlsafe(48),
             then=then,
-            expires_at=self._clock() + LIFETIME_S,
         )
-        self._forget()
-        self._waiting[_hash(cookie)] = begun
+        self._waiting.add(cookie, begun, address)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(begun.verifier.encode()).digest()).rstrip(b"=").decode()
         query = {
             "response_type": "code",
@@ -119,8 +119,8 @@ class UpstreamDesk:
 
         Raises: SignInRefused, SecurityUnavailable.
         """
-        begun = self._waiting.pop(_hash(cookie or ""), None)
-        if begun is None or begun.expires_at <= self._clock():
+        begun = self._waiting.take(cookie)
+        if begun is None:
             raise SignInRefused("", "no sign-in of this browser waits for an answer")
         code = self._read_answer(query, begun)
         try:
@@ -196,13 +196,6 @@ class UpstreamDesk:
             approved_by=None,
         )
 
-    def _forget(self) -> None:
-        now = self._clock()
-        while self._waiting and (
-            len(self._waiting) >= MAX_WAITING or next(iter(self._waiting.values())).expires_at <= now
-        ):
-            self._waiting.popitem(last=False)
-
 
 def _load_secret(path: str | None) -> str | None:
     if path is None:
@@ -214,7 +207,3 @@ def _load_secret(path: str | None) -> str | None:
     if not 0 < len(secret) <= 512 or not secret.isprintable():
         raise KeyUnusable(f"{path}: expected the client's secret in one line of ASCII")
     return secret
-
-
-def _hash(cookie: str) -> bytes:
-    return hashlib.sha256(cookie.encode("utf-8", "replace")).digest()

@@ -17,11 +17,13 @@ import msgspec
 
 from appliance.console.tokens import Person, Tokens
 from security.oauth.proving import ProofKey
+from security.oauth.waiting import WaitingRoom
 from security.scopes import Role, Scope
 
 SIGN_IN_S = 600
 """How long somebody may take at the authority."""
 MAX_WAITING = 1_000
+MAX_WAITING_PER_SOURCE = 100
 MAX_SESSIONS = 1_000
 
 
@@ -73,10 +75,12 @@ class SessionDesk:
         self._lifetime_s = lifetime_s
         self._clock = clock
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
-        self._waiting: OrderedDict[bytes, Begun] = OrderedDict()
+        self._waiting: WaitingRoom[Begun] = WaitingRoom(
+            lifetime_s=SIGN_IN_S, max_waiting=MAX_WAITING, max_per_source=MAX_WAITING_PER_SOURCE, clock=clock
+        )
 
-    def begin(self, then: str) -> tuple[str, Begun]:
-        """A sign-in for one browser. Returns: the value of its cookie, and what the authority is to be asked."""
+    def begin(self, then: str, address: str) -> tuple[str, Begun]:
+        """A sign-in for one browser, at this address. Returns: the value of its cookie, and what the authority is to be asked."""
         cookie = secrets.token_urlsafe(32)
         begun = Begun(
             state=secrets.token_urlsafe(24),
@@ -85,15 +89,12 @@ class SessionDesk:
             began_at=self._clock(),
             key=ProofKey(clock=self._clock),
         )
-        self._waiting[_hash(cookie)] = begun
-        while len(self._waiting) > MAX_WAITING:
-            self._waiting.popitem(last=False)
+        self._waiting.add(cookie, begun, address)
         return cookie, begun
 
     def take_begun(self, cookie: str | None) -> Begun | None:
         """The sign-in of this browser, which is good once."""
-        begun = self._waiting.pop(_hash(cookie or ""), None)
-        return None if begun is None or begun.began_at + SIGN_IN_S <= self._clock() else begun
+        return self._waiting.take(cookie)
 
     def admit(self, begun: Begun, tokens: Tokens, person: Person, scopes: frozenset[Scope]) -> str:
         """A new session. Returns: the value of its cookie."""

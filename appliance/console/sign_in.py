@@ -60,7 +60,8 @@ class SignInRoutes:
                 f"{self._origin}{SIGN_IN_PATH}/begin"
             )  # Cookies and the address to return to have one name.
         left = self._desk.look(request.cookies.get(COOKIE))
-        cookie, begun = self._desk.begin("/" if left is None else left.then)
+        address = request.client.host if request.client else ""
+        cookie, begun = self._desk.begin("/" if left is None else left.then, address)
         query = {
             "response_type": "code",
             "client_id": self._authority.client_id,

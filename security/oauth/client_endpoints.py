@@ -164,5 +164,6 @@ class Device(DeviceAuthorizationEndpoint):  # type: ignore[misc]
         """Let it wait. Raises: InvalidScopeError, Overloaded."""
         asked = choose_scope(scope, self.server.request.client.definition.scopes)
         interactions = self.server.shared.interactions
-        if not interactions.add_device(data["device_code"], data["user_code"], client_id, asked):
+        address = self.server.request.parsed.address
+        if not interactions.add_device(data["device_code"], data["user_code"], client_id, asked, address):
             raise Overloaded("Too many devices wait", status_code=503)

@@ -13,12 +13,16 @@ from typing import Literal
 
 import msgspec
 
+from security.oauth.failure_limit import normalize_source
+
 CODE_LIFETIME_S = 60
 USED_CODE_LIFETIME_S = 3600
 DEVICE_LIFETIME_S = 600
 DEVICE_INTERVAL_S = 5
 SLOW_DOWN_S = 5
 MAX_WAITING = 10_000
+MAX_DEVICES_PER_SOURCE = 500
+"""Of one address: an application that keeps no secret is anybody's to begin with."""
 _USER_CODE_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 """RFC 8628 section 6.1: no vowels, so that no words come up; 20^8 is 34 bits, guarded by the limit on failures."""
 _USER_CODE_CHARS = 8
@@ -55,6 +59,7 @@ class DeviceGrant(msgspec.Struct, kw_only=True):
     interval_s: int = DEVICE_INTERVAL_S
     next_poll_at: float = 0.0
     state: Literal["pending", "approved", "denied"] = "pending"
+    source: str = ""
     user_id: str = ""
     auth_time: int = 0
 
@@ -68,6 +73,7 @@ class Interactions:
         self._spent: OrderedDict[bytes, tuple[float, SpentCode]] = OrderedDict()
         self._devices: OrderedDict[bytes, DeviceGrant] = OrderedDict()
         self._device_of: dict[str, bytes] = {}
+        self._num_devices_of: dict[str, int] = {}
 
     def keep_code(self, code: str, grant: AgreedGrant) -> None:
         """An authorization code was made: keep what it is good for."""
@@ -106,14 +112,21 @@ class Interactions:
             if letters not in self._device_of:
                 return f"{letters[:4]}-{letters[4:]}"
 
-    def add_device(self, code: str, user_code: str, client_id: str, scope: str) -> bool:
-        """Let a device wait for a person; False while too many wait."""
+    def add_device(self, code: str, user_code: str, client_id: str, scope: str, address: str = "") -> bool:
+        """Let a device at this address wait for a person; False while too many wait, or too many there."""
         self._forget()
-        if len(self._devices) >= MAX_WAITING:
+        source = normalize_source(address)
+        num_there = self._num_devices_of.get(source, 0)
+        if len(self._devices) >= MAX_WAITING or num_there >= MAX_DEVICES_PER_SOURCE:
             return False
         grant = DeviceGrant(
-            client_id=client_id, scope=scope, user_code=user_code, expires_at=self._clock() + DEVICE_LIFETIME_S
+            client_id=client_id,
+            scope=scope,
+            user_code=user_code,
+            expires_at=self._clock() + DEVICE_LIFETIME_S,
+            source=source,
         )
+        self._num_devices_of[source] = num_there + 1
         self._devices[_hash(code)] = grant
         self._device_of[normalize_user_code(user_code)] = _hash(code)
         return True
@@ -138,9 +151,8 @@ class Interactions:
 
     def spend_device(self, code: str) -> None:
         """Its tokens were issued, or it was denied and told so."""
-        grant = self._devices.pop(_hash(code), None)
-        if grant is not None:
-            self._device_of.pop(normalize_user_code(grant.user_code), None)
+        if _hash(code) in self._devices:
+            self._remove_device(_hash(code))
 
     def find_device(self, user_code: str) -> DeviceGrant | None:
         """The device that shows this code, if it waits for a decision."""
@@ -155,8 +167,16 @@ class Interactions:
             while table and (len(table) > MAX_WAITING or next(iter(table.values()))[0] <= now):
                 table.popitem(last=False)
         while self._devices and next(iter(self._devices.values())).expires_at + DEVICE_LIFETIME_S <= now:
-            _, grant = self._devices.popitem(last=False)
-            self._device_of.pop(normalize_user_code(grant.user_code), None)
+            self._remove_device(next(iter(self._devices)))
+
+    def _remove_device(self, digest: bytes) -> None:
+        grant = self._devices.pop(digest)
+        self._device_of.pop(normalize_user_code(grant.user_code), None)
+        left = self._num_devices_of[grant.source] - 1
+        if left:
+            self._num_devices_of[grant.source] = left
+        else:
+            del self._num_devices_of[grant.source]
 
 
 def normalize_user_code(text: str) -> str:

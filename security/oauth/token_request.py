@@ -35,6 +35,8 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Every DPoP header."""
     certificate: bytes | None = None
     """The client's certificate on this connection, DER."""
+    address: str = ""
+    """Where it came from."""
     method: str = "POST"
     path: str = "/token"
 
@@ -65,6 +67,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     proofs: tuple[str, ...] = ()
     certificate: bytes | None = None
     path: str = "/token"
+    address: str = ""
 
     def __repr__(self) -> str:
         return "ParsedRequest(<hidden>)"
@@ -90,7 +93,9 @@ def parse_token_request(request: TokenRequest) -> ParsedRequest:
     # RFC 6749 section 3.2: a parameter without a value is as if it were omitted.
     parameters = {name: value for name, value in single if value}
     credentials = _find_credentials(request.authorization, parameters)
-    return ParsedRequest(parameters, resources, credentials, request.proofs, request.certificate, request.path)
+    return ParsedRequest(
+        parameters, resources, credentials, request.proofs, request.certificate, request.path, request.address
+    )
 
 
 def parse_form(body: bytes) -> list[tuple[str, str]]:

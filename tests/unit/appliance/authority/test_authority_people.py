@@ -314,6 +314,15 @@ async def test_a_name_that_does_not_exist_costs_the_same_writes(person, monkeypa
     assert noted == ["", *[user_id] * 5, ""]
 
 
+async def test_sign_ins_in_parallel_gain_nothing(person):
+    """Neither more guesses at somebody than the limit allows, nor more work than that for the server."""
+    await person.begin()
+    answers = await asyncio.gather(*(person.sign_in(password=f"guess-{number}") for number in range(12)))
+    refused = [answer.status_code for answer in answers]
+    # Two are looked at at a time, so that one more may be under way when the limit is reached.
+    assert (refused.count(401) in (5, 6), refused.count(401) + refused.count(429)) == (True, 12)
+
+
 async def test_wrong_current_passwords_in_parallel_count_one_by_one(person):
     """And the right one among them finds the account locked, as whoever guesses one after the other does."""
     await person.begin()

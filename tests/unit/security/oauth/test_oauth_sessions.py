@@ -8,6 +8,7 @@ import pytest
 from security.clients import ClientDefinition
 from security.errors import RegistryUnusable
 from security.oauth.grant_types import DEVICE_GRANT
+from security.oauth.interactions import MAX_DEVICES_PER_SOURCE
 from security.oauth.refresh_store import RefreshStore
 from security.registry.snapshot import read_definitions
 from security.scopes import Role
@@ -173,6 +174,20 @@ def test_a_device_that_asks_too_often_must_slow_down(house, clock):
     assert poll(house, code)[1]["error"] == "slow_down"
     clock.now += 15
     assert poll(house, code)[1]["error"] == "authorization_pending"
+
+
+def test_one_address_cannot_take_the_place_of_all_devices(house, clock):
+    """Who may begin is anybody who knows an application's id; its places come back when they are used or old."""
+    interactions = house.authority.interactions
+    for number in range(MAX_DEVICES_PER_SOURCE):
+        assert interactions.add_device(f"d-{number}", f"code-{number}", "c", "s", "192.0.2.1")
+    assert not interactions.add_device("one-more", "code-x", "c", "s", "192.0.2.1")
+    assert interactions.add_device("elsewhere", "code-y", "c", "s", "192.0.2.2")
+    interactions.spend_device("d-0")
+    assert interactions.add_device("one-more", "code-x", "c", "s", "192.0.2.1")
+    clock.now += 1201
+    for number in range(MAX_DEVICES_PER_SOURCE):
+        assert interactions.add_device(f"e-{number}", f"code-{number}", "c", "s", "192.0.2.1")
 
 
 def test_a_device_code_expires_and_can_be_refused(house, clock):
