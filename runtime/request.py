@@ -33,7 +33,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """
 
     temperature: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 1.0
-    top_p: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
+    top_p: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 1.0
+    """0: the likeliest token alone."""
     top_k: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
     """0: no limit."""
     min_p: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.0

@@ -53,6 +53,10 @@ class StreamWriter(Protocol):
         """Whether so much is unread that writing would have to wait."""
         ...
 
+    async def catch_up(self) -> None:
+        """Wait until it is not behind, or gone."""
+        ...
+
     def begin(self, status: int, headers: Headers, chunk: bytes) -> None:
         """Write the head of a response of unknown length and its first part, in one piece; unless it `is_behind`."""
         ...
@@ -239,7 +243,8 @@ class Exchange:
         self.started, self.status = True, 200
         head = self._complete_headers([*_STREAM_HEADERS, *headers])
         writer = self.writer
-        if writer is not None and not writer.is_behind:
+        if writer is not None:
+            await self._catch_up(writer)
             writer.begin(200, head, first)
             return
         await self._send_in_time({"type": "http.response.start", "status": 200, "headers": head})
@@ -251,10 +256,12 @@ class Exchange:
         Raises: ClientGone if the client does not take it in time.
         """
         writer = self.writer
-        if writer is not None and writer.is_ready:
-            writer.write(chunk)
+        if writer is None:
+            await self._send_in_time({"type": "http.response.body", "body": chunk, "more_body": True})
             return
-        await self._send_in_time({"type": "http.response.body", "body": chunk, "more_body": True})
+        await self._catch_up(writer)
+        if writer.is_ready:
+            writer.write(chunk)
 
     @property
     def writer(self) -> StreamWriter | None:
@@ -264,11 +271,26 @@ class Exchange:
     async def end_stream(self, last: bytes = b"") -> None:
         """End a stream in good order, after a last part."""
         writer = self.writer
-        if writer is not None and writer.is_ready:
-            writer.finish(last)
-        else:
+        if writer is None:
             await self._send_in_time({"type": "http.response.body", "body": last, "more_body": False})
+        else:
+            await self._catch_up(writer)
+            if writer.is_ready:
+                writer.finish(last)
         self.finished = True
+
+    async def _catch_up(self, writer: StreamWriter) -> None:
+        """Let the client read what it has not. Raises: ClientGone if it does not in time."""
+        if not writer.is_behind:
+            return
+        try:
+            async with asyncio.timeout(self._send_timeout_s):
+                await writer.catch_up()
+        except TimeoutError:
+            raise self._stalled() from None
+
+    def _stalled(self) -> ClientGone:
+        return ClientGone("client_stalled", f"the client read nothing for {self._send_timeout_s:g} s")
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.started, self.status = True, status
@@ -319,7 +341,7 @@ class Exchange:
             async with asyncio.timeout(self._send_timeout_s):
                 await self._send(event)
         except TimeoutError:
-            raise ClientGone("client_stalled", f"the client read nothing for {self._send_timeout_s:g} s") from None
+            raise self._stalled() from None
         except OSError as error:
             raise ClientGone("client_disconnected", "the client left") from error
 

@@ -71,7 +71,7 @@ def _framed(chunk: bytes) -> bytes:
 
 class _CycleWriter:
     """Writes one response that is streamed: as `RequestResponseCycle.send` does, which looks at each header by itself and is a
-    coroutine.
+    coroutine. In HTTP/1.0, which knows no chunks (RFC 9112 section 6.1), the end of the connection is the response's.
     """
 
     def __init__(self, cycle: RequestResponseCycle, connection: "GatewayProtocol") -> None:
@@ -106,7 +106,10 @@ class _CycleWriter:
             return
         assert not cycle.response_started
         cycle.response_started, cycle.waiting_for_100_continue = True, False
-        cycle.chunked_encoding = True
+        cycle.chunked_encoding = cycle.scope["http_version"] != "1.0"
+        headers = [*cycle.default_headers, *headers]
+        if not cycle.chunked_encoding:
+            cycle.keep_alive = False
         if (b"connection", b"close") in headers:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
@@ -114,19 +117,25 @@ class _CycleWriter:
         lines = b"".join([b"%b: %b\r\n" % header for header in headers])
         if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
             raise ValueError("a header's value holds a line break")
-        head = STATUS_LINE[status] + lines + b"transfer-encoding: chunked\r\n\r\n"
-        cycle.transport.write(head + _framed(chunk))
+        framing = b"transfer-encoding: chunked\r\n" if cycle.chunked_encoding else b""
+        cycle.transport.write(STATUS_LINE[status] + lines + framing + b"\r\n" + self._shown(chunk))
+
+    def _shown(self, chunk: bytes) -> bytes:
+        return _framed(chunk) if self._cycle.chunked_encoding else chunk
 
     def write(self, chunk: bytes) -> None:
         """See `exchange.StreamWriter`."""
         if chunk:
-            self._cycle.transport.write(_framed(chunk) if self._cycle.chunked_encoding else chunk)
+            self._cycle.transport.write(self._shown(chunk))
+
+    async def catch_up(self) -> None:
+        """See `exchange.StreamWriter`."""
+        await self._cycle.flow.drain()
 
     def finish(self, chunk: bytes) -> None:
         """See `exchange.StreamWriter`."""
         cycle = self._cycle
-        assert cycle.chunked_encoding
-        cycle.transport.write(_framed(chunk) + b"0\r\n\r\n")
+        cycle.transport.write(self._shown(chunk) + (b"0\r\n\r\n" if cycle.chunked_encoding else b""))
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:

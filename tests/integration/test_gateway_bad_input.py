@@ -64,7 +64,7 @@ def error_of(response: Response) -> dict[str, Any]:
     [
         ("chat", {"temprature": 1}, "temprature", "did you mean temperature?"),
         ("chat", {"temperature": "hot"}, "temperature", "expected"),
-        ("chat", {"temperature": 1e9}, "temperature", "100"),
+        ("chat", {"temperature": 2.1}, "temperature", "2"),
         ("chat", {"repetition_penalty": 1e-300}, "repetition_penalty", "0.01"),
         ("chat", {"n": 0}, "n", "1"),
         ("chat", {"n": 65}, "n", "64"),

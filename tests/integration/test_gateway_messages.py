@@ -52,6 +52,18 @@ def events_of(response: Response) -> list[dict[str, Any]]:
     return events
 
 
+async def test_a_begun_answer_is_continued(gateway: Gateway) -> None:
+    """A last message of the assistant is the beginning of the answer, which is what follows it; one that calls is none."""
+    gateway.says(" is 4")
+    asked = [*BODY["messages"], {"role": "assistant", "content": [{"type": "text", "text": "The sum"}]}]
+    answer = json.loads((await ask(gateway, "/v1/messages", BODY | {"messages": asked})).body)
+    assert answer["content"] == [{"type": "text", "text": " is 4"}]
+    assert prompt_of(gateway).endswith("assistant\nThe sum")
+    called = {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {}}
+    refused = await ask(gateway, "/v1/messages", BODY | said("assistant", called))
+    assert (refused.status, json.loads(refused.body)["error"]["code"]) == (400, "invalid_parameter")
+
+
 async def test_a_message(gateway: Gateway) -> None:
     """Text, counts with cached tokens apart, and why it stopped."""
     gateway.says("Hello")

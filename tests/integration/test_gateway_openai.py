@@ -1,7 +1,7 @@
 """The OpenAI SDK against a gateway over HTTP, with an engine, an auditor and a policy of ours behind it."""
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
@@ -127,6 +127,20 @@ async def test_stop_strings_that_do_not_match_tell_the_engine_what_counts(
     gateway.says("nothing here")
     await client.chat.completions.create(model=MODEL, messages=HELLO, stop=["END"])
     assert [cancel.keep_tokens for cancel in gateway.engine.cancels] == [len("nothing here") + 1]
+
+
+@pytest.mark.parametrize("tier", ["auto", "default", None])
+async def test_the_tier_is_told_to_who_asked_for_one(
+    gateway: Gateway, client: openai.AsyncOpenAI, tier: Literal["auto", "default"] | None
+) -> None:
+    """There is only the default."""
+    options: Any = {} if tier is None else {"service_tier": tier}
+    told = None if tier is None else "default"
+    answer = await client.chat.completions.create(model=MODEL, messages=HELLO, top_p=0, **options)
+    assert answer.service_tier == told
+    assert gateway.engine.submits[0].sampling.top_p == 0
+    stream = await client.chat.completions.create(model=MODEL, messages=HELLO, stream=True, **options)
+    assert {chunk.service_tier async for chunk in stream} == {told}
 
 
 async def test_length_and_sampling_reach_the_engine(gateway: Gateway, client: openai.AsyncOpenAI) -> None:

@@ -172,6 +172,28 @@ async def test_a_streamed_answer_leaves_its_connection_as_the_client_asked(gatew
         await close(writer)
 
 
+@pytest.mark.parametrize("asked", [b"", b"\r\nConnection: keep-alive"])
+async def test_a_client_of_http_1_0_gets_a_stream_without_chunks(gateway: Gateway, asked: bytes) -> None:
+    """It would take their lengths for text; so the connection's end is the stream's. Every stream says its date."""
+    gateway.says("hello")
+    request = (
+        request_of(stream=True)
+        .replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\n")
+        .replace(b"\r\nHost: x", b"\r\nHost: x" + asked)
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    try:
+        writer.write(request)
+        answer = parse(await asyncio.wait_for(reader.read(-1), 10))
+        assert "transfer-encoding" not in answer.headers
+        assert answer.headers["connection"] == "close"
+        assert answer.headers["date"].endswith(" GMT")
+        assert text_of(answer.body) == "hello"
+        assert answer.body.endswith(b"data: [DONE]\n\n")
+    finally:
+        await close(writer)
+
+
 async def test_a_header_of_two_lines_is_never_written(gateway: Gateway) -> None:
     """Whatever a value of ours may come to hold, it adds no header and ends no head: the connection is cut instead."""
     gateway.says("hello")

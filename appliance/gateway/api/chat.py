@@ -3,7 +3,9 @@
 import hashlib
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
+
+from msgspec import UNSET, UnsetType
 
 from appliance.gateway.api.chat_request import ChatRequest, parse_chat_request
 from appliance.gateway.api.dialects import OPENAI
@@ -65,6 +67,7 @@ class _ChatWords:
         self._created = int(time.time())
         self._fingerprint = fingerprint(answer.engine_build)
         self._generations = answer.generations
+        self._tier: Literal["default"] | UnsetType = UNSET if request.fields.service_tier is None else "default"
         self._shows_logprobs = request.logprobs >= 0
         options = request.fields.stream_options or StreamOptions()
         self._includes_usage = options.include_usage
@@ -112,7 +115,7 @@ class _ChatWords:
             self._choice(index, [piece for piece in pieces if piece.choice == index]) for index in range(self._asked.n)
         ]
         return ChatCompletion(
-            self._asked.uid, self._created, self._asked.model, choices, self._usage(), self._fingerprint
+            self._asked.uid, self._created, self._asked.model, choices, self._usage(), self._fingerprint, self._tier
         )
 
     def _choice(self, index: int, pieces: list[Piece]) -> ChatChoice:
@@ -154,7 +157,9 @@ class _ChatWords:
 
     def _chunk(self, choice: ChunkChoice | None) -> ChatChunk:
         choices = [] if choice is None else [choice]
-        chunk = ChatChunk(self._asked.uid, self._created, self._asked.model, choices, self._fingerprint)
+        chunk = ChatChunk(
+            self._asked.uid, self._created, self._asked.model, choices, self._fingerprint, service_tier=self._tier
+        )
         if self._includes_usage:
             chunk.usage = self._usage() if self._repeats_usage else None
         return chunk

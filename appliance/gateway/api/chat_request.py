@@ -239,7 +239,7 @@ def verify_openai_fields(fields: OpenAIFields) -> None:
     """What chat and completions refuse alike. Raises: BadRequest."""
     if fields.store:
         raise BadRequest("unsupported_parameter", "store: answers are not stored", parameter="store")
-    if fields.service_tier not in ("auto", "default"):
+    if fields.service_tier not in (None, "auto", "default"):
         raise BadRequest("unsupported_parameter", "service_tier: there is only the default", parameter="service_tier")
     if fields.metadata:
         raise BadRequest(

@@ -45,7 +45,7 @@ class SamplingFields(Struct, kw_only=True):
     """How tokens are chosen. None: the model's own default, or none."""
 
     temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, lt=1 << 31)] | None = None
     """-1 and 0: no limit."""
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
@@ -63,6 +63,8 @@ class OpenAIFields(SamplingFields, kw_only=True):
     """What chat and completions have in common."""
 
     model: Name
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    """As far as OpenAI's goes; `/generate` takes more."""
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
     stop: str | list[Any] = []
     """Checked by `parameters.parse_stops`, which names what is wrong."""
@@ -76,4 +78,4 @@ class OpenAIFields(SamplingFields, kw_only=True):
     user: Annotated[str, Meta(max_length=256)] = ""
     metadata: Metadata = {}
     store: bool = False
-    service_tier: str = "auto"
+    service_tier: str | None = None

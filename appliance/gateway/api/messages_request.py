@@ -144,7 +144,7 @@ class MessagesFields(CountedFields, kw_only=True):
     """The body's members."""
 
     max_tokens: MaxTokens
-    temperature: float | None = None
+    temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_p: float | None = None
     top_k: int | None = None
     stop_sequences: list[Any] = field(default_factory=list)
@@ -166,6 +166,7 @@ def parse_count(body: dict[str, Any]) -> CountedFields:
 def chat_body(fields: CountedFields, *, reasons: bool) -> dict[str, Any]:
     """The chat request that means the same, to a model that reasons or does not. Raises: BadRequest."""
     chat: dict[str, Any] = {"model": fields.model, "messages": _messages(fields)}
+    chat["continue_final_message"] = fields.messages[-1].role == "assistant"
     chat["tools"] = [_tool(tool) for tool in fields.tools]
     chat |= _choice(fields.tool_choice)
     chat |= _thinking(fields, reasons=reasons)

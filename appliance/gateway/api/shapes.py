@@ -103,6 +103,8 @@ class ChatCompletion(msgspec.Struct):
     choices: list[ChatChoice]
     usage: Usage
     system_fingerprint: str
+    service_tier: Literal["default"] | UnsetType = UNSET
+    """Where the request said one."""
     object: Literal["chat.completion"] = "chat.completion"
 
 
@@ -135,6 +137,7 @@ class ChatChunk(msgspec.Struct):
     choices: list[ChunkChoice]
     system_fingerprint: str
     usage: Usage | UnsetType | None = UNSET
+    service_tier: Literal["default"] | UnsetType = UNSET
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
 
 

@@ -34,7 +34,7 @@ def kept_by_definition(logits: np.ndarray, temperature: float, top_k: int, top_p
     weights /= weights.sum()
     kept, total = [], 0.0
     for token, weight in zip(order, weights, strict=True):
-        if total >= top_p and top_p < 1:
+        if kept and total >= top_p and top_p < 1:
             break
         kept.append(token)
         total += weight
@@ -43,7 +43,7 @@ def kept_by_definition(logits: np.ndarray, temperature: float, top_k: int, top_p
 
 
 @pytest.mark.parametrize("top_k", [0, 1, 5, 1000])
-@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3, 1e-6])
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3, 1e-6, 0.0])
 @pytest.mark.parametrize("min_p", [0.0, 0.02, 1.0])
 def test_masks_keep_what_their_definition_keeps(top_k: int, top_p: float, min_p: float) -> None:
     """In the documented order, over random rows."""
