@@ -1,7 +1,7 @@
 """The authority's routes, all of scope `public`, and no others: metadata, keys, the endpoints for clients, pages for people,
 health. A client's request, in order: (1) without an auditor nothing is decided; (2) the body is read, bounded in size and time;
 (3) who failed too often is told to wait; (4) what the decision needs is looked up; (5) client and request are judged at once;
-(6) a token's record, or a refusal's, is durable; (7) the answer.
+(6) a token's record, or a refusal's, is durable (of refusals beyond the auditor's ration one for all); (7) the answer.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from appliance.authority.http import ALWAYS, NO_STORE, json_answer, read_body, token_request, unavailable
-from appliance.authority.journal import Journal, JournalUnavailable
+from appliance.authority.journal import Journal, JournalRationed, JournalUnavailable
 from appliance.authority.records import build_decision_record, build_sign_in_record
 from security.errors import SecurityFault, SecurityUnavailable
 from security.oauth.authority import Answer, Authority, Endpoint
@@ -162,12 +162,16 @@ class AuthorityApplication:
             return unavailable("The authority cannot decide now")
         if answer.error in _PATIENT_ERRORS:
             return _respond(answer)
-        if answer.error is not None and not answer.is_proven:
-            self._failures.count_failure(address, client_id)
+        if answer.error is not None:
+            self._failures.count_failure(address, client_id, is_proven=answer.is_proven)
         # (6)
         if answer.error is not None or endpoint == "token":
             try:
                 index = await self._record(answer, address, port)
+            except JournalRationed:
+                if answer.minted is not None:
+                    return unavailable("Too many tokens were asked for in this minute", status=429, retry_after_s=60)
+                index = None  # Strangers must not be able to change what a client is told: it is refused, and counted.
             except JournalUnavailable as fault:
                 log.error("token_not_recorded", reason=str(fault))
                 return unavailable("The audit log is away, and nothing is issued without a record")
@@ -196,7 +200,7 @@ def _respond(answer: Answer) -> Response:
     return Response(answer.body, answer.status, headers={**dict(answer.headers), **ALWAYS})
 
 
-def _log_answer(answer: Answer, address: str, index: int) -> None:
+def _log_answer(answer: Answer, address: str, index: int | None) -> None:
     if answer.minted is None:
         log.info("token_refused", error=answer.error, source=address, audit_index=index)
     else:

@@ -15,6 +15,13 @@ class JournalUnavailable(ApplianceFault):
     """The record could not be made durable now."""
 
 
+class JournalRationed(JournalUnavailable):
+    """Too many of the kind in this minute: it has no record of its own, and is counted in one that sums up.
+
+    What is refused anyway may go on with that; what needs a record of its own MUST NOT.
+    """
+
+
 class AuditorLink(Protocol):
     """What is needed of `appliance.ipc.link.Link`."""
 
@@ -56,9 +63,9 @@ class Journal:
                     case Recorded(correlation=correlation, index=index):
                         self._settle(correlation, index)
                     case AppendRefused() as refused:
-                        self._fail(
-                            refused.correlation, f"the auditor refused the record: {refused.code}: {refused.message}"
-                        )
+                        reason = f"the auditor refused the record: {refused.code}: {refused.message}"
+                        family = JournalRationed if refused.code == "rationed" else JournalUnavailable
+                        self._fail(refused.correlation, family(reason))
                     case Usage() as usage:
                         self._usage.extend(usage.rows)
                         if usage.is_last:
@@ -70,7 +77,7 @@ class Journal:
                 self._link = None
                 self._connected.clear()
                 for correlation in list(self._open):
-                    self._fail(correlation, "the auditor is gone")
+                    self._fail(correlation, JournalUnavailable("the auditor is gone"))
 
     async def connected(self) -> None:
         """Wait until there is an auditor."""
@@ -89,7 +96,7 @@ class Journal:
         """Append one canonical event.
 
         Returns: its index in the log, once it is durable.
-        Raises: JournalUnavailable; the record may exist all the same, so what it announces MUST NOT happen.
+        Raises: JournalUnavailable; the record may exist all the same, so what it announces MUST NOT happen. JournalRationed.
         """
         return await self._ask(lambda correlation: AppendEvent(correlation, event))
 
@@ -115,7 +122,7 @@ class Journal:
         if waiting is not None and not waiting.done():
             waiting.set_result(index)
 
-    def _fail(self, correlation: int, reason: str) -> None:
+    def _fail(self, correlation: int, fault: JournalUnavailable) -> None:
         waiting = self._open.get(correlation)
         if waiting is not None and not waiting.done():
-            waiting.set_exception(JournalUnavailable(reason))
+            waiting.set_exception(fault)

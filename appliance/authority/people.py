@@ -14,7 +14,7 @@ from appliance.authority import pages
 from appliance.authority.browser import away, local_path, page, path_of, redirect, without_max_age
 from appliance.authority.directory import Directory
 from appliance.authority.forms import COOKIE, Forms
-from appliance.authority.journal import Journal, JournalUnavailable
+from appliance.authority.journal import Journal, JournalRationed, JournalUnavailable
 from appliance.authority.records import build_sign_in_record
 from appliance.authority.sign_in import REFUSED, KeyWanted, Session, SignInDesk, SignInRefused, TriedTooOften
 from appliance.authority.upstream import LIFETIME_S, UpstreamDesk
@@ -322,6 +322,8 @@ class PeopleRoutes:
     async def _record(self, event: bytes) -> bool:
         try:
             await self._journal.record(event)
+        except JournalRationed:
+            return True  # A failure among many, counted with them.
         except JournalUnavailable as fault:
             log.error("sign_in_not_recorded", reason=str(fault))
             return False

@@ -99,7 +99,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_proven(self) -> bool:
-        """The client has shown who it is: nobody guesses who it is by what it does wrong."""
+        """The client has shown who it is: what it does wrong is no guess."""
         return self.authenticated and self.auth_method not in (None, "none")
 
     def __repr__(self) -> str:

@@ -1,11 +1,11 @@
 """How often one client at one address may fail at the token endpoint, so that nobody guesses at speed or floods the log.
 
-A failure of a client that has shown who it is counts nothing: it guesses at nobody, and could flood the log by its tokens as
-well. Two buckets are charged for each other failure: that of the address *and* the client it claims to be, and a larger one
-of the address alone. So a program with an outdated secret locks out itself and not its neighbours behind the same address,
-and a guesser who goes through many clients is stopped as well. While one of the two is empty there is no answer but "later",
-and credentials are not looked at. What is refused so is only counted, and the counts are handed out once a while for one record
-each.
+Two buckets are charged for each failure: that of the address *and* the client it claims to be, and a larger one of the
+address alone. So a program with an outdated secret locks out itself and not its neighbours behind the same address, and a
+guesser who goes through many clients is stopped as well. A client that has shown who it is guesses at nobody: what it does
+wrong is charged to a bucket of its own, as large as an address's, so that it cannot fill the log either. While one of these
+is empty there is no answer but "later", and credentials are not looked at. What is refused so is only counted, and the
+counts are handed out once a while for one record each.
 
 An IPv6 source is its /64, as one machine has that many addresses. At most MAX_BUCKETS are remembered, the least recently
 charged forgotten first: about 6 MB.
@@ -22,8 +22,8 @@ MAX_BUCKETS = 20_000
 ADDRESS_FACTOR = 10
 """How many times more an address may fail than one client at it."""
 
-_Key = tuple[str, str | None]
-"""Address and claimed client, or None for the address alone."""
+_Key = tuple[str, str | None, bool]
+"""Address and claimed client, or None for the address alone; and whether the client had shown who it is."""
 
 
 class Suppressed(msgspec.Struct, frozen=True):
@@ -56,8 +56,7 @@ class FailureLimit:
     def retry_after_s(self, address: str, client_id: str) -> int:
         """0 if the client may try from there; or else the seconds until it may, and the attempt is counted."""
         source = normalize_source(address)
-        keys: tuple[_Key, _Key] = ((source, None), (source, client_id))
-        for key in keys:
+        for key in ((source, None, False), (source, client_id, False), (source, client_id, True)):
             bucket = self._buckets.get(key)
             if bucket is None:
                 continue
@@ -67,11 +66,11 @@ class FailureLimit:
                 return max(1, math.ceil((1 - bucket.level) * 60 / self._capacity(key)))
         return 0
 
-    def count_failure(self, address: str, client_id: str) -> None:
-        """The client failed from there."""
+    def count_failure(self, address: str, client_id: str, *, is_proven: bool = False) -> None:
+        """The client failed from there, before it had shown who it is or after."""
         source = normalize_source(address)
-        keys: tuple[_Key, _Key] = ((source, None), (source, client_id))
-        for key in keys:
+        unproven: tuple[_Key, ...] = ((source, None, False), (source, client_id, False))
+        for key in ((source, client_id, True),) if is_proven else unproven:
             bucket = self._buckets.get(key)
             if bucket is None:
                 bucket = self._buckets[key] = _Bucket(float(self._capacity(key)), self._clock())
@@ -83,7 +82,7 @@ class FailureLimit:
     def take_suppressed(self) -> list[Suppressed]:
         """What was only counted since the last call. Sources that were forgotten meanwhile are summed under '*'."""
         taken: list[Suppressed] = []
-        for (source, client_id), bucket in self._buckets.items():
+        for (source, client_id, _is_proven), bucket in self._buckets.items():
             if bucket.suppressed:
                 taken.append(Suppressed(source, client_id or "", bucket.suppressed))
                 bucket.suppressed = 0
@@ -93,7 +92,7 @@ class FailureLimit:
         return taken
 
     def _capacity(self, key: _Key) -> int:
-        return self._per_minute * ADDRESS_FACTOR if key[1] is None else self._per_minute
+        return self._per_minute * ADDRESS_FACTOR if key[1] is None or key[2] else self._per_minute
 
     def _refill(self, key: _Key, bucket: _Bucket) -> None:
         now, capacity = self._clock(), self._capacity(key)

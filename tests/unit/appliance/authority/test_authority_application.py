@@ -123,11 +123,27 @@ async def test_a_client_that_guesses_is_slowed_down(house):
     assert (await house.ask()).status_code == 200
 
 
-async def test_a_client_that_is_known_may_be_wrong_as_often_as_it_likes(house):
-    """It guesses at nobody: who has shown its secret is told each time what is wrong, and never locked out for it."""
-    answers = [await house.ask(scope="nonsense") for _ in range(8)]
-    assert {answer.json()["error"] for answer in answers} == {"invalid_scope"}
+async def test_a_client_that_is_known_may_be_wrong_ten_times_as_often(house):
+    """It guesses at nobody: who has shown its secret is told what is wrong; but does not fill the log with it."""
+    answers = [(await house.ask(scope="nonsense")).json()["error"] for _ in range(52)]
+    assert answers == ["invalid_scope"] * 50 + ["temporarily_unavailable"] * 2
+    house.clock.now += 12
     assert (await house.ask()).status_code == 200
+    assert (await house.ask(address="192.0.2.2", secret="guess")).status_code == 401
+
+
+async def test_what_strangers_do_changes_nothing_that_others_are_told(house):
+    """Beyond the auditor's ration a refusal has no record of its own, and is what it was; a token needs its record."""
+    house.auditor.refusal = "rationed"
+    answer = await house.ask(secret="guess")
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+    assert (await house.ask(scope="nonsense")).json()["error"] == "invalid_scope"
+    answer = await house.ask()
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
+    async with house.client() as client:
+        fields = {"login": "nobody", "password": "x"}
+        refused = await client.post("/sign_in", data=fields, headers={"origin": ISSUER})
+    assert (refused.status_code, "is not right" in refused.text) == (401, True)
 
 
 async def test_a_mistake_of_ours_is_an_answer_too(house, monkeypatch):
