@@ -84,16 +84,22 @@ def scenarios(rate: float, seconds: float, idle_streams: int) -> dict[str, Scena
 
 
 async def measure(
-    scenario: Scenario, *, workers: int, folder: str | None = None, on_progress: Callable[[str], None]
+    scenario: Scenario,
+    *,
+    workers: int,
+    niceness: int = 0,
+    folder: str | None = None,
+    on_progress: Callable[[str], None],
 ) -> dict[str, Any]:
     """Run one scenario on an appliance of its own.
 
     Args:
+        niceness: `supervisor.foreground_niceness`.
         folder: where its state is for the while; None: where temporary files are. The log is synced to that disk.
     Raises: StartRefused, CommandFailed.
     """
     on_progress("starting an appliance")
-    async with _running(scenario.step_ms, workers, folder) as target:
+    async with _running(scenario.step_ms, workers, niceness, folder) as target:
         on_progress("warming up")
         warm = Workload(num_requests=32, concurrency=8, prompt_tokens=16, output_tokens=1)
         await run_fleet(target, plan_requests(warm, _VOCAB_SIZE, 0), num_processes=1, concurrency=8)
@@ -118,14 +124,14 @@ async def measure(
         on_progress("the same, spoken to directly")
         direct = await asyncio.to_thread(_measure_direct, scenario.step_ms, folder, plan, due_s)
         result |= _added(outcome.answers, direct)
-    return {"scenario": scenario.name, "workers": workers, **result}
+    return {"scenario": scenario.name, "workers": workers, "niceness": niceness, **result}
 
 
 def _measure_direct(
     step_ms: float, parent: str | None, plan: Sequence[Planned], due_s: Sequence[float]
 ) -> list[Answer]:
     with tempfile.TemporaryDirectory(prefix="casemate-bench-", dir=parent) as folder:
-        engine = DirectEngine(_engine_program(step_ms), *_configure(Path(folder), 1))
+        engine = DirectEngine(_engine_program(step_ms), *_configure(Path(folder), 1, 0))
         gc.disable()  # As in the processes of the other load.
         try:
             return engine.run(plan, due_s)
@@ -185,10 +191,10 @@ def _memory(outcome: Outcome, samples: list[tuple[float, int]]) -> dict[str, flo
 
 
 @asynccontextmanager
-async def _running(step_ms: float, workers: int, parent: str | None) -> AsyncIterator[Target]:
+async def _running(step_ms: float, workers: int, niceness: int, parent: str | None) -> AsyncIterator[Target]:
     """An appliance that is ready, and a client's token for it."""
     with tempfile.TemporaryDirectory(prefix="casemate-bench-", dir=parent) as folder:
-        configuration, raw = _configure(Path(folder), workers)
+        configuration, raw = _configure(Path(folder), workers, niceness)
         provision(configuration)
         supervisor = Supervisor(configuration, raw, Path(folder), programs={"engine": _engine_program(step_ms)})
         ready = asyncio.Event()
@@ -224,7 +230,7 @@ def _target(configuration: Configuration) -> Target:
     return Target(url=url, model=MODEL, token=token["access_token"], ca_file=str(ca_file))
 
 
-def _configure(folder: Path, workers: int) -> tuple[Configuration, bytes]:
+def _configure(folder: Path, workers: int, niceness: int) -> tuple[Configuration, bytes]:
     model = Path(appliance.demo.__file__).parent / "model"
     file = folder / "casemate.toml"
     file.write_text(
@@ -233,6 +239,8 @@ state_dir = "state"
 [gateway]
 port = {_free_port()}
 workers = {workers}
+[supervisor]
+foreground_niceness = {niceness}
 [authority]
 port = {_free_port()}
 [policy]

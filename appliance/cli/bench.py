@@ -59,6 +59,9 @@ def add_bench_commands(subparsers: "argparse._SubParsersAction[argparse.Argument
     gateway.add_argument("--streams", type=int, default=10_000, help="of `idle` (default: %(default)s)")
     gateway.add_argument("--workers", type=int, default=1, help="gateway processes (default: %(default)s)")
     gateway.add_argument(
+        "--niceness", type=int, default=0, help="supervisor.foreground_niceness (default: %(default)s)"
+    )
+    gateway.add_argument(
         "--dir", metavar="FOLDER", help="where the state is meanwhile, the log among it (default: temporary)"
     )
     gateway.set_defaults(handler=_measure_gateway)
@@ -249,9 +252,14 @@ def _measure_gateway(arguments: argparse.Namespace) -> int:
         if name not in known:
             raise CommandFailed(f"there is no scenario {name!r}: {', '.join(known)}")
         with Progress("bench gateway") as progress:
-            result = asyncio.run(
-                measure(known[name], workers=arguments.workers, folder=arguments.dir, on_progress=progress.say)
+            running = measure(
+                known[name],
+                workers=arguments.workers,
+                niceness=arguments.niceness,
+                folder=arguments.dir,
+                on_progress=progress.say,
             )
+            result = asyncio.run(running)
         print(json.dumps(result), flush=True)
     return 0
 

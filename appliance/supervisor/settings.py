@@ -8,7 +8,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class SupervisorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How processes are watched and restarted."""
+    """How processes are watched and restarted, and which of them compute first."""
 
     start_timeout_s: Annotated[
         float,
@@ -46,3 +46,12 @@ class SupervisorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
             description="How long open requests may go on after SIGTERM before they are cut, in seconds.",
         ),
     ] = 30.0
+    foreground_niceness: Annotated[
+        int,
+        Meta(
+            ge=-20,
+            le=19,
+            description="nice(2) of gateway workers and the auditor: below 0 they compute before all else where the cores do not "
+            "suffice for all. The kernel must allow it, by CAP_SYS_NICE or LimitNICE= in the unit of systemd.",
+        ),
+    ] = 0

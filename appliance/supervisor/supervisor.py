@@ -45,6 +45,7 @@ from appliance.supervisor.issuer_files import IssuerFilesWatch
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from appliance.supervisor.notices import NoticeCarrier
 from appliance.supervisor.ownership import has_own_users
+from appliance.supervisor.precedence import FOREGROUND, set_niceness, verify_niceness
 from appliance.supervisor.rounds import HostRounds
 from appliance.supervisor.wiring import Wiring, bind_listener, bind_listeners, make_own_link
 from audit.changes import configuration_loaded_event
@@ -108,6 +109,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
+        verify_niceness(self._settings.foreground_niceness)
         self._bind_listeners()
         self._measure()
         self._record_configuration()
@@ -224,6 +226,8 @@ class Supervisor:
         child = Child(role, instance, watchdog_s, self._settings.start_timeout_s, confine, program, uid)
         child.on_link_lost = self._wiring.renew
         await child.start()
+        if role in FOREGROUND and self._settings.foreground_niceness:
+            set_niceness(child.pid, self._settings.foreground_niceness)
         self._children[role, instance] = child
         said = {"statement": self._statement, "tpm": self._tpm}
         is_single = not has_own_users(self._configuration)
