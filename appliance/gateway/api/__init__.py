@@ -6,9 +6,12 @@ Reading order: `fields` (parameters and their bounds), `parameters` (strictness)
 (parameters beside a body), `paging` (lists in pages); `tokenization`, `intake` (all of step (3): to
 `flow.request.Asked`), `endpoint` (one for all that computes), `dialects` and `streaming` (the wire); `shapes`
 (OpenAI's objects), `logprobs`, `reading` (an answer by the model's forms), `chat`, `completions`, `generate`
-(answers); `blocks` (an answer as blocks), `messages`, `response_items`, `response_store`, `response_inputs`,
-`stored_responses`, `responses`, `input_tokens`; `embeddings`, `tokens`, `native`, `listing`, `receipts`,
+(answers); `blocks` (an answer as blocks), `messages`; `embeddings`, `tokens`, `native`, `listing`, `receipts`,
 `log_reading`, `custody`, `health`, `scrape`, `protected_resource`, `openapi`, `registration` (the whole route table).
+
+Responses are the largest: `response_items`, `response_words` (one in words), `response_file`, `worker_lives` and `response_store`
+(where they are kept), `response_inputs`, `response_conversation` (what one is made of), `background_store`, `running`, `mirrors`,
+and `background` (those that outlive their request), `following` (their events), `responses`, `stored_responses`, `input_tokens`.
 
 A parameter is either honoured or refused by name; none is ignored, but for the few that `parameters.ACCEPTED_HINTS` lists.
 """
