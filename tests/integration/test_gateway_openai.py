@@ -129,6 +129,22 @@ async def test_stop_strings_that_do_not_match_tell_the_engine_what_counts(
     assert [cancel.keep_tokens for cancel in gateway.engine.cancels] == [len("nothing here") + 1]
 
 
+async def test_what_asks_for_nothing_is_taken(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """Null as if it were absent, inside of objects, too; and by SGLang's and vLLM's names what is always done."""
+    always = {"skip_special_tokens": True, "spaces_between_special_tokens": True, "no_stop_trim": False}
+    part: Any = {"type": "text", "text": "hello", "image_url": None}
+    options: Any = {"include_usage": None, "continuous_usage_stats": None}
+    for extra in (always, {"include_stop_str_in_output": False}):
+        stream = await client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": [part]}],
+            stream=True,
+            stream_options=options,
+            extra_body=extra,
+        )
+        assert {chunk.usage async for chunk in stream} == {None}
+
+
 @pytest.mark.parametrize("tier", ["auto", "default", None])
 async def test_the_tier_is_told_to_who_asked_for_one(
     gateway: Gateway, client: openai.AsyncOpenAI, tier: Literal["auto", "default"] | None

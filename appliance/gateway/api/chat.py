@@ -70,8 +70,8 @@ class _ChatWords:
         self._tier: Literal["default"] | UnsetType = UNSET if request.fields.service_tier is None else "default"
         self._shows_logprobs = request.logprobs >= 0
         options = request.fields.stream_options or StreamOptions()
-        self._includes_usage = options.include_usage
-        self._repeats_usage = options.include_usage and options.continuous_usage_stats
+        self._includes_usage = bool(options.include_usage)
+        self._repeats_usage = bool(options.include_usage and options.continuous_usage_stats)
         self._reading = ChatReading(
             model,
             asked.prompts[0],

@@ -103,7 +103,7 @@ def _part(part: dict[str, Any], where: str, role: str) -> str:
         message = f"{where}: only parts of type text are supported, got {str(kind)[:32]}"
         raise BadRequest("unsupported_content", message, parameter=where)
     text = part.get(kind)
-    if not isinstance(text, str) or set(part) != {"type", kind}:
+    if not isinstance(text, str) or {name for name, value in part.items() if value is not None} != {"type", kind}:
         raise BadRequest(
             "invalid_parameter", f"{where}: expected the members type and {kind}, and no others", parameter=where
         )

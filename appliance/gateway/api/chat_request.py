@@ -7,7 +7,7 @@ from msgspec import Meta, field
 
 from appliance.gateway.api.chat_messages import ChatMessage, template_messages
 from appliance.gateway.api.fields import MaxTokens, OpenAIFields, TopLogprobs
-from appliance.gateway.api.parameters import parse_parameters, parse_stops
+from appliance.gateway.api.parameters import parse_parameters, parse_stops, verify_always
 from appliance.gateway.api.structured import (
     Structure,
     hold_to_tools,
@@ -237,6 +237,7 @@ def parse_structure(fields: OpenAIFields) -> Structure | None:
 
 def verify_openai_fields(fields: OpenAIFields) -> None:
     """What chat and completions refuse alike. Raises: BadRequest."""
+    verify_always(fields)
     if fields.store:
         raise BadRequest("unsupported_parameter", "store: answers are not stored", parameter="store")
     if fields.service_tier not in (None, "auto", "default"):

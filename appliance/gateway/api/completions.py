@@ -91,8 +91,8 @@ class _CompletionWords:
         self._fingerprint = fingerprint(answer.engine_build)
         self._shows_logprobs = request.logprobs >= 0
         options = request.fields.stream_options or StreamOptions()
-        self._includes_usage = options.include_usage
-        self._repeats_usage = options.include_usage and options.continuous_usage_stats
+        self._includes_usage = bool(options.include_usage)
+        self._repeats_usage = bool(options.include_usage and options.continuous_usage_stats)
         self._generations = answer.generations
         self._echoes = [echo_prompt(vocabulary, prompt) for prompt in asked.prompts] if request.fields.echo else []
         self._unechoed = set(range(len(self._echoes)))

@@ -17,6 +17,14 @@ MAX_STOPS = 16
 MAX_STOP_CHARS = 1024
 MAX_PATTERN_CHARS = 16 << 10
 
+ALWAYS = {
+    "skip_special_tokens": True,
+    "spaces_between_special_tokens": True,
+    "no_stop_trim": False,
+    "include_stop_str_in_output": False,
+}
+"""Control tokens and stop strings are not part of an answer's text."""
+
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
@@ -34,10 +42,10 @@ Tokens = Annotated[list[TokenId], Meta(min_length=1, max_length=MAX_TOKENS)]
 class StreamOptions(Struct, forbid_unknown_fields=True):
     """`stream_options`."""
 
-    include_usage: bool = False
-    continuous_usage_stats: bool = False
+    include_usage: bool | None = False
+    continuous_usage_stats: bool | None = False
     """vLLM's: every event has the usage so far."""
-    include_obfuscation: bool = False
+    include_obfuscation: bool | None = False
     """Taken for compatibility: padding against observers of lengths is not added (TLS records are not padded)."""
 
 
@@ -79,3 +87,8 @@ class OpenAIFields(SamplingFields, kw_only=True):
     metadata: Metadata = {}
     store: bool = False
     service_tier: str | None = None
+    skip_special_tokens: bool = True
+    """This and the next three are SGLang's and vLLM's: only what is always done is taken."""
+    spaces_between_special_tokens: bool = True
+    no_stop_trim: bool = False
+    include_stop_str_in_output: bool = False

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct, field
 
 from appliance.gateway.api.completion_request import Prompt, parse_prompts
 from appliance.gateway.api.fields import MAX_PATTERN_CHARS, Name, NoneOrTokens, SamplingFields, TopLogprobs
-from appliance.gateway.api.parameters import parse_members, parse_parameters, parse_stops
+from appliance.gateway.api.parameters import parse_members, parse_parameters, parse_stops, verify_always
 from appliance.gateway.api.structured import Structure, parse_patterns, verify_sampling
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.settings import GatewaySettings
@@ -25,6 +25,7 @@ class NativeSampling(SamplingFields, kw_only=True):
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     no_stop_trim: bool = False
+    include_stop_str_in_output: bool = False
     json_schema: Annotated[str, Meta(min_length=1)] | None = None
     regex: Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN_CHARS)] | None = None
     ebnf: Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN_CHARS)] | None = None
@@ -101,13 +102,7 @@ def parse_generate_request(body: dict[str, Any], settings: GatewaySettings) -> G
 
 def _parse_sampling(given: dict[str, Any]) -> NativeSampling:
     sampling = parse_members(given, NativeSampling, "sampling_params")
-    fixed = {"skip_special_tokens": True, "spaces_between_special_tokens": True, "no_stop_trim": False}
-    for name, value in fixed.items():
-        if getattr(sampling, name) is not value:
-            place = f"sampling_params.{name}"
-            raise BadRequest(
-                "unsupported_parameter", f"{place}: only {str(value).lower()} is supported", parameter=place
-            )
+    verify_always(sampling, "sampling_params.")
     if sampling.sampling_seed is not None:
         sampling.seed = sampling.sampling_seed
     sampling.min_tokens = max(sampling.min_tokens, sampling.min_new_tokens)

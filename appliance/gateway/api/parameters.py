@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from appliance.gateway.api.fields import MAX_STOP_CHARS, MAX_STOPS
+from appliance.gateway.api.fields import ALWAYS, MAX_STOP_CHARS, MAX_STOPS
 from appliance.gateway.errors import BadRequest
 
 Parsed = TypeVar("Parsed", bound=msgspec.Struct)
@@ -23,7 +23,9 @@ ACCEPTED_HINTS = {
 """Parameters of OpenAI's that change nothing here, and could not: what they ask for is done anyway, or by the token."""
 
 NOT_SUPPORTED = {
+    "allowed_token_ids": "use logit_bias, regex or ebnf",
     "audio": "audio is not supported",
+    "bad_words": "use logit_bias",
     "best_of": "best_of is not supported: ask for n choices",
     "background_options": "what is made in the background begins at once, as all else",
     "chat_template": "a chat template comes with the model only",
@@ -43,9 +45,12 @@ NOT_SUPPORTED = {
     "personality": "personality is not supported",
     "prediction": "predicted output is not supported",
     "prompt": "prompts are not kept: say all of it in instructions and input",
+    "prompt_logprobs": "use echo with logprobs at /v1/completions, or logprob_start_len at /generate",
     "prompt_cache_options": "cached prefixes are kept while memory lasts, whatever a client says",
     "prompt_cache_retention": "cached prefixes are kept while memory lasts, whatever a client says",
+    "structured_outputs": "use response_format, regex or ebnf",
     "suffix": "suffix (fill in the middle) is not supported",
+    "truncate_prompt_tokens": "what is too long is refused",
     "verbosity": "verbosity is not supported",
     "web_search_options": "there is no web search: this appliance has no way to the internet",
 }
@@ -123,6 +128,15 @@ def _invalid(message: str) -> BadRequest:
     if place in WHY_NOT and "nvalid enum value" in message:
         return BadRequest("unsupported_parameter", f"{place}: {WHY_NOT[place]}", parameter=place)
     return BadRequest("invalid_parameter", f"{place or 'the request'}: {reason}", parameter=place or None)
+
+
+def verify_always(fields: msgspec.Struct, where: str = "") -> None:
+    """Check that nothing else is asked for than what is always done. Raises: BadRequest."""
+    for name, value in ALWAYS.items():
+        if getattr(fields, name) is not value:
+            place = where + name
+            message = f"{place}: only {str(value).lower()} is supported"
+            raise BadRequest("unsupported_parameter", message, parameter=place)
 
 
 def parse_stops(stop: str | list[Any], parameter: str = "stop") -> tuple[str, ...]:
