@@ -439,3 +439,41 @@ async def test_only_what_was_streamed_is_streamed_again(
     with pytest.raises(openai.BadRequestError) as refused:
         await clients[1].responses.retrieve(response.id, stream=True)
     assert refused.value.param == "stream"
+
+
+async def test_the_sdks_own_reader_of_streams_takes_them(
+    workers: list[Gateway], clients: list[openai.AsyncOpenAI]
+) -> None:
+    """`responses.stream`, which keeps a picture of the response: begun with it, taken up with it, and cancelled before its end."""
+    workers[0].says("said", delay_s=SLOW_S)
+    async with clients[0].responses.stream(model=MODEL, input="x", background=True) as begun:
+        response_id = (await anext(aiter(begun))).response.id  # type: ignore[union-attr]
+    for client in clients:
+        for query in ({}, {"starting_after": 3}):
+            async with client.responses.stream(response_id=response_id, **query) as taken_up:  # type: ignore[arg-type]
+                assert (await taken_up.get_final_response()).output_text == "said"
+    endless(workers[0])
+    async with clients[0].responses.stream(model=MODEL, input="x", background=True) as stream:
+        events = aiter(stream)
+        response_id = (await anext(events)).response.id  # type: ignore[union-attr]
+        await clients[1].responses.cancel(response_id)
+        assert [event.type async for event in events][-1] == "response.cancelled"
+
+
+async def test_a_bug_of_ours_ends_one_response(
+    workers: list[Gateway], clients: list[openai.AsyncOpenAI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has failed, in the log as well, and is not left in progress; the next one is made."""
+
+    def stumble(*_: object, **__: object) -> None:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as broken:
+        for part in ("take", "finish"):
+            broken.setattr(f"appliance.gateway.api.blocks.BlockBuilder.{part}", stumble)
+        response = await ended(clients[1], (await clients[0].responses.create(**STARTED)).id)
+    assert response.status == "failed"
+    assert response.error is not None
+    assert response.error.message.startswith("internal_error: an internal error, recorded with request id resp_")
+    assert workers[0].auditor.of_kind("inference_outcome")[0]["status_code"] == "internal_error"
+    assert (await ended(clients[1], (await clients[0].responses.create(**STARTED)).id)).status == "completed"

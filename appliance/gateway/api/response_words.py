@@ -12,7 +12,7 @@ from appliance.gateway.api.dialects import RESPONSES
 from appliance.gateway.api.reading import ChatReading
 from appliance.gateway.api.response_items import added_events, done_events, item_of, shown_item
 from appliance.gateway.api.responses_request import Item, ResponsesFields
-from appliance.gateway.errors import GatewayFault
+from appliance.gateway.errors import GatewayFault, InternalFault
 from appliance.gateway.flow.choice import ChoiceEnd, Piece
 from appliance.gateway.flow.generation import Generation
 from appliance.gateway.flow.request import Asked
@@ -87,7 +87,12 @@ class ResponseWords:
         return self._finished()
 
     def stop(self, status: Literal["failed", "cancelled"], fault: GatewayFault) -> Iterable[Event]:
-        """The response as far as it has come, which is its end."""
+        """The response as far as it has come, which is its end; after a bug of ours, as it was told last."""
+        if isinstance(fault, InternalFault):
+            error = error_of(fault) if status == "failed" else None
+            self.response = self.response | {"status": status, "error": error}
+            yield self._event(f"response.{status}", response=self.response)
+            return
         for event in self._builder.finish(is_cut=True) if self._builder.blocks else ():
             yield from self._item_events(event)
         yield self._event(f"response.{status}", response=self._show(status, fault))
