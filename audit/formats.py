@@ -1,7 +1,8 @@
 """Forms in which records leave for other systems: CSV, Parquet, and CEF for event collectors. One function a form, bytes only.
 
 They are made from a record and nothing else, so that whoever has the records can make them again and compare. Neither holds
-the whole record; the record itself is its canonical JSON.
+the whole record; the record itself is its canonical JSON. There is no record of which none can be made, whatever stands in its
+members: one that somebody got into the log must not keep the others from being exported.
 
 Source: RFC 4180 (CSV); ArcSight Common Event Format, version 0 (CEF). The prefix against formulas is OWASP's advice.
 """
@@ -49,7 +50,7 @@ def encode_cef(event: Json) -> bytes:
     product = _object(event, "metadata", "product")
     header = (
         "CEF:0", "Casemate", "Casemate", str(product.get("version", "")), str(row["class_uid"]), str(row["kind"]),
-        str(_CEF_SEVERITY.get(event.get("severity_id", 0), 0)),
+        str(_CEF_SEVERITY.get(number_of(event, "severity_id"), 0)),
     )  # fmt: skip
     extension = {
         "rt": row["time"], "externalId": row["index"], "outcome": row["status"], "reason": row["status_code"],
@@ -71,7 +72,7 @@ def _cef_source(address: object) -> dict[str, str | int]:
 
 def flatten(event: Json) -> dict[str, str | int]:
     """The members of a record that fit into columns; what it does not have is empty."""
-    own = _object(event, "unmapped", "casemate")
+    own = own_of(event)
     metadata, actor, user = _object(event, "metadata"), _object(event, "actor"), _object(event, "user")
     acting = _object(event, "actor", "user")
     endpoint, context = _object(event, "src_endpoint"), _object(event, "message_context")
@@ -81,7 +82,7 @@ def flatten(event: Json) -> dict[str, str | int]:
         "kind": own.get("kind"),
         "class_uid": event.get("class_uid"),
         "activity_id": event.get("activity_id"),
-        "status": _STATUS.get(event.get("status_id", 0), ""),
+        "status": _STATUS.get(number_of(event, "status_id"), ""),
         "status_code": event.get("status_code"),
         "severity_id": event.get("severity_id"),
         "actor": acting.get("uid") or acting.get("name") or user.get("uid") or user.get("name"),
@@ -97,6 +98,17 @@ def flatten(event: Json) -> dict[str, str | int]:
         "uid": metadata.get("uid"),
     }
     return {name: value if isinstance(value, str | int) else "" for name, value in values.items()}
+
+
+def own_of(event: Json) -> Json:
+    """What a record says in Casemate's own words; empty where it does not."""
+    return _object(event, "unmapped", "casemate")
+
+
+def number_of(event: Json, name: str) -> int:
+    """A number of a record; 0 where it has none, or something else of that name."""
+    found = event.get(name)
+    return found if isinstance(found, int) else 0
 
 
 def parse_json(entry: bytes) -> Json:

@@ -6,7 +6,7 @@ holds no hashes.
 
 from collections.abc import Iterator
 
-from audit.formats import parse_json
+from audit.formats import own_of, parse_json
 from audit.index import LogIndex, Query
 from audit.keyed_hash import KeyedHash
 
@@ -22,7 +22,7 @@ def find_hash(index: LogIndex, query: Query, hashed: KeyedHash) -> Iterator[byte
     before: int | None = None
     while page := index.find(query, limit=_PAGE, before=before):
         for entry in index.read(page):
-            own = parse_json(entry).get("unmapped", {}).get("casemate", {})
+            own = own_of(parse_json(entry))
             if any((own.get(value), own.get(key)) == (hashed.value, hashed.key_id) for value, key in _MEMBERS):
                 yield entry
         before = page[-1]

@@ -40,6 +40,49 @@ class _Summarized(msgspec.Struct, gc=False):
     actor: _Actor = msgspec.field(default_factory=_Actor)
 
 
+class _Name(msgspec.Struct, gc=False):
+    ip: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class _Acting(msgspec.Struct, gc=False):
+    app_uid: str = ""
+    user: _Name = msgspec.field(default_factory=_Name)
+
+
+class _Product(msgspec.Struct, gc=False):
+    version: str = ""
+
+
+class _Described(_Metadata, gc=False):
+    product: _Product = msgspec.field(default_factory=_Product)
+    tenant_uid: str = ""
+
+
+class _Tokens(msgspec.Struct, gc=False):
+    completion_tokens: int = 0
+    prompt_tokens: int = 0
+
+
+class _Readable(msgspec.Struct, gc=False):
+    """The members by which people find and read records, in searches, exports and reports."""
+
+    metadata: _Described
+    unmapped: _Unmapped = msgspec.field(default_factory=_Unmapped)
+    actor: _Acting = msgspec.field(default_factory=_Acting)
+    ai_model: _Name = msgspec.field(default_factory=_Name)
+    app: _Name = msgspec.field(default_factory=_Name)
+    entity: _Name = msgspec.field(default_factory=_Name)
+    message_context: _Tokens = msgspec.field(default_factory=_Tokens)
+    severity_id: int = 0
+    src_endpoint: _Name = msgspec.field(default_factory=_Name)
+    status_code: str = ""
+    status_id: int = 0
+    trace: _Name = msgspec.field(default_factory=_Name)
+    user: _Name = msgspec.field(default_factory=_Name)
+
+
 class EntrySummary(msgspec.Struct, frozen=True, gc=False):
     """What an entry is about; absent texts are empty, absent numbers -1."""
 
@@ -78,11 +121,12 @@ def summarize(entry: bytes) -> EntrySummary:
 
 
 def verify_summarizable(event: Json) -> None:
-    """Check that the entry made of this event can be summarized.
+    """Check that the entry made of this event can be summarized, and found and read by people as what it is.
 
+    Without that a captured process could append records that no search by who or what finds.
     Raises: MalformedEntry.
     """
     try:
-        msgspec.convert(event, _Summarized)
+        msgspec.convert(event, _Readable)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise MalformedEntry(f"event: {error}") from error

@@ -10,10 +10,12 @@ import datetime
 import re
 
 from audit.entry import Json
-from audit.formats import encode_cef, flatten, parse_json
+from audit.formats import encode_cef, flatten, number_of, parse_json
 
 _FACILITY = 13
 _SEVERITIES = {1: 6, 2: 5, 3: 4, 4: 3, 5: 2, 6: 1}
+_MAX_TIME_MS = 253_402_300_799_999
+"""The end of the year 9999, behind which RFC 3339 has no times."""
 _UNPRINTABLE = re.compile(r"[^!-~]")
 
 
@@ -31,8 +33,8 @@ def encode_message(entry: bytes, origin: str, *, as_cef: bool = False) -> bytes:
 
 def _header(event: Json, origin: str) -> str:
     row = flatten(event)
-    priority = 8 * _FACILITY + _SEVERITIES.get(event.get("severity_id", 1), 6)
-    time_ms = row["time"] if isinstance(row["time"], int) else 0
+    priority = 8 * _FACILITY + _SEVERITIES.get(number_of(event, "severity_id"), 6)
+    time_ms = min(max(number_of(event, "time"), 0), _MAX_TIME_MS)
     moment = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
     host = _word(origin.partition("/")[0], 255)
     data = f'[casemate@32473 index="{row["index"]}" origin="{_value(origin)}" uid="{_value(str(row["uid"]))}"]'

@@ -175,8 +175,9 @@ class CosigningDesk:
     def _follow(self, message: WitnessAnswered, asked: _Asked) -> None:
         """(2) The witness remembers another size."""
         size = parse_remembered_size(message.body)
-        if size > self._writer.checkpoint.size:
-            detail = f"it has cosigned {size} records, the log has {self._writer.checkpoint.size}"
+        # A publication that was not taken in yet may lie in the folder, where others find it and take it to the witness.
+        if size > self._writer.size:
+            detail = f"it has cosigned {size} records, the log has {self._writer.size}"
             self._watch.dispute(Dispute(asked.key.name, detail))
             return
         asked.known_size = size

@@ -28,6 +28,7 @@ from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from audit.checkpoint import parse_checkpoint
 from audit.entry import Json, encode_canonical
 from audit.errors import EntryNotFound
+from audit.formats import flatten, parse_json
 from audit.index import LogIndex, Query
 from audit.note import parse_note
 from audit.reader import LogReader
@@ -152,29 +153,35 @@ def _print_line(entry: bytes, *, as_json: bool) -> None:
     if as_json:
         write_output(entry + b"\n", None)
         return
-    print(describe_record(json.loads(entry)))
+    print(describe_record(parse_json(entry)))
 
 
 def describe_record(event: Json) -> str:
-    """A record in one line: index, time, kind, who, what, how it ended. ASCII only."""
-    own = event.get("unmapped", {}).get("casemate", {})
-    actor, user = event.get("actor", {}), event.get("user", {})
-    who = actor.get("user", {}).get("uid") or actor.get("user", {}).get("name") or user.get("uid") or ""
-    what = (
-        event.get("ai_model", {}).get("name")
-        or event.get("app", {}).get("uid")
-        or event.get("entity", {}).get("uid")
-        or ""
-    )
-    ended = event.get("status_code") or {1: "success", 2: "failure"}.get(event.get("status_id", 0), "")
-    moment = datetime.datetime.fromtimestamp(event.get("time", 0) / 1000, datetime.UTC)
-    words = [
-        str(event.get("metadata", {}).get("sequence", "?")),
-        moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z",
-        own.get("kind", "?"),
-        *(word for word in (who, what, ended, own.get("request_uid", "")) if word),
-    ]
-    return " ".join(json.dumps(str(word))[1:-1] for word in words)
+    """A record in one line: index, time, kind, who, what, how it ended. ASCII only.
+
+    Whatever stands in its members: a record that somebody got into the log must not hide those behind it.
+    """
+    row = flatten(event)
+    what = row["model"] or _uid_of(event, "app") or _uid_of(event, "entity")
+    words = (
+        "?" if row["index"] == "" else row["index"], _describe_time(row["time"]), row["kind"] or "?", row["actor"], what,
+        row["status_code"] or row["status"], row["request"],
+    )  # fmt: skip
+    return " ".join(json.dumps(str(word))[1:-1] for word in words if word != "")
+
+
+def _uid_of(event: Json, name: str) -> str:
+    member = event.get(name)
+    uid = member.get("uid") if isinstance(member, dict) else ""
+    return uid if isinstance(uid, str) else ""
+
+
+def _describe_time(time_ms: str | int) -> str:
+    try:
+        moment = datetime.datetime.fromtimestamp(int(time_ms) / 1000, datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        return "?"
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
 def _parse_time(text: str | None, name: str) -> int | None:

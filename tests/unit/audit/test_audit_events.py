@@ -299,6 +299,28 @@ def test_what_a_start_could_not_read_back_is_not_permitted(change: dict[str, Any
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"status_id": {}},
+        {"severity_id": []},
+        {"status_code": {}},
+        {"ai_model": {"name": 5}},
+        {"src_endpoint": {"ip": []}},
+        {"trace": 5},
+        {"user": {"name": {}}},
+        {"message_context": {"prompt_tokens": "7"}},
+        {"metadata": {"tenant_uid": 5}},
+        {"metadata": {"product": 5}},
+        {"actor": {"user": {"name": 5}}},
+    ],
+)
+def test_what_nobody_could_find_or_read_is_not_permitted(change: dict[str, Any]) -> None:
+    """A captured process appends no record that searches by actor or client pass over, and that stops an export."""
+    with pytest.raises(MalformedEntry):
+        verify_permitted("gateway", "intent", make_intent() | change)
+
+
+@pytest.mark.parametrize(
     "change", [{"ai_model": "x"}, {"ai_model": {"name": 5}}, {"message_context": []}, {"severity_id": "9"}]
 )
 def test_an_outcome_that_counts_cannot_be_joined_to_is_malformed(change: dict[str, Any]) -> None:

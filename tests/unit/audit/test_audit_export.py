@@ -7,16 +7,18 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.cli.audit.searching import describe_record
 from audit.entry import encode_canonical
 from audit.errors import AuditRejected, ExportRejected, MalformedProof, ProofRejected, SignatureRejected
 from audit.export import encode_range_proof, parse_range_proof, verify_export, write_export
-from audit.formats import encode_cef, encode_csv, flatten
+from audit.formats import encode_cef, encode_csv, encode_table, flatten
 from audit.merkle import inclusion_proof, leaf_hash, root_of
 from audit.note import NoteSigner
 from audit.range_proof import build_range_proof, verify_range
@@ -196,6 +198,38 @@ HOSTILE = {
     "time": 1_795_411_388_337,
     "unmapped": {"casemate": {"kind": "inference_intent"}},
 }
+
+
+VALUES = st.recursive(
+    st.integers(-(2**53) + 1, 2**53 - 1) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(("uid", "name", "casemate")), inner),
+    max_leaves=4,
+)
+MEMBERS = (
+    "actor",
+    "ai_model",
+    "app",
+    "entity",
+    "message_context",
+    "metadata",
+    "severity_id",
+    "src_endpoint",
+    "status_code",
+)
+OTHERS = ("status_id", "time", "trace", "unmapped", "user", "class_uid", "activity_id")
+
+
+@control("3.3.6", "AU-7")
+@given(st.dictionaries(st.sampled_from(MEMBERS + OTHERS), VALUES))
+def test_there_is_no_record_that_keeps_others_from_being_read(event: dict[str, Any]) -> None:
+    """Whatever stands in its members: all forms can be made of it, and a line for a terminal."""
+    (head, row) = csv.reader(io.StringIO(encode_csv([event]).decode(), newline=""))
+    assert len(head) == len(row)
+    assert encode_table([event]).endswith(b"PAR1")
+    assert b"\n" not in encode_cef(event)
+    length, _, rest = encode_message(encode_canonical(event), "log.example/x").partition(b" ")
+    assert int(length) == len(rest)
+    assert describe_record(event).isascii()
 
 
 def test_hostile_texts_stay_within_their_fields() -> None:

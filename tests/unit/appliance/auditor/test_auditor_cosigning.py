@@ -217,6 +217,19 @@ def test_a_log_that_went_back_is_an_alarm_and_a_record(tmp_path: Path) -> None:
     assert site.auditor.kinds().count("log_history_disputed") == 1
 
 
+def test_a_witness_that_was_shown_the_next_checkpoint_first_disputes_nothing(tmp_path: Path) -> None:
+    """Somebody took it from the folder by hand before the auditor had taken it in; the next round asks with a proof."""
+    site = Site(tmp_path, num_witnesses=1)
+    site.auditor.service.turn()
+    (question,) = site.courier.take(AskWitness)
+    site.auditor.tell(site.supervisor, EVENT)
+    size = site.auditor.writer.size
+    assert size > site.auditor.writer.checkpoint.size
+    site.answer(question, Answer(409, b"%d\n" % size))
+    assert site.status().alarms == ()
+    assert "log_history_disputed" not in site.auditor.kinds()
+
+
 @control("AU-9(3)")
 def test_a_forked_log_is_an_alarm_and_a_record(tmp_path: Path) -> None:
     """The witness has cosigned another history of the same key and name: what we show does not extend it."""
