@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
-from audit.checkpoint import Checkpoint
+from audit.checkpoint import Checkpoint, parse_checkpoint
 from audit.errors import EntryNotFound, EntryTooLarge, NotDurable, StorageFailed
 from audit.merkle import consistency_proof, leaf_hash
-from audit.note import VerifierKey
+from audit.note import VerifierKey, parse_note
 from audit.publish import TEMPORARY, Published, Publisher, Snapshot
 from audit.reader import LOCK, STATE, WAL, LogReader
 from audit.recovery import open_state
@@ -214,11 +214,18 @@ class LogWriter:
             return self._entries[start - self._first_entry : start - self._first_entry + TILE_WIDTH]
         return self._reader.read_bundle(number, self._tiles_size)
 
-    def prove(self, index: int) -> bytes:
+    def prove(self, index: int, cosigned: bytes = b"") -> bytes:
         """The tlog-proof of a record under the last published checkpoint.
 
+        Args:
+            cosigned: an earlier checkpoint of this log with the words of witnesses, which the caller has verified. Where it covers
+                the record the proof is under it: it shows more to whoever knows the witnesses.
         Raises: EntryNotFound when no checkpoint covers it yet; LogCorrupted.
         """
+        if cosigned:
+            earlier = parse_checkpoint(parse_note(cosigned).text)
+            if index < earlier.size <= self.checkpoint.size and self.root_of(earlier.size) == earlier.root:
+                return self._reader.prove(index, earlier, cosigned, self.checkpoint.size)
         return self._reader.prove(index, self.checkpoint, self._note)
 
     @property

@@ -143,14 +143,15 @@ class LogReader:
             return root_of(())
         return self.range_hash(0, size, size if tree_size is None else tree_size)
 
-    def prove_inclusion(self, index: int, size: int) -> list[bytes]:
-        """Merkle path of an entry.
+    def prove_inclusion(self, index: int, size: int, tree_size: int | None = None) -> list[bytes]:
+        """Merkle path of an entry in the tree of its first `size` leaves; `tree_size` is as for `root`.
 
         Raises: EntryNotFound, LogCorrupted.
         """
         if not 0 <= index < size:
             raise EntryNotFound(f"{self.folder}: entry {index} is not under the checkpoint of size {size}")
-        return inclusion_proof(index, size, lambda start, end: self.range_hash(start, end, size))
+        read_size = size if tree_size is None else tree_size
+        return inclusion_proof(index, size, lambda start, end: self.range_hash(start, end, read_size))
 
     def prove_consistency(self, old_size: int, size: int) -> list[bytes]:
         """Proof that the tree of `old_size` leaves is a prefix of that of `size`.
@@ -159,9 +160,11 @@ class LogReader:
         """
         return consistency_proof(old_size, size, lambda start, end: self.range_hash(start, end, size))
 
-    def prove(self, index: int, checkpoint: Checkpoint, note: bytes) -> bytes:
+    def prove(self, index: int, checkpoint: Checkpoint, note: bytes, tree_size: int | None = None) -> bytes:
         """The tlog-proof of an entry under a checkpoint, which the caller MUST have verified.
 
+        Args:
+            tree_size: of the tree whose tiles are read, where it has grown since; partial tiles of before may be gone.
         Raises: EntryNotFound, LogCorrupted.
         """
-        return TlogProof(index, tuple(self.prove_inclusion(index, checkpoint.size)), note).encode()
+        return TlogProof(index, tuple(self.prove_inclusion(index, checkpoint.size, tree_size)), note).encode()

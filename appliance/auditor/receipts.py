@@ -27,12 +27,18 @@ class _Waiting:
 
 
 class ReceiptDesk:
-    """Those who wait for a receipt. They wait for the next checkpoint at most, as none is made for them."""
+    """Those who wait for a receipt. They wait for the next checkpoint at most, as none is made for them.
 
-    def __init__(self, writer: LogWriter, send: Send, wait_s: float) -> None:
+    Args:
+        cosigned: the last checkpoint with the words of a quorum of witnesses, verified; empty where there is none. Proofs of what
+            it covers are under it, so that whoever knows the witnesses need not take the log's word for there being one history.
+    """
+
+    def __init__(self, writer: LogWriter, send: Send, wait_s: float, cosigned: Callable[[], bytes]) -> None:
         self._writer = writer
         self._send = send
         self._wait_s = wait_s
+        self._cosigned = cosigned
         self._waiting: deque[_Waiting] = deque()
 
     @property
@@ -54,7 +60,7 @@ class ReceiptDesk:
             self._send(peer, AppendRefused(message.correlation, "not_permitted", "only a gateway asks for proofs"))
             return
         try:
-            proof = self._writer.prove(message.index)
+            proof = self._writer.prove(message.index, self._cosigned())
         except EntryNotFound:
             reason = f"no record {message.index} under a signed checkpoint yet"
             self._send(peer, AppendRefused(message.correlation, "not_found", reason))
@@ -94,4 +100,4 @@ class ReceiptDesk:
         return Receipt(waiting.correlation, intent, outcome, self._writer.key.encode())
 
     def _record(self, index: int) -> ReceiptRecord:
-        return ReceiptRecord(index, self._writer.read(index), self._writer.prove(index).decode())
+        return ReceiptRecord(index, self._writer.read(index), self._writer.prove(index, self._cosigned()).decode())

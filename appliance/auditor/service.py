@@ -108,7 +108,7 @@ class AuditorService:
         self._watches = Watches(ledger, clock, limits)
         reconciliation = self._watches.reconciliation
         self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s, self._note_usage, reconciliation)
-        self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s)
+        self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s, lambda: self._watches.cosigned)
         self._intents = IntentDesk(ledger, self._book, send, clock, self._outcomes, reconciliation)
         watches = self._watches
         self._cosigning = None if witnessing is None else CosigningDesk(ledger.writer, witnessing, send, clock, watches)

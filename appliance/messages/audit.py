@@ -183,7 +183,7 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
 
 
 class Proof(msgspec.Struct, frozen=True, array_like=True, tag="proof"):
-    """A tlog-proof (C2SP) under the last signed checkpoint."""
+    """A tlog-proof (C2SP) under a signed checkpoint: the last that witnesses have cosigned, where it covers the record."""
 
     correlation: int
     proof: str

@@ -18,6 +18,7 @@ from appliance.cli.audit.remote import add_remote, open_remote
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from audit.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
+from audit.courier import load_cosigned
 from audit.errors import EntryNotFound
 from audit.merkle import leaf_hash, verify_inclusion
 from audit.note import parse_note
@@ -32,6 +33,11 @@ def add_record_commands(commands: Commands) -> None:
     prove.add_argument("index", metavar="INDEX", type=int)
     add_folder(prove)
     prove.add_argument("--key", metavar="VKEY", help=f"{KEY_HELP}; without it the signature is not checked")
+    prove.add_argument(
+        "--cosigned",
+        action="store_true",
+        help="under the last checkpoint that witnesses have cosigned, which lies beside the folder, with their words",
+    )
     prove.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the proof to a file")
     set_handler(prove, _prove)
     show = add_command(commands, "show", "print a record")
@@ -44,13 +50,16 @@ def add_record_commands(commands: Commands) -> None:
 
 def _prove(arguments: argparse.Namespace) -> int:
     key = None if arguments.key is None else load_key(arguments.key)
-    reader = LogReader(require_folder(arguments.dir))
-    note = reader.checkpoint_note()
+    folder = require_folder(arguments.dir)
+    reader = LogReader(folder)
+    note = load_cosigned(folder.resolve().parent) if arguments.cosigned else reader.checkpoint_note()
     checkpoint = parse_checkpoint(parse_note(note).text) if key is None else verify_checkpoint(note, [key], key.name)
     if checkpoint.size <= arguments.index < _durable_size(arguments.dir, checkpoint):
-        raise EntryNotFound(f"record {arguments.index} is durable, but not yet under a signed checkpoint; try again")
-    proof = reader.prove(arguments.index, checkpoint, note)
-    leaf = leaf_hash(reader.read_entry(arguments.index, checkpoint.size))
+        which = "one that witnesses have cosigned" if arguments.cosigned else "a signed checkpoint"
+        raise EntryNotFound(f"record {arguments.index} is durable, but not yet under {which}; try again")
+    tree_size = parse_checkpoint(parse_note(reader.checkpoint_note()).text).size
+    proof = reader.prove(arguments.index, checkpoint, note, max(tree_size, checkpoint.size))
+    leaf = leaf_hash(reader.read_entry(arguments.index, max(tree_size, checkpoint.size)))
     verify_inclusion(leaf, arguments.index, checkpoint.size, parse_proof(proof).hashes, checkpoint.root)
     if key is None:
         sys.stderr.write("casemate: the checkpoint's signature was not checked (no --key)\n")

@@ -27,9 +27,9 @@ from audit.entry import parse_canonical
 from audit.errors import AuditRejected, RotationRefused, SignatureRejected
 from audit.fsck import Verified, verify_log
 from audit.note import MAX_NOTE_BYTES, VerifierKey
-from audit.proof import HEADER, MAX_PROOF_BYTES, verify_proof
+from audit.proof import HEADER, MAX_PROOF_BYTES, parse_proof, verify_proof
 from audit.reader import LogReader
-from audit.receipt import MAX_RECEIPT_BYTES, verify_receipt
+from audit.receipt import MAX_RECEIPT_BYTES, parse_receipt, verify_receipt
 from audit.rotation import verify_continues
 from audit.tiles import MAX_ENTRY_BYTES
 
@@ -95,6 +95,13 @@ def add_verify_commands(commands: Commands) -> None:
     receipt.add_argument("--key", metavar="VKEY", required=True, help=KEY_HELP)
     receipt.add_argument(
         "--record", metavar="FILE", type=Path, help="the record of a tlog-proof, as `show --raw` prints it"
+    )
+    receipt.add_argument(
+        "--witness",
+        metavar="VKEY",
+        action="append",
+        default=[],
+        help=f"{WITNESS_HELP}; one of them must have cosigned",
     )
     set_handler(receipt, _verify_receipt)
 
@@ -196,11 +203,15 @@ def _print_verified(verified: Verified, key: VerifierKey) -> None:
 
 def _verify_receipt(arguments: argparse.Namespace) -> int:
     key = load_key(arguments.key)
+    witnesses = load_witnesses(arguments.witness, key)
     data = read_file(arguments.file, MAX_RECEIPT_BYTES)
     if data.startswith(HEADER.encode()):
-        return _verify_proof(data[:MAX_PROOF_BYTES], arguments.record, key)
+        return _verify_proof(data[:MAX_PROOF_BYTES], arguments.record, key, witnesses)
     try:
         verified = verify_receipt(data, [key], key.name)
+        receipt = parse_receipt(data)
+        entries = [receipt.intent] if receipt.outcome is None else [receipt.intent, receipt.outcome]
+        words = [_hear_proof(entry.proof.encode(), witnesses) for entry in entries]
     except AuditRejected as error:
         sys.stderr.write(f"casemate: {arguments.file}: {error}\n")
         return 1
@@ -209,14 +220,30 @@ def _verify_receipt(arguments: argparse.Namespace) -> int:
         print("the request has no outcome in this receipt")
     else:
         print_event(verified.outcome)
-    for checkpoint in verified.checkpoints:
-        print(f"verified: in the log {checkpoint.origin} of {checkpoint.size} records")
+    for checkpoint, word in zip(verified.checkpoints, words, strict=True):
+        print(f"verified: in the log {checkpoint.origin} of {checkpoint.size} records{word}")
     return EXIT_OK
 
 
-def _verify_proof(proof: bytes, record: Path | None, key: VerifierKey) -> int:
+def _verify_proof(proof: bytes, record: Path | None, key: VerifierKey, witnesses: list[CosignerKey]) -> int:
     if record is None:
         raise WrongUsage("a tlog-proof needs its record: --record FILE")
     index, checkpoint = verify_proof(proof, read_file(record, MAX_ENTRY_BYTES), [key], key.name)
-    print(f"verified: record {index} in the log {checkpoint.origin} of {checkpoint.size} records")
+    word = _hear_proof(proof, witnesses)
+    print(f"verified: record {index} in the log {checkpoint.origin} of {checkpoint.size} records{word}")
     return EXIT_OK
+
+
+def _hear_proof(proof: bytes, witnesses: list[CosignerKey]) -> str:
+    """Who has cosigned the tree of a proof whose checkpoint was verified; empty where nobody is asked for.
+
+    Raises: SignatureRejected where none of the witnesses has; MalformedNote.
+    """
+    if not witnesses:
+        return ""
+    times = verify_cosignatures(parse_proof(proof).checkpoint, witnesses)
+    if not times:
+        raise SignatureRejected(
+            "the checkpoint has no cosignature of these witnesses; it may have later: ask for the proof again"
+        )
+    return f", cosigned by {' and '.join(sorted(times))}"

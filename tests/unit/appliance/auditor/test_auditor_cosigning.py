@@ -12,7 +12,7 @@ from appliance.auditor.ledger import Clock
 from appliance.auditor.quorum_watch import QuorumWatch
 from appliance.auditor.watches import Limits
 from appliance.auditor.witnesses import parse_witnesses
-from appliance.messages.audit import AppendEvent, AuditorStatus
+from appliance.messages.audit import AppendEvent, AuditorStatus, FetchProof, Proof
 from appliance.messages.witnessing import AskWitness, WitnessAnswered
 from audit.checkpoint import Checkpoint, verify_checkpoint
 from audit.cosignature import verify_cosignatures
@@ -20,6 +20,7 @@ from audit.courier import COSIGNED
 from audit.entry import encode_event
 from audit.errors import KeyUnusable
 from audit.events import process_event
+from audit.proof import parse_proof, verify_proof
 from audit.signing_key import load_signer, open_cosigners
 from audit.witness import Answer, Witness, encode_request
 from tests.support.controls import control
@@ -215,6 +216,24 @@ def test_a_log_that_went_back_is_an_alarm_and_a_record(tmp_path: Path) -> None:
     (question,) = site.courier.take(AskWitness)
     site.answer(question, Answer(409, b"1000\n"))
     assert site.auditor.kinds().count("log_history_disputed") == 1
+
+
+@control("AU-10")
+def test_what_witnesses_have_cosigned_is_proven_with_their_words(tmp_path: Path) -> None:
+    """Of newer records the proof is under the log's last checkpoint."""
+    site = Site(tmp_path, num_witnesses=1)
+    site.carry()
+    covered = site.auditor.writer.checkpoint.size
+    site.status()  # Time passes, and the kept word is looked at.
+    site.grow()
+    key = site.auditor.writer.key
+    for index, names in ((covered - 1, {"witness.example/w0"}), (covered, set())):
+        site.auditor.tell(site.gateway, FetchProof(index + 1, index))
+        proof = site.gateway.last(Proof).proof.encode()
+        found, checkpoint = verify_proof(proof, site.auditor.writer.read(index), [key], key.name)
+        assert found == index
+        assert (checkpoint.size == covered) == bool(names)
+        assert set(verify_cosignatures(parse_proof(proof).checkpoint, site.keys)) == names
 
 
 def test_a_witness_that_was_shown_the_next_checkpoint_first_disputes_nothing(tmp_path: Path) -> None:

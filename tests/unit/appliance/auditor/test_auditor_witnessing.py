@@ -227,6 +227,36 @@ def test_a_witness_over_http(site: Site, url: str, capsys: pytest.CaptureFixture
     assert run(*words, "--max-age-s", 10**10) == 0
 
 
+@control("AU-10", "AU-9(3)")
+def test_a_proof_brings_the_words_of_witnesses_that_cover_its_record(
+    site: Site, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the command and from the auditor, when the log has grown since; a witness that has not spoken is told."""
+    site.grow()
+    assert run("cosign", "--dir", site.log, "--key", site.vkey, "--witness", site.witness, "--url", url) == 0
+    for _ in range(60):
+        site.grow()  # Other partial tiles, and a full one.
+    proof, record = site.home / "proof", site.home / "record"
+    record.write_bytes(site.auditor.writer.read(3))
+    both = ("--dir", site.log, "--key", site.vkey, "-o", proof)
+    command = ("verify-receipt", proof, "--record", record, "--key", site.vkey)
+    assert run("prove", 3, *both, "--cosigned") == 0
+    size = len(site.auditor.records())
+    capsys.readouterr()
+    assert run(*command, "--witness", site.witness) == 0
+    assert "in the log log.example/casemate of 11 records, cosigned by witness.example/w1" in capsys.readouterr().out
+    assert run("prove", 3, *both) == 0
+    assert run(*command) == 0
+    assert run(*command, "--witness", site.witness) == 1
+    assert run("prove", size - 2, *both, "--cosigned") == 1
+    assert "under one that witnesses have cosigned" in capsys.readouterr().err
+
+    gateway = site.auditor.connect("gateway")
+    site.auditor.tell(gateway, FetchProof(1, 3))
+    told = gateway.last(Proof).proof.encode()
+    assert verify_proof(told, record.read_bytes(), [site.key], site.key.name)[1].size > 11
+
+
 def test_a_listener_refuses_what_is_no_request(url: str) -> None:
     """Other routes, bodies without an end, bodies that are too long."""
     for path, headers, status in (
