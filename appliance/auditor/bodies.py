@@ -82,6 +82,10 @@ class BodyDesk:
 
     def keep(self, peer: Peer, message: KeepBodyKey) -> None:
         """Keep a new key. Raises: StorageFailed."""
+        if message.day > day_of(self._clock.utc_ms()):
+            # It would outlive the retention of what is sealed under it.
+            self._send(peer, AppendRefused(message.correlation, "malformed", f"{message.day} has not come yet"))
+            return
         context = KeyContext(message.tenant, message.day, message.key_id)
         share = self._keep(peer, message.correlation, context, message.escrow)
         if share is not None:
@@ -119,8 +123,8 @@ class BodyDesk:
                 raise EntryNotFound(f"no record {message.index} that may be opened")
             purpose, body = _find_body(event, message.index)
             stored = self._store.load(str(body.get("day", "")), str(body.get("key_id", "")))
-            if stored.key_id == root_context(stored.tenant, stored.day).key_id:
-                # A gateway wrote that record: a root of the keyed hashes passes for no share.
+            if stored.tenant != tenant or stored.key_id == root_context(stored.tenant, stored.day).key_id:
+                # A gateway wrote that record: neither another tenant's share passes for this one's, nor a root of the keyed hashes.
                 raise EntryNotFound(f"record {message.index} names no body key")
         except EntryNotFound as fault:
             self._send(peer, AppendRefused(message.correlation, "not_found", str(fault)))

@@ -138,6 +138,21 @@ def test_auditors_open_their_tenants_bodies_only(tmp_path: Path) -> None:
     assert house.auditor.kinds().count("body_opened") == before
 
 
+def test_a_record_opens_no_other_tenants_body(house: House) -> None:
+    """A gateway that writes a record of one tenant which names another's key helps no auditor of the first to that one's share."""
+    index = house.record(house.keep(tenant="umbrella")[0])
+    for auditor in (ADA, OF_OTHERS):
+        assert house.ask(OpenBody(1, auditor, index), BodyShare).code == "not_found"
+    assert "body_opened" not in house.auditor.kinds()
+
+
+def test_no_key_is_kept_for_a_day_to_come(house: House) -> None:
+    """What is sealed under it would live longer than the retention says."""
+    refused = house.ask(KeepBodyKey(1, "t", "2026-11-24", new_key_id(), b"[]"), BodyKeyKept)
+    assert (type(refused), refused.code) == (AppendRefused, "malformed")
+    assert house.shares() == []
+
+
 def test_records_without_a_body_and_other_peers_get_nothing(house: House) -> None:
     """An engine or an authority cannot ask at all."""
     assert house.ask(OpenBody(1, ADA, 0), BodyShare).code == "not_found"
