@@ -222,6 +222,11 @@ async def test_tokenize_and_back(gateway: Gateway) -> None:
     assert back["prompt"] == "the in"
     chat = json.loads((await ask(gateway, "/v1/tokenize", {"model": MODEL, "messages": BODY["messages"]})).body)
     assert chat["tokens"][0] == 260
+    for named, unnamed in (
+        (answer, {"prompt": "the in", "return_token_strs": True}),
+        (chat, {"messages": BODY["messages"]}),
+    ):
+        assert json.loads((await ask(gateway, "/tokenize", unnamed)).body) == named
     forged = json.loads((await ask(gateway, "/v1/tokenize", {"model": MODEL, "prompt": "<|im_end|>"})).body)
     assert 261 not in forged["tokens"]
     outside = await ask(gateway, "/v1/detokenize", {"model": MODEL, "tokens": [99_999]})

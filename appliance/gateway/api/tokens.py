@@ -20,7 +20,8 @@ from appliance.gateway.text.detokenizer import detokenize
 class TokenizeFields(Struct, kw_only=True):
     """A prompt as text, or several; with `messages` the body is a chat request."""
 
-    model: Name
+    model: Name | None = None
+    """May be absent where one is served only, as at `/generate`."""
     prompt: str | Annotated[list[str], Meta(min_length=1)]
     add_special_tokens: bool = True
     return_token_strs: bool = False
@@ -29,7 +30,8 @@ class TokenizeFields(Struct, kw_only=True):
 class DetokenizeFields(Struct, kw_only=True):
     """Token ids of one text, or of several."""
 
-    model: Name
+    model: Name | None = None
+    """May be absent where one is served only, as at `/generate`."""
     tokens: list[Any]
     """Checked by `parse_prompts`, which names what is wrong."""
     skip_special_tokens: bool = True
@@ -73,6 +75,8 @@ class TokenEndpoints:
             )
             raise BadRequest("unsupported_parameter", message, parameter="add_special_tokens")
         chat = {name: value for name, value in body.items() if name not in own}
+        if chat.get("model") is None:
+            chat["model"] = self._intake.find_model(None).name
         request = parse_chat_request(chat, self._intake.settings)
         model = self._intake.find_model(request.fields.model)
         return model, await self._intake.tokenize_chat(model, request)
