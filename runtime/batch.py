@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.step_sizes import MixedSizes
+
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -250,6 +252,11 @@ class ModelRunner(Protocol):
     @property
     def num_pages(self) -> int:
         """Pages in the pool, the padding page included."""
+        ...
+
+    @property
+    def mixed_sizes(self) -> MixedSizes:
+        """What steps with decodes and prompts are filled up to, if the scheduler may choose."""
         ...
 
     def launch(self, batch: StepBatch) -> LaunchedStep:

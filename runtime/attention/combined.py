@@ -4,10 +4,11 @@ Measured on an H100 for 32 query and 8 key heads of 128: our decode kernel reads
 the device, so that a replay costs the host nothing; FlashAttention 3 is the faster one for long queries.
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
+from runtime.attention.beside import Beside
 from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.attention import FlashInferAttention
 from runtime.attention.shared_prefixes import SharedPrefixes
@@ -15,33 +16,35 @@ from runtime.attention.triton import TritonAttention
 from runtime.batch import Int32
 
 
-class CombinedPlan:
-    """The plans of a step's parts, each over rows of its own."""
+class BothPlan:
+    """The plans of a step's decodes and of its chunks, each over rows of its own, at the same time."""
 
-    def __init__(self, parts: Sequence[DevicePlan]) -> None:
-        self._parts = parts
+    def __init__(self, decodes: DevicePlan, chunks: DevicePlan, beside: Beside) -> None:
+        self._decodes = decodes
+        self._chunks = chunks
+        self._beside = beside
 
     def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
         """See `DevicePlan.attend`."""
-        for part in self._parts:
-            part.attend(layer, query, out)
+        self._beside.run(
+            partial(self._chunks.attend, layer, query, out), partial(self._decodes.attend, layer, query, out)
+        )
 
 
 class CombinedAttention:
-    """A `DeviceAttention` of two over the same cache."""
+    """A `DeviceAttention` of two over the same cache; where a step has work for both, they run beside each other."""
 
-    def __init__(self, decodes: TritonAttention, chunks: FlashInferAttention) -> None:
+    def __init__(self, decodes: TritonAttention, chunks: FlashInferAttention, beside: Beside) -> None:
         self._decodes = decodes
         self._chunks = chunks
+        self._beside = beside
 
     def plan(self, host: SequenceTables, device: DeviceTables) -> DevicePlan:
         """See `DeviceAttention.plan`."""
-        parts: list[DevicePlan] = []
-        if host.num_decodes:
-            parts.append(self._decodes.plan_decodes(host, device))
-        if len(host.context_lengths) > host.num_decodes:
-            parts.append(self._chunks.plan_chunks(host, device))
-        return CombinedPlan(parts)
+        if len(host.context_lengths) == host.num_decodes:
+            return self._decodes.plan_decodes(host, device)
+        chunks = self._chunks.plan_chunks(host, device)
+        return BothPlan(self._decodes.plan_decodes(host, device), chunks, self._beside) if host.num_decodes else chunks
 
     def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> DevicePlan:
         """See `TritonAttention.plan_chunks`."""

@@ -15,6 +15,7 @@ from runtime.engine.loop import Engine
 from runtime.request import GenerationRequest, SamplingParams
 from runtime.scheduling.delivery import StepOutput
 from runtime.settings import EngineSettings
+from runtime.step_sizes import MIXED_SIZES
 
 VOCAB_SIZE = 128_256
 _EOS = 1
@@ -38,6 +39,7 @@ class NullRunner:
     """A `ModelRunner` that takes no time; it notes when `launch` is called."""
 
     vocab_size = VOCAB_SIZE
+    mixed_sizes = MIXED_SIZES
 
     def __init__(self, num_pages: int) -> None:
         self.num_pages = num_pages

@@ -87,6 +87,7 @@ class Engine:
             limits,
             eos_token_ids,
             prefill_sizes=settings.prefill_sizes,
+            mixed_sizes=runner.mixed_sizes,
             max_queued_requests=settings.max_queued_requests,
             longest_prefix_first=settings.schedule_policy == "lpm",
             grammars=grammars,

@@ -36,6 +36,7 @@ from runtime.runner.verification import verify_ids
 from runtime.sampling.logprobs import logprobs_of
 from runtime.sampling.sampler import Sampler
 from runtime.speculative.config import NUM_CAPTURED
+from runtime.step_sizes import E4M3_MIXED_SIZES, MIXED_SIZES, MixedSizes
 from runtime.weights.config import ModelConfig
 
 NUM_IN_FLIGHT = 3
@@ -114,6 +115,11 @@ class DeviceRunner:
     def num_pages(self) -> int:
         """Pages in the pool, the padding page included."""
         return self.pages.shape[1]
+
+    @property
+    def mixed_sizes(self) -> MixedSizes:
+        """See `ModelRunner.mixed_sizes`."""
+        return MIXED_SIZES if self.config.quantization is None else E4M3_MIXED_SIZES
 
     @torch.inference_mode()
     def capture_graphs(self, *, largest_only: bool = False, advance: Callable[[], None] = lambda: None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from runtime.attention.beside import SideStream
 from runtime.attention.combined import CombinedAttention
 from runtime.attention.device import DeviceAttention
 from runtime.attention.flashinfer.attention import FlashInferAttention, build_flashinfer_attention
@@ -106,14 +107,14 @@ def _build_frozen_attention(
     choice = choose_attention(settings, use.config, use.query_dtype)
     if choice.decodes == "flashinfer":
         return _build_flashinfer(launcher, libraries, use)
-    decodes = _build_triton(launcher, use)
     if choice.chunks == "triton":
-        return decodes
-    return CombinedAttention(decodes, _build_flashinfer(launcher, libraries, use, decode=None))
+        return _build_triton(launcher, use)
+    return _build_combined(launcher, libraries, use)
 
 
 def _build_combined(launcher: Launcher, libraries: Libraries, use: CacheUse) -> DeviceAttention:
-    return CombinedAttention(_build_triton(launcher, use), _build_flashinfer(launcher, libraries, use, decode=None))
+    decodes, chunks = _build_triton(launcher, use), _build_flashinfer(launcher, libraries, use, decode=None)
+    return CombinedAttention(decodes, chunks, SideStream(use.pages.device))
 
 
 def _build_best(launcher: Launcher, libraries: Libraries, warn: Warn, use: CacheUse) -> DeviceAttention:

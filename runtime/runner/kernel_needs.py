@@ -24,6 +24,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from runtime.attention.beside import OneByOne
 from runtime.attention.combined import CombinedAttention
 from runtime.attention.device import DeviceAttention, DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.attention import FlashInferAttention
@@ -160,7 +161,8 @@ class _Rehearsal:
         elsewhere = cast(FlashInferAttention, _FlashInferRehearsal(self._pages, self._max_sequences, launcher))
         self._attention: DeviceAttention = elsewhere
         if choice.decodes == "triton":
-            self._attention = ours if choice.chunks == "triton" else CombinedAttention(ours, elsewhere)
+            is_alone = choice.chunks == "triton"
+            self._attention = ours if is_alone else CombinedAttention(ours, elsewhere, OneByOne())
         limits = RunnerLimits(self._max_rows, self._max_sequences, self._max_sequences, 0, 0)
         self._buffers = StepBuffers(self._config, limits, dtype=dtype, device=META)
         self._query = torch.empty(self._max_sequences, config.num_heads, config.head_dim, dtype=dtype, device=META)

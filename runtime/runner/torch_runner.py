@@ -30,6 +30,7 @@ from runtime.speculative.captured import CapturedStates
 from runtime.speculative.continuing import NO_CHAINS, ChainEnds, depths_of, resolve
 from runtime.speculative.drafting import Drafter
 from runtime.speculative.unfolding import Sequences, unfold
+from runtime.step_sizes import MIXED_SIZES, MixedSizes
 from runtime.weights.config import ModelConfig
 
 
@@ -103,6 +104,11 @@ class TorchRunner:
     def num_pages(self) -> int:
         """Pages in the pool, the padding page included."""
         return self.pages.shape[1]
+
+    @property
+    def mixed_sizes(self) -> MixedSizes:
+        """See `ModelRunner.mixed_sizes`. A CPU's own were not measured."""
+        return MIXED_SIZES
 
     @torch.inference_mode()
     def launch(self, batch: StepBatch) -> TorchStep:

@@ -28,6 +28,7 @@ from runtime.scheduling.requests import Sequence
 from runtime.scheduling.running import RunningSequences
 from runtime.scheduling.waiting import WaitingQueue
 from runtime.speculative.adapting import SpeculationPolicy
+from runtime.step_sizes import MixedSizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class StepPlanner:
         admission: Admission,
         *,
         prefill_sizes: tuple[int, int],
+        mixed_sizes: MixedSizes,
         policy: SpeculationPolicy,
     ) -> None:
         self._cache = cache
@@ -85,7 +87,7 @@ class StepPlanner:
         self._estimate = estimate
         self._admission = admission
         self._alone_size = prefill_sizes[0]
-        self._mixed_budget = MixedBudget(prefill_sizes[1])
+        self._mixed_budget = MixedBudget(prefill_sizes[1], mixed_sizes)
         self._policy = policy
         self.num_retractions = 0
 

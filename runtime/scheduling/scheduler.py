@@ -39,6 +39,7 @@ from runtime.scheduling.sampling_table import SamplingTable
 from runtime.scheduling.table import SequenceTable
 from runtime.scheduling.waiting import WaitingQueue
 from runtime.speculative.adapting import SpeculationPolicy
+from runtime.step_sizes import MixedSizes
 
 
 class Scheduler:
@@ -51,6 +52,7 @@ class Scheduler:
         eos_token_ids: Iterable[int],
         *,
         prefill_sizes: tuple[int, int],
+        mixed_sizes: MixedSizes,
         max_queued_requests: int,
         longest_prefix_first: bool,
         grammars: GrammarSource | None = None,
@@ -62,6 +64,7 @@ class Scheduler:
             limits: what requests are held to; also gives the number of rows and their length.
             eos_token_ids: the model's own ends of an answer.
             prefill_sizes: most prompt tokens in a step without decoding rows; most tokens in one with both.
+            mixed_sizes: what steps with both are filled up to.
             max_queued_requests: beyond so many waiting, `submit` raises QueueFull.
             longest_prefix_first: schedule_policy `lpm`.
             grammars: of constrained requests; None: such are refused.
@@ -96,6 +99,7 @@ class Scheduler:
             self._estimate,
             admission,
             prefill_sizes=prefill_sizes,
+            mixed_sizes=mixed_sizes,
             policy=self._policy,
         )
         self._open = OpenRequests(self._running, self._waiting, self._estimate, num_mask_words=self._num_mask_words)

@@ -33,6 +33,7 @@ from runtime.batch import StepBatch, StepResult
 from runtime.engine.loop import Engine
 from runtime.request import SamplingParams
 from runtime.settings import EngineSettings
+from runtime.step_sizes import MIXED_SIZES, MixedSizes
 
 VOCAB_SIZE = 128_256
 CONTEXT_LENGTH = 131_072
@@ -85,6 +86,7 @@ class NotingRunner:
 
     num_pages: int
     vocab_size: int = VOCAB_SIZE
+    mixed_sizes: MixedSizes = MIXED_SIZES
     launched_at: float = 0.0
     read_at: float = 0.0
 

@@ -1,7 +1,7 @@
 """What a schedule is worth, by simulation: `python -m tests.bench.schedule [WORKLOAD…] [--mixed ROWS…]`.
 
 The real engine loop and scheduler run the workloads of the load generator over a runner that computes nothing and says when
-its steps would have ended on an H100: products by the rows of a step, attention by the keys that are read, as in "Where a
+its steps would have ended on an H200: products by the rows of a step, attention by the keys that are read, as in "Where a
 step's time goes" of docs/engine-speed.md. Nothing else takes time, so the figures are for comparing schedules with each other.
 """
 
@@ -15,17 +15,19 @@ from runtime.batch import StepBatch, StepResult
 from runtime.engine.loop import Engine
 from runtime.request import GenerationRequest, SamplingParams
 from runtime.settings import EngineSettings
-from runtime.step_sizes import STEP_SIZES, smallest_holding
+from runtime.step_sizes import E4M3_MIXED_SIZES, MIXED_SIZES, STEP_SIZES, smallest_holding
 
 VOCAB_SIZE = 128_256
 _END = 1
-_ROWS = (1, 8, 64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048, 8192)
+_ROWS = (1, 8, 16, 32, 64, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280, 1536, 2048, 8192)
 _STEP_MS = {
-    "bf16": (5.2, 5.8, 6.3, 6.8, 7.0, 7.9, 9.2, 10.0, 12.5, 15.9, 17.9, 24.0, 30.2, 36.2, 48.7, 178.0),
-    "fp8": (3.3, 3.8, 4.2, 5.1, 5.5, 5.8, 7.0, 7.1, 8.2, 10.8, 12.5, 15.2, 19.3, 22.4, 30.0, 100.0),
+    "bf16": (3.9, 4.0, 4.3, 4.4, 5.0, 5.8, 6.5, 7.4, 8.9, 9.7, 12.3, 15.6, 17.9, 23.3, 29.5, 34.5, 46.5, 190.0),
+    "fp8": (2.5, 2.7, 2.8, 2.9, 3.1, 4.2, 4.9, 5.2, 6.4, 6.7, 7.7, 10.0, 11.6, 14.3, 18.5, 21.6, 28.3, 120.0),
 }
 """By the weights, without attention."""
-_KV_BYTES, _BYTES_PER_MS = 131_072, 2.85e9
+_MIXED_MS = 0.3
+"""Of a step with decodes and prompts, whose attentions are launched one by one."""
+_KV_BYTES, _BYTES_PER_MS = 131_072, 4.2e9
 _PREFILL_FLOP = 4 * 32 * 128 * 32
 """For each pair of query and key: 32 heads of 128 in 32 layers."""
 _FLOP_PER_MS = 5e11
@@ -41,7 +43,8 @@ def step_seconds(batch: StepBatch, weights: str) -> float:
     others = float(np.interp(padded if len(queries) else rows, _ROWS, _STEP_MS[weights]))
     decoding = contexts[is_decode].sum() * _KV_BYTES / _BYTES_PER_MS
     prefilling = (queries * (keys - queries / 2)).sum() * _PREFILL_FLOP / _FLOP_PER_MS
-    return (others + float(decoding) + float(prefilling)) / 1e3
+    mixed = _MIXED_MS if len(queries) and is_decode.any() else 0.0
+    return (others + float(decoding) + float(prefilling) + mixed) / 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class TimedRunner:
 
     def __init__(self, num_pages: int, weights: str) -> None:
         self.num_pages = num_pages
+        self.mixed_sizes = E4M3_MIXED_SIZES if weights == "fp8" else MIXED_SIZES
         self._weights = weights
         self.now = 0.0
         self.num_steps = self.num_mixed = 0

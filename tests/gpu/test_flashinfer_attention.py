@@ -12,11 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from runtime.attention.beside import SideStream
+from runtime.attention.combined import CombinedAttention
 from runtime.attention.device import SequenceTables
 from runtime.attention.flashinfer import contexts
 from runtime.attention.flashinfer.attention import FlashInferAttention, build_flashinfer_attention
 from runtime.attention.flashinfer.libraries import DecodeAlgorithm, PrefillAlgorithm
 from runtime.attention.flashinfer.work import padding_sequences
+from runtime.attention.triton import TritonAttention
 from runtime.errors import KernelMissing
 from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.libraries import FolderLibraries
@@ -62,7 +65,7 @@ def build(
     libraries: FolderLibraries,
     layer_windows: Sequence[int | None],
     *,
-    decode: DecodeAlgorithm = "fa2",
+    decode: DecodeAlgorithm | None = "fa2",
     prefill: PrefillAlgorithm = "fa3",
     max_sequences: int = 64,
 ) -> FlashInferAttention:
@@ -221,3 +224,35 @@ def test_plans_made_ahead_do_not_overwrite_each_other(device: torch.device, libr
     assert not launched.query(), "the host waited for the device"
     for _, _, rows, _, out in steps:
         assert worst_row_error(out, expected[rows]) < TOLERANCE[torch.bfloat16]
+
+
+def test_chunks_beside_decodes_wait_for_their_queries_and_are_waited_for(
+    device: torch.device, libraries: FolderLibraries
+) -> None:
+    """Queries come late on the current stream, and are overwritten by what follows the attention of each layer."""
+    lengths = [(900, 1), (33, 1), (2049, 1), (700, 300), (1500, 129)]
+    step = random_step(lengths, Heads(), num_layers=3, device=device, seed=11)
+    chunks = build(step, libraries, (None,) * 3, decode=None)
+    decodes = TritonAttention(
+        step.pages,
+        num_heads=step.heads.num_heads,
+        layer_windows=(None,) * 3,
+        launcher=JitLauncher(),
+        max_decodes=8,
+        num_multiprocessors=132,
+        pdl=True,
+    )
+    attention = CombinedAttention(decodes, chunks, SideStream(device))
+    plan = attention.plan(step.host, step.device)
+    plan.attend(0, step.query, torch.empty_like(step.query))  # Compiles, and plans what is planned late.
+    query, out = torch.full_like(step.query, torch.nan), torch.empty_like(step.query)
+    found = []
+    for layer in range(3):
+        torch.cuda._sleep(20_000_000)
+        query.copy_(step.query)
+        out.fill_(torch.nan)
+        plan.attend(layer, query, out)
+        found.append(out.clone())
+        query.fill_(torch.nan)
+    for result, expected in zip(found, expected_results(step, (None,) * 3), strict=True):
+        assert worst_row_error(result, expected) < TOLERANCE[torch.bfloat16]

@@ -24,6 +24,7 @@ from runtime.identifiers import PAGE_SIZE
 from runtime.request import GenerationRequest
 from runtime.scheduling.requests import choice_seed
 from runtime.speculative.continuing import NO_CHAINS, ChainEnds, depths_of, resolve
+from runtime.step_sizes import MIXED_SIZES
 from tests.support.draft_trees import plant
 
 VOCAB_SIZE = 24
@@ -95,6 +96,7 @@ class PagedTextRunner:
     def __init__(self, num_pages: int, *, wrong_drafts: float = 0.3) -> None:
         """`wrong_drafts`: share of drafts that are wrong on purpose."""
         self.vocab_size = VOCAB_SIZE
+        self.mixed_sizes = MIXED_SIZES
         self.wrong_drafts = wrong_drafts
         self.num_pages = num_pages
         self.pages = np.full((num_pages, PAGE_SIZE), UNWRITTEN, np.int64)

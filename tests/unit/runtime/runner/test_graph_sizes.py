@@ -3,7 +3,7 @@
 import pytest
 
 from runtime.runner.graphs import capture_order, graph_sizes, piece_sizes, shared_sizes
-from runtime.step_sizes import FILLED_SIZES, STEP_SIZES, filled_sizes_around, smallest_holding
+from runtime.step_sizes import E4M3_MIXED_SIZES, MIXED_SIZES, STEP_SIZES, MixedSizes, smallest_holding
 
 
 @pytest.mark.parametrize("largest", [1, 5, 8, 9, 16, 100, 128, 256, 512, 777])
@@ -56,12 +56,14 @@ def test_pieces_ascend_to_the_largest_with_little_padding(largest: int) -> None:
 )
 def test_steps_are_filled_up_to_sizes_that_cost_least(num_rows: int, around: tuple[int, int]) -> None:
     """Sizes of graphs where there are some, whole tiles beyond."""
-    assert filled_sizes_around(num_rows) == around
+    assert MIXED_SIZES.around(num_rows) == around
 
 
-def test_filled_sizes_are_captured() -> None:
+@pytest.mark.parametrize("mixed", [MIXED_SIZES, E4M3_MIXED_SIZES])
+def test_filled_sizes_are_captured(mixed: MixedSizes) -> None:
     """So a step of such a size has no padding."""
-    assert set(FILLED_SIZES) <= set(STEP_SIZES)
+    assert set(mixed.sizes) <= set(STEP_SIZES)
+    assert list(mixed.sizes) == sorted(mixed.sizes)
 
 
 def test_no_graphs() -> None:
