@@ -23,6 +23,7 @@ from audit.courier import COSIGNED
 from audit.entry import Json
 from audit.errors import AuditRejected, EntryNotFound, KeyUnusable, RotationRefused
 from audit.events import log_event
+from audit.formats import own_of
 from audit.fsck import verify_log
 from audit.note import MAX_NOTE_BYTES, VerifierKey, parse_verifier_key
 from audit.reader import LOCK, LogReader
@@ -165,7 +166,7 @@ def verify_continues(first_leaf: Json, note: bytes) -> Predecessor:
         note: the old log's checkpoint.
     Raises: RotationRefused; SignatureRejected, MalformedNote for the checkpoint.
     """
-    own = first_leaf.get("unmapped", {}).get("casemate", {})
+    own = own_of(first_leaf)
     if own.get("kind") != "log_rotated":
         raise RotationRefused("the first record does not name a log that this one continues")
     key = parse_verifier_key(str(own.get("previous_vkey")))

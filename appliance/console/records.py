@@ -65,10 +65,11 @@ def _summarize(index: int, record: dict[str, Any]) -> dict[str, Any]:
         or _member(record, "actor").get("app_uid")
         or ""
     )
-    ended = record.get("status_code") or {1: "success", 2: "failure"}.get(record.get("status_id", 0), "")
+    status_id, time_ms = record.get("status_id"), record.get("time")
+    ended = record.get("status_code") or ("success" if status_id == 1 else "failure" if status_id == 2 else "")
     return {
         "index": index,
-        "at": record.get("time", 0) / 1000,
+        "at": time_ms / 1000 if isinstance(time_ms, int) else 0,
         "kind": own.get("kind", ""),
         "who": who.get("name") or who.get("uid") or "",
         "what": what,

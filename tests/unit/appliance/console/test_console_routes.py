@@ -228,13 +228,16 @@ async def test_records_are_searched_by_what_was_filled_in(house, browser):
     """And shown in a line each; one that does not exist is the API's refusal."""
     house.role = Role.AUDITOR
     record = {"time": 1_800_000_000_000, "unmapped": {"casemate": {"kind": "intent"}}, "user": {"uid": "user-1"}}
-    found = {"records": [{"index": 41, "record": record}], "next": 41, "indexed": 42, "log_size": 42}
+    odd = {"time": "x", "status_id": {}, "status_code": [], "unmapped": 5, "user": [], "actor": {"user": 7}}
+    records = [{"index": 41, "record": record}, {"index": 40, "record": odd}]
+    found = {"records": records, "next": 41, "indexed": 42, "log_size": 42}
     house.documents["POST", "/audit/search"] = (200, found)
     house.documents["GET", "/audit/record/41"] = (200, record)
     house.documents["GET", "/audit/record/99"] = (404, {"error": {"code": "record_not_found", "message": "no such"}})
     await browser.sign_in()
     page = await browser.get("/records?actor=user-1&kind=&before=50&limit=9999")
     assert '<a href="/records/41">41</a>' in page.text
+    assert '<a href="/records/40">40</a>' in page.text, "whatever stands in its members"
     asked = next(msgspec.json.decode(body) for _, path, body, _ in house.gateway.asked if path == "/audit/search")
     assert asked == {"actor": "user-1", "before": 50, "limit": 50}
     assert "&#34;kind&#34;: &#34;intent&#34;" in (await browser.get("/records/41")).text
