@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -21,7 +21,8 @@ def path_of(request: Request) -> str:
 def without_max_age(path: str) -> str:
     """The same request, which takes any sign-in."""
     path, _, query = path.partition("?")
-    return f"{path}?{'&'.join(pair for pair in query.split('&') if not pair.startswith('max_age='))}"
+    left = [pair for pair in query.split("&") if unquote_plus(pair.partition("=")[0]) != "max_age"]
+    return f"{path}?{'&'.join(left)}"
 
 
 def local_path(then: str) -> str:

@@ -6,13 +6,31 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from appliance.gateway.exchange import CERTIFICATE
+from appliance.gateway.exchange import CERTIFICATE, WRITER, StreamWriter
 from security.oauth.token_request import MAX_BODY_BYTES, TokenRequest
 
 BODY_TIMEOUT_S = 10.0
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 ALWAYS = {"X-Content-Type-Options": "nosniff"}
+
+
+def close_unread(app: ASGIApp) -> ASGIApp:
+    """Say that the connection ends with an answer that did not wait for its request's body, as it does (RFC 9112 section 9.6):
+    whoever is not told sends the next request into it.
+    """
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        async def tell(message: Message) -> None:
+            writer: StreamWriter | None = scope.get(WRITER)
+            if message["type"] == "http.response.start" and writer is not None and not writer.has_whole_body:
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        await app(scope, receive, tell)
+
+    return serve
 
 
 def token_request(request: Request, body: bytes) -> TokenRequest:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from starlette.types import ASGIApp
 
+from appliance.authority.http import close_unread
 from appliance.gateway.server import HttpServer
 from appliance.gateway.settings import GatewaySettings
 from security.oauth.token_request import MAX_BODY_BYTES
@@ -30,4 +31,4 @@ def build_listener(app: ASGIApp, settings: AuthoritySettings, tls: ssl.SSLContex
         max_connections=settings.max_connections,
         max_connections_per_source=settings.max_connections_per_source,
     )
-    return HttpServer(cast(Any, app), bounds, tls)
+    return HttpServer(cast(Any, close_unread(app)), bounds, tls)

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from appliance.authority.http import close_unread
 from appliance.console.appliance_api import ApplianceApi
 from appliance.console.capacity import Capacity
 from appliance.console.definitions import DefinitionRoutes
@@ -87,7 +88,7 @@ def build_console_server(app: Starlette, settings: ConsoleSettings, tls: ssl.SSL
         max_connections=MAX_CONNECTIONS,
         max_connections_per_source=MAX_CONNECTIONS_PER_SOURCE,
     )
-    return HttpServer(cast(Any, app), bounds, tls)
+    return HttpServer(cast(Any, close_unread(app)), bounds, tls)
 
 
 async def serve_console(

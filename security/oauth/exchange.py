@@ -9,7 +9,7 @@ from authlib.oauth2.rfc6749 import BaseGrant, TokenEndpointMixin
 from security.clients import Client
 from security.errors import TokenRejected
 from security.oauth.access_token import MAX_ACTORS, AccessToken
-from security.oauth.errors import InvalidRequestError
+from security.oauth.errors import InvalidGrantError, InvalidRequestError
 from security.oauth.grant_types import ACCESS_TOKEN_TYPE, EXCHANGE_GRANT, JWT_TYPE
 from security.oauth.granting import Granted, choose_scope
 from security.oauth.grants import METHODS
@@ -69,7 +69,11 @@ class ExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]  # aut
             raise InvalidRequestError("subject_token is bound: the new token must be bound too")
 
     def _grant(self, subject: AccessToken, client: Client) -> Granted:
-        user = self.server.find_person(subject.subject)
+        try:
+            user = self.server.find_person(subject.subject)
+        except InvalidGrantError:
+            # RFC 8693 section 2.2.2: invalid_request, whatever makes a subject token unacceptable.
+            raise InvalidRequestError("subject_token is of a person who may not sign in") from None
         if (user.role, user.tenant) != (subject.role, subject.tenant):
             raise InvalidRequestError("subject_token is of before a change of role")
         allowed = subject.scopes & client.scopes & GRANTABLE[user.role]

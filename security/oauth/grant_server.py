@@ -166,8 +166,8 @@ class GrantServer(AuthorizationServer):  # type: ignore[misc]  # authlib has no 
             raise UnauthorizedClientError("The client is not registered for this grant")
         # (3)
         targets = [*request.parsed.resources]
-        if grant_type == EXCHANGE_GRANT and "audience" in request.form:
-            targets.append(request.form["audience"])
+        if grant_type == EXCHANGE_GRANT:
+            targets += request.parsed.audiences
         self.verify_targets(targets)
         # (4)
         request.binding = self.shared.binder.bind(request.parsed)

@@ -62,12 +62,14 @@ class ParsedRequest(msgspec.Struct, frozen=True):
 
     parameters: dict[str, str]
     resources: tuple[str, ...]
-    """RFC 8707 section 2: the one parameter that may be repeated."""
+    """RFC 8707 section 2: this may be repeated."""
     credentials: Credentials | None
     proofs: tuple[str, ...] = ()
     certificate: bytes | None = None
     path: str = "/token"
     address: str = ""
+    audiences: tuple[str, ...] = ()
+    """RFC 8693 section 2.1: and this, where tokens are exchanged."""
 
     def __repr__(self) -> str:
         return "ParsedRequest(<hidden>)"
@@ -86,7 +88,8 @@ def parse_token_request(request: TokenRequest) -> ParsedRequest:
         raise InvalidRequestError("Expected the content type application/x-www-form-urlencoded")
     pairs = parse_form(request.body)
     resources = tuple(value for name, value in pairs if name == "resource" and value)
-    single = [(name, value) for name, value in pairs if name != "resource"]
+    audiences = tuple(value for name, value in pairs if name == "audience" and value)
+    single = [(name, value) for name, value in pairs if name not in ("resource", "audience")]
     names = [name for name, _value in single]
     if len(set(names)) != len(names):
         raise InvalidRequestError("A parameter occurs twice")
@@ -94,7 +97,14 @@ def parse_token_request(request: TokenRequest) -> ParsedRequest:
     parameters = {name: value for name, value in single if value}
     credentials = _find_credentials(request.authorization, parameters)
     return ParsedRequest(
-        parameters, resources, credentials, request.proofs, request.certificate, request.path, request.address
+        parameters,
+        resources,
+        credentials,
+        request.proofs,
+        request.certificate,
+        request.path,
+        request.address,
+        audiences,
     )
 
 

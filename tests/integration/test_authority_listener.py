@@ -73,7 +73,9 @@ async def test_a_body_that_nobody_waits_for_ends_with_the_answer(running, length
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=tls)
     writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n")
     async with asyncio.timeout(KEEP_ALIVE_TIMEOUT_S - 5):  # A connection on which nothing comes is closed later.
-        assert (await reader.read(-1)).startswith(b"HTTP/1.1 200 ")
+        answer = await reader.read(-1)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nconnection: close\r\n" in answer  # Or its client would send the next request into it.
     writer.close()
 
 

@@ -25,11 +25,13 @@ async def test_a_service_acts_for_a_person(house, issuer, clock):
     assert status == 200, body
     assert (body["issued_token_type"], body["expires_in"], body["scope"]) == (ACCESS_TOKEN_TYPE, 500, "inference")
     assert "refresh_token" not in body
+    # Section 2.1: the target may be named in two ways, and more than once.
+    assert house.token(exchange_of(subject, audience=[RESOURCE, RESOURCE]), auth=house.by_service())[0] == 200
     accepted = await validate(issuer, body["access_token"])
     assert (accepted.subject, accepted.client_id) == (house.user.user_id, house.service.client.client_id)
     assert accepted.actors == (house.service.client.client_id, house.app.client_id)
     house.registry.users.disable("ada", actor="t")
-    house.refused("invalid_grant", exchange_of(subject), auth=house.by_service())
+    house.refused("invalid_request", exchange_of(subject), auth=house.by_service())
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,7 @@ async def test_a_service_acts_for_a_person(house, issuer, clock):
         ({"actor_token": "x"}, "invalid_request"),
         ({"actor_token": "x", "actor_token_type": ACCESS_TOKEN_TYPE}, "invalid_request"),
         ({"audience": "https://other.example"}, "invalid_target"),
+        ({"audience": [RESOURCE, "https://other.example"]}, "invalid_target"),
         ({"scope": "audit.read"}, "invalid_scope"),
     ],
 )
