@@ -35,7 +35,7 @@ from security.oauth.dpop import (
     thumbprint_of_certificate,
     verify_proof,
 )
-from security.oauth.dpop_nonces import DpopNonces
+from security.oauth.dpop_nonces import DpopNonces, MemoryStart
 from security.oauth.https_source import HttpsJwksSource
 from security.oauth.jws import parse_jws
 from security.oauth.key_ring import KeyRing
@@ -58,8 +58,8 @@ class PolicyKnowledge(Protocol):
     revocations: RevocationList
     nonce_key: bytes | None
     """Of DPoP nonces; None until policy has told it."""
-    began_at: float
-    """Since when it remembers what was used once, UTC."""
+    memory: MemoryStart
+    """Of what was used once."""
 
     def verify_fresh(self) -> None:
         """Raises: PeerUnavailable."""
@@ -203,7 +203,7 @@ class AuthorityTokenCheck:
         if self._policy is None:
             return None
         lifetime_s = self._rules.nonce_lifetime_s
-        if not lifetime_s and issued_at >= self._policy.began_at:
+        if not lifetime_s and self._policy.memory.knows(issued_at):
             return None
         lifetime_s = lifetime_s or PROOF_LIFETIME_S
         if self._policy.nonce_key is None:

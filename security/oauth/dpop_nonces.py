@@ -11,10 +11,28 @@ import secrets
 import time
 from collections.abc import Callable
 
+from security.oauth.dpop import PROOF_LIFETIME_S
+
 KEY_BYTES = 32
 MAX_NONCE_CHARS = 64
 _CONTEXT = b"casemate/dpop-nonce/v1"
 _MAC_BYTES = 16
+
+
+class MemoryStart:
+    """When somebody's memory of used proofs began, for as long as that matters: no proof that is older will be taken after
+    PROOF_LIFETIME_S, whatever became of the clock by then.
+    """
+
+    def __init__(self, began_at: float, *, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        """To be made when it begins, or when one is told of it; `began_at` in UTC."""
+        self._began_at = began_at
+        self._monotonic_s = monotonic_s
+        self._matters_until_s = monotonic_s() + PROOF_LIFETIME_S
+
+    def knows(self, issued_at: float) -> bool:
+        """False if a proof of that time may have been used before it began."""
+        return issued_at >= self._began_at or self._monotonic_s() >= self._matters_until_s
 
 
 def make_nonce_key() -> bytes:

@@ -31,6 +31,7 @@ from appliance.messages.policy import (
     UsedOnce,
     UseOnce,
 )
+from security.oauth.dpop_nonces import MemoryStart
 from security.oauth.revocations import RevocationList
 
 FRESH_S = 2.0
@@ -62,7 +63,7 @@ class PolicyPeer:
         self._open: set[Reservation] = set()
         self.revocations = RevocationList()
         self.nonce_key: bytes | None = None
-        self.began_at = 0.0
+        self.memory = MemoryStart(0.0)
         self.status: PolicyStatus | None = None
         self.status_at = 0.0
 
@@ -159,7 +160,7 @@ class PolicyPeer:
             self.status, self.status_at = message, time.monotonic()
             self.revocations.forget_expired()
         elif isinstance(message, NonceKey):
-            self.nonce_key, self.began_at = message.key, message.began_at
+            self.nonce_key, self.memory = message.key, MemoryStart(message.began_at)
         elif isinstance(message, Revocations):
             self.revocations.replace(message.entries)
         else:

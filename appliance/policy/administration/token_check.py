@@ -11,7 +11,7 @@ from appliance.config import Configuration
 from appliance.messages.policy import KeyHolder
 from appliance.policy.authority_desk import AuthorityDesk
 from appliance.policy.store import DefinitionsStore
-from security.oauth.dpop_nonces import make_nonce_key
+from security.oauth.dpop_nonces import MemoryStart, make_nonce_key
 from security.oauth.key_ring import KeyRing
 from security.oauth.resource import AccessTokenValidator
 from security.oauth.revocations import RevocationList
@@ -27,7 +27,7 @@ class OwnKnowledge:
         self._replays = replays
         self.revocations = RevocationList()
         self.nonce_key: bytes | None = make_nonce_key()
-        self.began_at = time.time()
+        self.memory = MemoryStart(time.time())
         store.subscribe(self._note)
 
     def verify_fresh(self) -> None:

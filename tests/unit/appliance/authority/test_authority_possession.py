@@ -10,8 +10,8 @@ from appliance.gateway.errors import Unauthenticated
 from appliance.gateway.gate import Caller, Challenges, Gate
 from appliance.gateway.identity import NonceRequired, Presented, ProofRefused, TokenIssuerUnavailable, TokenRefused
 from appliance.gateway.routes import RouteTable
-from security.oauth.dpop import hash_token
-from security.oauth.dpop_nonces import make_nonce_key
+from security.oauth.dpop import PROOF_LIFETIME_S, hash_token
+from security.oauth.dpop_nonces import MemoryStart, make_nonce_key
 from security.oauth.key_ring import KeyRing
 from security.oauth.resource import AccessTokenValidator
 from security.oauth.revocations import RevocationList
@@ -24,13 +24,23 @@ RESOURCE = "https://127.0.0.1:8443"
 URL = RESOURCE + "/v1/models"
 
 
+class Clock:
+    """Goes when it is told to."""
+
+    def __init__(self, now):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
 class Knowledge:
     """Policy, as far as a check asks it."""
 
     def __init__(self, clock):
         self.revocations = RevocationList(clock=clock)
         self.nonce_key = make_nonce_key()
-        self.began_at = 0.0
+        self.memory = MemoryStart(0.0)
         self._replays = ReplayMemory(clock=clock)
 
     def verify_fresh(self):
@@ -147,13 +157,19 @@ async def test_a_proof_older_than_policys_memory_needs_a_nonce(possessor):
     used = possessor.presented(possessor.proof())
     await possessor.check(used)
     possessor.knowledge = Knowledge(possessor.clock)
-    possessor.knowledge.began_at = possessor.clock.now + 1
+    monotonic = Clock(0.0)
+    possessor.knowledge.memory = MemoryStart(possessor.clock.now + 1, monotonic_s=monotonic)
     possessor.check.use_policy(possessor.knowledge)
     with pytest.raises(NonceRequired) as required:
         await possessor.check(used)
     await possessor.check(possessor.presented(possessor.proof(nonce=required.value.nonce)))
     possessor.clock.now += 2
     assert (await possessor.check(possessor.presented(possessor.proof(later=1)))).dpop_nonce == ""
+    possessor.clock.now -= 3600  # A clock that was set back: not for longer than a proof of before could live.
+    with pytest.raises(NonceRequired):
+        await possessor.check(possessor.presented(possessor.proof(back=1)))
+    monotonic.now += PROOF_LIFETIME_S
+    assert (await possessor.check(possessor.presented(possessor.proof(back=2)))).dpop_nonce == ""
 
 
 async def test_without_the_shared_key_nothing_is_decided(asked):
