@@ -134,7 +134,8 @@ def _verify_text(schema: dict[str, Any], where: str) -> None:
             raise _refused(f"{where}.pattern", "beside a pattern output cannot be held to lengths or formats")
         _verify_pattern(schema["pattern"], f"{where}.pattern")
     if "format" in schema:
-        if lengths:
+        may_be_empty = schema["format"] in ("uri-reference", "uri-template")
+        if lengths and (may_be_empty or lengths != ["minLength"] or schema["minLength"] > 1):
             raise _refused(f"{where}.format", "beside a format output cannot be held to lengths")
         if schema["format"] not in FORMATS:
             raise _refused(f"{where}.format", f"known are {', '.join(sorted(FORMATS))}")

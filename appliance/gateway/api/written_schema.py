@@ -76,6 +76,8 @@ def _choose_values(schema: dict[str, Any]) -> None:
 
 
 def _write_text(schema: dict[str, Any]) -> None:
+    if "format" in schema:
+        schema.pop("minLength", None)  # One at most, which every text of a format has.
     if "pattern" in schema:
         schema["pattern"] = written_pattern(schema["pattern"])
     elif schema.get("format") in FORMATS:
