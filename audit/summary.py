@@ -40,47 +40,48 @@ class _Summarized(msgspec.Struct, gc=False):
     actor: _Actor = msgspec.field(default_factory=_Actor)
 
 
-class _Name(msgspec.Struct, gc=False):
+class _Name(msgspec.Struct, frozen=True, gc=False):
     ip: str = ""
     name: str = ""
     uid: str = ""
 
 
-class _Acting(msgspec.Struct, gc=False):
+class _Acting(msgspec.Struct, frozen=True, gc=False):
     app_uid: str = ""
-    user: _Name = msgspec.field(default_factory=_Name)
+    user: _Name = _Name()
 
 
-class _Product(msgspec.Struct, gc=False):
+class _Product(msgspec.Struct, frozen=True, gc=False):
     version: str = ""
 
 
-class _Described(_Metadata, gc=False):
-    product: _Product = msgspec.field(default_factory=_Product)
+class _Described(msgspec.Struct, frozen=True, gc=False):
+    product: _Product = _Product()
+    reporter: _Name = _Name()
     tenant_uid: str = ""
 
 
-class _Tokens(msgspec.Struct, gc=False):
+class _Tokens(msgspec.Struct, frozen=True, gc=False):
     completion_tokens: int = 0
     prompt_tokens: int = 0
 
 
-class _Readable(msgspec.Struct, gc=False):
+class _Readable(msgspec.Struct, frozen=True, gc=False):
     """The members by which people find and read records, in searches, exports and reports."""
 
     metadata: _Described
     unmapped: _Unmapped = msgspec.field(default_factory=_Unmapped)
-    actor: _Acting = msgspec.field(default_factory=_Acting)
-    ai_model: _Name = msgspec.field(default_factory=_Name)
-    app: _Name = msgspec.field(default_factory=_Name)
-    entity: _Name = msgspec.field(default_factory=_Name)
-    message_context: _Tokens = msgspec.field(default_factory=_Tokens)
+    actor: _Acting = _Acting()
+    ai_model: _Name = _Name()
+    app: _Name = _Name()
+    entity: _Name = _Name()
+    message_context: _Tokens = _Tokens()
     severity_id: int = 0
-    src_endpoint: _Name = msgspec.field(default_factory=_Name)
+    src_endpoint: _Name = _Name()
     status_code: str = ""
     status_id: int = 0
-    trace: _Name = msgspec.field(default_factory=_Name)
-    user: _Name = msgspec.field(default_factory=_Name)
+    trace: _Name = _Name()
+    user: _Name = _Name()
 
 
 class EntrySummary(msgspec.Struct, frozen=True, gc=False):
