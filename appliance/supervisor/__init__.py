@@ -1,7 +1,7 @@
 """Starts the processes, connects them, watches them, restarts them with back-off, drains them. Part of the trusted base.
 
 Reading order: `settings`, `provision` (what must exist before), `confinement` and `ownership` (what each process may
-touch, as whom), `backoff`, `child` (one process), `wiring` (links and listeners), `lifecycle` and `notices` (what the
-log is told), `announcements` (what a service manager is told), `certificates` and `issuer_files` (files that change),
-`rounds` (what is looked after from time to time), `supervisor` (all of them).
+touch, as whom), `precedence` (who computes first), `backoff`, `child` (one process), `wiring` (links and listeners),
+`lifecycle` and `notices` (what the log is told), `announcements` (what a service manager is told), `certificates` and
+`issuer_files` (files that change), `rounds` (what is looked after from time to time), `supervisor` (all of them).
 """
