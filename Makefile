@@ -68,8 +68,9 @@ demo: $(STAMPS)-demo-$(PINS)
 serve: $(STAMPS)-demo-$(PINS)
 	@.venv/bin/casemate serve $(ARGS)
 
+# The file is joined to its option: standing alone, one that is there from the last time would be taken for the place of tests.
 test: lint
-	$(PYTEST) -m "not long and not gpu" --control-results $(RESULTS) $(ARGS)
+	$(PYTEST) -m "not long and not gpu" --control-results=$(RESULTS) $(ARGS)
 
 test-long: $(STAMPS)-dev-$(PINS)
 	$(PYTEST) -m "long and not gpu" --timeout 3600 $(ARGS)
