@@ -182,6 +182,7 @@ async def test_what_is_said_comes_at_once(
             text += event.delta if event.type == "response.output_text.delta" else ""
             if text == "abc":
                 break
+    assert text == "abc"
 
 
 def newest(gateway: Gateway) -> str:
