@@ -28,11 +28,21 @@ def closing_event(intent: Json, intent_index: int, reason: str, detail: str, eng
     return event
 
 
-def late_count_event(intent: Json, intent_index: int, engine: Json) -> Json:
-    """What the engine counted for a request whose outcome was recorded before without it."""
+def late_count_event(intent: Json, intent_index: int, engine: Json, outcome: Json | None = None) -> Json:
+    """What the engine counted for a request whose outcome was recorded before without it, and how that stands to the outcome.
+
+    Args:
+        outcome: its leaf, parsed; None where it is not at hand.
+    """
     event = _from_intent(intent, "inference_late_count", intent_index)
     event |= {"severity_id": LOW, "status_id": SUCCESS}
     add_engine_counts(event, engine)
+    told = {} if outcome is None else outcome.get("message_context")
+    if outcome is not None and isinstance(told, dict) and "completion_tokens" in told:
+        own = event["unmapped"]["casemate"]
+        own["counts"] = _compare(told, outcome["unmapped"]["casemate"], engine)
+        if own["counts"] == "differ":
+            event["severity_id"] = MEDIUM
     return event
 
 

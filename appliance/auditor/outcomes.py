@@ -198,7 +198,7 @@ class OutcomeDesk:
         if held is not None:
             self._send(held.peer, Recorded(held.correlation, index))
         if "engine" not in event["unmapped"]["casemate"]:
-            self._book.note_uncounted(intent)
+            self._book.note_uncounted(intent, index)
             if intent.engine is not None:  # It came while the outcome was on its way to the disk.
                 self._count_late(intent.index, intent.engine, intent.engine_instance)
         self._note_recovered(intent)
@@ -220,18 +220,26 @@ class OutcomeDesk:
 
     def _count_late(self, intent_index: int, engine: Json, engine_instance: int | None) -> None:
         """The outcome stands already, without these counts: they get a record of their own."""
-        is_missed = self._book.take_uncounted(intent_index, engine_instance)
-        try:
-            entry = parse_canonical(self._ledger.writer.read(intent_index))
-            is_intent = kind_of(entry) == "inference_intent"
-        except (EntryNotFound, MalformedEntry):
-            is_intent = False
-        if not is_intent or not (is_missed or intent_index < self._first_own):
+        outcome_index = self._book.take_uncounted(intent_index, engine_instance)
+        intent = self._read(intent_index, "inference_intent")
+        if intent is None or (outcome_index is None and intent_index >= self._first_own):
             log.error("engine_count_unexpected", intent=intent_index)
             self._reconciliation.note_unexpected()
             return
-        self._reconciliation.note_late(engine)
-        self._ledger.add(late_count_event(entry, intent_index, engine), OWN_NAME)
+        if outcome_index is None:
+            outcome_index = self._book.outcome_of(intent["unmapped"]["casemate"]["request_uid"], intent_index)
+        outcome = None if outcome_index is None else self._read(outcome_index, "inference_outcome")
+        event = late_count_event(intent, intent_index, engine, outcome)
+        self._reconciliation.note_late(event)
+        self._ledger.add(event, OWN_NAME)
+
+    def _read(self, index: int, kind: str) -> Json | None:
+        """A record, if it is of this kind."""
+        try:
+            entry = parse_canonical(self._ledger.writer.read(index))
+        except (EntryNotFound, MalformedEntry):
+            return None
+        return entry if kind_of(entry) == kind else None
 
 
 def _may_close(intent: OpenIntent, peer: Peer) -> bool:

@@ -15,7 +15,7 @@ from audit.entry import Json
 INTERVAL_S = 60.0
 _COMPARED = ("agree", "cut", "differ", "unreported", "engine_only")
 _COUNTS = (
-    "num_intents", "num_outcomes", "num_counted", "num_late", "num_unexpected", "num_missing", "num_bad_tickets",
+    "num_intents", "num_outcomes", "num_counted", "num_late", "num_late_differ", "num_unexpected", "num_missing", "num_bad_tickets",
     "gateway_prompt_tokens", "gateway_output_tokens", "engine_prompt_tokens", "engine_output_tokens",
     "engine_delivered_tokens", *(f"num_{name}" for name in _COMPARED),
 )  # fmt: skip
@@ -28,6 +28,8 @@ class Reconciliation:
         self._clock = clock
         self._started_s = clock.monotonic_s()
         self._counts: Counter[str] = Counter()
+        self._missing: set[int] = set()
+        """Intents whose outcomes tell tokens that no engine has counted."""
         self._bad_ticket = ""
         self.num_differences = 0
         """Since the auditor's start."""
@@ -49,14 +51,18 @@ class Reconciliation:
             counts["gateway_prompt_tokens"] += _integer(told.get("prompt_tokens"))
             counts["gateway_output_tokens"] += _integer(told.get("completion_tokens"))
             # A request that ended before it reached an engine has no count; one with tokens must have come from somewhere.
-            counts["num_missing"] += own["counts"] == "unreported" and _integer(told.get("completion_tokens")) > 0
+            if own["counts"] == "unreported" and _integer(told.get("completion_tokens")) > 0:
+                self._missing.add(own["intent_index"])
         if "engine" in own:
             self._note_engine(own["engine"])
 
-    def note_late(self, engine: Json) -> None:
-        """An engine's counts came after the outcome was recorded."""
+    def note_late(self, event: Json) -> None:
+        """An engine's counts came after the outcome, were compared with it, and settle it and no other."""
+        own = event["unmapped"]["casemate"]
         self._counts["num_late"] += 1
-        self._note_engine(engine)
+        self._counts["num_late_differ"] += own["counts"] == "differ"
+        self._missing.discard(own["intent_index"])
+        self._note_engine(own["engine"])
 
     def note_unexpected(self) -> None:
         """An engine told counts for what is no open intent of its own."""
@@ -73,6 +79,8 @@ class Reconciliation:
         if now_s - self._started_s < INTERVAL_S and not at_once:
             return None
         counts, self._counts = self._counts, Counter()
+        counts["num_missing"] = len(self._missing)
+        self._missing.clear()
         period_ms = round((now_s - self._started_s) * 1000)
         self._started_s = now_s
         differences = self._find_differences(counts)
@@ -90,10 +98,10 @@ class Reconciliation:
 
     def _find_differences(self, counts: Counter[str]) -> list[str]:
         found = []
-        if counts["num_differ"]:
-            found.append(f"{counts['num_differ']} outcomes whose gateway and engine count different tokens")
-        if (missing := counts["num_missing"] - counts["num_late"]) > 0:
-            found.append(f"{missing} outcomes with tokens for which no engine told counts")
+        if num_differ := counts["num_differ"] + counts["num_late_differ"]:
+            found.append(f"{num_differ} outcomes whose gateway and engine count different tokens")
+        if counts["num_missing"]:
+            found.append(f"{counts['num_missing']} outcomes with tokens for which no engine told counts")
         if counts["num_unexpected"]:
             found.append(f"{counts['num_unexpected']} counts by engines for requests that nobody recorded")
         if counts["num_bad_tickets"]:

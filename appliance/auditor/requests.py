@@ -67,7 +67,8 @@ class RequestBook:
         self.open: dict[int, OpenIntent] = {}
         self._receipts_kept = receipts_kept
         self._latest: OrderedDict[str, RequestRecords] = OrderedDict()
-        self._uncounted: OrderedDict[int, int | None] = OrderedDict()
+        self._uncounted: OrderedDict[int, tuple[int | None, int]] = OrderedDict()
+        """By intent: the engine that may count for it, and the index of its outcome."""
 
     def note_intent(self, intent: OpenIntent, client_id: str, subject: str) -> None:
         """An intent is durable."""
@@ -95,18 +96,24 @@ class RequestBook:
         """Whether a request of this id is among the latest."""
         return request_uid in self._latest
 
-    def note_uncounted(self, intent: OpenIntent) -> None:
+    def outcome_of(self, request_uid: str, intent_index: int) -> int | None:
+        """Where the outcome of an intent lies, if it is among the latest."""
+        records = self._latest.get(request_uid)
+        return records.outcome_index if records is not None and records.intent_index == intent_index else None
+
+    def note_uncounted(self, intent: OpenIntent, outcome_index: int) -> None:
         """An outcome was recorded before the engine told its counts."""
-        self._uncounted[intent.index] = intent.engine_instance
+        self._uncounted[intent.index] = (intent.engine_instance, outcome_index)
         if len(self._uncounted) > MAX_UNCOUNTED:
             self._uncounted.popitem(last=False)
 
-    def take_uncounted(self, intent_index: int, engine_instance: int | None) -> bool:
-        """Whether this engine's counts of this intent are still missing; they are taken as told now."""
-        if intent_index in self._uncounted and self._uncounted[intent_index] in (None, engine_instance):
+    def take_uncounted(self, intent_index: int, engine_instance: int | None) -> int | None:
+        """Where the outcome lies that still misses this engine's counts, which are taken as told now; None for no such outcome."""
+        expected, outcome_index = self._uncounted.get(intent_index, (None, None))
+        if outcome_index is not None and expected in (None, engine_instance):
             del self._uncounted[intent_index]
-            return True
-        return False
+            return outcome_index
+        return None
 
     def oldest_open(self, default: int) -> int:
         """Index of the first intent without an outcome; `default` when there is none."""

@@ -233,6 +233,39 @@ def test_counts_that_come_late_settle_what_was_missing(tmp_path: Path) -> None:
     assert (facts["result"], facts["num_late"], facts["engine_output_tokens"]) == ("agree", 1, 7)
 
 
+@pytest.mark.parametrize("told", [0, 2])
+@control("3.12.3", "3.14.7", "SI-4(5)")
+def test_a_gateway_that_tells_its_outcome_before_the_engine_has_ended_is_found_out(tmp_path: Path, told: int) -> None:
+    """Who ends a request on paper and lets the engine go on differs from it, though its counts come late."""
+    traffic = Traffic(Auditor(tmp_path))
+    index = traffic.serve(counted=None, told=told)
+    traffic.auditor.tell(traffic.engine, count(index, 4_000))
+    (late,) = of_kind(traffic.auditor, "inference_late_count")
+    facts = traffic.reconcile()
+    assert (late["counts"], facts["result"], facts["num_late_differ"]) == ("differ", "differ", 1)
+    assert "count different tokens" in traffic.gateway.last(AuditorStatus).alarms[0]
+
+
+def test_late_counts_settle_their_own_outcome_only(tmp_path: Path) -> None:
+    """A request that reached no answer and is counted late covers up no answer that came from somewhere else."""
+    traffic = Traffic(Auditor(tmp_path))
+    index = traffic.serve(counted=None, told=0)
+    traffic.auditor.tell(traffic.engine, count(index, 0))
+    traffic.serve(counted=None)
+    facts = traffic.reconcile()
+    assert (facts["result"], facts["num_missing"], facts["num_late_differ"]) == ("differ", 1, 0)
+
+
+def test_counts_of_a_former_life_are_compared_with_their_outcome(tmp_path: Path) -> None:
+    """An auditor that was killed in between finds the outcome again."""
+    traffic = Traffic(Auditor(tmp_path))
+    index = traffic.serve(counted=None, told=2)
+    traffic.auditor.die()
+    after = Traffic(Auditor(tmp_path))
+    after.auditor.tell(after.engine, count(index, 4_000))
+    assert after.reconcile()["num_late_differ"] == 1
+
+
 def test_a_minute_in_which_nothing_happened_is_recorded_too(tmp_path: Path) -> None:
     """The log shows that somebody counted, and that there was nothing."""
     auditor = Auditor(tmp_path)
