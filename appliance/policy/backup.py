@@ -15,13 +15,16 @@ import msgspec
 
 from appliance.errors import CommandFailed
 from audit.errors import StateMismatch
-from audit.governance import RULES, load_rules
+from audit.governance import RULES, Rules, load_rules
 from audit.shares import SHARES, ShareStore
 from security.keys import make_private_directory, write_replacing
 
 HELD_SHARES = "audit/shares/*/*.json"
 """Second shares of sealed bodies and roots of keyed hashes: in a backup only those under a legal hold; the others must
 die with their period."""
+HOLDS = f"audit/{RULES}"
+"""The retention and the holds in force: without them a restored host would destroy what is held. They are put back where there
+are none; what was decided on a host stands there."""
 FILES = ("policy/credentials.key", "authority/signing/*.pem", "tls/*.pem", "tls/*.key")
 """What is backed up beside the definitions, below the state directory."""
 RETIRED = ("gateway/keyed-hash.key",)
@@ -50,8 +53,11 @@ def write_backup(path: Path, state: Path, definitions: bytes) -> list[str]:
     for pattern in FILES:
         for file in sorted(state.glob(pattern)):
             members[_PREFIX + file.relative_to(state).as_posix()] = file.read_bytes()
-    for file in _find_held_shares(state):
+    rules = _load_rules(state)
+    for file in ShareStore(state / "audit" / SHARES).find_held(rules.is_held):
         members[_PREFIX + file.relative_to(state).as_posix()] = file.read_bytes()
+    if (state / HOLDS).exists():
+        members[_PREFIX + HOLDS] = msgspec.json.encode(Rules(rules.retention_days, rules.holds))
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
     manifest = msgspec.json.encode(Manifest(format=1, made_at=int(time.time()), digests=digests))
     buffer = io.BytesIO()
@@ -84,7 +90,7 @@ def read_backup(path: Path) -> tuple[bytes, dict[str, bytes]]:
     files = {name: data for name, data in files.items() if name not in RETIRED}
     for name in files:
         if (
-            not any(Path(name).match(pattern) for pattern in (*FILES, HELD_SHARES))
+            not any(Path(name).match(pattern) for pattern in (*FILES, HELD_SHARES, HOLDS))
             or ".." in Path(name).parts
             or name.startswith("/")
         ):
@@ -97,6 +103,7 @@ def restore_files(state: Path, files: dict[str, bytes], *, replace: bool) -> Non
 
     Raises: CommandFailed if another one is there and shall not be replaced; nothing was written then. KeyUnusable.
     """
+    files = {name: data for name, data in files.items() if name != HOLDS or not (state / HOLDS).exists()}
     for name, data in files.items():
         target = state / name
         if target.exists() and target.read_bytes() != data and not replace:
@@ -106,12 +113,11 @@ def restore_files(state: Path, files: dict[str, bytes], *, replace: bool) -> Non
         write_replacing(state / name, data)
 
 
-def _find_held_shares(state: Path) -> list[Path]:
+def _load_rules(state: Path) -> Rules:
     try:
-        rules = load_rules(state / "audit" / RULES, 1)
+        return load_rules(state / HOLDS, 1)
     except StateMismatch as error:
         raise CommandFailed(f"what is under a legal hold is not known: {error}") from error
-    return ShareStore(state / "audit" / SHARES).find_held(rules.is_held)
 
 
 def _read_members(path: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import pytest
 from appliance.errors import CommandFailed
 from appliance.policy import backup
 from appliance.policy.backup import read_backup, restore_files, write_backup
-from audit.governance import RULES, Hold, Rules, save_rules
+from audit.governance import RULES, Decider, Hold, Proposal, Rules, load_rules, save_rules
 from audit.sealing import KeyContext, new_key_id
 from audit.shares import ShareStore
 from audit.storage import Disk
@@ -157,10 +157,29 @@ def test_shares_of_sealed_bodies_are_backed_up_under_a_hold_only(tmp_path):
     save_rules(state / "audit" / RULES, Rules(30, (hold,)), Disk())
     write_backup(tmp_path / "held.tar", state, b"{}")
     files = read_backup(tmp_path / "held.tar")[1]
-    assert files.keys() == {f"audit/shares/2026-11-20/{keys['acme'].key_id}.json"}
+    assert files.keys() == {f"audit/shares/2026-11-20/{keys['acme'].key_id}.json", "audit/rules.json"}
     restore_files(tmp_path / "again", files, replace=False)
     restored = ShareStore(tmp_path / "again" / "audit" / "shares")
     assert restored.load("2026-11-20", keys["acme"].key_id) == store.load("2026-11-20", keys["acme"].key_id)
     (state / "audit" / RULES).write_bytes(b"{")
     with pytest.raises(CommandFailed, match="legal hold"):
         write_backup(tmp_path / "unknown.tar", state, b"{}")
+
+
+@control("AU-11", "AU-9(5)")
+def test_what_is_held_is_held_after_a_restore_too(tmp_path):
+    """Holds and retention come back where there are none; what was decided on a host since stands, and no proposal comes back."""
+    state, again = tmp_path / "state", tmp_path / "again"
+    hold = Hold("hold-1", "", "2026-11-01", "2026-11-30", "a case")
+    proposal = Proposal("change-1", "rotation", Decider("ada", "auditor"), 1, "a new year")
+    rules = Rules(90, (hold,), (proposal,), rotation_index=7)
+    for folder in (state, again):
+        (folder / "audit").mkdir(parents=True)
+    save_rules(state / "audit" / RULES, rules, Disk())
+    write_backup(tmp_path / "held.tar", state, b"{}")
+    files = read_backup(tmp_path / "held.tar")[1]
+    restore_files(again, files, replace=False)
+    assert load_rules(again / "audit" / RULES, 1) == Rules(90, (hold,))
+    for replace in (False, True):
+        restore_files(state, files, replace=replace)
+        assert load_rules(state / "audit" / RULES, 1) == rules
