@@ -6,15 +6,20 @@ state, and writes nothing but the state's file.
 
 What always holds: a proposal is decided once; who confirms is another person of the other role; a period under a hold is not
 destroyed, whatever the retention says.
+
+A file can be lost, or put back from another day. So decisions and starts are recorded with the digest of what is in force since
+(`rules`), and nothing is destroyed by a file that is not what the log said last.
 """
 
 import datetime
+import hashlib
 import secrets
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
+from audit.entry import encode_canonical
 from audit.errors import GovernanceRefused, StateMismatch
 from audit.storage import Disk
 
@@ -78,6 +83,12 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A proposal whose decision is being recorded; found at a start, a crash came between record and deed."""
     rotation_index: int = -1
     """Index of the record by which the rotation of this log was agreed; -1 for not."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over `holds` and `retention_days` as an object in canonical JSON: what is in force. In hexadecimal."""
+        in_force = {"holds": [msgspec.to_builtins(hold) for hold in self.holds], "retention_days": self.retention_days}
+        return hashlib.sha256(encode_canonical(in_force)).hexdigest()
 
     def is_held(self, tenant: str | None, day: str) -> bool:
         """Whether a hold covers a tenant's day; None: of whom is not known, and a hold for anybody's counts."""

@@ -84,8 +84,9 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     body_retention_days: Annotated[
         int,
         msgspec.Meta(
-            description="Days that sealed bodies can be opened and keyed hashes looked up, until auditor and administrator "
-            "together decide otherwise (`casemate audit retention`). Then their keys are destroyed, unless a hold forbids it.",
+            description="Days that sealed bodies can be opened and keyed hashes looked up. Then their keys are destroyed, unless a "
+            "hold forbids it. What stands here at the first start counts, until auditor and administrator together decide "
+            "otherwise (`casemate audit retention`).",
             ge=1,
             le=36_500,
         ),

@@ -11,6 +11,7 @@ class _Own(msgspec.Struct, gc=False):
     request_uid: str = ""
     intent_index: int = -1
     scan_from: int = -1
+    rules: str = ""
 
 
 class _Unmapped(msgspec.Struct, gc=False):
@@ -95,6 +96,8 @@ class EntrySummary(msgspec.Struct, frozen=True, gc=False):
     intent_index: int
     scan_from: int
     """In records of the auditor: every intent below this index has its outcome."""
+    rules: str
+    """In records of the auditor: digest of the retention and holds in force from then on."""
 
 
 _decoder = msgspec.json.Decoder(_Summarized)
@@ -118,6 +121,7 @@ def summarize(entry: bytes) -> EntrySummary:
         found.metadata.reporter.name,
         own.intent_index,
         own.scan_from,
+        own.rules,
     )
 
 

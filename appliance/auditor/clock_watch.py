@@ -46,8 +46,13 @@ class ClockWatch:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._offset_ms = self._read_offset()
+        self._first_offset_ms = self._offset_ms = self._read_offset()
         self._next_look_s = clock.monotonic_s() + LOOK_INTERVAL_S
+
+    @property
+    def is_far_off(self) -> bool:
+        """Whether the wall clock is more than a day from where it was at the start, in however many steps."""
+        return abs(self._read_offset() - self._first_offset_ms) >= SUSPENDING_JUMP_MS
 
     def find_jump(self) -> int:
         """By how many milliseconds the wall clock was set forward (or back, negative) since the last look; 0 for not at all."""

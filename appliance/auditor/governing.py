@@ -3,6 +3,9 @@
 A decision is in force, and its file durable, in the same step in which its record is; before that nobody is told. That one is
 under way is in the file before, so that a crash between record and file shows. Where the file cannot be written for want of space,
 what is recorded holds all the same; it is an alarm, is tried again, and nobody is told that it is done.
+
+The configuration's retention is that of the first start, and of no other: one person alone could change it. A file that is not what
+the log said last was lost, or is of another day; until two people have decided again nothing is destroyed by it.
 """
 
 from collections.abc import Callable
@@ -42,6 +45,8 @@ class GovernanceDesk:
 
     Args:
         path: their file.
+        retention_days: where there is no file yet.
+        told: digest of the rules in force, by the log; empty where it does not say.
         changed: called when they are others.
     Raises: StateMismatch when the file is damaged.
     """
@@ -54,6 +59,7 @@ class GovernanceDesk:
         send: Send,
         clock: Clock,
         changed: Callable[[], None],
+        told: str = "",
         disk: Disk | None = None,
     ) -> None:
         self._ledger = ledger
@@ -68,6 +74,22 @@ class GovernanceDesk:
         """Why the file does not hold what is in force; empty where it does."""
         self._next_try_s = 0.0
         self.rules = load_rules(path, retention_days)
+        self._told = told
+        if not path.exists() and not self.is_stale:
+            self._keep_first()
+        elif self.rules.retention_days != retention_days:
+            log.warning("retention_is_decided", configured_days=retention_days, in_force_days=self.rules.retention_days)
+
+    @property
+    def is_stale(self) -> bool:
+        """These are not the rules that the log says are in force."""
+        return self._told not in ("", self.rules.digest)
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """What is in force, as a start tells it. Stale rules are not told in place of the log's."""
+        digest = self._told or self.rules.digest
+        return {"num_holds": len(self.rules.holds), "retention_days": self.rules.retention_days, "rules": digest}
 
     @property
     def alarm(self) -> str:
@@ -75,11 +97,14 @@ class GovernanceDesk:
         if self._unsaved:
             return f"what was decided is in force until the next start only, as its file cannot be written: {self._unsaved}"
         interrupted = self.rules.deciding
-        if not interrupted or interrupted in self._deciding:
-            return ""
-        return (
-            f"the decision on {interrupted} may be recorded and is not in force: a crash came between; decide it again"
-        )
+        if interrupted and interrupted not in self._deciding:
+            return f"the decision on {interrupted} may be recorded and is not in force: a crash came between; decide it again"
+        if self.is_stale:
+            return (
+                f"{self._path.name} is not what the log says is in force, holds may be missing: nothing is destroyed until "
+                "auditor and administrator have decided on the retention or a hold again"
+            )
+        return ""
 
     def tell(self, peer: Peer, message: FetchRules) -> None:
         """What is in force, and what waits."""
@@ -120,8 +145,8 @@ class GovernanceDesk:
         """Record what somebody decides, then put it in force. Raises: StorageFailed."""
         by = Decider(message.by.subject, message.role)
         try:
-            if message.proposal_id in self._deciding:
-                raise GovernanceRefused("this proposal is being decided already")
+            if self._deciding:
+                raise GovernanceRefused("a decision is being recorded: try again")
             proposal = find_proposal(
                 self.rules, message.proposal_id, by, self._clock.utc_ms(), confirms=message.confirms
             )
@@ -153,7 +178,7 @@ class GovernanceDesk:
         before: State | None = None
         if proposal.kind == "retention":
             before = {"retention_days": self.rules.retention_days}
-        return change_event(
+        event = change_event(
             _KINDS[proposal.kind] if confirms else "rules_refused",
             entity_type=proposal.kind,
             entity_uid=proposal.hold.hold_id if confirms and proposal.hold else proposal.proposal_id,
@@ -163,12 +188,18 @@ class GovernanceDesk:
             approvers=(proposal.by.subject, by.subject) if confirms else (),
             reason=proposal.reason,
         )
+        if confirms:
+            event["unmapped"]["casemate"]["rules"] = decide(self.rules, proposal, confirms=True, index=-1).digest
+        return event
 
     def _add(
         self, peer: Peer, correlation: int, event: Json, proposal: Proposal, change: Callable[[int], Rules]
     ) -> None:
+        told = event["unmapped"]["casemate"].get("rules")
+
         def in_force(index: int) -> None:
             self._deciding.discard(proposal.proposal_id)
+            self._told = told or self._told
             try:
                 rules = msgspec.structs.replace(change(index), deciding="")
                 self._save(rules)
@@ -212,6 +243,12 @@ class GovernanceDesk:
             log.error("rules_not_kept", reason=f"in force until the next start: {error}")
         self._unsaved = str(error)
         self._next_try_s = self._clock.monotonic_s() + RETRY_INTERVAL_S
+
+    def _keep_first(self) -> None:
+        try:
+            self._save(self.rules)
+        except NotDurable as error:
+            self._try_again(error)
 
     def _save(self, rules: Rules) -> None:
         """Raises: NotDurable; the rules are in force all the same."""

@@ -1,4 +1,5 @@
-"""Reading back what an auditor must know at its start: which intents have no outcome, and where the latest requests lie.
+"""Reading back what an auditor must know at its start: which intents have no outcome, where the latest requests lie, which rules
+are in force.
 
 Not the whole log is read. Records of the auditor (at each start, at the end of each recovery, and every MARK_INTERVAL records) say
 from which index on intents may be open; the last of them bounds the reading, and so does the number of receipts kept.
@@ -19,6 +20,7 @@ from audit.tiles import TILE_WIDTH
 MARK_INTERVAL = 50_000
 _MARKS = ("log_started", "log_recovered", "log_marked")
 _NEEDED = frozenset({"inference_intent", "inference_outcome", *_MARKS})
+_TELL_RULES = frozenset({"log_started", "log_marked", "retention_changed", "hold_placed", "hold_lifted"})
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +44,24 @@ def recover_requests(writer: LogWriter, receipts_kept: int, progress: Callable[[
     except (LogCorrupted, MalformedEntry) as error:
         raise StateMismatch(f"the end of the log cannot be read back: {error}") from error
     return book
+
+
+def find_rules_digest(writer: LogWriter, progress: Callable[[], None]) -> str:
+    """The digest of the retention and holds that the log says are in force; empty where it does not say.
+
+    The last record of a kind that tells it counts: where an earlier release made that one, nothing is known.
+    Raises: StateMismatch.
+    """
+    try:
+        for number in reversed(range(-(-writer.size // TILE_WIDTH))):
+            for entry in reversed(writer.read_bundle(number)):
+                summary = _summarize(entry)
+                if summary is not None and summary.kind in _TELL_RULES:
+                    return summary.rules
+            progress()
+    except (LogCorrupted, MalformedEntry) as error:
+        raise StateMismatch(f"the end of the log cannot be read back: {error}") from error
+    return ""
 
 
 def _find_scan_start(writer: LogWriter, progress: Callable[[], None]) -> int:

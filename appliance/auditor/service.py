@@ -22,7 +22,7 @@ from collections.abc import Callable
 import structlog
 
 from appliance.auditor.cosigning import CosigningDesk, Witnessing
-from appliance.auditor.history import MARK_INTERVAL, recover_requests
+from appliance.auditor.history import MARK_INTERVAL, find_rules_digest, recover_requests
 from appliance.auditor.intents import IntentDesk
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.outcomes import OutcomeDesk
@@ -112,7 +112,8 @@ class AuditorService:
         self._intents = IntentDesk(ledger, self._book, send, clock, self._outcomes, reconciliation)
         watches = self._watches
         self._cosigning = None if witnessing is None else CosigningDesk(ledger.writer, witnessing, send, clock, watches)
-        self._stewardship = Stewardship(ledger, send, clock, custody, lambda: self._gateways)
+        told = find_rules_digest(ledger.writer, progress)
+        self._stewardship = Stewardship(ledger, send, clock, custody, lambda: self._gateways, told)
         self._gateways: list[Peer] = []
         self._readers: dict[Peer, bytes] = {}
         """With the cosigned checkpoint that each was told."""
@@ -235,7 +236,7 @@ class AuditorService:
         if self._cosigning is not None:
             self._cosigning.look()
         if self._is_started:
-            self._stewardship.look()
+            self._stewardship.look(is_clock_suspect=self._watches.is_clock_suspect)
         self._ledger.commit()
         self._ledger.publish_if_due()
         self._mark_if_due()
@@ -322,7 +323,7 @@ class AuditorService:
             "torn_bytes": writer.torn_bytes,
             "tree_size": writer.size,
         }
-        self._ledger.add_own(self._ledger.describe("log_started", facts))
+        self._ledger.add_own(self._ledger.describe("log_started", facts | self._stewardship.facts))
 
     def _mark_if_due(self) -> None:
         """Now and then, bound what a later start has to read back."""
@@ -330,7 +331,7 @@ class AuditorService:
         if size >= self._next_mark and self._ledger.can_append:
             self._next_mark = size + MARK_INTERVAL
             facts: dict[str, str | int] = {"scan_from": self._book.oldest_open(size)}
-            self._ledger.add_own(self._ledger.describe("log_marked", facts))
+            self._ledger.add_own(self._ledger.describe("log_marked", facts | self._stewardship.facts))
 
     def _tell_readers(self) -> None:
         note = self._watches.cosigned

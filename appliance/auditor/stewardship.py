@@ -32,16 +32,24 @@ class Custody:
 class Stewardship:
     """Both desks over one ledger.
 
+    Args:
+        told: digest of the rules in force, by the log; empty where it does not say.
     Raises: StateMismatch when the file of the rules is damaged.
     """
 
     def __init__(
-        self, ledger: Ledger, send: Send, clock: Clock, custody: Custody, gateways: Callable[[], Iterable[Peer]]
+        self,
+        ledger: Ledger,
+        send: Send,
+        clock: Clock,
+        custody: Custody,
+        gateways: Callable[[], Iterable[Peer]],
+        told: str = "",
     ) -> None:
         folder = ledger.writer.folder.parent
         self._send = send
         self._governance = GovernanceDesk(
-            ledger, folder / RULES, custody.retention_days, send, clock, lambda: self._bodies.sweep_soon()
+            ledger, folder / RULES, custody.retention_days, send, clock, lambda: self._bodies.sweep_soon(), told
         )
         self._bodies = BodyDesk(
             ledger,
@@ -57,6 +65,11 @@ class Stewardship:
     def alarm(self) -> str:
         """What a person should look at, in words."""
         return self._governance.alarm
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """The rules in force, as a start tells them."""
+        return self._governance.facts
 
     def gateway_came(self, gateway: Peer) -> None:
         """A gateway's link opened."""
@@ -81,7 +94,11 @@ class Stewardship:
             case FetchRules():
                 self._governance.tell(peer, message)
 
-    def look(self) -> None:
-        """Destroy what is due, and keep rules that could not be kept, where it is time. Raises: StorageFailed."""
+    def look(self, *, is_clock_suspect: bool) -> None:
+        """Destroy what is due, and keep rules that could not be kept, where it is time. Raises: StorageFailed.
+
+        What is destroyed does not come back: neither a clock that leapt decides on it, nor rules that are not those of the log.
+        """
         self._governance.look()
-        self._bodies.sweep()
+        if not is_clock_suspect and not self._governance.is_stale:
+            self._bodies.sweep()

@@ -73,6 +73,11 @@ class Watches:
         return tuple(alarm for alarm in alarms if alarm)
 
     @property
+    def is_clock_suspect(self) -> bool:
+        """The clock was set by more than a day in this life: what cannot be undone is not done by it."""
+        return bool(self._clock_alarm) or self._clock_watch.is_far_off
+
+    @property
     def cosigned(self) -> bytes:
         """The last checkpoint that witnesses have cosigned; empty where there is none."""
         return self._witness.note
@@ -145,10 +150,10 @@ class Watches:
 
     def _tell_jump(self, jump_ms: int) -> None:
         detail = f"the clock was set {'forward' if jump_ms > 0 else 'back'} by {abs(jump_ms)} ms"
-        if abs(jump_ms) < SUSPENDING_JUMP_MS:
+        if abs(jump_ms) < SUSPENDING_JUMP_MS and not self._clock_watch.is_far_off:
             self._record("log_clock_jumped", {"jump_ms": jump_ms}, detail)
             return
-        self._clock_alarm = f"{detail}: installs are suspended until the next start"
+        self._clock_alarm = f"{detail}: installs are suspended, and no bodies destroyed, until the next start"
         self._tell("log_clock_jumped", {"jump_ms": jump_ms}, self._clock_alarm)
 
     def _tell_reconciled(self, facts: dict[str, str | int]) -> None:

@@ -25,7 +25,7 @@ from appliance.messages.stewardship import (
 )
 from audit.entry import encode_event, parse_canonical
 from audit.errors import NotDurable, StateMismatch
-from audit.governance import Rules
+from audit.governance import Rules, save_rules
 from audit.keyed_hash import root_context
 from audit.sealing import new_key_id
 from audit.storage import Disk
@@ -405,3 +405,85 @@ def test_a_decision_that_cannot_begin_for_want_of_space_changes_nothing(house: H
     assert "retention_changed" not in house.auditor.kinds()
     governance._disk = Disk()
     assert isinstance(house.ask(decide, RulesNow), RulesNow)
+
+
+@control("AU-9(4)", "AU-9(5)", "AU-11", "3.3.9")
+def test_one_person_changes_no_retention_by_the_configuration(tmp_path: Path) -> None:
+    """It is that of the first start; who shortens it in the file afterwards destroys nothing."""
+    house = House(tmp_path, retention_days=30)
+    key_id = house.keep("2026-11-10")[0]
+    house.auditor.die()
+    house = House(tmp_path, retention_days=1)
+    assert house.shares() == [f"2026-11-10/{key_id}.json"]
+    assert json.loads(house.ask(FetchRules(1), RulesNow).rules)["retention_days"] == 30
+    house.auditor.pass_time(1.0)
+    assert house.gateway.last(AuditorStatus).alarms == ()
+
+
+@control("AU-9(5)", "AU-11")
+@pytest.mark.parametrize("is_older", [True, False])
+def test_nothing_is_destroyed_by_rules_that_are_not_those_of_the_log(tmp_path: Path, is_older: bool) -> None:
+    """A lost file, or one of a backup: the hold is in the log, and keeps what it held, until two people have decided again."""
+    house = House(tmp_path, retention_days=2)
+    older = (tmp_path / "rules.json").read_bytes()
+    held = {"from_day": "2026-11-19", "to_day": "2026-11-20"}
+    house.agree("hold", **held)
+    key_id = house.keep("2026-11-20")[0]
+    house.auditor.die()
+    if is_older:
+        (tmp_path / "rules.json").write_bytes(older)
+    else:
+        (tmp_path / "rules.json").unlink()
+    for _ in range(2):  # The next start must not take the first one's word.
+        house = House(tmp_path, retention_days=2)
+        house.auditor.pass_time(3_601.0)
+        assert house.shares() == [f"2026-11-20/{key_id}.json"]
+        (alarm,) = house.gateway.last(AuditorStatus).alarms
+        assert "holds may be missing" in alarm
+        house.auditor.die()
+    house = House(tmp_path, retention_days=2)
+    rules = house.agree("hold", **held)
+    house.auditor.pass_time(3_601.0)
+    house.auditor.pass_time(1.0)
+    assert house.gateway.last(AuditorStatus).alarms == ()
+    assert house.shares() == [f"2026-11-20/{key_id}.json"]
+    house.agree("lift", hold_id=rules.holds[0].hold_id)
+    house.auditor.pass_time(1.0)
+    assert house.shares() == []
+
+
+def test_each_start_tells_the_rules_in_force(tmp_path: Path) -> None:
+    """So that an auditor sees holds that are gone though nobody lifted them."""
+    house = House(tmp_path)
+    rules = house.agree("hold", from_day=TODAY, to_day=TODAY)
+    assert house.last("hold_placed")["unmapped"]["casemate"]["rules"] == rules.digest
+    house.auditor.die()
+    own = House(tmp_path).last("log_started")["unmapped"]["casemate"]
+    assert (own["num_holds"], own["retention_days"], own["rules"]) == (1, 30, rules.digest)
+
+
+def test_a_log_of_an_earlier_release_has_no_word_on_the_rules(tmp_path: Path) -> None:
+    """Its file counts: a program that went back and came forward again finds what was decided between."""
+    house = House(tmp_path, retention_days=2)
+    event = house.auditor.service._ledger.describe("log_started", {"scan_from": 0})
+    house.auditor.service._ledger.add_own(event)
+    house.auditor.service.turn()
+    house.auditor.die()
+    save_rules(tmp_path / "rules.json", Rules(9), Disk())
+    house = House(tmp_path, retention_days=2)
+    house.auditor.pass_time(1.0)
+    assert house.gateway.last(AuditorStatus).alarms == ()
+    assert json.loads(house.ask(FetchRules(1), RulesNow).rules)["retention_days"] == 9
+
+
+@control("AU-8", "AU-11", "3.3.7")
+@pytest.mark.parametrize("step_ms", [100 * 86_400_000, 23 * 3_600_000])
+def test_a_clock_that_leaps_destroys_nothing(tmp_path: Path, step_ms: int) -> None:
+    """In one step or in several; the next start, with a person who has looked, does what is due."""
+    house = House(tmp_path, retention_days=30)
+    key_id = house.keep()[0]
+    for _ in range(100 * 86_400_000 // step_ms):
+        house.auditor.utc_ms += step_ms
+        house.auditor.pass_time(3_601.0)
+    assert house.shares() == [f"{TODAY}/{key_id}.json"]
+    assert any("no bodies destroyed" in alarm for alarm in house.gateway.last(AuditorStatus).alarms)
