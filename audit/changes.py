@@ -16,6 +16,8 @@ from audit.permissions import KINDS
 
 State = Mapping[str, str | int]
 """What a thing was or is: names and texts."""
+MAX_CHANGES, MAX_SETTING_CHARS = 40, 160
+"""Of a configuration, in one record: all of them, with every character escaped, fit an event."""
 
 
 def change_event(
@@ -93,14 +95,31 @@ def reading_event(auditor: Auditor, *, log_name: str, what: str, facts: State) -
     return event
 
 
-def configuration_loaded_event(*, digest: str, previous_digest: str, mode: str, lacks: tuple[str, ...]) -> Json:
-    """The configuration that the appliance was started with."""
+def configuration_loaded_event(
+    *,
+    digest: str,
+    previous_digest: str,
+    mode: str,
+    lacks: tuple[str, ...],
+    changes: Mapping[str, tuple[str, str]] | None = None,
+) -> Json:
+    """The configuration that the appliance was started with.
+
+    Args:
+        changes: by key, what it was at the start before and is now; None where that one is not known.
+    """
     event = new_event("configuration_loaded", 8, SUCCESS, MEDIUM if lacks else INFORMATIONAL)
     event["app"] = application_of("Casemate", digest)
     own = event["unmapped"]["casemate"]
     own |= {"digest": digest, "lacks": list(lacks), "mode": mode}
     if previous_digest:
         own["previous_digest"] = previous_digest
+    if changes is not None:
+        own["num_changes"] = len(changes)
+        own["changes"] = [
+            {"after": after[:MAX_SETTING_CHARS], "before": before[:MAX_SETTING_CHARS], "key": key[:MAX_SETTING_CHARS]}
+            for key, (before, after) in list(changes.items())[:MAX_CHANGES]
+        ]
     return event
 
 

@@ -155,6 +155,17 @@ def unwrap_share(
     return share
 
 
+def recipients_of(escrow: bytes) -> list[str]:
+    """The fingerprints of the keys that an escrow is for, as it says itself.
+
+    Raises: BodyRejected where it is no escrow.
+    """
+    try:
+        return [one.recipient for one in msgspec.json.decode(escrow[: MAX_ESCROW_BYTES + 1], type=list[WrappedShare])]
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BodyRejected(f"escrow: {error}") from error
+
+
 def fingerprint(key: RecipientKey) -> str:
     """Which key: 16 hexadecimal digits."""
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()[:16]

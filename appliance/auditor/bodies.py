@@ -31,10 +31,10 @@ from appliance.messages.stewardship import (
 )
 from audit.changes import body_opened_event, change_event
 from audit.entry import Json, parse_canonical
-from audit.errors import AuditFault, EntryNotFound, KeyUnusable, LogCorrupted, NotDurable
+from audit.errors import AuditFault, BodyRejected, EntryNotFound, KeyUnusable, LogCorrupted, NotDurable
 from audit.governance import Rules
 from audit.keyed_hash import day_of, root_context
-from audit.sealing import KeyContext
+from audit.sealing import KeyContext, recipients_of
 from audit.shares import Destroyed, ShareStore, StoredKey
 
 DAY_MS = 86_400_000
@@ -89,7 +89,7 @@ class BodyDesk:
         context = KeyContext(message.tenant, message.day, message.key_id)
         share = self._keep(peer, message.correlation, context, message.escrow)
         if share is not None:
-            event = _kept_event("body_key_kept", "body key", peer, context)
+            event = _kept_event("body_key_kept", "body key", peer, context, message.escrow)
             self._add(peer, message.correlation, event, BodyKeyKept(message.correlation, share))
 
     def keep_hash_root(self, peer: Peer, message: KeepHashRoot) -> None:
@@ -105,7 +105,7 @@ class BodyDesk:
         except EntryNotFound:
             root = self._keep(peer, message.correlation, context, message.escrow, message.root)
             if root is not None:
-                event = _kept_event("hash_root_kept", "keyed hash root", peer, context)
+                event = _kept_event("hash_root_kept", "keyed hash root", peer, context, message.escrow)
                 self._add(peer, message.correlation, event, HashRootKept(message.correlation, root))
         except KeyUnusable as fault:
             self._send(peer, AppendRefused(message.correlation, "damaged", str(fault)))
@@ -161,8 +161,9 @@ class BodyDesk:
     ) -> bytes | None:
         """None where the peer was told why not. Raises: StorageFailed."""
         try:
+            recipients_of(escrow)
             return self._store.keep(context, escrow, secret)
-        except KeyUnusable as fault:
+        except (BodyRejected, KeyUnusable) as fault:
             self._send(peer, AppendRefused(correlation, "malformed", str(fault)))
         except NotDurable as fault:
             self._send(peer, AppendRefused(correlation, "not_durable", str(fault)))
@@ -197,13 +198,14 @@ class BodyDesk:
         )
 
 
-def _kept_event(kind: str, entity_type: str, peer: Peer, context: KeyContext) -> Json:
+def _kept_event(kind: str, entity_type: str, peer: Peer, context: KeyContext, escrow: bytes) -> Json:
+    """That a key or root exists, and for whom it is escrowed: who may open what follows from it."""
     return change_event(
         kind,
         entity_type=entity_type,
         entity_uid=context.key_id,
         actor=f"{peer.peer_role}/{peer.peer_instance}",
-        after={"day": context.day, "tenant": context.tenant},
+        after={"day": context.day, "recipients": " ".join(recipients_of(escrow)), "tenant": context.tenant},
     )
 
 

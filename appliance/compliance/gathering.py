@@ -3,17 +3,13 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
-
-import msgspec
-from msgspec import Struct
 
 from appliance.compliance.answers import answer_all
 from appliance.compliance.inventory import list_people, list_programs, list_roles, list_static_keys
 from appliance.compliance.key_files import list_keys
 from appliance.compliance.witnesses import find_cosigned
 from appliance.config import Configuration
-from appliance.config.keys import is_secret
+from appliance.config.showing import hide_secrets
 from appliance.policy.locations import database_of
 from appliance.statement.measuring import measure_software
 from audit.events import PRODUCT_VERSION
@@ -23,8 +19,6 @@ from security.registry.database import Database
 from security.registry.snapshot import read_definitions
 from security.supply_chain.components import Component, find_installed
 from security.supply_chain.sbom import encode_sbom
-
-HIDDEN = "(hidden)"
 
 
 def gather_installation(
@@ -79,18 +73,3 @@ def find_definitions(configuration: Configuration) -> Definitions | None:
 
 def _encode_configuration(configuration: Configuration) -> bytes:
     return json.dumps(hide_secrets(configuration), indent=1, sort_keys=True).encode() + b"\n"
-
-
-def hide_secrets(value: Any) -> Any:
-    """Settings as plain values, with what must not be repeated left out."""
-    if isinstance(value, Struct):
-        return {
-            field.encode_name: _hide(field, getattr(value, field.name)) for field in msgspec.structs.fields(type(value))
-        }
-    if isinstance(value, (list, tuple)):
-        return [hide_secrets(item) for item in value]
-    return value
-
-
-def _hide(field: msgspec.structs.FieldInfo, value: Any) -> Any:
-    return HIDDEN if is_secret(field) and value is not None else hide_secrets(value)

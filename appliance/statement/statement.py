@@ -109,6 +109,31 @@ def exchange_configuration_digest(state: Path, digest: str) -> str:
     return before
 
 
+def exchange_settings(state: Path, settings: Mapping[str, str]) -> dict[str, tuple[str, str]] | None:
+    """Remember by which settings was started. Gives what is another than at the start before, as it was and is; None where
+    nobody remembers that one.
+
+    Raises: StartRefused.
+    """
+    path = state / "run" / "settings.json"
+    try:
+        before = json.loads(path.read_bytes()) if path.exists() else None
+    except (OSError, ValueError):
+        before = None
+    try:
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(dict(settings), indent=1, sort_keys=True))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StartRefused(f"{path}: cannot be written: {error.strerror}") from error
+    if not isinstance(before, dict):
+        return None
+    keys = sorted(before.keys() | settings.keys())
+    return {
+        key: (str(before.get(key, "")), settings.get(key, "")) for key in keys if before.get(key) != settings.get(key)
+    }
+
+
 def _describe_models(configuration: Configuration) -> tuple[list[str], list[str]]:
     """Of each engine's models the manifest's digest, and that of the load digests by which their weights are verified."""
     models, load_digests = [], []

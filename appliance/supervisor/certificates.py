@@ -2,10 +2,12 @@
 
 The listening processes cannot read a file that has taken another's place: their sandboxes know the files that were there at
 their start. A pair that does not fit, or is not valid now, is reported and not sent; the old one goes on. Our own
-certificate is renewed in time, without being asked.
+certificate is renewed in time, without being asked. What is sent is recorded (`key_rotated`), by the digests of what was in force
+before and is now.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from appliance.config import Configuration
 from appliance.errors import StartRefused
 from appliance.messages.control import RenewCertificate
 from appliance.supervisor.ownership import settle_owners
+from audit.changes import change_event
+from audit.entry import Json
 from security.errors import KeyUnusable
 from security.keys import load_private_file
 from security.tls import verify_identity
@@ -30,13 +34,17 @@ log = structlog.get_logger(__name__)
 class CertificateWatch:
     """Owner of what was last seen of the files."""
 
-    def __init__(self, configuration: Configuration, tell: Callable[[RenewCertificate], None]) -> None:
+    def __init__(
+        self, configuration: Configuration, tell: Callable[[RenewCertificate], None], record: Callable[[Json], None]
+    ) -> None:
         self._configuration = configuration
         self._tell = tell
+        self._record = record
         self._identity = find_tls_identity(configuration)
         authorities = configuration.tls.client_ca_certificate
         self._authorities = None if authorities is None else Path(authorities)
         self._seen = self._look()
+        self._digests = {path: digest_of(path) for path in (self._identity.certificate, self._authorities) if path}
 
     async def run(self) -> None:
         """Watch for ever; to be cancelled."""
@@ -67,6 +75,17 @@ class CertificateWatch:
         self._seen = seen
         log.info("certificate_renewed", file=str(self._identity.certificate))
         self._tell(message)
+        certificate = self._identity.certificate
+        self._tell_change("certificate", certificate, hashlib.sha256(message.certificate).hexdigest())
+        if self._authorities is not None:
+            self._tell_change(
+                "client authorities", self._authorities, hashlib.sha256(message.client_authorities).hexdigest()
+            )
+
+    def _tell_change(self, entity_type: str, path: Path, digest: str) -> None:
+        before, self._digests[path] = self._digests[path], digest
+        if before != digest:
+            self._record(replaced_event(entity_type, str(path), before, digest))
 
     def _renew(self) -> None:
         try:
@@ -78,6 +97,26 @@ class CertificateWatch:
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
         paths = (self._identity.certificate, self._identity.key, self._authorities)
         return tuple(None if path is None else stamp_of(path) for path in paths)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file; empty where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def replaced_event(entity_type: str, name: str, before: str, after: str) -> Json:
+    """A file that others are believed by was replaced while everything ran. By whom, a file does not say."""
+    return change_event(
+        "key_rotated",
+        entity_type=entity_type,
+        entity_uid=name,
+        actor="file",
+        before={"sha256": before},
+        after={"sha256": after},
+    )
 
 
 def stamp_of(path: Path) -> tuple[int, int, int] | None:

@@ -22,6 +22,7 @@ import structlog
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.config import Configuration
 from appliance.config.lacks import what_is_lacking
+from appliance.config.showing import flatten_settings
 from appliance.errors import LinkClosed, MalformedMessage, StartRefused
 from appliance.ipc.link import open_link
 from appliance.messages.control import (
@@ -36,7 +37,12 @@ from appliance.messages.control import (
 )
 from appliance.models.places import open_outbox
 from appliance.statement.attesting import attest_statement, keep_quote
-from appliance.statement.statement import exchange_configuration_digest, keep_statement, measure_statement
+from appliance.statement.statement import (
+    exchange_configuration_digest,
+    exchange_settings,
+    keep_statement,
+    measure_statement,
+)
 from appliance.supervisor.backoff import Backoff
 from appliance.supervisor.certificates import CertificateWatch
 from appliance.supervisor.child import PROGRAM, Child, State
@@ -49,7 +55,7 @@ from appliance.supervisor.precedence import FOREGROUND, set_niceness, verify_nic
 from appliance.supervisor.rounds import HostRounds
 from appliance.supervisor.wiring import Wiring, bind_listener, bind_listeners, make_own_link
 from audit.changes import configuration_loaded_event
-from audit.entry import encode_event
+from audit.entry import Json, encode_event
 from audit.events import host_event, process_event
 
 log = structlog.get_logger(__name__)
@@ -117,8 +123,8 @@ class Supervisor:
             for role, instance in self._members():
                 self._keepers[role, instance] = loop.create_task(self._keep(role, instance))
             self._spawn(self._watch())
-            self._spawn(CertificateWatch(self._configuration, self._renew_certificate).run())
-            self._spawn(IssuerFilesWatch(self._configuration, self._tell_gateways).run())
+            self._spawn(CertificateWatch(self._configuration, self._renew_certificate, self._record_event).run())
+            self._spawn(IssuerFilesWatch(self._configuration, self._tell_gateways, self._record_event).run())
             self._spawn(NoticeCarrier(open_outbox(self._configuration.state_path), self._recorder).run())
             self._spawn(HostRounds(self._configuration, self._recorder, self._stop_for).run())
             await self._until_ready()
@@ -189,9 +195,13 @@ class Supervisor:
         lacks = tuple(lack.name for lack in what_is_lacking(self._configuration))
         digest = f"sha256:{hashlib.sha256(self._raw).hexdigest()}"
         previous = exchange_configuration_digest(self._configuration.state_path, digest)
+        changes = exchange_settings(self._configuration.state_path, flatten_settings(self._configuration))
         event = configuration_loaded_event(
-            digest=digest, previous_digest=previous, mode=self._configuration.mode, lacks=lacks
+            digest=digest, previous_digest=previous, mode=self._configuration.mode, lacks=lacks, changes=changes
         )
+        self._record_event(event)
+
+    def _record_event(self, event: Json) -> None:
         self._recorder.record(encode_event(event))
 
     def _on_stop_signal(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from appliance.auditor.stewardship import Custody
 from appliance.messages.audit import AppendRefused, AuditorStatus, IntentRecorded
@@ -27,7 +28,7 @@ from audit.entry import encode_event, parse_canonical
 from audit.errors import NotDurable, StateMismatch
 from audit.governance import Rules, save_rules
 from audit.keyed_hash import root_context
-from audit.sealing import new_key_id
+from audit.sealing import KeyContext, fingerprint, new_key_id, new_share, wrap_share
 from audit.storage import Disk
 from tests.support.controls import control
 from tests.unit.appliance.auditor.conftest import Auditor, FakePeer, intent
@@ -487,3 +488,14 @@ def test_a_clock_that_leaps_destroys_nothing(tmp_path: Path, step_ms: int) -> No
         house.auditor.pass_time(3_601.0)
     assert house.shares() == [f"{TODAY}/{key_id}.json"]
     assert any("no bodies destroyed" in alarm for alarm in house.gateway.last(AuditorStatus).alarms)
+
+
+@control("AU-9", "3.3.8", "AU-12")
+def test_the_record_of_a_key_names_who_can_open_what_it_seals(house: House) -> None:
+    """By the fingerprints of the escrow: whoever puts a key of their own among the auditors' shows. Rubbish is no escrow."""
+    keys = [X25519PrivateKey.generate().public_key() for _ in range(2)]
+    escrow = wrap_share(new_share(), keys, KeyContext("t", TODAY, new_key_id()))
+    house.ask(KeepBodyKey(1, "t", TODAY, new_key_id(), escrow), BodyKeyKept)
+    said = house.last("body_key_kept")["updated_entity"]["data"]
+    assert said == {"day": TODAY, "recipients": " ".join(map(fingerprint, keys)), "tenant": "t"}
+    assert house.ask(KeepBodyKey(1, "t", TODAY, new_key_id(), b"{"), BodyKeyKept).code == "malformed"

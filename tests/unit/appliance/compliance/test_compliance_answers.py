@@ -12,11 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from appliance.compliance.answers import answer_all
-from appliance.compliance.gathering import HIDDEN, gather_installation, hide_secrets
+from appliance.compliance.gathering import gather_installation
 from appliance.compliance.inventory import list_people, list_programs, list_roles, list_static_keys
 from appliance.compliance.key_files import list_keys
 from appliance.compliance.witnesses import find_cosigned
 from appliance.config import Configuration, parse_configuration
+from appliance.config.showing import HIDDEN, hide_secrets
 from appliance.policy.locations import DATABASE_FILE
 from audit.append import LogWriter
 from audit.cosignature import Cosigner

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from appliance.cli.main import main
 from appliance.config import parse_configuration
 from appliance.config.defaults import DEMO_MODEL_DIR, default_configuration
+from appliance.config.showing import flatten_settings
 from appliance.errors import StartRefused
 from appliance.statement import measuring
 from appliance.statement.attesting import attest_statement, describe_tpm, keep_quote, quote_path
@@ -19,9 +20,12 @@ from appliance.statement.statement import (
     UNVERIFIED,
     RunningStatement,
     exchange_configuration_digest,
+    exchange_settings,
     keep_statement,
     measure_statement,
 )
+from audit.changes import MAX_CHANGES, configuration_loaded_event
+from audit.entry import encode_event, parse_canonical
 from security.stewards.approving import approve_model, promote_model
 from security.stewards.importing import Source, import_model
 from security.stewards.store import ModelStore
@@ -145,6 +149,34 @@ def test_each_start_remembers_the_configuration_of_the_one_before(tmp_path: Path
     assert exchange_configuration_digest(tmp_path, "sha256:aa") == ""
     assert exchange_configuration_digest(tmp_path, "sha256:bb") == "sha256:aa"
     assert exchange_configuration_digest(tmp_path, "sha256:bb") == "sha256:bb"
+
+
+@control("3.3.1", "AU-12", "AU-12(3)", "CM-3", "CM-6(2)")
+def test_each_start_tells_what_of_the_configuration_is_another(tmp_path: Path) -> None:
+    """By key, before and after, another content of a file that others are believed by as well; no secret."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "ca.pem").write_text("one")
+    text = '[tls]\nca_certificate = "ca.pem"\n[audit]\nbody_retention_days = {days}\n[[engines]]\nmodel_path = "m"\n'
+
+    def start(days: int) -> dict[str, tuple[str, str]] | None:
+        configuration = parse_configuration(text.format(days=days).encode(), tmp_path)
+        return exchange_settings(tmp_path, flatten_settings(configuration))
+
+    assert start(30) is None
+    assert start(30) == {}
+    assert start(9) == {"audit.body_retention_days": ("30", "9")}
+    (tmp_path / "ca.pem").write_text("other")
+    digests = tuple(hashlib.sha256(content).hexdigest() for content in (b"one", b"other"))
+    assert start(9) == {"tls.ca_certificate sha256": digests}
+    (tmp_path / "run" / "settings.json").write_text("{")
+    assert start(9) is None
+    event = configuration_loaded_event(
+        digest="d", previous_digest="e", mode="production", lacks=(), changes={"k" * 200: ("é" * 200, '"' * 200)} | {
+            f"key {number}": ("\\" * 200, "\x01" * 200) for number in range(100)
+        },
+    )  # fmt: skip
+    own = parse_canonical(encode_event(event))["unmapped"]["casemate"]
+    assert (own["num_changes"], len(own["changes"])) == (101, MAX_CHANGES)
 
 
 def test_statement_names_the_key_that_quotes_it(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Files of other issuers' keys that are replaced while everything runs: sent to the gateways once, whatever they hold."""
 
+import hashlib
 import os
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from appliance.config import parse_configuration
 from appliance.messages.control import MAX_ISSUER_KEYS_BYTES, IssuerKeys
 from appliance.supervisor.issuer_files import IssuerFilesWatch
+from tests.support.controls import control
 
 ISSUER = "https://login.example"
 TEXT = f"""
@@ -35,8 +37,13 @@ def sent():
 
 
 @pytest.fixture
-def watch(tmp_path, file, sent):
-    return IssuerFilesWatch(parse_configuration(TEXT.encode(), tmp_path), sent.append)
+def recorded():
+    return []
+
+
+@pytest.fixture
+def watch(tmp_path, file, sent, recorded):
+    return IssuerFilesWatch(parse_configuration(TEXT.encode(), tmp_path), sent.append, recorded.append)
 
 
 def test_a_file_that_took_the_others_place_is_sent_once(watch, file, sent):
@@ -65,6 +72,18 @@ def test_what_is_missing_or_too_large_is_not_sent(watch, file, sent):
     assert sent == [IssuerKeys(ISSUER, b"y")]
 
 
+@control("3.3.1", "AU-12", "CM-6(2)")
+def test_whose_tokens_are_believed_from_now_on_is_recorded(watch, file, recorded):
+    """By the digests of both files; once."""
+    file.write_bytes(b"second")
+    for _ in range(2):
+        watch.check()
+    (event,) = recorded
+    assert event["unmapped"]["casemate"]["kind"] == "key_rotated"
+    digests = [{"sha256": hashlib.sha256(data).hexdigest()} for data in (b"first", b"second")]
+    assert (event["entity"]["uid"], event["entity"]["data"], event["updated_entity"]["data"]) == (ISSUER, *digests)
+
+
 async def test_without_such_files_there_is_nothing_to_watch(tmp_path):
     """It ends at once."""
-    await IssuerFilesWatch(parse_configuration(b'[[engines]]\nmodel_path = "m"\n', tmp_path), print).run()
+    await IssuerFilesWatch(parse_configuration(b'[[engines]]\nmodel_path = "m"\n', tmp_path), print, print).run()
