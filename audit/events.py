@@ -272,11 +272,13 @@ def process_event(
     return event
 
 
-def configuration_event(kind: str, *, name: str, digest: str, detail: str = "") -> Json:
+def configuration_event(
+    kind: str, *, name: str, digest: str, detail: str = "", facts: Mapping[str, str | int] | None = None
+) -> Json:
     """Something that decides over answers was put to use; `kind` is model_loaded, model_unloaded or policy_loaded."""
     event = new_event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
     event["app"] = application_of(name, digest)
-    event["unmapped"]["casemate"]["digest"] = digest
+    event["unmapped"]["casemate"] |= {**(facts or {}), "digest": digest}
     if detail:
         event["status_detail"] = detail
     return event

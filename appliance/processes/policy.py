@@ -67,17 +67,22 @@ def build_quota_book(settings: PolicySettings) -> QuotaBook:
     return QuotaBook(table, block_tokens=settings.quota_block_tokens, clock_ns=time.monotonic_ns)
 
 
-def build_loaded_record(settings: PolicySettings) -> bytes:
-    """The record of the limits that are in force from now on."""
+def build_loaded_record(settings: PolicySettings, generation: int) -> bytes:
+    """The record of the limits and definitions that are in force from now on.
+
+    Args:
+        generation: of the definitions. Each recorded change makes it greater: less than at the start before is an older database.
+    """
     shown = msgspec.structs.replace(settings, database_url=None)  # It may hold a password.
     limits = msgspec.json.encode(shown, order="sorted")
     digest = hashlib.sha256(limits).hexdigest()
-    return encode_event(configuration_event("policy_loaded", name="policy", digest=digest, detail=limits.decode()))
+    facts = {"generation": generation}
+    event = configuration_event("policy_loaded", name="policy", digest=digest, detail=limits.decode(), facts=facts)
+    return encode_event(event)
 
 
-async def record_loaded(journal: Journal, settings: PolicySettings) -> None:
-    """Tell the log once which limits are in force; tried until it is durable."""
-    record = build_loaded_record(settings)
+async def record_loaded(journal: Journal, record: bytes) -> None:
+    """Tell the log once what is in force; tried until it is durable."""
     while True:
         try:
             await journal.record(record)
@@ -136,7 +141,7 @@ async def serve(member: Member) -> None:
                 group.create_task(service.report()),
                 group.create_task(store.run()),
                 group.create_task(run_recording(store, journal)),
-                group.create_task(record_loaded(journal, settings)),
+                group.create_task(record_loaded(journal, build_loaded_record(settings, store.current.generation))),
             ]
             if administration is not None:
                 tasks.append(group.create_task(administration.serve(member.listeners, member.draining)))

@@ -351,10 +351,12 @@ async def test_without_definitions_the_link_ends(service, book, client, store, r
     assert book.num_reservations == 0
 
 
-async def test_the_limits_in_force_are_recorded_once_and_until_it_is_durable(monkeypatch):
-    """With the limits themselves and their digest, as an event that policy may append."""
+async def test_what_is_in_force_is_recorded_once_and_until_it_is_durable(monkeypatch):
+    """The limits and their digest, and the generation of the definitions, which goes back where somebody put them back."""
     monkeypatch.setattr(policy_module, "RECORD_RETRY_S", 0.0)
-    event = parse_canonical(policy_module.build_loaded_record(SETTINGS))
+    record = policy_module.build_loaded_record(SETTINGS, 41)
+    event = parse_canonical(record)
+    assert event["unmapped"]["casemate"]["generation"] == 41
     verify_permitted("policy", "event", event)
     assert '"tokens_per_minute_per_client":1000' in event["status_detail"]
     assert event["app"]["uid"] == hashlib.sha256(event["status_detail"].encode()).hexdigest()
@@ -370,5 +372,5 @@ async def test_the_limits_in_force_are_recorded_once_and_until_it_is_durable(mon
             return 7
 
     journal = SlowJournal()
-    await asyncio.wait_for(policy_module.record_loaded(journal, SETTINGS), GIVE_UP_S)
-    assert journal.attempts == [policy_module.build_loaded_record(SETTINGS)] * 3
+    await asyncio.wait_for(policy_module.record_loaded(journal, record), GIVE_UP_S)
+    assert journal.attempts == [record] * 3
