@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.controls import ResultsPlugin
+from tests.support.controls import MarksPlugin, ResultsPlugin
 
 # How long an example takes says something about the machine's load, nothing about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -26,9 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Write the file where it is asked for."""
+    """Write the file where it is asked for; of several processes the one that hears of all tests does."""
+    config.pluginmanager.register(MarksPlugin(), "control-marks")
     path = config.getoption("--control-results")
-    if path is not None:
+    if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(ResultsPlugin(path), "control-results")
 
 

@@ -12,19 +12,21 @@ from hypothesis import strategies as st
 from appliance.statement.measuring import measure_software
 from compliance.errors import ResultsRejected
 from compliance.results import FORMAT, NO_RESULTS, parse_results
-from tests.support.controls import ResultsPlugin
+from tests.support.controls import MarksPlugin, ResultsPlugin
 
 
 def run(path: Path, *reports: tuple[str, str, str], controls: dict[str, tuple[str, ...]]) -> None:
     """A run that had these reports: test, phase, outcome."""
     plugin = ResultsPlugin(path)
-    items: Any = [
-        SimpleNamespace(nodeid=test, iter_markers=lambda _name, ids=ids: [SimpleNamespace(args=ids)])
+    items: Any = {
+        test: SimpleNamespace(iter_markers=lambda _name, ids=ids: [SimpleNamespace(args=ids)], user_properties=[])
         for test, ids in controls.items()
-    ]
-    plugin.pytest_collection_finish(SimpleNamespace(items=items))  # type: ignore[arg-type]
+    }
+    MarksPlugin().pytest_collection_finish(SimpleNamespace(items=items.values()))  # type: ignore[arg-type]
     for test, phase, outcome in reports:
-        plugin.pytest_runtest_logreport(SimpleNamespace(nodeid=test, when=phase, outcome=outcome))  # type: ignore[arg-type]
+        properties = items[test].user_properties if test in items else []
+        report: Any = SimpleNamespace(nodeid=test, when=phase, outcome=outcome, user_properties=properties)
+        plugin.pytest_runtest_logreport(report)
     plugin.pytest_sessionfinish()
 
 
