@@ -1,7 +1,11 @@
-"""The facts that controls ask for, as far as configuration, definitions and state tell them."""
+"""The facts that controls ask for, as far as configuration, definitions and state tell them.
+
+A configuration is in force when the appliance was started by it. What a file says that was changed since then is not known to hold.
+"""
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,7 +24,13 @@ _SIX_MONTHS_DAYS = 184
 
 
 def answer_all(
-    configuration: Configuration, definitions: Definitions | None, software: str, now: float, cosigned: bytes
+    configuration: Configuration,
+    definitions: Definitions | None,
+    software: str,
+    now: float,
+    cosigned: bytes,
+    *,
+    digest: str | None = None,
 ) -> dict[str, Answer]:
     """Every fact that can be told without the log.
 
@@ -29,13 +39,22 @@ def answer_all(
         software: digest of what makes the answers, to be compared with what was started last.
         now: UTC, seconds since the epoch.
         cosigned: the witnesses' word; empty where none came.
+        digest: of the configuration's file, to be compared likewise; None where it came from no file.
     """
     found = dict(_answer_protections(configuration))
     found |= dict(_answer_settings(configuration))
-    found |= dict(_answer_definitions(configuration, definitions, now))
     found["witness"] = answer_witness(configuration, now, cosigned)
-    found["statement"] = _answer_statement(configuration.state_path / "run" / "statement.json", software)
+    statement = _load_statement(configuration.state_path / "run" / "statement.json")
+    if isinstance(statement, dict) and digest is not None and statement.get("configuration") != digest:
+        found = {name: _doubt(answer) for name, answer in found.items()}
+    found |= dict(_answer_definitions(configuration, definitions, now))
+    found["statement"] = _answer_statement(statement, software, digest)
     return found
+
+
+def _doubt(answer: Answer) -> Answer:
+    words = f"{answer.words}; but the last start was by another configuration"
+    return replace(answer, holds=None, words=words, is_elsewhere=False)
 
 
 def _answer_protections(configuration: Configuration) -> Iterator[tuple[str, Answer]]:
@@ -174,15 +193,25 @@ def _answer_mfa(people: list[User], *, elsewhere: bool) -> Answer:
     return Answer(True, f"all {len(people)} enabled people have one")
 
 
-def _answer_statement(path: Path, software: str) -> Answer:
+def _load_statement(path: Path) -> object:
+    """The statement of the last start; empty where there was none, None where it cannot be read."""
     try:
-        measured = json.loads(path.read_bytes()).get("software")
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
+        return ()
+    except (OSError, ValueError):
+        return None
+
+
+def _answer_statement(statement: object, software: str, digest: str | None) -> Answer:
+    if statement == ():
         return Answer(False, "the appliance was never started with this state folder")
-    except (OSError, ValueError, AttributeError):
+    if not isinstance(statement, dict):
         return Answer(None, "the statement of the last start cannot be read")
-    if measured != software:
+    if statement.get("software") != software:
         return Answer(False, "the last start measured another software than this one")
+    if digest is not None and statement.get("configuration") != digest:
+        return Answer(False, "the last start was by another configuration than this one")
     return Answer(True, "the last start measured this very software")
 
 

@@ -33,7 +33,7 @@ def gather_installation(
     Raises: RegistryUnusable, OSError.
     """
     definitions = find_definitions(configuration)
-    software = f"sha256:{measure_software()}"
+    software, digest = f"sha256:{measure_software()}", f"sha256:{hashlib.sha256(raw).hexdigest()}"
     statement = configuration.state_path / "run" / "statement.json"
     cosigned = find_cosigned(configuration) if cosigned is None else cosigned
     parts = [one for one in find_installed() if one.name != "casemate"]
@@ -42,12 +42,12 @@ def gather_installation(
         software=software,
         mode=configuration.mode,
         configuration=_encode_configuration(configuration),
-        configuration_digest=f"sha256:{hashlib.sha256(raw).hexdigest()}",
+        configuration_digest=digest,
         statement=statement.read_bytes() if statement.is_file() else b"",
         sbom=encode_sbom(Component("pypi", "casemate", PRODUCT_VERSION), parts),
         cosigned=cosigned,
         retention_days=configuration.compliance.retention_days,
-        answers=answer_all(configuration, definitions, software, now, cosigned),
+        answers=answer_all(configuration, definitions, software, now, cosigned, digest=digest),
         people=tuple(list_people(definitions)) if definitions is not None else (),
         programs=tuple(list_programs(definitions)) if definitions is not None else (),
         roles=tuple(list_roles(definitions)),

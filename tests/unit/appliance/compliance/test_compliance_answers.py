@@ -346,6 +346,23 @@ def test_shares_and_roots_are_listed_by_their_day(tmp_path: Path) -> None:
     ]
 
 
+@control("CA-7", "CM-6", "3.12.3")
+def test_a_configuration_that_nobody_was_started_by_shows_nothing(tmp_path: Path) -> None:
+    """Whoever writes protections into the file and starts nothing gets no evidence of them."""
+    path = tmp_path / "state" / "run" / "statement.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"configuration": "sha256:11", "software": "sha256:aa"}))
+    configuration = configure(GOOD, tmp_path)
+    started, edited = (
+        answer_all(configuration, None, "sha256:aa", NOW, b"", digest=digest) for digest in ("sha256:11", "sha256:22")
+    )
+    for name in ("two_person_grants", "banner", "segments", "lockout", "no_waivers"):
+        assert (started[name].holds, edited[name].holds) == (True, None)
+    assert edited["banner"].words.endswith("the last start was by another configuration")
+    assert (started["statement"].holds, edited["statement"].holds) == (True, False)
+    assert edited["auditor_exists"] == started["auditor_exists"]
+
+
 def test_an_installation_without_anything_can_be_told(tmp_path: Path) -> None:
     """No state, no definitions: nothing is made."""
     configuration = configure("", tmp_path)
