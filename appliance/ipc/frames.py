@@ -32,6 +32,9 @@ class FrameDecoder:
 
         Raises: MalformedMessage at a length above MAX_FRAME_BYTES; the stream is useless afterwards.
         """
+        size = len(data) - _HEADER.size
+        if not self._buffer and 0 <= size <= MAX_FRAME_BYTES and _HEADER.unpack_from(data)[0] == size:
+            return [bytes(data[_HEADER.size :])]  # What nearly all reads bring.
         if self._buffer:
             self._buffer += data
             stream: bytes | memoryview | bytearray = self._buffer

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -24,13 +23,13 @@ class Questions:
         self._timeout_s = timeout_s
         self._link: Link | None = None
         self._numbers = itertools.count(1)
-        self._open: dict[int, asyncio.Future[Any]] = {}
+        self._open: dict[int, tuple[float, asyncio.Future[Any]]] = {}
+        """With the time at which each fails, the oldest first: all have the same."""
         self._expected: dict[int, Callable[[Any], None]] = {}
         self._belated: dict[int, Callable[[Any], None]] = {}
         """Who takes the answer of a question once nobody waits for it any more."""
-        self._deadlines: deque[tuple[float, int]] = deque()
-        """Of open questions and some that were answered, the oldest first: all have the same time."""
         self._timer: asyncio.TimerHandle | None = None
+        """One serves all questions: thousands of them a second have their price."""
 
     @property
     def connected(self) -> bool:
@@ -90,10 +89,13 @@ class Questions:
             raise self.unavailable()
         number = next(self._numbers)
         message = build(number)
-        answer = self._open[number] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        self._open[number] = (loop.time() + self._timeout_s, answer)
         if if_late is not None:
             self._belated[number] = if_late
-        self._watch(number)
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s, self._fail_late)
         try:
             self._link.send(message)
         except LinkClosed as closed:
@@ -104,33 +106,22 @@ class Questions:
 
     def answer(self, number: int, answer: Any) -> None:
         """An answer came; one that nobody waits for any more is dropped, unless it was asked for with `if_late`."""
-        waiting, if_late = self._open.pop(number, None), self._belated.pop(number, None)
+        _, waiting = self._open.pop(number, (0.0, None))
+        if_late = self._belated.pop(number, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
         elif (then := if_late or self._expected.pop(number, None)) is not None:
             then(answer)
 
-    def _watch(self, number: int) -> None:
-        """Let a question fail when its time is over. One timer serves all: thousands of them a second have their price."""
-        loop = asyncio.get_running_loop()
-        while self._deadlines and self._deadlines[0][1] not in self._open:
-            self._deadlines.popleft()
-        self._deadlines.append((loop.time() + self._timeout_s, number))
-        if self._timer is None:
-            self._timer = loop.call_later(self._timeout_s, self._fail_late)
-
     def _fail_late(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = None
-        while self._deadlines:
-            deadline, number = self._deadlines[0]
-            waiting = self._open.get(number)
-            if waiting is not None and deadline > loop.time():
+        now, self._timer = loop.time(), None
+        for number, (deadline, waiting) in list(self._open.items()):
+            if deadline > now:
                 self._timer = loop.call_at(deadline, self._fail_late)
                 return
-            self._deadlines.popleft()
-            self._open.pop(number, None)
-            if waiting is not None and not waiting.done():
+            del self._open[number]
+            if not waiting.done():
                 waiting.set_exception(self.unavailable(f"did not answer within {self._timeout_s:g} s"))
 
     def _fail_all(self, fault: GatewayFault) -> None:
@@ -139,6 +130,6 @@ class Questions:
         for then in expected.values():
             then(fault)
         asked, self._open = self._open, {}
-        for waiting in asked.values():
+        for _, waiting in asked.values():
             if not waiting.done():
                 waiting.set_exception(fault)
