@@ -24,7 +24,7 @@ except PackageNotFoundError:  # Run from a checkout that is not installed.
 def new_event(kind: str, activity_id: int, status_id: int, severity_id: int, profiles: tuple[str, ...] = ()) -> Json:
     """The beginning of an event of a kind: class, activity, outcome, product."""
     class_uid = KINDS[kind].class_uid
-    metadata: Json = {"product": application_of("Casemate", "") | {"vendor_name": "Casemate"}, "version": OCSF_VERSION}
+    metadata: Json = {"product": dict(_PRODUCT), "version": OCSF_VERSION}
     if profiles:
         metadata["profiles"] = list(profiles)
     event: Json = {
@@ -52,6 +52,9 @@ def endpoint_of(address: str, port: int) -> Json:
     """Where somebody came from, as OCSF's `network_endpoint` says it."""
     kind, value = _address_of(address)
     return {kind: value, "port": port}
+
+
+_PRODUCT = application_of("Casemate", "") | {"vendor_name": "Casemate"}
 
 
 @lru_cache(maxsize=4096)

@@ -113,6 +113,7 @@ class Exchange:
         status: what was answered, for the metrics; 0 before.
         error: the stable word for what went wrong; empty before, and if nothing does.
         describe: tells of the inference, once there is one.
+        writer: writes as `send_chunk` does, but at once, while the client keeps up.
         also_names_request: another header with `request_id`, where an API's clients look for it under that name.
     """
 
@@ -136,6 +137,7 @@ class Exchange:
         self._send_timeout_s = send_timeout_s
         self._budget = budget
         self._statement = statement
+        self.writer: StreamWriter | None = scope.get(WRITER)
         self._num_body_bytes = 0
         self._body_was_read = False
         self._headers: Headers = scope["headers"]
@@ -263,11 +265,6 @@ class Exchange:
         if writer.is_ready:
             writer.write(chunk)
 
-    @property
-    def writer(self) -> StreamWriter | None:
-        """Writes as `send_chunk` does, but at once, while the client keeps up."""
-        return self._scope.get(WRITER)
-
     async def end_stream(self, last: bytes = b"") -> None:
         """End a stream in good order, after a last part."""
         writer = self.writer
@@ -313,7 +310,7 @@ class Exchange:
                 own.append((b"dpop-nonce", self.principal.dpop_nonce.encode()))
         if self._statement:
             own.append((b"casemate-statement", self._statement))
-        if self._has_body and not self._body_was_read:
+        if not self._body_was_read and self._has_body:
             # What is left of the body would otherwise be read for ever, at whatever pace its sender likes.
             own.append((b"connection", b"close"))
         return [*headers, *own]
@@ -329,6 +326,7 @@ class Exchange:
         """The exchange is over: its body is held no longer, and nothing holds the exchange in a circle."""
         self._budget.give_back(self._num_body_bytes)
         self._num_body_bytes = 0
+        self.writer = None
         self._scope.pop(WRITER, None)
 
     async def _send_in_time(self, event: Event) -> None:

@@ -10,6 +10,7 @@ Source: Prometheus exposition format 0.0.4.
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -66,18 +67,16 @@ class Instrument:
 
     def observe(self, value: float, **labels: str) -> None:
         """Count a value in its bucket (upper bounds are inclusive)."""
-        self.bind(**labels)(value)
+        self._count(self._row(labels), value)
 
     def bind(self, **labels: str) -> Callable[[float], None]:
         """`observe` for one combination of labels, for what is observed very often."""
-        row, buckets = self._row(labels), self.buckets
+        return partial(self._count, self._row(labels))
 
-        def observe(value: float) -> None:
-            row[bisect_left(buckets, value)] += 1
-            row[-2] += value
-            row[-1] += 1
-
-        return observe
+    def _count(self, row: list[float], value: float) -> None:
+        row[bisect_left(self.buckets, value)] += 1
+        row[-2] += value
+        row[-1] += 1
 
 
 def render(instrument: Instrument, rows: Iterable[tuple[LabelValues, list[float]]]) -> list[str]:

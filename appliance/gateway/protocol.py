@@ -114,11 +114,11 @@ class _CycleWriter:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
             headers = [*headers, (b"connection", b"close")]
-        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-        if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
+        lines = b"\r\n".join(map(b": ".join, headers))
+        if lines.count(b"\n") != len(headers) - 1 or lines.count(b"\r") != len(headers) - 1:
             raise ValueError("a header's value holds a line break")
-        framing = b"transfer-encoding: chunked\r\n" if cycle.chunked_encoding else b""
-        cycle.transport.write(STATUS_LINE[status] + lines + framing + b"\r\n" + self._shown(chunk))
+        framing = b"\r\ntransfer-encoding: chunked" if cycle.chunked_encoding else b""
+        cycle.transport.write(STATUS_LINE[status] + lines + framing + b"\r\n\r\n" + self._shown(chunk))
 
     def _shown(self, chunk: bytes) -> bytes:
         return _framed(chunk) if self._cycle.chunked_encoding else chunk
@@ -182,6 +182,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._certificate: bytes | None = None if tls is None else tls.getpeercert(binary_form=True)
         self._num_framing_bytes = 0
         self._in_headers = True
+        self._ended_message = False
+        """The data being parsed held the end of a request."""
         self._has_trailers = False
         self._header_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
@@ -205,10 +207,11 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what is not body, then parse."""
-        if self._in_headers:
-            self._wait_for_headers()
         self._num_framing_bytes += len(data)
+        self._ended_message = False
         super().data_received(data)
+        if self._in_headers and not self._ended_message:
+            self._wait_for_headers()  # Most requests come in one piece, and need no timer.
         # Data may hold headers and body together: parsing starts the count anew at each end of headers and piece of body, so
         # that only headers, or what a chunk's size may be followed by, without end is over the limit.
         if self._num_framing_bytes > self.settings.max_header_bytes and not self.transport.is_closing():
@@ -258,7 +261,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is here; the next begins with headers again."""
         super().on_message_complete()
-        self._in_headers = True
+        self._in_headers = self._ended_message = True
         self._num_framing_bytes = 0
         if self._linger_timer is not None:
             self.transport.close()

@@ -5,15 +5,21 @@ from appliance.messages.policy import Left
 Headers = list[tuple[bytes, bytes]]
 
 
+_NAMES = tuple(
+    (b"x-ratelimit-limit-" + kind, b"x-ratelimit-remaining-" + kind, b"x-ratelimit-reset-" + kind)
+    for kind in (b"requests", b"tokens", b"tokens-day")
+)
+
+
 def quota_headers(requests: Left | None, tokens: Left | None, day_tokens: Left | None) -> Headers:
     """The headers for one answer; what is not limited has none."""
     headers: Headers = []
-    for name, left in (("requests", requests), ("tokens", tokens), ("tokens-day", day_tokens)):
+    for (limit, remaining, reset), left in zip(_NAMES, (requests, tokens, day_tokens), strict=True):
         if left is not None:
             headers += [
-                (f"x-ratelimit-limit-{name}".encode(), str(left.limit).encode()),
-                (f"x-ratelimit-remaining-{name}".encode(), str(left.remaining).encode()),
-                (f"x-ratelimit-reset-{name}".encode(), format_duration(left.reset_ms).encode()),
+                (limit, b"%d" % left.limit),
+                (remaining, b"%d" % left.remaining),
+                (reset, format_duration(left.reset_ms).encode()),
             ]
     return headers
 

@@ -330,6 +330,21 @@ async def test_slow_headers_are_given_up(folder: Path) -> None:
         await close(writer)
 
 
+@pytest.mark.parametrize("begun", [b"GET /health HTTP/1.1\r\nX-Slow: ", b"\r\n"])
+async def test_slow_headers_of_a_later_request_are_given_up(folder: Path, begun: bytes) -> None:
+    """The same on a connection that was good for a request; one that is idle before its next is kept."""
+    async with running_gateway(folder, header_timeout_s=0.3) as gateway, asyncio.timeout(GIVE_UP_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 0.4)
+        writer.write(begun)
+        assert await reader.read(-1) == b""
+        await close(writer)
+
+
 async def test_headers_without_end_are_refused(folder: Path) -> None:
     """Headers are bounded in size, in one line or in many, long before their time is over."""
     async with running_gateway(folder, header_timeout_s=60.0) as gateway:

@@ -10,7 +10,7 @@ is waited for: its caller may leave, its token expire or be revoked, as with a s
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -134,9 +134,8 @@ class Background:
                 await self._begin(running, answer, words)
                 if not begun.done():
                     begun.set_result(None)
-                async with aclosing(answer.batches()) as batches:
-                    async for pieces in batches:
-                        running.publish(event for piece in pieces for event in words.piece(piece))
+                while pieces := await answer.next_pieces():
+                    running.publish(event for piece in pieces for event in words.piece(piece))
             outcome = comment(f"casemate-audit-outcome {answer.outcome_indices}")
             running.end(words.finish(answer.generations), outcome)
         except GatewayFault as error:

@@ -7,7 +7,6 @@ which clients of OpenAI's events skip: `: casemate-audit-outcome 1234`.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import aclosing
 from typing import Protocol
 
 from msgspec import UNSET
@@ -53,30 +52,29 @@ async def stream(exchange: Exchange, answer: Answer, events: Events, keep: Calla
     Raises: GatewayFault; where the response has begun, the client has been told.
     """
     loop = asyncio.get_running_loop()
-    async with aclosing(answer.batches()) as batches:
-        first = await anext(batches)
-        opening = [events.dialect.event(data) for data in events.begin(answer.generations)]
-        opening += _worded(events, first)
-        answer.response_started = True
-        # A client that does not read must not keep its connection when the answer has to end.
-        answer.on_fail = lambda: loop.call_later(CUT_AFTER_S, exchange.cut)
-        await exchange.start_stream(audit_headers(answer), b"".join(opening))
-        try:
-            if exchange.writer is not None:
-                answer.sink = _Live(exchange.writer, events)
-            async for pieces in batches:
-                worded = _worded(events, pieces)
-                if worded:
-                    await exchange.send_chunk(b"".join(worded))
-            closing = [events.dialect.event(data) for data in events.finish(answer.generations)]
-            await keep()
-            closing += [comment(f"casemate-audit-outcome {answer.outcome_indices}"), events.dialect.done]
-            await exchange.end_stream(b"".join(closing))
-        except ClientGone:
-            raise
-        except GatewayFault as fault:
-            await exchange.end_stream(events.dialect.fault(fault))
-            raise
+    first = await answer.next_pieces()
+    opening = [events.dialect.event(data) for data in events.begin(answer.generations)]
+    opening += _worded(events, first)
+    answer.response_started = True
+    # A client that does not read must not keep its connection when the answer has to end.
+    answer.on_fail = lambda: loop.call_later(CUT_AFTER_S, exchange.cut)
+    await exchange.start_stream(audit_headers(answer), b"".join(opening))
+    try:
+        if exchange.writer is not None:
+            answer.sink = _Live(exchange.writer, events)
+        while pieces := await answer.next_pieces():
+            worded = _worded(events, pieces)
+            if worded:
+                await exchange.send_chunk(b"".join(worded))
+        closing = [events.dialect.event(data) for data in events.finish(answer.generations)]
+        await keep()
+        closing += [comment(f"casemate-audit-outcome {answer.outcome_indices}"), events.dialect.done]
+        await exchange.end_stream(b"".join(closing))
+    except ClientGone:
+        raise
+    except GatewayFault as fault:
+        await exchange.end_stream(events.dialect.fault(fault))
+        raise
 
 
 class _Live:
@@ -101,9 +99,8 @@ class _Live:
 async def collect(answer: Answer) -> list[Piece]:
     """The whole answer, when it is there and recorded. Raises: GatewayFault."""
     collected: list[Piece] = []
-    async with aclosing(answer.batches()) as batches:
-        async for pieces in batches:
-            collected += pieces
+    while pieces := await answer.next_pieces():
+        collected += pieces
     answer.response_started = True
     return collected
 

@@ -8,7 +8,7 @@ size and a clock.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -49,14 +49,14 @@ class Sink(Protocol):
 
 
 class Answer:
-    """An asynchronous context: entering it performs (2) to (5), `batches` gives (6), leaving it makes sure of (7).
+    """An asynchronous context: entering it performs (2) to (5), `next_pieces` gives (6), leaving it makes sure of (7).
 
     Attributes:
         generations: one for each prompt.
         response_started: set by the caller when the status line is out: the outcome names the status.
         on_fail: called when the answer is ended from outside; the caller may be waiting for its client just then.
         sink: set by the caller once it streams. An ordinary token that finds everything before it dealt with goes there in
-            the call that brings it, and wakes nobody; all others are read from `batches`.
+            the call that brings it, and wakes nobody; all others are read by `next_pieces`.
     """
 
     def __init__(
@@ -85,6 +85,9 @@ class Answer:
         self.sink: Sink | None = None
         self._inter_token_latency = desk.metrics.inter_token_latency_seconds.bind(model_name=asked.model)
         self.on_fail: Callable[[], object] = _nothing
+        self._cut_by: GatewayFault | None = None
+        """What the pieces that were read last led to."""
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def engine_build(self) -> str:
@@ -98,7 +101,7 @@ class Answer:
 
     @property
     def outcome_indices(self) -> str:
-        """The outcomes' indices, known when `batches` has ended."""
+        """The outcomes' indices, known when no pieces are left."""
         return ",".join(str(generation.outcome_index) for generation in self.generations)
 
     def describe(self, *, is_streamed: bool = False) -> EndedInference:
@@ -146,6 +149,8 @@ class Answer:
         except BaseException as error:
             await self._conclude(error)
             raise
+        # A second later than the engine's own deadline, which is the better place to end it.
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, self._time_left_s) + 1.0, self._fail_late)
         return self
 
     async def __aexit__(
@@ -166,41 +171,45 @@ class Answer:
     def _time_left_s(self) -> float:
         return self._arrived_at + self._desk.settings.request_timeout_s - time.monotonic()
 
-    async def batches(self) -> AsyncGenerator[list[Piece], None]:
-        """(6) The answer as it comes: all that is there, at once. When it ends, the outcomes are durable (7).
+    async def next_pieces(self) -> list[Piece]:
+        """(6) The answer as it comes: all that is there, at once. None are left when the outcomes are durable (7).
 
         Raises: GatewayFault for whatever cuts it short.
         """
-        timeout_s = self._desk.settings.request_timeout_s
-        late = DeadlineExceeded("deadline_exceeded", f"the answer took longer than {timeout_s:g} s")
-        # A second later than the engine's own deadline, which is the better place to end it.
-        timer = asyncio.get_running_loop().call_later(max(0.0, self._time_left_s) + 1.0, self.fail, late)
-        try:
-            while not all(generation.is_done for generation in self.generations):
-                pieces, fault = await self._read()
-                if pieces:
-                    yield pieces
-                if fault is not None:
-                    raise fault
-        finally:
-            timer.cancel()
+        while self._cut_by is None and not all(generation.is_done for generation in self.generations):
+            if pieces := await self._read():
+                return pieces
+        self._cancel_timer()
+        if self._cut_by is not None:
+            raise self._cut_by
         # (7)
         await self._closing.record_outcomes(self.generations, None, 200)
         for generation in self.generations:
             # Before the client hears of the end: its next request may reach policy by another worker, before this could.
             self._closing.settle(generation)
+        return []
 
-    async def _read(self) -> tuple[list[Piece], GatewayFault | None]:
+    def _fail_late(self) -> None:
+        timeout_s = self._desk.settings.request_timeout_s
+        self.fail(DeadlineExceeded("deadline_exceeded", f"the answer took longer than {timeout_s:g} s"))
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _read(self) -> list[Piece]:
         """All that is there, up to what ends the answer: the client gets what it is charged for. Raises: GatewayFault."""
         pieces: list[Piece] = []
         for generation, delivery in await self._mailbox.take():
             try:
                 piece = await self._handle(generation, delivery)
             except GatewayFault as fault:
-                return pieces, fault
+                self._cut_by = fault
+                break
             if piece is not None:
                 pieces.append(piece)
-        return pieces, None
+        return pieces
 
     async def _handle(self, generation: Generation, delivery: Delivery) -> Piece | None:
         if isinstance(delivery, PromptDelivery):
@@ -261,6 +270,7 @@ class Answer:
     async def _conclude(self, error: BaseException | None) -> None:
         """Leave nothing open, whatever happened. Runs to its end even if the task is being cancelled."""
         self._desk.close(self)
+        self._cancel_timer()
         if error is None and all(generation.is_done for generation in self.generations):
             self._settle(None)  # Nothing is left to wait for.
         else:
@@ -269,7 +279,7 @@ class Answer:
 
     def _let_go(self) -> None:
         """Of all that holds this answer. Cycles would wait for the collector, which then stops the worker for 20 ms."""
-        self.on_fail, self.sink = _nothing, None
+        self.on_fail, self.sink, self._cut_by = _nothing, None, None
         self._mailbox.let_go()
         for generation in self.generations:
             generation.let_go()

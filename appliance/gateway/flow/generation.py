@@ -86,7 +86,7 @@ class Generation:
     @property
     def num_output_tokens(self) -> int:
         """Output tokens that count, over all choices."""
-        return sum(choice.num_tokens for choice in self.choices)
+        return sum([choice.num_tokens for choice in self.choices])
 
     @property
     def num_cached_tokens(self) -> int:
