@@ -1,18 +1,12 @@
-"""Distinct types for the ids of the engine that are all plain integers.
+"""Pages: their size, and a type of their own for the index of one, which is not a number of tokens.
 
-Mixing tokens and pages is the classic bug of paged caches; with these a type checker refuses it.
+Arrays of them are plain int32; there the names say what is meant (`pages`, `slots`, `rows`).
 """
 
 from typing import NewType
 
 PageId = NewType("PageId", int)
 """Index of a page of `PAGE_SIZE` tokens in the pool. Page 0 takes the padding and belongs to nobody."""
-
-SlotId = NewType("SlotId", int)
-"""Index of one token's place in the pool: `page * PAGE_SIZE + offset`."""
-
-RequestId = NewType("RequestId", int)
-"""A request's number, unique within the life of an engine process."""
 
 PAGE_SIZE = 16
 """Tokens per KV page. Fixed: kernels, tree and bundles agree on it."""

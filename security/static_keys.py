@@ -18,7 +18,6 @@ from security.errors import ClientRejected
 KEY_PREFIX = "cm-"
 MAX_NETWORKS = 64
 MAX_LIFETIME_DAYS = 365
-DIGEST_BYTES = 32
 
 _KEY = re.compile(r"cm-[A-Za-z0-9_-]{43}")
 _HASH_CONTEXT = b"casemate/static-key/v1"

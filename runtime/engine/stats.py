@@ -15,7 +15,6 @@ class StepCounts:
 
     last_token_at: float
     num_steps: int = 0
-    num_step_tokens: int = 0
     num_graph_steps: int = 0
     num_draft_steps: int = 0
     num_decodes: int = 0
@@ -29,7 +28,6 @@ class StepCounts:
         if result.is_finite.any():
             self.last_token_at = now
         self.num_steps += 1
-        self.num_step_tokens = record.num_tokens
         self.num_graph_steps += result.captured_size > 0
         self.num_draft_steps = record.num_steps
         self.num_decodes = record.num_decodes
@@ -40,7 +38,10 @@ class StepCounts:
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Gauges of this moment and counts since the start. The engine's own probes are in none of the counts."""
+    """Gauges of this moment and counts since the start.
+
+    The engine's own probes are in no count of requests and tokens; their steps are steps as any.
+    """
 
     num_running: int
     """Answers that are computed now."""
@@ -74,8 +75,6 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_lost_entries: int
     """Tokens that it could read no more then: it drafts with what comes behind them."""
     num_steps: int
-    num_step_tokens: int
-    """Tokens computed in the last step that was collected."""
     num_graph_steps: int
     """Of `num_steps`, those that ran in a graph."""
     busy_s: float

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -21,8 +20,6 @@ from runtime.weights.file_check import FileCheck
 from runtime.weights.folder import verify_model_folder
 from runtime.weights.loading import Progress, build_dummy_weights, load_weights
 from runtime.weights.quantization import AT_LOAD
-
-LoadFormat = Literal["auto", "dummy"]
 
 LOAD_FORMATS = ("auto", "dummy")
 REFERENCE_TOTAL_TOKENS = 32_768

@@ -19,7 +19,6 @@ from runtime.weights.cache_scales_file import load_cache_scales
 from runtime.weights.config import ModelConfig
 
 E4M3_CACHE = "fp8_e4m3"
-KvCacheDtype = Literal["auto", "fp8_e4m3"]
 Origin = Literal["none", "checkpoint", "file"]
 
 

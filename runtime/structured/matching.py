@@ -11,8 +11,6 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import Any
 
-import numpy as np
-
 from runtime.batch import Int32
 from runtime.errors import RequestRejected
 from runtime.structured.library import xgrammar
@@ -167,8 +165,3 @@ def _depth_first(parents: list[int]) -> list[int]:
         order.append(waiting.pop())
         waiting += children[order[-1] + 1]
     return order
-
-
-def empty_masks(num_rows: int, num_words: int) -> Int32:
-    """[num_rows, num_words], to be filled."""
-    return np.zeros((num_rows, num_words), np.int32)

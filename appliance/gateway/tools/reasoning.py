@@ -16,7 +16,6 @@ class ReasoningParser:
 
     Attributes:
         is_open: what comes next is reasoning, as far as is known.
-        is_decided: it is certain that what comes next is no reasoning.
     """
 
     def __init__(self, *, is_open: bool) -> None:
@@ -27,14 +26,13 @@ class ReasoningParser:
         self._has_text = False
         self._after = False
         self.is_open = is_open
-        self.is_decided = False
 
     def feed(self, text: str) -> tuple[list[Event], str]:
         """Take more text; gives reasoning, and the text that is the answer's."""
         if self._expected is not None:
             found, text, is_other = self._expected.feed(text)
             if is_other:
-                self._expected, self.is_decided = None, True
+                self._expected = None
                 return [], text
             if found is None:
                 return [], ""
@@ -44,7 +42,7 @@ class ReasoningParser:
             events = self._emit(progress.text)
             if progress.matched is None:
                 return events, ""
-            self.is_open, self.is_decided, self._after = False, True, True
+            self.is_open, self._after = False, True
             return events, self._begin_answer(progress.rest)
         return [], self._begin_answer(text) if self._after else text
 
