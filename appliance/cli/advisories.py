@@ -20,15 +20,28 @@ from security.supply_chain.vex import VexStatement, parse_vex
 
 def add_advisories_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `advisories` and `verify-release`."""
-    advisories = subparsers.add_parser("advisories", help="what is known against this release", description=__doc__)
+    advisories = subparsers.add_parser(
+        "advisories",
+        help="what is known against this release",
+        description="What this release is made of, and what is known against it. Works offline.",
+    )
     commands = advisories.add_subparsers(metavar="COMMAND", required=True)
-    take = commands.add_parser("import", help="verify a feed and say what of this release it concerns")
+    take = commands.add_parser(
+        "import",
+        help="verify a feed and say what of this release it concerns",
+        description="Verify a feed and say what of this release it concerns. Without --release, the parts are the Python"
+        " distributions of this installation.",
+    )
     take.add_argument("feed", type=Path, help="JSON Lines of OSV and CSAF documents; FEED.sig lies beside it")
     take.add_argument("--key", action="append", required=True, type=Path, metavar="PEM", help="who may have signed it")
     take.add_argument("--release", type=Path, metavar="DIR", help="a folder with sbom.cdx.json and vex.json")
     take.add_argument("--json", action="store_true", help="print JSON")
     take.set_defaults(handler=_import)
-    verify = subparsers.add_parser("verify-release", help="verify how a release was made", description=__doc__)
+    verify = subparsers.add_parser(
+        "verify-release",
+        help="verify how a release was made",
+        description="Verify a release's provenance, and its files and list of parts (SBOM) against it. Works offline.",
+    )
     verify.add_argument("folder", type=Path, metavar="DIR", help="the release's files with SBOM, VEX and provenance")
     verify.add_argument(
         "--key", action="append", required=True, type=Path, metavar="PEM", help="who may have signed it"

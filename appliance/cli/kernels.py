@@ -1,7 +1,6 @@
 """`casemate kernels`: compile the kernels of a configuration ahead of time, verify a bundle of them, say what is in one.
 
-`build` needs compilers and no GPU; `verify` and `list` need the bundle alone. Everything of the runtime is imported by the
-command that needs it: torch takes seconds.
+Everything of the runtime is imported by the command that needs it: torch takes seconds.
 """
 
 import argparse
@@ -24,7 +23,12 @@ DEFAULT_CUDA_HOME = "/usr/local/cuda"
 
 def add_kernels_commands(subparsers: Commands) -> None:
     """Add `kernels` with its commands."""
-    kernels = subparsers.add_parser("kernels", help="compile GPU kernels ahead of time", description=__doc__)
+    kernels = subparsers.add_parser(
+        "kernels",
+        help="compile GPU kernels ahead of time",
+        description="Compile the kernels of a configuration ahead of time, verify a bundle of them, say what is in one. `build`"
+        " needs compilers and no GPU; `verify` and `list` need the bundle alone.",
+    )
     commands = kernels.add_subparsers(metavar="COMMAND", required=True)
     build = commands.add_parser(
         "build",

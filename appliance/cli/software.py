@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from appliance.cli.caller import caller
+from appliance.cli.commands import add_command
 from appliance.cli.host_status import describe_status, read_status
 from appliance.cli.main import EXIT_OK
 from appliance.cli.service import CommandService
@@ -31,11 +32,19 @@ _LEAVE_HOURS = 24
 
 def add_software_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `upgrade`, `rollback`, `status` and `recover`."""
-    up = subparsers.add_parser("upgrade", help="run the release that was installed last", description=__doc__)
+    up = subparsers.add_parser(
+        "upgrade",
+        help="run the release that was installed last",
+        description="Run the release that was installed last. It is taken back unless it becomes ready in time. The service is"
+        " stopped in its own way, which lets open requests finish.",
+    )
     _add_service_options(up)
     up.set_defaults(handler=_upgrade)
     back = subparsers.add_parser(
-        "rollback", help="run the release of before, with two operators' leave", description=__doc__
+        "rollback",
+        help="run the release of before, with two operators' leave",
+        description="Run the release of before. It needs two operators' leave (`casemate rollback approve`, by each), since older"
+        " software has older holes. The service is stopped in its own way, which lets open requests finish.",
     )
     _add_service_options(back)
     back.add_argument("--leave", type=Path, metavar="FILE", help="the leave that two operators have signed")
@@ -50,11 +59,16 @@ def add_software_commands(subparsers: "argparse._SubParsersAction[argparse.Argum
         "-o", "--output", required=True, type=Path, metavar="FILE", help="new, or the first operator's"
     )
     approve.set_defaults(handler=_approve)
-    status = subparsers.add_parser("status", help="which releases this host has, and which runs", description=__doc__)
+    status = add_command(subparsers, "status", "which releases this host has, and which runs")
     add_host_options(status)
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(handler=_status)
-    mend = subparsers.add_parser("recover", help="take back a switch that a power cut interrupted", description=__doc__)
+    mend = subparsers.add_parser(
+        "recover",
+        help="take back a switch that a power cut interrupted",
+        description="Take back an upgrade or rollback that a power cut interrupted. Where none was, nothing changes. The"
+        " service runs it before it starts.",
+    )
     add_host_options(mend)
     mend.set_defaults(handler=_recover)
 

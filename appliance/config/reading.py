@@ -3,7 +3,8 @@
 Steps: (1) bytes to tables, bounded; (2) each key alone, against its own type and range; (3) each table as its Struct, whose
 own rules run; (4) paths made absolute, from the file's folder. Nothing is clamped, guessed or ignored.
 
-Refuses: keys that nobody reads, with the name of the nearest key that somebody does. Reads no file and no environment.
+Refuses: keys that nobody reads, with the name of the nearest key that somebody does, if one is near. Reads no file and no
+environment.
 """
 
 import difflib
@@ -138,6 +139,8 @@ class Reader:
         elsewhere = sorted(path for path in self._all_keys if path.rpartition(".")[2] == name)
         if not close and elsewhere:
             return f"unknown key in {table}; it belongs elsewhere: {', '.join(elsewhere)}"
+        if not close:
+            return f"unknown key in {table}; `casemate config explain` lists those that there are"
         return f"unknown key in {table}; the nearest known key is {prefix}{nearest}"
 
     def _report(self, path: str, message: str) -> None:

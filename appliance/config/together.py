@@ -16,6 +16,8 @@ from appliance.telemetry.settings import parse_collector
 from audit.errors import KeyUnusable
 from runtime.errors import EngineMisconfigured
 from runtime.speculative.options import speculation_options
+from security.certificates import parse_general_name
+from security.errors import SecurityMisconfigured
 from security.segmentation.settings import SegmentsSettings
 
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound to
@@ -29,6 +31,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_shared_names(configuration),
         *_find_impossible_restarts(configuration),
         *_find_half_certificates(configuration),
+        *_find_unnameable_hosts(configuration),
         *_find_shared_issuers(configuration),
         *_find_thawed_bundles(configuration),
         *_find_idle_scales(configuration),
@@ -122,6 +125,20 @@ def _find_half_certificates(configuration: Configuration) -> Iterator[Problem]:
     ):
         if given is not None and other is None:
             yield Problem(name, f"expected a file, as {missing} names one, got none")
+
+
+def _find_unnameable_hosts(configuration: Configuration) -> Iterator[Problem]:
+    """The automatic certificate names all addresses and names that the appliance is reached by."""
+    if configuration.tls.certificate is not None:
+        return
+    hosts = [(f"tls.extra_names[{index}]", name) for index, name in enumerate(configuration.tls.extra_names)]
+    for section in ("gateway", "authority", "administration", "console"):
+        hosts.append((f"{section}.host", getattr(configuration, section).host))
+    for key, host in hosts:
+        try:
+            parse_general_name(host)
+        except SecurityMisconfigured:
+            yield Problem(key, f'expected a DNS name or an IP address, which a certificate can name, got "{host}"')
 
 
 def _find_thawed_bundles(configuration: Configuration) -> Iterator[Problem]:

@@ -197,7 +197,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 def _last_words(log_path: Path) -> str:
     lines = log_path.read_text(errors="replace").splitlines()
-    refusals = [line for line in lines if line.startswith("casemate:")]
+    refusals = [line.removeprefix("casemate: ") for line in lines if line.startswith("casemate:")]
     return "\n".join(refusals or lines[-5:]) + f"\n(its log: {log_path})"
 
 

@@ -20,7 +20,12 @@ from appliance.cli.commands import Commands
 
 def add_audit_commands(subparsers: Commands) -> None:
     """Add `audit` with its commands."""
-    audit = subparsers.add_parser("audit", help="verify the log, prove that a record is in it", description=__doc__)
+    audit = subparsers.add_parser(
+        "audit",
+        help="verify the log, prove that a record is in it",
+        description="Most of these read files and need no running appliance; with a copy of the log's folder and its key anybody"
+        " can do the same. What asks an appliance has --url.",
+    )
     commands = audit.add_subparsers(metavar="COMMAND", required=True)
     for add_commands in (
         add_verify_commands,

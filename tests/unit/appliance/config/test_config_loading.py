@@ -54,6 +54,15 @@ def test_two_listeners_on_one_port_are_refused(gateway: str, authority: str) -> 
     assert refused_keys(text) == ["authority.port"]
 
 
+def test_what_no_certificate_can_name_is_refused_by_its_key() -> None:
+    """Found by the check, and not only as the automatic certificate is made; a certificate of one's own names what it names."""
+    hosts = '[gateway]\nhost = "not a host"\n[console]\nhost = "häuschen"\n'
+    names = '[tls]\nextra_names = ["good.example", "bad name"]\n'
+    assert refused_keys(f"{hosts}{names}{ENGINE}") == ["tls.extra_names[1]", "gateway.host", "console.host"]
+    own = '[tls]\ncertificate = "c.pem"\nkey = "k.pem"\n'
+    assert parse_configuration(f"{hosts}{own}{ENGINE}".encode(), FOLDER).gateway.host == "not a host"
+
+
 def test_a_console_needs_the_admin_api_and_ports_that_are_known() -> None:
     """It is a client of the other listeners, and its own port is no other's."""
     console = "[console]\nenabled = true\n"

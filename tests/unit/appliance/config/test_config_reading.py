@@ -41,6 +41,12 @@ def test_unknown_key_is_refused_with_the_nearest_known_one() -> None:
     }
 
 
+def test_unknown_key_like_no_other_gets_no_bad_advice() -> None:
+    """Somebody who knows another server's options is not sent to one that means something else."""
+    problems = problems_of(f"{ENGINE}page_size = 32\n")
+    assert problems["engines[0].page_size"].endswith("`casemate config explain` lists those that there are")
+
+
 def test_unknown_section_is_refused() -> None:
     """A whole section that nobody reads is not ignored either."""
     assert "the nearest known key is gateway" in problems_of(f"{ENGINE}[gatway]\nport = 1\n")["gatway"]
