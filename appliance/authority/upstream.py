@@ -51,6 +51,9 @@ class Begun(msgspec.Struct, frozen=True):
     verifier: str
     then: str
 
+    def __repr__(self) -> str:
+        return "Begun(<hidden>)"
+
 
 class UpstreamDesk:
     """Owner of the sign-ins that are under way."""

@@ -53,6 +53,9 @@ class Presented(msgspec.Struct, frozen=True, kw_only=True):
     certificate: bytes | None = None
     """The client's certificate on this connection, DER."""
 
+    def __repr__(self) -> str:
+        return f"Presented({self.scheme}, {self.method} {self.path}, <hidden>)"
+
 
 class TokenRefused(ApplianceFault):
     """The access token does not hold; the message may be shown to whoever sent it."""

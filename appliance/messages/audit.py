@@ -194,6 +194,9 @@ class TicketKey(msgspec.Struct, frozen=True, array_like=True, tag="ticket_key"):
 
     key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
+    def __repr__(self) -> str:
+        return "TicketKey(<hidden>)"
+
 
 class AuditorStatus(msgspec.Struct, frozen=True, array_like=True, tag="auditor_status", gc=False):
     """Sent to every gateway at least once a second."""

@@ -152,6 +152,9 @@ class NonceKey(msgspec.Struct, frozen=True, array_like=True, tag="nonce_key"):
     began_at: float
     """When policy did, UTC: what was used before it has forgotten."""
 
+    def __repr__(self) -> str:
+        return "NonceKey(<hidden>)"
+
 
 GatewayToPolicy = Reserve | Resume | Extend | Settle | CheckKey | UseOnce
 PolicyToGateway = Granted | Denied | KeyHolder | UsedOnce | PolicyStatus | Revocations | NonceKey
@@ -182,6 +185,9 @@ class SetPassword(msgspec.Struct, frozen=True, array_like=True, tag="set_passwor
     user_id: Name
     password_hash: Text
 
+    def __repr__(self) -> str:
+        return f"SetPassword({self.user_id}, <hidden>)"
+
 
 class AddPasskey(msgspec.Struct, frozen=True, array_like=True, tag="add_passkey"):
     """A person registered a passkey, which the authority has checked. Answered by `Done`."""
@@ -199,10 +205,13 @@ class PublishKeys(msgspec.Struct, frozen=True, array_like=True, tag="publish_key
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag="found"):
-    """The definition in msgpack, or nothing."""
+    """The definition in msgpack, or nothing. A person's or a client's has hashes of secrets in it."""
 
     correlation: int
     definition: bytes | None
+
+    def __repr__(self) -> str:
+        return f"Found({self.correlation}, <hidden>)"
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):

@@ -6,7 +6,11 @@ import sys
 
 import structlog
 
+from appliance.authority.upstream import Begun
+from appliance.gateway.identity import Presented
 from appliance.logging import LibraryFormatter, configure_logging, frames_only
+from appliance.messages.audit import TicketKey
+from appliance.messages.policy import Found, NonceKey, SetPassword
 from tests.support.controls import control
 
 
@@ -55,3 +59,17 @@ def test_libraries_are_heard_without_what_they_fill_in() -> None:
     assert "typed" not in shown.replace("test_", "")
     assert json.loads(shown)["event"] == "Task failed: %s"
     assert "KeyError at" in shown
+
+
+def test_what_passes_between_processes_shows_no_secret_of_its_own() -> None:
+    """A debugger's line, an assertion or a library that logs what it was given: none of them has a key or a token to show."""
+    canary = "canary-canary-canary-canary-1234"
+    carriers = [
+        TicketKey(canary.encode()),
+        NonceKey(canary.encode(), 0.0),
+        SetPassword(1, "user-1", canary),
+        Found(1, canary.encode()),
+        Presented(scheme="bearer", token=canary, method="GET", path="/v1/models", address="127.0.0.1"),
+        Begun(canary, canary, canary, "/"),
+    ]
+    assert [one for one in carriers if canary in repr(one)] == []
