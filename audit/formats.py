@@ -9,6 +9,7 @@ Source: RFC 4180 (CSV); ArcSight Common Event Format, version 0 (CEF). The prefi
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 
 import msgspec
@@ -21,8 +22,9 @@ COLUMNS = (
     "source", "model", "request", "trace", "prompt_tokens", "completion_tokens", "reporter", "uid",
 )  # fmt: skip
 INTEGERS = frozenset(("index", "time", "class_uid", "activity_id", "severity_id", "prompt_tokens", "completion_tokens"))
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""The last four are full-width forms, which some spreadsheets take for the others."""
+_FORMULA = re.compile(r"(^|;)(?=[\"\s]*[=+@\uff1d\uff0b\uff0d\uff20-]|[\t\r\n])")
+"""Where a spreadsheet would begin one: where the semicolon separates also behind one, whatever is quoted for commas. The last
+four signs are full-width forms, which some take for the others."""
 _STATUS = {1: "success", 2: "failure"}
 _CEF_CUSTOM = ("client", "model", "request", "uid")
 _CEF_SEVERITY = {1: 3, 2: 4, 3: 6, 4: 8, 5: 10, 6: 10}
@@ -137,7 +139,7 @@ def _object(event: Json, *names: str) -> Json:
 
 
 def _without_formula(value: str | int) -> str | int:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
 
 
 def _escape(text: str, mark: str) -> str:

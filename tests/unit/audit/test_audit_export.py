@@ -239,6 +239,9 @@ def test_hostile_texts_stay_within_their_fields() -> None:
     for formula in ("+1", "-1", "@A1", "\t=1", "\n=1", "\r=1", "\uff1d1", "\uff0b1"):
         (_, row) = csv.reader(io.StringIO(encode_csv([{"ai_model": {"name": formula}}]).decode(), newline=""))
         assert row[12] == f"'{formula}"
+    for text, kept in (("a;=1;b", "a;'=1;b"), ('a; "+1"', 'a;\' "+1"'), ("a;b", "a;b"), ("a-b;c", "a-b;c")):
+        (_, row) = csv.reader(io.StringIO(encode_csv([{"ai_model": {"name": text}}]).decode()))
+        assert row[12] == kept  # Where the semicolon separates, quotes for commas keep nothing together.
     line = encode_cef(HOSTILE).decode()
     assert "\n" not in line
     assert line.startswith("CEF:0|Casemate|Casemate|1\\|2|6003|inference_intent|0|")
