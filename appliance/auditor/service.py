@@ -22,7 +22,7 @@ from collections.abc import Callable
 import structlog
 
 from appliance.auditor.cosigning import CosigningDesk, Witnessing
-from appliance.auditor.history import MARK_INTERVAL, find_rules_digest, recover_requests
+from appliance.auditor.history import MARK_INTERVAL, find_rules_digest, recount_last_minute, recover_requests
 from appliance.auditor.intents import IntentDesk
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.outcomes import OutcomeDesk
@@ -107,6 +107,7 @@ class AuditorService:
         self._progress = progress
         self._watches = Watches(ledger, clock, limits)
         reconciliation = self._watches.reconciliation
+        recount_last_minute(ledger.writer, reconciliation, progress)
         self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s, self._note_usage, reconciliation)
         self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s, lambda: self._watches.cosigned)
         self._intents = IntentDesk(ledger, self._book, send, clock, self._outcomes, reconciliation)

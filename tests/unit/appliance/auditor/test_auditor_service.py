@@ -519,9 +519,10 @@ def test_intents_survive_a_recovery_that_is_itself_killed(auditor: Auditor, tmp_
 def test_the_reading_at_a_start_is_bounded_by_the_auditors_own_marks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only what lies behind the last mark, or belongs to the receipts kept, is read back."""
+    """Only what lies behind the last mark, was not reconciled, or belongs to the receipts kept, is read back."""
     auditor = Auditor(tmp_path, receipts_kept=1)
     monkeypatch.setattr("appliance.auditor.service.MARK_INTERVAL", 500)
+    monkeypatch.setattr("appliance.auditor.history.MAX_RECOUNTED", 500)
     auditor.service._next_mark = 500
     for number in range(700):
         finish(auditor, f"req-{number}")

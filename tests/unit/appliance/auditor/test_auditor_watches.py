@@ -287,6 +287,25 @@ def test_what_there_is_of_the_last_minute_is_reconciled_at_the_end(tmp_path: Pat
     assert traffic.auditor.kinds()[-1] == "log_stopped"
 
 
+@control("3.12.3", "3.14.7", "SI-4(5)")
+def test_a_killed_auditor_takes_no_minute_out_of_the_comparison(tmp_path: Path) -> None:
+    """What was recorded behind the last reconciliation is compared in the first of the next life, once."""
+    traffic = Traffic(Auditor(tmp_path))
+    traffic.serve(told=9)
+    assert traffic.reconcile()["num_differ"] == 1
+    traffic.serve(told=9)
+    traffic.serve()
+    traffic.auditor.die()
+    traffic = Traffic(Auditor(tmp_path))
+    traffic.number = 9
+    traffic.serve()
+    facts = traffic.reconcile()
+    assert [facts[name] for name in ("result", "num_differ", "num_intents", "num_outcomes")] == ["differ", 1, 3, 3]
+    assert traffic.reconcile()["num_outcomes"] == 0
+    traffic.auditor.die()
+    assert Traffic(Auditor(tmp_path)).reconcile()["result"] == "agree"
+
+
 @control("3.14.7", "SI-4(5)")
 def test_tickets_that_an_engine_refused_are_an_alarm(tmp_path: Path) -> None:
     """Somebody asked the engine past the gateway; from a gateway the same words mean nothing."""
