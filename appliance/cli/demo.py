@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from appliance.cli.state_lock import hold_state
 from appliance.config import default_configuration
 from appliance.config.defaults import DEMO_HEAD_DIR, DEMO_MODEL_DIR, DEMO_MODEL_NAME
 from appliance.demo.run import Demonstration
@@ -28,7 +29,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     configuration, raw = default_configuration(
         DEMO_MODEL_DIR, DEMO_MODEL_NAME, arguments.state, ports, head_dir=DEMO_HEAD_DIR
     )
-    configuration.state_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     config_file = configuration.state_path / "demo.toml"
-    config_file.write_bytes(raw)
+    with hold_state(
+        configuration.state_path
+    ):  # Whoever runs there has a log and a configuration there, and would answer for us.
+        config_file.write_bytes(raw)
     return Demonstration(config_file, configuration, arguments.question, keeps_running=not arguments.once).run()

@@ -2,16 +2,13 @@
 
 import argparse
 import asyncio
-import fcntl
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import IO
 
 from appliance.cli.progress import Progress
+from appliance.cli.state_lock import hold_state
 from appliance.config import Configuration, load_configuration, load_default_configuration
 from appliance.config.environment import find_configuration_file, find_notify_socket
-from appliance.errors import StartRefused
 from appliance.logging import configure_logging
 from appliance.messages.control import ProcessState
 from appliance.supervisor.announcements import Announcer
@@ -30,7 +27,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     configure_logging("supervisor")
     configuration, raw, directory = _read_configuration(find_configuration_file(arguments.config))
     with (
-        _lock_state(configuration.state_path),
+        hold_state(configuration.state_path),
         Progress("starting") as progress,
         Announcer(find_notify_socket()) as announcer,
     ):
@@ -66,25 +63,6 @@ def _read_configuration(path: Path | None) -> tuple[Configuration, bytes, Path]:
         return configuration, raw, Path.cwd()
     configuration, raw = load_configuration(path)
     return configuration, raw, path.absolute().parent
-
-
-def _lock_state(state: Path) -> IO[bytes]:
-    """Hold the state directory; a second appliance on it would be a second owner of everything in it.
-
-    Raises: StartRefused.
-    """
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = open(state / "lock", "wb")  # noqa: SIM115  (given to the caller's `with`)
-    except OSError as error:
-        raise StartRefused(f"state_dir: {state} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise StartRefused(f"state_dir: another casemate runs on {state}") from error
-    os.set_inheritable(lock.fileno(), False)
-    return lock
 
 
 def _words(states: list[ProcessState]) -> str:
