@@ -2,7 +2,8 @@
 
 **Key.** (1) A next key is made; from the auditor's next start on it signs every checkpoint as well. (2) Verifiers are given its
 public half, and have as long as they need. (3) It takes the first place, and the old private key is gone; checkpoints that
-both have signed verify with either.
+both have signed verify with either. The witnesses' last word must be one of them: under the old key alone the next start could not
+see by it that the log went back.
 
 **Log.** A tree is never begun anew under a name that has one: two trees of one name are a fork. So the new log has a name of its
 own, and its first leaf names the old one's name, size, root and key; the old folder stays as it is, readable and verifiable.
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.checkpoint import Checkpoint, verify_checkpoint
-from audit.courier import COSIGNED
+from audit.courier import COSIGNED, load_cosigned
 from audit.entry import Json
 from audit.errors import AuditRejected, EntryNotFound, KeyUnusable, RotationRefused
 from audit.events import log_event
@@ -64,6 +65,7 @@ def finish_key(folder: Path, key_path: Path, origin: str, disk: Disk | None = No
             raise RotationRefused(
                 f"{folder}: the last checkpoint is not signed by the next key yet: {error}"
             ) from error
+        _verify_cosigned(folder.parent, new, origin)
         retired = key_path.with_name(f"{key_path.stem}-retired-{old.key_id:08x}.vkey")
         disk.write_file(retired, f"{old.encode()}\n".encode(), retired.with_name(f"{retired.name}.tmp"))
         with _destroyed(key_path, disk):  # Only when the new one has its place.
@@ -72,6 +74,18 @@ def finish_key(folder: Path, key_path: Path, origin: str, disk: Disk | None = No
         disk.rename(next_key_path(key_path).with_suffix(".vkey"), key_path.with_suffix(".vkey"))
         disk.sync_folders([key_path.parent])
     return old, new
+
+
+def _verify_cosigned(folder: Path, key: VerifierKey, origin: str) -> None:
+    """Raises: RotationRefused where witnesses have not cosigned a checkpoint that this key has signed too."""
+    try:
+        verify_checkpoint(load_cosigned(folder), [key], origin)
+    except EntryNotFound:
+        return
+    except AuditRejected as error:
+        raise RotationRefused(
+            f"{folder / COSIGNED}: is not signed by the next key: start the appliance, and have its witnesses cosign once more"
+        ) from error
 
 
 def rotate_log(folder: Path, key_path: Path, disk: Disk | None = None) -> tuple[Predecessor, Path]:

@@ -172,7 +172,9 @@ class Forwarder:
         except ValueError as error:
             raise WrongUsage(f"--position {self._path}: is damaged; remove it to send everything again") from error
         position = document.get("next") if isinstance(document, dict) else None
-        if not isinstance(position, int) or position < 0 or document.get("log") != self._key.encode():
+        # A log keeps its name when it gets another key, and no two logs have one name.
+        name = str(document.get("log")).partition("+")[0] if isinstance(document, dict) else ""
+        if not isinstance(position, int) or position < 0 or name != self._key.name:
             raise WrongUsage(f"--position {self._path}: is of another log")
         return position
 

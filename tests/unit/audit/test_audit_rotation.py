@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.append import LogWriter
 from audit.checkpoint import Checkpoint, verify_checkpoint
-from audit.cosignature import verify_cosignatures
+from audit.cosignature import Cosigner, verify_cosignatures
 from audit.courier import COSIGNED, add_cosignatures, load_cosigned, merge_cosigned
 from audit.entry import encode_event, parse_canonical
 from audit.errors import AuditRejected, KeyUnusable, LogInUse, RotationRefused, SignatureRejected
@@ -87,6 +87,27 @@ def test_a_key_that_has_not_signed_does_not_take_the_first_place(home: Path, ope
     with pytest.raises(KeyUnusable, match="exists already"):
         stage_key(home / "log.key", ORIGIN)
     assert load_signer(home / "log.key", ORIGIN)
+
+
+@control("AU-9", "AU-10")
+def test_the_witnesses_last_word_must_be_under_the_next_key(home: Path, open_log: OpenLog) -> None:
+    """Else it says nothing to the next start, and an older state of the log would be written on."""
+
+    def cosign() -> None:
+        note = LogReader(home / "log").checkpoint_note()
+        signature = witness.cosign(parse_note(note).text, 1_795_411_388)
+        (home / COSIGNED).write_bytes(note + encode_signature(signature).encode())
+
+    witness = Cosigner("witness.example/w", Ed25519PrivateKey.generate())
+    cosign()
+    stage_key(home / "log.key", ORIGIN)
+    writer = open_log()
+    append(writer, 5)
+    writer.close()
+    with pytest.raises(RotationRefused, match="cosign once more"):
+        finish_key(home / "log", home / "log.key", ORIGIN)
+    cosign()
+    finish_key(home / "log", home / "log.key", ORIGIN)
 
 
 def test_nothing_is_rotated_under_a_running_auditor(home: Path, open_log: OpenLog) -> None:

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
 from appliance.cli.audit.forwarding import _close
 from appliance.cli.main import main
+from audit.note import NoteSigner
 from tests.support.controls import control
 from tests.support.waiting import wait_until
 from tests.unit.audit.test_audit_index import Log
@@ -222,6 +224,15 @@ def test_a_log_that_went_back_is_not_forwarded(
     assert "went back" in capsys.readouterr().err
     (log.home / "position").write_text(json.dumps(position | {"log": "other"}))
     assert forward(log, collector) == 2
+
+
+@control("SC-12")
+def test_a_log_with_another_key_is_forwarded_from_where_it_was(log: Log, collector: Collector) -> None:
+    """The position is the log's, by its name, whichever of its keys signed then."""
+    other = NoteSigner(log.writer.key.name, Ed25519PrivateKey.generate()).key
+    (log.home / "position").write_text(json.dumps({"log": other.encode(), "next": log.writer.size - 1}))
+    assert forward(log, collector) == 0
+    assert json.loads((log.home / "position").read_text())["next"] == log.writer.size
 
 
 def test_exports_by_command(log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
