@@ -19,6 +19,8 @@ from audit.tiles import TILE_WIDTH
 _CHECKED_AT_ONCE = TILE_WIDTH * TILE_WIDTH
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 REFUSALS = frozenset(("token_rejected", "token_refused", "user_sign_in_failed", "inference_denied"))
+RATIONED = ("token_issued", "token_refused", "token_rejected", "user_sign_in_failed")
+"""Of these, what exceeds the ration of a minute is refused, and a number in `log_rationed`."""
 FAULTS = frozenset(
     ("process_crashed", "log_full", "log_space_low", "log_clock_jumped", "log_quorum_missed",
      "log_history_disputed", "model_verification_failed", "egress_open",
@@ -26,11 +28,12 @@ FAULTS = frozenset(
 )  # fmt: skip
 CHANGES = frozenset(
     ("client_created", "client_enabled", "client_disabled", "client_secret_rotated", "client_changed", "user_created",
-     "user_enabled", "user_disabled", "user_password_reset", "role_granted", "role_approved", "role_refused", "key_created",
-     "key_revoked", "limits_changed", "limits_removed", "role_models_changed", "grant_rule_changed", "definitions_restored",
-     "key_rotated", "retention_changed", "hold_placed", "hold_lifted", "configuration_loaded", "model_imported",
-     "model_approved", "model_promoted", "model_retired", "roles_installed", "software_installed", "software_switched",
-     "software_rolled_back", "log_rotated")
+     "user_enabled", "user_disabled", "user_password_changed", "user_passkey_added", "user_password_reset", "role_granted",
+     "role_approved", "role_refused", "key_created", "key_revoked", "limits_changed", "limits_removed", "role_models_changed",
+     "grant_rule_changed", "definitions_restored", "key_rotated", "retention_changed", "hold_placed", "hold_lifted",
+     "rules_proposed", "rules_refused", "log_rotation_agreed", "log_bodies_destroyed", "configuration_loaded",
+     "model_imported", "model_approved", "model_promoted", "model_retired", "roles_installed", "software_installed",
+     "software_switched", "software_rolled_back", "log_rotated")
 )  # fmt: skip
 _QUIET = frozenset(("inference_intent", "inference_outcome", "token_issued"))
 """Kinds of which there are many, and of which each is like the others."""
@@ -52,6 +55,11 @@ class _Own(msgspec.Struct, gc=False):
     kind: str = ""
     num_times: int = 1
     result: str = ""
+    token_issued: int = 0
+    """This and the next three are of `log_rationed`: attempts that were counted, and left out one by one."""
+    token_refused: int = 0
+    token_rejected: int = 0
+    user_sign_in_failed: int = 0
 
 
 class _Unmapped(msgspec.Struct, gc=False):
@@ -214,6 +222,11 @@ def _count_other(activity: Activity, bucket: Bucket, record: _Record, kind: str)
         times = record.unmapped.casemate.num_times
         bucket.refused += times
         activity.refusals[f"{kind}: {record.status_code}" if record.status_code else kind] += times
+    elif kind == "log_rationed":
+        for name in RATIONED:
+            if times := getattr(record.unmapped.casemate, name):
+                bucket.refused += times
+                activity.refusals[f"{name}: beyond the ration"] += times
     elif kind in CHANGES:
         bucket.changes += 1
     elif kind == "log_reconciled" and record.unmapped.casemate.result == "differ":

@@ -18,6 +18,7 @@ from compliance.activity import DAY_MS, HOUR_MS, measure_activity
 from compliance.errors import PeriodRejected
 from compliance.period import find_records, make_period, parse_time, time_of, verify_edges
 from compliance.report.pictures import MINUTE_MS, choose_bucket
+from tests.support.controls import control
 from tests.support.evidence import FIRST_MS, MONTH_MS
 from tests.unit.compliance.conftest import NUM_RECORDS
 
@@ -159,3 +160,24 @@ def test_a_period_that_ends_before_it_begins_is_refused() -> None:
     for end_ms in (FIRST_MS, FIRST_MS - 1):
         with pytest.raises(PeriodRejected, match="no period"):
             make_period(FIRST_MS, end_ms)
+
+
+@control("3.3.5", "AU-6")
+def test_refusals_beyond_the_ration_are_counted_too(tmp_path: Path) -> None:
+    """A flood of strangers is not told as the few of it that have a record each."""
+    writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin="log.example/flood")
+    for own in (
+        {"kind": "token_rejected", "num_times": 3},
+        {"kind": "log_rationed", "token_rejected": 9_000, "user_sign_in_failed": 5},
+    ):
+        writer.append([json.dumps({"time": FIRST_MS, "unmapped": {"casemate": own}}).encode()])
+    writer.commit()
+    writer.publish()
+    writer.close()
+    activity = measure_activity(LogReader(tmp_path / "log"), writer.checkpoint, 0, 2)
+    assert activity.refusals == {
+        "token_rejected": 3,
+        "token_rejected: beyond the ration": 9_000,
+        "user_sign_in_failed: beyond the ration": 5,
+    }
+    assert sum(bucket.refused for bucket in activity.buckets.values()) == 9_008
