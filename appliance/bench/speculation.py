@@ -1,6 +1,6 @@
 """Which drafts pay: a search over (steps, top-k, draft tokens) and batch sizes, with one model and head in memory.
 
-Reading order: `Shape` and `find_shapes` (what the engine's own configuration accepts), `search`, `best_shapes` and
+Reading order: `Shape` and `find_shapes` (what the engine's own configuration accepts), `search`, `best_rows` and
 `choose_shape` (what to write into the configuration), `format_table`. Imports no torch: who measures is passed in.
 """
 

@@ -1,6 +1,6 @@
 """One non-blocking Unix socket that carries messages, and on the control socket file descriptors as well.
 
-It knows no event loop: `link`, `polled_link`, the supervisor and the members drive it. Writes are buffered up to a bound;
+It knows no event loop: `link`, `processes.polling`, the supervisor and the members drive it. Writes are buffered up to a bound;
 a peer that does not read loses the connection, never the process.
 """
 

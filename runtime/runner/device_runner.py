@@ -72,7 +72,7 @@ class DeviceStep:
 
 
 class DeviceRunner:
-    """A `ModelRunner` on one GPU. Built by `runtime.runner.building`; one thread calls it."""
+    """A `ModelRunner` on one GPU. Built by `device_building`; one thread calls it."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ class HostResult:
     busy_s: float
     draft_prefill_s: float = 0.0
     chains: Int32 | None = None
-    """[num_chains, 1 + num_steps]; tokens of each chain, and its drafts."""
+    """A row for each chain, see `HeadDrafting.result_of`."""
 
     def select(self, samples: Int64) -> "HostResult":
         """The result of some of the samples, in their order."""
