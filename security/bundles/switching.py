@@ -132,11 +132,18 @@ def _switch(host: Host, service: Service, state: State, transition: Transition) 
         host.switch_to(transition.target)  # (4)
         service.start()  # (5)
         service.wait_ready()  # (6)
-    except SwitchFailed as failure:
+    except (SwitchFailed, OSError) as failure:  # A full disk as well: nobody else would start the service again.
         _go_back(host, service, state, transition)
         outcome = "nothing runs, as before" if transition.source is None else "the release of before runs again"
-        raise SwitchFailed(f"{failure}; {outcome}") from failure
+        raise SwitchFailed(f"{_reason(failure)}; {outcome}") from failure
     _forget_transition(host)  # (7)
+
+
+def _reason(failure: Exception) -> str:
+    if isinstance(failure, shutil.Error):  # All that `copytree` could not copy, of which the first says enough.
+        source, _target, why = failure.args[0][0]
+        return f"{source}: {why}"
+    return str(failure)
 
 
 def _go_back(host: Host, service: Service | None, state: State, transition: Transition) -> None:
@@ -159,9 +166,19 @@ def _restore_before(host: Host, state: State, transition: Transition) -> None:
 
 
 def _copy_state(state: State, backup: Path) -> None:
-    """Copied beside, made durable, and renamed: a backup that has its name is whole."""
+    """Copied beside, made durable, and renamed: a backup that has its name is whole. Half a copy goes. Raises: OSError."""
     partial = backup.with_name(f".partial-{backup.name}")
     shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _copy_parts(state, partial)
+        os.rename(partial, backup)
+        sync_folder(backup.parent)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _copy_parts(state: State, partial: Path) -> None:
     partial.mkdir(mode=0o700, parents=True)
     (partial / _NAMES).write_text(json.dumps(list(state.names)))
     for name in state.names:
@@ -172,8 +189,6 @@ def _copy_state(state: State, backup: Path) -> None:
             shutil.copy2(source, partial / name)
         _match_owners(source, partial / name)
     _sync_tree(partial)
-    os.rename(partial, backup)
-    sync_folder(backup.parent)
 
 
 def _restore_state(state: State, backup: Path) -> None:

@@ -2,13 +2,14 @@
 
 import datetime
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from security.bundles.downgrade import Step, countersign_downgrade, sign_downgrade, verify_downgrade
-from security.bundles.slots import Host
+from security.bundles.slots import BACKUPS, Host
 from security.bundles.switching import State, recover, roll_back, upgrade
 from security.errors import BundleRejected, ModelNotApproved, SwitchFailed
 from tests.support.controls import control
@@ -88,6 +89,24 @@ def test_release_that_does_not_become_ready_is_taken_back(site: Site, running: S
     assert (state.path / "file").read_text() == "kept"
     assert (state.path / "audit" / "log").read_text().splitlines() == ["1.0.0", "1.1.0", "1.0.0"]
     assert not (site.host.path / "transition.json").exists()
+
+
+def test_a_state_that_cannot_be_copied_leaves_the_release_of_before_running(
+    site: Site, running: Service, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk in an upgrade stopped the service and left it stopped. The half copy goes, as it is what fills the disk."""
+
+    def copy_a_part(source: Path, target: Path, **_options: object) -> None:
+        target.mkdir()
+        raise shutil.Error([(str(source / "db"), str(target / "db"), "[Errno 28] No space left on device")])
+
+    monkeypatch.setattr(shutil, "copytree", copy_a_part)
+    with pytest.raises(SwitchFailed, match=r"registry/db: .*No space left on device; the release of before runs again"):
+        upgrade(site.host, running, state)
+    assert running.log == ["stop", "stop", "start 1.0.0"]
+    assert site.host.current_slot() == "a"
+    assert not (site.host.path / "transition.json").exists()
+    assert not list((site.host.path / BACKUPS).glob(".partial-*"))
 
 
 @control("3.11.3", "CM-2(3)")
