@@ -110,14 +110,14 @@ def rotate_log(folder: Path, key_path: Path, disk: Disk | None = None) -> tuple[
         disk.write_file(folder.parent / PREDECESSOR, word, folder.parent / f"{PREDECESSOR}.tmp")
         disk.sync_folders([folder.parent])
         predecessor = Predecessor(verified.checkpoint, key)
-        disk.rename(folder, _place_of(folder, predecessor))
+        disk.rename(folder, place_of(folder, predecessor))
         disk.sync_folders([folder.parent])
     return predecessor, _finish_log(folder, key_path, predecessor, disk)
 
 
 def _finish_log(folder: Path, key_path: Path, predecessor: Predecessor, disk: Disk) -> Path:
     """What verifiers need goes with the old folder, private keys are destroyed. May be done again."""
-    old = _place_of(folder, predecessor)
+    old = place_of(folder, predecessor)
     if key_path.exists() and load_signer(key_path, predecessor.key.name).key != predecessor.key:
         raise RotationRefused(f"{key_path}: is of another log than the one that was closed")
     text = f"{predecessor.key.encode()}\n".encode()
@@ -138,7 +138,8 @@ def _finish_log(folder: Path, key_path: Path, predecessor: Predecessor, disk: Di
     return old
 
 
-def _place_of(folder: Path, predecessor: Predecessor) -> Path:
+def place_of(folder: Path, predecessor: Predecessor) -> Path:
+    """Where the log that the one in `folder` continues lies, unless somebody took it away."""
     return folder.with_name(f"{folder.name}-{predecessor.checkpoint.root.hex()[:16]}")
 
 

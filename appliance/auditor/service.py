@@ -301,7 +301,7 @@ class AuditorService:
             self._send(peer, AppendRefused(message.correlation, "not_permitted", "usage is for policy"))
             return
         if self._usage is None:
-            self._usage = recover_usage(self._ledger.writer, self._clock.utc_ms, self._progress)
+            self._usage = recover_usage(self._ledger.writer, self._clock.utc_ms, self._progress, self._predecessor)
         for rows, is_last in self._usage.pages(message.since_ms):
             self._send(peer, Usage(message.correlation, rows, is_last))
 

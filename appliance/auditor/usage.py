@@ -1,13 +1,13 @@
 """What was used, by the outcomes in the log: from here policy writes its quotas anew after it was killed.
 
-Read back from the end of the log when policy first asks, which is when everything starts; from then on kept as outcomes
- come. Kept by the minute for the last hour and by the day for the current day in UTC, so its size follows who is active and
- not
-how much they ask. At a start it is read back from the end of the log, MAX_RECORDS at most: a longer day counts from there
-on.
+Read back from the end of the log when policy first asks, which is when everything starts; from then on kept as outcomes come.
+Where the log is younger than the day, the one that it continues is read as well: nobody gets a fresh day by a rotation. Kept by
+the minute for the last hour and by the day for the current day in UTC, so its size follows who is active and not how much they
+ask. MAX_RECORDS are read at most: a longer day counts from there on.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -16,7 +16,9 @@ import structlog
 from appliance.messages.audit import UsageRow
 from audit.append import LogWriter
 from audit.entry import Json
-from audit.errors import LogCorrupted, StateMismatch
+from audit.errors import EntryNotFound, LogCorrupted, StateMismatch
+from audit.reader import LogReader
+from audit.rotation import Predecessor, place_of
 from audit.tiles import TILE_WIDTH
 
 MAX_RECORDS = 500_000
@@ -125,21 +127,29 @@ class UsageBook:
                 self._count(today, whose, requests, tokens)
 
 
-def recover_usage(writer: LogWriter, utc_ms: Callable[[], int], progress: Callable[[], None]) -> UsageBook:
+def recover_usage(
+    writer: LogWriter,
+    utc_ms: Callable[[], int],
+    progress: Callable[[], None],
+    predecessor: Predecessor | None = None,
+) -> UsageBook:
     """Read back what this day and the last hour used.
 
+    Args:
+        predecessor: the log that this one continues; where it was taken away, what it says is not known.
     Raises: StateMismatch when the log's own records cannot be read.
     """
     minute = utc_ms() // _MINUTE_MS
     since_ms = min(minute - minute % _DAY_MINUTES, minute - _MINUTES_KEPT) * _MINUTE_MS
     found: list[_Outcome] = []
+    num_read = 0
     try:
-        for number in reversed(range(-(-writer.size // TILE_WIDTH))):
-            outcomes = [outcome for entry in writer.read_bundle(number) if (outcome := _parse(entry)) is not None]
+        for bundle in _read_backwards(writer, predecessor):
+            outcomes = [outcome for entry in bundle if (outcome := _parse(entry)) is not None]
             found += outcomes
             progress()
-            is_enough = writer.size - number * TILE_WIDTH >= MAX_RECORDS
-            if is_enough or (outcomes and outcomes[0].time < since_ms):
+            num_read += len(bundle)
+            if num_read >= MAX_RECORDS or (outcomes and outcomes[0].time < since_ms):
                 break
     except LogCorrupted as error:
         raise StateMismatch(f"the end of the log cannot be read back: {error}") from error
@@ -148,6 +158,17 @@ def recover_usage(writer: LogWriter, utc_ms: Callable[[], int], progress: Callab
         if outcome.time >= since_ms:
             book.add(outcome, outcome.time)
     return book
+
+
+def _read_backwards(writer: LogWriter, predecessor: Predecessor | None) -> Iterator[list[bytes]]:
+    """The bundles of the log, and of the one before it, last first."""
+    for number in reversed(range(-(-writer.size // TILE_WIDTH))):
+        yield writer.read_bundle(number)
+    if predecessor is not None:
+        size, reader = predecessor.checkpoint.size, LogReader(place_of(writer.folder, predecessor))
+        with suppress(EntryNotFound, LogCorrupted):
+            for number in reversed(range(-(-size // TILE_WIDTH))):
+                yield reader.read_bundle(number, size)
 
 
 def _parse(entry: bytes) -> _Outcome | None:

@@ -1,5 +1,6 @@
 """The auditor's rules, message by message."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from appliance.messages.audit import (
     AppendRefused,
     AuditorStatus,
     FetchReceipt,
+    FetchUsage,
     IntentRecorded,
     Receipt,
     Recorded,
     Ticket,
     TicketKey,
+    Usage,
 )
 from audit.entry import RANDOM_BYTES, encode_event
 from audit.errors import StateMismatch, TicketRejected
@@ -24,6 +27,7 @@ from audit.events import TokenCounts, process_event, token_rejected_event
 from audit.fsck import verify_log
 from audit.proof import verify_proof
 from audit.receipt import AuditReceipt, ReceiptEntry, encode_receipt, verify_receipt
+from audit.rotation import load_predecessor, rotate_log
 from audit.ticket import verify_ticket
 from tests.support.controls import control
 from tests.unit.appliance.auditor.conftest import DIGEST, ORIGIN, Auditor, count, intent, outcome
@@ -546,3 +550,29 @@ def test_a_log_whose_end_cannot_be_read_back_refuses_the_start(auditor: Auditor,
     auditor.die()
     with pytest.raises(StateMismatch, match="read back"):
         Auditor(tmp_path)
+
+
+@control("AC-6", "SC-5")
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_rotation_of_the_log_gives_nobody_a_fresh_day(tmp_path: Path, is_there: bool) -> None:
+    """What was used before it is read from the log that was closed, where that still lies there."""
+
+    def used(auditor: Auditor) -> int:
+        policy = auditor.connect("policy")
+        auditor.tell(policy, FetchUsage(1, 0))
+        return sum(row.tokens for row in policy.last(Usage).rows)
+
+    auditor = Auditor(tmp_path)
+    for number in range(3):
+        finish(auditor, f"req-{number}")
+    before = used(auditor)
+    auditor.service.stop()
+    auditor.die()
+    _, old = rotate_log(tmp_path / "log", tmp_path / "log.key")
+    if not is_there:
+        shutil.rmtree(old)
+    predecessor = load_predecessor(tmp_path / "log")
+    auditor = Auditor(tmp_path, origin="log.example/second", predecessor=predecessor)
+    assert used(auditor) == (before if is_there else 0)
+    assert before > 0
+    auditor.die()
