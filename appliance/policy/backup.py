@@ -7,6 +7,7 @@ tokens.
 
 import hashlib
 import io
+import os
 import tarfile
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from appliance.errors import CommandFailed
 from audit.errors import StateMismatch
 from audit.governance import RULES, Rules, load_rules
 from audit.shares import SHARES, ShareStore
-from security.keys import make_private_directory, write_replacing
+from security.keys import make_private_directory, write_exclusive, write_replacing
 
 HELD_SHARES = "audit/shares/*/*.json"
 """Second shares of sealed bodies and roots of keyed hashes: in a backup only those under a legal hold; the others must
@@ -50,12 +51,12 @@ def write_backup(path: Path, state: Path, definitions: bytes) -> list[str]:
     if path.exists():
         raise CommandFailed(f"{path} exists already")
     members = {_DEFINITIONS: definitions}
-    for pattern in FILES:
-        for file in sorted(state.glob(pattern)):
-            members[_PREFIX + file.relative_to(state).as_posix()] = file.read_bytes()
     rules = _load_rules(state)
-    for file in ShareStore(state / "audit" / SHARES).find_held(rules.is_held):
-        members[_PREFIX + file.relative_to(state).as_posix()] = file.read_bytes()
+    held = ShareStore(state / "audit" / SHARES).find_held(rules.is_held)
+    for file in (*(file for pattern in FILES for file in sorted(state.glob(pattern))), *held):
+        name = file.relative_to(state).as_posix()
+        _verify_no_strangers_link(state, name)
+        members[_PREFIX + name] = file.read_bytes()
     if (state / HOLDS).exists():
         members[_PREFIX + HOLDS] = msgspec.json.encode(Rules(rules.retention_days, rules.holds))
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
@@ -66,7 +67,10 @@ def write_backup(path: Path, state: Path, definitions: bytes) -> list[str]:
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(data), 0o600
             archive.addfile(entry, io.BytesIO(data))
-    write_replacing(path, buffer.getvalue())
+    try:
+        write_exclusive(path, buffer.getvalue())
+    except FileExistsError:
+        raise CommandFailed(f"{path} exists already") from None
     return sorted(members)
 
 
@@ -105,12 +109,25 @@ def restore_files(state: Path, files: dict[str, bytes], *, replace: bool) -> Non
     """
     files = {name: data for name, data in files.items() if name != HOLDS or not (state / HOLDS).exists()}
     for name, data in files.items():
+        _verify_no_strangers_link(state, name)
         target = state / name
         if target.exists() and target.read_bytes() != data and not replace:
             raise CommandFailed(f"{target} exists and differs; say --replace to lose it")
     for name, data in files.items():
         make_private_directory((state / name).parent)
         write_replacing(state / name, data)
+
+
+def _verify_no_strangers_link(state: Path, name: str) -> None:
+    """Check the way from the state directory to a file: no link of a role's user, who would have us read or write elsewhere.
+
+    Raises: CommandFailed.
+    """
+    for path in (state / name, *((state / above) for above in Path(name).parents)):
+        if path.is_symlink() and (owner := path.lstat().st_uid) not in (0, os.geteuid()):
+            raise CommandFailed(
+                f"{path}: a link that uid {owner} made, who has no business to lead this command elsewhere"
+            )
 
 
 def _load_rules(state: Path) -> Rules:

@@ -1,6 +1,7 @@
 """Backups: what comes back is what was there, and what is not a backup of ours changes nothing."""
 
 import json
+import os
 
 import pytest
 
@@ -110,6 +111,31 @@ def test_a_backup_holds_the_keys_and_is_its_owners_alone(tmp_path):
     (again / "tls/ca.key").write_text("other")
     with pytest.raises(CommandFailed, match=r"ca\.key exists"):
         restore_files(again, files, replace=False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led by another user's link")
+def test_links_that_another_user_made_are_not_followed(tmp_path):
+    """A role's process that was captured would have root read a file of the host into a backup, or write one by a restore."""
+    state, host = tmp_path / "state", tmp_path / "host"
+    host.mkdir()
+    (host / "secret.pem").write_bytes(b"secret")
+    (state / "authority" / "signing").mkdir(parents=True)
+    planted = state / "authority" / "signing" / "planted.pem"
+    planted.symlink_to(host / "secret.pem")
+    os.chown(planted, 60612, 60612, follow_symlinks=False)
+    with pytest.raises(CommandFailed, match=r"planted\.pem: a link that uid 60612 made"):
+        write_backup(tmp_path / "new.tar", state, b"{}")
+    planted.unlink()
+    (state / "authority" / "signing").rmdir()
+    (state / "authority" / "signing").symlink_to(host)
+    os.chown(state / "authority" / "signing", 60612, 60612, follow_symlinks=False)
+    with pytest.raises(CommandFailed, match="signing: a link that uid 60612 made"):
+        restore_files(state, {"authority/signing/1.pem": b"key"}, replace=True)
+    assert sorted(path.name for path in host.iterdir()) == ["secret.pem"]
+    (state / "authority" / "signing").unlink()
+    (state / "authority" / "signing").symlink_to(host)  # The operator's own choice of a place.
+    restore_files(state, {"authority/signing/1.pem": b"key"}, replace=True)
+    assert (host / "1.pem").read_bytes() == b"key"
 
 
 @control("3.8.9")
