@@ -107,7 +107,11 @@ PARSERS: dict[str, tuple[Parser, bytes]] = {
         b'"name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"x"}],"tools":[{"name":"f"}]}',
     ),
     "messages request": (
-        body(lambda given: parse_chat_request(chat_of_messages(parse_messages(given), reasons=True), SETTINGS)),
+        body(
+            lambda given: parse_chat_request(
+                chat_of_messages(parse_messages(given), reasons=True, has_effort=True), SETTINGS
+            )
+        ),
         b'{"model":"m","max_tokens":9,"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"f","input":{}}]},'
         b'{"role":"user","content":[{"type":"tool_result","tool_use_id":"a","content":"x"}]}],"tools":[{"name":"f","input_schema":{}}]}',
     ),

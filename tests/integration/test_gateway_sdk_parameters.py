@@ -38,7 +38,7 @@ SAMPLING = "frequency_penalty logit_bias presence_penalty seed stop temperature 
 HONOURED = {
     "/v1/chat/completions": f"""{SAMPLING} messages model logprobs max_completion_tokens max_tokens metadata modalities n
         parallel_tool_calls reasoning_effort response_format service_tier store stream stream_options tool_choice tools
-        top_logprobs user""",
+        top_logprobs user verbosity""",
     "/v1/completions": f"{SAMPLING} model prompt best_of echo logprobs max_tokens n stream stream_options user",
     "/v1/embeddings": "input model dimensions encoding_format user",
     "/v1/responses": """background include input instructions max_output_tokens metadata model parallel_tool_calls

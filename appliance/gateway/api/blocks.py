@@ -20,6 +20,8 @@ class Block:
     kind: Kind
     name: str = ""
     """Of the called tool."""
+    namespace: str = ""
+    """That it belongs to, of the namespaces of a Responses request."""
     text: str = ""
     """Text, or arguments as JSON text."""
     is_cut: bool = False

@@ -12,7 +12,7 @@ Content = str | list[dict[str, Any]] | None
 
 
 class CalledFunction(Struct, forbid_unknown_fields=True):
-    """The function of an earlier call, its arguments as JSON text."""
+    """The function of an earlier call, its arguments as the model wrote them: JSON text, if it did not go wrong."""
 
     name: Annotated[str, Meta(min_length=1, max_length=128)]
     arguments: str
@@ -66,9 +66,9 @@ def _template_message(message: ChatMessage, where: str) -> dict[str, Any]:
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.function.name, "arguments": _arguments(call, f"{where}.tool_calls[{index}]")},
+                "function": {"name": call.function.name, "arguments": _arguments(call.function.arguments)},
             }
-            for index, call in enumerate(message.tool_calls)
+            for call in message.tool_calls
         ]
     if message.reasoning_content is not None:
         if message.role != "assistant":
@@ -110,16 +110,16 @@ def _part(part: dict[str, Any], where: str, role: str) -> str:
     return text
 
 
-def _arguments(call: EarlierCall, where: str) -> dict[str, Any]:
-    """Templates write arguments as JSON themselves, so they want the value, not the text."""
+def _arguments(text: str) -> dict[str, Any] | str:
+    """Templates write arguments as JSON themselves, so they want the value, not the text.
+
+    What is no JSON object stays text: agents tell the model what was wrong with its call, and go on, with the call before it.
+    """
     try:
-        arguments = json.loads(call.function.arguments or "{}")
+        arguments = json.loads(text or "{}")
     except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
-        place = f"{where}.function.arguments"
-        raise BadRequest("invalid_parameter", f"{place}: expected a JSON object as text", parameter=place)
-    return arguments
+        return text
+    return arguments if isinstance(arguments, dict) else text
 
 
 def _misplaced(where: str, role: str) -> BadRequest:

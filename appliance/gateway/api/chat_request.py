@@ -43,6 +43,7 @@ class ChatFields(OpenAIFields, kw_only=True):
     tools: list[Tool] = field(default_factory=list)
     tool_choice: Any = "auto"
     parallel_tool_calls: bool = True
+    verbosity: Literal["medium"] = "medium"
     modalities: list[str] = field(default_factory=lambda: ["text"])
     separate_reasoning: bool = True
     """SGLang's, with `stream_reasoning`, and vLLM's `include_reasoning`: what is always done, so only true is taken."""

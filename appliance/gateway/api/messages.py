@@ -60,8 +60,9 @@ class CountTokensEndpoint:
 
 
 def _chat_request(fields: CountedFields, intake: Intake) -> ChatRequest:
-    reasons = intake.find_model(fields.model).forms.reasoning != "none"
-    return parse_chat_request(chat_body(fields, reasons=reasons), intake.settings)
+    model = intake.find_model(fields.model)
+    reasons, has_effort = model.forms.reasoning != "none", "reasoning_effort" in model.template.variables
+    return parse_chat_request(chat_body(fields, reasons=reasons, has_effort=has_effort), intake.settings)
 
 
 class _MessageWords:

@@ -1,8 +1,8 @@
 """Anthropic's request, `POST /v1/messages`, as a chat request: the same checks hold for both.
 
-What has a counterpart in chat is translated; what has none is refused by name. Thinking of earlier turns is dropped, as chat
-templates drop it; marks for caching change nothing, as prefixes are shared by content. No template knows results that are
-errors, so `is_error` becomes a word before the result's text.
+What has a counterpart in chat is translated; what has none is refused by name. Thoughts of earlier turns go to the chat
+template, which shows or drops them, but for those that `context_management` clears; marks for caching change nothing, as prefixes
+are shared by content. No template knows results that are errors, so `is_error` becomes a word before the result's text.
 """
 
 import json
@@ -62,7 +62,7 @@ class ToolResultBlock(Struct):
 
 
 class ThinkingBlock(Struct):
-    """What the model thought. It is dropped, so nothing of it is looked at."""
+    """What a model thought. Its signature is not looked at: none is given here. Thoughts that are redacted are dropped."""
 
     type: Literal["thinking", "redacted_thinking"]
     thinking: str = ""
@@ -71,9 +71,9 @@ class ThinkingBlock(Struct):
 
 
 class TurnMessage(Struct, forbid_unknown_fields=True):
-    """One message."""
+    """One message. Those of the system stand between others where an application says something on the way."""
 
-    role: Literal["user", "assistant"]
+    role: Literal["user", "assistant", "system"]
     content: Blocks
 
 
@@ -121,6 +121,26 @@ class Thinking(Struct, forbid_unknown_fields=True):
     budget_tokens: int | None = None
 
 
+class ThinkingTurns(Struct, frozen=True, forbid_unknown_fields=True):
+    """`keep` of `clear_thinking`: of so many turns of the assistant, the last ones."""
+
+    type: Literal["thinking_turns"]
+    value: Annotated[int, Meta(ge=1)]
+
+
+class ClearThinking(Struct, forbid_unknown_fields=True):
+    """The one edit that is known. Results of tools are never cleared."""
+
+    type: Literal["clear_thinking_20251015"]
+    keep: Literal["all"] | ThinkingTurns = ThinkingTurns("thinking_turns", 1)
+
+
+class ContextManagement(Struct, forbid_unknown_fields=True):
+    """`context_management`."""
+
+    edits: Annotated[list[ClearThinking], Meta(max_length=1)] = []
+
+
 class MessagesMetadata(Struct, forbid_unknown_fields=True):
     """`metadata`."""
 
@@ -138,6 +158,7 @@ class CountedFields(Struct, kw_only=True):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     cache_control: CacheControl | None = None
+    context_management: ContextManagement | None = None
 
 
 class MessagesFields(CountedFields, kw_only=True):
@@ -163,14 +184,20 @@ def parse_count(body: dict[str, Any]) -> CountedFields:
     return parse_parameters(body, CountedFields)
 
 
-def chat_body(fields: CountedFields, *, reasons: bool) -> dict[str, Any]:
-    """The chat request that means the same, to a model that reasons or does not. Raises: BadRequest."""
+def chat_body(fields: CountedFields, *, reasons: bool, has_effort: bool) -> dict[str, Any]:
+    """The chat request that means the same.
+
+    Args:
+        reasons: the model does.
+        has_effort: its template can be told how much.
+    Raises: BadRequest.
+    """
     chat: dict[str, Any] = {"model": fields.model, "messages": _messages(fields)}
     chat["continue_final_message"] = fields.messages[-1].role == "assistant"
     chat["tools"] = [_tool(tool) for tool in fields.tools]
     chat |= _choice(fields.tool_choice)
     chat |= _thinking(fields, reasons=reasons)
-    chat |= _output(fields.output_config)
+    chat |= _output(fields.output_config, has_effort=has_effort)
     if isinstance(fields, MessagesFields):
         chat["max_completion_tokens"] = fields.max_tokens
         chat["stream"] = fields.stream
@@ -192,9 +219,29 @@ def _messages(fields: CountedFields) -> list[dict[str, Any]]:
             messages.append({"role": message.role, "content": message.content})
         elif message.role == "user":
             messages += _user_messages(message.content, where)
+        elif message.role == "system":
+            messages.append({"role": "system", "content": _text(message.content, where)})
         else:
             messages.append(_assistant_message(message.content, where))
+    if fields.context_management is not None:
+        for edit in fields.context_management.edits:
+            if edit.keep != "all":
+                _clear_thinking(messages, edit.keep.value)
     return messages
+
+
+def _clear_thinking(messages: list[dict[str, Any]], num_turns: int) -> None:
+    """Of turns before the last ones. What tools gave is within a turn: the next begins when a user speaks."""
+    turns = 0
+    is_new = True
+    for message in reversed(messages):
+        if message["role"] == "assistant":
+            turns += is_new
+            is_new = False
+            if turns > num_turns:
+                message.pop("reasoning_content", None)
+        elif message["role"] == "user":
+            is_new = True
 
 
 def _user_messages(blocks: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
@@ -217,6 +264,7 @@ def _result_message(block: ToolResultBlock, place: str) -> dict[str, Any]:
 
 def _assistant_message(blocks: list[dict[str, Any]], where: str) -> dict[str, Any]:
     text: list[str] = []
+    thoughts: list[str] = []
     calls: list[dict[str, Any]] = []
     for index, block in enumerate(blocks):
         place = f"{where}[{index}]"
@@ -225,10 +273,12 @@ def _assistant_message(blocks: list[dict[str, Any]], where: str) -> dict[str, An
             function = {"name": use.name, "arguments": json.dumps(use.input, ensure_ascii=False)}
             calls.append({"id": use.id, "type": "function", "function": function})
         elif block.get("type") in ("thinking", "redacted_thinking"):
-            parse_members(block, ThinkingBlock, place)
+            thoughts.append(parse_members(block, ThinkingBlock, place).thinking)
         else:
             text.append(_block_text(block, place))
     message: dict[str, Any] = {"role": "assistant", "content": "\n".join(text)}
+    if any(thoughts):
+        message["reasoning_content"] = "\n".join(thoughts)
     return message | {"tool_calls": calls} if calls else message
 
 
@@ -264,10 +314,11 @@ def _choice(choice: MessagesChoice | None) -> dict[str, Any]:
     return {"tool_choice": chosen, "parallel_tool_calls": not choice.disable_parallel_tool_use}
 
 
-def _output(config: OutputConfig | None) -> dict[str, Any]:
+def _output(config: OutputConfig | None, *, has_effort: bool) -> dict[str, Any]:
+    """`high` is Anthropic's word for what comes without any, so it says nothing to a template that takes none."""
     if config is None:
         return {}
-    chat: dict[str, Any] = {"reasoning_effort": config.effort}
+    chat: dict[str, Any] = {} if config.effort == "high" and not has_effort else {"reasoning_effort": config.effort}
     if config.format is not None:
         named = {"name": "output", "schema": config.format.schema, "strict": True}
         chat["response_format"] = {"type": "json_schema", "json_schema": named}

@@ -17,10 +17,11 @@ from appliance.gateway.errors import BadRequest
 Parsed = TypeVar("Parsed", bound=msgspec.Struct)
 
 ACCEPTED_HINTS = {
+    "client_metadata": "it is about the client, and who asks is told by the access token",
     "prompt_cache_key": "prefixes are shared by content within a tenant",
     "safety_identifier": "identities come from the access token",
 }
-"""Parameters of OpenAI's that change nothing here, and could not: what they ask for is done anyway, or by the token."""
+"""Parameters of OpenAI's, and of its Codex, that change nothing here, and could not: what they ask for is done anyway."""
 
 NOT_SUPPORTED = {
     "allowed_token_ids": "use logit_bias, regex or ebnf",
@@ -51,16 +52,23 @@ NOT_SUPPORTED = {
     "structured_outputs": "use response_format, regex or ebnf",
     "suffix": "suffix (fill in the middle) is not supported",
     "truncate_prompt_tokens": "what is too long is refused",
-    "verbosity": "verbosity is not supported",
     "web_search_options": "there is no web search: this appliance has no way to the internet",
 }
 
+_FUNCTIONS_ONLY = "only functions: no tools that are run here, and none that take free text"
+_ONE_VERBOSITY = "there is only the default: say in the instructions how long an answer is to be"
 WHY_NOT = {
+    "context_management.edits[].type": "results of tools stay, and a conversation is never shortened",
+    "include[]": "there are no hosted tools and no images, and logprobs come in chat",
+    "reasoning.summary": "reasoning comes whole, as text: nothing makes summaries of it",
     "service_tier": "there is only the default",
-    "text.verbosity": "there is only the default: say in the instructions how long an answer is to be",
+    "text.verbosity": _ONE_VERBOSITY,
+    "tools[].type": _FUNCTIONS_ONLY,
+    "tools[].tools[].type": _FUNCTIONS_ONLY,
     "truncation": "a conversation is never shortened: what is too long is refused",
+    "verbosity": _ONE_VERBOSITY,
 }
-"""Why not all values of OpenAI's are taken."""
+"""Why not all values of OpenAI's and Anthropic's are taken; `[]` is any place in a list."""
 
 _PLACE = re.compile(r" - at (?:`key` in )?`(?:key in )?\$\.?([^`]*)`")
 
@@ -125,8 +133,10 @@ def _invalid(message: str) -> BadRequest:
         return BadRequest("unknown_parameter", f"unknown parameter: {name}", parameter=name)
     reason = _PLACE.sub("", message).replace("`", "")
     reason = ("of a key, " if "at `key`" in message else "") + reason[:1].lower() + reason[1:]
-    if place in WHY_NOT and "nvalid enum value" in message:
-        return BadRequest("unsupported_parameter", f"{place}: {WHY_NOT[place]}", parameter=place)
+    why_not = WHY_NOT.get(re.sub(r"\[\d+\]", "[]", place))
+    if why_not is not None and (value := re.match(r"Invalid (?:enum )?value ('.*')", message)):
+        shown = "" if "[" not in place else f"{value.group(1)[:48]}: "
+        return BadRequest("unsupported_parameter", f"{place}: {shown}{why_not}", parameter=place)
     return BadRequest("invalid_parameter", f"{place or 'the request'}: {reason}", parameter=place or None)
 
 

@@ -21,12 +21,13 @@ def shown_item(uid: str, block: Block, *, in_progress: bool = False) -> Members:
         content = [{"type": "reasoning_text", "text": block.text}] if block.text else []
         return base | {"type": "reasoning", "summary": [], "content": content}
     if block.kind == "call":
-        return base | {
+        call = {
             "type": "function_call",
             "call_id": "call_" + item_id(uid, block).removeprefix("fc_"),
             "name": block.name,
             "arguments": block.text,
         }
+        return base | call | ({"namespace": block.namespace} if block.namespace else {})
     content = [] if in_progress else [_text_part(block.text)]
     return base | {"type": "message", "role": "assistant", "content": content}
 

@@ -1,17 +1,18 @@
 """One response of `/v1/responses` in words: as typed events while it grows, and as a whole."""
 
+import dataclasses
 import time
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
 
-from appliance.gateway.api.blocks import Block, BlockBuilder, BlockEvent
+from appliance.gateway.api.blocks import BlockBuilder, BlockEvent
 from appliance.gateway.api.chat_request import ChatRequest
 from appliance.gateway.api.dialects import RESPONSES
 from appliance.gateway.api.reading import ChatReading
 from appliance.gateway.api.response_items import added_events, done_events, item_of, shown_item
-from appliance.gateway.api.responses_request import Item, ResponsesFields
+from appliance.gateway.api.responses_request import Item, ResponsesFields, namespaced
 from appliance.gateway.errors import GatewayFault, InternalFault
 from appliance.gateway.flow.choice import ChoiceEnd, Piece
 from appliance.gateway.flow.generation import Generation
@@ -47,6 +48,7 @@ class ResponseWords:
         self._created = int(time.time())
         self._number = 0
         self._builder = BlockBuilder()
+        self._namespaced = namespaced(fields.tools)
         self._end: ChoiceEnd | None = None
         self._generation: Generation
         self.response: dict[str, Any] = {}
@@ -107,6 +109,9 @@ class ResponseWords:
         if piece.end is not None:
             self._end = piece.end
             events += self._builder.finish(is_cut=piece.end.reason == "length")
+        for event in events:
+            if event.what == "begin" and event.block.name in self._namespaced:
+                event.block.namespace, event.block.name = self._namespaced[event.block.name]
         return events
 
     def _finished(self) -> dict[str, Any]:
@@ -116,7 +121,7 @@ class ResponseWords:
     def _item_events(self, event: BlockEvent) -> Iterable[Event]:
         block = event.block
         if event.what == "begin":
-            empty = Block(block.index, block.kind, block.name)
+            empty = dataclasses.replace(block, text="", is_cut=False)
             yield from (self._event(kind, **members) for kind, members in added_events(self._asked.uid, empty))
         elif event.what == "end":
             yield from (self._event(kind, **members) for kind, members in done_events(self._asked.uid, block))

@@ -4,6 +4,7 @@ The conversation is a row of items: messages, calls, their outputs, reasoning. I
 the request. Reasoning of earlier turns is dropped, as chat templates drop it.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
@@ -36,6 +37,7 @@ class CallItem(Struct):
     call_id: str
     name: str
     arguments: str
+    namespace: str | None = None
     id: str | None = None
     status: Status | None = None
 
@@ -80,7 +82,8 @@ class ReasoningFields(Struct, forbid_unknown_fields=True):
     """`reasoning`."""
 
     effort: str | None = None
-    summary: None = None
+    summary: Literal["auto"] | None = None
+    """`auto` asks for whatever there is: reasoning as text, and no summary."""
 
 
 class TextFields(Struct, forbid_unknown_fields=True):
@@ -97,14 +100,25 @@ class ResponsesStreamOptions(Struct, forbid_unknown_fields=True):
     """As in chat: taken, and no padding is added."""
 
 
-class ResponsesTool(Struct, forbid_unknown_fields=True):
-    """One tool: functions only."""
+class ResponsesTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="function"):
+    """A function."""
 
     name: str
-    type: Literal["function"] = "function"
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+
+
+class NamespaceTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="namespace"):
+    """Functions that belong together. The model is told of each by both names, with a dot between."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    description: str
+    tools: Annotated[list[ResponsesTool], Meta(min_length=1)]
+
+    def full_name(self, tool: ResponsesTool) -> str:
+        """What the model calls one of them."""
+        return _full_name(self.name, tool.name)
 
 
 class ConversationFields(Struct, kw_only=True):
@@ -114,7 +128,7 @@ class ConversationFields(Struct, kw_only=True):
     input: str | list[dict[str, Any]] | None = None
     """May be absent where `previous_response_id` is not."""
     instructions: str | None = None
-    tools: list[ResponsesTool] = field(default_factory=list)
+    tools: list[ResponsesTool | NamespaceTool] = field(default_factory=list)
     tool_choice: Any = "auto"
     parallel_tool_calls: bool = True
     text: TextFields = field(default_factory=TextFields)
@@ -181,7 +195,7 @@ def chat_body(fields: ConversationFields, items: list[Item]) -> dict[str, Any]:
         "messages": messages,
         "response_format": _response_format(fields.text.format),
         "reasoning_effort": fields.reasoning.effort,
-        "tools": [_tool(tool) for tool in fields.tools],
+        "tools": [told for tool in fields.tools for told in _told(tool)],
         "tool_choice": _choice(fields.tool_choice),
         "parallel_tool_calls": fields.parallel_tool_calls,
     }
@@ -212,7 +226,8 @@ def _add(messages: list[dict[str, Any]], item: Item, where: str) -> None:
 
 
 def _add_call(messages: list[dict[str, Any]], item: CallItem) -> None:
-    function = {"name": item.name, "arguments": item.arguments}
+    name = item.name if item.namespace is None else _full_name(item.namespace, item.name)
+    function = {"name": name, "arguments": item.arguments}
     call = {"id": item.call_id, "type": "function", "function": function}
     if messages and messages[-1]["role"] == "assistant":
         messages[-1].setdefault("tool_calls", []).append(call)
@@ -242,8 +257,28 @@ def _response_format(asked: dict[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {key: value for key, value in asked.items() if key != "type"}}
 
 
-def _tool(tool: ResponsesTool) -> dict[str, Any]:
-    members = {"name": tool.name, "description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
+def namespaced(tools: Sequence[ResponsesTool | NamespaceTool]) -> dict[str, tuple[str, str]]:
+    """The namespace and the name of each function that has one, by what the model calls it."""
+    spaces = [tool for tool in tools if isinstance(tool, NamespaceTool)]
+    return {space.full_name(tool): (space.name, tool.name) for space in spaces for tool in space.tools}
+
+
+def _full_name(namespace: str, name: str) -> str:
+    return f"{namespace}.{name}"
+
+
+def _told(tool: ResponsesTool | NamespaceTool) -> list[dict[str, Any]]:
+    """What the model is told: of functions in a namespace, what that is, before each one's own description."""
+    if isinstance(tool, ResponsesTool):
+        return [_function(tool, tool.name, tool.description)]
+    return [
+        _function(one, tool.full_name(one), "\n".join(text for text in (tool.description, one.description) if text))
+        for one in tool.tools
+    ]
+
+
+def _function(tool: ResponsesTool, name: str, description: str | None) -> dict[str, Any]:
+    members = {"name": name, "description": description, "parameters": tool.parameters, "strict": tool.strict}
     return {"type": "function", "function": {key: value for key, value in members.items() if value is not None}}
 
 
