@@ -7,7 +7,7 @@ telephone, printed on the delivery note, sent by somebody else.
 import argparse
 from pathlib import Path
 
-from appliance.cli.caller import caller
+from appliance.cli.caller import actor, caller
 from appliance.cli.main import EXIT_OK
 from appliance.cli.state import add_state_options, find_state
 from appliance.errors import CommandFailed
@@ -43,6 +43,10 @@ def _init(arguments: argparse.Namespace) -> int:
     for owner, path, sha256, _ in pairs:
         if path is not None:
             trust.pin_root("vendor" if owner == "vendor" else "customer", path.read_bytes(), sha256)
+            digest = f"sha256:{sha256.lower().removeprefix('sha256:')}"
+            open_outbox(state).put(
+                "key_rotated", name=f"{owner} root", digest=digest, actor=actor(), facts={"stage": "believed"}
+            )
             print(f"believed   {owner} root sha256:{sha256}")
     open_store(state).prepare()
     if arguments.roles is not None:

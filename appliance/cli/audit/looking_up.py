@@ -9,6 +9,7 @@ import argparse
 import datetime
 import json
 import struct
+import sys
 from pathlib import Path
 
 from appliance.cli.audit.arguments import (
@@ -26,6 +27,7 @@ from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from appliance.models.places import open_outbox
+from audit.formats import parse_json
 from audit.index import LogIndex, Query
 from audit.keyed_hash import ROOT_LABEL, KeyedHash, KeyedHasher, Purpose, root_context
 from audit.lookup import find_hash
@@ -34,6 +36,8 @@ from audit.shares import SHARES, ShareStore
 
 MAX_TEXT_BYTES = 64 << 20
 OVERLAP_MS = 3_600_000
+MAX_ROOTS = 10_000
+"""Of all tenants, in a day."""
 
 
 def add_lookup_commands(commands: Commands) -> None:
@@ -77,11 +81,25 @@ def _lookup(arguments: argparse.Namespace) -> int:
         # An answer is hashed under the day on which its request came, and recorded when it has ended.
         query = Query(tenant=arguments.tenant, since_ms=start_ms, until_ms=start_ms + 86_400_000 + OVERLAP_MS)
         found = list(find_hash(index, query, hashed))
+        num_roots = _count_roots(index, root_context(arguments.tenant, arguments.day), start_ms)
     finally:
         index.close()
+    if num_roots > 1:
+        sys.stderr.write(
+            f"casemate: {num_roots} roots were made for this tenant and day: what came before the last was hashed under one that "
+            "is gone, and is not found\n"
+        )
     for entry in found:
         print(describe_record(json.loads(entry)))
     return EXIT_OK if found else EXIT_FAILED
+
+
+def _count_roots(index: LogIndex, context: KeyContext, start_ms: int) -> int:
+    """How many roots the log says were made for a tenant's day: a second where the first was lost, or shares were put back."""
+    query = Query(kind="hash_root_kept", since_ms=start_ms, until_ms=start_ms + 2 * 86_400_000)
+    events = (parse_json(entry) for entry in index.read(index.find(query, limit=MAX_ROOTS)))
+    uids = [entity.get("uid") for event in events if isinstance(entity := event.get("entity"), dict)]
+    return uids.count(context.key_id)
 
 
 def _hash(arguments: argparse.Namespace, shares: Path) -> tuple[KeyedHash, str]:

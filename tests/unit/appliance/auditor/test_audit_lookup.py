@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from appliance.cli.main import main
 from appliance.supervisor.notices import encode_notice
 from audit.append import LogWriter
+from audit.changes import change_event
 from audit.entry import complete_entry, encode_event, parse_canonical
 from audit.events import Call, Caller, TokenCounts, intent_event, outcome_event
 from audit.keyed_hash import ROOT_LABEL, KeyedHasher, day_of, root_context
@@ -135,6 +136,29 @@ def test_after_its_root_is_destroyed_no_look_up_of_a_day_is_possible(
     assert kept.share not in left
     assert look_up(state, "--tenant", "a", "--day", "2026-11-24", "--answer", state / "answer.txt") == 0
     assert look_up(state, "--tenant", "b", "--day", context.day, "--answer", state / "answer.txt") == 0
+
+
+@control("AU-10")
+def test_a_look_up_says_that_part_of_the_day_was_hashed_under_another_root(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shares that were put back from before that day: finding nothing is no word that nothing was asked."""
+    context = root_context("a", "2026-11-25")
+    writer = LogWriter(state / "audit" / "log", state / "audit" / "log.key", origin="log.example/lookup")
+    for number in range(2):
+        event = change_event(
+            "hash_root_kept", entity_type="keyed hash root", entity_uid=context.key_id, actor="gateway/0", after={}
+        )
+        entry = complete_entry(
+            parse_canonical(encode_event(event)), index=writer.next_index, time_ms=NOON_MS, reporter="auditor/0",
+            log_name="log.example/lookup", random=bytes(16),
+        )  # fmt: skip
+        writer.append([entry])
+        writer.commit()
+        writer.publish()
+        look_up(state, "--tenant", "a", "--day", context.day, "--answer", state / "answer.txt")
+        assert ("2 roots were made" in capsys.readouterr().err) is (number == 1)
+    writer.close()
 
 
 def test_an_auditor_looks_up_by_the_escrow(state: Path, tmp_path: Path) -> None:

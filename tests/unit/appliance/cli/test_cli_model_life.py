@@ -12,6 +12,8 @@ from blake3 import blake3
 from appliance.cli.main import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, main
 from appliance.config.defaults import DEMO_MODEL_DIR
 from appliance.models.places import open_outbox
+from appliance.supervisor.notices import encode_notice
+from audit.entry import parse_canonical
 from security.stewards.load_digests import list_digest
 from tests.support.controls import control
 from tests.support.stewardship import Holder, Stewardship
@@ -151,6 +153,10 @@ def test_roots_and_role_files_are_made_by_command(
     assert "signed by 1 of the keys in the newest customer root" in capsys.readouterr().err
     run(capsys, "trust", "sign-roles", "half.dsse", "--key", "two.pem", "-o", "roles.dsse")
     assert "in force   role file version 1" in run(capsys, *init, "roles.dsse")
+    believed = [notice for _, notice in open_outbox(Path("state")).waiting() if notice.kind == "key_rotated"]
+    assert {(notice.name, notice.digest) for notice in believed} == {("customer root", f"sha256:{digest}")}
+    event = parse_canonical(encode_notice(believed[-1]) or b"")
+    assert event["updated_entity"]["data"] == {"key_id": f"sha256:{digest}", "stage": "believed"}
     (tmp_path / "next.json").write_text(json.dumps(Stewardship().document(2)))
     run(capsys, "trust", "sign-roles", "next.json", "--key", "one.pem", "-o", "a.dsse")
     run(capsys, "trust", "sign-roles", "a.dsse", "--key", "two.pem", "-o", "b.dsse")
