@@ -1,13 +1,17 @@
-"""Two parts of one attention at the same time: what a step's decodes read from memory, and what its prompts multiply.
+"""Two parts of one attention at the same time: what a step's answers read from memory, and what its prompts multiply.
 
-Decodes are bound by the memory and prompts by the tensor cores, and the prompt rows of a mixed step fill half of the
-multiprocessors or fewer. One behind the other each would leave idle what the other needs.
+Answers, decoded or verified, are bound by the memory and prompts by the tensor cores, and the prompt rows of a mixed step fill
+half of the multiprocessors or fewer. One behind the other each would leave idle what the other needs.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
+from torch import Tensor
+
+from runtime.attention.device import DevicePlan
 
 Work = Callable[[], None]
 """Enqueues kernels on the current stream."""
@@ -54,3 +58,18 @@ class SideStream:
         self._ended.record(self._stream)
         second()
         current.wait_event(self._ended)
+
+
+class BothPlan:
+    """The plans of a step's answers and of its prompts' chunks, each over rows of its own, at the same time."""
+
+    def __init__(self, answers: DevicePlan, chunks: DevicePlan, beside: Beside) -> None:
+        self._answers = answers
+        self._chunks = chunks
+        self._beside = beside
+
+    def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
+        """See `DevicePlan.attend`."""
+        self._beside.run(
+            partial(self._chunks.attend, layer, query, out), partial(self._answers.attend, layer, query, out)
+        )

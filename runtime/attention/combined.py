@@ -4,31 +4,12 @@ Measured on an H100 for 32 query and 8 key heads of 128: our decode kernel reads
 the device, so that a replay costs the host nothing; FlashAttention 3 is the faster one for long queries.
 """
 
-from functools import partial
-
-from torch import Tensor
-
-from runtime.attention.beside import Beside
+from runtime.attention.beside import Beside, BothPlan
 from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.attention import FlashInferAttention
 from runtime.attention.shared_prefixes import SharedPrefixes
 from runtime.attention.triton import TritonAttention
 from runtime.batch import Int32
-
-
-class BothPlan:
-    """The plans of a step's decodes and of its chunks, each over rows of its own, at the same time."""
-
-    def __init__(self, decodes: DevicePlan, chunks: DevicePlan, beside: Beside) -> None:
-        self._decodes = decodes
-        self._chunks = chunks
-        self._beside = beside
-
-    def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
-        """See `DevicePlan.attend`."""
-        self._beside.run(
-            partial(self._chunks.attend, layer, query, out), partial(self._decodes.attend, layer, query, out)
-        )
 
 
 class CombinedAttention:
@@ -37,14 +18,15 @@ class CombinedAttention:
     def __init__(self, decodes: TritonAttention, chunks: FlashInferAttention, beside: Beside) -> None:
         self._decodes = decodes
         self._chunks = chunks
-        self._beside = beside
+        self.beside = beside
+        """Also for who plans other rows than decodes beside chunks."""
 
     def plan(self, host: SequenceTables, device: DeviceTables) -> DevicePlan:
         """See `DeviceAttention.plan`."""
         if len(host.context_lengths) == host.num_decodes:
             return self._decodes.plan_decodes(host, device)
         chunks = self._chunks.plan_chunks(host, device)
-        return BothPlan(self._decodes.plan_decodes(host, device), chunks, self._beside) if host.num_decodes else chunks
+        return BothPlan(self._decodes.plan_decodes(host, device), chunks, self.beside) if host.num_decodes else chunks
 
     def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> DevicePlan:
         """See `TritonAttention.plan_chunks`."""

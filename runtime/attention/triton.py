@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from runtime.attention.beside import OneByOne
 from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.shared_decoding import DecodeShape, SharedDecoding
 from runtime.attention.shared_prefixes import SharedPrefixes, find_shared_prefixes
@@ -78,6 +79,8 @@ class TritonAttention:
         blocks: AttentionBlocks | None = None,
         pdl: bool = False,
     ) -> None:
+        self.beside = OneByOne()
+        """Of chunks, and of who attends before them."""
         assert (scales is not None) == (pages.dtype == E4M3), "e4m3 has scales, and nothing else has"
         blocks = blocks or (DEFAULT_BLOCKS if scales is None else E4M3_BLOCKS)
         self._blocks = blocks

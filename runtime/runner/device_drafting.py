@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runtime.attention.beside import BothPlan
 from runtime.attention.device import DevicePlan, SequenceTables
 from runtime.attention.verifying import TreeRows
 from runtime.batch import SpeculationBatch, StepBatch, TreeBatch
@@ -235,18 +236,20 @@ class DeviceSpeculation:
             return lambda _tree: plan
         return partial(self._plan, step, tables, inputs)
 
-    def _plan(self, step: UniformStep, tables: SequenceTables, inputs: StepInputs, tree: TreeRows | None) -> "_Parts":
+    def _plan(self, step: UniformStep, tables: SequenceTables, inputs: StepInputs, tree: TreeRows | None) -> DevicePlan:
         """Attention of the target."""
-        attention, device = self._attention, inputs.views.tables
-        num_decodes, num_queries = step.speculation.num_decodes, step.num_queries
-        parts: list[DevicePlan] = []
-        if num_decodes and num_queries == 1:
-            parts.append(attention.target_decodes.plan_capture(device, num_decodes))
-        elif num_decodes:
-            parts.append(attention.target_rows.plan(device, num_decodes, num_queries, tree))
-        if len(step.batch.token_ids) > num_decodes * num_queries:
-            parts.append(attention.target_chunks.plan_chunks(replace(tables, num_decodes=num_decodes), device))
-        return _Parts(parts)
+        num_decodes = step.speculation.num_decodes
+        if len(step.batch.token_ids) == num_decodes * step.num_queries:
+            return self._plan_answers(step, inputs, tree)
+        attention = self._attention.target_chunks
+        chunks = attention.plan_chunks(replace(tables, num_decodes=num_decodes), inputs.views.tables)
+        return BothPlan(self._plan_answers(step, inputs, tree), chunks, attention.beside) if num_decodes else chunks
+
+    def _plan_answers(self, step: UniformStep, inputs: StepInputs, tree: TreeRows | None) -> DevicePlan:
+        attention, device, num_decodes = self._attention, inputs.views.tables, step.speculation.num_decodes
+        if step.num_queries == 1:
+            return attention.target_decodes.plan_capture(device, num_decodes)
+        return attention.target_rows.plan(device, num_decodes, step.num_queries, tree)
 
     def _send(self, inputs: StepInputs, step: UniformStep, tables: SequenceTables) -> None:
         upload, chain_upload = self._uploads.next(), self._chain_uploads.next()
@@ -255,15 +258,3 @@ class DeviceSpeculation:
 
 
 _PlanFor = Callable[[TreeRows | None], DevicePlan]
-
-
-class _Parts:
-    """The plans of a step's parts, each over rows of its own."""
-
-    def __init__(self, parts: list[DevicePlan]) -> None:
-        self._parts = parts
-
-    def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
-        """See `DevicePlan.attend`."""
-        for part in self._parts:
-            part.attend(layer, query, out)

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from runtime.attention.beside import Beside
 from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.verifying import VerifyAttention
 from runtime.draft_shape import DraftShape
@@ -14,6 +15,11 @@ from runtime.speculative.fused import FusedHead
 
 class ChunkAttention(Protocol):
     """Attention of prompts' chunks beside sequences that verify."""
+
+    @property
+    def beside(self) -> Beside:
+        """How chunks run beside those."""
+        ...
 
     def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> DevicePlan:
         """For the sequences from `host.num_decodes` on."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from runtime.attention.beside import Beside, OneByOne
 from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
 from runtime.attention.triton import TritonAttention
 from runtime.draft_shape import DraftShape, draft_chain
@@ -52,10 +53,12 @@ def build_plain_device(
     num_steps: int = 0,
     tree: tuple[int, int] | None = None,
     quantization: str = "auto",
+    beside: Beside | None = None,
 ) -> PlainDevice:
     """Float32 on the CPU, graphs captured; pages as well, unless `cache` says otherwise.
 
-    With a head a step verifies `num_steps` drafts of each sequence; or a tree of so many steps, with a top-k and tokens.
+    With a head a step verifies `num_steps` drafts of each sequence; or a tree of so many steps, with a top-k and tokens; prompts
+    run `beside` it.
     """
     config = apply_quantization(load_model_config(folder), quantization)
     device, dtype = torch.device("cpu"), torch.float32
@@ -96,7 +99,7 @@ def build_plain_device(
     )
     speculation = None
     if loaded is not None:
-        rows = DeviceTablesAttention(pages, config.layer_windows, cache.scales)
+        rows = DeviceTablesAttention(pages, config.layer_windows, cache.scales, beside=beside or OneByOne())
         speculation = _speculation(loaded, rows, operations, shape)
     runner = DeviceRunner(
         config,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from runtime.attention.beside import Beside, OneByOne
 from runtime.attention.device import DeviceTables, SequenceTables
 from runtime.attention.verifying import TreeRows
 from runtime.batch import Int32
@@ -148,6 +149,7 @@ class DeviceTablesAttention:
     scales: Tensor | None = None
     knows_ends: bool = True
     """Whether a sequence's pages end where the next one's begin; not so where chains pick their sequences."""
+    beside: Beside = field(default_factory=OneByOne)
 
     def plan(
         self, device: DeviceTables, num_sequences: int, num_queries: int, tree: TreeRows | None = None

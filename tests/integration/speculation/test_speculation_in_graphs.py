@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from runtime.attention.beside import OneByOne, Work
 from runtime.runner.building import build_runner
 from runtime.speculative.source import HeadSource
 from tests.support.device_runners import build_plain_device
-from tests.support.draft_heads import EOS
+from tests.support.draft_heads import EOS, LAYERS
 from tests.support.engine_runs import build_engine, run_all
 from tests.support.speculation_runs import NUM_DRAFTS, NUM_PAGES, SPECULATION, Answers, requests, tokens_of
 
@@ -37,6 +38,29 @@ def test_texts_are_those_of_plain_decoding(
         assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
     assert engine.stats().num_verified > 200
     assert (engine.stats().num_graph_steps > 0) == (largest_graph > 0)
+
+
+class LastFirst(OneByOne):
+    """Notes that something runs beside something else, and begins with what is named last."""
+
+    def __init__(self) -> None:
+        self.num_runs = 0
+
+    def run(self, first: Work, second: Work) -> None:
+        self.num_runs += 1
+        super().run(second, first)
+
+
+@pytest.mark.parametrize("num_drafts", [NUM_DRAFTS, 0], ids=["verified", "decoded"])
+def test_prompts_attend_beside_answers(folder: Path, head: HeadSource, plain_answers: Answers, num_drafts: int) -> None:
+    """In every layer of a step with both, whichever comes first: neither reads what the other writes."""
+    beside = LastFirst()
+    device = build_plain_device(folder, num_pages=NUM_PAGES, head=head, num_steps=NUM_DRAFTS, beside=beside)
+    engine = build_engine(device.runner, eos_token_ids=[EOS], chunked_prefill_size=33, **SPECULATION)
+    engine.pin_drafts(num_drafts)
+    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    assert beside.num_runs >= 3 * LAYERS
+    assert beside.num_runs % LAYERS == 0
 
 
 def test_drafts_are_those_of_the_reference(folder: Path, head: HeadSource) -> None:
