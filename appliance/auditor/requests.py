@@ -10,6 +10,8 @@
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import msgspec
+
 from appliance.auditor.peer import Peer
 from audit.entry import Json
 
@@ -49,9 +51,8 @@ class OpenIntent:
     """Its outcome is on the way to the disk."""
 
 
-@dataclass(slots=True)
-class RequestRecords:
-    """Where the records of a request lie, and whose they are."""
+class RequestRecords(msgspec.Struct, gc=False):
+    """Where the records of a request lie, and whose they are. `receipts_kept` of them are kept, which no collection walks."""
 
     client_id: str
     subject: str
