@@ -5,7 +5,6 @@ call that reads them: that spares each a turn of the loop.
 """
 
 import asyncio
-import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -21,8 +20,6 @@ from appliance.messages.control import GrantLink, Role
 
 _MAX_WAITING = 4096
 """Messages read and not yet received before reading pauses."""
-POST_WITHIN_S = 0.05
-"""The longest that a posted message waits for company."""
 
 
 class Link:
@@ -41,7 +38,6 @@ class Link:
         self._failure: Exception | None = None
         self._reading = False
         self._writing = False
-        self._posted: asyncio.TimerHandle | None = None
         self._resume_reading()
 
     def send(self, message: msgspec.Struct) -> None:
@@ -49,22 +45,18 @@ class Link:
 
         Raises: LinkClosed when the link has ended, or ends now because the peer left too much unread.
         """
-        self._queue(message)
+        if self._fault is not None:
+            raise LinkClosed(str(self._fault))
         try:
-            self._flush()
+            self._framed.queue(message)
+            if not self._writing:
+                self._framed.flush()
+                if self._framed.wants_write:
+                    self._loop.add_writer(self._framed.sock, self._write_more)
+                    self._writing = True
         except ChannelFault as fault:
             self._end(fault)
             raise LinkClosed(str(fault)) from fault
-
-    def post(self, message: msgspec.Struct) -> None:
-        """Send a message that nobody waits for: in one piece with the next and before it, or after POST_WITHIN_S.
-
-        By itself it would wake the peer, which costs both more than what is then done with it.
-        Raises: LinkClosed, as `send`.
-        """
-        self._queue(message)
-        if self._posted is None:
-            self._posted = self._loop.call_later(POST_WITHIN_S, self._send_posted)
 
     async def receive(self) -> Any:
         """The peer's next message, of the edge's union.
@@ -97,36 +89,8 @@ class Link:
         raise self._failure or LinkClosed(str(self._fault)) from self._fault
 
     def close(self) -> None:
-        """End the link; may be called more than once. What was posted leaves, as far as the peer takes it."""
-        if self._fault is None:
-            with contextlib.suppress(ChannelFault):
-                self._flush()
+        """End the link; may be called more than once."""
         self._end(LinkClosed(f"the link to {self.peer_role}/{self.peer_instance} was closed"))
-
-    def _queue(self, message: msgspec.Struct) -> None:
-        if self._fault is not None:
-            raise LinkClosed(str(self._fault))
-        try:
-            self._framed.queue(message)
-        except ChannelFault as fault:
-            self._end(fault)
-            raise LinkClosed(str(fault)) from fault
-
-    def _flush(self) -> None:
-        """Raises: ChannelFault."""
-        if self._writing:
-            return
-        self._framed.flush()
-        if self._framed.wants_write:
-            self._loop.add_writer(self._framed.sock, self._write_more)
-            self._writing = True
-
-    def _send_posted(self) -> None:
-        self._posted = None
-        try:
-            self._flush()
-        except ChannelFault as fault:
-            self._end(fault)
 
     def _read(self) -> None:
         try:
@@ -172,8 +136,6 @@ class Link:
         if self._fault is not None:
             return
         self._fault = fault
-        if self._posted is not None:
-            self._posted.cancel()
         self._loop.remove_reader(self._framed.sock)
         self._loop.remove_writer(self._framed.sock)
         self._framed.close()

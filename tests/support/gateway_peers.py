@@ -41,9 +41,6 @@ class MemoryLink:
             raise LinkClosed("closed")
         self.other._inbox.put_nowait(self.other._codec.decode(self._codec.encode(message)))
 
-    def post(self, message: Any) -> None:
-        self.send(message)
-
     async def receive(self) -> Any:
         message = await self._inbox.get()
         if message is None:

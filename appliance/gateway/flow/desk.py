@@ -38,7 +38,7 @@ class Desk:
         self.metrics = metrics
         self.engines = Engines(served)
         self.compiler = CompilerPeer(settings.grammar_cache_bytes)
-        self.policy = PolicyPeer(settings.peer_timeout_s, is_only_worker=settings.workers == 1)
+        self.policy = PolicyPeer(settings.peer_timeout_s)
         self.auditor = AuditorPeer(settings.peer_timeout_s, self.fail_all)
         self.hashers = Hashers(bodies.recipients, self.auditor)
         self.bodies = Bodies(bodies, self.auditor)

@@ -18,10 +18,6 @@ class Link(Protocol):
         """Send without waiting. Raises: LinkClosed."""
         ...
 
-    def post(self, message: msgspec.Struct) -> None:
-        """Send with the next message, before it, or by itself a little later. Raises: LinkClosed."""
-        ...
-
     async def receive(self) -> Any:
         """The next message of the edge's union. Raises: LinkClosed."""
         ...

@@ -55,9 +55,7 @@ class Reservation:
 class PolicyPeer:
     """The one owner of quotas."""
 
-    def __init__(self, timeout_s: float, *, is_only_worker: bool = False) -> None:
-        """`is_only_worker`: a client's next request cannot reach policy by another link, before what this one has posted."""
-        self._is_only_worker = is_only_worker
+    def __init__(self, timeout_s: float) -> None:
         self._questions = Questions("policy_unavailable", "policy", timeout_s)
         self._life = 0
         self._open: set[Reservation] = set()
@@ -134,11 +132,7 @@ class PolicyPeer:
         """A generation ended. A policy that has lost its memory since rebuilds it from the log, so it need not be told."""
         self._open.discard(reservation)
         if reservation.life == self._life:
-            settle = Settle(reservation.number, prompt_tokens, output_tokens)
-            if self._is_only_worker:
-                self._questions.post(settle)
-            else:
-                self._questions.tell(settle)
+            self._questions.tell(Settle(reservation.number, prompt_tokens, output_tokens))
 
     async def check_key(self, digest: bytes, address: str) -> KeyHolder | None:
         """Whose a static key is; None if it is not good from this address. Raises: PeerUnavailable."""

@@ -1,7 +1,6 @@
 """Questions that wait for their answer on one link, told apart by a correlation number."""
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -60,14 +59,10 @@ class Questions:
     def tell(self, message: msgspec.Struct) -> None:
         """Send what is not answered; without a link it is dropped."""
         if self._link is not None:
-            with contextlib.suppress(LinkClosed):
+            try:
                 self._link.send(message)
-
-    def post(self, message: msgspec.Struct) -> None:
-        """The same for what may leave together with the next message."""
-        if self._link is not None:
-            with contextlib.suppress(LinkClosed):
-                self._link.post(message)
+            except LinkClosed:
+                return
 
     def expect(self, then: Callable[[Any], None]) -> int:
         """A number for a question whose answer, or the fault that there will be none, goes to `then`."""

@@ -1,22 +1,15 @@
 """Peers that may be captured: what they claim is held against what we know."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from appliance.errors import LinkClosed
 from appliance.gateway.errors import InternalFault, PeerUnavailable
-from appliance.gateway.flow.desk import Desk
-from appliance.gateway.metrics import Metrics
 from appliance.gateway.peers.engines import Engines
 from appliance.gateway.peers.reader import ReaderPeer
-from appliance.gateway.settings import GatewaySettings
 from appliance.messages.engine import ModelFacts
-from appliance.messages.policy import Granted, Reserve
 from appliance.messages.reading import MAX_TILE_BYTES, FetchTile, ReadBy, TilePart
-from tests.support.gateway import principal
 from tests.support.gateway_peers import link_pair
 
 BY = ReadBy("c", "c", "t", "jti", "192.0.2.1", 1)
@@ -80,40 +73,3 @@ async def test_a_tile_is_whole_or_an_error(parts: list[tuple[bytes, int]], expec
     theirs.close()
     with pytest.raises(LinkClosed):
         await serving
-
-
-class PolicyLink:
-    """Grants every reservation at once, and remembers what came how."""
-
-    peer_instance = 0
-
-    def __init__(self) -> None:
-        self.came: list[tuple[str, str]] = []
-        self.handle: Callable[[Any], None] = lambda _message: None
-
-    def send(self, message: Any) -> None:
-        self.came.append(("sent", type(message).__name__))
-        if isinstance(message, Reserve):
-            self.handle(Granted(message.correlation, 1, 8))
-
-    def post(self, message: Any) -> None:
-        self.came.append(("posted", type(message).__name__))
-
-    async def receive(self) -> Any:
-        raise NotImplementedError
-
-    async def serve(self, handle: Callable[[Any], None]) -> None:
-        self.handle = handle
-        await asyncio.Event().wait()
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_a_settlement_waits_for_company_only_where_no_other_worker_can_overtake_it(workers: int) -> None:
-    """A client at its limit, whose next request meets another worker, must not be refused for the one that has just ended."""
-    desk, link = Desk(GatewaySettings(workers=workers), Metrics(), ["m"]), PolicyLink()
-    running = asyncio.create_task(desk.policy.run(link))
-    await asyncio.sleep(0)
-    reservation = await desk.policy.reserve(principal(), "m", 3, 8)
-    desk.policy.settle(reservation, 3, 4)
-    assert link.came == [("sent", "Reserve"), ("posted" if workers == 1 else "sent", "Settle")]
-    running.cancel()

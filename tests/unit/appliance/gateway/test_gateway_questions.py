@@ -30,9 +30,6 @@ class FakeLink:
             raise LinkClosed("closed")
         self.numbers.append(message.number)
 
-    def post(self, message: Any) -> None:
-        self.send(message)
-
     async def receive(self) -> Any:
         raise NotImplementedError
 

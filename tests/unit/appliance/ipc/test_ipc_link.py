@@ -11,8 +11,8 @@ import pytest
 from appliance.errors import LinkClosed, MalformedMessage
 from appliance.ipc.edges import ControlCodec, EdgeCodec, peers_of
 from appliance.ipc.framed_socket import FramedSocket
-from appliance.ipc.frames import FrameDecoder, encode_frame
-from appliance.ipc.introduction import INTRODUCTION_BYTES, introduce, make_link_pair
+from appliance.ipc.frames import encode_frame
+from appliance.ipc.introduction import introduce, make_link_pair
 from appliance.ipc.link import Link, open_link
 from appliance.messages.control import GrantLink, Ready, Role
 from appliance.messages.engine import Cancel, RequestRefused
@@ -52,31 +52,6 @@ async def test_what_was_sent_before_the_end_is_received_before_the_end() -> None
     with pytest.raises(LinkClosed):
         await gateway.receive()
     assert gateway.closed.is_set()
-
-
-async def test_what_is_posted_leaves_with_the_next_message_in_time_or_with_the_end() -> None:
-    """It wakes nobody before, nothing overtakes it, and the end of the link loses nothing of it."""
-    one, other = make_link_pair()
-    introduce(other, "engine", 0)
-    gateway = await open_link(one, "gateway", 0, granted("engine"))
-    other.recv(INTRODUCTION_BYTES)
-    other.setblocking(False)
-
-    async def came() -> list[int]:
-        codec, data = EdgeCodec("engine", "gateway"), await asyncio.get_running_loop().sock_recv(other, 4096)
-        return [codec.decode(frame).request_id for frame in FrameDecoder().feed(data)]
-
-    gateway.post(Cancel(1))
-    with pytest.raises(BlockingIOError):
-        other.recv(1)
-    gateway.send(Cancel(2))
-    assert await came() == [1, 2]
-    gateway.post(Cancel(3))
-    assert await came() == [3]
-    gateway.post(Cancel(4))
-    gateway.close()
-    assert await came() == [4]
-    other.close()
 
 
 async def test_serving_hands_over_everything_in_order_and_then_the_end() -> None:
