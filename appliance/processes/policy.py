@@ -5,6 +5,7 @@ the log says was used, so a kill gives nobody a fresh day.
 """
 
 import asyncio
+import gc
 import hashlib
 import time
 from collections.abc import Coroutine, Sequence
@@ -145,6 +146,8 @@ async def serve(member: Member) -> None:
             ]
             if administration is not None:
                 tasks.append(group.create_task(administration.serve(member.listeners, member.draining)))
+            gc.collect()
+            gc.freeze()  # What lives as long as the process is not walked again: a full collection took 52 ms.
             await member.ready()
             await member.draining.wait()
             for task in tasks:
