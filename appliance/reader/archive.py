@@ -98,9 +98,13 @@ class Archive:
     def tail(self, tenant: str, start: int | None, *, count: int, max_bytes: int) -> Page:
         """Records in their order, of one tenant or (empty) of all; `next` is where a later call goes on, never None.
 
-        Raises: EntryNotFound, SignatureRejected, IndexUnusable, LogCorrupted.
+        Raises: EntryNotFound, also for a start behind the end: whoever follows must not wait for another log to grow up to it;
+            SignatureRejected, IndexUnusable, LogCorrupted.
         """
-        size = self._index.size if tenant else self.checkpoint().size
+        signed_size = self.checkpoint().size
+        if start is not None and start > signed_size:
+            raise EntryNotFound(f"the log has {signed_size} records: another has begun, or it went back")
+        size = self._index.size if tenant else signed_size
         if not tenant:
             first = max(0, size - count) if start is None else start
             indices = list(range(first, min(size, first + count)))

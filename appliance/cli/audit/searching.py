@@ -27,7 +27,7 @@ from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from audit.checkpoint import parse_checkpoint
 from audit.entry import Json, encode_canonical
-from audit.errors import EntryNotFound
+from audit.errors import EntryNotFound, LogCorrupted
 from audit.formats import flatten, parse_json
 from audit.index import LogIndex, Query
 from audit.note import parse_note
@@ -140,6 +140,10 @@ def _tail(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
         time.sleep(POLL_S)
         size = _published_size(reader)
+        if size < position:
+            raise LogCorrupted(
+                f"{arguments.dir}: has {size} records, {position} were there: another log has begun, or it went back"
+            )
 
 
 def _published_size(reader: LogReader) -> int:

@@ -213,6 +213,17 @@ def test_a_time_that_is_none_is_wrong_usage(home: Path, capsys: pytest.CaptureFi
     assert "2026-11-25T14:30:00Z" in capsys.readouterr().err
 
 
+def test_who_follows_a_log_is_told_that_another_has_begun(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait in silence until the next one has as many records."""
+    monkeypatch.setattr(
+        "appliance.cli.audit.searching.time.sleep", lambda _s: (home / "log").rename(home / "log-closed")
+    )
+    assert run("tail", "--dir", home / "log", "-f") == 1
+    assert "another log has begun" in capsys.readouterr().err
+
+
 def test_the_last_records_are_printed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As many as were asked for, of what a checkpoint covers."""
     assert run("tail", "--dir", home / "log", "-n", "2") == 0

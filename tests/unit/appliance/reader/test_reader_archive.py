@@ -67,6 +67,8 @@ def test_a_tail_goes_on_where_it_stopped(log: Log, archive: Archive, tenant: str
     assert [index for index, _ in page.records] == [n for n in range(SIZE) if belongs(n)][-5:]
     assert page.next is not None
     assert archive.tail(tenant, page.next, count=5, max_bytes=LARGE).records == []
+    with pytest.raises(EntryNotFound, match="another has begun"):
+        archive.tail(tenant, page.next + 1, count=5, max_bytes=LARGE)
     log.grow(20)
     archive.follow()
     found: list[int] = []
