@@ -34,6 +34,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_unnameable_hosts(configuration),
         *_find_shared_issuers(configuration),
         *_find_thawed_bundles(configuration),
+        *_find_kernels_without_gpu(configuration),
         *_find_idle_scales(configuration),
         *_find_conflicting_drafts(configuration),
         *_find_impossible_witnesses(configuration),
@@ -150,6 +151,15 @@ def _find_thawed_bundles(configuration: Configuration) -> Iterator[Problem]:
         if engine.kernels_sha256 and not engine.frozen:
             yield Problem(
                 f"engines[{index}].kernels_sha256", "expected frozen = true beside it: nothing else has a digest"
+            )
+
+
+def _find_kernels_without_gpu(configuration: Configuration) -> Iterator[Problem]:
+    for index, engine in enumerate(configuration.engines):
+        if engine.device == "cpu" and engine.attention_backend in ("flashinfer", "triton"):
+            yield Problem(
+                f"engines[{index}].attention_backend",
+                f'expected "auto" or "reference", as device is "cpu", got "{engine.attention_backend}"',
             )
 
 

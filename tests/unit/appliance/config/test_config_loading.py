@@ -54,6 +54,16 @@ def test_two_listeners_on_one_port_are_refused(gateway: str, authority: str) -> 
     assert refused_keys(text) == ["authority.port"]
 
 
+@pytest.mark.parametrize(("backend", "device", "is_refused"), [("triton", "cpu", True), ("triton", "cuda", False)])
+def test_a_gpus_kernels_on_a_cpu_are_refused(backend: str, device: str, is_refused: bool) -> None:
+    """By the check, and not only by the engine as it starts."""
+    text = f'{ENGINE}attention_backend = "{backend}"\ndevice = "{device}"\n'
+    if is_refused:
+        assert refused_keys(text) == ["engines[0].attention_backend"]
+    else:
+        assert parse_configuration(text.encode(), FOLDER).engines[0].attention_backend == backend
+
+
 def test_what_no_certificate_can_name_is_refused_by_its_key() -> None:
     """Found by the check, and not only as the automatic certificate is made; a certificate of one's own names what it names."""
     hosts = '[gateway]\nhost = "not a host"\n[console]\nhost = "häuschen"\n'
@@ -189,7 +199,10 @@ def test_half_a_frozen_engine_is_refused(given: str, named: str) -> None:
     ("given", "named"),
     [
         ('quantization_param_path = "scales.json"\n', ["engines[0].quantization_param_path"]),
-        ('kv_cache_dtype = "fp8_e4m3"\nattention_backend = "flashinfer"\n', ["engines[0].attention_backend"]),
+        (
+            'kv_cache_dtype = "fp8_e4m3"\nattention_backend = "flashinfer"\ndevice = "cuda"\n',
+            ["engines[0].attention_backend"],
+        ),
         ('kv_cache_dtype = "fp8_e4m3"\nquantization_param_path = "scales.json"\n', []),
     ],
     ids=["scales of no cache", "attention that cannot read it", "both halves"],
