@@ -81,11 +81,14 @@ def _owner_of(state: Path) -> int | None:
 
 def _summarize(path: Path, configuration: Configuration) -> str:
     gateway, authority = configuration.gateway, configuration.authority
+    administration, console = configuration.administration, configuration.console
     lines = [
         f"{path}: OK",
         f"  mode        {configuration.mode}",
         f"  gateway     {gateway.host}:{gateway.port}",
         f"  authority   {authority.host}:{authority.port}",
+        *([f"  admin API   {administration.host}:{administration.port}"] if administration.enabled else []),
+        *([f"  console     {console.host}:{console.port}"] if console.enabled else []),
         f"  state       {configuration.state_dir}",
         *(f"  model       {served_name_of(engine)} from {engine.model_path}" for engine in configuration.engines),
     ]

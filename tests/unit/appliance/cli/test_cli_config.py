@@ -33,6 +33,18 @@ def test_good_file_is_summed_up_with_what_it_lacks(
     assert "lacks       witness: " in out
 
 
+def test_every_listener_that_is_switched_on_is_named(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody who switches the console on reads where it will be."""
+    assert main(["config", "check"]) == 0
+    assert "console " not in capsys.readouterr().out
+    with (site / "casemate.toml").open("a") as file:
+        file.write("[administration]\nenabled = true\n[console]\nenabled = true\nport = 9446\n")
+    assert main(["config", "check"]) == 0
+    out = capsys.readouterr().out
+    assert "  admin API   127.0.0.1:8445\n" in out
+    assert "  console     127.0.0.1:9446\n" in out
+
+
 def test_check_says_for_whom_it_was_judged(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
