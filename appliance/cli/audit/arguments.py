@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -98,6 +99,24 @@ def write_output(data: bytes, path: Path | None) -> None:
         return
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+
+
+def write_private_output(data: bytes, path: Path | None) -> None:
+    """What others must not read: to a file that is its owner's alone, also where there was one before, or to standard output.
+
+    Raises: WrongUsage.
+    """
+    if path is None:
+        write_output(data, None)
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, 0o600)
+            file.truncate()
+            file.write(data)
+    except OSError as error:
+        raise WrongUsage(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def print_event(event: Json) -> None:

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from appliance.cli.audit.arguments import WrongUsage, read_file, set_handler, write_output
+from appliance.cli.audit.arguments import WrongUsage, read_file, set_handler, write_private_output
 from appliance.cli.audit.remote import add_remote, open_remote
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
@@ -85,7 +85,7 @@ def _open(arguments: argparse.Namespace) -> int:
     if remote is None:
         raise WrongUsage("open needs --url: the second share is the appliance's to give")
     answer = json.loads(remote.post_nothing(f"/audit/open/{arguments.index}"))
-    write_output(open_answer(answer, private) + b"\n", arguments.output)
+    write_private_output(open_answer(answer, private) + b"\n", arguments.output)
     return EXIT_OK
 
 
