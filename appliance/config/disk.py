@@ -12,6 +12,8 @@ from appliance.config.schema import Configuration
 from audit.errors import KeyUnusable
 from audit.sealing import kem_of, parse_recipient
 
+_FILE, _FOLDER, _NOTHING = "a file", "a folder", "nothing there"
+
 
 def find_missing_files(configuration: Configuration) -> list[Problem]:
     """Model folders, certificates and keys that are not there or cannot be read."""
@@ -28,16 +30,20 @@ def _find_missing_models(configuration: Configuration) -> Iterator[Problem]:
         folders = {"model_path": engine.model_path, "speculative_draft_model_path": engine.speculative_draft_model_path}
         for key, path in folders.items():
             folder = Path(path)
-            if path and not (folder / "config.json").is_file():
-                found = "a folder without one" if folder.is_dir() else "a file" if folder.exists() else "nothing there"
+            if path and (found := _look(folder / "config.json")) != _FILE:
+                if found == _NOTHING and (found := _look(folder)) == _FOLDER:
+                    found = "a folder without one"
                 yield Problem(f"engines[{index}].{key}", f"expected a folder with config.json at {folder}, got {found}")
 
 
 def _find_unreadable_tls(configuration: Configuration) -> Iterator[Problem]:
     tls = configuration.tls
     for name, value in (("certificate", tls.certificate), ("key", tls.key), ("ca_certificate", tls.ca_certificate)):
-        if value is not None and not (Path(value).is_file() and os.access(value, os.R_OK)):
-            found = "one that cannot be read" if Path(value).exists() else "nothing there"
+        if value is None:
+            continue
+        found = _look(Path(value))
+        if found != _FILE or not os.access(value, os.R_OK):
+            found = "one that cannot be read" if found == _FILE else found
             yield Problem(f"tls.{name}", f"expected a file that this user can read at {value}, got {found}")
 
 
@@ -56,5 +62,14 @@ def _find_unusable_recipients(configuration: Configuration) -> Iterator[Problem]
 
 
 def _find_blocked_state(configuration: Configuration) -> Iterator[Problem]:
-    if configuration.state_path.exists() and not configuration.state_path.is_dir():
-        yield Problem("state_dir", f"expected a folder, or nothing yet, at {configuration.state_path}, got a file")
+    found = _look(configuration.state_path)
+    if found not in (_FOLDER, _NOTHING):
+        yield Problem("state_dir", f"expected a folder, or nothing yet, at {configuration.state_path}, got {found}")
+
+
+def _look(path: Path) -> str:
+    """What is at a path, as messages say it; where that cannot be told, why."""
+    try:
+        return _FOLDER if path.is_dir() else _FILE if path.exists() else _NOTHING
+    except OSError as error:  # Most often a folder on the way that this user may not enter.
+        return f"no answer: {error.strerror}"

@@ -3,6 +3,7 @@
 The keys of the log, of tickets and of tokens are not made here: each is made by the one process that holds it.
 """
 
+import os
 from pathlib import Path
 
 from appliance.authority.credentials import provision_tls
@@ -48,4 +49,6 @@ def _make_folder(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(path.stat().st_mode & _OF_FOLDERS)
     except OSError as error:
-        raise StartRefused(f"state_dir: {path} cannot be made: {error.strerror}") from error
+        raise StartRefused(
+            f"state_dir: {path} cannot be made, or not be made private, by uid {os.geteuid()}: {error.strerror}"
+        ) from error

@@ -64,6 +64,19 @@ def test_a_gpus_kernels_on_a_cpu_are_refused(backend: str, device: str, is_refus
         assert parse_configuration(text.encode(), FOLDER).engines[0].attention_backend == backend
 
 
+def test_what_cannot_be_looked_at_is_said_by_its_key(site: Path) -> None:
+    """A folder on the way may be closed to this user; the message was the system's alone, without a key."""
+    (site / "casemate.toml").write_text(
+        f'state_dir = "{"s" * 300}"\n[tls]\ncertificate = "{"c" * 300}"\nkey = "model/config.json"\n'
+        f'[[engines]]\nmodel_path = "{"m" * 300}"\n'
+    )
+    with pytest.raises(ConfigurationRejected) as refusal:
+        load_configuration(site / "casemate.toml")
+    problems = {problem.key: problem.message for problem in refusal.value.problems}
+    assert problems.keys() == {"engines[0].model_path", "tls.certificate", "state_dir"}
+    assert all(message.endswith("got no answer: File name too long") for message in problems.values())
+
+
 def test_what_no_certificate_can_name_is_refused_by_its_key() -> None:
     """Found by the check, and not only as the automatic certificate is made; a certificate of one's own names what it names."""
     hosts = '[gateway]\nhost = "not a host"\n[console]\nhost = "häuschen"\n'
