@@ -36,7 +36,7 @@ help:
 	@echo "make test-long           the tests that take longer"
 	@echo "make test-gpu            the tests that need a Hopper GPU (with PINS=cuda)"
 	@echo "make test-interop        other people's clients and judges against us, in environments of their own: LangChain, lm-eval,"
-	@echo "                         Anthropic's SDK, LiteLLM, OpenAI's for JavaScript, openid-client, compliance-trestle, tuf-js, sigstore, model-signing, CycloneDX, in-toto, Compose, Kubernetes"
+	@echo "                         Anthropic's SDK, LiteLLM, OpenAI's for JavaScript, Codex, Claude Code, openid-client, compliance-trestle, tuf-js, sigstore, model-signing, CycloneDX, in-toto, Compose, Kubernetes"
 	@echo "make lint                ruff, mypy, import rules"
 	@echo "make docs                write docs/configuration.md again from the settings"
 	@echo "make demo-model          train the demo model again (a Hopper GPU makes it in minutes)"
@@ -86,11 +86,13 @@ test-gpu: $(STAMPS)-dev-$(PINS)
 	@touch $@
 
 .cache/interop/javascript/ready: $(wildcard tests/interop/javascript/*)
+.cache/interop/coding_agents/ready: $(wildcard tests/interop/coding_agents/*)
+.cache/interop/javascript/ready .cache/interop/coding_agents/ready:
 	@mkdir -p $(@D) && cp $^ $(@D)
 	@if command -v npm >/dev/null; then cd $(@D) && npm ci --silent --no-audit --no-fund && touch ready; \
 	else echo "npm is not installed: the clients in JavaScript are left out"; fi
 
-INTEROP := langchain lm_eval anthropic litellm trestle judges model_signing javascript
+INTEROP := langchain lm_eval anthropic litellm trestle judges model_signing javascript coding_agents
 test-interop: $(STAMPS)-dev-$(PINS) $(INTEROP:%=.cache/interop/%/ready)
 	CASEMATE_MODEL_SIGNING="$(CURDIR)/.cache/interop/model_signing/bin/model_signing" \
 	$(PYTEST) tests/interop tests/integration/test_model_signing_interop.py --timeout 3600 $(ARGS)

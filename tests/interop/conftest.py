@@ -29,6 +29,14 @@ def program_of(name: str, program: str) -> Path:
     return path
 
 
+def coding_agent(script: str) -> list[str]:
+    """The command of a coding agent, by its script below node_modules. Skips where `make test-interop` found no npm."""
+    place = ENVIRONMENTS / "coding_agents"
+    if not (place / "ready").exists():
+        pytest.skip("make test-interop installs the coding agents, with npm")
+    return ["node", str(place / "node_modules" / script)]
+
+
 def javascript(script: str) -> list[str]:
     """The command of a script of tests/interop/javascript. Skips where `make test-interop` found no npm."""
     place = ENVIRONMENTS / "javascript"

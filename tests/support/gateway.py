@@ -20,7 +20,16 @@ from appliance.gateway.worker import Worker
 from appliance.messages import control
 from audit.ticket import new_ticket_key
 from security.scopes import GRANTED_SCOPES, Scope
-from tests.support.gateway_peers import FakeAuditor, FakeCompiler, FakeEngine, FakePolicy, FakeReader, Reply, link_pair
+from tests.support.gateway_peers import (
+    CONTEXT_LENGTH,
+    FakeAuditor,
+    FakeCompiler,
+    FakeEngine,
+    FakePolicy,
+    FakeReader,
+    Reply,
+    link_pair,
+)
 from tests.support.model_folders import load_model
 from tests.support.prompt_servers import prompt_servers
 from tests.support.waiting import until
@@ -186,10 +195,12 @@ async def running_gateway(
     metrics_dir: Path | None = None,
     store_path: Path | None = None,
     bodies: BodyPolicy = BodyPolicy(),
+    context_length: int = CONTEXT_LENGTH,
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
     """A gateway that serves until the block ends."""
     gateway = Gateway(load_model(folder), GatewaySettings(**settings), metrics_dir, store_path, bodies)
+    gateway.engine.context_length = context_length
     with prompt_servers():
         await gateway.start()
         try:

@@ -18,6 +18,7 @@ from appliance.messages import audit, control, engine, grammar, policy, reading,
 from audit.entry import Json, encode_canonical, parse_canonical
 from audit.permissions import verify_permitted
 from audit.ticket import mint_ticket, verify_ticket
+from runtime.identifiers import PAGE_SIZE
 from runtime.request import Finish, PackedTokens, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
 from tests.support.model_folders import MODEL
 
@@ -87,6 +88,7 @@ class FakeEngine:
         self.cancels: list[engine.Cancel] = []
         self.aborts: list[engine.AbortIntent] = []
         self.num_flushes = 0
+        self.context_length = CONTEXT_LENGTH
         self.cached_tokens = 0
         self.drafts = (0, 0, 0)
         """Of every request: passes that verified drafts, drafts, accepted ones."""
@@ -111,7 +113,7 @@ class FakeEngine:
 
     async def run(self, link: MemoryLink) -> None:
         self.link = link
-        link.send(engine.ModelFacts(MODEL, 280, CONTEXT_LENGTH, [261], "fake-1"))
+        link.send(engine.ModelFacts(MODEL, 280, self.context_length, [261], "fake-1"))
         status = asyncio.create_task(self._say_status(link))
         try:
             while True:
@@ -141,7 +143,7 @@ class FakeEngine:
                     self.last_token_age_ms,
                     1,
                     2,
-                    100,
+                    max(100, self.context_length // PAGE_SIZE + 1),
                     60,
                     15,
                     30,
