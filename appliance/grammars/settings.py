@@ -26,7 +26,7 @@ class GrammarSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = 256 << 10
     max_grammar_bytes: Annotated[
         int, Meta(ge=4096, le=MAX_GRAMMAR_BYTES, description="Largest compiled grammar, in bytes.")
-    ] = 2 << 20
+    ] = 4 << 20
     max_compiling: Annotated[int, Meta(ge=1, le=64, description="Grammars that are compiled at a time.")] = 2
     max_waiting_per_client: Annotated[
         int, Meta(ge=1, le=1024, description="Grammars of one client that may wait for their turn.")

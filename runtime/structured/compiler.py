@@ -1,10 +1,12 @@
 """Structure to grammar. Time and memory are unbounded here: whoever calls this MUST do so in a process that may be killed."""
 
+import json
 from typing import Any
 
 import numpy as np
 
 from runtime.errors import RequestRejected
+from runtime.structured.bounds import MARKED, UNMARKED, with_budgets
 from runtime.structured.library import xgrammar
 from runtime.structured.vocabulary import GrammarVocabulary
 
@@ -14,18 +16,29 @@ MAX_REASON_CHARS = 300
 def compile_structure(vocabulary: GrammarVocabulary, structure: str) -> bytes:
     """Compile an untrusted structural tag (JSON text) for one vocabulary.
 
-    Returns: the vocabulary's digest, and the grammar as xgrammar serializes it; `matching.Grammars` reads them.
+    Returns: the vocabulary's digest, whether the grammar has the marks of `bounds`, and the grammar as xgrammar serializes it;
+        `matching.Grammars` reads them.
     Raises: RequestRejected for whatever xgrammar refuses.
     """
     compiler = xgrammar.GrammarCompiler(vocabulary.info, max_threads=1, cache_enabled=False)
     try:
-        compiled = compiler.compile_structural_tag(structure)
-        grammar: str = compiled.serialize_json()
+        grammar = xgrammar.Grammar.from_structural_tag(structure)
+        is_ours = not _has_grammar(json.loads(structure)["format"])
+        compiled = compiler.compile_grammar(with_budgets(str(grammar)) if is_ours else grammar)
+        serialized: str = compiled.serialize_json()
     except (RuntimeError, ValueError, TypeError) as error:
         raise RequestRejected("invalid_grammar", _reason(str(error))) from error
     if not _can_begin(vocabulary, compiled):
         raise RequestRejected("invalid_grammar", "no output can follow it")
-    return vocabulary.digest + grammar.encode()
+    return vocabulary.digest + (MARKED if is_ours else UNMARKED) + serialized.encode()
+
+
+def _has_grammar(form: Any) -> bool:
+    """Whether a client's own rules are a part of it, in which names and options mean what they say."""
+    if isinstance(form, dict):
+        parts = [value for key, value in form.items() if key != "json_schema"]
+        return form.get("type") == "grammar" or any(_has_grammar(part) for part in parts)
+    return isinstance(form, list) and any(_has_grammar(part) for part in form)
 
 
 def _can_begin(vocabulary: GrammarVocabulary, compiled: Any) -> bool:

@@ -17,6 +17,7 @@ class GrammarVocabulary:
             stop_ids: what ends an answer; only these may come once a grammar is complete.
             vocab_size: of the logits, padding included.
         """
+        self.table = table
         self.vocab_size = vocab_size
         self.num_words = -(-vocab_size // 32)
         """Words of 32 bits that a mask takes."""

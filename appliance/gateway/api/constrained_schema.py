@@ -7,7 +7,7 @@ then an answer would not be what was asked. So what it honours is listed here, a
 
 from typing import Any
 
-from appliance.gateway.api.text_patterns import PatternRefused, literal_beginning, written_pattern
+from appliance.gateway.api.text_patterns import MAX_LEAST, PatternRefused, literal_beginning, written_pattern
 from appliance.gateway.api.written_schema import ANNOTATIONS, BY_NAME, LISTS, SINGLE, as_written, is_of_type
 from appliance.gateway.errors import BadRequest
 
@@ -129,6 +129,10 @@ def _verify_text(schema: dict[str, Any], where: str) -> None:
     for key in lengths:
         if type(schema[key]) is not int or schema[key] < 0:
             raise _refused(f"{where}.{key}", "expected a number of characters")
+    if schema.get("minLength", 0) > MAX_LEAST:
+        raise _refused(f"{where}.minLength", f"output can be held to a least length of {MAX_LEAST} characters at most")
+    if schema.get("minLength", 0) > schema.get("maxLength", MAX_LEAST):
+        raise _refused(f"{where}.minLength", "it is more than maxLength, so no text would follow it")
     if "pattern" in schema:
         if lengths or "format" in schema:
             raise _refused(f"{where}.pattern", "beside a pattern output cannot be held to lengths or formats")

@@ -9,8 +9,10 @@ Sources: ECMA-262, section 22.2.1; RFC 3339, section 5.6; RFC 2673, section 3.2;
 
 import re
 
-MAX_UNROLLED = 128
-"""Bounds of a repetition up to which the compiler makes it states, which are quick; above, masks of it take milliseconds."""
+MAX_LEAST = 128
+"""Least numbers of characters up to which the compiler makes them states; above, a mask of them takes a tenth of a second."""
+MAX_MOST = (1 << 31) - 1
+"""Beyond this the compiler does not count, and no answer gets."""
 
 _TOKEN = re.compile(
     r"\\c[A-Za-z]|\\x[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\u\{[0-9A-Fa-f]{1,6}\}|\\.|.", re.DOTALL
@@ -46,9 +48,9 @@ def literal_beginning(pattern: str) -> str:
     return found.group(1)[:-1] if found.group(2) else found.group(1)
 
 
-def pattern_of_lengths(least: int, most: int | None) -> str:
-    """Any text of so many characters."""
-    return rf"^[\s\S]{{{least},{'' if most is None else most}}}$"
+def pattern_of_one(least: int) -> str:
+    """One character, or none if there may be."""
+    return rf"^[\s\S]{{{least},1}}$"
 
 
 def _in_ascii(token: str) -> str:

@@ -1,13 +1,13 @@
 """A JSON Schema in the words that the compiler holds output to.
 
 The compiler passes over keywords of a schema that names no type, over the type beside `enum`, and over required names that no
-property has; its lengths let raw control characters into strings, and its formats more than they should. Each has other words
-that mean the same, or a little less, and that it honours.
+property has; one character that is a string may be a control character, and its
+formats let more pass than they should. Each has other words that mean the same, or a little less, and that it honours.
 """
 
 from typing import Any
 
-from appliance.gateway.api.text_patterns import FORMATS, MAX_UNROLLED, pattern_of_lengths, written_pattern
+from appliance.gateway.api.text_patterns import FORMATS, MAX_MOST, pattern_of_one, written_pattern
 
 ANNOTATIONS = frozenset(
     ("title", "description", "default", "examples", "$schema", "$id", "$comment", "deprecated", "readOnly", "writeOnly")
@@ -82,11 +82,11 @@ def _write_text(schema: dict[str, Any]) -> None:
         schema["pattern"] = written_pattern(schema["pattern"])
     elif schema.get("format") in FORMATS:
         schema["pattern"] = FORMATS[schema.pop("format")]
-    elif "minLength" in schema or "maxLength" in schema:
-        least, most = schema.get("minLength", 0), schema.get("maxLength")
-        if max(least, most or 0) <= MAX_UNROLLED and (most is None or least <= most):
-            schema.pop("minLength", None), schema.pop("maxLength", None)
-            schema["pattern"] = pattern_of_lengths(least, most)
+    elif schema.get("maxLength") == 1:
+        schema["pattern"] = pattern_of_one(schema.pop("minLength", 0))
+        del schema["maxLength"]
+    elif schema.get("maxLength", 0) > MAX_MOST:
+        del schema["maxLength"]
 
 
 def _add_required(schema: dict[str, Any]) -> None:

@@ -87,6 +87,19 @@ def test_optional_calls_leave_prose_alone(vocabulary: GrammarVocabulary, forms: 
     assert not follows(vocabulary, format_, TEXTS[forms].replace('{"a": 1}', '{"a": "x"}'))
 
 
+def test_arguments_keep_their_bounds(vocabulary: GrammarVocabulary) -> None:
+    """In calls that are required, and in those that may come between prose."""
+    schema = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 300}}, "required": ["a"]}
+    tools = [CallableTool("f", constrained(schema, "s"))]
+    for format_ in (
+        required_calls(Forms("hermes"), tools, parallel=False),
+        optional_calls(Forms("hermes"), tools, parallel=True),
+    ):
+        for length in (300, 301):
+            call = f'<tool_call>{{"name": "f", "arguments": {{"a": "{"é" * length}"}}}}</tool_call>'
+            assert follows(vocabulary, format_, call) is (length == 300)
+
+
 def test_a_form_without_structure_has_none() -> None:
     """Pythonic calls are read, and cannot be required."""
     assert required_calls(Forms("pythonic"), TOOLS, parallel=True) is None
@@ -144,6 +157,13 @@ HELD = [
     ({"minLength": 1, "items": {"type": "null"}}, "[null]", '""'),
     ({"type": "string", "minLength": 1}, '"a"', '"\t"'),
     ({"type": "string", "maxLength": 3}, '"é😀"', '"abcd"'),
+    ({"type": "string", "maxLength": 1}, '"é"', '"\t"'),
+    ({"type": "string", "minLength": 1, "maxLength": 1}, '"é"', '"\x01"'),
+    ({"type": "string", "maxLength": 2000}, f'"{"é" * 2000}"', f'"{"a" * 2001}"'),
+    ({"type": "string", "maxLength": 1 << 40}, '"a"', '"\t"'),
+    ({"type": "string", "minLength": 20, "maxLength": 300}, f'"{"é" * 20}"', f'"{"é" * 19}"'),
+    ({"propertyNames": {"type": "string", "maxLength": 90}}, f'{{"{"a" * 90}": 1}}', f'{{"{"a" * 91}": 1}}'),
+    ({"type": "string", "pattern": "^[a-z]{2,200}$"}, f'"{"a" * 200}"', f'"{"a" * 201}"'),
     ({"type": "string", "pattern": "^é.$"}, '"éa"', '"é""'),
     ({"type": "string", "pattern": r"^a(-[0-9]+)?$"}, '"a-1"', '"a1"'),
     ({"type": "string", "pattern": '^[^"]+$'}, '"a"', '"\t"'),
@@ -199,6 +219,8 @@ def _keys(value: Any) -> set[str]:
         ({"type": "string", "format": "email", "maxLength": 9}, "s.format"),
         ({"type": "string", "format": "uri-reference", "minLength": 1}, "s.format"),
         ({"type": "string", "minLength": "1"}, "s.minLength"),
+        ({"type": "string", "minLength": 129}, "s.minLength"),
+        ({"type": "string", "minLength": 9, "maxLength": 8}, "s.minLength"),
         ({"type": "string", "pattern": r"a\n"}, "s.pattern"),
         ({"type": "string", "pattern": '["]b'}, "s.pattern"),
         ({"type": "string", "pattern": r"[\x00-\x1f]"}, "s.pattern"),
