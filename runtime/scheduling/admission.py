@@ -81,7 +81,7 @@ class Admission:
     def _known_prefix(self, sequence: Sequence, tokens: Int32) -> list[PrefixNode]:
         """Nodes of its tokens that it could share; each look goes on where the last one ended, as a tree mostly grows."""
         request, known = sequence.request, sequence.known_prefix
-        if request.wants_prompt_logprobs:
+        if request.computes_all:
             return []
         while known and not known[-1].attached:
             known.pop()

@@ -106,9 +106,18 @@ class OpenRequests:
             self._output.tokens.append(TokenDelivery(request.id, choice.index, [token], scores))
 
     def end_without_token(self, sequence: Sequence) -> None:
-        """End a choice from whose logits no token can be chosen."""
+        """End a choice from whose logits no token can be chosen, unless what it read of others may be to blame.
+
+        A page is shared before anybody knows what is in it: one broken value in a prompt reaches the pages before it, as attention
+        weighs a whole tile of values, and nothing times NaN is NaN. So a sequence that shares is started once more, alone.
+        """
         request, choice = sequence.request, sequence.choices[0]
-        self._end(request, choice, self._non_finite(choice))
+        finish = self._non_finite(choice)
+        if finish is NON_FINITE and sequence.reads_others:
+            self._running.retract_tainted(sequence)
+            self._waiting.add(sequence)
+            return
+        self._end(request, choice, finish)
 
     def close_if_ended(self, request: Request) -> None:
         """Forget a request whose choices have all ended, and say what it took."""

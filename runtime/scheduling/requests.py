@@ -125,6 +125,8 @@ class Request:
     cached_tokens: int = 0
     num_retractions: int = 0
     prompt_delivered: bool = False
+    shares_nothing: bool = False
+    """Values that others had computed may have broken its own: what it computes from now on it computes by itself."""
     embedding: bytes = b""
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
     drafts: DraftCounts = field(default_factory=DraftCounts)
@@ -134,6 +136,11 @@ class Request:
     def wants_prompt_logprobs(self) -> bool:
         """Whether the prompt must be computed in full: logprobs are asked for and not delivered yet."""
         return self.sampling.prompt_logprobs >= 0 and not self.prompt_delivered
+
+    @property
+    def computes_all(self) -> bool:
+        """Whether nothing is read that others have computed."""
+        return self.shares_nothing or self.wants_prompt_logprobs
 
 
 @dataclass(slots=True, eq=False)
@@ -147,6 +154,8 @@ class Sequence:
     """While running: the deepest node of the prefix tree on the sequence's own path."""
     publishes: bool = False
     """Whether its next full page of the prompt goes into the tree as it is launched."""
+    reads_others: bool = False
+    """Whether it reads pages, since it was started, that the tree had."""
     num_overtaken: int = 0
     """How often a later one was admitted before it."""
     known_prefix: list[PrefixNode] = field(default_factory=list)

@@ -47,7 +47,8 @@ class RunningSequences:
         row = self.table.add(sequence, tokens)
         self.sampling.set(row, request, sequence.choices[0])
         sequence.cursor = self._cache.root(request.namespace)
-        sequence.publishes = not request.wants_prompt_logprobs
+        sequence.publishes = not request.computes_all
+        sequence.reads_others = False
         if request.wants_prompt_logprobs:
             request.prompt_logprobs = [None]
         self.prefilling.append(sequence)
@@ -107,6 +108,16 @@ class RunningSequences:
         self._cache.forget(sequence.cursor)
         self.stop(sequence, num_kept=0)
 
+    def retract_tainted(self, sequence: Sequence) -> None:
+        """The same for one that goes on later, and computes all by itself then: others may have broken its values."""
+        assert sequence.cursor is not None
+        request = sequence.request
+        self._cache.forget(sequence.cursor)
+        self.retract(sequence)
+        request.shares_nothing = True
+        if not request.prompt_delivered:
+            request.cached_tokens = 0
+
     def share_prefix(self, sequence: Sequence) -> None:
         """Let a sequence that stands at the start of a page read what the tree has from there on.
 
@@ -125,6 +136,7 @@ class RunningSequences:
         pages = self._cache.share(nodes)
         self.table.append_pages(row, pages)
         self.backlog.look(row, pages)
+        sequence.reads_others = True
         self.table.cached[row] += len(nodes) * PAGE_SIZE
         sequence.cursor = nodes[-1]
         if sequence.request.num_retractions == 0:
@@ -171,7 +183,7 @@ class RunningSequences:
         rows = [row]
         pages, num_tokens = self.table.pages_of(row), int(self.table.length[row])
         for choice in sequence.choices[1:]:
-            other = Sequence(sequence.request, [choice], cursor=sequence.cursor)
+            other = Sequence(sequence.request, [choice], cursor=sequence.cursor, reads_others=sequence.reads_others)
             choice.sequence = other
             other_row = self.table.add(other, self.table.tokens[row, :num_tokens])
             self.sampling.set(other_row, sequence.request, choice)

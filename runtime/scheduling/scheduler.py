@@ -209,6 +209,7 @@ class Scheduler:
                 self._collect_sample(sequence, sample, result, logprobs)
                 if choice.finish is not None:
                     self._open.close_if_ended(request)
+                if sequence.row == NOT_RUNNING:
                     break
 
     def _collect_sample(

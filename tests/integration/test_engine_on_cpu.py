@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from runtime.request import GenerationRequest
@@ -140,6 +141,24 @@ def test_prompt_logprobs_are_the_same_with_a_warm_cache_and_odd_chunks(runner: T
     assert results[0] == results[1]
     assert results[0] is not None
     assert len(results[0]) == len(prompt)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_broken_values_of_others_break_no_answer(folder: Path, alone: Answers, *, overlap: bool) -> None:
+    """Who shared them starts once more by itself, every choice; and who comes later finds whole values."""
+    runner = build_runner(folder, num_pages=NUM_PAGES)
+    engine = build_engine(runner, eos_token_ids=[EOS], overlap_schedule=overlap)
+    run_all(engine, requests()[1:2])
+    with torch.inference_mode():
+        runner.pages.fill_(torch.nan)
+    sharing = requests()[2:4]
+    expected = {key: answer for key, answer in alone.items() if key[0] in (3, 4)}
+    assert run_all(engine, sharing) == expected
+    stats = engine.stats()
+    assert stats.cached_tokens == 0
+    assert run_all(engine, sharing) == expected
+    assert engine.stats().cached_tokens > 0
+    assert engine.stats().num_free_pages + engine.stats().num_evictable_pages == stats.num_pages
 
 
 def test_probe_proves_the_real_model(runner: TorchRunner) -> None:
