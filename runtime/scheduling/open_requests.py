@@ -106,14 +106,15 @@ class OpenRequests:
             self._output.tokens.append(TokenDelivery(request.id, choice.index, [token], scores))
 
     def end_without_token(self, sequence: Sequence) -> None:
-        """End a choice from whose logits no token can be chosen, unless what it read of others may be to blame.
+        """End a choice from whose logits no token can be chosen, unless something else may be to blame.
 
-        A page is shared before anybody knows what is in it: one broken value in a prompt reaches the pages before it, as attention
-        weighs a whole tile of values, and nothing times NaN is NaN. So a sequence that shares is started once more, alone.
+        One broken value reaches the positions before it, as attention weighs a whole tile of values, and nothing times NaN is NaN:
+        other prompts' pages, which are shared before anybody knows what is in them, and the rows before a draft. So a sequence
+        that shares or has verified drafts is started once more, alone.
         """
         request, choice = sequence.request, sequence.choices[0]
         finish = self._non_finite(choice)
-        if finish is NON_FINITE and sequence.reads_others:
+        if finish is NON_FINITE and (sequence.reads_others or self._running.table.num_verified[sequence.row] > 0):
             self._running.retract_tainted(sequence)
             self._waiting.add(sequence)
             return

@@ -176,7 +176,7 @@ class StepPlanner:
         ends = table.cached[rows] + table.spread[rows] + 1
         ends[:num_decodes] += table.most_accepted(plan.num_drafts)
         ends[num_decodes:] = table.length[through]
-        sees = self._running.backlog.can_draft(rows, newest)
+        sees = self._running.backlog.can_draft(rows, newest) & ~table.is_alone[rows]
         rows, ends = rows[sees], ends[sees]
         missing = self._running.num_pages_for_drafts(rows, ends + table.shape.places_at(num_steps) + 1)
         if missing.sum() > self._cache.num_available:

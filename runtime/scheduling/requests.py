@@ -125,8 +125,8 @@ class Request:
     cached_tokens: int = 0
     num_retractions: int = 0
     prompt_delivered: bool = False
-    shares_nothing: bool = False
-    """Values that others had computed may have broken its own: what it computes from now on it computes by itself."""
+    is_alone: bool = False
+    """Pages of others, or drafts, may have broken its values: what is started from now on does without."""
     embedding: bytes = b""
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
     drafts: DraftCounts = field(default_factory=DraftCounts)
@@ -140,7 +140,7 @@ class Request:
     @property
     def computes_all(self) -> bool:
         """Whether nothing is read that others have computed."""
-        return self.shares_nothing or self.wants_prompt_logprobs
+        return self.is_alone or self.wants_prompt_logprobs
 
 
 @dataclass(slots=True, eq=False)

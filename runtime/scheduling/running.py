@@ -109,12 +109,12 @@ class RunningSequences:
         self.stop(sequence, num_kept=0)
 
     def retract_tainted(self, sequence: Sequence) -> None:
-        """The same for one that goes on later, and computes all by itself then: others may have broken its values."""
+        """The same for one that goes on later, without pages of others and without drafts: they may have broken its values."""
         assert sequence.cursor is not None
         request = sequence.request
         self._cache.forget(sequence.cursor)
         self.retract(sequence)
-        request.shares_nothing = True
+        request.is_alone = True
         if not request.prompt_delivered:
             request.cached_tokens = 0
 

@@ -74,6 +74,8 @@ class SequenceTable:
         """Of the last tokens of `cached`: how many the draft head has no entries for, see `backlog`."""
         self.blind_pages: Int64 = np.zeros(num_rows, np.int64)
         """Pages at the beginning that the head does not look at."""
+        self.is_alone: Bool = np.zeros(num_rows, np.bool_)
+        """It reads no pages of others and has no drafts, see `Request.is_alone`."""
         self.prompt_owners: Int64 = np.zeros(num_rows, np.int64)
         """Who owns the prompt's places in the backlog."""
         self.num_verified: Int64 = np.zeros(num_rows, np.int64)
@@ -104,6 +106,7 @@ class SequenceTable:
         self._num_added += 1
         self.serials[row] = self._num_added
         self.prompt_owners[row] = -self._num_added
+        self.is_alone[row] = request.is_alone
         self.is_active[row] = True
         sequence.row = row
         return row

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from runtime.batch import Int32, Int64, StepBatch
 from runtime.runner.building import build_runner
@@ -99,6 +100,29 @@ def test_every_way_to_a_text_is_the_same(
     assert scored_tokens_of(run_all(engine, requests())) == scored_tokens_of(plain_answers)
     if "disable_radix_cache" not in settings:
         assert scored_tokens_of(run_all(engine, requests())) == scored_tokens_of(plain_answers), "from cached prefixes"
+
+
+def test_drafts_that_break_the_rows_before_them_end_no_answer(tmp_path: Path, head: HeadSource) -> None:
+    """Of a token whose embedding is no number: its values reach the rows before it, for which it was only a guess."""
+    broken = VOCAB_SIZE - 1
+    folder = write_target(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"][broken] = np.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    never = {"logit_bias": {broken: -100.0}, "max_tokens": 12, "ignore_eos": True, "logprobs": 0}
+    asked = [ask(1, range(3, 40), temperature=0.0, **never), ask(2, range(9, 20), seed=2, n=2, **never)]
+    plain = run_all(build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS]), asked)
+    runner = build_runner(folder, num_pages=NUM_PAGES, head=head)
+    assert runner.drafter is not None
+
+    def draft(batch: StepBatch, _captured: torch.Tensor, _chosen: Int64, num_tokens: Int32) -> Int64:
+        assert batch.speculation is not None
+        return np.full((len(num_tokens), batch.speculation.num_steps), broken)
+
+    runner.drafter.draft = draft  # type: ignore[method-assign]
+    engine = build_engine(runner, eos_token_ids=[EOS], speculative_adaptive=False, **SPECULATION)
+    assert scored_tokens_of(run_all(engine, asked)) == scored_tokens_of(plain)
+    assert engine.stats().num_verified == len(plain), "tried once by each"
 
 
 @SHAPES
