@@ -240,6 +240,23 @@ def test_a_clients_own_rules_stay_as_they_are(vocabulary: GrammarVocabulary, gra
     assert not matcher.fault
 
 
+def test_many_lengths_keep_their_bounds(vocabulary: GrammarVocabulary, grammars: Grammars) -> None:
+    """Their states are shared then, and each is its own."""
+    schema = {
+        "type": "object",
+        "properties": {f"f{most}": {"type": "string", "maxLength": most} for most in range(30, 46)},
+        "required": [f"f{most}" for most in range(30, 46)],
+        "additionalProperties": False,
+    }
+    matcher = grammars.matcher(of_schema(vocabulary, schema))
+    value = json.loads(answer(matcher, TABLE, vocabulary.num_words, np.random.default_rng(3), reluctance=1.0))
+    jsonschema_rs.validate(schema, value)
+    lengths = {most: len(text) for most, text in zip(range(30, 46), value.values(), strict=True)}
+    # A token may begin and end a text; whatever else was begun went on to its bound.
+    assert all(length == most or length in (0, 2) for most, length in lengths.items())
+    assert sum(length == most for most, length in lengths.items()) > 8
+
+
 def test_what_only_looks_like_a_bound_stays(vocabulary: GrammarVocabulary) -> None:
     """In constants and classes it is text."""
     form = {
@@ -272,6 +289,15 @@ def test_what_only_looks_like_a_bound_stays(vocabulary: GrammarVocabulary) -> No
                 "maxItems": 50,
             },
             2 << 20,
+        ),
+        (
+            {
+                "type": "object",
+                "properties": {f"f{most}": {"type": "string", "maxLength": most} for most in range(90, 120)},
+                "required": [f"f{most}" for most in range(90, 120)],
+                "additionalProperties": False,
+            },
+            4 << 20,
         ),
         ({"type": "string", "pattern": "^[a-z]{1,300}$"}, 1 << 20),
     ],
