@@ -1,7 +1,8 @@
 """Frozen kernels against the same kernels compiled at their launch, on a Hopper GPU.
 
-CASEMATE_TEST_BUNDLE names a bundle that was built for `SHAPE` (Llama 3.1 8B) with `max_running_requests = 512`, for both
-attention backends; see docs/kernels.md. The steps run with one layer of random weights: a kernel knows no more of a model.
+CASEMATE_TEST_BUNDLE names a bundle that was built for `SHAPE` (Llama 3.1 8B) with `max_running_requests = 512`, by one engine
+for each attention backend (`auto`, `triton`, `flashinfer`); see docs/kernels.md. The steps run with one layer of random weights:
+a kernel knows no more of a model.
 """
 
 import json

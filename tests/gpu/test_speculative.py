@@ -114,7 +114,7 @@ def test_drafts_are_accepted_where_they_are_right(folder: Path, head_folder: Pat
     text = answers_of(runner, [request])[1, 0].tokens
     engine = build_engine(
         runner, eos_token_ids=[], context_length=2048, overlap_schedule=False, max_running_requests=40,
-        speculative_draft_model_path="head", **SPECULATION,
+        speculative_draft_model_path="head", speculative_adaptive=False, **SPECULATION,
     )  # fmt: skip
     engine.submit(request)
     got: list[int] = []
