@@ -162,7 +162,7 @@ def test_a_period_that_ends_before_it_begins_is_refused() -> None:
             make_period(FIRST_MS, end_ms)
 
 
-@control("3.3.5", "AU-6")
+@control("3.3.5")
 def test_refusals_beyond_the_ration_are_counted_too(tmp_path: Path) -> None:
     """A flood of strangers is not told as the few of it that have a record each."""
     writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin="log.example/flood")

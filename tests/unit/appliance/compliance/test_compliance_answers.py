@@ -346,7 +346,7 @@ def test_shares_and_roots_are_listed_by_their_day(tmp_path: Path) -> None:
     ]
 
 
-@control("CA-7", "CM-6", "3.12.3")
+@control("CM-6", "3.12.3")
 def test_a_configuration_that_nobody_was_started_by_shows_nothing(tmp_path: Path) -> None:
     """Whoever writes protections into the file and starts nothing gets no evidence of them."""
     path = tmp_path / "state" / "run" / "statement.json"
