@@ -181,7 +181,9 @@ class DeviceSpeculation:
         if not num_samples:
             return
         hidden = rows.hidden
-        if num_samples != views.shape.num_rows:
+        if (
+            len(inputs.chains.continued) * inputs.chains.num_queries != views.shape.num_rows
+        ):  # Of answers every row is sampled.
             hidden = hidden.index_select(0, views.sample_rows)
         (logits,) = self._model.logits(hidden, self._buffers.logits[:num_samples])
         self._operations.sample(logits, views.columns, self._buffers.samples_of(views))

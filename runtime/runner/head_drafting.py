@@ -127,7 +127,7 @@ class HeadDrafting:
         views, rows = inputs.views, self._buffers.rows_of(inputs.views)
         assert rows.captured is not None
         next_ids = samples
-        if views.shape.num_samples != views.shape.num_rows:
+        if len(inputs.chains.continued) * inputs.chains.num_queries != views.shape.num_rows:
             next_ids = inputs.chains.next_ids.index_copy(0, views.sample_rows.long(), samples)
         if inputs.chains.deferred is not None:
             self._backlog.keep(inputs.chains.deferred.long(), rows.captured, next_ids)

@@ -12,7 +12,7 @@ from runtime.runner.building import build_runner
 from runtime.speculative.source import HeadSource
 from tests.support.device_runners import build_plain_device
 from tests.support.draft_heads import EOS, LAYERS
-from tests.support.engine_runs import build_engine, run_all
+from tests.support.engine_runs import ask, build_engine, run_all
 from tests.support.speculation_runs import NUM_DRAFTS, NUM_PAGES, SPECULATION, Answers, requests, tokens_of
 
 
@@ -38,6 +38,15 @@ def test_texts_are_those_of_plain_decoding(
         assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
     assert engine.stats().num_verified > 200
     assert (engine.stats().num_graph_steps > 0) == (largest_graph > 0)
+
+
+def test_as_many_choices_as_a_chunk_has_rows(folder: Path, head: HeadSource) -> None:
+    """All are chosen from its last row, though there is a sample for each."""
+    device = build_plain_device(folder, num_pages=NUM_PAGES, cuda_graph_max_bs=0, head=head, num_steps=NUM_DRAFTS)
+    asked = [ask(1, range(3, 37), n=2, temperature=0.0, max_tokens=4, ignore_eos=True)]
+    plain = build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS])
+    engine = build_engine(device.runner, eos_token_ids=[EOS], chunked_prefill_size=32, **SPECULATION)
+    assert tokens_of(run_all(engine, asked)) == tokens_of(run_all(plain, asked))
 
 
 class LastFirst(OneByOne):
