@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from runtime.attention.beside import SideStream
+from runtime.attention.beside import OneByOne, SideStream
 from runtime.attention.combined import CombinedAttention
 from runtime.attention.device import DeviceAttention
 from runtime.attention.flashinfer.attention import FlashInferAttention, build_flashinfer_attention
@@ -49,8 +49,8 @@ def choose_kernels(settings: EngineSettings, warn: Warn) -> Kernels:
     builders: dict[str, Callable[[CacheUse], DeviceAttention]] = {
         "triton": partial(_build_triton, launcher),
         "flashinfer": partial(_build_flashinfer, launcher, libraries),
-        "flashinfer beside drafts": partial(_build_combined, launcher, libraries),
-        "auto": partial(_build_best, launcher, libraries, warn),
+        "flashinfer beside drafts": partial(_build_combined, settings, launcher, libraries),
+        "auto": partial(_build_best, settings, launcher, libraries, warn),
     }
     backend: str = settings.attention_backend
     if backend == "flashinfer" and settings.speculative_algorithm:
@@ -109,17 +109,24 @@ def _build_frozen_attention(
         return _build_flashinfer(launcher, libraries, use)
     if choice.chunks == "triton":
         return _build_triton(launcher, use)
-    return _build_combined(launcher, libraries, use)
+    return _build_combined(settings, launcher, libraries, use)
 
 
-def _build_combined(launcher: Launcher, libraries: Libraries, use: CacheUse) -> DeviceAttention:
+def _build_combined(
+    settings: EngineSettings, launcher: Launcher, libraries: Libraries, use: CacheUse
+) -> DeviceAttention:
+    """With drafts one behind the other: such a step is launched kernel by kernel, and a second stream costs the host more than it
+    saves the device."""
     decodes, chunks = _build_triton(launcher, use), _build_flashinfer(launcher, libraries, use, decode=None)
-    return CombinedAttention(decodes, chunks, SideStream(use.pages.device))
+    beside = OneByOne() if settings.speculative_algorithm else SideStream(use.pages.device)
+    return CombinedAttention(decodes, chunks, beside)
 
 
-def _build_best(launcher: Launcher, libraries: Libraries, warn: Warn, use: CacheUse) -> DeviceAttention:
+def _build_best(
+    settings: EngineSettings, launcher: Launcher, libraries: Libraries, warn: Warn, use: CacheUse
+) -> DeviceAttention:
     try:
-        return _build_combined(launcher, libraries, use)
+        return _build_combined(settings, launcher, libraries, use)
     except EngineMisconfigured as refused:
         warn(f"prompts are computed by Triton kernels, as FlashInfer's cannot be used: {refused}")
         return _build_triton(launcher, use)
