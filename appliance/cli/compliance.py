@@ -24,6 +24,7 @@ from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from appliance.cli.state import verify_owner
+from appliance.cli.terminal import say
 from appliance.compliance.gathering import gather_installation
 from appliance.compliance.places import answer_from_log, open_log, open_signer
 from appliance.config import Configuration, load_configuration, load_default_configuration
@@ -172,18 +173,17 @@ def _gaps(arguments: argparse.Namespace) -> int:
         )
     else:
         for gap in gaps:
-            print(f"{'missing' if gap.is_known else 'unknown':<8} {gap.title}")
-            print(
-                f"         {gap.words}. {gap.missing}\n         {gap.remedy}\n         Wanted by {_join(gap.controls)}."
-            )
+            say(f"{'missing' if gap.is_known else 'unknown':<8} {gap.title}")
+            for line in (f"{gap.words}. {gap.missing}", gap.remedy, f"Wanted by {_join(gap.controls)}."):
+                say(f"         {line}")
         if results is NO_RESULTS:
-            print(
+            say(
                 "missing  results of the tests of this build (compliance.test_results): nothing that rests on tests is evidenced"
             )
         for one in by_design:
-            print(f"not met  {framework.label_of(one.control)} {one.control.title}: {one.control.customer}")
+            say(f"not met  {framework.label_of(one.control)} {one.control.title}: {one.control.customer}")
         theirs = sum(one.control.status in ("customer", "shared") for one in judgements)
-        print(
+        say(
             f"{len(gaps)} facts are missing or unknown; {theirs} of {len(judgements)} controls want something of the organization"
         )
     return EXIT_FAILED if gaps or by_design or results is NO_RESULTS else EXIT_OK
@@ -194,16 +194,14 @@ def _verify(arguments: argparse.Namespace) -> int:
     key = load_key(arguments.key)
     verified = verify_pack(folder, key, load_key(arguments.signer), load_witnesses(arguments.witness, key))
     manifest = verified.manifest
-    print(
+    say(
         f"pack        {manifest.framework}, {manifest.period_start} to {manifest.period_end}, made at {manifest.made_at}"
     )
-    print(f"log         {manifest.origin}, {manifest.checkpoint_size} records, root {manifest.root}")
-    print(f"manifest    sha256:{verified.digest}, {len(manifest.files)} files")
+    say(f"log         {manifest.origin}, {manifest.checkpoint_size} records, root {manifest.root}")
+    say(f"manifest    sha256:{verified.digest}, {len(manifest.files)} files")
     for name, at_s in verified.witnessed_at.items():
-        print(
-            f"witness     {name} cosigned the first {verified.num_witnessed} records at {format_instant(at_s * 1000)}"
-        )
-    print(
+        say(f"witness     {name} cosigned the first {verified.num_witnessed} records at {format_instant(at_s * 1000)}")
+    say(
         f"verified: signed, whole, {verified.num_proven} records proven one by one, {verified.num_exported} as ranges"
         + ("" if verified.witnessed_at else "; without --witness it is not excluded that the log was told anew")
     )
@@ -258,17 +256,17 @@ def _leave_notice(configuration: Configuration, made: WrittenPack) -> None:
 
 def _describe(made: WrittenPack) -> None:
     content, manifest = made.content, made.manifest
-    print(f"framework   {content.framework.title}")
-    print(f"records     {manifest.start} to {manifest.end - 1} of {manifest.checkpoint_size}, root {manifest.root}")
-    print("controls    " + ", ".join(f"{count} {verdict}" for verdict, count, _, _ in content.counts if count))
+    say(f"framework   {content.framework.title}")
+    say(f"records     {manifest.start} to {manifest.end - 1} of {manifest.checkpoint_size}, root {manifest.root}")
+    say("controls    " + ", ".join(f"{count} {verdict}" for verdict, count, _, _ in content.counts if count))
     if content.score is not None:
-        print(
+        say(
             f"SPRS score  {content.score.now}; {content.score.attainable} of 110 once the organization's parts are done"
             + ("" if content.score.has_plan else "; none to submit without a system security plan (3.12.4)")
         )
     if not content.has_results:
         sys.stderr.write("casemate: no test results of this build: nothing that rests on tests counts as evidenced\n")
-    print(f"manifest    sha256:{made.digest}, {len(manifest.files)} files")
+    say(f"manifest    sha256:{made.digest}, {len(manifest.files)} files")
 
 
 def _join(controls: tuple[str, ...]) -> str:

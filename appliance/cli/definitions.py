@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.cli.commands import Commands, add_command
+from appliance.cli.terminal import escape_json, escape_text
 from appliance.config import load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
@@ -82,11 +83,12 @@ def split_models(text: str | None) -> tuple[str, ...] | None:
 
 def print_json(value: Any) -> None:
     """Print one line of JSON."""
-    print(json.dumps(value))
+    print(escape_json(json.dumps(value)))
 
 
 def tabulate(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns, the first being the heading."""
+    """Rows in columns, the first being the heading; escaped, as their cells hold what others wrote."""
+    rows = [[escape_text(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from appliance.cli.terminal import escape_text
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -178,7 +180,7 @@ def render_help() -> str:
 
 def _refuse(reason: object, exit_code: int) -> int:
     for line in str(reason).splitlines() or [type(reason).__name__]:
-        sys.stderr.write(f"casemate: {line}\n")
+        sys.stderr.write(f"casemate: {escape_text(line)}\n")
     return exit_code
 
 

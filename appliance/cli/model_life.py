@@ -20,6 +20,7 @@ from appliance.cli.main import EXIT_OK
 from appliance.cli.progress import Progress
 from appliance.cli.signing_key import KEY_HELP, open_signer
 from appliance.cli.state import add_state_options, find_state, is_fips
+from appliance.cli.terminal import say
 from appliance.errors import CommandFailed
 from appliance.models.checks import checks_of
 from appliance.models.places import open_outbox, open_store, open_trust, utc_now
@@ -282,7 +283,7 @@ def _list(arguments: argparse.Namespace) -> int:
     elif not models:
         print("There are no models yet; `casemate model import DIR` takes one in.")
     for model in models if not arguments.json else ():
-        print(f"{model['root'][:16]}  {model['state']:<10}  {model['name']:<32}  {', '.join(model['approved_by'])}")
+        say(f"{model['root'][:16]}  {model['state']:<10}  {model['name']:<32}  {', '.join(model['approved_by'])}")
     return EXIT_OK
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance.cli.main import EXIT_USAGE
+from appliance.cli.terminal import escape_json, escape_text, show_bytes
 from audit.cosignature import CosignerKey
 from audit.entry import Json
 from audit.errors import KeyUnusable, MalformedNote
@@ -31,7 +32,7 @@ def set_handler(parser: argparse.ArgumentParser, handler: Callable[[argparse.Nam
         try:
             return handler(arguments)
         except WrongUsage as error:
-            sys.stderr.write(f"casemate: {error}\n")
+            sys.stderr.write(f"casemate: {escape_text(str(error))}\n")
             return EXIT_USAGE
 
     parser.set_defaults(handler=handle)
@@ -102,12 +103,14 @@ def write_output(data: bytes, path: Path | None) -> None:
 
 
 def write_private_output(data: bytes, path: Path | None) -> None:
-    """What others must not read: to a file that is its owner's alone, also where there was one before, or to standard output.
+    """JSON that others must not read: to a file that is its owner's alone, also where there was one before, or to standard output.
+
+    A terminal gets it escaped: a body holds what somebody sent.
 
     Raises: WrongUsage.
     """
     if path is None:
-        write_output(data, None)
+        write_output(show_bytes(data), None)
         return
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -121,7 +124,7 @@ def write_private_output(data: bytes, path: Path | None) -> None:
 
 def print_event(event: Json) -> None:
     """A record for a person. ASCII only: what a client once sent must not move the cursor of an auditor's terminal."""
-    print(json.dumps(event, indent=2, sort_keys=True, ensure_ascii=True))
+    print(escape_json(json.dumps(event, indent=2, sort_keys=True)))
 
 
 class Counter:

@@ -18,6 +18,7 @@ from appliance.cli.audit.arguments import (
 from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
+from appliance.cli.terminal import say
 from appliance.models.places import open_outbox
 from audit.export import DERIVED, VerifiedExport, verify_export, write_export
 from audit.reader import LogReader
@@ -80,9 +81,9 @@ def _verify_export(arguments: argparse.Namespace) -> int:
 
 def _describe(export: VerifiedExport) -> None:
     manifest = export.manifest
-    print(f"records     {manifest.start} to {manifest.end - 1} of the log {manifest.origin}")
-    print(f"checkpoint  {manifest.checkpoint_size} records, root {manifest.root}")
-    print(f"manifest    sha256:{export.digest}")
+    say(f"records     {manifest.start} to {manifest.end - 1} of the log {manifest.origin}")
+    say(f"checkpoint  {manifest.checkpoint_size} records, root {manifest.root}")
+    say(f"manifest    sha256:{export.digest}")
 
 
 def _leave_notice(state: Path, made: VerifiedExport) -> None:

@@ -12,6 +12,7 @@ from appliance.cli.audit.arguments import WrongUsage, set_handler
 from appliance.cli.audit.remote import RemoteLog, add_remote, open_remote
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
+from appliance.cli.terminal import escape_json, say
 
 
 def add_govern_commands(commands: Commands) -> None:
@@ -48,20 +49,20 @@ def _propose(arguments: argparse.Namespace) -> int:
     answer = _remote(arguments).post(
         "/audit/rules/propose", {"kind": arguments.kind, "reason": arguments.reason, **given}
     )
-    print(f"proposed    {answer['changed']}")
-    print(f"A person of the other role confirms it: casemate audit confirm {answer['changed']}")
+    say(f"proposed    {answer['changed']}")
+    say(f"A person of the other role confirms it: casemate audit confirm {answer['changed']}")
     return EXIT_OK
 
 
 def _decide(arguments: argparse.Namespace) -> int:
     answer = json.loads(_remote(arguments).post_nothing(f"/audit/rules/{arguments.word}/{arguments.proposal}"))
-    print(f"{'in force' if arguments.word == 'confirm' else 'refused':11} {answer['changed']}")
+    say(f"{'in force' if arguments.word == 'confirm' else 'refused':11} {answer['changed']}")
     return EXIT_OK
 
 
 def _show(arguments: argparse.Namespace) -> int:
     rules: dict[str, Any] = json.loads(_remote(arguments).get("/audit/rules"))["rules"]
-    print(json.dumps(rules, indent=2, sort_keys=True, ensure_ascii=True))
+    print(escape_json(json.dumps(rules, indent=2, sort_keys=True)))
     return EXIT_OK
 
 

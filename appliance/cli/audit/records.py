@@ -17,6 +17,7 @@ from appliance.cli.audit.arguments import (
 from appliance.cli.audit.remote import add_remote, open_remote
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
+from appliance.cli.terminal import show_bytes
 from audit.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from audit.courier import load_cosigned
 from audit.errors import EntryNotFound
@@ -44,7 +45,9 @@ def add_record_commands(commands: Commands) -> None:
     show.add_argument("index", metavar="INDEX", type=int)
     add_folder(show)
     add_remote(show)
-    show.add_argument("--raw", action="store_true", help="the leaf's very bytes, as they are hashed")
+    show.add_argument(
+        "--raw", action="store_true", help="the leaf's very bytes, as they are hashed; on a terminal escaped"
+    )
     set_handler(show, _show)
 
 
@@ -73,7 +76,7 @@ def _show(arguments: argparse.Namespace) -> int:
     else:
         entry = find_entry(require_folder(arguments.dir), arguments.index)
     if arguments.raw:
-        write_output(entry, None)
+        write_output(show_bytes(entry), None)
     else:
         print_event(json.loads(entry))
     return EXIT_OK

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.cli.audit.arguments import WrongUsage, read_file
+from appliance.cli.terminal import escape_json
 from appliance.errors import CommandFailed
 
 TIMEOUT_S = 60.0
@@ -105,4 +106,4 @@ def _message_of(data: bytes) -> str:
         text = str(json.loads(data)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         text = data[:200].decode("ascii", "replace")
-    return json.dumps(text)[1:-1]
+    return escape_json(json.dumps(text))[1:-1]

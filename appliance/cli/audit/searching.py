@@ -20,11 +20,11 @@ from appliance.cli.audit.arguments import (
     load_key,
     require_folder,
     set_handler,
-    write_output,
 )
 from appliance.cli.audit.remote import RemoteLog, add_remote, open_remote
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
+from appliance.cli.terminal import escape_json
 from audit.checkpoint import parse_checkpoint
 from audit.entry import Json, encode_canonical
 from audit.errors import EntryNotFound, LogCorrupted
@@ -64,14 +64,14 @@ def add_search_commands(commands: Commands) -> None:
     search.add_argument(
         "--before", metavar="INDEX", type=int, help="only records before this one: go on behind an earlier answer"
     )
-    search.add_argument("--json", action="store_true", help="whole records, one a line")
+    search.add_argument("--json", action="store_true", help="whole records in ASCII, one a line")
     set_handler(search, _search)
     tail = add_command(commands, "tail", "print the last records, and with -f those that come")
     add_folder(tail)
     add_remote(tail)
     tail.add_argument("-n", metavar="N", type=int, default=10, help="so many (default: %(default)s)")
     tail.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
-    tail.add_argument("--json", action="store_true", help="whole records, one a line")
+    tail.add_argument("--json", action="store_true", help="whole records in ASCII, one a line")
     set_handler(tail, _tail)
 
 
@@ -155,13 +155,13 @@ def _published_size(reader: LogReader) -> int:
 
 def _print_line(entry: bytes, *, as_json: bool) -> None:
     if as_json:
-        write_output(entry + b"\n", None)
+        print(escape_json(entry.decode("utf-8", "backslashreplace")))
         return
     print(describe_record(parse_json(entry)))
 
 
 def describe_record(event: Json) -> str:
-    """A record in one line: index, time, kind, who, what, how it ended. ASCII only.
+    """A record in one line: index, time, kind, who, what, how it ended. ASCII only, and in quotes what has spaces or quotes in it.
 
     Whatever stands in its members: a record that somebody got into the log must not hide those behind it.
     """
@@ -171,7 +171,13 @@ def describe_record(event: Json) -> str:
         "?" if row["index"] == "" else row["index"], _describe_time(row["time"]), row["kind"] or "?", row["actor"], what,
         row["status_code"] or row["status"], row["request"],
     )  # fmt: skip
-    return " ".join(json.dumps(str(word))[1:-1] for word in words if word != "")
+    return " ".join(_show_word(str(word)) for word in words if word != "")
+
+
+def _show_word(word: str) -> str:
+    """So that no name can stand for two words of the line."""
+    quoted = escape_json(json.dumps(word))
+    return quoted if " " in word or '"' in word else quoted[1:-1]
 
 
 def _uid_of(event: Json, name: str) -> str:

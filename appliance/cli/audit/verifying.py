@@ -21,6 +21,7 @@ from appliance.cli.audit.arguments import (
 )
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK, EXIT_ROLLBACK_NOT_EXCLUDED
+from appliance.cli.terminal import escape_text, say
 from audit.cosignature import CosignerKey, verify_cosignatures
 from audit.courier import COSIGNED
 from audit.entry import parse_canonical
@@ -144,16 +145,14 @@ def _verify_continues(folder: Path, size: int, older: Path) -> int:
     verify_log(older, predecessor.key, progress=counter.count)
     counter.end()
     checkpoint, key = predecessor.checkpoint, predecessor.key
-    print(
-        f"continues   {checkpoint.origin}, all of its {checkpoint.size} records, signed by {key.name}+{key.key_id:08x}"
-    )
+    say(f"continues   {checkpoint.origin}, all of its {checkpoint.size} records, signed by {key.name}+{key.key_id:08x}")
     return checkpoint.size
 
 
 def _verify_mldsa(folder: Path, key: CosignerKey) -> None:
     if not verify_cosignatures(LogReader(folder).checkpoint_note(), [key]):
         raise SignatureRejected(f"{folder}: the checkpoint has no cosignature by {key.name}+{key.key_id:08x}")
-    print(f"post-quantum signature good, ML-DSA-44 by {key.name}+{key.key_id:08x}")
+    say(f"post-quantum signature good, ML-DSA-44 by {key.name}+{key.key_id:08x}")
 
 
 def _hear_witnesses(arguments: argparse.Namespace, folder: Path, witnesses: list[CosignerKey]) -> Word | None:
@@ -170,35 +169,35 @@ def _is_rollback_excluded(word: Word, max_age_s: int, verified: Verified) -> boo
     assert verified.cosigned is not None
     for name, said_at in sorted(word.times.items()):
         moment = datetime.datetime.fromtimestamp(said_at, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        print(f"witness     {name} cosigned {verified.cosigned.size} records at {moment}; this log extends them")
+        say(f"witness     {name} cosigned {verified.cosigned.size} records at {moment}; this log extends them")
     if not word.times:
-        print("consistent; rollback not excluded: no witness that you named has cosigned")
+        say("consistent; rollback not excluded: no witness that you named has cosigned")
         return False
     age_s = int(time.time()) - max(word.times.values())
     if age_s > max_age_s:
-        print(f"consistent; rollback not excluded: the last word of a witness is {age_s} s old")
+        say(f"consistent; rollback not excluded: the last word of a witness is {age_s} s old")
         return False
-    print("consistent; rollback excluded up to the witness's last word")
+    say("consistent; rollback excluded up to the witness's last word")
     return True
 
 
 def _print_verified(verified: Verified, key: VerifierKey) -> None:
     checkpoint = verified.checkpoint
-    print(f"checkpoint  {checkpoint.size} records, root {checkpoint.root.hex()}")
-    print(f"signature   good, by {key.name}+{key.key_id:08x}")
-    print(f"records     all {checkpoint.size} are canonical, carry their index and hash to the root")
-    print(f"files       {verified.num_files} tiles and bundles hold what the records give")
+    say(f"checkpoint  {checkpoint.size} records, root {checkpoint.root.hex()}")
+    say(f"signature   good, by {key.name}+{key.key_id:08x}")
+    say(f"records     all {checkpoint.size} are canonical, carry their index and hash to the root")
+    say(f"files       {verified.num_files} tiles and bundles hold what the records give")
     if verified.num_newer:
-        print(f"newer       {verified.num_newer} files hold more than the checkpoint covers; that was not verified")
+        say(f"newer       {verified.num_newer} files hold more than the checkpoint covers; that was not verified")
     if verified.has_state:
         behind = f"{verified.num_unsigned} durable records behind the checkpoint, not yet signed"
-        print(f"write-ahead {behind if verified.num_unsigned else 'agrees; nothing behind the checkpoint'}")
+        say(f"write-ahead {behind if verified.num_unsigned else 'agrees; nothing behind the checkpoint'}")
     else:
-        print("write-ahead not in this folder: only what was published is verified")
+        say("write-ahead not in this folder: only what was published is verified")
     if verified.torn_bytes:
-        print(f"            {verified.torn_bytes} bytes of an unfinished, never acknowledged write at its end")
+        say(f"            {verified.torn_bytes} bytes of an unfinished, never acknowledged write at its end")
     if verified.is_live:
-        print("live        an auditor is writing; what is newer than the checkpoint was left alone")
+        say("live        an auditor is writing; what is newer than the checkpoint was left alone")
 
 
 def _verify_receipt(arguments: argparse.Namespace) -> int:
@@ -213,15 +212,15 @@ def _verify_receipt(arguments: argparse.Namespace) -> int:
         entries = [receipt.intent] if receipt.outcome is None else [receipt.intent, receipt.outcome]
         words = [_hear_proof(entry.proof.encode(), witnesses) for entry in entries]
     except AuditRejected as error:
-        sys.stderr.write(f"casemate: {arguments.file}: {error}\n")
+        sys.stderr.write(escape_text(f"casemate: {arguments.file}: {error}") + "\n")
         return 1
     print_event(verified.intent)
     if verified.outcome is None:
-        print("the request has no outcome in this receipt")
+        say("the request has no outcome in this receipt")
     else:
         print_event(verified.outcome)
     for checkpoint, word in zip(verified.checkpoints, words, strict=True):
-        print(f"verified: in the log {checkpoint.origin} of {checkpoint.size} records{word}")
+        say(f"verified: in the log {checkpoint.origin} of {checkpoint.size} records{word}")
     return EXIT_OK
 
 
@@ -230,7 +229,7 @@ def _verify_proof(proof: bytes, record: Path | None, key: VerifierKey, witnesses
         raise WrongUsage("a tlog-proof needs its record: --record FILE")
     index, checkpoint = verify_proof(proof, read_file(record, MAX_ENTRY_BYTES), [key], key.name)
     word = _hear_proof(proof, witnesses)
-    print(f"verified: record {index} in the log {checkpoint.origin} of {checkpoint.size} records{word}")
+    say(f"verified: record {index} in the log {checkpoint.origin} of {checkpoint.size} records{word}")
     return EXIT_OK
 
 
