@@ -284,10 +284,13 @@ def configuration_event(
     return event
 
 
-HOST_FAILURES = ("model_import_refused", "model_verification_failed", "software_install_refused", "egress_open")
+HOST_FAILURES = (
+    "model_import_refused", "model_verification_failed", "software_install_refused", "egress_open", "segments_apply_failed",
+)  # fmt: skip
 HOST_KINDS = (
     "model_imported", "model_approved", "model_promoted", "model_retired", "model_verified", "roles_installed",
-    "statement_measured", "software_installed", "software_switched", "software_rolled_back", "egress_tested", *HOST_FAILURES,
+    "statement_measured", "software_installed", "software_switched", "software_rolled_back", "egress_tested",
+    "segments_applied", *HOST_FAILURES,
 )  # fmt: skip
 
 

@@ -105,6 +105,8 @@ KINDS: dict[str, EventKind] = {
         _kind("software_rolled_back", APPLICATION_LIFECYCLE, {8}, {"supervisor"}),
         _kind("egress_tested", APPLICATION_LIFECYCLE, {99}, {"supervisor"}),
         _kind("egress_open", APPLICATION_LIFECYCLE, {99}, {"supervisor"}),
+        _kind("segments_applied", APPLICATION_LIFECYCLE, {8}, {"supervisor"}),
+        _kind("segments_apply_failed", APPLICATION_LIFECYCLE, {8}, {"supervisor"}),
         _kind("policy_loaded", APPLICATION_LIFECYCLE, {8}, {"policy"}),
         _kind("log_started", EVENT_LOG_ACTIVITY, {6}, {AUDITOR}),
         _kind("log_stopped", EVENT_LOG_ACTIVITY, {7}, {AUDITOR}),

@@ -23,7 +23,7 @@ RATIONED = ("token_issued", "token_refused", "token_rejected", "user_sign_in_fai
 """Of these, what exceeds the ration of a minute is refused, and a number in `log_rationed`."""
 FAULTS = frozenset(
     ("process_crashed", "log_full", "log_space_low", "log_clock_jumped", "log_quorum_missed",
-     "log_history_disputed", "model_verification_failed", "egress_open",
+     "log_history_disputed", "model_verification_failed", "egress_open", "segments_apply_failed",
      "model_import_refused", "software_install_refused", "refresh_token_reused", "log_recovered")
 )  # fmt: skip
 CHANGES = frozenset(
@@ -33,7 +33,7 @@ CHANGES = frozenset(
      "grant_rule_changed", "definitions_restored", "key_rotated", "retention_changed", "hold_placed", "hold_lifted",
      "rules_proposed", "rules_refused", "log_rotation_agreed", "log_bodies_destroyed", "configuration_loaded",
      "model_imported", "model_approved", "model_promoted", "model_retired", "roles_installed", "software_installed",
-     "software_switched", "software_rolled_back", "log_rotated")
+     "software_switched", "software_rolled_back", "log_rotated", "segments_applied")
 )  # fmt: skip
 _QUIET = frozenset(("inference_intent", "inference_outcome", "token_issued"))
 """Kinds of which there are many, and of which each is like the others."""

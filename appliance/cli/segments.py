@@ -1,22 +1,31 @@
 """`casemate segments render|apply|test`: the zones of the configuration as firewall rules.
 
-`render` prints them, for nftables or for Kubernetes; `apply` loads those of nftables on this host; `test` tries them in network
-namespaces with the site's addresses: what an arrow names must open, everything else must be refused and counted.
+`render` prints them, for nftables or for Kubernetes; `apply` loads those of nftables on this host, which is a record; `test`
+tries them in network namespaces with the site's addresses: what an arrow names must open, everything else must be refused and
+counted.
 """
 
 import argparse
+import hashlib
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from appliance.config import Configuration, load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
+from appliance.models.places import open_outbox
+from security.errors import SegmentsUnusable
 from security.segmentation.model import Arrow, Ports, build_arrows
 from security.segmentation.network_policy import render_network_policies
 from security.segmentation.nftables import render_nftables
-from security.segmentation.rehearsal import apply_rules, rehearse
+from security.segmentation.rehearsal import apply_rules, check_rules, rehearse
+
+_MAX_ARROWS_CHARS, _MAX_REASON_CHARS = 16_000, 1_000
 
 
 def add_segments_commands(subparsers: Commands) -> None:
@@ -47,10 +56,35 @@ def _render(arguments: argparse.Namespace) -> int:
 
 
 def _apply(arguments: argparse.Namespace) -> int:
-    _, _, arrows = _load(arguments)
-    apply_rules(render_nftables(arrows))
+    configuration, _, arrows = _load(arguments)
+    rules = render_nftables(arrows)
+    check_rules(rules)
+    state = configuration.state_path
+    if not state.is_dir():
+        raise CommandFailed(
+            f"{state} is not there, where the log finds word of this: start the appliance once, or make the folder for its user"
+        )
+    _leave_notice(state, "segments_applied", arrows, rules)  # Before, so that a crash leaves no rules without a record.
+    try:
+        apply_rules(rules)
+    except SegmentsUnusable as fault:
+        _leave_notice(state, "segments_apply_failed", arrows, rules, reason=str(fault)[:_MAX_REASON_CHARS])
+        raise
     print(f"applied    {len(arrows)} arrows; everything else is refused and counted (`nft list counters`)")
     return EXIT_OK
+
+
+def _leave_notice(state: Path, kind: str, arrows: Sequence[Arrow], rules: str, **more: str) -> None:
+    """For the log: who opened what to whom. The digest is that of the ruleset, as `render` prints it."""
+    words = "; ".join(_describe(arrow) for arrow in arrows)
+    facts: dict[str, str | int] = {"num_arrows": len(arrows), "arrows": words[:_MAX_ARROWS_CHARS], **more}
+    digest = f"sha256:{hashlib.sha256(rules.encode()).hexdigest()}"
+    open_outbox(state).put(kind, name="segments", digest=digest, actor=actor(), facts=facts)
+
+
+def _describe(arrow: Arrow) -> str:
+    side = "to" if arrow.is_outgoing else "from"
+    return f"{arrow.name} {side} {' '.join(map(str, arrow.peers))} port {arrow.port}"
 
 
 def _test(arguments: argparse.Namespace) -> int:

@@ -56,6 +56,12 @@ def drop_bounding_set(keep: int = 0) -> None:
             _drop_bound(number)
 
 
+def keep_reading_only() -> None:
+    """Of what this process may have, have CAP_DAC_READ_SEARCH alone; the rest can be had again. Raises: OSError."""
+    permitted = _permitted()
+    _set_capabilities(effective=permitted & 1 << _CAP_DAC_READ_SEARCH, permitted=permitted)
+
+
 def missing_capabilities(names: dict[str, int]) -> list[str]:
     """Which of these capabilities this process does not have."""
     with open("/proc/self/status", "rb") as status:

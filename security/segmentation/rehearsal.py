@@ -261,11 +261,15 @@ def _read_counters(host: str) -> dict[str, int]:
     return {counter["name"]: int(counter["packets"]) for counter in counters}
 
 
-def apply_rules(rules: str) -> None:
-    """Load a ruleset into the kernel, after a dry run. Raises: SegmentsUnusable."""
+def check_rules(rules: str) -> None:
+    """Have the kernel say whether it would take a ruleset; nothing changes. Raises: SegmentsUnusable."""
     if shutil.which("nft") is None:
         raise SegmentsUnusable("nft is not installed")
     _run("nft", "--check", "-f", "-", given=rules)
+
+
+def apply_rules(rules: str) -> None:
+    """Load a ruleset that was checked into the kernel. Raises: SegmentsUnusable."""
     _run("nft", "-f", "-", given=rules)
 
 

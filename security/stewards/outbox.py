@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from security.errors import MalformedDocument
+from security.acting import acting_as_owner
+from security.errors import KeyUnusable, MalformedDocument
 from security.json_object import parse_json_object
 from security.keys import make_private_directory, write_exclusive
 
@@ -41,17 +42,16 @@ class Outbox:
         self.path = path
 
     def put(self, kind: str, *, name: str, digest: str, actor: str, facts: Mapping[str, str | int]) -> None:
-        """Leave a notice, durably. Raises: KeyUnusable."""
-        make_private_directory(self.path)
+        """Leave a notice, durably; root leaves it as whoever owns the state. Raises: KeyUnusable."""
         notice = {"kind": kind, "name": name, "digest": digest, "actor": actor, "facts": dict(facts)}
         at_ns = time.time_ns()
         data = json.dumps({**notice, "at_ms": at_ns // 1_000_000}, sort_keys=True).encode()
-        path = self.path / f"{at_ns:020d}-{os.urandom(4).hex()}.json"
-        write_exclusive(path, data)
-        if os.geteuid() == 0:  # The appliance may run as somebody else, and must be able to take the notice away.
-            owner = self.path.parent.stat()
-            for each in (self.path, path):
-                os.chown(each, owner.st_uid, owner.st_gid)
+        if len(data) > _MAX_NOTICE_BYTES:
+            raise KeyUnusable(f"a notice of {len(data)} bytes is more than the log takes ({_MAX_NOTICE_BYTES})")
+        # The appliance may run as somebody else, who must be able to take the notice away, and must not lead root elsewhere.
+        with acting_as_owner(self.path.parent):
+            make_private_directory(self.path)
+            write_exclusive(self.path / f"{at_ns:020d}-{os.urandom(4).hex()}.json", data)
 
     def waiting(self) -> Iterator[tuple[Path, Notice]]:
         """All notices, oldest first; what is no notice is passed over."""
@@ -64,7 +64,7 @@ class Outbox:
 
 def _parse(path: Path) -> Notice:
     with path.open("rb") as file:
-        document: dict[str, Any] = parse_json_object(file.read(_MAX_NOTICE_BYTES))
+        document: dict[str, Any] = parse_json_object(file.read(_MAX_NOTICE_BYTES + 1))
     try:
         notice = Notice(**document)
     except TypeError:

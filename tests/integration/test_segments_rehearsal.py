@@ -15,6 +15,7 @@ from appliance.cli.main import main
 from security.segmentation.model import Ports, build_arrows
 from security.segmentation.rehearsal import rehearse
 from security.segmentation.settings import SegmentsSettings
+from security.stewards.outbox import Outbox
 from tests.support.controls import control
 
 PORTS = Ports(18443, 18444, console=18446, administration=18445)
@@ -101,6 +102,7 @@ def test_site_of_the_documentation_can_be_rehearsed(tmp_path: Path, capsys: pyte
 def test_apply_loads_our_table_and_leaves_others_alone(tmp_path: Path) -> None:
     """`casemate segments apply`, twice, on a machine of its own: an empty network namespace."""
     config = write_site(tmp_path, '[segments]\nclients = ["10.201.0.0/24"]\n')
+    (tmp_path / "state").mkdir()
     script = (
         "set -e; nft add table ip others; nft add chain ip others kept; "
         'for _ in 1 2; do "$0" -m appliance.cli.main segments apply --config "$1"; done; nft -j list ruleset'
@@ -122,6 +124,8 @@ def test_apply_loads_our_table_and_leaves_others_alone(tmp_path: Path) -> None:
         "refused_through",
     }
     assert any(entry.get("chain", {}).get("name") == "kept" for entry in entries)
+    told = [notice for _, notice in Outbox(tmp_path / "state" / "outbox").waiting()]
+    assert [notice.kind for notice in told] == ["segments_applied"] * 2
 
 
 def test_rehearsal_finds_a_rule_that_is_missing() -> None:
