@@ -16,6 +16,7 @@ from openai.resources.embeddings import Embeddings
 from openai.resources.responses import Responses
 from openai.resources.responses.input_tokens import InputTokens
 from openai.types import chat, responses
+from openai.types.responses import response_reasoning_item_param
 from typing_extensions import is_typeddict
 
 from appliance.gateway.api.parameters import ACCEPTED_HINTS
@@ -110,6 +111,17 @@ PLACES: dict[str, tuple[set[str], Callable[[dict[str, Any]], dict[str, Any]]]] =
     "part of a message item": (
         members(responses.ResponseInputTextParam, responses.ResponseOutputTextParam),
         lambda wrong: ASKED["/v1/responses"] | {"input": [HELLO | {"content": [INPUT_PART | wrong]}]},
+    ),
+    "reasoning item": (
+        members(responses.ResponseReasoningItemParam),
+        lambda wrong: ASKED["/v1/responses"] | {"input": [HELLO, {"type": "reasoning", "summary": []} | wrong]},
+    ),
+    "part of a reasoning item": (
+        members(response_reasoning_item_param.Content),
+        lambda wrong: (
+            ASKED["/v1/responses"]
+            | {"input": [{"type": "reasoning", "content": [{"type": "reasoning_text", "text": "a"} | wrong]}]}
+        ),
     ),
     "call item": (
         members(responses.ResponseFunctionToolCallParam),

@@ -9,8 +9,9 @@ Reading order: `fields` (parameters and their bounds), `parameters` (strictness)
 (answers); `blocks` (an answer as blocks), `messages`; `embeddings`, `tokens`, `native`, `listing`, `receipts`,
 `log_reading`, `custody`, `health`, `scrape`, `protected_resource`, `openapi`, `registration` (the whole route table).
 
-Responses are the largest: `response_items`, `response_words` (one in words), `response_file`, `worker_lives` and `response_store`
-(where they are kept), `response_inputs`, `response_conversation` (what one is made of), `background_store`, `running`, `mirrors`,
+Responses are the largest: `response_turns` (items as messages), `response_items`, `response_words` (one in words), `response_file`,
+`worker_lives` and `response_store` (where they are kept), `response_reasoning` (encrypted for clients), `response_inputs`,
+`response_conversation` (what one is made of), `background_store`, `running`, `mirrors`,
 and `background` (those that outlive their request), `following` (their events), `responses`, `stored_responses`, `input_tokens`.
 
 A parameter is either honoured or refused by name; none is ignored, but for the few that `parameters.ACCEPTED_HINTS` lists.

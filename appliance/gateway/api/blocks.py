@@ -26,6 +26,8 @@ class Block:
     """Text, or arguments as JSON text."""
     is_cut: bool = False
     """The limit of tokens ended it."""
+    encrypted: str = ""
+    """Of reasoning that has ended, where it was asked for."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from msgspec import Meta, Struct
 
 from appliance.gateway.api.parameters import parse_members
 from appliance.gateway.api.response_inputs import full_items
+from appliance.gateway.api.response_reasoning import ReasoningSeal
 from appliance.gateway.api.response_store import ResponseStore
-from appliance.gateway.api.responses_request import ConversationFields, Item, input_items
+from appliance.gateway.api.response_turns import Item
+from appliance.gateway.api.responses_request import ConversationFields, input_items
 from appliance.gateway.errors import BadRequest, NotFound
 
 MAX_REFERENCED_BYTES = 64 << 20
@@ -30,8 +32,13 @@ class ReferenceItem(Struct):
 
 
 async def load_conversation(store: ResponseStore, tenant: str, fields: ConversationFields) -> list[Item]:
-    """All items, in full where they are kept. Raises: BadRequest, NotFound, PeerUnavailable."""
-    own = await _resolve(store, tenant, input_items(fields))
+    """All items, in full where they are kept, in the open where they came encrypted.
+
+    Raises: BadRequest, NotFound, PeerUnavailable.
+    """
+    seal = ReasoningSeal(store.file, tenant)
+    given = [seal.opened(item, f"input[{index}]") for index, item in enumerate(input_items(fields))]
+    own = await _resolve(store, tenant, given)
     if fields.previous_response_id is None:
         return own
     kept = await store.get(tenant, fields.previous_response_id)

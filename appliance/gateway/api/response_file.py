@@ -73,7 +73,7 @@ class ResponseFile:
         """What was encrypted for this place; None if this was not."""
         try:
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context.encode())
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # The latter of what is shorter than a nonce.
             return None
 
     async def _run(self, work: Callable[[], _Result]) -> _Result:

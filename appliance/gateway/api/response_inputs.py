@@ -6,7 +6,7 @@ A client may leave most of that out when it sends them. What is made here means 
 from collections.abc import Sequence
 from typing import Any
 
-from appliance.gateway.api.responses_request import Item
+from appliance.gateway.api.response_turns import Item
 
 _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 
@@ -43,7 +43,8 @@ def _fill_output(item: Item) -> Item:
 
 
 def _fill_reasoning(item: Item) -> Item:
-    return {"summary": []} | item
+    """In the open: who wants it encrypted says so when it is asked for."""
+    return {"summary": [], "content": []} | {name: value for name, value in item.items() if name != "encrypted_content"}
 
 
 def _input_part(part: dict[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,9 @@ def shown_item(uid: str, block: Block, *, in_progress: bool = False) -> Members:
     status = "in_progress" if in_progress else "incomplete" if block.is_cut else "completed"
     base: Members = {"id": item_id(uid, block), "status": status}
     if block.kind == "reasoning":
-        content = [{"type": "reasoning_text", "text": block.text}] if block.text else []
-        return base | {"type": "reasoning", "summary": [], "content": content}
+        content = [] if in_progress else [_part(block)]
+        encrypted = {"encrypted_content": block.encrypted} if block.encrypted else {}
+        return base | {"type": "reasoning", "summary": [], "content": content} | encrypted
     if block.kind == "call":
         call = {
             "type": "function_call",
@@ -28,7 +29,7 @@ def shown_item(uid: str, block: Block, *, in_progress: bool = False) -> Members:
             "arguments": block.text,
         }
         return base | call | ({"namespace": block.namespace} if block.namespace else {})
-    content = [] if in_progress else [_text_part(block.text)]
+    content = [] if in_progress else [_part(block)]
     return base | {"type": "message", "role": "assistant", "content": content}
 
 
@@ -45,8 +46,8 @@ def added_events(uid: str, block: Block) -> list[tuple[str, Members]]:
     """An item begins."""
     item = shown_item(uid, block, in_progress=True)
     events: list[tuple[str, Members]] = [("response.output_item.added", {"output_index": block.index, "item": item})]
-    if block.kind == "text":
-        events.append(("response.content_part.added", _part_place(uid, block) | {"part": _text_part("")}))
+    if block.kind != "call":
+        events.append(("response.content_part.added", _part_place(uid, block) | {"part": _part(block)}))
     return events
 
 
@@ -55,8 +56,8 @@ def done_events(uid: str, block: Block) -> list[tuple[str, Members]]:
     name, place = item_of(uid, block)
     whole = {"arguments": block.text, "name": block.name} if block.kind == "call" else {"text": block.text}
     events: list[tuple[str, Members]] = [(f"response.{name}.done", place | whole)]
-    if block.kind == "text":
-        events.append(("response.content_part.done", _part_place(uid, block) | {"part": _text_part(block.text)}))
+    if block.kind != "call":
+        events.append(("response.content_part.done", _part_place(uid, block) | {"part": _part(block)}))
     events.append(("response.output_item.done", {"output_index": block.index, "item": shown_item(uid, block)}))
     return events
 
@@ -65,5 +66,8 @@ def _part_place(uid: str, block: Block) -> Members:
     return {"item_id": item_id(uid, block), "output_index": block.index, "content_index": 0}
 
 
-def _text_part(text: str) -> Members:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _part(block: Block) -> Members:
+    """The one part of an item's content."""
+    if block.kind == "reasoning":
+        return {"type": "reasoning_text", "text": block.text}
+    return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": []}

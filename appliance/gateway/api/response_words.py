@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -12,7 +12,8 @@ from appliance.gateway.api.chat_request import ChatRequest
 from appliance.gateway.api.dialects import RESPONSES
 from appliance.gateway.api.reading import ChatReading
 from appliance.gateway.api.response_items import added_events, done_events, item_of, shown_item
-from appliance.gateway.api.responses_request import Item, ResponsesFields, namespaced
+from appliance.gateway.api.response_turns import Item
+from appliance.gateway.api.responses_request import ENCRYPTED, ResponsesFields, namespaced
 from appliance.gateway.errors import GatewayFault, InternalFault
 from appliance.gateway.flow.choice import ChoiceEnd, Piece
 from appliance.gateway.flow.generation import Generation
@@ -39,12 +40,19 @@ class ResponseWords:
         items: list[Item],
         *,
         is_kept: bool,
+        seal: Callable[[str], str],
     ) -> None:
-        """`items`: the conversation up to the answer; `is_kept`: what the response says of itself."""
+        """
+        Args:
+            items: the conversation up to the answer.
+            is_kept: what the response says of itself.
+            seal: encrypts reasoning, for who asked for it so.
+        """
         self._asked = asked
         self._fields = fields
         self._items = items
         self._is_kept = is_kept
+        self._seal = seal if ENCRYPTED in fields.include else None
         self._created = int(time.time())
         self._number = 0
         self._builder = BlockBuilder()
@@ -95,7 +103,7 @@ class ResponseWords:
             self.response = self.response | {"status": status, "error": error}
             yield self._event(f"response.{status}", response=self.response)
             return
-        for event in self._builder.finish(is_cut=True) if self._builder.blocks else ():
+        for event in self._noted(self._builder.finish(is_cut=True)) if self._builder.blocks else ():
             yield from self._item_events(event)
         yield self._event(f"response.{status}", response=self._show(status, fault))
 
@@ -109,9 +117,16 @@ class ResponseWords:
         if piece.end is not None:
             self._end = piece.end
             events += self._builder.finish(is_cut=piece.end.reason == "length")
+        return self._noted(events)
+
+    def _noted(self, events: list[BlockEvent]) -> list[BlockEvent]:
+        """The blocks of these events with what they have beyond the model's words."""
         for event in events:
-            if event.what == "begin" and event.block.name in self._namespaced:
-                event.block.namespace, event.block.name = self._namespaced[event.block.name]
+            block = event.block
+            if event.what == "begin" and block.name in self._namespaced:
+                block.namespace, block.name = self._namespaced[block.name]
+            elif event.what == "end" and block.kind == "reasoning" and self._seal is not None:
+                block.encrypted = self._seal(block.text)
         return events
 
     def _finished(self) -> dict[str, Any]:
@@ -121,7 +136,7 @@ class ResponseWords:
     def _item_events(self, event: BlockEvent) -> Iterable[Event]:
         block = event.block
         if event.what == "begin":
-            empty = dataclasses.replace(block, text="", is_cut=False)
+            empty = dataclasses.replace(block, text="", is_cut=False, encrypted="")
             yield from (self._event(kind, **members) for kind, members in added_events(self._asked.uid, empty))
         elif event.what == "end":
             yield from (self._event(kind, **members) for kind, members in done_events(self._asked.uid, block))

@@ -13,6 +13,7 @@ from appliance.gateway.api.endpoint import Inference, keep_nothing
 from appliance.gateway.api.following import follow
 from appliance.gateway.api.intake import Intake, new_uid
 from appliance.gateway.api.response_conversation import load_conversation
+from appliance.gateway.api.response_reasoning import ReasoningSeal
 from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.api.response_words import ResponseWords
 from appliance.gateway.api.responses_request import ResponsesFields, chat_body, parse_responses
@@ -49,7 +50,8 @@ class ResponsesApi:
         if fields.background:
             asked = msgspec.structs.replace(asked, parameters={**asked.parameters, "background": 1})
         is_kept = self._store.keeps and fields.store is not False
-        words = ResponseWords(asked, fields, request, model, items, is_kept=is_kept)
+        seal = ReasoningSeal(self._store.file, principal.tenant).seal
+        words = ResponseWords(asked, fields, request, model, items, is_kept=is_kept, seal=seal)
         keep = partial(self._keep, principal.tenant, words)
         start = partial(self._start, Key(principal.tenant, asked.uid), words, fields.stream)
         return Inference(

@@ -1,7 +1,6 @@
 """OpenAI's Responses request, `POST /v1/responses`, as a chat request: the same checks hold for both.
 
-The conversation is a row of items: messages, calls, their outputs, reasoning. Items of an earlier response come before those of
-the request. Reasoning of earlier turns is dropped, as chat templates drop it.
+The conversation is a row of items (`response_turns`). Items of an earlier response come before those of the request.
 """
 
 from collections.abc import Sequence
@@ -10,72 +9,13 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from appliance.gateway.api.fields import MaxTokens, Metadata, Name
-from appliance.gateway.api.parameters import parse_members, parse_parameters
+from appliance.gateway.api.parameters import parse_parameters
+from appliance.gateway.api.response_turns import Item, full_name, messages_of
 from appliance.gateway.errors import BadRequest
 
-Item = dict[str, Any]
-Status = Literal["in_progress", "completed", "incomplete"]
+ENCRYPTED = "reasoning.encrypted_content"
 Include = Literal["reasoning.encrypted_content"]
-"""What some clients always ask for. Reasoning comes as text, so there is nothing that must be encrypted to come back."""
-_TEXT_PARTS = ("input_text", "output_text", "text")
-
-
-class MessageItem(Struct):
-    """An item of `input`: a message. Like the others it may come back as an answer had it, with its id and status."""
-
-    role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[Any]
-    type: Literal["message"] = "message"
-    id: str | None = None
-    status: Status | None = None
-
-
-class CallItem(Struct):
-    """A call that the model made."""
-
-    type: Literal["function_call"]
-    call_id: str
-    name: str
-    arguments: str
-    namespace: str | None = None
-    id: str | None = None
-    status: Status | None = None
-
-
-class CallOutputItem(Struct):
-    """What a call gave."""
-
-    type: Literal["function_call_output"]
-    call_id: str
-    output: str | list[Any]
-    id: str | None = None
-    status: Status | None = None
-
-
-class ReasoningItem(Struct):
-    """What the model thought. It is dropped, so nothing of it is looked at."""
-
-    type: Literal["reasoning"]
-    id: str | None = None
-    status: Status | None = None
-    summary: list[Any] = []
-    content: list[Any] = []
-
-
-class TextPart(Struct):
-    """A part of a message's content. Answers have the two lists, empty."""
-
-    type: str
-    text: str
-    annotations: Annotated[list[Any], Meta(max_length=0)] = []
-    logprobs: Annotated[list[Any], Meta(max_length=0)] = []
-
-
-class RefusalPart(Struct):
-    """A part of what the assistant said: that it would not."""
-
-    type: Literal["refusal"]
-    refusal: str
+"""For clients that send reasoning back encrypted only, as some do, though it also comes as text."""
 
 
 class ReasoningFields(Struct, forbid_unknown_fields=True):
@@ -118,7 +58,7 @@ class NamespaceTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="n
 
     def full_name(self, tool: ResponsesTool) -> str:
         """What the model calls one of them."""
-        return _full_name(self.name, tool.name)
+        return full_name(self.name, tool.name)
 
 
 class ConversationFields(Struct, kw_only=True):
@@ -185,17 +125,13 @@ def input_items(fields: ConversationFields) -> list[Item]:
 
 def chat_body(fields: ConversationFields, items: list[Item]) -> dict[str, Any]:
     """The chat request over all items that means the same. Raises: BadRequest."""
-    messages: list[dict[str, Any]] = []
-    if fields.instructions:
-        messages.append({"role": "system", "content": fields.instructions})
-    for index, item in enumerate(items):
-        _add(messages, item, f"input[{index}]")
+    told = [{"role": "system", "content": fields.instructions}] if fields.instructions else []
     chat: dict[str, Any] = {
         "model": fields.model,
-        "messages": messages,
+        "messages": [*told, *messages_of(items)],
         "response_format": _response_format(fields.text.format),
         "reasoning_effort": fields.reasoning.effort,
-        "tools": [told for tool in fields.tools for told in _told(tool)],
+        "tools": [described for tool in fields.tools for described in _told(tool)],
         "tool_choice": _choice(fields.tool_choice),
         "parallel_tool_calls": fields.parallel_tool_calls,
     }
@@ -204,51 +140,6 @@ def chat_body(fields: ConversationFields, items: list[Item]) -> dict[str, Any]:
         chat["stream"] = fields.stream
         chat |= {name: getattr(fields, name) for name in ("temperature", "top_p", "user")}
     return chat
-
-
-def _add(messages: list[dict[str, Any]], item: Item, where: str) -> None:
-    match item.get("type", "message"):
-        case "message":
-            said = parse_members(item, MessageItem, where)
-            content = _content(said.content, f"{where}.content", refuses=said.role == "assistant")
-            messages.append({"role": said.role, "content": content})
-        case "function_call":
-            _add_call(messages, parse_members(item, CallItem, where))
-        case "function_call_output":
-            result = parse_members(item, CallOutputItem, where)
-            output = _content(result.output, f"{where}.output")
-            messages.append({"role": "tool", "tool_call_id": result.call_id, "content": output})
-        case "reasoning":
-            parse_members(item, ReasoningItem, where)
-        case other:
-            message = f"{where}: items of type {str(other)[:32]} are not supported"
-            raise BadRequest("unsupported_content", message, parameter=where)
-
-
-def _add_call(messages: list[dict[str, Any]], item: CallItem) -> None:
-    name = item.name if item.namespace is None else _full_name(item.namespace, item.name)
-    function = {"name": name, "arguments": item.arguments}
-    call = {"id": item.call_id, "type": "function", "function": function}
-    if messages and messages[-1]["role"] == "assistant":
-        messages[-1].setdefault("tool_calls", []).append(call)
-    else:
-        messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
-
-
-def _content(content: str | list[Any], where: str, *, refuses: bool = False) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(_part(part, f"{where}[{index}]", refuses=refuses) for index, part in enumerate(content))
-
-
-def _part(part: Any, where: str, *, refuses: bool) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind == "refusal" and refuses:
-        return parse_members(part, RefusalPart, where).refusal
-    if kind not in _TEXT_PARTS:
-        message = f"{where}: only parts of text are supported, got {str(kind)[:32]}"
-        raise BadRequest("unsupported_content", message, parameter=where)
-    return parse_members(part, TextPart, where).text
 
 
 def _response_format(asked: dict[str, Any]) -> dict[str, Any]:
@@ -261,10 +152,6 @@ def namespaced(tools: Sequence[ResponsesTool | NamespaceTool]) -> dict[str, tupl
     """The namespace and the name of each function that has one, by what the model calls it."""
     spaces = [tool for tool in tools if isinstance(tool, NamespaceTool)]
     return {space.full_name(tool): (space.name, tool.name) for space in spaces for tool in space.tools}
-
-
-def _full_name(namespace: str, name: str) -> str:
-    return f"{namespace}.{name}"
 
 
 def _told(tool: ResponsesTool | NamespaceTool) -> list[dict[str, Any]]:

@@ -11,8 +11,10 @@ from appliance.gateway.api.following import follow
 from appliance.gateway.api.paging import page_after
 from appliance.gateway.api.query import parse_query
 from appliance.gateway.api.response_conversation import kept_items
+from appliance.gateway.api.response_reasoning import ReasoningSeal
 from appliance.gateway.api.response_store import Kept, ResponseStore
-from appliance.gateway.api.responses_request import Include
+from appliance.gateway.api.response_turns import Item
+from appliance.gateway.api.responses_request import ENCRYPTED, Include
 from appliance.gateway.errors import BadRequest, NotFound
 from appliance.gateway.exchange import Exchange
 
@@ -52,12 +54,17 @@ class StoredResponses:
             message = "starting_after needs stream=true"
             raise BadRequest("invalid_parameter", message, parameter="starting_after")
         else:
-            await exchange.respond(200, _shown(await self._load(exchange)))
+            response = _shown(await self._load(exchange))
+            output = self._with(query.include, exchange, response["output"])
+            await exchange.respond(200, response | {"output": output})
 
     async def _replay(self, exchange: Exchange, query: RetrieveQuery) -> None:
         if not (await self._load(exchange)).is_streamed:
             message = "stream: only what was made with background and stream can be streamed again"
             raise BadRequest("unsupported_parameter", message, parameter="stream")
+        if query.include:
+            message = "include: events have what was asked for when the response was"
+            raise BadRequest("unsupported_parameter", message, parameter="include")
         number = 0 if query.starting_after is UNSET else query.starting_after + 1
         await follow(exchange, self._background, _key(exchange), number, [])
 
@@ -69,7 +76,8 @@ class StoredResponses:
         inputs = items[: len(items) - len(kept["response"]["output"])]
         ordered = inputs if query.order == "asc" else inputs[::-1]
         after = None if query.after is UNSET else query.after
-        await exchange.respond(200, page_after(ordered, after, query.limit, parameter="after"))
+        page = page_after(ordered, after, query.limit, parameter="after")
+        await exchange.respond(200, page | {"data": self._with(query.include, exchange, page["data"])})
 
     async def cancel(self, exchange: Exchange) -> None:
         """End one that is made in the background; one that is over stays as it is. Others are refused in OpenAI's words."""
@@ -83,6 +91,11 @@ class StoredResponses:
         if not await self._store.delete(exchange.identified.tenant, exchange.segment):
             raise _missing(exchange.segment)
         await exchange.respond(200, {"id": exchange.segment, "object": "response", "deleted": True})
+
+    def _with(self, include: list[Include], exchange: Exchange, items: list[Item]) -> list[Item]:
+        """Items with what was asked for beside."""
+        seal = ReasoningSeal(self._store.file, exchange.identified.tenant)
+        return [seal.sealed(item) for item in items] if ENCRYPTED in include else items
 
     async def _load(self, exchange: Exchange) -> Kept:
         kept = await self._background.load(_key(exchange))

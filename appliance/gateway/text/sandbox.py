@@ -227,7 +227,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return jinja2.filters.do_indent(text, filler, first, blank)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Bound what an operator can blow up: repetition, powers, and widths in `%` formats."""
+        """Bound what an operator can blow up: repetition, powers, and widths in `%` formats.
+
+        An object after a text in a sum is a call's arguments: templates that add them (DeepSeek's) are written for JSON text.
+        """
         if operator == "**" or (operator == "%" and isinstance(left, str)):
             raise jinja2.TemplateRuntimeError(f"operator {operator} is not available")
         for sequence, times in ((left, right), (right, left)):
@@ -235,6 +238,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
                 if operator == "*" and len(sequence) * times > self._max_output_chars:
                     raise jinja2.TemplateRuntimeError("a repetition by * is too long")
                 break
+        if operator == "+" and isinstance(left, str) and isinstance(right, dict):
+            right = self._to_json(right)
         if operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
             self._verify_length(len(left) + len(right))
         return super().call_binop(context, operator, left, right)

@@ -175,12 +175,12 @@ def test_what_templates_really_use_is_there(byte_level: Tokenizer) -> None:
     source = (
         "{{ 'a' ~ 1 ~ ['b'] }}|{{ 'a' + 'b' }}|{{ ([1] + [2])|join(',') }}|{{ ','.join(['x', 'y']) }}|{{ 'aXa'.replace('X', '-') }}"
         "|{{ 'a.a'|replace('.', '') }}|{{ 'x\ny'|indent(2) }}|{{ {'k': [1]}|tojson(indent=1) }}|{{ '-' * 3 }}"
-        "|{{ [{'n': 1}]|join('', attribute='n') }}"
+        "|{{ [{'n': 1}]|join('', attribute='n') }}|{{ 'a' + {'k': 'é'} + 'b' }}"
         "|{{ ' s '.strip().upper() }}|{% set b %}{{ 1 }}{{ none }}{% endset %}{{ b }}"
     )
     ids = template_of(byte_level, source).render([message("hi")])
     text = b"".join(byte_level.vocabulary.bytes_of(token_id) for token_id in ids).decode()
-    assert text == "a1['b']|ab|1,2|x,y|a-a|aa|x\n  y|{\n \"k\": [\n  1\n ]\n}|---|1|S|1None"
+    assert text == 'a1[\'b\']|ab|1,2|x,y|a-a|aa|x\n  y|{\n "k": [\n  1\n ]\n}|---|1|a{"k": "é"}b|S|1None'
 
 
 @control("3.13.13", "SC-18", "SI-10")
