@@ -3,15 +3,18 @@
 import subprocess
 import sys
 
+import pytest
 
-def test_a_process_that_steps_back_is_nice_and_interrupts_nobody() -> None:
-    """In a process of its own, as there is no way back."""
+
+@pytest.mark.parametrize("increment", [0, 15])
+def test_a_process_that_steps_back_is_nice_and_interrupts_nobody(increment: int) -> None:
+    """In a process of its own, as there is no way back: not from where the whole appliance was started either."""
     script = (
-        "import os; from appliance.processes.niceness import step_back; step_back(); "
-        "print(os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0) == os.SCHED_BATCH)"
+        f"import os; from appliance.processes.niceness import step_back; own = os.nice({increment}); step_back(); "
+        "print(os.getpriority(os.PRIO_PROCESS, 0) == max(own, 10), os.sched_getscheduler(0) == os.SCHED_BATCH)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["10", "True"]
+    assert done.stdout.split() == ["True", "True"]
 
 
 def test_a_process_that_takes_short_turns_hands_the_interpreter_over_soon() -> None:
