@@ -1,4 +1,5 @@
-"""What auditor and administrator decide together: how long bodies are kept, what is held, that the log is rotated.
+"""What auditor and administrator decide together: how long bodies are kept, what is held, that the log is rotated, that the clock
+is right.
 
 Neither alone: one proposes, a person of the *other* role confirms, within a week. An auditor alone could keep for ever what a
 law says must go, an administrator alone could let evidence lapse. Both steps are records; this module has the rules and the
@@ -31,7 +32,7 @@ MAX_HOLDS = 1_000
 MAX_FILE_BYTES = 8 << 20
 """More than all holds and proposals take whose texts are as long as they may be, each character escaped."""
 
-Kind = Literal["retention", "hold", "lift", "rotation"]
+Kind = Literal["retention", "hold", "lift", "rotation", "time"]
 Text = Annotated[str, msgspec.Meta(max_length=256)]
 Day = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 GoverningRole = Literal["auditor", "admin"]
@@ -178,6 +179,8 @@ def decide(rules: Rules, proposal: Proposal, *, confirms: bool, index: int) -> R
             return msgspec.structs.replace(rules, holds=tuple(one for one in rules.holds if one != proposal.hold))
         case "rotation":
             return msgspec.structs.replace(rules, rotation_index=index)
+        case "time":
+            return rules
 
 
 def load_rules(path: Path, retention_days: int) -> Rules:

@@ -157,6 +157,11 @@ class ShareStore:
         return self._folder / day / f"{key_id}.json"
 
 
+def has_shares(folder: Path) -> bool:
+    """Whether any are kept below the log's parent folder."""
+    return any((folder / SHARES).glob("*/*.json"))
+
+
 def _is_day(text: str) -> bool:
     try:
         return datetime.date.fromisoformat(text).isoformat() == text

@@ -6,9 +6,9 @@
 | KeepHashRoot | the root of the keyed hashes of a tenant and day is made durable, once, and that is a record; then the root |
 | OpenBody | the record that says who opens what is durable; then share B and the escrow, to that gateway |
 
-Every hour, and at the start, keys and roots older than the retention that no hold covers are destroyed: first that is a record,
-then it is done, so that nothing vanishes unseen; a crash between the two destroys, and records, again. Gateways remove what nobody
-can open any more; one that comes later hears of it then, as at a start none is there yet.
+Every hour, at the start, and when a day ends, keys and roots older than the retention that no hold covers are destroyed: first
+that is a record, then it is done, so that nothing vanishes unseen; a crash between the two destroys, and records, again. Gateways
+remove what nobody can open any more; one that comes later hears of it then, as at a start none is there yet.
 """
 
 from collections.abc import Callable, Iterable
@@ -72,6 +72,10 @@ class BodyDesk:
         self._gateways = gateways
         self._overseeing_tenant = overseeing_tenant
         self._next_sweep_s = 0.0
+        self._swept_to = ("", "")
+        """Days before the first were destroyed last, those before the second are due by the clock."""
+        self.alarm = ""
+        """That keys are due by the clock, and not destroyed as nobody vouches for it."""
         self._told: list[BodiesDestroyed] = []
         """What was destroyed in this life."""
 
@@ -133,17 +137,22 @@ class BodyDesk:
         else:
             self._give(peer, message, record, (purpose, body), stored)
 
-    def sweep(self) -> None:
+    def sweep(self, vouched_ms: int) -> None:
         """Destroy what is due, where it is time.
 
+        Args:
+            vouched_ms: the time by which it is; what is due by the clock alone is an alarm.
         Raises: StorageFailed.
         """
-        now_s = self._clock.monotonic_s()
-        if now_s < self._next_sweep_s or not self._ledger.can_append:
+        now_s, rules = self._clock.monotonic_s(), self._rules()
+        first_kept, by_clock = rules.first_kept_day(vouched_ms), rules.first_kept_day(self._clock.utc_ms())
+        if (now_s < self._next_sweep_s and (first_kept, by_clock) == self._swept_to) or not self._ledger.can_append:
             return
-        self._next_sweep_s = now_s + SWEEP_INTERVAL_S
-        rules = self._rules()
-        for destroyed in self._store.find_due(rules.first_kept_day(self._clock.utc_ms()), rules.is_held):
+        self._next_sweep_s, self._swept_to = now_s + SWEEP_INTERVAL_S, (first_kept, by_clock)
+        due = self._store.find_due(first_kept, rules.is_held)
+        num_held_back = 0 if by_clock <= first_kept else len(self._store.find_due(by_clock, rules.is_held)) - len(due)
+        self.alarm = _describe_held_back(num_held_back, self._clock.utc_ms() - vouched_ms) if num_held_back else ""
+        for destroyed in due:
             facts: dict[str, str | int] = {
                 "day": destroyed.day,
                 "num_keys": len(destroyed.key_ids),
@@ -196,6 +205,13 @@ class BodyDesk:
             lambda _index: self._send(peer, answer),
             lambda reason: self._send(peer, AppendRefused(correlation, "not_durable", reason)),
         )
+
+
+def _describe_held_back(num_days: int, unvouched_ms: int) -> str:
+    return (
+        f"bodies of {num_days} days are due by the clock and not destroyed: nobody vouches for {unvouched_ms // DAY_MS} days "
+        "of its time, until witnesses cosign, or auditor and administrator say that it is right (casemate audit vouch-time)"
+    )
 
 
 def _kept_event(kind: str, entity_type: str, peer: Peer, context: KeyContext, escrow: bytes) -> Json:

@@ -5,9 +5,9 @@ metadata hold again. Jumps are seen against the monotonic clock, which nobody se
 """
 
 import datetime
+from collections.abc import Iterable
 
 from appliance.auditor.ledger import Clock
-from audit.append import LogWriter
 from audit.entry import parse_canonical
 from audit.errors import ClockRejected, MalformedEntry
 
@@ -19,23 +19,26 @@ SUSPENDING_JUMP_MS = 86_400_000
 LOOK_INTERVAL_S = 1.0
 
 
-def verify_floor(writer: LogWriter, utc_ms: int) -> None:
+def verify_floor(bundles: Iterable[list[bytes]], utc_ms: int) -> None:
     """Refuse a clock that is earlier than the last record.
 
+    Args:
+        bundles: of the log, and of the one before it, last first.
     Raises: ClockRejected; LogCorrupted when that record cannot be read.
     """
-    floor_ms = _time_of_last(writer)
+    floor_ms = _time_of_last(bundles)
     if utc_ms < floor_ms - TOLERANCE_MS:
         said = datetime.datetime.fromtimestamp(utc_ms // 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         behind_s = (floor_ms - utc_ms) // 1000
         raise ClockRejected(f"the clock says {said}, {behind_s} s before the log's last record: set the clock")
 
 
-def _time_of_last(writer: LogWriter) -> int:
-    if not writer.size:
+def _time_of_last(bundles: Iterable[list[bytes]]) -> int:
+    last = next(iter(bundles), None)
+    if not last:
         return 0
     try:
-        time_ms = parse_canonical(writer.read(writer.size - 1)).get("time")
+        time_ms = parse_canonical(last[-1]).get("time")
     except MalformedEntry:
         return 0  # Whether the log may be opened at all was decided before; `verify` says what is wrong with a record.
     return time_ms if isinstance(time_ms, int) else 0

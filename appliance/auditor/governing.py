@@ -16,6 +16,7 @@ import structlog
 
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.peer import Peer, Send
+from appliance.auditor.vouching import TimeVoucher
 from appliance.messages.audit import AppendRefused
 from appliance.messages.stewardship import DecideChange, FetchRules, ProposeChange, RulesNow
 from audit.changes import State, change_event
@@ -35,6 +36,7 @@ from audit.governance import (
 from audit.storage import Disk
 
 RETRY_INTERVAL_S = 1.0
+SMALLEST_JUMP_MS = 1_000
 _KINDS = {"retention": "retention_changed", "hold": "hold_placed", "lift": "hold_lifted"}
 
 log = structlog.get_logger(__name__)
@@ -48,6 +50,7 @@ class GovernanceDesk:
         retention_days: where there is no file yet.
         told: digest of the rules in force, by the log; empty where it does not say.
         changed: called when they are others.
+        voucher: told that two people vouch for the clock.
     Raises: StateMismatch when the file is damaged.
     """
 
@@ -59,6 +62,7 @@ class GovernanceDesk:
         send: Send,
         clock: Clock,
         changed: Callable[[], None],
+        voucher: TimeVoucher,
         told: str = "",
         disk: Disk | None = None,
     ) -> None:
@@ -67,6 +71,9 @@ class GovernanceDesk:
         self._send = send
         self._clock = clock
         self._changed = changed
+        self._voucher = voucher
+        self._offsets: dict[str, int] = {}
+        """For each proposal that the clock is right: how it stood to the monotonic one when it was made."""
         self._disk = disk or Disk()
         self._deciding: set[str] = set()
         """Proposals whose decision is on its way to the disk."""
@@ -101,8 +108,8 @@ class GovernanceDesk:
             return f"the decision on {interrupted} may be recorded and is not in force: a crash came between; decide it again"
         if self.is_stale:
             return (
-                f"{self._path.name} is not what the log says is in force, holds may be missing: nothing is destroyed until "
-                "auditor and administrator have decided on the retention or a hold again"
+                f"{self._path.name} is not what the log says is in force, or no log is left that says it; holds may be missing: "
+                "nothing is destroyed until auditor and administrator have decided on the retention or a hold again"
             )
         return ""
 
@@ -139,6 +146,8 @@ class GovernanceDesk:
             reason=proposal.reason,
         )
         event["actor"] = message.by.auditor.actor
+        if proposal.kind == "time":
+            self._offsets[proposal.proposal_id] = self._voucher.offset_ms
         self._add(peer, message.correlation, event, proposal, lambda _index: propose(self.rules, proposal))
 
     def decide(self, peer: Peer, message: DecideChange) -> None:
@@ -150,6 +159,8 @@ class GovernanceDesk:
             proposal = find_proposal(
                 self.rules, message.proposal_id, by, self._clock.utc_ms(), confirms=message.confirms
             )
+            if message.confirms and proposal.kind == "time":
+                self._verify_same_clock(proposal)
         except GovernanceRefused as refused:
             self._refuse(peer, message.correlation, refused)
             return
@@ -171,10 +182,23 @@ class GovernanceDesk:
             lambda index: decide(self.rules, proposal, confirms=message.confirms, index=index),
         )
 
+    def _verify_same_clock(self, proposal: Proposal) -> None:
+        """Whoever proposed it looked at this very clock. Raises: GovernanceRefused."""
+        offset_ms = self._offsets.get(proposal.proposal_id)
+        if offset_ms is None or abs(self._voucher.offset_ms - offset_ms) >= SMALLEST_JUMP_MS:
+            raise GovernanceRefused("the clock was set since, or the log's process started anew: propose it again")
+
     def _decision(self, proposal: Proposal, by: Decider, *, confirms: bool) -> Json:
+        facts: dict[str, str | int] = {
+            "proposal": proposal.proposal_id,
+            "proposed_by": proposal.by.subject,
+            "reason": proposal.reason,
+        }
         if confirms and proposal.kind == "rotation":
-            facts = {"proposal": proposal.proposal_id, "proposed_by": proposal.by.subject, "reason": proposal.reason}
-            return self._ledger.describe("log_rotation_agreed", dict(facts))
+            return self._ledger.describe("log_rotation_agreed", facts)
+        if confirms and proposal.kind == "time":
+            facts |= {"vouched_ms": self._voucher.unvouched_ms, "unvouched_ms": 0}
+            return self._ledger.describe("log_time_vouched", facts)
         before: State | None = None
         if proposal.kind == "retention":
             before = {"retention_days": self.rules.retention_days}
@@ -199,6 +223,8 @@ class GovernanceDesk:
 
         def in_force(index: int) -> None:
             self._deciding.discard(proposal.proposal_id)
+            if event["unmapped"]["casemate"]["kind"] == "log_time_vouched":
+                self._voucher.vouch()
             self._told = told or self._told
             try:
                 rules = msgspec.structs.replace(change(index), deciding="")

@@ -5,7 +5,8 @@ Not the whole log is read. Records of the auditor (at each start, at the end of 
 from which index on intents may be open; the last of them bounds the reading, and so does the number of receipts kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import structlog
 
@@ -13,8 +14,10 @@ from appliance.auditor.reconciliation import Reconciliation
 from appliance.auditor.requests import OpenIntent, RequestBook
 from audit.append import LogWriter
 from audit.entry import parse_canonical
-from audit.errors import LogCorrupted, MalformedEntry, StateMismatch
+from audit.errors import EntryNotFound, LogCorrupted, MalformedEntry, StateMismatch
 from audit.permissions import kind_of
+from audit.reader import LogReader
+from audit.rotation import Predecessor, place_of
 from audit.summary import EntrySummary, summarize
 from audit.tiles import TILE_WIDTH
 
@@ -48,15 +51,32 @@ def recover_requests(writer: LogWriter, receipts_kept: int, progress: Callable[[
     return book
 
 
-def find_rules_digest(writer: LogWriter, progress: Callable[[], None]) -> str:
+def read_backwards(writer: LogWriter, predecessor: Predecessor | None) -> Iterator[list[bytes]]:
+    """The bundles of the log, and of the one before it, last first; where that one was taken away, of the log alone.
+
+    Raises: LogCorrupted, of the log itself.
+    """
+    for number in reversed(range(-(-writer.size // TILE_WIDTH))):
+        yield writer.read_bundle(number)
+    if predecessor is not None:
+        size, reader = predecessor.checkpoint.size, LogReader(place_of(writer.folder, predecessor))
+        with suppress(EntryNotFound, LogCorrupted):
+            for number in reversed(range(-(-size // TILE_WIDTH))):
+                yield reader.read_bundle(number, size)
+
+
+def find_rules_digest(bundles: Iterable[list[bytes]], progress: Callable[[], None]) -> str:
     """The digest of the retention and holds that the log says are in force; empty where it does not say.
 
     The last record of a kind that tells it counts: where an earlier release made that one, nothing is known.
+
+    Args:
+        bundles: of the log, and of the one before it, last first.
     Raises: StateMismatch.
     """
     try:
-        for number in reversed(range(-(-writer.size // TILE_WIDTH))):
-            for entry in reversed(writer.read_bundle(number)):
+        for bundle in bundles:
+            for entry in reversed(bundle):
                 summary = _summarize(entry)
                 if summary is not None and summary.kind in _TELL_RULES:
                     return summary.rules

@@ -22,14 +22,21 @@ from collections.abc import Callable
 import structlog
 
 from appliance.auditor.cosigning import CosigningDesk, Witnessing
-from appliance.auditor.history import MARK_INTERVAL, find_rules_digest, recount_last_minute, recover_requests
+from appliance.auditor.history import (
+    MARK_INTERVAL,
+    find_rules_digest,
+    read_backwards,
+    recount_last_minute,
+    recover_requests,
+)
 from appliance.auditor.intents import IntentDesk
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.outcomes import OutcomeDesk
 from appliance.auditor.peer import Peer, Send, name_of
 from appliance.auditor.receipts import ReceiptDesk
-from appliance.auditor.stewardship import Custody, Stewardship
+from appliance.auditor.stewardship import UNKNOWN_RULES, Custody, Stewardship
 from appliance.auditor.usage import UsageBook, recover_usage
+from appliance.auditor.vouching import UNKNOWN_MS, TimeVoucher, recover_unvouched
 from appliance.auditor.watches import Limits, Watches
 from appliance.messages.audit import (
     AppendEvent,
@@ -54,12 +61,15 @@ from audit.entry import Json, parse_canonical, verify_event
 from audit.errors import (
     AuditRejected,
     EntryTooLarge,
+    LogCorrupted,
     NotDurable,
     NotPermitted,
+    StateMismatch,
     StorageFailed,
 )
 from audit.permissions import verify_permitted
 from audit.rotation import Predecessor, predecessor_event
+from audit.shares import has_shares
 
 STATUS_INTERVAL_S = 0.5
 PUBLISHING_WAIT_S = 0.005
@@ -75,7 +85,7 @@ class AuditorService:
     Args:
         ledger: of a writer that was just opened.
         cut: ends the link to a peer; `link_ended` follows from outside, as for any other end.
-        predecessor: the log that a new one continues: its first leaf says so.
+        predecessor: the log that a new one continues: its first leaf says so, and the rules and the time go on from there.
         receipts_kept: how many of the latest requests can be asked for.
         receipt_wait_s: how long a receipt waits for a checkpoint.
         progress: called now and then while the log is read back.
@@ -105,7 +115,10 @@ class AuditorService:
         self._book = recover_requests(ledger.writer, receipts_kept, progress)
         self._usage: UsageBook | None = None
         self._progress = progress
-        self._watches = Watches(ledger, clock, limits)
+        is_blank = not any(read_backwards(ledger.writer, predecessor))
+        is_lost = is_blank and (predecessor is not None or has_shares(ledger.writer.folder.parent))
+        self._voucher = TimeVoucher(clock, UNKNOWN_MS if is_lost else self._recover_unvouched(predecessor))
+        self._watches = Watches(ledger, clock, limits, self._voucher)
         reconciliation = self._watches.reconciliation
         recount_last_minute(ledger.writer, reconciliation, progress)
         self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s, self._note_usage, reconciliation)
@@ -113,8 +126,9 @@ class AuditorService:
         self._intents = IntentDesk(ledger, self._book, send, clock, self._outcomes, reconciliation)
         watches = self._watches
         self._cosigning = None if witnessing is None else CosigningDesk(ledger.writer, witnessing, send, clock, watches)
-        told = find_rules_digest(ledger.writer, progress)
-        self._stewardship = Stewardship(ledger, send, clock, custody, lambda: self._gateways, told)
+        bundles = read_backwards(ledger.writer, predecessor)
+        told = UNKNOWN_RULES if is_lost else find_rules_digest(bundles, progress)
+        self._stewardship = Stewardship(ledger, send, clock, custody, lambda: self._gateways, self._voucher, told)
         self._gateways: list[Peer] = []
         self._readers: dict[Peer, bytes] = {}
         """With the cosigned checkpoint that each was told."""
@@ -237,7 +251,7 @@ class AuditorService:
         if self._cosigning is not None:
             self._cosigning.look()
         if self._is_started:
-            self._stewardship.look(is_clock_suspect=self._watches.is_clock_suspect)
+            self._stewardship.look()
         self._ledger.commit()
         self._ledger.publish_if_due()
         self._mark_if_due()
@@ -309,6 +323,13 @@ class AuditorService:
         if self._usage is not None:
             self._usage.note(event, self._clock.utc_ms())
 
+    def _recover_unvouched(self, predecessor: Predecessor | None) -> int:
+        try:
+            bundles = read_backwards(self._ledger.writer, predecessor)
+            return recover_unvouched(bundles, self._clock.utc_ms(), self._progress)
+        except LogCorrupted as error:
+            raise StateMismatch(f"the end of the log cannot be read back: {error}") from error
+
     def _note_start(self) -> None:
         """The first record of a life; with a full disk it comes when there is space."""
         if self._is_started or not self._ledger.can_append:
@@ -348,7 +369,7 @@ class AuditorService:
             writer.checkpoint.size,
             self._ledger.can_append,
             self._ledger.fault,
-            (*self._watches.alarms, *filter(None, (self._stewardship.alarm,))),
+            (*self._watches.alarms, *self._stewardship.alarms),
             self._watches.free_bytes,
             self._watches.reconciliation.num_differences,
             self._watches.cosigned_size,

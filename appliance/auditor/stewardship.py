@@ -7,6 +7,7 @@ from appliance.auditor.bodies import BodyDesk
 from appliance.auditor.governing import GovernanceDesk
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.peer import Peer, Send
+from appliance.auditor.vouching import TimeVoucher
 from appliance.messages.audit import AppendRefused
 from appliance.messages.stewardship import (
     DecideChange,
@@ -19,6 +20,9 @@ from appliance.messages.stewardship import (
 )
 from audit.governance import RULES
 from audit.shares import SHARES, ShareStore
+
+UNKNOWN_RULES = "unknown"
+"""In place of a digest, where no log is left that says which rules are in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,8 @@ class Stewardship:
     """Both desks over one ledger.
 
     Args:
-        told: digest of the rules in force, by the log; empty where it does not say.
+        voucher: how far the clock may be ahead.
+        told: digest of the rules in force, by the log; empty where it does not say, UNKNOWN_RULES where none is left.
     Raises: StateMismatch when the file of the rules is damaged.
     """
 
@@ -44,12 +49,21 @@ class Stewardship:
         clock: Clock,
         custody: Custody,
         gateways: Callable[[], Iterable[Peer]],
+        voucher: TimeVoucher,
         told: str = "",
     ) -> None:
         folder = ledger.writer.folder.parent
         self._send = send
+        self._voucher = voucher
         self._governance = GovernanceDesk(
-            ledger, folder / RULES, custody.retention_days, send, clock, lambda: self._bodies.sweep_soon(), told
+            ledger,
+            folder / RULES,
+            custody.retention_days,
+            send,
+            clock,
+            lambda: self._bodies.sweep_soon(),
+            voucher,
+            told,
         )
         self._bodies = BodyDesk(
             ledger,
@@ -62,14 +76,14 @@ class Stewardship:
         )
 
     @property
-    def alarm(self) -> str:
+    def alarms(self) -> tuple[str, ...]:
         """What a person should look at, in words."""
-        return self._governance.alarm
+        return tuple(alarm for alarm in (self._governance.alarm, self._bodies.alarm) if alarm)
 
     @property
     def facts(self) -> dict[str, str | int]:
-        """The rules in force, as a start tells them."""
-        return self._governance.facts
+        """The rules in force, and how far the clock may be ahead, as a start tells both."""
+        return self._governance.facts | {"unvouched_ms": self._voucher.unvouched_ms}
 
     def gateway_came(self, gateway: Peer) -> None:
         """A gateway's link opened."""
@@ -94,11 +108,12 @@ class Stewardship:
             case FetchRules():
                 self._governance.tell(peer, message)
 
-    def look(self, *, is_clock_suspect: bool) -> None:
+    def look(self) -> None:
         """Destroy what is due, and keep rules that could not be kept, where it is time. Raises: StorageFailed.
 
-        What is destroyed does not come back: neither a clock that leapt decides on it, nor rules that are not those of the log.
+        What is destroyed does not come back: neither time that nobody vouches for decides on it, nor rules that are not those of
+        the log.
         """
         self._governance.look()
-        if not is_clock_suspect and not self._governance.is_stale:
-            self._bodies.sweep()
+        if not self._governance.is_stale:
+            self._bodies.sweep(self._voucher.vouched_ms)

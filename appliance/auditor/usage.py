@@ -7,19 +7,17 @@ ask. MAX_RECORDS are read at most: a longer day counts from there on.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 import structlog
 
+from appliance.auditor.history import read_backwards
 from appliance.messages.audit import UsageRow
 from audit.append import LogWriter
 from audit.entry import Json
-from audit.errors import EntryNotFound, LogCorrupted, StateMismatch
-from audit.reader import LogReader
-from audit.rotation import Predecessor, place_of
-from audit.tiles import TILE_WIDTH
+from audit.errors import LogCorrupted, StateMismatch
+from audit.rotation import Predecessor
 
 MAX_RECORDS = 500_000
 ROWS_A_PAGE = 5_000
@@ -144,7 +142,7 @@ def recover_usage(
     found: list[_Outcome] = []
     num_read = 0
     try:
-        for bundle in _read_backwards(writer, predecessor):
+        for bundle in read_backwards(writer, predecessor):
             outcomes = [outcome for entry in bundle if (outcome := _parse(entry)) is not None]
             found += outcomes
             progress()
@@ -158,17 +156,6 @@ def recover_usage(
         if outcome.time >= since_ms:
             book.add(outcome, outcome.time)
     return book
-
-
-def _read_backwards(writer: LogWriter, predecessor: Predecessor | None) -> Iterator[list[bytes]]:
-    """The bundles of the log, and of the one before it, last first."""
-    for number in reversed(range(-(-writer.size // TILE_WIDTH))):
-        yield writer.read_bundle(number)
-    if predecessor is not None:
-        size, reader = predecessor.checkpoint.size, LogReader(place_of(writer.folder, predecessor))
-        with suppress(EntryNotFound, LogCorrupted):
-            for number in reversed(range(-(-size // TILE_WIDTH))):
-                yield reader.read_bundle(number, size)
 
 
 def _parse(entry: bytes) -> _Outcome | None:

@@ -22,6 +22,7 @@ from appliance.auditor.quorum_watch import QuorumWatch
 from appliance.auditor.rations import Rations
 from appliance.auditor.reconciliation import Reconciliation
 from appliance.auditor.space import SpaceWatch
+from appliance.auditor.vouching import TimeVoucher
 from appliance.auditor.witness_watch import WitnessWatch
 from audit.cosignature import CosignerKey
 
@@ -44,8 +45,9 @@ class Watches:
     Raises: StateMismatch when a witness has cosigned another or a longer history.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock, limits: Limits) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, limits: Limits, voucher: TimeVoucher) -> None:
         self._ledger = ledger
+        self._voucher = voucher
         self._clock_watch = ClockWatch(clock)
         self._space = SpaceWatch(ledger.writer.folder, limits.space_warning_bytes, clock)
         self._clock_alarm = ""
@@ -71,11 +73,6 @@ class Watches:
         witnesses = (self._witness.alarm, self._quorum.alarm, *self._disputes.values())
         alarms = (space, self._clock_alarm, self.reconciliation.alarm, *witnesses)
         return tuple(alarm for alarm in alarms if alarm)
-
-    @property
-    def is_clock_suspect(self) -> bool:
-        """The clock was set by more than a day in this life: what cannot be undone is not done by it."""
-        return bool(self._clock_alarm) or self._clock_watch.is_far_off
 
     @property
     def cosigned(self) -> bytes:
@@ -133,6 +130,8 @@ class Watches:
     def _look_for_witness(self) -> None:
         had_alarm = bool(self._witness.alarm)
         self._witness.look()
+        if self._witness.said_at_ms >= 0:
+            self._voucher.hear(self._witness.said_at_ms)
         if self._witness.alarm and not had_alarm:
             raise_alert("log_not_witnessed", self._witness.alarm)
 
@@ -153,10 +152,11 @@ class Watches:
         if abs(jump_ms) < SUSPENDING_JUMP_MS and not self._clock_watch.is_far_off:
             self._record("log_clock_jumped", {"jump_ms": jump_ms}, detail)
             return
-        self._clock_alarm = f"{detail}: installs are suspended, and no bodies destroyed, until the next start"
+        self._clock_alarm = f"{detail}: installs are suspended until the next start"
         self._tell("log_clock_jumped", {"jump_ms": jump_ms}, self._clock_alarm)
 
     def _tell_reconciled(self, facts: dict[str, str | int]) -> None:
+        facts |= {"unvouched_ms": self._voucher.unvouched_ms}
         if alarm := self.reconciliation.alarm:
             self._tell("log_reconciled", facts, alarm, code="log_counts_differ")
         else:

@@ -30,7 +30,8 @@ class WitnessWatch:
         self._clock = clock
         self._started_ms = clock.utc_ms()
         self._next_look_s = 0.0
-        self._said_at_ms = -1
+        self.said_at_ms = -1
+        """When a quorum gave its last word, by the witnesses' clocks; -1 where there was none."""
         self.cosigned_size = 0
         """How many records the last word covers."""
         self.note = b""
@@ -41,7 +42,7 @@ class WitnessWatch:
     @property
     def age_s(self) -> int:
         """Since the quorum's last word; -1 where there was none."""
-        return -1 if self._said_at_ms < 0 else max(0, (self._clock.utc_ms() - self._said_at_ms) // 1000)
+        return -1 if self.said_at_ms < 0 else max(0, (self._clock.utc_ms() - self.said_at_ms) // 1000)
 
     def verify_history(self) -> None:
         """Refuse to write a log that is not the one that was cosigned.
@@ -84,7 +85,7 @@ class WitnessWatch:
         if len(times) < self._quorum:
             raise EntryNotFound(f"{len(times)} configured witnesses have cosigned, {self._quorum} are asked for")
         said_at_ms = sorted(times.values(), reverse=True)[self._quorum - 1] * 1000
-        self.note, self.cosigned_size, self._said_at_ms = note, checkpoint.size, said_at_ms
+        self.note, self.cosigned_size, self.said_at_ms = note, checkpoint.size, said_at_ms
         return checkpoint, said_at_ms
 
     def _root(self, size: int) -> bytes:

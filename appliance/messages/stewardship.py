@@ -53,7 +53,7 @@ class ProposeChange(msgspec.Struct, frozen=True, array_like=True, tag="propose_c
     correlation: Correlation
     by: ReadBy
     role: Literal["auditor", "admin"]
-    kind: Literal["retention", "hold", "lift", "rotation"]
+    kind: Literal["retention", "hold", "lift", "rotation", "time"]
     reason: Text
     retention_days: int | None
     tenant: Text

@@ -14,6 +14,7 @@ import structlog
 from appliance.auditor.alerts import raise_alert
 from appliance.auditor.clock_watch import verify_floor
 from appliance.auditor.cosigning import Witnessing
+from appliance.auditor.history import read_backwards
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.peer import Peer
 from appliance.auditor.service import AuditorService
@@ -51,7 +52,8 @@ def serve(member: PollingMember) -> None:
     writer = open_writer(folder, settings, executor)
     try:
         clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
-        verify_floor(writer, clock.utc_ms())
+        predecessor = load_predecessor(folder / "log")
+        verify_floor(read_backwards(writer, predecessor), clock.utc_ms())
         reserve = Reserve(folder / "log" / STATE / "reserve", settings.reserve_bytes)
         service = AuditorService(
             Ledger(writer, reserve, clock),
@@ -76,7 +78,7 @@ def serve(member: PollingMember) -> None:
                 executor,
             ),
             custody=Custody(settings.body_retention_days, settings.overseeing_tenant),
-            predecessor=load_predecessor(folder / "log"),
+            predecessor=predecessor,
             progress=member.heartbeat,
         )
         writer.prepare()

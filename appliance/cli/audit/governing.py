@@ -1,4 +1,4 @@
-"""`casemate audit rules`, `retention`, `hold`, `lift`, `agree-rotation`, `confirm`, `refuse`: what two people decide.
+"""`casemate audit rules`, `retention`, `hold`, `lift`, `agree-rotation`, `vouch-time`, `confirm`, `refuse`: what two people decide.
 
 Each asks the appliance with the token of a person who signed in: an auditor or an administrator proposes, and a person of the
 other role confirms within a week. Both steps are records.
@@ -27,7 +27,9 @@ def add_govern_commands(commands: Commands) -> None:
     lift = add_command(commands, "lift", "propose that a hold ends")
     lift.add_argument("hold_id", metavar="HOLD")
     rotation = add_command(commands, "agree-rotation", "propose that this log is closed, and another continues it")
-    for command, kind in ((retention, "retention"), (hold, "hold"), (lift, "lift"), (rotation, "rotation")):
+    time = add_command(commands, "vouch-time", "propose that the appliance's clock is right, after a stop of days")
+    proposals = {"retention": retention, "hold": hold, "lift": lift, "rotation": rotation, "time": time}
+    for kind, command in proposals.items():
         command.add_argument("--reason", required=True, help="why; it is in the record")
         command.set_defaults(kind=kind)
         add_remote(command)

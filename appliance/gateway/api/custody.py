@@ -1,7 +1,8 @@
 """`POST /audit/open/{id}`: an auditor is given what opens the sealed body of a record, once it is recorded who asks.
 
-`GET /audit/rules`, `POST /audit/rules/propose|confirm/{id}|refuse/{id}`: retention, holds and rotation of the log, which an
-auditor and an administrator decide together. Only people decide: a token that stands for a program does not.
+`GET /audit/rules`, `POST /audit/rules/propose|confirm/{id}|refuse/{id}`: retention, holds, rotation of the log, and that
+its clock is right, which an auditor and an administrator decide together. Only people decide: a token that stands for a
+program does not.
 """
 
 import base64
@@ -28,7 +29,7 @@ Day = Annotated[str, Meta(max_length=10)]
 class ChangeFields(Struct, kw_only=True):
     """`/audit/rules/propose`."""
 
-    kind: Literal["retention", "hold", "lift", "rotation"]
+    kind: Literal["retention", "hold", "lift", "rotation", "time"]
     reason: Annotated[str, Meta(min_length=1, max_length=256)]
     retention_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
     tenant: Text = ""

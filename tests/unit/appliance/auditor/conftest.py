@@ -46,10 +46,12 @@ class FakePeer:
 class Auditor:
     """The service over a real log in a temporary folder."""
 
-    def __init__(self, home: Path, disk: Disk | None = None, origin: str = ORIGIN, **settings: Any) -> None:
+    def __init__(
+        self, home: Path, disk: Disk | None = None, origin: str = ORIGIN, utc_ms: int | None = None, **settings: Any
+    ) -> None:
         self.home = home
         self.now_s = 100.0
-        self.utc_ms = 1_795_411_388_000
+        self.utc_ms = 1_795_411_388_000 if utc_ms is None else utc_ms
         """What the wall clock said when the monotonic one said 100; a change sets the clock."""
         self.cut: list[Peer] = []
         self.writer = LogWriter(

@@ -28,10 +28,11 @@ from audit.entry import encode_event, parse_canonical
 from audit.errors import NotDurable, StateMismatch
 from audit.governance import Rules, save_rules
 from audit.keyed_hash import root_context
+from audit.rotation import load_predecessor, rotate_log
 from audit.sealing import KeyContext, fingerprint, new_key_id, new_share, wrap_share
 from audit.storage import Disk
 from tests.support.controls import control
-from tests.unit.appliance.auditor.conftest import Auditor, FakePeer, intent
+from tests.unit.appliance.auditor.conftest import ORIGIN, Auditor, FakePeer, intent
 
 TODAY = "2026-11-23"
 """The day of the tests' clock."""
@@ -45,8 +46,11 @@ DAY_S = 86_400.0
 class House:
     """An auditor with a gateway and an engine."""
 
-    def __init__(self, home: Path, **custody: Any) -> None:
-        self.auditor = Auditor(home, custody=Custody(**custody))
+    def __init__(
+        self, home: Path, *, utc_ms: int | None = None, origin: str = ORIGIN, predecessor: Any = None, **custody: Any
+    ) -> None:
+        self.custody = custody
+        self.auditor = Auditor(home, origin=origin, utc_ms=utc_ms, custody=Custody(**custody), predecessor=predecessor)
         self.gateway = self.auditor.connect("gateway")
         self.engine = self.auditor.connect("engine")
 
@@ -91,6 +95,13 @@ class House:
 
     def last(self, kind: str) -> Any:
         return [r for r in self.auditor.records() if r["unmapped"]["casemate"]["kind"] == kind][-1]
+
+
+def again(house: House, stop_s: float = 0.0) -> House:
+    """The auditor's next life, after a stop of so long by the clock."""
+    house.auditor.die()
+    passed_ms = round((house.auditor.now_s - 100.0 + stop_s) * 1000)
+    return House(house.auditor.home, utc_ms=house.auditor.utc_ms + passed_ms, **house.custody)
 
 
 @pytest.fixture
@@ -477,17 +488,136 @@ def test_a_log_of_an_earlier_release_has_no_word_on_the_rules(tmp_path: Path) ->
     assert json.loads(house.ask(FetchRules(1), RulesNow).rules)["retention_days"] == 9
 
 
+def held_back(house: House) -> bool:
+    """Whether an alarm says that what is due by the clock is not destroyed."""
+    return any("due by the clock and not destroyed" in alarm for alarm in house.gateway.last(AuditorStatus).alarms)
+
+
 @control("AU-8", "AU-11", "3.3.7")
 @pytest.mark.parametrize("step_ms", [100 * 86_400_000, 23 * 3_600_000])
 def test_a_clock_that_leaps_destroys_nothing(tmp_path: Path, step_ms: int) -> None:
-    """In one step or in several; the next start, with a person who has looked, does what is due."""
+    """In one step or in several; nor does the next start, as nobody has looked."""
     house = House(tmp_path, retention_days=30)
     key_id = house.keep()[0]
     for _ in range(100 * 86_400_000 // step_ms):
         house.auditor.utc_ms += step_ms
         house.auditor.pass_time(3_601.0)
+    for _ in range(2):
+        assert house.shares() == [f"{TODAY}/{key_id}.json"]
+        assert held_back(house)
+        house = again(house)
+
+
+@control("AU-8", "AU-11", "3.3.7")
+@pytest.mark.parametrize("step_s", [100 * DAY_S, 23 * 3_600.0])
+def test_a_clock_that_leapt_over_a_stop_destroys_nothing(tmp_path: Path, step_s: float) -> None:
+    """Whoever stops the appliance, sets the clock and starts it, once or again and again, has no bodies destroyed by it."""
+    house = House(tmp_path, retention_days=30)
+    key_id = house.keep()[0]
+    for _ in range(round(100 * DAY_S // step_s)):
+        house = again(house, step_s)
+    house.auditor.pass_time(3_601.0)
     assert house.shares() == [f"{TODAY}/{key_id}.json"]
-    assert any("no bodies destroyed" in alarm for alarm in house.gateway.last(AuditorStatus).alarms)
+    assert held_back(house)
+    assert house.last("log_started")["unmapped"]["casemate"]["unvouched_ms"] >= 90 * 86_400_000
+
+
+def test_short_stops_hold_nothing_back(tmp_path: Path) -> None:
+    """As long as they are no day together: an upgrade now and then is no alarm."""
+    house = House(tmp_path, retention_days=2)
+    key_id = house.keep("2026-11-21")[0]
+    for _ in range(3):
+        house = again(house, 6 * 3_600.0)
+    assert (house.shares(), held_back(house)) == ([f"2026-11-21/{key_id}.json"], False)
+    house.auditor.pass_time(DAY_S)
+    assert (house.shares(), held_back(house)) == ([], False)
+
+
+def test_what_was_due_before_the_leap_is_destroyed_all_the_same(tmp_path: Path) -> None:
+    """Time that was vouched for counts; only what lies beyond does not."""
+    house = House(tmp_path, retention_days=5)
+    house.keep("2026-11-19")
+    key_id = house.keep()[0]
+    house = again(house, 100 * DAY_S)
+    house.auditor.pass_time(2 * DAY_S)
+    assert house.shares() == [f"{TODAY}/{key_id}.json"]
+
+
+@control("AC-3(2)", "AU-8", "AU-9(5)", "AU-11")
+def test_two_people_vouch_for_the_clock_and_one_does_not(tmp_path: Path) -> None:
+    """After a stop of weeks: then what is due is destroyed, and the next start remembers their word."""
+    house = House(tmp_path, retention_days=30)
+    house.keep()
+    house = again(house, 100 * DAY_S)
+    proposed = house.propose(ADA, "auditor", "time").changed_id
+    assert house.ask(DecideChange(2, ADA, "auditor", proposed, True), RulesNow).code == "refused"
+    house.auditor.pass_time(3_601.0)
+    assert held_back(house)
+    assert isinstance(house.ask(DecideChange(2, RUDI, "admin", proposed, True), RulesNow), RulesNow)
+    house.auditor.pass_time(1.0)
+    assert (house.shares(), held_back(house)) == ([], False)
+    own = house.last("log_time_vouched")["unmapped"]["casemate"]
+    assert (own["proposed_by"], own["unvouched_ms"]) == ("ada", 0)
+    assert own["vouched_ms"] >= 99 * 86_400_000
+    house.keep("2027-03-03")
+    house = again(house, 60.0)
+    assert abs(house.last("log_started")["unmapped"]["casemate"]["unvouched_ms"]) < 3_600_000
+
+
+@pytest.mark.parametrize("how", ["set", "started"])
+def test_who_confirms_vouches_for_the_clock_that_was_proposed(tmp_path: Path, how: str) -> None:
+    """One that was set in between, over a start or not, is another."""
+    house = House(tmp_path)
+    house = again(house, 3 * DAY_S)
+    proposed = house.propose(ADA, "auditor", "time").changed_id
+    if how == "set":
+        house.auditor.utc_ms += 5 * 86_400_000
+    else:
+        house = again(house, 5 * DAY_S)
+    refused = house.ask(DecideChange(2, RUDI, "admin", proposed, True), RulesNow)
+    assert "propose it again" in refused.message
+
+
+@control("AU-11", "AU-9(5)")
+@pytest.mark.parametrize("is_taken_away", [False, True])
+def test_a_rotation_makes_no_rules_forgotten(tmp_path: Path, is_taken_away: bool) -> None:
+    """The log before says which are in force; where it was taken away nothing is destroyed until two people have decided."""
+    house = House(tmp_path, retention_days=2)
+    older = (tmp_path / "rules.json").read_bytes()
+    house.agree("hold", from_day="2026-11-19", to_day="2026-11-20")
+    key_id = house.keep("2026-11-20")[0]
+    house.auditor.service.stop()
+    house.auditor.die()
+    _, old = rotate_log(tmp_path / "log", tmp_path / "log.key")
+    (tmp_path / "rules.json").write_bytes(older)
+    if is_taken_away:
+        old.rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        house = House(
+            tmp_path, origin="log.example/next", predecessor=load_predecessor(tmp_path / "log"), retention_days=2
+        )
+        house.auditor.pass_time(3_601.0)
+        assert house.shares() == [f"2026-11-20/{key_id}.json"]
+        assert any("holds may be missing" in alarm for alarm in house.gateway.last(AuditorStatus).alarms)
+        house.auditor.die()
+
+
+def test_a_log_that_was_taken_away_takes_no_rules_with_it(tmp_path: Path) -> None:
+    """A new one knows nothing, and there is something to lose: two people say what holds, and what time it is."""
+    house = House(tmp_path, retention_days=2)
+    key_id = house.keep("2026-11-20")[0]
+    house.auditor.die()
+    for name in ("log", "log.key", "log.vkey"):
+        (tmp_path / name).rename(tmp_path / f"old-{name}")
+    house = House(tmp_path, retention_days=2, origin="log.example/next")
+    house.auditor.pass_time(3_601.0)
+    assert house.shares() == [f"2026-11-20/{key_id}.json"]
+    house.agree("retention", retention_days=2)
+    house.auditor.pass_time(1.0)
+    assert (house.shares(), held_back(house)) == ([f"2026-11-20/{key_id}.json"], True)
+    house.agree("time")
+    house.auditor.pass_time(1.0)
+    assert house.shares() == []
 
 
 @control("AU-9", "3.3.8", "AU-12")

@@ -7,12 +7,14 @@ import msgspec
 import pytest
 
 from appliance.auditor.clock_watch import TOLERANCE_MS, verify_floor
+from appliance.auditor.history import read_backwards
 from appliance.auditor.watches import Limits
 from appliance.messages.audit import AppendEvent, AppendRefused, AuditorStatus, CountTokens, Recorded, TicketsRefused
 from audit.append import LogWriter
 from audit.entry import Json, encode_event
 from audit.errors import ClockRejected
 from audit.events import TokenCounts, token_issued_event, token_rejected_event
+from audit.rotation import load_predecessor, rotate_log
 from tests.support.controls import control
 from tests.unit.appliance.auditor.conftest import Auditor, FakePeer, count, intent, outcome
 
@@ -78,16 +80,29 @@ def test_a_clock_below_the_last_record_forbids_a_start(tmp_path: Path) -> None:
     auditor = Auditor(tmp_path)
     auditor.pass_time(100)
     last_ms = auditor.records()[-1]["time"]
-    verify_floor(auditor.writer, last_ms - TOLERANCE_MS)
+    verify_floor(read_backwards(auditor.writer, None), last_ms - TOLERANCE_MS)
     with pytest.raises(ClockRejected, match="set the clock"):
-        verify_floor(auditor.writer, last_ms - TOLERANCE_MS - 1)
+        verify_floor(read_backwards(auditor.writer, None), last_ms - TOLERANCE_MS - 1)
+
+
+def test_the_floor_of_a_log_that_continues_another_is_that_ones(tmp_path: Path) -> None:
+    """A rotation is no way to set the clock back."""
+    auditor = Auditor(tmp_path)
+    auditor.service.stop()
+    last_ms = auditor.records()[-1]["time"]
+    auditor.die()
+    rotate_log(tmp_path / "log", tmp_path / "log.key")
+    writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin="o.example/next")
+    with pytest.raises(ClockRejected, match="set the clock"):
+        verify_floor(read_backwards(writer, load_predecessor(tmp_path / "log")), last_ms - TOLERANCE_MS - 1)
+    writer.close()
 
 
 def test_an_empty_log_has_no_floor(tmp_path: Path) -> None:
     """A first start has nothing to compare with."""
     writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin="o.example/l")
     assert writer.size == 0
-    verify_floor(writer, 0)
+    verify_floor(read_backwards(writer, None), 0)
     writer.close()
 
 

@@ -6,6 +6,7 @@ import shutil
 import socket
 import struct
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from appliance.auditor.ledger import Clock
-from appliance.auditor.watches import Limits
+from appliance.auditor.ledger import Clock, Ledger
+from appliance.auditor.vouching import TimeVoucher
+from appliance.auditor.watches import Limits, Watches
 from appliance.auditor.witness_listener import MAX_CONNECTIONS, build_server
 from appliance.auditor.witness_watch import WitnessWatch
 from appliance.auditor.witnesses import parse_witnesses
@@ -32,6 +34,7 @@ from audit.events import process_event
 from audit.governance import RULES
 from audit.permissions import verify_permitted
 from audit.proof import verify_proof
+from audit.reserve import Reserve
 from audit.rotation import load_predecessor
 from audit.signing_key import open_cosigners
 from audit.witness import Witness
@@ -41,6 +44,7 @@ from tests.support.waiting import wait_until
 from tests.unit.appliance.auditor.conftest import Auditor
 
 NAME = "witness.example/w1"
+CLOCK = Clock(lambda: 0.0, lambda: 0)
 EVENT = AppendEvent(5, encode_event(process_event("process_started", role="engine", instance=0, pid=1)))
 
 
@@ -168,6 +172,22 @@ def test_an_auditor_whose_witness_is_silent_says_so(site: Site) -> None:
     auditor.pass_time(6)
     auditor.pass_time(6)
     assert not any("witness" in alarm for alarm in gateway.last(AuditorStatus).alarms)
+
+
+@control("AU-8", "AU-11")
+def test_a_witness_vouches_for_the_time(site: Site) -> None:
+    """Up to the time of its own clock: a stop holds nothing back of which it knows, a leap beyond its word does."""
+    site.carry()
+    said_ms = int(time.time() * 1000)
+    day_ms = 86_400_000
+    for now_ms, unvouched_ms in ((said_ms, 0), (said_ms + 50 * day_ms, 50 * day_ms), (said_ms - 9 * day_ms, 0)):
+        voucher = TimeVoucher(Clock(lambda: 0.0, lambda now_ms=now_ms: now_ms), 100 * day_ms)  # type: ignore[misc]
+        watches = Watches(
+            Ledger(site.auditor.writer, Reserve(site.home / "reserve", 1), CLOCK), CLOCK, site.limits(), voucher
+        )
+        watches.look(0)
+        assert abs(voucher.unvouched_ms - unvouched_ms) < 60_000
+        assert (voucher.vouched_ms == now_ms) == (unvouched_ms == 0)
 
 
 def test_a_forged_word_is_an_alarm(site: Site) -> None:
