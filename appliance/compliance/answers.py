@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from appliance.compliance.witnesses import answer_witness
 from appliance.config import Configuration, what_is_lacking
 from compliance.facts import Answer
+from security.database_server import find_database_servers
 from security.fips import find_modules
 from security.policy.definitions import Definitions
 from security.scopes import PRIVILEGED_ROLES, Role
@@ -141,11 +142,9 @@ def _answer_sign_in(configuration: Configuration) -> Answer:
 
 def _answer_database(url: str | None) -> Answer:
     """Whether a server is verified; of its URL, which may hold a password, only that is told."""
-    parts = urlsplit(url or "")
-    asked = parse_qs(parts.query)
-    if not parts.hostname and all(host.startswith("/") for host in asked.get("host", [])):
+    if url is None or all(server.is_socket for server in find_database_servers(url)):
         return Answer(True, "the definitions are a file of this host, or behind a socket of it")
-    mode = asked.get("sslmode", ["prefer"])[-1]
+    mode = parse_qs(urlsplit(url).query).get("sslmode", ["prefer"])[-1]
     return Answer(mode == "verify-full", f"a database server with sslmode = {mode}")
 
 

@@ -3,10 +3,8 @@
 Pure, so that every process comes to the same result from the same bytes; what lies on disk is `disk`'s.
 """
 
-import ipaddress
 from collections import defaultdict
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.config.errors import Problem
@@ -17,10 +15,17 @@ from audit.errors import KeyUnusable
 from runtime.errors import EngineMisconfigured
 from runtime.speculative.options import speculation_options
 from security.certificates import parse_general_name
+from security.database_server import find_database_servers
 from security.errors import SecurityMisconfigured
 from security.segmentation.settings import SegmentsSettings
 
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound to
+_NO_NAMES = (
+    "expected the server's address: where processes are confined, policy looks no name up. Say hostaddr=ADDRESS in the query "
+    "beside a name, which the certificate is then still checked against"
+)
+_NO_SOCKET = "expected the server's address: where processes are confined, policy finds no Unix socket"
+_NO_PORTS = "expected the same port at every host: where processes are confined, policy connects to one port alone"
 
 
 def find_conflicts(configuration: Configuration) -> list[Problem]:
@@ -41,7 +46,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_bodies_nobody_opens(configuration),
         *_find_impossible_collector(configuration),
         *_find_identity_without_arrow(configuration),
-        *_find_database_without_arrow(configuration),
+        *_find_database_out_of_reach(configuration),
         *find_unwaived(configuration),
     ]
 
@@ -236,16 +241,24 @@ def _find_identity_without_arrow(configuration: Configuration) -> Iterator[Probl
             )
 
 
-def _find_database_without_arrow(configuration: Configuration) -> Iterator[Problem]:
-    """The same for a database server, where it is given by its address: a name says nothing of the network."""
+def _find_database_out_of_reach(configuration: Configuration) -> Iterator[Problem]:
+    """A database server that a confined policy process cannot find, or that lacks its arrow where zones are named."""
     segments, url = configuration.segments, configuration.policy.database_url
-    if url is None or segments == SegmentsSettings():
+    if url is None:
         return
-    parts = urlsplit(url)
     try:
-        address = ipaddress.ip_address(parts.hostname or "")
-    except ValueError:
+        servers = find_database_servers(url)
+    except SecurityMisconfigured as error:
+        yield Problem("policy.database_url", str(error))
         return
-    endpoint = f"{f'[{address}]' if address.version == 6 else address}:{parts.port or 5432}"
-    if not address.is_loopback and endpoint not in segments.databases:
-        yield Problem("segments.databases", f'expected "{endpoint}" among them, as policy.database_url is there')
+    if configuration.confinement.enabled and len({server.port for server in servers}) > 1:
+        yield Problem("policy.database_url", _NO_PORTS)
+    for server in servers:
+        address = server.address
+        if address is None:
+            if configuration.confinement.enabled:
+                yield Problem("policy.database_url", _NO_SOCKET if server.is_socket else _NO_NAMES)
+            continue  # What is no address says nothing of the network.
+        endpoint = f"{f'[{address}]' if address.version == 6 else address}:{server.port}"
+        if segments != SegmentsSettings() and not address.is_loopback and endpoint not in segments.databases:
+            yield Problem("segments.databases", f'expected "{endpoint}" among them, as policy.database_url is there')

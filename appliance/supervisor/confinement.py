@@ -20,6 +20,7 @@ from appliance.models.places import open_trust
 from appliance.policy.locations import CREDENTIALS_FILE, DATABASE_FILE
 from appliance.supervisor.ownership import has_own_users, verify_readable
 from appliance.telemetry.settings import parse_collector
+from security.database_server import find_database_servers
 from security.sandbox.launch import Plan, wrap
 from security.sandbox.platform import probe_platform
 from security.sandbox.profiles import CONFINED_ROLES, SYSTEM_FILES, Code, Places, build_profile, find_code_files
@@ -138,11 +139,9 @@ def _find_evidence(configuration: Configuration, models: list[Path]) -> list[Pat
 
 
 def _database_port(configuration: Configuration) -> int:
-    """The port of a database server; 0 for a file, or for a server on a Unix socket."""
-    if configuration.policy.database_url is None:
-        return 0
-    parts = urlsplit(configuration.policy.database_url)
-    return (parts.port or 5432) if parts.hostname else 0
+    """The port of a database server, of which the configuration's check allows one; 0 for a file."""
+    url = configuration.policy.database_url
+    return find_database_servers(url)[0].port if url is not None else 0
 
 
 def _database_files(configuration: Configuration) -> tuple[Path, ...]:

@@ -50,8 +50,9 @@ CONSOLE = "[administration]\nenabled = true\n[console]\nenabled = true\n"
 
 
 def at_server(url: str) -> str:
-    """The same, with the definitions in a database server."""
-    return GOOD.replace("[policy]", f'[policy]\ndatabase_url = "{url}"')
+    """The same, with the definitions in a database server, which has its arrow."""
+    text = GOOD.replace("[policy]", f'[policy]\ndatabase_url = "{url}"')
+    return text.replace("[segments]", '[segments]\ndatabases = ["192.0.2.7:5432"]')
 
 
 FROM_THE_LOG = {"records_present", "records_retained"}
@@ -100,13 +101,13 @@ def test_every_question_is_answered(tmp_path: Path) -> None:
         ("frozen_kernels", GOOD, GOOD.replace("[authority]", "[authority]")),
         (
             "database_tls",
-            at_server("postgresql://u:p@db.example/c?sslmode=verify-full"),
-            at_server("postgresql://u:p@db.example/c"),
+            at_server("postgresql://u:p@192.0.2.7/c?sslmode=verify-full"),
+            at_server("postgresql://u:p@192.0.2.7/c"),
         ),
         (
             "database_tls",
-            at_server("postgresql:///c?host=/run/postgresql"),
-            at_server("postgresql:///c?host=db.example&sslmode=require"),
+            at_server("postgresql:///c?host=/run/postgresql") + "[confinement]\nenabled = false\n",
+            at_server("postgresql:///c?hostaddr=192.0.2.7&sslmode=require"),
         ),
         ("confinement", GOOD, GOOD + "[confinement]\nenabled = false\n"),
         ("own_users", GOOD, GOOD + "[confinement]\nenabled = false\n"),
@@ -297,7 +298,7 @@ def test_roles_are_told_with_who_has_them(registry: Registry) -> None:
 
 def test_secrets_of_the_configuration_are_hidden(tmp_path: Path) -> None:
     """The rest is there, by the keys' own names."""
-    text = '[policy]\ndatabase_url = "postgresql://casemate:hunter2@db/casemate"\n'
+    text = '[policy]\ndatabase_url = "postgresql://casemate:hunter2@192.0.2.7/casemate"\n'
     shown = hide_secrets(configure(text, tmp_path))
     assert shown["policy"]["database_url"] == HIDDEN
     assert shown["audit"]["origin"] == "casemate.internal/audit"

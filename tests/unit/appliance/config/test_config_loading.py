@@ -372,12 +372,34 @@ def test_an_issuer_elsewhere_needs_its_arrow() -> None:
     parse_configuration(f'{site}issuers = ["10.8.0.2:443"]\n'.encode(), FOLDER)
 
 
+DATABASE = '[policy]\ndatabase_url = "postgresql+psycopg://casemate@{}"\n'
+
+
 def test_a_database_server_needs_its_arrow_where_zones_are_named() -> None:
-    """By address; a name says nothing of the network, and this host's own addresses need no arrow."""
+    """Each by its address; this host's own addresses need no arrow, and without a sandbox a name says nothing of the network."""
     zones = '[segments]\nclients = ["10.1.0.0/16"]\n'
-    url = '[policy]\ndatabase_url = "postgresql+psycopg://casemate@{}/casemate"\n'
-    assert refused_keys(f"{ENGINE}{url.format('10.6.0.1')}{zones}") == ["segments.databases"]
-    assert refused_keys(f"{ENGINE}{url.format('[fd00::6]:5433')}{zones}") == ["segments.databases"]
-    declared = f'{ENGINE}{url.format("[fd00::6]:5433")}{zones}databases = ["[fd00::6]:5433"]\n'
-    for text in (declared, f"{ENGINE}{url.format('127.0.0.1')}{zones}", f"{ENGINE}{url.format('db.site')}{zones}"):
+    for place in ("10.6.0.1/d", "[fd00::6]:5433/d", "db.site/d?hostaddr=10.6.0.1", "/d?host=127.0.0.1,10.6.0.1"):
+        assert refused_keys(f"{ENGINE}{DATABASE.format(place)}{zones}") == ["segments.databases"]
+    declared = f'{ENGINE}{DATABASE.format("[fd00::6]:5433/d")}{zones}databases = ["[fd00::6]:5433"]\n'
+    name = f"{ENGINE}{DATABASE.format('db.site/d')}[confinement]\nenabled = false\n{zones}"
+    for text in (declared, name, f"{ENGINE}{DATABASE.format('127.0.0.1/d')}{zones}"):
         parse_configuration(text.encode(), FOLDER)
+
+
+def test_a_database_server_that_a_confined_process_cannot_reach_is_refused() -> None:
+    """Policy looks no name up, sees no socket on a path, and connects to one port; without a sandbox it does all of that."""
+    sandbox = "[confinement]\nenabled = false\n"
+    for place in ("db.site/d", "/d", "/d?host=/run/postgresql", "/d?host=10.6.0.1,10.6.0.2&port=1,2"):
+        text = f"{ENGINE}{DATABASE.format(place)}"
+        assert refused_keys(text) == ["policy.database_url"]
+        parse_configuration(f"{text}{sandbox}".encode(), FOLDER)
+    parse_configuration(f"{ENGINE}{DATABASE.format('db.site:1/d?hostaddr=10.6.0.1')}".encode(), FOLDER)
+
+
+def test_an_address_of_no_database_server_is_refused_without_its_password() -> None:
+    """At the check, not at the start."""
+    for url in ("mysql://a:canary@h/d", "postgresql://a:canary@h:99999/d", "postgresql://a:can[ary@h/d", "canary"):
+        with pytest.raises(ConfigurationRejected) as refused:
+            parse_configuration(f'{ENGINE}[policy]\ndatabase_url = "{url}"\n'.encode(), FOLDER)
+        assert "policy.database_url" in str(refused.value)
+        assert "can" not in str(refused.value).replace("cannot", "")

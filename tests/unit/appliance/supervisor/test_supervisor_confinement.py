@@ -59,7 +59,7 @@ def test_the_gateway_reads_all_models_and_may_connect_to_the_authority(tmp_path:
 
 def test_policy_reads_what_the_databases_url_names_for_tls(tmp_path: Path) -> None:
     """Files by their paths, the machine's authorities by their word; what is no path is nobody's file."""
-    url = "postgresql://u@db.example/c?sslmode=verify-full&sslkey=/etc/db/client.key&sslcert=relative"
+    url = "postgresql://u@db.example/c?hostaddr=10.6.0.1&sslmode=verify-full&sslkey=/etc/db/client.key&sslcert=relative"
     for root, expected in (("/etc/db/ca.pem", ("/etc/db/ca.pem",)), ("system", map(str, _find_authorities(None)))):
         text = f'{TEXT}[policy]\ndatabase_url = "{url}&sslrootcert={root}"\n'
         profile = plan_of(tmp_path, "policy", text=text).profile
