@@ -108,7 +108,7 @@ async def test_the_events_of_a_call_say_its_namespace(gateway: Gateway) -> None:
         ({"tools": [NAMESPACE, AGENT | {"name": "agents.send"}]}, "invalid_tool", "tools[1].function.name"),
         ({"tools": [AGENT | {"defer_loading": True}]}, "unknown_parameter", "tools[0].defer_loading"),
         ({"reasoning": {"summary": "detailed"}}, "unsupported_parameter", "reasoning.summary"),
-        ({"include": ["message.output_text.logprobs"]}, "unsupported_parameter", "include[0]"),
+        ({"include": ["web_search_call.results"]}, "unsupported_parameter", "include[0]"),
     ],
 )
 async def test_other_tools_are_refused_by_name(gateway: Gateway, change: dict[str, Any], code: str, param: str) -> None:

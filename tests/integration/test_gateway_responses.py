@@ -243,7 +243,7 @@ async def test_nothing_is_kept_where_nothing_may_be(folder: Path, tmp_path: Path
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"truncation": "auto"}, "truncation"),
-        ({"include": ["message.output_text.logprobs"]}, "include[0]"),
+        ({"include": ["file_search_call.results"]}, "include[0]"),
         ({"extra_body": {"conversation": "c"}}, "conversation"),
         ({"text": {"format": {"type": "grammar"}}}, "response_format.type"),
         ({"tool_choice": "required"}, "tool_choice"),
@@ -261,6 +261,7 @@ async def test_nothing_is_kept_where_nothing_may_be(folder: Path, tmp_path: Path
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"max_tool_calls": 1}, "max_tool_calls"),
         ({"top_logprobs": 1}, "top_logprobs"),
+        ({"top_logprobs": 21, "include": ["message.output_text.logprobs"]}, "top_logprobs"),
         ({"input": [{"id": "msg_1", "type": "item_reference", "junk": 1}]}, "input[0].junk"),
     ],
 )

@@ -221,7 +221,7 @@ async def test_what_cannot_be_counted_is_refused_by_name(
         ("", "starting_after=3", "starting_after"),
         ("", "stream=true&starting_after=-1", "starting_after"),
         ("", "include_obfuscation=maybe", "include_obfuscation"),
-        ("", "include[]=message.output_text.logprobs", "include[0]"),
+        ("", "include[]=file_search_call.results", "include[0]"),
         ("", "junk", "junk"),
         ("", "a=%ff", None),
         ("/input_items", "limit=0", "limit"),
@@ -232,6 +232,7 @@ async def test_what_cannot_be_counted_is_refused_by_name(
         ("/input_items", "after=", "after"),
         ("/input_items", "after=msg_nothing", "after"),
         ("/input_items", "before=msg_1", "before"),
+        ("/input_items", "include[]=message.output_text.logprobs", "include[0]"),
         ("/input_items", "&".join(["include=reasoning.encrypted_content"] * 40), None),
     ],
 )

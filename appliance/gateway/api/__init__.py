@@ -5,7 +5,7 @@ Reading order: `fields` (parameters and their bounds), `parameters` (strictness)
 `chat_request`, `completion_request`, `generate_request`, `messages_request`, `responses_request` (JSON, checked by itself); `query`
 (parameters beside a body), `paging` (lists in pages); `tokenization`, `intake` (all of step (3): to
 `flow.request.Asked`), `endpoint` (one for all that computes), `dialects` and `streaming` (the wire); `shapes`
-(OpenAI's objects), `logprobs`, `reading` (an answer by the model's forms), `chat`, `completions`, `generate`
+(OpenAI's objects), `logprobs`, `content_tokens` and `reading` (an answer by the model's forms), `chat`, `completions`, `generate`
 (answers); `blocks` (an answer as blocks), `messages`; `embeddings`, `tokens`, `native`, `listing`, `receipts`,
 `log_reading`, `custody`, `health`, `scrape`, `protected_resource`, `openapi`, `registration` (the whole route table).
 

@@ -4,9 +4,10 @@ White space at the beginning of a block of text waits for more: alone, between c
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from appliance.gateway.api.content_tokens import ScoredContent
 from appliance.gateway.tools.events import CallArguments, CallBegun, Content, Event, Reasoning
 
 Kind = Literal["reasoning", "text", "call"]
@@ -26,6 +27,8 @@ class Block:
     """Text, or arguments as JSON text."""
     is_cut: bool = False
     """The limit of tokens ended it."""
+    scores: list[Any] = field(default_factory=list)
+    """Of the tokens of its text, where they were asked for."""
     encrypted: str = ""
     """Of reasoning that has ended, where it was asked for."""
 
@@ -37,6 +40,7 @@ class BlockEvent:
     what: Literal["begin", "delta", "end"]
     block: Block
     text: str = ""
+    scores: tuple[Any, ...] = ()
 
 
 class BlockBuilder:
@@ -50,6 +54,7 @@ class BlockBuilder:
         self.blocks: list[Block] = []
         self._open: Block | None = None
         self._space = ""
+        self._space_scores: tuple[Any, ...] = ()
 
     def take(self, events: Iterable[Event]) -> list[BlockEvent]:
         """What more of the answer does to the blocks."""
@@ -57,7 +62,8 @@ class BlockBuilder:
         for event in events:
             match event:
                 case Content(text):
-                    self._take_text(text, given)
+                    scores = event.scores if isinstance(event, ScoredContent) else ()
+                    self._take_text(text, scores, given)
                 case Reasoning(text):
                     self._grow("reasoning", text, given)
                 case CallBegun(name):
@@ -77,25 +83,25 @@ class BlockBuilder:
         self._close(given)
         return given
 
-    def _take_text(self, text: str, given: list[BlockEvent]) -> None:
+    def _take_text(self, text: str, scores: tuple[Any, ...], given: list[BlockEvent]) -> None:
         if self._open is None or self._open.kind != "text":
-            text = self._space + text
+            text, scores = self._space + text, self._space_scores + scores
             if not text.strip():
-                self._space = text
+                self._space, self._space_scores = text, scores
                 return
-            self._space = ""
-        self._grow("text", text, given)
+        self._grow("text", text, given, scores)
 
-    def _grow(self, kind: Kind, text: str, given: list[BlockEvent]) -> None:
+    def _grow(self, kind: Kind, text: str, given: list[BlockEvent], scores: tuple[Any, ...] = ()) -> None:
         if self._open is None or self._open.kind != kind:
             self._close(given)
             self._begin(kind, "", given)
         assert self._open is not None
         self._open.text += text
-        given.append(BlockEvent("delta", self._open, text))
+        self._open.scores += scores
+        given.append(BlockEvent("delta", self._open, text, scores))
 
     def _begin(self, kind: Kind, name: str, given: list[BlockEvent]) -> None:
-        self._space = ""
+        self._space, self._space_scores = "", ()
         self._open = Block(len(self.blocks), kind, name)
         self.blocks.append(self._open)
         given.append(BlockEvent("begin", self._open))

@@ -13,10 +13,11 @@ LOWEST = -9999.0
 
 def chat_logprobs(vocabulary: Vocabulary, tokens: Sequence[ShownToken]) -> ChatLogprobs:
     """The chat form: bytes of every token, as one alone may be no whole character."""
-    return ChatLogprobs([_token_logprob(vocabulary, token) for token in tokens if token.logprobs is not None])
+    return ChatLogprobs([token_logprob(vocabulary, token) for token in tokens if token.logprobs is not None])
 
 
-def _token_logprob(vocabulary: Vocabulary, token: ShownToken) -> TokenLogprob:
+def token_logprob(vocabulary: Vocabulary, token: ShownToken) -> TokenLogprob:
+    """One token, which MUST have logprobs. Responses have it in the same form."""
     assert token.logprobs is not None
     top = zip(token.logprobs.top_ids, token.logprobs.top_values, strict=True)
     return TokenLogprob(

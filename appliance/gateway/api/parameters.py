@@ -59,7 +59,7 @@ _FUNCTIONS_ONLY = "only functions: no tools that are run here, and none that tak
 _ONE_VERBOSITY = "there is only the default: say in the instructions how long an answer is to be"
 WHY_NOT = {
     "context_management.edits[].type": "results of tools stay, and a conversation is never shortened",
-    "include[]": "there are no hosted tools and no images, and logprobs come in chat",
+    "include[]": "there are no hosted tools and no images",
     "reasoning.summary": "reasoning comes whole, as text: nothing makes summaries of it",
     "service_tier": "there is only the default",
     "text.verbosity": _ONE_VERBOSITY,

@@ -3,9 +3,11 @@
 Shared by all APIs that speak of messages; each words the events in its own way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from appliance.gateway.flow.choice import Piece
+from appliance.gateway.api.content_tokens import ContentTokens
+from appliance.gateway.flow.choice import Piece, ShownToken
 from appliance.gateway.models import ServedModel
 from appliance.gateway.text.detokenizer import detokenize
 from appliance.gateway.text.vocabulary import Vocabulary
@@ -24,8 +26,22 @@ class ChatReading:
         reasoning_tokens: of all choices so far; None for models that do not reason.
     """
 
-    def __init__(self, model: ServedModel, prompt: Sequence[int], n: int, *, has_tools: bool, parallel: bool) -> None:
-        """`has_tools`: the model was told of tools; `parallel`: it may call several at once."""
+    def __init__(
+        self,
+        model: ServedModel,
+        prompt: Sequence[int],
+        n: int,
+        *,
+        has_tools: bool,
+        parallel: bool,
+        score: Callable[[ShownToken], Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            has_tools: the model was told of tools.
+            parallel: it may call several at once.
+            score: content comes as `ScoredContent`, with this of its tokens.
+        """
         self._vocabulary = model.tokenizer.vocabulary
         self._end_id = model.tokenizer.special.id_of(reasoning.END)
         self.forms = model.forms
@@ -39,16 +55,29 @@ class ChatReading:
             )
             for _ in range(n)
         ]
+        self._contents = [ContentTokens(score) for _ in range(n)] if score is not None else None
         self.reasoning_tokens = 0 if reasons else None
 
     def read(self, piece: Piece) -> list[Event]:
         """The events of one piece of one choice."""
         reader = self._readers[piece.choice]
         was_reasoning = reader.is_reasoning
-        events = reader.feed(piece.text)
+        events = (
+            reader.feed(piece.text) if self._contents is None else self._scored(piece, self._contents[piece.choice])
+        )
         if self.reasoning_tokens is not None and (was_reasoning or reader.is_reasoning):
             self.reasoning_tokens += self._num_reasoning(piece.token_ids)
-        return events if piece.end is None else events + reader.finish()
+        if piece.end is None:
+            return events
+        last = reader.finish()
+        return events + (last if self._contents is None else self._contents[piece.choice].score(last))
+
+    def _scored(self, piece: Piece, contents: ContentTokens) -> list[Event]:
+        reader = self._readers[piece.choice]
+        events: list[Event] = []
+        for text, tokens in contents.slices(piece):
+            events += contents.score(reader.feed(text), text, tokens)
+        return events
 
     def reason(self, piece: Piece) -> str:
         """`finish_reason` of a choice's last piece, after `read`."""

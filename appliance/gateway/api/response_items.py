@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from appliance.gateway.api.blocks import Block
+from appliance.gateway.api.blocks import Block, BlockEvent
 
 Members = dict[str, Any]
 
@@ -33,13 +33,20 @@ def shown_item(uid: str, block: Block, *, in_progress: bool = False) -> Members:
     return base | {"type": "message", "role": "assistant", "content": content}
 
 
-def item_of(uid: str, block: Block) -> tuple[str, Members]:
+def _item_of(uid: str, block: Block) -> tuple[str, Members]:
     """What a delta of this item is called, and where it belongs."""
     place: Members = {"item_id": item_id(uid, block), "output_index": block.index}
     if block.kind == "call":
         return "function_call_arguments", place
     name = "output_text" if block.kind == "text" else "reasoning_text"
-    return name, place | {"content_index": 0} | ({"logprobs": []} if block.kind == "text" else {})
+    return name, place | {"content_index": 0}
+
+
+def delta_event(uid: str, event: BlockEvent) -> tuple[str, Members]:
+    """An item grows."""
+    name, place = _item_of(uid, event.block)
+    scores = {"logprobs": list(event.scores)} if event.block.kind == "text" else {}
+    return f"response.{name}.delta", place | {"delta": event.text} | scores
 
 
 def added_events(uid: str, block: Block) -> list[tuple[str, Members]]:
@@ -53,8 +60,10 @@ def added_events(uid: str, block: Block) -> list[tuple[str, Members]]:
 
 def done_events(uid: str, block: Block) -> list[tuple[str, Members]]:
     """An item ends."""
-    name, place = item_of(uid, block)
-    whole = {"arguments": block.text, "name": block.name} if block.kind == "call" else {"text": block.text}
+    name, place = _item_of(uid, block)
+    whole: Members = {"arguments": block.text, "name": block.name} if block.kind == "call" else {"text": block.text}
+    if block.kind == "text":
+        whole["logprobs"] = block.scores
     events: list[tuple[str, Members]] = [(f"response.{name}.done", place | whole)]
     if block.kind != "call":
         events.append(("response.content_part.done", _part_place(uid, block) | {"part": _part(block)}))
@@ -70,4 +79,4 @@ def _part(block: Block) -> Members:
     """The one part of an item's content."""
     if block.kind == "reasoning":
         return {"type": "reasoning_text", "text": block.text}
-    return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": []}
+    return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": block.scores}

@@ -81,13 +81,27 @@ class ReasoningItem(Struct):
         return "\n".join(part.text for part in self.content or self.summary)
 
 
+class LikelyToken(Struct, forbid_unknown_fields=True):
+    """One of `top_logprobs`."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class ScoredToken(LikelyToken, forbid_unknown_fields=True):
+    """One of `logprobs`."""
+
+    top_logprobs: list[LikelyToken] = []
+
+
 class TextPart(Struct):
-    """A part of a message's content. Answers have the two lists, empty."""
+    """A part of a message's content. Answers have the two lists, the first one empty; neither changes a prompt."""
 
     type: str
     text: str
     annotations: Annotated[list[Any], Meta(max_length=0)] = []
-    logprobs: Annotated[list[Any], Meta(max_length=0)] = []
+    logprobs: list[ScoredToken] = []
 
 
 class RefusalPart(Struct):

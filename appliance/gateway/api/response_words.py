@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -10,8 +11,9 @@ import msgspec
 from appliance.gateway.api.blocks import BlockBuilder, BlockEvent
 from appliance.gateway.api.chat_request import ChatRequest
 from appliance.gateway.api.dialects import RESPONSES
+from appliance.gateway.api.logprobs import token_logprob
 from appliance.gateway.api.reading import ChatReading
-from appliance.gateway.api.response_items import added_events, done_events, item_of, shown_item
+from appliance.gateway.api.response_items import added_events, delta_event, done_events, shown_item
 from appliance.gateway.api.response_turns import Item
 from appliance.gateway.api.responses_request import ENCRYPTED, ResponsesFields, namespaced
 from appliance.gateway.errors import GatewayFault, InternalFault
@@ -61,8 +63,14 @@ class ResponseWords:
         self._generation: Generation
         self.response: dict[str, Any] = {}
         """As it was told last."""
-        parallel = request.fields.parallel_tool_calls
-        self._reading = ChatReading(model, asked.prompts[0], 1, has_tools=bool(request.tools), parallel=parallel)
+        self._reading = ChatReading(
+            model,
+            asked.prompts[0],
+            1,
+            has_tools=bool(request.tools),
+            parallel=request.fields.parallel_tool_calls,
+            score=partial(token_logprob, model.tokenizer.vocabulary) if request.logprobs >= 0 else None,
+        )
 
     def attach(self, generation: Generation) -> "ResponseWords":
         """The answer begins."""
@@ -136,13 +144,13 @@ class ResponseWords:
     def _item_events(self, event: BlockEvent) -> Iterable[Event]:
         block = event.block
         if event.what == "begin":
-            empty = dataclasses.replace(block, text="", is_cut=False, encrypted="")
+            empty = dataclasses.replace(block, text="", is_cut=False, scores=[], encrypted="")
             yield from (self._event(kind, **members) for kind, members in added_events(self._asked.uid, empty))
         elif event.what == "end":
             yield from (self._event(kind, **members) for kind, members in done_events(self._asked.uid, block))
         else:
-            kind, place = item_of(self._asked.uid, block)
-            yield self._event(f"response.{kind}.delta", **place, delta=event.text)
+            kind, members = delta_event(self._asked.uid, event)
+            yield self._event(kind, **members)
 
     def _event(self, kind: str, **members: Any) -> Event:
         self._number += 1
@@ -173,7 +181,7 @@ class ResponseWords:
             "text": {"format": fields.text.format, "verbosity": "medium"},
             "tool_choice": fields.tool_choice,
             "tools": [msgspec.to_builtins(tool) for tool in fields.tools],
-            "top_logprobs": 0,
+            "top_logprobs": fields.top_logprobs,
             "top_p": sampling.top_p,
             "truncation": "disabled",
             "usage": self._usage() if is_over else None,

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from appliance.gateway.api.fields import MaxTokens, Metadata, Name
+from appliance.gateway.api.fields import MaxTokens, Metadata, Name, TopLogprobs
 from appliance.gateway.api.parameters import parse_parameters
 from appliance.gateway.api.response_turns import Item, full_name, messages_of
 from appliance.gateway.errors import BadRequest
 
-ENCRYPTED = "reasoning.encrypted_content"
-Include = Literal["reasoning.encrypted_content"]
-"""For clients that send reasoning back encrypted only, as some do, though it also comes as text."""
+ENCRYPTED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
+Include = Literal["reasoning.encrypted_content", "message.output_text.logprobs"]
+"""The former is for clients that send reasoning back encrypted only, as some do, though it also comes as text."""
 
 
 class ReasoningFields(Struct, forbid_unknown_fields=True):
@@ -84,7 +84,7 @@ class ResponsesFields(ConversationFields, kw_only=True):
     max_output_tokens: MaxTokens | None = None
     temperature: float | None = None
     top_p: float | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=0)] = 0
+    top_logprobs: TopLogprobs = 0
     stream: bool = False
     stream_options: ResponsesStreamOptions | None = None
     store: bool | None = None
@@ -100,6 +100,8 @@ def parse_responses(body: dict[str, Any]) -> ResponsesFields:
     fields = parse_parameters(body, ResponsesFields)
     if fields.stream_options is not None and not fields.stream:
         raise BadRequest("invalid_parameter", "stream_options needs stream: true", parameter="stream_options")
+    if fields.top_logprobs and LOGPROBS not in fields.include:
+        raise BadRequest("invalid_parameter", f"top_logprobs needs include: {LOGPROBS}", parameter="top_logprobs")
     if fields.background and fields.store is False:
         message = "background needs store: what is made in the background is kept, to be fetched"
         raise BadRequest("invalid_parameter", message, parameter="background")
@@ -138,6 +140,7 @@ def chat_body(fields: ConversationFields, items: list[Item]) -> dict[str, Any]:
     if isinstance(fields, ResponsesFields):
         chat["max_completion_tokens"] = fields.max_output_tokens
         chat["stream"] = fields.stream
+        chat |= {"logprobs": LOGPROBS in fields.include, "top_logprobs": fields.top_logprobs}
         chat |= {name: getattr(fields, name) for name in ("temperature", "top_p", "user")}
     return chat
 

@@ -8,7 +8,8 @@ from appliance.gateway.api.response_words import Event, ResponseWords
 from appliance.gateway.errors import BadRequest, GatewayFault, PeerUnavailable
 
 MAX_UNWRITTEN_BYTES = 8 << 20
-"""Of events that wait for the disk; a response with more is ended."""
+"""Of events that wait for the disk; a response with more is ended when the next come. Those that end an item have all of its
+logprobs, and may be larger by themselves."""
 
 
 class Running:
@@ -35,9 +36,9 @@ class Running:
         worded = [self._words.dialect.event(event) for event in events]
         if not self.is_streamed or not worded:
             return
+        waited, self._num_bytes = self._num_bytes, self._num_bytes + sum(map(len, worded))
         self._events += worded
-        self._num_bytes += sum(map(len, worded))
-        if self._num_bytes > MAX_UNWRITTEN_BYTES:
+        if waited > MAX_UNWRITTEN_BYTES:
             self._end_answer(PeerUnavailable("responses_unavailable", "the disk does not take the response's events"))
         self.wake()
 

@@ -1,5 +1,6 @@
 """What is kept of `/v1/responses`, for its tenant: shown, streamed, listed, cancelled, forgotten. Another's does not exist."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -27,6 +28,7 @@ class RetrieveQuery(Struct, kw_only=True):
     include_obfuscation: bool = False
     """As in chat: taken, and no padding is added."""
     include: list[Include] = field(default_factory=list)
+    """Of logprobs those come that were asked for when the response was."""
 
 
 class InputItemsQuery(Struct, kw_only=True):
@@ -35,7 +37,8 @@ class InputItemsQuery(Struct, kw_only=True):
     after: Annotated[str, Meta(min_length=1, max_length=256)] | UnsetType = UNSET
     limit: Annotated[int, Meta(ge=1, le=100)] = 20
     order: Literal["asc", "desc"] = "desc"
-    include: list[Include] = field(default_factory=list)
+    include: list[Literal["reasoning.encrypted_content"]] = field(default_factory=list)
+    """Logprobs stay with the response: items are what a prompt is made of."""
 
 
 class StoredResponses:
@@ -92,7 +95,7 @@ class StoredResponses:
             raise _missing(exchange.segment)
         await exchange.respond(200, {"id": exchange.segment, "object": "response", "deleted": True})
 
-    def _with(self, include: list[Include], exchange: Exchange, items: list[Item]) -> list[Item]:
+    def _with(self, include: Sequence[str], exchange: Exchange, items: list[Item]) -> list[Item]:
         """Items with what was asked for beside."""
         seal = ReasoningSeal(self._store.file, exchange.identified.tenant)
         return [seal.sealed(item) for item in items] if ENCRYPTED in include else items
