@@ -1,11 +1,5 @@
 """The same definitions on a PostgreSQL server of the test's own: migrated, changed by several at once, backed up across."""
 
-import glob
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 import threading
 
 import pytest
@@ -19,53 +13,19 @@ from security.registry.snapshot import read_definitions
 from security.scopes import Role
 from security.users import UserDefinition
 from tests.support.definitions import Registry
-
-
-def find_programs():
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
-    return os.path.dirname(found[-1]) if found else None
+from tests.support.postgresql import driver_url, running_postgresql
 
 
 @pytest.fixture(scope="module")
 def server():
-    """A server on a Unix socket in a folder of its own; it refuses to run as root, so a root runs it as `postgres`."""
-    programs = find_programs()
-    if programs is None:
-        pytest.skip("no PostgreSQL server is installed")
-    user = None
-    if os.geteuid() == 0:
-        try:
-            user = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("a PostgreSQL server does not run as root, and there is no user postgres")
-    folder = tempfile.mkdtemp(prefix="pg")
-    options = {}
-    if user is not None:
-        os.chown(folder, user.pw_uid, user.pw_gid)
-        options = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    data = f"{folder}/data"
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **options}
-    subprocess.run([f"{programs}/initdb", "-D", data, "-A", "trust", "-U", "casemate", "--no-sync"], **quiet)
-    settings = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-    control = [f"{programs}/pg_ctl", "-D", data, "-w", "-l", f"{folder}/log"]
-    subprocess.run([*control, "-o", settings, "start"], **quiet)
-    try:
-        yield folder
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
-        shutil.rmtree(folder, ignore_errors=True)
+    with running_postgresql() as running:
+        yield running
 
 
 @pytest.fixture
 def url(server):
     """An empty database."""
-    base = f"postgresql://casemate@/postgres?host={server}"
-    engine = sqlalchemy.create_engine(base.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql("DROP DATABASE IF EXISTS d WITH (FORCE)")
-        connection.exec_driver_sql("CREATE DATABASE d")
-    engine.dispose()
-    return base.replace("/postgres?", "/d?")
+    return server.make_database()
 
 
 @pytest.fixture
@@ -142,7 +102,7 @@ def test_a_backup_of_a_file_restores_into_a_server_and_back(registry, tmp_path):
 def test_a_migration_that_fails_changes_nothing_and_stops_the_start(url):
     """A schema said to be of version 1 whose people have version 2's column already: what a broken upgrade would leave."""
     Registry(url).close()
-    engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    engine = sqlalchemy.create_engine(driver_url(url))
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     for _ in range(2):
@@ -157,13 +117,13 @@ def test_a_migration_that_fails_changes_nothing_and_stops_the_start(url):
 
 def test_foreign_databases_and_bad_addresses_are_refused_without_a_password_in_the_words(url, server):
     """What is not ours is left alone."""
-    engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    engine = sqlalchemy.create_engine(driver_url(url))
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE theirs (a integer)")
     engine.dispose()
     with pytest.raises(RegistryUnusable, match="not one of definitions"):
         Registry(url)
-    for bad in ("mysql://x/y", "nonsense", f"postgresql://casemate:canary@/none?host={server}"):
+    for bad in ("mysql://x/y", "nonsense", server.url.replace("casemate@", "casemate:canary@") + "none"):
         with pytest.raises(RegistryUnusable) as refused:
             Registry(bad)
         assert "canary" not in str(refused.value)
