@@ -21,12 +21,12 @@ log = structlog.get_logger(__name__)
 
 
 def verify_niceness(niceness: int) -> None:
-    """Refuse to start if the kernel will not allow it, by taking it for a moment.
+    """Refuse to start if the kernel will not allow it, by taking it for a moment. 0 asks for nothing.
 
     Raises: StartRefused.
     """
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    if niceness >= own:
+    if niceness == 0 or niceness >= own:
         return
     try:
         os.setpriority(os.PRIO_PROCESS, 0, niceness)

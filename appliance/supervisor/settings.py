@@ -52,6 +52,7 @@ class SupervisorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
             ge=-20,
             le=19,
             description="nice(2) of gateway workers and the auditor: below 0 they compute before all else where the cores do not "
-            "suffice for all. The kernel must allow it, by CAP_SYS_NICE or LimitNICE= in the unit of systemd.",
+            "suffice for all; 0 leaves them where the supervisor is. The kernel must allow it, by CAP_SYS_NICE or LimitNICE= in "
+            "the unit of systemd.",
         ),
     ] = 0

@@ -21,6 +21,13 @@ def test_a_start_is_refused_where_the_kernel_will_not_allow_it(monkeypatch: pyte
         verify_niceness(-20)
 
 
+def test_a_supervisor_that_is_nice_starts_where_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under `nice`, or `Nice=` of a unit, which no process without privileges leaves."""
+    monkeypatch.setattr(os, "getpriority", lambda _which, _who: 10)
+    monkeypatch.setattr(os, "setpriority", lambda *_arguments: pytest.fail("it was asked for"))
+    verify_niceness(0)
+
+
 def test_asking_leaves_the_supervisor_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the place for a moment only, and not at all where it could not come back."""
     taken: list[int] = []
