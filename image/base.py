@@ -1,8 +1,9 @@
 """The file system below everything, as one tar: Debian packages unpacked, not installed, into a form that is the same every time.
 
 No package's scripts run, so nothing has to be there for them: no shell, no package manager. Every member has time 0 and owner
-root, members are in the order of their names, and `/bin`, `/lib`, `/lib64` and `/sbin` are links into `/usr`, as Debian has them.
-Manuals and translations are left out, and Debian's `sitecustomize.py`, which is for desktops; copyright files stay.
+root (but the state folder, which is the appliance's), members are in the order of their names, and `/bin`, `/lib`, `/lib64` and
+`/sbin` are links into `/usr`, as Debian has them. Manuals and translations are left out, and Debian's `sitecustomize.py`, which is
+for desktops; copyright files stay.
 """
 
 import io
@@ -20,9 +21,12 @@ _LEFT_OUT = (
 )
 _MERGED = ("bin", "sbin", "lib", "lib64")
 _AR_MAGIC, _AR_HEADER = b"!<arch>\n", 60
+_OWNER = 65532
 _USERS = "root:x:0:0:root:/:/nonexistent\ncasemate:x:65532:65532:Casemate:/nonexistent:/nonexistent\n"
 _GROUPS = "root:x:0:\ncasemate:x:65532:\n"
 _FOLDERS = {"tmp": 0o1777, "var/lib/casemate": 0o755, "etc/casemate": 0o755, "proc": 0o555, "sys": 0o555, "dev": 0o755}
+_STATE = "var/lib/casemate/state"
+"""Its owner becomes that of an empty volume that is mounted over it. Where nothing lies the volume is root's."""
 
 
 def build_base(debs: Path, output: Path) -> None:
@@ -35,6 +39,7 @@ def build_base(debs: Path, output: Path) -> None:
         members[name] = (_link(name, f"usr/{name}"), b"")
     for name, mode in _FOLDERS.items():
         members[name] = (_folder(name, mode), b"")
+    members[_STATE] = (_folder(_STATE, 0o700), b"")
     for name, text in (("etc/passwd", _USERS), ("etc/group", _GROUPS)):
         info = tarfile.TarInfo(name)
         info.size, info.mode = len(text), 0o644
@@ -81,7 +86,8 @@ def _data_of(deb: Path) -> bytes:
 
 
 def _normalize(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    info.mtime, info.uid, info.gid, info.uname, info.gname = 0, 0, 0, "", ""
+    owner = _OWNER if info.name == _STATE else 0
+    info.mtime, info.uid, info.gid, info.uname, info.gname = 0, owner, owner, "", ""
     info.mode &= 0o1777  # Nothing is set-user-id in an image where nobody may become another.
     info.pax_headers = {}
     return info
