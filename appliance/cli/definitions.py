@@ -8,7 +8,7 @@ import argparse
 import datetime
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from appliance.config import load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
 from appliance.policy.locations import DATABASE_FILE, database_of, load_credentials_key
+from security.acting import acting_as_owner
 from security.registry.database import Database
 
 
@@ -50,16 +51,18 @@ def add_state_command(commands: Commands, name: str, summary: str) -> argparse.A
 def open_definitions(arguments: argparse.Namespace, *, may_make: bool = False) -> Iterator[Opened]:
     """Open the definitions that the arguments name.
 
-    Raises: CommandFailed, RegistryUnusable.
+    Raises: CommandFailed, RegistryUnusable, KeyUnusable.
     """
     state, location = find_place(arguments)
     if not may_make and isinstance(location, Path) and not location.is_file():
         raise CommandFailed(f"{state} has no definitions; `casemate client create NAME` makes them")
-    database = Database.open(location)
-    try:
-        yield Opened(database, state)
-    finally:
-        database.close()
+    # Root works as policy's user in policy's folder: SQLite opens journals by name, and who owns the folder says what is there.
+    with acting_as_owner(location.parent) if isinstance(location, Path) else nullcontext():
+        database = Database.open(location)
+        try:
+            yield Opened(database, state)
+        finally:
+            database.close()
 
 
 def find_place(arguments: argparse.Namespace) -> tuple[Path, Path | str]:

@@ -12,15 +12,24 @@ from pathlib import Path
 
 from appliance.cli.caller import caller
 from appliance.cli.commands import Commands, add_command
+from appliance.cli.hashing_progress import count
 from appliance.cli.main import EXIT_OK
 from appliance.cli.signing_key import KEY_HELP, open_signer
 from appliance.cli.state import add_state_options, find_state
 from appliance.errors import CommandFailed
 from appliance.models.places import open_outbox, open_trust, utc_now
 from security.bundles.roots import TUF_ROLES, build_root, is_complete, sign_root, version_of_root
+from security.bundles.trust import anchor_of, parse_root
 from security.model_signing.elliptic import load_public_key
-from security.stewards.envelope import Envelope, add_signature, encode_envelope, parse_envelope
-from security.stewards.role_file import ROLE_FILE_TYPE, parse_role_file
+from security.stewards.envelope import (
+    Envelope,
+    add_signature,
+    encode_envelope,
+    find_signers,
+    key_id_of,
+    parse_envelope,
+)
+from security.stewards.role_file import ROLE_FILE_TYPE, Anchor, parse_role_file
 
 _DEFAULT_DAYS = 365
 
@@ -50,6 +59,9 @@ def add_trust_commands(subparsers: Commands) -> None:
     )
     roles.add_argument("file", type=Path)
     roles.add_argument("--key", required=True, metavar="KEY", help=f"a key of the customer's root: {KEY_HELP}")
+    roles.add_argument(
+        "--root", type=Path, metavar="FILE", help="the customer's root: says how many signatures are needed"
+    )
     roles.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     install = add_command(commands, "install-roles", "put a signed role file into force on this host", _install_roles)
     add_state_options(install)
@@ -93,12 +105,33 @@ def _sign_roles(arguments: argparse.Namespace) -> int:
         parse_role_file(data)
         data = encode_envelope(Envelope(ROLE_FILE_TYPE, data, ()))
     roles = parse_role_file(parse_envelope(data).payload)
+    anchor = None if arguments.root is None else anchor_of(parse_root(arguments.root.read_bytes(), "customer"))
     with open_signer(arguments.key) as signer:
+        if anchor is not None and key_id_of(signer.public_key) not in anchor.keys:
+            raise CommandFailed(
+                f"{arguments.key}: is no key of {arguments.root}, and its signature would count for nothing"
+            )
         data = add_signature(data, signer)
+    envelope = parse_envelope(data)
+    progress = _describe_signatures(envelope, anchor)
     _write_new(arguments.output, data)
     people = {person.name: sorted(person.roles) for person in roles.people}
     print(f"signed     {arguments.output}, version {roles.version}: {json.dumps(people)}")
+    print(progress)
     return EXIT_OK
+
+
+def _describe_signatures(envelope: Envelope, anchor: Anchor | None) -> str:
+    """How many of those who must sign have. Raises: MalformedDocument where one of the signatures is wrong."""
+    num_signed = len(envelope.signatures)
+    if anchor is None:
+        return f"has {count(num_signed, 'signature')}; whether more are needed is said by the customer's root: --root FILE names it"
+    num_signed = len(find_signers(envelope, anchor.keys))
+    if num_signed >= anchor.threshold:
+        return f"complete   has {count(num_signed, 'signature')}, {anchor.threshold} are needed"
+    return (
+        f"incomplete has {num_signed} of {anchor.threshold} signatures: the next holder of a root key signs this file"
+    )
 
 
 def _install_roles(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 from appliance.compliance.answers import answer_all
@@ -14,6 +15,7 @@ from appliance.policy.locations import database_of
 from appliance.statement.measuring import measure_software
 from audit.events import PRODUCT_VERSION
 from compliance.installation import Installation
+from security.acting import acting_as_owner
 from security.policy.definitions import Definitions
 from security.registry.database import Database
 from security.registry.snapshot import read_definitions
@@ -59,16 +61,17 @@ def gather_installation(
 def find_definitions(configuration: Configuration) -> Definitions | None:
     """The definitions as they are; None where nobody has made any.
 
-    Raises: RegistryUnusable.
+    Raises: RegistryUnusable, KeyUnusable.
     """
     location = database_of(configuration)
     if isinstance(location, Path) and not location.is_file():
         return None
-    database = Database.open(location)
-    try:
-        return read_definitions(database)
-    finally:
-        database.close()
+    with acting_as_owner(location.parent) if isinstance(location, Path) else nullcontext():
+        database = Database.open(location)
+        try:
+            return read_definitions(database)
+        finally:
+            database.close()
 
 
 def _encode_configuration(configuration: Configuration) -> bytes:

@@ -7,12 +7,12 @@ beside the statement and in the same record of the log.
 """
 
 import hashlib
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.errors import StartRefused
+from appliance.statement.files import write_file
 from appliance.statement.measuring import NONE
 from security.errors import TpmUnavailable
 from security.tpm.attestation_key import key_digest
@@ -70,15 +70,13 @@ def quote_path(state: Path) -> Path:
 def keep_quote(quote: Quote | None, state: Path) -> None:
     """Put the quote beside its statement; what is there of an earlier start goes. Raises: StartRefused."""
     path = quote_path(state)
+    if quote is not None:
+        write_file(path, quote.encode())
+        return
     try:
-        if quote is None:
-            path.unlink(missing_ok=True)
-            return
-        temporary = path.with_suffix(".new")
-        temporary.write_bytes(quote.encode())
-        os.replace(temporary, path)
+        path.unlink(missing_ok=True)
     except OSError as error:
-        raise StartRefused(f"{path}: cannot be written: {error.strerror}") from error
+        raise StartRefused(f"{path}: cannot be removed: {error.strerror}") from error
 
 
 def _refuse_if_required(settings: TpmSettings, error: TpmUnavailable) -> None:

@@ -8,7 +8,6 @@ names, nobody but this host vouches for any of it.
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from appliance.config.schema import model_paths_of
 from appliance.errors import StartRefused
 from appliance.models.admission import admit_model
 from appliance.statement.attesting import describe_tpm
+from appliance.statement.files import write_file
 from appliance.statement.measuring import (
     NONE,
     describe_gpus,
@@ -80,58 +80,10 @@ def measure_statement(configuration: Configuration, raw: bytes) -> RunningStatem
 
 
 def keep_statement(statement: RunningStatement, state: Path) -> Path:
-    """Put the statement where people can read it. Raises: StartRefused."""
+    """Put the statement, durably, where people can read it. Raises: StartRefused."""
     path = state / "run" / "statement.json"
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_suffix(".new")
-        temporary.write_bytes(statement.encode())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StartRefused(f"{path}: cannot be written: {error.strerror}") from error
+    write_file(path, statement.encode())
     return path
-
-
-def exchange_configuration_digest(state: Path, digest: str) -> str:
-    """Remember with which configuration was started. Gives that of the start before; empty where nobody remembers one.
-
-    Raises: StartRefused.
-    """
-    path = state / "run" / "configuration.sha256"
-    try:
-        before = path.read_text("ascii", "replace").strip()[:80] if path.exists() else ""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_suffix(".new")
-        temporary.write_text(f"{digest}\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StartRefused(f"{path}: cannot be written: {error.strerror}") from error
-    return before
-
-
-def exchange_settings(state: Path, settings: Mapping[str, str]) -> dict[str, tuple[str, str]] | None:
-    """Remember by which settings was started. Gives what is another than at the start before, as it was and is; None where
-    nobody remembers that one.
-
-    Raises: StartRefused.
-    """
-    path = state / "run" / "settings.json"
-    try:
-        before = json.loads(path.read_bytes()) if path.exists() else None
-    except (OSError, ValueError):
-        before = None
-    try:
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(dict(settings), indent=1, sort_keys=True))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StartRefused(f"{path}: cannot be written: {error.strerror}") from error
-    if not isinstance(before, dict):
-        return None
-    keys = sorted(before.keys() | settings.keys())
-    return {
-        key: (str(before.get(key, "")), settings.get(key, "")) for key in keys if before.get(key) != settings.get(key)
-    }
 
 
 def _describe_models(configuration: Configuration) -> tuple[list[str], list[str]]:

@@ -37,12 +37,8 @@ from appliance.messages.control import (
 )
 from appliance.models.places import open_outbox
 from appliance.statement.attesting import attest_statement, keep_quote
-from appliance.statement.statement import (
-    exchange_configuration_digest,
-    exchange_settings,
-    keep_statement,
-    measure_statement,
-)
+from appliance.statement.remembering import recall_configuration, remember_configuration
+from appliance.statement.statement import keep_statement, measure_statement
 from appliance.supervisor.backoff import Backoff
 from appliance.supervisor.certificates import CertificateWatch
 from appliance.supervisor.child import PROGRAM, Child, State
@@ -194,12 +190,23 @@ class Supervisor:
     def _record_configuration(self) -> None:
         lacks = tuple(lack.name for lack in what_is_lacking(self._configuration))
         digest = f"sha256:{hashlib.sha256(self._raw).hexdigest()}"
-        previous = exchange_configuration_digest(self._configuration.state_path, digest)
-        changes = exchange_settings(self._configuration.state_path, flatten_settings(self._configuration))
+        settings, state = flatten_settings(self._configuration), self._configuration.state_path
+        before = recall_configuration(state)
         event = configuration_loaded_event(
-            digest=digest, previous_digest=previous, mode=self._configuration.mode, lacks=lacks, changes=changes
+            digest=digest,
+            previous_digest=before.digest,
+            mode=self._configuration.mode,
+            lacks=lacks,
+            changes=before.changes_to(settings),
         )
-        self._record_event(event)
+        self._recorder.record(encode_event(event), lambda: self._remember(digest, settings))
+
+    def _remember(self, digest: str, settings: Mapping[str, str]) -> None:
+        """What was recorded; where that fails, the next start tells the difference to the one before once more."""
+        try:
+            remember_configuration(self._configuration.state_path, digest, settings)
+        except StartRefused as refused:
+            log.error("configuration_not_remembered", reason=str(refused))
 
     def _record_event(self, event: Json) -> None:
         self._recorder.record(encode_event(event))

@@ -10,6 +10,7 @@ import datetime
 import json
 import struct
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from appliance.cli.audit.arguments import (
@@ -33,6 +34,7 @@ from audit.keyed_hash import ROOT_LABEL, KeyedHash, KeyedHasher, Purpose, root_c
 from audit.lookup import find_hash
 from audit.sealing import KeyContext, unwrap_share
 from audit.shares import SHARES, ShareStore
+from security.acting import acting_as_owner
 
 MAX_TEXT_BYTES = 64 << 20
 OVERLAP_MS = 3_600_000
@@ -75,15 +77,13 @@ def _lookup(arguments: argparse.Namespace) -> int:
         actor=actor(),
         facts={"day": arguments.day, "purpose": purpose, "tenant": arguments.tenant},
     )
-    index = LogIndex(state / "reader" / "index.sqlite", folder, key)
-    try:
+    path = state / "reader" / "index.sqlite"
+    with acting_as_owner(path.parent), closing(LogIndex(path, folder, key)) as index:
         index.update()
         # An answer is hashed under the day on which its request came, and recorded when it has ended.
         query = Query(tenant=arguments.tenant, since_ms=start_ms, until_ms=start_ms + 86_400_000 + OVERLAP_MS)
         found = list(find_hash(index, query, hashed))
         num_roots = _count_roots(index, root_context(arguments.tenant, arguments.day), start_ms)
-    finally:
-        index.close()
     if num_roots > 1:
         sys.stderr.write(
             f"casemate: {num_roots} roots were made for this tenant and day: what came before the last was hashed under one that "

@@ -16,6 +16,7 @@ from audit.note import MAX_NOTE_BYTES, parse_verifier_key
 from audit.permissions import kind_of
 from audit.rotation import PREDECESSOR, finish_key, rotate_log, stage_key
 from audit.storage import Disk
+from security.acting import acting_as_owner
 
 
 def add_rotate_commands(commands: Commands) -> None:
@@ -36,14 +37,16 @@ def _rotate_key(arguments: argparse.Namespace) -> int:
     path = folder.parent / "log.key"
     origin = _origin_of(path)
     if not arguments.finish:
-        current, following = stage_key(path, origin)
+        with acting_as_owner(path.parent):
+            current, following = stage_key(path, origin)
         print(f"next key    {following.encode()}")
         print(
             "From the next start of the appliance on both keys sign. Give verifiers the next one, then run this with --finish."
         )
         stage = "staged"
     else:
-        current, following = finish_key(folder, path, origin)
+        with acting_as_owner(path.parent):
+            current, following = finish_key(folder, path, origin)
         print(f"key         {following.encode()}")
         stage = "finished"
     open_outbox(folder.parent.parent).put(
@@ -62,8 +65,9 @@ def _rotate_log(arguments: argparse.Namespace) -> int:
         require_folder(folder)  # Else a rotation may have been interrupted, and is finished now.
     if folder.exists():
         _verify_agreed(folder)
-    predecessor, old = rotate_log(folder, folder.parent / "log.key")
-    forget_rotation(folder.parent / RULES, Disk())
+    with acting_as_owner(folder.parent):
+        predecessor, old = rotate_log(folder, folder.parent / "log.key")
+        forget_rotation(folder.parent / RULES, Disk())
     checkpoint = predecessor.checkpoint
     print(f"closed      {checkpoint.origin}: {checkpoint.size} records, root {checkpoint.root.hex()}")
     print(f"            {old}, to be verified with {old.with_suffix('.vkey').name}")

@@ -9,6 +9,7 @@ import datetime
 import json
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from audit.formats import flatten, parse_json
 from audit.index import LogIndex, Query
 from audit.note import parse_note
 from audit.reader import LogReader
+from security.acting import acting_as_owner
 
 POLL_S = 0.5
 _TEXTS = {
@@ -86,16 +88,13 @@ def _search(arguments: argparse.Namespace) -> int:
     key = load_key(arguments.key or str(folder.parent / "log.vkey"))
     path = arguments.index or folder.parent.parent / "reader" / "index.sqlite"
     query = Query(**texts, since_ms=since_ms, until_ms=until_ms)
-    index = LogIndex(path, folder, key)
-    try:
+    with acting_as_owner(path.parent), closing(LogIndex(path, folder, key)) as index:
         counter = Counter("indexing")
         index.update(counter.count)
         counter.end()
         found = index.find(query, limit=max(1, arguments.limit), before=arguments.before)
         for entry in index.read(found):
             _print_line(entry, as_json=arguments.json)
-    finally:
-        index.close()
     return EXIT_OK if found else EXIT_FAILED
 
 

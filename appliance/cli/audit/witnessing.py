@@ -28,6 +28,7 @@ from appliance.cli.audit.arguments import (
 from appliance.cli.audit.verifying import WITNESS_HELP
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
+from appliance.cli.terminal import escape_text
 from audit.checkpoint import parse_checkpoint
 from audit.cosignature import CosignerKey
 from audit.courier import add_cosignatures, ask_witness, build_request, load_cosigned, merge_cosigned
@@ -36,6 +37,7 @@ from audit.note import MAX_NOTE_BYTES, VerifierKey, parse_note
 from audit.reader import LogReader
 from audit.signing_key import open_cosigners
 from audit.witness import MAX_REQUEST_BYTES, Answer, Witness, parse_request
+from security.acting import acting_as_owner
 
 HTTP_TIMEOUT_S = 10.0
 
@@ -114,7 +116,7 @@ def _answer_courier(witness: Witness, arguments: argparse.Namespace) -> int:
     if answer.status != 200:
         reason = answer.body.decode("utf-8", "replace").strip()
         known = f"the witness remembers size {reason}: use --old-size {reason}" if answer.status == 409 else reason
-        sys.stderr.write(f"casemate: refused ({answer.status}): {known}\n")
+        sys.stderr.write(f"casemate: refused ({answer.status}): {escape_text(known)}\n")
         return EXIT_FAILED
     write_output(answer.body, arguments.output)
     return EXIT_OK
@@ -148,7 +150,7 @@ def _ask_for_ever(folder: Path, key: VerifierKey, witness: CosignerKey, url: str
         try:
             _ask(folder, key, witness, url, _last_cosigned(folder))
         except (AuditRejected, AuditUnavailable) as fault:
-            sys.stderr.write(f"casemate: not cosigned: {fault}\n")
+            sys.stderr.write(f"casemate: not cosigned: {escape_text(str(fault))}\n")
         time.sleep(every_s)
 
 
@@ -170,7 +172,8 @@ def _post(url: str, body: bytes) -> Answer:
 
 
 def _keep(folder: Path, cosigned: bytes) -> None:
-    kept = merge_cosigned(folder.parent, cosigned)
+    with acting_as_owner(folder.parent):
+        kept = merge_cosigned(folder.parent, cosigned)
     print(f"cosigned: {parse_checkpoint(parse_note(kept).text).size} records")
 
 

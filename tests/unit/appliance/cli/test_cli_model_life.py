@@ -147,18 +147,29 @@ def test_roots_and_role_files_are_made_by_command(
     digest = hashlib.sha256((tmp_path / "root.json").read_bytes()).hexdigest()
     assert digest in signed
     (tmp_path / "roles.json").write_text(json.dumps(Stewardship().document()))
-    run(capsys, "trust", "sign-roles", "roles.json", "--key", "one.pem", "-o", "half.dsse")
+    half = run(
+        capsys, "trust", "sign-roles", "roles.json", "--key", "one.pem", "--root", "root.json", "-o", "half.dsse"
+    )
+    assert "incomplete has 1 of 2 signatures" in half
     init = ["init", "--customer-root", "root.json", "--customer-root-sha256", digest, "--roles"]
     assert main([*init, "half.dsse"]) == EXIT_MISCONFIGURED
     assert "signed by 1 of the keys in the newest customer root" in capsys.readouterr().err
-    run(capsys, "trust", "sign-roles", "half.dsse", "--key", "two.pem", "-o", "roles.dsse")
+    Holder("mallory").write(tmp_path)
+    words = ("trust", "sign-roles", "half.dsse", "--key", "mallory.pem", "--root", "root.json", "-o", "roles.dsse")
+    assert main(list(words)) == EXIT_FAILED
+    assert "mallory.pem: is no key of root.json" in capsys.readouterr().err
+    whole = run(
+        capsys, "trust", "sign-roles", "half.dsse", "--key", "two.pem", "--root", "root.json", "-o", "roles.dsse"
+    )
+    assert "complete   has 2 signatures, 2 are needed" in whole
     assert "in force   role file version 1" in run(capsys, *init, "roles.dsse")
     believed = [notice for _, notice in open_outbox(Path("state")).waiting() if notice.kind == "key_rotated"]
     assert {(notice.name, notice.digest) for notice in believed} == {("customer root", f"sha256:{digest}")}
     event = parse_canonical(encode_notice(believed[-1]) or b"")
     assert event["updated_entity"]["data"] == {"key_id": f"sha256:{digest}", "stage": "believed"}
     (tmp_path / "next.json").write_text(json.dumps(Stewardship().document(2)))
-    run(capsys, "trust", "sign-roles", "next.json", "--key", "one.pem", "-o", "a.dsse")
+    unsure = run(capsys, "trust", "sign-roles", "next.json", "--key", "one.pem", "-o", "a.dsse")
+    assert "has 1 signature; whether more are needed is said by the customer's root" in unsure
     run(capsys, "trust", "sign-roles", "a.dsse", "--key", "two.pem", "-o", "b.dsse")
     assert "version 2" in run(capsys, "trust", "install-roles", "b.dsse")
 

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import os
+import stat
 from pathlib import Path
 
 import msgspec
 import pytest
 from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from appliance.cli.main import main
@@ -16,20 +19,15 @@ from appliance.config.showing import flatten_settings
 from appliance.errors import StartRefused
 from appliance.statement import measuring
 from appliance.statement.attesting import attest_statement, describe_tpm, keep_quote, quote_path
-from appliance.statement.statement import (
-    UNVERIFIED,
-    RunningStatement,
-    exchange_configuration_digest,
-    exchange_settings,
-    keep_statement,
-    measure_statement,
-)
+from appliance.statement.remembering import recall_configuration, remember_configuration
+from appliance.statement.statement import UNVERIFIED, RunningStatement, keep_statement, measure_statement
 from audit.changes import MAX_CHANGES, configuration_loaded_event
 from audit.entry import encode_event, parse_canonical
 from security.stewards.approving import approve_model, promote_model
 from security.stewards.importing import Source, import_model
 from security.stewards.store import ModelStore
 from security.tpm.attestation_key import key_digest
+from security.tpm.quote import Quote
 from security.tpm.quoting import read_key
 from security.tpm.settings import TpmSettings
 from tests.support.controls import control
@@ -144,23 +142,51 @@ def test_kept_statement_hashes_to_what_answers_name(tmp_path: Path) -> None:
 
 
 @control("AU-12(3)", "CM-3", "CM-6(2)", "Article 12(2)")
-def test_each_start_remembers_the_configuration_of_the_one_before(tmp_path: Path) -> None:
-    """So that the record of a changed configuration says before and after."""
-    assert exchange_configuration_digest(tmp_path, "sha256:aa") == ""
-    assert exchange_configuration_digest(tmp_path, "sha256:bb") == "sha256:aa"
-    assert exchange_configuration_digest(tmp_path, "sha256:bb") == "sha256:bb"
+def test_a_start_before_its_record_leaves_the_difference_to_the_next(tmp_path: Path) -> None:
+    """Before and after are told until a record of it is durable; only then the new one is remembered."""
+    assert recall_configuration(tmp_path).digest == ""
+    remember_configuration(tmp_path, "sha256:aa", {"a": "1"})
+    for _ in range(2):  # The first of these starts was killed before its record.
+        before = recall_configuration(tmp_path)
+        assert (before.digest, before.changes_to({"a": "2"})) == ("sha256:aa", {"a": ("1", "2")})
+    remember_configuration(tmp_path, "sha256:bb", {"a": "2"})
+    before = recall_configuration(tmp_path)
+    assert (before.digest, before.changes_to({"a": "2"})) == ("sha256:bb", {})
+
+
+@pytest.mark.parametrize("name", ["statement.json", "statement.quote.json", "configuration.json"])
+def test_what_a_start_says_of_itself_survives_a_power_cut(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is on the disk before its name is, and the name before anything goes on."""
+    done: list[str] = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (done.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"), sync(fd))[1]
+    )
+    monkeypatch.setattr(Path, "replace", lambda path, to: (done.append(to.name), replace(path, to))[1])
+    match name:
+        case "statement.json":
+            keep_statement(RunningStatement({}), tmp_path)
+        case "statement.quote.json":
+            keep_quote(Quote(generate_private_key(SECP256R1()).public_key(), b"n", b"a", b"s", {}), tmp_path)
+        case _:
+            remember_configuration(tmp_path, "sha256:aa", {})
+    assert done == ["file", name, "folder"]
 
 
 @control("3.3.1", "AU-12", "AU-12(3)", "CM-3", "CM-6(2)")
 def test_each_start_tells_what_of_the_configuration_is_another(tmp_path: Path) -> None:
     """By key, before and after, another content of a file that others are believed by as well; no secret."""
-    (tmp_path / "run").mkdir()
     (tmp_path / "ca.pem").write_text("one")
     text = '[tls]\nca_certificate = "ca.pem"\n[audit]\nbody_retention_days = {days}\n[[engines]]\nmodel_path = "m"\n'
 
     def start(days: int) -> dict[str, tuple[str, str]] | None:
         configuration = parse_configuration(text.format(days=days).encode(), tmp_path)
-        return exchange_settings(tmp_path, flatten_settings(configuration))
+        settings = flatten_settings(configuration)
+        changes = recall_configuration(tmp_path).changes_to(settings)
+        remember_configuration(tmp_path, "sha256:aa", settings)
+        return changes
 
     assert start(30) is None
     assert start(30) == {}
@@ -168,7 +194,7 @@ def test_each_start_tells_what_of_the_configuration_is_another(tmp_path: Path) -
     (tmp_path / "ca.pem").write_text("other")
     digests = tuple(hashlib.sha256(content).hexdigest() for content in (b"one", b"other"))
     assert start(9) == {"tls.ca_certificate sha256": digests}
-    (tmp_path / "run" / "settings.json").write_text("{")
+    (tmp_path / "run" / "configuration.json").write_text("{")
     assert start(9) is None
     event = configuration_loaded_event(
         digest="d", previous_digest="e", mode="production", lacks=(), changes={"k" * 200: ("é" * 200, '"' * 200)} | {
