@@ -75,6 +75,11 @@ QUESTIONS = MappingProxyType(
             "One person alone can make an administrator, an operator, a steward or an auditor.",
             "Set policy.two_person_grants = true.",
         ),
+        "privileged_by_two": Question(
+            "two people decided on every privileged account that can be used",
+            "One person's word made somebody an administrator, an operator, a steward or an auditor, while two were not asked for.",
+            "Set policy.two_person_grants = true, and have a second person agree to each: casemate role approve ID ROLE.",
+        ),
         "witness": Question(
             "a witness under another administrator cosigns the log",
             "Whoever holds this host can replace the log by an older state or another history unnoticed.",

@@ -14,7 +14,7 @@ from appliance.config import Configuration, what_is_lacking
 from compliance.facts import Answer
 from security.database_server import find_database_servers
 from security.fips import find_modules
-from security.policy.definitions import Definitions
+from security.policy.definitions import Definitions, name_accounts_by_one
 from security.scopes import PRIVILEGED_ROLES, Role
 from security.users import User
 
@@ -152,9 +152,10 @@ def _answer_definitions(
     configuration: Configuration, definitions: Definitions | None, now: float
 ) -> Iterator[tuple[str, Answer]]:
     if definitions is None:
-        for name in ("privileged_mfa", "all_mfa", "no_static_keys", "auditor_exists"):
+        for name in ("privileged_mfa", "all_mfa", "privileged_by_two", "no_static_keys", "auditor_exists"):
             yield name, Answer(None, "there are no definitions to look at")
         return
+    yield "privileged_by_two", _answer_second_person(configuration, definitions)
     people = [user for user in definitions.users.values() if not user.is_disabled]
     elsewhere = bool(configuration.issuers)
     if configuration.upstream is not None:  # Nobody who is defined here can sign in.
@@ -168,12 +169,29 @@ def _answer_definitions(
     yield "auditor_exists", _answer_auditors(configuration, auditors)
 
 
+def _answer_second_person(configuration: Configuration, definitions: Definitions) -> Answer:
+    """By the accounts as they are: the rule may have been off when they were made, and is on when nobody looks."""
+    privileged = definitions.find_privileged()
+    if by_one := name_accounts_by_one(privileged):
+        return Answer(False, f"one person alone decided on {', '.join(by_one)}")
+    mapping = _find_providers_of(configuration, {role.value for role in PRIVILEGED_ROLES})
+    if mapping:
+        words = f"to whom {', '.join(mapping)} gives a privileged role cannot be seen from here"
+        return Answer(None, words, is_elsewhere=True)
+    return Answer(True, f"two people decided on each of {len(privileged)} privileged accounts that can be used")
+
+
+def _find_providers_of(configuration: Configuration, roles: set[str]) -> list[str]:
+    """Providers elsewhere by whose word somebody has one of these roles."""
+    providers = [(one.name, {one.default_role, *one.roles.values()}) for one in configuration.issuers]
+    if (upstream := configuration.upstream) is not None:
+        providers.insert(0, (upstream.name, {upstream.default_role, *upstream.roles.values()}))
+    return [name for name, given in providers if roles & given]
+
+
 def _answer_auditors(configuration: Configuration, here: int) -> Answer:
     """Whether somebody may read the log: an account of this appliance, or whoever a provider says is an auditor."""
-    mapping = [one.name for one in configuration.issuers if "auditor" in (one.default_role, *one.roles.values())]
-    upstream = configuration.upstream
-    if upstream is not None and "auditor" in (upstream.default_role, *upstream.roles.values()):
-        mapping.insert(0, upstream.name)
+    mapping = _find_providers_of(configuration, {"auditor"})
     if here == 0 and mapping:
         words = f"no account here has the role auditor; whether {', '.join(mapping)} gives it to anybody cannot be seen"
         return Answer(None, words, is_elsewhere=True)

@@ -28,7 +28,7 @@ from appliance.processes.niceness import take_short_turns
 from audit.entry import encode_event
 from audit.events import configuration_event
 from security.policy.decisions import PolicyDecider
-from security.policy.definitions import Definitions
+from security.policy.definitions import Definitions, name_accounts_by_one
 from security.policy.limits import Limits, LimitSubject, LimitTable
 from security.policy.quotas import QuotaBook
 from security.policy.replay import ReplayMemory
@@ -39,6 +39,7 @@ from security.settings import PolicySettings
 
 RECORD_TIMEOUT_S = 10.0
 RECORD_RETRY_S = 0.5
+_MAX_NAMES_CHARS = 4_000
 CONFIGURED = "configuration"
 """Who changes a rule that stands in the configuration."""
 
@@ -68,16 +69,24 @@ def build_quota_book(settings: PolicySettings) -> QuotaBook:
     return QuotaBook(table, block_tokens=settings.quota_block_tokens, clock_ns=time.monotonic_ns)
 
 
-def build_loaded_record(settings: PolicySettings, generation: int) -> bytes:
+def build_loaded_record(settings: PolicySettings, definitions: Definitions) -> bytes:
     """The record of the limits and definitions that are in force from now on.
 
     Args:
-        generation: of the definitions. Each recorded change makes it greater: less than at the start before is an older database.
+        definitions: each recorded change makes their generation greater: less than at the start before is an older database.
+            Privileged accounts on which one person alone decided are named, as far as they can be used.
     """
+    privileged = definitions.find_privileged()
+    by_one = name_accounts_by_one(privileged)
     shown = msgspec.structs.replace(settings, database_url=None)  # It may hold a password.
     limits = msgspec.json.encode(shown, order="sorted")
     digest = hashlib.sha256(limits).hexdigest()
-    facts = {"generation": generation}
+    facts: dict[str, str | int] = {
+        "generation": definitions.generation,
+        "num_privileged": len(privileged),
+        "num_privileged_by_one": len(by_one),
+        "privileged_by_one": ", ".join(by_one)[:_MAX_NAMES_CHARS],
+    }
     event = configuration_event("policy_loaded", name="policy", digest=digest, detail=limits.decode(), facts=facts)
     return encode_event(event)
 
@@ -142,7 +151,7 @@ async def serve(member: Member) -> None:
                 group.create_task(service.report()),
                 group.create_task(store.run()),
                 group.create_task(run_recording(store, journal)),
-                group.create_task(record_loaded(journal, build_loaded_record(settings, store.current.generation))),
+                group.create_task(record_loaded(journal, build_loaded_record(settings, store.current))),
             ]
             if administration is not None:
                 tasks.append(group.create_task(administration.serve(member.listeners, member.draining)))

@@ -105,7 +105,7 @@ class ClientRegistry:
             before = get_client(recording.connection, client_id)
             if before.auth_method != "client_secret":
                 raise ClientRejected(f"client {client_id!r} authenticates by {before.auth_method}: it has no secret")
-            reopened = reopen_grant(recording.connection, before, actor)
+            reopened = reopen_grant(before, actor)
             changed = self._update(
                 recording, before, secret_hash=digest, secret_created_at=self._database.now, **reopened
             )
@@ -119,7 +119,7 @@ class ClientRegistry:
             before = get_client(recording.connection, client_id)
             if before.jwks is None:
                 raise ClientRejected(f"client {client_id!r} authenticates by {before.auth_method}: it has no keys")
-            return self._update(recording, before, jwks=jwks, **reopen_grant(recording.connection, before, actor))
+            return self._update(recording, before, jwks=jwks, **reopen_grant(before, actor))
 
     def set_models(self, client_id: str, models: tuple[str, ...] | None, *, actor: str) -> Client:
         """Replace the list of models that it may use; None: all."""
@@ -145,11 +145,12 @@ def is_two_person(connection: Connection) -> bool:
     return bool(connection.execute(sa.select(MARKS.c.value).where(MARKS.c.name == "two_person_grants")).scalar())
 
 
-def reopen_grant(connection: Connection, account: Client | User, actor: str) -> dict[str, str | None]:
+def reopen_grant(account: Client | User, actor: str) -> dict[str, str | None]:
     """What changes with what an account signs in by. Who gives it another secret could be its owner from then on, so that an
-    administrator alone could be an auditor: where privileged roles need two people, this one needs the second anew.
+    administrator alone could be an auditor: where privileged roles need two people, this one needs the second anew. Where they
+    do not, it will once they do.
     """
-    if account.role not in PRIVILEGED_ROLES or not is_two_person(connection):
+    if account.role not in PRIVILEGED_ROLES:
         return {}
     return {"granted_by": actor, "approved_by": None}
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from security.clients import Client
 from security.errors import ClientRejected
+from security.policy.definitions import name_accounts_by_one
 from security.registry.clients import CUT_OFF_LIFETIME_S, get_client, is_two_person, read_clients
 from security.registry.database import Database, Recording
 from security.registry.revocations import void_tokens
@@ -30,13 +31,19 @@ class RoleRegistry:
         self._database = database
 
     def set_two_person(self, needed: bool, *, actor: str) -> None:
-        """Say whether privileged roles need two people; what already is keeps its record of who agreed."""
+        """Say whether privileged roles need two people; what already is keeps its record of who agreed.
+
+        The record names whom one person alone decided on: they wait for a second from now on, or wait no more.
+        """
         if bool(self._database.read_mark("two_person_grants")) == needed:
             return
         with self._database.change("grant_rule_changed", "two_person_grants", actor) as recording:
-            recording.before, recording.after = {"needed": not needed}, {"needed": needed}
             where = MARKS.c.name == "two_person_grants"
             recording.connection.execute(MARKS.update().where(where).values(value=int(needed)))
+            everybody: list[Principal] = [*read_clients(recording.connection), *read_users(recording.connection)]
+            usable = [one for one in everybody if one.role in PRIVILEGED_ROLES and one.disabled_at is None]
+            recording.before = {"needed": not needed}
+            recording.after = {"needed": needed, "suspended" if needed else "released": name_accounts_by_one(usable)}
 
     def grant(self, name: str, role: Role, *, actor: str) -> Principal:
         """Give a client or person this role, or ask for it where a second person must agree."""

@@ -99,7 +99,7 @@ class UserRegistry:
                 old_password_hashes=_remember(before),
                 unlocked_at=now,
                 passkeys="[]",
-                **reopen_grant(recording.connection, before, actor),
+                **reopen_grant(before, actor),
                 **({} if secret is None else {"totp_secret": seal(self._secret_key, before.user_id, secret)}),
             )
         return NewUser(user=user, password=password, totp_uri=None if secret is None else totp_uri(secret, user.login))

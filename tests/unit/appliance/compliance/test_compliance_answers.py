@@ -255,6 +255,27 @@ def test_what_a_provider_rules_is_for_the_customer_to_state(tmp_path: Path, regi
     assert (mapped["auditor_exists"].holds, mapped["auditor_exists"].is_elsewhere) == (None, True)
 
 
+@control("3.1.4", "AC-5", "AC-6(5)")
+def test_privileged_accounts_by_one_persons_word_are_named(tmp_path: Path, registry: Registry) -> None:
+    """Whatever the rule says now: those that can be used. Whom a provider calls an administrator nobody here agreed to."""
+    configuration = configure(GOOD, tmp_path)
+    assert answers(configuration, registry)["privileged_by_two"].holds is True
+    registry.users.create(UserDefinition(login="ada", name="Ada", role=Role.ADMIN), actor="os:root")
+    watch = registry.create(ClientDefinition(name="watch", role=Role.OPERATOR), actor="os:root").client.client_id
+    found = answers(configuration, registry)["privileged_by_two"]
+    assert found == Answer(False, f"one person alone decided on {', '.join(sorted(('ada', watch)))}")
+    registry.disable(watch, actor="os:root")
+    registry.roles.set_two_person(True, actor="configuration")
+    assert answers(configuration, registry)["privileged_by_two"].holds is True
+    registry.roles.approve("ada", actor="os:eve")
+    registry.roles.set_two_person(False, actor="configuration")
+    found = answers(configuration, registry)["privileged_by_two"]
+    assert found == Answer(True, "two people decided on each of 1 privileged accounts that can be used")
+    mapped = configure(ISSUER + '[issuers.roles]\nbosses = "admin"\n', tmp_path)
+    found = answers(mapped, registry)["privileged_by_two"]
+    assert (found.holds, found.is_elsewhere) == (None, True)
+
+
 def test_an_auditor_and_static_keys_are_found(tmp_path: Path, registry: Registry) -> None:
     """A key that is over is none."""
     configuration = configure("", tmp_path)

@@ -38,10 +38,12 @@ from security.errors import SecurityUnavailable
 from security.policy.decisions import PolicyDecider
 from security.policy.replay import ReplayMemory
 from security.registry.database import Database
+from security.registry.snapshot import read_definitions
 from security.registry.tables import STATIC_KEYS
 from security.scopes import Role
 from security.settings import PolicySettings
 from security.static_keys import digest_static_key
+from security.users import UserDefinition
 from tests.support.controls import control
 from tests.support.definitions import KEY, Registry
 from tests.support.waiting import GIVE_UP_S
@@ -351,12 +353,18 @@ async def test_without_definitions_the_link_ends(service, book, client, store, r
     assert book.num_reservations == 0
 
 
-async def test_what_is_in_force_is_recorded_once_and_until_it_is_durable(monkeypatch):
-    """The limits and their digest, and the generation of the definitions, which goes back where somebody put them back."""
+async def test_what_is_in_force_is_recorded_once_and_until_it_is_durable(monkeypatch, registry):
+    """The limits and their digest, the generation of the definitions, which goes back where somebody put them back, and which
+    privileged accounts are one person's alone.
+    """
     monkeypatch.setattr(policy_module, "RECORD_RETRY_S", 0.0)
-    record = policy_module.build_loaded_record(SETTINGS, 41)
+    registry.users.create(UserDefinition(login="bob", name="Bob", role=Role.ADMIN), actor="os:ada")
+    definitions = read_definitions(registry.database)
+    record = policy_module.build_loaded_record(SETTINGS, definitions)
     event = parse_canonical(record)
-    assert event["unmapped"]["casemate"]["generation"] == 41
+    own = event["unmapped"]["casemate"]
+    assert own["generation"] == definitions.generation
+    assert (own["num_privileged"], own["num_privileged_by_one"], own["privileged_by_one"]) == (1, 1, "bob")
     verify_permitted("policy", "event", event)
     assert '"tokens_per_minute_per_client":1000' in event["status_detail"]
     assert event["app"]["uid"] == hashlib.sha256(event["status_detail"].encode()).hexdigest()

@@ -1,5 +1,8 @@
 """Privileged roles need two people, and a change of role ends what was given out before."""
 
+import json
+
+import msgspec
 import pytest
 
 from security.clients import ClientDefinition
@@ -134,6 +137,46 @@ def test_switching_the_rule_on_suspends_what_one_person_alone_had_granted(regist
     registry.roles.set_two_person(True, actor="configuration")
     assert not registry.find(made.client_id).is_disabled
     assert [change.action for change in registry.changes()].count("grant_rule_changed") == 3
+
+
+@control("AC-6(7)", "AU-12")
+def test_the_rules_record_names_whom_it_is_about(registry):
+    """Who waits from now on as one person alone had decided on them, and who waits no more; nobody who is disabled or approved."""
+    registry.users.create(UserDefinition(login="bob", name="Bob", role=Role.ADMIN), actor="os:ada")
+    gone = registry.create(ClientDefinition(name="gone", role=Role.OPERATOR), actor="os:ada").client.client_id
+    registry.disable(gone, actor="os:ada")
+    registry.roles.set_two_person(True, actor="configuration")
+    registry.roles.set_two_person(False, actor="configuration")
+    told = [json.loads(change.after) for change in registry.changes() if change.action == "grant_rule_changed"]
+    assert told == [{"needed": True, "suspended": ["bob"]}, {"needed": False, "released": ["bob"]}]
+
+
+@control("AC-5", "AC-6(7)", "3.1.4")
+@pytest.mark.parametrize("how", ["rotate", "reset", "keys"])
+def test_another_secret_ends_an_agreement_also_where_none_is_asked_for(registry, how):
+    """Or one person could switch the rule off, take an account that two had agreed to, and switch it on again."""
+    registry.roles.set_two_person(True, actor="configuration")
+    definition = ClientDefinition(name="watch", role=Role.OPERATOR)
+    if how == "keys":
+        definition = msgspec.structs.replace(definition, auth_method="private_key_jwt", jwks="{}")
+    if how == "reset":
+        name = registry.users.create(
+            UserDefinition(login="bob", name="Bob", role=Role.OPERATOR), actor="os:ada"
+        ).user.login
+    else:
+        name = registry.create(definition, actor="os:ada").client.client_id
+    registry.roles.approve(name, actor="os:eve")
+    registry.roles.set_two_person(False, actor="configuration")
+    match how:
+        case "rotate":
+            changed = registry.rotate(name, actor="os:mallory").client
+        case "reset":
+            changed = registry.users.reset(name, actor="os:mallory").user
+        case _:
+            changed = registry.set_keys(name, "{}", actor="os:mallory")
+    assert not changed.is_disabled
+    registry.roles.set_two_person(True, actor="configuration")
+    assert [one.granted_by for one in registry.roles.pending()] == ["os:mallory"]
 
 
 @control("3.9.2", "AC-2(13)", "AC-6(7)", "IA-11")
