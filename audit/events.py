@@ -32,6 +32,10 @@ from audit.event_form import PRODUCT_VERSION as PRODUCT_VERSION
 from audit.permissions import ENTITY_MANAGEMENT, KINDS
 
 MAX_DEFINITION_CHARS = 16_000
+SUPERVISOR = "supervisor"
+"""Who measures, verifies and tests by itself, as an actor."""
+PERSON, SYSTEM_USER = 1, 3
+"""OCSF's `user.type_id`."""
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -300,15 +304,21 @@ def host_event(
     """Something happened to a model, to the software or to the host; `kind` is one of HOST_KINDS.
 
     Args:
-        actor: who did it: the person whose key signed, else the system's user, else the process itself.
+        actor: who did it: the person whose key signed, by the role file's name; else `os:NAME`, the system's user; else the
+            process itself.
         at_ms: when that was; the record's own time is when it reached the auditor.
     """
     is_failure = kind in HOST_FAILURES
     event = new_event(
-        kind, min(KINDS[kind].activity_ids), FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL
+        kind,
+        min(KINDS[kind].activity_ids),
+        FAILURE if is_failure else SUCCESS,
+        HIGH if is_failure else INFORMATIONAL,
+        profiles=("host",),
     )
+    event["actor"] = {"user": {"name": actor, "type_id": SYSTEM_USER if actor == SUPERVISOR else PERSON}}
     event["app"] = application_of(name, digest)
-    event["unmapped"]["casemate"] |= {"actor": actor, "changed_at_ms": at_ms, "digest": digest, "facts": dict(facts)}
+    event["unmapped"]["casemate"] |= {"changed_at_ms": at_ms, "digest": digest, "facts": dict(facts)}
     if detail:
         event["status_detail"] = detail
     return event

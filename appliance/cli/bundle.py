@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from appliance.cli.caller import caller
+from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.hashing_progress import Percentage, count, format_size
 from appliance.cli.main import EXIT_OK
@@ -150,7 +150,7 @@ def _install(arguments: argparse.Namespace) -> int:
                     "leave_by": ", ".join(leave),
                 }
                 digest = f"sha256:{content.digest}"
-                outbox.put("software_installed", name=content.name, digest=digest, actor=caller(), facts=facts)
+                outbox.put("software_installed", name=content.name, digest=digest, actor=actor(), facts=facts)
                 return _report(arguments, f"installed in slot {content.slot}", bundle)
         except SecurityFault as fault:
             _note_refusal(outbox, fault, arguments.folder)
@@ -160,7 +160,7 @@ def _install(arguments: argparse.Namespace) -> int:
 def _note_refusal(outbox: Outbox, fault: SecurityFault, folder: Path) -> None:
     facts = {"reason": str(fault).splitlines()[0], "folder": str(folder)}
     try:
-        outbox.put("software_install_refused", name="bundle", digest="none", actor=caller(), facts=facts)
+        outbox.put("software_install_refused", name="bundle", digest="none", actor=actor(), facts=facts)
     except KeyUnusable as unwritable:  # A full disk above all; why nothing was installed is the first thing to know.
         raise type(fault)(f"{fault}\nand the log will not have a record of this: {unwritable}") from None
 

@@ -7,7 +7,7 @@ telephone, printed on the delivery note, sent by somebody else.
 import argparse
 from pathlib import Path
 
-from appliance.cli.caller import actor, caller
+from appliance.cli.caller import actor
 from appliance.cli.main import EXIT_OK
 from appliance.cli.state import add_state_options, find_state
 from appliance.errors import CommandFailed
@@ -52,6 +52,6 @@ def _init(arguments: argparse.Namespace) -> int:
     if arguments.roles is not None:
         roles = trust.install_roles(arguments.roles.read_bytes(), at=utc_now())
         facts = {"version": roles.version, "people": len(roles.people), "approvals_required": roles.approvals_required}
-        open_outbox(state).put("roles_installed", name="roles", digest="first", actor=caller(), facts=facts)
+        open_outbox(state).put("roles_installed", name="roles", digest="first", actor=actor(), facts=facts)
         print(f"in force   role file version {roles.version}, {len(roles.people)} people")
     return EXIT_OK

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from appliance.cli.caller import caller
+from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.hashing_progress import Percentage, count, format_size
 from appliance.cli.main import EXIT_OK
@@ -177,7 +177,7 @@ def _noting_refusals(arguments: argparse.Namespace) -> Iterator[None]:
         name = arguments.name or arguments.component or Path(arguments.folder.absolute()).name
         facts = {"reason": str(error).splitlines()[0], "folder": str(arguments.folder)}
         outbox = open_outbox(find_state(arguments))
-        outbox.put("model_import_refused", name=name, digest="none", actor=caller(), facts=facts)
+        outbox.put("model_import_refused", name=name, digest="none", actor=actor(), facts=facts)
         raise
 
 
@@ -247,7 +247,7 @@ def _promote(arguments: argparse.Namespace) -> int:
         "load_digests": describe_list(admitted.load_digests),
     }
     open_outbox(state).put(
-        "model_promoted", name=admitted.name, digest=f"sha256:{admitted.root}", actor=caller(), facts=facts
+        "model_promoted", name=admitted.name, digest=f"sha256:{admitted.root}", actor=actor(), facts=facts
     )
     path = Path(os.path.abspath(store.path_of(admitted.name)))
     if arguments.json:

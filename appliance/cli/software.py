@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from appliance.cli.caller import caller
+from appliance.cli.caller import actor
 from appliance.cli.commands import add_command
 from appliance.cli.host_status import describe_status, read_status
 from appliance.cli.main import EXIT_OK
@@ -252,4 +252,4 @@ def _open_service(arguments: argparse.Namespace) -> CommandService:
 
 def _note(state: Path, kind: str, content: SlotContent | None, facts: Mapping[str, str | int]) -> None:
     name, digest = (content.name, f"sha256:{content.digest}") if content else ("none", "none")
-    open_outbox(state).put(kind, name=name, digest=digest, actor=caller(), facts=facts)
+    open_outbox(state).put(kind, name=name, digest=digest, actor=actor(), facts=facts)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from appliance.cli.caller import caller
+from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.hashing_progress import count
 from appliance.cli.main import EXIT_OK
@@ -140,7 +140,7 @@ def _install_roles(arguments: argparse.Namespace) -> int:
     roles = open_trust(state).install_roles(data, at=utc_now())
     facts = {"version": roles.version, "people": len(roles.people), "approvals_required": roles.approvals_required}
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    open_outbox(state).put("roles_installed", name="roles", digest=digest, actor=caller(), facts=facts)
+    open_outbox(state).put("roles_installed", name="roles", digest=digest, actor=actor(), facts=facts)
     print(f"in force   role file version {roles.version}, {len(roles.people)} people")
     return EXIT_OK
 

@@ -13,7 +13,7 @@ from appliance.supervisor.lifecycle import LifecycleRecorder
 from audit.changes import change_event
 from audit.entry import Json, encode_event
 from audit.errors import AuditFault
-from audit.events import HOST_KINDS, host_event, log_event
+from audit.events import HOST_KINDS, PERSON, host_event, log_event
 from security.stewards.outbox import Notice, Outbox
 
 log = structlog.get_logger(__name__)
@@ -79,9 +79,8 @@ def _build_audit_event(notice: Notice) -> Json:
     facts = {**notice.facts, "changed_at_ms": notice.at_ms}
     match notice.kind:
         case "log_exported":
-            return log_event(
-                notice.kind, log_name=notice.name, facts={**facts, "actor": notice.actor, "digest": notice.digest}
-            )
+            event = log_event(notice.kind, log_name=notice.name, facts={**facts, "digest": notice.digest})
+            return event | {"actor": {"user": {"name": notice.actor, "type_id": PERSON}}}
         case "key_rotated":
             before = {"key_id": str(notice.facts.get("previous", ""))}
             after = {"key_id": notice.digest, "stage": str(notice.facts.get("stage", ""))}

@@ -22,7 +22,7 @@ from appliance.errors import StartRefused
 from appliance.models.admission import admit_model, find_item
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from audit.entry import encode_event
-from audit.events import host_event
+from audit.events import SUPERVISOR, host_event
 from security.errors import ModelRejected
 from security.model_signing.digests import hash_files_by
 from security.model_signing.folder import ModelFolder
@@ -98,7 +98,7 @@ class HostRounds:
         on_recorded: Callable[[], None] | None = None,
     ) -> None:
         at_ms = time.time_ns() // 1_000_000
-        event = host_event(kind, name=name, digest=digest, actor="supervisor", at_ms=at_ms, facts=facts)
+        event = host_event(kind, name=name, digest=digest, actor=SUPERVISOR, at_ms=at_ms, facts=facts)
         self._recorder.record(encode_event(event), on_recorded)
 
 

@@ -52,7 +52,7 @@ from appliance.supervisor.rounds import HostRounds
 from appliance.supervisor.wiring import Wiring, bind_listener, bind_listeners, make_own_link
 from audit.changes import configuration_loaded_event
 from audit.entry import Json, encode_event
-from audit.events import host_event, process_event
+from audit.events import SUPERVISOR, host_event, process_event
 
 log = structlog.get_logger(__name__)
 
@@ -153,7 +153,7 @@ class Supervisor:
             "statement_measured",
             name="casemate",
             digest=statement.digest,
-            actor="supervisor",
+            actor=SUPERVISOR,
             at_ms=time.time_ns() // 1_000_000,
             facts={**statement.facts, **quoted},
             detail=attestation.summary,

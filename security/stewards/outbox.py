@@ -30,7 +30,7 @@ class Notice:
     name: str
     digest: str
     actor: str
-    """Who did it: the person whose key signed, else the system's user."""
+    """Who did it: the person whose key signed, else `os:NAME`, the system's user."""
     at_ms: int
     facts: Mapping[str, str | int]
 

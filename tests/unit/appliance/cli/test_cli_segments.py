@@ -46,9 +46,10 @@ def test_who_opened_what_to_whom_is_recorded_first(
     ((notice,),) = when_loaded
     event = encode_notice(notice)
     assert event is not None
-    own = parse_canonical(event)["unmapped"]["casemate"]
+    record = parse_canonical(event)
+    own = record["unmapped"]["casemate"]
     assert (own["kind"], own["digest"]) == ("segments_applied", f"sha256:{digest}")
-    assert own["actor"].startswith("os:")
+    assert record["actor"]["user"]["name"].startswith("os:")
     assert own["facts"]["num_arrows"] == 2
     assert "clients_to_gateway from 10.1.0.0/16 port 8443" in own["facts"]["arrows"]
 
