@@ -14,6 +14,7 @@ import pytest
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from runtime.request import Finish
 from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
 from tests.support.gateway_peers import Reply
@@ -43,8 +44,10 @@ def prompt_of(gateway: Gateway) -> str:
 async def create(client: openai.AsyncOpenAI, *, is_streamed: bool) -> tuple[str, str]:
     """A response that is to be kept: its id, and how it ended, or the code of what went wrong."""
     if is_streamed:
-        last: Any = [event async for event in await client.responses.create(model=MODEL, input="this", stream=True)][-1]
-        return ("", last.code) if last.type == "error" else (last.response.id, last.response.status)
+        stream = await client.responses.create(model=MODEL, input="this", stream=True)
+        events: list[Any] = [event async for event in stream]
+        codes = [event.code for event in events if event.type == "error"]
+        return ("", codes[0]) if codes else (events[-1].response.id, events[-1].response.status)
     try:
         response = await client.responses.create(model=MODEL, input="this", store=True)
     except openai.APIStatusError as refused:
@@ -274,6 +277,45 @@ async def test_what_is_not_supported_is_refused_by_name(
     body: Any = refused.value.body
     assert (refused.value.status_code, body["param"]) == (400, param)
     assert not gateway.engine.submits
+
+
+async def test_a_stream_that_fails_says_how_far_it_came(gateway: Gateway) -> None:
+    """As the SDK declares it: the error with our code, the end of the item, and the response, which failed; numbered on."""
+
+    def reply(submit: Any, choice: int) -> Reply:
+        return Reply([97] * 4, Finish("error", None, "non_finite_logits"))
+
+    gateway.engine.reply = reply
+    body = json.dumps({"model": MODEL, "input": "hi", "stream": True}).encode()
+    headers = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json")
+    answer = await exchange(gateway.port, "POST", "/v1/responses", headers=headers, body=body)
+    lines = [line.removeprefix(b"data: ") for line in answer.body.split(b"\n") if line.startswith(b"data: ")]
+    declared: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+    events = [declared.validate_json(line, strict=True) for line in lines]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    kinds = [event.type.removeprefix("response.") for event in events]
+    assert kinds[-5:] == ["error", "output_text.done", "content_part.done", "output_item.done", "failed"]
+    assert events[-5].code == "non_finite_logits"
+    response = events[-1].response
+    assert (response.status, response.error.code, response.output_text) == ("failed", "server_error", "aaa")
+    assert "non_finite_logits" in response.error.message
+    assert response.output[0].status == "incomplete"
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_what_a_response_says_of_itself(gateway: Gateway, is_streamed: bool) -> None:
+    """Every member that OpenAI's has, also where there is nothing to say."""
+    body = json.dumps({"model": MODEL, "input": "hi", "stream": is_streamed}).encode()
+    headers = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json")
+    answer = await exchange(gateway.port, "POST", "/v1/responses", headers=headers, body=body)
+    line = next(line for line in reversed(answer.body.split(b"\n")) if line.startswith((b"data: ", b"{")))
+    told = json.loads(line.removeprefix(b"data: "))
+    response = told["response"] if is_streamed else told
+    members = """background completed_at created_at error frequency_penalty id incomplete_details instructions max_output_tokens
+        max_tool_calls metadata model object output parallel_tool_calls presence_penalty previous_response_id prompt_cache_key
+        reasoning safety_identifier service_tier status store temperature text tool_choice tools top_logprobs top_p truncation
+        usage user"""
+    assert response.keys() == set(members.split())
 
 
 async def test_a_failure_in_mid_stream_is_an_event(gateway: Gateway, client: openai.AsyncOpenAI) -> None:

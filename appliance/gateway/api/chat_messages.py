@@ -16,6 +16,8 @@ class CalledFunction(Struct, forbid_unknown_fields=True):
 
     name: Annotated[str, Meta(min_length=1, max_length=128)]
     arguments: str
+    parsed_arguments: Any = None
+    """What OpenAI's SDK made of them, which it sends along; so with a message's `parsed`. Neither says anything new."""
 
 
 class EarlierCall(Struct, forbid_unknown_fields=True):
@@ -38,6 +40,7 @@ class ChatMessage(Struct, forbid_unknown_fields=True, kw_only=True):
     refusal: str | None = None
     reasoning_content: str | None = None
     """Given to the template: most drop it, some show that of the current turn."""
+    parsed: Any = None
     annotations: Annotated[list[Any], Meta(max_length=0)] | None = None
     audio: None = None
     function_call: None = None

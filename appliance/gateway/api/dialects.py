@@ -45,13 +45,15 @@ def _refusal(fault: GatewayFault, _request_id: str) -> ErrorBody:
     return error_body(fault)
 
 
-def _responses_fault(fault: GatewayFault) -> bytes:
-    return named_event({"type": "error", "code": fault.code, "message": str(fault), "param": fault.parameter})
+def responses_error(fault: GatewayFault, number: int) -> dict[str, Any]:
+    """The event of a failure in a stream of so many events."""
+    told = {"code": fault.code, "message": str(fault), "param": fault.parameter}
+    return {"type": "error", "sequence_number": number, **told}
 
 
 OPENAI = Dialect(event, lambda fault: event(error_body(fault)), DONE, _refusal)
 ANTHROPIC = Dialect(named_event, _anthropic_fault, b"", _anthropic_refusal, b"request-id")
-RESPONSES = Dialect(named_event, _responses_fault, b"", _refusal)
+RESPONSES = Dialect(named_event, lambda fault: named_event(responses_error(fault, 0)), b"", _refusal)
 
 MESSAGES_ROUTE = "/v1/messages"
 COUNT_ROUTE = "/v1/messages/count_tokens"

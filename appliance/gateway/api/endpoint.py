@@ -12,6 +12,7 @@ import msgspec
 
 from appliance.gateway.api.streaming import Events, audit_headers, collect, stream
 from appliance.gateway.body import parse_object
+from appliance.gateway.errors import GatewayFault
 from appliance.gateway.exchange import Exchange
 from appliance.gateway.flow.answer import Answer
 from appliance.gateway.flow.choice import Piece
@@ -44,6 +45,8 @@ class Inference(msgspec.Struct, frozen=True):
     words: Callable[[Answer, float], Words]
     keep: Callable[[], Awaitable[None]] = keep_nothing
     """Awaited when the answer has been worded to its end, before its last part is sent."""
+    fail: Callable[[GatewayFault], bytes] | None = None
+    """The last events of a stream that fails, if there is more to say than its dialect does."""
     hand_over: Callable[[Exchange, Answer], Awaitable[None]] | None = None
     """Where the answer does not end with its request: takes it as it is, not entered, and answers the request."""
 
@@ -91,7 +94,7 @@ class InferenceEndpoint:
 
 async def _deliver(exchange: Exchange, answer: Answer, inference: Inference, words: Words) -> None:
     if inference.stream:
-        await stream(exchange, answer, words, inference.keep)
+        await stream(exchange, answer, words, inference.keep, inference.fail or words.dialect.fault)
         return
     pieces = await collect(answer)
     whole = words.whole(pieces, answer.generations)

@@ -26,7 +26,6 @@ ALWAYS = {
 """Control tokens and stop strings are not part of an answer's text."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
-StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
 LogitBias = Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=MAX_LOGIT_BIAS)]
 MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from appliance.gateway.api.background import Background
 from appliance.gateway.api.background_store import Key
-from appliance.gateway.api.dialects import RESPONSES
+from appliance.gateway.api.dialects import RESPONSES, responses_error
 from appliance.gateway.asgi import Headers
 from appliance.gateway.errors import ClientGone, GatewayFault
 from appliance.gateway.exchange import Exchange
@@ -26,11 +26,12 @@ async def follow(exchange: Exchange, background: Background, key: Key, number: i
                     raise ClientGone("client_disconnected", "the client left")
                 if events:
                     await exchange.send_chunk(b"".join(events))
+                    number += len(events)
         await exchange.end_stream()
     except ClientGone:
         raise
     except GatewayFault as fault:
-        await exchange.end_stream(RESPONSES.fault(fault))
+        await exchange.end_stream(RESPONSES.event(responses_error(fault, number)))
         raise
     finally:
         exchange.unwatch(client.leave)

@@ -35,6 +35,8 @@ class CallItem(Struct):
     call_id: str
     name: str
     arguments: str
+    parsed_arguments: Any = None
+    """What OpenAI's SDK made of them, as in chat; so with a text's `parsed`."""
     namespace: str | None = None
     id: str | None = None
     status: Status | None = None
@@ -102,6 +104,7 @@ class TextPart(Struct):
     text: str
     annotations: Annotated[list[Any], Meta(max_length=0)] = []
     logprobs: list[ScoredToken] = []
+    parsed: Any = None
 
 
 class RefusalPart(Struct):

@@ -10,7 +10,7 @@ import msgspec
 
 from appliance.gateway.api.blocks import BlockBuilder, BlockEvent
 from appliance.gateway.api.chat_request import ChatRequest
-from appliance.gateway.api.dialects import RESPONSES
+from appliance.gateway.api.dialects import RESPONSES, responses_error
 from appliance.gateway.api.logprobs import token_logprob
 from appliance.gateway.api.reading import ChatReading
 from appliance.gateway.api.response_items import added_events, delta_event, done_events, shown_item
@@ -104,6 +104,14 @@ class ResponseWords:
             self._take(piece)
         return self._finished()
 
+    def fail(self, fault: GatewayFault) -> bytes:
+        """The last events of a stream that fails: the error, and the response as far as it has come."""
+        if self.response["status"] != "in_progress":
+            self._number -= 1  # Its end was worded, and nobody has seen it.
+        error = responses_error(fault, self._number)
+        self._number += 1
+        return b"".join(self.dialect.event(event) for event in (error, *self.stop("failed", fault)))
+
     def stop(self, status: Literal["failed", "cancelled"], fault: GatewayFault) -> Iterable[Event]:
         """The response as far as it has come, which is its end; after a bug of ours, as it was told last."""
         if isinstance(fault, InternalFault):
@@ -167,18 +175,23 @@ class ResponseWords:
             "background": fields.background,
             "completed_at": int(time.time()) if status == "completed" else None,
             "error": error_of(fault) if status == "failed" and fault is not None else None,
+            "frequency_penalty": sampling.frequency_penalty,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "instructions": fields.instructions,
             "max_output_tokens": fields.max_output_tokens,
+            "max_tool_calls": None,
             "model": self._asked.model,
             "output": [shown_item(self._asked.uid, block) for block in self._builder.blocks] if is_over else [],
             "parallel_tool_calls": fields.parallel_tool_calls,
+            "presence_penalty": sampling.presence_penalty,
             "previous_response_id": fields.previous_response_id,
+            "prompt_cache_key": None,
             "reasoning": {"effort": fields.reasoning.effort, "summary": None},
+            "safety_identifier": None,
             "service_tier": "default",
             "store": self._is_kept,
             "temperature": sampling.temperature,
-            "text": {"format": fields.text.format, "verbosity": "medium"},
+            "text": {"format": _shown_format(fields.text.format), "verbosity": "medium"},
             "tool_choice": fields.tool_choice,
             "tools": [msgspec.to_builtins(tool) for tool in fields.tools],
             "top_logprobs": fields.top_logprobs,
@@ -200,6 +213,11 @@ class ResponseWords:
             "output_tokens_details": {"reasoning_tokens": self._reading.reasoning_tokens or 0},
             "total_tokens": generation.num_prompt_tokens + output,
         }
+
+
+def _shown_format(asked: dict[str, Any]) -> dict[str, Any]:
+    """With what it says by its absence."""
+    return {"description": None, "strict": False} | asked if asked.get("type") == "json_schema" else asked
 
 
 def error_of(fault: GatewayFault) -> dict[str, Any]:

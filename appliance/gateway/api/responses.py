@@ -60,6 +60,7 @@ class ResponsesApi:
             fields.stream,
             lambda answer, _at: words.attach(answer.generations[0]),
             keep if is_kept else keep_nothing,
+            words.fail,
             start if fields.background else None,
         )
 

@@ -46,9 +46,18 @@ class Events(Protocol):
         ...
 
 
-async def stream(exchange: Exchange, answer: Answer, events: Events, keep: Callable[[], Awaitable[None]]) -> None:
-    """Send the answer as events. `keep` is awaited when all of them are worded, before the last are sent.
+async def stream(
+    exchange: Exchange,
+    answer: Answer,
+    events: Events,
+    keep: Callable[[], Awaitable[None]],
+    fail: Callable[[GatewayFault], bytes],
+) -> None:
+    """Send the answer as events.
 
+    Args:
+        keep: awaited when all of them are worded, before the last are sent.
+        fail: words the last events of an answer that fails.
     Raises: GatewayFault; where the response has begun, the client has been told.
     """
     loop = asyncio.get_running_loop()
@@ -73,7 +82,7 @@ async def stream(exchange: Exchange, answer: Answer, events: Events, keep: Calla
     except ClientGone:
         raise
     except GatewayFault as fault:
-        await exchange.end_stream(events.dialect.fault(fault))
+        await exchange.end_stream(fail(fault))
         raise
 
 
