@@ -137,6 +137,8 @@ async def test_a_stream_is_taken_up_where_it_broke(
     assert await events_of(clients[at], response_id) == whole
     assert await events_of(clients[at], response_id, starting_after=len(whole) - 2) == whole[-1:]
     assert await events_of(clients[at], response_id, starting_after=len(whole) + 5) == []
+    with pytest.raises(openai.BadRequestError, match="when the response was"):
+        await events_of(clients[at], response_id, include=["message.output_text.logprobs"])
     assert len(workers[0].engine.submits) == 1
 
 
@@ -247,8 +249,9 @@ async def test_what_is_deleted_ends(
     await until(lambda: bool(workers[0].auditor.of_kind("inference_outcome")))
     await until(lambda: not workers[0].worker.background._running)
     if stream is not None:
-        last = [event async for event in stream][-1]
-        assert (last.type, last.code) == ("error", "response_not_found")
+        events = [event async for event in stream]
+        assert (events[-1].type, events[-1].code) == ("error", "response_not_found")
+        assert [event.sequence_number for event in events] == list(range(len(events)))
     with closing(sqlite3.connect(workers[0].worker.background._kept.file.path)) as database:
         for table in ("responses", "background", "events"):
             assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)

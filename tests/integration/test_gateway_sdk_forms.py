@@ -133,6 +133,40 @@ async def test_a_refused_member_is_named_by_its_whole_path(
     assert code in (None, answer["error"]["code"])
 
 
+async def test_null_is_absent_wherever_it_stands(gateway: Gateway) -> None:
+    """As what an SDK parsed comes back in full, with members of later versions. It is no member, so one that is needed is missing;
+    within a schema it says something. There are bounds to it."""
+    later = {"later": None, "latest": None}
+    function = {"name": "add", "arguments": "{}", **later}
+    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": function, **later}], **later}
+    schema = {"type": "object", "properties": {"a": {"const": None}}}
+    offered = {"type": "function", "function": {"name": "add", "strict": None, "parameters": schema, **later}}
+    body = {"model": MODEL, "messages": [USER, called, called, USER | later], "tools": [offered]}
+    assert (await ask(gateway, "/v1/chat/completions", body))[0] == 200
+    assert '{"const": null}' in prompt_of(gateway)
+    body = {"model": MODEL, "input": "hi", "text": {"format": None}, "reasoning": {"effort": None, **later}}
+    status, answer = await ask(gateway, "/v1/responses", body)
+    assert (status, answer["text"]["format"]) == (200, {"type": "text"})
+    for message, code, param in (
+        (USER | {"role": None}, "missing_parameter", "messages[0].role"),
+        (USER | {f"later{number}": None for number in range(9)}, "unknown_parameter", "messages[0].later8"),
+        (None, "invalid_parameter", "messages[0]"),
+    ):
+        status, answer = await ask(gateway, "/v1/chat/completions", {"model": MODEL, "messages": [message]})
+        assert (status, answer["error"]["code"], answer["error"]["param"]) == (400, code, param)
+
+
+async def test_penalties_of_responses_are_honoured(gateway: Gateway) -> None:
+    """As Open Responses has them; OpenAI's shows them in its answers."""
+    body = {"model": MODEL, "input": "hi", "frequency_penalty": 0.5, "presence_penalty": -1}
+    _, answer = await ask(gateway, "/v1/responses", body)
+    sampling = gateway.engine.submits[-1].sampling
+    assert (sampling.frequency_penalty, sampling.presence_penalty) == (0.5, -1)
+    assert (answer["frequency_penalty"], answer["presence_penalty"]) == (0.5, -1)
+    status, answer = await ask(gateway, "/v1/responses", body | {"frequency_penalty": 3})
+    assert (status, answer["error"]["param"]) == (400, "frequency_penalty")
+
+
 async def test_what_anthropics_sdk_says_of_direct_calls_is_taken(gateway: Gateway) -> None:
     """A call's `caller` and a tool's, where they say what is always so; anything else is refused."""
     offered = {"name": "add", "input_schema": {}, "type": None, "defer_loading": False, "allowed_callers": ["direct"]}

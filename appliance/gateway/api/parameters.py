@@ -1,7 +1,7 @@
 """Strictness: every parameter is known, or refused by name with the nearest one that is.
 
-Null means "as if absent", as in OpenAI's API. What OpenAI's API has and this one has not yet is refused with its own words,
-so that nobody believes a request was honoured that was not.
+Null means "as if absent", as in OpenAI's API, wherever a member stands. What OpenAI's API has and this one has not yet is refused
+with its own words, so that nobody believes a request was honoured that was not.
 """
 
 import difflib
@@ -70,7 +70,12 @@ WHY_NOT = {
 }
 """Why not all values of OpenAI's and Anthropic's are taken; `[]` is any place in a list."""
 
+MAX_NULLS = 8
+"""Members inside of others, in whatever place of their lists, that are null and need not be known: SDKs send back in full what they
+parsed. For each of them a body is looked at once more."""
 _PLACE = re.compile(r" - at (?:`key` in )?`(?:key in )?\$\.?([^`]*)`")
+_FOREIGN = re.compile(r"Object contains unknown field `([^`]+)`")
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
 def parse_parameters(body: Mapping[str, Any], into: type[Parsed], *, strict: bool = True) -> Parsed:
@@ -101,10 +106,32 @@ def _convert(body: Mapping[str, Any], into: type[Parsed], *, strict: bool = True
     for key in given:
         if key not in known:
             raise _unknown(key, known)
-    try:
-        return msgspec.convert(given, into, strict=strict)
-    except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from error
+    num_nulls = 0
+    while True:
+        try:
+            return msgspec.convert(given, into, strict=strict)
+        except msgspec.ValidationError as error:
+            num_nulls += 1
+            if num_nulls > MAX_NULLS or not _drop_nulls(given, str(error)):
+                raise _invalid(str(error)) from error
+
+
+def _drop_nulls(body: dict[str, Any], message: str) -> bool:
+    """Take out the member that msgspec complains of, wherever in its lists it is null; False if it is so nowhere."""
+    found, foreign = _PLACE.search(message), _FOREIGN.match(message)
+    steps = ["" if index else name for name, index in _STEP.findall(found.group(1) if found else "")]
+    if foreign is not None:
+        steps.append(foreign.group(1))
+    held: list[Any] = [body]
+    for step in steps[:-1]:
+        if step:
+            held = [one[step] for one in held if isinstance(one, dict) and step in one]
+        else:
+            held = [entry for one in held if isinstance(one, list) for entry in one]
+    empty = [one for one in held if steps and isinstance(one, dict) and one.get(steps[-1], "") is None]
+    for one in empty:
+        del one[steps[-1]]
+    return bool(empty)
 
 
 def _unknown(key: str, known: set[str]) -> BadRequest:
@@ -124,7 +151,7 @@ def _invalid(message: str) -> BadRequest:
     if missing is not None:
         name = f"{place}.{missing.group(1)}" if place else missing.group(1)
         return BadRequest("missing_parameter", f"missing parameter: {name}", parameter=name)
-    foreign = re.match(r"Object contains unknown field `([^`]+)`", message)
+    foreign = _FOREIGN.match(message)
     if foreign is not None:
         leaf = foreign.group(1)
         name = f"{place}.{leaf}"[:128] if place else leaf[:64]

@@ -217,7 +217,8 @@ class ResponseWords:
 
 def _shown_format(asked: dict[str, Any]) -> dict[str, Any]:
     """With what it says by its absence."""
-    return {"description": None, "strict": False} | asked if asked.get("type") == "json_schema" else asked
+    shown = {"type": "text"} | asked
+    return {"description": None, "strict": False} | shown if shown["type"] == "json_schema" else shown
 
 
 def error_of(fault: GatewayFault) -> dict[str, Any]:

@@ -84,6 +84,9 @@ class ResponsesFields(ConversationFields, kw_only=True):
     max_output_tokens: MaxTokens | None = None
     temperature: float | None = None
     top_p: float | None = None
+    frequency_penalty: float | None = None
+    """Open Responses has it and the next, which OpenAI's only shows."""
+    presence_penalty: float | None = None
     top_logprobs: TopLogprobs = 0
     stream: bool = False
     stream_options: ResponsesStreamOptions | None = None
@@ -142,6 +145,7 @@ def chat_body(fields: ConversationFields, items: list[Item]) -> dict[str, Any]:
         chat["stream"] = fields.stream
         chat |= {"logprobs": LOGPROBS in fields.include, "top_logprobs": fields.top_logprobs}
         chat |= {name: getattr(fields, name) for name in ("temperature", "top_p", "user")}
+        chat |= {name: getattr(fields, name) for name in ("frequency_penalty", "presence_penalty")}
     return chat
 
 
