@@ -107,6 +107,7 @@ KINDS: dict[str, EventKind] = {
         _kind("egress_open", APPLICATION_LIFECYCLE, {99}, {"supervisor"}),
         _kind("segments_applied", APPLICATION_LIFECYCLE, {8}, {"supervisor"}),
         _kind("segments_apply_failed", APPLICATION_LIFECYCLE, {8}, {"supervisor"}),
+        _kind("notices_missing", APPLICATION_LIFECYCLE, {99}, {"supervisor"}),
         _kind("policy_loaded", APPLICATION_LIFECYCLE, {8}, {"policy"}),
         _kind("log_started", EVENT_LOG_ACTIVITY, {6}, {AUDITOR}),
         _kind("log_stopped", EVENT_LOG_ACTIVITY, {7}, {AUDITOR}),

@@ -94,5 +94,5 @@ def test_seventy_sparse_gigabytes_are_refused_before_they_are_copied(tmp_path: P
     assert "model.safetensors" in done.stderr
     assert time.monotonic() - begin < PATIENCE_S
     assert not [path for path in (state / "models").rglob("*") if path.name == "model.safetensors"]
-    (notice,) = (state / "outbox").iterdir()
+    (notice,) = (state / "outbox").glob("*.json")
     assert json.loads(notice.read_bytes())["kind"] == "model_import_refused"

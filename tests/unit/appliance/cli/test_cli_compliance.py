@@ -50,7 +50,7 @@ def test_a_pack_is_made_verified_and_recorded(home: Path, capsys: pytest.Capture
     assert f"signed by   {DEFAULT_SIGNER}+" in out
     assert main(["compliance", "verify", "pack", *KEYS]) == EXIT_OK
     assert "verified: signed, whole" in capsys.readouterr().out
-    (notice,) = (home / "state" / "outbox").iterdir()
+    (notice,) = (home / "state" / "outbox").glob("*.json")
     told = json.loads(notice.read_text())
     assert (told["kind"], told["facts"]["framework"], told["facts"]["end"]) == ("log_exported", "cmmc-l2", 300)
 

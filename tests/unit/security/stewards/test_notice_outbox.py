@@ -20,6 +20,24 @@ def test_notices_wait_in_order(tmp_path: Path) -> None:
     assert found[0][1].at_ms <= found[1][1].at_ms
 
 
+def test_numbers_go_on_whatever_of_the_counts_is_lost(tmp_path: Path) -> None:
+    """What waits, what was left last and what was carried: none of them may come twice."""
+    outbox = Outbox(tmp_path / "outbox")
+
+    def put() -> int:
+        outbox.put("model_imported", name="a", digest="d", actor="x", facts={})
+        return max(notice.number for _, notice in outbox.waiting())
+
+    assert [put(), put()] == [1, 2]
+    (outbox.path / "last").unlink()
+    assert put() == 3
+    outbox.note_carried(7)
+    assert put() == 8
+    (outbox.path / "last").write_bytes(b"rubbish \xff")
+    assert put() == 9
+    assert outbox.last == 9
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_notice_of_root_belongs_to_whoever_serves(tmp_path: Path) -> None:
     """The supervisor of another user has to read it, and to take it away."""
