@@ -89,15 +89,17 @@ def result_of(response: Any) -> Any:
 
 
 async def ways_on(client: openai.AsyncOpenAI, asked: list[Any], response: Any) -> list[dict[str, Any]]:
-    """All ways to go on from a response: its output sent back as it is, or encrypted only, or by names, or by the response's id."""
+    """All ways to go on: with the output as it is, encrypted only, as empty items with ids, by names, or by the response's id."""
     output = [item.to_dict() for item in response.output]
     bare = [{name: value for name, value in item.items() if name != "content"} for item in output]
     assert ["encrypted_content" in item for item in output] == [item["type"] == "reasoning" for item in output]
+    empty = [item | ({"content": [], "encrypted_content": None} if "content" in item else {}) for item in output]
     names = [{"type": "item_reference", "id": item["id"]} for item in output]
     assert all(item["type"] != "message" for item in output), "which need their content"
     return [
         {"input": [*asked, *response.output]},
         {"input": [*asked, *bare]},
+        {"input": [*asked, *empty]},
         {"input": [*asked, *names]},
         {"input": [], "previous_response_id": response.id},
     ]
@@ -261,6 +263,25 @@ async def test_a_streamed_thought_has_a_part_of_its_own(gateway: Gateway) -> Non
         {"type": "reasoning_text", "text": ""},
         {"type": "reasoning_text", "text": THOUGHT},
     ]
+
+
+async def test_thoughts_that_are_not_kept_are_none(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """An empty item with an id of nobody's, or of another tenant's, is empty; nobody has many looked for in vain."""
+    thinks(gateway, THOUGHT, text="two")
+    mine: Any = (await client.responses.create(model=MODEL, input="hi")).output[0].to_dict() | {"content": []}
+    gateway.tokens.good["other-tenant"] = principal("client-9", tenant="globex")
+    stranger = client.with_options(api_key="other-tenant")
+    said: Any = {"role": "assistant", "content": "two"}
+    for asker, items, shown in (
+        (client, [mine], 1),
+        (stranger, [mine], 0),
+        (client, [mine | {"id": f"rs_{'0' * 32}0000"}], 0),
+        (client, [mine, *({"type": "reasoning", "id": f"rs_{number:032}0000"} for number in range(16))], 0),
+        (client, [mine, *({"type": "reasoning", "id": f"rs_{number:032}0000"} for number in range(15))], 1),
+    ):
+        given: Any = [{"role": "user", "content": "hi"}, *items, said]
+        await asker.responses.create(model=MODEL, input=given)
+        assert prompt_of(gateway).count(THOUGHT) == shown
 
 
 async def test_what_others_encrypted_is_refused(gateway: Gateway, client: openai.AsyncOpenAI) -> None:

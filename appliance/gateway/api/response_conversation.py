@@ -2,6 +2,9 @@
 
 An item's id tells with which response it became known (`response_items`, `response_inputs`), so that a reference needs no index:
 it holds as long as that response is kept, for its tenant only. Ids that a client made up itself tell nothing, and are not found.
+
+Clients that know reasoning from an API that shows none of it send such an item back with its id and nothing in it. It is looked
+for as well, and stays empty if it is not found.
 """
 
 import re
@@ -21,6 +24,8 @@ from appliance.gateway.errors import BadRequest, NotFound
 MAX_REFERENCED_BYTES = 64 << 20
 """Of all responses that one request's references lead to, as each is read as a whole; and of all items that it names, as it may
 name a large one often. The request itself is small."""
+MAX_MISSING = 16
+"""Thoughts that are looked for in vain: those before them are gone as well."""
 _ITEM_ID = re.compile(r"(?:msg|rs|fc|fco)_([0-9a-f]{32})i?[0-9]{4,8}")
 
 
@@ -64,10 +69,14 @@ async def _resolve(store: ResponseStore, tenant: str, items: list[Item]) -> list
         for index, item in enumerate(items)
         if _is_reference(item)
     }
-    if not references:
+    thoughts = {index: item["id"] for index, item in enumerate(items) if _is_empty_thought(item)}
+    if not references and not thoughts:
         return items
-    found = await _find(store, tenant, references)
-    return [found[references[index]] if index in references else item for index, item in enumerate(items)]
+    found = await _find(store, tenant, dict(sorted((references | thoughts).items())), optional=set(thoughts.values()))
+    named = {index: found[item_id] for index, item_id in references.items()}
+    filled = {index: found.get(item_id, {}) for index, item_id in thoughts.items()}
+    named |= {index: item for index, item in filled.items() if item.get("type") == "reasoning"}
+    return [named.get(index, item) for index, item in enumerate(items)]
 
 
 def _is_reference(item: Item) -> bool:
@@ -76,25 +85,35 @@ def _is_reference(item: Item) -> bool:
     return item.get("type") == "item_reference" or given == {"id"}
 
 
-async def _find(store: ResponseStore, tenant: str, references: dict[int, str]) -> dict[str, Item]:
+def _is_empty_thought(item: Item) -> bool:
+    """Reasoning of ours, of which only the id came back."""
+    is_empty = item.get("type") == "reasoning" and not item.get("content") and not item.get("summary")
+    return is_empty and isinstance(item.get("id"), str) and _ITEM_ID.fullmatch(item["id"]) is not None
+
+
+async def _find(store: ResponseStore, tenant: str, references: dict[int, str], optional: set[str]) -> dict[str, Item]:
+    """All of them, but for the optional ones that are not kept. Raises: BadRequest, NotFound, PeerUnavailable."""
     wanted = set(references.values())
     found: dict[str, Item] = {}
-    num_bytes = 0
-    for index, item_id in references.items():
-        if item_id not in found:
-            kept = await _read(store, tenant, item_id)
-            num_bytes += len(kept)
-            _verify_size(num_bytes, index)
-            items = kept_items(msgspec.json.decode(kept)) if kept else []
-            found |= {item["id"]: item for item in items if item["id"] in wanted}
-        if item_id not in found:
+    num_bytes = num_missing = 0
+    # The last first, as a response has the items before it, too.
+    for index, item_id in reversed(references.items()):
+        if item_id in found or (item_id in optional and num_missing == MAX_MISSING):
+            continue
+        kept = await _read(store, tenant, item_id)
+        num_bytes += len(kept)
+        _verify_size(num_bytes, index)
+        items = kept_items(msgspec.json.decode(kept)) if kept else []
+        found |= {item["id"]: item for item in items if item["id"] in wanted}
+        if item_id not in found and item_id not in optional:
             # As OpenAI's API answers: 404, though the address exists.
             message = f"Item with id {item_id[:64]!r} not found. An item is kept as long as the response it came with."
             raise NotFound("item_not_found", message, parameter=f"input[{index}]")
+        num_missing += item_id not in found
     sizes = {item_id: len(msgspec.json.encode(item)) for item_id, item in found.items()}
     num_bytes = 0
     for index, item_id in references.items():
-        num_bytes += sizes[item_id]
+        num_bytes += sizes.get(item_id, 0)
         _verify_size(num_bytes, index)
     return found
 
