@@ -14,6 +14,7 @@ from typing import Any
 from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.hashing_progress import Percentage, count, format_size
+from appliance.cli.host_clock import verify_clock_was_left
 from appliance.cli.main import EXIT_OK
 from appliance.cli.progress import Progress
 from appliance.cli.signing_key import KEY_HELP, open_signer
@@ -139,6 +140,7 @@ def _install(arguments: argparse.Namespace) -> int:
     outbox, trust = open_outbox(state), open_trust(state)
     with lock_host(host):
         try:
+            verify_clock_was_left(state)
             with open_bundle(arguments.folder, trust, arguments.owner, now=utc_now(), remember=True) as bundle:
                 trust.note_time(utc_now())
                 leave = _verify_direction(arguments, host, trust, bundle)
