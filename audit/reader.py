@@ -101,6 +101,14 @@ class LogReader:
         except MalformedTile as error:
             raise LogCorrupted(f"{self.folder}: {error}") from error
 
+    def find_missing_bundle(self, size: int) -> str | None:
+        """The first bundle of a tree of `size` leaves that has no file; None where all have. What they hold is not looked at."""
+        for number in range(-(-size // TILE_WIDTH)):
+            tile = TileId(ENTRIES, number, tile_width(ENTRIES, number, size))
+            if not any((self.folder / one.path).is_file() for one in {tile, tile.full}):
+                return tile.path
+        return None
+
     def read_first(self, number: int, size: int) -> bytes:
         """The first entry of a bundle, without the rest of it.
 

@@ -166,15 +166,15 @@ def measure_activity(
             base = number * TILE_WIDTH
             entries = reader.read_bundle(number, size)[max(0, first - base) : behind - base]
             leaves += map(leaf_hash, entries)
-            _count(activity, entries, max(first, base), kept_per_kind)
+            count_entries(activity, entries, max(first, base), kept_per_kind)
         proof = build_range_proof(first, behind, size, lambda left, right: reader.range_hash(left, right, size))
         verify_range(leaves, first, size, proof, checkpoint.root)
         progress(behind - start, end - start)
     return activity
 
 
-def _count(activity: Activity, entries: list[bytes], index: int, kept: int) -> None:
-    """Take up one bundle. The loop of a million records: plain locals, no calls but those that must be."""
+def count_entries(activity: Activity, entries: list[bytes], index: int, kept: int = 0) -> None:
+    """Take up records that were verified, or will be. The loop of a million: plain locals, no calls but those that must be."""
     decode, kinds, buckets, newest = _decoder.decode, activity.kinds, activity.buckets, activity.newest
     bucket_ms = activity.bucket_ms
     for number, entry in enumerate(entries, index):

@@ -4,7 +4,6 @@ import json
 
 import msgspec
 
-from compliance.activity import Activity
 from compliance.facts import QUESTIONS
 from compliance.oscal.assessment import write_results
 from compliance.oscal.catalog import write_catalog, write_profile
@@ -17,6 +16,7 @@ from compliance.report.content import Content
 from compliance.report.matrix import tabulate
 from compliance.report.page import render_matrix, render_report
 from compliance.report.printed import print_report
+from compliance.summary import SUMMARY, encode_summary
 
 
 def write_documents(content: Content, note: bytes, test_results: bytes | None, statements: bytes) -> dict[str, bytes]:
@@ -37,7 +37,7 @@ def write_documents(content: Content, note: bytes, test_results: bytes | None, s
         "report.pdf": print_report(content),
         "responsibility-matrix.html": render_matrix(content),
         "log/checkpoint": note,
-        "log/summary.json": _encode(_summarize(content.activity)),
+        SUMMARY: encode_summary(content.activity),
         **tabulate(content),
         **_write_oscal(content),
         **_write_facts(content),
@@ -85,23 +85,6 @@ def _write_facts(content: Content) -> dict[str, bytes]:
     if content.score is not None:
         documents["score.json"] = _encode(msgspec.to_builtins(content.score))
     return documents
-
-
-def _summarize(activity: Activity) -> dict[str, object]:
-    return {
-        "clients": dict(activity.clients),
-        "end": activity.end,
-        "kinds": dict(activity.kinds),
-        "models": dict(activity.models),
-        "outcomes": dict(activity.outcomes),
-        "output_tokens": activity.output_tokens,
-        "people": dict(activity.people),
-        "prompt_tokens": activity.prompt_tokens,
-        "refusals": dict(activity.refusals),
-        "start": activity.start,
-        "unreadable": activity.unreadable,
-        "unreconciled_minutes": activity.unreconciled,
-    }
 
 
 def _word(holds: bool | None) -> str:

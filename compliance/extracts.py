@@ -1,6 +1,7 @@
 """Records themselves, with a proof each: the newest of every kind that is evidence for something.
 
 log/extracts/KIND.jsonl           the records, each the leaf's very bytes and a newline, oldest first
+log/edges/INDEX.json              a record at an end of the period, the leaf's very bytes; INDEX.tlog-proof its proof
 log/proofs/INDEX.tlog-proof       C2SP tlog-proof: with the record and the log's key, all that it takes
 """
 
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from audit.checkpoint import Checkpoint
 from audit.reader import LogReader
 from compliance.activity import CHANGES, FAULTS, Activity
-from compliance.period import format_time, time_of
+from compliance.manifest import EDGES
+from compliance.period import edges_of, format_time, time_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,15 @@ def extract_records(
         yield f"log/extracts/{kind}.jsonl", b"".join(entry + b"\n" for entry in entries)
         for index in indices:
             yield f"log/proofs/{index}.tlog-proof", reader.prove(index, checkpoint, note)
+
+
+def extract_edges(
+    reader: LogReader, checkpoint: Checkpoint, note: bytes, start: int, end: int
+) -> Iterator[tuple[str, bytes]]:
+    """What shows where the period's records begin and end, by path, so that whoever verifies sees that none was left out there."""
+    for index in edges_of(start, end, checkpoint.size):
+        yield f"{EDGES}{index}.json", reader.read_entry(index, checkpoint.size)
+        yield f"{EDGES}{index}.tlog-proof", reader.prove(index, checkpoint, note)
 
 
 def list_happenings(

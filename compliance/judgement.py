@@ -1,7 +1,8 @@
 """Claims, facts, test results and the customer's statements together: a verdict on each control and objective, with its reasons.
 
 (1) What the product claims counts only as far as it is evidenced: a fact that does not hold, or a test that failed, makes it
-    "not-met"; a fact that is not known, or tests of which none passed, make it "not-evidenced".
+    "not-met"; a fact that is not known, tests of which none passed, or one that the control names and that did not run at all,
+    make it "not-evidenced".
     Tests count that the control names, and whatever other tests of the run say that they show it.
 (2) What is left to the customer is open until they state something; that something is not met is believed without evidence.
     So is a fact that lies with something of theirs (people sign in at their provider): until they state it, their part is open.
@@ -125,8 +126,9 @@ def _weigh(
     failed = tuple(f"The test {test} failed." for test, outcome in tests if outcome == "failed")
     if missing or failed:  # (1)
         return "not-met", missing + failed
-    if unknown or not any(outcome == "passed" for _, outcome in tests):
-        return "not-evidenced", (*unknown, *_word_tests(tests))
+    untested = _word_tests(tests)
+    if unknown or untested:
+        return "not-evidenced", (*unknown, *untested)
     if (status == "shared" or elsewhere) and said != "met":  # (2)
         return said or "shared", (*elsewhere, *_word_statement(statement))
     return "met", _word_statement(statement)
@@ -151,9 +153,12 @@ def _weigh_facts(
 
 
 def _word_tests(tests: tuple[tuple[str, Outcome], ...]) -> tuple[str, ...]:
-    if any(outcome == "passed" for _, outcome in tests):
-        return ()
-    return (f"No result of this build's {len(tests)} tests for it is at hand.",)
+    outcomes = [outcome for _, outcome in tests]
+    if "passed" not in outcomes:
+        return (f"No result of this build's {len(tests)} tests for it is at hand.",)
+    if num_missing := outcomes.count("missing"):
+        return (f"Of the tests for it {num_missing} did not run: the results are not of a whole run.",)
+    return ()
 
 
 def _word_statement(statement: Statement | None) -> tuple[str, ...]:

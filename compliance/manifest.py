@@ -8,9 +8,9 @@ from audit.entry import encode_canonical
 from audit.errors import AuditRejected
 from compliance.errors import PackRejected
 
-PACK_FORMAT = "casemate-evidence-pack/1"
+PACK_FORMAT = "casemate-evidence-pack/2"
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
-CHECKPOINT, RECORDS = "log/checkpoint", "log/records/"
+CHECKPOINT, RECORDS, EDGES = "log/checkpoint", "log/records/", "log/edges/"
 MAX_MANIFEST_BYTES = 16 << 20
 
 

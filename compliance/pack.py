@@ -10,7 +10,7 @@
 | `configuration.json` | the effective configuration, secrets hidden, and the digest of its file |
 | `software/*` | bill of materials, running statement, version, results of tests |
 | `identity/*.csv`, `keys.csv` | people, programs, static keys; keys on the host, without themselves |
-| `log/*` | the signed checkpoint, the witnesses' word, counts, records with a proof each; on request all records |
+| `log/*` | the signed checkpoint, the witnesses' word, counts, records with proofs, the period's ends among them; on request all |
 | `manifest.json`, `manifest.sig` | canonical JSON that names every file by its SHA-256; a signed note over its digest |
 
 (1) Verify the log's checkpoint. (2) Walk and verify the records of the period. (3) Judge. (4) Write the documents. (5) Write the
@@ -29,7 +29,7 @@ from audit.reader import LogReader
 from compliance.activity import CHANGES, FAULTS, Activity, measure_activity
 from compliance.documents import write_documents
 from compliance.errors import PackRejected
-from compliance.extracts import choose_kinds, extract_records, list_happenings
+from compliance.extracts import choose_kinds, extract_edges, extract_records, list_happenings
 from compliance.facts import QUESTIONS, UNKNOWN, Answer
 from compliance.frameworks import Framework
 from compliance.installation import Installation
@@ -118,6 +118,8 @@ def write_pack(
         writer.write(name, data)
     kinds = choose_kinds(activity, (kind for one in content.judgements for kind in one.control.kinds))
     for name, data in extract_records(reader, checkpoint, note, activity, kinds):
+        writer.write(name, data)
+    for name, data in extract_edges(reader, checkpoint, note, start, end):
         writer.write(name, data)
     if order.with_records:
         _write_records(reader, log_key, note, folder, start, end, writer, progress)

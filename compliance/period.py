@@ -2,7 +2,8 @@
 
 It goes from the first record whose time lies in the period to the last one, with all that lies between. Their times go back where
 the host's clock was set back while it ran. So records that claim another time than it was lie among those of the true one, and
-nobody takes them out of the evidence by setting the clock: every bundle is looked into, rather than a few by bisection.
+nobody takes them out of the evidence by setting the clock: the first record of every bundle is looked at, rather than a few by
+bisection, and around those that the period touches every record of as many bundles as have one in it.
 
 The records on both sides of the run are led to the signed tree like those in it: else who changed them on the disk could have the
 run end before them.
@@ -92,7 +93,21 @@ def find_records(reader: LogReader, size: int, period: Period) -> tuple[int, int
     if start == size:
         raise PeriodRejected(f"the log has no record from {period.words}")
     last = next(inside[-1] for number in touched[::-1] if (inside := _find_inside(reader, size, period, number)))
+    # A bundle whose first record claims another time may have others that are of the period.
+    for number in range(start // TILE_WIDTH - 1, -1, -1):
+        if not (inside := _find_inside(reader, size, period, number)):
+            break
+        start = inside[0]
+    for number in range(last // TILE_WIDTH + 1, -(-size // TILE_WIDTH)):
+        if not (inside := _find_inside(reader, size, period, number)):
+            break
+        last = inside[-1]
     return start, last + 1
+
+
+def edges_of(start: int, end: int, size: int) -> list[int]:
+    """The records whose times say where a run begins and ends: the first and last of it, and those before and behind."""
+    return sorted({index for index in (start - 1, start, end - 1, end) if 0 <= index < size})
 
 
 def verify_edges(reader: LogReader, checkpoint: Checkpoint, start: int, end: int) -> None:
@@ -100,8 +115,8 @@ def verify_edges(reader: LogReader, checkpoint: Checkpoint, start: int, end: int
 
     Raises: ProofRejected, LogCorrupted.
     """
-    for index in (start - 1, end):
-        if 0 <= index < checkpoint.size:
+    for index in edges_of(start, end, checkpoint.size):
+        if not start <= index < end:
             leaf = leaf_hash(reader.read_entry(index, checkpoint.size))
             path = reader.prove_inclusion(index, checkpoint.size)
             verify_inclusion(leaf, index, checkpoint.size, path, checkpoint.root)

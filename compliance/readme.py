@@ -20,6 +20,7 @@ controls and one period. Begin with report.html or report.pdf.
   log/summary.json                   counts over all records of the period
   log/extracts/                      the newest records of each kind, one JSON object a line, as they were signed
   log/proofs/                        a proof for each of these records
+  log/edges/                         first and last record of the period, and those before and behind it, with a proof each
   log/records/                       every record of the period with proofs, where that was asked for
   manifest.json, manifest.sig        SHA-256 of every file; the signature of whoever made the pack
 
@@ -29,13 +30,14 @@ VERIFY IT
 
 needs this folder and two public keys, which must come to you by another way. By hand:
 
-1. sha256sum manifest.json. manifest.sig is a C2SP signed note over two lines, "casemate-evidence-pack/1" and "sha256:" with
+1. sha256sum manifest.json. manifest.sig is a C2SP signed note over two lines, "casemate-evidence-pack/2" and "sha256:" with
 that digest. 2. sha256sum of each file is what manifest.json says, and no other file is here. 3. log/checkpoint is a C2SP
 checkpoint, signed by the log's key. 4. log/proofs/N.tlog-proof (C2SP tlog-proof) shows that the record whose
 metadata.sequence is N, as it stands in log/extracts, is a leaf of that tree: SHA-256 over a zero byte and the record, then
-RFC 6962.
+RFC 6962. 5. The same of log/edges: manifest.json says from which record (start) to before which (end) the period goes; the records
+within have a time (milliseconds since 1970) in it, those outside have not. So no record was left out at either end.
 
 What a signature here shows is who made the pack, and that it was not changed since; verdicts, facts, counts and charts are that
 maker's word. What the records say is shown by the log's key and by witnesses of the log. What the tests show is the vendor's
-word, as signed with the release.
+word, as signed with the release: compare software/control-results.json with the file in it.
 """

@@ -2,7 +2,9 @@
 
 (1) The signature over the manifest. (2) Every file is there with its digest, and no other is. (3) The checkpoint, by the
 log's key, and that it is the tree which the manifest names. (4) Every extracted record, by its own proof under that
-checkpoint, within the period's range. (5) Every folder of all records, as an export. (6) On request the witnesses' word.
+checkpoint, within the period's range, and of the kind that its file names; those at both ends of the range, inside and
+outside, whose times say that it is the period's. (5) Every folder of all records, as an export; where they are there, the
+counts. (6) On request the witnesses' word.
 """
 
 import hashlib
@@ -12,14 +14,19 @@ from pathlib import Path
 
 from audit.checkpoint import Checkpoint, verify_checkpoint
 from audit.cosignature import CosignerKey
-from audit.entry import parse_sequence
+from audit.entry import parse_canonical, parse_sequence
 from audit.errors import AuditRejected
+from audit.export import RECORDS as EXPORTED
 from audit.export import verify_export
 from audit.note import MAX_NOTE_BYTES, VerifierKey, verify_note
+from audit.permissions import kind_of
 from audit.proof import verify_proof
-from compliance.errors import PackRejected
+from audit.tiles import MAX_ENTRY_BYTES
+from compliance.activity import Activity, count_entries
+from compliance.errors import PackRejected, PeriodRejected
 from compliance.manifest import (
     CHECKPOINT,
+    EDGES,
     MANIFEST,
     MAX_MANIFEST_BYTES,
     RECORDS,
@@ -29,6 +36,8 @@ from compliance.manifest import (
     read_bounded,
     signed_text,
 )
+from compliance.period import edges_of, make_period, parse_time, time_of
+from compliance.summary import MAX_SUMMARY_BYTES, SUMMARY, encode_summary
 from compliance.witnessing import CONSISTENCY, COSIGNED, MAX_CONSISTENCY_BYTES, verify_witnesses_word
 
 _EXTRACTS, _PROOFS = "log/extracts/", "log/proofs/"
@@ -74,6 +83,7 @@ def verify_pack(
     ):
         raise PackRejected(f"{folder / MANIFEST}: names another tree than the checkpoint")
     proven = _verify_extracts(folder, manifest, log_key, checkpoint)  # (4)
+    _verify_edges(folder, manifest, log_key, checkpoint)
     exported = _verify_records(folder, manifest, log_key)  # (5)
     witnessed, times = _verify_witnesses(folder, manifest, checkpoint, log_key, witnesses)  # (6)
     return VerifiedPack(manifest, digest, proven, exported, witnessed, times)
@@ -105,17 +115,45 @@ def _verify_extracts(folder: Path, manifest: PackManifest, key: VerifierKey, che
     proven = set()
     for path, entry in _extracted(folder, manifest):
         try:
-            index = parse_sequence(entry)
-            proof = read_bounded(folder / _PROOFS / f"{index}.tlog-proof", 2 * MAX_NOTE_BYTES)
-            shown, under = verify_proof(proof, entry, [key], key.name)
-        except (AuditRejected, FileNotFoundError) as error:
+            index, kind = parse_sequence(entry), kind_of(parse_canonical(entry))
+        except AuditRejected as error:
             raise PackRejected(f"{path}: {error}") from error
-        if shown != index or under != checkpoint or not manifest.start <= index < manifest.end:
-            raise PackRejected(f"{path}: record {index} is proven for another place, tree or period")
-        proven.add(f"{_PROOFS}{index}.tlog-proof")
+        name = f"{_PROOFS}{index}.tlog-proof"
+        _verify_record(folder / name, path, entry, index, key, checkpoint)
+        if not manifest.start <= index < manifest.end or kind != path.stem:
+            raise PackRejected(f"{path}: record {index} is of another period or kind")
+        proven.add(name)
     if idle := {file.name for file in manifest.files if file.name.startswith(_PROOFS)} - proven:
         raise PackRejected(f"{folder / min(idle)}: proves no record of this pack")
     return len(proven)
+
+
+def _verify_record(
+    proof_path: Path, path: Path, entry: bytes, index: int, key: VerifierKey, checkpoint: Checkpoint
+) -> None:
+    """Raises: PackRejected where a record is not proven to be the one of its index under the pack's tree."""
+    try:
+        shown, under = verify_proof(read_bounded(proof_path, 2 * MAX_NOTE_BYTES), entry, [key], key.name)
+    except AuditRejected as error:
+        raise PackRejected(f"{path}: {error}") from error
+    if shown != index or under != checkpoint:
+        raise PackRejected(f"{path}: record {index} is proven for another place or tree")
+
+
+def _verify_edges(folder: Path, manifest: PackManifest, key: VerifierKey, checkpoint: Checkpoint) -> None:
+    """That the range is what of the log lies in the period, as far as its ends tell: who made the pack left nothing out there."""
+    try:
+        period = make_period(parse_time(manifest.period_start), parse_time(manifest.period_end))
+    except PeriodRejected as error:
+        raise PackRejected(f"{folder / MANIFEST}: {error}") from error
+    for index in edges_of(manifest.start, manifest.end, checkpoint.size):
+        path = folder / EDGES / f"{index}.json"
+        entry = read_bounded(path, MAX_ENTRY_BYTES)
+        _verify_record(path.with_suffix(".tlog-proof"), path, entry, index, key, checkpoint)
+        is_inside = period.start_ms <= time_of(entry) < period.end_ms
+        if is_inside != (manifest.start <= index < manifest.end):
+            state = "lies in the period, and was left out" if is_inside else "does not lie in the period"
+            raise PackRejected(f"{path}: record {index} {state}")
 
 
 def _extracted(folder: Path, manifest: PackManifest) -> Iterator[tuple[Path, bytes]]:
@@ -127,16 +165,19 @@ def _extracted(folder: Path, manifest: PackManifest) -> Iterator[tuple[Path, byt
 
 
 def _verify_records(folder: Path, manifest: PackManifest, key: VerifierKey) -> int:
-    """Every record of the range, in exports that follow each other without a gap; or none at all."""
+    """Every record of the range, in exports that follow each other without a gap, and as many as were counted; or none at all."""
     names = {file.name.split("/")[2] for file in manifest.files if file.name.startswith(RECORDS)}
-    expected = manifest.start
+    expected, activity = manifest.start, Activity(manifest.start, manifest.end)
     for name in sorted(names, key=lambda text: int(text.partition("-")[0]) if text.partition("-")[0].isdigit() else -1):
         export = verify_export(folder / RECORDS / name, key).manifest
         if export.start != expected or export.root != manifest.root:
             raise PackRejected(f"{folder / RECORDS / name}: does not follow record {expected - 1} of the tree")
+        count_entries(activity, (folder / RECORDS / name / EXPORTED).read_bytes().split(b"\n")[:-1], export.start)
         expected = export.end
     if names and expected != manifest.end:
         raise PackRejected(f"{folder / RECORDS}: ends before record {manifest.end - 1}")
+    if names and encode_summary(activity) != read_bounded(folder / SUMMARY, MAX_SUMMARY_BYTES):
+        raise PackRejected(f"{folder / SUMMARY}: is not what the records give")
     return expected - manifest.start
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.cli.audit.arguments import (
+    FUTURE_S,
     KEY_HELP,
     Counter,
     WrongUsage,
@@ -22,7 +23,7 @@ from appliance.cli.audit.arguments import (
 )
 from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
-from appliance.cli.main import EXIT_FAILED, EXIT_OK
+from appliance.cli.main import EXIT_FAILED, EXIT_OK, EXIT_ROLLBACK_NOT_EXCLUDED
 from appliance.cli.state import verify_owner
 from appliance.cli.terminal import say
 from appliance.compliance.gathering import gather_installation
@@ -128,8 +129,8 @@ class _Asked:
 def _ask(arguments: argparse.Namespace) -> _Asked:
     if arguments.framework is None or arguments.start is None:
         raise WrongUsage("name --framework and --from, or with --again a pack to make once more")
-    # Whole seconds, as the pack tells them: so it can be made again.
-    made_at_ms = _parse_time(arguments.at, int(time.time()) * 1000) // 1000 * 1000
+    # Whole seconds, as the pack tells them: so it can be made again, and its ends be verified.
+    made_at_ms = _parse_time(arguments.at, int(time.time()) * 1000)
     period = make_period(_parse_time(arguments.start, 0), _parse_time(arguments.end, made_at_ms))
     return _Asked(FRAMEWORKS[arguments.framework], period, made_at_ms, arguments.records)
 
@@ -199,12 +200,26 @@ def _verify(arguments: argparse.Namespace) -> int:
     )
     say(f"log         {manifest.origin}, {manifest.checkpoint_size} records, root {manifest.root}")
     say(f"manifest    sha256:{verified.digest}, {len(manifest.files)} files")
+    now_s = time.time()
     for name, at_s in verified.witnessed_at.items():
         say(f"witness     {name} cosigned the first {verified.num_witnessed} records at {format_instant(at_s * 1000)}")
     say(
         f"verified: signed, whole, {verified.num_proven} records proven one by one, {verified.num_exported} as ranges"
         + ("" if verified.witnessed_at else "; without --witness it is not excluded that the log was told anew")
     )
+    if not verified.witnessed_at:
+        return EXIT_OK
+    if all(at_s > now_s + FUTURE_S for at_s in verified.witnessed_at.values()):
+        say(
+            "not covered: every witness gave its word at a time that has not come; what that is worth is for them to say"
+        )
+        return EXIT_ROLLBACK_NOT_EXCLUDED
+    if verified.num_witnessed < manifest.end:
+        first, last = max(verified.num_witnessed, manifest.start), manifest.end - 1
+        say(
+            f"not covered: records {first} to {last} came after the witnesses' word; that these were told anew is not excluded"
+        )
+        return EXIT_ROLLBACK_NOT_EXCLUDED
     return EXIT_OK
 
 
@@ -235,7 +250,7 @@ def _read(named: Path | None, configured: str | None, max_bytes: int) -> bytes |
 
 def _parse_time(text: str | None, otherwise_ms: int) -> int:
     try:
-        return otherwise_ms if text is None else parse_time(text)
+        return otherwise_ms if text is None else parse_time(text) // 1000 * 1000
     except PeriodRejected as error:
         raise WrongUsage(str(error)) from error
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.cli.audit.arguments import (
+    FUTURE_S,
     KEY_HELP,
     Counter,
     WrongUsage,
@@ -173,7 +174,12 @@ def _is_rollback_excluded(word: Word, max_age_s: int, verified: Verified) -> boo
     if not word.times:
         say("consistent; rollback not excluded: no witness that you named has cosigned")
         return False
-    age_s = int(time.time()) - max(word.times.values())
+    now_s = int(time.time())
+    said_s = [at for at in word.times.values() if at <= now_s + FUTURE_S]
+    if not said_s:
+        say("consistent; rollback not excluded: every witness gave its word at a time that has not come")
+        return False
+    age_s = now_s - max(said_s)
     if age_s > max_age_s:
         say(f"consistent; rollback not excluded: the last word of a witness is {age_s} s old")
         return False

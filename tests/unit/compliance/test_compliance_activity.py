@@ -73,6 +73,27 @@ def test_a_clock_that_was_set_takes_no_record_out_of_its_period(tmp_path: Path, 
     assert find_records(reader, 1000, make_period(0, 2 * DAY_MS)) == (0, 1000)
 
 
+@pytest.mark.parametrize(
+    ("turn", "forged", "period", "expected"),
+    [
+        (900, (768, 770), (0, DAY_MS), (0, 900)),
+        (400, (512, 514), (DAY_MS, 2 * DAY_MS), (400, 1000)),
+    ],
+    ids=["at its end", "at its beginning"],
+)
+def test_a_bundle_that_begins_with_another_time_hides_no_record(
+    tmp_path: Path, turn: int, forged: tuple[int, int], period: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    """The clock was set just where a bundle begins, and set right again within it."""
+    writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin="log.example/set")
+    days = [(index >= turn) != (forged[0] <= index < forged[1]) for index in range(1000)]
+    writer.append([b'{"metadata":{"sequence":%d},"time":%d}' % (index, day * DAY_MS) for index, day in enumerate(days)])
+    writer.commit()
+    writer.publish()
+    writer.close()
+    assert find_records(LogReader(tmp_path / "log"), 1000, make_period(*period)) == expected
+
+
 def test_records_beside_a_period_are_verified_too(month: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Whoever changes the time of a record on the disk, so that it seems to be of another period, is found out."""
     shutil.copytree(month / "log", tmp_path / "log")

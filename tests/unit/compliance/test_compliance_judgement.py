@@ -127,6 +127,18 @@ def test_every_failed_test_decides_over_its_controls() -> None:
                 assert (one.verdict == "not-met") == (test in one.control.tests)
 
 
+def test_a_run_that_left_named_tests_out_shows_nothing() -> None:
+    """Or whoever makes the results would choose which of the tests are evidence."""
+    other = "tests/unit/a/test_b.py::test_b"
+    found = {other: MarkedTest(("3.3.8",), "passed")}
+    judged = verdict_on("met", HOLDS, ControlResults(FORMAT, "s", found))
+    assert judged.tests == ((TEST, "missing"), (other, "passed"))
+    assert (judged.verdict, judged.own.reasons) == (
+        "not-evidenced",
+        ("Of the tests for it 1 did not run: the results are not of a whole run.",),
+    )
+
+
 def test_tests_that_a_control_does_not_name_count_as_well() -> None:
     """Whoever writes a test marks it; the catalogue names what must be there at least."""
     other = "tests/unit/a/test_b.py::test_b"

@@ -16,9 +16,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit.append import LogWriter
-from audit.checkpoint import Checkpoint
+from audit.checkpoint import Checkpoint, verify_checkpoint
 from audit.cosignature import Cosigner
-from audit.entry import encode_canonical
+from audit.entry import encode_canonical, parse_sequence
 from audit.errors import AuditRejected, ProofRejected, SignatureRejected
 from audit.export import write_export
 from audit.note import NoteSigner, SignedNote, VerifierKey, encode_note, parse_note
@@ -26,9 +26,11 @@ from audit.reader import LogReader
 from audit.signing_key import load_signer
 from compliance.again import load_earlier
 from compliance.errors import ComplianceFault, PackRejected, ResultsRejected
-from compliance.manifest import PackedFile, parse_manifest, signed_text
+from compliance.extracts import extract_edges
+from compliance.manifest import PackedFile, encode_manifest, parse_manifest, signed_text
 from compliance.pack import WrittenPack
 from compliance.verification import verify_pack
+from tests.support.controls import control
 from tests.support.evidence import (
     FIRST_MS,
     MONTH_MS,
@@ -151,6 +153,19 @@ def resign(pack: Path) -> None:
     data = encode_canonical(msgspec.to_builtins(manifest) | {"files": msgspec.to_builtins(files)})
     (pack / "manifest.json").write_bytes(data)
     (pack / "manifest.sig").write_bytes(SIGNER.sign(signed_text(hashlib.sha256(data).hexdigest())))
+
+
+def shortened(pack: Path, *, start: int, end: int) -> None:
+    """Another range for the same period, signed. Records and proofs beyond it are left out."""
+    manifest = parse_manifest((pack / "manifest.json").read_bytes())
+    for extract in (pack / "log" / "extracts").iterdir():
+        entries = extract.read_bytes().splitlines()
+        kept = [entry for entry in entries if start <= parse_sequence(entry) < end]
+        extract.write_bytes(b"".join(entry + b"\n" for entry in kept))
+        for entry in set(entries) - set(kept):
+            (pack / "log" / "proofs" / f"{parse_sequence(entry)}.tlog-proof").unlink()
+    (pack / "manifest.json").write_bytes(encode_manifest(msgspec.structs.replace(manifest, start=start, end=end)))
+    resign(pack)
 
 
 def test_whoever_signs_the_pack_cannot_make_records_up(pack: Path, log_key: VerifierKey) -> None:
@@ -291,6 +306,54 @@ def test_all_records_are_there_where_they_are_asked_for(
         verify_pack(pack, log_key, SIGNER.key)
 
 
+@control("AU-7", "3.3.6")
+def test_whoever_signs_the_pack_cannot_leave_records_out_at_its_ends(
+    month: Path, pack: Path, log_key: VerifierKey
+) -> None:
+    """A range that is shorter than the period: its neighbour lies in it. The neighbours cannot be left out either."""
+    manifest = parse_manifest((pack / "manifest.json").read_bytes())
+    assert (manifest.start, manifest.end) == (0, NUM_RECORDS)
+    shortened(pack, start=0, end=NUM_RECORDS - 1)
+    with pytest.raises(PackRejected, match=f"edges/{NUM_RECORDS - 2}.json: is missing"):
+        verify_pack(pack, log_key, SIGNER.key)
+    reader, note = LogReader(month / "log"), (pack / "log" / "checkpoint").read_bytes()
+    checkpoint = verify_checkpoint(note, [log_key], log_key.name)
+    for name, data in extract_edges(reader, checkpoint, note, 0, NUM_RECORDS - 1):
+        (pack / name).write_bytes(data)
+    resign(pack)
+    with pytest.raises(
+        PackRejected, match=rf"edges/{NUM_RECORDS - 1}\.json: record {NUM_RECORDS - 1} lies in the period"
+    ):
+        verify_pack(pack, log_key, SIGNER.key)
+
+
+def test_whoever_signs_the_pack_cannot_call_a_record_another_kind(pack: Path, log_key: VerifierKey) -> None:
+    """A record under the name of a kind that would be evidence of something."""
+    extracts = pack / "log" / "extracts"
+    (extracts / "client_created.jsonl").rename(extracts / "role_approved.jsonl")
+    resign(pack)
+    with pytest.raises(PackRejected, match="is of another period or kind"):
+        verify_pack(pack, log_key, SIGNER.key)
+
+
+def test_counts_are_counted_again_where_all_records_are_there(
+    month: Path, log_key: VerifierKey, tmp_path: Path
+) -> None:
+    """Who signs the pack can say of them what they like only where the records are left out."""
+    shutil.copytree(month / "log", tmp_path / "log")
+    shutil.copy(month / "log.vkey", tmp_path)
+    for name, with_records in (("all", True), ("some", False)):
+        write_made_up_pack(order_pack(with_records=with_records), tmp_path, name)
+        summary = tmp_path / name / "log" / "summary.json"
+        counts = json.loads(summary.read_bytes())
+        counts["kinds"]["inference_outcome"] -= 1
+        summary.write_bytes(json.dumps(counts, indent=1, sort_keys=True).encode() + b"\n")
+        resign(tmp_path / name)
+    verify_pack(tmp_path / "some", log_key, SIGNER.key)
+    with pytest.raises(PackRejected, match="is not what the records give"):
+        verify_pack(tmp_path / "all", log_key, SIGNER.key)
+
+
 def test_results_of_another_build_count_for_nothing(month: Path, tmp_path: Path) -> None:
     """They go into the pack, and no verdict rests on them."""
     shutil.copytree(month / "log", tmp_path / "log")
@@ -334,7 +397,7 @@ def test_the_logs_own_answers_outweigh_what_was_made_up(month: Path, made: Writt
     assert made.content.answers["records_present"].holds is True
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"format":"casemate-evidence-pack/1"}'])
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"format":"casemate-evidence-pack/2"}'])
 def test_manifests_of_another_form_are_refused(data: bytes) -> None:
     """By the family."""
     with pytest.raises(PackRejected):

@@ -7,6 +7,7 @@ import pytest
 
 from audit.append import LogWriter
 from audit.entry import complete_entry
+from audit.errors import LogCorrupted
 from audit.events import log_event
 from audit.reader import LogReader
 from audit.rotation import load_predecessor, predecessor_event, rotate_log
@@ -74,6 +75,36 @@ def test_the_first_log_of_all_has_everything(home: Path) -> None:
     """An installation that is younger than the time to keep misses nothing."""
     assert answer(home, 1000).holds is True
     assert "when the first log began" in answer(home, 1000).words
+
+
+@pytest.mark.parametrize("which", ["the log", "the one before"])
+def test_records_that_were_taken_out_are_missed(home: Path, which: str) -> None:
+    """The tree's hashes may all be there: it is the records that must be kept."""
+    log = home / "log" if which == "the log" else next(home.glob("log-*/"))
+    writer = LogWriter(home / "grown", home / "grown.key", origin="log.example/two")
+    writer.append([b'{"time":%d}' % SECOND_MS] * 600)
+    writer.commit()
+    writer.publish()
+    writer.close()
+    reader = LogReader(home / "grown")
+    assert reader.find_missing_bundle(600) is None
+    (home / "grown" / "tile" / "entries" / "001").unlink()
+    assert reader.find_missing_bundle(600) == "tile/entries/001"
+    shutil.rmtree(log / "tile" / "entries")
+    if which == "the log":
+        with pytest.raises(LogCorrupted):
+            answer(home, 51)
+    else:
+        assert answer(home, 51).holds is False
+
+
+def test_a_first_record_that_claims_to_be_older_is_none_of_that_log(home: Path) -> None:
+    """How far back a log goes is said by its first record, which is led to the root that was named."""
+    bundle = next(next(home.glob("log-*/")).glob("tile/entries/000.p/1"))
+    data = bundle.read_bytes()
+    bundle.write_bytes(data.replace(str(FIRST_MS).encode(), str(FIRST_MS - 9).encode()))
+    assert bundle.read_bytes() != data
+    assert answer(home, 51).holds is False
 
 
 def test_another_log_in_its_place_is_none(home: Path) -> None:

@@ -32,6 +32,7 @@ from audit.entry import encode_event, parse_canonical
 from audit.errors import KeyUnusable, StateMismatch
 from audit.events import process_event
 from audit.governance import RULES
+from audit.note import SignedNote, encode_note, parse_note
 from audit.permissions import verify_permitted
 from audit.proof import verify_proof
 from audit.reserve import Reserve
@@ -119,6 +120,18 @@ def test_an_old_word_excludes_nothing(site: Site, capsys: pytest.CaptureFixture[
     (other,) = open_cosigners(site.home / "third", "witness.example/w3", with_mldsa=False)
     assert run("verify", site.log, "--key", site.vkey, "--witness", other.key.encode()) == 3
     assert "no witness that you named has cosigned" in capsys.readouterr().out
+
+
+def test_a_word_of_a_time_to_come_excludes_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be fresh for as long as its witness's clock was ahead."""
+    site.carry()
+    (cosigner,) = open_cosigners(site.state, NAME, with_mldsa=False)
+    note = parse_note((site.home / "cosigned").read_bytes())
+    own = [one for one in note.signatures if one.name != NAME]
+    word = cosigner.cosign(note.text, int(time.time()) + 86_400)
+    (site.home / "cosigned").write_bytes(encode_note(SignedNote(note.text, (*own, word))))
+    assert run("verify", site.log, "--key", site.vkey, "--witness", site.witness) == 3
+    assert "every witness gave its word at a time that has not come" in capsys.readouterr().out
 
 
 @control("3.3.8", "AU-9", "AU-9(2)", "Article 19(1)")

@@ -2,16 +2,24 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from appliance.cli.main import EXIT_FAILED, EXIT_OK, EXIT_USAGE, main
+from appliance.cli.main import EXIT_FAILED, EXIT_OK, EXIT_ROLLBACK_NOT_EXCLUDED, EXIT_USAGE, main
 from appliance.statement.measuring import measure_software
 from audit.append import LogWriter
+from audit.checkpoint import Checkpoint
+from audit.cosignature import Cosigner
+from audit.note import SignedNote, encode_note
+from audit.reader import LogReader
 from audit.settings import DEFAULT_ORIGIN
+from audit.signing_key import load_signer
 from compliance.settings import DEFAULT_SIGNER
 from tests.support import synthetic_logs
+from tests.support.controls import control
 from tests.support.evidence import FIRST_MS, MONTH_MS, make_results
 
 DEMO_MODEL = Path(__file__).parents[4] / "appliance" / "demo" / "model"
@@ -83,6 +91,38 @@ def test_a_pack_is_made_again_after_the_log_went_on(home: Path, capsys: pytest.C
     capsys.readouterr()
     assert main(["compliance", "verify", "two", *KEYS]) == EXIT_OK
     assert "without --witness it is not excluded that the log was told anew" in capsys.readouterr().out
+
+
+@control("AU-10", "3.3.8")
+@pytest.mark.parametrize(
+    ("num_cosigned", "ahead_s", "status", "words"),
+    [
+        (300, 0, EXIT_OK, "cosigned the first 300 records"),
+        (200, 0, EXIT_ROLLBACK_NOT_EXCLUDED, "not covered: records 200 to 299 came after the witnesses' word"),
+        (
+            300,
+            86_400,
+            EXIT_ROLLBACK_NOT_EXCLUDED,
+            "not covered: every witness gave its word at a time that has not come",
+        ),
+    ],
+    ids=["all", "some", "to come"],
+)
+def test_what_the_witnesses_word_does_not_cover_is_said(
+    home: Path, num_cosigned: int, ahead_s: int, status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a status of its own: those records can have been told anew, or the word is worth nothing."""
+    audit = Path("state/audit")
+    cosigner = Cosigner("witness.example/w", Ed25519PrivateKey.generate())
+    with (home / "casemate.toml").open("a") as file:
+        file.write(f'[audit]\nwitnesses = ["{cosigner.key.encode()}"]\n')
+    signer = load_signer(audit / "log.key", DEFAULT_ORIGIN)
+    text = Checkpoint(DEFAULT_ORIGIN, num_cosigned, LogReader(audit / "log").root(num_cosigned, 300)).encode()
+    word = cosigner.cosign(text, int(time.time()) + ahead_s)
+    (audit / "cosigned").write_bytes(encode_note(SignedNote(text, (signer.sign_alone(text), word))))
+    assert main([*WORDS, "--out", "pack"]) == EXIT_OK
+    assert main(["compliance", "verify", "pack", *KEYS, "--witness", cosigner.key.encode()]) == status
+    assert words in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
