@@ -34,6 +34,8 @@ def pack(appliance: Appliance, sdk: openai.OpenAI, tmp_path: Path) -> Path:
         "cmmc-l2",
         "--from",
         "2020-01-01",
+        "--to",
+        "2100-01-01",  # By default it ends with the last whole second, and the request's may still go on.
     ]
     words += ["--out", str(tmp_path / "pack"), "--test-results", str(tmp_path / "results.json"), "--records"]
     assert main(words) == EXIT_OK
