@@ -118,6 +118,21 @@ async def test_the_good_bodies_are_good(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(GOOD))
+async def test_null_is_as_if_absent_and_the_document_says_so(gateway: Gateway, path: str) -> None:
+    """Of every member that a good body does without; a member that is needed is missing then."""
+    document = json.loads((await ask(gateway, "/openapi.json")).body)
+    schema = document["components"]["schemas"][BODIES[path].__name__]
+    needed = schema.get("required", ())
+    for name, member in schema["properties"].items():
+        takes_null = {"type": "null"} in member.get("anyOf", []) or not set(member) - {"default"}
+        if name in needed:
+            assert (await ask(gateway, path, GOOD[path] | {name: None})).status == 400, name
+        elif name not in GOOD[path]:
+            assert takes_null, name
+            assert (await ask(gateway, path, GOOD[path] | {name: None})).status == OTHER_STATUS.get(path, 200), name
+
+
+@pytest.mark.parametrize("path", sorted(GOOD))
 async def test_any_value_anywhere_is_served_or_refused_in_words(gateway: Gateway, path: str) -> None:
     """No body makes the gateway fail: the answer is what was asked, or an error that names the member."""
     members = sorted({*BODIES[path].__struct_fields__, "x"})

@@ -87,8 +87,8 @@ class OpenApiEndpoint:
 def build_document(routes: RouteTable) -> dict[str, Any]:
     """OpenAPI 3.1 of a route table."""
     _, components = msgspec.json.schema_components(BODIES.values(), ref_template=_SCHEMAS + "{name}")
-    for body in BODIES.values():
-        components[body.__name__]["additionalProperties"] = False
+    for body in set(BODIES.values()):
+        _describe_strictness(components[body.__name__])
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -107,6 +107,25 @@ def build_document(routes: RouteTable) -> dict[str, Any]:
             },
         },
     }
+
+
+def _describe_strictness(body: dict[str, Any]) -> None:
+    """What `parameters` does and types do not say: no member is unknown, and null is as if absent, where that is allowed."""
+    body["additionalProperties"] = False
+    needed = body.get("required", ())
+    for name, member in body["properties"].items():
+        if name not in needed:
+            body["properties"][name] = _or_null(member)
+
+
+def _or_null(member: dict[str, Any]) -> dict[str, Any]:
+    about = {key: value for key, value in member.items() if key == "default"}
+    bare = {key: value for key, value in member.items() if key != "default"}
+    if not bare:  # Anything.
+        return member
+    choices = bare.pop("anyOf", None) or [bare]
+    null = {"type": "null"}
+    return {"anyOf": [*choices, *([] if null in choices else [null])], **about}
 
 
 def _operation(route: Route) -> dict[str, Any]:
