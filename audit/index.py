@@ -10,6 +10,7 @@ what it covers. What a search finds is read from the log itself; the index is ne
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ import msgspec
 from audit.checkpoint import Checkpoint, verify_checkpoint
 from audit.errors import IndexUnusable
 from audit.note import VerifierKey
+from audit.range_proof import verify_records
 from audit.reader import LogReader
 from audit.tiles import TILE_WIDTH
 
@@ -194,13 +196,19 @@ class LogIndex:
             raise IndexUnusable(f"{self._path}: {error}; remove it, and it is built again") from error
 
     def read(self, indices: Sequence[int]) -> Iterator[bytes]:
-        """The records themselves, from the log.
+        """The records themselves, from the log, each led to the signed tree.
 
-        Raises: EntryNotFound, LogCorrupted.
+        Raises: EntryNotFound, LogCorrupted, ProofRejected, SignatureRejected.
         """
-        size = self.size
+        checkpoint = verify_checkpoint(self.reader.checkpoint_note(), [self._key], self._key.name)
+        size = checkpoint.size
         for index in indices:
-            yield self.reader.read_entry(index, size)
+            entry = self.reader.read_entry(index, size)
+            verify_records([entry], index, size, checkpoint.root, partial(self._range_hash, size))
+            yield entry
+
+    def _range_hash(self, size: int, start: int, end: int) -> bytes:
+        return self.reader.range_hash(start, end, size)
 
     def close(self) -> None:
         """Close the file."""

@@ -10,7 +10,7 @@ Source: RFC 6962, section 2.1 (the tree); the proof is our own composition of it
 from collections.abc import Iterator, Sequence
 
 from audit.errors import ProofRejected
-from audit.merkle import HASH_BYTES, RangeHash, node_hash, root_of, split_point
+from audit.merkle import HASH_BYTES, RangeHash, leaf_hash, node_hash, root_of, split_point
 
 MAX_RANGE_HASHES = 126
 
@@ -34,6 +34,15 @@ def verify_range(leaves: Sequence[bytes], start: int, size: int, proof: Sequence
         raise ProofRejected(f"{what}: has another number of hashes than the range needs")
     if _root(leaves, start, iter(proof), 0, size) != root:
         raise ProofRejected(f"{what}: does not lead to the root")
+
+
+def verify_records(entries: Sequence[bytes], start: int, size: int, root: bytes, range_hash: RangeHash) -> None:
+    """Lead records that were read from a log's folder to a root that was verified, by the hashes that lie there too.
+
+    Raises: ProofRejected where they are not those of the tree; LogCorrupted.
+    """
+    proof = build_range_proof(start, start + len(entries), size, range_hash)
+    verify_range([leaf_hash(entry) for entry in entries], start, size, proof, root)
 
 
 def _outside(start: int, end: int, low: int, high: int) -> Iterator[tuple[int, int]]:

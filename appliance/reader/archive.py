@@ -1,11 +1,12 @@
 """What the reader reads: the log's folder, and the search index that it keeps of it. For one thread, which may block.
 
-What always holds: nothing is given out that a checkpoint under the log's key does not cover. An index that cannot be used is
-dropped and built again; it holds nothing that the log has not.
+What always holds: no record is given out that does not lead to a tree which the log's key has signed. An index that cannot be
+used is dropped and built again; it holds nothing that the log has not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -14,6 +15,7 @@ from audit.checkpoint import Checkpoint, verify_checkpoint
 from audit.errors import EntryNotFound, IndexUnusable
 from audit.index import LogIndex, Query
 from audit.note import VerifierKey
+from audit.range_proof import verify_records
 from audit.reader import LogReader
 from audit.tiles import ENTRIES, TileId, encode_bundle, parse_tile_path, tile_width
 
@@ -88,10 +90,10 @@ class Archive:
     def search(self, query: Query, *, limit: int, before: int | None, max_bytes: int) -> Page:
         """The newest records that match.
 
-        Raises: IndexUnusable, LogCorrupted.
+        Raises: IndexUnusable, LogCorrupted, SignatureRejected, ProofRejected.
         """
         indices = self._index.find(query, limit=limit, before=before)
-        records = self._read(indices, self._index.size, max_bytes)
+        records = self._read(indices, self.checkpoint(), max_bytes) if indices else []
         is_cut = len(records) < len(indices) or len(indices) == limit
         return Page(records, records[-1][0] if records and is_cut else None)
 
@@ -101,7 +103,8 @@ class Archive:
         Raises: EntryNotFound, also for a start behind the end: whoever follows must not wait for another log to grow up to it;
             SignatureRejected, IndexUnusable, LogCorrupted.
         """
-        signed_size = self.checkpoint().size
+        checkpoint = self.checkpoint()
+        signed_size = checkpoint.size
         if start is not None and start > signed_size:
             raise EntryNotFound(f"the log has {signed_size} records: another has begun, or it went back")
         size = self._index.size if tenant else signed_size
@@ -112,14 +115,15 @@ class Archive:
             indices = self._index.find(Query(tenant=tenant), limit=count)[::-1]
         else:
             indices = self._index.find(Query(tenant=tenant), limit=count, start=start)
-        records = self._read(indices, size, max_bytes)
+        records = self._read(indices, checkpoint, max_bytes)
         if len(records) < len(indices) or (len(indices) == count and start is not None):
             return Page(records, records[-1][0] + 1)
         return Page(records, max(size, start or 0))
 
     def record(self, index: int) -> bytes:
-        """One record. Raises: EntryNotFound, SignatureRejected, LogCorrupted."""
-        return self._reader.read_entry(index, self.checkpoint().size)
+        """One record. Raises: EntryNotFound, SignatureRejected, ProofRejected, LogCorrupted."""
+        ((_, entry),) = self._read([index], self.checkpoint(), 0)
+        return entry
 
     def read_tile(self, path: str) -> bytes:
         """A tile or bundle by its path, as C2SP tlog-tiles has it. Partial ones of every earlier size are there, too.
@@ -149,15 +153,22 @@ class Archive:
         """Close the index."""
         self._index.close()
 
-    def _read(self, indices: Sequence[int], size: int, max_bytes: int) -> list[Found]:
+    def _read(self, indices: Sequence[int], checkpoint: Checkpoint, max_bytes: int) -> list[Found]:
+        """As many as fit, and one at least; each led to the signed tree, those that follow each other together."""
         records: list[Found] = []
         for index in indices:
-            entry = self._reader.read_entry(index, size)
+            entry = self._reader.read_entry(index, checkpoint.size)
             max_bytes -= len(entry)
             if max_bytes < 0 and records:
                 break
             records.append((index, entry))
+        for start, entries in _runs_of(records):
+            size = checkpoint.size
+            verify_records(entries, start, size, checkpoint.root, partial(self._range_hash, size))
         return records
+
+    def _range_hash(self, size: int, start: int, end: int) -> bytes:
+        return self._reader.range_hash(start, end, size)
 
     def _open_index(self) -> LogIndex:
         try:
@@ -170,3 +181,15 @@ class Archive:
     def _drop_index(self) -> None:
         for suffix in ("", "-wal", "-shm"):
             self._index_path.with_name(self._index_path.name + suffix).unlink(missing_ok=True)
+
+
+def _runs_of(records: Sequence[Found]) -> Iterator[tuple[int, list[bytes]]]:
+    """Records that follow each other in the log, whether they came newest or oldest first."""
+    run: list[Found] = []
+    for found in sorted(records):
+        if run and found[0] != run[-1][0] + 1:
+            yield run[0][0], [entry for _, entry in run]
+            run = []
+        run.append(found)
+    if run:
+        yield run[0][0], [entry for _, entry in run]

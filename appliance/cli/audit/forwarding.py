@@ -6,6 +6,9 @@ collector has closed too, which it does when it has read that far, and until TCP
 flight counts as sent; after anything else it is sent again. Each record so arrives at least once, in order; its index is in the
 message.
 
+Each record is led to the signed tree before it is sent, and the root of what was sent is kept with the position: a log that was
+told anew meanwhile, or whose files were changed, is not forwarded.
+
 Source: RFC 5425, section 4.4 (closure); RFC 9293, section 3.6 (a reset is sent where a connection is closed with data unread).
 """
 
@@ -30,9 +33,11 @@ from appliance.cli.audit.arguments import (
 )
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
-from audit.checkpoint import verify_checkpoint
+from audit.checkpoint import Checkpoint, verify_checkpoint
 from audit.errors import EntryNotFound, LogCorrupted
+from audit.merkle import EMPTY_ROOT
 from audit.note import VerifierKey
+from audit.range_proof import verify_records
 from audit.reader import LogReader
 from audit.storage import Disk
 from audit.syslog import encode_message
@@ -108,6 +113,8 @@ class Forwarder:
         self._key = key
         self._path = position
         self._as_cef = as_cef
+        self._root: bytes | None = None
+        """Of the tree of all before the position; None where an earlier release kept none."""
         self.position = self._load()
         """Index of the first record of which it is not known that the collector has read it."""
 
@@ -117,7 +124,7 @@ class Forwarder:
         Raises: OSError when the collector is gone, after which `send` may be called again; SignatureRejected, LogCorrupted.
         """
         while True:
-            if self._published_size() > self.position:
+            if self._published().size > self.position:
                 self._fly(connect, FLIGHT_S if is_endless else 0.0)
             elif is_endless:
                 time.sleep(POLL_S)
@@ -127,42 +134,48 @@ class Forwarder:
     def _fly(self, connect: Callable[[], ssl.SSLSocket], wait_s: float) -> None:
         """One flight: (1) connect, (2) send, (3) close and wait for the collector's close, (4) keep the position."""
         with connect() as connection:
-            end = self._send_flight(connection, wait_s)
+            end, root = self._send_flight(connection, wait_s)
             _close(connection)
-        self._keep(end)
+        self._keep(end, root)
 
-    def _send_flight(self, connection: ssl.SSLSocket, wait_s: float) -> int:
-        """Gives the index behind the last record that was sent."""
+    def _send_flight(self, connection: ssl.SSLSocket, wait_s: float) -> tuple[int, bytes]:
+        """Gives the index behind the last record that was sent, and the root of all before it."""
         deadline_s = time.monotonic() + wait_s
         sent, last = self.position, self.position + MAX_FLIGHT_RECORDS
         while True:
-            size = self._published_size()
-            while sent < min(size, last):
-                end = min(size, last, (sent // TILE_WIDTH + 1) * TILE_WIDTH)
-                connection.sendall(self._encode(sent, end, size))
+            checkpoint = self._published()
+            while sent < min(checkpoint.size, last):
+                end = min(checkpoint.size, last, (sent // TILE_WIDTH + 1) * TILE_WIDTH)
+                connection.sendall(self._encode(sent, end, checkpoint))
                 sent = end
             if sent == last or time.monotonic() >= deadline_s:
-                return sent
+                return sent, self._reader.root(sent, checkpoint.size)
             time.sleep(POLL_S)
 
-    def _encode(self, start: int, end: int, size: int) -> bytes:
-        entries = self._reader.read_bundle(start // TILE_WIDTH, size)
-        first = start // TILE_WIDTH * TILE_WIDTH
-        return b"".join(
-            encode_message(entry, self._key.name, as_cef=self._as_cef) for entry in entries[start - first : end - first]
+    def _encode(self, start: int, end: int, checkpoint: Checkpoint) -> bytes:
+        """Records of one bundle as messages. Raises: ProofRejected where they do not lead to the signed tree."""
+        first, size = start // TILE_WIDTH * TILE_WIDTH, checkpoint.size
+        entries = self._reader.read_bundle(start // TILE_WIDTH, size)[start - first : end - first]
+        verify_records(
+            entries, start, size, checkpoint.root, lambda low, high: self._reader.range_hash(low, high, size)
         )
+        return b"".join(encode_message(entry, self._key.name, as_cef=self._as_cef) for entry in entries)
 
-    def _published_size(self) -> int:
-        """Raises: LogCorrupted where it is less than what was sent."""
+    def _published(self) -> Checkpoint:
+        """Raises: LogCorrupted where it does not continue what was sent."""
         try:
-            size = verify_checkpoint(self._reader.checkpoint_note(), [self._key], self._key.name).size
+            checkpoint = verify_checkpoint(self._reader.checkpoint_note(), [self._key], self._key.name)
         except EntryNotFound:
-            size = 0
-        if size < self.position:
+            checkpoint = Checkpoint(self._key.name, 0, EMPTY_ROOT)
+        if checkpoint.size < self.position:
             raise LogCorrupted(
-                f"the log has {size} records, {self.position} were sent: it went back to an earlier state"
+                f"the log has {checkpoint.size} records, {self.position} were sent: it went back to an earlier state"
             )
-        return size
+        if self._root is not None and self._reader.root(self.position, checkpoint.size) != self._root:
+            raise LogCorrupted(
+                f"the first {self.position} records are others than those that were sent: the log was told anew"
+            )
+        return checkpoint
 
     def _load(self) -> int:
         try:
@@ -176,11 +189,17 @@ class Forwarder:
         name = str(document.get("log")).partition("+")[0] if isinstance(document, dict) else ""
         if not isinstance(position, int) or position < 0 or name != self._key.name:
             raise WrongUsage(f"--position {self._path}: is of another log")
+        root = document.get("root")
+        if root is not None:
+            try:
+                self._root = bytes.fromhex(root)
+            except (ValueError, TypeError) as error:
+                raise WrongUsage(f"--position {self._path}: is damaged; remove it to send everything again") from error
         return position
 
-    def _keep(self, position: int) -> None:
-        self.position = position
-        data = json.dumps({"log": self._key.encode(), "next": position}).encode()
+    def _keep(self, position: int, root: bytes) -> None:
+        self.position, self._root = position, root
+        data = json.dumps({"log": self._key.encode(), "next": position, "root": root.hex()}).encode()
         disk = Disk()
         disk.write_file(self._path, data, self._path.with_name(f"{self._path.name}.tmp"))
         disk.sync_folders([self._path.resolve().parent])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from audit.entry import parse_canonical
-from audit.errors import IndexUnusable, SignatureRejected
+from audit.errors import IndexUnusable, ProofRejected, SignatureRejected
 from audit.index import LogIndex, Query
 from audit.note import VerifierKey
 from tests.support.audit_logs import ORIGIN, Log
@@ -54,6 +54,21 @@ def test_a_search_finds_what_a_slow_one_finds(log: Log, given: dict[str, Any], m
     assert [parse_canonical(entry) for entry in index.read(found[:5])] == [
         log.events[number] for number in expected[:5]
     ]
+    index.close()
+
+
+@control("AU-9", "AU-10", "3.3.8")
+def test_a_record_that_was_changed_on_the_disk_is_not_shown(log: Log) -> None:
+    """What is found is led to the signed tree before anybody sees it; the others are shown."""
+    index = log.index()
+    index.update()
+    found = index.find(Query(client="client-ada"), limit=10_000)
+    bundle = log.home / "log" / "tile" / "entries" / "001"
+    bundle.write_bytes(bundle.read_bytes().replace(b"client-ada", b"client-eve", 1))
+    changed = next(number for number in found[::-1] if number >= 256)
+    with pytest.raises(ProofRejected):
+        list(index.read([changed]))
+    assert len(list(index.read([number for number in found if number != changed]))) == len(found) - 1
     index.close()
 
 

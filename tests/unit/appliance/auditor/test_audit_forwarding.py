@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from appliance.cli.audit.forwarding import _close
 from appliance.cli.main import main
+from audit.append import LogWriter
 from audit.note import NoteSigner
 from tests.support.controls import control
 from tests.support.waiting import wait_until
@@ -224,6 +225,38 @@ def test_a_log_that_went_back_is_not_forwarded(
     assert "went back" in capsys.readouterr().err
     (log.home / "position").write_text(json.dumps(position | {"log": "other"}))
     assert forward(log, collector) == 2
+
+
+@control("AU-9", "3.3.8")
+def test_a_log_that_was_told_anew_is_not_forwarded(
+    log: Log, collector: Collector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under the same key, and longer than what was sent: only the root of that shows it."""
+    assert forward(log, collector) == 0
+    for name in ("log", "position", "collector.pem"):
+        (log.home / name).rename(log.home / f"kept-{name}")
+    writer = LogWriter(log.home / "log", log.home / "other.key", origin=log.writer.key.name)
+    writer.append([b'{"metadata":{"sequence":%d},"time":1}' % index for index in range(700)])
+    writer.commit()
+    writer.publish()
+    writer.close()
+    (log.home / "kept-position").rename(log.home / "position")
+    (log.home / "kept-collector.pem").rename(log.home / "collector.pem")
+    assert forward(log, collector, "--key", str(log.home / "other.vkey")) == 1
+    assert "the first 600 records are others than those that were sent" in capsys.readouterr().err
+
+
+@control("AU-9", "AU-10", "3.3.8")
+def test_a_record_that_was_changed_on_the_disk_is_not_forwarded(
+    log: Log, collector: Collector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint's signature is good, and says nothing about what lies in a bundle."""
+    bundle = log.home / "log" / "tile" / "entries" / "001"
+    bundle.write_bytes(bundle.read_bytes().replace(b"client-ada", b"client-eve", 1))
+    assert forward(log, collector) == 1
+    assert "does not lead to the root" in capsys.readouterr().err
+    collector.close()
+    assert max(collector.indices(), default=0) < 256
 
 
 @control("SC-12")

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from appliance.reader.archive import Archive
-from audit.entry import parse_canonical
-from audit.errors import EntryNotFound, IndexUnusable, LogCorrupted, MalformedTile, SignatureRejected
+from audit.entry import encode_canonical, parse_canonical
+from audit.errors import EntryNotFound, IndexUnusable, LogCorrupted, MalformedTile, ProofRejected, SignatureRejected
 from audit.index import Query
 from audit.merkle import leaf_hash, root_of
 from tests.support.audit_logs import Log
+from tests.support.controls import control
 
 SIZE = 600
 LARGE = 1 << 20
@@ -161,6 +162,27 @@ def test_a_damaged_bundle_is_said_and_not_shown(log: Log, archive: Archive) -> N
     bundle.write_bytes(bundle.read_bytes()[:-5])
     with pytest.raises(LogCorrupted):
         archive.record(3)
+
+
+@control("AU-9", "AU-10", "3.3.8")
+def test_a_changed_record_is_said_and_not_shown(log: Log, archive: Archive) -> None:
+    """One that is well formed, under a good checkpoint: by search, by its index, and in a tail."""
+    bundle = log.home / "log" / "tile" / "entries" / "000"
+    data = bundle.read_bytes()
+    bundle.write_bytes(data.replace(b'"uid":"eve"', b'"uid":"ada"', 1))
+    assert bundle.read_bytes() != data
+    (changed,) = [
+        number
+        for number in range(256)
+        if archive._reader.read_entry(number, SIZE) != encode_canonical(log.events[number])
+    ]
+    with pytest.raises(ProofRejected):
+        archive.record(changed)
+    with pytest.raises(ProofRejected):
+        archive.tail("", changed - 1, count=3, max_bytes=1 << 20)
+    with pytest.raises(ProofRejected):
+        archive.search(Query(actor="eve"), limit=10_000, before=300, max_bytes=1 << 24)
+    assert archive.record(changed + 1)
 
 
 def archive_leaves(archive: Archive) -> list[bytes]:
