@@ -4,14 +4,18 @@ The template comes with the model and is covered by its signature; the messages 
 template from reaching Python, and the bounds keep it from taking the time or the memory of the process, which messages could make
 an honest one do: every turn of a loop, every element that `map` or `select` passes on and every call of a macro looks at the
 clock; no operator, method, filter or block makes a text or a list longer than the output may be, and what takes a width of its
-own (formats, padding) is not there. What is compared or hashed is counted first: lists that hold one another twice, thirty deep,
-are few objects and a billion comparisons.
+own (padding, formats but for `{}`) is not there. What is compared or hashed is counted first: lists that hold one another twice,
+thirty deep, are few objects and a billion comparisons.
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import partial
+from itertools import count
+from string import Formatter
 from typing import Any, NoReturn, cast
 
 import jinja2
@@ -36,7 +40,11 @@ _TESTS_THAT_COMPARE = (
 )  # fmt: skip
 _CONTAINERS: tuple[type, ...] = (list, tuple, dict, type({}.items()), type({}.values()))
 _MAX_COMPARED = 100_000
-_WITHOUT_METHODS = frozenset(("center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill"))
+_WITHOUT_METHODS = frozenset(("center", "expandtabs", "format_map", "ljust", "rjust", "translate", "zfill"))
+_JINJAS_OWN = ("_block_vars", "_loop_vars")
+"""What jinja2 hands to every call beside its arguments, for functions that look variables up."""
+_SEPARATORS = [(comma, colon) for comma in (",", ", ") for colon in (":", ": ")]
+_ESCAPED = re.compile(r"\\\\|\\u(fd[de][0-9a-f])")
 
 
 class _Generation(Extension):
@@ -94,7 +102,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self, max_output_chars: int) -> None:
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], finalize=self._finalize
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], finalize=self._shown
         )
         self._max_output_chars = max_output_chars
         for name in _WITHOUT_FILTERS:
@@ -159,21 +167,27 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
         What is given to anything but a macro is counted: `index`, `count`, `get` and `dict` compare or hash it.
         """
+        named = {name: value for name, value in kwargs.items() if name not in _JINJAS_OWN}
         if not isinstance(function, jinja2.runtime.Macro):
-            for value in (*args, *kwargs.values()):
+            for value in (*args, *named.values()):
                 self.counted(context, value)
         text, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
         if isinstance(text, str) and name in _WITHOUT_METHODS:
             raise jinja2.TemplateRuntimeError(f"method {name} of a text is not available")
         if isinstance(text, str) and name == "replace":
-            return self._replace(text, *args, **kwargs)
+            return self._replace(text, *args, **named)
         if isinstance(text, str) and name == "join":
             return self._join(args[0], text)
         return super().call(context, function, *args, **kwargs)
 
     def text_of(self, value: Any) -> str:
         """`str`, but not of lists in lists that were doubled until their text fills the memory."""
-        return str(self._finalize(value))
+        return str(self._shown(value))
+
+    def _shown(self, value: Any) -> Any:
+        """What is about to be shown. Of lists and objects the text: Python's escapes the sentinels in it, which stay themselves."""
+        value = self._finalize(value)
+        return _with_sentinels(str(value)) if isinstance(value, _CONTAINERS) else value
 
     def _finalize(self, value: Any) -> Any:
         """What is about to become text, if that is not too much."""
@@ -189,20 +203,48 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return value
 
     def _to_json(
-        self, value: Any, ensure_ascii: bool = False, indent: int | None = None, sort_keys: bool = False, **other: Any
+        self,
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: "tuple[str, str] | None" = None,
+        sort_keys: bool = False,
+        **other: Any,
     ) -> str:
         """JSON without HTML escapes, as templates are written for."""
+        if separators is not None and separators not in _SEPARATORS:
+            raise jinja2.TemplateRuntimeError("tojson separates by a comma and a colon, with a space at most")
         if other:
             raise jinja2.TemplateRuntimeError(f"tojson has no option {', '.join(other)}")
         if indent is not None and indent > _MAX_INDENT:
             raise jinja2.TemplateRuntimeError(f"tojson indents by at most {_MAX_INDENT}")
-        return json.dumps(self._finalize(value), ensure_ascii=False, indent=indent, sort_keys=sort_keys)
+        text = json.dumps(
+            self._finalize(value), ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
+        return _with_sentinels(text) if ensure_ascii else text
 
     def wrap_str_format(self, value: Any) -> "Callable[..., str] | None":
-        """jinja2 keeps a format from reaching Python; it would still pad to any width."""
-        if super().wrap_str_format(value) is not None:
-            raise jinja2.TemplateRuntimeError("method format of a text is not available")
-        return None
+        """jinja2 keeps a format from reaching Python; it would still pad to any width. Some templates put names together by it."""
+        if super().wrap_str_format(value) is None:
+            return None
+        if value.__name__ != "format":
+            raise jinja2.TemplateRuntimeError(f"method {value.__name__} of a text is not available")
+        return partial(self._fill, value.__self__)
+
+    def _fill(self, text: str, *args: Any, **kwargs: Any) -> str:
+        """Texts and numbers in places that say nothing of how they are written."""
+        pieces: list[str] = []
+        places = count()
+        for before, place, how, conversion in Formatter().parse(text):
+            pieces.append(before)
+            if place is None:
+                continue
+            value = kwargs[place] if place.isidentifier() else args[int(place or next(places))]
+            if how or conversion or not isinstance(value, str | int | float):
+                raise jinja2.TemplateRuntimeError("method format of a text fills in texts and numbers, as they are")
+            pieces.append(str(value))
+        self._verify_length(sum(map(len, pieces)))
+        return "".join(pieces)
 
     def _verify_length(self, length: int) -> None:
         if length > self._max_output_chars:
@@ -316,6 +358,11 @@ def _sum_of_numbers(
 
 def _itself(value: Any) -> Any:
     return value
+
+
+def _with_sentinels(text: str) -> str:
+    """A text in which noncharacters were escaped, and backslashes doubled, with the former as they were."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[0], text)
 
 
 def _raise_exception(message: str) -> NoReturn:

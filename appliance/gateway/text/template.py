@@ -18,6 +18,8 @@ from appliance.gateway.text.special_tokens import choose_sentinels
 from appliance.gateway.text.tokenizer import Tokenizer
 
 Message = dict[str, Any]
+_TYPES = ("array", "boolean", "function", "integer", "null", "number", "object", "string")
+"""Of JSON Schema, and of tools."""
 
 
 class ChatTemplate:
@@ -132,10 +134,22 @@ def _broken(value: Any, breaks: Break, sentinel: str) -> Any:
     if isinstance(value, str):
         return breaks(value, sentinel)
     if isinstance(value, dict):
-        return {_broken_key(key, breaks, sentinel): _broken(item, breaks, sentinel) for key, item in value.items()}
+        return {
+            _broken_key(key, breaks, sentinel): _broken_member(key, item, breaks, sentinel)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_broken(item, breaks, sentinel) for item in value]
     return value
+
+
+def _broken_member(key: str, value: Any, breaks: Break, sentinel: str) -> Any:
+    """What templates compare in schemas stays a word as well: types, and the names of properties that are required."""
+    if key == "type" and isinstance(value, str) and value in _TYPES:
+        return value
+    if key == "required" and isinstance(value, list):
+        return [_broken_key(name, breaks, sentinel) if isinstance(name, str) else name for name in value]
+    return _broken(value, breaks, sentinel)
 
 
 def _broken_key(key: str, breaks: Break, sentinel: str) -> str:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from appliance.gateway.text.errors import ModelFolderRefused, TextRefused
 from appliance.gateway.text.model_folder import ChatTemplates, load_chat_templates
 from appliance.gateway.text.template import ChatTemplate
-from appliance.gateway.text.tokenizer import Tokenizer
+from appliance.gateway.text.tokenizer import Tokenizer, load_tokenizer
 from tests.support.controls import control
-from tests.support.model_folders import CHAT_TEMPLATE, MARKS, SPECIALS
+from tests.support.model_folders import CHAT_TEMPLATE, MARKS, SPECIALS, write_byte_level_model
 
 START, END = 260, 261
 BY_NAME = [{"name": "default", "template": "x"}, {"name": "tool_use", "template": "y"}]
@@ -59,6 +59,14 @@ _DOUBLING = "{{% set ns = namespace(x={start}) %}}{{% for _ in range(60) %}}{ste
     [
         "{{ '%9999999999d'|format(1) }}",
         "{{ '{:9999999999}'.format(1) }}",
+        "{{ ('{0}' * 1000).format('x' * 300000) }}",
+        "{{ '{0.__class__}'.format('x') }}",
+        "{{ '{0!r:>{1}}'.format('x', 9999999999) }}",
+        "{{ '{}'.format([1]) }}",
+        "{{ '{a}'.format_map({'a': 1}) }}",
+        "{{ '{}{'.format(1) }}",
+        "{{ '{5}'.format(1) }}",
+        "{{ '{a}'.format(b=1) }}",
         "{{ 'x'.center(9999999999) }}",
         "{{ 'x'.ljust(9999999999) }}",
         "{{ 'x'.zfill(9999999999) }}",
@@ -175,12 +183,18 @@ def test_what_templates_really_use_is_there(byte_level: Tokenizer) -> None:
     source = (
         "{{ 'a' ~ 1 ~ ['b'] }}|{{ 'a' + 'b' }}|{{ ([1] + [2])|join(',') }}|{{ ','.join(['x', 'y']) }}|{{ 'aXa'.replace('X', '-') }}"
         "|{{ 'a.a'|replace('.', '') }}|{{ 'x\ny'|indent(2) }}|{{ {'k': [1]}|tojson(indent=1) }}|{{ '-' * 3 }}"
+        "|{% for n in [1, 2] %}{% set t = 'a.a'.replace('.', n|string) %}"
+        "{{ '-'.join([t, t.replace('a', 'b', count=1)]) }};{% endfor %}"
+        "|{{ '<{}:{a}{{{1}'.format('x', 2, a='y') }}"
         "|{{ [{'n': 1}]|join('', attribute='n') }}|{{ 'a' + {'k': 'é'} + 'b' }}"
         "|{{ ' s '.strip().upper() }}|{% set b %}{{ 1 }}{{ none }}{% endset %}{{ b }}"
     )
     ids = template_of(byte_level, source).render([message("hi")])
     text = b"".join(byte_level.vocabulary.bytes_of(token_id) for token_id in ids).decode()
-    assert text == 'a1[\'b\']|ab|1,2|x,y|a-a|aa|x\n  y|{\n "k": [\n  1\n ]\n}|---|1|a{"k": "é"}b|S|1None'
+    assert (
+        text
+        == 'a1[\'b\']|ab|1,2|x,y|a-a|aa|x\n  y|{\n "k": [\n  1\n ]\n}|---|a1a-b1a;a2a-b2a;|<x:y{2|1|a{"k": "é"}b|S|1None'
+    )
 
 
 @control("3.13.13", "SC-18", "SI-10")
@@ -210,6 +224,33 @@ def test_names_tools_and_arguments_forge_nothing_either(byte_level: Tokenizer) -
     messages = [message("hi") | {"name": evil}, {"role": "assistant", "content": "", "tool_calls": [call]}]
     ids = template_of(byte_level, CHAT_TEMPLATE).render(messages, tools, add_generation_prompt=False)
     assert [token_id for token_id in ids if token_id in (259, START, END)] == [START, END] * 3
+
+
+def test_templates_still_compare_and_show_schemas(tmp_path: Path) -> None:
+    """Words that control tokens are made of are words there: a required property is told as one, a type as itself, and lists and
+    objects are shown by Python's text as by JSON's; the model reads what the client wrote."""
+    folder = write_byte_level_model(tmp_path)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 266, "content": "<|object_ref_start|>"})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    source = """\
+{% set schema = tools[0].function.parameters %}{% for name, property in schema.properties.items() %}
+{{ name }}{{ '' if name in schema.required else '?' }} {{ property.type == 'object' }} {{ property }}
+{% endfor %}
+{{ schema.required }}{{ schema.required | tojson(ensure_ascii=true, separators=(',', ':')) }}"""
+    properties = {
+        "start": {"type": "object", "description": "end"},
+        "think": {"type": "string", "description": "\\ufdd0"},
+        "ref": {"type": "null", "description": "<think>"},
+    }
+    function = {"parameters": {"type": "object", "properties": properties, "required": ["start", "think"]}}
+    loaded = load_tokenizer(folder)
+    ids = template_of(loaded, source).render([message("x")], [{"type": "function", "function": function}])
+    assert b"".join(loaded.vocabulary.bytes_of(token_id) for token_id in ids).decode() == (
+        f"start True {properties['start']}\nthink False {properties['think']}\nref? False {properties['ref']}\n"
+        """['start', 'think']["start","think"]"""
+    )
+    assert max(ids) < 259
 
 
 def test_templates_still_find_marks_in_assistant_messages(byte_level: Tokenizer) -> None:
