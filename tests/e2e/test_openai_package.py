@@ -47,6 +47,26 @@ def test_streamed_text_is_the_text_of_the_whole_answer(sdk: openai.OpenAI) -> No
     assert usage.completion_tokens == whole.usage.completion_tokens
 
 
+def test_a_responses_logprobs_are_those_of_the_chat(sdk: openai.OpenAI) -> None:
+    """Token by token, whole and streamed."""
+    chat = sdk.chat.completions.create(
+        model=MODEL, messages=QUESTION, temperature=0, max_tokens=20, logprobs=True, top_logprobs=2
+    )
+    expected = [(entry.bytes, [top.bytes for top in entry.top_logprobs]) for entry in chat.choices[0].logprobs.content]
+    asked = {"model": MODEL, "input": QUESTION, "temperature": 0, "max_output_tokens": 20, "top_logprobs": 2}
+    include = ["message.output_text.logprobs"]
+    whole = sdk.responses.create(include=include, **asked)
+    part = whole.output[0].content[0]
+    assert part.text == chat.choices[0].message.content
+    assert [(entry.bytes, [top.bytes for top in entry.top_logprobs]) for entry in part.logprobs] == expected
+    for entry, other in zip(part.logprobs, chat.choices[0].logprobs.content, strict=True):
+        assert entry.logprob == pytest.approx(other.logprob, abs=1e-3)
+        assert entry.top_logprobs[0].logprob == pytest.approx(entry.logprob)
+    events = sdk.responses.create(include=include, stream=True, **asked)
+    streamed = [entry.token for event in events if event.type.endswith("output_text.delta") for entry in event.logprobs]
+    assert streamed == [entry.token for entry in part.logprobs]
+
+
 def test_a_seed_reproduces_a_sampled_text_in_a_crowd(sdk: openai.OpenAI) -> None:
     """The same seed gives the same text, alone and beside other requests."""
     from concurrent.futures import ThreadPoolExecutor
