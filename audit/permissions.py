@@ -122,6 +122,7 @@ KINDS: dict[str, EventKind] = {
         _kind("log_quorum_missed", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
         _kind("log_history_disputed", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
         _kind("log_rotation_agreed", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
+        _kind("log_time_unvouched", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
         _kind("log_time_vouched", EVENT_LOG_ACTIVITY, {99}, {AUDITOR}),
         _kind("log_rotated", EVENT_LOG_ACTIVITY, {5}, {AUDITOR}),
         _kind("log_bodies_destroyed", EVENT_LOG_ACTIVITY, {2}, {AUDITOR}),

@@ -22,7 +22,7 @@ REFUSALS = frozenset(("token_rejected", "token_refused", "user_sign_in_failed", 
 RATIONED = ("token_issued", "token_refused", "token_rejected", "user_sign_in_failed")
 """Of these, what exceeds the ration of a minute is refused, and a number in `log_rationed`."""
 FAULTS = frozenset(
-    ("process_crashed", "log_full", "log_space_low", "log_clock_jumped", "log_quorum_missed",
+    ("process_crashed", "log_full", "log_space_low", "log_clock_jumped", "log_time_unvouched", "log_quorum_missed",
      "log_history_disputed", "model_verification_failed", "egress_open", "segments_apply_failed", "notices_missing",
      "model_import_refused", "software_install_refused", "refresh_token_reused", "log_recovered")
 )  # fmt: skip

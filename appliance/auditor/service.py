@@ -36,7 +36,7 @@ from appliance.auditor.peer import Peer, Send, name_of
 from appliance.auditor.receipts import ReceiptDesk
 from appliance.auditor.stewardship import UNKNOWN_RULES, Custody, Stewardship
 from appliance.auditor.usage import UsageBook, recover_usage
-from appliance.auditor.vouching import UNKNOWN_MS, TimeVoucher, recover_unvouched
+from appliance.auditor.vouching import LET_PASS_MS, UNKNOWN_MS, TimeVoucher, recover_unvouched
 from appliance.auditor.watches import Limits, Watches
 from appliance.messages.audit import (
     AppendEvent,
@@ -61,10 +61,8 @@ from audit.entry import Json, parse_canonical, verify_event
 from audit.errors import (
     AuditRejected,
     EntryTooLarge,
-    LogCorrupted,
     NotDurable,
     NotPermitted,
-    StateMismatch,
     StorageFailed,
 )
 from audit.permissions import verify_permitted
@@ -117,7 +115,9 @@ class AuditorService:
         self._progress = progress
         is_blank = not any(read_backwards(ledger.writer, predecessor))
         is_lost = is_blank and (predecessor is not None or has_shares(ledger.writer.folder.parent))
-        self._voucher = TimeVoucher(clock, UNKNOWN_MS if is_lost else self._recover_unvouched(predecessor))
+        bundles = read_backwards(ledger.writer, predecessor)
+        unvouched_ms = UNKNOWN_MS if is_lost else recover_unvouched(bundles, clock.utc_ms(), progress)
+        self._voucher = TimeVoucher(clock, unvouched_ms)
         self._watches = Watches(ledger, clock, limits, self._voucher)
         reconciliation = self._watches.reconciliation
         recount_last_minute(ledger.writer, reconciliation, progress)
@@ -323,13 +323,6 @@ class AuditorService:
         if self._usage is not None:
             self._usage.note(event, self._clock.utc_ms())
 
-    def _recover_unvouched(self, predecessor: Predecessor | None) -> int:
-        try:
-            bundles = read_backwards(self._ledger.writer, predecessor)
-            return recover_unvouched(bundles, self._clock.utc_ms(), self._progress)
-        except LogCorrupted as error:
-            raise StateMismatch(f"the end of the log cannot be read back: {error}") from error
-
     def _note_start(self) -> None:
         """The first record of a life; with a full disk it comes when there is space."""
         if self._is_started or not self._ledger.can_append:
@@ -346,6 +339,9 @@ class AuditorService:
             "tree_size": writer.size,
         }
         self._ledger.add_own(self._ledger.describe("log_started", facts | self._stewardship.facts))
+        if (unvouched_ms := self._voucher.unvouched_ms) >= LET_PASS_MS:
+            detail = "nothing in the log vouches for so much of the clock's time: the appliance was off, or somebody set the clock"
+            self._ledger.add_own(self._ledger.describe("log_time_unvouched", {"unvouched_ms": unvouched_ms}, detail))
 
     def _mark_if_due(self) -> None:
         """Now and then, bound what a later start has to read back."""

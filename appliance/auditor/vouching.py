@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from appliance.auditor.ledger import Clock
+from audit.errors import LogCorrupted, StateMismatch
 from audit.permissions import AUDITOR
 
 SILENCE_MS = 120_000
@@ -62,7 +63,15 @@ def recover_unvouched(bundles: Iterable[list[bytes]], now_ms: int, progress: Cal
         bundles: of the log, and of the one before it; the last first. None at a first start.
         now_ms: what the clock says.
     Returns: milliseconds; negative where the clock went back.
+    Raises: StateMismatch when the end of the log cannot be read back.
     """
+    try:
+        return _recover(bundles, now_ms, progress)
+    except LogCorrupted as error:
+        raise StateMismatch(f"the end of the log cannot be read back: {error}") from error
+
+
+def _recover(bundles: Iterable[list[bytes]], now_ms: int, progress: Callable[[], None]) -> int:
     unvouched_ms, later_ms = 0, now_ms
     for bundle in bundles:
         for entry in reversed(bundle):

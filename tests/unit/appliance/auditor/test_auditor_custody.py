@@ -519,7 +519,8 @@ def test_a_clock_that_leapt_over_a_stop_destroys_nothing(tmp_path: Path, step_s:
     house.auditor.pass_time(3_601.0)
     assert house.shares() == [f"{TODAY}/{key_id}.json"]
     assert held_back(house)
-    assert house.last("log_started")["unmapped"]["casemate"]["unvouched_ms"] >= 90 * 86_400_000
+    for kind in ("log_started", "log_time_unvouched"):
+        assert house.last(kind)["unmapped"]["casemate"]["unvouched_ms"] >= 90 * 86_400_000
 
 
 def test_short_stops_hold_nothing_back(tmp_path: Path) -> None:
@@ -529,6 +530,7 @@ def test_short_stops_hold_nothing_back(tmp_path: Path) -> None:
     for _ in range(3):
         house = again(house, 6 * 3_600.0)
     assert (house.shares(), held_back(house)) == ([f"2026-11-21/{key_id}.json"], False)
+    assert "log_time_unvouched" not in house.auditor.kinds()
     house.auditor.pass_time(DAY_S)
     assert (house.shares(), held_back(house)) == ([], False)
 
