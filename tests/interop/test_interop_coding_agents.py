@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ import pytest
 from tests.interop.conftest import coding_agent
 from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.gateway_peers import Reply
-from tests.support.model_folders import MODEL, write_byte_level_model
+from tests.support.model_folders import CHAT_TEMPLATE, MODEL, write_byte_level_model
 
-CALL_BEGIN, CALL_END, END = 262, 263, 261
+CALL_BEGIN, CALL_END, THINK, END_THINK, END = 262, 263, 264, 265, 261
+SAID = "{{ message.content }}"
+THINKING = CHAT_TEMPLATE.replace(
+    SAID, "{% if message.reasoning_content %}<think>{{ message.reasoning_content }}</think>{% endif %}" + SAID
+)
 Said = list[str | dict[str, Any]]
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
@@ -25,17 +30,21 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
-    """Of a model whose tokens are bytes, and that reads many of them."""
-    async with running_gateway(write_byte_level_model(tmp_path / "model"), context_length=400_000) as running:
+    """Of a model whose tokens are bytes, that reads many of them, and thinks."""
+    folder = write_byte_level_model(tmp_path / "model")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": THINKING}))
+    async with running_gateway(folder, context_length=400_000) as running:
         yield running
 
 
 def says(gateway: Gateway, *answers: Said) -> None:
-    """Let the engine give these answers, one after the other: text, and calls."""
+    """Let the engine give these answers, one after the other: text, and calls, each after a thought."""
     coming = iter(answers)
+    numbers = count(1)
 
     def reply(submit: Any, choice: int) -> Reply:
-        ids: list[int] = []
+        ids = [THINK, *f"Thought {next(numbers)}.".encode(), END_THINK]
         for part in next(coming):
             ids += [*part.encode()] if isinstance(part, str) else [CALL_BEGIN, *json.dumps(part).encode(), CALL_END]
         return Reply([*ids, END])
@@ -68,7 +77,7 @@ async def run(command: list[str], place: Path, **environment: str) -> str:
 
 
 async def test_codex(gateway: Gateway, tmp_path: Path) -> None:
-    """Two commands at once, an agent by its namespace, and a result that says what went wrong."""
+    """Two commands at once, an agent by its namespace, and a result that says what went wrong. Its thoughts stay with the model."""
     program = coding_agent("@openai/codex/bin/codex.js")
     (tmp_path / ".codex").mkdir()
     (tmp_path / ".codex" / "config.toml").write_text(
@@ -96,6 +105,7 @@ stream_max_retries = 0
     assert ("\n42\n" in second, "\n48\n" in second) == (True, True)
     assert '<tool_call>{"name": "multi_agent_v1.close_agent", "arguments": {"target": "nobody"}}</tool_call>' in third
     assert "invalid agent id" in third
+    assert [third.count(f"<think>Thought {number}.</think>") for number in (1, 2, 3)] == [1, 1, 0]
 
 
 async def test_claude_code(gateway: Gateway, tmp_path: Path) -> None:
@@ -118,4 +128,5 @@ async def test_claude_code(gateway: Gateway, tmp_path: Path) -> None:
     first, second = prompts_of(gateway)
     assert "What is six times seven?<|im_end|>" in first
     assert "tool\n42<|im_end|>" in second
+    assert "<think>Thought 1.</think>" in second
     assert "a note of ours" in second
