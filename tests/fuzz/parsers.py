@@ -104,7 +104,10 @@ PARSERS: dict[str, tuple[Parser, bytes]] = {
     "responses request": (
         body(parse_response),
         b'{"model":"m","input":[{"role":"user","content":[{"type":"input_text","text":"a"}]},{"type":"function_call","call_id":"c",'
-        b'"name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"x"}],"tools":[{"name":"f"}]}',
+        b'"name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"x"},{"type":"reasoning","summary":[],'
+        b'"content":[{"type":"reasoning_text","text":"t"}],"status":null},{"role":"assistant","content":[{"type":"output_text",'
+        b'"text":"b","logprobs":[{"token":"b","logprob":-1,"top_logprobs":[]}]}]}],"tools":[{"type":"function","name":"f",'
+        b'"later":null}],"include":["message.output_text.logprobs"],"top_logprobs":1}',
     ),
     "messages request": (
         body(
