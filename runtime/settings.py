@@ -88,6 +88,18 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "empty: any bundle that is whole.",
         ),
     ] = ""
+    tp_size: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1,
+            le=16,
+            description="Ranks that share the model's heads and inner features, each a process; on cuda each has a GPU of its own, "
+            "from base_gpu_id on, and reads the others' memory. A divisor of the key/value heads.",
+        ),
+    ] = 1
+    base_gpu_id: Annotated[
+        int, msgspec.Meta(ge=0, le=63, description="The first GPU that the engine uses. Not read on cpu.")
+    ] = 0
     load_format: Annotated[
         Literal["auto", "dummy"],
         msgspec.Meta(description="auto: the checkpoint's weights; dummy: random weights, for benchmarks only."),

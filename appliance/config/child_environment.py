@@ -6,6 +6,7 @@ _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "HOME", "PYTHONPATH", "L
 """What an interpreter and a GPU driver need to find their files; none of them is read by our own code."""
 
 
+_GPUS = "CUDA_VISIBLE_DEVICES"
 _NO_PROGRAMS = "/nonexistent"
 
 
@@ -21,3 +22,24 @@ def child_environment(*, is_confined: bool) -> dict[str, str]:
     # The gateway's event loop would use io_uring where the kernel has it, which the system call filter then ends. Its tokenizer
     # would start a thread for each core, and hand each text to one of them.
     return {**inherited, "PYTHONSAFEPATH": "1", "UV_USE_IO_URING": "0", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def gpu_environment(first: int, count: int) -> dict[str, str]:
+    """What shows an engine `count` GPUs from `first` on, of those that are shown to us. A driver counts them from 0 again."""
+    return {_GPUS: ",".join(_shown_gpus(first + count)[first : first + count])}
+
+
+def rank_environment(rank: int) -> dict[str, str]:
+    """This environment for one rank of an engine: its own GPU comes first, so all that it does is on GPU 0.
+
+    A driver looks at it once, when some module asks whether there is a GPU at all; so it is given at exec.
+    """
+    gpus = _shown_gpus(0)
+    if rank < len(gpus):
+        gpus.insert(0, gpus.pop(rank))
+    return {**os.environ, _GPUS: ",".join(gpus)} if gpus else dict(os.environ)
+
+
+def _shown_gpus(least: int) -> list[str]:
+    """Those that are shown to us, by number or name; the first so many where nothing is said."""
+    return [name for name in os.environ.get(_GPUS, "").split(",") if name] or [str(number) for number in range(least)]

@@ -135,7 +135,7 @@ class Reader:
     def _unknown(self, name: str, known: list[str], prefix: str) -> str:
         table = f"[{prefix.rstrip('.')}]" if prefix else "the top level"
         nearest = max(known, key=lambda one: difflib.SequenceMatcher(None, name, one).ratio(), default=None)
-        close = nearest is not None and difflib.SequenceMatcher(None, name, nearest).ratio() >= 0.6
+        close = nearest is not None and _are_near(name, nearest)
         elsewhere = sorted(path for path in self._all_keys if path.rpartition(".")[2] == name)
         if not close and elsewhere:
             return f"unknown key in {table}; it belongs elsewhere: {', '.join(elsewhere)}"
@@ -145,6 +145,15 @@ class Reader:
 
     def _report(self, path: str, message: str) -> None:
         self.problems.append(Problem(path, message, nearest_line(self._lines, path)))
+
+
+def _are_near(name: str, key: str) -> bool:
+    """Whether one may be meant by the other: alike as a whole, and without words that both have (`page_size` is no `tp_size`)."""
+    words, others = name.split("_"), key.split("_")
+    rest = "_".join(word for word in words if word not in others)
+    other_rest = "_".join(word for word in others if word not in words)
+    whole = difflib.SequenceMatcher(None, name, key).ratio()
+    return whole >= 0.6 and (not rest or difflib.SequenceMatcher(None, rest, other_rest).ratio() >= 0.5)
 
 
 def _abbreviate(value: Any) -> str:

@@ -11,9 +11,12 @@ import structlog
 from appliance.gateway.text.model_folder import OnRead
 from appliance.inference.vocabulary import load_grammar_vocabulary
 from appliance.messages.engine import ModelFacts
+from runtime.batch import ModelRunner
 from runtime.errors import EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
-from runtime.runner.building import REFERENCE_TOTAL_TOKENS, build_runner, runs_on_reference
+from runtime.parallel.channel import Channel
+from runtime.parallel.leading import LeadingRunner
+from runtime.runner.building import REFERENCE_TOTAL_TOKENS, build_runner, runs_on_reference, verify_ranks
 from runtime.runner.device_building import build_device_runner
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.kernel_choice import choose_kernels
@@ -23,6 +26,7 @@ from runtime.speculative.options import speculation_options
 from runtime.speculative.source import HeadSource
 from runtime.structured.matching import Grammars
 from runtime.weights.file_check import FileCheck
+from runtime.weights.shares import WHOLE
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +36,9 @@ class LoadedModel:
     """A model in memory, ready to run."""
 
     runner: TorchRunner | DeviceRunner
+    """This rank's."""
+    all_ranks: ModelRunner
+    """What steps are launched on: the same, or with it the runners of the other ranks."""
     facts: ModelFacts
     grammars: Grammars | None
     """Of constrained output; None where the vocabulary cannot be read."""
@@ -50,6 +57,7 @@ def load_model(
     on_read: OnRead | None = None,
     verify_head: FileCheck | None = None,
     draft_levels: tuple[int, ...] = (),
+    channel: Channel | None = None,
 ) -> LoadedModel:
     """Read the checkpoint into memory and allocate its KV pages.
 
@@ -59,9 +67,10 @@ def load_model(
         on_read: called with each smaller file that is read whole.
         verify_head: as `verify`, for the draft head, if there is one.
         draft_levels: see `HeadSource.levels`.
+        channel: of the first of several ranks, to the others.
     Raises: CheckpointRejected, EngineMisconfigured, and what `verify` and `on_read` raise.
     """
-    runner, kernels_digest = _build_runner(settings, progress, verify, _head_of(settings, verify_head, draft_levels))
+    runner, kernels_digest = build_runner_of(settings, progress, verify, verify_head, draft_levels, channel)
     context_length = settings.context_length or runner.config.max_position
     if context_length > runner.config.max_position:
         raise EngineMisconfigured(
@@ -72,7 +81,7 @@ def load_model(
         vocab_size=runner.vocab_size,
         context_length=min(context_length, (runner.num_pages - 1) * PAGE_SIZE),
         eos_token_ids=list(runner.config.eos_token_ids),
-        engine_build=_engine_build(runner.weights_digest, kernels_digest, runner.cache.name),
+        engine_build=_engine_build(runner.weights_digest, kernels_digest, runner.cache.name, settings.tp_size),
         has_unscaled_cache=runner.cache.is_unscaled,
     )
     if facts.has_unscaled_cache:
@@ -89,9 +98,11 @@ def load_model(
         pages=runner.num_pages,
         cache=runner.cache.name or str(runner.cache.dtype).removeprefix("torch."),
         cache_scales=runner.cache.origin,
+        ranks=settings.tp_size,
     )
     vocabulary = load_grammar_vocabulary(Path(settings.model_path), facts.eos_token_ids, facts.vocab_size, on_read)
-    return LoadedModel(runner, facts, None if vocabulary is None else Grammars(vocabulary))
+    all_ranks = runner if channel is None else LeadingRunner(runner, channel)
+    return LoadedModel(runner, all_ranks, facts, None if vocabulary is None else Grammars(vocabulary))
 
 
 def _head_of(settings: EngineSettings, verify: FileCheck | None, levels: tuple[int, ...]) -> HeadSource | None:
@@ -103,15 +114,18 @@ def _head_of(settings: EngineSettings, verify: FileCheck | None, levels: tuple[i
     return HeadSource(path, is_dummy, verify, levels, topk=options.shape.topk)
 
 
-def _build_runner(
+def build_runner_of(
     settings: EngineSettings,
     progress: Callable[[], None],
     verify: FileCheck | None,
-    head: HeadSource | None,
+    verify_head: FileCheck | None,
+    draft_levels: tuple[int, ...] = (),
+    channel: Channel | None = None,
 ) -> tuple[TorchRunner | DeviceRunner, str]:
-    """A runner, and the digest of the kernel bundle that it runs on, if it is frozen."""
-    folder = Path(settings.model_path)
+    """A rank's runner, and the digest of the kernel bundle that it runs on, if it is frozen. See `load_model`."""
+    folder, head = Path(settings.model_path), _head_of(settings, verify_head, draft_levels)
     if runs_on_reference(settings):
+        verify_ranks(settings, WHOLE if channel is None else channel.share)
         runner = build_runner(
             folder,
             num_pages=(settings.max_total_tokens or REFERENCE_TOTAL_TOKENS) // PAGE_SIZE + 1,
@@ -125,16 +139,17 @@ def _build_runner(
             progress=lambda _done, _total: progress(),
             verify=verify,
             head=head,
+            channel=channel,
         )
         return runner, ""
     kernels = choose_kernels(settings, lambda sentence: log.warning("kernels", reason=sentence))
-    built = build_device_runner(folder, settings, kernels, advance=progress, verify=verify, head=head)
+    built = build_device_runner(folder, settings, kernels, advance=progress, verify=verify, head=head, channel=channel)
     for line in built.memory.lines():
         log.info("memory", part=line)
     return built.runner, kernels.digest
 
 
-def _engine_build(weights_digest: str, kernels_digest: str, cache: str) -> str:
+def _engine_build(weights_digest: str, kernels_digest: str, cache: str, num_ranks: int) -> str:
     """What computed an answer, in one short word: our version and torch's, and the digests of what was loaded.
 
     Args:
@@ -145,4 +160,6 @@ def _engine_build(weights_digest: str, kernels_digest: str, cache: str) -> str:
         build += f", kernels {kernels_digest}"
     if cache:
         build += f", cache {cache}"
+    if num_ranks > 1:  # Sums over ranks are rounded otherwise.
+        build += f", {num_ranks} ranks"
     return f"{version('casemate')}+{hashlib.sha256(build.encode()).hexdigest()[:16]}"

@@ -9,12 +9,14 @@ digests; with `fips = true` everything is.
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from appliance.config import Configuration
 from appliance.errors import StartRefused
 from appliance.models.places import open_store, open_trust, utc_now
+from runtime.settings import EngineSettings
 from runtime.weights.file_check import FileCheck
 from security.errors import ModelRejected
 from security.model_signing.algorithms import APPROVED_ALGORITHMS, TITLES, digest_of, new_hasher
@@ -112,6 +114,24 @@ def head_check(configuration: Configuration, model_path: Path, head_path: Path) 
         return name.startswith(prefix) and (own == "config.json" or (is_weights(own) and "/" not in own))
 
     return _check_by(admitted, verify)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadChecks:
+    """What an engine's ranks ask about what they load."""
+
+    admitted: Admitted | None
+    weights: FileCheck | None
+    head: FileCheck | None
+    """Of the draft head, if there is one."""
+
+
+def checks_of(configuration: Configuration, settings: EngineSettings) -> LoadChecks:
+    """Admit the model of an engine. Raises: StartRefused."""
+    model_path, head_path = Path(settings.model_path), settings.speculative_draft_model_path
+    admitted = admit_model(configuration, model_path)
+    head = head_check(configuration, model_path, Path(head_path)) if head_path else None
+    return LoadChecks(admitted, weights_check(admitted), head)
 
 
 def verify_read(admitted: Admitted | None, name: str, content: bytes) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from appliance.errors import EXIT_MISCONFIGURED
+from appliance.ipc.rank_sockets import take_channel
 from appliance.logging import configure_logging
 from appliance.messages.control import CannotStart, Role
 from appliance.processes.confinement import confine_after_imports
@@ -19,6 +20,7 @@ from appliance.processes.niceness import step_back
 from appliance.processes.polling import PollingMember
 from appliance.processes.refusal import START_REFUSALS
 from appliance.processes.running import EXIT_SUPERVISOR_GONE, run_polling
+from runtime.weights.shares import WHOLE, Share
 from security.sandbox.launch import Confined
 from security.sandbox.platform import assume_platform
 
@@ -36,6 +38,7 @@ def main() -> int:
     parser.add_argument("role", choices=(*_POLLING, *_ASYNCIO))
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--confinement", type=Confined.decode, help="what the launcher applied")
+    parser.add_argument("--rank", type=parse_rank, default=WHOLE, help="RANK/RANKS of an engine that has several")
     arguments = parser.parse_args()
     configure_logging(arguments.role)
     if arguments.role in _BACKGROUND:
@@ -43,6 +46,8 @@ def main() -> int:
     if arguments.confinement is not None:
         assume_platform(arguments.confinement.platform)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if arguments.rank.rank:
+        return _run_rank(arguments.rank, arguments.control_fd, arguments.confinement)
     control = socket.socket(fileno=arguments.control_fd)
     control.set_inheritable(False)
     if arguments.role in _POLLING:
@@ -50,6 +55,19 @@ def main() -> int:
         return run_polling(control, arguments.role, arguments.confinement, lambda: load_serve(module))
     with asyncio.Runner(loop_factory=_loop_factory(arguments.role)) as runner:
         return runner.run(_run_asyncio(control, arguments.role, arguments.confinement))
+
+
+def parse_rank(text: str) -> Share:
+    """As `appliance.processes.ranks` writes it."""
+    rank, size = map(int, text.split("/"))
+    return Share(rank, size)
+
+
+def _run_rank(share: Share, control_fd: int, confined: Confined | None) -> int:
+    """A rank that is not the first, which has no supervisor but the first."""
+    run_rank = importlib.import_module("appliance.processes.rank").run_rank
+    status: int = run_rank(take_channel(share, control_fd), confined)
+    return status
 
 
 def _loop_factory(role: Role) -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -2,17 +2,18 @@
 
     poll → take requests → step → tokens to the workers, counts to the auditor → poll …
 
+An engine of several ranks is this process and its children (`rank`), which compute what it launches.
 `poll` does not wait while there is work. A step that hangs sends no heartbeat, and the supervisor ends the process.
 Trust boundary: see `appliance.inference`.
 """
 
 import time
 from functools import partial
-from pathlib import Path
 
 import structlog
 
 from appliance.config.schema import Configuration, served_name_of
+from appliance.errors import StartRefused
 from appliance.inference.holding import MAX_HELD_TOKENS, HoldLimits
 from appliance.inference.model import LoadedModel, load_model
 from appliance.inference.neighbours import Sent
@@ -20,13 +21,16 @@ from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
 from appliance.messages.audit import AppendEvent, AppendRefused, Ticket, TicketKey
 from appliance.messages.engine import AbortIntent, Cancel, EngineStatus, FlushCache, Submit
-from appliance.models.admission import admit_model, explain_weights, head_check, verify_read, weights_check
+from appliance.models.admission import checks_of, explain_weights, verify_read
 from appliance.processes.memory import settle_memory
 from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink, PollingMember, Received
+from appliance.processes.rank import assign_ranks, end_with_others
 from audit.entry import encode_event
 from audit.events import configuration_event
 from runtime.engine.loop import Engine
 from runtime.identifiers import PAGE_SIZE
+from runtime.parallel.channel import Channel, RankLost, take_last_words
+from runtime.settings import EngineSettings
 
 log = structlog.get_logger(__name__)
 
@@ -42,23 +46,42 @@ def serve(member: PollingMember) -> None:
     Raises: CheckpointRejected, EngineMisconfigured, StartRefused for what the operator must change.
     """
     settings = member.config.engines[member.instance]
-    admitted = admit_model(member.config, Path(settings.model_path))
-    if admitted is not None:
-        log.info("weights_verified_by", model=admitted.name, digests=explain_weights(member.config, admitted))
-    head_path = settings.speculative_draft_model_path
-    model = load_model(
-        settings,
-        served_name_of(settings),
-        progress=member.heartbeat,
-        verify=weights_check(admitted),
-        on_read=partial(verify_read, admitted),
-        verify_head=head_check(member.config, Path(settings.model_path), Path(head_path)) if head_path else None,
-    )
+    channel = member.take_channel(settings.tp_size)
+    if channel is not None:
+        assign_ranks(channel, member.assignment)
+        end_with_others(channel)
+    model = _load(member, settings, channel)
     facts = model.facts
-    engine = Engine(model.runner, settings, facts.eos_token_ids, facts.context_length, time.monotonic, model.grammars)
+    engine = Engine(
+        model.all_ranks, settings, facts.eos_token_ids, facts.context_length, time.monotonic, model.grammars
+    )
     engine.probe()
     settle_memory()
     EngineProcess(member, engine, model).run()
+
+
+def _load(member: PollingMember, settings: EngineSettings, channel: Channel | None) -> LoadedModel:
+    """Admit and load the model. Raises: StartRefused, with what another rank said, if one cannot start."""
+    checks = checks_of(member.config, settings)
+    if checks.admitted is not None:
+        log.info(
+            "weights_verified_by", model=checks.admitted.name, digests=explain_weights(member.config, checks.admitted)
+        )
+    try:
+        return load_model(
+            settings,
+            served_name_of(settings),
+            progress=member.heartbeat,
+            verify=checks.weights,
+            on_read=partial(verify_read, checks.admitted),
+            verify_head=checks.head,
+            channel=channel,
+        )
+    except RankLost as lost:
+        said = [] if channel is None else take_last_words(channel)
+        if not said:
+            raise
+        raise StartRefused("; ".join(said)) from lost
 
 
 def hold_limits(config: Configuration, instance: int, num_pages: int) -> HoldLimits:

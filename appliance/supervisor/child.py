@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -47,6 +48,8 @@ class Child:
         confine: Callable[[list[str], int], list[str]] = lambda command, _control_fd: command,
         program: Sequence[str] = PROGRAM,
         uid: int | None = None,
+        num_ranks: int = 1,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.role: Role = role
         self.instance = instance
@@ -61,6 +64,8 @@ class Child:
         self._start_timeout_s = start_timeout_s
         self._confine = confine
         self._program = program
+        self._num_ranks = num_ranks
+        self._environment = environment
         self.uid = os.getuid() if uid is None else uid
         """Of the user that it runs as; peers are told."""
         self._process: asyncio.subprocess.Process
@@ -89,12 +94,16 @@ class Child:
         fd = theirs.fileno()
         command = [*interpreter(), *self._program, self.role, "--control-fd", str(fd)]
         confined = self._confine(command, fd)
+        ranks = []
+        if self._num_ranks > 1:
+            ranks = [*interpreter(), "-m", "appliance.processes.ranks", str(self._num_ranks), str(fd), "--"]
         try:
             self._process = await asyncio.create_subprocess_exec(
+                *ranks,
                 *confined,
                 pass_fds=(fd,),
                 stdin=asyncio.subprocess.DEVNULL,
-                env=child_environment(is_confined=confined != command),
+                env={**child_environment(is_confined=confined != command), **self._environment},
                 process_group=0,  # Ctrl-C at a terminal reaches the supervisor only, which drains
             )  # fmt: skip
         finally:

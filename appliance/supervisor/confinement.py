@@ -14,6 +14,7 @@ from appliance.config import Configuration
 from appliance.config.child_environment import child_environment
 from appliance.config.schema import model_paths_of
 from appliance.console.identity import CLIENT_KEY, CLIENT_KEY_SET
+from appliance.ipc.rank_sockets import all_descriptors
 from appliance.messages.control import Role
 from appliance.models.admission import find_item
 from appliance.models.places import open_trust
@@ -37,9 +38,10 @@ def confine_command(configuration: Configuration, role: Role, instance: int, com
     """
     if not configuration.confinement.enabled or role not in CONFINED_ROLES:
         return command
+    num_ranks = configuration.engines[instance].tp_size if role == "engine" else 1
     plan = Plan(
         profile=build_profile(role, _find_places(configuration, role, instance), _find_code()),
-        control_fd=fd,
+        kept_fds=all_descriptors(num_ranks, fd),
         platform=probe_platform(configuration.confinement.first_uid),
         strict=configuration.mode == "production" and "confinement" not in configuration.waivers,
         user=find_user(role, configuration.confinement.first_uid) if has_own_users(configuration) else None,
@@ -92,7 +94,6 @@ def _find_places(configuration: Configuration, role: Role, instance: int) -> Pla
         tls_files=tuple(path for path in (tls.certificate, tls.key, tls.ca_certificate, client_ca) if path is not None),
         authority_port=configuration.authority.port or urlsplit(issuer_of(configuration)).port or 443,
         uses_gpu=any(engine.device == "cuda" for engine in engines),
-        needs_loopback=False,  # One rank per engine so far.
         kernels=tuple(
             Path(path).absolute()
             for engine in engines

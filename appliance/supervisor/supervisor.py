@@ -21,6 +21,7 @@ import structlog
 
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.config import Configuration
+from appliance.config.child_environment import gpu_environment
 from appliance.config.lacks import what_is_lacking
 from appliance.config.showing import flatten_settings
 from appliance.errors import LinkClosed, MalformedMessage, StartRefused
@@ -235,12 +236,18 @@ class Supervisor:
             self._restarts[role, instance] = self._restarts.get((role, instance), 0) + 1
 
     async def _start(self, role: Role, instance: int) -> Child:
-        watchdog_s = self._settings.watchdog_timeout_s
+        watchdog_s, num_ranks = self._settings.watchdog_timeout_s, 1
+        environment: dict[str, str] = {}
         if role == "engine":
-            watchdog_s = self._configuration.engines[instance].watchdog_timeout_s
+            engine = self._configuration.engines[instance]
+            watchdog_s, num_ranks = engine.watchdog_timeout_s, engine.tp_size
+            if engine.device == "cuda" and (engine.base_gpu_id or num_ranks > 1):
+                environment = gpu_environment(engine.base_gpu_id, num_ranks)
         confine = partial(confine_command, self._configuration, role, instance)
         program, uid = self._programs.get(role, PROGRAM), uid_of(self._configuration, role)
-        child = Child(role, instance, watchdog_s, self._settings.start_timeout_s, confine, program, uid)
+        child = Child(
+            role, instance, watchdog_s, self._settings.start_timeout_s, confine, program, uid, num_ranks, environment
+        )
         child.on_link_lost = self._wiring.renew
         await child.start()
         if role in FOREGROUND and self._settings.foreground_niceness:

@@ -69,10 +69,12 @@ class FusedOperations:
         normed, fused = self._norm_before(hidden, norm)
         return self._multiply(normed, linear, out, fused)
 
-    def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear) -> None:
+    def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear, part: Tensor | None = None) -> None:
         """See `Operations.add_linear`."""
         if isinstance(linear, QuantizedLinear):
-            self._multiply_quantized(self._quantize(rows, linear.inputs, None), linear, hidden.dtype, hidden)
+            self._add_quantized(hidden, self._quantize(rows, linear.inputs, None), linear, part)
+        elif part is not None:
+            self._multiply(rows, linear, part)
         elif _is_ours(linear, hidden):
             self._multiply_few(rows, linear, hidden, residual=hidden)
         elif linear.bias is None and not hidden.is_meta:
@@ -99,19 +101,21 @@ class FusedOperations:
             pdl=self._dependent_launch,
         )
 
-    def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
+    def feed_forward(
+        self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear, part: Tensor | None = None
+    ) -> None:
         """See `Operations.feed_forward`."""
         if isinstance(gate_up, Linear) and _is_ours(gate_up, hidden, swiglu=True):
-            self.add_linear(hidden, self._norm_gated(hidden, norm, gate_up), down)
+            self.add_linear(hidden, self._norm_gated(hidden, norm, gate_up), down, part)
             return
         rows = self.norm_linear(hidden, norm, gate_up)
         if isinstance(down, QuantizedLinear):
             inner = quantize_gated(rows, down.inputs, launcher=self._launcher, pdl=self._dependent_launch)
-            self._multiply_quantized(inner, down, hidden.dtype, hidden)
+            self._add_quantized(hidden, inner, down, part)
             return
         gated = rows.new_empty(rows.shape[0], rows.shape[1] // 2)
         silu_and_multiply(rows, out=gated, launcher=self._launcher, pdl=self._dependent_launch)
-        self.add_linear(hidden, gated, down)
+        self.add_linear(hidden, gated, down, part)
 
     def rotate_and_store(
         self,
@@ -197,11 +201,21 @@ class FusedOperations:
     def _quantize(self, rows: Tensor, scaling: InputScaling, norm: Norm | None) -> QuantizedRows:
         return quantize_rows(rows, scaling, launcher=self._launcher, norm=norm, pdl=self._dependent_launch)
 
+    def _add_quantized(self, hidden: Tensor, rows: QuantizedRows, linear: QuantizedLinear, part: Tensor | None) -> None:
+        residual = hidden if part is None else None
+        self._multiply_quantized(rows, linear, hidden.dtype, residual=residual, out=part)
+
     def _multiply_quantized(
-        self, rows: QuantizedRows, linear: QuantizedLinear, dtype: torch.dtype, residual: Tensor | None = None
+        self,
+        rows: QuantizedRows,
+        linear: QuantizedLinear,
+        dtype: torch.dtype,
+        *,
+        residual: Tensor | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
         return multiply_quantized(
-            rows, linear, launcher=self._launcher, dtype=dtype, residual=residual, pdl=self._dependent_launch
+            rows, linear, launcher=self._launcher, dtype=dtype, residual=residual, out=out, pdl=self._dependent_launch
         )
 
 

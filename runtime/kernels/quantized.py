@@ -64,6 +64,7 @@ def multiply_quantized(
     launcher: Launcher,
     dtype: torch.dtype,
     residual: Tensor | None = None,
+    out: Tensor | None = None,
     blocks: GemvBlocks | None = None,
     pdl: bool = False,
 ) -> Tensor:
@@ -72,6 +73,7 @@ def multiply_quantized(
     Args:
         dtype: bf16 for more than E4M3_MOST_ROWS rows.
         residual: [num_rows, out] of `dtype`, overwritten.
+        out: as much, where there is no residual; None: a new tensor.
         blocks: instead of `choose_e4m3_blocks`, for up to E4M3_MOST_ROWS rows.
     """
     num_rows, n = rows.values.shape[0], linear.weight.shape[0]
@@ -86,8 +88,11 @@ def multiply_quantized(
         product = (_multiply_blocks if linear.by_block else _multiply_channels)(rows, linear, dtype)
         if linear.bias is not None:
             product.add_(linear.bias)
-        return product if residual is None else residual.add_(product)
-    out = residual if residual is not None else torch.empty(num_rows, n, dtype=dtype, device=linear.weight.device)
+        if residual is not None:
+            return residual.add_(product)
+        return product if out is None else out.copy_(product)
+    if residual is not None or out is None:
+        out = residual if residual is not None else torch.empty(num_rows, n, dtype=dtype, device=linear.weight.device)
     if num_rows > E4M3_MOST_ROWS:
         _multiply_tiles(rows, linear, out, residual, launcher)
     else:

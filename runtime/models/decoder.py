@@ -3,6 +3,7 @@
 A layer is three stages, because its parts differ in what they see: `project` and `finish` look at each row (one token)
 by itself, attention at whole sequences. Attention is a callable of the step (`Attend`), and row-wise stages go through
 the step's `RowWise`, which may run them in one call (a GPU) or in blocks of a fixed number of rows (bit-exact on a CPU).
+Where several ranks share the model, `finish` and `logits` put their parts together (`Group`).
 
 Sources: Llama 2 (Touvron et al. 2023), GQA (Ainslie et al. 2023); Qwen3's per-head norms of queries and keys.
 """
@@ -15,12 +16,13 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from runtime.layers.activation import silu_and_multiply
-from runtime.layers.linear import Linear
 from runtime.layers.norm import RMSNorm
 from runtime.layers.quantized import AnyLinear
 from runtime.layers.rotary import RotaryTable, apply_rotary
-from runtime.models.parts import build_linear
+from runtime.models.parts import build_head, build_linear
+from runtime.parallel.host_group import ALONE, Group
 from runtime.weights.config import ModelConfig
+from runtime.weights.shares import cuts_head
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, query [num_rows, num_heads, head_dim], key, value [num_rows, num_kv_heads, head_dim]) → the shape of query.
@@ -47,13 +49,14 @@ class RowWise(Protocol):
 class DecoderLayer:
     """Attention and feed-forward with their norms; `prefix` selects its weights."""
 
-    def __init__(self, config: ModelConfig, parameters: Mapping[str, Tensor], prefix: str) -> None:
+    def __init__(self, config: ModelConfig, parameters: Mapping[str, Tensor], prefix: str, group: Group) -> None:
         def linear(name: str) -> AnyLinear:
             return build_linear(config, parameters, f"{prefix}{name}")
 
         def norm(name: str) -> RMSNorm:
             return RMSNorm(parameters[f"{prefix}{name}.weight"], config.rms_norm_eps)
 
+        self._group = group
         self._num_heads, self._num_kv_heads, self._head_dim = config.num_heads, config.num_kv_heads, config.head_dim
         self._attention_norm, self._mlp_norm = norm("attention_norm"), norm("mlp_norm")
         self._qkv, self._output = linear("qkv"), linear("output")
@@ -78,8 +81,9 @@ class DecoderLayer:
             hidden: [num_rows, hidden_size], as `project` got it.
             attended: [num_rows, num_heads, head_dim].
         """
-        hidden = hidden + self._output(attended.flatten(1))
-        return (hidden + self._down(silu_and_multiply(self._gate_up(self._mlp_norm(hidden)))),)
+        hidden = hidden + self._group.sum(self._output(attended.flatten(1)))
+        inner = silu_and_multiply(self._gate_up(self._mlp_norm(hidden)))
+        return (hidden + self._group.sum(self._down(inner)),)
 
 
 class Decoder:
@@ -88,11 +92,22 @@ class Decoder:
     `num_positions` bounds the positions that may occur; beyond the configured `max_position` nothing is served.
     """
 
-    def __init__(self, config: ModelConfig, parameters: Mapping[str, Tensor], *, num_positions: int) -> None:
+    def __init__(
+        self, config: ModelConfig, parameters: Mapping[str, Tensor], *, num_positions: int, group: Group = ALONE
+    ) -> None:
+        """
+        Args:
+            config: what this rank computes, see `share_config`.
+            group: the ranks that share the model.
+        """
+        self._group = group
         self._embedding = parameters["embedding.weight"]
-        self.layers = [DecoderLayer(config, parameters, f"layers.{layer}.") for layer in range(config.num_layers)]
+        self.layers = [
+            DecoderLayer(config, parameters, f"layers.{layer}.", group) for layer in range(config.num_layers)
+        ]
         self._norm = RMSNorm(parameters["norm.weight"], config.rms_norm_eps)
-        self._head = Linear(self._embedding) if config.tie_word_embeddings else build_linear(config, parameters, "head")
+        self._head = build_head(config, parameters, group.share)
+        self._joins_logits = cuts_head(config, group.share)
         self.rotary = RotaryTable(
             config.rope,
             config.head_dim,
@@ -125,4 +140,5 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> tuple[Tensor]:
         """[num_rows, hidden_size] → [num_rows, vocab_size] float32. Row-wise: run it through `RowWise`."""
-        return (self._head(self._norm(hidden)).float(),)
+        logits = self._head(self._norm(hidden)).float()
+        return (self._group.join(logits) if self._joins_logits else logits,)

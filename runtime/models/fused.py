@@ -3,7 +3,10 @@
 One layer is five operations and the attention between them; everything is enqueued in order on one stream and may be
 captured. What comes before a layer's attention (`advance`) depends on the number of rows alone and works on memory that the
 caller gives, so it can be captured where attention cannot. What comes behind the last attention (`finish`) is a matter of each
-row by itself, and is computed for those rows only that somebody asks for. Weights are those of `decoder`: the two classes
+row by itself, and is computed for those rows only that somebody asks for. Where several ranks share the model, what they add to
+the residual stream is summed up behind each product, and their logits are joined (`DeviceGroup`).
+
+Weights are those of `decoder`: the two classes
 share every tensor, and each is tested against the other.
 """
 
@@ -14,13 +17,14 @@ import torch
 from torch import Tensor
 
 from runtime.attention.device import DevicePlan
-from runtime.layers.linear import Linear
 from runtime.layers.norm import RMSNorm
 from runtime.layers.quantized import AnyLinear
 from runtime.layers.rotary import RotaryTable
 from runtime.models.operations import Operations, TokenPlaces, TokenSource
-from runtime.models.parts import build_linear
+from runtime.models.parts import build_head, build_linear
+from runtime.parallel.device_group import DeviceGroup, Sum
 from runtime.weights.config import ModelConfig
+from runtime.weights.shares import WHOLE, cuts_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +68,28 @@ class FusedDecoder:
         num_positions: int,
         cache_scales: Tensor | None = None,
         captured_layers: tuple[int, ...] = (),
+        group: DeviceGroup | None = None,
     ) -> None:
         """
         Args:
+            config: what this rank computes, see `share_config`.
             parameters: by the names of `runtime.weights.layout`, on one device.
             num_positions: bound of the positions that may occur.
             cache_scales: of a cache in e4m3, see `runtime.attention.pages`.
             captured_layers: after how many layers the hidden states are kept that a draft head reads.
+            group: the ranks that share the model; None: this one has all of it.
         """
+        self._group = group
         self._captured_layers = captured_layers
         self._operations = operations
         self._cache_scales = cache_scales
         self._embedding = parameters["embedding.weight"]
         self._layers = [_build_layer(config, parameters, f"layers.{index}.") for index in range(config.num_layers)]
         self._norm = RMSNorm(parameters["norm.weight"], config.rms_norm_eps)
-        self._head = Linear(self._embedding) if config.tie_word_embeddings else build_linear(config, parameters, "head")
+        share = WHOLE if group is None else group.share
+        self._head = build_head(config, parameters, share)
+        self._joins_logits = cuts_head(config, share)
+        self._vocab_size = config.vocab_size
         self._rotary = RotaryTable(
             config.rope,
             config.head_dim,
@@ -139,8 +150,19 @@ class FusedDecoder:
         self._end_layer(self._layers[-1], hidden, attended)
 
     def _end_layer(self, layer: FusedLayer, hidden: Tensor, attended: Tensor) -> None:
-        self._operations.add_linear(hidden, attended.flatten(1), layer.output)
-        self._operations.feed_forward(hidden, layer.mlp_norm, layer.gate_up, layer.down)
+        part = self._part(Sum.ATTENTION, hidden)
+        self._operations.add_linear(hidden, attended.flatten(1), layer.output, part)
+        self._add_up(Sum.ATTENTION, hidden)
+        part = self._part(Sum.FEED_FORWARD, hidden)
+        self._operations.feed_forward(hidden, layer.mlp_norm, layer.gate_up, layer.down, part)
+        self._add_up(Sum.FEED_FORWARD, hidden)
+
+    def _part(self, which: Sum, hidden: Tensor) -> Tensor | None:
+        return None if self._group is None else self._group.part(which, len(hidden))
+
+    def _add_up(self, which: Sum, hidden: Tensor) -> None:
+        if self._group is not None:
+            self._group.add_sum(which, hidden)
 
     def _keep(self, index: int, rows: StepRows) -> None:
         """For a draft head, if it reads what comes out of so many layers."""
@@ -154,7 +176,12 @@ class FusedDecoder:
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> tuple[Tensor]:
         """[num_rows, hidden_size] → [num_rows, vocab_size], in the weights' dtype; `out`, if it is given."""
-        return (self._operations.norm_linear(hidden, self._norm, self._head, out),)
+        if self._group is None or not self._joins_logits:
+            return (self._operations.norm_linear(hidden, self._norm, self._head, out),)
+        self._operations.norm_linear(hidden, self._norm, self._head, self._group.logits_part(len(hidden)))
+        joined = hidden.new_empty(len(hidden), self._vocab_size) if out is None else out
+        self._group.join_logits(joined)
+        return (joined,)
 
 
 def _build_layer(config: ModelConfig, parameters: Mapping[str, Tensor], prefix: str) -> FusedLayer:

@@ -79,8 +79,12 @@ class Operations(Protocol):
         """linear(norm(hidden)) → [num_rows, out]: `out`, or a new tensor where none is given."""
         ...
 
-    def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear) -> None:
-        """hidden += linear(rows), in place."""
+    def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear, part: Tensor | None = None) -> None:
+        """hidden += linear(rows), in place.
+
+        Args:
+            part: [num_rows, hidden_size], written with the product instead, which is a part of a sum over ranks.
+        """
         ...
 
     def linear(self, rows: Tensor, linear: Linear) -> Tensor:
@@ -96,8 +100,14 @@ class Operations(Protocol):
         """
         ...
 
-    def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
-        """hidden += down(silu(gate) * up), in place; gate and up are the halves of gate_up(norm(hidden))."""
+    def feed_forward(
+        self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear, part: Tensor | None = None
+    ) -> None:
+        """hidden += down(silu(gate) * up), in place; gate and up are the halves of gate_up(norm(hidden)).
+
+        Args:
+            part: see `add_linear`.
+        """
         ...
 
     def rotate_and_store(
@@ -145,9 +155,12 @@ class PlainOperations:
         rows = linear(norm(hidden))
         return rows if out is None else out.copy_(rows)
 
-    def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear) -> None:
+    def add_linear(self, hidden: Tensor, rows: Tensor, linear: AnyLinear, part: Tensor | None = None) -> None:
         """See `Operations.add_linear`."""
-        hidden.add_(linear(rows))
+        if part is None:
+            hidden.add_(linear(rows))
+        else:
+            part.copy_(linear(rows))
 
     def linear(self, rows: Tensor, linear: Linear) -> Tensor:
         """See `Operations.linear`."""
@@ -161,9 +174,11 @@ class PlainOperations:
             tokens.drafts[: len(ids), tokens.step].copy_(ids)
         return torch.cat((norms[0](functional.embedding(ids, table)), norms[1](hidden)), dim=-1)
 
-    def feed_forward(self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear) -> None:
+    def feed_forward(
+        self, hidden: Tensor, norm: RMSNorm, gate_up: AnyLinear, down: AnyLinear, part: Tensor | None = None
+    ) -> None:
         """See `Operations.feed_forward`."""
-        self.add_linear(hidden, silu_and_multiply(gate_up(norm(hidden))), down)
+        self.add_linear(hidden, silu_and_multiply(gate_up(norm(hidden))), down, part)
 
     def rotate_and_store(
         self,

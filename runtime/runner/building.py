@@ -9,6 +9,8 @@ from runtime.attention.reference import ReferenceAttention
 from runtime.errors import EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
 from runtime.models.decoder import Decoder
+from runtime.parallel.channel import Channel
+from runtime.parallel.host_group import ALONE, Apart, HostGroup
 from runtime.runner.cache_choice import choose_cache
 from runtime.runner.rows import choose_grouping
 from runtime.runner.torch_runner import TorchRunner
@@ -20,6 +22,7 @@ from runtime.weights.file_check import FileCheck
 from runtime.weights.folder import verify_model_folder
 from runtime.weights.loading import Progress, build_dummy_weights, load_weights
 from runtime.weights.quantization import AT_LOAD
+from runtime.weights.shares import WHOLE, Share, share_config
 
 LOAD_FORMATS = ("auto", "dummy")
 REFERENCE_TOTAL_TOKENS = 32_768
@@ -47,6 +50,7 @@ def build_runner(
     progress: Progress | None = None,
     verify: FileCheck | None = None,
     head: HeadSource | None = None,
+    channel: Channel | None = None,
 ) -> TorchRunner:
     """Read a model folder and put a runner together.
 
@@ -64,30 +68,40 @@ def build_runner(
         progress: called with (bytes read, bytes in all) while the checkpoint is read.
         verify: asked about the digest of every file that was read.
         head: of a speculating engine.
+        channel: of a rank that shares the model with others, on a CPU; None: it has all of it.
     Raises: CheckpointRejected for the folder, EngineMisconfigured for the settings; whatever `verify` raises.
     """
     _verify_settings(num_pages, load_format, num_threads)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     verify_model_folder(folder)
-    config = apply_quantization(load_model_config(folder), quantization)
+    whole = apply_quantization(load_model_config(folder), quantization)
+    share = WHOLE if channel is None else channel.share
+    config = share_config(whole, share)
     target, kind = resolve_device(device), resolve_dtype(dtype, device, config)
+    if share.size > 1 and target.type != "cpu":
+        raise EngineMisconfigured(
+            "tp_size: the reference shares a model on a CPU only; choose another attention_backend"
+        )
     with torch.inference_mode():
         weights = (
-            build_dummy_weights(config, device=target, dtype=kind)
+            build_dummy_weights(whole, device=target, dtype=kind, share=share)
             if load_format == "dummy"
-            else load_weights(folder, config, device=target, dtype=kind, progress=progress, verify=verify)
+            else load_weights(folder, whole, device=target, dtype=kind, share=share, progress=progress, verify=verify)
         )
-        model = Decoder(config, weights.parameters, num_positions=(num_pages - 1) * PAGE_SIZE)
+        num_positions = (num_pages - 1) * PAGE_SIZE
+        group = ALONE if channel is None else HostGroup(channel)
+        model = Decoder(config, weights.parameters, num_positions=num_positions, group=group)
         cache = choose_cache(
             kv_cache_dtype, quantization_param_path, config, dtype=kind, device=target, stored=weights.cache_scales
         )
         pages = cache.allocate(config, num_pages, target)
-        grouping = choose_grouping(model, hidden_size=config.hidden_size, device=target, dtype=kind)
+        own = Decoder(config, weights.parameters, num_positions=num_positions, group=Apart(share))
+        grouping = choose_grouping(own, hidden_size=config.hidden_size, device=target, dtype=kind, channel=channel)
         drafter, digest = None, weights.digest
         if head is not None:
             embedding = weights.parameters["embedding.weight"]
-            loaded = head.load(config, embedding, num_positions=model.rotary.num_positions)
+            loaded = head.load(whole, embedding, num_positions=model.rotary.num_positions)
             drafter, digest = Drafter(loaded.head, num_pages=num_pages), f"{digest} head {loaded.digest}"
     attention = ReferenceAttention(
         pages, num_heads=config.num_heads, layer_windows=config.layer_windows, scales=cache.scales
@@ -102,6 +116,14 @@ def _verify_settings(num_pages: int, load_format: str, num_threads: int | None) 
         raise EngineMisconfigured(f"load_format: expected one of {', '.join(LOAD_FORMATS)}, found {load_format!r}")
     if num_threads is not None and num_threads < 1:
         raise EngineMisconfigured(f"num_threads: expected at least 1, found {num_threads}")
+
+
+def verify_ranks(settings: EngineSettings, share: Share) -> None:
+    """That an engine has the ranks it is to have. Raises: EngineMisconfigured where a single process is to do."""
+    if settings.tp_size != share.size:
+        raise EngineMisconfigured(
+            f"tp_size: expected {share.size}, as here one process computes the model, found {settings.tp_size}"
+        )
 
 
 def apply_quantization(config: ModelConfig, quantization: str) -> ModelConfig:

@@ -5,6 +5,7 @@ trial has covered."""
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,10 +20,14 @@ from runtime.kernels.launching import Launcher
 from runtime.kernels.operations import FusedOperations
 from runtime.layers.quantized import E4M3
 from runtime.models.fused import FusedDecoder
-from runtime.runner.building import apply_quantization, resolve_device, resolve_dtype
+from runtime.parallel.channel import Channel
+from runtime.parallel.device_group import PeerGroup
+from runtime.parallel.peer_memory import share_memory
+from runtime.runner.building import apply_quantization, resolve_device, resolve_dtype, verify_ranks
 from runtime.runner.cache_choice import choose_cache
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.memory import MemoryNeed, MemoryTable, divide_memory, verify_weights_fit
+from runtime.runner.rows import WholeRows
 from runtime.runner.sizing import measure_step_bytes
 from runtime.runner.speculation_building import HeadOnDevice, build_speculation
 from runtime.runner.step_buffers import RunnerLimits
@@ -34,8 +39,22 @@ from runtime.weights.file_check import FileCheck
 from runtime.weights.folder import verify_model_folder
 from runtime.weights.layout import parameter_shapes
 from runtime.weights.loading import LoadedWeights, build_dummy_weights, load_weights, parameter_dtype
+from runtime.weights.shares import WHOLE, Share, share_config
 
 _E4M3_UNIT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SharedModel:
+    """A model, and what this rank has of it."""
+
+    whole: ModelConfig
+    share: Share
+
+    @property
+    def own(self) -> ModelConfig:
+        """The shape of what it computes. Raises: EngineMisconfigured."""
+        return share_config(self.whole, self.share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +98,7 @@ def build_device_runner(
     advance: Callable[[], None],
     verify: FileCheck | None = None,
     head: HeadSource | None = None,
+    channel: Channel | None = None,
 ) -> BuiltDevice:
     """Read a model folder and put a runner together that takes the GPU as its own.
 
@@ -86,23 +106,30 @@ def build_device_runner(
         advance: called after every part of the work, so that it is not taken for a hang.
         verify: asked about the digest of every file that was read, before anything is computed from them.
         head: of a speculating engine.
+        channel: of a rank that shares the model with others; None: it has all of it.
     Raises: CheckpointRejected for the folder, EngineMisconfigured for the settings, KernelMissing for a frozen bundle;
         whatever `verify` raises.
     """
     verify_model_folder(folder)
-    config = apply_quantization(load_model_config(folder), settings.quantization)
+    share = WHOLE if channel is None else channel.share
+    verify_ranks(settings, share)
+    model = SharedModel(apply_quantization(load_model_config(folder), settings.quantization), share)
     device = resolve_device(settings.device)
-    dtype = resolve_dtype(settings.dtype, settings.device, config)
-    _verify_dtypes(config, dtype)
-    kernels.verify_complete(config, dtype)
+    if torch.cuda.device_count() < share.size:
+        raise EngineMisconfigured(
+            f"tp_size: {share.size} ranks need a GPU each, found {torch.cuda.device_count()} from base_gpu_id on"
+        )
+    dtype = resolve_dtype(settings.dtype, settings.device, model.whole)
+    _verify_dtypes(model, dtype)
+    kernels.verify_complete(model.whole, dtype)
     free_bytes, total_bytes = torch.cuda.mem_get_info()
-    verify_weights_fit(_weights_bytes(config, dtype), free_bytes)  # (1)
+    verify_weights_fit(_weights_bytes(model, dtype), free_bytes)  # (1)
     with torch.inference_mode():
         digests = DigestKernels(kernels.launcher)
-        weights = _load(folder, config, settings, device, dtype, advance, verify, digests)  # (2)
-        loaded = None if head is None else _load_head(head, config, settings, weights)
+        weights = _load(folder, model, settings, device, dtype, advance, verify, digests)  # (2)
+        loaded = None if head is None else _load_head(head, model.whole, settings, weights)
         torch.cuda.synchronize()
-        builder = _Builder(config, settings, kernels, weights, device, dtype, loaded)
+        builder = _Builder(model.own, settings, kernels, weights, device, dtype, loaded, channel)
         advance()
         shape = NO_DRAFTS if loaded is None else loaded.shape
         step_bytes = measure_step_bytes(builder.build, builder.limits, shape)  # (3)
@@ -110,15 +137,17 @@ def build_device_runner(
             MemoryNeed(
                 total_bytes,
                 total_bytes - free_bytes,
-                _weights_bytes(config, dtype) + (0 if loaded is None else loaded.weights_bytes),
-                step_bytes,
+                _weights_bytes(model, dtype) + (0 if loaded is None else loaded.weights_bytes),
+                step_bytes + builder.group_bytes,
             ),
-            page_bytes=config.kv_elements_per_token * PAGE_SIZE * builder.cache.dtype.itemsize
+            page_bytes=model.own.kv_elements_per_token * PAGE_SIZE * builder.cache.dtype.itemsize
             + (0 if loaded is None else loaded.page_bytes),
             mem_fraction_static=settings.mem_fraction_static,
             max_total_tokens=settings.max_total_tokens,
             min_tokens=settings.context_length or PAGE_SIZE,
         )
+        if channel is not None:
+            memory = memory.with_pages(channel.smallest(memory.num_pages))
         advance()
         runner = builder.build(memory.num_pages)
         runner.pages.zero_()
@@ -139,6 +168,7 @@ class _Builder:
         device: torch.device,
         dtype: torch.dtype,
         head: HeadOnDevice | None,
+        channel: Channel | None,
     ) -> None:
         self._config = config
         self._head = head
@@ -167,6 +197,20 @@ class _Builder:
             device=device,
             stored=weights.cache_scales,
         )
+        group = None
+        if channel is not None:
+            group = PeerGroup(
+                channel.share,
+                partial(share_memory, channel=channel),
+                kernels.launcher,
+                max_rows=self.limits.max_rows,
+                hidden_size=config.hidden_size,
+                max_samples=max(self.limits.max_samples, WholeRows.num_scored_at_once),
+                vocab_size=config.vocab_size,
+                dtype=dtype,
+                device=device,
+            )
+        self.group_bytes = 0 if group is None else group.num_bytes
         self._model = FusedDecoder(
             config,
             weights.parameters,
@@ -174,6 +218,7 @@ class _Builder:
             num_positions=self._context_length,
             cache_scales=self.cache.scales,
             captured_layers=() if head is None else head.head.config.captured_layers,
+            group=group,
         )
 
     def build(self, num_pages: int) -> DeviceRunner:
@@ -215,7 +260,7 @@ def _context_length(settings: EngineSettings, config: ModelConfig) -> int:
 
 def _load(
     folder: Path,
-    config: ModelConfig,
+    model: SharedModel,
     settings: EngineSettings,
     device: torch.device,
     dtype: torch.dtype,
@@ -224,12 +269,13 @@ def _load(
     kernels: DigestKernels,
 ) -> LoadedWeights:
     if settings.load_format == "dummy":
-        return build_dummy_weights(config, device=device, dtype=dtype)
+        return build_dummy_weights(model.whole, device=device, dtype=dtype, share=model.share)
     return load_weights(
         folder,
-        config,
+        model.whole,
         device=device,
         dtype=dtype,
+        share=model.share,
         progress=lambda _done, _total: advance(),
         verify=verify,
         kernels=kernels,
@@ -246,24 +292,24 @@ def _load_head(
     return HeadOnDevice(found.head, options.shape, found.digest, source.levels)
 
 
-def _weights_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+def _weights_bytes(model: SharedModel, dtype: torch.dtype) -> int:
     return sum(
         math.prod(parameter.shape) * parameter_dtype(parameter, dtype).itemsize
-        for parameter in parameter_shapes(config).values()
+        for parameter in parameter_shapes(model.whole, model.share).values()
     )
 
 
-def _verify_dtypes(config: ModelConfig, dtype: torch.dtype) -> None:
+def _verify_dtypes(model: SharedModel, dtype: torch.dtype) -> None:
     """Kernels on a GPU take 16 bits. Products in e4m3 leave bf16, and take matrices in whole units of 16 bytes."""
     if dtype == torch.float32:
         raise EngineMisconfigured(
             "dtype: expected bfloat16 or float16 on cuda with this attention_backend, found float32"
         )
-    if config.quantization is None:
+    if model.whole.quantization is None:
         return
     if dtype != torch.bfloat16:
         raise EngineMisconfigured(f"dtype: expected bfloat16 for FP8 on cuda, found {dtype}")
-    for name, parameter in parameter_shapes(config).items():
+    for name, parameter in parameter_shapes(model.whole, model.share).items():
         if parameter_dtype(parameter, dtype) == E4M3 and any(size % _E4M3_UNIT for size in parameter.shape):
             raise CheckpointRejected(
                 f"{name}: FP8 on cuda takes sizes that are multiples of {_E4M3_UNIT}, found {list(parameter.shape)}"

@@ -39,6 +39,7 @@ from runtime.kernels.operations import FusedOperations
 from runtime.kernels.recording import RecordingLauncher
 from runtime.layers.quantized import E4M3
 from runtime.models.fused import FusedDecoder
+from runtime.parallel.device_group import PeerGroup
 from runtime.runner.attention_choice import AttentionChoice, build_triton_attention, choose_attention
 from runtime.runner.building import apply_quantization, resolve_dtype, runs_on_reference
 from runtime.runner.cache_choice import cache_dtype
@@ -52,6 +53,7 @@ from runtime.speculative.options import SpeculationOptions, speculation_options
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.layout import parameter_shapes
 from runtime.weights.loading import parameter_dtype
+from runtime.weights.shares import Share, share_config
 
 META = torch.device("meta")
 HOPPER_MULTIPROCESSORS = 132
@@ -94,14 +96,17 @@ def find_needs(
     *,
     num_multiprocessors: int = HOPPER_MULTIPROCESSORS,
 ) -> KernelNeeds:
-    """All kernels of one engine.
+    """All kernels of one engine; they are the same on each of its ranks.
 
+    Args:
+        config: of the whole model.
     Raises: EngineMisconfigured for settings that no kernel serves.
     """
     recorder = RecordingLauncher()
     _hash_file(DigestKernels(recorder))
-    choice = choose_attention(settings, config, dtype)
-    rehearsal = _Rehearsal(config, settings, dtype, recorder, choice, num_multiprocessors)
+    share = Share(0, settings.tp_size)
+    choice = choose_attention(settings, share_config(config, share), dtype)
+    rehearsal = _Rehearsal(config, share, settings, dtype, recorder, choice, num_multiprocessors)
     rehearsal.run()
     options = speculation_options(settings)
     if options is not None:
@@ -122,7 +127,8 @@ class _Rehearsal:
 
     def __init__(
         self,
-        config: ModelConfig,
+        whole: ModelConfig,
+        share: Share,
         settings: EngineSettings,
         dtype: torch.dtype,
         launcher: Launcher,
@@ -130,8 +136,9 @@ class _Rehearsal:
         num_multiprocessors: int,
     ) -> None:
         self._launcher, self._num_multiprocessors = launcher, num_multiprocessors
-        windows = tuple(dict.fromkeys(config.layer_windows))
-        self._config = replace(config, num_layers=len(windows), layer_windows=windows)
+        windows = tuple(dict.fromkeys(whole.layer_windows))
+        shortened = replace(whole, num_layers=len(windows), layer_windows=windows)
+        self._config = config = share_config(shortened, share)
         self._max_sequences = settings.max_running_requests
         self._max_rows = settings.prefill_sizes[0] + self._max_sequences
         self._sizes = graph_sizes(min(settings.cuda_graph_max_bs, self._max_sequences))
@@ -140,13 +147,14 @@ class _Rehearsal:
         )
         parameters = {
             name: torch.empty(parameter.shape, dtype=parameter_dtype(parameter, dtype), device=META)
-            for name, parameter in parameter_shapes(self._config).items()
+            for name, parameter in parameter_shapes(shortened, share).items()
         }
         self._embedding = parameters["embedding.weight"]
         cached = cache_dtype(settings.kv_cache_dtype, dtype)
         self._scales = scales = torch.empty(len(windows), SCALE_COLUMNS, device=META) if cached == E4M3 else None
+        group = None if share.size == 1 else self._rehearse_group(share, settings, dtype)
         self._model = FusedDecoder(
-            self._config, parameters, self._operations, num_positions=PAGE_SIZE, cache_scales=scales
+            self._config, parameters, self._operations, num_positions=PAGE_SIZE, cache_scales=scales, group=group
         )
         self._pages = allocate_pages(
             num_layers=len(windows),
@@ -166,6 +174,21 @@ class _Rehearsal:
         limits = RunnerLimits(self._max_rows, self._max_sequences, self._max_sequences, 0, 0)
         self._buffers = StepBuffers(self._config, limits, dtype=dtype, device=META)
         self._query = torch.empty(self._max_sequences, config.num_heads, config.head_dim, dtype=dtype, device=META)
+
+    def _rehearse_group(self, share: Share, settings: EngineSettings, dtype: torch.dtype) -> PeerGroup:
+        options = speculation_options(settings)
+        num_queries = 1 if options is None else options.shape.num_drafts + 1
+        return PeerGroup(
+            share,
+            lambda _memory: torch.empty(share.size, dtype=torch.int64, device=META),
+            self._launcher,
+            max_rows=settings.prefill_sizes[0] + self._max_sequences * num_queries,
+            hidden_size=self._config.hidden_size,
+            max_samples=self._max_sequences * num_queries,
+            vocab_size=self._config.vocab_size,
+            dtype=dtype,
+            device=META,
+        )
 
     @torch.inference_mode()
     def run(self) -> None:

@@ -4,7 +4,7 @@ What steps need is measured, not guessed: a trial runs the largest prefill and c
 cache. So the cache can take everything else, and steady state never runs out of memory.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runtime.errors import EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
@@ -41,6 +41,10 @@ class MemoryTable:
         """What nobody is expected to use."""
         need = self.need
         return need.total_bytes - need.foreign_bytes - need.weights_bytes - need.step_bytes - self.kv_bytes
+
+    def with_pages(self, num_pages: int) -> "MemoryTable":
+        """The same with fewer pages."""
+        return replace(self, num_pages=num_pages, kv_bytes=num_pages * self.page_bytes)
 
     def lines(self) -> list[str]:
         """A table for the operator, one line a row."""

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from runtime.batch import Int32, Int64
 from runtime.models.decoder import Decoder
+from runtime.parallel.channel import Channel
 
 ROW_BLOCK = 16
 _TRIAL_SEED = 0
@@ -116,11 +117,19 @@ class AlignedBlocks:
         return _apply_by_block(stage, rows)
 
 
-def choose_grouping(model: Decoder, *, hidden_size: int, device: torch.device, dtype: torch.dtype) -> RowGrouping:
-    """The fastest grouping that is exact: whole rows on a GPU (where exactness is up to its kernels)."""
+def choose_grouping(
+    model: Decoder, *, hidden_size: int, device: torch.device, dtype: torch.dtype, channel: Channel | None = None
+) -> RowGrouping:
+    """The fastest grouping that is exact: whole rows on a GPU (where exactness is up to its kernels).
+
+    Args:
+        model: what this rank computes of it, by itself.
+        channel: to the other ranks, which have to choose the same.
+    """
     if device.type != "cpu":
         return WholeRows()
-    return PackedBlocks() if places_are_equal(model, hidden_size=hidden_size, dtype=dtype) else AlignedBlocks()
+    are_equal = int(places_are_equal(model, hidden_size=hidden_size, dtype=dtype))
+    return PackedBlocks() if (are_equal if channel is None else channel.smallest(are_equal)) else AlignedBlocks()
 
 
 def places_are_equal(model: Decoder, *, hidden_size: int, dtype: torch.dtype) -> bool:

@@ -25,6 +25,7 @@ from runtime.weights.folder import verify_model_folder
 from runtime.weights.header import LENGTH_BYTES, StoredTensor, parse_header, parse_header_length
 from runtime.weights.json_file import load_json_object, open_regular_file
 from runtime.weights.layout import Role, TensorPlace, tensor_places
+from runtime.weights.shares import WHOLE, Share
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -69,14 +70,17 @@ class Checkpoint:
             shard.file.close()
 
 
-def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
+def open_checkpoint(folder: Path, config: ModelConfig, share: Share = WHOLE) -> Checkpoint:
     """Open and check all shards of a model folder; see the module for what is checked.
 
+    Args:
+        config: of the whole model.
+        share: what of it is to be loaded.
     Raises: CheckpointRejected, naming file and tensor.
     """
     shards = open_shards(folder)  # (1) to (4)
     try:
-        places = _verify_tensors(shards, config)  # (5)
+        places = _verify_tensors(shards, config, share)  # (5)
     except CheckpointRejected:
         _close(shards)
         raise
@@ -193,10 +197,10 @@ def _verify_shards(shards: list[Shard], weight_map: dict[str, str] | None) -> No
         _refuse_names((name for name in found if name not in weight_map), f"not listed in {INDEX_FILE}", found)
 
 
-def _verify_tensors(shards: list[Shard], config: ModelConfig) -> dict[str, TensorPlace]:
+def _verify_tensors(shards: list[Shard], config: ModelConfig, share: Share) -> dict[str, TensorPlace]:
     """Check names, shapes and dtypes, and return where each tensor goes."""
     found = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
-    places = tensor_places(config) | cache_scale_places(config, found)
+    places = tensor_places(config, share) | cache_scale_places(config, found)
     if config.tie_word_embeddings and _EMBEDDING not in found and _HEAD in found:
         # safetensors stores one of two names of a shared tensor; which of them is up to the writer.
         places[_HEAD] = places.pop(_EMBEDDING)

@@ -26,6 +26,7 @@ from runtime.weights.file_check import FileCheck, digests_of, hasher_of
 from runtime.weights.header import StoredTensor
 from runtime.weights.layout import ParameterShape, Role, parameter_shapes
 from runtime.weights.placing import FILE_DTYPES, Placing
+from runtime.weights.shares import WHOLE, Share
 
 Progress = Callable[[int, int], None]
 """Called with (bytes read, bytes in all), often."""
@@ -53,6 +54,7 @@ def load_weights(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    share: Share = WHOLE,
     progress: Progress | None = None,
     verify: FileCheck | None = None,
     kernels: DigestKernels | None = None,
@@ -60,11 +62,13 @@ def load_weights(
     """Check and read the checkpoint of `folder`, converted to `dtype` on `device`.
 
     Args:
+        config: of the whole model.
+        share: what of it is kept; all of it is read and hashed.
         kernels: hash on the device what `verify` wants digested by a tree.
     Raises: CheckpointRejected, naming file and tensor; whatever `verify` raises.
     """
-    with open_checkpoint(folder, config) as checkpoint:
-        parameters = allocate_parameters(config, device=device, dtype=dtype)
+    with open_checkpoint(folder, config, share) as checkpoint:
+        parameters = allocate_parameters(config, device=device, dtype=dtype, share=share)
         if any(place.parameter == CACHE_SCALES for place in checkpoint.places.values()):
             parameters[CACHE_SCALES] = torch.empty(2 * config.num_layers, dtype=torch.float32, device=device)
         placing, embedding = Placing(checkpoint.places, parameters, dtype), parameters["embedding.weight"]
@@ -81,10 +85,12 @@ def load_weights(
     return LoadedWeights(parameters, digest, None if cache_scales is None else cache_scales.view(-1, 2))
 
 
-def build_dummy_weights(config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> LoadedWeights:
+def build_dummy_weights(
+    config: ModelConfig, *, device: torch.device, dtype: torch.dtype, share: Share = WHOLE
+) -> LoadedWeights:
     """Random weights of the right shapes, the same in every process, for measurements without a checkpoint."""
-    parameters = allocate_parameters(config, device=device, dtype=dtype)
-    shapes = parameter_shapes(config)
+    parameters = allocate_parameters(config, device=device, dtype=dtype, share=share)
+    shapes = parameter_shapes(config, share)
     generator = torch.Generator(device=device).manual_seed(0)
     for name, parameter in parameters.items():
         if name.endswith("norm.weight"):
@@ -103,9 +109,11 @@ def build_dummy_weights(config: ModelConfig, *, device: torch.device, dtype: tor
     return LoadedWeights(parameters, f"dummy-{_digest_of(config.file_digests)}")
 
 
-def allocate_parameters(config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+def allocate_parameters(
+    config: ModelConfig, *, device: torch.device, dtype: torch.dtype, share: Share = WHOLE
+) -> dict[str, Tensor]:
     """Uninitialized parameters of a model, by name."""
-    return {name: _allocate(shape, device, dtype) for name, shape in parameter_shapes(config).items()}
+    return {name: _allocate(shape, device, dtype) for name, shape in parameter_shapes(config, share).items()}
 
 
 def parameter_dtype(parameter: ParameterShape, dtype: torch.dtype) -> torch.dtype:

@@ -1,12 +1,13 @@
 """Where the bytes of stored tensors go, and what is done with them when they are there.
 
 A reader asks for the `target` of a tensor, fills it, and says that it is `filled`. Most targets are the parameter's own rows.
-Matrices to be rounded to e4m3 go through a tensor of their own that is gone afterwards; scales are checked, and spread over
-the rows that they are for. On a GPU nothing here waits for it: what is computed is enqueued, on one stream, and whether scales
-are sound is asked once, by `verify`, when all is read.
+What a rank keeps a part of goes through a tensor of its own that is gone afterwards, and so do matrices to be rounded to e4m3;
+scales are checked, and spread over the rows that they are for. On a GPU nothing here waits for it: what is computed is enqueued,
+on one stream, and whether scales are sound is asked once, by `verify`, when all is read.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from runtime.weights.layout import Role, TensorPlace, scales_of
 
 FILE_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F8_E4M3": torch.float8_e4m3fn}
 """Torch's dtypes by safetensors' names."""
+
+_COPIED = (Role.PLAIN, Role.E4M3, Role.SCALE)
+"""Become a part of their parameter as they are."""
 
 
 class Placing:
@@ -39,8 +43,10 @@ class Placing:
         if place is None:
             return None
         parameter = self._parameters[place.parameter]
-        if place.role in (Role.PLAIN, Role.E4M3, Role.SCALE):
-            return parameter.narrow(0, place.start, place.num_rows)
+        if place.role in _COPIED:
+            if place.cut is None and not place.is_elsewhere:
+                return parameter.narrow(0, place.start, place.num_rows)
+            return torch.empty(place.shape, dtype=parameter.dtype, device=parameter.device)
         if place.role is Role.TO_ROUND:
             return torch.empty(place.shape, dtype=self._dtype, device=parameter.device)
         return torch.empty(place.shape, dtype=torch.float32, device=parameter.device)
@@ -48,10 +54,12 @@ class Placing:
     def filled(self, name: str, target: Tensor) -> None:
         """The tensor has been read."""
         place = self._places[name]
-        if place.role in (Role.PLAIN, Role.E4M3):
-            return
         if place.role is Role.TO_ROUND:
             self._round(place, target)
+            return
+        if place.role in _COPIED and (place.cut is not None or place.is_elsewhere):
+            self._keep(place, target)
+        if place.role in (Role.PLAIN, Role.E4M3):
             return
         self._are_sound[name] = (target.isfinite() & (target > 0)).all()
         if place.role is Role.TENSOR_SCALE:
@@ -74,7 +82,16 @@ class Placing:
             if not is_sound:
                 raise CheckpointRejected(f"tensor {name!r}: expected scales that are finite and positive")
 
+    def _keep(self, place: TensorPlace, whole: Tensor) -> None:
+        """This rank's part of it."""
+        rows, cut = self._parameters[place.parameter].narrow(0, place.start, place.num_rows), place.cut
+        if place.is_elsewhere:
+            rows.zero_()
+        else:
+            rows.copy_(whole if cut is None else whole.narrow(cut.dimension, cut.start, cut.length))
+
     def _round(self, place: TensorPlace, weights: Tensor) -> None:
+        """Before it is cut: all ranks round a row by the same scale."""
         values, scales = quantize_channels(weights)
-        self._parameters[place.parameter].narrow(0, place.start, place.num_rows).copy_(values)
-        self._parameters[scales_of(place.parameter)].narrow(0, place.start, place.num_rows).copy_(scales)
+        self._keep(place, values)
+        self._keep(replace(place, parameter=scales_of(place.parameter), cut=place.row_cut), scales)

@@ -121,9 +121,6 @@ def build_rules(
         rules |= dict.fromkeys(_COMPUTING.split(), Rule())
     if uses_gpu:
         rules |= dict.fromkeys(f"{_STARTING_CUDA} {_ACCEPTING}".split(), Rule())
-    if network == "loopback":  # The ranks of one engine, in a network namespace that has `lo` alone
-        rules["socket"] = _socket_rule((socket.AF_INET, socket.AF_INET6, socket.AF_UNIX))
-        rules |= dict.fromkeys(("connect", "bind", "socketpair", *_ACCEPTING.split()), Rule())
     return rules
 
 

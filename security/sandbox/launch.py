@@ -25,10 +25,11 @@ EXIT_CANNOT_CONFINE = 77
 
 
 class Plan(NamedTuple):
-    """What to do: the profile, the descriptor to keep, and what was found of the platform."""
+    """What to do: the profile, the descriptors to keep, and what was found of the platform."""
 
     profile: Profile
-    control_fd: int
+    kept_fds: tuple[int, ...]
+    """Of these, those that are open stay, over the exec too."""
     platform: Platform
     strict: bool
     """Whether the program must refuse to start if a step fails. Passed on."""
@@ -45,8 +46,8 @@ class Plan(NamedTuple):
         """Back from the argument; written by our own supervisor."""
         document: dict[str, Any] = json.loads(text)
         profile, platform = Profile.decode(document.pop("profile")), Platform(**document.pop("platform"))
-        user = User.decode(document.pop("user"))
-        return cls(profile=profile, platform=platform, user=user, **document)
+        user, kept_fds = User.decode(document.pop("user")), tuple(document.pop("kept_fds"))
+        return cls(profile=profile, platform=platform, user=user, kept_fds=kept_fds, **document)
 
 
 class Confined(NamedTuple):
@@ -116,7 +117,7 @@ def _steps(plan: Plan) -> Iterator[tuple[str, Callable[[], list[str]]]]:
     """Each gives what it applied, in words."""
     profile, platform, user = plan.profile, plan.platform, plan.user
     has_power = privileges.may_administer()
-    yield "descriptors", lambda: privileges.close_all_but(plan.control_fd)
+    yield "descriptors", lambda: privileges.close_all_but(plan.kept_fds)
     if user is None:
         yield "folders", lambda: _make_folders(profile.writes)
     elif not has_power:
@@ -138,10 +139,8 @@ def _leave_host(profile: Profile, platform: Platform) -> list[str]:
     applied: list[str] = []
     if network or mounted:
         namespaces.enter_namespaces(network=network, mounts=mounted)
-    if network and profile.network == "loopback":
-        namespaces.bring_up_loopback()
     if network:
-        applied.append("a network of its own" if profile.network == "loopback" else "an empty network")
+        applied.append("an empty network")
     if mounted:
         applied += mounts.enter_private_root(profile)
     return applied
@@ -169,11 +168,20 @@ def main(arguments: list[str]) -> int:
     plan = Plan.decode(plan_text)
     confined = confine(plan)
     try:
-        os.set_inheritable(plan.control_fd, True)
+        for descriptor in filter(_is_open, plan.kept_fds):
+            os.set_inheritable(descriptor, True)
         os.execv(command[0], [*command, "--confinement", confined.encode()])  # noqa: S606 - a launcher's purpose
     except OSError as error:
         _complain(f"{command[0]} cannot be executed: {error}")
     return EXIT_CANNOT_CONFINE
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _complain(reason: str) -> None:

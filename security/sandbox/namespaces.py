@@ -1,20 +1,14 @@
-"""Namespaces of its own for a process: of the network, with nothing in it or with `lo` alone, and of mounts.
+"""Namespaces of its own for a process: of the network, with nothing in it, and of mounts.
 
 Root makes them directly. Others need a user namespace first, which some systems forbid (kernel.unprivileged_userns_clone,
 user.max_user_namespaces, Ubuntu's kernel.apparmor_restrict_unprivileged_userns, most containers). A process stuck in a user
 namespace without a mapping would be nobody, so whether all of it works is tried in a child first.
 """
 
-import fcntl
 import os
-import socket
-import struct
 from collections.abc import Callable
 
 from security.sandbox import kernel
-
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
-_IFREQ = struct.Struct("16sH22x")
 
 
 def enter_namespaces(*, network: bool = False, mounts: bool = False) -> None:
@@ -27,14 +21,6 @@ def enter_namespaces(*, network: bool = False, mounts: bool = False) -> None:
         kernel.unshare(flags)
     except PermissionError:  # Without CAP_SYS_ADMIN: a plain user, or root in a container.
         _enter_as_user(flags)
-
-
-def bring_up_loopback() -> None:
-    """Give this process's network namespace its `lo`. Raises: OSError."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        request = _IFREQ.pack(b"lo", 0)
-        name, flags = _IFREQ.unpack(fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request))
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, _IFREQ.pack(name, flags | _IFF_UP))
 
 
 def try_in_child(attempt: Callable[[], object]) -> str:

@@ -106,7 +106,6 @@ def _enter_empty_network(user: User | None) -> None:
     if user is not None:
         become_user(user)
     namespaces.enter_namespaces(network=True)
-    namespaces.bring_up_loopback()
 
 
 def _enter_private_root(read: tuple[str, ...], user: User | None) -> None:

@@ -85,11 +85,14 @@ def limit_resources(max_open_files: int) -> list[str]:
     return ["no core dumps"]
 
 
-def close_all_but(kept: int) -> list[str]:
+def close_all_but(kept: Iterable[int]) -> list[str]:
     """Close every descriptor but the three standard ones and `kept`."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    os.closerange(3, kept)
-    os.closerange(kept + 1, _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard)
+    first = 3
+    for descriptor in sorted(kept):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard)
     return []
 
 

@@ -33,7 +33,7 @@ ConfinedRole = Literal[
     "gateway", "policy", "engine", "auditor", "authority", "compiler", "reader", "courier", "console"
 ]
 CONFINED_ROLES: tuple[ConfinedRole, ...] = get_args(ConfinedRole)
-Network = Literal["host", "loopback", "none"]
+Network = Literal["host", "none"]
 
 MAX_OPEN_FILES = 1024
 MAX_OPEN_FILES_SERVING = 65_536
@@ -123,8 +123,6 @@ class Places(NamedTuple):
     """Of issuers elsewhere: their keys, or who vouches for where those are."""
     issuer_ports: tuple[int, ...]
     uses_gpu: bool
-    needs_loopback: bool
-    """Several ranks of one engine speak over `lo`."""
     recipient_files: tuple[Path, ...] = ()
     """Public keys of the auditors who may open sealed bodies; none where no bodies are kept."""
     witness_ports: tuple[int, ...] = ()
@@ -183,7 +181,6 @@ def build_profile(role: ConfinedRole, places: Places, code: Code) -> Profile:
             )
             writes = (places.definitions,)
         case "engine":
-            network = "loopback" if places.needs_loopback else "none"
             reads = _with_link_targets((*places.models, *places.kernels), places.state)
             uses_gpu = places.uses_gpu
         case "auditor":

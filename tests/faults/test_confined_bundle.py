@@ -58,14 +58,13 @@ def test_a_confined_engine_loads_its_libraries_from_memory(tmp_path: Path) -> No
         issuer_files=(),
         issuer_ports=(),
         uses_gpu=True,
-        needs_loopback=False,
         kernels=(tmp_path / "kernels",),
     )
     control, theirs = socket.socketpair()
     with control, theirs:
         plan = Plan(
             profile=build_profile("engine", places, Code(PACKAGES, (str(SCRIPT.parent),))),
-            control_fd=theirs.fileno(),
+            kept_fds=(theirs.fileno(),),
             platform=probe_platform(),
             strict=False,
         )
@@ -75,10 +74,10 @@ def test_a_confined_engine_loads_its_libraries_from_memory(tmp_path: Path) -> No
             "--bundle",
             str(tmp_path / "kernels"),
             "--control-fd",
-            str(plan.control_fd),
+            str(plan.kept_fds[0]),
         ]
         run = subprocess.run(
-            wrap(command, plan), capture_output=True, text=True, timeout=120, pass_fds=(plan.control_fd,),
+            wrap(command, plan), capture_output=True, text=True, timeout=120, pass_fds=plan.kept_fds,
             env={"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "PATH": os.defpath},
         )  # fmt: skip
     assert run.returncode == 0, run.stderr

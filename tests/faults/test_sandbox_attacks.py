@@ -155,7 +155,6 @@ class Scene:
             issuer_files=(),
             issuer_ports=(),
             uses_gpu=False,
-            needs_loopback=False,
             witness_ports=(self.ports["witness"],),
             witness_files=(self.state / "witnesses.pem",),
             console_ports=(self.ports["authority"],),
@@ -220,7 +219,7 @@ class Scene:
         assert below < kept
         with control, theirs:
             profile = build_profile(role, self.places()._replace(**places), Code(PACKAGES, (str(SCRIPT.parent),)))
-            plan = Plan(profile, kept, platform, strict=False, user=user)
+            plan = Plan(profile, (kept,), platform, strict=False, user=user)
             command = [sys.executable, str(SCRIPT), "--targets", json.dumps(targets), "--control-fd", str(kept)]
             run = subprocess.run(
                 wrap(command, plan), capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
@@ -450,7 +449,6 @@ def test_the_kernels_dangerous_calls_are_refused(scene: Scene, role: ConfinedRol
 
 VARIANTS: dict[str, tuple[ConfinedRole, dict[str, Any], set[str]]] = {
     "engine with a GPU": ("engine", {"uses_gpu": True}, set()),
-    "engine of several ranks": ("engine", {"needs_loopback": True}, set()),
     "authority with a provider": ("authority", {"upstream_ports": ("witness",)}, {"witness"}),
     "policy with a database server": ("policy", {"database_port": "other"}, {"other"}),
 }
@@ -459,7 +457,7 @@ VARIANTS: dict[str, tuple[ConfinedRole, dict[str, Any], set[str]]] = {
 @control("3.13.6", "AC-20", "SC-7(5)", "SC-39")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_a_configuration_opens_opens_nothing_else(scene: Scene, variant: str) -> None:
-    """A GPU, ranks that speak over loopback, a provider, a database server: one port more at most, and nothing besides."""
+    """A GPU, a provider, a database server: one port more at most, and nothing besides."""
     role, changes, expected = VARIANTS[variant]
     ports = scene.ports
     places = {

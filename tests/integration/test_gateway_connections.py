@@ -310,5 +310,5 @@ async def test_the_bound_on_connections_is_met_long_before_descriptors_run_out(
     role: ConfinedRole, max_connections: int, tmp_path: Path
 ) -> None:
     """A process without descriptors cannot even refuse: files that it must write fail with them."""
-    places = Places(tmp_path, (), tmp_path, tmp_path / "key", (), 0, 0, (), (), uses_gpu=False, needs_loopback=False)
+    places = Places(tmp_path, (), tmp_path, tmp_path / "key", (), 0, 0, (), (), uses_gpu=False)
     assert build_profile(role, places, Code(())).max_open_files > 4 * max_connections

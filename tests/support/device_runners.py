@@ -13,6 +13,7 @@ from runtime.kernels.launching import Launcher
 from runtime.kernels.operations import FusedOperations
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import PlainOperations
+from runtime.parallel.channel import Channel
 from runtime.runner.building import apply_quantization
 from runtime.runner.cache_choice import CacheFormat, cache_dtype
 from runtime.runner.chains import PlainChains
@@ -28,7 +29,9 @@ from runtime.speculative.options import speculation_options
 from runtime.speculative.source import HeadSource
 from runtime.weights.config import load_model_config
 from runtime.weights.loading import build_dummy_weights, load_weights
+from runtime.weights.shares import WHOLE, share_config
 from tests.support.plain_attention import DeviceTablesAttention, PlainAttention
+from tests.support.ranks import HostDeviceGroup
 
 
 @dataclass(frozen=True)
@@ -54,26 +57,29 @@ def build_plain_device(
     tree: tuple[int, int] | None = None,
     quantization: str = "auto",
     beside: Beside | None = None,
+    channel: Channel | None = None,
 ) -> PlainDevice:
     """Float32 on the CPU, graphs captured; pages as well, unless `cache` says otherwise.
 
     With a head a step verifies `num_steps` drafts of each sequence; or a tree of so many steps, with a top-k and tokens; prompts
-    run `beside` it.
+    run `beside` it. With a channel it is a rank of several.
     """
-    config = apply_quantization(load_model_config(folder), quantization)
+    whole = apply_quantization(load_model_config(folder), quantization)
+    share = WHOLE if channel is None else channel.share
+    config = share_config(whole, share)
     device, dtype = torch.device("cpu"), torch.float32
     with torch.inference_mode():
         weights = (
-            build_dummy_weights(config, device=device, dtype=dtype)
+            build_dummy_weights(whole, device=device, dtype=dtype, share=share)
             if dummy
-            else load_weights(folder, config, device=device, dtype=dtype)
+            else load_weights(folder, whole, device=device, dtype=dtype, share=share)
         )
         operations = PlainOperations()
         cache = cache if cache is not None else CacheFormat(dtype)
         num_positions = num_pages * 16
         loaded = None
         if head is not None:
-            loaded = head.load(config, weights.parameters["embedding.weight"], num_positions=num_positions).head
+            loaded = head.load(whole, weights.parameters["embedding.weight"], num_positions=num_positions).head
         model = FusedDecoder(
             config,
             weights.parameters,
@@ -81,6 +87,7 @@ def build_plain_device(
             num_positions=num_positions,
             cache_scales=cache.scales,
             captured_layers=() if loaded is None else loaded.config.captured_layers,
+            group=None if channel is None else HostDeviceGroup(channel, whole),
         )
         pages = allocate_pages(
             num_layers=config.num_layers, num_pages=num_pages, num_kv_heads=config.num_kv_heads,

@@ -75,7 +75,7 @@ def test_only_production_without_a_waiver_is_strict(tmp_path: Path) -> None:
     assert plan_of(tmp_path, "auditor", text=f"{production}]\n{TEXT}").strict
     assert not plan_of(tmp_path, "auditor", text=f'{production}"confinement"]\n{TEXT}').strict
     assert not plan_of(tmp_path, "auditor").strict
-    assert plan_of(tmp_path, "auditor").control_fd == 9
+    assert plan_of(tmp_path, "auditor").kept_fds == (9,)
 
 
 def test_switched_off_it_is_the_bare_command(tmp_path: Path) -> None:

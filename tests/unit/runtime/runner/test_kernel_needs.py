@@ -293,6 +293,25 @@ def kernel_names(needs: KernelNeeds) -> set[str]:
     return {variant.kernel for variant in needs.variants}
 
 
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_need_the_kernels_of_their_share(size: int, tmp_path: Path) -> None:
+    """Sums and joined logits of so many ranks, large sums of more than two by slices; and products of their own sizes."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shape = CONFIG | {"hidden_size": 8192, "vocab_size": 96 * size}
+    (folder / "config.json").write_text(json.dumps(shape))
+    settings = msgspec.structs.replace(SETTINGS, tp_size=size)
+    needs = find_needs(load_model_config(folder), settings, DTYPE)
+    of_ranks = [variant for variant in needs.variants if variant.kernel.startswith("ranks.")]
+    assert {dict(variant.constants)["RANKS"] for variant in of_ranks} == {size}
+    kernels = {"ranks.add_sum", "ranks.join"} | ({"ranks.add_sum_by_slices"} if size > 2 else set())
+    assert {variant.kernel for variant in of_ranks} == kernels
+    constants = [dict(variant.constants) for variant in needs.variants if variant.kernel.startswith("linear.")]
+    rows = {(3 * 128) // size, CONFIG["intermediate_size"] // size, 96}
+    assert rows <= {each["N"] for each in constants}
+    assert {128 // size, CONFIG["intermediate_size"] // size} <= {each["K"] for each in constants}
+
+
 def test_what_hashes_a_checkpoint_is_needed(tmp_path: Path) -> None:
     """By every engine, whatever computes its attention, in the variants that a file of many groups launches."""
     settings = msgspec.structs.replace(SETTINGS, attention_backend="flashinfer")

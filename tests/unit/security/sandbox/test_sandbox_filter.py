@@ -126,13 +126,6 @@ def test_an_authority_may_begin_connections_only_to_a_provider() -> None:
         assert (("connect" in rules) and ("socket" in rules)) is is_allowed
 
 
-def test_ranks_of_one_engine_may_speak_over_loopback() -> None:
-    """Only where the network namespace holds `lo` and nothing else."""
-    made = Filter("engine", "x86_64", "loopback")
-    assert made.ask("socket", socket.AF_INET, socket.SOCK_STREAM) == ALLOWED
-    assert made.ask("socket", socket.AF_NETLINK, socket.SOCK_RAW) == NOT_PERMITTED
-
-
 def test_only_an_engine_with_a_gpu_gets_what_cuda_needs_to_start() -> None:
     """Sockets, in its empty network; processes and modes of files stay refused."""
     architecture = find("x86_64")

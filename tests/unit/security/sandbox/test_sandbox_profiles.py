@@ -33,7 +33,6 @@ def places(tmp_path: Path) -> Places:
         issuer_files=(),
         issuer_ports=(),
         uses_gpu=False,
-        needs_loopback=False,
         kernels=(tmp_path / "kernels",),
         witness_ports=(8440,),
         witness_files=(tmp_path / "witness-ca.pem",),
@@ -115,7 +114,6 @@ def test_networks(places: Places) -> None:
     upstream = places._replace(upstream_ports=(443,), upstream_files=(places.state.parent / "corp-ca.pem",))
     assert build_profile("authority", upstream, Code(())).connects == (443,)
     assert "corp-ca.pem" in own(build_profile("authority", upstream, Code(())), upstream)
-    assert build_profile("engine", places._replace(needs_loopback=True), Code(())).network == "loopback"
 
 
 def test_the_folder_around_our_packages_is_listed_but_not_read(places: Places) -> None:
@@ -148,7 +146,9 @@ def test_gpu_files_only_where_a_gpu_is_used(places: Places) -> None:
 
 def test_plan_and_result_survive_the_command_line(places: Places) -> None:
     """What the launcher reads is what the supervisor wrote, and so for the program after it."""
-    plan = Plan(build_profile("gateway", places, Code((Path("/code/audit"),), ("/lib x",))), 7, EVERYTHING, strict=True)
+    plan = Plan(
+        build_profile("gateway", places, Code((Path("/code/audit"),), ("/lib x",))), (7, 8), EVERYTHING, strict=True
+    )
     command = wrap(["/bin/program", "--flag"], plan)
     assert Plan.decode(command[command.index("--") - 1]) == plan
     assert command[command.index("--") + 1 :] == ["/bin/program", "--flag"]

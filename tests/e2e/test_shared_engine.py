@@ -1,0 +1,103 @@
+"""An engine of two ranks: it answers as one, each rank is confined by itself, and what ends one ends, and restarts, both."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import psutil
+import pytest
+
+from tests.support.appliance import Appliance, running_appliance
+from tests.support.controls import control
+from tests.support.waiting import wait_until
+
+MODEL = "casemate-demo"
+PROMPT = "Once upon a time"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    with running_appliance(
+        tmp_path_factory.mktemp("shared"), engine_extra="tp_size = 2\nwatchdog_timeout_s = 5.0"
+    ) as running:
+        yield running
+
+
+def open_sdk(appliance: Appliance) -> openai.OpenAI:
+    return openai.OpenAI(
+        base_url=f"{appliance.url}/v1", api_key=appliance.token(), max_retries=0,
+        http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
+    )  # fmt: skip
+
+
+def find_ranks(appliance: Appliance) -> list[psutil.Process]:
+    """The engine's process, then its children."""
+    first = psutil.Process(appliance.pids()["engine/0"])
+    return [first, *first.children()]
+
+
+def ask(appliance: Appliance, **more: object) -> openai.types.Completion:
+    with open_sdk(appliance) as sdk:
+        return sdk.completions.create(
+            model=MODEL, prompt=PROMPT, max_tokens=24, temperature=0.0, extra_body={"ignore_eos": True, **more}
+        )
+
+
+def test_two_ranks_answer_as_one(shared: Appliance, tmp_path: Path) -> None:
+    """The same text as of one rank, with every token counted once."""
+    answer = ask(shared)
+    with running_appliance(tmp_path / "alone") as alone:
+        expected = ask(alone)
+    assert answer.choices[0].text == expected.choices[0].text
+    assert answer.usage is not None
+    assert answer.usage == expected.usage
+
+
+@control("SC-39", "SC-7(21)", "AC-6")
+def test_each_rank_is_confined_by_itself(shared: Appliance) -> None:
+    """A network with nothing in it and a system call filter of its own; the second rank has no socket but those to the first."""
+    shared.wait_ready()
+    ranks = find_ranks(shared)
+    assert len(ranks) == 2
+    networks = {os.stat(f"/proc/{rank.pid}/ns/net").st_ino for rank in ranks}
+    assert len(networks | {os.stat("/proc/self/ns/net").st_ino}) == 3
+    for rank in ranks:
+        status = Path(f"/proc/{rank.pid}/status").read_text()
+        assert "Seccomp:\t2\n" in status
+        assert "NoNewPrivs:\t1\n" in status
+        assert "CapEff:\t0000000000000000\n" in status
+    targets = [os.readlink(entry) for entry in Path(f"/proc/{ranks[1].pid}/fd").iterdir()]
+    assert sum(target.startswith("socket:") for target in targets) == 2
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_ranks_end_and_come_back_together(shared: Appliance, killed: int) -> None:
+    """Whichever is killed: the other does not stay behind, health says so, and afterwards both are new."""
+    shared.wait_ready()
+    ranks = find_ranks(shared)
+    assert len(ranks) == 2
+    os.kill(ranks[killed].pid, signal.SIGKILL)
+    wait_until(lambda: shared.status("/health") != 200)
+    wait_until(lambda: all(not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE for rank in ranks))
+    shared.wait_ready()
+    assert len(ask(shared).choices[0].text) > 0
+    assert {rank.pid for rank in find_ranks(shared)}.isdisjoint(rank.pid for rank in ranks)
+
+
+@pytest.mark.long
+def test_a_rank_that_hangs_is_noticed_by_the_watchdog(shared: Appliance) -> None:
+    """A stopped rank stops the step; the supervisor ends the engine, and both ranks with it."""
+    shared.wait_ready()
+    ranks = find_ranks(shared)
+    os.kill(ranks[1].pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(openai.OpenAIError):
+            ask(shared)
+        wait_until(lambda: not ranks[0].is_running() or ranks[0].status() == psutil.STATUS_ZOMBIE)
+    finally:
+        os.kill(ranks[1].pid, signal.SIGCONT)
+    wait_until(lambda: not ranks[1].is_running() or ranks[1].status() == psutil.STATUS_ZOMBIE)
+    shared.wait_ready()
+    assert len(ask(shared).choices[0].text) > 0
