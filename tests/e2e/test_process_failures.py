@@ -20,6 +20,7 @@ from audit.reader import LogReader
 from tests.support.appliance import START_TIMEOUT_S, STOP_TIMEOUT_S, Appliance, running_appliance
 from tests.support.commands import run_casemate
 from tests.support.controls import control
+from tests.support.sdk import open_sdk
 from tests.support.waiting import shortest, wait_until
 
 MODEL = "casemate-demo"
@@ -36,14 +37,6 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
         gateway_extra="response_retention_s = 600",
     ) as running:
         yield running
-
-
-def open_sdk(appliance: Appliance) -> openai.OpenAI:
-    """A client with its own connections."""
-    return openai.OpenAI(
-        base_url=f"{appliance.url}/v1", api_key=appliance.token(), max_retries=0,
-        http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
-    )  # fmt: skip
 
 
 def has_ended(pid: int) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.appliance import Appliance, running_appliance
 from tests.support.controls import control
+from tests.support.sdk import open_sdk
 from tests.support.waiting import wait_until
 
 MODEL = "casemate-demo"
@@ -23,13 +24,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
         tmp_path_factory.mktemp("shared"), engine_extra="tp_size = 2\nwatchdog_timeout_s = 5.0"
     ) as running:
         yield running
-
-
-def open_sdk(appliance: Appliance) -> openai.OpenAI:
-    return openai.OpenAI(
-        base_url=f"{appliance.url}/v1", api_key=appliance.token(), max_retries=0,
-        http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
-    )  # fmt: skip
 
 
 def find_ranks(appliance: Appliance) -> list[psutil.Process]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateway import TOKEN, Gateway
+from tests.support.gateway import TOKEN, Gateway, prompt_of
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import CHAT_TEMPLATE, MODEL, write_byte_level_model
 from tests.support.wire import exchange
@@ -56,12 +56,6 @@ async def ask(gateway: Gateway, path: str, body: dict[str, Any]) -> tuple[int, d
     headers = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json")
     response = await exchange(gateway.port, "POST", path, headers=headers, body=json.dumps(body).encode())
     return response.status, json.loads(response.body)
-
-
-def prompt_of(gateway: Gateway) -> str:
-    prompt = gateway.engine.submits[-1].prompt
-    ids = [int.from_bytes(prompt[at : at + 4], "little") for at in range(0, len(prompt), 4)]
-    return b"".join(gateway.model.tokenizer.vocabulary.bytes_of(token_id) for token_id in ids).decode()
 
 
 def calls(gateway: Gateway, name: str) -> None:

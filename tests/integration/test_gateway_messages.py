@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runtime.request import Finish
-from tests.support.gateway import TOKEN, Gateway
+from tests.support.gateway import TOKEN, Gateway, prompt_of
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL
 from tests.support.waiting import until
@@ -31,13 +31,6 @@ async def ask(gateway: Gateway, path: str, body: Any = None, *, token: str = TOK
     method = "GET" if body is None else "POST"
     sent = b"" if body is None else json.dumps(body).encode()
     return await exchange(gateway.port, method, path, headers=headers, body=sent)
-
-
-def prompt_of(gateway: Gateway) -> str:
-    """What the model was asked last, as text."""
-    prompt = gateway.engine.submits[-1].prompt
-    ids = [int.from_bytes(prompt[at : at + 4], "little") for at in range(0, len(prompt), 4)]
-    return b"".join(gateway.model.tokenizer.vocabulary.bytes_of(token_id) for token_id in ids).decode()
 
 
 def events_of(response: Response) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 from openai.types.responses import ResponseItem, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
+from tests.support.gateway import TOKEN, Gateway, principal, prompt_of, running_gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL, write_byte_level_model
 from tests.support.wire import exchange
@@ -68,12 +68,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def gateway(folder: Path, tmp_path: Path) -> AsyncIterator[Gateway]:
     async with running_gateway(folder, store_path=tmp_path / "responses.sqlite", response_retention_s=60) as running:
         yield running
-
-
-def prompt_of(gateway: Gateway) -> str:
-    prompt = gateway.engine.submits[-1].prompt
-    ids = [int.from_bytes(prompt[at : at + 4], "little") for at in range(0, len(prompt), 4)]
-    return b"".join(gateway.model.tokenizer.vocabulary.bytes_of(token_id) for token_id in ids).decode()
 
 
 def thinks(gateway: Gateway, thought: str, *, call: bool = False, text: str = "") -> None:

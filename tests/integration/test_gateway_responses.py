@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from runtime.request import Finish
 from tests.support.controls import control
-from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
+from tests.support.gateway import TOKEN, Gateway, principal, prompt_of, running_gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL
 from tests.support.waiting import until
@@ -33,12 +33,6 @@ TOOL: Any = {
 async def gateway(folder: Path, tmp_path: Path) -> AsyncIterator[Gateway]:
     async with running_gateway(folder, store_path=tmp_path / "responses.sqlite", response_retention_s=60) as running:
         yield running
-
-
-def prompt_of(gateway: Gateway) -> str:
-    prompt = gateway.engine.submits[-1].prompt
-    ids = [int.from_bytes(prompt[at : at + 4], "little") for at in range(0, len(prompt), 4)]
-    return b"".join(gateway.model.tokenizer.vocabulary.bytes_of(token_id) for token_id in ids).decode()
 
 
 async def create(client: openai.AsyncOpenAI, *, is_streamed: bool) -> tuple[str, str]:

@@ -7,18 +7,12 @@ from typing import Any
 import openai
 import pytest
 
-from tests.support.gateway import TOKEN, Gateway
+from tests.support.gateway import TOKEN, Gateway, prompt_of
 from tests.support.model_folders import MODEL
 from tests.support.wire import exchange
 
 BEARER = f"Authorization: Bearer {TOKEN}"
 USER: dict[str, Any] = {"role": "user", "content": "hi"}
-
-
-def prompt_of(gateway: Gateway) -> str:
-    prompt = gateway.engine.submits[-1].prompt
-    ids = [int.from_bytes(prompt[at : at + 4], "little") for at in range(0, len(prompt), 4)]
-    return b"".join(gateway.model.tokenizer.vocabulary.bytes_of(token_id) for token_id in ids).decode()
 
 
 def tool(name: str) -> dict[str, Any]:

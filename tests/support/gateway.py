@@ -207,3 +207,10 @@ async def running_gateway(
             yield gateway
         finally:
             await gateway.stop()
+
+
+def prompt_of(gateway: Gateway) -> str:
+    """What the engine was asked last, as text."""
+    prompt = gateway.engine.submits[-1].prompt
+    ids = [int.from_bytes(prompt[at : at + 4], "little") for at in range(0, len(prompt), 4)]
+    return b"".join(gateway.model.tokenizer.vocabulary.bytes_of(token_id) for token_id in ids).decode()
