@@ -25,8 +25,8 @@ from appliance.demo.corpus.smalltalk import UNKNOWN
 from appliance.demo.corpus.toolbox import TOOLS
 from appliance.demo.corpus.tools import tool_example
 
-SLICE_HASH = "94d6b30657790ad0064de45b7de936f34e0ba7f2eaa8b4fe4e464a92588896dd"
-HELD_OUT_HASH = "ea36a8d2390d3147bf142d2e223894082f0b86f0f4179a8f91e919f8fcf6cd1e"
+SLICE_HASH = "1356c06454fc1ebd89c41a21ec8a802ecb5fc10dc81c24f68871d21e5f3a41c3"
+HELD_OUT_HASH = "0019fa9079f85d3d130b5abe2f46c0ecb2b9126748bbdb9beffd80244c74caea"
 
 
 def test_a_slice_of_the_corpus_is_pinned() -> None:
