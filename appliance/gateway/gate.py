@@ -98,7 +98,7 @@ class Gate:
         if not authorization:
             raise Unauthenticated("missing_token", "an access token is required", *self._challenges.missing())
         scheme, _, token = authorization[0].partition(b" ")
-        scheme = scheme.lower()
+        scheme, token = scheme.lower(), token.lstrip(b" ")  # RFC 6750 section 2.1: one space or more.
         if scheme not in (b"bearer", b"dpop"):
             raise Unauthenticated(
                 "missing_token", "the Authorization header must be: Bearer TOKEN", *self._challenges.missing()

@@ -37,7 +37,6 @@ from security.oauth.registered_client import AUTH_METHODS, RegisteredClient
 METHODS = list(AUTH_METHODS)
 CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 """A SHA-256 digest in base64url: of a code verifier (RFC 7636 section 4.2), or of a key (RFC 7638)."""
-"""A SHA-256 digest in base64url: of a code verifier (RFC 7636 section 4.2), or of a key (RFC 7638)."""
 
 
 class ServiceGrant(ClientCredentialsGrant):  # type: ignore[misc]  # authlib has no types, here and below

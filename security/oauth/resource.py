@@ -1,4 +1,4 @@
-"""The resource server's side: from an untrusted Authorization header to an `AccessToken`, or a refusal.
+"""The resource server's side: from an untrusted token to an `AccessToken`, or a refusal.
 
 Validation, all of it, in this order (RFC 9068 section 4, RFC 8725 section 3):
 
@@ -34,8 +34,6 @@ MAX_CACHED_TOKENS = 8192
 """About 1.1 KB each with the digest and the dictionary: at most 9 MB."""
 SKEW_S = 5
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
-
-_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 _REFUSED_MEMBERS = ("jwk", *RULE_CHANGING_MEMBERS)
 
 
@@ -69,17 +67,6 @@ class OwnProfile(msgspec.Struct, frozen=True):
     def parse(self, claims: dict[str, Any], kid: str, now: float) -> AccessToken:
         """The token, from verified claims. Raises: TokenRejected."""
         return parse_access_token(claims, kid, self.rules, now)
-
-
-def parse_bearer(authorization: str) -> str:
-    """The token in an Authorization header (RFC 6750 section 2.1). Whether it is any good, `validate` says.
-
-    Raises: TokenRejected.
-    """
-    scheme, space, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not space:
-        raise TokenRejected("the Authorization header is not of the scheme Bearer")
-    return token
 
 
 class AccessTokenValidator:

@@ -43,7 +43,6 @@ from security.json_object import parse_json_object
 from security.oauth.dpop import verify_proof
 from security.oauth.jws import parse_jws
 from security.oauth.key_set import parse_key_set
-from security.oauth.resource import parse_bearer
 from security.oauth.token_request import parse_basic, parse_form
 from security.stewards.envelope import parse_envelope
 from security.stewards.role_file import parse_role_file
@@ -142,7 +141,6 @@ PARSERS: dict[str, tuple[Parser, bytes]] = {
     "tool call": (text(parse_call), b'{"name": "f", "arguments": {"a": [1, "b"]}}'),
     "form": (parse_form, b"grant_type=client_credentials&scope=a+b&client_id=%41"),
     "basic credentials": (text(parse_basic), b"Basic YTpi"),
-    "bearer": (text(parse_bearer), b"Bearer abc.def"),
     "signed token": (text(parse_jws), b"eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.e30.c2ln"),
     "DPoP proof": (
         text(lambda data: verify_proof((data,), method="POST", urls=frozenset({"https://a/b"}), now=1.0)),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from appliance.gateway.errors import GatewayFault, MethodNotAllowed, NotFound, PeerUnavailable, Unauthenticated, http_of
 from appliance.gateway.exchange import Exchange
 from appliance.gateway.gate import Challenges, Gate
-from appliance.gateway.identity import Principal, TokenIssuerUnavailable, TokenRefused
+from appliance.gateway.identity import Presented, Principal, TokenIssuerUnavailable, TokenRefused
 from appliance.gateway.routes import RouteTable
 from security.scopes import Scope
 from tests.support.controls import control
@@ -101,9 +101,9 @@ class Tokens:
 
     def __init__(self, outcome: Principal | Exception) -> None:
         self.outcome = outcome
-        self.asked: list[str] = []
+        self.asked: list[Presented] = []
 
-    async def __call__(self, token: str) -> Principal:
+    async def __call__(self, token: Presented) -> Principal:
         self.asked.append(token)
         if isinstance(self.outcome, Exception):
             raise self.outcome
@@ -139,6 +139,25 @@ async def test_a_refused_token_says_why_without_breaking_the_header(table: Route
     ((name, value),) = fault.headers
     assert name == b"www-authenticate"
     assert value == b'Bearer realm="casemate", error="invalid_token", error_description="bad .quote...X-Evil: 1 . ."'
+
+
+@pytest.mark.parametrize("authorization", [b"Bearer abc", b"bEARER abc", b"Bearer   abc", b"dpop  abc"])
+async def test_a_scheme_has_any_case_and_any_spaces_behind_it(table: RouteTable, authorization: bytes) -> None:
+    """RFC 9110 section 11.4, RFC 6750 section 2.1: one space or more."""
+    tokens = Tokens(principal())
+    await Gate(table, tokens).admit("GET", b"/v1/models", [(b"authorization", authorization)])
+    (presented,) = tokens.asked
+    assert (presented.scheme, presented.token) == (authorization.lower().split()[0].decode(), "abc")
+
+
+@pytest.mark.parametrize(
+    "authorization", [b"", b"Bearer", b"Bearer  ", b"Basic abc", b"abc", b"BearerX abc", b"Bearer\tabc"]
+)
+async def test_what_is_no_token_is_never_looked_at(table: RouteTable, authorization: bytes) -> None:
+    """Another scheme, another white space, or nothing behind it."""
+    tokens = Tokens(principal())
+    fault = await refusal(Gate(table, tokens), "GET", b"/v1/models", (b"authorization", authorization))
+    assert (http_of(fault).status, tokens.asked) == (401, [])
 
 
 async def test_two_tokens_are_a_malformed_request(table: RouteTable) -> None:
