@@ -1,12 +1,12 @@
 """Llama 3's form: the answer is `{"name": …, "parameters": {…}}`, perhaps after `<|python_tag|>`; several are set apart by `;`.
 
-An answer that begins otherwise is text, to its end, and so is an object without parameters: no mark tells it from an answer
-in JSON. Source: Llama 3.1 model card, "JSON based tool calling".
+An answer that begins otherwise is text, up to that mark if it comes, and so is an object without parameters: nothing else tells
+a call from an answer in JSON. Source: Llama 3.1 model card, "JSON based tool calling".
 """
 
 from appliance.gateway.tools.events import Content, Event
 from appliance.gateway.tools.json_call import JsonCall
-from appliance.gateway.tools.marked import Expected
+from appliance.gateway.tools.marked import Expected, Outside
 
 TAG = "<|python_tag|>"
 
@@ -17,6 +17,7 @@ class Llama3JsonParser:
     def __init__(self) -> None:
         self._expected: Expected | None = Expected(TAG, "{")
         self._call: JsonCall | None = None
+        self._text = Outside([TAG])
         self._given_back = ""
         self._has_calls = False
 
@@ -31,8 +32,10 @@ class Llama3JsonParser:
             elif self._expected is not None:
                 text = self._before_call(self._expected, text, events)
             else:
-                events.append(Content(text))
-                text = ""
+                given, text = self._text.feed(text)
+                events += given
+                if self._text.matched is not None:
+                    self._given_back, self._expected = TAG, Expected(TAG, "{")
         return events
 
     def finish(self) -> list[Event]:
@@ -42,13 +45,15 @@ class Llama3JsonParser:
         if self._expected is not None:
             held = self._given_back + self._expected.held
             return [Content(held)] if held and not self._has_calls else []
-        return []
+        return self._text.finish() if self._call is None else []
 
     def _before_call(self, expected: Expected, text: str, events: list[Event]) -> str:
         found, rest, is_other = expected.feed(text)
         if is_other:
             self._expected = None
-            return self._take_given_back() + rest
+            if self._given_back:
+                events.append(Content(self._take_given_back()))
+            return rest
         if found is None:
             return ""
         self._given_back += expected.held[: len(expected.held) - len(rest)]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.gateway.tools import deepseek, hermes, mistral, reasoning
+from appliance.gateway.tools import deepseek, hermes, llama3_json, mistral, reasoning
 from appliance.gateway.tools.forms import Forms
 
 Format = dict[str, Any]
@@ -54,8 +54,8 @@ def optional_calls(forms: Forms, tools: Sequence[CallableTool], *, parallel: boo
     if calls is None:
         return None
     if trigger is None:
-        # The whole answer is calls, or it does not begin as one.
-        text = sequence({"type": "regex", "pattern": r"[^\s{<\[]"}, {"type": "any_text"})
+        # The whole answer is calls, or it neither begins as one nor has their mark.
+        text = sequence({"type": "regex", "pattern": r"[^\s{<\[]"}, {"type": "any_text", "excludes": [llama3_json.TAG]})
         return {"type": "or", "elements": [calls, text]}
     tags = [tag for tool in tools for tag in _tags(forms, tool)]
     if trigger == hermes.BEGIN:

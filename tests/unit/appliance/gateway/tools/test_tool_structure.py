@@ -11,7 +11,7 @@ import pytest
 
 from appliance.gateway.api.constrained_schema import FORMATS, PLAIN, constrained
 from appliance.gateway.errors import BadRequest
-from appliance.gateway.tools import deepseek
+from appliance.gateway.tools import deepseek, llama3_json
 from appliance.gateway.tools.events import Call, gather
 from appliance.gateway.tools.forms import Forms
 from appliance.gateway.tools.structure import (
@@ -84,7 +84,10 @@ def test_optional_calls_leave_prose_alone(vocabulary: GrammarVocabulary, forms: 
     format_ = optional_calls(forms, TOOLS, parallel=True)
     assert follows(vocabulary, format_, "Hello there, {1}.")
     assert follows(vocabulary, format_, TEXTS[forms])
-    assert not follows(vocabulary, format_, TEXTS[forms].replace('{"a": 1}', '{"a": "x"}'))
+    wrong = TEXTS[forms].replace('{"a": 1}', '{"a": "x"}')
+    assert not follows(vocabulary, format_, wrong)
+    mark = llama3_json.TAG if forms.calls == "llama3_json" else ""
+    assert not follows(vocabulary, format_, f"Hello. {mark}{wrong}")
 
 
 def test_arguments_keep_their_bounds(vocabulary: GrammarVocabulary) -> None:
