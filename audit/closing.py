@@ -5,6 +5,8 @@ Who asked, from where and for what is copied from the intent itself, so that the
 
 import copy
 
+import msgspec
+
 from audit.entry import Json
 from audit.errors import MalformedEntry
 from audit.event_form import FAILURE, INFORMATIONAL, LOW, MEDIUM, SUCCESS
@@ -13,6 +15,7 @@ from audit.events import TokenCounts, message_context
 _COPIED = ("action_id", "actor", "ai_model", "api", "http_request", "src_endpoint", "trace")
 _COPIED_METADATA = ("correlation_uid", "product", "profiles", "tenant_uid", "version")
 _COPIED_OWN = ("request_uid", "role", "token_key_id")
+_encoder = msgspec.json.Encoder()
 
 
 def closing_event(intent: Json, intent_index: int, reason: str, detail: str, engine: Json | None) -> Json:
@@ -60,6 +63,18 @@ def engine_counts(counts: TokenCounts, reason: str, delivered_tokens: int | None
         "prompt_tokens": counts.prompt_tokens,
         "reason": reason,
     }
+
+
+def shared_members(event: Json) -> bytes:
+    """What an outcome has in common with its intent: who asked, of which tenant, by which token, from where, for what.
+
+    Args:
+        event: from `parse_canonical`, so that its members are in order, and let pass by `audit.permissions.verify_permitted`.
+    Returns: bytes to compare: the outcome's equal the intent's.
+    """
+    metadata, own = event["metadata"], event["unmapped"]["casemate"]
+    shared = [event.get(name) for name in _COPIED], metadata.get("correlation_uid"), metadata.get("tenant_uid")
+    return _encoder.encode((*shared, [own.get(name) for name in _COPIED_OWN]))
 
 
 def verify_outcome(event: Json) -> None:

@@ -14,7 +14,14 @@ from appliance.auditor.peer import Peer, Send, name_of
 from appliance.auditor.reconciliation import Reconciliation
 from appliance.auditor.requests import HeldOutcome, OpenIntent, RequestBook
 from appliance.messages.audit import AppendOutcome, AppendRefused, CountTokens, Recorded
-from audit.closing import add_engine_counts, closing_event, engine_counts, late_count_event, verify_outcome
+from audit.closing import (
+    add_engine_counts,
+    closing_event,
+    engine_counts,
+    late_count_event,
+    shared_members,
+    verify_outcome,
+)
 from audit.entry import MAX_INTEGER, Json, parse_canonical
 from audit.errors import EntryNotFound, EntryTooLarge, MalformedEntry
 from audit.events import TokenCounts
@@ -85,6 +92,8 @@ class OutcomeDesk:
         own = event["unmapped"]["casemate"]
         if own.get("intent_index") != intent.index or own.get("request_uid") != intent.request_uid:
             raise MalformedEntry(f"outcome: is not about intent {intent.index} of request {intent.request_uid!r}")
+        if shared_members(event) != self._shared_members_of(intent):
+            raise MalformedEntry(f"outcome: names another caller, call, model or tenant than intent {intent.index}")
         if "engine" in own or "counts" in own:
             raise MalformedEntry("outcome: the engine's counts are set by the auditor, never by the peer")
         verify_outcome(event)
@@ -185,6 +194,11 @@ class OutcomeDesk:
             lambda index: self._note_durable(intent, held, event, index),
             lambda reason: self._note_refused(intent, held, reason),
         )
+
+    def _shared_members_of(self, intent: OpenIntent) -> bytes:
+        if not intent.shared:
+            intent.shared = shared_members(parse_canonical(self._ledger.writer.read(intent.index)))
+        return intent.shared
 
     def _closing_event(self, intent: OpenIntent, engine: Json | None) -> Json:
         entry = parse_canonical(self._ledger.writer.read(intent.index))

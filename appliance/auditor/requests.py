@@ -39,6 +39,8 @@ class OpenIntent:
     """Its gateway; None once that is gone."""
     engine_instance: int | None = None
     """The engine that its ticket is for, which alone may count for it; None for intents of a former life."""
+    shared: bytes = b""
+    """What its outcome must have in common with it (see `audit.closing.shared_members`); empty for intents of a former life."""
     engine: Json | None = None
     """What the engine counted."""
     held: HeldOutcome | None = None

@@ -108,11 +108,14 @@ def test_an_outcome_of_wrong_types_is_refused_and_a_right_one_taken(
 def test_an_outcome_that_gets_too_large_with_the_counts_is_replaced(auditor: Auditor, is_counted_first: bool) -> None:
     """Its gateway is told, and the auditor closes the intent."""
     engine, gateway = auditor.connect("engine"), auditor.connect("gateway")
-    auditor.tell(gateway, intent())
+    name = "m" * 28_000
 
     def swell(event: Json) -> None:
         del event["message_context"]
-        event["ai_model"]["name"] = "m" * 40_000
+        event["ai_model"]["name"] = name
+        own(event)["padding"] = "p" * 28_000
+
+    auditor.tell(gateway, changed(intent(model=name), lambda event: event["ai_model"].update(name=name)))
 
     for peer, told in ((engine, count(1)), (gateway, changed(outcome(1), swell)))[:: 1 if is_counted_first else -1]:
         auditor.tell(peer, told)
@@ -120,6 +123,39 @@ def test_an_outcome_that_gets_too_large_with_the_counts_is_replaced(auditor: Aud
     assert gateway.last(AppendRefused).code == "too_large"
     assert auditor.records()[-1]["status_code"] == "outcome_refused"
     assert (auditor.service.num_open, auditor.cut) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda event: event["actor"].update(app_uid="other"),
+        lambda event: event["actor"]["user"].update(uid="other"),
+        lambda event: event["actor"]["session"].update(uid="other"),
+        lambda event: event.pop("actor"),
+        lambda event: event["ai_model"].update(name="cheap"),
+        lambda event: event["metadata"].update(tenant_uid="other"),
+        lambda event: event["src_endpoint"].update(ip="10.9.9.9"),
+        lambda event: own(event).update(role="admin"),
+    ],
+)
+@pytest.mark.parametrize("is_of_a_former_life", [False, True])
+def test_an_outcome_names_who_asked_as_its_intent_does(
+    auditor: Auditor, tmp_path: Path, change: Change, is_of_a_former_life: bool
+) -> None:
+    """Else a captured gateway could have one client's use counted as another's, and found under another's name."""
+    auditor.connect("engine")
+    gateway = auditor.connect("gateway")
+    auditor.tell(gateway, intent())
+    if is_of_a_former_life:
+        auditor.die()
+        auditor = Auditor(tmp_path)
+        gateway = auditor.connect("gateway")
+    auditor.tell(gateway, changed(outcome(1), change))
+    assert gateway.last(AppendRefused).code == "malformed"
+    auditor.tell(gateway, outcome(1, correlation=3))
+    auditor.pass_time(1.0)
+    assert gateway.last(Recorded).correlation == 3
+    auditor.die()
 
 
 def test_late_counts_for_the_longest_intent_are_recorded(auditor: Auditor) -> None:
