@@ -159,7 +159,14 @@ def error_of(response: Response) -> dict[str, Any]:
             "sampling_params.repetition_penalty",
             "0.01",
         ),
-        ("native", {"return_hidden_states": True}, "return_hidden_states", "not supported"),
+        ("native", {"return_hidden_states": True}, "return_hidden_states", "only false"),
+        ("native", {"no_logs": 0}, "no_logs", "only false"),
+        ("native", {"sampling_params": {"stop_regex": "a+"}}, "sampling_params.stop_regex", "only []"),
+        ("native", {"return_logprob": True, "logprob_start_len": 99}, "logprob_start_len", "behind the end"),
+        ("native", {"rid": "mine"}, "rid", "meta_info.id"),
+        ("native", {"text": ["a", "b"], "return_logprob": [True]}, "return_logprob", "each of 2"),
+        ("native", {"text": ["a", "b"], "logprob_start_len": [0, 1]}, "logprob_start_len", "ask apart"),
+        ("native", {"sampling_params": [{"n": 1}]}, "sampling_params", "expected object"),
     ],
 )
 async def test_wrong_parameters_are_refused_by_name(

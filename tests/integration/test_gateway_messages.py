@@ -278,6 +278,9 @@ async def test_flush_cache_needs_its_own_scope(gateway: Gateway) -> None:
     assert (await ask(gateway, "/flush_cache", {}, token="user")).status == 403
     assert json.loads((await ask(gateway, "/flush_cache", {})).body) == {"flushed_engines": 1}
     await until(lambda: gateway.engine.num_flushes == 1)
+    assert (await ask(gateway, "/flush_cache?timeout=60.0", {})).status == 200  # SGLang's load generator says so.
+    await until(lambda: gateway.engine.num_flushes == 2)
+    assert (await ask(gateway, "/flush_cache?wait=1", {})).status == 400
 
 
 async def test_health_generate_is_a_real_request(gateway: Gateway) -> None:

@@ -129,3 +129,33 @@ async def test_a_matched_stop_string_is_named(gateway: Gateway) -> None:
     answer = await generate(gateway, text="hi", sampling_params={"stop": ["END"]})
     assert answer["text"] == "one "
     assert answer["meta_info"]["finish_reason"] == {"type": "stop", "matched": "END"}
+
+
+async def test_members_of_sglangs_clients_that_ask_for_nothing_are_taken(gateway: Gateway) -> None:
+    """Its frontend language sends every sampling parameter, and whoever sends a request's members in full sends defaults."""
+    gateway.says("yes")
+    frontend = {
+        "stop": [],
+        "stop_token_ids": [],
+        "stop_regex": [],
+        "regex": None,
+        "json_schema": None,
+        "top_k": 1 << 30,
+    }
+    others = {"log_metrics": True, "no_logs": False, "return_hidden_states": False, "background": False, "rid": None}
+    answer = await generate(gateway, text="hi", sampling_params={"max_new_tokens": 4, **frontend}, **others)
+    assert answer["text"] == "yes"
+
+
+async def test_what_is_said_of_each_prompt_holds_for_all(gateway: Gateway) -> None:
+    """SGLang's clients may send a list with one value for each prompt, token ids among them."""
+    gateway.engine.reply = lambda submit, choice: Reply([*submit.prompt[:1], 261])
+    sampling = [{"max_new_tokens": 3, "temperature": 0}] * 2
+    for prompts in ({"text": ["a", "b"]}, {"input_ids": [[97], [98]]}):
+        answers = await generate(
+            gateway, **prompts, sampling_params=sampling, return_logprob=[True, True], logprob_start_len=[0, 0],
+            top_logprobs_num=[1, 1],
+        )  # fmt: skip
+        assert [answer["text"] for answer in answers] == ["a", "b"]
+        assert [len(answer["meta_info"]["input_token_logprobs"]) for answer in answers] == [1, 1]
+    assert {submit.sampling.max_tokens for submit in gateway.engine.submits} == {3}

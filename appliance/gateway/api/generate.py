@@ -12,6 +12,7 @@ from appliance.gateway.api.endpoint import Inference
 from appliance.gateway.api.generate_request import GenerateRequest, parse_generate_request
 from appliance.gateway.api.intake import Intake, Limit, Scores, Wanted, new_uid
 from appliance.gateway.api.logprobs import finite
+from appliance.gateway.errors import BadRequest
 from appliance.gateway.flow.choice import ChoiceEnd, Piece
 from appliance.gateway.flow.generation import Generation
 from appliance.gateway.flow.request import Asked
@@ -34,6 +35,7 @@ class GenerateApi:
         fields, sampling = request.fields, request.sampling
         model = self._intake.find_model(fields.model)
         prompts = await self._intake.tokenize_prompts(model, request.prompts, request.where)
+        _verify_start(fields.logprob_start_len, min(map(len, prompts)))
         wanted = Wanted(
             uid=new_uid("gen"),
             route=ROUTE,
@@ -55,6 +57,13 @@ class GenerateApi:
             fields.stream,
             lambda answer, arrived_at: _NativeWords(asked, request, vocabulary, answer.generations, arrived_at),
         )
+
+
+def _verify_start(start: int, shortest_prompt: int) -> None:
+    """Logprobs begin in each prompt, or at its end. Raises: BadRequest."""
+    if start > shortest_prompt:
+        message = f"logprob_start_len is {start}, behind the end of a prompt of {shortest_prompt} tokens"
+        raise BadRequest("invalid_parameter", message, parameter="logprob_start_len")
 
 
 class _Text:

@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, field
 
 from appliance.gateway.api.completion_request import Prompt, parse_prompts
 from appliance.gateway.api.fields import MAX_PATTERN_CHARS, Name, NoneOrTokens, SamplingFields, TopLogprobs
+from appliance.gateway.api.native_members import REQUEST_INERT, SAMPLING_INERT, with_one_for_all, without_inert
 from appliance.gateway.api.parameters import parse_members, parse_parameters, parse_stops, verify_always
 from appliance.gateway.api.structured import Structure, parse_patterns, verify_sampling
 from appliance.gateway.errors import BadRequest
@@ -44,8 +45,6 @@ class GenerateFields(Struct, kw_only=True):
     top_logprobs_num: TopLogprobs = 0
     return_text_in_logprobs: bool = False
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
-    return_hidden_states: bool = False
-    return_routed_experts: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,9 @@ def parse_generate_request(body: dict[str, Any], settings: GatewaySettings) -> G
 
     Raises: BadRequest.
     """
-    fields = parse_parameters(body, GenerateFields)
+    fields = parse_parameters(with_one_for_all(without_inert(body, REQUEST_INERT)), GenerateFields)
     if (fields.text is None) == (fields.input_ids is None):
         raise BadRequest("missing_parameter", "give either text or input_ids", parameter="text")
-    for name in ("return_hidden_states", "return_routed_experts"):
-        if getattr(fields, name):
-            raise BadRequest("unsupported_parameter", f"{name} is not supported", parameter=name)
     sampling = _parse_sampling(fields.sampling_params)
     given: str | list[Any] | None = fields.text if fields.input_ids is None else fields.input_ids
     assert given is not None
@@ -101,6 +97,7 @@ def parse_generate_request(body: dict[str, Any], settings: GatewaySettings) -> G
 
 
 def _parse_sampling(given: dict[str, Any]) -> NativeSampling:
+    given = without_inert(given, SAMPLING_INERT, "sampling_params.")
     sampling = parse_members(given, NativeSampling, "sampling_params")
     verify_always(sampling, "sampling_params.")
     if sampling.sampling_seed is not None:

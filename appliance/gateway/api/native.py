@@ -13,6 +13,7 @@ from appliance.gateway.api.fields import SamplingFields
 from appliance.gateway.api.generate import healthy_words
 from appliance.gateway.api.intake import Intake, Limit, Wanted, new_uid
 from appliance.gateway.api.parameters import parse_parameters
+from appliance.gateway.api.query import parse_query
 from appliance.gateway.body import parse_object
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.exchange import Exchange
@@ -32,6 +33,13 @@ class AbortFields(Struct, kw_only=True):
     rid: Annotated[str, Meta(min_length=1, max_length=MAX_UID_CHARS)] | None = None
     """The answer's id: `x-request-id`, or `meta_info.id`."""
     abort_all: bool = False
+
+
+class FlushQuery(Struct, kw_only=True):
+    """Of `/flush_cache`, as SGLang's load generator asks."""
+
+    timeout: Annotated[float, Meta(ge=0, le=3600)] = 0
+    """Seconds that it may take until no request runs. None are waited for: they keep their own pages."""
 
 
 class NativeEndpoints:
@@ -81,6 +89,7 @@ class NativeEndpoints:
 
     async def flush_cache(self, exchange: Exchange) -> None:
         """Every engine forgets its cached prefixes; running requests go on."""
+        parse_query(exchange.query, FlushQuery)
         num_engines = 0
         for peer in self._desk.engines:
             num_engines += peer.tell(FlushCache())
