@@ -249,6 +249,19 @@ async def test_echo_with_logprobs(gateway: Gateway, client: openai.AsyncOpenAI) 
     assert choice.logprobs.top_logprobs[2] == {"c": -0.5}
 
 
+async def test_parts_of_characters_are_told_apart(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """By OpenAI's own names, in the prompt and in the answer; all of them read as the same replacement character."""
+    gateway.says("é")
+    answer = await client.completions.create(model=MODEL, prompt="ü", echo=True, logprobs=0, max_tokens=5)
+    logprobs = answer.choices[0].logprobs
+    assert answer.choices[0].text == "üé"
+    assert logprobs is not None
+    assert logprobs.tokens == [r"bytes:\xc3", r"bytes:\xbc", r"bytes:\xc3", r"bytes:\xa9"]
+    assert logprobs.top_logprobs is not None
+    assert logprobs.top_logprobs[1:] == [{token: -0.5} for token in logprobs.tokens[1:]]
+    assert logprobs.text_offset == [0, 0, 1, 1]
+
+
 async def test_a_token_is_always_among_its_top_logprobs(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
     """So there are up to one more than were asked for, and with `logprobs: 0` the token alone."""
     gateway.says("cd")

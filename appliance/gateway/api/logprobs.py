@@ -63,7 +63,7 @@ def joined(first: TextLogprobs, second: TextLogprobs) -> TextLogprobs:
 def _append(
     result: TextLogprobs, vocabulary: Vocabulary, token_id: int, entry: TokenLogprobs | None, offset: int
 ) -> None:
-    result.tokens.append(vocabulary.text_of(token_id))
+    result.tokens.append(_legacy_name(vocabulary, token_id))
     result.text_offset.append(offset)
     if entry is None:
         result.token_logprobs.append(None)
@@ -72,11 +72,21 @@ def _append(
     result.token_logprobs.append(finite(entry.chosen))
     top: dict[str, float] = {}
     for top_id, value in zip(entry.top_ids, entry.top_values, strict=True):
-        # Two tokens may read alike; the likelier comes first and stays.
-        top.setdefault(vocabulary.text_of(top_id), finite(value))
+        # Two tokens may have the same bytes; the likelier comes first and stays.
+        top.setdefault(_legacy_name(vocabulary, top_id), finite(value))
     # "There may be up to logprobs + 1 elements": the token itself is always among them.
-    top.setdefault(vocabulary.text_of(token_id), finite(entry.chosen))
+    top.setdefault(_legacy_name(vocabulary, token_id), finite(entry.chosen))
     result.top_logprobs.append(top)
+
+
+def _legacy_name(vocabulary: Vocabulary, token_id: int) -> str:
+    """A token in the legacy form, which has no bytes beside its text: parts of characters are told apart as OpenAI does, or an
+    evaluation takes one for another, and some of the likeliest are lost."""
+    data = vocabulary.bytes_of(token_id)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def finite(value: float) -> float:
