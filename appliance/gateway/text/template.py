@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 import jinja2.meta
+import jinja2.nodes
 
 from appliance.gateway.text.errors import ModelFolderRefused, TextRefused
 from appliance.gateway.text.model_folder import ChatTemplates, OnRead, load_chat_templates
@@ -41,9 +42,9 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ModelFolderRefused(f"chat template: {error}") from error
         self.sources = tuple(templates.sources.values())
-        self.variables = frozenset[str]().union(
-            *(jinja2.meta.find_undeclared_variables(environment.parse(source)) for source in self.sources)
-        )
+        parsed = [environment.parse(source) for source in self.sources]
+        self.variables = frozenset[str]().union(*map(jinja2.meta.find_undeclared_variables, parsed))
+        self._asks_for_none = any(map(_asks_for_none, parsed))
 
     @property
     def takes_tools(self) -> bool:
@@ -81,6 +82,8 @@ class ChatTemplate:
         special = self._tokenizer.special
         name = "tool_use" if tools and "tool_use" in self._by_name else "default"
         template = self._by_name.get(name) or next(iter(self._by_name.values()))
+        if self._asks_for_none:
+            messages = [_without_empty_content(message) for message in messages]
         broken = [_broken_message(message, special.break_all, special.break_control, sentinel) for message in messages]
         if continues:
             broken[-1]["content"] += end
@@ -111,6 +114,23 @@ def load_chat_template(
     Raises: ModelFolderRefused.
     """
     return ChatTemplate(load_chat_templates(folder, on_read), tokenizer, max_chars=max_chars, timeout_s=timeout_s)
+
+
+def _asks_for_none(template: jinja2.nodes.Template) -> bool:
+    """Does it test whether some content is none? DeepSeek R1's shows the calls of such messages only."""
+    for test in template.find_all(jinja2.nodes.Test):
+        asked = test.node
+        name = asked.attr if isinstance(asked, jinja2.nodes.Getattr) else None
+        if isinstance(asked, jinja2.nodes.Getitem) and isinstance(asked.arg, jinja2.nodes.Const):
+            name = asked.arg.value
+        if test.name == "none" and name == "content":
+            return True
+    return False
+
+
+def _without_empty_content(message: Message) -> Message:
+    """Beside calls clients write an empty text or null, and mean the same."""
+    return message if message["content"] or not message.get("tool_calls") else message | {"content": None}
 
 
 def _up_to(rendered: str, end: str) -> str:

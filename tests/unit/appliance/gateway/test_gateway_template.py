@@ -322,6 +322,25 @@ def test_helpers_that_templates_expect(byte_level: Tokenizer) -> None:
     assert bytes(ids).decode() == '<s>20{"a": "<é>"}12'
 
 
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("{% for m in messages %}{{ 'calls' if m['content'] is none else m['content'] }}{% endfor %}", "calls"),
+        ("{% for m in messages %}{% if m.content is not none %}{{ '[' + m.content + ']' }}{% endif %}{% endfor %}", ""),
+        ("{% for m in messages %}{{ '[' + m.content + ']' }}{% endfor %}", "[]"),
+    ],
+)
+def test_no_text_beside_calls_is_none_to_templates_that_ask(source: str, shown: str, byte_level: Tokenizer) -> None:
+    """DeepSeek R1's shows calls where the content is none only; others take a text for granted."""
+    calling = message("", "assistant") | {
+        "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]
+    }
+    template = template_of(byte_level, source)
+    assert bytes(template.render([calling])) == shown.encode()
+    assert bytes(template.render([calling | {"content": "Hm"}])).strip(b"[]") == b"Hm"
+    assert b"calls" not in bytes(template.render([message("", "assistant")]))
+
+
 def test_a_model_without_a_template_refuses_chat(byte_level: Tokenizer) -> None:
     """It can still complete."""
     template = ChatTemplate(ChatTemplates({}), byte_level, max_chars=100, timeout_s=1)
