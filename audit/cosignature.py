@@ -27,6 +27,9 @@ _KEY_BYTES = {ED25519_COSIGNATURE: 32, MLDSA44_COSIGNATURE: 1312}
 _SIGNATURE_BYTES = {ED25519_COSIGNATURE: 64, MLDSA44_COSIGNATURE: 2420}
 _LABEL = b"subtree/v1\n\0"
 
+FUTURE_S = 3_600
+"""How far a cosigner's clock may be ahead of ours. A word of later would be fresh for longer than anybody can vouch for."""
+
 CosigningKey = Ed25519PrivateKey | MLDSA44PrivateKey
 
 
@@ -130,6 +133,11 @@ def verify_cosignatures(note: bytes, keys: Iterable[CosignerKey]) -> dict[str, i
             key.verify(parsed.text, signature)
             found[key.name] = max(_split(key, signature)[0], found.get(key.name, 0))
     return found
+
+
+def find_come(times: Iterable[int], now_s: float) -> list[int]:
+    """Those times of words that have come, the latest first."""
+    return sorted((time_s for time_s in times if time_s <= now_s + FUTURE_S), reverse=True)
 
 
 def _split(key: CosignerKey, signature: Signature) -> tuple[int, bytes]:

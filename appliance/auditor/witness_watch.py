@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from appliance.auditor.ledger import Clock
 from audit.append import LogWriter
 from audit.checkpoint import Checkpoint, verify_checkpoint
-from audit.cosignature import CosignerKey, verify_cosignatures
+from audit.cosignature import CosignerKey, find_come, verify_cosignatures
 from audit.courier import load_cosigned
 from audit.errors import AuditRejected, EntryNotFound, StateMismatch
 
@@ -32,6 +32,8 @@ class WitnessWatch:
         self._next_look_s = 0.0
         self.said_at_ms = -1
         """When a quorum gave its last word, by the witnesses' clocks; -1 where there was none."""
+        self._is_to_come = False
+        """That is a time which has not come."""
         self.cosigned_size = 0
         """How many records the last word covers."""
         self.note = b""
@@ -41,8 +43,9 @@ class WitnessWatch:
 
     @property
     def age_s(self) -> int:
-        """Since the quorum's last word; -1 where there was none."""
-        return -1 if self.said_at_ms < 0 else max(0, (self._clock.utc_ms() - self.said_at_ms) // 1000)
+        """Since the quorum's last word; -1 where there was none of a time that has come."""
+        has_none = self.said_at_ms < 0 or self._is_to_come
+        return -1 if has_none else max(0, (self._clock.utc_ms() - self.said_at_ms) // 1000)
 
     def verify_history(self) -> None:
         """Refuse to write a log that is not the one that was cosigned.
@@ -67,13 +70,15 @@ class WitnessWatch:
         if not self._witnesses or now_s < self._next_look_s:
             return
         self._next_look_s = now_s + LOOK_INTERVAL_S
+        reason = ""
         try:
             _, said_at_ms = self._hear()
         except (EntryNotFound, AuditRejected) as error:
             said_at_ms = self._started_ms
             reason = f": {error}" if isinstance(error, AuditRejected) else ""
         else:
-            reason = ""
+            if self._is_to_come:
+                said_at_ms, reason = self._started_ms, ": their last word is of a time that has not come"
         age_s = (self._clock.utc_ms() - said_at_ms) // 1000
         self.alarm = f"no witness has cosigned for {age_s} s{reason}" if age_s > self._max_age_s or reason else ""
 
@@ -84,7 +89,9 @@ class WitnessWatch:
         times = verify_cosignatures(note, self._witnesses)
         if len(times) < self._quorum:
             raise EntryNotFound(f"{len(times)} configured witnesses have cosigned, {self._quorum} are asked for")
-        said_at_ms = sorted(times.values(), reverse=True)[self._quorum - 1] * 1000
+        come = find_come(times.values(), self._clock.utc_ms() / 1000)
+        self._is_to_come = len(come) < self._quorum
+        said_at_ms = (sorted(times.values(), reverse=True) if self._is_to_come else come)[self._quorum - 1] * 1000
         self.note, self.cosigned_size, self.said_at_ms = note, checkpoint.size, said_at_ms
         return checkpoint, said_at_ms
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.cli.audit.arguments import (
-    FUTURE_S,
     KEY_HELP,
     Counter,
     WrongUsage,
@@ -32,6 +31,7 @@ from appliance.config import Configuration, load_configuration, load_default_con
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
 from appliance.models.places import open_outbox
+from audit.cosignature import find_come
 from compliance.again import load_earlier
 from compliance.errors import PeriodRejected
 from compliance.frameworks import FRAMEWORKS, Framework
@@ -209,7 +209,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     )
     if not verified.witnessed_at:
         return EXIT_OK
-    if all(at_s > now_s + FUTURE_S for at_s in verified.witnessed_at.values()):
+    if not find_come(verified.witnessed_at.values(), now_s):
         say(
             "not covered: every witness gave its word at a time that has not come; what that is worth is for them to say"
         )

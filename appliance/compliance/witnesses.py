@@ -3,12 +3,13 @@
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.config import Configuration
 from audit.checkpoint import verify_checkpoint
-from audit.cosignature import verify_cosignatures
+from audit.cosignature import find_come, verify_cosignatures
 from audit.courier import load_cosigned
 from audit.errors import AuditFault, EntryNotFound
 from audit.reader import LogReader
 from audit.signing_key import load_verifier_key
 from compliance.facts import Answer
+from compliance.period import format_time
 
 
 def find_cosigned(configuration: Configuration) -> bytes:
@@ -44,10 +45,14 @@ def answer_witness(configuration: Configuration, now: float, cosigned: bytes) ->
         return Answer(False, f"the log is not the one whose first {checkpoint.size:,} records were cosigned")
     if len(times) < settings.witness_quorum:
         return Answer(False, f"{len(times)} witnesses have cosigned, {settings.witness_quorum} are asked for")
-    age_s = int(now - sorted(times.values(), reverse=True)[settings.witness_quorum - 1])
     said = f"{len(times)} of {num_witnesses} witnesses cosigned the first {checkpoint.size:,} records"
+    come = find_come(times.values(), now)
+    if len(come) < settings.witness_quorum:
+        return Answer(False, f"{said}, but {len(times) - len(come)} of them at a time that has not come")
+    said_at_s = come[settings.witness_quorum - 1]
+    age_s = int(now - said_at_s)
     if age_s > settings.witness_max_age_s:
         return Answer(
             False, f"{said}, but {age_s:,} s ago, and audit.witness_max_age_s is {settings.witness_max_age_s:,}"
         )
-    return Answer(True, said)
+    return Answer(True, f"{said}, at {format_time(said_at_s * 1000)}")

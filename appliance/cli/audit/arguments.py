@@ -18,8 +18,6 @@ from audit.signing_key import load_cosigner_key, load_verifier_key
 
 DEFAULT_FOLDER = Path("state") / "audit" / "log"
 FOLDER_HELP = "the log's folder (default: %(default)s)"
-FUTURE_S = 3_600
-"""How far a witness's clock may be ahead of ours. A word of later is fresh for longer than anybody can vouch for."""
 KEY_HELP = "the log's public key: a vkey (name+id+base64), or a file that holds one"
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.cli.audit.arguments import (
-    FUTURE_S,
     KEY_HELP,
     Counter,
     WrongUsage,
@@ -23,7 +22,7 @@ from appliance.cli.audit.arguments import (
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK, EXIT_ROLLBACK_NOT_EXCLUDED
 from appliance.cli.terminal import escape_text, say
-from audit.cosignature import CosignerKey, verify_cosignatures
+from audit.cosignature import CosignerKey, find_come, verify_cosignatures
 from audit.courier import COSIGNED
 from audit.entry import parse_canonical
 from audit.errors import AuditRejected, RotationRefused, SignatureRejected
@@ -175,11 +174,11 @@ def _is_rollback_excluded(word: Word, max_age_s: int, verified: Verified) -> boo
         say("consistent; rollback not excluded: no witness that you named has cosigned")
         return False
     now_s = int(time.time())
-    said_s = [at for at in word.times.values() if at <= now_s + FUTURE_S]
+    said_s = find_come(word.times.values(), now_s)
     if not said_s:
         say("consistent; rollback not excluded: every witness gave its word at a time that has not come")
         return False
-    age_s = now_s - max(said_s)
+    age_s = now_s - said_s[0]
     if age_s > max_age_s:
         say(f"consistent; rollback not excluded: the last word of a witness is {age_s} s old")
         return False

@@ -57,7 +57,7 @@ class Auditor:
         self.writer = LogWriter(
             home / "log", home / "log.key", origin=origin, checkpoint_interval_ms=1_000, testing_only_disk=disk
         )
-        clock = Clock(lambda: self.now_s, lambda: self.utc_ms + round((self.now_s - 100.0) * 1000))
+        clock = Clock(lambda: self.now_s, lambda: self.clock_ms)
         reserve = Reserve(home / "log/.state/reserve", 64 * 1024, disk)
         self.service = AuditorService(
             Ledger(self.writer, reserve, clock),
@@ -78,6 +78,11 @@ class Auditor:
         """One message, and a turn."""
         self.service.received(peer, message)
         self.service.turn()
+
+    @property
+    def clock_ms(self) -> int:
+        """What the wall clock says."""
+        return self.utc_ms + round((self.now_s - 100.0) * 1000)
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass and take a turn."""

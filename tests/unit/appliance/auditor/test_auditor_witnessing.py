@@ -180,11 +180,24 @@ def test_an_auditor_whose_witness_is_silent_says_so(site: Site) -> None:
     assert gateway.last(AuditorStatus).alarms == ()
     auditor.pass_time(20)
     assert "no witness has cosigned for 60 s" in gateway.last(AuditorStatus).alarms[0]
-    auditor.utc_ms = 0  # The courier's word is of the real now, which is later than this.
-    site.carry()
+    site.carry()  # A word of the real now.
+    auditor.utc_ms += int(time.time() * 1000) - auditor.clock_ms
     auditor.pass_time(6)
     auditor.pass_time(6)
     assert not any("witness" in alarm for alarm in gateway.last(AuditorStatus).alarms)
+
+
+def test_a_word_of_a_time_to_come_is_an_alarm(site: Site) -> None:
+    """It would be fresh for as long as its witness's clock is ahead, however long that is silent."""
+    auditor = site.restart(witness_max_age_s=50)
+    gateway = auditor.connect("gateway")
+    site.carry()
+    auditor.utc_ms += int(time.time() * 1000) - 86_400_000 - auditor.clock_ms
+    auditor.pass_time(6)
+    auditor.pass_time(6)
+    status = gateway.last(AuditorStatus)
+    assert any("their last word is of a time that has not come" in alarm for alarm in status.alarms)
+    assert status.cosigned_age_s == -1
 
 
 @control("AU-8", "AU-11")
