@@ -48,7 +48,9 @@ class HeldRole:
 
     role: str
     is_privileged: str
-    """`yes` or `no`: whether two people must agree to it."""
+    """`yes` or `no`: whether it is one to which two people agree, where the installation asks for two."""
+    needs_two: str
+    """`yes` or `no`: whether two must agree on this installation."""
     scopes: str
     models: str
     people: int

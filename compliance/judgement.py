@@ -63,6 +63,13 @@ class Judgement:
         return self.own.verdict
 
     @property
+    def tests_in_words(self) -> str:
+        """How many of its tests passed; that nobody knows where no result of this build is at hand."""
+        if all(outcome == "missing" for _, outcome in self.tests):
+            return f"no result of its {len(self.tests)} tests"
+        return f"{sum(outcome == 'passed' for _, outcome in self.tests)} of {len(self.tests)} tests passed"
+
+    @property
     def is_satisfied(self) -> bool:
         """Nothing is left to do about the whole of it."""
         return self.own.is_satisfied

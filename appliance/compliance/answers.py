@@ -61,7 +61,10 @@ def _doubt(answer: Answer) -> Answer:
 def _answer_protections(configuration: Configuration) -> Iterator[tuple[str, Answer]]:
     lacking = {lack.name: lack.consequence for lack in what_is_lacking(configuration)}
     for name in _PROTECTIONS:
-        yield name, Answer(name not in lacking, _word_lack(name, lacking.get(name)))
+        words = _word_lack(name, lacking.get(name))
+        if name == "frozen_kernels" and all(engine.device != "cuda" for engine in configuration.engines):
+            words = "no engine runs on a GPU"
+        yield name, Answer(name not in lacking, words)
     yield (
         "own_users",
         Answer(

@@ -52,7 +52,7 @@ def gather_installation(
         answers=answer_all(configuration, definitions, software, now, cosigned, digest=digest),
         people=tuple(list_people(definitions)) if definitions is not None else (),
         programs=tuple(list_programs(definitions)) if definitions is not None else (),
-        roles=tuple(list_roles(definitions)),
+        roles=tuple(list_roles(definitions, two_person_grants=configuration.policy.two_person_grants)),
         static_keys=tuple(list_static_keys(definitions, now)) if definitions is not None else (),
         keys=tuple(list_keys(configuration)),
     )

@@ -50,7 +50,7 @@ def list_programs(definitions: Definitions) -> Iterator[Program]:
         )
 
 
-def list_roles(definitions: Definitions | None) -> Iterator[HeldRole]:
+def list_roles(definitions: Definitions | None, *, two_person_grants: bool) -> Iterator[HeldRole]:
     """Every role of the product, with the models that it is limited to and the enabled accounts that have it."""
     people = [] if definitions is None else [user for user in definitions.users.values() if not user.is_disabled]
     programs = [] if definitions is None else [one for one in definitions.clients.values() if not one.is_disabled]
@@ -59,6 +59,7 @@ def list_roles(definitions: Definitions | None) -> Iterator[HeldRole]:
         yield HeldRole(
             role=role.value,
             is_privileged="yes" if role in PRIVILEGED_ROLES else "no",
+            needs_two="yes" if role in PRIVILEGED_ROLES and two_person_grants else "no",
             scopes=format_scopes(GRANTABLE[role]),
             models="all" if models is None else " ".join(models) or "none",
             people=sum(user.role is role for user in people),

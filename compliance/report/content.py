@@ -37,6 +37,7 @@ MEANINGS: dict[Verdict, str] = {
 }
 
 
+HOLDS = {True: "holds", False: "does not hold", None: "not known"}
 _STATE_IT = (
     "Look that it holds where it cannot be seen from here, and state it for these controls (compliance.statements)."
 )
@@ -120,8 +121,8 @@ class Content:
         compared, differed = self.activity.kinds["log_reconciled"], self.activity.unreconciled
         if not compared:
             return "The counts of gateway, auditor and engine were not compared in this period."
-        how_often = f"The counts of gateway, auditor and engine were compared {compared:,} times"
-        return f"{how_often} and {f'differed {differed:,} times' if differed else 'never differed'}."
+        how_often = f"The counts of gateway, auditor and engine were compared {_word_times(compared)}"
+        return f"{how_often} and {f'differed {_word_times(differed)}' if differed else 'never differed'}."
 
     @property
     def families(self) -> Iterator[tuple[str, str, list[Judgement]]]:
@@ -129,6 +130,14 @@ class Content:
         for family, title in self.framework.families.items():
             if judged := [one for one in self.judgements if one.control.family == family]:
                 yield family, title, judged
+
+    @property
+    def facts(self) -> list[tuple[str, str, str, str]]:
+        """Every fact that these controls ask for: its name, what should hold, whether it does, what was found."""
+        asked = {name: answer for one in self.judgements for name, answer in one.facts}
+        return [
+            (name, QUESTIONS[name].title, HOLDS[answer.holds], answer.words) for name, answer in sorted(asked.items())
+        ]
 
     @property
     def gaps(self) -> list[Gap]:
@@ -143,6 +152,10 @@ class Content:
     def draw_pictures(self, width: float) -> Pictures:
         """What happened in the period: over time, and by whom."""
         return draw_pictures(self.activity, self.period, self.made_at_ms, width)
+
+
+def _word_times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
 
 
 def find_gaps(framework: Framework, judgements: Sequence[Judgement]) -> list[Gap]:

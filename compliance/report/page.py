@@ -8,7 +8,7 @@ from html import escape
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compliance.report.charts import shorten
-from compliance.report.content import COLORS, Content
+from compliance.report.content import COLORS, HOLDS, Content
 from compliance.report.drawing import render_svg
 from compliance.scoring import CLOSED_WITHIN_DAYS, CONDITIONAL
 
@@ -27,7 +27,13 @@ def _render(name: str, content: Content) -> bytes:
     text = (
         _environment()
         .get_template(name)
-        .render(content=content, colors=COLORS, conditional=CONDITIONAL, closed_within_days=CLOSED_WITHIN_DAYS)
+        .render(
+            content=content,
+            colors=COLORS,
+            holds=HOLDS,
+            conditional=CONDITIONAL,
+            closed_within_days=CLOSED_WITHIN_DAYS,
+        )
     )
     return text.encode("utf-8", "replace") + b"\n"
 

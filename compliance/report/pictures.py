@@ -32,6 +32,8 @@ class Pictures:
 
     drawings: list[Drawing]
     absent: list[str]
+    span: str
+    """From when to when the columns go; empty where there are none."""
 
 
 def choose_bucket(first_ms: int, last_ms: int) -> int:
@@ -80,7 +82,9 @@ def draw_pictures(activity: Activity, period: Period, made_at_ms: int, width: fl
     drawings += [draw_bars(title, rank(counted), color, width) for _, title, counted, color in tables if counted]
     absent = [name for name, _, series in charts if name and not _has_any(series)]
     absent += [name for name, _, counted, _ in tables if name and activity.models and not counted]
-    return Pictures(drawings, absent)
+    is_over_time = any(_has_any(series) for _, _, series in charts)
+    span = f"Columns from {format_time(times[0])} to {format_time(times[-1] + activity.bucket_ms)}; times are in UTC."
+    return Pictures(drawings, absent, span if is_over_time else "")
 
 
 def rank(counted: Counter[str]) -> list[tuple[str, int]]:
@@ -114,10 +118,11 @@ def _fill_up(activity: Activity, start_ms: int, until_ms: int) -> tuple[list[int
 
 
 def _label(times: Sequence[int], bucket_ms: int) -> list[str]:
-    """`08:10` within a day, `11-26 08h` over several, `11-26` for days and weeks."""
+    """`08:10` within a day, `11-26 08h` over several, `11-26` for days and weeks, `2026-11-26` for those of several years."""
     words = [format_time(time) for time in times]
     if bucket_ms >= DAY_MS:
-        return [word[5:10] for word in words]
+        is_one_year = len({word[:4] for word in words}) == 1
+        return [word[5:10] if is_one_year else word[:10] for word in words]
     if len({word[:10] for word in words}) == 1:
         return [word[11:16] for word in words]
     return [f"{word[5:10]} {word[11:13]}h" if bucket_ms == HOUR_MS else word[11:16] for word in words]

@@ -3,7 +3,7 @@
 from itertools import zip_longest
 
 from compliance.judgement import Judgement
-from compliance.report.content import COLORS, Content
+from compliance.report.content import COLORS, HOLDS, Content
 from compliance.report.paper import FAINT, HALF_WIDTH, Cell, Paper
 from compliance.scoring import CLOSED_WITHIN_DAYS, CONDITIONAL
 
@@ -16,8 +16,10 @@ def print_report(content: Content) -> bytes:
     _set_activity(paper, content)
     _set_log(paper, content)
     _set_controls(paper, content)
+    _set_facts(paper, content)
     _set_plan(paper, content)
     _set_inventory(paper, content)
+    _set_verification(paper)
     return paper.encode(content.made_at_ms)
 
 
@@ -80,6 +82,8 @@ def _set_activity(paper: Paper, content: Content) -> None:
         f"could not be read: {activity.unreadable}."
     )
     pictures = content.draw_pictures(HALF_WIDTH)
+    if pictures.span:
+        paper.paragraph(pictures.span, color=FAINT)
     paper.pairs(pictures.drawings)
     if pictures.absent:
         paper.paragraph(f"None in this period: {', '.join(pictures.absent)}.", color=FAINT)
@@ -115,6 +119,11 @@ def _set_log(paper: Paper, content: Content) -> None:
 
 def _set_controls(paper: Paper, content: Content) -> None:
     paper.heading("Every control", room=140)
+    paper.paragraph(
+        "Evidence is tests of this build, whose names are in report.html and in oscal/assessment-results.json; facts of this "
+        "installation, which are told below; and kinds of records with how many the period has, the newest of which are "
+        "in log/extracts."
+    )
     for family, title, judged in content.families:
         paper.heading(family if family == title else f"{family} {title}", size=10)
         rows = [_control_row(content, one) for one in judged]
@@ -123,10 +132,8 @@ def _set_controls(paper: Paper, content: Content) -> None:
 
 
 def _control_row(content: Content, one: Judgement) -> list[str | Cell]:
-    passed = sum(outcome == "passed" for _, outcome in one.tests)
-    evidence = [f"{passed} of {len(one.tests)} tests passed."] if one.tests else []
-    words = {True: "holds", False: "does not hold", None: "not known"}
-    evidence += [f"{name}: {words[answer.holds]}." for name, answer in one.facts]
+    evidence = [f"{one.tests_in_words}."] if one.tests else []
+    evidence += [f"{name}: {HOLDS[answer.holds]}." for name, answer in one.facts]
     evidence += [f"{kind}: {count:,}." for kind, count in one.kinds]
     return [
         f"{content.framework.label_of(one.control)} {one.control.title}",
@@ -135,6 +142,19 @@ def _control_row(content: Content, one: Judgement) -> list[str | Cell]:
         (one.control.customer or "–").replace("`", ""),
         " ".join(evidence) or "–",
     ]
+
+
+def _set_facts(paper: Paper, content: Content) -> None:
+    paper.heading("Facts of this installation")
+    paper.paragraph(
+        f"As they were found at {content.made_at}, when this pack was made, and not over the whole period; what was changed "
+        "in it is told above, and in full by the records. Only what these controls ask for."
+    )
+    rows = [list(fact) for fact in content.facts]
+    if rows:
+        paper.table(["Fact", "What should hold", "Answer", "What was found"], [18, 36, 12, 34], rows)
+    else:
+        paper.paragraph("These controls ask for none.")
 
 
 def _set_plan(paper: Paper, content: Content) -> None:
@@ -153,8 +173,10 @@ def _set_plan(paper: Paper, content: Content) -> None:
                     ("yes" if cost.may_wait else "no") if cost is not None else "–",
                 ]
             )
-    if rows:
+    if rows and content.score is not None:
         paper.table(["Control", "Verdict", "Why", "Points", "May wait"], [14, 13, 50, 14, 9], rows)
+    elif rows:
+        paper.table(["Control", "Verdict", "Why"], [14, 13, 73], [row[:3] for row in rows])
     else:
         paper.paragraph("Nothing is not met, and nothing is without evidence.")
 
@@ -175,6 +197,13 @@ def _set_inventory(paper: Paper, content: Content) -> None:
     ]
     if programs:
         paper.table(["Client", "Role", "State", "Authentication", "Granted by"], [30, 12, 18, 20, 20], programs)
+    roles = [
+        [one.role, one.is_privileged, one.needs_two, one.scopes, one.models, str(one.people), str(one.programs)]
+        for one in installation.roles
+    ]
+    if roles:
+        heads = ["Role", "Privileged", "Needs two people", "Scopes", "Models", "People", "Programs"]
+        paper.table(heads, [10, 10, 11, 35, 14, 9, 11], roles)
     keys = [
         [one.file, one.purpose, one.holder, one.algorithm, one.identifier[:24], one.mode] for one in installation.keys
     ]
@@ -182,6 +211,15 @@ def _set_inventory(paper: Paper, content: Content) -> None:
     paper.heading("What runs")
     paper.paragraph(f"Casemate {installation.version}, software {installation.software}.")
     paper.paragraph(f"Configuration file {installation.configuration_digest}.")
+
+
+def _set_verification(paper: Paper) -> None:
+    paper.heading("Verify this pack")
+    paper.paragraph(
+        "This report alone shows nothing. The folder that it came in does: casemate compliance verify DIR --key LOG_VKEY "
+        "--signer PACK_VKEY needs that folder and two public keys, no installation and no network. README.txt there says how "
+        "to do it by hand."
+    )
 
 
 def _join(controls: tuple[str, ...]) -> str:

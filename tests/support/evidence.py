@@ -91,7 +91,7 @@ def make_installation(**others: bool | None) -> Installation:
                 "t",
             )
         ],
-        roles=[HeldRole("admin", "yes", "identity.read", "all", 1, 0)],
+        roles=[HeldRole("admin", "yes", "yes", "identity.read", "all", 1, 0)],
         static_keys=[UsableKey("k1", "client-1", "ci", "10.0.0.0/8", "usable", "t", "t")],
         keys=[HeldKey("audit/log.key", "signs the log", "auditor", "Ed25519", "sha256:aa", "600", "t")],
     )

@@ -4,6 +4,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,33 @@ def test_links_lead_to_headings(page: str) -> None:
         assert f'id="{target}"' in page
 
 
+def test_evidence_leads_to_what_it_is(page: str, month: Path, made: WrittenPack) -> None:
+    """Each test by name with its outcome, each fact to what was found, each kind of record to records in the pack."""
+    for one in made.content.judgements:
+        row = page.partition(f'id="c-{one.control.id}"')[2].partition("</tr>")[0].replace("<wbr>", "")
+        assert all(f"<li>{test}: {outcome}</li>" in row for test, outcome in one.tests)
+        assert all(f'href="#f-{name}"' in row for name, _ in one.facts)
+        assert all((f'href="log/extracts/{kind}.jsonl"' in row) == (count > 0) for kind, count in one.kinds)
+    files = set(re.findall(r'href="(log/[^"]+)"', page))
+    assert files
+    assert all((month / "shared" / name).is_file() for name in files)
+
+
+def test_without_results_no_test_is_said_to_have_failed(made: WrittenPack) -> None:
+    """`0 of 6 tests passed` reads like six failures."""
+    judged = next(one for one in made.content.judgements if len(one.tests) > 1)
+    assert judged.tests_in_words == f"{len(judged.tests)} of {len(judged.tests)} tests passed"
+    missing = replace(judged, tests=tuple((test, "missing") for test, _ in judged.tests))
+    assert missing.tests_in_words == f"no result of its {len(judged.tests)} tests"
+
+
+def test_charts_say_of_which_time_they_are(page: str) -> None:
+    """Labels are hours or days; the date, the year and the zone stand above them."""
+    assert "Columns from 2026-01-01 00:00:00 UTC to 2026-01-31 00:00:00 UTC; times are in UTC." in page
+
+
 def test_without_controls_to_plan_the_plan_says_so(made: WrittenPack) -> None:
     """An empty table would look like a mistake."""
-    from dataclasses import replace
-
     met = [one for one in made.content.judgements if one.is_satisfied]
     assert b"Nothing." in render_report(replace(made.content, judgements=met))
 
@@ -136,7 +160,9 @@ def test_a_record_that_is_dated_years_away_does_not_make_a_column_a_minute() -> 
     drawings = draw_pictures(activity, Period(0, 100_001 * HOUR_MS), 100_001 * HOUR_MS, 380.0).drawings
     assert [drawing.title for drawing in drawings] == ["Requests per week", "Tokens per week"]
     words = [shape.words for shape in drawings[0].shapes if isinstance(shape, Box) and shape.words]
-    assert words == ["01-01: 2 answered", "05-28: 1 answered"]
+    assert words == ["1970-01-01: 2 answered", "1981-05-28: 1 answered"], (
+        "of several years: a day alone could be of any"
+    )
 
 
 @given(st.text(max_size=60), st.floats(20, 300))

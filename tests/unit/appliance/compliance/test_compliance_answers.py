@@ -25,6 +25,7 @@ from audit.keyed_hash import root_context
 from audit.note import SignedNote, encode_note, parse_note
 from audit.shares import SHARES, ShareStore
 from compliance.facts import QUESTIONS, Answer
+from compliance.period import format_time
 from security.clients import ClientDefinition
 from security.registry.snapshot import read_definitions
 from security.scopes import Role
@@ -166,7 +167,9 @@ def test_a_witness_counts_when_it_has_spoken(tmp_path: Path, witnessed: Witnesse
     assert answers(configure("", tmp_path))["witness"] == Answer(False, "audit.witnesses names none")
     assert witnessed.answer.holds is False
     witnessed.speak(NOW - 60)
-    assert witnessed.answer == Answer(True, "1 of 1 witnesses cosigned the first 10 records")
+    assert witnessed.answer == Answer(
+        True, f"1 of 1 witnesses cosigned the first 10 records, at {format_time(int(NOW - 60) * 1000)}"
+    )
     witnessed.append(5)
     assert witnessed.answer.holds is True
 
@@ -175,6 +178,8 @@ def test_a_word_that_is_old_a_strangers_or_of_another_log_counts_for_nothing(wit
     """Each says why."""
     witnessed.speak(NOW - 86_401)
     assert (witnessed.answer.holds, "86,401 s ago" in witnessed.answer.words) == (False, True)
+    witnessed.speak(NOW + 86_400)
+    assert (witnessed.answer.holds, "a time that has not come" in witnessed.answer.words) == (False, True)
     witnessed.speak(NOW, Cosigner("witness.example/w", Ed25519PrivateKey.generate()))
     assert witnessed.answer == Answer(False, "0 witnesses have cosigned, 1 are asked for")
     witnessed.speak(NOW)
@@ -309,12 +314,17 @@ def test_roles_are_told_with_who_has_them(registry: Registry) -> None:
     """Every role of the product, its scopes, and how many enabled accounts have it."""
     registry.users.create(UserDefinition(login="ada", name="Ada", role=Role.ADMIN), actor="os:root")
     registry.create(ClientDefinition(name="batch"), actor="os:root")
-    found = {one.role: one for one in list_roles(read_definitions(registry.database))}
+    definitions = read_definitions(registry.database)
+    found = {one.role: one for one in list_roles(definitions, two_person_grants=True)}
     assert list(found) == [role.value for role in Role]
     assert (found["admin"].people, found["admin"].is_privileged) == (1, "yes")
     assert (found["user"].programs, found["user"].is_privileged, found["user"].models) == (1, "no", "all")
     assert "identity.manage" in found["admin"].scopes
-    assert sum(one.people + one.programs for one in list_roles(None)) == 0
+    assert (found["admin"].needs_two, found["user"].needs_two) == ("yes", "no")
+    assert {one.needs_two for one in list_roles(definitions, two_person_grants=False)} == {"no"}, (
+        "one alone decides here"
+    )
+    assert sum(one.people + one.programs for one in list_roles(None, two_person_grants=True)) == 0
 
 
 def test_secrets_of_the_configuration_are_hidden(tmp_path: Path) -> None:
