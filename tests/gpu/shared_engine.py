@@ -1,7 +1,8 @@
 """An engine on one GPU or on several, as a program: `python -m tests.gpu.shared_engine MODEL RANKS [KEY=VALUE…]`.
 
-Forks the other ranks before it touches a GPU, as each needs a process of its own. Prints JSON: each greedy answer's tokens; with
-`--time` how long steps take; with `--sums` how far sums over ranks are off, and how long they take, beside NCCL's.
+Forks the other ranks before it touches a GPU, as each needs a process of its own. Prints JSON: each greedy answer's tokens, and
+how many drafts were verified; with `--next` distributions of the next token, for each of COUNTS; with `--time` how long steps take;
+with `--sums` how far sums over ranks are off, and how long they take, beside NCCL's.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from runtime.speculative.options import speculation_options
 from runtime.speculative.source import HeadSource
 from tests.bench.steps import measure, step
 from tests.support.engine_runs import build_engine, run_all
+from tests.support.next_distributions import COUNTS, next_distributions
 from tests.support.shared_requests import requests
 
 STEPS = [(1, 384, 0), (8, 640, 0), (64, 1150, 0), (256, 1280, 0), (0, 0, 2048), (64, 1150, 512)]
@@ -142,6 +144,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("ranks", type=int)
+    parser.add_argument("--next", action="store_true")
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--sums", action="store_true")
     parser.add_argument("settings", nargs="*")
@@ -167,10 +170,15 @@ def main() -> int:
     leading = runner if channel is None else LeadingRunner(runner, channel)
     if options.time:
         result: Any = time_steps(leading)
+    elif options.next:
+        result = [next_distributions(leading, count) for count in COUNTS]
     else:
         engine = build_engine(leading, eos_token_ids=[2], context_length=2048, **given)
         answers = run_all(engine, requests())
-        result = [[request_id, answer.tokens] for (request_id, _), answer in sorted(answers.items())]
+        result = {
+            "answers": [[request_id, answer.tokens] for (request_id, _), answer in sorted(answers.items())],
+            "num_verified": engine.stats().num_verified,
+        }
     sys.stdout.write(json.dumps(result) + "\n")
     return 0
 
