@@ -10,7 +10,8 @@
 | `manifest.sig` | a signed note over the manifest's digest by whoever exported, where a key was given |
 
 The same range under the same checkpoint gives the same bytes. The files are written first and the manifest last, so that a
-folder with a manifest is whole.
+folder with a manifest is whole; and whoever must know of an export is told between the two, so that none verifies of which nobody
+was told.
 """
 
 import hashlib
@@ -88,6 +89,7 @@ def write_export(
     forms: Sequence[str] = (),
     signer: NoteSigner | None = None,
     note: bytes | None = None,
+    announce: Callable[[VerifiedExport], None] = lambda _made: None,
 ) -> VerifiedExport:
     """Export the records [start, end) under a checkpoint of the log.
 
@@ -97,6 +99,7 @@ def write_export(
         forms: of DERIVED.
         signer: of whoever exports.
         note: the checkpoint; the log's last one by default.
+        announce: told of it before the manifest is written; what it raises leaves a folder that is no export.
     Raises: ExportRejected for a range that is none; SignatureRejected, LogCorrupted, EntryNotFound, OSError.
     """
     note = reader.checkpoint_note() if note is None else note
@@ -120,10 +123,12 @@ def write_export(
     manifest = _build_manifest(checkpoint, start, end, contents)
     data = encode_canonical(msgspec.to_builtins(manifest))
     digest = hashlib.sha256(data).hexdigest()
+    made = VerifiedExport(manifest, digest, signer is not None)
+    announce(made)
     if signer is not None:
         (folder / SIGNATURE).write_bytes(signer.sign(_signed_text(digest)))
     (folder / MANIFEST).write_bytes(data)
-    return VerifiedExport(manifest, digest, signer is not None)
+    return made
 
 
 def _build_manifest(checkpoint: Checkpoint, start: int, end: int, contents: dict[str, bytes]) -> Manifest:

@@ -13,8 +13,9 @@
 | `log/*` | the signed checkpoint, the witnesses' word, counts, records with proofs, the period's ends among them; on request all |
 | `manifest.json`, `manifest.sig` | canonical JSON that names every file by its SHA-256; a signed note over its digest |
 
-(1) Verify the log's checkpoint. (2) Walk and verify the records of the period. (3) Judge. (4) Write the documents. (5) Write the
-manifest and its signature last, so that a folder with both is whole. The same installation, period and time give the same bytes.
+(1) Verify the log's checkpoint. (2) Walk and verify the records of the period. (3) Judge. (4) Write the documents. (5) Tell whoever
+must know of a pack, and write the manifest and its signature last, so that a folder with both is whole. The same installation,
+period and time give the same bytes.
 """
 
 import hashlib
@@ -87,11 +88,13 @@ def write_pack(
     folder: Path,
     signer: NoteSigner,
     progress: Progress = lambda _what, _done, _all: None,
+    announce: Callable[[WrittenPack], None] = lambda _made: None,
 ) -> WrittenPack:
     """Write a pack.
 
     Args:
         folder: made by this; MUST not exist.
+        announce: told of it before the manifest is written; what it raises leaves a folder that is no pack.
     Raises: PackRejected, PeriodRejected, StatementsRejected, ResultsRejected; SignatureRejected, ProofRejected, LogCorrupted,
     EntryNotFound; OSError.
     """
@@ -139,9 +142,11 @@ def write_pack(
     )
     data = encode_manifest(manifest)
     digest = hashlib.sha256(data).hexdigest()
+    made = WrittenPack(manifest, digest, content)
+    announce(made)
     (folder / SIGNATURE).write_bytes(signer.sign(signed_text(digest)))
     (folder / MANIFEST).write_bytes(data)
-    return WrittenPack(manifest, digest, content)
+    return made
 
 
 def _verify_continued(reader: LogReader, old: Checkpoint, log_key: VerifierKey) -> None:

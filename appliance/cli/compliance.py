@@ -106,9 +106,16 @@ def _export(arguments: argparse.Namespace) -> int:
         checkpoint=asked.checkpoint,
     )
     counter = Counter("Reading")
-    made = write_pack(order, reader, key, arguments.out, signer, lambda _what, done, all_: counter.count(done, all_))
+    made = write_pack(
+        order,
+        reader,
+        key,
+        arguments.out,
+        signer,
+        lambda _what, done, all_: counter.count(done, all_),
+        lambda pack: _leave_notice(configuration, pack),
+    )
     counter.end()
-    _leave_notice(configuration, made)
     _describe(made)
     print(f"signed by   {signer.key.encode()}")
     return EXIT_OK

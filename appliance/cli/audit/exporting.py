@@ -1,6 +1,7 @@
 """`casemate audit export`, `verify-export` and `forward`: records for other systems and other people.
 
-An export is itself an event: where the folder is that of an installation, a notice of it is left for the supervisor to record.
+An export is itself an event: where the folder is that of an installation, a notice of it is left for the supervisor to record,
+before it is whole.
 """
 
 import argparse
@@ -59,9 +60,15 @@ def _export(arguments: argparse.Namespace) -> int:
     signer = None if arguments.sign_with is None else load_signer(arguments.sign_with, arguments.sign_as)
     forms = sorted(set(arguments.form))
     made = write_export(
-        LogReader(folder), key, arguments.output, arguments.start, arguments.end, forms=forms, signer=signer
+        LogReader(folder),
+        key,
+        arguments.output,
+        arguments.start,
+        arguments.end,
+        forms=forms,
+        signer=signer,
+        announce=lambda export: _leave_notice(folder.parent.parent, export),
     )
-    _leave_notice(folder.parent.parent, made)
     _describe(made)
     if signer is not None:
         print(f"signed by {signer.key.encode()}")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from appliance.cli.audit.searching import describe_record
 from audit.entry import encode_canonical
 from audit.errors import AuditRejected, ExportRejected, MalformedProof, ProofRejected, SignatureRejected
-from audit.export import encode_range_proof, parse_range_proof, verify_export, write_export
+from audit.export import VerifiedExport, encode_range_proof, parse_range_proof, verify_export, write_export
 from audit.formats import encode_cef, encode_csv, encode_table, flatten
 from audit.merkle import inclusion_proof, leaf_hash, root_of
 from audit.note import NoteSigner
@@ -111,6 +111,21 @@ def test_the_same_export_has_the_same_bytes(log: Log, tmp_path: Path) -> None:
         write_export(reader, log.writer.key, tmp_path / name, 20, 400, forms=["csv"])
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
     assert one == two
+
+
+def test_an_export_of_which_nobody_could_be_told_is_none(log: Log, tmp_path: Path) -> None:
+    """Whoever is told is told before it verifies; where that fails, or the command ends meanwhile, there is nothing that does."""
+    reader = LogReader(log.home / "log")
+
+    def refuse(made: VerifiedExport) -> None:
+        assert made.manifest.end == 10
+        with pytest.raises(FileNotFoundError):
+            verify_export(tmp_path / "out", log.writer.key)
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        write_export(reader, log.writer.key, tmp_path / "out", 0, 10, announce=refuse)
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_a_signed_export_names_its_exporter(log: Log, tmp_path: Path) -> None:

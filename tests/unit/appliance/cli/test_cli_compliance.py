@@ -63,6 +63,22 @@ def test_a_pack_is_made_verified_and_recorded(home: Path, capsys: pytest.Capture
     assert (told["kind"], told["facts"]["framework"], told["facts"]["end"]) == ("log_exported", "cmmc-l2", 300)
 
 
+@pytest.mark.parametrize(
+    "words", [[*WORDS, "--out", "taken"], ["audit", "export", "taken", "--dir", "state/audit/log", "--to", "9"]]
+)
+def test_what_cannot_be_recorded_does_not_verify(home: Path, words: list[str]) -> None:
+    """Neither a pack nor an export of which no word could be left for the log."""
+    outbox = home / "state" / "outbox"
+    outbox.write_text("in its place")
+    assert main(words) != EXIT_OK
+    assert list(Path("taken").iterdir())
+    assert not Path("taken", "manifest.json").exists()
+    outbox.unlink()
+    Path("taken").rename("failed")
+    assert main(words) == EXIT_OK
+    assert Path("taken", "manifest.json").exists()
+
+
 def test_two_exports_told_the_same_time_are_equal(home: Path) -> None:
     """To the byte."""
     for name in ("one", "two"):
