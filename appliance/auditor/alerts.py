@@ -14,6 +14,6 @@ def raise_alert(code: str, detail: str) -> None:
 
     Args:
         code: log_full, log_storage_failed, log_space_low, log_clock_jumped, log_counts_differ, log_not_witnessed,
-            log_quorum_missed, log_history_disputed.
+            log_quorum_missed, log_history_disputed, rules_decided.
     """
     log.critical("audit_alert", code=code, detail=detail)

@@ -4,6 +4,9 @@ A decision is in force, and its file durable, in the same step in which its reco
 under way is in the file before, so that a crash between record and file shows. Where the file cannot be written for want of space,
 what is recorded holds all the same; it is an alarm, is tried again, and nobody is told that it is done.
 
+Who proposes and confirms is what a gateway says. A captured one could say it of two people who know nothing of it; so each
+decision is an alert as well, which goes another way than the gateway's answers.
+
 The configuration's retention is that of the first start, and of no other: one person alone could change it. A file that is not what
 the log said last was lost, or is of another day; until two people have decided again nothing is destroyed by it.
 """
@@ -14,6 +17,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from appliance.auditor.alerts import raise_alert
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.peer import Peer, Send
 from appliance.auditor.vouching import TimeVoucher
@@ -223,7 +227,9 @@ class GovernanceDesk:
 
         def in_force(index: int) -> None:
             self._deciding.discard(proposal.proposal_id)
-            if event["unmapped"]["casemate"]["kind"] == "log_time_vouched":
+            if (kind := event["unmapped"]["casemate"]["kind"]) not in ("rules_proposed", "rules_refused"):
+                raise_alert("rules_decided", _describe_decision(kind, proposal, str(event["actor"]["user"]["uid"])))
+            if kind == "log_time_vouched":
                 self._voucher.vouch()
             self._told = told or self._told
             try:
@@ -283,6 +289,11 @@ class GovernanceDesk:
 
     def _refuse(self, peer: Peer, correlation: int, refused: GovernanceRefused) -> None:
         self._send(peer, AppendRefused(correlation, "refused", str(refused)))
+
+
+def _describe_decision(kind: str, proposal: Proposal, confirmed_by: str) -> str:
+    facts = ", ".join(f"{name} {value}" for name, value in _describe(proposal).items())
+    return f"{kind} ({facts}): proposed by {proposal.by.subject}, confirmed by {confirmed_by}; did both of them do so?"
 
 
 def _describe(proposal: Proposal) -> State:

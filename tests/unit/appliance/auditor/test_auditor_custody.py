@@ -262,6 +262,22 @@ def test_one_person_or_one_role_changes_nothing(house: House) -> None:
     assert event["unmapped"]["casemate"]["approvers"] == ["ada", "rudi"]
 
 
+@control("AU-9(5)", "3.3.9")
+def test_what_was_decided_is_told_another_way_than_the_gateways(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who decides is the gateway's word: a captured one could propose and confirm in two people's names."""
+    proposed = house.propose(ADA, "auditor", "retention", retention_days=1)
+    assert "audit_alert" not in capsys.readouterr().out
+    house.ask(DecideChange(1, RUDI, "admin", proposed.changed_id, True), RulesNow)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "audit_alert" in line]
+    for words in ("rules_decided", "retention_changed", "retention_days 1", "proposed by ada, confirmed by rudi"):
+        assert words in line
+    refused = house.propose(ADA, "auditor", "retention", retention_days=2)
+    house.ask(DecideChange(1, RUDI, "admin", refused.changed_id, False), RulesNow)
+    assert "audit_alert" not in capsys.readouterr().out
+
+
 def test_rules_survive_the_auditor_and_a_damaged_file_stops_it(tmp_path: Path) -> None:
     """What is held must not be guessed."""
     house = House(tmp_path)
