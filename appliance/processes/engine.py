@@ -8,28 +8,30 @@ Trust boundary: see `appliance.inference`.
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 import structlog
 
 from appliance.config.schema import Configuration, served_name_of
-from appliance.errors import StartRefused
 from appliance.inference.holding import MAX_HELD_TOKENS, HoldLimits
 from appliance.inference.model import LoadedModel, load_model
 from appliance.inference.neighbours import Sent
 from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
 from appliance.messages.audit import AppendEvent, AppendRefused, Ticket, TicketKey
+from appliance.messages.control import CannotStart
 from appliance.messages.engine import AbortIntent, Cancel, EngineStatus, FlushCache, Submit
 from appliance.models.admission import checks_of, explain_weights, verify_read
 from appliance.processes.memory import settle_memory
 from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink, PollingMember, Received
-from appliance.processes.rank import assign_ranks, end_with_others
+from appliance.processes.rank import EXIT_RANK_LOST, RankWatch, assign_ranks
 from audit.entry import encode_event
 from audit.events import configuration_event
 from runtime.engine.loop import Engine
 from runtime.identifiers import PAGE_SIZE
-from runtime.parallel.channel import Channel, RankLost, take_last_words
+from runtime.parallel.channel import Channel, RankLost
+from runtime.parallel.leading import RanksDisagree
 from runtime.settings import EngineSettings
 
 log = structlog.get_logger(__name__)
@@ -47,11 +49,30 @@ def serve(member: PollingMember) -> None:
     """
     settings = member.config.engines[member.instance]
     channel = member.take_channel(settings.tp_size)
-    if channel is not None:
+    if channel is None:
+        _serve(member, _load(member, settings, None, member.heartbeat))
+        return
+    ranks = RankWatch(channel, lambda reason: member.tell(CannotStart(reason)))
+
+    def advance() -> None:
+        member.heartbeat()
+        ranks.verify()
+
+    try:
         assign_ranks(channel, member.assignment)
-        end_with_others(channel)
-    model = _load(member, settings, channel)
-    facts = model.facts
+        model = _load(member, settings, channel, advance)
+    except RankLost as lost:
+        raise ranks.explain(lost) from lost
+    ranks.started()
+    try:
+        _serve(member, model)
+    except (RankLost, RanksDisagree) as fault:
+        log.error("ranks_fail", reason=str(fault))
+        raise SystemExit(EXIT_RANK_LOST) from fault
+
+
+def _serve(member: PollingMember, model: LoadedModel) -> None:
+    settings, facts = member.config.engines[member.instance], model.facts
     engine = Engine(
         model.all_ranks, settings, facts.eos_token_ids, facts.context_length, time.monotonic, model.grammars
     )
@@ -60,28 +81,24 @@ def serve(member: PollingMember) -> None:
     EngineProcess(member, engine, model).run()
 
 
-def _load(member: PollingMember, settings: EngineSettings, channel: Channel | None) -> LoadedModel:
-    """Admit and load the model. Raises: StartRefused, with what another rank said, if one cannot start."""
+def _load(
+    member: PollingMember, settings: EngineSettings, channel: Channel | None, advance: Callable[[], None]
+) -> LoadedModel:
+    """Admit and load the model."""
     checks = checks_of(member.config, settings)
     if checks.admitted is not None:
         log.info(
             "weights_verified_by", model=checks.admitted.name, digests=explain_weights(member.config, checks.admitted)
         )
-    try:
-        return load_model(
-            settings,
-            served_name_of(settings),
-            progress=member.heartbeat,
-            verify=checks.weights,
-            on_read=partial(verify_read, checks.admitted),
-            verify_head=checks.head,
-            channel=channel,
-        )
-    except RankLost as lost:
-        said = [] if channel is None else take_last_words(channel)
-        if not said:
-            raise
-        raise StartRefused("; ".join(said)) from lost
+    return load_model(
+        settings,
+        served_name_of(settings),
+        progress=advance,
+        verify=checks.weights,
+        on_read=partial(verify_read, checks.admitted),
+        verify_head=checks.head,
+        channel=channel,
+    )
 
 
 def hold_limits(config: Configuration, instance: int, num_pages: int) -> HoldLimits:

@@ -6,22 +6,31 @@ It has no link to anybody else, no ticket, no request: token ids come in steps, 
 boundary: none towards the first rank, see `runtime.parallel.channel`.
 """
 
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import msgspec
 import structlog
 
 from appliance.config import parse_configuration
-from appliance.errors import EXIT_MISCONFIGURED
+from appliance.errors import EXIT_MISCONFIGURED, StartRefused
 from appliance.inference.model import build_runner_of
 from appliance.messages.control import Assign
 from appliance.models.admission import checks_of
 from appliance.processes.confinement import confine_after_imports
 from appliance.processes.memory import settle_memory
 from appliance.processes.refusal import START_REFUSALS, configuration_directory
-from runtime.parallel.channel import Channel, RankLost, receive_message, send_message, wait_for_end
+from runtime.parallel.channel import (
+    Channel,
+    RankLost,
+    receive_message,
+    send_message,
+    take_last_words,
+    wait_for_end,
+)
 from runtime.parallel.following import follow
 from security.sandbox.launch import Confined
 
@@ -38,21 +47,58 @@ def assign_ranks(channel: Channel, assignment: Assign) -> None:
         send_message(sock, message)
 
 
-def end_with_others(channel: Channel) -> None:
+class RankWatch:
     """End this process, whatever it waits for, when another rank has ended: on a GPU ranks wait for each other without a limit.
 
-    The first rank takes a moment, in which it may say why.
+    The first rank takes a moment, in which it may say why. A rank that cannot start has said so before it ended: while the
+    first one starts, that is why it cannot start either, however much it still has to load.
     """
 
-    def watch() -> None:
-        wait_for_end(channel)
-        if not channel.is_first:
-            os._exit(0)  # As it ends by itself where it waits for a step; why the first has ended others say.
-        time.sleep(_GRACE_S)
-        log.error("rank_lost", reason="another rank of the engine has ended")
-        os._exit(EXIT_RANK_LOST)
+    def __init__(self, channel: Channel, refuse: Callable[[str], object] = lambda _reason: None) -> None:
+        """
+        Args:
+            refuse: tells whoever started this process that it cannot start.
+        """
+        self._channel = channel
+        self._refuse = refuse
+        self._is_starting = channel.is_first
+        self._reason = ""
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, name="ranks", daemon=True).start()
 
-    threading.Thread(target=watch, name="ranks", daemon=True).start()
+    def verify(self) -> None:
+        """While this process starts. Raises: StartRefused with what another rank said, RankLost if it has ended without."""
+        if not self._ended.is_set():
+            return
+        if self._reason:
+            raise StartRefused(self._reason)
+        raise RankLost("a rank of the engine has ended")
+
+    def explain(self, lost: RankLost) -> Exception:
+        """What to end with where a rank was found lost: the refusal that it left, if it did."""
+        self._ended.wait(_GRACE_S)
+        return StartRefused(self._reason) if self._reason else lost
+
+    def started(self) -> None:
+        """From now on what the others send are digests."""
+        self._is_starting = False
+
+    def _watch(self) -> None:
+        wait_for_end(self._channel)
+        os._exit(self._end_as_first() if self._channel.is_first else 0)  # Why the first has ended others say.
+
+    def _end_as_first(self) -> int:
+        """Let the first rank end by itself, as it does where it waits for a step; gives the exit status for one that does not."""
+        if self._is_starting:
+            self._reason = "; ".join(take_last_words(self._channel))
+        self._ended.set()
+        time.sleep(_GRACE_S)
+        if self._reason:
+            with contextlib.suppress(Exception):
+                self._refuse(self._reason)
+            return EXIT_MISCONFIGURED
+        log.error("rank_lost", reason="another rank of the engine has ended")
+        return EXIT_RANK_LOST
 
 
 def run_rank(channel: Channel, confined: Confined | None) -> int:
@@ -60,7 +106,7 @@ def run_rank(channel: Channel, confined: Confined | None) -> int:
     structlog.contextvars.bind_contextvars(rank=channel.share.rank)
     try:
         confine_after_imports(confined)
-        end_with_others(channel)
+        RankWatch(channel)
         assignment = msgspec.msgpack.decode(receive_message(channel.steps[0]), type=Assign)
         config = parse_configuration(assignment.configuration, configuration_directory(assignment))
         settings = config.engines[assignment.instance]
@@ -68,7 +114,8 @@ def run_rank(channel: Channel, confined: Confined | None) -> int:
         runner, _digest = build_runner_of(settings, lambda: None, checks.weights, checks.head, channel=channel)
     except START_REFUSALS as refusal:
         log.error("cannot_start", reason=str(refusal))
-        send_message(channel.steps[0], f"rank {channel.share.rank}: {refusal}".encode())
+        with contextlib.suppress(RankLost):
+            send_message(channel.steps[0], f"rank {channel.share.rank}: {refusal}".encode())
         return EXIT_MISCONFIGURED
     except RankLost:
         return 0

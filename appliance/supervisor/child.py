@@ -35,6 +35,10 @@ PROGRAM = ("-m", "appliance.processes")
 
 State = Literal["starting", "ready", "restarting", "draining", "failed"]
 
+_RANKS_END_S = 30.0
+"""How long ranks that were killed may take to end: a GPU's memory is taken back first."""
+_RANKS_POLL_S = 0.02
+
 
 class Child:
     """One life of one process. A restarted process is a new Child with the same role and instance."""
@@ -112,12 +116,28 @@ class Child:
         asyncio.get_running_loop().add_reader(ours, self._read)
 
     async def wait(self) -> int:
-        """Wait for the end of the process; gives its exit status, negative for a signal."""
+        """Wait for the end of the process; gives its exit status, negative for a signal. Its other ranks are ended as well."""
         status = await self._process.wait()
+        if self._num_ranks > 1:
+            self._kill_group()
         if self._control is not None:
             self._read()
         self._close_control()
         return status
+
+    async def ranks_ended(self) -> None:
+        """Wait, after `wait`, until none of an engine's other ranks is left: what comes next needs their GPUs' memory.
+
+        They notice by themselves that the first has ended, unless they are stopped, or stuck in a library. In a container
+        whose first process is this one they are its children by then, and nobody else would take their exit status.
+        """
+        deadline = time.monotonic() + _RANKS_END_S
+        while self._num_ranks > 1 and time.monotonic() < deadline:
+            if not self._has_group():
+                return
+            await asyncio.sleep(_RANKS_POLL_S)
+        if self._num_ranks > 1:
+            log.error("ranks_left_behind", child=self.name, group=self.pid)
 
     def send(self, message: msgspec.Struct, fd: int | None = None) -> None:
         """Send a control message; to a process that is gone it goes nowhere, as `wait` will say so."""
@@ -138,10 +158,29 @@ class Child:
         """Hand over one end of a link to `peer`."""
         self.send(GrantLink(peer.role, peer.instance, peer.pid, peer.uid), fd=end.detach())
 
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Signal the process, if it is still there."""
+    def kill(self) -> None:
+        """End the process, if it is still there, and all ranks of an engine."""
+        if self._process.returncode is not None:
+            return
+        if self._num_ranks > 1:
+            self._kill_group()
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
+            self._process.kill()
+
+    def _has_group(self) -> bool:
+        with contextlib.suppress(ChildProcessError):  # They are somebody else's children.
+            while os.waitpid(-self.pid, os.WNOHANG)[0]:
+                pass
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _kill_group(self) -> None:
+        """End what the process has started: an engine's other ranks are in its group, whatever state they are in."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def is_silent(self, now: float) -> bool:
         """True when the main loop has not been heard of for longer than its limit."""

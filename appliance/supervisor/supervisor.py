@@ -232,6 +232,7 @@ class Supervisor:
                 self._record(child, "process_stopped", exit_code=status)
                 return
             self._note_end(child, status)
+            await child.ranks_ended()
             await asyncio.sleep(backoff.next_delay_s(time.monotonic()))
             self._restarts[role, instance] = self._restarts.get((role, instance), 0) + 1
 
