@@ -140,7 +140,7 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         msgspec.Meta(
             extra={"secret": True},
             description="Database of clients, people, keys and limits, as `postgresql://…`; "
-            "by default a SQLite file in the state folder.",
+            "by default a SQLite file in the state folder. Of appliances that share one, each change is in one log only.",
         ),
     ] = None
     two_person_grants: Annotated[

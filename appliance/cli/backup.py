@@ -51,7 +51,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _stopped(state):
         restore_files(state, files, replace=arguments.replace)
-        with open_definitions(arguments, may_make=True) as opened:
+        with open_definitions(arguments, may_make=True, takes_over=True) as opened:
             import_definitions(opened.database, definitions, actor=actor(), replace=arguments.replace)
     print_json({"restored": sorted(files)}) if arguments.json else print(f"restored into {state}")
     return EXIT_OK

@@ -18,6 +18,7 @@ from appliance.config import load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
 from appliance.policy.locations import DATABASE_FILE, database_of, load_credentials_key
+from appliance.policy.ownership import claim_definitions
 from security.acting import acting_as_owner
 from security.registry.database import Database
 
@@ -48,9 +49,13 @@ def add_state_command(commands: Commands, name: str, summary: str) -> argparse.A
 
 
 @contextmanager
-def open_definitions(arguments: argparse.Namespace, *, may_make: bool = False) -> Iterator[Opened]:
+def open_definitions(
+    arguments: argparse.Namespace, *, may_make: bool = False, takes_over: bool = False
+) -> Iterator[Opened]:
     """Open the definitions that the arguments name.
 
+    Args:
+        takes_over: whatever is there may be another appliance's: it is about to be replaced.
     Raises: CommandFailed, RegistryUnusable, KeyUnusable.
     """
     state, location = find_place(arguments)
@@ -60,6 +65,8 @@ def open_definitions(arguments: argparse.Namespace, *, may_make: bool = False) -
     with acting_as_owner(location.parent) if isinstance(location, Path) else nullcontext():
         database = Database.open(location)
         try:
+            if isinstance(location, str) and not takes_over:
+                claim_definitions(database, location, load_credentials_key(state))
             yield Opened(database, state)
         finally:
             database.close()

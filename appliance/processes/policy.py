@@ -19,6 +19,7 @@ from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.console.identity import client_id_of, define_console
 from appliance.policy.authority_desk import AuthorityDesk
 from appliance.policy.locations import database_of, load_credentials_key
+from appliance.policy.ownership import claim_definitions
 from appliance.policy.recording import run_recording
 from appliance.policy.service import PolicyService
 from appliance.policy.store import DefinitionsStore
@@ -120,7 +121,9 @@ async def serve(member: Member) -> None:
     take_short_turns()
     settings = member.config.policy
     credentials_key = load_credentials_key(member.config.state_path)
-    database = Database.open(database_of(member.config))
+    location = database_of(member.config)
+    database = Database.open(location)
+    claim_definitions(database, location, credentials_key)
     RoleRegistry(database).set_two_person(settings.two_person_grants, actor=CONFIGURED)
     if member.config.console.enabled:
         console = define_console(member.config)

@@ -135,6 +135,22 @@ class Database:
         with self.transaction() as connection:
             return int(connection.execute(sa.select(MARKS.c.value).where(MARKS.c.name == name)).scalar() or 0)
 
+    def claim(self, owner: int) -> None:
+        """Make sure that these definitions are of this owner, which they are of whoever claims them first.
+
+        Args:
+            owner: a number of 63 bits at most.
+        Raises: RegistryUnusable where they are another's.
+        """
+        with self._alone() as connection:
+            found = connection.execute(sa.select(MARKS.c.value).where(MARKS.c.name == "owner")).scalar()
+            if found is None:
+                connection.execute(MARKS.insert().values(name="owner", value=owner))
+            elif found != owner:
+                raise RegistryUnusable(
+                    f"the definitions in {self.name} are another appliance's: its secrets are hashed under another key than ours"
+                )
+
     def unrecorded_changes(self, limit: int = 100) -> list[Change]:
         """The oldest changes that are not in the audit log yet. Raises: RegistryUnusable."""
         with self.transaction() as connection:

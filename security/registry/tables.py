@@ -126,4 +126,5 @@ MARKS = Table(
     Column("name", Text, primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
-"""`generation` counts the changes; `two_person_grants` is 1 where a privileged role needs a second person."""
+"""`generation` counts the changes; `two_person_grants` is 1 where a privileged role needs a second person; `owner`, in a
+server's database, tells whose key its secrets are hashed under."""

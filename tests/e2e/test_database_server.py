@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from appliance.cli.main import EXIT_MISCONFIGURED
 from appliance.demo.client import Credentials
 from appliance.errors import CommandFailed
 from tests.support.appliance import Appliance
@@ -80,6 +81,19 @@ def test_definitions_in_a_server_are_those_of_a_file(
     assert complete(appliance, appliance.token(limited)) == 429
     with pytest.raises(CommandFailed, match="401"):
         appliance.token(Credentials(free.client_id, "another"))
+
+
+def test_another_appliance_is_refused(appliance: Appliance, tmp_path: Path) -> None:
+    """It would take changes of this one for its own log; nothing of it starts, and its commands change nothing."""
+    appliance.start()
+    client = appliance.create_client()
+    other = Appliance(tmp_path / "b", extra=appliance.extra)
+    other.start(wait=False)
+    assert other.process is not None
+    assert other.process.wait(120) == 78
+    assert "another appliance's" in other.log()
+    run_casemate("client", "list", "--config", str(other.config_file), status=EXIT_MISCONFIGURED)
+    assert complete(appliance, appliance.token(client)) == 200
 
 
 def test_a_migration_that_fails_stops_the_start_and_leaves_the_database(

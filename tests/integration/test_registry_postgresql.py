@@ -1,10 +1,12 @@
 """The same definitions on a PostgreSQL server of the test's own: migrated, changed by several at once, backed up across."""
 
 import threading
+from pathlib import Path
 
 import pytest
 import sqlalchemy
 
+from appliance.policy.ownership import claim_definitions
 from security.clients import ClientDefinition
 from security.errors import ClientRejected, RegistryUnusable
 from security.policy.limits import LimitRule, Limits
@@ -54,6 +56,19 @@ def test_everything_that_is_defined_works_as_in_a_file(registry):
     assert definitions.rules[0].limits.tokens_per_day == 10**12
     assert {(one.kind, one.value) for one in definitions.revocations} >= {("client", client.client_id)}
     assert len(registry.changes()) == 8
+
+
+def test_a_database_belongs_to_one_key(registry, url):
+    """Whoever claims it first, from then on and after a backup of its own; a file needs no claim."""
+    claim_definitions(registry.database, url, b"a" * 32)
+    claim_definitions(registry.database, url, b"a" * 32)
+    backup = export_definitions(registry.database)
+    for _ in range(2):
+        with pytest.raises(RegistryUnusable, match="another appliance's"):
+            claim_definitions(registry.database, url, b"b" * 32)
+        import_definitions(registry.database, backup, actor="os:ada", replace=True)
+    claim_definitions(registry.database, url, b"a" * 32)
+    claim_definitions(registry.database, Path("definitions.sqlite"), b"b" * 32)
 
 
 def test_starting_and_changing_at_once_loses_nothing(url):
