@@ -165,6 +165,11 @@ QUESTIONS = MappingProxyType(
             "Nobody tries whether something can leave this host.",
             "Name segments.probes.",
         ),
+        "space_warning": Question(
+            "the operator is warned before the log's disk is full",
+            "A full disk comes without notice, and no request is answered until there is space.",
+            "Set audit.space_warning_bytes to the share of the disk that you define; the default is 1 GiB.",
+        ),
         "records_present": Question(
             "the log has records in this period, and they verify",
             "Nothing shows what was done.",

@@ -116,11 +116,19 @@ def _answer_settings(configuration: Configuration) -> Iterator[tuple[str, Answer
     zones = len(segments.clients) + len(segments.admin) + len(segments.telemetry) + len(segments.witnesses)
     yield "segments", Answer(bool(segments.clients), f"{zones} networks and addresses are declared")
     yield "egress_probes", Answer(bool(segments.probes), f"{len(segments.probes)} addresses are tried")
+    yield "space_warning", _answer_space_warning(configuration)
     kept = configuration.compliance.retention_days
     yield "retention_half_year", _tell(kept >= _SIX_MONTHS_DAYS, "compliance.retention_days", kept)
     modules = [f"{one.name} {'is' if one.is_approved else 'is not'} in approved mode" for one in find_modules()]
     approved = configuration.fips and all(one.is_approved for one in find_modules())
     yield "fips_modules", Answer(approved, f"fips = {str(configuration.fips).lower()}; {'; '.join(modules)}")
+
+
+def _answer_space_warning(configuration: Configuration) -> Answer:
+    """A bound within the reserve warns when the disk is full already."""
+    bound, reserve = configuration.audit.space_warning_bytes, configuration.audit.reserve_bytes
+    words = f"audit.space_warning_bytes = {bound:,}, and the reserve for the failure itself is {reserve:,}"
+    return Answer(bound > reserve, words)
 
 
 def _answer_idle_sessions(configuration: Configuration) -> Answer:

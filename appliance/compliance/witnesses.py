@@ -1,5 +1,7 @@
 """The witnesses' last word on the log: whether enough of them spoke, lately, of the history that lies here."""
 
+import ipaddress
+
 from appliance.auditor.witnesses import parse_witnesses
 from appliance.config import Configuration
 from audit.checkpoint import verify_checkpoint
@@ -35,7 +37,8 @@ def answer_witness(configuration: Configuration, now: float, cosigned: bytes) ->
     try:
         key = load_verifier_key(str(folder / "log.vkey"))
         checkpoint = verify_checkpoint(cosigned, [key], key.name)
-        witnesses = [witness for witness, _ in parse_witnesses(settings.witnesses)]
+        configured = parse_witnesses(settings.witnesses)
+        witnesses = [witness for witness, _ in configured]
         num_witnesses = len({witness.name for witness in witnesses})  # One may have a key of either kind.
         times = verify_cosignatures(cosigned, witnesses)
         has_tree = LogReader(folder / "log").root(checkpoint.size) == checkpoint.root
@@ -45,6 +48,9 @@ def answer_witness(configuration: Configuration, now: float, cosigned: bytes) ->
         return Answer(False, f"the log is not the one whose first {checkpoint.size:,} records were cosigned")
     if len(times) < settings.witness_quorum:
         return Answer(False, f"{len(times)} witnesses have cosigned, {settings.witness_quorum} are asked for")
+    here = {key.name for key, at in configured if at is not None and ipaddress.ip_address(at.host).is_loopback}
+    if not times.keys() - here:
+        return Answer(False, f"whoever holds this host holds its witnesses, too: {', '.join(sorted(times))} runs on it")
     said = f"{len(times)} of {num_witnesses} witnesses cosigned the first {checkpoint.size:,} records"
     come = find_come(times.values(), now)
     if len(come) < settings.witness_quorum:

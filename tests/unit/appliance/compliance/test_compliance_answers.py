@@ -190,6 +190,23 @@ def test_a_word_that_is_old_a_strangers_or_of_another_log_counts_for_nothing(wit
     assert (witnessed.answer.holds, "does not hold" in witnessed.answer.words) == (False, True)
 
 
+def test_a_witness_on_this_host_is_under_no_other_administrator(tmp_path: Path, witnessed: Witnessed) -> None:
+    """Its address says so; what holds the log's key holds its key, too. One elsewhere beside it counts."""
+    witnessed.speak(NOW)
+    vkey, other = witnessed.cosigner.key.encode(), Cosigner("witness.example/v", Ed25519PrivateKey.generate())
+    for address, holds in (("http://127.0.0.1:1", False), ("http://[::1]:1", False), ("http://10.0.0.1:1", True)):
+        named = json.dumps([f"{vkey} {address}", f"{other.key.encode()} http://10.0.0.2:1"])
+        witnessed.configuration = configure(f"[audit]\nwitnesses = {named}\n", tmp_path)
+        assert (witnessed.answer.holds, "runs on it" in witnessed.answer.words) == (holds, not holds)
+
+
+def test_a_warning_that_is_off_or_comes_when_the_disk_is_full_is_none(tmp_path: Path) -> None:
+    """AU-5(1) is claimed for what `audit.space_warning_bytes` does."""
+    assert answers(configure("", tmp_path))["space_warning"].holds is True
+    for bound in (0, 4_194_304):
+        assert answers(configure(f"[audit]\nspace_warning_bytes = {bound}\n", tmp_path))["space_warning"].holds is False
+
+
 def test_production_without_waivers(tmp_path: Path) -> None:
     """Which cannot be parsed here without waivers, as nothing is in place: so by hand."""
     configuration = configure("", tmp_path)
