@@ -3,6 +3,7 @@
 A configuration is in force when the appliance was started by it. What a file says that was changed since then is not known to hold.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from security.policy.definitions import Definitions, name_accounts_by_one
 from security.scopes import PRIVILEGED_ROLES, Role
 from security.users import User
 
+_NOT_RECORDED = "what lies here as the statement of the last start is not what that start recorded in the log"
 _PROTECTIONS = ("confinement", "signed_models", "two_person_grants", "frozen_kernels", "own_certificates")
 _QUARTER_HOUR_S, _HALF_DAY_S = 900, 43_200
 _SIX_MONTHS_DAYS = 184
@@ -32,8 +34,9 @@ def answer_all(
     cosigned: bytes,
     *,
     digest: str | None = None,
+    recorded: str | None = None,
 ) -> dict[str, Answer]:
-    """Every fact that can be told without the log.
+    """Every fact that can be told without reading all of the log.
 
     Args:
         definitions: None where there are none, or where they could not be read.
@@ -41,21 +44,32 @@ def answer_all(
         now: UTC, seconds since the epoch.
         cosigned: the witnesses' word; empty where none came.
         digest: of the configuration's file, to be compared likewise; None where it came from no file.
+        recorded: digest of the statement that the last start recorded, by the log; None where that was not found out.
     """
     found = dict(_answer_protections(configuration))
     found |= dict(_answer_settings(configuration))
     found["witness"] = answer_witness(configuration, now, cosigned)
-    statement = _load_statement(configuration.state_path / "run" / "statement.json")
-    if isinstance(statement, dict) and digest is not None and statement.get("configuration") != digest:
-        found = {name: _doubt(answer) for name, answer in found.items()}
+    path = configuration.state_path / "run" / "statement.json"
+    statement = _load_statement(path)
+    if isinstance(statement, dict) and recorded is not None and recorded != f"sha256:{_digest_file(path)}":
+        why = _NOT_RECORDED
+    elif isinstance(statement, dict) and digest is not None and statement.get("configuration") != digest:
+        why = "the last start was by another configuration"
+    else:
+        why = ""
+    if why:
+        found = {name: _doubt(answer, why) for name, answer in found.items()}
     found |= dict(_answer_definitions(configuration, definitions, now))
-    found["statement"] = _answer_statement(statement, software, digest)
+    found["statement"] = Answer(False, why) if why == _NOT_RECORDED else _answer_statement(statement, software, digest)
     return found
 
 
-def _doubt(answer: Answer) -> Answer:
-    words = f"{answer.words}; but the last start was by another configuration"
-    return replace(answer, holds=None, words=words, is_elsewhere=False)
+def _doubt(answer: Answer, why: str) -> Answer:
+    return replace(answer, holds=None, words=f"{answer.words}; but {why}", is_elsewhere=False)
+
+
+def _digest_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _answer_protections(configuration: Configuration) -> Iterator[tuple[str, Answer]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from appliance.compliance.answers import answer_all
 from appliance.compliance.inventory import list_people, list_programs, list_roles, list_static_keys
 from appliance.compliance.key_files import list_keys
+from appliance.compliance.starts import find_recorded_statement
 from appliance.compliance.witnesses import find_cosigned
 from appliance.config import Configuration
 from appliance.config.showing import hide_secrets
@@ -32,12 +33,13 @@ def gather_installation(
         raw: the configuration's bytes.
         cosigned: the witnesses' word to judge by; by default the newest that came.
         now: by which keys and accounts are judged, UTC, seconds since the epoch.
-    Raises: RegistryUnusable, OSError.
+    Raises: RegistryUnusable, OSError; SignatureRejected, LogCorrupted and other AuditFaults.
     """
     definitions = find_definitions(configuration)
     software, digest = f"sha256:{measure_software()}", f"sha256:{hashlib.sha256(raw).hexdigest()}"
     statement = configuration.state_path / "run" / "statement.json"
     cosigned = find_cosigned(configuration) if cosigned is None else cosigned
+    recorded = find_recorded_statement(configuration)
     parts = [one for one in find_installed() if one.name != "casemate"]
     return Installation(
         version=PRODUCT_VERSION,
@@ -49,7 +51,7 @@ def gather_installation(
         sbom=encode_sbom(Component("pypi", "casemate", PRODUCT_VERSION), parts),
         cosigned=cosigned,
         retention_days=configuration.compliance.retention_days,
-        answers=answer_all(configuration, definitions, software, now, cosigned, digest=digest),
+        answers=answer_all(configuration, definitions, software, now, cosigned, digest=digest, recorded=recorded),
         people=tuple(list_people(definitions)) if definitions is not None else (),
         programs=tuple(list_programs(definitions)) if definitions is not None else (),
         roles=tuple(list_roles(definitions, two_person_grants=configuration.policy.two_person_grants)),

@@ -1,5 +1,6 @@
 """What is told of an installation: facts by the configuration and the definitions, lists without secrets."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -19,8 +20,11 @@ from appliance.compliance.witnesses import find_cosigned
 from appliance.config import Configuration, parse_configuration
 from appliance.config.showing import HIDDEN, hide_secrets
 from appliance.policy.locations import DATABASE_FILE
+from appliance.statement.measuring import measure_software
 from audit.append import LogWriter
 from audit.cosignature import Cosigner
+from audit.entry import complete_entry
+from audit.events import host_event
 from audit.keyed_hash import root_context
 from audit.note import SignedNote, encode_note, parse_note
 from audit.shares import SHARES, ShareStore
@@ -410,6 +414,48 @@ def test_a_configuration_that_nobody_was_started_by_shows_nothing(tmp_path: Path
     assert edited["banner"].words.endswith("the last start was by another configuration")
     assert (started["statement"].holds, edited["statement"].holds) == (True, False)
     assert edited["auditor_exists"] == started["auditor_exists"]
+
+
+@control("CM-6", "3.12.3")
+def test_a_statement_that_the_log_does_not_know_shows_nothing(tmp_path: Path) -> None:
+    """Whoever can write into the state folder can write what was measured there, and not into the log."""
+    path = tmp_path / "state" / "run" / "statement.json"
+    path.parent.mkdir(parents=True)
+    raw = b"# as it was started"
+    digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+    def write(configuration: str) -> str:
+        path.write_text(json.dumps({"configuration": configuration, "software": f"sha256:{measure_software()}"}))
+        return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+    log = tmp_path / "state" / "audit" / "log"
+    writer = LogWriter(log, log.with_suffix(".key"), origin="log.example/x")
+
+    def record(measured: str) -> None:
+        event = host_event(
+            "statement_measured", name="casemate", digest=measured, actor="supervisor", at_ms=5, facts={}
+        )
+        entry = complete_entry(
+            event, index=writer.size, time_ms=5, reporter="supervisor/0", log_name="log.example/x", random=bytes(16)
+        )
+        writer.append([entry])
+        writer.commit()
+        writer.publish()
+
+    def ask() -> tuple[bool | None, bool | None]:
+        found = gather_installation(configure(GOOD, tmp_path), raw, NOW).answers
+        return found["statement"].holds, found["banner"].holds
+
+    lax = write("sha256:33")
+    record(lax)
+    assert ask() == (False, None), "another configuration"
+    write(digest)
+    assert ask() == (False, None), "a statement that nobody recorded"
+    record(write(digest))
+    assert ask() == (True, True)
+    record(lax)
+    assert ask() == (False, None), "an older one"
+    writer.close()
 
 
 def test_an_installation_without_anything_can_be_told(tmp_path: Path) -> None:
