@@ -86,7 +86,8 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         msgspec.Meta(
             description="Days that sealed bodies can be opened and keyed hashes looked up. Then their keys are destroyed, unless a "
             "hold forbids it. What stands here at the first start counts, until auditor and administrator together decide "
-            "otherwise (`casemate audit retention`).",
+            "otherwise (`casemate audit retention`). After stops of a day and more they are destroyed only when witnesses, or both "
+            "(`casemate audit vouch-time`), say that the clock is right; the alarm in `/ready` tells.",
             ge=1,
             le=36_500,
         ),
