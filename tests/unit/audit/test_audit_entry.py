@@ -233,3 +233,16 @@ def test_a_completed_entry_says_where_it_stands() -> None:
     assert entry["metadata"]["uid"] == "ab" * 16
     assert entry["time"] == entry["metadata"]["logged_time"] == 1
     assert entry["metadata"]["reporter"] == {"name": "gateway/0"}
+
+
+def test_an_entry_fills_a_leaf_to_the_last_byte_and_no_further() -> None:
+    """65,535 bytes, as the length before it has two; the auditor's own members count, too."""
+
+    def complete(num_chars: int) -> bytes:
+        event = {"metadata": {}, "note": "x" * num_chars}
+        return complete_entry(event, index=7, time_ms=1, reporter="gateway/0", log_name="o", random=bytes(16))
+
+    room = 65_535 - len(complete(0))
+    assert len(complete(room)) == 65_535
+    with pytest.raises(EntryTooLarge):
+        complete(room + 1)
