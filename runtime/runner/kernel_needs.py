@@ -6,8 +6,9 @@ a launcher that records. The model has one layer for each distinct window, as a 
 Three sets of steps cover all that can come:
 
 - graphs: a decode of every size that is captured;
-- rows: a chunk of so many rows, and so many sampled rows, for every number up to `_ALL_UP_TO` and around each power of 2
-  beyond: kernels are chosen by the number of rows, but not between large ones, padded or not;
+- rows: a chunk of so many rows, so many sampled rows, and so many rows of a prompt whose logprobs are asked for, for every number
+  up to `_ALL_UP_TO` and around each power of 2 beyond: kernels are chosen by the number of rows, but not between large ones, padded
+  or not;
 - sequences: the attention of every number of decodes in a step, because contexts are cut according to it.
 
 Beside them, what hashes a checkpoint while it is loaded.
@@ -45,6 +46,7 @@ from runtime.runner.building import apply_quantization, resolve_dtype, runs_on_r
 from runtime.runner.cache_choice import cache_dtype
 from runtime.runner.device_building import CacheUse
 from runtime.runner.graphs import graph_sizes
+from runtime.runner.rows import WholeRows
 from runtime.runner.speculation_needs import SpeculationRehearsal
 from runtime.runner.step_buffers import RunnerLimits, StepBuffers
 from runtime.runner.step_inputs import StepLayout, StepShape, StepViews
@@ -184,7 +186,7 @@ class _Rehearsal:
             self._launcher,
             max_rows=settings.prefill_sizes[0] + self._max_sequences * num_queries,
             hidden_size=self._config.hidden_size,
-            max_samples=self._max_sequences * num_queries,
+            max_samples=max(self._max_sequences * num_queries, WholeRows.num_scored_at_once),
             vocab_size=self._config.vocab_size,
             dtype=dtype,
             device=META,
@@ -201,6 +203,8 @@ class _Rehearsal:
             self._forward(views, self._attention.plan(_chunk(num_rows), views.tables))
         for num_samples in _row_counts(self._max_sequences):
             self._sample(self._views(num_samples, num_samples))
+        for num_rows in _row_counts(WholeRows.num_scored_at_once):
+            self._model.logits(self._query.new_empty(num_rows, self._config.hidden_size))
         for num_decodes in range(1, self._max_sequences + 1):
             views = self._views(num_decodes, num_decodes)
             plans = (

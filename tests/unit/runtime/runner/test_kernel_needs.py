@@ -177,7 +177,7 @@ def mixed_step(num_decodes: int, lengths: list[int], num_logprobs: int, num_scor
     num_decodes=st.integers(0, MAX_SEQUENCES - 12),
     lengths=st.lists(st.integers(2, CHUNK // 3), min_size=1, max_size=3) | st.just([]),
     num_logprobs=st.sampled_from([-1, 0, 3]),
-    num_scored=st.integers(0, 12),
+    num_scored=st.integers(0, 12) | st.integers(0, 3 * CHUNK),
 )
 @settings(max_examples=60)
 def test_no_step_launches_what_was_not_recorded(
@@ -191,6 +191,14 @@ def test_no_step_launches_what_was_not_recorded(
     assume(num_decodes or lengths)
     recorded.runner.launch(mixed_step(num_decodes, lengths, num_logprobs, num_scored)).result()
     assert {str(variant) for variant in recorded.launcher.variants - recorded.needs.variants} == set()
+
+
+def test_scored_prompts_have_their_kernels(tmp_path: Path) -> None:
+    """Of more rows than sequences run at once, where the head is large enough for our own product of up to 128 rows."""
+    config = load(tmp_path, LLAMA, vocab_size=100_000)
+    needs = find_needs(config, msgspec.structs.replace(SETTINGS, max_running_requests=8), DTYPE)
+    heads = [dict(variant.constants) for variant in needs.variants if variant.kernel == "linear.dot"]
+    assert {each["ROWS"] for each in heads if each["N"] == 100_000} >= {16, 32, 64, 128}
 
 
 def test_captured_sizes_launch_what_was_recorded(
