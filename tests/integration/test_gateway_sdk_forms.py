@@ -43,6 +43,23 @@ async def test_a_refusal_goes_back_as_the_assistants_words(gateway: Gateway, cli
     assert (chat.value.param, response.value.param) == ("messages[0].content[0]", "input[0].content[0]")
 
 
+async def test_marks_of_what_to_cache_change_nothing(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """OpenAI's on a part of text, and Anthropic's, which clients of many models send to all of them; beside them nothing else."""
+    mark: Any = {"prompt_cache_breakpoint": {"mode": "explicit"}}
+    await client.chat.completions.create(model=MODEL, messages=[USER])  # type: ignore[list-item]
+    prompt = prompt_of(gateway)
+    for marks in (mark, {"cache_control": {"type": "ephemeral"}}):
+        part: Any = {"type": "text", "text": "hi"} | marks
+        await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": [part]}])
+        assert prompt_of(gateway) == prompt
+    item: Any = {"role": "user", "content": [{"type": "input_text", "text": "hi"} | mark]}
+    await client.responses.create(model=MODEL, input=[item])
+    assert prompt_of(gateway) == prompt
+    unknown: Any = {"role": "user", "content": [{"type": "text", "text": "hi", "cache": 1}]}
+    with pytest.raises(openai.BadRequestError):
+        await client.chat.completions.create(model=MODEL, messages=[unknown])
+
+
 @pytest.mark.parametrize("mode", ["auto", "required"])
 async def test_only_the_allowed_tools_are_told_of(gateway: Gateway, client: openai.AsyncOpenAI, mode: str) -> None:
     """`required` also makes the model call one of them. The same in responses, whose answer shows the choice as it came."""

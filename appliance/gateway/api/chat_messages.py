@@ -8,6 +8,8 @@ from msgspec import Meta, Struct
 
 from appliance.gateway.errors import BadRequest
 
+CACHE_MARKS = frozenset({"cache_control", "prompt_cache_breakpoint"})
+"""Members of a part, of which clients of Anthropic's models and OpenAI's say that all up to here is to be cached. It is anyway."""
 Content = str | list[dict[str, Any]] | None
 
 
@@ -106,7 +108,8 @@ def _part(part: dict[str, Any], where: str, role: str) -> str:
         message = f"{where}: only parts of type text are supported, got {str(kind)[:32]}"
         raise BadRequest("unsupported_content", message, parameter=where)
     text = part.get(kind)
-    if not isinstance(text, str) or {name for name, value in part.items() if value is not None} != {"type", kind}:
+    given = {name for name, value in part.items() if value is not None}
+    if not isinstance(text, str) or given - CACHE_MARKS != {"type", kind}:
         raise BadRequest(
             "invalid_parameter", f"{where}: expected the members type and {kind}, and no others", parameter=where
         )

@@ -50,6 +50,7 @@ NOT_SUPPORTED = {
     "max_tool_calls": "there are no hosted tools whose calls could be counted",
     "moderation": "there is no moderation",
     "personality": "personality is not supported",
+    "phase": "what an assistant said is not told apart by phases",
     "prediction": "predicted output is not supported",
     "prompt": "prompts are not kept: say all of it in instructions and input",
     "prompt_logprobs": "use echo with logprobs at /v1/completions, or logprob_start_len at /generate",

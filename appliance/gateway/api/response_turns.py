@@ -105,6 +105,8 @@ class TextPart(Struct):
     annotations: Annotated[list[Any], Meta(max_length=0)] = []
     logprobs: list[ScoredToken] = []
     parsed: Any = None
+    prompt_cache_breakpoint: dict[str, Any] | None = None
+    """As in chat: all up to here is cached anyway."""
 
 
 class RefusalPart(Struct):
