@@ -93,7 +93,7 @@ def rotate_log(folder: Path, key_path: Path, disk: Disk | None = None) -> tuple[
 
     The auditor's next start MUST be under another origin; it refuses the old one.
     Raises: LogInUse while an auditor runs; RotationRefused when records are not under the checkpoint; AuditRejected when the log
-        does not verify.
+        does not verify, or went back behind what its witnesses cosigned: closed, nobody would ask them about it any more.
     """
     disk = disk or Disk()
     if not folder.exists() and (begun := load_predecessor(folder)) is not None:
@@ -101,7 +101,7 @@ def rotate_log(folder: Path, key_path: Path, disk: Disk | None = None) -> tuple[
     key = parse_verifier_key(key_path.with_suffix(".vkey").read_text().strip())
     with _stopped(folder):
         note = LogReader(folder).checkpoint_note()
-        verified = verify_log(folder, key)
+        verified = verify_log(folder, key, cosigned=_find_cosigned(folder.parent))
         if verified.num_unsigned:
             raise RotationRefused(
                 f"{folder}: {verified.num_unsigned} records are not under the checkpoint: start and stop the appliance once"
@@ -113,6 +113,13 @@ def rotate_log(folder: Path, key_path: Path, disk: Disk | None = None) -> tuple[
         disk.rename(folder, place_of(folder, predecessor))
         disk.sync_folders([folder.parent])
     return predecessor, _finish_log(folder, key_path, predecessor, disk)
+
+
+def _find_cosigned(folder: Path) -> bytes | None:
+    try:
+        return load_cosigned(folder)
+    except EntryNotFound:
+        return None
 
 
 def _finish_log(folder: Path, key_path: Path, predecessor: Predecessor, disk: Disk) -> Path:

@@ -26,6 +26,7 @@ from audit.cosignature import CosignerKey, find_come, verify_cosignatures
 from audit.courier import COSIGNED
 from audit.entry import parse_canonical
 from audit.errors import AuditRejected, RotationRefused, SignatureRejected
+from audit.formats import number_of
 from audit.fsck import Verified, verify_log
 from audit.note import MAX_NOTE_BYTES, VerifierKey
 from audit.proof import HEADER, MAX_PROOF_BYTES, parse_proof, verify_proof
@@ -111,18 +112,20 @@ def _verify(arguments: argparse.Namespace) -> int:
     key = load_key(arguments.key)
     folder = require_folder(arguments.folder)
     since = None if arguments.since is None else read_file(arguments.since, MAX_NOTE_BYTES)
-    word = _hear_witnesses(arguments, folder, load_witnesses(arguments.witness, key))
+    witnesses = load_witnesses(arguments.witness, key)
+    word = _hear_witnesses(arguments, folder, witnesses)
     counter = Counter("verifying")
     verified = verify_log(folder, key, since, counter.count, cosigned=None if word is None else word.note)
     counter.end()
     _print_verified(verified, key)
-    size = verified.checkpoint.size
+    size, are_ends_known = verified.checkpoint.size, True
     for newer, older in itertools.pairwise((folder, *map(require_folder, arguments.continues))):
-        size = _verify_continues(newer, size, older)
+        size, is_end_known = _verify_continues(newer, size, older, witnesses, arguments.max_age_s)
+        are_ends_known = are_ends_known and is_end_known
     if arguments.mldsa_key is not None:
         _verify_mldsa(folder, load_witnesses([arguments.mldsa_key])[0])
     if word is not None and _is_rollback_excluded(word, arguments.max_age_s, verified):
-        return EXIT_OK
+        return EXIT_OK if are_ends_known else EXIT_ROLLBACK_NOT_EXCLUDED
     if verified.since is None:
         if word is None:
             print(
@@ -134,25 +137,56 @@ def _verify(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _verify_continues(folder: Path, size: int, older: Path) -> int:
-    """Verify the log that another, verified one of `size` records continues, under the key which that one names. Gives its size."""
+def _verify_continues(
+    folder: Path, size: int, older: Path, witnesses: list[CosignerKey], max_age_s: int
+) -> tuple[int, bool]:
+    """Verify the log that another, verified one of `size` records continues, under the key which that one names.
+
+    Returns: its size; and whether witnesses, where some are named, spoke of it shortly before the one behind it began: else its
+        last records could have been taken away before, and that one names the end which was left.
+    """
     first = parse_canonical(LogReader(folder).read_entry(0, size))
     try:
         predecessor = verify_continues(first, LogReader(older).checkpoint_note())
     except AuditRejected as error:
         raise RotationRefused(f"{older}: is not what {folder} continues: {error}") from error
+    word = _hear_beside(older, witnesses)
     counter = Counter("verifying")
-    verify_log(older, predecessor.key, progress=counter.count)
+    verified = verify_log(older, predecessor.key, progress=counter.count, cosigned=None if word is None else word.note)
     counter.end()
     checkpoint, key = predecessor.checkpoint, predecessor.key
     say(f"continues   {checkpoint.origin}, all of its {checkpoint.size} records, signed by {key.name}+{key.key_id:08x}")
-    return checkpoint.size
+    if not witnesses:
+        return checkpoint.size, True
+    began_s = number_of(first, "time") // 1000
+    said_s = [] if word is None else find_come(word.times.values(), time.time())
+    is_known = bool(said_s) and began_s - said_s[0] <= max_age_s
+    if is_known and verified.cosigned is not None:
+        say(f"witness     cosigned {verified.cosigned.size} of them at {_word_moment(said_s[0])}; they begin that log")
+    else:
+        last = (
+            f"the last word beside it is {began_s - said_s[0]} s older than" if said_s else "no word lies beside it of"
+        )
+        say(
+            f"rollback not excluded of {checkpoint.origin}: {last} the log that continues it; ask a witness for its own, and "
+            "verify that log by itself with --cosigned"
+        )
+    return checkpoint.size, is_known
 
 
 def _verify_mldsa(folder: Path, key: CosignerKey) -> None:
     if not verify_cosignatures(LogReader(folder).checkpoint_note(), [key]):
         raise SignatureRejected(f"{folder}: the checkpoint has no cosignature by {key.name}+{key.key_id:08x}")
     say(f"post-quantum signature good, ML-DSA-44 by {key.name}+{key.key_id:08x}")
+
+
+def _hear_beside(older: Path, witnesses: list[CosignerKey]) -> Word | None:
+    """What witnesses said of a log that was closed, where it lies beside it."""
+    beside = older.resolve().with_suffix(".cosigned")
+    if not witnesses or not beside.exists():
+        return None
+    note = read_file(beside, MAX_NOTE_BYTES)
+    return Word(note, verify_cosignatures(note, witnesses))
 
 
 def _hear_witnesses(arguments: argparse.Namespace, folder: Path, witnesses: list[CosignerKey]) -> Word | None:
@@ -168,8 +202,9 @@ def _is_rollback_excluded(word: Word, max_age_s: int, verified: Verified) -> boo
     """Whether a witness said lately that a tree which this log extends was the largest."""
     assert verified.cosigned is not None
     for name, said_at in sorted(word.times.items()):
-        moment = datetime.datetime.fromtimestamp(said_at, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        say(f"witness     {name} cosigned {verified.cosigned.size} records at {moment}; this log extends them")
+        say(
+            f"witness     {name} cosigned {verified.cosigned.size} records at {_word_moment(said_at)}; this log extends them"
+        )
     if not word.times:
         say("consistent; rollback not excluded: no witness that you named has cosigned")
         return False
@@ -184,6 +219,10 @@ def _is_rollback_excluded(word: Word, max_age_s: int, verified: Verified) -> boo
         return False
     say("consistent; rollback excluded up to the witness's last word")
     return True
+
+
+def _word_moment(time_s: int) -> str:
+    return datetime.datetime.fromtimestamp(time_s, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _print_verified(verified: Verified, key: VerifierKey) -> None:

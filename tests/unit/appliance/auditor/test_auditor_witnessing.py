@@ -29,14 +29,14 @@ from appliance.messages.stewardship import DecideChange, ProposeChange, RulesNow
 from appliance.supervisor.notices import encode_notice
 from audit.append import LogWriter
 from audit.entry import encode_event, parse_canonical
-from audit.errors import KeyUnusable, StateMismatch
+from audit.errors import KeyUnusable, LogCorrupted, StateMismatch
 from audit.events import process_event
 from audit.governance import RULES
 from audit.note import SignedNote, encode_note, parse_note
 from audit.permissions import verify_permitted
 from audit.proof import verify_proof
 from audit.reserve import Reserve
-from audit.rotation import load_predecessor
+from audit.rotation import load_predecessor, rotate_log
 from audit.signing_key import open_cosigners
 from audit.witness import Witness
 from security.stewards.outbox import Notice
@@ -169,6 +169,45 @@ def test_another_history_of_the_same_log_is_found_out(site: Site) -> None:
     assert run("verify", site.log, "--key", site.vkey, "--witness", site.witness) == 1
     with pytest.raises(StateMismatch, match="another history"):
         site.watch().verify_history()
+
+
+@control("AU-9", "AU-9(3)", "3.3.8")
+@pytest.mark.parametrize(
+    ("is_cut", "has_word", "status", "words"),
+    [
+        (False, True, 0, "; they begin that log"),
+        (False, False, 3, "no word lies beside it of the log that continues it"),
+        (True, True, 1, "records were taken away"),
+        (True, False, 3, "rollback not excluded of log.example/casemate"),
+    ],
+)
+def test_a_log_that_was_cut_before_another_continued_it_is_found_out(
+    site: Site, capsys: pytest.CaptureFixture[str], is_cut: bool, has_word: bool, status: int, words: str
+) -> None:
+    """The next one names whatever end was left, and its witnesses know no other: the word on the closed log counts, too."""
+    shutil.copytree(site.log, site.home / "shorter")
+    site.grow()
+    site.carry()
+    site.auditor.die()
+    if is_cut:
+        shutil.rmtree(site.log)
+        shutil.copytree(site.home / "shorter", site.log)
+        with pytest.raises(LogCorrupted, match="records were taken away"):
+            rotate_log(site.log, site.home / "log.key")
+    word = (site.home / "cosigned").rename(site.home / "word")
+    _, closed = rotate_log(site.log, site.home / "log.key")
+    if has_word:
+        word.rename(closed.with_suffix(".cosigned"))
+    site.auditor = Auditor(site.home, origin="log.example/second", predecessor=load_predecessor(site.log))
+    site.auditor.pass_time(1.0)
+    site.vkey = site.auditor.writer.key.encode()
+    site.carry()
+    capsys.readouterr()
+    both = ("--key", site.vkey, "--witness", site.witness)
+    assert run("verify", site.log, *both) == 0
+    assert run("verify", site.log, *both, "--continues", closed) == status
+    printed = capsys.readouterr()
+    assert words in printed.out + printed.err
 
 
 @control("AU-5(2)", "SI-4(5)")
