@@ -128,6 +128,12 @@ class Metrics:
     spec_draft_tokens_total = told("counter", "Drafts proposed.", ENGINE)
     spec_accepted_tokens_total = told("counter", "Drafts accepted.", ENGINE)
     kv_cache_unscaled = told("gauge", "1 if the KV cache is e4m3 without scales of its own.", ENGINE)
+    num_ranks = told("gauge", "Processes that share the engine's model.", ENGINE)
+    gpu_memory_bytes = told(
+        "gauge",
+        "Memory of each rank's GPU by use, when the engine was ready: part weights, steps, kv_cache, outside or left.",
+        (*ENGINE, "rank", "gpu", "part"),
+    )
     spec_num_steps = told("gauge", "Drafts made for each answer in the last step; 0: none.", ENGINE)
     spec_draft_prefill_seconds_total = told("counter", "Time of the draft head's own prefill.", ENGINE)
     spec_draft_prefill_tokens_total = told(

@@ -9,8 +9,9 @@ from pathlib import Path
 import structlog
 
 from appliance.gateway.text.model_folder import OnRead
+from appliance.inference.rank_facts import rank_facts, tell_rank_facts
 from appliance.inference.vocabulary import load_grammar_vocabulary
-from appliance.messages.engine import ModelFacts
+from appliance.messages.engine import ModelFacts, RankFacts
 from runtime.batch import ModelRunner
 from runtime.errors import EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
@@ -49,6 +50,16 @@ class LoadedModel:
         return self.facts.name
 
 
+@dataclass(frozen=True)
+class RankRunner:
+    """One rank's part of a model, ready to run."""
+
+    runner: TorchRunner | DeviceRunner
+    facts: RankFacts
+    kernels_digest: str = ""
+    """Of the kernel bundle that it runs on, if it is frozen."""
+
+
 def load_model(
     settings: EngineSettings,
     name: str,
@@ -70,7 +81,8 @@ def load_model(
         channel: of the first of several ranks, to the others.
     Raises: CheckpointRejected, EngineMisconfigured, and what `verify` and `on_read` raise.
     """
-    runner, kernels_digest = build_runner_of(settings, progress, verify, verify_head, draft_levels, channel)
+    built = build_runner_of(settings, progress, verify, verify_head, draft_levels, channel)
+    runner, kernels_digest = built.runner, built.kernels_digest
     context_length = settings.context_length or runner.config.max_position
     if context_length > runner.config.max_position:
         raise EngineMisconfigured(
@@ -83,6 +95,7 @@ def load_model(
         eos_token_ids=list(runner.config.eos_token_ids),
         engine_build=_engine_build(runner.weights_digest, kernels_digest, runner.cache.name, settings.tp_size),
         has_unscaled_cache=runner.cache.is_unscaled,
+        ranks=tell_rank_facts(built.facts, channel),
     )
     if facts.has_unscaled_cache:
         log.warning(
@@ -121,8 +134,9 @@ def build_runner_of(
     verify_head: FileCheck | None,
     draft_levels: tuple[int, ...] = (),
     channel: Channel | None = None,
-) -> tuple[TorchRunner | DeviceRunner, str]:
-    """A rank's runner, and the digest of the kernel bundle that it runs on, if it is frozen. See `load_model`."""
+) -> RankRunner:
+    """What computes a rank's part of a model. See `load_model`."""
+    rank = 0 if channel is None else channel.share.rank
     folder, head = Path(settings.model_path), _head_of(settings, verify_head, draft_levels)
     if runs_on_reference(settings):
         verify_ranks(settings, WHOLE if channel is None else channel.share)
@@ -141,12 +155,13 @@ def build_runner_of(
             head=head,
             channel=channel,
         )
-        return runner, ""
+        return RankRunner(runner, RankFacts(rank))
     kernels = choose_kernels(settings, lambda sentence: log.warning("kernels", reason=sentence))
     built = build_device_runner(folder, settings, kernels, advance=progress, verify=verify, head=head, channel=channel)
+    log.info("gpu", name=built.card.name, uuid=built.card.uuid)
     for line in built.memory.lines():
         log.info("memory", part=line)
-    return built.runner, kernels.digest
+    return RankRunner(built.runner, rank_facts(rank, built.card, built.memory), kernels.digest)
 
 
 def _engine_build(weights_digest: str, kernels_digest: str, cache: str, num_ranks: int) -> str:

@@ -19,6 +19,7 @@ from runtime.request import (
     TokenDelivery,
 )
 
+MAX_RANKS = 16
 MAX_PROMPT_BYTES = 4 * (1 << 20)
 REQUEST_ID_BITS = 48
 RequestIdField = Annotated[int, msgspec.Meta(ge=0, lt=1 << REQUEST_ID_BITS)]
@@ -87,6 +88,18 @@ class StepTokens(msgspec.Struct, frozen=True, array_like=True, tag="tokens"):
     """All others. They come before `tokens`, which has nothing of the same choices."""
 
 
+class RankFacts(msgspec.Struct, frozen=True, array_like=True):
+    """One of the processes that share the model, as it stood when it was ready."""
+
+    rank: Annotated[int, msgspec.Meta(ge=0, le=MAX_RANKS)]
+    device: Annotated[str, msgspec.Meta(max_length=128)] = "cpu"
+    """As its maker calls it."""
+    gpu: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{0,64}\Z")] = ""
+    """Its UUID, as nvidia-smi has it; empty on a CPU."""
+    memory: Annotated[dict[Annotated[str, msgspec.Meta(max_length=16)], int], msgspec.Meta(max_length=8)] = {}
+    """Of the GPU, in bytes by use, see `runtime.runner.memory.MemoryTable.parts`; empty on a CPU."""
+
+
 class ModelFacts(msgspec.Struct, frozen=True, array_like=True, tag="model"):
     """What a gateway must know of the served model to validate requests. Sent first on each link."""
 
@@ -99,6 +112,8 @@ class ModelFacts(msgspec.Struct, frozen=True, array_like=True, tag="model"):
     """Version and digest that the audit records name."""
     has_unscaled_cache: bool = False
     """The KV cache is e4m3, and nobody has measured scales for it."""
+    ranks: Annotated[list[RankFacts], msgspec.Meta(max_length=MAX_RANKS)] = []
+    """In their order; one where the model is not shared."""
 
 
 class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):

@@ -52,6 +52,7 @@ def serve(member: PollingMember) -> None:
     if channel is None:
         _serve(member, _load(member, settings, None, member.heartbeat))
         return
+    structlog.contextvars.bind_contextvars(rank=0)
     ranks = RankWatch(channel, lambda reason: member.tell(CannotStart(reason)))
 
     def advance() -> None:
@@ -61,12 +62,10 @@ def serve(member: PollingMember) -> None:
     try:
         assign_ranks(channel, member.assignment)
         model = _load(member, settings, channel, advance)
-    except RankLost as lost:
-        raise ranks.explain(lost) from lost
-    ranks.started()
-    try:
+        ranks.started()
         _serve(member, model)
     except (RankLost, RanksDisagree) as fault:
+        ranks.refuse_start()
         log.error("ranks_fail", reason=str(fault))
         raise SystemExit(EXIT_RANK_LOST) from fault
 

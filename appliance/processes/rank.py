@@ -18,6 +18,7 @@ import structlog
 from appliance.config import parse_configuration
 from appliance.errors import EXIT_MISCONFIGURED, StartRefused
 from appliance.inference.model import build_runner_of
+from appliance.inference.rank_facts import tell_rank_facts
 from appliance.messages.control import Assign
 from appliance.models.admission import checks_of
 from appliance.processes.confinement import confine_after_imports
@@ -68,16 +69,15 @@ class RankWatch:
 
     def verify(self) -> None:
         """While this process starts. Raises: StartRefused with what another rank said, RankLost if it has ended without."""
-        if not self._ended.is_set():
-            return
+        if self._ended.is_set():
+            self.refuse_start()
+            raise RankLost("a rank of the engine has ended")
+
+    def refuse_start(self) -> None:
+        """Where a rank was found lost. Raises: StartRefused with what it said instead of starting, if it did."""
+        self._ended.wait(_GRACE_S)
         if self._reason:
             raise StartRefused(self._reason)
-        raise RankLost("a rank of the engine has ended")
-
-    def explain(self, lost: RankLost) -> Exception:
-        """What to end with where a rank was found lost: the refusal that it left, if it did."""
-        self._ended.wait(_GRACE_S)
-        return StartRefused(self._reason) if self._reason else lost
 
     def started(self) -> None:
         """From now on what the others send are digests."""
@@ -111,7 +111,8 @@ def run_rank(channel: Channel, confined: Confined | None) -> int:
         config = parse_configuration(assignment.configuration, configuration_directory(assignment))
         settings = config.engines[assignment.instance]
         checks = checks_of(config, settings)
-        runner, _digest = build_runner_of(settings, lambda: None, checks.weights, checks.head, channel=channel)
+        built = build_runner_of(settings, lambda: None, checks.weights, checks.head, channel=channel)
+        tell_rank_facts(built.facts, channel)
     except START_REFUSALS as refusal:
         log.error("cannot_start", reason=str(refusal))
         with contextlib.suppress(RankLost):
@@ -120,6 +121,6 @@ def run_rank(channel: Channel, confined: Confined | None) -> int:
     except RankLost:
         return 0
     settle_memory()
-    log.info("rank_ready", pages=runner.num_pages)
-    follow(runner, channel)
+    log.info("rank_ready", pages=built.runner.num_pages)
+    follow(built.runner, channel)
     return 0

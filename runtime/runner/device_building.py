@@ -26,7 +26,7 @@ from runtime.parallel.peer_memory import share_memory
 from runtime.runner.building import apply_quantization, resolve_device, resolve_dtype, verify_ranks
 from runtime.runner.cache_choice import choose_cache
 from runtime.runner.device_runner import DeviceRunner
-from runtime.runner.memory import MemoryNeed, MemoryTable, divide_memory, verify_weights_fit
+from runtime.runner.memory import Card, MemoryNeed, MemoryTable, divide_memory, verify_weights_fit
 from runtime.runner.rows import WholeRows
 from runtime.runner.sizing import measure_step_bytes
 from runtime.runner.speculation_building import HeadOnDevice, build_speculation
@@ -88,6 +88,7 @@ class BuiltDevice:
 
     runner: DeviceRunner
     memory: MemoryTable
+    card: Card
 
 
 def build_device_runner(
@@ -153,7 +154,12 @@ def build_device_runner(
         runner.pages.zero_()
         runner.capture_graphs(advance=advance)  # (5)
         torch.cuda.synchronize()
-    return BuiltDevice(runner, memory)
+    return BuiltDevice(runner, memory, _card_of(device))
+
+
+def _card_of(device: torch.device) -> Card:
+    properties = torch.cuda.get_device_properties(device)
+    return Card(properties.name, f"GPU-{properties.uuid}")
 
 
 class _Builder:

@@ -15,6 +15,14 @@ _GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """A GPU, by what its driver says of it."""
+
+    name: str
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryNeed:
     """What was measured before the cache is allocated, in bytes."""
 
@@ -41,6 +49,18 @@ class MemoryTable:
         """What nobody is expected to use."""
         need = self.need
         return need.total_bytes - need.foreign_bytes - need.weights_bytes - need.step_bytes - self.kv_bytes
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """In bytes; all together are the card's memory."""
+        need = self.need
+        return {
+            "weights": need.weights_bytes,
+            "steps": need.step_bytes,
+            "kv_cache": self.kv_bytes,
+            "outside": need.foreign_bytes,
+            "left": self.left_bytes,
+        }
 
     def with_pages(self, num_pages: int) -> "MemoryTable":
         """The same with fewer pages."""

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import openai
 import psutil
 import pytest
@@ -47,6 +48,17 @@ def test_two_ranks_answer_as_one(shared: Appliance, tmp_path: Path) -> None:
     assert answer.choices[0].text == expected.choices[0].text
     assert answer.usage is not None
     assert answer.usage == expected.usage
+
+
+def test_ranks_are_shown(shared: Appliance) -> None:
+    """To whoever may read metrics: how many there are, and what each computes on."""
+    shared.wait_ready()
+    token = shared.token(shared.create_client("watcher", "--role", "operator"))
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = httpx.get(f"{shared.url}/get_server_info", headers=headers, verify=shared.client.tls, timeout=30)
+    (state,) = answer.json()["internal_states"]
+    assert state["tp_size"] == 2
+    assert [(rank["rank"], rank["device"]) for rank in state["ranks"]] == [(0, "cpu"), (1, "cpu")]
 
 
 @control("SC-39", "SC-7(21)", "AC-6")

@@ -22,6 +22,10 @@ from runtime.identifiers import PAGE_SIZE
 from runtime.request import Finish, PackedTokens, PromptDelivery, RequestSummary, TokenDelivery, TokenLogprobs
 from tests.support.model_folders import MODEL
 
+RANKS = [
+    engine.RankFacts(rank, "H100", f"GPU-{rank}", {"weights": 3 << 30, "kv_cache": 5 << 30, "left": 1 << rank})
+    for rank in range(2)
+]
 CONTEXT_LENGTH = 512
 
 
@@ -113,7 +117,7 @@ class FakeEngine:
 
     async def run(self, link: MemoryLink) -> None:
         self.link = link
-        link.send(engine.ModelFacts(MODEL, 280, self.context_length, [261], "fake-1"))
+        link.send(engine.ModelFacts(MODEL, 280, self.context_length, [261], "fake-1", ranks=RANKS))
         status = asyncio.create_task(self._say_status(link))
         try:
             while True:

@@ -62,6 +62,11 @@ class NativeEndpoints:
                 "model": peer.facts.name,
                 "engine": peer.instance,
                 "build": peer.facts.engine_build,
+                "tp_size": len(peer.facts.ranks),
+                "ranks": [
+                    {"rank": rank.rank, "device": rank.device, "gpu": rank.gpu or None, "memory_bytes": rank.memory}
+                    for rank in peer.facts.ranks
+                ],
             }
             status = peer.status
             if status is not None:

@@ -74,6 +74,10 @@ class ScrapeEndpoint:
         metrics.spec_draft_tokens_total.set(status.num_proposed, **labels)
         metrics.spec_accepted_tokens_total.set(status.num_accepted, **labels)
         metrics.kv_cache_unscaled.set(float(peer.facts.has_unscaled_cache), **labels)
+        metrics.num_ranks.set(len(peer.facts.ranks), **labels)
+        for rank in peer.facts.ranks:
+            for part, size_bytes in rank.memory.items():
+                metrics.gpu_memory_bytes.set(size_bytes, **labels, rank=str(rank.rank), gpu=rank.gpu, part=part)
         metrics.spec_num_steps.set(status.num_draft_steps, **labels)
         metrics.spec_draft_prefill_seconds_total.set(status.draft_prefill_s, **labels)
         metrics.spec_draft_prefill_tokens_total.set(status.num_draft_prefill_tokens, **labels, mode="with_prompt")

@@ -29,6 +29,7 @@ def test_the_cache_takes_what_is_left() -> None:
     assert table.kv_bytes == table.num_pages * PAGE
     assert 0.02 * 80 * GIB - 1 <= table.left_bytes < 0.02 * 80 * GIB + PAGE
     assert len(table.lines()) == 6
+    assert sum(table.parts.values()) == 80 * GIB
 
 
 def test_a_fraction_bounds_weights_and_cache_together() -> None:
