@@ -29,6 +29,7 @@ from compliance.errors import ComplianceFault, PackRejected, ResultsRejected
 from compliance.extracts import extract_edges
 from compliance.manifest import PackedFile, encode_manifest, parse_manifest, signed_text
 from compliance.pack import WrittenPack
+from compliance.period import make_period, time_of
 from compliance.verification import verify_pack
 from tests.support.controls import control
 from tests.support.evidence import (
@@ -274,6 +275,22 @@ def test_a_log_that_does_not_continue_the_tree_is_found(growing: Path, log_key: 
         with pytest.raises(PackRejected, match="do not continue the signed tree"):
             write_made_up_pack(order_pack(checkpoint=note), growing)
     assert not (growing / "pack").exists()
+
+
+def test_a_record_that_is_dated_out_of_the_period_by_hand_makes_no_pack(growing: Path) -> None:
+    """Who can write into the log's folder has not its key: the first record of the period says another time, and is beside it."""
+    index = 600
+    entry = LogReader(growing / "log").read_entry(index, NUM_RECORDS)
+    time_ms = time_of(entry)
+    period = make_period(time_ms, FIRST_MS + MONTH_MS)
+    assert write_made_up_pack(order_pack(period=period), growing, "whole").manifest.start == index
+    dated = f'"time":{time_ms}'.encode()
+    (bundle,) = (path for path in (growing / "log" / "tile" / "entries").rglob("002*") if path.is_file())
+    assert bundle.read_bytes().count(dated) == 1
+    bundle.write_bytes(bundle.read_bytes().replace(dated, f'"time":{time_ms - 1}'.encode()))
+    with pytest.raises(ProofRejected):
+        write_made_up_pack(order_pack(period=period), growing, "cut")
+    assert not (growing / "cut").exists()
 
 
 def test_what_is_no_pack_cannot_be_made_again(pack: Path) -> None:
