@@ -18,6 +18,8 @@ from audit.tiles import TILE_WIDTH
 
 _CHECKED_AT_ONCE = TILE_WIDTH * TILE_WIDTH
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
+SILENCE_MS = 120_000
+"""Twice the time within which a running appliance leaves a record."""
 REFUSALS = frozenset(("token_rejected", "token_refused", "user_sign_in_failed", "inference_denied"))
 RATIONED = ("token_issued", "token_refused", "token_rejected", "user_sign_in_failed")
 """Of these, what exceeds the ration of a minute is refused, and a number in `log_rationed`."""
@@ -123,6 +125,12 @@ class Activity:
     output_tokens: int = 0
     unreconciled: int = 0
     unreadable: int = 0
+    silences: int = 0
+    """How often more than SILENCE_MS passed between two records: while it runs, each minute leaves one."""
+    silent_ms: int = 0
+    """All these times together."""
+    longest_silence: tuple[int, int] = (0, 0)
+    """The times of the records before and behind it."""
     buckets: dict[int, Bucket] = field(default_factory=dict)
     newest: dict[str, deque[int]] = field(default_factory=dict)
     """The last indices of each kind, oldest first."""
@@ -190,6 +198,8 @@ def count_entries(activity: Activity, entries: list[bytes], index: int, kept: in
         if remembered is None:
             remembered = newest[kind] = deque(maxlen=kept)
         remembered.append(number)
+        if record.time - activity.last_ms > SILENCE_MS and activity.last_ms:
+            _count_silence(activity, record.time)
         activity.last_ms = record.time
         activity.first_ms = activity.first_ms or record.time
         start = record.time - record.time % bucket_ms
@@ -200,6 +210,14 @@ def count_entries(activity: Activity, entries: list[bytes], index: int, kept: in
             _count_outcome(activity, bucket, record)
         elif kind not in _QUIET:
             _count_other(activity, bucket, record, kind)
+
+
+def _count_silence(activity: Activity, time_ms: int) -> None:
+    activity.silences += 1
+    activity.silent_ms += time_ms - activity.last_ms
+    longest = activity.longest_silence
+    if time_ms - activity.last_ms > longest[1] - longest[0]:
+        activity.longest_silence = (activity.last_ms, time_ms)
 
 
 def _count_outcome(activity: Activity, bucket: Bucket, record: _Record) -> None:

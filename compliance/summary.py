@@ -20,6 +20,8 @@ def encode_summary(activity: Activity) -> bytes:
         "people": dict(activity.people),
         "prompt_tokens": activity.prompt_tokens,
         "refusals": dict(activity.refusals),
+        "silences": activity.silences,
+        "silent_ms": activity.silent_ms,
         "start": activity.start,
         "unreadable": activity.unreadable,
         "unreconciled_minutes": activity.unreconciled,

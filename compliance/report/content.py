@@ -125,6 +125,19 @@ class Content:
         return f"{how_often} and {f'differed {_word_times(differed)}' if differed else 'never differed'}."
 
     @property
+    def silence(self) -> str:
+        """When the log has no records though each minute leaves one."""
+        activity = self.activity
+        if not activity.silences:
+            return "From the first record to the last no two minutes passed without one."
+        first_ms, last_ms = activity.longest_silence
+        return (
+            f"The log was silent for more than two minutes {_word_times(activity.silences)}, "
+            f"{_word_span(activity.silent_ms)} in all; the longest from {format_time(first_ms)} to {format_time(last_ms)}. "
+            "The appliance was off then, or its clock was set."
+        )
+
+    @property
     def families(self) -> Iterator[tuple[str, str, list[Judgement]]]:
         """Name, title and controls of each family that has some."""
         for family, title in self.framework.families.items():
@@ -156,6 +169,13 @@ class Content:
 
 def _word_times(number: int) -> str:
     return "once" if number == 1 else f"{number:,} times"
+
+
+def _word_span(span_ms: int) -> str:
+    minutes = span_ms // 60_000
+    days, hours = minutes // 1440, minutes % 1440 // 60
+    words = ((days, "d"), (hours, "h"), (minutes % 60, "min"))
+    return " ".join(f"{number:,} {unit}" for number, unit in words if number) or "0 min"
 
 
 def find_gaps(framework: Framework, judgements: Sequence[Judgement]) -> list[Gap]:

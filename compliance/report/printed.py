@@ -78,8 +78,8 @@ def _set_activity(paper: Paper, content: Content) -> None:
     paper.paragraph(
         f"{activity.num_records:,} records, each of them verified against the signed tree. Requests that ended: "
         f"{activity.outcomes.total():,}, with {activity.prompt_tokens:,} tokens asked and {activity.output_tokens:,} answered. "
-        f"Sign-ins, tokens and requests refused: {activity.refusals.total():,}. {content.reconciliation} Records that "
-        f"could not be read: {activity.unreadable}."
+        f"Sign-ins, tokens and requests refused: {activity.refusals.total():,}. {content.reconciliation} {content.silence} "
+        f"Records that could not be read: {activity.unreadable}."
     )
     pictures = content.draw_pictures(HALF_WIDTH)
     if pictures.span:

@@ -14,7 +14,7 @@ from audit.checkpoint import Checkpoint, verify_checkpoint
 from audit.errors import AuditRejected
 from audit.note import VerifierKey
 from audit.reader import LogReader
-from compliance.activity import DAY_MS, HOUR_MS, measure_activity
+from compliance.activity import DAY_MS, HOUR_MS, Activity, count_entries, measure_activity
 from compliance.errors import PeriodRejected
 from compliance.period import find_records, make_period, parse_time, time_of, verify_edges
 from compliance.report.pictures import MINUTE_MS, choose_bucket
@@ -202,3 +202,13 @@ def test_refusals_beyond_the_ration_are_counted_too(tmp_path: Path) -> None:
         "user_sign_in_failed: beyond the ration": 5,
     }
     assert sum(bucket.refused for bucket in activity.buckets.values()) == 9_008
+
+
+@control("AU-12", "AU-5")
+def test_times_without_a_record_are_told() -> None:
+    """While it runs each minute leaves one; a clock that was set back is no silence. The longest is told with its ends."""
+    minutes = [0, 1, 3, 10, 9, 11, 4331, 4332]
+    activity = Activity(0, len(minutes))
+    count_entries(activity, [b'{"time":%d}' % (FIRST_MS + 60_000 * minute) for minute in minutes], 0)
+    assert (activity.silences, activity.silent_ms) == (2, 60_000 * (7 + 4320))
+    assert activity.longest_silence == (FIRST_MS + 60_000 * 11, FIRST_MS + 60_000 * 4331)

@@ -90,6 +90,15 @@ def test_without_results_no_test_is_said_to_have_failed(made: WrittenPack) -> No
     assert missing.tests_in_words == f"no result of its {len(judged.tests)} tests"
 
 
+def test_silences_of_the_log_are_told(page: str, made: WrittenPack) -> None:
+    """A record each 43 minutes, in this made-up month; and of a log without a silence that there was none."""
+    assert re.search(
+        r"silent for more than two minutes 999 times, 29 d 23 h 59 min in all; the longest from 2026-01", page
+    )
+    quiet = replace(made.content.activity, silences=0)
+    assert b"no two minutes passed without one" in render_report(replace(made.content, activity=quiet))
+
+
 def test_charts_say_of_which_time_they_are(page: str) -> None:
     """Labels are hours or days; the date, the year and the zone stand above them."""
     assert "Columns from 2026-01-01 00:00:00 UTC to 2026-01-31 00:00:00 UTC; times are in UTC." in page
