@@ -128,7 +128,17 @@ QUESTIONS = MappingProxyType(
         "session_lifetime": Question(
             "a session lasts at most half a day",
             "A stolen session is of use for long.",
-            "Set authority.session_lifetime_s to 43200 or less.",
+            "Set authority.session_lifetime_s, and console.session_lifetime_s where the console is enabled, to 43200 or less.",
+        ),
+        "concurrency_bounded": Question(
+            "how many requests of a client may run at once is bounded",
+            "One client can take all that the appliance can serve.",
+            "Set policy.max_concurrent_requests_per_client to a number above 0.",
+        ),
+        "token_key_rotates": Question(
+            "the key that signs tokens is replaced at least each year",
+            "Whoever has copied that key makes tokens for as long as nobody replaces it by hand.",
+            "Set authority.signing_key_lifetime_days to a number from 1 to 366.",
         ),
         "inactive_accounts": Question(
             "accounts that were not used for at most ninety days must be enabled again",

@@ -29,7 +29,7 @@ from audit.note import NoteSigner, VerifierKey
 from audit.reader import LogReader
 from compliance.activity import CHANGES, FAULTS, Activity, measure_activity
 from compliance.documents import write_documents
-from compliance.errors import PackRejected
+from compliance.errors import PackRejected, PeriodRejected
 from compliance.extracts import choose_kinds, extract_edges, extract_records, list_happenings
 from compliance.facts import QUESTIONS, UNKNOWN, Answer
 from compliance.frameworks import Framework
@@ -98,6 +98,8 @@ def write_pack(
     Raises: PackRejected, PeriodRejected, StatementsRejected, ResultsRejected; SignatureRejected, ProofRejected, LogCorrupted,
     EntryNotFound; OSError.
     """
+    if order.period.start_ms % 1000 or order.period.end_ms % 1000:
+        raise PeriodRejected("a pack tells its period in whole seconds, and its ends are verified by what it tells")
     note = order.checkpoint or reader.checkpoint_note()
     checkpoint = verify_checkpoint(note, [log_key], log_key.name)  # (1)
     if order.checkpoint:

@@ -123,8 +123,11 @@ def _answer_settings(configuration: Configuration) -> Iterator[tuple[str, Answer
         ),
     )
     yield "idle_sessions", _answer_idle_sessions(configuration)
-    lifetime = authority.session_lifetime_s
-    yield "session_lifetime", _tell(lifetime <= _HALF_DAY_S, "authority.session_lifetime_s", lifetime)
+    yield "session_lifetime", _answer_lifetimes(configuration)
+    bound = configuration.policy.max_concurrent_requests_per_client
+    yield "concurrency_bounded", _tell(bound > 0, "policy.max_concurrent_requests_per_client", bound)
+    days = authority.signing_key_lifetime_days
+    yield "token_key_rotates", _tell(1 <= days <= 366, "authority.signing_key_lifetime_days", days)
     days = authority.inactive_after_days
     yield "inactive_accounts", _tell(1 <= days <= 90, "authority.inactive_after_days", days)
     zones = len(segments.clients) + len(segments.admin) + len(segments.telemetry) + len(segments.witnesses)
@@ -133,7 +136,7 @@ def _answer_settings(configuration: Configuration) -> Iterator[tuple[str, Answer
     yield "space_warning", _answer_space_warning(configuration)
     kept = configuration.compliance.retention_days
     yield "retention_half_year", _tell(kept >= _SIX_MONTHS_DAYS, "compliance.retention_days", kept)
-    modules = [f"{one.name} {'is' if one.is_approved else 'is not'} in approved mode" for one in find_modules()]
+    modules = [f"{one.name}: {'in' if one.is_approved else 'not in'} approved mode" for one in find_modules()]
     approved = configuration.fips and all(one.is_approved for one in find_modules())
     yield "fips_modules", Answer(approved, f"fips = {str(configuration.fips).lower()}; {'; '.join(modules)}")
 
@@ -150,8 +153,19 @@ def _answer_idle_sessions(configuration: Configuration) -> Answer:
     idle = {"authority.page_idle_s": configuration.authority.page_idle_s}
     if configuration.console.enabled:
         idle["console.idle_s"] = configuration.console.idle_s
-    words = ", ".join(f"{key} = {value}" for key, value in idle.items())
-    return Answer(max(idle.values()) <= _QUARTER_HOUR_S, words)
+    return _tell_longest(idle, _QUARTER_HOUR_S)
+
+
+def _answer_lifetimes(configuration: Configuration) -> Answer:
+    """Likewise."""
+    lifetimes = {"authority.session_lifetime_s": configuration.authority.session_lifetime_s}
+    if configuration.console.enabled:
+        lifetimes["console.session_lifetime_s"] = configuration.console.session_lifetime_s
+    return _tell_longest(lifetimes, _HALF_DAY_S)
+
+
+def _tell_longest(found: dict[str, int], bound_s: int) -> Answer:
+    return Answer(max(found.values()) <= bound_s, ", ".join(f"{key} = {value}" for key, value in found.items()))
 
 
 def _answer_sign_in(configuration: Configuration) -> Answer:

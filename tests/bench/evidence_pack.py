@@ -40,13 +40,13 @@ def main() -> None:
 def measure(home: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, float | str]:
     """Seconds for the pack and for its verification."""
     if not (home / "log").is_dir():
-        write_log(home, arguments.records, first_ms=FIRST_MS, last_ms=FIRST_MS + MONTH_MS)
+        write_log(home, arguments.records, first_ms=FIRST_MS, last_ms=FIRST_MS + MONTH_MS - 1)
     reader = LogReader(home / "log")
     key = load_verifier_key(str(home / "log.vkey"))
     signer = NoteSigner("evidence.example/pack", Ed25519PrivateKey.generate())
     order = PackOrder(
         framework=FRAMEWORKS[arguments.framework],
-        period=make_period(FIRST_MS, FIRST_MS + MONTH_MS + 1),
+        period=make_period(FIRST_MS, FIRST_MS + MONTH_MS),
         made_at_ms=FIRST_MS + 2 * MONTH_MS,
         installation=make_installation(),
         test_results=make_results(),

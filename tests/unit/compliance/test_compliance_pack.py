@@ -25,7 +25,7 @@ from audit.note import NoteSigner, SignedNote, VerifierKey, encode_note, parse_n
 from audit.reader import LogReader
 from audit.signing_key import load_signer
 from compliance.again import load_earlier
-from compliance.errors import ComplianceFault, PackRejected, ResultsRejected
+from compliance.errors import ComplianceFault, PackRejected, PeriodRejected, ResultsRejected
 from compliance.extracts import extract_edges
 from compliance.manifest import PackedFile, encode_manifest, parse_manifest, signed_text
 from compliance.pack import WrittenPack
@@ -282,15 +282,24 @@ def test_a_record_that_is_dated_out_of_the_period_by_hand_makes_no_pack(growing:
     index = 600
     entry = LogReader(growing / "log").read_entry(index, NUM_RECORDS)
     time_ms = time_of(entry)
-    period = make_period(time_ms, FIRST_MS + MONTH_MS)
+    period = make_period(time_ms - time_ms % 1000, FIRST_MS + MONTH_MS)
     assert write_made_up_pack(order_pack(period=period), growing, "whole").manifest.start == index
     dated = f'"time":{time_ms}'.encode()
     (bundle,) = (path for path in (growing / "log" / "tile" / "entries").rglob("002*") if path.is_file())
     assert bundle.read_bytes().count(dated) == 1
-    bundle.write_bytes(bundle.read_bytes().replace(dated, f'"time":{time_ms - 1}'.encode()))
+    bundle.write_bytes(bundle.read_bytes().replace(dated, f'"time":{time_ms - 1000}'.encode()))
     with pytest.raises(ProofRejected):
         write_made_up_pack(order_pack(period=period), growing, "cut")
     assert not (growing / "cut").exists()
+
+
+@pytest.mark.parametrize("ends", [(1, 0), (0, 1)])
+def test_a_period_of_broken_seconds_makes_no_pack(month: Path, ends: tuple[int, int]) -> None:
+    """It would be told without its milliseconds, and a record between would lie on the wrong side when the pack is verified."""
+    period = make_period(FIRST_MS + ends[0], FIRST_MS + MONTH_MS + ends[1])
+    with pytest.raises(PeriodRejected, match="whole seconds"):
+        write_made_up_pack(order_pack(period=period), month, "broken")
+    assert not (month / "broken").exists()
 
 
 def test_what_is_no_pack_cannot_be_made_again(pack: Path) -> None:
