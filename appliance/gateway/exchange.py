@@ -176,6 +176,11 @@ class Exchange:
         client = self._scope.get("client")
         return int(client[1]) if client else 0
 
+    @property
+    def wants_outcome(self) -> bool:
+        """The client asks for the outcome's index in a comment of its stream."""
+        return (b"casemate-audit-outcome", b"comment") in self._headers
+
     def _header(self, name: bytes) -> bytes | None:
         values = [value for key, value in self._headers if key == name]
         if len(values) > 1:

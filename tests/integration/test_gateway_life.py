@@ -84,16 +84,30 @@ async def test_an_intent_that_is_refused_is_withdrawn_from_the_engine(gateway: G
 
 
 async def test_the_last_event_waits_for_the_outcome(gateway: Gateway) -> None:
-    """The text may be read before; the end and the outcome's index come when it is durable."""
+    """The text may be read before; the end, and the outcome's index for whoever asks, come when it is durable."""
     gateway.says("hello")
     gateway.auditor.holds_outcomes.clear()
-    stream = await Stream.open(gateway)
+    stream = await Stream.open(gateway, headers="casemate-audit-outcome: comment\r\n")
     received = await stream.reader.readuntil(b'"finish_reason":"stop"')
     assert b"[DONE]" not in received
     await asyncio.sleep(0.1)
     gateway.auditor.holds_outcomes.set()
     received = await stream.reader.readuntil(b"data: [DONE]\n\n")
     assert b": casemate-audit-outcome 1\n" in received
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/generate"])
+async def test_every_line_of_a_stream_without_names_is_data(gateway: Gateway, path: str) -> None:
+    """SGLang's load generator, and other clients of a few lines, read each line that is not empty as JSON."""
+    gateway.says("hello")
+    body: dict[str, Any] = {"model": MODEL, "stream": True}
+    body |= {"messages": [{"role": "user", "content": "hi"}]} if "chat" in path else {"prompt": "hi"}
+    if path == "/generate":
+        body = {"text": "hi", "stream": True}
+    response = await exchange(gateway.port, "POST", path, headers=(BEARER, JSON), body=json.dumps(body).encode())
+    lines = [line for line in response.body.split(b"\n") if line]
+    assert lines.pop() == b"data: [DONE]"
+    assert all(json.loads(line.removeprefix(b"data: ")) for line in lines)
 
 
 @control(

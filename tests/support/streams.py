@@ -32,10 +32,11 @@ class Stream:
         self.reader, self.writer = reader, writer
 
     @classmethod
-    async def open(cls, gateway: Gateway, **changes: Any) -> "Stream":
+    async def open(cls, gateway: Gateway, *, headers: str = "", **changes: Any) -> "Stream":
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1 << 20)
         body = body_of(stream=True, **changes)
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{BEARER}\r\n{JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
+        first = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{headers}"
+        head = f"{first}{BEARER}\r\n{JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         gateway.clients.append(writer)
         return cls(reader, writer)

@@ -20,6 +20,8 @@ class Dialect:
     """After the last event of a good stream."""
     refusal: Callable[[GatewayFault, str], Any]
     """The whole body of an answer that is an error, by the fault and the request's id."""
+    has_names: bool = True
+    """Its events have names, so its clients read lines of several kinds."""
     request_id_header: bytes = b""
     """Under which name its clients look for the request's id, beside `x-request-id`."""
 
@@ -51,8 +53,8 @@ def responses_error(fault: GatewayFault, number: int) -> dict[str, Any]:
     return {"type": "error", "sequence_number": number, **told}
 
 
-OPENAI = Dialect(event, lambda fault: event(error_body(fault)), DONE, _refusal)
-ANTHROPIC = Dialect(named_event, _anthropic_fault, b"", _anthropic_refusal, b"request-id")
+OPENAI = Dialect(event, lambda fault: event(error_body(fault)), DONE, _refusal, has_names=False)
+ANTHROPIC = Dialect(named_event, _anthropic_fault, b"", _anthropic_refusal, request_id_header=b"request-id")
 RESPONSES = Dialect(named_event, lambda fault: named_event(responses_error(fault, 0)), b"", _refusal)
 
 MESSAGES_ROUTE = "/v1/messages"

@@ -2,7 +2,8 @@
 
 Nothing is sent before the first token is here: until then a failure still has a status code of its own. Afterwards it is an
 event with OpenAI's error body, and the stream ends without `[DONE]`. A good stream ends with the outcome's index in a comment,
-which clients of OpenAI's events skip: `: casemate-audit-outcome 1234`.
+`: casemate-audit-outcome 1234`, which clients of named events skip. Where events have no names, some read each line as data (the
+load generator of SGLang 0.5 does), so whoever wants the comment there asks for it.
 """
 
 import asyncio
@@ -77,7 +78,9 @@ async def stream(
                 await exchange.send_chunk(b"".join(worded))
         closing = [events.dialect.event(data) for data in events.finish(answer.generations)]
         await keep()
-        closing += [comment(f"casemate-audit-outcome {answer.outcome_indices}"), events.dialect.done]
+        if events.dialect.has_names or exchange.wants_outcome:
+            closing.append(comment(f"casemate-audit-outcome {answer.outcome_indices}"))
+        closing.append(events.dialect.done)
         await exchange.end_stream(b"".join(closing))
     except ClientGone:
         raise
