@@ -2,7 +2,7 @@
 
 The angles are tabulated once. Sine and cosine are taken in float64 of the float32 angle that transformers uses, and
 rounded, so that the table does not depend on how a vector unit splits the work.
-Sources: RoFormer, Su et al. 2021; the `llama3` rule is that of Llama 3.1's published configuration.
+Sources: RoFormer, Su et al. 2021; YaRN, Peng et al. 2023; the `llama3` rule is that of Llama 3.1's published configuration.
 """
 
 import math
@@ -16,7 +16,7 @@ _TABLE_ROWS = 4096
 
 
 class RotaryTable:
-    """Cosines and sines for positions 0 … num_positions - 1."""
+    """Cosines and sines for positions 0 … num_positions - 1, times the `attention_factor`."""
 
     def __init__(
         self, rope: RopeConfig, head_dim: int, num_positions: int, *, device: torch.device, dtype: torch.dtype
@@ -27,7 +27,7 @@ class RotaryTable:
         for start in range(0, num_positions, _TABLE_ROWS):
             end = min(start + _TABLE_ROWS, num_positions)
             angles = (torch.arange(start, end).float()[:, None, None] * frequencies).double()
-            cosines, sines = angles.cos(), angles.sin()
+            cosines, sines = angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
             self._cosines[start:end] = torch.cat((cosines, cosines), dim=-1)
             self._sines[start:end] = torch.cat((-sines, sines), dim=-1)
 
@@ -60,7 +60,25 @@ def rotary_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
     frequencies = 1.0 / (rope.theta**exponents)
     if rope.kind == "linear":
         return frequencies / rope.factor
+    if rope.kind == "yarn":
+        return _stretch_rare_turns(frequencies, rope, head_dim)
     return _stretch_long_waves(frequencies, rope) if rope.kind == "llama3" else frequencies
+
+
+def _stretch_rare_turns(frequencies: Tensor, rope: RopeConfig, head_dim: int) -> Tensor:
+    """YaRN's rule, by how often a pair turns in the original context: rarely, slowed by `factor`; often, kept; a line between,
+    over the numbers of the pairs."""
+
+    def pair_that_turns(times: float) -> float:
+        return head_dim * math.log(rope.original_max_position / (times * 2 * math.pi)) / (2 * math.log(rope.theta))
+
+    first, last = pair_that_turns(rope.beta_fast), pair_that_turns(rope.beta_slow)
+    if rope.truncates:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, head_dim - 1)
+    pairs = torch.arange(head_dim // 2, dtype=torch.float32)
+    slowed_share = ((pairs - first) / (last - first if last != first else 0.001)).clamp(0, 1)
+    return frequencies / rope.factor * slowed_share + frequencies * (1 - slowed_share)
 
 
 def _stretch_long_waves(frequencies: Tensor, rope: RopeConfig) -> Tensor:

@@ -27,6 +27,7 @@ MODEL_TYPES = {
 }
 DTYPES = ("bfloat16", "float16", "float32")
 
+_MAX_POSITION = 1 << 24
 _MISTRAL_WINDOW = 4096
 _QWEN_MAX_WINDOW_LAYERS = 28
 _QWEN3_HEAD_DIM = 128
@@ -118,6 +119,7 @@ def parse_model_config(config: dict[str, Any], generation: dict[str, Any]) -> Mo
     num_heads = fields.integer("num_attention_heads", 1, 1 << 10)
     num_layers = fields.integer("num_hidden_layers", 1, 1 << 10)
     vocab_size = fields.integer("vocab_size", 1, 1 << 22)
+    rope = parse_rope(fields)
     attention_bias = fields.boolean("attention_bias", default=False)
     ends = (*fields.ids("eos_token_id", vocab_size), *chosen.ids("eos_token_id", vocab_size))
     starts = fields.ids("bos_token_id", vocab_size)
@@ -130,9 +132,9 @@ def parse_model_config(config: dict[str, Any], generation: dict[str, Any]) -> Mo
         num_heads=num_heads,
         num_kv_heads=_parse_kv_heads(fields, architecture, num_heads),
         head_dim=_parse_head_dim(fields, architecture, hidden_size, num_heads),
-        max_position=fields.integer("max_position_embeddings", 1, 1 << 24),
+        max_position=_parse_max_position(fields, rope),
         rms_norm_eps=fields.number("rms_norm_eps", 0.0, 1.0, default=1e-6),
-        rope=parse_rope(fields),
+        rope=rope,
         tie_word_embeddings=fields.boolean("tie_word_embeddings", default=False),
         qkv_bias=architecture == "Qwen2ForCausalLM" or (architecture != "MistralForCausalLM" and attention_bias),
         output_bias=architecture in ("LlamaForCausalLM", "Qwen3ForCausalLM") and attention_bias,
@@ -182,13 +184,26 @@ def _parse_head_dim(fields: Fields, architecture: str, hidden_size: int, num_hea
     return head_dim
 
 
+def _parse_max_position(fields: Fields, rope: RopeConfig) -> int:
+    """Makers who let `yarn` be switched on leave max_position_embeddings as it is without."""
+    given = fields.integer("max_position_embeddings", 1, _MAX_POSITION)
+    if rope.kind != "yarn":
+        return given
+    stretched = int(rope.original_max_position * rope.factor)
+    if stretched > _MAX_POSITION:
+        raise CheckpointRejected(
+            f"{fields.where}: yarn: expected a context of at most {_MAX_POSITION}, found {stretched}"
+        )
+    return max(given, stretched)
+
+
 def _parse_windows(fields: Fields, architecture: str, num_layers: int) -> tuple[int | None, ...]:
-    if architecture == "MistralForCausalLM":
-        if fields.names("sliding_window") and not fields.has("sliding_window"):
-            return (None,) * num_layers
-        return (fields.integer("sliding_window", 1, 1 << 24, default=_MISTRAL_WINDOW),) * num_layers
-    if architecture == "LlamaForCausalLM" or not fields.boolean("use_sliding_window", default=False):
+    has_none = fields.names("sliding_window") and not fields.has("sliding_window")
+    is_off = architecture != "MistralForCausalLM" and not fields.boolean("use_sliding_window", default=False)
+    if architecture == "LlamaForCausalLM" or has_none or is_off:
         return (None,) * num_layers
+    if architecture == "MistralForCausalLM":
+        return (fields.integer("sliding_window", 1, 1 << 24, default=_MISTRAL_WINDOW),) * num_layers
     window = fields.integer("sliding_window", 1, 1 << 24, default=_MISTRAL_WINDOW)
     first = fields.integer("max_window_layers", 0, 1 << 16, default=_QWEN_MAX_WINDOW_LAYERS)
     kinds = ["sliding_attention" if layer >= first else "full_attention" for layer in range(num_layers)]

@@ -65,6 +65,34 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {"use_sliding_window": True, "sliding_window": 33, "max_window_layers": 1},
     ),
     "qwen3": ("Qwen3", {"head_dim": 32, "tie_word_embeddings": False}),
+    "qwen3_yarn": (
+        "Qwen3",
+        {
+            "head_dim": 32,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 10_000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    ),
+    "llama_yarn_every_parameter": (
+        "Llama",
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 500.0,
+                "factor": 3.0,
+                "original_max_position_embeddings": 48,
+                "beta_fast": 8.0,
+                "beta_slow": 2.0,
+                "mscale": 0.7,
+                "mscale_all_dim": 1.4,
+                "truncate": False,
+            },
+        },
+    ),
 }
 
 

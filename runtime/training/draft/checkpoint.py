@@ -86,4 +86,12 @@ def _describe_rope(rope: RopeConfig) -> dict[str, Any] | None:
             "high_freq_factor": rope.high_freq_factor,
             "original_max_position_embeddings": rope.original_max_position,
         }
+    if rope.kind == "yarn":
+        described |= {
+            "original_max_position_embeddings": rope.original_max_position,
+            "beta_fast": rope.beta_fast,
+            "beta_slow": rope.beta_slow,
+            "truncate": rope.truncates,
+            "attention_factor": rope.attention_factor,
+        }
     return described

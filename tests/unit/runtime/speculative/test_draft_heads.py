@@ -111,7 +111,7 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"num_hidden_layers": 2}, "num_hidden_layers: expected an integer in"),
     ({"head_dim": 13}, "head_dim: expected an even number"),
     ({"rms_norm_eps": 2.0}, "rms_norm_eps: expected a number"),
-    ({"rope_scaling": {"rope_type": "yarn"}}, "rope type 'yarn'"),
+    ({"rope_scaling": {"rope_type": "longrope"}}, "rope type 'longrope'"),
     ({"attention_bias": True}, "attention_bias: expected false"),
     ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config: expected nothing"),
     ({"eagle_config": {"use_aux_hidden_state": False}}, "use_aux_hidden_state: expected true"),

@@ -1,6 +1,7 @@
 """`config.json` and `generation_config.json`, in the spellings of transformers 4 and 5, and what is refused in them."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -62,6 +63,26 @@ def test_end_of_sequence_ids_of_both_files_count_once() -> None:
     assert parse_model_config(LLAMA, {}).eos_token_ids == ()
 
 
+@pytest.mark.parametrize(
+    ("scaling", "expected", "num_positions"),
+    [
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}, (128, 1 + 0.1 * math.log(4)), 512),
+        ({"rope_type": "yarn", "factor": 2.0}, (256, 1 + 0.1 * math.log(2)), 512),
+        (
+            {"rope_type": "yarn", "factor": 1.5, "original_max_position_embeddings": 64, "attention_factor": 1.0},
+            (64, 1.0),
+            256,
+        ),
+        ({"rope_type": "yarn", "factor": 8.0, "mscale": 1.0, "mscale_all_dim": 1.0}, (256, 1.0), 2048),
+    ],
+)
+def test_yarn_stretches_the_context(scaling: dict[str, Any], expected: tuple[int, float], num_positions: int) -> None:
+    """Of the original length, which is max_position_embeddings where nothing is said; never below that."""
+    config = parse_model_config(LLAMA | {"rope_scaling": scaling}, {})
+    assert (config.rope.original_max_position, config.rope.attention_factor) == pytest.approx(expected)
+    assert config.max_position == num_positions
+
+
 def test_generation_defaults_are_read() -> None:
     """Values that are there are taken, others are None; a top_k of -1 or 0 means no limit."""
     given = {
@@ -85,6 +106,8 @@ def test_generation_defaults_are_read() -> None:
         (MISTRAL, (4096,) * 4),
         (QWEN2 | {"sliding_window": 32, "use_sliding_window": False}, (None,) * 4),
         (QWEN2 | {"sliding_window": 32, "use_sliding_window": True, "max_window_layers": 3}, (None, None, None, 32)),
+        (QWEN2 | {"sliding_window": None, "use_sliding_window": True, "max_window_layers": 0}, (None,) * 4),
+        (QWEN2 | {"use_sliding_window": True, "max_window_layers": 0}, (4096,) * 4),
         (
             QWEN2
             | {
@@ -119,7 +142,12 @@ def test_biases_follow_architecture_and_configuration() -> None:
         ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
         ({"auto_map": {"AutoModel": "modeling.Model"}}, "auto_map"),
         ({"hidden_act": "gelu"}, "gelu"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}, "longrope"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "factor"),
+        ({"rope_theta": 1.0, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_theta"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 1e6}}, "a context of at most"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 1, "beta_slow": 1}}, "beta_fast"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "attention_factor": -1.0}}, "attention_factor"),
         ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "dynamic"),
         ({"rope_scaling": {"rope_type": "linear"}}, "factor"),
         ({"rope_scaling": SCALING | {"high_freq_factor": 1.0}}, "high_freq_factor"),

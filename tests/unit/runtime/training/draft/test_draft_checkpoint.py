@@ -82,6 +82,16 @@ def test_configuration_names_what_serving_needs(shape: HeadShape, config: ModelC
         RopeConfig(5e5),
         RopeConfig(1e4, "linear", factor=2.0),
         RopeConfig(5e5, "llama3", 8.0, 1.0, 4.0, 8192),
+        RopeConfig(
+            1e6,
+            "yarn",
+            4.0,
+            original_max_position=512,
+            beta_fast=16.0,
+            beta_slow=2.0,
+            truncates=False,
+            attention_factor=1.2,
+        ),
     ],
     ids=lambda rope: rope.kind,
 )
