@@ -136,12 +136,23 @@ def _requirements(content: Content, ids: Identifiers) -> list[Json]:
 
 
 def _part_of_product(judgement: Judgement, ids: Identifiers) -> Json:
+    """As it is on this installation: what is claimed, and a fact that it rests on does not hold, is not implemented here."""
     control = judgement.control
+    lacks = any(answer.holds is False for _, answer in judgement.facts) or any(
+        outcome == "failed" for _, outcome in judgement.tests
+    )
+    state = STATUSES[control.status]
+    if control.status in ("met", "shared") and lacks:
+        state = "planned"
+    elif control.status == "not-met" and judgement.verdict == "met":
+        state = "implemented"
+    tells_why = judgement.own.reasons and (lacks or judgement.verdict in ("not-met", "not-evidenced"))
     return {
         "component-uuid": component_uuid(ids),
         "uuid": ids.of("by-component", control.id),
         "description": control.product or "Nothing: this is the customer's alone.",
-        "implementation-status": {"state": STATUSES[control.status]},
+        "implementation-status": {"state": state},
+        **({"remarks": "\n\n".join(judgement.own.reasons)} if tells_why else {}),
     }
 
 

@@ -15,7 +15,7 @@ import pytest
 from compliance.frameworks import FRAMEWORKS
 from compliance.oscal.document import control_id
 from compliance.pack import WrittenPack
-from tests.support.evidence import order_pack, write_made_up_pack
+from tests.support.evidence import make_installation, order_pack, write_made_up_pack
 
 REQUIRED = {
     "profile": {"uuid", "metadata", "imports", "merge"},
@@ -139,6 +139,27 @@ def test_the_plan_tells_what_the_customer_stated(month: Path) -> None:
     (part,) = [one for one in told["by-components"] if one["component-uuid"] == system["uuid"]]
     assert part["implementation-status"] == {"state": "implemented"}
     assert "3.10.1: met, stated by facility security on 2026-11-01: Badges." in part["remarks"]
+
+
+def test_the_plan_claims_what_this_installation_has(month: Path) -> None:
+    """The component definition tells what the product does; in the plan what rests on a fact that does not hold is not there."""
+    folders = {}
+    for name, installation in (("with", make_installation()), ("without", make_installation(banner=False))):
+        write_made_up_pack(order_pack(installation=installation), month, f"plan-{name}")
+        path = month / f"plan-{name}" / "oscal" / "system-security-plan.json"
+        folders[name] = json.loads(path.read_bytes())["system-security-plan"]["control-implementation"]
+    states = {
+        name: {
+            one["control-id"]: (part["implementation-status"]["state"], part.get("remarks", ""))
+            for one in plan["implemented-requirements"]
+            for part in one["by-components"][:1]
+        }
+        for name, plan in folders.items()
+    }
+    assert states["with"]["sp_800_171_3.1.9"] == ("partial", "")
+    state, why = states["without"]["sp_800_171_3.1.9"]
+    assert (state, "as made up" in why) == ("planned", True)
+    assert states["without"]["sp_800_171_3.1.8"] == states["with"]["sp_800_171_3.1.8"] == ("implemented", "")
 
 
 def test_findings_are_the_judgements(documents: dict[str, Any], made: WrittenPack) -> None:
