@@ -29,6 +29,7 @@ from appliance.processes.rank import EXIT_RANK_LOST, RankWatch, assign_ranks
 from audit.entry import encode_event
 from audit.events import configuration_event
 from runtime.engine.loop import Engine
+from runtime.errors import CheckpointRejected
 from runtime.identifiers import PAGE_SIZE
 from runtime.parallel.channel import Channel, RankLost
 from runtime.parallel.leading import RanksDisagree
@@ -75,9 +76,18 @@ def _serve(member: PollingMember, model: LoadedModel) -> None:
     engine = Engine(
         model.all_ranks, settings, facts.eos_token_ids, facts.context_length, time.monotonic, model.grammars
     )
-    engine.probe()
+    verify_probe(engine, settings)
     settle_memory()
     EngineProcess(member, engine, model).run()
+
+
+def verify_probe(engine: Engine, settings: EngineSettings) -> None:
+    """That the model computes. Raises: CheckpointRejected where not even its first token is a number."""
+    if not engine.probe():
+        raise CheckpointRejected(
+            f"{settings.model_path}: the model computes logits that are not finite: weights are not, or numbers grow beyond what "
+            f"dtype {settings.dtype!r} and kv_cache_dtype {settings.kv_cache_dtype!r} hold here (float16 ends at 65,504)"
+        )
 
 
 def _load(

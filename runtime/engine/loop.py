@@ -94,6 +94,8 @@ class Engine:
             policy=self._policy,
         )
         self._in_flight: InFlight | None = None
+        self._is_finite = True
+        """Whether the step that was collected last gave a token."""
         self._steps = StepCounts(last_token_at=clock())
 
     @property
@@ -137,17 +139,19 @@ class Engine:
         self._in_flight = launched
         return self._scheduler.take_output()
 
-    def probe(self) -> None:
+    def probe(self) -> bool:
         """Bring one real token out of an idle model, which moves `EngineStats.last_token_at`; leaves no pages behind.
 
         Does nothing while there is work, as that proves the same.
+        Returns: whether a token came; not where the model's logits are not finite.
         """
         if self.has_work:
-            return
+            return True
         sampling = SamplingParams(temperature=0.0, max_tokens=1)
         probe = GenerationRequest(request_id=PROBE_ID, prompt=(0,), sampling=sampling, namespace=PROBE_NAMESPACE)
         self._scheduler.submit(probe, is_internal=True)
         self._run_until_idle()
+        return self._is_finite
 
     def pin_drafts(self, num_steps: int) -> None:
         """Make so many drafts at a time from now on, 0: none, whatever was measured; texts stay the same. For measurements."""
@@ -183,6 +187,7 @@ class Engine:
     def _collect(self, step: InFlight) -> None:
         result = step.launched.result()
         self._steps.add(step.record, result, self._clock())
+        self._is_finite = bool(result.is_finite.any())
         observe = self._policy.observe_catching_up if step.record.is_catching_up else self._policy.observe_step
         observe(step.record.num_decodes, step.record.num_steps, result.busy_s or step.launch_s)
         self._scheduler.collect(step.record, result)

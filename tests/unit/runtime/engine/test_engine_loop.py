@@ -573,7 +573,7 @@ def test_probe_brings_a_token_and_leaves_no_trace() -> None:
     driver = EngineDriver()
     driver.now = 150.0
     before = driver.engine.stats()
-    driver.engine.probe()
+    assert driver.engine.probe()
     after = driver.engine.stats()
     assert (before.last_token_at, after.last_token_at) == (100.0, 150.0)
     assert (after.num_free_pages, after.num_evictable_pages) == (after.num_pages, 0)
