@@ -50,7 +50,10 @@ def answer_witness(configuration: Configuration, now: float, cosigned: bytes) ->
         return Answer(False, f"{len(times)} witnesses have cosigned, {settings.witness_quorum} are asked for")
     here = {key.name for key, at in configured if at is not None and ipaddress.ip_address(at.host).is_loopback}
     if not times.keys() - here:
-        return Answer(False, f"whoever holds this host holds its witnesses, too: {', '.join(sorted(times))} runs on it")
+        return Answer(
+            False,
+            f"whoever holds this host holds its witnesses, too, as they are asked on it: {', '.join(sorted(times))}",
+        )
     said = f"{len(times)} of {num_witnesses} witnesses cosigned the first {checkpoint.size:,} records"
     come = find_come(times.values(), now)
     if len(come) < settings.witness_quorum:

@@ -204,7 +204,7 @@ def test_a_witness_on_this_host_is_under_no_other_administrator(tmp_path: Path, 
     for address, holds in (("http://127.0.0.1:1", False), ("http://[::1]:1", False), ("http://10.0.0.1:1", True)):
         named = json.dumps([f"{vkey} {address}", f"{other.key.encode()} http://10.0.0.2:1"])
         witnessed.configuration = configure(f"[audit]\nwitnesses = {named}\n", tmp_path)
-        assert (witnessed.answer.holds, "runs on it" in witnessed.answer.words) == (holds, not holds)
+        assert (witnessed.answer.holds, "asked on it" in witnessed.answer.words) == (holds, not holds)
 
 
 def test_a_warning_that_is_off_or_comes_when_the_disk_is_full_is_none(tmp_path: Path) -> None:
