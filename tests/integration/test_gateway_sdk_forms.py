@@ -204,6 +204,7 @@ async def test_models_are_listed_for_both_sdks(gateway: Gateway, client: openai.
     )
     assert datetime.fromisoformat(model["created_at"]).timestamp() == model["created"]
     assert (await ask(gateway, f"/v1/models/{MODEL}?beta=true"))[1] == model
+    assert (await ask(gateway, "/v1/models?beta=true&limit=1"))[1]["data"] == [model]
     assert (await ask(gateway, f"/v1/models?after_id={MODEL}"))[1]["data"] == []
     assert [entry.id async for entry in client.models.list()] == [MODEL]
     for query, param in (("limit=0", "limit"), ("after_id=nobody", "after_id"), ("before_id=x", "before_id")):

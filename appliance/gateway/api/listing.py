@@ -1,7 +1,7 @@
 """`GET /v1/models` and `GET /v1/models/{id}`, for OpenAI's SDK and Anthropic's alike."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -19,6 +19,8 @@ class ModelsQuery(Struct, kw_only=True):
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
     after_id: Annotated[str, Meta(min_length=1, max_length=256)] | UnsetType = UNSET
+    beta: Literal["true"] | UnsetType = UNSET
+    """Of its beta members, as at the other places where they say so (`routes.HARMLESS_QUERIES`)."""
 
 
 class ModelEndpoints:
