@@ -18,6 +18,7 @@ from audit.tiles import TILE_WIDTH
 
 _CHECKED_AT_ONCE = TILE_WIDTH * TILE_WIDTH
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
+DIFFERING_KEPT = 25
 SILENCE_MS = 120_000
 """Twice the time within which a running appliance leaves a record."""
 REFUSALS = frozenset(("token_rejected", "token_refused", "user_sign_in_failed", "inference_denied"))
@@ -134,6 +135,8 @@ class Activity:
     buckets: dict[int, Bucket] = field(default_factory=dict)
     newest: dict[str, deque[int]] = field(default_factory=dict)
     """The last indices of each kind, oldest first."""
+    differing: deque[int] = field(default_factory=lambda: deque(maxlen=DIFFERING_KEPT))
+    """Likewise of the minutes whose counts differed: among a kind of which there is one a minute they would be lost."""
 
     @property
     def num_records(self) -> int:
@@ -209,7 +212,7 @@ def count_entries(activity: Activity, entries: list[bytes], index: int, kept: in
         if kind == "inference_outcome":
             _count_outcome(activity, bucket, record)
         elif kind not in _QUIET:
-            _count_other(activity, bucket, record, kind)
+            _count_other(activity, bucket, record, kind, number)
 
 
 def _count_silence(activity: Activity, time_ms: int) -> None:
@@ -235,7 +238,7 @@ def _count_outcome(activity: Activity, bucket: Bucket, record: _Record) -> None:
         bucket.failed += 1
 
 
-def _count_other(activity: Activity, bucket: Bucket, record: _Record, kind: str) -> None:
+def _count_other(activity: Activity, bucket: Bucket, record: _Record, kind: str, index: int) -> None:
     if kind in REFUSALS:
         times = record.unmapped.casemate.num_times
         bucket.refused += times
@@ -249,3 +252,4 @@ def _count_other(activity: Activity, bucket: Bucket, record: _Record, kind: str)
         bucket.changes += 1
     elif kind == "log_reconciled" and record.unmapped.casemate.result == "differ":
         activity.unreconciled += 1
+        activity.differing.append(index)

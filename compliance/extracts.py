@@ -1,6 +1,7 @@
 """Records themselves, with a proof each: the newest of every kind that is evidence for something.
 
-log/extracts/KIND.jsonl           the records, each the leaf's very bytes and a newline, oldest first
+log/extracts/KIND.jsonl           the records, each the leaf's very bytes and a newline, oldest first; among those of
+                                  `log_reconciled` also the newest minutes whose counts differed
 log/edges/INDEX.json              a record at an end of the period, the leaf's very bytes; INDEX.tlog-proof its proof
 log/proofs/INDEX.tlog-proof       C2SP tlog-proof: with the record and the log's key, all that it takes
 """
@@ -41,7 +42,7 @@ def extract_records(
         checkpoint, note: the signed tree, whose signature was verified.
     """
     for kind in kinds:
-        indices = activity.newest[kind]
+        indices = sorted({*activity.newest[kind], *(activity.differing if kind == "log_reconciled" else ())})
         entries = [reader.read_entry(index, checkpoint.size) for index in indices]
         yield f"log/extracts/{kind}.jsonl", b"".join(entry + b"\n" for entry in entries)
         for index in indices:
@@ -58,10 +59,11 @@ def extract_edges(
 
 
 def list_happenings(
-    reader: LogReader, size: int, activity: Activity, kinds: Iterable[str], limit: int
+    reader: LogReader, size: int, activity: Activity, kinds: Iterable[str], limit: int, more: Iterable[int] = ()
 ) -> list[Happening]:
-    """The newest records of these kinds, newest first."""
-    indices = sorted((index for kind in kinds for index in activity.newest.get(kind, ())), reverse=True)[:limit]
+    """The newest records of these kinds, and of some more, newest first."""
+    found = {*more, *(index for kind in kinds for index in activity.newest.get(kind, ()))}
+    indices = sorted(found, reverse=True)[:limit]
     return [_describe(index, reader.read_entry(index, size)) for index in indices]
 
 

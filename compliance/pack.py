@@ -193,7 +193,7 @@ def build_content(
         judgements=judgements,
         score=compute_score(judgements, answers) if order.framework.is_scored else None,
         changes=list_happenings(reader, checkpoint.size, activity, CHANGES, _HAPPENINGS),
-        faults=list_happenings(reader, checkpoint.size, activity, FAULTS, _HAPPENINGS),
+        faults=list_happenings(reader, checkpoint.size, activity, FAULTS, _HAPPENINGS, activity.differing),
         has_results=is_ours,
         answers=answers,
     )

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from audit.append import LogWriter
 from audit.checkpoint import Checkpoint, verify_checkpoint
+from audit.entry import encode_canonical
 from audit.errors import AuditRejected
 from audit.note import VerifierKey
 from audit.reader import LogReader
-from compliance.activity import DAY_MS, HOUR_MS, Activity, count_entries, measure_activity
+from compliance.activity import DAY_MS, FAULTS, HOUR_MS, Activity, count_entries, measure_activity
 from compliance.errors import PeriodRejected
+from compliance.extracts import choose_kinds, extract_records, list_happenings
 from compliance.period import find_records, make_period, parse_time, time_of, verify_edges
 from compliance.report.pictures import MINUTE_MS, choose_bucket
 from tests.support.controls import control
@@ -212,3 +214,25 @@ def test_times_without_a_record_are_told() -> None:
     count_entries(activity, [b'{"time":%d}' % (FIRST_MS + 60_000 * minute) for minute in minutes], 0)
     assert (activity.silences, activity.silent_ms) == (2, 60_000 * (7 + 4320))
     assert activity.longest_silence == (FIRST_MS + 60_000 * 11, FIRST_MS + 60_000 * 4331)
+
+
+@control("AU-6", "3.3.5")
+def test_minutes_whose_counts_differed_are_faults_with_their_records(tmp_path: Path) -> None:
+    """However many came after them that agree: one each minute pushes them out of the newest within half an hour."""
+    writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin="log.example/differ")
+    for index in range(60):
+        own = {"kind": "log_reconciled", "result": "differ" if index == 7 else "agree"}
+        record = {"metadata": {"sequence": index}, "time": FIRST_MS + 60_000 * index, "unmapped": {"casemate": own}}
+        writer.append([encode_canonical(record)])
+    writer.commit()
+    writer.publish()
+    reader, checkpoint = LogReader(tmp_path / "log"), writer.checkpoint
+    writer.close()
+    activity = measure_activity(reader, checkpoint, 0, 60)
+    faults = list_happenings(reader, 60, activity, FAULTS, 50, activity.differing)
+    assert [(fault.index, fault.kind) for fault in faults] == [(7, "log_reconciled")]
+    note = reader.checkpoint_note()
+    files = dict(extract_records(reader, checkpoint, note, activity, choose_kinds(activity, ["log_reconciled"])))
+    assert "log/proofs/7.tlog-proof" in files
+    assert files["log/extracts/log_reconciled.jsonl"].count(b'"differ"') == 1
+    assert files["log/extracts/log_reconciled.jsonl"].count(b"\n") == 26
