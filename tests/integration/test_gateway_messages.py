@@ -264,6 +264,14 @@ async def test_what_is_served_and_how_it_stands(gateway: Gateway) -> None:
     state = json.loads((await ask(gateway, "/get_server_info")).body)
     assert state["internal_states"][0]["num_running_reqs"] == 1
     assert state["max_total_num_tokens"] == state["internal_states"][0]["memory_usage"]["token_capacity"] > 0
+    assert state["internal_states"][0]["tp_size"] == 2
+    memory = {"weights": 3 << 30, "kv_cache": 5 << 30, "left": 2}
+    assert state["internal_states"][0]["ranks"][1] == {
+        "rank": 1,
+        "device": "H100",
+        "gpu": "GPU-1",
+        "memory_bytes": memory,
+    }
     assert state["tokenizer_path"] == info["tokenizer_path"]
     assert "/" not in json.dumps([info, state])
     assert json.loads((await ask(gateway, "/server_info")).body) == state, "as SGLang's tools of today ask"

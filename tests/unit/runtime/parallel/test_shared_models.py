@@ -20,7 +20,14 @@ from runtime.speculative.source import HeadSource
 from tests.support.device_runners import build_plain_device
 from tests.support.draft_heads import VOCAB_SIZE, write_head, write_target
 from tests.support.engine_runs import Answer, ask, build_engine, mixed_requests, run_all
-from tests.support.quantized_checkpoints import CONFIG, FORMATS, plain_tensors, quantized_tensors, write_checkpoint
+from tests.support.quantized_checkpoints import (
+    CONFIG,
+    FORMATS,
+    dequantize_stored,
+    plain_tensors,
+    quantized_tensors,
+    write_checkpoint,
+)
 from tests.support.ranks import started_ranks
 from tests.support.speculation_runs import SPECULATION, tokens_of
 
@@ -137,6 +144,35 @@ def test_graphs_of_ranks_compute_what_one_computes(name: str, size: int, tmp_pat
     with started_ranks(size, build) as ranks:
         got = run_all(build_engine(ranks.leading, eos_token_ids=[2]), requests)
     assert_same_answers(got, expected)
+
+
+def prompt_logprobs(runner: ModelRunner) -> np.ndarray:
+    engine = build_engine(runner, eos_token_ids=[])
+    engine.submit(ask(1, np.random.default_rng(1).integers(3, 96, 150).tolist(), max_tokens=1, prompt_logprobs=0))
+    found: list[float] = []
+    while engine.has_work:
+        found += [
+            entry.chosen for told in engine.step().prompts for entry in (told.logprobs or []) if entry is not None
+        ]
+    return np.array(found)
+
+
+@pytest.mark.parametrize("name", ["compressed-tensors, tensor, dynamic", "fbgemm_fp8"])
+def test_dynamic_scales_of_ranks_are_as_good_as_those_of_one(name: str, tmp_path: Path) -> None:
+    """Each rank rounds its own part of a row by its own scale, so texts may differ; those of unrounded inputs are as near."""
+    stored, declared = quantized_tensors(FORMATS[name]), FORMATS[name].declared
+    modules = [key.removesuffix(".weight") for key, tensor in stored.items() if tensor.dtype == torch.float8_e4m3fn]
+    plain = {key: tensor for key, tensor in stored.items() if key.rpartition(".")[0] not in modules}
+    plain |= {f"{module}.weight": dequantize_stored(stored, module).bfloat16() for module in modules}
+    for folder in ("rounded", "plain"):
+        (tmp_path / folder).mkdir()
+    rounded = write_checkpoint(tmp_path / "rounded", stored, declared)
+    unrounded = prompt_logprobs(build_runner(write_checkpoint(tmp_path / "plain", plain, None), num_pages=40))
+    alone = prompt_logprobs(build_runner(rounded, num_pages=40))
+    with started_ranks(2, lambda channel: build_runner(rounded, num_pages=40, channel=channel)) as ranks:
+        shared = prompt_logprobs(ranks.leading)
+    assert np.abs(shared - unrounded).mean() < 1.2 * np.abs(alone - unrounded).mean()
+    assert not np.array_equal(shared, alone)
 
 
 class Contrary:
