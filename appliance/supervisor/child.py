@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ State = Literal["starting", "ready", "restarting", "draining", "failed"]
 
 _RANKS_END_S = 30.0
 """How long ranks that were killed may take to end: a GPU's memory is taken back first."""
-_RANKS_POLL_S = 0.02
+_RANKS_POLL_S = 0.05
 
 
 class Child:
@@ -168,14 +169,19 @@ class Child:
             self._process.kill()
 
     def _has_group(self) -> bool:
+        is_left = any(map(self._is_of_group, Path("/proc").glob("[0-9]*/stat")))
         with contextlib.suppress(ChildProcessError):  # They are somebody else's children.
             while os.waitpid(-self.pid, os.WNOHANG)[0]:
                 pass
+        return is_left
+
+    def _is_of_group(self, stat: Path) -> bool:
+        """Whether a process is of our group and has not ended; one that has is there until its parent asks for it."""
         try:
-            os.killpg(self.pid, 0)
-        except ProcessLookupError:
+            state, _parent, group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
             return False
-        return True
+        return int(group) == self.pid and state not in "ZX"
 
     def _kill_group(self) -> None:
         """End what the process has started: an engine's other ranks are in its group, whatever state they are in."""

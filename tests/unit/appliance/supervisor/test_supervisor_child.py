@@ -54,6 +54,30 @@ def test_ranks_end_with_the_first_whatever_state_they_are_in() -> None:
 
 
 @pytest.mark.usefixtures("as_first_process")
+def test_ranks_that_ended_are_not_waited_for_where_nobody_takes_their_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose first process is neither we nor one that looks after orphans."""
+    lefts: list[dict[str, object]] = []
+
+    def not_ours(_pid: int, _options: int) -> tuple[int, int]:
+        raise ChildProcessError
+
+    async def run() -> list[psutil.Process]:
+        child, ranks = await started(2)
+        child.kill()
+        await child.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr("appliance.supervisor.child.os.waitpid", not_ours)
+            patch.setattr("appliance.supervisor.child.log.error", lambda _event, **said: lefts.append(said))
+            await child.ranks_ended()
+        return ranks
+
+    (rank,) = asyncio.run(run())
+    assert rank.status() == psutil.STATUS_ZOMBIE
+    assert lefts == []
+    os.waitpid(rank.pid, 0)
+
+
+@pytest.mark.usefixtures("as_first_process")
 def test_whoever_kills_an_engine_kills_its_ranks() -> None:
     """The watchdog, or a supervisor that ends: it does not wait for them to notice."""
 
