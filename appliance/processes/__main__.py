@@ -64,7 +64,8 @@ def parse_rank(text: str) -> Share:
 
 
 def _run_rank(share: Share, control_fd: int, confined: Confined | None) -> int:
-    """A rank that is not the first, which has no supervisor but the first."""
+    """A rank that is not the first, which has no supervisor but that one: it ends with it, when that has drained."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     run_rank = importlib.import_module("appliance.processes.rank").run_rank
     status: int = run_rank(take_channel(share, control_fd), confined)
     return status

@@ -78,6 +78,15 @@ def test_each_rank_is_confined_by_itself(shared: Appliance) -> None:
     assert sum(target.startswith("socket:") for target in targets) == 2
 
 
+def test_a_signal_to_all_ends_no_answer(shared: Appliance) -> None:
+    """Every process drains at SIGTERM; a rank that ended at once would take the open answers with it."""
+    shared.wait_ready()
+    ranks = find_ranks(shared)
+    os.kill(ranks[1].pid, signal.SIGTERM)
+    assert len(ask(shared).choices[0].text) > 0
+    assert find_ranks(shared) == ranks
+
+
 @pytest.mark.parametrize("killed", [0, 1])
 def test_ranks_end_and_come_back_together(shared: Appliance, killed: int) -> None:
     """Whichever is killed: the other does not stay behind, health says so, and afterwards both are new."""
