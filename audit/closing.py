@@ -77,6 +77,12 @@ def shared_members(event: Json) -> bytes:
     return _encoder.encode((*shared, [own.get(name) for name in _COPIED_OWN]))
 
 
+def prompt_tokens_of(event: Json) -> object:
+    """The length of the prompt as an intent or an outcome tells it; None where it does not."""
+    context = event.get("message_context")
+    return context.get("prompt_tokens") if isinstance(context, dict) else None
+
+
 def verify_outcome(event: Json) -> None:
     """Check that the engine's counts can be put beside a peer's outcome.
 

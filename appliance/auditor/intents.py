@@ -10,7 +10,7 @@ from appliance.auditor.peer import Peer, Send, name_of
 from appliance.auditor.reconciliation import Reconciliation
 from appliance.auditor.requests import MAX_OPEN_INTENTS, OpenIntent, RequestBook
 from appliance.messages.audit import AppendIntent, AppendRefused, IntentRecorded, Ticket
-from audit.closing import shared_members
+from audit.closing import prompt_tokens_of, shared_members
 from audit.entry import Json
 from audit.errors import MalformedEntry, NotPermitted
 from audit.ticket import mint_ticket, new_ticket_key
@@ -70,13 +70,13 @@ class IntentDesk:
             self._send(peer, AppendRefused(message.correlation, "no_engine", reason))
             return
         subject = str(event["actor"].get("user", {}).get("uid", ""))
-        shared = shared_members(event)
+        shared, prompt_tokens = shared_members(event), prompt_tokens_of(event)
         self._request_uids_under_way.add(message.request_uid)
         try:
             self._ledger.add(
                 event,
                 name_of(peer),
-                lambda index: self._note(peer, message, subject, shared, index),
+                lambda index: self._note(peer, message, subject, shared, prompt_tokens, index),
                 lambda reason: self._refuse(peer, message, reason),
             )
         except Exception:
@@ -87,10 +87,14 @@ class IntentDesk:
         self._request_uids_under_way.discard(message.request_uid)
         self._send(peer, AppendRefused(message.correlation, "not_durable", reason))
 
-    def _note(self, peer: Peer, message: AppendIntent, subject: str, shared: bytes, index: int) -> None:
+    def _note(
+        self, peer: Peer, message: AppendIntent, subject: str, shared: bytes, prompt_tokens: object, index: int
+    ) -> None:
         self._request_uids_under_way.discard(message.request_uid)
         is_here = peer in self._gateways
-        intent = OpenIntent(index, message.request_uid, name_of(peer), peer, message.engine_instance, shared)
+        intent = OpenIntent(
+            index, message.request_uid, name_of(peer), peer, message.engine_instance, shared, prompt_tokens
+        )
         self._book.note_intent(intent, message.client_id, subject)
         self._reconciliation.note_intent()
         if not is_here:  # Its link ended while the record was on its way.

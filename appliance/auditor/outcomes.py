@@ -19,6 +19,7 @@ from audit.closing import (
     closing_event,
     engine_counts,
     late_count_event,
+    prompt_tokens_of,
     shared_members,
     verify_outcome,
 )
@@ -92,8 +93,11 @@ class OutcomeDesk:
         own = event["unmapped"]["casemate"]
         if own.get("intent_index") != intent.index or own.get("request_uid") != intent.request_uid:
             raise MalformedEntry(f"outcome: is not about intent {intent.index} of request {intent.request_uid!r}")
-        if shared_members(event) != self._shared_members_of(intent):
+        self._recall(intent)
+        if shared_members(event) != intent.shared:
             raise MalformedEntry(f"outcome: names another caller, call, model or tenant than intent {intent.index}")
+        if prompt_tokens_of(event) not in (None, intent.prompt_tokens):
+            raise MalformedEntry(f"outcome: tells another length of the prompt than intent {intent.index}")
         if "engine" in own or "counts" in own:
             raise MalformedEntry("outcome: the engine's counts are set by the auditor, never by the peer")
         verify_outcome(event)
@@ -195,10 +199,11 @@ class OutcomeDesk:
             lambda reason: self._note_refused(intent, held, reason),
         )
 
-    def _shared_members_of(self, intent: OpenIntent) -> bytes:
+    def _recall(self, intent: OpenIntent) -> None:
+        """What an intent of a former life says, from its record."""
         if not intent.shared:
-            intent.shared = shared_members(parse_canonical(self._ledger.writer.read(intent.index)))
-        return intent.shared
+            event = parse_canonical(self._ledger.writer.read(intent.index))
+            intent.shared, intent.prompt_tokens = shared_members(event), prompt_tokens_of(event)
 
     def _closing_event(self, intent: OpenIntent, engine: Json | None) -> Json:
         entry = parse_canonical(self._ledger.writer.read(intent.index))

@@ -41,6 +41,8 @@ class OpenIntent:
     """The engine that its ticket is for, which alone may count for it; None for intents of a former life."""
     shared: bytes = b""
     """What its outcome must have in common with it (see `audit.closing.shared_members`); empty for intents of a former life."""
+    prompt_tokens: object = None
+    """The length of its prompt, as it tells it."""
     engine: Json | None = None
     """What the engine counted."""
     held: HeldOutcome | None = None

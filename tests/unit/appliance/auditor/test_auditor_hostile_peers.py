@@ -136,6 +136,7 @@ def test_an_outcome_that_gets_too_large_with_the_counts_is_replaced(auditor: Aud
         lambda event: event["metadata"].update(tenant_uid="other"),
         lambda event: event["src_endpoint"].update(ip="10.9.9.9"),
         lambda event: own(event).update(role="admin"),
+        lambda event: event["message_context"].update(prompt_tokens=11),
     ],
 )
 @pytest.mark.parametrize("is_of_a_former_life", [False, True])
