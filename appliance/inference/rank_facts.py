@@ -9,6 +9,8 @@ from appliance.messages.engine import RankFacts
 from runtime.parallel.channel import Channel
 from runtime.runner.memory import Card, MemoryTable
 
+_GIB = 1 << 30
+
 
 def rank_facts(rank: int, card: Card, memory: MemoryTable) -> RankFacts:
     """Of a rank on a GPU."""
@@ -21,6 +23,17 @@ def tell_rank_facts(own: RankFacts, channel: Channel | None) -> list[RankFacts]:
         return [own]
     told = channel.exchange(msgspec.msgpack.encode([own]), _join)
     return _decode(told)
+
+
+def describe_ranks(ranks: list[RankFacts]) -> str:
+    """For a line at the start."""
+    return "; ".join(map(_describe, ranks))
+
+
+def _describe(facts: RankFacts) -> str:
+    if not facts.gpu:
+        return f"{facts.rank} on {facts.device}"
+    return f"{facts.rank} on {facts.device}, {facts.gpu}, {facts.memory.get('left', 0) / _GIB:.2f} GiB left"
 
 
 def _join(parts: list[bytes]) -> bytes:

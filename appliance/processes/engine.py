@@ -17,6 +17,7 @@ from appliance.config.schema import Configuration, served_name_of
 from appliance.inference.holding import MAX_HELD_TOKENS, HoldLimits
 from appliance.inference.model import LoadedModel, load_model
 from appliance.inference.neighbours import Sent
+from appliance.inference.rank_facts import describe_ranks
 from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
 from appliance.messages.audit import AppendEvent, AppendRefused, Ticket, TicketKey
@@ -141,7 +142,8 @@ class EngineProcess:
     def run(self) -> None:
         """Serve until the supervisor drains us and nothing is open."""
         facts = self._model.facts
-        self._member.ready(model=facts.name, build=facts.engine_build, pages=str(self._model.runner.num_pages))
+        pages, ranks = str(self._model.runner.num_pages), describe_ranks(facts.ranks)
+        self._member.ready(model=facts.name, build=facts.engine_build, pages=pages, ranks=ranks)
         drain_until = float("inf")
         while not (self._member.draining and (self._service.num_open == 0 or time.monotonic() > drain_until)):
             for event in self._member.poll(0.0 if self._engine.has_work else _IDLE_POLL_S):
