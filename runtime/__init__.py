@@ -4,7 +4,7 @@ Reading order: `request` (what is asked and what comes back), `batch` (what one 
 radix prefix cache), `scheduling` (who runs next; steps of good `step_sizes`), `engine` (the loop: schedule, launch,
 collect), `weights`, `parallel` (ranks that share a model), `layers`, `models`, `attention`, `sampling`, `structured`
 (grammars), `kernels` (ours, and how they are frozen), `draft_shape` and `speculative` (drafts that a pass verifies),
-`runner` (all of it as one forward pass); `training`, `evaluation`, `bench` beside the engine.
+`deterministic` (what excludes what), `runner` (all of it as one forward pass); `training`, `evaluation`, `bench` beside the engine.
 
 Imports: the standard library, numpy, torch, msgspec, safetensors; never `security`, `audit`, `compliance`, `appliance`.
 This package itself and `request`, `identifiers`, `errors`, `settings` import no torch, so that the gateway may use them.

@@ -5,8 +5,8 @@ The scheduler fills a `StepBatch` with host arrays, vectorized over the batch; a
 same batch drives the CPU reference, captured graphs and any attention backend.
 """
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,24 @@ class SamplingBatch:
     """[num_masked]; rows that a grammar constrains."""
     allowed_bits: Int32 = field(default_factory=lambda: np.zeros((0, 0), np.int32))
     """[num_masked, ceil(vocab_size / 32)]; which ids each of them may choose, packed, lowest bit first."""
+
+    def demanding_rows(self) -> Int64:
+        """Those whose choice needs more than temperature and noise; ascending."""
+        demands = (self.temperature > 0) & ((self.top_p < 1) | (self.top_k > 0) | (self.min_p > 0))
+        for rows in (self.bias_rows, self.seen_rows, self.banned_rows, self.allowed_rows):
+            demands[rows] = True
+        return np.flatnonzero(demands)
+
+    def select(self, rows: Int64) -> "SamplingBatch":
+        """Of some rows, ascending, which are all that the sparse fields name."""
+        dense = (
+            "temperature", "top_p", "top_k", "min_p", "seed", "position", "frequency_penalty", "presence_penalty",
+            "repetition_penalty", "num_logprobs",
+        )  # fmt: skip
+        sparse = ("bias_rows", "seen_rows", "banned_rows", "allowed_rows")
+        fields: dict[str, Any] = {name: getattr(self, name)[rows] for name in dense}
+        fields |= {name: np.searchsorted(rows, getattr(self, name)).astype(np.int32) for name in sparse}
+        return replace(self, **fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from appliance.config.lacks import find_unwaived
 from appliance.config.schema import Configuration, served_name_of
 from appliance.telemetry.settings import parse_collector
 from audit.errors import KeyUnusable
+from runtime.deterministic import find_excluded
 from runtime.errors import EngineMisconfigured
 from runtime.speculative.options import speculation_options
 from security.certificates import parse_general_name
@@ -40,6 +41,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_shared_issuers(configuration),
         *_find_thawed_bundles(configuration),
         *_find_kernels_without_gpu(configuration),
+        *_find_indeterminate_engines(configuration),
         *_find_idle_scales(configuration),
         *_find_conflicting_drafts(configuration),
         *_find_impossible_witnesses(configuration),
@@ -166,6 +168,12 @@ def _find_kernels_without_gpu(configuration: Configuration) -> Iterator[Problem]
                 f"engines[{index}].attention_backend",
                 f'expected "auto" or "reference", as device is "cpu", got "{engine.attention_backend}"',
             )
+
+
+def _find_indeterminate_engines(configuration: Configuration) -> Iterator[Problem]:
+    for index, engine in enumerate(configuration.engines):
+        for key, problem in find_excluded(engine):
+            yield Problem(f"engines[{index}].{key}", problem)
 
 
 def _find_idle_scales(configuration: Configuration) -> Iterator[Problem]:

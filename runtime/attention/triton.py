@@ -107,16 +107,16 @@ class TritonAttention:
     def plan(self, host: SequenceTables, device: DeviceTables) -> "TritonPlan":
         """See `DeviceAttention.plan`."""
         num_sequences = len(host.context_lengths)
-        first_tile = int(host.query_starts[host.num_decodes]) // self._block_queries + host.num_decodes
-        num_tiles = int(host.query_starts[-1]) // self._block_queries + num_sequences - first_tile
+        first_tile = int(host.query_starts[host.num_decodes]) // self.block_queries + host.num_decodes
+        num_tiles = int(host.query_starts[-1]) // self.block_queries + num_sequences - first_tile
         is_shared = host.prefixes is not None
         return TritonPlan(self, device, host.num_decodes, num_sequences, num_tiles, is_shared=is_shared)
 
     def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> "TritonChunks":
         """The sequences from `host.num_decodes` on; the rows before are somebody else's, however many they are."""
         first, count = host.num_decodes, len(host.context_lengths)
-        first_tile = int(host.query_starts[first]) // self._block_queries + first
-        num_tiles = int(host.query_starts[-1]) // self._block_queries + count - first_tile
+        first_tile = int(host.query_starts[first]) // self.block_queries + first
+        num_tiles = int(host.query_starts[-1]) // self.block_queries + count - first_tile
         return TritonChunks(self, device, PrefillSpan(first, count, num_tiles))
 
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> "TritonPlan":
@@ -206,8 +206,8 @@ class TritonAttention:
             self._cut(layer)
             | self._heads()
             | {
-                "BLOCK_QUERIES": self._block_queries,
-                "BLOCK_ROWS": max(16, _power_of_two(self._block_queries * group)),
+                "BLOCK_QUERIES": self.block_queries,
+                "BLOCK_ROWS": max(16, _power_of_two(self.block_queries * group)),
                 "BLOCK_TOKENS": blocks.prefill_tokens,
                 "SCALED": self._scales is not None,
                 "STAGES": blocks.prefill_stages,
@@ -220,7 +220,8 @@ class TritonAttention:
         )
 
     @property
-    def _block_queries(self) -> int:
+    def block_queries(self) -> int:
+        """Queries of a tile of prompts."""
         return max(1, self._blocks.prefill_rows * self._num_kv_heads // self._num_heads)
 
     def _num_splits(self, num_sequences: int) -> int:

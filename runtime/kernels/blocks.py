@@ -99,6 +99,27 @@ TABLE: Mapping[Shape, Mapping[int, GemvBlocks | None]] = {
 """Blocks by shape and the largest number of rows that they are for; None: cuBLAS is faster."""
 
 
+@dataclass(frozen=True, slots=True)
+class InvariantBlocks:
+    """How a product is cut whose rows must not depend on how many they are: `rows` by `block_n` outputs a program."""
+
+    rows: int
+    block_n: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+
+_INVARIANT_TABLE = (
+    InvariantBlocks(16, 64, 256, 4, 4),
+    InvariantBlocks(32, 64, 128, 4, 6),
+    InvariantBlocks(64, 64, 128, 4, 4),
+    InvariantBlocks(128, 128, 64, 8, 4),
+    InvariantBlocks(256, 128, 64, 8, 4),
+)
+"""Tiles of whole groups of warps, which all sum an output up in the same way; the last is for any number of rows."""
+
+
 E4M3_MOST_ROWS = 64
 
 E4M3_TABLE: Mapping[Shape, Mapping[int, GemvBlocks]] = {
@@ -144,6 +165,13 @@ def choose_blocks(shape: Shape, rows: int) -> GemvBlocks | None:
     classes = TABLE[_nearest(TABLE, shape)]
     blocks = classes[min(most for most in classes if rows <= most)]
     return None if blocks is None else _cut_down(blocks, shape)
+
+
+@cache
+def choose_invariant_blocks(rows: int, *, swiglu: bool) -> InvariantBlocks:
+    """The smallest that holds the rows, or the largest. With a fused activation, which is two products, fewer columns fit."""
+    blocks = next((each for each in _INVARIANT_TABLE if rows <= each.rows), _INVARIANT_TABLE[-1])
+    return replace(blocks, block_n=64, block_k=min(blocks.block_k, 128), num_stages=4) if swiglu else blocks
 
 
 @cache

@@ -38,6 +38,7 @@ def sample_rows(
     is_finite: Tensor,
     drawn: bool,
     launcher: Launcher,
+    in_large_blocks: bool = False,
     pdl: bool = False,
 ) -> None:
     """Choose one token a row.
@@ -49,10 +50,11 @@ def sample_rows(
         token_ids: [rows] int32 or int64, written; below the vocabulary's size whatever the logits hold.
         is_finite: [rows] int8, written: 0 where a logit is NaN or plus infinity, or none is finite; else 1.
         drawn: False makes every row greedy, by a kernel without noise.
+        in_large_blocks: whatever the number of rows, so that what is chosen among equals up to rounding does not depend on it.
     Capture-safe.
     """
     rows, vocab_size = logits.shape
-    block = _SMALL_BLOCK if rows <= _SMALL_BATCH else _BLOCK
+    block = _SMALL_BLOCK if rows <= _SMALL_BATCH and not in_large_blocks else _BLOCK
     blocks = _num_blocks(vocab_size, block)
     launcher.launch(
         "sampling.block_candidates",

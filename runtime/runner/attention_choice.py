@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from runtime.attention.flashinfer.libraries import CacheShape, LibraryName, needed_libraries
+from runtime.attention.invariant import InvariantAttention
 from runtime.attention.triton import TritonAttention
 from runtime.errors import EngineMisconfigured
 from runtime.kernels.launching import Launcher
@@ -34,6 +35,8 @@ def choose_attention(settings: EngineSettings, config: ModelConfig, dtype: torch
         dtype: of activations.
     Raises: EngineMisconfigured if FlashInfer is asked for and does not serve the model's shape, or pages in e4m3.
     """
+    if settings.deterministic:
+        return AttentionChoice("triton", "triton", ())
     cached = cache_dtype(settings.kv_cache_dtype, dtype)
     shape = CacheShape(config.num_heads, config.num_kv_heads, config.head_dim, dtype, cached, config.layer_windows)
     if settings.attention_backend == "flashinfer":
@@ -46,6 +49,21 @@ def choose_attention(settings: EngineSettings, config: ModelConfig, dtype: torch
         except EngineMisconfigured:
             pass
     return AttentionChoice("triton", "triton", ())
+
+
+def build_invariant_attention(launcher: Launcher, use: CacheUse) -> InvariantAttention:
+    """The same, where no row's result may depend on the others."""
+    chunks = TritonAttention(
+        use.pages,
+        num_heads=use.config.num_heads,
+        layer_windows=use.config.layer_windows,
+        launcher=launcher,
+        max_decodes=0,
+        num_multiprocessors=1,
+        scales=use.scales,
+        pdl=True,
+    )
+    return InvariantAttention(chunks)
 
 
 def build_triton_attention(launcher: Launcher, use: CacheUse, num_multiprocessors: int) -> TritonAttention:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from runtime.attention.device import DeviceAttention
+from runtime.deterministic import verify_deterministic
 from runtime.draft_shape import NO_DRAFTS
 from runtime.errors import CheckpointRejected, EngineMisconfigured
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.digest import DigestKernels
+from runtime.kernels.invariant import InvariantOperations
 from runtime.kernels.launching import Launcher
 from runtime.kernels.operations import FusedOperations
 from runtime.layers.quantized import E4M3
@@ -122,6 +124,7 @@ def build_device_runner(
         )
     dtype = resolve_dtype(settings.dtype, settings.device, model.whole)
     _verify_dtypes(model, dtype)
+    verify_deterministic(settings, model.whole)
     kernels.verify_complete(model.whole, dtype)
     free_bytes, total_bytes = torch.cuda.mem_get_info()
     verify_weights_fit(_weights_bytes(model, dtype), free_bytes)  # (1)
@@ -192,7 +195,8 @@ class _Builder:
             piecewise_cuda_graph_max_tokens=settings.piecewise_cuda_graph_max_tokens,
             num_queries=num_queries,
         )
-        self._operations = FusedOperations(
+        operations = InvariantOperations if settings.deterministic else FusedOperations
+        self._operations = operations(
             kernels.launcher, max_samples=self.limits.max_samples, vocab_size=config.vocab_size, device=device
         )
         self.cache = choose_cache(

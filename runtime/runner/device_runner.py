@@ -188,11 +188,17 @@ class DeviceRunner:
             self._speculation.drafting.copy_pages(copies)
 
     def _resample(self, batch: StepBatch, logits: Tensor, positions: Tensor | None) -> None:
-        """Choose again by the full sampler, if some row needs more than temperature and noise."""
-        if _is_simple(batch):
+        """Choose again by the full sampler for rows that need more than temperature and noise.
+
+        The others keep what kernels gave them, which differ from it in rounding: it does not depend on who is beside them.
+        """
+        demanding = batch.sampling.demanding_rows()
+        if not demanding.size:
             return
-        sampled = self._sampler.sample(logits.float(), batch.sampling, positions)
-        self._buffers.samples[: len(logits)] = sampled.token_ids
+        rows = torch.from_numpy(demanding).to(self._device, non_blocking=True)
+        given = None if positions is None else positions[rows]
+        sampled = self._sampler.sample(logits[rows].float(), batch.sampling.select(demanding), given)
+        self._buffers.samples[rows] = sampled.token_ids.to(self._buffers.samples.dtype)
 
     def _add_prompt_results(self, readback: Readback, batch: StepBatch, hidden: Tensor) -> None:
         """What is asked of prompts beside tokens: logprobs, embeddings."""
@@ -222,13 +228,3 @@ def _chain_result(words: Int32, num_tree_drafts: int | None) -> ChainResult:
     drafts, parents = words[:, 1 : 1 + num_tree_drafts], words[:, 1 + num_tree_drafts : 1 + 2 * num_tree_drafts]
     tree = TreeResult(words[:, 1 + 2 * num_tree_drafts :], parents.astype(np.int64))
     return ChainResult(words[:, 0], drafts.astype(np.int64), tree)
-
-
-def _is_simple(batch: StepBatch) -> bool:
-    """Whether temperature and noise are all that any row's choice needs."""
-    sampling = batch.sampling
-    if sampling.bias_rows.size or sampling.seen_rows.size or sampling.banned_rows.size or sampling.allowed_rows.size:
-        return False
-    drawn = sampling.temperature > 0
-    masked = (sampling.top_p < 1) | (sampling.top_k > 0) | (sampling.min_p > 0)
-    return not bool((drawn & masked).any())

@@ -23,7 +23,7 @@ from runtime.kernels.frozen import load_frozen_launcher
 from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.launching import Launcher
 from runtime.kernels.libraries import BundleLibraries, FolderLibraries
-from runtime.runner.attention_choice import build_triton_attention, choose_attention
+from runtime.runner.attention_choice import build_invariant_attention, build_triton_attention, choose_attention
 from runtime.runner.device_building import CacheUse, Kernels
 from runtime.runner.kernel_needs import find_needs
 from runtime.settings import EngineSettings
@@ -47,12 +47,13 @@ def choose_kernels(settings: EngineSettings, warn: Warn) -> Kernels:
     launcher = JitLauncher()
     libraries = FolderLibraries(Path(settings.kernels_path))
     builders: dict[str, Callable[[CacheUse], DeviceAttention]] = {
+        "invariant": partial(build_invariant_attention, launcher),
         "triton": partial(_build_triton, launcher),
         "flashinfer": partial(_build_flashinfer, launcher, libraries),
         "flashinfer beside drafts": partial(_build_combined, settings, launcher, libraries),
         "auto": partial(_build_best, settings, launcher, libraries, warn),
     }
-    backend: str = settings.attention_backend
+    backend: str = "invariant" if settings.deterministic else settings.attention_backend
     if backend == "flashinfer" and settings.speculative_algorithm:
         backend = "flashinfer beside drafts"
         warn("drafts are verified by Triton kernels, as FlashInfer's plans need lengths that only the device knows")
@@ -104,6 +105,8 @@ def _build_frozen_attention(
     settings: EngineSettings, launcher: Launcher, libraries: Libraries, use: CacheUse
 ) -> DeviceAttention:
     """Nothing is tried, because what is missing was refused before."""
+    if settings.deterministic:
+        return build_invariant_attention(launcher, use)
     choice = choose_attention(settings, use.config, use.query_dtype)
     if choice.decodes == "flashinfer":
         return _build_flashinfer(launcher, libraries, use)

@@ -33,15 +33,22 @@ from runtime.attention.flashinfer.calls import Cache
 from runtime.attention.flashinfer.contexts import GatheredContexts, Span
 from runtime.attention.flashinfer.libraries import LibraryName
 from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
+from runtime.deterministic import verify_deterministic
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.digest import NODE_WORDS, DigestKernels
+from runtime.kernels.invariant import InvariantOperations
 from runtime.kernels.launching import Launcher, Variant
 from runtime.kernels.operations import FusedOperations
 from runtime.kernels.recording import RecordingLauncher
 from runtime.layers.quantized import E4M3
 from runtime.models.fused import FusedDecoder
 from runtime.parallel.device_group import PeerGroup
-from runtime.runner.attention_choice import AttentionChoice, build_triton_attention, choose_attention
+from runtime.runner.attention_choice import (
+    AttentionChoice,
+    build_invariant_attention,
+    build_triton_attention,
+    choose_attention,
+)
 from runtime.runner.building import apply_quantization, resolve_dtype, runs_on_reference
 from runtime.runner.cache_choice import cache_dtype
 from runtime.runner.device_building import CacheUse
@@ -104,6 +111,7 @@ def find_needs(
         config: of the whole model.
     Raises: EngineMisconfigured for settings that no kernel serves.
     """
+    verify_deterministic(settings, config)
     recorder = RecordingLauncher()
     _hash_file(DigestKernels(recorder))
     share = Share(0, settings.tp_size)
@@ -144,7 +152,8 @@ class _Rehearsal:
         self._max_sequences = settings.max_running_requests
         self._max_rows = settings.prefill_sizes[0] + self._max_sequences
         self._sizes = graph_sizes(min(settings.cuda_graph_max_bs, self._max_sequences))
-        self._operations = FusedOperations(
+        operations = InvariantOperations if settings.deterministic else FusedOperations
+        self._operations = operations(
             launcher, max_samples=self._max_sequences, vocab_size=config.vocab_size, device=META
         )
         parameters = {
@@ -167,12 +176,7 @@ class _Rehearsal:
             dtype=cached,
         )
         use = CacheUse(self._pages, self._config, self._max_sequences, PAGE_SIZE, dtype, scales)
-        ours = build_triton_attention(launcher, use, num_multiprocessors)
-        elsewhere = cast(FlashInferAttention, _FlashInferRehearsal(self._pages, self._max_sequences, launcher))
-        self._attention: DeviceAttention = elsewhere
-        if choice.decodes == "triton":
-            is_alone = choice.chunks == "triton"
-            self._attention = ours if is_alone else CombinedAttention(ours, elsewhere, OneByOne())
+        self._attention = self._rehearse_attention(use, settings, choice)
         limits = RunnerLimits(self._max_rows, self._max_sequences, self._max_sequences, 0, 0)
         self._buffers = StepBuffers(self._config, limits, dtype=dtype, device=META)
         self._query = torch.empty(self._max_sequences, config.num_heads, config.head_dim, dtype=dtype, device=META)
@@ -191,6 +195,15 @@ class _Rehearsal:
             dtype=dtype,
             device=META,
         )
+
+    def _rehearse_attention(self, use: CacheUse, settings: EngineSettings, choice: AttentionChoice) -> DeviceAttention:
+        if settings.deterministic:
+            return build_invariant_attention(self._launcher, use)
+        ours = build_triton_attention(self._launcher, use, self._num_multiprocessors)
+        elsewhere = cast(FlashInferAttention, _FlashInferRehearsal(self._pages, self._max_sequences, self._launcher))
+        if choice.decodes == "flashinfer":
+            return elsewhere
+        return ours if choice.chunks == "triton" else CombinedAttention(ours, elsewhere, OneByOne())
 
     @torch.inference_mode()
     def run(self) -> None:

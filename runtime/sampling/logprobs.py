@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 from runtime.batch import LogprobRows
+
+_ID_MASK = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,29 @@ def logprobs_of(logits: Tensor, targets: Tensor, num_top: int) -> DeviceLogprobs
         targets: [n] int64.
         num_top: how many of the most likely to give.
     """
-    logprobs = torch.log_softmax(logits, dim=-1)
-    top_values, top_ids = logprobs.topk(min(num_top, logits.shape[1]), dim=-1)
-    return DeviceLogprobs(logprobs.gather(1, targets[:, None])[:, 0], top_ids, top_values)
+    logprobs = torch.log_softmax(whole_lines(logits), dim=-1)[:, : logits.shape[1]].contiguous()
+    top_ids = (
+        _places(logprobs).topk(min(num_top, logits.shape[1]), dim=-1).values.bitwise_and(_ID_MASK).bitwise_xor(_ID_MASK)
+    )
+    return DeviceLogprobs(logprobs.gather(1, targets[:, None])[:, 0], top_ids, logprobs.gather(1, top_ids))
+
+
+def whole_lines(rows: Tensor) -> Tensor:
+    """Columns of minus infinity behind [n, m] float32, so that each row begins at a multiple of 16 bytes: torch's sums over a row
+    on a GPU depend on where it begins. `rows` itself where nothing is missing."""
+    missing = -rows.shape[1] % 4
+    return functional.pad(rows, (0, missing), value=-torch.inf) if missing else rows
+
+
+def _places(values: Tensor) -> Tensor:
+    """int64, in the order of `values` [n, m] float32, and among equal ones the lower column ahead: no two of a row are equal.
+
+    Which of several equal values `topk` takes, and in what order, would depend on the device and on n.
+    """
+    bits = values.view(torch.int32).long()
+    ordered = torch.where(bits >= 0, bits, bits.bitwise_xor(_ID_MASK >> 1))
+    ids = torch.arange(values.shape[1], device=values.device)
+    return ordered * (_ID_MASK + 1) + ids.bitwise_xor(_ID_MASK)
 
 
 def concatenate(parts: Iterable[DeviceLogprobs]) -> DeviceLogprobs:

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from runtime.batch import SamplingBatch
+from runtime.sampling.logprobs import whole_lines
+
+_UNITS = 2.0**40
+"""Of a probability of 1."""
 
 
 def mask_disallowed(logits: Tensor, rows: Tensor, bits: Tensor) -> Tensor:
@@ -60,9 +64,10 @@ def _mask_sorted(scaled: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     ordered, order = torch.sort(scaled, dim=-1, descending=True, stable=True)
     ranks = torch.arange(scaled.shape[1], device=scaled.device)
     ordered.masked_fill_(ranks >= top_k[:, None], -torch.inf)
-    probabilities = torch.softmax(ordered, dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities
-    dropped = (before >= top_p[:, None]) & (top_p < 1.0)[:, None]
+    # In whole units, whose sums do not depend on the order in which a device adds them up.
+    units = (torch.softmax(whole_lines(ordered), dim=-1)[:, : ordered.shape[1]].double() * _UNITS).long()
+    before = units.cumsum(dim=-1) - units
+    dropped = (before >= (top_p.double() * _UNITS).long()[:, None]) & (top_p < 1.0)[:, None]
     dropped[:, 0] = False
     ordered.masked_fill_(dropped, -torch.inf)
     return torch.empty_like(scaled).scatter_(1, order, ordered)

@@ -164,6 +164,41 @@ def test_a_known_prompt_is_looked_up_by_the_days_root_and_by_its_escrow(
     wait_until(lambda: len(auditor.search(kind="hash_looked_up")) == 3)
 
 
+@control("AU-10")
+def test_an_answer_is_asked_for_again_and_is_the_recorded_one(
+    appliance: Appliance, auditor: Auditor, home: Path
+) -> None:
+    """With the seed of its intent, which the gateway drew, beside other requests: the same hash of the answer, and not without."""
+    asked = {"model": "casemate-demo", "prompt": "Once upon a time", "max_tokens": 60, "temperature": 1.5}
+
+    def answer(sdk: openai.OpenAI, **more: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        given = sdk.completions.create(**asked, **more)  # type: ignore[call-overload]
+        wait_until(lambda: len(auditor.search(request=given.id)) == 2)
+        facts = [record["unmapped"]["casemate"] for record in auditor.search(request=given.id)]
+        intent, outcome = sorted(facts, key=lambda each: str(each["kind"]))
+        return given.choices[0].text, intent, outcome
+
+    with openai.OpenAI(
+        base_url=f"{appliance.url}/v1", api_key=appliance.token(), max_retries=0,
+        http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
+    ) as sdk:  # fmt: skip
+        text, intent, outcome = answer(sdk)
+        others = [threading.Thread(target=answer, args=(sdk,)) for _ in range(3)]
+        for other in others:
+            other.start()
+        again, second_intent, second = answer(sdk, seed=int(intent["parameters"]["seed"]))
+        for other in others:
+            other.join()
+    assert again == text
+    assert second["answer_hash"] == outcome["answer_hash"]
+    assert second_intent["prompt_hash"] == intent["prompt_hash"]
+    (home / "answer.txt").write_text(text)
+    found = look_up(appliance, "--answer", str(home / "answer.txt"))
+    assert len(found.splitlines()) >= 2, "the first answer and its repetition, and none of the others"
+    assert sum(record["unmapped"]["casemate"].get("answer_hash") == outcome["answer_hash"] for record in auditor.search(
+        kind="inference_outcome")) == 2  # fmt: skip
+
+
 def test_an_auditor_of_another_tenant_sees_its_records_only(appliance: Appliance, auditor: Auditor, asked: str, home: Path) -> None:  # fmt: skip  # noqa: E501
     """Not those of others, not the tiles."""
     other = Auditor(appliance, home, tenant="elsewhere")

@@ -70,7 +70,7 @@ def multiply_reduce(
         scale = tl.rsqrt(tl.sum(squares, axis=2) / K + EPS)
         summed *= scale
         summed_up *= scale
-    _finish(summed, summed_up, bias, residual, out, tl.arange(0, ROWS)[:, None], columns[None, :], num_rows,
+    finish(summed, summed_up, bias, residual, out, tl.arange(0, ROWS)[:, None], columns[None, :], num_rows,
             N, BIAS, RESIDUAL, SWIGLU)  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def dot(
         scale = tl.rsqrt(squares / K + EPS)[None, :]
         product *= scale
         product_up *= scale
-    _finish(product, product_up, bias, residual, out, row_ids[None, :], columns[:, None], num_rows,
+    finish(product, product_up, bias, residual, out, row_ids[None, :], columns[:, None], num_rows,
             N, BIAS, RESIDUAL, SWIGLU)  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def split_dot(
         scale = tl.rsqrt(tl.sum(squares, axis=0) / K + EPS)[None, :]
         summed *= scale
         summed_up *= scale
-    _finish(summed, summed_up, bias, residual, out, tl.arange(0, ROWS)[None, :], columns[:, None], num_rows,
+    finish(summed, summed_up, bias, residual, out, tl.arange(0, ROWS)[None, :], columns[:, None], num_rows,
             N, BIAS, RESIDUAL, SWIGLU)  # fmt: skip
 
 
@@ -218,7 +218,7 @@ def _normed(x, norm_weight, row_ids, at, num_rows, squares, K: tl.constexpr, NOR
 
 
 @triton.jit
-def _finish(
+def finish(
     product, product_up, bias, residual, out, row_ids, columns, num_rows,
     N: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SWIGLU: tl.constexpr,
 ):  # fmt: skip

@@ -211,6 +211,26 @@ def test_half_a_frozen_engine_is_refused(given: str, named: str) -> None:
 @pytest.mark.parametrize(
     ("given", "named"),
     [
+        ('attention_backend = "flashinfer"\n', ["engines[0].attention_backend"]),
+        ('attention_backend = "reference"\n', ["engines[0].attention_backend"]),
+        ('quantization = "fp8"\n', ["engines[0].quantization"]),
+        ('attention_backend = "triton"\nkv_cache_dtype = "fp8_e4m3"\n', []),
+    ],
+)
+def test_what_deterministic_excludes_is_refused(given: str, named: list[str]) -> None:
+    """On a GPU; on a CPU it excludes nothing."""
+    asked = f"{ENGINE}deterministic = true\n{given}"
+    if named:
+        assert refused_keys(f'{asked}device = "cuda"\n') == named
+    else:
+        assert parse_configuration(f'{asked}device = "cuda"\n'.encode(), FOLDER).engines[0].deterministic
+    on_cpu = f'{ENGINE}deterministic = true\nquantization = "fp8"\n'
+    assert parse_configuration(on_cpu.encode(), FOLDER).engines[0].deterministic
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
         ('quantization_param_path = "scales.json"\n', ["engines[0].quantization_param_path"]),
         (
             'kv_cache_dtype = "fp8_e4m3"\nattention_backend = "flashinfer"\ndevice = "cuda"\n',

@@ -16,21 +16,24 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from runtime.attention import shared_prefixes, triton
+from runtime.attention.device import DeviceAttention
 from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
-from runtime.attention.triton import TritonAttention
 from runtime.batch import StepBatch
 from runtime.engine.loop import Engine
 from runtime.errors import EngineMisconfigured
 from runtime.kernels import quantized
 from runtime.kernels.digest import DigestKernels
+from runtime.kernels.invariant import InvariantOperations
 from runtime.kernels.launching import Argument, Constant, Options
 from runtime.kernels.operations import FusedOperations
 from runtime.kernels.recording import RecordingLauncher
 from runtime.layers.quantized import QuantizedLinear, QuantizedRows
 from runtime.models.fused import FusedDecoder
 from runtime.request import GenerationRequest, SamplingParams
+from runtime.runner.attention_choice import build_invariant_attention, build_triton_attention
 from runtime.runner.building import apply_quantization
 from runtime.runner.cache_choice import cache_dtype
+from runtime.runner.device_building import CacheUse
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.kernel_needs import KernelNeeds, find_needs
 from runtime.runner.step_buffers import RunnerLimits
@@ -82,7 +85,8 @@ def build_recorded(config: ModelConfig, launcher: RecordingLauncher, settings: E
     """A runner whose kernels compute nothing; products by torch are made, of whatever lies in memory."""
     cached = cache_dtype(settings.kv_cache_dtype, DTYPE)
     scales = torch.ones(config.num_layers, SCALE_COLUMNS) if cached != DTYPE else None
-    operations = FusedOperations(launcher, max_samples=MAX_SEQUENCES, vocab_size=config.vocab_size, device=CPU)
+    kind = InvariantOperations if settings.deterministic else FusedOperations
+    operations = kind(launcher, max_samples=MAX_SEQUENCES, vocab_size=config.vocab_size, device=CPU)
     with torch.inference_mode():
         weights = build_dummy_weights(config, device=CPU, dtype=DTYPE)
         model = FusedDecoder(config, weights.parameters, operations, num_positions=PAGES_EACH * 16, cache_scales=scales)
@@ -90,10 +94,10 @@ def build_recorded(config: ModelConfig, launcher: RecordingLauncher, settings: E
             num_layers=config.num_layers, num_pages=1 + PAGES_EACH * MAX_SEQUENCES, num_kv_heads=config.num_kv_heads,
             head_dim=config.head_dim, device=CPU, dtype=cached,
         )  # fmt: skip
-    attention = TritonAttention(
-        pages, num_heads=config.num_heads, layer_windows=config.layer_windows, launcher=launcher,
-        max_decodes=MAX_SEQUENCES, num_multiprocessors=132, scales=scales, pdl=True,
-    )  # fmt: skip
+    use = CacheUse(pages, config, MAX_SEQUENCES, PAGES_EACH * 16, DTYPE, scales)
+    attention: DeviceAttention = build_triton_attention(launcher, use, 132)
+    if settings.deterministic:
+        attention = build_invariant_attention(launcher, use)
     limits = RunnerLimits(
         CHUNK + MAX_SEQUENCES, MAX_SEQUENCES, PAGES_EACH * MAX_SEQUENCES, SETTINGS.cuda_graph_max_bs, CHUNK // 2
     )
@@ -121,6 +125,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"kv_cache_dtype": "fp8_e4m3"},
     ),
     "e4m3 cache, windows": (SLIDING_QWEN, {"kv_cache_dtype": "fp8_e4m3"}),
+    "deterministic": (SLIDING_QWEN, {"deterministic": True}),
 }
 """Shapes and settings of engines."""
 
@@ -205,7 +210,8 @@ def test_captured_sizes_launch_what_was_recorded(
     recorded: Recorded,
 ) -> None:
     """The graphs were captured when the runner was made; something was launched at all, beginnings read once among it."""
-    assert "decode_shared.split" in {variant.kernel for variant in recorded.launcher.variants}
+    names = {variant.kernel for variant in recorded.launcher.variants}
+    assert names & {"decode_shared.split", "invariant.multiply"}
     assert recorded.launcher.variants <= recorded.needs.variants
 
 

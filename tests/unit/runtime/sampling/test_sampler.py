@@ -1,6 +1,7 @@
 """The choice of tokens, compared with a slow and obvious reference and with the distribution it should have."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -204,3 +205,24 @@ def test_rows_that_are_not_finite_are_told() -> None:
         assert result.is_finite.tolist() == [True, False, False, False, True, False]
         assert int(result.token_ids[4]) == 3
         assert bool(((result.token_ids >= 0) & (result.token_ids < 4)).all())
+
+
+def test_rows_that_ask_for_more_are_sampled_as_if_they_were_alone() -> None:
+    """A batch's demanding rows by themselves are chosen as among the others, with what its sparse fields say of them."""
+    logits = torch.randn(6, 50, generator=torch.Generator().manual_seed(3))
+    given: dict[str, Any] = {
+        "temperature": [0.0, 0.8, 0.8, 0.0, 1.0, 1.0], "top_p": [1.0, 0.5, 1.0, 0.5, 1.0, 1.0], "seed": [1, 2, 3, 4, 5, 6],
+        "position": [9, 8, 7, 6, 5, 4],
+    }  # fmt: skip
+    favoured = np.array([20, 30], np.int32)
+    whole = replace(
+        sampling_batch(6, **given), bias_rows=np.array([3, 5], np.int32), bias_ids=favoured,
+        bias_values=np.array([50.0, 50.0], np.float32), banned_rows=np.array([0], np.int32),
+        banned_ids=np.array([int(logits[0].argmax())], np.int32),
+    )  # fmt: skip
+    rows = whole.demanding_rows()
+    assert rows.tolist() == [0, 1, 3, 5]
+    sampler = Sampler(50, CPU)
+    expected = sampler.sample(logits, whole).token_ids[rows]
+    assert torch.equal(sampler.sample(logits[rows], whole.select(rows)).token_ids, expected)
+    assert expected[2:].tolist() == favoured.tolist()

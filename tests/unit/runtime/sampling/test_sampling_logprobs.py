@@ -34,3 +34,11 @@ def test_rows_that_did_not_ask_hold_zeros() -> None:
     assert found.chosen[[1, 3]].tolist() == [0.0, 0.0]
     assert (found.chosen[[0, 2]] < -1.3).all()
     assert found.top_ids.shape == (4, 0)
+
+
+def test_equally_likely_tokens_come_by_their_ids() -> None:
+    """Whatever `topk` would make of them; those below zero are in order, too."""
+    logits = torch.tensor([[-2.0, 1.0, -1.0, 1.0, -1.0, 1.0], [0.0] * 6])
+    found = logprobs_of(logits, torch.zeros(2, dtype=torch.int64), 5)
+    assert found.top_ids.tolist() == [[1, 3, 5, 2, 4], [0, 1, 2, 3, 4]]
+    assert torch.equal(found.top_values, torch.log_softmax(logits, -1).gather(1, found.top_ids))

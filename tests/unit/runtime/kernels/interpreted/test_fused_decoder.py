@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from runtime.attention import shared_prefixes, triton
+from runtime.attention.invariant import InvariantAttention
 from runtime.attention.pages import allocate_pages
 from runtime.attention.shared_decoding import SharedDecoding
 from runtime.attention.triton import DEFAULT_BLOCKS, AttentionBlocks, TritonAttention
+from runtime.kernels.invariant import InvariantOperations
 from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.operations import FusedOperations
 from runtime.models.fused import FusedDecoder
@@ -50,29 +52,38 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def build_fused(folder: Path, limits: RunnerLimits = LIMITS, blocks: AttentionBlocks = DEFAULT_BLOCKS) -> DeviceRunner:
+def build_fused(
+    folder: Path,
+    limits: RunnerLimits = LIMITS,
+    blocks: AttentionBlocks = DEFAULT_BLOCKS,
+    *,
+    deterministic: bool = False,
+) -> DeviceRunner:
     config = load_model_config(folder)
     device, dtype = torch.device("cpu"), torch.float32
     launcher = JitLauncher()
-    operations = FusedOperations(launcher, max_samples=12, vocab_size=90, device=device, dependent_launch=False)
+    kind = InvariantOperations if deterministic else FusedOperations
+    operations = kind(launcher, max_samples=12, vocab_size=90, device=device, dependent_launch=False)
     with torch.inference_mode():
         weights = build_dummy_weights(config, device=device, dtype=dtype)
         parameters = {name: parameter.contiguous() for name, parameter in weights.parameters.items()}
         model = FusedDecoder(config, parameters, operations, num_positions=256)
         pages = allocate_pages(num_layers=2, num_pages=16, num_kv_heads=2, head_dim=16, device=device, dtype=dtype)
         pages.fill_(torch.nan)
-    attention = TritonAttention(
+    ours = TritonAttention(
         pages, num_heads=4, layer_windows=config.layer_windows, launcher=launcher, max_decodes=12, num_multiprocessors=4,
         blocks=blocks,
     )  # fmt: skip
+    attention = InvariantAttention(ours) if deterministic else ours
     runner = DeviceRunner(config, model, operations, attention, pages, limits, weights_digest=weights.digest)
     runner.capture_graphs()
     return runner
 
 
-def test_steps_are_those_of_plain_torch(folder: Path) -> None:
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_steps_are_those_of_plain_torch(folder: Path, *, deterministic: bool) -> None:
     """A prefill, a mixed step and decodes, greedy and drawn."""
-    fused = build_fused(folder)
+    fused = build_fused(folder, deterministic=deterministic)
     plain = build_plain_device(folder, num_pages=16, cuda_graph_max_bs=0, dummy=True).runner
     first = step_batch([Chunk(PROMPT[:5], 0, [1]), Chunk(PROMPT[:18], 0, [2, 3])])
     mixed = step_batch(
