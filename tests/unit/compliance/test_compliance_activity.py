@@ -216,7 +216,7 @@ def test_times_without_a_record_are_told() -> None:
     assert activity.longest_silence == (FIRST_MS + 60_000 * 11, FIRST_MS + 60_000 * 4331)
 
 
-@control("AU-6", "3.3.5")
+@control("3.3.5")
 def test_minutes_whose_counts_differed_are_faults_with_their_records(tmp_path: Path) -> None:
     """However many came after them that agree: one each minute pushes them out of the newest within half an hour."""
     writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin="log.example/differ")
