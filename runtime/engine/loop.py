@@ -95,7 +95,7 @@ class Engine:
         )
         self._in_flight: InFlight | None = None
         self._is_finite = True
-        """Whether the step that was collected last gave a token."""
+        """Whether the last step that chose tokens had one to choose from finite logits."""
         self._steps = StepCounts(last_token_at=clock())
 
     @property
@@ -187,7 +187,8 @@ class Engine:
     def _collect(self, step: InFlight) -> None:
         result = step.launched.result()
         self._steps.add(step.record, result, self._clock())
-        self._is_finite = bool(result.is_finite.any())
+        if result.is_finite.size:
+            self._is_finite = bool(result.is_finite.any())
         observe = self._policy.observe_catching_up if step.record.is_catching_up else self._policy.observe_step
         observe(step.record.num_decodes, step.record.num_steps, result.busy_s or step.launch_s)
         self._scheduler.collect(step.record, result)
