@@ -55,9 +55,7 @@ def logprobs_of(logits: Tensor, targets: Tensor, num_top: int) -> DeviceLogprobs
         num_top: how many of the most likely to give.
     """
     logprobs = torch.log_softmax(whole_lines(logits), dim=-1)[:, : logits.shape[1]].contiguous()
-    top_ids = (
-        _places(logprobs).topk(min(num_top, logits.shape[1]), dim=-1).values.bitwise_and(_ID_MASK).bitwise_xor(_ID_MASK)
-    )
+    top_ids = (_places(logprobs).topk(min(num_top, logits.shape[1]), dim=-1).values & _ID_MASK) ^ _ID_MASK
     return DeviceLogprobs(logprobs.gather(1, targets[:, None])[:, 0], top_ids, logprobs.gather(1, top_ids))
 
 
@@ -73,10 +71,11 @@ def _places(values: Tensor) -> Tensor:
 
     Which of several equal values `topk` takes, and in what order, would depend on the device and on n.
     """
-    bits = values.view(torch.int32).long()
-    ordered = torch.where(bits >= 0, bits, bits.bitwise_xor(_ID_MASK >> 1))
-    ids = torch.arange(values.shape[1], device=values.device)
-    return ordered * (_ID_MASK + 1) + ids.bitwise_xor(_ID_MASK)
+    places = values.view(torch.int32).long()
+    places ^= (places >> 63) & (_ID_MASK >> 1)  # The bits of numbers below zero are in the opposite order.
+    places *= _ID_MASK + 1
+    places += torch.arange(values.shape[1], device=values.device) ^ _ID_MASK
+    return places
 
 
 def concatenate(parts: Iterable[DeviceLogprobs]) -> DeviceLogprobs:

@@ -64,10 +64,10 @@ def _mask_sorted(scaled: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     ordered, order = torch.sort(scaled, dim=-1, descending=True, stable=True)
     ranks = torch.arange(scaled.shape[1], device=scaled.device)
     ordered.masked_fill_(ranks >= top_k[:, None], -torch.inf)
-    # In whole units, whose sums do not depend on the order in which a device adds them up.
-    units = (torch.softmax(whole_lines(ordered), dim=-1)[:, : ordered.shape[1]].double() * _UNITS).long()
-    before = units.cumsum(dim=-1) - units
-    dropped = (before >= (top_p.double() * _UNITS).long()[:, None]) & (top_p < 1.0)[:, None]
+    # In whole units, whose sums do not depend on the order in which a device adds them up. A power of 2 rounds nothing.
+    units = (torch.softmax(whole_lines(ordered), dim=-1)[:, : ordered.shape[1]] * _UNITS).long()
+    before = units.cumsum(dim=-1).sub_(units)
+    dropped = (before >= (top_p * _UNITS).long()[:, None]) & (top_p < 1.0)[:, None]
     dropped[:, 0] = False
     ordered.masked_fill_(dropped, -torch.inf)
     return torch.empty_like(scaled).scatter_(1, order, ordered)
