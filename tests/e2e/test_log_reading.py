@@ -62,10 +62,10 @@ class Auditor:
         finally:
             connection.close()
 
-    def run(self, *words: str) -> str:
+    def run(self, *words: str, status: int = EXIT_OK) -> str:
         """A command of `casemate audit` over the API."""
         options = ["--url", self.appliance.url, "--token-file", str(self.token_file), "--ca", str(self.appliance.ca_file)]  # fmt: skip  # noqa: E501
-        return run_casemate("audit", *words, *options)
+        return run_casemate("audit", *words, *options, status=status)
 
     def search(self, **terms: object) -> list[dict[str, Any]]:
         status, data = self.get("/audit/search", terms)
@@ -157,18 +157,22 @@ def test_a_known_prompt_is_looked_up_by_the_days_root_and_by_its_escrow(
     wait_until(lambda: len(auditor.search(request=request_id)) == 2)
     (home / "ids.json").write_text(json.dumps(prompt))
     ids = ("--token-ids", str(home / "ids.json"))
+    before = len(auditor.search(kind="hash_looked_up"))
     assert request_id in look_up(appliance, *ids)
     assert request_id in look_up(appliance, *ids, "--recipient-key", str(home / "ada.key"))
     (home / "others.json").write_text("[11, 12, 13, 15]")
     assert look_up(appliance, "--token-ids", str(home / "others.json"), status=EXIT_FAILED) == ""
-    wait_until(lambda: len(auditor.search(kind="hash_looked_up")) == 3)
+    wait_until(lambda: len(auditor.search(kind="hash_looked_up")) == before + 3)
 
 
 @control("AU-10")
 def test_an_answer_is_asked_for_again_and_is_the_recorded_one(
     appliance: Appliance, auditor: Auditor, home: Path
 ) -> None:
-    """With the seed of its intent, which the gateway drew, beside other requests: the same hash of the answer, and not without."""
+    """With the seed of its intent, which the gateway drew, beside other requests: the same hash of the answer, and not without.
+
+    By hand, and by `casemate audit replay`, which tells another request from it.
+    """
     asked = {"model": "casemate-demo", "prompt": "Once upon a time", "max_tokens": 60, "temperature": 1.5}
 
     def answer(sdk: openai.OpenAI, **more: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -192,11 +196,29 @@ def test_an_answer_is_asked_for_again_and_is_the_recorded_one(
     assert again == text
     assert second["answer_hash"] == outcome["answer_hash"]
     assert second_intent["prompt_hash"] == intent["prompt_hash"]
+    index = next(record["metadata"]["sequence"] for record in auditor.search(request=intent["request_uid"])
+                 if record["unmapped"]["casemate"]["kind"] == "inference_intent")  # fmt: skip
+    (home / "client.token").write_text(appliance.token())
+    (home / "request.json").write_text(json.dumps(asked | {"stream": True}))
+    words = (
+        "replay",
+        str(index),
+        "--client-token-file",
+        str(home / "client.token"),
+        "--request",
+        str(home / "request.json"),
+    )
+    said = auditor.run(*words).splitlines()
+    assert said == [f"{what}: the same" for what in ("engine", "parameters", "prompt", "ended", "answer")]
+    (home / "request.json").write_text(json.dumps(asked | {"prompt": "Once upon a day"}))
+    said = auditor.run(*words, status=EXIT_FAILED).splitlines()
+    assert "prompt: differs" in said
+    assert "answer: differs" in said
     (home / "answer.txt").write_text(text)
     found = look_up(appliance, "--answer", str(home / "answer.txt"))
     assert len(found.splitlines()) >= 2, "the first answer and its repetition, and none of the others"
     assert sum(record["unmapped"]["casemate"].get("answer_hash") == outcome["answer_hash"] for record in auditor.search(
-        kind="inference_outcome")) == 2  # fmt: skip
+        kind="inference_outcome")) == 3  # fmt: skip
 
 
 def test_an_auditor_of_another_tenant_sees_its_records_only(appliance: Appliance, auditor: Auditor, asked: str, home: Path) -> None:  # fmt: skip  # noqa: E501

@@ -2,7 +2,7 @@
 
 Most of it reads files and needs no running appliance; with a copy of the folder and the log's key anybody can do the same. What
 asks an appliance has `--url` (`remote`). Each group of commands is a module: `verifying`, `records`, `searching`, `looking_up`,
-`exporting`, `forwarding`, `witnessing`, `rotating`, `bodies`, `governing`; `arguments` has what they share.
+`replaying`, `exporting`, `forwarding`, `witnessing`, `rotating`, `bodies`, `governing`; `arguments` has what they share.
 """
 
 from appliance.cli.audit.bodies import add_body_commands
@@ -11,6 +11,7 @@ from appliance.cli.audit.forwarding import add_forward_commands
 from appliance.cli.audit.governing import add_govern_commands
 from appliance.cli.audit.looking_up import add_lookup_commands
 from appliance.cli.audit.records import add_record_commands
+from appliance.cli.audit.replaying import add_replay_commands
 from appliance.cli.audit.rotating import add_rotate_commands
 from appliance.cli.audit.searching import add_search_commands
 from appliance.cli.audit.verifying import add_verify_commands
@@ -32,6 +33,7 @@ def add_audit_commands(subparsers: Commands) -> None:
         add_record_commands,
         add_search_commands,
         add_lookup_commands,
+        add_replay_commands,
         add_export_commands,
         add_forward_commands,
         add_witness_commands,

@@ -40,12 +40,19 @@ def add_remote(parser: argparse.ArgumentParser) -> None:
 class RemoteLog:
     """One appliance's API, for one command."""
 
-    def __init__(self, url: str, token: str, ca: Path | None, certificate: list[Path] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        ca: Path | None,
+        certificate: list[Path] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme != "https" or not parts.hostname or parts.path.strip("/"):
             raise WrongUsage(f"--url: expected https://HOST:PORT, got {url!r}")
         self._host, self._port = parts.hostname, parts.port
-        self._token = token
+        self._token, self._timeout_s = token, timeout_s
         self._tls = ssl.create_default_context(cafile=None if ca is None else str(ca))
         if certificate is not None:
             self._tls.load_cert_chain(certificate[0], certificate[1])
@@ -64,7 +71,7 @@ class RemoteLog:
         return self._request("POST", path, None)
 
     def _request(self, method: str, path: str, body: bytes | None) -> bytes:
-        connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._tls)
+        connection = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._tls)
         headers = {"Authorization": f"Bearer {self._token}"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -90,14 +97,18 @@ def open_remote(arguments: argparse.Namespace) -> RemoteLog | None:
         return None
     if arguments.token_file is None:
         raise WrongUsage("--url needs --token-file")
-    if arguments.token_file == "-":  # noqa: S105 - a name of standard input
-        token = sys.stdin.read(MAX_TOKEN_BYTES)
-    else:
-        token = read_file(Path(arguments.token_file), MAX_TOKEN_BYTES).decode("ascii", "replace")
+    token = read_token(arguments.token_file)
     try:
-        return RemoteLog(arguments.url, token.strip(), arguments.ca, arguments.certificate)
+        return RemoteLog(arguments.url, token, arguments.ca, arguments.certificate)
     except OSError as error:
         raise WrongUsage(f"--ca or --certificate: {error}") from error
+
+
+def read_token(name: str) -> str:
+    """From a file, or from standard input (`-`). Raises: WrongUsage."""
+    if name == "-":
+        return sys.stdin.read(MAX_TOKEN_BYTES).strip()
+    return read_file(Path(name), MAX_TOKEN_BYTES).decode("ascii", "replace").strip()
 
 
 def _message_of(data: bytes) -> str:
