@@ -266,6 +266,7 @@ def test_an_auditor_opens_a_sealed_prompt_and_nobody_else_does(
 
 def test_a_monitor_recomputes_the_root_from_the_tiles(auditor: Auditor, asked: str) -> None:
     """By a client that shares no code with us; while the log grows, the old checkpoint's tiles stay."""
+    wait_until(lambda: auditor.search(kind="log_searched"), poll_s=0.5)  # Found once a checkpoint covers it.
     kept: dict[str, bytes] = {}
 
     def fetch(path: str) -> bytes:
