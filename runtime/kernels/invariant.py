@@ -11,11 +11,9 @@ from runtime.kernels.blocks import choose_invariant_blocks
 from runtime.kernels.launching import Launcher, Options
 from runtime.kernels.norm import add_rms_norm
 from runtime.kernels.operations import FusedOperations
-from runtime.kernels.sampling import sample_rows
 from runtime.layers.linear import Linear
 from runtime.layers.norm import RMSNorm
 from runtime.layers.quantized import AnyLinear
-from runtime.models.operations import SampleColumns
 
 
 def multiply_any(
@@ -69,6 +67,8 @@ def multiply_any(
 class InvariantOperations(FusedOperations):
     """See `runtime.models.operations.Operations` for what each does. Weights in e4m3 are refused when an engine is configured."""
 
+    _samples_in_large_blocks = True
+
     def norm_linear(self, hidden: Tensor, norm: RMSNorm, linear: AnyLinear, out: Tensor | None = None) -> Tensor:
         """See `Operations.norm_linear`."""
         return self._product(self._normed(hidden, norm), linear, out)
@@ -89,23 +89,6 @@ class InvariantOperations(FusedOperations):
     ) -> None:
         """See `Operations.feed_forward`."""
         self.add_linear(hidden, self._product(self._normed(hidden, norm), gate_up, swiglu=True), down, part)
-
-    def sample(self, logits: Tensor, columns: SampleColumns, samples: Tensor) -> None:
-        """See `Operations.sample`."""
-        count = logits.shape[0]
-        sample_rows(
-            logits,
-            columns.temperature,
-            columns.seeds,
-            columns.positions,
-            workspace=self._workspace,
-            token_ids=samples[0, :count],
-            is_finite=samples[1, :count],
-            drawn=True,
-            launcher=self._launcher,
-            in_large_blocks=True,
-            pdl=self._dependent_launch,
-        )
 
     def _normed(self, hidden: Tensor, norm: RMSNorm) -> Tensor:
         out = hidden.new_empty(hidden.shape)

@@ -30,6 +30,9 @@ from runtime.models.operations import DraftTokens, SampleColumns, TokenPlaces, T
 class FusedOperations:
     """See `runtime.models.operations.Operations` for what each does."""
 
+    _samples_in_large_blocks = False
+    """Whether a token is chosen in the same way whatever the number of rows."""
+
     def __init__(
         self,
         launcher: Launcher,
@@ -155,6 +158,7 @@ class FusedOperations:
             is_finite=samples[1, :count],
             drawn=True,
             launcher=self._launcher,
+            in_large_blocks=self._samples_in_large_blocks,
             pdl=self._dependent_launch,
         )
 

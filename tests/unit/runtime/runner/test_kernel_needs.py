@@ -206,6 +206,18 @@ def test_scored_prompts_have_their_kernels(tmp_path: Path) -> None:
     assert {each["ROWS"] for each in heads if each["N"] == 100_000} >= {16, 32, 64, 128}
 
 
+def test_deterministic_engines_have_one_way_for_any_rows(tmp_path: Path) -> None:
+    """No kernel that is chosen by the number of rows, blocks of one size for the choice of a token, and one attention."""
+    needs = find_needs(load(tmp_path, LLAMA), msgspec.structs.replace(SETTINGS, deterministic=True), DTYPE)
+    of_one_way = {"invariant.multiply", "prefill.causal", "norm.add_rms_norm", "sampling.block_candidates"}
+    assert of_one_way <= kernel_names(needs)
+    assert not any(name.startswith(("linear.", "decode", "verify.")) for name in kernel_names(needs))
+    blocks = {dict(each.constants)["BLOCK"] for each in needs.variants if each.kernel == "sampling.block_candidates"}
+    assert len(blocks) == 1
+    attention = [each for each in needs.variants if each.kernel == "prefill.causal"]
+    assert len({dict(each.constants)["BLOCK_TOKENS"] for each in attention}) == 1
+
+
 def test_captured_sizes_launch_what_was_recorded(
     recorded: Recorded,
 ) -> None:
