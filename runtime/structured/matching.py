@@ -3,6 +3,7 @@
 A matcher is told every token of its choice and fills a mask before each. Both are bounded by a clock, as a grammar from
 anybody may be slow to follow: one that is gives up, and its choice ends with an error before it costs others much time.
 The clock is the thread's own: on a busy machine a step waits for a processor now and then, and that is no grammar's fault.
+That clock runs on while a hypervisor has the processor, so what is bounded is a choice's sum, not a step.
 """
 
 import hashlib
@@ -21,11 +22,10 @@ from runtime.structured.text_bounds import NEAR_CHARS, Tail, TextTokens
 from runtime.structured.vocabulary import GrammarVocabulary
 
 MAX_CACHED_BYTES = 256 << 20
-SLOW_STEP_S = 0.1
-"""A step that costs a matcher more ends its choice; an ordinary one costs a tenth of a millisecond."""
-SLOW_SHARE_S = 0.01
-"""So does a mean over all steps above this, once there were a few."""
-_FEW_STEPS = 16
+ALLOWANCE_S = 0.5
+"""What a choice may cost over all its steps, and `ALLOWANCE_STEP_S` for each of them."""
+ALLOWANCE_STEP_S = 0.01
+"""An ordinary step costs a tenth of a millisecond."""
 
 
 class GrammarMatcher:
@@ -152,8 +152,7 @@ class GrammarMatcher:
     def _count(self, taken_s: float) -> None:
         self._num_steps += 1
         self._taken_s += taken_s
-        mean_s = self._taken_s / self._num_steps if self._num_steps >= _FEW_STEPS else 0.0
-        if taken_s > SLOW_STEP_S or mean_s > SLOW_SHARE_S:
+        if self._taken_s > ALLOWANCE_S + self._num_steps * ALLOWANCE_STEP_S:
             self.fault = self.fault or "grammar_too_slow"
 
 
