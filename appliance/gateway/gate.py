@@ -109,7 +109,7 @@ class Gate:
             raise AmbiguousCredentials("invalid_request", reason, challenge)
         if not token.isascii() or not 0 < len(token) <= MAX_TOKEN_BYTES:
             reason = "the Authorization header is empty or too long"
-            raise Unauthenticated("invalid_token", reason, self._challenges.invalid(scheme.decode(), reason))
+            raise Unauthenticated("invalid_token", reason, *self._challenges.invalid_token(scheme.decode(), reason))
         return Presented(
             scheme=scheme.decode(),
             token=token.decode("ascii"),
@@ -132,8 +132,8 @@ class Gate:
             challenge = self._challenges.invalid("dpop", str(refusal), "invalid_dpop_proof")
             raise Unauthenticated("invalid_dpop_proof", str(refusal), challenge) from refusal
         except TokenRefused as refusal:
-            challenge = self._challenges.invalid(presented.scheme, str(refusal))
-            raise Unauthenticated("invalid_token", str(refusal), challenge) from refusal
+            challenges = self._challenges.invalid_token(presented.scheme, str(refusal))
+            raise Unauthenticated("invalid_token", str(refusal), *challenges) from refusal
         except TokenIssuerUnavailable as fault:
             raise PeerUnavailable("token_keys_unavailable", str(fault)) from fault
 
@@ -150,14 +150,20 @@ class Challenges:
     def __init__(self, metadata_url: str = "", dpop_algorithms: tuple[str, ...] = ()) -> None:
         where = f', resource_metadata="{metadata_url}"' if metadata_url else ""
         self._tails = {"bearer": where, "dpop": where}
-        self._offers_dpop = bool(dpop_algorithms)
+        self._schemes = ("bearer", "dpop") if dpop_algorithms else ("bearer",)
         if dpop_algorithms:
             self._tails["dpop"] = f', algs="{" ".join(dpop_algorithms)}"{where}'
 
     def missing(self) -> tuple[str, ...]:
         """No token at all: no error code either (RFC 6750 section 3.1). With DPoP, both schemes (RFC 9449 section 7.1)."""
-        schemes = ("bearer", "dpop") if self._offers_dpop else ("bearer",)
-        return tuple(self._head(scheme) + self._tails[scheme] for scheme in schemes)
+        return tuple(self._head(scheme) + self._tails[scheme] for scheme in self._schemes)
+
+    def invalid_token(self, scheme: str, reason: str) -> tuple[str, ...]:
+        """What is wrong, in the scheme that was tried, and whatever else is taken: a bound token that came as a bearer's may be
+        good with a proof (RFC 9449 section 7.2).
+        """
+        others = (self._head(other) + self._tails[other] for other in self._schemes if other != scheme)
+        return self.invalid(scheme, reason), *others
 
     def invalid(self, scheme: str, reason: str, error: str = "invalid_token") -> str:
         """RFC 6750 section 3.1; the description may hold no quotes, backslashes or control characters (section 3)."""

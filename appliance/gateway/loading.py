@@ -54,4 +54,4 @@ def load_model(name: str, folder: Path, settings: GatewaySettings, verify: Verif
     config = load_model_config(folder)
     if verify is not None:
         verify(folder, {**contents, **dict(config.files)}, True)
-    return ServedModel(name, int(time.time()), tokenizer, template, config.generation, forms)
+    return ServedModel(name, int(time.time()), tokenizer, template, config.generation, forms, config.hidden_size)

@@ -22,6 +22,8 @@ class ServedModel:
     defaults: GenerationDefaults
     forms: Forms
     """How it writes tool calls and reasoning."""
+    embedding_size: int
+    """Numbers of a hidden state."""
 
 
 class Models:

@@ -1,8 +1,8 @@
 """The route table: what exists, and which scope each route needs. What is not registered here does not exist.
 
-There is no router of a framework behind it: no mounts, no redirects of trailing slashes, no automatic OPTIONS or HEAD, no
-decoding of a path before it is matched. A path matches byte for byte, but for one variable segment, the last or the last but
-one, or (of tiles) a tail of plain ones.
+There is no router of a framework behind it: no mounts, no redirects of trailing slashes, no automatic OPTIONS, HEAD only of what
+is public (for probes, RFC 9110 section 9.3.2), no decoding of a path before it is matched. A path matches byte for byte, but for
+one variable segment, the last or the last but one, or (of tiles) a tail of plain ones.
 """
 
 import re
@@ -77,7 +77,7 @@ class RouteTable:
     def __iter__(self) -> Iterator[Route]:
         for table in (self._fixed, self._variable, self._inner, self._tails):
             for methods in table.values():
-                yield from methods.values()
+                yield from (route for method, route in methods.items() if method == route.method)
 
     def register(
         self,
@@ -102,6 +102,8 @@ class RouteTable:
         if method in methods:
             raise ValueError(f"{method} {path} is registered already")
         methods[method] = Route(method, path, scope, endpoint, query)
+        if scope is Scope.PUBLIC:
+            methods["HEAD"] = methods[method]  # The connection leaves the answer's body out.
 
     def match(self, method: str, raw_path: bytes) -> Match:
         """Find the route of a request, by the path exactly as it was sent.

@@ -402,9 +402,12 @@ async def test_embeddings(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
     assert [entry.embedding for entry in packed.data] == [entry.embedding for entry in plain.data]
     assert plain.usage.prompt_tokens == 6
     assert len(gateway.auditor.of_kind("inference_outcome")) == 6
-    with pytest.raises(openai.BadRequestError) as refused:
-        await client.embeddings.create(model=MODEL, input="a", dimensions=2)
-    assert refused.value.param == "dimensions"
+    sized = await client.embeddings.create(model=MODEL, input="a", dimensions=3)
+    assert len(sized.data[0].embedding) == 3
+    for other in (2, 4, 0, -3):
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.embeddings.create(model=MODEL, input="a", dimensions=other)
+        assert refused.value.param == "dimensions"
 
 
 async def test_models(client: openai.AsyncOpenAI) -> None:

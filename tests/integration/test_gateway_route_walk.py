@@ -86,7 +86,7 @@ async def ask(gateway: Gateway, method: str, path: str, *headers: str, body: byt
 @control("3.1.1", "3.1.12", "3.13.1", "AC-2", "AC-14", "AC-17", "AC-17(1)", "SC-7")
 async def test_nothing_is_there_without_a_token(gateway: Gateway) -> None:
     """All methods, all spellings, known and unknown paths: 401 with a challenge, or the pinned list. No oracle."""
-    public = set(PUBLIC_ROUTES)
+    public = {(method, path) for _, path in PUBLIC_ROUTES for method in ("GET", "HEAD")}
     bodies: set[bytes] = set()
     for path in [*paths_of(gateway), *UNKNOWN]:
         for method in METHODS:
@@ -111,7 +111,9 @@ async def test_a_token_opens_what_is_registered_and_nothing_else(gateway: Gatewa
     """With a token an unknown path is 404, a wrong method 405 with the right ones; no spelling finds another route."""
     bearer = f"Authorization: Bearer {TOKEN}"
     for path in paths_of(gateway):
-        allowed = {route.method for route in gateway.worker.routes if example_of(route.path) == path}
+        routes = [route for route in gateway.worker.routes if example_of(route.path) == path]
+        allowed = {route.method for route in routes}
+        allowed |= {"HEAD" for route in routes if route.scope is Scope.PUBLIC}
         for method in METHODS:
             response = await ask(gateway, method, path, bearer)
             if method in allowed:
@@ -129,6 +131,16 @@ async def test_a_token_opens_what_is_registered_and_nothing_else(gateway: Gatewa
             assert response.status in (400, 404, 405) or is_for_people(response), (method, spelled, response.status)
     for path in UNKNOWN:
         assert (await ask(gateway, "GET", path, bearer)).status == 404
+
+
+async def test_a_probe_may_leave_the_answer_out(gateway: Gateway) -> None:
+    """HEAD of what is public is GET without the body (RFC 9110 section 9.3.2). The metadata may be kept a while."""
+    for _, path in PUBLIC_ROUTES:
+        got, asked = await ask(gateway, "GET", path), await ask(gateway, "HEAD", path)
+        assert (asked.status, asked.body) == (got.status, b"")
+        same = ("content-type", "content-length", "cache-control")
+        assert [asked.headers[name] for name in same] == [got.headers[name] for name in same]
+        assert got.headers["cache-control"] == ("max-age=300" if "well-known" in path else "no-store")
 
 
 async def test_parameters_in_the_query_are_refused_by_name(gateway: Gateway) -> None:

@@ -122,4 +122,4 @@ def load_model(folder: Path, name: str = MODEL) -> ServedModel:
     tokenizer = load_tokenizer(folder)
     template = load_chat_template(folder, tokenizer, max_chars=1 << 20, timeout_s=1.0)
     forms = find_forms(template.sources)
-    return ServedModel(name, 1_700_000_000, tokenizer, template, GenerationDefaults(temperature=0.5), forms)
+    return ServedModel(name, 1_700_000_000, tokenizer, template, GenerationDefaults(temperature=0.5), forms, 3)

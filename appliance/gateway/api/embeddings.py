@@ -46,10 +46,10 @@ class EmbeddingsApi:
     async def prepare(self, body: dict[str, Any], principal: Principal) -> Inference:
         """Check a body. Raises: GatewayFault."""
         fields = parse_parameters(body, EmbeddingsFields)
-        if fields.dimensions is not None:
-            message = "dimensions: an embedding has the model's own size"
-            raise BadRequest("unsupported_parameter", message, parameter="dimensions")
         model = self._intake.find_model(fields.model)
+        if fields.dimensions not in (None, model.embedding_size):
+            message = f"dimensions: an embedding has the model's own size, {model.embedding_size}"
+            raise BadRequest("unsupported_parameter", message, parameter="dimensions")
         inputs = parse_prompts(fields.input, self._intake.settings.max_prompts, "input")
         name = "input" if len(inputs) == 1 else "input[{}]"
         prompts = await self._intake.tokenize_prompts(model, inputs, name.format)

@@ -44,4 +44,4 @@ class ProtectedResourceEndpoint:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
-        await exchange.respond_bytes(200, self._body, b"application/json")
+        await exchange.respond_bytes(200, self._body, b"application/json", [(b"cache-control", b"max-age=300")])

@@ -179,6 +179,18 @@ async def test_who_has_no_token_is_told_of_every_scheme(table: RouteTable) -> No
     ]
 
 
+async def test_a_token_that_does_not_hold_is_told_of_the_other_scheme(table: RouteTable) -> None:
+    """RFC 9449 section 7.2: one that is bound to a key is no bearer's, and its client learns which scheme there is for it."""
+    gate = Gate(table, Tokens(TokenRefused("no")), Challenges("", ("ES256",)))
+    wrong = b'realm="casemate", error="invalid_token", error_description="no"'
+    for scheme, told in (
+        (b"Bearer", [b"Bearer " + wrong, b'DPoP realm="casemate", algs="ES256"']),
+        (b"DPoP", [b"DPoP " + wrong + b', algs="ES256"', b'Bearer realm="casemate"']),
+    ):
+        fault = await refusal(gate, "GET", b"/v1/models", (b"authorization", scheme + b" x"))
+        assert [value for _, value in fault.headers] == told
+
+
 async def test_keys_that_cannot_be_had_are_503_not_401(table: RouteTable) -> None:
     """The client's token may be perfect: it should come again, not throw it away."""
     gate = Gate(table, Tokens(TokenIssuerUnavailable("the authority is away")))
