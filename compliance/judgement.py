@@ -1,13 +1,13 @@
 """Claims, facts, test results and the customer's statements together: a verdict on each control and objective, with its reasons.
 
 (1) What the product claims counts only as far as it is evidenced: a fact that does not hold, or a test that failed, makes it
-    "not-met"; a fact that is not known, tests of which none passed, or one that the control names and that did not run at all,
-    make it "not-evidenced".
-    Tests count that the control names, and whatever other tests of the run say that they show it.
+    "not-met"; a fact that is not known, or a test that the control names and that was skipped or did not run at all, make it
+    "not-evidenced": the others do not show what that one would have. Other tests of the run that say that they show it count
+    where they failed.
 (2) What is left to the customer is open until they state something; that something is not met is believed without evidence.
     So is a fact that lies with something of theirs (people sign in at their provider): until they state it, their part is open.
-(3) What the product says it does not meet stays "not-met", unless its facts hold and the customer states that it is met: so
-    validated cryptography wants modules in approved mode, and the customer's word on the certificates.
+(3) What the product says it does not meet stays "not-met", unless its facts hold, no test failed and the customer states that it
+    is met: so validated cryptography wants modules in approved mode, and the customer's word on the certificates.
 (4) An objective is judged like its control, by its own status; what is left to the customer is met when each objective is.
 """
 
@@ -70,6 +70,11 @@ class Judgement:
         return f"{sum(outcome == 'passed' for _, outcome in self.tests)} of {len(self.tests)} tests passed"
 
     @property
+    def lacking_tests(self) -> tuple[tuple[str, Outcome], ...]:
+        """Tests for want of which it is not evidenced: those that it names and that did not pass, and others that failed."""
+        return _find_lacking(self.control, self.tests)
+
+    @property
     def is_satisfied(self) -> bool:
         """Nothing is left to do about the whole of it."""
         return self.own.is_satisfied
@@ -102,21 +107,30 @@ def _judge_control(
     named = [*control.tests, *(test for test in results.tests_of(control.id) if test not in control.tests)]
     tests = tuple((test, results.outcome_of(test, control.id)) for test in named if control.tests)
     facts = tuple((name, answers.get(name, UNKNOWN)) for name in control.facts)
+    lacking = _find_lacking(control, tests)
     own = statements.get(control.id)
     objectives = tuple(
-        Judged(one.id, *_weigh(one.status, tests, facts, statements.get(one.id, own)), statements.get(one.id, own))
+        Judged(one.id, *_weigh(one.status, lacking, facts, statements.get(one.id, own)), statements.get(one.id, own))
         for one in control.objectives
     )
-    whole = Judged(control.id, *_weigh(control.status, tests, facts, own), own)
+    whole = Judged(control.id, *_weigh(control.status, lacking, facts, own), own)
     if whole.verdict in ("shared", "customer") and objectives and all(one.is_satisfied for one in objectives):
         whole = Judged(control.id, "met", ("Each of its objectives is satisfied.",), own)
     kinds = tuple((kind, counts.get(kind, 0)) for kind in control.kinds)
     return Judgement(control, whole, objectives, tests, facts, kinds)
 
 
+def _find_lacking(control: Control, tests: tuple[tuple[str, Outcome], ...]) -> tuple[tuple[str, Outcome], ...]:
+    return tuple(
+        (test, outcome)
+        for test, outcome in tests
+        if outcome == "failed" or (outcome != "passed" and test in control.tests)
+    )
+
+
 def _weigh(
     status: Status,
-    tests: tuple[tuple[str, Outcome], ...],
+    lacking: tuple[tuple[str, Outcome], ...],
     facts: tuple[tuple[str, Answer], ...],
     statement: Statement | None,
 ) -> tuple[Verdict, tuple[str, ...]]:
@@ -126,14 +140,14 @@ def _weigh(
     if said == "not-met":
         return "not-met", _word_statement(statement)
     missing, unknown, elsewhere = _weigh_facts(facts)
+    failed = tuple(f"The test {test} failed." for test, outcome in lacking if outcome == "failed")
     if status == "not-met":  # (3)
-        if said == "met" and not missing and not unknown and not elsewhere:
+        if said == "met" and not missing and not unknown and not elsewhere and not failed:
             return "met", _word_statement(statement)
-        return "not-met", ("The product does not meet this by itself.", *missing)
-    failed = tuple(f"The test {test} failed." for test, outcome in tests if outcome == "failed")
+        return "not-met", ("The product does not meet this by itself.", *missing, *failed)
     if missing or failed:  # (1)
         return "not-met", missing + failed
-    untested = _word_tests(tests)
+    untested = _word_untested(lacking)
     if unknown or untested:
         return "not-evidenced", (*unknown, *untested)
     if (status == "shared" or elsewhere) and said != "met":  # (2)
@@ -159,13 +173,15 @@ def _weigh_facts(
     return missing, unknown, elsewhere
 
 
-def _word_tests(tests: tuple[tuple[str, Outcome], ...]) -> tuple[str, ...]:
-    outcomes = [outcome for _, outcome in tests]
-    if "passed" not in outcomes:
-        return (f"No result of this build's {len(tests)} tests for it is at hand.",)
-    if num_missing := outcomes.count("missing"):
-        return (f"Of the tests for it {num_missing} did not run: the results are not of a whole run.",)
-    return ()
+def _word_untested(lacking: tuple[tuple[str, Outcome], ...]) -> tuple[str, ...]:
+    num_missing = sum(outcome == "missing" for _, outcome in lacking)
+    missing = (f"No result of {num_missing} of this build's tests for it is at hand.",) if num_missing else ()
+    skipped = (
+        f"The test {test} was skipped where this build was tested: what it would have shown is not shown."
+        for test, outcome in lacking
+        if outcome == "skipped"
+    )
+    return (*missing, *skipped)
 
 
 def _word_statement(statement: Statement | None) -> tuple[str, ...]:

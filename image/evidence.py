@@ -1,18 +1,21 @@
 """SBOM, VEX and signed provenance for a release's files: what `casemate verify-release` verifies.
 
 The folder must hold `control-results.json`, which `make test` writes there: how the tests of this very software ended that show
-controls. A release without it, with that of another build, or with a test that failed is none.
+controls. A release without it, with that of another build, with a test that failed, or without one that a control names is none.
+Tests of these that were skipped are told: what they show is not evidenced wherever this release runs.
 
 Usage: python -m image.evidence FOLDER --key KEY [--commit COMMIT]
 """
 
 import argparse
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 from appliance.cli.signing_key import open_signer
 from appliance.statement.measuring import measure_software
+from compliance.loading import load_catalogues
 from compliance.results import parse_results
 from image.fetch import ROOT
 from image.lock import DEBS_LOCK, WHEELS_LOCK, hash_file
@@ -64,6 +67,14 @@ def verify_results(data: bytes) -> None:
         raise SystemExit(f"{RESULTS}: shows nothing: run `make test`")
     if failed := sorted(test for test, one in results.tests.items() if one.outcome == "failed"):
         raise SystemExit(f"{RESULTS}: {failed[0]} failed")
+    named = {test for one in load_catalogues().values() for control in one.controls.values() for test in control.tests}
+    if missing := sorted(named - set(results.tests)):
+        raise SystemExit(f"{RESULTS}: is not of a whole run, {missing[0]} is not in it: run `make test`")
+    for test in sorted(test for test in named if results.tests[test].outcome == "skipped"):
+        print(
+            f"{RESULTS}: {test} was skipped: the controls that name it are not evidenced by this release",
+            file=sys.stderr,
+        )
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from compliance.frameworks import FRAMEWORKS, Framework
 from compliance.judgement import judge
 from compliance.pack import PackOrder, WrittenPack, write_pack
 from compliance.period import Period, format_instant, make_period, parse_time
-from compliance.report.content import find_gaps
+from compliance.report.content import find_gaps, find_untested
 from compliance.results import MAX_RESULTS_BYTES, NO_RESULTS, ControlResults, parse_results
 from compliance.statements import MAX_STATEMENTS_BYTES, parse_statements
 from compliance.verification import verify_pack
@@ -164,6 +165,7 @@ def _gaps(arguments: argparse.Namespace) -> int:
     answers = dict(installation.answers) | answer_from_log(configuration, int(time.time() * 1000))
     judgements = judge(framework.controls, answers, results, statements, {})
     gaps = find_gaps(framework, judgements)
+    untested = find_untested(framework, judgements) if results is not NO_RESULTS else {}
     by_design = [one for one in judgements if one.control.status == "not-met" and not one.is_satisfied]
     if arguments.json:
         print(
@@ -175,6 +177,10 @@ def _gaps(arguments: argparse.Namespace) -> int:
                         for gap in gaps
                     ],
                     "has_test_results": results is not NO_RESULTS,
+                    "tests_not_passed": [
+                        {"test": test, "outcome": outcome, "controls": controls}
+                        for (test, outcome), controls in untested.items()
+                    ],
                     "not_met_by_product": [framework.label_of(one.control) for one in by_design],
                 }
             )
@@ -188,13 +194,16 @@ def _gaps(arguments: argparse.Namespace) -> int:
             say(
                 "missing  results of the tests of this build (compliance.test_results): nothing that rests on tests is evidenced"
             )
+        for (test, outcome), controls in untested.items():
+            say(f"missing  a pass of {test} ({outcome})")
+            say(f"         Wanted by {_join(controls)}.")
         for one in by_design:
             say(f"not met  {framework.label_of(one.control)} {one.control.title}: {one.control.customer}")
         theirs = sum(one.control.status in ("customer", "shared") for one in judgements)
         say(
             f"{len(gaps)} facts are missing or unknown; {theirs} of {len(judgements)} controls want something of the organization"
         )
-    return EXIT_FAILED if gaps or by_design or results is NO_RESULTS else EXIT_OK
+    return EXIT_FAILED if gaps or untested or by_design or results is NO_RESULTS else EXIT_OK
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -291,6 +300,6 @@ def _describe(made: WrittenPack) -> None:
     say(f"manifest    sha256:{made.digest}, {len(manifest.files)} files")
 
 
-def _join(controls: tuple[str, ...]) -> str:
+def _join(controls: Sequence[str]) -> str:
     rest = f" and {len(controls) - 8} more" if len(controls) > 8 else ""
     return ", ".join(controls[:8]) + rest

@@ -15,6 +15,7 @@ from compliance.period import Period, format_time
 from compliance.report.charts import Share, draw_shares
 from compliance.report.drawing import Drawing
 from compliance.report.pictures import Pictures, draw_pictures
+from compliance.results import Outcome
 from compliance.scoring import Score
 
 COLORS: dict[
@@ -200,3 +201,13 @@ def find_gaps(framework: Framework, judgements: Sequence[Judgement]) -> list[Gap
         for name, controls in wanted.items()
     ]
     return sorted(gaps, key=lambda gap: (not gap.is_known, -len(gap.controls), gap.name))
+
+
+def find_untested(framework: Framework, judgements: Sequence[Judgement]) -> dict[tuple[str, Outcome], list[str]]:
+    """Tests of which a pass is missing, with how they ended and the controls that are not evidenced without it."""
+    wanted: dict[tuple[str, Outcome], list[str]] = {}
+    for one in judgements:
+        if one.control.status != "not-met":  # Of these the customer's word decides.
+            for found in one.lacking_tests:
+                wanted.setdefault(found, []).append(framework.label_of(one.control))
+    return dict(sorted(wanted.items()))

@@ -71,6 +71,8 @@ def verdict_on(
         ("not-met", HOLDS, "passed", None, "not-met"),
         ("not-met", BROKEN, "passed", "met", "not-met"),
         ("not-met", HOLDS, "passed", "met", "met"),
+        ("not-met", HOLDS, "failed", "met", "not-met"),
+        ("not-met", HOLDS, "skipped", "met", "met"),
         ("not-applicable", BROKEN, "failed", None, "not-applicable"),
         ("not-applicable", HOLDS, "passed", "not-met", "not-met"),
         ("not-applicable", HOLDS, "passed", "met", "met"),
@@ -117,14 +119,15 @@ def test_each_fact_that_a_control_asks_for_decides_over_it() -> None:
                 assert (one.verdict == "not-met") == (fact in one.control.facts), (one.control.id, fact)
 
 
-def test_every_failed_test_decides_over_its_controls() -> None:
-    """And over no others."""
-    (control,) = [load_catalogues()["nist-800-171"].controls["3.3.8"]]
-    for test in control.tests:
-        ran = parse_results(make_results(failed=(test,)))
-        for one in judge(load_catalogues()["nist-800-171"].controls.values(), make_answers(), ran, {}, {}):
+@pytest.mark.parametrize(("outcome", "verdict"), [("failed", "not-met"), ("skipped", "not-evidenced")])
+def test_every_test_that_did_not_pass_decides_over_its_controls(outcome: str, verdict: str) -> None:
+    """However many others passed; and over no others."""
+    requirements = load_catalogues()["nist-800-171"].controls
+    for test in requirements["3.3.8"].tests:
+        ran = parse_results(make_results(**{outcome: (test,)}))
+        for one in judge(requirements.values(), make_answers(), ran, {}, {}):
             if one.control.is_claimed:
-                assert (one.verdict == "not-met") == (test in one.control.tests)
+                assert (one.verdict == verdict) == (test in one.control.tests)
 
 
 def test_a_run_that_left_named_tests_out_shows_nothing() -> None:
@@ -135,19 +138,26 @@ def test_a_run_that_left_named_tests_out_shows_nothing() -> None:
     assert judged.tests == ((TEST, "missing"), (other, "passed"))
     assert (judged.verdict, judged.own.reasons) == (
         "not-evidenced",
-        ("Of the tests for it 1 did not run: the results are not of a whole run.",),
+        ("No result of 1 of this build's tests for it is at hand.",),
     )
+    assert judged.lacking_tests == ((TEST, "missing"),)
 
 
-def test_tests_that_a_control_does_not_name_count_as_well() -> None:
-    """Whoever writes a test marks it; the catalogue names what must be there at least."""
+def test_tests_that_a_control_does_not_name_count_against_it() -> None:
+    """Whoever writes a test marks it; the catalogue names what must be there, and no other stands in for one of these."""
     other = "tests/unit/a/test_b.py::test_b"
     found = {TEST: MarkedTest(("3.3.8",), "skipped"), other: MarkedTest(("3.3.8",), "passed")}
     judged = verdict_on("met", HOLDS, ControlResults(FORMAT, "s", found))
     assert judged.tests == ((TEST, "skipped"), (other, "passed"))
-    assert judged.verdict == "met"
+    assert judged.verdict == "not-evidenced"
+    assert judged.own.reasons == (
+        f"The test {TEST} was skipped where this build was tested: what it would have shown is not shown.",
+    )
+    found = {TEST: MarkedTest(("3.3.8",), "passed"), other: MarkedTest(("3.3.8",), "skipped")}
+    assert verdict_on("met", HOLDS, ControlResults(FORMAT, "s", found)).verdict == "met"
     found[other] = MarkedTest(("3.3.8",), "failed")
-    assert verdict_on("met", HOLDS, ControlResults(FORMAT, "s", found)).verdict == "not-met"
+    judged = verdict_on("met", HOLDS, ControlResults(FORMAT, "s", found))
+    assert (judged.verdict, judged.lacking_tests) == ("not-met", ((other, "failed"),))
 
 
 def test_objectives_are_judged_by_their_own_status() -> None:

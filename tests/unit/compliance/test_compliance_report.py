@@ -264,7 +264,7 @@ def test_a_pdf_has_every_object_where_its_table_says(month: Path, made: WrittenP
         assert len(one.partition(b"stream\n")[2].rpartition(b"\nendstream")[0]) == length
 
 
-def test_bookmarks_lead_through_the_paper(month: Path) -> None:
+def test_bookmarks_lead_through_the_paper(month: Path, made: WrittenPack) -> None:
     """Forwards, backwards and down: every one is met once, and each goes to a page."""
     objects = parse_pdf((month / "shared" / "report.pdf").read_bytes())
 

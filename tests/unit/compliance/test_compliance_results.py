@@ -41,6 +41,8 @@ def test_a_run_says_how_its_marked_tests_ended(tmp_path: Path) -> None:
         ("t.py::teardown", "call", "passed"),
         ("t.py::teardown", "teardown", "failed"),
         ("t.py::skipped", "setup", "skipped"),
+        ("t.py::partly[a]", "call", "passed"),
+        ("t.py::partly[b]", "setup", "skipped"),
         ("t.py::other", "call", "passed"),
         controls={
             "t.py::good[a]": ("3.3.8", "AU-9(3)"),
@@ -48,6 +50,7 @@ def test_a_run_says_how_its_marked_tests_ended(tmp_path: Path) -> None:
             "t.py::mixed[a]": ("3.3.1",),
             "t.py::teardown": ("3.3.1",),
             "t.py::skipped": ("3.3.1",),
+            "t.py::partly[a]": ("3.3.1",),
             "t.py::deselected": ("3.3.1",),
             "t.py::other": (),
         },
@@ -59,6 +62,7 @@ def test_a_run_says_how_its_marked_tests_ended(tmp_path: Path) -> None:
         "t.py::mixed": "failed",
         "t.py::teardown": "failed",
         "t.py::skipped": "skipped",
+        "t.py::partly": "skipped",
     }
     assert results.outcome_of("t.py::good", "AU-9(3)") == "passed"
     assert results.outcome_of("t.py::good", "AU-10") == "missing"

@@ -50,13 +50,16 @@ def test_evidence_is_the_same_twice_but_for_the_signature(release: Path) -> None
 
 
 def test_results_that_show_nothing_make_no_release(release: Path) -> None:
-    """None, of another build, of no test, or with a failure."""
+    """None, of another build, of no test, with a failure, or without one that a control names."""
     (release / evidence.PROVENANCE).unlink()
+    partly = json.loads(make_results(software=f"sha256:{measure_software()}"))
+    partly["tests"].popitem()
     no_tests = json.dumps({"format": FORMAT, "software": f"sha256:{measure_software()}", "tests": {}}).encode()
     failed = ("tests/unit/audit/test_audit_fsck.py::test_damage_is_found_and_named",)
     for data, words in (
         (make_results(), "another build"),
         (no_tests, "shows nothing"),
+        (json.dumps(partly).encode(), "is not of a whole run"),
         (make_results(software=f"sha256:{measure_software()}", failed=failed), "test_damage_is_found_and_named failed"),
     ):
         (release / evidence.RESULTS).write_bytes(data)
@@ -65,6 +68,16 @@ def test_results_that_show_nothing_make_no_release(release: Path) -> None:
     (release / evidence.RESULTS).unlink()
     with pytest.raises(SystemExit, match="is missing"):
         evidence.main()
+
+
+def test_a_skipped_test_is_told_when_a_release_is_made(release: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another platform may lack what it needs; what it shows is then not shown."""
+    (release / evidence.PROVENANCE).unlink()
+    skipped = "tests/unit/audit/test_audit_fsck.py::test_damage_is_found_and_named"
+    data = make_results(software=f"sha256:{measure_software()}", skipped=(skipped,))
+    (release / evidence.RESULTS).write_bytes(data)
+    evidence.main()
+    assert f"{skipped} was skipped" in capsys.readouterr().err
 
 
 def sign_feed(place: Path, *documents: dict[str, object]) -> None:

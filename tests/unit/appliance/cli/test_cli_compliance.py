@@ -225,6 +225,18 @@ def test_nothing_missing_ends_well(home: Path, capsys: pytest.CaptureFixture[str
     assert "0 facts are missing" in capsys.readouterr().out
 
 
+def test_a_test_that_was_skipped_is_a_gap(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With how it ended and whose evidence it is; whoever asks by script is told the same."""
+    skipped = "tests/unit/audit/test_audit_export.py::test_an_export_is_whole_and_verifies"
+    Path("skipped.json").write_bytes(make_results(software=f"sha256:{measure_software()}", skipped=(skipped,)))
+    words = ["compliance", "gaps", "--framework", "eu-ai-act", "--test-results", "skipped.json"]
+    assert main(words) == EXIT_FAILED
+    assert f"a pass of {skipped} (skipped)" in capsys.readouterr().out
+    assert main([*words, "--json"]) == EXIT_FAILED
+    (told,) = json.loads(capsys.readouterr().out)["tests_not_passed"]
+    assert told == {"test": skipped, "outcome": "skipped", "controls": ["Article 19(1)", "Article 26(6)"]}
+
+
 def test_keys_and_files_can_be_configured(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The signing key, its name, the results, the statements."""
     main([*WORDS, "--out", "first"])
