@@ -24,7 +24,9 @@ from security.oauth.registered_client import RegisteredClient
 from security.policy.replay import ReplayMemory
 
 ASSERTION_LIFETIME_S = 300
-"""An assertion may be good no longer than this from now on."""
+"""An assertion is good no longer than this: from its `iat`, or, if it does not say when it was made, from now on."""
+MAX_CLAIMED_LIFETIME_S = 3600
+"""What `exp` may claim beside an `iat`: authlib's client says an hour, Microsoft's libraries ten minutes."""
 SKEW_S = 10
 MAX_ID_CHARS = 256
 _TYPES = ("", "jwt", "client-authentication+jwt")
@@ -88,12 +90,15 @@ class ClientAssertion(JWTBearerClientAssertion):  # type: ignore[misc]  # authli
             one in self._audiences for one in audiences if isinstance(one, str)
         ):
             raise TokenRejected("aud: the assertion is for somebody else")
-        if not is_number(expires_at) or not now - self.leeway < expires_at <= now + ASSERTION_LIFETIME_S + self.leeway:
+        longest_s = MAX_CLAIMED_LIFETIME_S if "iat" in claims else ASSERTION_LIFETIME_S
+        if not is_number(expires_at) or not now - self.leeway < expires_at <= now + longest_s + self.leeway:
             raise TokenRejected("exp: the assertion has expired, or lives too long")
         for name in ("nbf", "iat"):
             value = claims.get(name, 0)
             if not is_number(value) or value > now + self.leeway:
                 raise TokenRejected(f"{name}: the assertion is not valid yet")
+        if claims.get("iat", now) <= now - ASSERTION_LIFETIME_S - self.leeway:
+            raise TokenRejected("iat: the assertion was not made just now")
         if not self.validate_jti(claims, claims.get("jti")):
             raise TokenRejected("jti: the assertion has no id of its own, or was used before")
 

@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+from authlib.oauth2.rfc7523 import private_key_jwt_sign
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from security.clients import ClientDefinition
@@ -172,8 +173,9 @@ def test_ed25519_goes_by_either_name(house, clock, published, used):
     "changes",
     [
         {"iss": "other"}, {"sub": "other"}, {"sub": ...}, {"aud": "https://other"}, {"aud": ...}, {"aud": []}, {"aud": 7},
-        {"exp": NOW - 60}, {"exp": NOW + 3600}, {"exp": ...}, {"exp": "soon"}, {"exp": True}, {"nbf": NOW + 60},
-        {"iat": NOW + 60}, {"jti": ...}, {"jti": ""}, {"jti": 7},
+        {"exp": NOW - 60}, {"exp": NOW + 320}, {"exp": ...}, {"exp": "soon"}, {"exp": True}, {"nbf": NOW + 60},
+        {"iat": NOW + 60}, {"iat": None}, {"iat": "now"}, {"iat": NOW - 320}, {"iat": NOW, "exp": NOW + 3620},
+        {"jti": ...}, {"jti": ""}, {"jti": 7},
         {"header": {"kid": "other"}}, {"header": {"typ": "at+jwt"}}, {"header": {"typ": "dpop+jwt"}}, {"header": {"crit": ["x"]}},
         {"header": {"jku": "https://x"}},
     ],
@@ -182,6 +184,29 @@ def test_bad_assertions_are_refused(house, key, keyed, clock, changes):
     """All in the same words, so that nobody learns which check failed."""
     status, body, _ = house.token(assertion_of(house, key, keyed, clock, **changes))
     assert (status, body) == (401, {"error": "invalid_client", "error_description": "Client authentication failed"})
+
+
+@pytest.mark.parametrize("ago_s", [0, 305])
+def test_an_assertion_that_claims_an_hour_is_good_for_minutes(house, key, keyed, clock, ago_s):
+    """As authlib's own client makes them, RFC 7523 section 3: once, and only soon after they were made."""
+    pem = key.as_pem(private=True).decode()
+    assertion = private_key_jwt_sign(ECKey.import_key(pem), keyed, f"{ISSUER}/token", alg="ES256", issued_at=NOW)
+    fields = {
+        "grant_type": "client_credentials",
+        "client_assertion_type": ASSERTION_TYPE,
+        "client_assertion": assertion,
+    }
+    clock.now += ago_s
+    assert [house.token(fields)[0] for _ in range(2)] == [200, 401]
+
+
+def test_an_assertion_is_not_good_when_its_first_use_is_forgotten(house, key, keyed, clock):
+    """For as long as it could be good it is remembered, however far its own clock is ahead of ours."""
+    fields = assertion_of(house, key, keyed, clock, iat=int(clock.now) + 10, exp=int(clock.now) + 3600)
+    assert house.token(fields)[0] == 200
+    for _ in range(400):
+        clock.now += 1
+        assert house.token(fields)[0] == 401
 
 
 def test_another_key_or_method_does_not_authenticate(house, key, keyed, clock):
