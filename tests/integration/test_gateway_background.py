@@ -19,7 +19,7 @@ from runtime.request import Finish
 from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL
-from tests.support.waiting import until
+from tests.support.waiting import GIVE_UP_S, until
 from tests.support.wire import exchange
 
 SLOW_S = 0.02
@@ -55,7 +55,7 @@ async def clients(workers: list[Gateway]) -> AsyncIterator[list[openai.AsyncOpen
 
 async def ended(client: openai.AsyncOpenAI, response_id: str) -> Response:
     """Poll, as OpenAI's guide does."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GIVE_UP_S):
         while True:
             response = await client.responses.retrieve(response_id)
             if response.status not in ("queued", "in_progress"):
@@ -65,7 +65,7 @@ async def ended(client: openai.AsyncOpenAI, response_id: str) -> Response:
 
 async def events_of(client: openai.AsyncOpenAI, response_id: str, **query: Any) -> list[Any]:
     """All events from a number on, to the end."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GIVE_UP_S):
         return [event async for event in await client.responses.retrieve(response_id, stream=True, **query)]
 
 
@@ -125,9 +125,11 @@ async def test_a_stream_is_taken_up_where_it_broke(
         async for event in stream:
             seen.append(event)
             if len(seen) == 9:
+                workers[0].engine.goes_on.clear()
                 break
     response_id = seen[0].response.id
     assert (await clients[at].responses.retrieve(response_id)).status == "in_progress"
+    workers[0].engine.goes_on.set()
     rest = await events_of(clients[at], response_id, starting_after=seen[-1].sequence_number)
     whole = seen + rest
     assert [event.sequence_number for event in whole] == list(range(len(whole)))
@@ -179,7 +181,7 @@ async def test_what_is_said_comes_at_once(
     monkeypatch.setattr("appliance.gateway.api.background.WRITE_INTERVAL_S", 3600.0)
     endless(workers[0], "abc")
     text = ""
-    async with asyncio.timeout(5), await clients[0].responses.create(**STREAMED) as stream:
+    async with asyncio.timeout(GIVE_UP_S), await clients[0].responses.create(**STREAMED) as stream:
         async for event in stream:
             text += event.delta if event.type == "response.output_text.delta" else ""
             if text == "abc":
@@ -297,7 +299,7 @@ async def test_a_response_ends_with_its_worker(workers: list[Gateway], clients: 
 
 async def events_of_some(client: openai.AsyncOpenAI, response_id: str, number: int) -> list[Any]:
     """The first events, without waiting for the end."""
-    async with asyncio.timeout(5), await client.responses.retrieve(response_id, stream=True) as stream:
+    async with asyncio.timeout(GIVE_UP_S), await client.responses.retrieve(response_id, stream=True) as stream:
         return [await anext(stream) for _ in range(number)]
 
 

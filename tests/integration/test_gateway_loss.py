@@ -151,7 +151,6 @@ async def test_outcome_that_cannot_be_recorded_is_an_error(gateway: Gateway) -> 
 
 async def test_engine_lost_before_the_first_byte_is_503(gateway: Gateway) -> None:
     """There was no status yet, so the status says it."""
-    gateway.engine.reply = lambda submit, choice: Reply([97], delay_s=5, finish=None)
     gateway.engine.reply = lambda submit, choice: Reply([], finish=None)
     asking = asyncio.create_task(post(gateway))
     await until(lambda: bool(gateway.engine.submits))
@@ -247,9 +246,10 @@ async def test_quota_refused_for_one_prompt_of_several_starts_none(gateway: Gate
 async def test_draining_finishes_what_is_open_and_refuses_the_rest(folder: Path) -> None:
     """SIGTERM: the open stream ends in good order, a new request is told to come back later."""
     async with running_gateway(folder) as gateway:
-        gateway.engine.reply = lambda submit, choice: Reply(gateway.ids("slow but whole"), delay_s=0.03)
+        gateway.says("slow but whole", delay_s=0.001)
         stream = await Stream.open(gateway)
         await stream.first()
+        gateway.engine.goes_on.clear()
         idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         gateway.clients.append(idle_writer)
         gateway.draining.set()
@@ -263,6 +263,7 @@ async def test_draining_finishes_what_is_open_and_refuses_the_rest(folder: Path)
             refused = parse(await idle_reader.readuntil(b"}}"))
         assert (refused.status, json.loads(refused.body)["error"]["code"]) == (503, "draining")
         assert refused.headers["retry-after"] == "5"
+        gateway.engine.goes_on.set()
         assert b"data: [DONE]" in await stream.rest()
 
 
@@ -282,9 +283,11 @@ async def test_draining_cuts_what_does_not_end_in_time(folder: Path) -> None:
 async def test_a_full_worker_refuses_politely(folder: Path) -> None:
     """More open requests than configured: 503, and the ones that run are not disturbed."""
     async with running_gateway(folder, max_open_requests=1) as gateway:
-        gateway.engine.reply = lambda submit, choice: Reply(gateway.ids("one at a time"), delay_s=0.03)
+        gateway.says("one at a time", delay_s=0.001)
         stream = await Stream.open(gateway)
         await stream.first()
+        gateway.engine.goes_on.clear()
         response = await post(gateway)
         assert (response.status, json.loads(response.body)["error"]["code"]) == (503, "overloaded")
+        gateway.engine.goes_on.set()
         assert b"data: [DONE]" in await stream.reader.readuntil(b"data: [DONE]\n\n")

@@ -100,6 +100,9 @@ class FakeEngine:
         self.says_status = True
         self.others_wait_for: asyncio.Event | None = None
         """Every request but the first is computed after it."""
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+        """While it is clear, no token comes."""
         self.link: MemoryLink | None = None
         self._used: set[int] = set()
         self._tickets: dict[int, asyncio.Future[audit.Ticket]] = {}
@@ -261,6 +264,7 @@ class FakeEngine:
             link.send(engine.StepTokens([], kept, []))
             return len(ids)
         for start in range(0, len(ids), reply.per_step):
+            await self.goes_on.wait()
             step = ids[start : start + reply.per_step]
             is_last = start + reply.per_step >= len(ids)
             logprobs = None
