@@ -160,7 +160,7 @@ async def test_tools_that_must_be_used(gateway: Gateway, choice: dict[str, Any])
         ({"thinking": {"type": "enabled"}}, "thinking"),
         ({"thread": {"type": "create"}}, "thread"),
         ({"output_config": {"format": {"type": "text"}}}, "output_config.format.type"),
-        ({"output_config": {"effort": "low"}}, "reasoning_effort"),
+        ({"output_config": {"effort": "low"}}, "output_config.effort"),
         ({"tools": [TOOL | {"eager_input_streaming": False}]}, "tools[0].eager_input_streaming"),
         ({"cache_control": {"type": "forever"}}, "cache_control.type"),
         (said("user", {"type": "text", "text": "a", "citations": [{}]}), "messages[0].content[0].citations"),

@@ -242,7 +242,7 @@ async def test_nothing_is_kept_where_nothing_may_be(folder: Path, tmp_path: Path
         ({"truncation": "auto"}, "truncation"),
         ({"include": ["file_search_call.results"]}, "include[0]"),
         ({"extra_body": {"conversation": "c"}}, "conversation"),
-        ({"text": {"format": {"type": "grammar"}}}, "response_format.type"),
+        ({"text": {"format": {"type": "grammar"}}}, "text.format.type"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
         ({"input": [{"role": "tool", "content": "x"}]}, "input[0].role"),

@@ -2,9 +2,10 @@
 
 from appliance.gateway.api.chat_request import parse_chat_request
 from appliance.gateway.api.intake import Intake
+from appliance.gateway.api.naming import named_as
 from appliance.gateway.api.response_conversation import load_conversation
 from appliance.gateway.api.response_store import ResponseStore
-from appliance.gateway.api.responses_request import chat_body, parse_conversation
+from appliance.gateway.api.responses_request import CHAT_NAMES, chat_body, parse_conversation, tool_places
 from appliance.gateway.body import parse_object
 from appliance.gateway.exchange import Exchange
 
@@ -23,6 +24,7 @@ class InputTokensEndpoint:
         fields = parse_conversation(parse_object(await exchange.read_body()))
         model = self._intake.find_model(fields.model)
         items = await load_conversation(self._store, exchange.identified.tenant, fields)
-        request = parse_chat_request(chat_body(fields, items) | {"model": model.name}, self._intake.settings)
-        prompt = await self._intake.tokenize_chat(model, request)
+        with named_as(CHAT_NAMES, tool_places(fields), "parameters"):
+            request = parse_chat_request(chat_body(fields, items) | {"model": model.name}, self._intake.settings)
+            prompt = await self._intake.tokenize_chat(model, request)
         await exchange.respond(200, {"object": "response.input_tokens", "input_tokens": len(prompt)})

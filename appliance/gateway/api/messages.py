@@ -5,6 +5,7 @@ Errors have the form and the types of Anthropic's, with OpenAI's members `code` 
 
 import json
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from appliance.gateway.api.blocks import Block, BlockBuilder, BlockEvent
@@ -13,11 +14,13 @@ from appliance.gateway.api.dialects import ANTHROPIC, MESSAGES_ROUTE
 from appliance.gateway.api.endpoint import Inference
 from appliance.gateway.api.intake import Intake, new_uid
 from appliance.gateway.api.messages_request import (
+    CHAT_NAMES,
     CountedFields,
     chat_body,
     parse_count,
     parse_messages,
 )
+from appliance.gateway.api.naming import named_as
 from appliance.gateway.api.reading import ChatReading
 from appliance.gateway.body import parse_object
 from appliance.gateway.exchange import Exchange
@@ -36,8 +39,10 @@ class MessagesApi:
 
     async def prepare(self, body: dict[str, Any], principal: Principal) -> Inference:
         """Check a body. Raises: GatewayFault."""
-        request = _chat_request(parse_messages(body), self._intake)
-        asked, model = await self._intake.ask_chat(principal, request, new_uid("msg", "_"), MESSAGES_ROUTE)
+        fields = parse_messages(body)
+        with _named(fields):
+            request = _chat_request(fields, self._intake)
+            asked, model = await self._intake.ask_chat(principal, request, new_uid("msg", "_"), MESSAGES_ROUTE)
         return Inference(
             asked,
             model.tokenizer.vocabulary,
@@ -54,9 +59,15 @@ class CountTokensEndpoint:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
-        request = _chat_request(parse_count(parse_object(await exchange.read_body())), self._intake)
-        prompt = await self._intake.tokenize_chat(self._intake.find_model(request.fields.model), request)
+        fields = parse_count(parse_object(await exchange.read_body()))
+        with _named(fields):
+            request = _chat_request(fields, self._intake)
+            prompt = await self._intake.tokenize_chat(self._intake.find_model(request.fields.model), request)
         await exchange.respond(200, {"input_tokens": len(prompt)})
+
+
+def _named(fields: CountedFields) -> AbstractContextManager[None]:
+    return named_as(CHAT_NAMES, [f"tools[{index}]" for index in range(len(fields.tools))], "input_schema")
 
 
 def _chat_request(fields: CountedFields, intake: Intake) -> ChatRequest:

@@ -16,6 +16,15 @@ from appliance.gateway.errors import BadRequest
 
 Blocks = str | list[dict[str, Any]]
 _ERROR = "Error: "
+CHAT_NAMES = {
+    "max_completion_tokens": "max_tokens",
+    "response_format.json_schema": "output_config.format",
+    "response_format": "output_config.format",
+    "reasoning_effort": "output_config.effort",
+    "stop": "stop_sequences",
+    "user": "metadata.user_id",
+}
+"""What a chat request's parameters are called here."""
 
 
 class CacheControl(Struct, forbid_unknown_fields=True):

@@ -12,11 +12,18 @@ from appliance.gateway.api.chat_request import parse_chat_request
 from appliance.gateway.api.endpoint import Inference, keep_nothing
 from appliance.gateway.api.following import follow
 from appliance.gateway.api.intake import Intake, new_uid
+from appliance.gateway.api.naming import named_as
 from appliance.gateway.api.response_conversation import load_conversation
 from appliance.gateway.api.response_reasoning import ReasoningSeal
 from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.api.response_words import ResponseWords
-from appliance.gateway.api.responses_request import ResponsesFields, chat_body, parse_responses
+from appliance.gateway.api.responses_request import (
+    CHAT_NAMES,
+    ResponsesFields,
+    chat_body,
+    parse_responses,
+    tool_places,
+)
 from appliance.gateway.api.streaming import audit_headers
 from appliance.gateway.errors import BadRequest, GatewayFault
 from appliance.gateway.exchange import Exchange
@@ -45,8 +52,9 @@ class ResponsesApi:
         fields = parse_responses(body)
         self._verify_kept(fields)
         items = await load_conversation(self._store, principal.tenant, fields)
-        request = parse_chat_request(chat_body(fields, items), self._intake.settings)
-        asked, model = await self._intake.ask_chat(principal, request, new_uid("resp", "_"), ROUTE)
+        with named_as(CHAT_NAMES, tool_places(fields), "parameters"):
+            request = parse_chat_request(chat_body(fields, items), self._intake.settings)
+            asked, model = await self._intake.ask_chat(principal, request, new_uid("resp", "_"), ROUTE)
         if fields.background:
             asked = msgspec.structs.replace(asked, parameters={**asked.parameters, "background": 1})
         is_kept = self._store.keeps and fields.store is not False

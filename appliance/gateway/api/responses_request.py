@@ -14,6 +14,14 @@ from appliance.gateway.api.response_turns import Item, full_name, messages_of
 from appliance.gateway.errors import BadRequest
 
 ENCRYPTED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
+CHAT_NAMES = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format.json_schema": "text.format",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+}
+"""What a chat request's parameters are called here."""
 Include = Literal["reasoning.encrypted_content", "message.output_text.logprobs"]
 """The former is for clients that send reasoning back encrypted only, as some do, though it also comes as text."""
 
@@ -147,6 +155,15 @@ def chat_body(fields: ConversationFields, items: list[Item]) -> dict[str, Any]:
         chat |= {name: getattr(fields, name) for name in ("temperature", "top_p", "user")}
         chat |= {name: getattr(fields, name) for name in ("frequency_penalty", "presence_penalty")}
     return chat
+
+
+def tool_places(fields: ConversationFields) -> list[str]:
+    """Where each of the chat request's tools stands in the body."""
+    return [
+        f"tools[{index}]{inner}"
+        for index, tool in enumerate(fields.tools)
+        for inner in ([""] if isinstance(tool, ResponsesTool) else [f".tools[{one}]" for one in range(len(tool.tools))])
+    ]
 
 
 def _response_format(asked: dict[str, Any]) -> dict[str, Any]:
