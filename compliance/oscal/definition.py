@@ -52,7 +52,7 @@ def _requirements(framework: Framework, ids: Identifiers) -> list[Json]:
             "control-id": control_id(framework, control),
             "description": control.product or "Nothing: this is the customer's alone.",
             "props": [
-                {"name": "implementation-status", "value": STATUSES[control.status]},
+                prop("implementation-status", STATUSES[control.status]),
                 prop("responsibility", control.status),
                 *(prop("evidence-test", test) for test in control.tests),
                 *(prop("evidence-fact", fact) for fact in control.facts),

@@ -62,7 +62,7 @@ def objective_id(framework: Framework, control: Control, objective: str) -> str:
 
 
 def prop(name: str, value: str) -> Json:
-    """A property of ours."""
+    """A property of ours. What OSCAL's namespace has no word for in that place is refused there by NIST's constraints."""
     return {"name": name, "ns": NAMESPACE, "value": value}
 
 

@@ -33,6 +33,7 @@ def write_security_plan(content: Content, ids: Identifiers) -> bytes:
             "system-information": {
                 "information-types": [
                     {
+                        "uuid": ids.of("information-type"),
                         "title": "Prompts, answers and records of use",
                         "description": f"{_TO_WRITE} CUI where prompts hold it.",
                     }

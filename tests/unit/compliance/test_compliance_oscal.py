@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from compliance.frameworks import FRAMEWORKS
-from compliance.oscal.document import control_id
+from compliance.oscal.document import NAMESPACE, control_id
 from compliance.pack import WrittenPack
 from tests.support.evidence import make_installation, order_pack, write_made_up_pack
 
@@ -89,6 +89,40 @@ def test_every_identifier_of_a_control_is_in_the_catalog(documents: dict[str, An
     assert {one["target"]["target-id"] for one in result["findings"]} <= known
     for document in documents.values():
         assert {value for name, value in walk(document) if name == "control-id"} <= known
+
+
+OWN_PROPERTIES = {
+    ("catalog", "controls"): {"label"},
+    ("catalog", "parts"): {"label"},
+    ("system-security-plan", "components"): {"version"},
+    ("system-security-plan", "users"): {"type"},
+    ("system-security-plan", "inventory-items"): {"asset-id"},
+}
+"""What we write into OSCAL's own namespace, by the list whose items have it: names that its constraints (`allowed-values` of the
+metaschemas of 1.1.3) take there. Schemas, and what reads by them, do not look at these."""
+
+
+def find_properties(value: Any, holder: str = "") -> Iterator[tuple[str, Any]]:
+    """Every property with the name of the list that its object stands in."""
+    if isinstance(value, dict):
+        yield from ((holder, one) for one in value.get("props", ()))
+        for name, member in value.items():
+            yield from find_properties(member, name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from find_properties(item, holder)
+
+
+def test_a_property_is_ours_or_one_that_oscal_takes_there(documents: dict[str, Any]) -> None:
+    """Who says nothing of a namespace uses OSCAL's, in which each place has its closed list of names."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for kind, document in documents.items():
+        for holder, one in find_properties(document):
+            if "ns" not in one:
+                found.setdefault((kind, holder), set()).add(one["name"])
+            else:
+                assert one["ns"] == NAMESPACE
+    assert found == OWN_PROPERTIES
 
 
 def test_files_that_are_named_are_in_the_pack(documents: dict[str, Any], month: Path) -> None:
