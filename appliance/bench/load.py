@@ -46,9 +46,10 @@ class _Chain:
             "max_tokens": self._planned.output_tokens,
             "temperature": 0,
             "stream": True,
-            "ignore_eos": True,
             "stream_options": {"include_usage": True},
         }
+        if self._target.ignores_eos:
+            common["ignore_eos"] = True
         if self._planned.prompt and not self._messages:
             body = _encoder.encode({**common, "prompt": self._planned.prompt})
             self.next_request = self._target.request("/completions", body)

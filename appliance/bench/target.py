@@ -18,6 +18,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: str = ""
     """Certificate authority; empty: the system's."""
     verify: bool = True
+    ignores_eos: bool = True
+    """Whether answers are asked for that have all their tokens, which is no parameter of OpenAI's own API."""
 
     @property
     def host(self) -> str:

@@ -82,6 +82,11 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.add_argument("--prompt-tokens", type=int, help="other length of prompts")
     serve.add_argument("--output-tokens", type=int, help="other length of answers")
     serve.add_argument(
+        "--allow-eos",
+        action="store_true",
+        help="answers may end before they have that length: ignore_eos is not sent, which some servers refuse",
+    )
+    serve.add_argument(
         "--rate", type=float, default=0.0, help="open loop: requests each second, as they come by chance"
     )
     serve.add_argument(
@@ -177,6 +182,7 @@ def _find_target(arguments: argparse.Namespace) -> Target:
         token=token,
         ca_file=arguments.ca_file,
         verify=not arguments.insecure,
+        ignores_eos=not arguments.allow_eos,
     )
 
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from appliance.bench.figures import first_token_s, summarize
@@ -42,6 +43,20 @@ def test_counts_are_the_servers_and_times_are_ours(server: Server) -> None:
     assert b"authorization: Bearer secret\r\n" in server.heads[0]
     assert server.bodies[0]["stream_options"] == {"include_usage": True}
     assert summarize(answers)["cached_share"] == round(4 / 7, 4)
+
+
+@pytest.mark.parametrize(("ignores_eos", "beyond"), [(True, {"ignore_eos"}), (False, set())])
+@pytest.mark.parametrize("name", ["tiny", "turns"])
+def test_only_parameters_of_openai_are_sent_if_asked(
+    server: Server, name: str, beyond: set[str], *, ignores_eos: bool
+) -> None:
+    """A server that refuses what it does not know can be measured; elsewhere answers have all their tokens."""
+    target = Target(url=f"http://127.0.0.1:{server.port}/v1", model="m", ignores_eos=ignores_eos)
+    workload = msgspec.structs.replace(WORKLOADS[name], num_requests=WORKLOADS[name].num_turns)
+    Load(target, plan_requests(workload, 100, 1), concurrency=1, due_s=None, timeout_s=5.0).run()
+    known = {"model", "messages", "prompt", "max_tokens", "temperature", "stream", "stream_options"}
+    assert server.bodies
+    assert all(set(body) - known == beyond for body in server.bodies)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
