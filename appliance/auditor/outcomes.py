@@ -45,9 +45,16 @@ class OutcomeDesk:
         clock: Clock,
         count_wait_s: float,
         note_usage: Callable[[Json], None],
+        note_lost: Callable[[Json, object], None],
         reconciliation: Reconciliation,
     ) -> None:
+        """
+        Args:
+            note_usage: hears of each outcome.
+            note_lost: hears of each that the auditor made itself, with the reservation.
+        """
         self._note_usage = note_usage
+        self._note_lost = note_lost
         self._ledger = ledger
         self._book = book
         self._send = send
@@ -207,6 +214,7 @@ class OutcomeDesk:
 
     def _closing_event(self, intent: OpenIntent, engine: Json | None) -> Json:
         entry = parse_canonical(self._ledger.writer.read(intent.index))
+        intent.reservation = entry["unmapped"]["casemate"].get("reservation")
         return closing_event(entry, intent.index, intent.lost_reason, intent.lost_detail, engine)
 
     def _note_durable(self, intent: OpenIntent, held: HeldOutcome | None, event: Json, index: int) -> None:
@@ -214,7 +222,9 @@ class OutcomeDesk:
         self._reconciliation.note_outcome(event)
         self._timed.pop(intent.index, None)
         self._book.note_outcome(intent.index, intent.request_uid, index)
-        if held is not None:
+        if held is None:
+            self._note_lost(event, intent.reservation)
+        else:
             self._send(held.peer, Recorded(held.correlation, index))
         if "engine" not in event["unmapped"]["casemate"]:
             self._book.note_uncounted(intent, index)

@@ -53,6 +53,8 @@ class OpenIntent:
     lost_detail: str = ""
     is_closing: bool = False
     """Its outcome is on the way to the disk."""
+    reservation: object = None
+    """Its number at policy, as it tells it; read when the auditor closes it."""
 
 
 class RequestRecords(msgspec.Struct, gc=False):

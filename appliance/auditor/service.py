@@ -13,6 +13,8 @@
 | KeepBodyKey, OpenBody and others | gateway | `stewardship` decides |
 | FetchUsage | policy | what was used today and in the last hour, by the outcomes |
 
+Unasked, policy hears what a request came to that the auditor closed itself (`LostRequest`), and readers of cosigned checkpoints.
+
 Everything that arrived between two calls of `turn` or `commit` becomes durable in one commit, and is answered only after it.
 A message whose handling fails unforeseen costs its peer the link, and nobody else anything.
 """
@@ -35,7 +37,7 @@ from appliance.auditor.outcomes import OutcomeDesk
 from appliance.auditor.peer import Peer, Send, name_of
 from appliance.auditor.receipts import ReceiptDesk
 from appliance.auditor.stewardship import UNKNOWN_RULES, Custody, Stewardship
-from appliance.auditor.usage import UsageBook, recover_usage
+from appliance.auditor.usage import UsageBook, lost_request, recover_usage
 from appliance.auditor.vouching import LET_PASS_MS, UNKNOWN_MS, TimeVoucher, recover_unvouched
 from appliance.auditor.watches import Limits, Watches
 from appliance.messages.audit import (
@@ -121,7 +123,9 @@ class AuditorService:
         self._watches = Watches(ledger, clock, limits, self._voucher)
         reconciliation = self._watches.reconciliation
         recount_last_minute(ledger.writer, reconciliation, progress)
-        self._outcomes = OutcomeDesk(ledger, self._book, send, clock, count_wait_s, self._note_usage, reconciliation)
+        self._outcomes = OutcomeDesk(
+            ledger, self._book, send, clock, count_wait_s, self._note_usage, self._note_lost, reconciliation
+        )
         self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s, lambda: self._watches.cosigned)
         self._intents = IntentDesk(ledger, self._book, send, clock, self._outcomes, reconciliation)
         watches = self._watches
@@ -130,6 +134,7 @@ class AuditorService:
         told = UNKNOWN_RULES if is_lost else find_rules_digest(bundles, progress)
         self._stewardship = Stewardship(ledger, send, clock, custody, lambda: self._gateways, self._voucher, told)
         self._gateways: list[Peer] = []
+        self._policies: list[Peer] = []
         self._readers: dict[Peer, bytes] = {}
         """With the cosigned checkpoint that each was told."""
         self._next_status_s = 0.0
@@ -168,6 +173,8 @@ class AuditorService:
             self._intents.gateway_came(peer)
             self._send(peer, self._status())
             self._stewardship.gateway_came(peer)
+        elif peer.peer_role == "policy":
+            self._policies.append(peer)
         elif peer.peer_role == "reader":
             self._readers[peer] = b""
         elif peer.peer_role == "courier" and self._cosigning is not None:
@@ -182,6 +189,8 @@ class AuditorService:
             self._intents.gateway_left(peer)
             self._outcomes.lose(peer)
             self._receipts.forget(lambda waiting: waiting is peer)
+        elif peer in self._policies:
+            self._policies.remove(peer)
         elif peer.peer_role == "courier" and self._cosigning is not None:
             self._cosigning.courier_left(peer)
         else:
@@ -322,6 +331,11 @@ class AuditorService:
     def _note_usage(self, event: Json) -> None:
         if self._usage is not None:
             self._usage.note(event, self._clock.utc_ms())
+
+    def _note_lost(self, event: Json, reservation: object) -> None:
+        if (lost := lost_request(event, reservation)) is not None:
+            for policy in self._policies:
+                self._send(policy, lost)
 
     def _note_start(self) -> None:
         """The first record of a life; with a full disk it comes when there is space."""

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from appliance.auditor.history import read_backwards
-from appliance.messages.audit import UsageRow
+from appliance.messages.audit import LostRequest, UsageRow
 from audit.append import LogWriter
 from audit.entry import Json
 from audit.errors import LogCorrupted, StateMismatch
@@ -96,9 +96,7 @@ class UsageBook:
         if minute > self._minute:
             self._minute = minute
             self._fold()
-        actor = outcome.actor
-        whose = _Whose(actor.app_uid, actor.user.uid, outcome.metadata.tenant_uid, outcome.ai_model.name)
-        self._count(minute, whose, 1, outcome.message_context.total_tokens)
+        self._count(minute, _whose(outcome), 1, outcome.message_context.total_tokens)
 
     def pages(self, since_ms: int) -> Iterator[tuple[list[UsageRow], bool]]:
         """What was used since a time, oldest first, in pieces that fit a message; the last one says so."""
@@ -123,6 +121,28 @@ class UsageBook:
             requests, tokens = self._sums.pop((minute, whose))
             if minute > today:
                 self._count(today, whose, requests, tokens)
+
+
+def lost_request(event: Json, reservation: object) -> LostRequest | None:
+    """What policy is told of an outcome that the auditor made itself; None where no engine told its count.
+
+    Args:
+        event: the outcome.
+        reservation: of its intent, as the gateway said it.
+    """
+    if "engine" not in event["unmapped"]["casemate"] or type(reservation) is not int or reservation < 0:
+        return None
+    try:
+        outcome = msgspec.convert(event, _Outcome)
+    except msgspec.ValidationError as error:
+        log.error("usage_unreadable", reason=str(error))
+        return None
+    return LostRequest(reservation, *_whose(outcome), outcome.message_context.total_tokens)
+
+
+def _whose(outcome: _Outcome) -> _Whose:
+    actor = outcome.actor
+    return _Whose(actor.app_uid, actor.user.uid, outcome.metadata.tenant_uid, outcome.ai_model.name)
 
 
 def recover_usage(

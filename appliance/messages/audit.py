@@ -117,6 +117,18 @@ class Usage(msgspec.Struct, frozen=True, array_like=True, tag="usage"):
     is_last: bool
 
 
+class LostRequest(msgspec.Struct, frozen=True, array_like=True, tag="lost_request", gc=False):
+    """Auditor to policy: a request whose gateway is gone is closed, at this count of its engine's."""
+
+    reservation: Annotated[int, msgspec.Meta(ge=0)]
+    """Policy's number, as the intent has it."""
+    client_id: str
+    subject: str
+    tenant: str
+    model: str
+    tokens: Annotated[int, msgspec.Meta(ge=0)]
+
+
 class FetchProof(msgspec.Struct, frozen=True, array_like=True, tag="fetch_proof"):
     """Gateway only: the proof of one record, which is hashes and tells nothing of it. Answered by `Proof` or `AppendRefused`."""
 
@@ -247,6 +259,7 @@ AuditorToPeer = (
     | Ticket
     | AuditorStatus
     | Usage
+    | LostRequest
     | Cosigned
     | FromAuditor
 )

@@ -41,6 +41,8 @@ class Resume(msgspec.Struct, frozen=True, array_like=True, tag="resume"):
     reserve: Reserve
     output_tokens: Tokens
     """Covered so far."""
+    reservation: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """What that life called it, and the log does."""
 
 
 class Extend(msgspec.Struct, frozen=True, array_like=True, tag="extend", gc=False):

@@ -1,7 +1,8 @@
 """Answers to gateways: quotas, static keys, what may be used once; and every revocation, told at once.
 
 A message is answered in the call that brings it. Only who is not known waits for another look at the definitions, and holds up
-nobody else. A gateway's reservations live exactly as long as its link: when it ends, they are released. When the definitions cannot
+nobody else. A gateway's reservations live exactly as long as its link: when it ends, they are released, and count as used until the
+auditor has closed the requests. When the definitions cannot
 be read the link is closed, so that gateways say that policy is away rather than decide without it.
 """
 
@@ -234,6 +235,7 @@ class PolicyService:
             prompt_tokens=reserve.prompt_tokens,
             output_tokens=message.output_tokens,
             max_output_tokens=max(reserve.max_output_tokens, message.output_tokens),
+            reservation=message.reservation,
         )
         return _answer_quota(reserve.correlation, grant, None)
 

@@ -1,4 +1,6 @@
-"""Quotas written anew at a start: what the log says was used since midnight and in the last hour."""
+"""What policy learns of use from the log: at a start what was used since midnight and in the last hour, and from then on what
+requests came to whose gateway died.
+"""
 
 import time
 from collections.abc import Callable
@@ -6,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from appliance.authority.journal import Journal
-from appliance.messages.audit import UsageRow
+from appliance.messages.audit import LostRequest, UsageRow
 from security.policy.account import DAY_S
 from security.policy.quotas import QuotaBook, Subject
 
@@ -34,7 +36,13 @@ async def charge_recorded_usage(book: QuotaBook, journal: Journal, *, utc_s: Cal
     return len(rows)
 
 
-def _subjects(row: UsageRow) -> tuple[Subject, ...]:
+def correct_lost(book: QuotaBook, message: object) -> None:
+    """What the auditor tells unasked. A request whose count no engine told keeps all that it had reserved."""
+    if isinstance(message, LostRequest):
+        book.correct(message.reservation, _subjects(message), message.tokens)
+
+
+def _subjects(row: UsageRow | LostRequest) -> tuple[Subject, ...]:
     client: Subject = ("client", row.client_id)
     user: tuple[Subject, ...] = () if row.subject == row.client_id else (("user", row.subject),)
     return (client, *user, ("tenant", row.tenant), ("model", row.model))

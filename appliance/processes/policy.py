@@ -23,7 +23,7 @@ from appliance.policy.ownership import claim_definitions
 from appliance.policy.recording import run_recording
 from appliance.policy.service import PolicyService
 from appliance.policy.store import DefinitionsStore
-from appliance.policy.usage import charge_recorded_usage
+from appliance.policy.usage import charge_recorded_usage, correct_lost
 from appliance.processes.member import Member
 from appliance.processes.niceness import take_short_turns
 from audit.entry import encode_event
@@ -40,6 +40,8 @@ from security.settings import PolicySettings
 
 RECORD_TIMEOUT_S = 10.0
 RECORD_RETRY_S = 0.5
+RESERVATIONS_A_SECOND_BITS = 20
+"""A life begins to number where none before can have come to."""
 _MAX_NAMES_CHARS = 4_000
 CONFIGURED = "configuration"
 """Who changes a rule that stands in the configuration."""
@@ -67,7 +69,12 @@ def default_limits(settings: PolicySettings) -> dict[LimitSubject, Limits]:
 def build_quota_book(settings: PolicySettings) -> QuotaBook:
     """The book under the configured limits."""
     table = LimitTable((), default_limits(settings))
-    return QuotaBook(table, block_tokens=settings.quota_block_tokens, clock_ns=time.monotonic_ns)
+    return QuotaBook(
+        table,
+        block_tokens=settings.quota_block_tokens,
+        clock_ns=time.monotonic_ns,
+        last_reservation=int(time.time()) << RESERVATIONS_A_SECOND_BITS,
+    )
 
 
 def build_loaded_record(settings: PolicySettings, definitions: Definitions) -> bytes:
@@ -139,7 +146,7 @@ async def serve(member: Member) -> None:
         service.tell_changed(definitions)
 
     store.subscribe(put_in_force)
-    journal = Journal(timeout_s=RECORD_TIMEOUT_S)
+    journal = Journal(timeout_s=RECORD_TIMEOUT_S, on_other=partial(correct_lost, book))
     member.on_link("auditor", journal.run)
     try:
         await store.look()

@@ -80,9 +80,13 @@ class Account:
 
     def close(self, held: int, unused: int, unused_today: int, now: Now) -> None:
         """A request ended: what it held and did not use goes back, to the day only what was held in that day."""
-        self.turn(now)
         self.num_open -= 1
         self.in_flight -= held
+        self.give_back(unused, unused_today, now)
+
+    def give_back(self, unused: int, unused_today: int, now: Now) -> None:
+        """What counted as used was not."""
+        self.turn(now)
         self.day_tokens = max(0, self.day_tokens - unused_today)
         if self.tokens is not None:
             self.tokens.give_back(unused, now.monotonic_ns)

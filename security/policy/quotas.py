@@ -5,12 +5,14 @@ then takes from all. It reserves its prompt and a first block of output before i
 answer grows, and is settled when it ends: what it did not use goes back. Tokens count when they are reserved, never only
 afterwards.
 
-A reservation belongs to the gateway link that made it: no other can extend or settle it, and it ends with that link. A book that
-was lost is written anew from the log: `charge` for what has ended, `resume` for what gateways say is open.
+A reservation belongs to the gateway link that made it: no other can extend or settle it, and it ends with that link; all of it
+counts as used then, until the auditor tells what the engine counted (`correct`). A book that was lost is written anew from the log:
+`charge` for what has ended, `resume` for what gateways say is open.
 """
 
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Literal
 
@@ -24,6 +26,8 @@ Subject = tuple[LimitSubject, str]
 
 NEVER_RETRY_S = 0
 """Waiting would not help."""
+MAX_LOST = 100_000
+"""Reservations of gateways that are gone, of which nobody has told yet what they came to."""
 
 
 class QuotaGrant(msgspec.Struct, frozen=True):
@@ -70,6 +74,13 @@ class _Reservation(msgspec.Struct):
     day: int
     day_tokens: int
     """Of all it holds, what was taken in that day."""
+    told: int | None = None
+    """What it came to, by the auditor, which may see before us that its gateway is gone."""
+
+    @property
+    def tokens(self) -> int:
+        """All it holds."""
+        return self.prompt_tokens + self.output_tokens
 
 
 class QuotaBook:
@@ -82,14 +93,17 @@ class QuotaBook:
         block_tokens: int,
         clock_ns: Callable[[], int],
         utc_s: Callable[[], float] = time.time,
+        last_reservation: int = 0,
     ) -> None:
+        """`last_reservation`: numbers begin above it; records name them, so no other life of the book may have given them."""
         self._limits = limits
         self._block_tokens = block_tokens
         self._clock_ns = clock_ns
         self._utc_s = utc_s
         self._accounts: dict[Subject, Account] = {}
         self._reservations: dict[int, _Reservation] = {}
-        self._last_reservation = 0
+        self._lost: OrderedDict[int, _Reservation] = OrderedDict()
+        self._last_reservation = last_reservation
         self._tokens_reserved = 0
 
     @property
@@ -136,14 +150,21 @@ class QuotaBook:
         prompt_tokens: int,
         output_tokens: int,
         max_output_tokens: int,
+        reservation: int = 0,
     ) -> QuotaGrant:
-        """A request goes on that an earlier life of this book let start, with what was covered then."""
+        """A request goes on that an earlier life of this book let start, with what was covered then, and by the number that it has
+        in the log, if nobody has that.
+        """
         now, tokens = self._now(), prompt_tokens + output_tokens
         for subject in dict.fromkeys(subjects):
             account = self._accounts[subject] = self._peek(subject, now)
             account.reopen(tokens, now)
         unique = tuple(dict.fromkeys(subjects))
-        return self._add(_Reservation(unique, owner, prompt_tokens, output_tokens, max_output_tokens, now.day, tokens))
+        held = _Reservation(unique, owner, prompt_tokens, output_tokens, max_output_tokens, now.day, tokens)
+        is_free = 0 < reservation <= self._last_reservation and not (
+            reservation in self._reservations or reservation in self._lost
+        )
+        return self._add(held, reservation if is_free else None)
 
     def extend(self, reservation: int, owner: Hashable) -> QuotaGrant | QuotaDenial:
         """Cover the next block of output; at the request's own limit the grant just repeats what is covered."""
@@ -177,15 +198,37 @@ class QuotaBook:
         return True
 
     def release_owner(self, owner: Hashable) -> int:
-        """The owner is gone. Its requests were cut, but how much of each was computed nobody says: all of it counts as used.
+        """The owner is gone, and its requests were cut. How much of each was computed it says no more: all of it counts as used,
+        until the auditor tells.
 
         Returns: how many reservations ended.
         """
         numbers = [number for number, held in self._reservations.items() if held.owner == owner]
         for number in numbers:
             held = self._reservations[number]
-            self._close(number, held.prompt_tokens + held.output_tokens)
+            self._close(number, held.tokens if held.told is None else min(held.told, held.tokens))
+            if held.told is None:
+                self._lost[number] = held
+                if len(self._lost) > MAX_LOST:
+                    self._lost.popitem(last=False)
         return len(numbers)
+
+    def correct(self, reservation: int, subjects: Sequence[Subject], tokens: int) -> None:
+        """What a request came to whose gateway is gone, by the engine's count. More than was reserved counts as all of it, and
+        what is not known, or was reserved for others, changes nothing.
+        """
+        held = self._reservations.get(reservation) or self._lost.get(reservation)
+        if held is None or set(held.subjects) != set(subjects):
+            return
+        if reservation in self._reservations:
+            held.told = tokens
+            return
+        del self._lost[reservation]
+        now, unused = self._now(), max(0, held.tokens - tokens)
+        unused_today = min(unused, held.day_tokens) if held.day == now.day else 0
+        for subject in held.subjects:
+            if (account := self._accounts.get(subject)) is not None:  # Else it is as good as new.
+                account.give_back(unused, unused_today, now)
 
     def charge(self, subjects: Sequence[Subject], *, requests: int, tokens: int, at_s: float) -> None:
         """Count what ended before this book was begun. To be called in the order of time."""
@@ -234,14 +277,14 @@ class QuotaBook:
         open_of: dict[Subject, int] = {}
         tokens_of: dict[Subject, int] = {}
         for held in self._reservations.values():
-            tokens = held.prompt_tokens + held.output_tokens
+            tokens = held.tokens
             assert 0 <= held.output_tokens <= held.max_output_tokens
             assert 0 <= held.day_tokens <= tokens
             for subject in held.subjects:
                 open_of[subject] = open_of.get(subject, 0) + 1
                 tokens_of[subject] = tokens_of.get(subject, 0) + tokens
-        held_tokens = (one.prompt_tokens + one.output_tokens for one in self._reservations.values())
-        assert self._tokens_reserved == sum(held_tokens)
+        assert self._tokens_reserved == sum(one.tokens for one in self._reservations.values())
+        assert not self._lost.keys() & self._reservations.keys()
         assert open_of.keys() <= self._accounts.keys()
         for subject, account in self._accounts.items():
             assert account.num_open == open_of.get(subject, 0)
@@ -262,11 +305,13 @@ class QuotaBook:
         account.turn(now)
         return account
 
-    def _add(self, reservation: _Reservation) -> QuotaGrant:
-        self._last_reservation += 1
-        self._reservations[self._last_reservation] = reservation
-        self._tokens_reserved += reservation.prompt_tokens + reservation.output_tokens
-        return QuotaGrant(self._last_reservation, reservation.output_tokens)
+    def _add(self, reservation: _Reservation, number: int | None = None) -> QuotaGrant:
+        if number is None:
+            self._last_reservation += 1
+            number = self._last_reservation
+        self._reservations[number] = reservation
+        self._tokens_reserved += reservation.tokens
+        return QuotaGrant(number, reservation.output_tokens)
 
     def _find(self, reservation: int, owner: Hashable) -> _Reservation | None:
         held = self._reservations.get(reservation)
@@ -274,7 +319,7 @@ class QuotaBook:
 
     def _close(self, reservation: int, used: int) -> None:
         held, now = self._reservations.pop(reservation), self._now()
-        reserved = held.prompt_tokens + held.output_tokens
+        reserved = held.tokens
         unused = reserved - used
         unused_today = min(unused, held.day_tokens) if held.day == now.day else 0
         self._tokens_reserved -= reserved

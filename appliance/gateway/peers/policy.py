@@ -165,7 +165,7 @@ class PolicyPeer:
         for reservation in self._open:
             number = self._questions.expect(lambda answer, held=reservation: self._note_resumed(held, answer))  # type: ignore[misc]
             asked = msgspec.structs.replace(reservation.asked, correlation=number)
-            link.send(Resume(asked, reservation.covered_tokens))
+            link.send(Resume(asked, reservation.covered_tokens, reservation.number))
 
     def _note_resumed(self, reservation: Reservation, answer: object) -> None:
         if isinstance(answer, GatewayFault):

@@ -15,6 +15,7 @@ from appliance.messages.audit import (
     FetchReceipt,
     FetchUsage,
     IntentRecorded,
+    LostRequest,
     Receipt,
     Recorded,
     Ticket,
@@ -241,6 +242,27 @@ def test_the_intents_of_a_lost_gateway_are_closed_at_the_engines_count(auditor: 
     assert one["metadata"]["reporter"] == {"name": "auditor/0"}
     assert (two["status_code"], own(two)["counts"]) == ("gateway_lost", "unreported")
     assert auditor.service.num_open == 0
+
+
+def test_policy_hears_what_a_lost_gateways_requests_came_to(auditor: Auditor) -> None:
+    """By the number of the reservation, and only where an engine counted; of other outcomes gateways tell themselves."""
+    engine, gateway, policy = auditor.connect("engine"), auditor.connect("gateway"), auditor.connect("policy")
+    for number in (1, 2, 3):
+        auditor.tell(gateway, intent(f"req-{number}", number))
+    auditor.tell(gateway, outcome(3, "req-3"))
+    auditor.tell(engine, count(3))
+    auditor.service.link_ended(gateway)
+    auditor.tell(engine, count(1))
+    auditor.pass_time(1.0)
+    assert auditor.service.num_open == 0
+    assert policy.take(LostRequest) == [LostRequest(1, "demo", "demo", "t", "m", 19)]
+    auditor.service.link_ended(policy)
+    again = auditor.connect("gateway")
+    auditor.tell(again, intent("req-4", 4))
+    auditor.tell(engine, count(4))
+    auditor.service.link_ended(again)
+    auditor.pass_time(1.0)
+    assert policy.take(LostRequest) == []
 
 
 def test_an_intent_whose_gateway_is_gone_before_it_is_durable_is_closed(auditor: Auditor) -> None:

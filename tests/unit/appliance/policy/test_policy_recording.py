@@ -8,14 +8,14 @@ import pytest
 from appliance.auditor.usage import UsageBook
 from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.errors import LinkClosed
-from appliance.messages.audit import FetchUsage, Recorded, Usage, UsageRow
+from appliance.messages.audit import FetchUsage, LostRequest, Recorded, Usage, UsageRow
 from appliance.policy.recording import record_changes
 from appliance.policy.store import DefinitionsStore
-from appliance.policy.usage import charge_recorded_usage
+from appliance.policy.usage import charge_recorded_usage, correct_lost
 from audit.entry import parse_canonical
 from audit.permissions import verify_permitted
 from security.clients import ClientDefinition
-from security.policy.limits import Limits, LimitTable
+from security.policy.limits import LimitRule, Limits, LimitTable
 from security.policy.quotas import QuotaBook, QuotaDenial, QuotaGrant
 from security.registry.database import Database
 from tests.support.controls import control
@@ -113,6 +113,19 @@ async def test_quotas_are_written_anew_from_what_is_recorded(journal):
     assert isinstance(ask(51), QuotaDenial)
     assert isinstance(ask(50), QuotaGrant)
     book.check_integrity()
+
+
+def test_a_request_whose_gateway_is_gone_counts_what_the_auditor_tells():
+    """For all whose limits it counts against; other messages say nothing of it."""
+    rules = [LimitRule("user", "u", Limits(tokens_per_day=500)), LimitRule("tenant", "t", Limits(tokens_per_day=900))]
+    book = QuotaBook(LimitTable(tuple(rules), {}), block_tokens=100, clock_ns=lambda: 10**15)
+    subjects = (("client", "c"), ("user", "u"), ("tenant", "t"), ("model", "m"))
+    number = book.reserve(subjects, 1, prompt_tokens=50, max_output_tokens=100).reservation
+    book.release_owner(1)
+    correct_lost(book, Recorded(1, 1))
+    assert book.allowances(subjects).day_tokens.remaining == 350
+    correct_lost(book, LostRequest(number, "c", "u", "t", "m", 60))
+    assert [book.allowances((one,)).day_tokens.remaining for one in subjects[1:3]] == [440, 840]
 
 
 def outcome(client="c", tokens=10):

@@ -162,6 +162,58 @@ def test_a_lost_gateway_frees_its_requests_but_not_its_tokens():
     assert isinstance(book.reserve("c", "two", prompt_tokens=1, max_output_tokens=0), QuotaDenial)
 
 
+@pytest.mark.parametrize("is_early", [False, True])
+@pytest.mark.parametrize(("told", "used"), [(0, 0), (130, 130), (200, 200), (10**9, 200)])
+def test_a_lost_gateways_requests_count_what_the_engine_counted(is_early, told, used):
+    """As soon as the auditor tells, whether before or after its link is seen to end; once, and never more than was reserved."""
+    book, _clock = book_of(tokens_per_minute=1000, tokens_per_day=1000, block_tokens=100)
+    subjects = (("client", "c"),)
+    lost = book.reserve("c", "one", prompt_tokens=100, max_output_tokens=100).reservation
+    kept = book.reserve("c", "two", prompt_tokens=50, max_output_tokens=50).reservation
+    if not is_early:
+        book.release_owner("one")
+    book.correct(lost, (("client", "other"),), 0)
+    book.correct(lost, subjects, told)
+    if is_early:
+        assert book.release_owner("one") == 1
+    for _ in range(2):
+        book.correct(lost, subjects, 0)
+        book.correct(lost + 7, subjects, 0)
+    book.check_integrity()
+    left = book.allowances(subjects)
+    assert (left.day_tokens.remaining, left.tokens.remaining) == (900 - used, 900 - used)
+    book.correct(kept, subjects, 0)
+    assert isinstance(book.extend(kept, "two"), QuotaGrant)
+    book.settle(kept, "two", prompt_tokens=50, output_tokens=50)
+    assert book.allowances(subjects).day_tokens.remaining == 900 - used
+
+
+def test_what_a_lost_gateways_request_gives_back_is_that_days():
+    """Nothing of the day before comes back to this one."""
+    book, clock = book_of(tokens_per_day=1000, block_tokens=100)
+    lost = book.reserve("c", "one", prompt_tokens=100, max_output_tokens=100).reservation
+    book.release_owner("one")
+    clock.now += 86_400 * 10**9
+    book.reserve("c", "two", prompt_tokens=300, max_output_tokens=0)
+    book.correct(lost, (("client", "c"),), 0)
+    assert book.allowances((("client", "c"),)).day_tokens.remaining == 700
+
+
+def test_a_request_of_an_earlier_life_keeps_its_number():
+    """Which the log has of it; but nobody's who has it now, and none that no life can have given."""
+    clock = ClockNs()
+    book = PlainBook(LimitTable((), {}), block_tokens=10, clock_ns=clock, last_reservation=1000)
+    tokens = {"prompt_tokens": 1, "output_tokens": 1, "max_output_tokens": 9}
+
+    def go_on(number):
+        return book.resume((("client", "c"),), "one", **tokens, reservation=number).reservation
+
+    assert [go_on(number) for number in (17, 17, 0, 5000)] == [17, 1001, 1002, 1003]
+    book.release_owner("one")
+    assert go_on(17) == 1004
+    assert book.reserve("c", "one", prompt_tokens=1, max_output_tokens=1).reservation == 1005
+
+
 def test_settling_for_more_than_was_reserved_counts_as_all_of_it():
     """A gateway cannot push a client below zero."""
     book, _clock = book_of(tokens_per_minute=100, block_tokens=10)
@@ -201,6 +253,8 @@ class QuotaMachine(RuleBasedStateMachine):
             concurrent_requests=4, requests_per_minute=30, tokens_per_minute=1000, block_tokens=64
         )
         self.open = {}
+        self.lost = {}
+        self.told = {}
         self.used = {"a": 0, "b": 0}
 
     @rule(target=reservations, client=clients, owner=owners, prompt=st.integers(0, 600), output=st.integers(0, 400))
@@ -232,7 +286,20 @@ class QuotaMachine(RuleBasedStateMachine):
         assert self.book.release_owner(owner) == len(lost)
         for number in lost:
             client, _owner, prompt, output = self.open.pop(number)
-            self.used[client] += prompt + output
+            held = prompt + output
+            self.used[client] += min(held, self.told.get(number, held))
+            if number not in self.told:
+                self.lost[number] = (client, held)
+
+    @rule(number=reservations, tokens=st.integers(0, 1200))
+    def hear_of_a_lost_request(self, number, tokens):
+        client = (self.open.get(number) or self.lost.get(number) or ("a",))[0]
+        self.book.correct(number, (("client", client),), tokens)
+        if number in self.open:
+            self.told[number] = tokens
+        elif number in self.lost:
+            held = self.lost.pop(number)[1]
+            self.used[client] -= held - min(held, tokens)
 
     @rule(wait_ns=st.integers(0, 20 * 10**9))
     def wait(self, wait_ns):
