@@ -16,6 +16,8 @@ from runtime.weights.config import ModelConfig, load_model_config
 
 Tasks = Mapping[str, Mapping[str, int]]
 
+_WINDOW = 1024
+
 
 def add_evaluation_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the parsers of `eval`."""
@@ -33,7 +35,9 @@ def add_evaluation_commands(subparsers: "argparse._SubParsersAction[argparse.Arg
         "--quantized", type=Path, metavar="FOLDER", help="its quantized checkpoint (default: FP8 at load)"
     )
     quant.add_argument("--text", type=Path, required=True, metavar="FILE", help="UTF-8 text to read")
-    quant.add_argument("--window", type=int, default=1024, help="tokens that are read together (default: %(default)s)")
+    quant.add_argument(
+        "--window", type=int, help=f"tokens that are read together (default: {_WINDOW}, or as many as the model takes)"
+    )
     quant.add_argument("--max-tokens", type=int, default=0, help="of the text, at most (default: all)")
     quant.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: %(default)s)")
     quant.add_argument("--threads", type=int, default=1, help="of a CPU (default: %(default)s)")
@@ -47,7 +51,9 @@ def add_evaluation_commands(subparsers: "argparse._SubParsersAction[argparse.Arg
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    token_ids = _read_text(arguments, load_model_config(arguments.model))
+    config = load_model_config(arguments.model)
+    window = _choose_window(arguments, config)
+    token_ids = _read_text(arguments)
     # Only here, as it draws in torch: a wrong file is told at once.
     from runtime.evaluation.comparison import compare_models
     from runtime.runner.whole_texts import load_whole_texts
@@ -59,14 +65,14 @@ def _compare(arguments: argparse.Namespace) -> int:
     _verify_forms(arguments)
     with Progress("eval quant") as progress:
         reference, quantized = (
-            load_whole_texts(folder, device=arguments.device, num_positions=arguments.window, quantization=quantization)
+            load_whole_texts(folder, device=arguments.device, num_positions=window, quantization=quantization)
             for folder, quantization in ((arguments.model, "auto"), (changed_folder, _quantization(arguments)))
         )
         comparison = compare_models(
             reference,
             quantized,
             token_ids,
-            window=arguments.window,
+            window=window,
             report=lambda done, total: progress.advance("text", done, total),
         )
         tasks = _measure_tasks(arguments, progress)
@@ -87,10 +93,17 @@ def format_table(rows: list[tuple[str, str, str]]) -> str:
     return "\n".join(("| | bf16 | quantized |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows)))
 
 
-def _read_text(arguments: argparse.Namespace, config: ModelConfig) -> list[int]:
-    """Raises: CommandFailed for options and text that cannot be meant."""
+def _choose_window(arguments: argparse.Namespace, config: ModelConfig) -> int:
+    """Raises: CommandFailed."""
+    if arguments.window is None:
+        return min(_WINDOW, config.max_position)
     if not 2 <= arguments.window <= config.max_position:
         raise CommandFailed(f"--window: expected 2 to the model's {config.max_position}, found {arguments.window}")
+    return int(arguments.window)
+
+
+def _read_text(arguments: argparse.Namespace) -> list[int]:
+    """Raises: CommandFailed for options and text that cannot be meant."""
     if arguments.max_tokens < 0 or arguments.threads < 1 or (arguments.demo_tasks or 1) < 1:
         raise CommandFailed("--max-tokens starts at 0, --threads and --demo-tasks at 1")
     try:

@@ -61,6 +61,18 @@ def test_what_cannot_be_meant_is_named(
     assert said in capsys.readouterr().err
 
 
+def test_a_model_of_short_texts_is_read_in_short_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody has to say a window to be understood."""
+    folder = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL_DIR, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 64}))
+    command = words(tmp_path, "--max-tokens", "100")
+    command[command.index("--model") + 1] = str(folder)
+    assert main(command) == EXIT_OK
+    assert "98 tokens of" in capsys.readouterr().out
+
+
 def test_quantized_checkpoint_is_no_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A table of two quantized forms would say nothing."""
     folder = tmp_path / "model"
