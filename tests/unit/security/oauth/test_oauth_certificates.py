@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import ipaddress
 import json
 import ssl
 
@@ -14,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from security.clients import ClientDefinition
 from security.errors import KeyUnusable, MalformedDocument
 from security.keys import encode_private_key, generate_p256
-from security.oauth.client_certificates import names_subject
+from security.oauth.client_certificates import is_issued, names_subject
 from security.oauth.client_keys import find_certificates, parse_client_keys
 from security.oauth.dpop import thumbprint_of_certificate
 from security.tls import (
@@ -138,6 +139,36 @@ def test_alternative_names_are_compared_by_their_kind(ca):
     for registered in ("dns:other.example", "uri:db.example", "ip:10.0.0.1", "ip:x", "email:a@b", "CN=y", "dns:"):
         assert not names_subject(certificate, registered)
     assert not names_subject(der(issue("x", ca)), "dns:x")
+
+
+def test_addresses_are_compared_as_such(ca):
+    """Of the internet and of mail, each with its own kind."""
+    names = [x509.IPAddress(ipaddress.ip_address("2001:db8::1")), x509.RFC822Name("ops@acme.example")]
+    certificate = der(issue("x", ca, names=names))
+    for registered in ("ip:2001:db8:0::1", "email:ops@acme.example"):
+        assert names_subject(certificate, registered)
+    for registered in ("ip:2001:db8::2", "email:dev@acme.example", "dns:ops@acme.example", "uri:2001:db8::1"):
+        assert not names_subject(certificate, registered)
+
+
+def test_a_certificate_is_good_from_its_first_second_to_its_last(ca):
+    """And signed by one of the authorities, not by a certificate that merely has the name of one."""
+    leaf, day_s = der(issue("x", ca)), 86_400
+    ends = (NOW - day_s - 1, NOW - day_s, NOW + 30 * day_s, NOW + 30 * day_s + 1)
+    other = issue("Other CA", is_ca=True)[1]
+    assert [is_issued(leaf, (other, ca[1]), now) for now in ends] == [False, True, True, False]
+    assert not is_issued(leaf, (other, issue("Company CA", is_ca=True)[1]), NOW)
+
+
+def test_a_client_may_have_several_certificates(house):
+    """While one is replaced by the next, both are good."""
+    old, new = issue("edge"), issue("edge")
+    keys = [entry for issued in (old, new) for entry in json.loads(x5c(issued))["keys"]]
+    jwks = json.dumps({"keys": keys})
+    definition = ClientDefinition(name="c", auth_method="self_signed_tls_client_auth", jwks=jwks)
+    client_id = house.registry.create(definition, actor="t").client.client_id
+    for issued in (old, new):
+        assert house.token({**GRANT, "client_id": client_id}, certificate=der(issued))[0] == 200
 
 
 def handshake(server, client):

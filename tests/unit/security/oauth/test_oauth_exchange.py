@@ -4,6 +4,7 @@ import pytest
 
 from security.clients import ClientDefinition
 from security.oauth.grant_types import ACCESS_TOKEN_TYPE, EXCHANGE_GRANT
+from security.registry.roles import RoleRegistry
 from security.registry.snapshot import read_definitions
 from security.scopes import Role, Scope
 from tests.support.authority import basic
@@ -52,6 +53,34 @@ async def test_a_service_acts_for_a_person(house, issuer, clock):
 def test_exchanges_are_refused_as_the_rfc_says(house, changes, error):
     """RFC 8693 section 2.2.2."""
     house.refused(error, exchange_of(house.session()["access_token"], **changes), auth=house.by_service())
+
+
+def test_an_actor_is_the_service_that_asks(house):
+    """RFC 8693 section 2.1: it may say so by a token of its own, and by nobody else's, nor by one of another type."""
+    subject = house.session()["access_token"]
+    own, other = (
+        house.token({"grant_type": "client_credentials"}, auth=auth)[1]["access_token"]
+        for auth in (house.by_service(), _service(house))
+    )
+    saml = "urn:ietf:params:oauth:token-type:saml2"
+    good = exchange_of(subject, actor_token=own, actor_token_type=ACCESS_TOKEN_TYPE)
+    assert house.token(good, auth=house.by_service())[0] == 200
+    for token, kind in ((other, ACCESS_TOKEN_TYPE), (subject, ACCESS_TOKEN_TYPE), (own, saml), (None, saml)):
+        wrong = exchange_of(subject, actor_token=token, actor_token_type=kind)
+        house.refused("invalid_request", wrong, auth=house.by_service())
+
+
+def _service(house):
+    made = house.registry.create(ClientDefinition(name="s"), actor="t")
+    return basic(made.client.client_id, made.secret)
+
+
+def test_a_token_of_before_a_change_of_role_is_not_exchanged(house):
+    """Whatever revocations say: what it would give is another role's."""
+    subject = house.session()["access_token"]
+    RoleRegistry(house.registry.database).grant(house.user.user_id, Role.OPERATOR, actor="t")
+    told = house.refused("invalid_request", exchange_of(subject), auth=house.by_service())
+    assert "change of role" in told["error_description"]
 
 
 def test_a_service_cannot_exchange_its_own_token_nor_one_of_another_tenant(house):

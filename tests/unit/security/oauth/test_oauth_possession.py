@@ -186,6 +186,28 @@ def test_bad_assertions_are_refused(house, key, keyed, clock, changes):
     assert (status, body) == (401, {"error": "invalid_client", "error_description": "Client authentication failed"})
 
 
+@pytest.mark.parametrize("entry", [{"use": "enc"}, {"alg": "ES384"}, {"alg": "RS256"}, {"kid": "other"}])
+def test_a_key_is_good_for_what_it_was_registered_for(house, key, clock, entry):
+    """RFC 7517 sections 4.2 to 4.5: another use, algorithm or id than the assertion's is another key."""
+    for members, status in (({}, 200), (entry, 401)):
+        jwks = json.dumps({"keys": [{**key.as_dict(private=False), "kid": "k1", **members}]})
+        definition = ClientDefinition(name="keyed", auth_method="private_key_jwt", jwks=jwks)
+        client_id = house.registry.create(definition, actor="t").client.client_id
+        assert house.token(assertion_of(house, key, client_id, clock, header={"kid": "k1"}))[0] == status
+
+
+def test_a_key_of_one_algorithm_signs_by_no_other(house, clock):
+    """RFC 8725 section 3.1: RSA keys could sign in two ways."""
+    key = RSAKey.generate_key(2048)
+    jwks = json.dumps({"keys": [{**key.as_dict(private=False), "alg": "PS256"}]})
+    definition = ClientDefinition(name="rsa", auth_method="private_key_jwt", jwks=jwks)
+    client_id = house.registry.create(definition, actor="t").client.client_id
+    fields = {"grant_type": "client_credentials", "client_assertion_type": ASSERTION_TYPE}
+    for algorithm, status in (("RS256", 401), ("PS256", 200)):
+        claims = {"iss": client_id, "sub": client_id, "aud": ISSUER, "exp": int(clock.now) + 60, "jti": algorithm}
+        assert house.token({**fields, "client_assertion": sign(claims, key, {"alg": algorithm})})[0] == status
+
+
 @pytest.mark.parametrize("ago_s", [0, 305])
 def test_an_assertion_that_claims_an_hour_is_good_for_minutes(house, key, keyed, clock, ago_s):
     """As authlib's own client makes them, RFC 7523 section 3: once, and only soon after they were made."""

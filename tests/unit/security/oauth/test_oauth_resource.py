@@ -245,6 +245,60 @@ async def test_what_the_profile_allows_is_accepted(issuer, changes):
     assert await issuer.validate(issuer.sign(issuer.claims(**changes)))
 
 
+THUMBPRINT = "A" * 43
+
+
+@pytest.mark.parametrize(
+    "confirmation",
+    [
+        None,
+        THUMBPRINT,
+        [],
+        {},
+        {"jkt": THUMBPRINT, "x5t#S256": THUMBPRINT},
+        {"kid": THUMBPRINT},
+        {"jwk": {"kty": "EC"}},
+        {"x5t": THUMBPRINT},
+        {"jkt": None},
+        {"jkt": [THUMBPRINT]},
+        {"jkt": 7},
+        {"jkt": ""},
+        {"jkt": THUMBPRINT + "A"},
+        {"jkt": THUMBPRINT[1:] + "="},
+        {"x5t#S256": THUMBPRINT + "\n"},
+    ],
+)
+async def test_a_confirmation_that_is_not_understood_refuses_the_token(issuer, confirmation):
+    """RFC 7800 section 3.1: believing such a token unbound would let in whoever has a copy of it."""
+    await refused(issuer, issuer.sign(issuer.claims(cnf=confirmation)), "cnf")
+
+
+async def test_a_token_is_bound_to_what_it_says(issuer):
+    """To a key (RFC 9449 section 6.1), or to a certificate (RFC 8705 section 3.1)."""
+    by_key = await issuer.validate(issuer.sign(issuer.claims(cnf={"jkt": THUMBPRINT})))
+    by_certificate = await issuer.validate(issuer.sign(issuer.claims(cnf={"x5t#S256": THUMBPRINT})))
+    loose = await issuer.validate(issuer.sign())
+    assert (by_key.key_thumbprint, by_key.certificate_thumbprint) == (THUMBPRINT, "")
+    assert (by_certificate.key_thumbprint, by_certificate.certificate_thumbprint) == ("", THUMBPRINT)
+    assert [one.is_bound for one in (by_key, by_certificate, loose)] == [True, True, False]
+
+
+def chain(number, **innermost):
+    """`act` with so many actors (RFC 8693 section 4.1)."""
+    nested = {"sub": f"s{number}", **innermost}
+    for place in range(number - 1, 0, -1):
+        nested = {"sub": f"s{place}", "act": nested}
+    return nested
+
+
+async def test_all_who_acted_are_known(issuer):
+    """The nearest first; a chain that is too long, or has something else in it, is no token."""
+    token = await issuer.validate(issuer.sign(issuer.claims(act=chain(4))))
+    assert token.actors == ("s1", "s2", "s3", "s4")
+    for act in (chain(5), "s1", [], {}, {"sub": 7}, chain(2, act="s3"), chain(2, act={})):
+        await refused(issuer, issuer.sign(issuer.claims(act=act)), "act|sub")
+
+
 async def test_an_accepted_token_expires_in_the_cache_too(issuer):
     """The second time is cheaper, not laxer."""
     token = issuer.sign()
