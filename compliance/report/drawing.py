@@ -57,14 +57,19 @@ class Drawing:
     shapes: list[Box | Stroke | Label] = field(default_factory=list)
 
 
+def tell(drawing: Drawing) -> str:
+    """What a picture shows to those who do not see it: its title, and what each box stands for, where these are not too many."""
+    told = [shape.words for shape in drawing.shapes if isinstance(shape, Box) and shape.words]
+    return f"{drawing.title}: {'; '.join(told)}" if 0 < len(told) <= _MOST_TOLD else drawing.title
+
+
 def render_svg(drawing: Drawing, *, tells_values: bool = False) -> str:
     """The picture for a page: as wide as its place, with text that can be read aloud.
 
     Args:
         tells_values: what each box stands for is read aloud with the title, where these are not too many.
     """
-    told = [shape.words for shape in drawing.shapes if isinstance(shape, Box) and shape.words]
-    label = f"{drawing.title}: {'; '.join(told)}" if tells_values and 0 < len(told) <= _MOST_TOLD else drawing.title
+    label = tell(drawing) if tells_values else drawing.title
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_number(drawing.width)} {_number(drawing.height)}" '
         f'role="img" aria-label="{escape(label)}" font-family="sans-serif">'

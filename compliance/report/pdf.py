@@ -1,17 +1,19 @@
-"""A writer of PDF for text, boxes, lines and bookmarks: two of the fonts that every reader has, no pictures, compression or links.
+"""A writer of PDF for text, boxes, lines, bookmarks and tags: two fonts that every reader has, no pictures, compression or links.
 
 What always holds: the same calls give the same bytes; the file's id is a digest of its content, its dates are what the
 caller says. Text is in WinAnsiEncoding; what that does not have becomes a question mark. Source: ISO 32000-1:2008, sections
-7.5, 9.6.2.2, 12.3.3 and annex D.
+7.5, 9.6.2.2, 12.3.3, 14.7 and annex D.
 """
 
 import datetime
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from compliance.report.drawing import Anchor, Box, Drawing, Label, Stroke
 from compliance.report.metrics import BOLD, REGULAR
+from compliance.report.tags import Tag, encode_tags
 
 PAGE_WIDTH, PAGE_HEIGHT = 595.0, 842.0
 """A4, in points."""
@@ -22,7 +24,23 @@ _REPLACED = str.maketrans({"→": ">", "≥": ">=", "≤": "<=", "\t": " ", "\n"
 class Page:
     """One page, as the operators that draw it. The origin of what it takes is the upper left corner."""
 
+    number: int = 0
+    """From 0."""
     operators: list[str] = field(default_factory=list)
+    tags: list[Tag] = field(default_factory=list)
+    """Of each piece of content the part that it belongs to."""
+
+    @contextmanager
+    def within(self, tag: Tag | None) -> Iterator[None]:
+        """What is drawn is a piece of this part of the document; of none, and not read aloud, where it is None. Never nested."""
+        if tag is None:
+            self.operators.append("/Artifact BMC")
+        else:
+            self.operators.append(f"/{tag.kind} << /MCID {len(self.tags)} >> BDC")
+            tag.kids.append((self.number, len(self.tags)))
+            self.tags.append(tag)
+        yield
+        self.operators.append("EMC")
 
     def text(self, x: float, y: float, text: str, size: float, color: str = "#000000", is_bold: bool = False) -> None:
         """A line of text, from x on, on the baseline y."""
@@ -74,8 +92,10 @@ def width_of(text: str, size: float, *, is_bold: bool = False) -> float:
     return sum(widths[code - 32] for code in _encode(text)) * size / 1000
 
 
-def encode_pdf(pages: list[Page], marks: Sequence[Mark] = (), *, title: str, made_at_ms: int) -> bytes:
-    """The file."""
+def encode_pdf(
+    pages: list[Page], marks: Sequence[Mark] = (), *, title: str, made_at_ms: int, document: Tag | None = None
+) -> bytes:
+    """The file; with `document`, in which the parts of all pages are, it can be read aloud."""
     contents = ["\n".join(page.operators).encode("cp1252") for page in pages]
     kids = " ".join(f"{6 + 2 * number} 0 R" for number in range(len(pages)))
     box = f"[0 0 {_number(PAGE_WIDTH)} {_number(PAGE_HEIGHT)}]"
@@ -83,18 +103,27 @@ def encode_pdf(pages: list[Page], marks: Sequence[Mark] = (), *, title: str, mad
     date = f"(D:{moment:%Y%m%d%H%M%S}Z)"
     first_mark = 6 + 2 * len(pages)
     outlines = f"/Outlines {first_mark} 0 R /PageMode /UseOutlines " if marks else ""
+    mark_objects = _encode_marks(marks, first_mark)
+    first_tag = first_mark + len(mark_objects)
+    tagged = f"/MarkInfo << /Marked true >> /StructTreeRoot {first_tag} 0 R " if document is not None else ""
     objects = [
-        f"<< /Type /Catalog /Pages 2 0 R {outlines}/Lang (en) /ViewerPreferences << /DisplayDocTitle true >> >>".encode(),
+        f"<< /Type /Catalog /Pages 2 0 R {outlines}{tagged}/Lang (en) /ViewerPreferences << /DisplayDocTitle true >> >>".encode(),
         f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} /MediaBox {box} >>".encode(),
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica-Bold /Encoding /WinAnsiEncoding >>",
-        f"<< /Title {_string(title)} /Producer (Casemate) /CreationDate {date} /ModDate {date} >>".encode("cp1252"),
+        f"<< /Title {_text(title)} /Producer (Casemate) /CreationDate {date} /ModDate {date} >>".encode("cp1252"),
     ]
     for number, content in enumerate(contents):
         fonts = "/Resources << /Font << /F1 3 0 R /F2 4 0 R >> >>"
-        objects.append(f"<< /Type /Page /Parent 2 0 R {fonts} /Contents {7 + 2 * number} 0 R >>".encode())
+        parts = f" /StructParents {number} /Tabs /S" if document is not None else ""
+        objects.append(f"<< /Type /Page /Parent 2 0 R {fonts} /Contents {7 + 2 * number} 0 R{parts} >>".encode())
         objects.append(b"<< /Length %d >>\nstream\n%b\nendstream" % (len(content), content))
-    return _assemble(objects + _encode_marks(marks, first_mark))
+    tags = (
+        encode_tags(document, [page.tags for page in pages], first_tag, lambda number: 6 + 2 * number, _text)
+        if document is not None
+        else []
+    )
+    return _assemble([*objects, *mark_objects, *(text.encode("cp1252") for text in tags)])
 
 
 def _encode_marks(marks: Sequence[Mark], first: int) -> list[bytes]:
@@ -126,7 +155,7 @@ def _encode_marks(marks: Sequence[Mark], first: int) -> list[bytes]:
         words = " ".join(f"/{name} {to} 0 R" for name, to in links.items())
         count = f" /Count -{len(parts)}" if parts else ""
         spot = f"[{6 + 2 * mark.page} 0 R /XYZ 0 {_number(PAGE_HEIGHT - mark.y)} 0]"
-        objects.append(f"<< /Title {_string(mark.text)} {words}{count} /Dest {spot} >>")
+        objects.append(f"<< /Title {_text(mark.text)} {words}{count} /Dest {spot} >>")
     return [text.encode("cp1252") for text in objects]
 
 
@@ -154,6 +183,11 @@ def _string(text: str) -> str:
     """A literal string, as the bytes that are meant."""
     escaped = _encode(text).replace(b"\\", b"\\\\").replace(b"(", b"\\(").replace(b")", b"\\)")
     return f"({escaped.decode('cp1252', 'replace')})"
+
+
+def _text(text: str) -> str:
+    """A text that is told and not set in a font: as it is, or where it is no ASCII in UTF-16 (7.9.2.2)."""
+    return _string(text) if text.isascii() else f"<FEFF{text.encode('utf-16-be', 'replace').hex().upper()}>"
 
 
 def _color(color: str) -> str:

@@ -288,6 +288,86 @@ def test_bookmarks_lead_through_the_paper(month: Path, made: WrittenPack) -> Non
     assert titles[6:9] == [b"Every control", b"3.1 Access control", b"3.2 Awareness and training"]
 
 
+_PART = re.compile(rb"<< /S /(\w+) /P (\d+) 0 R /K \[(.*?)\](?: /A|>>| >>)")
+_KID = re.compile(rb"<< /Type /MCR /Pg (\d+) 0 R /MCID (\d+) >>|(\d+) 0 R")
+_PIECE = re.compile(
+    rb"(?:/Artifact BMC|/(\w+) << /MCID (\d+) >> BDC)\n(?:(?!.* BDC$|.*BMC$).*\n)+?EMC(?:\n|$)", re.MULTILINE
+)
+
+
+def read_aloud(objects: list[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    """The pieces of content as a reader meets them: the kind of their part, the object of their page, their number on it."""
+
+    def walk(number: int, above: int) -> Iterator[tuple[bytes, int, int]]:
+        kind, parent, kids = _PART.match(objects[number - 1]).groups()  # type: ignore[union-attr]
+        assert int(parent) == above
+        for page, piece, kid in _KID.findall(kids):
+            if kid:
+                yield from walk(int(kid), number)
+            else:
+                assert page_parts[int(page)][int(piece)] == number, "found from the page as well"
+                yield kind, int(page), int(piece)
+
+    def named(name: bytes, text: bytes) -> int:
+        return int(re.search(rb"/%b (\d+) 0 R" % name, text).group(1))  # type: ignore[union-attr]
+
+    root = named(b"StructTreeRoot", objects[0])
+    rows = re.findall(rb"(\d+) \[(.*?)\]", objects[named(b"ParentTree", objects[root - 1]) - 1])
+    numbers = {key: [int(one) for one in re.findall(rb"(\d+) 0 R", row)] for key, row in rows}
+    page_parts = {
+        number: numbers[re.search(rb"/StructParents (\d+)", one).group(1)]  # type: ignore[union-attr]
+        for number, one in enumerate(objects, start=1)
+        if b"/Type /Page " in one
+    }
+    yield from walk(named(b"K", objects[root - 1]), root)
+
+
+def test_the_paper_can_be_read_aloud(month: Path, made: WrittenPack) -> None:
+    """All that is drawn is one piece of one part, or marked as of none; a picture has its words, a table its heads."""
+    objects = parse_pdf((month / "shared" / "report.pdf").read_bytes())
+    told = list(read_aloud(objects))
+    drawn = []
+    for number, one in enumerate(objects, start=1):
+        if b"/Type /Page " in one:
+            stream = objects[number].partition(b"stream\n")[2].rpartition(b"\nendstream")[0]
+            drawn += [(piece[1], number, int(piece[2])) for piece in _PIECE.finditer(stream) if piece[1]]
+            assert _PIECE.sub(b"", stream) == b"", "nothing is drawn outside of a piece, and no piece lies in another"
+    assert len(set(told)) == len(told)
+    assert sorted(told) == sorted(drawn)
+    kinds = Counter(kind for kind, *_ in told)
+    assert set(kinds) == {b"H1", b"H2", b"H3", b"P", b"TH", b"TD", b"Figure"}
+    assert told[0][0] == b"H1"
+    assert kinds[b"H1"] == 1
+    figures = [one for one in objects if one.startswith(b"<< /S /Figure")]
+    assert len(figures) == kinds[b"Figure"]
+    assert all(b" /Alt (" in one and b" /BBox [" in one for one in figures)
+    assert all(b" /Scope /" in one for one in objects if one.startswith(b"<< /S /TH"))
+
+
+def test_a_part_goes_on_over_pages() -> None:
+    """A row that is longer than a page is one row; the head that stands there again is not read once more."""
+    paper = Paper("T", "foot")
+    paper.table(["Head"], [1], [["word " * 8000]])
+    objects = parse_pdf(paper.encode(0))
+    told = list(read_aloud(objects))
+    assert [kind for kind, *_ in told] == [b"TH"] + [b"TD"] * (len(told) - 1)
+    pages = [page for _, page, _ in told[1:]]
+    assert len(pages) > 2
+    assert pages == sorted(set(pages))
+    assert sum(one.startswith(b"<< /S /TR") for one in objects) == 2
+    stream = objects[told[1][1]]
+    assert b"word ) Tj" in stream, "lines end with the space at which they were broken"
+
+
+def test_what_is_told_and_not_set_may_have_any_letters() -> None:
+    """Titles and the words of pictures are no text of the fonts; outside of ASCII they are UTF-16."""
+    paper = Paper("A – 中", "F")
+    paper.heading("Ä (b", size=10)
+    data = paper.encode(0)
+    assert f"/Title <FEFF{'A – 中'.encode('utf-16-be').hex().upper()}>".encode() in data
+    assert f"/Title <FEFF{'Ä (b'.encode('utf-16-be').hex().upper()}>".encode() in data
+
+
 def test_no_heading_is_the_last_on_its_page() -> None:
     """Nor the head of a table: wherever it falls, a row stands below."""
     for filler in range(60):
