@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from audit.append import LogWriter
+from audit.checkpoint import Checkpoint
 from audit.errors import AuditRejected, EntryNotFound, LogCorrupted, SignatureRejected
 from audit.fsck import verify_log
-from audit.merkle import leaf_hash
+from audit.merkle import leaf_hash, root_of
 from audit.note import VerifierKey
+from audit.reader import LogReader
 from audit.tiles import encode_bundle
 from tests.support.controls import control
 from tests.unit.audit.conftest import ORIGIN, make_record
@@ -129,6 +131,16 @@ def rewrite_a_record_of_the_wal(log: Path) -> None:
     segment.write_bytes(data[:28] + head + struct.pack(">I", zlib.crc32(head)) + payload + data[start + len(old) :])
 
 
+def put_the_signed_state_back(log: Path) -> None:
+    root = root_of([leaf_hash(entry) for entry in entries(0, 300)])
+    (log / ".state/signed").write_text(Checkpoint(ORIGIN, 300, root).encode())
+
+
+def remove_the_segments(log: Path) -> None:
+    for segment in (log / ".state/wal").iterdir():
+        segment.unlink()
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped bit in a bundle": (lambda log: flip(log / "tile/entries/001", 700), r"tile/entries/001.*entry 27\d does not hash"),
     "flipped bit in a length": (lambda log: flip(log / "tile/entries/001", 0), r"tile/entries/001"),
@@ -170,6 +182,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no signed state": (lambda log: (log / ".state/signed").unlink(), r"\.state/signed: is missing"),
     "signed state of another log": (change_the_origin, r"log\.example/other"),
     "signed state that is rubbish": (lambda log: (log / ".state/signed").write_bytes(b"\xff"), r"\.state/signed"),
+    "signed state of an earlier day": (put_the_signed_state_back, r"\.state/signed: of size 300, though a checkpoint of 600"),
+    "no segment of the write-ahead log": (remove_the_segments, r"\.state/wal: does not hold the records from 600 on"),
     "no write-ahead log": (lambda log: shutil.rmtree(log / ".state/wal"), r"\.state/wal: is missing"),
     "damage in the write-ahead log": (damage_a_committed_batch, r"\.wal: damaged at byte 28"),
     "rewritten record in the write-ahead log": (rewrite_a_record_of_the_wal, r"record 3 is not entry 3"),
@@ -184,6 +198,17 @@ def test_damage_is_found_and_named(log: Path, original: tuple[Path, VerifierKey,
     damage(log)
     with pytest.raises(AuditRejected, match=expected):
         verify_log(log, original[1])
+
+
+def test_a_first_entry_that_is_cut_off_is_none(log: Path) -> None:
+    """Who reads it alone, without the rest of its bundle, gets all of it."""
+    bundle = log / "tile/entries/001"
+    whole = bundle.read_bytes()
+    assert LogReader(log).read_first(1, SIZE) == make_record(256)
+    for length in (0, 1, 2, 1 + len(make_record(256))):
+        bundle.write_bytes(whole[:length])
+        with pytest.raises(LogCorrupted, match="ends within its first entry"):
+            LogReader(log).read_first(1, SIZE)
 
 
 def forge(home: Path, stolen_key: Path, records: list[bytes]) -> None:

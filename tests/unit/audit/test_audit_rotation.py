@@ -23,7 +23,8 @@ from audit.rotation import (
     stage_key,
     verify_continues,
 )
-from audit.signing_key import load_signer, open_cosigners
+from audit.signing_key import create_signer, load_signer, open_cosigners
+from audit.storage import Disk
 from tests.support.controls import control
 from tests.unit.audit.conftest import ORIGIN, OpenLog, make_record
 
@@ -170,6 +171,15 @@ def test_the_word_about_an_old_log_does_not_stand_before_the_next(tmp_path: Path
     assert merge_cosigned(tmp_path, old) == old
     assert merge_cosigned(tmp_path, new) == new
     assert load_cosigned(tmp_path) == new
+
+
+def test_an_interrupted_rotation_does_not_destroy_another_logs_key(home: Path) -> None:
+    """Where the next log has begun meanwhile, the key that lies there is its own."""
+    rotate_log(home / "log", home / "log.key")
+    create_signer(home / "log.key", ORIGIN, Disk())
+    with pytest.raises(RotationRefused, match="is of another log than the one that was closed"):
+        rotate_log(home / "log", home / "log.key")
+    assert load_signer(home / "log.key", ORIGIN)
 
 
 def test_a_first_leaf_that_names_another_end_does_not_continue(home: Path) -> None:

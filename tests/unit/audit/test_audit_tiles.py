@@ -66,6 +66,8 @@ def test_paths_come_back(level: int, number: int, width: int) -> None:
         "tile/entries/000.p/1/2",
         "tile/0/٠٠٠",
         "tile/0/000.p/١",
+        "other/0/000",
+        "tile/0/x001/x002/x003/x004/x005/x006/x007/x008/009",
     ],
 )
 def test_other_spellings_are_refused(path: str) -> None:
@@ -85,6 +87,15 @@ def test_bundles_come_back(entries: list[bytes]) -> None:
         parse_bundle(data + b"\x00\x00", TileId(ENTRIES, 0, len(entries)))
     with pytest.raises(MalformedTile):
         parse_bundle(data[:-1], TileId(ENTRIES, 0, len(entries)))
+
+
+def test_hash_tiles_have_their_width() -> None:
+    """A tile that was cut off, in the middle of a hash or behind one, or goes on, is none."""
+    data = bytes(range(256)) * 2
+    assert split_tile(data, TileId(0, 0, 16)) == [data[start : start + 32] for start in range(0, 512, 32)]
+    for other in (data[:-1], data[:-32], data + bytes(32), b""):
+        with pytest.raises(MalformedTile, match="bytes, expected 512"):
+            split_tile(other, TileId(0, 0, 16))
 
 
 def test_lengths_are_big_endian() -> None:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit.canonical_text import encode_base64
 from audit.checkpoint import Checkpoint, parse_checkpoint
 from audit.cosignature import Cosigner, verify_cosignatures
 from audit.courier import COSIGNED, add_cosignatures, ask_witness, load_cosigned, merge_cosigned
@@ -28,7 +29,7 @@ from audit.note import NoteSigner, SignedNote, VerifierKey, encode_note, encode_
 from audit.reader import LogReader
 from audit.signing_key import open_cosigners
 from audit.storage import Disk
-from audit.witness import SIZE, Answer, Witness, encode_request, parse_request
+from audit.witness import MAX_REQUEST_BYTES, SIZE, Answer, Witness, encode_request, parse_request
 from tests.support.controls import control
 from tests.unit.audit.conftest import OpenLog, make_record
 
@@ -112,6 +113,8 @@ def test_what_is_refused_and_how(witness: Witness) -> None:
         (400, encode_request(26, [], note)),
         (400, b"old 020\n\n" + note),
         (400, b"old 20\nnot base64\n\n" + note),
+        (400, b"old 20\n" + encode_base64(bytes(31)).encode() + b"\n\n" + note),
+        (400, b"old 20\n\n" + note + b"x" * MAX_REQUEST_BYTES),
         (400, b"old 20\n" + note),
         (400, b"old 20\n\n" + b"rubbish"),
         (400, b"old 20\n" + b"".join(b"A" * 43 + b"=\n" for _ in range(64)) + b"\n" + note),
@@ -189,6 +192,21 @@ def test_damaged_state_cosigns_nothing(witness: Witness, tmp_path: Path) -> None
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(StateMismatch):
         witness.add_checkpoint(LOG.request(0, 25))
+
+
+def test_the_memory_of_another_log_cosigns_nothing(open_witness: Callable[..., Witness], tmp_path: Path) -> None:
+    """Two files of a witness that were exchanged: what it remembers of one log says nothing of another."""
+    other = FakeLog(2, "log.example/other")
+    witness = open_witness(logs=[LOG.key, other.key])
+    for one, size in ((LOG, 20), (other, 10)):
+        assert witness.add_checkpoint(one.request(0, size)).status == 200
+    first, second = (tmp_path / "witness").glob("*.checkpoint")
+    held = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(held)
+    for one, size in ((LOG, 10), (other, 20)):
+        with pytest.raises(StateMismatch, match="is of the log"):
+            witness.add_checkpoint(one.request(size, 25))
 
 
 def test_requests_at_the_same_time_never_roll_back(witness: Witness) -> None:
@@ -280,6 +298,17 @@ def test_a_witness_that_answers_with_rubbish_gives_no_cosignature(
         ask_witness(LogReader(tmp_path / "log"), writer.key, key, lambda _body: answer, 0)
     with pytest.raises(EntryNotFound):
         load_cosigned(tmp_path)
+
+
+def test_a_witness_that_remembers_more_than_the_log_has_is_told_so(open_log: OpenLog, tmp_path: Path) -> None:
+    """The log went back: that is no rubbish, and the message says it."""
+    writer = open_log()
+    writer.append([make_record(0)])
+    writer.commit()
+    writer.publish()
+    key = Cosigner("w.example/1", Ed25519PrivateKey.generate()).key
+    with pytest.raises(MalformedNote, match="has cosigned 9 records, the log has 1: the log went back"):
+        ask_witness(LogReader(tmp_path / "log"), writer.key, key, lambda _body: Answer(409, b"9\n"), 0)
 
 
 def test_an_older_cosigned_tree_does_not_replace_a_larger_one(tmp_path: Path) -> None:

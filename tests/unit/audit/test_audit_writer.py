@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from audit.append import LogWriter
-from audit.checkpoint import verify_checkpoint
+from audit.checkpoint import Checkpoint, verify_checkpoint
 from audit.errors import (
     AuditMisconfigured,
     EntryNotFound,
@@ -24,7 +24,9 @@ from audit.merkle import leaf_hash, root_of, verify_consistency
 from audit.proof import verify_proof
 from audit.reader import LogReader
 from audit.reserve import Reserve
+from audit.signing_key import load_signer
 from audit.storage import Disk
+from audit.wal import SEGMENT_HEADER_BYTES, encode_batch
 from tests.support.controls import control
 from tests.unit.audit.conftest import ORIGIN, OpenLog, make_record
 
@@ -384,6 +386,45 @@ def test_a_start_without_the_signed_state_is_refused(open_log: OpenLog, tmp_path
         open_log()
 
 
+@pytest.mark.parametrize(("left", "words"), [("tile", "the folder holds a log"), (".state", "holds records")])
+def test_what_is_left_of_a_log_is_no_new_one(open_log: OpenLog, tmp_path: Path, left: str, words: str) -> None:
+    """Its tiles without the private state, or records in the write-ahead log alone; the key is gone as well."""
+    prepare(open_log)
+    (tmp_path / "log.key").unlink()
+    (tmp_path / "log/.state/signed").unlink()
+    (tmp_path / "log/checkpoint").unlink()
+    shutil.rmtree(tmp_path / "log" / ("tile" if left == ".state" else ".state/wal"))
+    with pytest.raises(StateMismatch, match=words):
+        open_log()
+
+
+def test_a_start_on_a_bundle_that_was_changed_is_refused(open_log: OpenLog, tmp_path: Path) -> None:
+    """The records of the last bundle go into the next ones: they must be those under the tree."""
+    prepare(open_log)
+    flip(tmp_path / "log/tile/entries/001.p/44", 10)
+    with pytest.raises(StateMismatch, match="bundle of entry 256 does not hash"):
+        open_log()
+
+
+def test_a_start_with_a_checkpoint_of_another_tree_is_refused(open_log: OpenLog, tmp_path: Path) -> None:
+    """Smaller than what was signed, by the same key, and not its beginning: somebody was shown another history."""
+    prepare(open_log)
+    forged = Checkpoint(ORIGIN, 200, root_of([leaf_hash(b"other %d" % index) for index in range(200)]))
+    (tmp_path / "log/checkpoint").write_bytes(load_signer(tmp_path / "log.key", ORIGIN).sign(forged.encode()))
+    with pytest.raises(StateMismatch, match="is not a prefix of the tree of size 300"):
+        open_log()
+
+
+def test_a_start_on_a_rewritten_write_ahead_log_is_refused(open_log: OpenLog, tmp_path: Path) -> None:
+    """Where it overlaps with the signed tree, it must hold the same records, though its checksums are right."""
+    prepare(open_log)
+    (segment,) = (tmp_path / "log/.state/wal").iterdir()
+    forged = [make_record(index, "forged" if index == 7 else "") for index in range(305)]
+    segment.write_bytes(segment.read_bytes()[:SEGMENT_HEADER_BYTES] + encode_batch(0, forged))
+    with pytest.raises(StateMismatch, match="record 7 is not the one under the signed tree"):
+        open_log()
+
+
 def test_an_empty_folder_under_a_known_key_is_refused(open_log: OpenLog, tmp_path: Path) -> None:
     """A second history would begin under the same name."""
     prepare(open_log)
@@ -413,7 +454,7 @@ def test_a_start_without_the_write_ahead_log_is_refused(open_log: OpenLog, tmp_p
 def test_a_start_under_another_name_is_refused(open_log: OpenLog, tmp_path: Path) -> None:
     """The origin is signed and cannot change."""
     prepare(open_log)
-    with pytest.raises(StateMismatch, match="other"):
+    with pytest.raises(StateMismatch, match=r"\[audit\] origin says 'log\.example/other'"):
         LogWriter(tmp_path / "log", tmp_path / "log.key", origin="log.example/other")
 
 
