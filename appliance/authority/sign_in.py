@@ -116,10 +116,13 @@ class SignInDesk:
             if not may_try():
                 raise TriedTooOften
             holds = await asyncio.to_thread(is_password, None if user is None else user.password_hash, password)
+        # As they are now, whether there is somebody or not: what is decided from here on is decided without a wait.
+        found = await self._directory.find_user(login)
         if user is None:
             self._note_nobody()
             raise SignInRefused("", "there is no such person")
         try:
+            user = _verify_same(user, found)
             known = self._verify_account(user)
         except SignInRefused:
             self._note_nobody()
@@ -146,9 +149,7 @@ class SignInDesk:
         waiting = self._waiting.pop(_hash(ticket), None)
         if waiting is None or waiting.expires_at <= self._clock() or self._passkeys is None:
             raise SignInRefused("", "no sign-in waits for this passkey")
-        user = await self._directory.find_user(waiting.user.user_id)
-        if user is None or user.password_hash != waiting.user.password_hash:
-            raise SignInRefused(waiting.user.user_id, "the account was changed meanwhile")
+        user = _verify_same(waiting.user, await self._directory.find_user(waiting.user.user_id))
         known = self._verify_account(user)
         try:
             credential_id, counter = self._passkeys.finish_sign_in(waiting.ceremony, user, response)
@@ -230,10 +231,7 @@ class SignInDesk:
 
     async def _verify_unchanged(self, user: User) -> None:
         """Whoever was reset or disabled while we hashed MUST not undo it. Raises: SignInRefused, SecurityUnavailable."""
-        found = await self._directory.find_user(user.user_id)
-        if found is None or found.password_hash != user.password_hash:
-            raise SignInRefused(user.user_id, "the account was changed meanwhile")
-        self._verify_account(found)
+        self._verify_account(_verify_same(user, await self._directory.find_user(user.user_id)))
 
     def _verify_account(self, user: User) -> SignIns:
         """What is known of a person who may try. Raises: SignInRefused."""
@@ -297,6 +295,13 @@ class SignInDesk:
         while len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
         return cookie, session
+
+
+def _verify_same(before: User, now: User | None) -> User:
+    """A person after a wait. Whoever was reset meanwhile is not let in by what held before. Raises: SignInRefused."""
+    if now is None or (now.user_id, now.password_hash) != (before.user_id, before.password_hash):
+        raise SignInRefused(before.user_id, "the account was changed meanwhile")
+    return now
 
 
 def _hash(cookie: str) -> bytes:

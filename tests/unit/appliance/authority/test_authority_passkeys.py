@@ -11,6 +11,7 @@ import re
 import pytest
 
 from appliance.authority import pages
+from security.passwords import hash_password
 from security.users import UserDefinition
 from tests.support.controls import control
 from tests.support.soft_authenticator import SoftAuthenticator, b64
@@ -248,3 +249,14 @@ async def test_an_authority_known_by_its_number_has_none(tmp_path):
         assert (await client.get("/keys")).status_code == 404
     house.refresh.close()
     house.registry.close()
+
+
+async def test_a_sign_in_that_waits_for_a_key_ends_with_the_password_that_began_it(person):
+    """Whoever had the old password, and the key, is not let in after the change."""
+    await person.register()
+    asked = await person.sign_in(code="")
+    users = person.house.registry.users
+    users.set_password(users.find("ada").user_id, hash_password("Another-Long-Password-2"), actor="t")
+    refused = await person.use(asked)
+    assert (refused.status_code, "set-cookie" in refused.headers) == (401, False)
+    assert "changed meanwhile" in person.failures[-1]

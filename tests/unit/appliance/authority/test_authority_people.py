@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 import structlog
 
+from appliance.authority import sign_in
 from security.clients import ClientDefinition
 from security.passwords import hash_password, make_code, unseal
 from security.registry.snapshot import read_definitions
@@ -54,6 +55,10 @@ class Person:
         answer = await self.post("/password", {**self.fields_of(answer), **chosen})
         assert (answer.status_code, answer.headers["location"]) == (303, "/device")
         self.house.utc.now += 30
+
+    def token_of(self, answer):
+        """What the forms of a page have that the session gave."""
+        return re.search(r'name="form_token" value="([^"]+)"', answer.text)[1]
 
     def fields_of(self, answer):
         """The hidden fields of the last form but that for signing out."""
@@ -159,6 +164,49 @@ async def test_a_session_ends_when_idle_and_when_it_is_old(person):
     assert "Sign in" in answer.text
 
 
+@pytest.mark.parametrize("change", ["disable", "reset"])
+@pytest.mark.parametrize("does", ["sign in", "change the password"])
+async def test_a_password_that_held_when_it_was_hashed_lets_nobody_in_later(person, monkeypatch, change, does):
+    """Hashing takes its time, and waits for its turn: who is reset or disabled meanwhile stays so, whoever has the password."""
+    await person.begin()
+    if does != "sign in":
+        await person.sign_in()
+        fields = person.fields_of(await person.get("/password"))
+    hashed = sign_in.is_password
+
+    def is_password(stored, presented):
+        getattr(person.house.registry.users, change)("ada", actor="t")
+        return hashed(stored, presented)
+
+    monkeypatch.setattr(sign_in, "is_password", is_password)
+    if does == "sign in":
+        answer = await person.sign_in()
+        assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+    else:
+        before = person.house.registry.users.find("ada")
+        chosen = {"current": PASSWORD, "password": "Another-Long-Password-2", "again": "Another-Long-Password-2"}
+        assert (await person.post("/password", {**fields, **chosen})).status_code != 303
+        after = person.house.registry.users.find("ada")
+        assert (after.password_hash == before.password_hash) is (change == "disable")
+    reasons = [event["status_detail"] for event in person.house.auditor.events if "status_detail" in event]
+    assert any(("disabled" if change == "disable" else "changed meanwhile") in reason for reason in reasons)
+
+
+async def test_signing_out_ends_the_session_and_not_the_cookie_alone(person):
+    """Whoever has a copy of the cookie is out, too; and it is a record."""
+    await person.begin()
+    copied = (await person.sign_in()).headers["set-cookie"].partition(";")[0]
+    page = await person.get("/device")
+    assert "You are signed in" in page.text
+    left = await person.post("/sign_out", {"form_token": person.token_of(page)})
+    assert (left.status_code, "Signed out" in left.text) == (200, True)
+    assert "max-age=0" in left.headers["set-cookie"].lower()
+    again = await person.client.get("/device", headers={"cookie": copied})
+    assert "You are signed in" not in again.text
+    event = person.house.auditor.events[-1]
+    assert event["unmapped"]["casemate"]["kind"] == "user_signed_out"
+
+
 async def test_forms_of_other_sites_do_nothing(person):
     """By Origin, by the session's token; the cookie is for this host, for TLS, and out of scripts' reach."""
     await person.begin()
@@ -167,7 +215,7 @@ async def test_forms_of_other_sites_do_nothing(person):
     for attribute in ("Secure", "HttpOnly", "SameSite=lax", "Path=/"):
         assert attribute.lower() in cookie.lower()
     assert "domain" not in cookie.lower()
-    fields = person.fields_of(await person.get("/device?user_code=none"))
+    fields = {"form_token": person.token_of(await person.get("/device"))}
     for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"origin": f"http://{HOST}"}):
         for path in ("/device", "/authorize", "/sign_in", "/sign_out", "/password"):
             assert (await person.post(path, fields, **headers)).status_code == 403

@@ -37,6 +37,7 @@ async def test_a_proof_binds_the_token_to_its_key(house, issuer, key, clock):
         {"header": {"typ": "JWT"}}, {"header": {"typ": ...}},
         {"header": {"jwk": ...}}, {"header": {"jwk": "x"}}, {"header": {"jwk": {"kty": "oct", "k": "AAAA"}}},
         {"header": {"crit": ["x"]}}, {"header": {"alg": "ES384"}},
+        {"header": {"alg": "none"}}, {"header": {"alg": "HS256"}}, {"header": {"alg": 7}}, {"header": {"alg": ...}},
     ],
 )  # fmt: skip
 def test_bad_proofs_are_refused(house, key, clock, change):
