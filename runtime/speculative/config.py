@@ -1,10 +1,11 @@
 """What the folder of a draft head says about it, and whether it fits the model that it is to draft for. Imports no torch.
 
-Format: `config.json` with the architecture `LlamaForCausalLMEagle3` (or vLLM's name for it) and the sizes of one Llama
-layer. `draft_vocab_size` is the head's own vocabulary; absent, it is the target's. Which hidden states the head reads is said by
-how many layers they have passed: after 2, n // 2 and n - 3 of n layers, unless the folder names them. SGLang's
-`eagle_config.eagle_aux_hidden_state_layer_ids` counts the layer whose output it is, vLLM's key of that name at the top
-level the layers passed, which is one more.
+Format: `config.json` with the architecture `LlamaForCausalLMEagle3` (or vLLM's name for it) and the sizes of one
+Llama layer; or that of vLLM's library `speculators`, which has those sizes under `transformer_layer_config`.
+`draft_vocab_size` is the head's own vocabulary; absent, it is the target's. Which hidden states the head reads is
+said by how many layers they have passed: after 2, n // 2 and n - 3 of n layers, unless the folder names them.
+SGLang's `eagle_config.eagle_aux_hidden_state_layer_ids` counts the layer whose output it is, vLLM's key of that name
+at the top level the layers passed, which is one more.
 
 Whatever the head would compute differently from how it was trained is refused by name: a head that is run wrong still
 drafts, and only its acceptance would tell.
@@ -20,6 +21,8 @@ from runtime.weights.json_file import MAX_JSON_BYTES, parse_json_object, read_re
 from runtime.weights.rope import RopeConfig, parse_rope
 
 ARCHITECTURES = ("LlamaForCausalLMEagle3", "Eagle3LlamaForCausalLM")
+_SPECULATORS = ("Eagle3Speculator", "Eagle3DraftModel")
+_SPECULATORS_TYPE, _LAYER = "speculators_model_type", "transformer_layer_config"
 NUM_CAPTURED = 3
 _LAYER_IDS = "eagle_aux_hidden_state_layer_ids"
 
@@ -40,14 +43,16 @@ class HeadConfig:
     rope: RopeConfig
     norm_before_residual: bool
     """Whether the residual around attention is the normalized hidden state (vLLM's name)."""
+    may_differ_in_embedding: bool
+    """Whether an embedding in the folder counts where it is not the target's: so vLLM has it, and SGLang has not."""
     captured_layers: tuple[int, ...]
     """How many layers of the target each of the hidden states has passed, ascending."""
     files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     """Name and content of the file this was parsed from."""
 
     @property
-    def has_own_embedding(self) -> bool:
-        """Whether it reads tokens by an embedding of its own; else by its target's."""
+    def needs_own_embedding(self) -> bool:
+        """Whether its target's embedding has another size than its own."""
         return self.hidden_size != self.target_hidden_size
 
     @property
@@ -68,50 +73,78 @@ def load_head_config(folder: Path, target: ModelConfig) -> HeadConfig:
 
 
 def _parse(fields: Fields, target: ModelConfig) -> HeadConfig:
-    _refuse_unsupported(fields)
-    vocab_size = fields.integer("vocab_size", 1, 1 << 22)
+    is_speculators = fields.has(_SPECULATORS_TYPE)
+    layer = fields.nested(_LAYER) if is_speculators else fields
+    if is_speculators:
+        _verify_speculators(fields, layer)
+    elif not set(_one_architecture(fields)) <= set(ARCHITECTURES):
+        raise fields.rejected("architectures", f"one of {', '.join(ARCHITECTURES)} (a head of EAGLE-3)")
+    _refuse_unsupported(fields, layer)
+    vocab_size = layer.integer("vocab_size", 1, 1 << 22)
     if vocab_size != target.vocab_size:
-        raise fields.rejected("vocab_size", f"the target's {target.vocab_size}")
-    hidden_size = fields.integer("hidden_size", 1, 1 << 17)
+        raise layer.rejected("vocab_size", f"the target's {target.vocab_size}")
+    hidden_size = layer.integer("hidden_size", 1, 1 << 17)
     target_hidden_size = fields.integer("target_hidden_size", 1, 1 << 17, default=hidden_size)
     if target_hidden_size != target.hidden_size:
-        key = "target_hidden_size" if fields.has("target_hidden_size") else "hidden_size"
-        raise fields.rejected(key, f"the target's {target.hidden_size}")
-    num_heads = fields.integer("num_attention_heads", 1, 1 << 10)
-    num_kv_heads = fields.integer("num_key_value_heads", 1, num_heads, default=num_heads)
+        has_both = fields.has("target_hidden_size")
+        where, key = (fields, "target_hidden_size") if has_both else (layer, "hidden_size")
+        raise where.rejected(key, f"the target's {target.hidden_size}")
+    num_heads = layer.integer("num_attention_heads", 1, 1 << 10)
+    num_kv_heads = layer.integer("num_key_value_heads", 1, num_heads, default=num_heads)
     if num_heads % num_kv_heads:
-        raise fields.rejected("num_key_value_heads", f"a divisor of num_attention_heads ({num_heads})")
-    head_dim = fields.integer("head_dim", 2, 1 << 12, default=max(2, hidden_size // num_heads))
+        raise layer.rejected("num_key_value_heads", f"a divisor of num_attention_heads ({num_heads})")
+    head_dim = layer.integer("head_dim", 2, 1 << 12, default=max(2, hidden_size // num_heads))
     if head_dim % 2:
-        raise fields.rejected("head_dim", "an even number")
+        raise layer.rejected("head_dim", "an even number")
     return HeadConfig(
         vocab_size=vocab_size,
         draft_vocab_size=fields.integer("draft_vocab_size", 1, vocab_size, default=vocab_size),
         hidden_size=hidden_size,
         target_hidden_size=target_hidden_size,
-        intermediate_size=fields.integer("intermediate_size", 1, 1 << 20),
+        intermediate_size=layer.integer("intermediate_size", 1, 1 << 20),
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
-        rms_norm_eps=fields.number("rms_norm_eps", 0.0, 1.0, default=1e-6),
-        rope=parse_rope(fields),
+        rms_norm_eps=layer.number("rms_norm_eps", 0.0, 1.0, default=1e-6),
+        rope=parse_rope(layer),
         norm_before_residual=fields.boolean("norm_before_residual", default=False),
+        may_differ_in_embedding=is_speculators or fields.texts("architectures") == ["Eagle3LlamaForCausalLM"],
         captured_layers=_parse_layers(fields, target.num_layers),
     )
 
 
-def _refuse_unsupported(fields: Fields) -> None:
+def _verify_speculators(fields: Fields, layer: Fields) -> None:
+    if fields.text(_SPECULATORS_TYPE) != "eagle3":
+        raise fields.rejected(_SPECULATORS_TYPE, "'eagle3'")
+    if not set(_one_architecture(fields)) <= set(_SPECULATORS):
+        raise fields.rejected("architectures", f"one of {', '.join(_SPECULATORS)} (a head of EAGLE-3)")
+    if layer.text("model_type", default="llama") != "llama":
+        raise layer.rejected("model_type", "'llama' (the layer of a head)")
+    if not fields.has("norm_before_residual"):
+        # Its publisher takes false for it, and vLLM true.
+        raise fields.rejected("norm_before_residual", "true or false")
+
+
+def _one_architecture(fields: Fields) -> list[str]:
     names = fields.texts("architectures")
-    if len(names) != 1 or names[0] not in ARCHITECTURES:
-        raise fields.rejected("architectures", f"one of {', '.join(ARCHITECTURES)} (a head of EAGLE-3)")
-    fields.integer("num_hidden_layers", 1, 1, default=1)
-    if fields.text("hidden_act", default="silu") != "silu":
-        raise fields.rejected("hidden_act", "'silu'")
+    if len(names) != 1:
+        raise fields.rejected("architectures", "one name")
+    return names
+
+
+def _refuse_unsupported(fields: Fields, layer: Fields) -> None:
+    layer.integer("num_hidden_layers", 1, 1, default=1)
+    if layer.text("hidden_act", default="silu") != "silu":
+        raise layer.rejected("hidden_act", "'silu'")
     for key in ("attention_bias", "mlp_bias", "bias"):
+        if layer.boolean(key, default=False):
+            raise layer.rejected(key, "false (heads have no biases)")
+    for key in ("norm_before_fc", "fc_norm", "norm_output"):
         if fields.boolean(key, default=False):
-            raise fields.rejected(key, "false (heads have no biases)")
-    if fields.has("quantization_config"):
-        raise fields.rejected("quantization_config", "nothing (heads are not quantized)")
+            raise fields.rejected(key, "false (heads have no norm there)")
+    for each in (fields, layer):
+        if each.has("quantization_config"):
+            raise each.rejected("quantization_config", "nothing (heads are not quantized)")
 
 
 def _parse_layers(fields: Fields, num_layers: int) -> tuple[int, ...]:

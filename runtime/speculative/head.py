@@ -24,7 +24,7 @@ from runtime.layers.linear import Linear
 from runtime.layers.norm import RMSNorm
 from runtime.layers.rotary import RotaryTable, apply_rotary
 from runtime.speculative.config import HeadConfig
-from runtime.speculative.loading import HeadWeights
+from runtime.speculative.loading import EMBEDDING, HeadWeights
 
 AttendDraft = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(query [num_rows, num_heads, head_dim], key, value [num_rows, num_kv_heads, head_dim]) → the shape of query."""
@@ -54,7 +54,7 @@ class DraftHead:
     def __init__(self, config: HeadConfig, weights: HeadWeights, embedding: Tensor, *, num_positions: int) -> None:
         """
         Args:
-            embedding: [vocab_size, hidden_size] of the target, for a head without its own.
+            embedding: [vocab_size, hidden_size] of the target, for weights without one of the head's own.
             num_positions: bound of the positions that may occur.
         """
         parameters = weights.parameters
@@ -66,7 +66,7 @@ class DraftHead:
             return Linear(parameters[f"{name}.weight"])
 
         self.config = config
-        self.embedding = parameters["embed_tokens.weight"] if config.has_own_embedding else embedding
+        self.embedding = parameters.get(EMBEDDING, embedding)
         self.target_ids = weights.target_ids
         self.fc, self.qkv, self.output = linear("fc"), linear("qkv"), linear("midlayer.self_attn.o_proj")
         self.gate_up, self.down, self.lm_head = linear("gate_up"), linear("midlayer.mlp.down_proj"), linear("lm_head")

@@ -1,8 +1,9 @@
 """The weights of a head: every tensor that the format has, nothing else, in the shapes that its configuration says.
 
 Names are those that SGLang, vLLM and SpecForge publish, with or without `model.` before them; vLLM's `layers.0.` is
-`midlayer.`. An embedding in the folder is left out where the head shares its target's, as SGLang does. `d2t` holds, for each id of
-the draft vocabulary, the difference to the target's id; `t2d` says which ids of the target can be drafted at all.
+`midlayer.`. An embedding in the folder is left out where the head shares its target's, as SGLang does; of a head by
+vLLM's names only where it is the target's, as vLLM does: it may have been trained. `d2t` holds, for each id of the
+draft vocabulary, the difference to the target's id; `t2d` says which ids of the target can be drafted at all.
 """
 
 import hashlib
@@ -22,7 +23,8 @@ from runtime.weights.header import StoredTensor
 
 _FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 _INTEGERS = {"I64": torch.int64, "I32": torch.int32}
-_OFFSETS, _DRAFTED, _EMBEDDING = "d2t", "t2d", "embed_tokens.weight"
+EMBEDDING = "embed_tokens.weight"
+_OFFSETS, _DRAFTED = "d2t", "t2d"
 _JOINED = {
     "qkv.weight": tuple(f"midlayer.self_attn.{name}_proj.weight" for name in "qkv"),
     "gate_up.weight": tuple(f"midlayer.mlp.{name}_proj.weight" for name in ("gate", "up")),
@@ -42,15 +44,12 @@ class HeadWeights:
 
 
 def load_head_weights(
-    folder: Path,
-    config: HeadConfig,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    verify: FileCheck | None = None,
+    folder: Path, config: HeadConfig, embedding: Tensor, *, verify: FileCheck | None = None
 ) -> HeadWeights:
-    """Check and read a head, converted to `dtype` on `device`.
+    """Check and read a head, converted to the dtype and on the device of its target's embedding.
 
+    Args:
+        embedding: [vocab_size, hidden_size] of the target.
     Raises: CheckpointRejected, naming file and tensor; whatever `verify` raises.
     """
     shards = open_shards(folder)
@@ -64,12 +63,14 @@ def load_head_weights(
         verify.verify(digests)
     where = folder.name
     target_ids = _target_ids(stored, config, where)
+    own = {} if config.needs_own_embedding else _own_embedding(stored, config, embedding, where)
     tensors = {name: _take(stored, name, shape, where) for name, shape in tensor_shapes(config).items()}
     for name in stored:
         raise CheckpointRejected(f"{where}: tensor {name!r}: unexpected in a head of EAGLE-3")
     lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    device, dtype = embedding.device, embedding.dtype
     return HeadWeights(
-        {name: _placed(tensor, device, dtype) for name, tensor in _joined(tensors).items()},
+        own | {name: _placed(tensor, device, dtype) for name, tensor in _joined(tensors).items()},
         target_ids.to(device),
         hashlib.sha256("".join(lines).encode()).hexdigest(),
     )
@@ -115,8 +116,8 @@ def tensor_shapes(config: HeadConfig) -> dict[str, tuple[int, ...]]:
         "norm.weight": (hidden,),
         "lm_head.weight": (config.draft_vocab_size, hidden),
     }
-    if config.has_own_embedding:
-        shapes[_EMBEDDING] = (config.vocab_size, hidden)
+    if config.needs_own_embedding:
+        shapes[EMBEDDING] = (config.vocab_size, hidden)
     return shapes
 
 
@@ -135,6 +136,19 @@ def _read(shards: list[Shard], check: FileCheck | None) -> tuple[dict[str, tuple
             stored[name] = tensor, content
         digests[shard.name] = hasher.hexdigest()
     return stored, digests
+
+
+def _own_embedding(
+    stored: dict[str, tuple[StoredTensor, bytes]], config: HeadConfig, embedding: Tensor, where: str
+) -> dict[str, Tensor]:
+    """Remove what need not be there; kept is what differs from the target's, where it may."""
+    if EMBEDDING not in stored:
+        return {}
+    own = _take(stored, EMBEDDING, (config.vocab_size, config.hidden_size), where)
+    if not config.may_differ_in_embedding:
+        return {}
+    own = own.to(embedding.device, embedding.dtype)
+    return {} if torch.equal(own, embedding) else {EMBEDDING: own}
 
 
 def _take(stored: dict[str, tuple[StoredTensor, bytes]], name: str, shape: tuple[int, ...], where: str) -> Tensor:
@@ -165,8 +179,6 @@ def _target_ids(stored: dict[str, tuple[StoredTensor, bytes]], config: HeadConfi
     """[draft_vocab_size] int64: the target's id of each draft; checked to be different ids of its vocabulary."""
     size = config.draft_vocab_size
     target_ids = torch.arange(size)
-    if not config.has_own_embedding:
-        stored.pop(_EMBEDDING, None)
     if size < config.vocab_size or _OFFSETS in stored:
         target_ids = target_ids + _tensor(stored, _OFFSETS, (size,), _INTEGERS, where).long()
     if bool(((target_ids < 0) | (target_ids >= config.vocab_size)).any()):

@@ -51,11 +51,10 @@ class HeadSource:
                     f"{self.folder.name}/{CONFIG_FILE}: draft_vocab_size: expected at least speculative_eagle_topk "
                     f"({self.topk}), found {config.draft_vocab_size}"
                 )
-            device, dtype = embedding.device, embedding.dtype
             if self.is_dummy:
-                weights = build_dummy_head(config, device=device, dtype=dtype)
+                weights = build_dummy_head(config, device=embedding.device, dtype=embedding.dtype)
             else:
-                weights = load_head_weights(self.folder, config, device=device, dtype=dtype, verify=self.verify)
+                weights = load_head_weights(self.folder, config, embedding, verify=self.verify)
         except CheckpointRejected as error:
             raise CheckpointRejected(f"speculative_draft_model_path: {error}") from error
         return LoadedHead(DraftHead(config, weights, embedding, num_positions=num_positions), weights.digest)

@@ -80,6 +80,33 @@ def head_config(**changes: Any) -> dict[str, Any]:
     return {key: value for key, value in config.items() if value is not None}
 
 
+def speculators_config(**changes: Any) -> dict[str, Any]:
+    """The same of vLLM's library; `changes` are to its own keys, None takes one away, or to the layer's with `layer_`."""
+    layer = _llama_config(VOCAB_SIZE) | {"model_type": "llama", "num_hidden_layers": 1, "attention_bias": False}
+    config: dict[str, Any] = {
+        "architectures": ["Eagle3DraftModel"],
+        "draft_vocab_size": DRAFT_VOCAB_SIZE,
+        "eagle_aux_hidden_state_layer_ids": list(CAPTURED),
+        "embed_requires_grad": False,
+        "norm_before_fc": False,
+        "norm_before_residual": True,
+        "speculators_config": {
+            "algorithm": "eagle3",
+            "default_proposal_method": "greedy",
+            "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": 3}],
+            "verifier": {"architectures": ["LlamaForCausalLM"], "name_or_path": "target"},
+        },
+        "speculators_model_type": "eagle3",
+        "speculators_version": "0.3.0",
+        "target_hidden_size": None,
+        "torch_dtype": "float32",
+    }
+    own = {key: value for key, value in changes.items() if not key.startswith("layer_")}
+    layer |= {key.removeprefix("layer_"): value for key, value in changes.items() if key not in own}
+    config |= {"transformer_layer_config": layer} | own
+    return {key: value for key, value in config.items() if value is not None}
+
+
 def head_tensors(*, vocab_size: int = VOCAB_SIZE, draft_vocab_size: int = DRAFT_VOCAB_SIZE, seed: int = 3) -> Tensors:
     """Random tensors of a head, by the names that SGLang and SpecForge publish."""
     random = np.random.default_rng(seed)
@@ -112,6 +139,15 @@ def write_head(folder: Path, tensors: Tensors | None = None, **changes: Any) -> 
     folder.mkdir(parents=True, exist_ok=True)
     save_file(head_tensors() if tensors is None else tensors, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(head_config(**changes)))
+    return folder
+
+
+def write_speculators_head(folder: Path, tensors: Tensors | None = None, **changes: Any) -> Path:
+    """The same head as vLLM's library writes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    named = (head_tensors() if tensors is None else tensors).items()
+    save_file({name.replace("midlayer.", "layers.0."): tensor for name, tensor in named}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(speculators_config(**changes)))
     return folder
 
 

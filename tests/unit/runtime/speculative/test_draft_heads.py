@@ -29,6 +29,7 @@ from tests.support.draft_heads import (
     head_config,
     head_tensors,
     write_head,
+    write_speculators_head,
     write_target,
 )
 
@@ -71,6 +72,38 @@ def test_spellings_of_other_publishers_load(kind: str, target: ModelConfig, tmp_
     torch.testing.assert_close(given.logits(hidden), expected.logits(hidden), atol=1e-2, rtol=1e-2)
     assert torch.equal(given.embedding, expected.embedding)
     assert torch.equal(given.target_ids, expected.target_ids)
+
+
+@pytest.mark.parametrize("architecture", ["Eagle3Speculator", "Eagle3DraftModel"])
+@pytest.mark.parametrize("norm_before_residual", [False, True])
+def test_heads_of_the_library_speculators_load(
+    architecture: str, target: ModelConfig, tmp_path: Path, *, norm_before_residual: bool
+) -> None:
+    """The layer's sizes are a level below, and hidden states are counted by layers passed: it is the same head, to the bit."""
+    changes = {"architectures": [architecture], "norm_before_residual": norm_before_residual}
+    given = load(write_speculators_head(tmp_path / "theirs", **changes), target)
+    expected = load(write_head(tmp_path / "plain", norm_before_residual=norm_before_residual), target)
+    assert replace(given.config, files=()) == replace(expected.config, files=(), may_differ_in_embedding=True)
+    token_ids, hidden = torch.arange(5), torch.randn(5, HIDDEN, generator=torch.Generator().manual_seed(2))
+    one, other = (head.forward(token_ids, hidden, token_ids, written_out_attention) for head in (given, expected))
+    assert torch.equal(one, other)
+    assert torch.equal(given.target_ids, expected.target_ids)
+
+
+@pytest.mark.parametrize("names", ["speculators", "vLLM's", "SGLang's"])
+def test_an_embedding_that_was_trained_is_used(names: str, target: ModelConfig, tmp_path: Path) -> None:
+    """Where vLLM would: one that is the target's is its memory, and SGLang takes the target's whatever lies there."""
+    own = np.full((VOCAB_SIZE, HIDDEN), 0.5, np.float32)
+    architectures = {"architectures": ["Eagle3LlamaForCausalLM"]} if names == "vLLM's" else {}
+    write = write_speculators_head if names == "speculators" else write_head
+    embedding = torch.randn(target.vocab_size, target.hidden_size, generator=torch.Generator().manual_seed(1))
+    trained = load(write(tmp_path / "own", head_tensors() | {"embed_tokens.weight": own}, **architectures), target)
+    same = head_tensors() | {"embed_tokens.weight": embedding.numpy()}
+    source = HeadSource(write(tmp_path / "same", same, **architectures))
+    shared = source.load(target, embedding, num_positions=64).head
+    assert torch.equal(trained.embedding, embedding if names == "SGLang's" else torch.from_numpy(own))
+    assert shared.embedding.data_ptr() == embedding.data_ptr()
+    assert trained.num_bytes - shared.num_bytes == (0 if names == "SGLang's" else own.nbytes)
 
 
 def test_a_head_without_a_vocabulary_of_its_own_drafts_the_targets(target: ModelConfig, tmp_path: Path) -> None:
@@ -120,6 +153,30 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"eagle_config": {"eagle_aux_hidden_state_layer_ids": [4, 2, 0]}}, "ascending"),
     ({"eagle_config": None}, r"the usual ones are \[2, 3, 3\]"),
 ]
+
+
+BAD_SPECULATORS: list[tuple[dict[str, Any], str]] = [
+    ({"speculators_model_type": "peagle"}, "speculators_model_type: expected 'eagle3', found 'peagle'"),
+    ({"architectures": ["EagleSpeculator"]}, "architectures: expected one of Eagle3Speculator"),
+    ({"auto_map": {"": "config.Eagle3SpeculatorConfig"}}, "auto_map names code to run"),
+    ({"transformer_layer_config": []}, "transformer_layer_config: expected an object"),
+    ({"layer_model_type": "qwen3"}, "transformer_layer_config: model_type: expected 'llama'"),
+    ({"layer_num_hidden_layers": 2}, "transformer_layer_config: num_hidden_layers: expected an integer in"),
+    ({"layer_hidden_size": 64}, "transformer_layer_config: hidden_size: expected the target's 48, found 64"),
+    ({"target_hidden_size": 32}, "config.json: target_hidden_size: expected the target's 48, found 32"),
+    ({"norm_before_residual": None}, "norm_before_residual: expected true or false, found nothing"),
+    ({"norm_before_fc": True}, "norm_before_fc: expected false"),
+    ({"eagle_aux_hidden_state_layer_ids": [1, 3]}, "expected 3 different layers of the target's 6"),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), BAD_SPECULATORS)
+def test_what_of_speculators_does_not_fit_is_refused(
+    changes: dict[str, Any], named: str, tmp_path: Path, target: ModelConfig
+) -> None:
+    """Other algorithms, other layers, and norms that heads here do not have."""
+    with pytest.raises(CheckpointRejected, match=named):
+        load(write_speculators_head(tmp_path, **changes), target)
 
 
 @pytest.mark.parametrize(("changes", "named"), BAD_CONFIGS)
