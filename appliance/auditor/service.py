@@ -37,7 +37,7 @@ from appliance.auditor.outcomes import OutcomeDesk
 from appliance.auditor.peer import Peer, Send, name_of
 from appliance.auditor.receipts import ReceiptDesk
 from appliance.auditor.stewardship import UNKNOWN_RULES, Custody, Stewardship
-from appliance.auditor.usage import UsageBook, lost_request, recover_usage
+from appliance.auditor.usage_desk import UsageDesk
 from appliance.auditor.vouching import LET_PASS_MS, UNKNOWN_MS, TimeVoucher, recover_unvouched
 from appliance.auditor.watches import Limits, Watches
 from appliance.messages.audit import (
@@ -55,11 +55,10 @@ from appliance.messages.audit import (
     Recorded,
     TicketKey,
     TicketsRefused,
-    Usage,
 )
 from appliance.messages.stewardship import DecideChange, FetchRules, KeepBodyKey, KeepHashRoot, OpenBody, ProposeChange
 from appliance.messages.witnessing import WitnessAnswered
-from audit.entry import Json, parse_canonical, verify_event
+from audit.entry import parse_canonical, verify_event
 from audit.errors import (
     AuditRejected,
     EntryTooLarge,
@@ -113,8 +112,7 @@ class AuditorService:
         self._cut = cut
         self._clock = clock
         self._book = recover_requests(ledger.writer, receipts_kept, progress)
-        self._usage: UsageBook | None = None
-        self._progress = progress
+        self._usage = UsageDesk(ledger, send, clock, predecessor, progress)
         is_blank = not any(read_backwards(ledger.writer, predecessor))
         is_lost = is_blank and (predecessor is not None or has_shares(ledger.writer.folder.parent))
         bundles = read_backwards(ledger.writer, predecessor)
@@ -123,8 +121,9 @@ class AuditorService:
         self._watches = Watches(ledger, clock, limits, self._voucher)
         reconciliation = self._watches.reconciliation
         recount_last_minute(ledger.writer, reconciliation, progress)
+        usage = self._usage
         self._outcomes = OutcomeDesk(
-            ledger, self._book, send, clock, count_wait_s, self._note_usage, self._note_lost, reconciliation
+            ledger, self._book, send, clock, count_wait_s, usage.note, usage.note_lost, reconciliation
         )
         self._receipts = ReceiptDesk(ledger.writer, send, receipt_wait_s, lambda: self._watches.cosigned)
         self._intents = IntentDesk(ledger, self._book, send, clock, self._outcomes, reconciliation)
@@ -134,7 +133,6 @@ class AuditorService:
         told = UNKNOWN_RULES if is_lost else find_rules_digest(bundles, progress)
         self._stewardship = Stewardship(ledger, send, clock, custody, lambda: self._gateways, self._voucher, told)
         self._gateways: list[Peer] = []
-        self._policies: list[Peer] = []
         self._readers: dict[Peer, bytes] = {}
         """With the cosigned checkpoint that each was told."""
         self._next_status_s = 0.0
@@ -174,7 +172,7 @@ class AuditorService:
             self._send(peer, self._status())
             self._stewardship.gateway_came(peer)
         elif peer.peer_role == "policy":
-            self._policies.append(peer)
+            self._usage.policy_came(peer)
         elif peer.peer_role == "reader":
             self._readers[peer] = b""
         elif peer.peer_role == "courier" and self._cosigning is not None:
@@ -189,8 +187,8 @@ class AuditorService:
             self._intents.gateway_left(peer)
             self._outcomes.lose(peer)
             self._receipts.forget(lambda waiting: waiting is peer)
-        elif peer in self._policies:
-            self._policies.remove(peer)
+        elif peer.peer_role == "policy":
+            self._usage.policy_left(peer)
         elif peer.peer_role == "courier" and self._cosigning is not None:
             self._cosigning.courier_left(peer)
         else:
@@ -235,7 +233,7 @@ class AuditorService:
             case FetchReceipt():
                 self._fetch(peer, message)
             case FetchUsage():
-                self._fetch_usage(peer, message)
+                self._usage.fetch(peer, message)
             case FetchProof():
                 self._receipts.prove(peer, message)
             case KeepBodyKey() | KeepHashRoot() | OpenBody() | ProposeChange() | DecideChange() | FetchRules():
@@ -318,24 +316,6 @@ class AuditorService:
             self._send(peer, AppendRefused(message.correlation, "not_found", reason))
             return
         self._receipts.ask(peer, message.correlation, records, self._clock.monotonic_s())
-
-    def _fetch_usage(self, peer: Peer, message: FetchUsage) -> None:
-        if peer.peer_role != "policy":
-            self._send(peer, AppendRefused(message.correlation, "not_permitted", "usage is for policy"))
-            return
-        if self._usage is None:
-            self._usage = recover_usage(self._ledger.writer, self._clock.utc_ms, self._progress, self._predecessor)
-        for rows, is_last in self._usage.pages(message.since_ms):
-            self._send(peer, Usage(message.correlation, rows, is_last))
-
-    def _note_usage(self, event: Json) -> None:
-        if self._usage is not None:
-            self._usage.note(event, self._clock.utc_ms())
-
-    def _note_lost(self, event: Json, reservation: object) -> None:
-        if (lost := lost_request(event, reservation)) is not None:
-            for policy in self._policies:
-                self._send(policy, lost)
 
     def _note_start(self) -> None:
         """The first record of a life; with a full disk it comes when there is space."""
