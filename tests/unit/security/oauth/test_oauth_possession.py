@@ -46,6 +46,20 @@ def test_bad_proofs_are_refused(house, key, clock, change):
     house.refused("invalid_dpop_proof", {"grant_type": "client_credentials"}, auth=house.by_service(), proofs=[made])
 
 
+def test_a_proof_is_signed_by_the_key_that_it_shows(house, key, clock):
+    """RFC 9449 section 4.3, check 7: who has seen somebody's public key has not its private one."""
+    stranger = ECKey.generate_key("P-256")
+    forged = proof_by(stranger, clock, header={"jwk": key.as_dict(private=False)})
+    head, claims, signature = proof_by(key, clock, good=1).split(".")
+    changed = base64.urlsafe_b64encode(b'{"jti":"x"}').rstrip(b"=").decode()
+    for proof in (forged, f"{head}.{changed}.{signature}", f"{head}.{claims}.{'A' * 86}"):
+        house.refused(
+            "invalid_dpop_proof", {"grant_type": "client_credentials"}, auth=house.by_service(), proofs=[proof]
+        )
+    good = [f"{head}.{claims}.{signature}"]
+    assert house.token({"grant_type": "client_credentials"}, auth=house.by_service(), proofs=good)[0] == 200
+
+
 @control("3.5.4", "3.13.15", "IA-2(8)", "SC-23")
 def test_a_proof_with_a_private_key_or_used_twice_or_doubled_is_refused(house, key, clock):
     """Section 4.3 (7), section 11.1, section 4.3 (1)."""
