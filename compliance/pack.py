@@ -36,7 +36,7 @@ from compliance.frameworks import Framework
 from compliance.installation import Installation
 from compliance.judgement import judge
 from compliance.manifest import MANIFEST, PACK_FORMAT, SIGNATURE, PackedFile, PackManifest, encode_manifest, signed_text
-from compliance.period import Period, find_records, format_instant, time_of, verify_edges
+from compliance.period import Period, find_beginning, find_records, format_instant, format_time, time_of, verify_edges
 from compliance.report.content import Content
 from compliance.report.pictures import choose_bucket
 from compliance.results import NO_RESULTS, parse_results
@@ -60,6 +60,7 @@ class PackOrder:
         with_records: also every record of the period, as `audit.export` writes them.
         checkpoint: the signed tree under which everything is proven; empty for the newest. Of an older one the log must still
             be a continuation.
+        is_closed: another log continues this one, and has what came later.
     """
 
     framework: Framework
@@ -70,6 +71,7 @@ class PackOrder:
     statements: bytes = b""
     with_records: bool = False
     checkpoint: bytes = b""
+    is_closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,22 @@ def build_content(
         faults=list_happenings(reader, checkpoint.size, activity, FAULTS, _HAPPENINGS, activity.differing),
         has_results=is_ours,
         answers=answers,
+        limits=_find_limits(order, reader, checkpoint.size, activity),
     )
+
+
+def _find_limits(order: PackOrder, reader: LogReader, size: int, activity: Activity) -> str:
+    """Sentences about what of the period is in another log, or in none."""
+    found = []
+    if not activity.start and (beginning := find_beginning(reader.read_entry(0, size), order.period)) is not None:
+        found.append(beginning.words)
+    if order.is_closed and activity.end == size:
+        closed_ms = time_of(reader.read_entry(size - 1, size))
+        found.append(
+            f"The log was closed behind its last record, of {format_time(closed_ms)}: what came later is in the log that continues "
+            "it, and neither counted nor proven here."
+        )
+    return " ".join(found)
 
 
 class _Writer:

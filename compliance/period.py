@@ -5,6 +5,9 @@ the host's clock was set back while it ran. So records that claim another time t
 nobody takes them out of the evidence by setting the clock: the first record of every bundle is looked at, rather than a few by
 bisection, and around those that the period touches every record of as many bundles as have one in it.
 
+Where the log itself began within the period, what the period has before lies elsewhere: in the log that it continues, as its first
+record says, or nowhere. That is told, as nobody would miss it in the counts.
+
 The records on both sides of the run are led to the signed tree like those in it: else who changed them on the disk could have the
 run end before them.
 """
@@ -17,6 +20,7 @@ import msgspec
 
 from audit.checkpoint import Checkpoint
 from audit.errors import MalformedEntry
+from audit.formats import own_of, parse_json
 from audit.merkle import leaf_hash, verify_inclusion
 from audit.reader import LogReader
 from audit.tiles import TILE_WIDTH
@@ -36,6 +40,28 @@ class Period:
     def words(self) -> str:
         """For people."""
         return f"{format_time(self.start_ms)} to {format_time(self.end_ms)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """That a log began within a period.
+
+    Attributes:
+        continued: the log before it, as the first record names it; empty where it continues none.
+    """
+
+    at_ms: int
+    continued: str
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        if not self.continued:
+            return f"The log began on {format_time(self.at_ms)}, and continues no other: of the time before there is no record."
+        return (
+            f"The log began on {format_time(self.at_ms)}, and continues {self.continued}: what came before is recorded there, "
+            "and neither counted nor proven here."
+        )
 
 
 class _Timed(msgspec.Struct, gc=False):
@@ -103,6 +129,21 @@ def find_records(reader: LogReader, size: int, period: Period) -> tuple[int, int
             break
         last = inside[-1]
     return start, last + 1
+
+
+def find_beginning(first: bytes, period: Period) -> Beginning | None:
+    """What the first record of a log, which was verified, says of the time before it; None where it is older than the period.
+
+    Raises: MalformedEntry.
+    """
+    at_ms = time_of(first)
+    if at_ms <= period.start_ms:
+        return None
+    own = own_of(parse_json(first))
+    if own.get("kind") != "log_rotated":
+        return Beginning(at_ms, "")
+    origin, size, root = (own.get(f"previous_{name}") for name in ("origin", "size", "root"))
+    return Beginning(at_ms, f"the log {origin} of {size} records, root {root}")
 
 
 def edges_of(start: int, end: int, size: int) -> list[int]:

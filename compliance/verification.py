@@ -36,7 +36,7 @@ from compliance.manifest import (
     read_bounded,
     signed_text,
 )
-from compliance.period import edges_of, make_period, parse_time, time_of
+from compliance.period import Beginning, edges_of, find_beginning, make_period, parse_time, time_of
 from compliance.summary import MAX_SUMMARY_BYTES, SUMMARY, encode_summary
 from compliance.witnessing import CONSISTENCY, COSIGNED, MAX_CONSISTENCY_BYTES, verify_witnesses_word
 
@@ -57,6 +57,8 @@ class VerifiedPack:
     """Size of the tree that the witnesses cosigned; 0 where nobody's word was asked for."""
     witnessed_at: dict[str, int]
     """When each witness said so, in seconds since 1970."""
+    beginning: Beginning | None
+    """Where the log itself began within the period, by its first record, which is proven."""
 
 
 def verify_pack(
@@ -83,10 +85,10 @@ def verify_pack(
     ):
         raise PackRejected(f"{folder / MANIFEST}: names another tree than the checkpoint")
     proven = _verify_extracts(folder, manifest, log_key, checkpoint)  # (4)
-    _verify_edges(folder, manifest, log_key, checkpoint)
+    beginning = _verify_edges(folder, manifest, log_key, checkpoint)
     exported = _verify_records(folder, manifest, log_key)  # (5)
     witnessed, times = _verify_witnesses(folder, manifest, checkpoint, log_key, witnesses)  # (6)
-    return VerifiedPack(manifest, digest, proven, exported, witnessed, times)
+    return VerifiedPack(manifest, digest, proven, exported, witnessed, times, beginning)
 
 
 def _verify_files(folder: Path, manifest: PackManifest) -> None:
@@ -140,8 +142,12 @@ def _verify_record(
         raise PackRejected(f"{path}: record {index} is proven for another place or tree")
 
 
-def _verify_edges(folder: Path, manifest: PackManifest, key: VerifierKey, checkpoint: Checkpoint) -> None:
-    """That the range is what of the log lies in the period, as far as its ends tell: who made the pack left nothing out there."""
+def _verify_edges(folder: Path, manifest: PackManifest, key: VerifierKey, checkpoint: Checkpoint) -> Beginning | None:
+    """That the range is what of the log lies in the period, as far as its ends tell: who made the pack left nothing out there.
+
+    Returns: that the log itself began within the period, where it did.
+    """
+    beginning = None
     try:
         period = make_period(parse_time(manifest.period_start), parse_time(manifest.period_end))
     except PeriodRejected as error:
@@ -154,6 +160,9 @@ def _verify_edges(folder: Path, manifest: PackManifest, key: VerifierKey, checkp
         if is_inside != (manifest.start <= index < manifest.end):
             state = "lies in the period, and was left out" if is_inside else "does not lie in the period"
             raise PackRejected(f"{path}: record {index} {state}")
+        if index == 0:
+            beginning = find_beginning(entry, period)
+    return beginning
 
 
 def _extracted(folder: Path, manifest: PackManifest) -> Iterator[tuple[Path, bytes]]:

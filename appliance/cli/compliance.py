@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance.cli.audit.arguments import (
@@ -27,7 +27,7 @@ from appliance.cli.main import EXIT_FAILED, EXIT_OK, EXIT_ROLLBACK_NOT_EXCLUDED
 from appliance.cli.state import verify_owner
 from appliance.cli.terminal import say
 from appliance.compliance.gathering import gather_installation
-from appliance.compliance.places import answer_from_log, open_log, open_signer
+from appliance.compliance.places import answer_from_log, find_closed_word, open_log, open_signer
 from appliance.config import Configuration, load_configuration, load_default_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
@@ -59,6 +59,12 @@ def add_compliance_commands(subparsers: Commands) -> None:
         metavar="PACK",
         type=Path,
         help="make this pack once more, to be compared: its framework, period, time, signed tree and witnesses' word",
+    )
+    export.add_argument(
+        "--log",
+        metavar="DIR",
+        type=Path,
+        help="a log that a rotation has closed, in place of the one that continues it; its public key lies beside it",
     )
     export.add_argument("--records", action="store_true", help="also every record of the period, with proofs")
     export.set_defaults(handler=None)
@@ -94,17 +100,25 @@ def _export(arguments: argparse.Namespace) -> int:
         raise WrongUsage(f"{arguments.out}: exists already")
     asked = _ask_again(arguments) if arguments.again is not None else _ask(arguments)
     configuration, raw = _load(arguments)
-    reader, key = open_log(configuration)
+    closed = arguments.log.resolve() if arguments.log is not None else None
+    reader, key = open_log(configuration, closed)
     signer = open_signer(configuration)
+    now_s = asked.made_at_ms / 1000
+    if closed is None:
+        installation = gather_installation(configuration, raw, now_s, asked.cosigned)
+    else:  # Facts are of the installation as it is; the closed log has a word of its own.
+        word = find_closed_word(closed) if asked.cosigned is None else asked.cosigned
+        installation = replace(gather_installation(configuration, raw, now_s), cosigned=word)
     order = PackOrder(
         framework=asked.framework,
         period=asked.period,
         made_at_ms=asked.made_at_ms,
-        installation=gather_installation(configuration, raw, asked.made_at_ms / 1000, asked.cosigned),
+        installation=installation,
         test_results=_read(arguments.test_results, configuration.compliance.test_results, MAX_RESULTS_BYTES),
         statements=_read(arguments.statements, configuration.compliance.statements, MAX_STATEMENTS_BYTES) or b"",
         with_records=asked.with_records,
         checkpoint=asked.checkpoint,
+        is_closed=closed is not None,
     )
     counter = Counter("Reading")
     made = write_pack(
@@ -223,8 +237,12 @@ def _verify(arguments: argparse.Namespace) -> int:
         f"verified: signed, whole, {verified.num_proven} records proven one by one, {verified.num_exported} as ranges"
         + ("" if verified.witnessed_at else "; without --witness it is not excluded that the log was told anew")
     )
+    is_part = verified.beginning is not None and bool(verified.beginning.continued)
+    if verified.beginning is not None:
+        say(f"not covered: {verified.beginning.words}")
+    otherwise = EXIT_ROLLBACK_NOT_EXCLUDED if is_part else EXIT_OK
     if not verified.witnessed_at:
-        return EXIT_OK
+        return otherwise
     if not find_come(verified.witnessed_at.values(), now_s):
         say(
             "not covered: every witness gave its word at a time that has not come; what that is worth is for them to say"
@@ -236,7 +254,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             f"not covered: records {first} to {last} came after the witnesses' word; that these were told anew is not excluded"
         )
         return EXIT_ROLLBACK_NOT_EXCLUDED
-    return EXIT_OK
+    return otherwise
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Configuration, bytes]:
@@ -289,6 +307,8 @@ def _describe(made: WrittenPack) -> None:
     content, manifest = made.content, made.manifest
     say(f"framework   {content.framework.title}")
     say(f"records     {manifest.start} to {manifest.end - 1} of {manifest.checkpoint_size}, root {manifest.root}")
+    if content.limits:
+        say(f"not covered {content.limits}")
     say("controls    " + ", ".join(f"{count} {verdict}" for verdict, count, _, _ in content.counts if count))
     if content.score is not None:
         say(

@@ -35,6 +35,8 @@ def write_results(content: Content, ids: Identifiers) -> bytes:
         "reviewed-controls": select_controls(content.framework),
         "findings": findings,
     }
+    if content.period_note:
+        result["remarks"] = content.period_note
     if observations:
         result["observations"] = observations
     document = {

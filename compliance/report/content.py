@@ -74,6 +74,8 @@ class Content:
     faults: Sequence[Happening]
     has_results: bool
     answers: dict[str, Answer]
+    limits: str = ""
+    """What of the period is in another log, or in none; empty where this log has all of it."""
 
     @property
     def title(self) -> str:
@@ -109,12 +111,10 @@ class Content:
 
     @property
     def period_note(self) -> str:
-        """That the period was not over when the pack was made; empty where it was."""
-        return (
-            "The period was not over then: what came later is not in here."
-            if self.period.end_ms > self.made_at_ms
-            else ""
-        )
+        """That the period was not over when the pack was made, or is not all in this log; empty where nothing is to be said."""
+        is_open = self.period.end_ms > self.made_at_ms
+        over = "The period was not over then: what came later is not in here." if is_open else ""
+        return " ".join(words for words in (over, self.limits) if words)
 
     @property
     def reconciliation(self) -> str:

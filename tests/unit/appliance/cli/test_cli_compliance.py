@@ -13,8 +13,11 @@ from appliance.statement.measuring import measure_software
 from audit.append import LogWriter
 from audit.checkpoint import Checkpoint
 from audit.cosignature import Cosigner
-from audit.note import SignedNote, encode_note
+from audit.courier import add_cosignatures, merge_cosigned
+from audit.entry import complete_entry, encode_event, parse_canonical
+from audit.note import SignedNote, encode_note, encode_signature, parse_note
 from audit.reader import LogReader
+from audit.rotation import predecessor_event, rotate_log
 from audit.settings import DEFAULT_ORIGIN
 from audit.signing_key import load_signer
 from compliance.settings import DEFAULT_SIGNER
@@ -107,6 +110,78 @@ def test_a_pack_is_made_again_after_the_log_went_on(home: Path, capsys: pytest.C
     capsys.readouterr()
     assert main(["compliance", "verify", "two", *KEYS]) == EXIT_OK
     assert "without --witness it is not excluded that the log was told anew" in capsys.readouterr().out
+
+
+def rotate(home: Path) -> Path:
+    """Close the log in the middle of February, and begin the next with the record that names it. Gives the closed log's folder."""
+    audit = home / "state" / "audit"
+    predecessor, closed = rotate_log(audit / "log", audit / "log.key")
+    event = parse_canonical(encode_event(predecessor_event(predecessor, "log.example/next")))
+    time_ms = FIRST_MS + MONTH_MS + MONTH_MS // 2
+    first = complete_entry(
+        event, index=0, time_ms=time_ms, reporter="auditor", log_name="log.example/next", random=bytes(16)
+    )
+    writer = LogWriter(audit / "log", audit / "log.key", origin="log.example/next")
+    writer.append([first])
+    writer.commit()
+    writer.publish()
+    writer.close()
+    return closed
+
+
+def test_a_pack_says_what_of_its_period_is_in_another_log(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the first record, which is proven: whoever takes 0 requests for all that were asked is told, and so is who verifies."""
+    rotate(home)
+    words = [
+        "compliance",
+        "export",
+        "--framework",
+        "cmmc-l2",
+        "--from",
+        "2026-01-01",
+        "--to",
+        "2026-03-01",
+        "--out",
+        "pack",
+    ]
+    assert main(words) == EXIT_OK
+    told = f"continues the log {DEFAULT_ORIGIN} of 300 records"
+    assert told in capsys.readouterr().out
+    assert told in Path("pack/report.html").read_text()
+    results = json.loads(Path("pack/oscal/assessment-results.json").read_bytes())["assessment-results"]["results"]
+    assert told in results[0]["remarks"]
+    assert main(["compliance", "verify", "pack", *KEYS]) == EXIT_ROLLBACK_NOT_EXCLUDED
+    assert told in capsys.readouterr().out
+    assert main([*words[:4], "--from", "2026-02-15", "--to", "2026-03-01", "--out", "later"]) == EXIT_OK
+    assert "not covered" not in capsys.readouterr().out, "the log is older than that"
+
+
+def test_a_log_that_was_closed_has_a_pack_of_its_own(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under its own key, with the witnesses' last word on it; and it says that another one goes on."""
+    note = LogReader(Path("state/audit/log")).checkpoint_note()
+    witness = Cosigner("witness.example/1", Ed25519PrivateKey.generate())
+    line = encode_signature(witness.cosign(parse_note(note).text, FIRST_MS // 1000)).encode()
+    merge_cosigned(Path("state/audit"), add_cosignatures(note, line, [witness.key]))
+    closed = rotate(home)
+    words = [
+        "compliance",
+        "export",
+        "--framework",
+        "eu-ai-act",
+        "--from",
+        "2026-01-01",
+        "--to",
+        "2026-03-01",
+        "--out",
+        "pack",
+    ]
+    assert main([*words, "--log", str(closed)]) == EXIT_OK
+    assert "what came later is in the log that continues it" in capsys.readouterr().out
+    keys = ["--key", str(closed.with_suffix(".vkey")), *KEYS[2:], "--witness", witness.key.encode()]
+    assert main(["compliance", "verify", "pack", *keys]) == EXIT_OK
+    assert main(["compliance", "export", "--again", "pack", "--log", str(closed), "--out", "again"]) == EXIT_OK
+    assert Path("again/manifest.json").read_bytes() == Path("pack/manifest.json").read_bytes()
+    assert main([*words[:-1], "none", "--log", "nowhere"]) == EXIT_FAILED
 
 
 @control("AU-10", "3.3.8")
