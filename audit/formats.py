@@ -10,6 +10,7 @@ Source: RFC 4180 (CSV); ArcSight Common Event Format, version 0 (CEF). The prefi
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable
 
 import msgspec
@@ -25,6 +26,8 @@ INTEGERS = frozenset(("index", "time", "class_uid", "activity_id", "severity_id"
 _FORMULA = re.compile(r"(^|;)(?=[\"\s]*[=+@\uff1d\uff0b\uff0d\uff20-]|[\t\r\n])")
 """Where a spreadsheet would begin one: where the semicolon separates also behind one, whatever is quoted for commas. The last
 four signs are full-width forms, which some take for the others."""
+_LINE_BREAKS = frozenset("\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")
+"""Unicode's, and those that Python takes for some besides. CEF itself knows line feed and carriage return."""
 _STATUS = {1: "success", 2: "failure"}
 _CEF_CUSTOM = ("client", "model", "request", "uid")
 _CEF_SEVERITY = {1: 3, 2: 4, 3: 6, 4: 8, 5: 10, 6: 10}
@@ -143,5 +146,15 @@ def _without_formula(value: str | int) -> str | int:
 
 
 def _escape(text: str, mark: str) -> str:
-    """Backslash, the form's own mark, and line breaks."""
-    return text.replace("\\", "\\\\").replace(mark, f"\\{mark}").replace("\r", "\\r").replace("\n", "\\n")
+    """Backslash, the form's own mark, and whatever some reader takes for the end of a line: else a name that a stranger claims is a
+    line of its own to those that split as Unicode does. Other characters that control something become their number."""
+    escaped = text.replace("\\", "\\\\").replace(mark, f"\\{mark}")
+    return escaped if escaped.isprintable() else "".join(map(_escape_control, escaped))
+
+
+def _escape_control(char: str) -> str:
+    if char == "\r":
+        return "\\r"
+    if char in _LINE_BREAKS:
+        return "\\n"
+    return f"\\{ascii(char)[1:-1]}" if unicodedata.category(char) in ("Cc", "Cf") else char

@@ -241,7 +241,7 @@ def test_there_is_no_record_that_keeps_others_from_being_read(event: dict[str, A
     (head, row) = csv.reader(io.StringIO(encode_csv([event]).decode(), newline=""))
     assert len(head) == len(row)
     assert encode_table([event]).endswith(b"PAR1")
-    assert b"\n" not in encode_cef(event)
+    assert len(f"{encode_cef(event).decode()}x".splitlines()) == 1
     length, _, rest = encode_message(encode_canonical(event), "log.example/x").partition(b" ")
     assert int(length) == len(rest)
     assert describe_record(event).isascii()
@@ -261,6 +261,12 @@ def test_hostile_texts_stay_within_their_fields() -> None:
     assert "\n" not in line
     assert line.startswith("CEF:0|Casemate|Casemate|1\\|2|6003|inference_intent|0|")
     assert "suser=a|b\\=c\\\\d\\ne " in line
+    for text, kept in (
+        ("a\u2028CEF:0|", "a\\nCEF:0|"), ("a\x85b\x0bc", "a\\nb\\nc"), ("a\r\n", "a\\r\\n"),
+        ("\x00\x9b\u202e", r"\\x00\\x9b\\u202e"), ("名\u3000前 é", "名\u3000前 é"),
+    ):  # fmt: skip
+        line = encode_cef({"ai_model": {"name": text}}).decode()
+        assert line.endswith(f" cs2={kept}"), line
     message = encode_message(encode_canonical(HOSTILE), "log.example/x")
     length, _, rest = message.partition(b" ")
     assert int(length) == len(rest)

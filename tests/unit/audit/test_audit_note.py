@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from audit.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from audit.errors import AuditRejected, MalformedCheckpoint, MalformedNote, SignatureRejected
 from audit.merkle import EMPTY_ROOT
-from audit.note import NoteSigner, Signature, SignedNote, encode_note, parse_note, parse_verifier_key, verify_note
+from audit.note import (
+    NoteSigner,
+    Signature,
+    SignedNote,
+    VerifierKey,
+    encode_note,
+    parse_note,
+    parse_verifier_key,
+    verify_note,
+)
 
 SPECIFIED_VKEY = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
 SPECIFIED_NOTE = (
@@ -120,6 +129,8 @@ def test_malformed_notes_are_refused(data: bytes) -> None:
         SPECIFIED_VKEY[:-1],
         SPECIFIED_VKEY + "\n",
         "example.com/foo+530d903a+" + base64.b64encode(b"\x02" + bytes(32)).decode(),
+        VerifierKey("example.com/foo", bytes(31)).encode(),
+        VerifierKey("example.com/foo", bytes(33)).encode(),
     ],
 )
 def test_malformed_keys_are_refused(text: str) -> None:
@@ -181,6 +192,8 @@ def test_a_checkpoint_comes_back() -> None:
         f"o\n1\n{ROOT}\n\n",
         f"o\n1\n{ROOT[:-1]}\n",
         f"o\n1\n{ROOT[:-2]}9=\n",
+        f"o\n1\n{base64.b64encode(bytes(31)).decode()}\n",
+        f"o\n1\n{base64.b64encode(bytes(33)).decode()}\n",
         f"o\n99999999999999999999\n{ROOT}\n",
         f"o\n0\n{ROOT}\n",
     ],
