@@ -1,5 +1,8 @@
-"""An engine of two ranks: it answers as one, each rank is confined by itself, and what ends one ends, and restarts, both."""
+"""An engine of two ranks, beside one of a single rank: it answers as that one, each rank is confined by itself, and what ends one
+ends, and restarts, both. Each engine has a name and tickets of its own.
+"""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -10,44 +13,53 @@ import openai
 import psutil
 import pytest
 
-from tests.support.appliance import Appliance, running_appliance
+from tests.support.appliance import DEMO_MODEL, Appliance, running_appliance
 from tests.support.controls import control
 from tests.support.sdk import open_sdk
 from tests.support.waiting import wait_until
 
 MODEL = "casemate-demo"
+SINGLE = "single"
 PROMPT = "Once upon a time"
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    with running_appliance(
-        tmp_path_factory.mktemp("shared"), engine_extra="tp_size = 2\nwatchdog_timeout_s = 5.0"
-    ) as running:
+    single = f"[[engines]]\nmodel_path = {json.dumps(str(DEMO_MODEL))}\nserved_model_name = {json.dumps(SINGLE)}"
+    ranks = f"tp_size = 2\nwatchdog_timeout_s = 5.0\n{single}"
+    with running_appliance(tmp_path_factory.mktemp("shared"), engine_extra=ranks) as running:
         yield running
 
 
 def find_ranks(appliance: Appliance) -> list[psutil.Process]:
-    """The engine's process, then its children."""
-    first = psutil.Process(appliance.pids()["engine/0"])
+    """The engine's process, then its children; the other engine has none."""
+    engines = [psutil.Process(pid) for name, pid in appliance.pids().items() if name.startswith("engine/")]
+    (first,) = (engine for engine in engines if engine.children())
     return [first, *first.children()]
 
 
-def ask(appliance: Appliance, **more: object) -> openai.types.Completion:
+def ask(appliance: Appliance, model: str = MODEL) -> openai.types.Completion:
     with open_sdk(appliance) as sdk:
         return sdk.completions.create(
-            model=MODEL, prompt=PROMPT, max_tokens=24, temperature=0.0, extra_body={"ignore_eos": True, **more}
+            model=model, prompt=PROMPT, max_tokens=24, temperature=0.0, extra_body={"ignore_eos": True}
         )
 
 
-def test_two_ranks_answer_as_one(shared: Appliance, tmp_path: Path) -> None:
+def test_two_ranks_answer_as_one(shared: Appliance) -> None:
     """The same text as of one rank, with every token counted once."""
-    answer = ask(shared)
-    with running_appliance(tmp_path / "alone") as alone:
-        expected = ask(alone)
+    shared.wait_ready()
+    answer, expected = ask(shared), ask(shared, SINGLE)
     assert answer.choices[0].text == expected.choices[0].text
     assert answer.usage is not None
     assert answer.usage == expected.usage
+
+
+def test_each_model_is_answered_by_its_own_engine(shared: Appliance) -> None:
+    """Both names are listed; a ticket for one engine is no good at the other, so a mix-up would be refused."""
+    shared.wait_ready()
+    with open_sdk(shared) as sdk:
+        assert sorted(model.id for model in sdk.models.list()) == sorted([MODEL, SINGLE])
+    assert [ask(shared, model).model for model in (MODEL, SINGLE)] == [MODEL, SINGLE]
 
 
 def test_ranks_are_shown(shared: Appliance) -> None:
@@ -56,8 +68,9 @@ def test_ranks_are_shown(shared: Appliance) -> None:
     token = shared.token(shared.create_client("watcher", "--role", "operator"))
     headers = {"Authorization": f"Bearer {token}"}
     answer = httpx.get(f"{shared.url}/get_server_info", headers=headers, verify=shared.client.tls, timeout=30)
-    (state,) = answer.json()["internal_states"]
-    assert state["tp_size"] == 2
+    states = {state["tp_size"]: state for state in answer.json()["internal_states"]}
+    assert states.keys() == {1, 2}
+    state = states[2]
     assert [(rank["rank"], rank["device"]) for rank in state["ranks"]] == [(0, "cpu"), (1, "cpu")]
 
 
