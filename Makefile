@@ -9,8 +9,9 @@ DEV_EXTRAS := $(if $(filter cuda,$(PINS)),dev demo cuda,dev demo)
 DEMO_EXTRAS := $(if $(filter cuda,$(PINS)),demo cuda,demo)
 RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -q
-# As many processes as there are cores, at most four; a file's tests stay together, as they share what its fixtures make.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# As many processes as there are cores, at most four; a file's tests stay together, as they share what its fixtures make
+# (tests/support/scheduling.py). Threads of torch would only wait for each other, and what does not run is not collected.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/gpu -p no:schemathesis
 RESULTS := dist/control-results.json
 UV_VERSION := 0.13.9
 
@@ -72,7 +73,7 @@ serve: $(STAMPS)-demo-$(PINS)
 
 # The file is joined to its option: standing alone, one that is there from the last time would be taken for the place of tests.
 test: lint
-	$(PYTEST) $(PARALLEL) -m "not long and not gpu" --control-results=$(RESULTS) $(ARGS)
+	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) -m "not long and not gpu" --control-results=$(RESULTS) $(ARGS)
 
 test-long: $(STAMPS)-dev-$(PINS)
 	$(PYTEST) -m "long and not gpu" --timeout 3600 $(ARGS)
