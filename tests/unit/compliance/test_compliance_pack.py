@@ -190,6 +190,33 @@ def test_whoever_signs_the_pack_cannot_make_records_up(pack: Path, log_key: Veri
         verify_pack(pack, log_key, SIGNER.key)
 
 
+@pytest.mark.parametrize(
+    "other", [{"root": "00" * 32}, {"checkpoint_size": NUM_RECORDS + 1}, {"origin": "log.example/other"}]
+)
+def test_whoever_signs_the_pack_cannot_name_another_tree(
+    pack: Path, log_key: VerifierKey, other: dict[str, Any]
+) -> None:
+    """Report, manifest and command tell what the checkpoint says that lies beside them."""
+    manifest = parse_manifest((pack / "manifest.json").read_bytes())
+    (pack / "manifest.json").write_bytes(encode_manifest(msgspec.structs.replace(manifest, **other)))
+    resign(pack)
+    with pytest.raises(PackRejected, match="names another tree than the checkpoint"):
+        verify_pack(pack, log_key, SIGNER.key)
+
+
+def test_records_are_proven_under_the_packs_own_tree(month: Path, pack: Path, log_key: VerifierKey) -> None:
+    """A proof under an earlier checkpoint of the log holds, and does not say that this tree has the record."""
+    index = parse_sequence((pack / "log" / "extracts" / "log_started.jsonl").read_bytes().splitlines()[0])
+    reader = LogReader(month / "log")
+    earlier = Checkpoint(log_key.name, 700, reader.root(700, NUM_RECORDS))
+    note = load_signer(month / "log.key", log_key.name).sign(earlier.encode())
+    proof = reader.prove(index, earlier, note, NUM_RECORDS)
+    (pack / "log" / "proofs" / f"{index}.tlog-proof").write_bytes(proof)
+    resign(pack)
+    with pytest.raises(PackRejected, match=f"record {index} is proven for another place or tree"):
+        verify_pack(pack, log_key, SIGNER.key)
+
+
 def test_the_witnesses_word_is_carried_and_asked_for(
     month: Path, pack: Path, log_key: VerifierKey, tmp_path: Path
 ) -> None:
