@@ -2,11 +2,15 @@
 asked for.
 """
 
+import base64
+import json
+
+import msgspec
 import pytest
 from joserfc.jwk import ECKey
 
 from appliance.authority.token_check import AuthorityTokenCheck, PossessionRules
-from appliance.gateway.errors import Unauthenticated
+from appliance.gateway.errors import PeerUnavailable, Unauthenticated
 from appliance.gateway.gate import Caller, Challenges, Gate
 from appliance.gateway.identity import NonceRequired, Presented, ProofRefused, TokenIssuerUnavailable, TokenRefused
 from appliance.gateway.routes import RouteTable
@@ -14,7 +18,7 @@ from security.oauth.dpop import PROOF_LIFETIME_S, hash_token
 from security.oauth.dpop_nonces import MemoryStart, make_nonce_key
 from security.oauth.key_ring import KeyRing
 from security.oauth.resource import AccessTokenValidator
-from security.oauth.revocations import RevocationList
+from security.oauth.revocations import Revocation, RevocationList
 from security.policy.replay import ReplayMemory
 from security.scopes import Scope
 from tests.support.oauth_house import proof_by
@@ -41,10 +45,12 @@ class Knowledge:
         self.revocations = RevocationList(clock=clock)
         self.nonce_key = make_nonce_key()
         self.memory = MemoryStart(0.0)
+        self.is_silent = False
         self._replays = ReplayMemory(clock=clock)
 
     def verify_fresh(self):
-        """It is."""
+        if self.is_silent:
+            raise PeerUnavailable("policy_unavailable", "policy is silent")
 
     async def check_key(self, digest, address):
         return None
@@ -137,6 +143,30 @@ async def test_a_bound_token_is_no_bearer_token_and_the_reverse(possessor, house
     for proofs in ((), (possessor.proof(a=1), possessor.proof(a=2))):
         with pytest.raises(ProofRefused):
             await possessor.check(possessor.presented(*proofs))
+
+
+@pytest.mark.parametrize(("kind", "what"), [("token", "jti"), ("client", "client_id"), ("subject", "sub")])
+async def test_a_revoked_token_is_refused(possessor, kind, what):
+    """By its id, or whom it was given to, also when it was accepted before; what came after is another's."""
+    claims = json.loads(base64.urlsafe_b64decode(possessor.token.split(".")[1] + "=="))
+    await possessor.check(possessor.presented(possessor.proof(first=1)))
+    entry = Revocation(kind, claims[what], claims["iat"], claims["exp"])
+    possessor.knowledge.revocations.replace([msgspec.structs.replace(entry, value="another"), entry])
+    with pytest.raises(TokenRefused, match="revoked"):
+        await possessor.check(possessor.presented(possessor.proof(second=1)))
+    later = msgspec.structs.replace(entry, revoked_at=claims["iat"] - 1)
+    possessor.knowledge.revocations.replace([later])
+    if kind != "token":
+        await possessor.check(possessor.presented(possessor.proof(third=1)))
+
+
+async def test_while_policy_is_silent_no_token_is_believed(possessor):
+    """It may have revoked what would be let in: not a key's holder, nor a token that was accepted before."""
+    await possessor.check(possessor.presented(possessor.proof(first=1)))
+    possessor.knowledge.is_silent = True
+    for token in (possessor.token, "cm-" + "k" * 43):
+        with pytest.raises(PeerUnavailable):
+            await possessor.check(possessor.presented(possessor.proof(second=1), token=token))
 
 
 async def test_a_gateway_asks_for_its_nonce_and_gives_the_next(asked):

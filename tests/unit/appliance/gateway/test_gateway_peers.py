@@ -7,10 +7,13 @@ import pytest
 from appliance.errors import LinkClosed
 from appliance.gateway.errors import InternalFault, PeerUnavailable
 from appliance.gateway.peers.engines import Engines
+from appliance.gateway.peers.policy import PolicyPeer
 from appliance.gateway.peers.reader import ReaderPeer
 from appliance.messages.engine import ModelFacts
+from appliance.messages.policy import PolicyStatus
 from appliance.messages.reading import MAX_TILE_BYTES, FetchTile, ReadBy, TilePart
 from tests.support.gateway_peers import link_pair
+from tests.support.waiting import until
 
 BY = ReadBy("c", "c", "t", "jti", "192.0.2.1", 1)
 
@@ -73,3 +76,28 @@ async def test_a_tile_is_whole_or_an_error(parts: list[tuple[bytes, int]], expec
     theirs.close()
     with pytest.raises(LinkClosed):
         await serving
+
+
+async def test_a_policy_that_is_silent_for_two_seconds_is_not_fresh() -> None:
+    """Nor one that has said nothing yet, nor one that is gone: it may have revoked what we do not know of."""
+    policy = PolicyPeer(5.0)
+    with pytest.raises(PeerUnavailable):
+        policy.verify_fresh()
+    ours, theirs = link_pair("policy")
+    serving = asyncio.create_task(policy.run(ours))
+    await until(lambda: policy.connected)
+    with pytest.raises(PeerUnavailable, match="silent"):
+        policy.verify_fresh()
+    for number in (1, 2):
+        theirs.send(PolicyStatus(number, 0))
+        await until(lambda number=number: policy.status == PolicyStatus(number, 0))  # type: ignore[misc]
+        policy.verify_fresh()
+        policy.status_at -= 2.0
+        with pytest.raises(PeerUnavailable, match="silent"):
+            policy.verify_fresh()
+    policy.status_at += 2.0
+    theirs.close()
+    with pytest.raises(LinkClosed):
+        await serving
+    with pytest.raises(PeerUnavailable):
+        policy.verify_fresh()
