@@ -192,6 +192,19 @@ async def test_a_password_that_held_when_it_was_hashed_lets_nobody_in_later(pers
     assert any(("disabled" if change == "disable" else "changed meanwhile") in reason for reason in reasons)
 
 
+async def test_without_a_record_nobody_is_signed_in(person):
+    """The log is away: no cookie, and the session that was made for it is not there either."""
+    await person.begin()
+    await person.house.disconnect()
+    answer = await person.sign_in()
+    assert (answer.status_code, "set-cookie" in answer.headers) == (503, False)
+    wrong = await person.sign_in(password="wrong")
+    assert wrong.status_code == 503
+    await person.house.connect()
+    person.house.utc.now += 30
+    assert (await person.sign_in()).status_code == 303
+
+
 async def test_signing_out_ends_the_session_and_not_the_cookie_alone(person):
     """Whoever has a copy of the cookie is out, too; and it is a record."""
     await person.begin()

@@ -14,13 +14,14 @@ from appliance.gateway.errors import PeerUnavailable, Unauthenticated
 from appliance.gateway.gate import Caller, Challenges, Gate
 from appliance.gateway.identity import NonceRequired, Presented, ProofRefused, TokenIssuerUnavailable, TokenRefused
 from appliance.gateway.routes import RouteTable
-from security.oauth.dpop import PROOF_LIFETIME_S, hash_token
+from security.oauth.access_token import AccessToken
+from security.oauth.dpop import PROOF_LIFETIME_S, hash_token, thumbprint_of_certificate
 from security.oauth.dpop_nonces import MemoryStart, make_nonce_key
 from security.oauth.key_ring import KeyRing
 from security.oauth.resource import AccessTokenValidator
 from security.oauth.revocations import Revocation, RevocationList
 from security.policy.replay import ReplayMemory
-from security.scopes import Scope
+from security.scopes import Role, Scope
 from tests.support.oauth_house import proof_by
 
 ISSUER = "https://127.0.0.1:8444"
@@ -158,6 +159,38 @@ async def test_a_revoked_token_is_refused(possessor, kind, what):
     possessor.knowledge.revocations.replace([later])
     if kind != "token":
         await possessor.check(possessor.presented(possessor.proof(third=1)))
+
+
+@pytest.mark.parametrize(("role", "loose_is_good"), [(Role.USER, True), (Role.OPERATOR, False), (Role.AUDITOR, False)])
+async def test_in_production_a_role_but_user_needs_a_bound_token(role, loose_is_good):
+    """Whatever the authority gave: what somebody may have copied lets nobody act as more than a user."""
+
+    class Good:
+        def __init__(self, binding):
+            self.binding = binding
+
+        async def validate(self, token):
+            names = ("client_id", "subject", "tenant", "issuer", "kid", "jti")
+            told = dict.fromkeys(names, "x") | {"issued_at": 0, "expires_at": 1 << 40, "scopes": frozenset()}
+            return AccessToken(role=role, **told, **self.binding)
+
+    certificate = b"a certificate"
+    asked = {"scheme": "bearer", "token": "a.b.c", "method": "GET", "path": "/v1/models", "address": "192.0.2.1"}
+    shown = Presented(**asked, certificate=certificate)
+    for binds in (True, False):
+        rules = PossessionRules(origins=frozenset({RESOURCE}), binds_privileged=binds)
+        bound = AuthorityTokenCheck(
+            None, Good({"certificate_thumbprint": thumbprint_of_certificate(certificate)}), rules
+        )
+        loose = AuthorityTokenCheck(None, Good({}), rules)
+        assert (await bound(shown)).role == role.value
+        if loose_is_good or not binds:
+            assert (await loose(shown)).role == role.value
+        else:
+            with pytest.raises(TokenRefused, match="bound to a key or certificate"):
+                await loose(shown)
+    with pytest.raises(TokenRefused, match="another client certificate"):
+        await bound(msgspec.structs.replace(shown, certificate=b"another"))
 
 
 async def test_while_policy_is_silent_no_token_is_believed(possessor):

@@ -151,7 +151,18 @@ async def test_a_scheme_has_any_case_and_any_spaces_behind_it(table: RouteTable,
 
 
 @pytest.mark.parametrize(
-    "authorization", [b"", b"Bearer", b"Bearer  ", b"Basic abc", b"abc", b"BearerX abc", b"Bearer\tabc"]
+    "authorization",
+    [
+        b"",
+        b"Bearer",
+        b"Bearer  ",
+        b"Basic abc",
+        b"abc",
+        b"BearerX abc",
+        b"Bearer\tabc",
+        b"Bearer \xe9",
+        b"Bearer " + b"a" * 20_000,
+    ],
 )
 async def test_what_is_no_token_is_never_looked_at(table: RouteTable, authorization: bytes) -> None:
     """Another scheme, another white space, or nothing behind it."""

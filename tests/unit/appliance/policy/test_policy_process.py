@@ -277,6 +277,12 @@ async def test_a_static_key_is_its_clients_from_its_networks(gateway, registry, 
     elsewhere = await gateway.ask(msgspec.structs.replace(ask, address="192.0.3.7"))
     unknown = await gateway.ask(msgspec.structs.replace(ask, digest=bytes(32)))
     assert elsewhere == unknown == Denied(1, "invalid_key", "the key is not valid, or not from this address", 0)
+    registry.disable(client.client_id, actor="t")
+    await store.look()
+    assert await gateway.ask(ask) == unknown
+    registry.enable(client.client_id, actor="t")
+    await store.look()
+    assert isinstance(await gateway.ask(ask), KeyHolder)
     registry.keys.revoke([issued.key.key_id], actor="t")
     await store.look()
     assert await gateway.ask(ask) == unknown

@@ -1,6 +1,10 @@
 """Services that act for people, and who may ask about or void which token."""
 
+import base64
+import json
+
 import pytest
+from joserfc.jwk import ECKey
 
 from security.clients import ClientDefinition
 from security.oauth.grant_types import ACCESS_TOKEN_TYPE, EXCHANGE_GRANT
@@ -9,7 +13,7 @@ from security.registry.snapshot import read_definitions
 from security.scopes import Role, Scope
 from tests.support.authority import basic
 from tests.support.controls import control
-from tests.support.oauth_house import REDIRECT, RESOURCE, proof_by, validate
+from tests.support.oauth_house import REDIRECT, RESOURCE, proof_by, sign, validate
 
 
 def exchange_of(token, **changes):
@@ -149,6 +153,30 @@ def test_revocation_is_for_a_clients_own_tokens(house):
     assert house.ask(revoke, {**mine, "token": other}) == (200, None)
     assert not _active(house, other)
     assert house.ask(revoke, {"client_id": "nobody", "token": other})[0] == 401
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {}, {"alg": "none"}, {"alg": "HS256"}, {"alg": "Ed25519"}, {"kid": "other"}, {"typ": "JWT"}, {"typ": ...}, {"jwk": {}},
+        {"crit": ["x"]},
+    ],
+)  # fmt: skip
+def test_the_authority_takes_no_token_that_it_did_not_sign(house, issuer, header):
+    """Neither in exchange nor for active: one by another key that is right in all else, and its own under another header."""
+    good = house.session()["access_token"]
+    head, claims, _ = (json.loads(base64.urlsafe_b64decode(part + "==")) if part else "" for part in _parts(good))
+    assert house.token(exchange_of(good), auth=house.by_service())[0] == 200
+    key = issuer.keys.current.key if header else ECKey.generate_key("P-256")
+    wrong = sign(claims, key, head | header, head["alg"])
+    house.refused("invalid_request", exchange_of(wrong), auth=house.by_service())
+    assert not _active(house, wrong)
+    assert _active(house, good)
+
+
+def _parts(token):
+    head, claims, _signature = token.split(".")
+    return head, claims, ""
 
 
 def _introspect(house, token):
