@@ -74,6 +74,20 @@ def test_a_jump_of_more_than_a_day_is_an_alarm(tmp_path: Path) -> None:
     assert "installs are suspended" in gateway.last(AuditorStatus).alarms[0]
 
 
+def test_small_jumps_that_make_a_day_are_an_alarm_as_well(tmp_path: Path) -> None:
+    """Whoever sets the clock hour by hour gets no further than who sets it at once."""
+    auditor = Auditor(tmp_path)
+    gateway = auditor.connect("gateway")
+    for _ in range(23):
+        auditor.utc_ms += 3_600_000
+        auditor.pass_time(2)
+    assert gateway.last(AuditorStatus).alarms == ()
+    auditor.utc_ms += 3_600_000
+    auditor.pass_time(2)
+    auditor.pass_time(2)
+    assert "installs are suspended" in gateway.last(AuditorStatus).alarms[0]
+
+
 @control("3.3.7", "AU-8")
 def test_a_clock_below_the_last_record_forbids_a_start(tmp_path: Path) -> None:
     """But for the little that a time server corrects."""
