@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.model_folders import write_byte_level_model
+from tests.support.waiting import GIVE_UP_S
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +26,8 @@ async def gateway(folder: Path) -> AsyncIterator[Gateway]:
 
 @pytest.fixture
 async def client(gateway: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
-    """The OpenAI SDK, which tries nothing twice."""
-    async with openai.AsyncOpenAI(api_key=TOKEN, base_url=gateway.url + "/v1", max_retries=0) as opened:
+    """The OpenAI SDK, which tries nothing twice, and waits longer for a connection than the five seconds that it would."""
+    async with openai.AsyncOpenAI(
+        api_key=TOKEN, base_url=gateway.url + "/v1", max_retries=0, timeout=GIVE_UP_S
+    ) as opened:
         yield opened

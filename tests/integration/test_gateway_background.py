@@ -47,7 +47,7 @@ async def clients(workers: list[Gateway]) -> AsyncIterator[list[openai.AsyncOpen
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                openai.AsyncOpenAI(api_key=TOKEN, base_url=worker.url + "/v1", max_retries=0)
+                openai.AsyncOpenAI(api_key=TOKEN, base_url=worker.url + "/v1", max_retries=0, timeout=GIVE_UP_S)
             )
             for worker in workers
         ]

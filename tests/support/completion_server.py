@@ -35,9 +35,13 @@ class Server:
         self.num_connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def close(self) -> None:
+        """When nobody waits on the descriptor any more: as the next server's, it would bring its connections to this script."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
         self._listener.close()
 
     def is_number(self, number: int, body: dict[str, object]) -> bool:
