@@ -180,6 +180,8 @@ BAD_ID_TOKENS = (
     {"claims": {"aud": ["casemate", "another"], "azp": ...}}, {"claims": {"azp": "another"}},
     {"claims": {"iss": "https://evil.example"}}, {"claims": {"exp": NOW - 60}}, {"claims": {"iat": NOW + 86_400}},
     {"claims": {"sub": ...}}, {"claims": {"sub": "x" * 201}}, {"claims": {"sub": "a\nb"}}, {"claims": {"groups": []}},
+    {"claims": {"groups": ["LLM.User", "LLM.Auditor"]}}, {"claims": {"groups": ["LLM.User", 7]}},
+    {"claims": {"groups": ["LLM.User", *map(str, range(512))]}},
     {"claims": {"groups": {"a": 1}}}, {"header": {"alg": "none"}}, {"header": {"alg": "HS256"}}, {"header": {"typ": "at+jwt"}},
     {"header": {"kid": "unknown"}}, {"header": {"jku": "https://evil.example"}},
 )  # fmt: skip
@@ -210,6 +212,10 @@ def _mixed_up(running, provider):
         browser = Browser(running)
         answer = provider.sign_in(browser.begin())
         results.append(browser.go("GET", f"/callback?{answer}{change}")[0])
+    for changed in ({"iss": "https://evil.example"}, {"state": "x"}, {"error": "access_denied"}, {"code": ""}):
+        browser = Browser(running)
+        fields = {name: values[0] for name, values in parse_qs(provider.sign_in(browser.begin())).items()}
+        results.append(browser.go("GET", f"/callback?{urlencode(fields | changed)}")[0])
     browser = Browser(running)
     answer = provider.sign_in(browser.begin())
     begun = browser.cookies[BEGUN_COOKIE]
@@ -221,7 +227,7 @@ def _mixed_up(running, provider):
 
 async def test_an_answer_belongs_to_the_browser_that_asked_and_is_good_once(running, provider):
     """RFC 9700 sections 2.1 and 4.7, RFC 9207: another's answer, a repeated parameter, another provider, twice."""
-    assert await asyncio.to_thread(_mixed_up, running, provider) == [401] * 6
+    assert await asyncio.to_thread(_mixed_up, running, provider) == [401] * 10
 
 
 async def test_a_provider_that_is_not_well_is_no_refusal(running, provider):

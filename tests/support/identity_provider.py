@@ -220,7 +220,7 @@ class OpenIdProvider(IdentityProvider):
             "ca_certificate": str(self.identity.ca_certificate), **changes,
         }  # fmt: skip
         lines = ["[upstream]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
-        return "\n".join([*lines, "[upstream.roles]", '"LLM.User" = "user"']) + "\n"
+        return "\n".join([*lines, "[upstream.roles]", '"LLM.User" = "user"', '"LLM.Auditor" = "auditor"']) + "\n"
 
     def sign_in(self, location, **changes):
         """What a browser that was sent to `location` is sent back with, once the person has signed in. Returns: a query."""
