@@ -99,7 +99,7 @@ async def test_the_events_of_a_call_say_its_namespace(gateway: Gateway) -> None:
         ({"tools": [{"type": "custom", "name": "patch"}]}, "unsupported_parameter", "tools[0].type"),
         ({"tools": [NAMESPACE | {"tools": [{"type": "custom"}]}]}, "unsupported_parameter", "tools[0].tools[0].type"),
         ({"tools": [NAMESPACE | {"tools": []}]}, "invalid_parameter", "tools[0].tools"),
-        ({"tools": [NAMESPACE, AGENT | {"name": "agents.send"}]}, "invalid_tool", "tools[1].function.name"),
+        ({"tools": [NAMESPACE, AGENT | {"name": "agents.send"}]}, "invalid_tool", "tools[1].name"),
         ({"tools": [AGENT | {"defer_loading": True}]}, "unknown_parameter", "tools[0].defer_loading"),
         ({"reasoning": {"summary": "detailed"}}, "unsupported_parameter", "reasoning.summary"),
         ({"include": ["web_search_call.results"]}, "unsupported_parameter", "include[0]"),
@@ -158,8 +158,8 @@ async def test_thoughts_are_kept_as_asked(gateway: Gateway, keep: Any, shown: li
             "context_management.edits[0].type",
         ),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "unsupported_parameter", "tools[0].type"),
-        ({"output_config": {"effort": "max"}}, "invalid_parameter", "reasoning_effort"),
-        ({"output_config": {"effort": "low"}}, "unsupported_parameter", "reasoning_effort"),
+        ({"output_config": {"effort": "max"}}, "invalid_parameter", "output_config.effort"),
+        ({"output_config": {"effort": "low"}}, "unsupported_parameter", "output_config.effort"),
     ],
 )
 async def test_what_would_change_the_answer_is_refused(
