@@ -160,13 +160,17 @@ class Child:
         self.send(GrantLink(peer.role, peer.instance, peer.pid, peer.uid), fd=end.detach())
 
     def kill(self) -> None:
-        """End the process, if it is still there, and all ranks of an engine."""
+        """End the process, if it is still there, and all ranks of an engine.
+
+        Not by the library's `kill`, which first takes the status of one that has ended just now: then `wait` would give 255.
+        """
         if self._process.returncode is not None:
             return
         if self._num_ranks > 1:
             self._kill_group()
+            return
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            os.kill(self.pid, signal.SIGKILL)
 
     def _has_group(self) -> bool:
         is_left = any(map(self._is_of_group, Path("/proc").glob("[0-9]*/stat")))

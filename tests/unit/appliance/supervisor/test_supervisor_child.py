@@ -78,6 +78,27 @@ def test_ranks_that_ended_are_not_waited_for_where_nobody_takes_their_status(mon
 
 
 @pytest.mark.usefixtures("as_first_process")
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_killing_takes_nobodys_status(num_ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has just ended by itself is told as it ended, not as 255, which is what remains when somebody else asked first."""
+
+    def asks(_process: object, _signal: int) -> None:
+        raise AssertionError("the library asks for the status before it sends a signal")
+
+    async def run() -> int:
+        child, _ranks = await started(num_ranks)
+        with monkeypatch.context() as patch:
+            patch.setattr("subprocess.Popen.send_signal", asks)
+            os.kill(child.pid, signal.SIGTERM)
+            child.kill()
+        status = await child.wait()
+        await child.ranks_ended()
+        return status
+
+    assert asyncio.run(run()) in (-signal.SIGTERM, -signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("as_first_process")
 def test_whoever_kills_an_engine_kills_its_ranks() -> None:
     """The watchdog, or a supervisor that ends: it does not wait for them to notice."""
 
