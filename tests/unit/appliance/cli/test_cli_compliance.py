@@ -129,21 +129,15 @@ def rotate(home: Path) -> Path:
     return closed
 
 
+def export_words(framework: str, *, begin: str = "2026-01-01", out: str = "pack") -> list[str]:
+    """The command line of a pack up to March."""
+    return f"compliance export --framework {framework} --from {begin} --to 2026-03-01 --out {out}".split()
+
+
 def test_a_pack_says_what_of_its_period_is_in_another_log(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By the first record, which is proven: whoever takes 0 requests for all that were asked is told, and so is who verifies."""
     rotate(home)
-    words = [
-        "compliance",
-        "export",
-        "--framework",
-        "cmmc-l2",
-        "--from",
-        "2026-01-01",
-        "--to",
-        "2026-03-01",
-        "--out",
-        "pack",
-    ]
+    words = export_words("cmmc-l2")
     assert main(words) == EXIT_OK
     told = f"continues the log {DEFAULT_ORIGIN} of 300 records"
     assert told in capsys.readouterr().out
@@ -152,7 +146,7 @@ def test_a_pack_says_what_of_its_period_is_in_another_log(home: Path, capsys: py
     assert told in results[0]["remarks"]
     assert main(["compliance", "verify", "pack", *KEYS]) == EXIT_ROLLBACK_NOT_EXCLUDED
     assert told in capsys.readouterr().out
-    assert main([*words[:4], "--from", "2026-02-15", "--to", "2026-03-01", "--out", "later"]) == EXIT_OK
+    assert main(export_words("cmmc-l2", begin="2026-02-15", out="later")) == EXIT_OK
     assert "not covered" not in capsys.readouterr().out, "the log is older than that"
 
 
@@ -163,18 +157,7 @@ def test_a_log_that_was_closed_has_a_pack_of_its_own(home: Path, capsys: pytest.
     line = encode_signature(witness.cosign(parse_note(note).text, FIRST_MS // 1000)).encode()
     merge_cosigned(Path("state/audit"), add_cosignatures(note, line, [witness.key]))
     closed = rotate(home)
-    words = [
-        "compliance",
-        "export",
-        "--framework",
-        "eu-ai-act",
-        "--from",
-        "2026-01-01",
-        "--to",
-        "2026-03-01",
-        "--out",
-        "pack",
-    ]
+    words = export_words("eu-ai-act")
     assert main([*words, "--log", str(closed)]) == EXIT_OK
     assert "what came later is in the log that continues it" in capsys.readouterr().out
     keys = ["--key", str(closed.with_suffix(".vkey")), *KEYS[2:], "--witness", witness.key.encode()]
