@@ -28,8 +28,8 @@ from appliance.gateway.identity import (
 from appliance.messages.policy import KeyHolder
 from security.errors import KeysUnavailable, MalformedDocument, TokenRejected
 from security.oauth.access_token import AccessToken
+from security.oauth.algorithms import FOREIGN_ALGORITHMS
 from security.oauth.dpop import (
-    DPOP_ALGORITHMS,
     PROOF_LIFETIME_S,
     normalize_url,
     thumbprint_of_certificate,
@@ -297,7 +297,7 @@ def describe_resource(configuration: Configuration) -> ProtectedResource:
         resource=resource_of(configuration),
         authorization_servers=(issuer_of(configuration), *elsewhere),
         scopes_supported=tuple(scope.value for scope in GRANTED_SCOPES),
-        dpop_signing_alg_values_supported=DPOP_ALGORITHMS,
+        dpop_signing_alg_values_supported=FOREIGN_ALGORITHMS,
         tls_client_certificate_bound_access_tokens=configuration.tls.client_certificates,
     )
 

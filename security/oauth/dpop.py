@@ -7,6 +7,8 @@ of section 4.3, section 11.1), the thumbprint MUST be compared with that in the 
 
 import base64
 import hashlib
+import re
+import string
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
@@ -17,14 +19,14 @@ from security.oauth.algorithms import FOREIGN_ALGORITHMS, algorithms_of
 from security.oauth.jws import RULE_CHANGING_MEMBERS, is_signed_by, parse_jws
 from security.oauth.key_set import parse_public_key
 
-DPOP_ALGORITHMS = tuple(name for name in FOREIGN_ALGORITHMS if name != "EdDSA")
-"""Told in metadata and challenges; the old name of Ed25519 is taken as well."""
 MAX_AGE_S = 120
 MAX_AHEAD_S = 30
 PROOF_LIFETIME_S = MAX_AGE_S + MAX_AHEAD_S
 MAX_PROOF_CHARS = 4096
 MAX_ID_CHARS = 256
 _MAX_HEADER_CHARS = 3072
+_ESCAPE = re.compile("%([0-9a-fA-F]{2})")
+_UNRESERVED = string.ascii_letters + string.digits + "-._~"
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -111,15 +113,40 @@ def thumbprint_of_certificate(der: bytes) -> str:
 
 
 def normalize_url(url: str) -> str:
-    """An address without query and fragment, scheme and host in small letters, without the default port (RFC 3986 section 6.2)."""
+    """An address without query and fragment, as section 4.3 wants `htu` compared: by RFC 3986, sections 6.2.2 and 6.2.3.
+
+    Scheme and host are in small letters, the default port is left out, an empty path is `/`, letters that need no percent
+    sign have none, and segments of dots are gone. Empty for what is no such address, or names a user.
+    """
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").lower(), parts.port
     except ValueError:
         return ""
+    if "@" in parts.netloc:
+        return ""
     name = f"[{host}]" if ":" in host else host
     authority = name if port in (None, 443) else f"{name}:{port}"
-    return f"{parts.scheme.lower()}://{authority}{parts.path or '/'}"
+    path = _ESCAPE.sub(_unescape, parts.path)
+    return f"{parts.scheme.lower()}://{authority}{_without_dots(path) if '/.' in path else path or '/'}"
+
+
+def _unescape(escape: re.Match[str]) -> str:
+    letter = chr(int(escape[1], 16))
+    return letter if letter in _UNRESERVED else escape[0].upper()
+
+
+def _without_dots(path: str) -> str:
+    """RFC 3986 section 5.2.4, of a path that begins with a slash."""
+    kept: list[str] = []
+    for segment in path.split("/")[1:]:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if path.endswith(("/.", "/..")):
+        kept.append("")
+    return "/" + "/".join(kept)
 
 
 def _encode(data: bytes) -> str:

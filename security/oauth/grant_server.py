@@ -173,8 +173,8 @@ class GrantServer(AuthorizationServer):  # type: ignore[misc]  # authlib has no 
         request.binding = self.shared.binder.bind(request.parsed)
 
     def verify_targets(self, targets: Sequence[str]) -> None:
-        """RFC 8707 section 2. Raises: InvalidTarget."""
-        if any(target != self.shared.resource for target in targets):
+        """RFC 8707 section 2. An empty path is `/` (RFC 3986 section 6.2.3), as URL classes write it. Raises: InvalidTarget."""
+        if any(target not in (self.shared.resource, f"{self.shared.resource}/") for target in targets):
             raise InvalidTarget("The resource is not one of this appliance")
 
     def find_person(self, user_id: str) -> User:

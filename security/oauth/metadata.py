@@ -6,7 +6,6 @@ from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 
 from security.errors import SecurityMisconfigured
 from security.oauth.algorithms import FOREIGN_ALGORITHMS
-from security.oauth.dpop import DPOP_ALGORITHMS
 from security.oauth.grant_types import GRANT_TYPES
 from security.oauth.registered_client import AUTH_METHODS
 from security.scopes import GRANTED_SCOPES
@@ -49,7 +48,7 @@ def build_metadata(issuer: str, *, offers_certificates: bool) -> dict[str, Any]:
         "revocation_endpoint_auth_signing_alg_values_supported": list(FOREIGN_ALGORITHMS),
         "introspection_endpoint_auth_methods_supported": confidential,
         "introspection_endpoint_auth_signing_alg_values_supported": list(FOREIGN_ALGORITHMS),
-        "dpop_signing_alg_values_supported": list(DPOP_ALGORITHMS),
+        "dpop_signing_alg_values_supported": list(FOREIGN_ALGORITHMS),
         "authorization_response_iss_parameter_supported": True,
     }
     if offers_certificates:

@@ -99,11 +99,14 @@ async def test_an_answer_goes_back_in_as_the_sdk_gives_it(gateway: Gateway, clie
     assert refused.value.param == "messages[0].reasoning_content"
 
 
-async def test_a_prompt_that_opens_reasoning_is_noticed(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+@pytest.mark.parametrize("effort", ["high", "max"])
+async def test_a_prompt_that_opens_reasoning_is_noticed(
+    gateway: Gateway, client: openai.AsyncOpenAI, effort: Any
+) -> None:
     """As DeepSeek-R1's template does: the answer begins inside, without a mark of its own."""
     gateway.engine.reply = lambda submit, choice: Reply([*b"hm", END_THINK, *b"4", END])
-    answer = await client.chat.completions.create(model=MODEL, messages=HELLO, reasoning_effort="high")
-    assert prompt_of(gateway).endswith(b"assistant\nhigh<think>")
+    answer = await client.chat.completions.create(model=MODEL, messages=HELLO, reasoning_effort=effort)
+    assert prompt_of(gateway).endswith(f"assistant\n{effort}<think>".encode())
     assert answer.choices[0].message.reasoning_content == "hm"  # type: ignore[attr-defined]
     assert answer.choices[0].message.content == "4"
 

@@ -39,7 +39,7 @@ class ChatFields(OpenAIFields, kw_only=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool = False
     chat_template_kwargs: TemplateArguments = field(default_factory=dict)
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     tools: list[Tool] = field(default_factory=list)
     tool_choice: Any = "auto"
     parallel_tool_calls: bool = True

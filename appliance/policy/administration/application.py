@@ -27,7 +27,7 @@ from appliance.gateway.server import HttpServer
 from appliance.gateway.settings import GatewaySettings
 from appliance.policy.administration.endpoints import Administration
 from security.errors import ClientRejected, SecurityFault
-from security.oauth.dpop import DPOP_ALGORITHMS
+from security.oauth.algorithms import FOREIGN_ALGORITHMS
 
 MAX_BODY_BYTES = 64 << 10
 MAX_CONNECTIONS = 128
@@ -45,7 +45,7 @@ class AdminApplication:
     def __init__(self, administration: Administration, check_token: TokenCheck) -> None:
         self.routes = RouteTable()
         administration.register(self.routes)
-        self._gate = Gate(self.routes, check_token, Challenges("", DPOP_ALGORITHMS))
+        self._gate = Gate(self.routes, check_token, Challenges("", FOREIGN_ALGORITHMS))
         self._budget = BodyBudget(MAX_CONNECTIONS * MAX_BODY_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

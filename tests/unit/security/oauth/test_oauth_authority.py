@@ -237,10 +237,11 @@ def test_the_scope_is_a_subset_in_a_fixed_order(setting):
 
 
 def test_invalid_target(setting):
-    """RFC 8707 section 2: the gateway, named once or more, and nothing else."""
+    """RFC 8707 section 2: the gateway, named once or more, with the path `/` or without, and nothing else."""
     ours = f"&resource={AUDIENCE}".encode()
-    assert setting.decide(GRANT + ours + ours).status == 200
-    for other in (b"&resource=https://elsewhere.example", ours + b"/", ours + b"&resource=https://elsewhere.example"):
+    assert setting.decide(GRANT + ours + ours + b"/").status == 200
+    foreign = b"&resource=https://elsewhere.example"
+    for other in (foreign, ours + b"//", ours + b"/v1", ours + b"/#a", ours + b"?a", ours + foreign):
         assert setting.refused(400, "invalid_target", GRANT + other).authenticated
 
 

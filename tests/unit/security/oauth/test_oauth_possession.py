@@ -8,6 +8,7 @@ from authlib.oauth2.rfc7523 import private_key_jwt_sign
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from security.clients import ClientDefinition
+from security.oauth.dpop import normalize_url
 from security.oauth.token_request import ASSERTION_TYPE
 from security.scopes import Role
 from tests.support.authority import basic, build_authority
@@ -44,6 +45,40 @@ def test_bad_proofs_are_refused(house, key, clock, change):
     """RFC 9449 section 4.3, each of its checks: invalid_dpop_proof."""
     made = proof_by(key, clock, **change)
     house.refused("invalid_dpop_proof", {"grant_type": "client_credentials"}, auth=house.by_service(), proofs=[made])
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("HTTPS://Authority.EXAMPLE:8444/token", True), (f"{ISSUER}/token?a=1", True), (f"{ISSUER}/token#part", True),
+        (f"{ISSUER}/%74o%6Ben", True), (f"{ISSUER}/./a/../token", True), (f"{ISSUER}/%2e%2e/token", True),
+        (f"{ISSUER}/TOKEN", False), (f"{ISSUER}/token/", False), (f"{ISSUER}//token", False), (f"{ISSUER}/token/..", False),
+        (f"{ISSUER}%2Ftoken", False), (f"{ISSUER}/%zztoken", False), ("http://authority.example:8444/token", False),
+        ("https://authority.example/token", False), ("https://someone@authority.example:8444/token", False),
+        ("/token", False), ("https://authority.example:x/token", False), ("https://[authority/token", False),
+    ],
+)  # fmt: skip
+def test_an_address_is_compared_after_it_is_normalized(house, key, clock, url, taken):
+    """RFC 9449 section 4.3: by RFC 3986, sections 6.2.2 and 6.2.3, without query and fragment; and no further than that."""
+    made = proof_by(key, clock, url=url)
+    status, body, _ = house.token({"grant_type": "client_credentials"}, auth=house.by_service(), proofs=[made])
+    assert (status == 200) is taken
+    assert taken or body["error"] == "invalid_dpop_proof"
+
+
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("https://a.example:443", "https://a.example/"), ("https://a.example:", "https://a.example/"),
+        ("https://a.example/b/..", "https://a.example/"),
+        ("https://a.example/b/c/.", "https://a.example/b/c/"), ("https://a.example/../../b", "https://a.example/b"),
+        ("https://a.example/b%2fc%c3%bc", "https://a.example/b%2Fc%C3%BC"), ("https://[::1]:443/.b", "https://[::1]/.b"),
+    ],
+)  # fmt: skip
+def test_the_normal_form_of_an_address_is_its_own(url, normal):
+    """Once is enough; octets that have a meaning where they stand keep their percent sign."""
+    assert normalize_url(url) == normal
+    assert normalize_url(normal) == normal
 
 
 def test_a_proof_is_signed_by_the_key_that_it_shows(house, key, clock):
