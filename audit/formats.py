@@ -19,8 +19,8 @@ from audit.entry import Json
 from audit.parquet import Cell, encode_parquet
 
 COLUMNS = (
-    "index", "time", "kind", "class_uid", "activity_id", "status", "status_code", "severity_id", "actor", "client", "tenant",
-    "source", "model", "request", "trace", "prompt_tokens", "completion_tokens", "reporter", "uid",
+    "index", "time", "kind", "class_uid", "activity_id", "status", "status_code", "severity_id", "actor", "object", "client",
+    "tenant", "source", "model", "request", "trace", "prompt_tokens", "completion_tokens", "reporter", "uid",
 )  # fmt: skip
 INTEGERS = frozenset(("index", "time", "class_uid", "activity_id", "severity_id", "prompt_tokens", "completion_tokens"))
 _FORMULA = re.compile(r"(^|;)(?=[\"\s]*[=+@\uff1d\uff0b\uff0d\uff20-]|[\t\r\n])")
@@ -29,7 +29,7 @@ four signs are full-width forms, which some take for the others."""
 _LINE_BREAKS = frozenset("\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 """Unicode's, and those that Python takes for some besides. CEF itself knows line feed and carriage return."""
 _STATUS = {1: "success", 2: "failure"}
-_CEF_CUSTOM = ("client", "model", "request", "uid")
+_CEF_CUSTOM = ("client", "model", "request", "uid", "object")
 _CEF_SEVERITY = {1: 3, 2: 4, 3: 6, 4: 8, 5: 10, 6: 10}
 
 
@@ -76,10 +76,13 @@ def _cef_source(address: object) -> dict[str, str | int]:
 
 
 def flatten(event: Json) -> dict[str, str | int]:
-    """The members of a record that fit into columns; what it does not have is empty."""
+    """The members of a record that fit into columns; what it does not have is empty. `actor` is who acted, `object` what was acted
+    on: an account, a thing such as a key or a limit, a process, a file that was loaded."""
     own = own_of(event)
     metadata, actor, user = _object(event, "metadata"), _object(event, "actor"), _object(event, "user")
-    acting = _object(event, "actor", "user")
+    acting, entity, app = _object(event, "actor", "user"), _object(event, "entity"), _object(event, "app")
+    is_of_model = str(own.get("kind")).startswith("model_")
+    account = user if acting else {}
     endpoint, context = _object(event, "src_endpoint"), _object(event, "message_context")
     values = {
         "index": metadata.get("sequence"),
@@ -91,10 +94,15 @@ def flatten(event: Json) -> dict[str, str | int]:
         "status_code": event.get("status_code"),
         "severity_id": event.get("severity_id"),
         "actor": acting.get("uid") or acting.get("name") or user.get("uid") or user.get("name"),
+        "object": account.get("uid")
+        or account.get("name")
+        or entity.get("uid")
+        or entity.get("name")
+        or app.get("uid"),
         "client": actor.get("app_uid"),
         "tenant": metadata.get("tenant_uid"),
         "source": endpoint.get("ip") or endpoint.get("name"),
-        "model": _object(event, "ai_model").get("name"),
+        "model": _object(event, "ai_model").get("name") or (app.get("name") if is_of_model else None),
         "request": own.get("request_uid"),
         "trace": _object(event, "trace").get("uid"),
         "prompt_tokens": context.get("prompt_tokens"),

@@ -22,7 +22,7 @@ from audit.range_proof import verify_records
 from audit.reader import LogReader
 from audit.tiles import TILE_WIDTH
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BUNDLES_A_TRANSACTION = 64
 _CACHED_TERMS = 100_000
 _TABLES = frozenset(("covered", "records", "terms"))
@@ -37,7 +37,7 @@ class Query:
     """What records must match: all that is given. Texts match whole."""
 
     actor: str = ""
-    """Who asked or acted: the subject of a token, or the system's user."""
+    """Who asked or acted: the id of an account (with or without `user:` before it), the subject of a token, the system's user."""
     client: str = ""
     model: str = ""
     kind: str = ""
@@ -95,14 +95,20 @@ class _Record(msgspec.Struct, gc=False):
 
 
 _decoder = msgspec.json.Decoder(_Record)
+_ACCOUNT_KINDS = ("user:", "client:")
+"""What stands before the id of who acted by the admin API or changed their own password; elsewhere it is the id alone."""
 _STATUS = {1: "success", 2: "failure"}
+
+
+def _without_kind(name: str) -> str:
+    return next((name.removeprefix(kind) for kind in _ACCOUNT_KINDS if name.startswith(kind)), name)
 
 
 def _texts_of(record: _Record) -> tuple[str, ...]:
     """The searchable texts, in the order of TERMS."""
     own, actor, user = record.unmapped.casemate, record.actor, record.user
     return (
-        actor.user.uid or actor.user.name or user.uid or user.name,
+        actor.user.uid or _without_kind(actor.user.name) or user.uid or user.name,
         actor.app_uid or (user.uid if own.kind.startswith(("token_", "client_")) else ""),
         record.ai_model.name or (record.app.name if own.kind.startswith("model_") else ""),
         own.kind,
@@ -217,14 +223,16 @@ class LogIndex:
     def _match(self, name: str, text: str) -> tuple[str, list[int]]:
         if name == "outcome" and text in _STATUS.values():
             return "status = ?", [1 if text == "success" else 2]
-        # What is no Unicode text, as an argument of a shell may be, stands in no record.
-        found = text.encode("utf-8", "replace").decode()
-        row = (
-            self._database.execute("SELECT id FROM terms WHERE text = ?", (found,)).fetchone()
-            if found == text
-            else None
-        )
-        return f"{name} = ?", [int(row[0]) if row else -1]
+        if name == "actor" and (alone := _without_kind(text)) != text:
+            return "actor IN (?, ?)", [self._find_number(text), self._find_number(alone)]
+        return f"{name} = ?", [self._find_number(text)]
+
+    def _find_number(self, text: str) -> int:
+        """Of a text that stands in a record, else -1; so of what is no Unicode text, as an argument of a shell may be."""
+        if text.encode("utf-8", "replace").decode() != text:
+            return -1
+        row = self._database.execute("SELECT id FROM terms WHERE text = ?", (text,)).fetchone()
+        return int(row[0]) if row else -1
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path, isolation_level=None)

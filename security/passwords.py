@@ -26,6 +26,11 @@ REMEMBERED_PASSWORDS = 8
 """How many earlier passwords may not come back."""
 MIN_KINDS = 3
 MIN_CHANGED_CHARS = 6
+PASSWORD_RULES = (
+    f"{MIN_PASSWORD_CHARS} characters or more, of {MIN_KINDS} of these kinds: small letters, capitals, digits, others. "
+    f"Not with your login in it, none of your last {REMEMBERED_PASSWORDS}, and not the current one with a few characters changed."
+)
+"""All of them, in words for the person."""
 TOTP_STEP_S = 30
 TOTP_DIGITS = 6
 PASSES = 2

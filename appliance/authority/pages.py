@@ -7,6 +7,7 @@ Whatever comes from outside goes through `escape`. Every form carries the sessio
 from collections.abc import Sequence
 from html import escape
 
+from security.passwords import PASSWORD_RULES
 from security.scopes import SCOPE_DESCRIPTIONS, Scope
 
 STYLE = """
@@ -23,6 +24,7 @@ border:1px solid var(--soft);border-radius:.35rem}button{margin:1rem .5rem 0 0;p
 cursor:pointer;border:1px solid var(--accent);border-radius:.35rem;background:var(--accent);color:var(--on-accent)}
 button[value=deny],form[action="/sign_out"] button{background:transparent;color:var(--accent)}
 .notice{white-space:pre-wrap;border-left:4px solid var(--soft);padding-left:.8rem}.error{color:var(--bad)}
+.hint{color:var(--soft);font-size:.85rem;margin:.1rem 0 0}
 code{font-size:1.2rem;letter-spacing:.1em}
 """
 
@@ -114,7 +116,8 @@ def password_page(then: str, form_token: str, *, error: str = "") -> str:
 <label for="current">Current password</label>
 <input type="password" id="current" name="current" autocomplete="current-password" maxlength="256" required>
 <label for="password">New password</label>
-<input type="password" id="password" name="password" autocomplete="new-password" maxlength="256" required>
+<input type="password" id="password" name="password" autocomplete="new-password" maxlength="256" aria-describedby="rules" required>
+<p class="hint" id="rules">{escape(PASSWORD_RULES)}</p>
 <label for="again">The same again</label>
 <input type="password" id="again" name="again" autocomplete="new-password" maxlength="256" required>
 <button type="submit">Change</button>

@@ -1,5 +1,6 @@
 """The log, for auditors: the newest records that match, and one record as it stands. The reader records each reading."""
 
+import datetime
 import re
 from typing import Any
 
@@ -12,6 +13,7 @@ from appliance.console.routes import ConsoleRoutes, Visit
 from security.scopes import Scope
 
 TERMS = ("actor", "client", "model", "kind", "outcome", "tenant", "request")
+BOUNDS = (("since", "From (UTC)"), ("until", "Before (UTC)"))
 PAGE_SIZE = 50
 MAX_TERM_CHARS = 256
 _INDEX = re.compile(r"[0-9]{1,15}")
@@ -33,15 +35,18 @@ class RecordRoutes:
         """A search by the query's terms; all that are given must match."""
         query = visit.request.query_params
         terms = {name: text for name in TERMS if (text := query.get(name, "").strip()[:MAX_TERM_CHARS])}
+        bounds = {name: text for name, _ in BOUNDS if (text := query.get(name, "").strip()[:MAX_TERM_CHARS])}
         body: dict[str, Any] = {**terms, "limit": PAGE_SIZE}
+        body |= {f"{name}_ms": _parse_time(text) for name, text in bounds.items()}
         before = query.get("before", "")
         if _INDEX.fullmatch(before):
             body["before"] = int(before)
         found = await self._api.send(visit.session, "gateway", "POST", "/audit/search", body)
         lines = [_summarize(one["index"], one["record"]) for one in found["records"]]
         return self._pages.render(
-            "records", visit.session, terms=terms, names=TERMS, lines=lines, found=found, after=found["next"]
-        )
+            "records", visit.session, terms=terms | bounds, names=TERMS, bounds=BOUNDS, lines=lines, found=found,
+            after=found["next"],
+        )  # fmt: skip
 
     async def show(self, visit: Visit) -> Response:
         """One record."""
@@ -51,11 +56,22 @@ class RecordRoutes:
         return self._pages.render("record", visit.session, index=visit.segment, record=record)
 
 
+def _parse_time(text: str) -> int:
+    """Milliseconds since 1970 of a day or a moment, as a browser's field gives it; in UTC where it does not say another zone."""
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+        return max(0, int(moment.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise Declined(400, "invalid_time", f"expected a time such as 2026-11-25T14:30, got {text[:32]!r}") from None
+
+
 def _summarize(index: int, record: dict[str, Any]) -> dict[str, Any]:
-    """A record in one line: when, what kind, who, about what, how it ended."""
+    """A record in one line: when, what kind, who (as a search for the actor finds it), about what, how it ended."""
     own = _member(record, "unmapped", "casemate")
     actor, account = _member(record, "actor", "user"), _member(record, "user")
     who = actor or account
+    login = who.get("name") if who.get("uid") else ""
     what = (
         (account.get("uid") if actor else None)
         or _member(record, "ai_model").get("name")
@@ -71,7 +87,8 @@ def _summarize(index: int, record: dict[str, Any]) -> dict[str, Any]:
         "index": index,
         "at": time_ms / 1000 if isinstance(time_ms, int) else 0,
         "kind": own.get("kind", ""),
-        "who": who.get("name") or who.get("uid") or "",
+        "who": who.get("uid") or who.get("name") or "",
+        "login": login if isinstance(login, str) else "",
         "what": what,
         "ended": ended,
     }

@@ -1,6 +1,7 @@
 """Logs for tests of those who read them: records of several kinds, a second apart."""
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,14 @@ class Log:
         self.events: list[dict[str, Any]] = []
 
     def grow(self, count: int) -> None:
-        for _ in range(count):
+        first = self.writer.next_index
+        self.add(make_event(first + number, self.chance) for number in range(count))
+
+    def add(self, events: Iterable[dict[str, Any]]) -> None:
+        for event in events:
             index = self.writer.next_index
-            event = parse_canonical(encode_event(make_event(index, self.chance)))
             entry = complete_entry(
-                event,
+                parse_canonical(encode_event(event)),
                 index=index,
                 time_ms=1_000 * index,
                 reporter=f"gateway/{index % 2}",

@@ -18,7 +18,7 @@ from appliance.cli.audit.searching import describe_record
 from audit.entry import encode_canonical
 from audit.errors import AuditRejected, ExportRejected, MalformedProof, ProofRejected, SignatureRejected
 from audit.export import VerifiedExport, encode_range_proof, parse_range_proof, verify_export, write_export
-from audit.formats import encode_cef, encode_csv, encode_table, flatten
+from audit.formats import COLUMNS, encode_cef, encode_csv, encode_table, flatten
 from audit.merkle import inclusion_proof, leaf_hash, root_of
 from audit.note import NoteSigner
 from audit.range_proof import build_range_proof, verify_range
@@ -249,14 +249,15 @@ def test_there_is_no_record_that_keeps_others_from_being_read(event: dict[str, A
 
 def test_hostile_texts_stay_within_their_fields() -> None:
     """No formula, no field and no line of their own."""
+    client, model = COLUMNS.index("client"), COLUMNS.index("model")
     (_, row) = csv.reader(io.StringIO(encode_csv([HOSTILE]).decode()))
-    assert row[9] == "'=cmd|'/c calc'!A0"
+    assert row[client] == "'=cmd|'/c calc'!A0"
     for formula in ("+1", "-1", "@A1", "\t=1", "\n=1", "\r=1", "\uff1d1", "\uff0b1"):
         (_, row) = csv.reader(io.StringIO(encode_csv([{"ai_model": {"name": formula}}]).decode(), newline=""))
-        assert row[12] == f"'{formula}"
+        assert row[model] == f"'{formula}"
     for text, kept in (("a;=1;b", "a;'=1;b"), ('a; "+1"', 'a;\' "+1"'), ("a;b", "a;b"), ("a-b;c", "a-b;c")):
         (_, row) = csv.reader(io.StringIO(encode_csv([{"ai_model": {"name": text}}]).decode()))
-        assert row[12] == kept  # Where the semicolon separates, quotes for commas keep nothing together.
+        assert row[model] == kept  # Where the semicolon separates, quotes for commas keep nothing together.
     line = encode_cef(HOSTILE).decode()
     assert "\n" not in line
     assert line.startswith("CEF:0|Casemate|Casemate|1\\|2|6003|inference_intent|0|")
@@ -279,6 +280,29 @@ def test_a_cef_line_labels_what_the_record_has_and_nothing_else() -> None:
     assert line.partition("|0|")[2] == "externalId=1 src=10.0.0.1 cs4Label=uid cs4=u"
     line = encode_cef({"src_endpoint": {"ip": "fd00::1"}, "ai_model": {"name": "m"}}).decode()
     assert line.partition("|0|")[2] == "c6a2Label=Source IPv6 Address c6a2=fd00::1 cs2Label=model cs2=m"
+
+
+ADA = {"user": {"name": "os:ada", "type_id": 1}}
+ACTS = [
+    ("client_disabled", {"actor": ADA, "user": {"uid": "shop-1"}}, ("os:ada", "shop-1", "")),
+    ("limits_changed", {"actor": ADA, "entity": {"name": "client:*", "type": "limits"}}, ("os:ada", "client:*", "")),
+    ("key_rotated", {"actor": ADA, "entity": {"uid": "k1", "name": "the log's key"}}, ("os:ada", "k1", "")),
+    ("process_crashed", {"app": {"name": "casemate-engine", "uid": "engine/1"}}, ("", "engine/1", "")),
+    ("model_loaded", {"app": {"name": "large", "uid": "build"}}, ("", "build", "large")),
+    ("user_signed_in", {"user": {"name": "ada", "uid": "user-1"}}, ("user-1", "", "")),
+]
+
+
+@pytest.mark.parametrize(("kind", "event", "expected"), ACTS, ids=[kind for kind, _, _ in ACTS])
+def test_tables_and_collectors_learn_what_was_acted_on(
+    kind: str, event: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    """Which client was disabled, which process crashed: else a row says that somebody did something."""
+    event = {**event, "unmapped": {"casemate": {"kind": kind}}}
+    row = flatten(event)
+    assert (row["actor"], row["object"], row["model"]) == expected
+    acted_on = expected[1].replace("=", r"\=")
+    assert (f"cs5Label=object cs5={acted_on}" in encode_cef(event).decode()) == bool(acted_on)
 
 
 def test_a_syslog_message_has_the_form_of_the_standard() -> None:

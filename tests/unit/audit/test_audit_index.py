@@ -10,6 +10,7 @@ import pytest
 
 from audit.entry import parse_canonical
 from audit.errors import IndexUnusable, ProofRejected, SignatureRejected
+from audit.events import definition_changed_event
 from audit.index import LogIndex, Query
 from audit.note import VerifierKey
 from tests.support.audit_logs import ORIGIN, Log
@@ -54,6 +55,28 @@ def test_a_search_finds_what_a_slow_one_finds(log: Log, given: dict[str, Any], m
     assert [parse_canonical(entry) for entry in index.read(found[:5])] == [
         log.events[number] for number in expected[:5]
     ]
+    index.close()
+
+
+@control("3.3.2", "3.3.6")
+def test_all_that_somebody_did_is_found_by_one_id(log: Log) -> None:
+    """What they asked by a token, and what they changed by the admin API, where the record says `user:` or `client:` before it."""
+    first = len(log.events)
+    log.add(
+        definition_changed_event(
+            "role_granted", target="user-zoe", actor=actor, before="{}", after="{}", changed_at_ms=1
+        )
+        for actor in ("user:eve", "client:eve", "eve", "os:eve")
+    )
+    index = log.index()
+    index.update()
+    users = [event.get("actor", {}).get("user", {}) for event in log.events]
+    asked = [number for number, user in enumerate(users) if user.get("uid") == "eve"]
+    found = index.find(Query(actor="eve"), limit=10_000)
+    assert found == [first + 2, first + 1, first, *asked[::-1]]
+    for text in ("user:eve", "client:eve"):
+        assert index.find(Query(actor=text), limit=10_000) == found
+    assert index.find(Query(actor="os:eve")) == [first + 3]
     index.close()
 
 

@@ -10,7 +10,7 @@ import structlog
 
 from appliance.authority import sign_in
 from security.clients import ClientDefinition
-from security.passwords import hash_password, make_code, unseal
+from security.passwords import PASSWORD_RULES, hash_password, make_code, unseal
 from security.registry.snapshot import read_definitions
 from security.users import UserDefinition
 from tests.support.controls import control
@@ -79,6 +79,7 @@ async def test_the_first_password_must_be_changed_before_anything_else(person):
     answer = await person.sign_in(password=person.new.password)
     fields = {**person.fields_of(answer), "current": person.new.password}
     assert "Choose a new password" in (await person.get("/device")).text
+    assert PASSWORD_RULES in html.unescape(answer.text), "told before, not one after the other by refusals"
     denied = await person.post("/device", {**fields, "user_code": "x", "decision": "approve"})
     assert denied.status_code == 403
     for password, again in (("short", "short"), (PASSWORD, "other"), (person.new.password, person.new.password)):

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -243,3 +244,51 @@ async def test_records_are_searched_by_what_was_filled_in(house, browser):
     assert "&#34;kind&#34;: &#34;intent&#34;" in (await browser.get("/records/41")).text
     assert (await browser.get("/records/99")).status_code == 404
     assert (await browser.get("/records/x")).status_code == 404
+
+
+async def test_who_acted_is_shown_as_a_search_for_the_actor_finds_it(house, browser):
+    """The id, which leads to that search, with the login beside it: whoever copies what stands under Who finds the records."""
+    house.role = Role.AUDITOR
+    signed_in = {
+        "time": 1,
+        "unmapped": {"casemate": {"kind": "user_signed_in"}},
+        "user": {"name": "ada", "uid": "user-1"},
+    }
+    by_command = {"time": 1, "actor": {"user": {"name": "os:a&b"}}, "user": {"uid": "client-1"}}
+    records = [{"index": 2, "record": signed_in}, {"index": 1, "record": by_command}]
+    house.documents["POST", "/audit/search"] = (200, {"records": records, "next": None, "indexed": 3, "log_size": 3})
+    await browser.sign_in()
+    page = (await browser.get("/records")).text
+    assert '<a href="/records?actor=user-1">user-1</a><br><span class="soft">ada</span>' in page
+    assert '<a href="/records?actor=os%3Aa%26b">os:a&amp;b</a></td>' in page
+
+
+@pytest.mark.parametrize(
+    ("text", "time_ms"),
+    [
+        ("2026-11-25T14:30", 1795617000000),
+        ("2026-11-25", 1795564800000),
+        ("2026-11-25T15:30+01:00", 1795617000000),
+        ("1500-01-01", 0),
+    ],
+)
+async def test_records_of_a_time_are_asked_for(house, browser, text, time_ms):
+    """In UTC, from the first time on and before the second; older ones of the same search are in it, too."""
+    house.role = Role.AUDITOR
+    house.documents["POST", "/audit/search"] = (200, {"records": [], "next": 7, "indexed": 9, "log_size": 9})
+    await browser.sign_in()
+    page = await browser.get(f"/records?since={quote(text)}&until=2026-11-26T00:00&before=8")
+    asked = next(msgspec.json.decode(body) for _, path, body, _ in house.gateway.asked if path == "/audit/search")
+    assert asked == {"since_ms": time_ms, "until_ms": 1795651200000, "before": 8, "limit": 50}
+    assert page.text.count(f'name="since" value="{text}"') == 2
+
+
+async def test_a_time_that_is_none_is_refused(house, browser):
+    """Left out, it would find what was not asked for."""
+    house.role = Role.AUDITOR
+    await browser.sign_in()
+    for text in ("yesterday", "2026-13-01", "9" * 40, "2026-11-25T14:30+99:00"):
+        page = await browser.get(f"/records?until={quote(text)}")
+        assert page.status_code == 400
+        assert "expected a time such as 2026-11-25T14:30" in page.text
+    assert not [path for _, path, _, _ in house.gateway.asked if path == "/audit/search"]
