@@ -27,8 +27,7 @@ _MAX_LINGERS = 10
 long, or so often: a connection that is closed while bytes are on their way is reset, and the client may never see the answer."""
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-
-
+_HEADER_BYTES = len(b": \r\n")
 _END_OF_AUTHORITY = re.compile(rb"[/?]")
 
 
@@ -184,7 +183,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_headers = True
         self._ended_message = False
         """The data being parsed held the end of a request."""
-        self._has_trailers = False
+        self._refusal = ""
+        """Why what is being parsed is refused, where we know better than the parser."""
         self._header_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         self._ending = _Ending(transport, self._end)
@@ -213,9 +213,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._in_headers and not self._ended_message:
             self._wait_for_headers()  # Most requests come in one piece, and need no timer.
         # Data may hold headers and body together: parsing starts the count anew at each end of headers and piece of body, so
-        # that only headers, or what a chunk's size may be followed by, without end is over the limit.
+        # that only headers, or what a chunk's size may be followed by, without end is over the limit. Headers with an end are
+        # measured there.
         if self._num_framing_bytes > self.settings.max_header_bytes and not self.transport.is_closing():
-            self.send_400_response(f"The request's headers are larger than {self.settings.max_header_bytes} bytes.")
+            self.send_400_response(self._too_large())
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -226,8 +227,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header. One after the headers' end is a trailer. Raising refuses the request."""
         if not self._in_headers:
-            self._has_trailers = True
-            raise ValueError("trailers are not taken")
+            self._refusal = "trailers are not taken"
+            raise ValueError(self._refusal)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -235,6 +236,11 @@ class GatewayProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             raise ValueError("this version of HTTP is not spoken here")
+        # They may have come in one read, of which nothing was counted before they were parsed.
+        num_bytes = len(self.url) + sum(len(name) + len(value) + _HEADER_BYTES for name, value in self.headers)
+        if num_bytes > self.settings.max_header_bytes:
+            self._refusal = self._too_large()
+            raise ValueError(self._refusal)
         verify_framing(version, self.headers)
         verify_target(self.url, self.headers)
         self._in_headers = False
@@ -292,15 +298,31 @@ class GatewayProtocol(HttpToolsProtocol):
             self._linger_timer = self.loop.call_later(_LINGER_S, self._linger_on, self._num_forgotten_bytes)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP, or too much of it, and close."""
+        """Refuse what is not HTTP, or too much of it, and close. Answers come in the order of their requests (RFC 9112 section
+        9.3.2): where another one is due or under way, the refusal would be taken for it, and closing must do.
+        """
         self._stop_timer()
-        words = "trailers are not taken" if self._has_trailers else msg
-        body = msgspec.json.encode(error_body(BadRequest("invalid_http", words)))
+        if not self._may_answer():
+            self.transport.close()
+            return
+        body = msgspec.json.encode(error_body(BadRequest("invalid_http", self._refusal or msg)))
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
             b"cache-control: no-store\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
         )
         self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether what is sent next is taken for the answer to what is being parsed."""
+        newest = cast("RequestResponseCycle | None", self.cycle)
+        if newest is None:
+            return True
+        if newest.more_body:  # Then it is what is being parsed.
+            return not newest.response_started and not self.pipeline
+        return bool(newest.response_complete)
+
+    def _too_large(self) -> str:
+        return f"The request's headers are larger than {self.settings.max_header_bytes} bytes."
 
     def _unsupported_upgrade_warning(self) -> None:
         """Nothing here upgrades: the request is answered as the plain one that it also is, then the connection ends."""
@@ -318,7 +340,9 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._header_timer = None
-        if not self.transport.is_closing():
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._wait_for_headers()  # The connection is in use anyway, and an answer is not cut for what comes behind its request.
+        elif not self.transport.is_closing():
             self.transport.abort()
 
 

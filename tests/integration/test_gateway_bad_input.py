@@ -367,6 +367,30 @@ async def test_headers_without_end_are_refused(folder: Path) -> None:
             assert received == b"" or parse(received).status == 400
 
 
+@pytest.mark.parametrize("junk", [b"X-A: %b\r\n" % (b"a" * 4_000), b"X-A: b\r\n" * 500])
+async def test_headers_that_come_whole_are_as_bounded(folder: Path, junk: bytes) -> None:
+    """In the same read as their end, or as the request before them, whose answer nothing is taken for."""
+    before, begun = (
+        b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n",
+    )
+    async with running_gateway(folder, max_header_bytes=4096) as gateway, asyncio.timeout(GIVE_UP_S):
+
+        async def answers(data: bytes) -> list[bytes]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(data)
+            received = await reader.read(-1)
+            await close(writer)
+            return received.split(b"HTTP/1.1 ")[1:]
+
+        assert [answer[:3] for answer in await answers(before + begun + junk[:2000] + b"\r\n\r\n")] == [b"200", b"200"]
+        refused = begun + junk + b"X-B: " + b"b" * 90 + b"\r\n\r\n"
+        (refusal,) = await answers(refused)
+        assert refusal.startswith(b"400")
+        assert b"headers are larger than 4096 bytes" in refusal
+        assert await answers(before + refused) == []
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -215,6 +215,29 @@ async def test_a_client_that_leaves_ends_its_request(gateway: Gateway) -> None:
     assert gateway.policy.settles[0].output_tokens == gateway.engine.cancels[0].keep_tokens
 
 
+async def test_nothing_is_said_between_the_pieces_of_an_answer(gateway: Gateway) -> None:
+    """RFC 9112 section 9.3.2: what is no request, behind one that is being answered, ends the connection without a word."""
+    gateway.engine.reply = lambda submit, choice: LONG
+    stream = await Stream.open(gateway)
+    await stream.first()
+    stream.writer.write(b"nonsense\r\n\r\n")
+    assert b"invalid_http" not in await stream.reader.read(-1)
+    await settled(gateway)
+    assert outcome(gateway)["status_code"] == "client_disconnected"
+
+
+async def test_a_line_behind_a_request_does_not_cut_its_answer(folder: Path) -> None:
+    """Some clients send one behind a body (RFC 9112 section 2.2). The time that headers may take does not run while another
+    request is answered.
+    """
+    async with running_gateway(folder, header_timeout_s=0.2) as gateway:
+        gateway.engine.reply = lambda submit, choice: Reply([97] * 100, delay_s=0.01)
+        stream = await Stream.open(gateway)
+        await stream.first()
+        stream.writer.write(b"\r\n")
+        assert (await stream.reader.read(-1)).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
 async def test_a_client_that_leaves_before_the_first_token_ends_its_request(gateway: Gateway) -> None:
     """Nothing was sent yet, and still the engine need not finish for nobody."""
     gateway.engine.reply = lambda submit, choice: Reply([97], finish=None)
