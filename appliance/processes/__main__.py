@@ -14,6 +14,7 @@ from appliance.errors import EXIT_MISCONFIGURED
 from appliance.ipc.rank_sockets import take_channel
 from appliance.logging import configure_logging
 from appliance.messages.control import CannotStart, Role
+from appliance.processes.barred import bar_modules
 from appliance.processes.confinement import confine_after_imports
 from appliance.processes.member import Member
 from appliance.processes.niceness import step_back
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--rank", type=parse_rank, default=WHOLE, help="RANK/RANKS of an engine that has several")
     arguments = parser.parse_args()
     configure_logging(arguments.role)
+    bar_modules(arguments.role)
     if arguments.role in _BACKGROUND:
         step_back()  # Before the system call filter, which allows it no more.
     if arguments.confinement is not None:

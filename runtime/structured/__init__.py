@@ -1,6 +1,6 @@
 """Constrained output: a grammar says at every token which may come next.
 
-Reading order: `library` (xgrammar, without what it would draw in), `vocabulary` (tokens as bytes), `bounds` (lengths that cost
+Reading order: `library` (xgrammar, without its Python package), `vocabulary` (tokens as bytes), `bounds` (lengths that cost
 no states), `compiler` (structure to grammar, in a process that may be killed), `text_bounds` (which tokens fit near a length),
 `matching` (a grammar's state along one choice; masks for the sampler).
 
@@ -8,6 +8,6 @@ A *structure* is xgrammar's structural tag, a JSON document: schemas, regular ex
 tags around schemas. A *grammar* is what it compiles to for one vocabulary, serialized. Structures come from anybody, and compiling
 one may take any time and memory; so it happens in processes of its own, and only grammars reach an engine.
 
-Imports: xgrammar, numpy, `runtime.errors`. torch comes with xgrammar, so only the processes of engines and of the compiler import
-this package.
+Imports: xgrammar's library by tvm-ffi, numpy, `runtime.errors`. Only the processes of engines and of the compiler import this
+package; the compiler's has no torch.
 """

@@ -7,7 +7,7 @@ import numpy as np
 
 from runtime.errors import RequestRejected
 from runtime.structured.bounds import MARKED, UNMARKED, with_budgets
-from runtime.structured.library import xgrammar
+from runtime.structured.library import CompiledGrammar, Grammar, new_matcher
 from runtime.structured.vocabulary import GrammarVocabulary
 
 MAX_REASON_CHARS = 300
@@ -20,12 +20,12 @@ def compile_structure(vocabulary: GrammarVocabulary, structure: str) -> bytes:
         `matching.Grammars` reads them.
     Raises: RequestRejected for whatever xgrammar refuses.
     """
-    compiler = xgrammar.GrammarCompiler(vocabulary.info, max_threads=1, cache_enabled=False)
     try:
-        grammar = xgrammar.Grammar.from_structural_tag(structure)
+        grammar = Grammar(structure)
         is_ours = not _has_grammar(json.loads(structure)["format"])
-        compiled = compiler.compile_grammar(with_budgets(str(grammar)) if is_ours else grammar)
-        serialized: str = compiled.serialize_json()
+        rules = with_budgets(str(grammar)) if is_ours else grammar
+        compiled = CompiledGrammar.compile(rules, vocabulary.info)
+        serialized = compiled.serialize()
     except (RuntimeError, ValueError, TypeError) as error:
         raise RequestRejected("invalid_grammar", _reason(str(error))) from error
     if not _can_begin(vocabulary, compiled):
@@ -41,10 +41,10 @@ def _has_grammar(form: Any) -> bool:
     return isinstance(form, list) and any(_has_grammar(part) for part in form)
 
 
-def _can_begin(vocabulary: GrammarVocabulary, compiled: Any) -> bool:
+def _can_begin(vocabulary: GrammarVocabulary, compiled: CompiledGrammar) -> bool:
     """References in a circle and the like compile, and allow nothing."""
     mask = np.zeros((1, vocabulary.num_words), np.int32)
-    xgrammar.GrammarMatcher(compiled).fill_next_token_bitmask(mask, 0)
+    new_matcher(compiled).fill_next_token_bitmask(mask, 0, False)
     return bool(mask.any())
 
 

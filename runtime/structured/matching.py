@@ -17,7 +17,7 @@ import numpy as np
 from runtime.batch import Int32
 from runtime.errors import RequestRejected
 from runtime.structured.bounds import MARKED, MAX_WHITESPACE, UNMARKED, WHITESPACE_MARK
-from runtime.structured.library import xgrammar
+from runtime.structured.library import CompiledGrammar, new_matcher
 from runtime.structured.text_bounds import NEAR_CHARS, Tail, TextTokens
 from runtime.structured.vocabulary import GrammarVocabulary
 
@@ -110,7 +110,7 @@ class GrammarMatcher:
             del path[-count:]
 
     def _advance(self, token: int) -> bool:
-        if not self._matcher.accept_token(token):
+        if not self._matcher.accept_token(token, False):
             return False
         if self._tokens is not None:
             self._tails.append(
@@ -125,12 +125,12 @@ class GrammarMatcher:
 
     def _write(self, mask: Int32) -> None:
         """Raises: RuntimeError behind the end of the text."""
-        mark, tail = self._matcher.temperature if self._tokens is not None else None, self._tails[-1]
+        mark, tail = self._matcher.temperature() if self._tokens is not None else None, self._tails[-1]
         left = int(mark) - tail.text_chars if mark is not None and mark != WHITESPACE_MARK else 0
         if 0 < left <= NEAR_CHARS and not tail.num_missing:
             self._write_near(mask, left)
             return
-        self._matcher.fill_next_token_bitmask(mask[None, :], 0)
+        self._matcher.fill_next_token_bitmask(mask[None, :], 0, False)
         if mark == WHITESPACE_MARK and tail.num_white >= MAX_WHITESPACE:
             assert self._tokens is not None
             other = mask & self._tokens.not_white
@@ -144,7 +144,7 @@ class GrammarMatcher:
         words = mask.view(np.uint32)
         for group in self._tokens.endings:
             for length, token in group:
-                if length > left or not self._matcher.accept_token(token):
+                if length > left or not self._matcher.accept_token(token, False):
                     break
                 self._matcher.rollback(1)
                 words[token // 32] |= np.uint32(1 << token % 32)
@@ -164,7 +164,7 @@ class Grammars:
         self._tokens = TextTokens(vocabulary.table, vocabulary.num_words)
         self._max_cached_bytes = max_cached_bytes
         self._cached_bytes = 0
-        self._cached: OrderedDict[bytes, tuple[Any, int]] = OrderedDict()
+        self._cached: OrderedDict[bytes, tuple[CompiledGrammar, int]] = OrderedDict()
 
     @property
     def num_words(self) -> int:
@@ -181,14 +181,14 @@ class Grammars:
             self._cached.move_to_end(key)
         else:
             compiled = self._load(grammar)
-            size = int(compiled.memory_size_bytes) + len(grammar)
+            size = compiled.size_bytes + len(grammar)
             self._cached[key] = compiled, size
             self._cached_bytes += size
             self._evict()
         is_marked = grammar[len(self._vocabulary.digest) :].startswith(MARKED)
-        return GrammarMatcher(xgrammar.GrammarMatcher(self._cached[key][0]), self._tokens if is_marked else None)
+        return GrammarMatcher(new_matcher(self._cached[key][0]), self._tokens if is_marked else None)
 
-    def _load(self, grammar: bytes) -> Any:
+    def _load(self, grammar: bytes) -> CompiledGrammar:
         digest = self._vocabulary.digest
         try:
             if not grammar.startswith(digest):
@@ -196,7 +196,7 @@ class Grammars:
             rest = grammar[len(digest) :]
             if not rest.startswith((MARKED, UNMARKED)):
                 raise ValueError("no grammar")
-            return xgrammar.CompiledGrammar.deserialize_json(rest[1:].decode(), self._vocabulary.info)
+            return CompiledGrammar.deserialize(rest[1:].decode(), self._vocabulary.info)
         except (RuntimeError, ValueError) as error:
             raise RequestRejected("invalid_grammar", "the grammar is none of this engine's vocabulary") from error
 

@@ -2,9 +2,8 @@
 
 import hashlib
 from collections.abc import Collection, Sequence
-from typing import Any
 
-from runtime.structured.library import xgrammar
+from runtime.structured.library import TokenizerInfo
 
 
 class GrammarVocabulary:
@@ -25,11 +24,4 @@ class GrammarVocabulary:
         facts = f"{vocab_size} {sorted(stop_ids)}".encode()
         self.digest = hashlib.sha256(lengths + b"".join(table) + facts).digest()
         """Stands before each grammar: xgrammar itself compares sizes only."""
-        self._info = xgrammar.TokenizerInfo(
-            list(table), xgrammar.VocabType.RAW, vocab_size=vocab_size, stop_token_ids=sorted(stop_ids)
-        )
-
-    @property
-    def info(self) -> Any:
-        """xgrammar's own object."""
-        return self._info
+        self.info = TokenizerInfo(list(table), sorted(stop_ids), vocab_size)

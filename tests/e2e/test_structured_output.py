@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -117,6 +118,16 @@ def test_a_hostile_structure_costs_its_sender_an_error_and_nobody_a_token(
         with pytest.raises(openai.APIStatusError) as refused:
             attack.result()
     assert refused.value.status_code in (400, 413)
+
+
+def test_only_the_engines_process_has_a_tensor_library(appliance: Appliance) -> None:
+    """The compiler's has xgrammar, and of what comes with it nothing that a structure does not need."""
+    try:
+        maps = {name: Path(f"/proc/{pid}/maps").read_text() for name, pid in appliance.pids().items()}
+    except PermissionError:
+        pytest.skip("who is not root cannot look into confined processes")
+    assert {name for name, mapped in maps.items() if "libtorch" in mapped} == {"engine/0"}
+    assert {name for name, mapped in maps.items() if "libxgrammar" in mapped} == {"engine/0", "compiler/0"}
 
 
 def test_the_compiler_may_be_killed_at_any_time(sdk: openai.OpenAI, appliance: Appliance) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.sources import read_source
 
-HEAVY = ("torch", "numpy", "safetensors", "triton", "flashinfer", "transformers", "xgrammar")
+HEAVY = ("torch", "numpy", "tvm_ffi", "safetensors", "triton", "flashinfer", "transformers", "xgrammar")
 READS_OF_THE_ENVIRONMENT = {"environ", "environb", "getenv", "putenv"}
 LIGHT_PROCESSES = (
     "appliance.cli.main",
@@ -37,6 +37,18 @@ def test_only_the_engines_process_loads_tensors(module: str, project_root: Path)
     done = subprocess.run([sys.executable, "-c", code], cwd=project_root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_compiler_loads_no_tensor_library(project_root: Path) -> None:
+    """It takes structures from anybody: xgrammar's library is all that it needs, of numpy an array."""
+    code = (
+        "import sys\nfrom appliance.processes.barred import bar_modules\nbar_modules('compiler')\n"
+        "import appliance.processes.compiler\n"
+        f"print(*sorted({{*{HEAVY!r}, 'pydantic'}} & {{name for name, module in sys.modules.items() if module}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=project_root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["numpy", "tvm_ffi"]
 
 
 def test_engine_does_not_load_the_outside_judge(project_root: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runtime.structured.bounds import MARKED, UNMARKED, with_budgets
 from runtime.structured.compiler import compile_structure
-from runtime.structured.library import xgrammar
+from runtime.structured.library import Grammar
 from runtime.structured.matching import GrammarMatcher, Grammars
 from runtime.structured.text_bounds import NEAR_CHARS, Tail
 from runtime.structured.vocabulary import GrammarVocabulary
@@ -263,7 +263,7 @@ def test_what_only_looks_like_a_bound_stays(vocabulary: GrammarVocabulary) -> No
         "type": "sequence",
         "elements": [{"type": "const_string", "value": "w{0, 99}[a]{0, 99}"}, {"type": "regex", "pattern": "[{0, 9}]"}],
     }
-    printed = str(xgrammar.Grammar.from_structural_tag(json.dumps({"type": "structural_tag", "format": form})))
+    printed = str(Grammar(json.dumps({"type": "structural_tag", "format": form})))
     assert with_budgets(printed) == printed
 
 
