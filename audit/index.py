@@ -235,6 +235,11 @@ class LogIndex:
         return int(row[0]) if row else -1
 
     def _open(self) -> sqlite3.Connection:
+        if not self._path.exists():
+            # Somebody removed the index while another process has it open, which goes on with what it has; here its write-ahead log
+            # and its shared memory would be those of a file that is none any more, and SQLite would call that an I/O error.
+            for ending in ("-wal", "-shm"):
+                self._path.with_name(f"{self._path.name}{ending}").unlink(missing_ok=True)
         database = sqlite3.connect(self._path, isolation_level=None)
         (version,) = database.execute("PRAGMA user_version").fetchone()
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -245,13 +250,11 @@ class LogIndex:
             raise IndexUnusable(
                 f"{self._path}: is another database, with the table {min(tables - _TABLES)}; name another file"
             )
-        if version not in (0, SCHEMA_VERSION):
-            database.close()
-            self._path.unlink()
-            database = sqlite3.connect(self._path, isolation_level=None)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = OFF")  # What a crash loses is built again.
         columns = ", ".join(f"{name} INTEGER" for name in TERMS)
+        if version not in (0, SCHEMA_VERSION):
+            database.executescript("BEGIN IMMEDIATE;" + "".join(f"DROP TABLE {name};" for name in tables) + "COMMIT;")
         database.executescript(f"""
             CREATE TABLE IF NOT EXISTS terms (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
             CREATE TABLE IF NOT EXISTS records

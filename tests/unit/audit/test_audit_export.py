@@ -190,6 +190,101 @@ def test_a_manifest_made_to_fit_is_not_enough(log: Log, tmp_path: Path) -> None:
         verify_export(tmp_path / "less", log.writer.key)
 
 
+def refit(out: Path, contents: dict[str, bytes], **said: Any) -> None:
+    """Put these files into an export, and a manifest that fits them: what somebody does who owns the folder."""
+    manifest = json.loads((out / "manifest.json").read_bytes()) | said
+    for name, data in contents.items():
+        (out / name).write_bytes(data)
+        for file in manifest["files"]:
+            if file["name"] == name:
+                file |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (out / "manifest.json").write_bytes(encode_canonical(manifest))
+
+
+@control("AU-9", "AU-10", "3.3.8")
+def test_a_changed_record_is_not_under_the_root(log: Log, tmp_path: Path) -> None:
+    """In the right form and place, with its tables made from it and a manifest to fit."""
+    out = tmp_path / "out"
+    write_export(LogReader(log.home / "log"), log.writer.key, out, 5, 300)
+    refit(out, {})
+    verify_export(out, log.writer.key)
+    refit(out, {"records.jsonl": (out / "records.jsonl").read_bytes().replace(b"client-ada", b"client-eve", 1)})
+    with pytest.raises(ProofRejected):
+        verify_export(out, log.writer.key)
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        ({"checkpoint_size": 701}, "another tree"),
+        ({"origin": "log.example/other"}, "another tree"),
+        ({"root": "0" * 64}, "another tree"),
+        ({"format": "casemate-audit-export/2"}, "format"),
+        ({"files": []}, "format"),
+        ({"start": 6}, "does not hold 294"),
+    ],
+    ids=str,
+)
+def test_a_manifest_says_what_the_files_say(log: Log, tmp_path: Path, said: dict[str, Any], match: str) -> None:
+    """Its digest is what a record of the export names: it stands for all of them."""
+    out = tmp_path / "out"
+    write_export(LogReader(log.home / "log"), log.writer.key, out, 5, 300)
+    refit(out, {}, **said)
+    with pytest.raises(ExportRejected, match=match):
+        verify_export(out, log.writer.key)
+
+
+def test_a_manifest_names_each_file_once_and_none_but_those_of_an_export(log: Log, tmp_path: Path) -> None:
+    """A path, a stranger, the same file twice, another order: refused before a file is read."""
+    out = tmp_path / "out"
+    write_export(LogReader(log.home / "log"), log.writer.key, out, 5, 300)
+    (out / "notes.txt").write_bytes(b"")
+    files = json.loads((out / "manifest.json").read_bytes())["files"]
+    stranger = {"bytes": 0, "name": "notes.txt", "sha256": hashlib.sha256(b"").hexdigest()}
+    for others in (
+        [stranger, *files],
+        [{**stranger, "name": "../x"}, *files],
+        [files[0], *files],
+        files[::-1],
+        files[1:],
+    ):
+        refit(out, {}, files=others)
+        with pytest.raises(ExportRejected, match="format"):
+            verify_export(out, log.writer.key)
+
+
+@pytest.mark.parametrize("form", ["csv", "cef", "parquet"])
+def test_a_table_is_what_its_records_give(log: Log, tmp_path: Path, form: str) -> None:
+    """A name that was changed in a table alone."""
+    out = tmp_path / "out"
+    write_export(LogReader(log.home / "log"), log.writer.key, out, 5, 300, forms=["cef", "csv", "parquet"])
+    name = f"records.{form}"
+    refit(out, {name: (out / name).read_bytes().replace(b"client-ada", b"client-eve", 1)})
+    with pytest.raises(ExportRejected, match="is not what the records give"):
+        verify_export(out, log.writer.key)
+
+
+def test_a_proof_of_another_range_is_refused(log: Log, tmp_path: Path) -> None:
+    """By its own first line, before any hash is computed."""
+    out = tmp_path / "out"
+    write_export(LogReader(log.home / "log"), log.writer.key, out, 5, 300)
+    refit(out, {"range.proof": (out / "range.proof").read_bytes().replace(b"\n295\n", b"\n294\n")})
+    with pytest.raises(ExportRejected, match="is of records 5 to 298"):
+        verify_export(out, log.writer.key)
+
+
+def test_a_log_that_was_changed_on_the_disk_gives_no_export(log: Log, tmp_path: Path) -> None:
+    """The records are led to the signed root before a file is written that somebody would take for an export."""
+    shutil.copytree(log.home / "log", tmp_path / "log")
+    bundle = tmp_path / "log" / "tile" / "entries" / "001"
+    bundle.write_bytes(bundle.read_bytes().replace(b"client-ada", b"client-eve", 1))
+    told: list[VerifiedExport] = []
+    with pytest.raises(ProofRejected):
+        write_export(LogReader(tmp_path / "log"), log.writer.key, tmp_path / "out", 0, None, announce=told.append)
+    assert not told
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_a_stranger_in_the_folder_is_found(log: Log, tmp_path: Path) -> None:
     """What the manifest does not name is not part of what was proven."""
     write_export(LogReader(log.home / "log"), log.writer.key, tmp_path / "out", 0, 3)

@@ -1,7 +1,9 @@
 """What two people decide: never one, never twice, never too late; a hold is stronger than any retention."""
 
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from audit.governance import (
     MAX_HOLDS,
     MAX_PROPOSALS,
     PROPOSAL_LIFETIME_MS,
+    RULES,
     Decider,
     Hold,
     Proposal,
@@ -19,6 +22,7 @@ from audit.governance import (
     build_proposal,
     decide,
     find_proposal,
+    forget_rotation,
     load_rules,
     propose,
     save_rules,
@@ -61,6 +65,36 @@ def test_the_other_role_confirms(kind: Any, given: dict[str, Any], first: Decide
     }[kind]
     with pytest.raises(GovernanceRefused):
         find_proposal(after, proposal_id, second, NOW + 2, confirms=True)
+
+
+def test_a_proposal_is_decided_by_its_own_id() -> None:
+    """Of several that wait the one that is named, and of another name none."""
+    rules, first = proposed(HELD, "retention", retention_days=1)
+    rules, second = proposed(rules, "rotation")
+    assert [find_proposal(rules, one, ROOT, NOW, confirms=True).kind for one in (second, first)] == [
+        "rotation",
+        "retention",
+    ]
+    with pytest.raises(GovernanceRefused, match="no such proposal"):
+        find_proposal(rules, "change-0", ROOT, NOW, confirms=True)
+
+
+@pytest.mark.parametrize(("by", "other"), [(ADA, "an administrator"), (ROOT, "an auditor")])
+def test_who_may_confirm_is_said(by: Decider, other: str) -> None:
+    """By the role that did not propose."""
+    rules, proposal_id = proposed(HELD, "rotation", by)
+    with pytest.raises(GovernanceRefused, match=f"confirmed by {other}, and by another person"):
+        find_proposal(rules, proposal_id, by, NOW, confirms=True)
+
+
+def test_an_agreed_rotation_is_of_one_log(tmp_path: Path) -> None:
+    """What was agreed for a closed log does not close the next; retention and holds go on. Without a file none is made."""
+    path = tmp_path / RULES
+    forget_rotation(path, Disk())
+    assert not path.exists()
+    save_rules(path, msgspec.structs.replace(HELD, retention_days=90, rotation_index=17), Disk())
+    forget_rotation(path, Disk())
+    assert load_rules(path, 1) == msgspec.structs.replace(HELD, retention_days=90)
 
 
 @pytest.mark.parametrize("second", [ADA, EVE, Decider("ada", "admin")], ids=["oneself", "same role", "same person"])

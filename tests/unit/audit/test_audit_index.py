@@ -150,6 +150,37 @@ def test_a_dropped_index_is_built_again(log: Log) -> None:
     again.close()
 
 
+def test_an_index_may_be_dropped_while_another_process_has_it(log: Log) -> None:
+    """As the documents say: at any time. Whoever has it goes on, and for who comes next it is built again."""
+    held = log.index()
+    held.update()
+    found = held.find(Query(actor="eve"))
+    (log.home / "reader" / "index.sqlite").unlink()
+    for _ in range(2):
+        again = log.index()
+        again.update()
+        assert again.find(Query(actor="eve")) == found
+        again.close()
+    log.grow(300)
+    held.update()
+    assert held.size == 1000
+    held.close()
+
+
+def test_an_index_of_an_older_form_is_made_anew_under_who_has_it(log: Log) -> None:
+    """A command of the next release, while the reader of this one runs."""
+    held = log.index()
+    held.update()
+    held._database.execute("PRAGMA user_version = 99")
+    again = log.index()
+    assert again.size == 0
+    again.update()
+    assert again.size == held.size == 700
+    held.update()
+    again.close()
+    held.close()
+
+
 def test_an_index_of_another_log_is_built_anew(log: Log, tmp_path: Path) -> None:
     """Nothing of the other is found in it, though it was as long."""
     other = Log(tmp_path / "other", seed=2)

@@ -120,6 +120,7 @@ LOG = [
     entry(1, "inference_intent"),
     entry(2, "inference_outcome", intent_index=1),
     entry(3, "inference_outcome", intent_index=0),
+    entry(4, "inference_late_count", intent_index=1),
 ]
 
 
@@ -146,6 +147,23 @@ def test_records_that_do_not_belong_together_are_refused(intent: int, outcome: i
     """Each record is in the log, but they are not one request's."""
     with pytest.raises(ProofRejected):
         verify_receipt(receipt(intent, outcome), [SIGNER.key], ORIGIN)
+
+
+@pytest.mark.parametrize(("intent", "outcome"), [(0, None), (2, None), (1, 4)])
+def test_a_record_of_another_kind_is_no_part_of_a_receipt(intent: int, outcome: int | None) -> None:
+    """Though it is in the log, and names the intent: else any record would pass for a request, or for how it ended."""
+    with pytest.raises(ProofRejected, match="expected 'inference_"):
+        verify_receipt(receipt(intent, outcome), [SIGNER.key], ORIGIN)
+
+
+def test_no_receipt_is_longer_than_its_parts_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read before anything of it is believed; and text that is no Unicode is refused by our error."""
+    data = receipt(1, 2)
+    monkeypatch.setattr("audit.receipt.MAX_RECEIPT_BYTES", len(data) - 1)
+    with pytest.raises(MalformedProof, match="at most"):
+        verify_receipt(data, [SIGNER.key], ORIGIN)
+    monkeypatch.setattr("audit.receipt.MAX_RECEIPT_BYTES", len(data))
+    verify_receipt(data, [SIGNER.key], ORIGIN)
 
 
 def test_a_receipt_with_a_changed_record_is_refused() -> None:

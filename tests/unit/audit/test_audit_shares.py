@@ -1,5 +1,6 @@
 """Second shares: durable before they are used, readable by nobody else, overwritten before they are gone."""
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -85,8 +86,12 @@ def test_a_share_that_is_not_durable_is_given_to_nobody(tmp_path: Path, store: S
         with pytest.raises(error):
             keep(store)
         assert list((tmp_path / "shares").glob("*/*.json")) == []
-    disk.fails = ""
-    context, share = keep(store)
+    context = KeyContext("acme", DAYS[0], new_key_id())
+    for disk.fails in ("write", ""):
+        with pytest.raises(NotDurable) if disk.fails else contextlib.nullcontext():
+            share = store.keep(
+                context, b"escrow"
+            )  # The same key again: what the first try left does not stand in the way.
     assert store.load(context.day, context.key_id).share == share
 
 
@@ -107,6 +112,38 @@ def test_destroying_overwrites_and_syncs_before_it_removes(store: ShareStore, di
     store.destroy(due)  # Again, as after a crash between record and deed.
 
 
+def test_a_crash_among_several_keys_of_a_day_keeps_none_from_being_destroyed(store: ShareStore) -> None:
+    """What is gone already is passed over; the rest goes, and the day's folder with the last one."""
+    first, second, other = (keep(store, DAYS[0])[0].key_id for _ in range(3))
+    store.destroy(Destroyed(DAYS[0], (first,)))
+    store.destroy(Destroyed(DAYS[0], (first, second)))
+    assert store.load(DAYS[0], other).key_id == other
+    store.destroy(Destroyed(DAYS[0], (first, second, other)))
+    assert not (store._folder / DAYS[0]).exists()
+
+
+@pytest.mark.parametrize("day", ["..", ".", "", "2026-11-20/../../x", "20261120", "2026-W47-5", "2026-13-01"])
+def test_no_day_leads_out_of_the_folder(store: ShareStore, day: str) -> None:
+    """The gateway names both, and may be captured."""
+    refuse_key(store, day, new_key_id())
+
+
+@pytest.mark.parametrize(
+    "key_id", ["", "../" * 10 + "ab", "a" * 31, "a" * 33, "A" * 32, "g" * 32, "a" * 30 + "/b", "a" * 31 + "\0"]
+)
+def test_no_key_leads_out_of_its_day(store: ShareStore, key_id: str) -> None:
+    """An id is 32 hexadecimal digits, and nothing else is a file's name."""
+    refuse_key(store, DAYS[0], key_id)
+
+
+def refuse_key(store: ShareStore, day: str, key_id: str) -> None:
+    with pytest.raises(KeyUnusable, match="expected a day"):
+        store.keep(KeyContext("acme", day, key_id), b"escrow")
+    with pytest.raises(KeyUnusable, match="expected a day"):
+        store.load(day, key_id)
+    assert not store._folder.exists()
+
+
 def test_what_a_crash_left_dies_with_its_day(tmp_path: Path, store: ShareStore, disk: Watched) -> None:
     """A share that was written and never got its name is overwritten too, and the day's folder goes."""
     context, _ = keep(store)
@@ -121,7 +158,8 @@ def test_what_a_crash_left_dies_with_its_day(tmp_path: Path, store: ShareStore, 
 def test_only_days_that_are_over_and_not_held_are_due(store: ShareStore) -> None:
     """By tenant and day; what lies there and is none of ours is left alone."""
     keys = {(day, tenant): keep(store, day, tenant)[0].key_id for day in DAYS for tenant in ("acme", "umbrella")}
-    (store._folder / "notes").mkdir()
+    (store._folder / "0-notes").mkdir()
+    (store._folder / "0-notes" / f"{new_key_id()}.json").write_bytes(b"{}")
     due = store.find_due(DAYS[2], lambda tenant, day: (tenant, day) == ("acme", DAYS[0]))
     assert due == [
         Destroyed(DAYS[0], (keys[DAYS[0], "umbrella"],)),
