@@ -1,10 +1,18 @@
 """What an engine that is to be `deterministic` on a GPU cannot have. Imports no torch."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from runtime.errors import EngineMisconfigured
 from runtime.settings import EngineSettings
-from runtime.weights.config import ModelConfig
+
+
+class Weights(Protocol):
+    """What is needed of `runtime.weights.config.ModelConfig`, which every process would import else."""
+
+    @property
+    def quantization(self) -> object | None:
+        """How they are quantized in the checkpoint."""
 
 
 def find_excluded(settings: EngineSettings) -> Iterator[tuple[str, str]]:
@@ -22,7 +30,7 @@ def find_excluded(settings: EngineSettings) -> Iterator[tuple[str, str]]:
         yield "speculative_algorithm", f'expected none, as deterministic is set, got "{settings.speculative_algorithm}"'
 
 
-def verify_deterministic(settings: EngineSettings, config: ModelConfig) -> None:
+def verify_deterministic(settings: EngineSettings, config: Weights) -> None:
     """The settings and the model's weights allow it, if it is asked for. Raises: EngineMisconfigured."""
     for key, problem in find_excluded(settings):
         raise EngineMisconfigured(f"{key}: {problem}")

@@ -30,7 +30,8 @@ from appliance.bench.figures import first_token_s, spread_ms, summarize
 from appliance.bench.fleet import Outcome, run_fleet
 from appliance.bench.target import Target
 from appliance.bench.workloads import Planned, Workload, arrival_times, plan_requests
-from appliance.config import Configuration, load_configuration
+from appliance.config import Configuration
+from appliance.config.disk import load_configuration
 from appliance.demo.client import ApplianceClient, Credentials
 from appliance.policy.registration import register_service
 from appliance.supervisor.provision import provision

@@ -28,7 +28,8 @@ from appliance.cli.state import verify_owner
 from appliance.cli.terminal import say
 from appliance.compliance.gathering import gather_installation
 from appliance.compliance.places import answer_from_log, find_closed_word, open_log, open_signer
-from appliance.config import Configuration, load_configuration, load_default_configuration
+from appliance.config import Configuration, load_default_configuration
+from appliance.config.disk import load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
 from appliance.models.places import open_outbox

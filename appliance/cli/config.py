@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
-from appliance.config import Configuration, ConfigurationRejected, load_configuration, served_name_of, what_is_lacking
+from appliance.config import Configuration, ConfigurationRejected, served_name_of, what_is_lacking
+from appliance.config.disk import load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.config.explain import explain_keys, explain_values, render_markdown
 from appliance.errors import CommandFailed

@@ -14,7 +14,7 @@ from typing import Any
 
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.terminal import escape_json, escape_text
-from appliance.config import load_configuration
+from appliance.config.disk import load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
 from appliance.policy.locations import DATABASE_FILE, database_of, load_credentials_key

@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
-from appliance.config import ConfigurationRejected, load_configuration, load_default_configuration
+from appliance.config import ConfigurationRejected, load_default_configuration
+from appliance.config.disk import load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.health.examination import examine
 from appliance.health.finding import Finding

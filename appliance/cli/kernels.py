@@ -12,7 +12,7 @@ from typing import Any
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from appliance.cli.progress import Progress
-from appliance.config import load_configuration
+from appliance.config.disk import load_configuration
 from appliance.errors import CommandFailed
 
 ARCHITECTURES = ("sm_90a",)

@@ -15,7 +15,8 @@ from typing import Any
 from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_FAILED, EXIT_OK
-from appliance.config import Configuration, load_configuration
+from appliance.config import Configuration
+from appliance.config.disk import load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
 from appliance.models.places import open_outbox

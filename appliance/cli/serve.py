@@ -7,7 +7,8 @@ from pathlib import Path
 
 from appliance.cli.progress import Progress
 from appliance.cli.state_lock import hold_state
-from appliance.config import Configuration, load_configuration, load_default_configuration
+from appliance.config import Configuration, load_default_configuration
+from appliance.config.disk import load_configuration
 from appliance.config.environment import find_configuration_file, find_notify_socket
 from appliance.logging import configure_logging
 from appliance.messages.control import ProcessState

@@ -4,7 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
-from appliance.config import Configuration, load_configuration
+from appliance.config import Configuration
+from appliance.config.disk import load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from appliance.cli.state import add_state_options, find_state
-from appliance.config import load_configuration
+from appliance.config.disk import load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.errors import CommandFailed
 from appliance.statement.attesting import quote_path

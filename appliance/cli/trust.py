@@ -18,8 +18,8 @@ from appliance.cli.signing_key import KEY_HELP, open_signer
 from appliance.cli.state import add_state_options, find_state
 from appliance.errors import CommandFailed
 from appliance.models.places import open_outbox, open_trust, utc_now
+from security.bundles.root_document import anchor_of, parse_root
 from security.bundles.roots import TUF_ROLES, build_root, is_complete, sign_root, version_of_root
-from security.bundles.trust import anchor_of, parse_root
 from security.model_signing.elliptic import load_public_key
 from security.stewards.envelope import (
     Envelope,

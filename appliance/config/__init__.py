@@ -2,7 +2,7 @@
 
 Reading order: `schema` (the whole, composed of the sections that the packages own), `loading` (the way from bytes to
 it), `reading` (strictness), `locations` (lines, for messages), `together` (rules between sections), `lacks` (what
-production would miss), `disk` (what must lie there), `defaults` (a start without a file), `keys` and `explain` (what
+production would miss), `disk` (the file, and what must lie there), `defaults` (a start without a file), `keys` and `explain` (what
 `casemate config explain` and `docs/configuration.md` say), `showing` (settings without secrets, as they are recorded),
 `environment` and `child_environment` (the only readers of environment variables).
 
@@ -13,7 +13,7 @@ error; nothing is clamped or ignored; the same bytes and folder give the same ob
 from appliance.config.defaults import default_configuration, load_default_configuration
 from appliance.config.errors import ConfigurationRejected, Problem
 from appliance.config.lacks import Lack, what_is_lacking
-from appliance.config.loading import load_configuration, parse_configuration
+from appliance.config.loading import parse_configuration
 from appliance.config.schema import Configuration, served_name_of
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "Lack",
     "Problem",
     "default_configuration",
-    "load_configuration",
     "load_default_configuration",
     "parse_configuration",
     "served_name_of",

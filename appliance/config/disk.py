@@ -1,18 +1,43 @@
-"""Whether what the configuration names on disk is there: the last look before anything is provisioned or started.
+"""A configuration from its file, and whether what it names on disk is there: the last look before anything is started.
 
-It finds the slip of the pen, not the attack: what is opened later is checked again by whoever opens it.
+For commands and the supervisor; processes are handed the bytes. It finds the slip of the pen, not the attack: what is opened
+later is checked again by whoever opens it.
 """
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from appliance.config.errors import Problem
+from appliance.config.errors import ConfigurationRejected, Problem
+from appliance.config.loading import parse_configuration
+from appliance.config.locations import find_lines, nearest_line
+from appliance.config.reading import MAX_CONFIGURATION_BYTES
 from appliance.config.schema import Configuration
 from audit.errors import KeyUnusable
 from audit.sealing import kem_of, parse_recipient
 
 _FILE, _FOLDER, _NOTHING = "a file", "a folder", "nothing there"
+
+
+def load_configuration(path: Path) -> tuple[Configuration, bytes]:
+    """Read and parse a file, and look for the files that it names.
+
+    Returns: the configuration, and the bytes it was parsed from, which every process is handed.
+    Raises: ConfigurationRejected.
+    """
+    source = str(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIGURATION_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationRejected(source, [Problem("", f"cannot be read: {error.strerror}")]) from None
+    configuration = parse_configuration(data, path.absolute().parent, source)
+    if missing := find_missing_files(configuration):
+        lines = find_lines(data.decode())
+        raise ConfigurationRejected(
+            source, [Problem(one.key, one.message, nearest_line(lines, one.key)) for one in missing]
+        )
+    return configuration, data
 
 
 def find_missing_files(configuration: Configuration) -> list[Problem]:

@@ -1,20 +1,21 @@
-"""What no process but an engine's can import, whoever asks: torch, what compiles machine code, and what draws them in.
+"""What processes cannot import, whoever asks.
 
 tvm-ffi, which the grammar compiler needs, imports torch wherever it can and goes without where it cannot. Two hundred megabytes
-of code that no structure needs would lie within reach of whatever a hostile one makes of that process.
+of code that no structure needs would lie within reach of whatever a hostile one makes of that process. So torch, and what
+compiles machine code, are for engines only. transformers, which reads pickles, and rich, by which structlog would show errors
+to people at a terminal, are for no process; they come with tools for development.
 """
 
 import sys
 
-from appliance.messages.control import Role
+BARRED = ("transformers", "rich")
+BARRED_BUT_FOR_ENGINES = ("torch", "triton", "flashinfer")
 
-BARRED = ("torch", "triton", "flashinfer", "transformers")
 
-
-def bar_modules(role: Role) -> None:
+def bar_modules(role: str) -> None:
     """Make their import fail as if they were not installed. MUST come before whatever would import them.
 
     Source: The Python Language Reference, The module cache: None for a name makes its import a ModuleNotFoundError.
     """
-    if role != "engine":
-        sys.modules.update(dict.fromkeys(BARRED))  # type: ignore[arg-type]  # typeshed knows modules only.
+    names = BARRED if role == "engine" else (*BARRED, *BARRED_BUT_FOR_ENGINES)
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]  # typeshed knows modules only.

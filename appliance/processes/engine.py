@@ -20,6 +20,7 @@ from appliance.inference.neighbours import Sent
 from appliance.inference.rank_facts import describe_ranks
 from appliance.inference.service import InferenceService
 from appliance.inference.tickets import TicketGate
+from appliance.ipc.rank_sockets import take_channel
 from appliance.messages.audit import AppendEvent, AppendRefused, Ticket, TicketKey
 from appliance.messages.control import CannotStart
 from appliance.messages.engine import AbortIntent, Cancel, EngineStatus, FlushCache, Submit
@@ -35,6 +36,7 @@ from runtime.identifiers import PAGE_SIZE
 from runtime.parallel.channel import Channel, RankLost
 from runtime.parallel.leading import RanksDisagree
 from runtime.settings import EngineSettings
+from runtime.weights.shares import Share
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +52,7 @@ def serve(member: PollingMember) -> None:
     Raises: CheckpointRejected, EngineMisconfigured, StartRefused for what the operator must change.
     """
     settings = member.config.engines[member.instance]
-    channel = member.take_channel(settings.tp_size)
+    channel = take_channel(Share(0, settings.tp_size), member.control_fd)
     if channel is None:
         _serve(member, _load(member, settings, None, member.heartbeat))
         return

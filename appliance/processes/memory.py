@@ -9,6 +9,17 @@ _M_MMAP_THRESHOLD = -3
 _MAPPED_FROM_BYTES = 128 << 10
 
 
+def hold_collector() -> None:
+    """While a process imports: what comes lives as long as the process, and would be walked a hundred times while it grows."""
+    gc.disable()
+
+
+def release_collector() -> None:
+    """When everything is imported: that stays out of the collector's sight."""
+    gc.freeze()
+    gc.enable()
+
+
 def settle_memory() -> None:
     """Take what was loaded out of the collector's sight, and let it look at the rest less often.
 

@@ -18,7 +18,6 @@ from appliance.errors import ChannelFault, LinkClosed, MalformedMessage
 from appliance.ipc.edges import ControlCodec, EdgeCodec
 from appliance.ipc.framed_socket import FramedSocket
 from appliance.ipc.introduction import introduce, verify_control_peer, verify_introduction
-from appliance.ipc.rank_sockets import take_channel
 from appliance.messages.control import (
     Assign,
     Drain,
@@ -32,8 +31,6 @@ from appliance.messages.control import (
     SupervisorToProcess,
 )
 from appliance.processes.refusal import configuration_directory
-from runtime.parallel.channel import Channel
-from runtime.weights.shares import Share
 
 HEARTBEAT_INTERVAL_S = 0.25
 
@@ -111,9 +108,10 @@ class PollingMember:
         """Number of this process among those of its role."""
         return self.assignment.instance
 
-    def take_channel(self, num_ranks: int) -> Channel | None:
-        """The sockets to the other ranks of an engine, which were inherited; None where it has no others."""
-        return take_channel(Share(0, num_ranks), self._control_fd)
+    @property
+    def control_fd(self) -> int:
+        """Behind it are the sockets to the other ranks of an engine (`ipc.rank_sockets`)."""
+        return self._control_fd
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Wait at most `timeout_s` for something to happen, and say what did, in order.

@@ -19,10 +19,11 @@ from appliance.config import parse_configuration
 from appliance.errors import EXIT_MISCONFIGURED, StartRefused
 from appliance.inference.model import build_runner_of
 from appliance.inference.rank_facts import tell_rank_facts
+from appliance.ipc.rank_sockets import take_channel
 from appliance.messages.control import Assign
 from appliance.models.admission import checks_of
 from appliance.processes.confinement import confine_after_imports
-from appliance.processes.memory import settle_memory
+from appliance.processes.memory import release_collector, settle_memory
 from appliance.processes.refusal import START_REFUSALS, configuration_directory
 from runtime.parallel.channel import (
     Channel,
@@ -33,6 +34,7 @@ from runtime.parallel.channel import (
     wait_for_end,
 )
 from runtime.parallel.following import follow
+from runtime.weights.shares import Share
 from security.sandbox.launch import Confined
 
 EXIT_RANK_LOST = 71
@@ -101,8 +103,11 @@ class RankWatch:
         return EXIT_RANK_LOST
 
 
-def run_rank(channel: Channel, confined: Confined | None) -> int:
+def run_rank(rank: int, size: int, control_fd: int, confined: Confined | None) -> int:
     """Serve until the first rank ends; gives the exit status."""
+    release_collector()
+    channel = take_channel(Share(rank, size), control_fd)
+    assert channel is not None
     structlog.contextvars.bind_contextvars(rank=channel.share.rank)
     try:
         confine_after_imports(confined)

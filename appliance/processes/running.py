@@ -8,6 +8,7 @@ import structlog
 from appliance.errors import EXIT_MISCONFIGURED
 from appliance.messages.control import CannotStart, Role
 from appliance.processes.confinement import confine_after_imports
+from appliance.processes.memory import release_collector
 from appliance.processes.polling import PollingMember, SupervisorGone
 from appliance.processes.refusal import START_REFUSALS
 from security.sandbox.launch import Confined
@@ -32,6 +33,7 @@ def run_polling(
         member = PollingMember(control, role)
         try:
             serve = load()
+            release_collector()
             confine_after_imports(confined)
             serve(member)
         except START_REFUSALS as refusal:

@@ -27,8 +27,9 @@ from security.bundles.medium import (
     name_on_medium,
 )
 from security.bundles.release import RELEASE_FILE, Release, encode_release
+from security.bundles.root_document import parse_root
 from security.bundles.roots import TufSigner, tuf_key
-from security.bundles.trust import Owner, parse_root
+from security.bundles.trust import Owner
 from security.errors import BundleRejected, ModelFolderRejected, TrustUnusable
 from security.model_signing.folder import ModelFolder
 from security.model_signing.names import show_name

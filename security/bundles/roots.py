@@ -14,7 +14,8 @@ from securesystemslib.signer import Key, Signature, Signer, SSlibKey
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
-from security.bundles.trust import Owner, parse_root
+from security.bundles.root_document import parse_root
+from security.bundles.trust import Owner
 from security.errors import KeyUnusable, TrustUnusable
 from security.model_signing.signer import ModelSigner
 

@@ -7,7 +7,8 @@
     last-time                                the latest time at which something was accepted
 
 The two roots are apart: who signs software cannot approve a model, and who approves a model cannot change software. A root is a
-TUF root; its root keys, and their threshold, are also the anchor of role files.
+TUF root; its root keys, and their threshold, are also the anchor of role files. What reads roots is imported when one is read: tuf
+and what it draws in are a tenth of a second of each process that asks whether its model is a promoted one.
 """
 
 import datetime
@@ -18,16 +19,8 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Root
-
 from security.errors import MalformedDocument, TrustUnusable
 from security.keys import write_replacing
-from security.model_signing.elliptic import CURVES, hash_of_curve
-from security.stewards.envelope import key_id_of
 from security.stewards.role_file import Anchor, RoleFile, parse_time, verify_role_file
 from security.stewards.statements import format_time
 
@@ -63,6 +56,8 @@ class HostTrust:
         found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise TrustUnusable(f"{owner} root: SHA-256 is {found}, expected {expected}: do not use this medium")
+        from security.bundles.root_document import parse_root
+
         parse_root(data, owner)
         target = self.path / owner / ROOT
         if target.exists() and target.read_bytes() != data:
@@ -76,6 +71,8 @@ class HostTrust:
 
     def anchor(self) -> Anchor:
         """Who may sign role files: the newest customer root that was verified. Raises: TrustUnusable."""
+        from security.bundles.root_document import anchor_of, parse_root
+
         newest = self.metadata_of("customer") / ROOT
         data = _read(newest, "customer root") if newest.exists() else self.pinned_root("customer")
         return anchor_of(parse_root(data, "customer"))
@@ -135,46 +132,6 @@ class HostTrust:
         if not re.fullmatch(r"[0-9]{1,10}", text):
             raise TrustUnusable(f"{path}: expected a number")
         return int(text)
-
-
-def parse_root(data: bytes, owner: Owner) -> Root:
-    """Parse a TUF root that signs itself, as a first root does.
-
-    Raises: TrustUnusable.
-    """
-    if len(data) > MAX_ROOT_BYTES:
-        raise TrustUnusable(f"{owner} root: longer than {MAX_ROOT_BYTES} bytes")
-    try:
-        metadata = Metadata[Root].from_bytes(data)
-        if not isinstance(metadata.signed, Root):
-            raise TrustUnusable(f"{owner} root: is TUF metadata of another role")
-        metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
-    except (RepositoryError, ValueError, KeyError, TypeError) as error:
-        raise TrustUnusable(f"{owner} root: {error}") from None
-    return metadata.signed
-
-
-def anchor_of(root: Root) -> Anchor:
-    """The keys of a root's own role, and their threshold.
-
-    Raises: TrustUnusable for a key that cannot sign role files.
-    """
-    role = root.roles[Root.type]
-    keys = {}
-    for key_id in role.keyids:
-        key = _load_key(root.keys[key_id].keyval.get("public", ""))
-        keys[key_id_of(key)] = key
-    return Anchor(keys, role.threshold)
-
-
-def _load_key(text: str) -> EllipticCurvePublicKey:
-    try:
-        key = load_pem_public_key(text.encode())
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, EllipticCurvePublicKey) or hash_of_curve(key.curve) is None:
-        raise TrustUnusable(f"root: a root key is of another kind: expected {CURVES}")
-    return key
 
 
 def _share(name: str, folder: int, owner: os.stat_result) -> None:

@@ -51,6 +51,25 @@ def test_compiler_loads_no_tensor_library(project_root: Path) -> None:
     assert done.stdout.split() == ["numpy", "tvm_ffi"]
 
 
+@pytest.mark.parametrize(
+    ("module", "unneeded"),
+    [
+        ("entry", ("audit.sealing", "runtime.parallel.channel", "runtime.weights.config", "tuf")),
+        ("gateway", ("securesystemslib", "tuf")),
+        ("compiler", ("securesystemslib", "tuf")),
+    ],
+)
+def test_a_start_imports_nothing_for_what_it_seldom_needs(
+    module: str, unneeded: tuple[str, ...], project_root: Path
+) -> None:
+    """Every appliance has seven processes and more: a tenth of a second in each is one of every start."""
+    barred = "from appliance.processes.barred import bar_modules\nbar_modules('compiler')\n"
+    code = f"{barred}import sys, appliance.processes.{module}\nprint(*sorted(set({unneeded!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=project_root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
 def test_engine_does_not_load_the_outside_judge(project_root: Path) -> None:
     """transformers takes seconds to import and decodes pickles: it judges in tests and is no part of the product."""
     code = "import sys, appliance.processes.engine\nprint('transformers' in sys.modules)"

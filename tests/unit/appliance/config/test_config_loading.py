@@ -8,14 +8,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.config import (
-    ConfigurationRejected,
-    default_configuration,
-    load_configuration,
-    parse_configuration,
-    what_is_lacking,
-)
-from appliance.config.disk import find_missing_files
+from appliance.config import ConfigurationRejected, default_configuration, parse_configuration, what_is_lacking
+from appliance.config.disk import find_missing_files, load_configuration
 from appliance.config.environment import find_configuration_file
 from appliance.config.lacks import PROTECTIONS
 from audit.signing_key import open_cosigners

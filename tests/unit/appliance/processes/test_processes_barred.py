@@ -30,8 +30,24 @@ def test_structures_compile_where_torch_cannot_be_imported() -> None:
     assert int(done.stdout) > 1000
 
 
-@pytest.mark.parametrize("role", ["gateway", "compiler", "auditor"])
-def test_whoever_asks_for_it_gets_no_tensor_library(role: str) -> None:
-    """Not even one that comes with something else."""
-    done = run_as(role, "try:\n    import torch\nexcept ModuleNotFoundError as error:\n    print(error.name)")
-    assert done.stdout.split() == ["torch"], done.stderr
+@pytest.mark.parametrize(
+    ("role", "module"), [("gateway", "torch"), ("compiler", "triton"), ("engine", "transformers"), ("auditor", "rich")]
+)
+def test_whoever_asks_for_what_is_barred_does_not_get_it(role: str, module: str) -> None:
+    """Not even what comes with something else."""
+    done = run_as(role, f"try:\n    import {module}\nexcept ModuleNotFoundError as error:\n    print(error.name)")
+    assert done.stdout.split() == [module], done.stderr
+
+
+def test_what_the_supervisor_executes_bars_before_it_imports() -> None:
+    """What structlog would take where it finds it is not there, and the collector does not walk what comes."""
+    code = """
+import gc, runpy, sys
+sys.argv = ["appliance.processes", "nobody"]
+try:
+    runpy.run_module("appliance.processes", run_name="__main__")
+except SystemExit as end:
+    print(end.code, gc.isenabled(), sys.modules["rich"], sys.modules["torch"], "structlog" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["2", "False", "None", "None", "True"], done.stderr

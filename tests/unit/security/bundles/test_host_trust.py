@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP521R1, generate_private_key
 
+from security.bundles.root_document import parse_root
 from security.bundles.roots import TUF_ROLES, build_root, is_complete, sign_root, version_of_root
-from security.bundles.trust import HostTrust, parse_root
+from security.bundles.trust import HostTrust
 from security.errors import KeyUnusable, TrustUnusable
 from tests.support.stewardship import FAR, Holder, Stewardship, make_root
 
