@@ -28,6 +28,7 @@ _KNOWN = (
     ("authority/signing/*", "signs access tokens", "authority"),
     ("authority/*", "belongs to the authority", "authority"),
     ("compliance/*", "signs evidence packs", "commands"),
+    ("console/client.key", "proves to the authority which application the console is", "console"),
     ("gateway/responses.key", "encrypts answers that are kept", "gateway"),
     ("gateway/*", "belongs to the gateway", "gateway"),
     ("policy/credentials.key", "hashes secrets, seals secrets of one-time codes", "policy, authority"),

@@ -81,6 +81,9 @@ class Paper:
     ) -> None:
         """A table whose columns share the width in these proportions; its head, if it has one, stands on each page again."""
         widths = [TEXT_WIDTH * share / sum(shares) for share in shares]
+        assert all(
+            width_of(head, size, is_bold=True) <= width - 6 for head, width in zip(heads, widths, strict=True)
+        ), heads
         table = self._document.add("Table")
         self._head(heads, widths, size, table)
         for row in rows:

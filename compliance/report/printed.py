@@ -174,7 +174,7 @@ def _set_plan(paper: Paper, content: Content) -> None:
                 ]
             )
     if rows and content.score is not None:
-        paper.table(["Control", "Verdict", "Why", "Points", "May wait"], [14, 13, 50, 14, 9], rows)
+        paper.table(["Control", "Verdict", "Why", "Points", "May wait"], [13, 12, 43, 23, 9], rows)
     elif rows:
         paper.table(["Control", "Verdict", "Why"], [14, 13, 73], [row[:3] for row in rows])
     else:
@@ -203,7 +203,7 @@ def _set_inventory(paper: Paper, content: Content) -> None:
     ]
     if roles:
         heads = ["Role", "Privileged", "Needs two people", "Scopes", "Models", "People", "Programs"]
-        paper.table(heads, [10, 10, 11, 35, 14, 9, 11], roles)
+        paper.table(heads, [10, 10, 17, 33, 12, 8, 10], roles)
     keys = [
         [one.file, one.purpose, one.holder, one.algorithm, one.identifier[:24], one.mode] for one in installation.keys
     ]

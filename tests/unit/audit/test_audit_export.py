@@ -21,7 +21,7 @@ from audit.export import VerifiedExport, encode_range_proof, parse_range_proof, 
 from audit.formats import COLUMNS, encode_cef, encode_csv, encode_table, flatten
 from audit.merkle import inclusion_proof, leaf_hash, root_of
 from audit.note import NoteSigner
-from audit.range_proof import build_range_proof, verify_range
+from audit.range_proof import MAX_RANGE_HASHES, build_range_proof, verify_range
 from audit.reader import LogReader
 from audit.syslog import encode_message
 from tests.support.controls import control
@@ -76,9 +76,14 @@ def test_nothing_but_the_family_escapes_from_a_range_proof(data: bytes) -> None:
 def test_range_proofs_have_one_form() -> None:
     """Other numbers, spaces and bits are refused."""
     good = encode_range_proof(3, 5, [bytes(32)])
-    for bad in (good[:-1], good + b"\n", good.replace(b"\n3\n", b"\n03\n"), good.replace(b"AA=", b"AB="), b""):
+    head, *rest = good.splitlines(keepends=True)
+    for bad in (
+        good[:-1], good + b"\n", good.replace(b"\n3\n", b"\n03\n"), good.replace(b"AA=", b"AB="), b"",
+        good.replace(b"v1", b"v2"), head, head + rest[0], encode_range_proof(3, 5, [bytes(32)] * (MAX_RANGE_HASHES + 1)),
+    ):  # fmt: skip
         with pytest.raises(MalformedProof):
             parse_range_proof(bad)
+    assert len(parse_range_proof(encode_range_proof(3, 5, [bytes(32)] * MAX_RANGE_HASHES))[2]) == MAX_RANGE_HASHES
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from appliance.compliance.key_files import list_keys
 from appliance.compliance.witnesses import find_cosigned
 from appliance.config import Configuration, parse_configuration
 from appliance.config.showing import HIDDEN, hide_secrets
+from appliance.console.identity import CLIENT_KEY
 from appliance.policy.locations import DATABASE_FILE
 from appliance.statement.measuring import measure_software
 from audit.append import LogWriter
@@ -364,6 +365,7 @@ def test_secrets_of_the_configuration_are_hidden(tmp_path: Path) -> None:
 KEYS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "audit/log.key": (lambda path: write_ed25519(path), "Ed25519"),
     "gateway/responses.key": (lambda path: path.write_bytes(bytes(32)), "secret of 256 bits"),
+    CLIENT_KEY: (lambda path: write_ed25519(path), "Ed25519"),
     "else/odd.pem": (lambda path: path.write_bytes(b"-----BEGIN NOTHING-----\n"), "encrypted, or of another form"),
 }
 
@@ -385,7 +387,8 @@ def test_keys_are_listed_without_themselves(tmp_path: Path) -> None:
     assert found["audit/log.key"].holder == "auditor"
     assert found["audit/log.key"].identifier.startswith("sha256:")
     assert found["gateway/responses.key"].identifier == ""
-    assert found["else/odd.pem"].purpose == "is on no list"
+    assert [name for name, key in found.items() if key.purpose == "is on no list"] == ["else/odd.pem"]
+    assert found[CLIENT_KEY].holder == "console"
     assert {key.mode for key in found.values()} == {"600"}
 
 
