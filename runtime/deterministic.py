@@ -26,8 +26,11 @@ def find_excluded(settings: EngineSettings) -> Iterator[tuple[str, str]]:
         )
     if settings.quantization != "auto":
         yield "quantization", f'expected "auto", as deterministic is set, got "{settings.quantization}"'
-    if settings.speculative_algorithm:
-        yield "speculative_algorithm", f'expected none, as deterministic is set, got "{settings.speculative_algorithm}"'
+    if settings.speculative_algorithm and settings.speculative_eagle_topk > 1:
+        yield (
+            "speculative_eagle_topk",
+            f"expected 1, a chain, as deterministic is set, got {settings.speculative_eagle_topk}",
+        )
 
 
 def verify_deterministic(settings: EngineSettings, config: Weights) -> None:

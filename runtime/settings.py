@@ -68,8 +68,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         bool,
         msgspec.Meta(
             description="A request's tokens and logprobs are the same to the bit whatever else the engine does, and however its "
-            "prompt is divided into chunks and cached parts. On cuda by slower kernels, for weights in bfloat16 or float16 and "
-            "without drafts; on cpu it is always so."
+            "prompt is divided into chunks and cached parts. On cuda by slower kernels, for weights in bfloat16 or float16, with "
+            "drafts in chains or none; on cpu it is always so."
         ),
     ] = False
     kernels_path: Annotated[

@@ -51,19 +51,18 @@ def choose_attention(settings: EngineSettings, config: ModelConfig, dtype: torch
     return AttentionChoice("triton", "triton", ())
 
 
-def build_invariant_attention(launcher: Launcher, use: CacheUse) -> InvariantAttention:
+def build_invariant_attention(launcher: Launcher, use: CacheUse, num_multiprocessors: int) -> InvariantAttention:
     """The same, where no row's result may depend on the others."""
-    chunks = TritonAttention(
+    return InvariantAttention(
         use.pages,
         num_heads=use.config.num_heads,
         layer_windows=use.config.layer_windows,
         launcher=launcher,
-        max_decodes=0,
-        num_multiprocessors=1,
+        max_context_length=use.max_context_length,
+        num_multiprocessors=num_multiprocessors,
         scales=use.scales,
         pdl=True,
     )
-    return InvariantAttention(chunks)
 
 
 def build_triton_attention(launcher: Launcher, use: CacheUse, num_multiprocessors: int) -> TritonAttention:

@@ -133,6 +133,11 @@ def apply_quantization(config: ModelConfig, quantization: str) -> ModelConfig:
     return config
 
 
+def context_length_of(settings: EngineSettings, config: ModelConfig) -> int:
+    """The longest sequence that an engine takes, in tokens."""
+    return min(settings.context_length or config.max_position, config.max_position)
+
+
 def resolve_device(device: str) -> torch.device:
     """Torch's device of that name, tried. Raises: EngineMisconfigured."""
     try:

@@ -25,7 +25,7 @@ from runtime.models.fused import FusedDecoder
 from runtime.parallel.channel import Channel
 from runtime.parallel.device_group import PeerGroup
 from runtime.parallel.peer_memory import share_memory
-from runtime.runner.building import apply_quantization, resolve_device, resolve_dtype, verify_ranks
+from runtime.runner.building import apply_quantization, context_length_of, resolve_device, resolve_dtype, verify_ranks
 from runtime.runner.cache_choice import choose_cache
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.memory import Card, MemoryNeed, MemoryTable, divide_memory, verify_weights_fit
@@ -184,7 +184,7 @@ class _Builder:
         self._kernels = kernels
         self._weights = weights
         self._device, self._dtype = device, dtype
-        self._context_length = _context_length(settings, config)
+        self._context_length = context_length_of(settings, config)
         max_sequences = settings.max_running_requests
         num_queries = 1 if head is None else head.shape.num_drafts + 1
         self.limits = RunnerLimits(
@@ -264,10 +264,6 @@ class _Builder:
         )
 
 
-def _context_length(settings: EngineSettings, config: ModelConfig) -> int:
-    return min(settings.context_length or config.max_position, config.max_position)
-
-
 def _load(
     folder: Path,
     model: SharedModel,
@@ -297,7 +293,7 @@ def _load_head(
 ) -> HeadOnDevice:
     options = speculation_options(settings)
     assert options is not None, "a head for an engine that does not speculate"
-    num_positions = _context_length(settings, config)
+    num_positions = context_length_of(settings, config)
     found = source.load(config, weights.parameters["embedding.weight"], num_positions=num_positions)
     return HeadOnDevice(found.head, options.shape, found.digest, source.levels)
 

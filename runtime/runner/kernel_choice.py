@@ -16,6 +16,7 @@ from runtime.attention.combined import CombinedAttention
 from runtime.attention.device import DeviceAttention
 from runtime.attention.flashinfer.attention import FlashInferAttention, build_flashinfer_attention
 from runtime.attention.flashinfer.libraries import DecodeAlgorithm, Libraries
+from runtime.attention.invariant import InvariantAttention
 from runtime.attention.triton import TritonAttention
 from runtime.errors import EngineMisconfigured, KernelMissing
 from runtime.kernels.bundle import Bundle, load_bundle
@@ -47,7 +48,7 @@ def choose_kernels(settings: EngineSettings, warn: Warn) -> Kernels:
     launcher = JitLauncher()
     libraries = FolderLibraries(Path(settings.kernels_path))
     builders: dict[str, Callable[[CacheUse], DeviceAttention]] = {
-        "invariant": partial(build_invariant_attention, launcher),
+        "invariant": partial(_build_invariant, launcher),
         "triton": partial(_build_triton, launcher),
         "flashinfer": partial(_build_flashinfer, launcher, libraries),
         "flashinfer beside drafts": partial(_build_combined, settings, launcher, libraries),
@@ -106,7 +107,7 @@ def _build_frozen_attention(
 ) -> DeviceAttention:
     """Nothing is tried, because what is missing was refused before."""
     if settings.deterministic:
-        return build_invariant_attention(launcher, use)
+        return _build_invariant(launcher, use)
     choice = choose_attention(settings, use.config, use.query_dtype)
     if choice.decodes == "flashinfer":
         return _build_flashinfer(launcher, libraries, use)
@@ -133,6 +134,10 @@ def _build_best(
     except EngineMisconfigured as refused:
         warn(f"prompts are computed by Triton kernels, as FlashInfer's cannot be used: {refused}")
         return _build_triton(launcher, use)
+
+
+def _build_invariant(launcher: Launcher, use: CacheUse) -> InvariantAttention:
+    return build_invariant_attention(launcher, use, _num_multiprocessors(use.pages.device))
 
 
 def _build_triton(launcher: Launcher, use: CacheUse) -> TritonAttention:

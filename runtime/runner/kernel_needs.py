@@ -49,7 +49,7 @@ from runtime.runner.attention_choice import (
     build_triton_attention,
     choose_attention,
 )
-from runtime.runner.building import apply_quantization, resolve_dtype, runs_on_reference
+from runtime.runner.building import apply_quantization, context_length_of, resolve_dtype, runs_on_reference
 from runtime.runner.cache_choice import cache_dtype
 from runtime.runner.device_building import CacheUse
 from runtime.runner.graphs import graph_sizes
@@ -176,7 +176,7 @@ class _Rehearsal:
             dtype=cached,
         )
         use = CacheUse(self._pages, self._config, self._max_sequences, PAGE_SIZE, dtype, scales)
-        self._attention = self._rehearse_attention(use, settings, choice)
+        self._attention = self._rehearse_attention(use, whole, settings, choice)
         limits = RunnerLimits(self._max_rows, self._max_sequences, self._max_sequences, 0, 0)
         self._buffers = StepBuffers(self._config, limits, dtype=dtype, device=META)
         self._query = torch.empty(self._max_sequences, config.num_heads, config.head_dim, dtype=dtype, device=META)
@@ -196,9 +196,12 @@ class _Rehearsal:
             device=META,
         )
 
-    def _rehearse_attention(self, use: CacheUse, settings: EngineSettings, choice: AttentionChoice) -> DeviceAttention:
+    def _rehearse_attention(
+        self, use: CacheUse, whole: ModelConfig, settings: EngineSettings, choice: AttentionChoice
+    ) -> DeviceAttention:
         if settings.deterministic:
-            return build_invariant_attention(self._launcher, use)
+            use = replace(use, max_context_length=context_length_of(settings, whole))
+            return build_invariant_attention(self._launcher, use, self._num_multiprocessors)
         ours = build_triton_attention(self._launcher, use, self._num_multiprocessors)
         elsewhere = cast(FlashInferAttention, _FlashInferRehearsal(self._pages, self._max_sequences, self._launcher))
         if choice.decodes == "flashinfer":

@@ -7,9 +7,10 @@ from typing import cast
 import torch
 
 from runtime.attention.device import DeviceAttention
+from runtime.attention.invariant import InvariantAttention, InvariantRows
 from runtime.attention.pages import allocate_pages
 from runtime.attention.triton import TritonAttention
-from runtime.attention.verifying import TritonVerification
+from runtime.attention.verifying import TritonVerification, VerifyAttention
 from runtime.draft_shape import DraftShape
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.launching import Launcher
@@ -67,7 +68,11 @@ def build_speculation(
     scales: torch.Tensor | None,
     num_multiprocessors: int,
 ) -> SpeculationParts:
-    """Over the target's cache and one of the head's own with as many pages."""
+    """Over the target's cache and one of the head's own with as many pages.
+
+    Only the target needs to be as `deterministic` asks: which drafts it is shown changes no token, as one is taken if it is what
+    would have come without it.
+    """
     verification = partial(
         TritonVerification,
         launcher=launcher,
@@ -78,13 +83,16 @@ def build_speculation(
     head_config = loaded.head.config
     # Zeros: drafts that nobody will use are made from what lies there, and should be token ids all the same.
     head_pages = loaded.allocate_pages(pages.shape[1], pages.device).zero_()
-    rows = verification(
-        pages,
-        num_heads=config.num_heads,
-        layer_windows=config.layer_windows,
-        max_queries=loaded.shape.num_drafts + 1,
-        scales=scales,
-    )
+    if isinstance(attention, InvariantAttention):
+        rows: VerifyAttention = InvariantRows(attention)
+    else:
+        rows = verification(
+            pages,
+            num_heads=config.num_heads,
+            layer_windows=config.layer_windows,
+            max_queries=loaded.shape.num_drafts + 1,
+            scales=scales,
+        )
     head_attention = TritonAttention(
         head_pages,
         num_heads=head_config.num_heads,

@@ -15,6 +15,8 @@ from runtime.kernels.invariant import multiply_any
 from runtime.request import GenerationRequest
 from runtime.runner.building import build_runner
 from tests.gpu.test_engine_on_gpu import MAX_GAP, build_device, greedy, prompts
+from tests.gpu.test_speculative import NUM_DRAFTS, SPECULATION, build_speculating
+from tests.support.draft_heads import write_random_head
 from tests.support.engine_runs import Answer, ask, build_engine, mixed_requests, run_all
 from tests.support.greedy_ties import assert_equal_up_to_ties
 from tests.support.kernel_checks import LAUNCHER, TOLERANCES, Attention, Inputs, relative_error
@@ -60,22 +62,25 @@ def test_a_row_of_a_product_does_not_depend_on_the_others(n: int, k: int, swiglu
 def test_a_query_sees_the_same_in_every_chunk(
     heads: int, kv_heads: int, head_dim: int, cache_dtype: torch.dtype | None
 ) -> None:
-    """Whole prompts, chunks of any length behind cached tokens, and decodes, alone and beside another, with a window or none."""
-    contexts = [700, 333]
+    """Whole prompts, chunks of any length behind cached tokens, and decodes, alone and beside another, with a window or none;
+    whether one program adds up the parts of a context or several, which is so where rows are few."""
+    contexts = [1700, 333]
     inputs = Inputs("cuda", torch.bfloat16, 4)
     case = Attention(
         inputs, contexts, contexts, heads=heads, kv_heads=kv_heads, head_dim=head_dim, cache_dtype=cache_dtype
     )
-    for window in (None, 100):
-        attention = InvariantAttention(case.backend(window))
-        whole = _attend(attention, case, contexts, contexts)
-        assert whole.isfinite().all()
-        for first, second in [(1, 1), (1, 40), (2, 1), (16, 333), (17, 5), (64, 64), (100, 99), (699, 1)]:
-            given = _attend(attention, case, contexts, [first, second])
-            assert torch.equal(given[:first], whole[700 - first : 700]), (window, first, second)
-            assert torch.equal(given[first:], whole[1033 - second :]), (window, first, second)
-        earlier = _attend(attention, case, [421, 333], [9, 1])
-        assert torch.equal(earlier[:9], whole[412:421])
+    for window in (None, 100, 900):
+        by_many, by_one = case.invariant(window), case.invariant(window, num_multiprocessors=1)
+        whole = _attend(by_many, case, contexts, contexts)
+        assert relative_error(whole, case.reference(window)) < TOLERANCES[torch.bfloat16]
+        for first, second in [(1, 1), (1, 40), (2, 1), (16, 333), (17, 5), (64, 64), (100, 99), (1699, 1)]:
+            for attention in (by_many, by_one):
+                given = _attend(attention, case, contexts, [first, second])
+                assert torch.equal(given[:first], whole[1700 - first : 1700]), (window, first, second)
+                assert torch.equal(given[first:], whole[2033 - second :]), (window, first, second)
+        for end in (421, 1024, 1025):
+            earlier = _attend(by_many, case, [end, 333], [9, 1])
+            assert torch.equal(earlier[:9], whole[end - 9 : end]), (window, end)
 
 
 def _attend(attention: InvariantAttention, case: Attention, contexts: Sequence[int], counts: Sequence[int]) -> Tensor:
@@ -98,6 +103,13 @@ def _attend(attention: InvariantAttention, case: Attention, contexts: Sequence[i
 @pytest.fixture(scope="module", params=MODELS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_model(tmp_path_factory.mktemp("model"), **MODELS[request.param])
+
+
+def write_head(folder: Path) -> Path:
+    """Of a model's folder, within it."""
+    head = folder / "head"
+    head.mkdir(exist_ok=True)
+    return write_random_head(head)
 
 
 def asked() -> list[GenerationRequest]:
@@ -126,14 +138,25 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "without a prefix cache": ({}, {"disable_radix_cache": True}),
     "short of memory": ({"max_total_tokens": 2048}, {}),
     "an e4m3 cache": ({"kv_cache_dtype": "fp8_e4m3"}, {}),
+    "drafts": (SPECULATION, {}),
+    "drafts, small chunks": (SPECULATION | {"chunked_prefill_size": 48}, {}),
+    "drafts, always as many": (SPECULATION, {"speculative_adaptive": False}),
+    "drafts, one after another step": (SPECULATION, {"overlap_schedule": False}),
+    "drafts without graphs": (SPECULATION | {"cuda_graph_max_bs": 0, "piecewise_cuda_graph_max_tokens": 0}, {}),
+    "drafts, an e4m3 cache": (SPECULATION | {"kv_cache_dtype": "fp8_e4m3"}, {}),
 }
 
 
 def run(
     folder: Path, given: dict[str, Any], engine: dict[str, Any], requests: list[list[GenerationRequest]]
 ) -> dict[tuple[int, int], Answer]:
-    """Each list at once, on one engine."""
-    runner = build_device(folder, "auto", **given)
+    """Each list at once, on one engine; with drafts of a head that knows nothing, if `given` asks for some."""
+    if "speculative_algorithm" in given:
+        rest = {key: value for key, value in given.items() if key not in SPECULATION}
+        runner = build_speculating(folder, write_head(folder), "auto", **rest)
+        engine = SPECULATION | {"speculative_draft_model_path": "head"} | engine
+    else:
+        runner = build_device(folder, "auto", **given)
     sizes = {"chunked_prefill_size": 512, "max_running_requests": 40} | {
         key: value for key, value in given.items() if key == "chunked_prefill_size"
     }
@@ -156,6 +179,30 @@ def test_tokens_and_logprobs_are_those_of_a_request_alone(folder: Path, name: st
         assert got[key].tokens == answer.tokens, key
         assert got[key].logprobs == answer.logprobs, key
         assert answer.tokens
+
+
+@pytest.mark.parametrize("num_right", range(NUM_DRAFTS + 1))
+def test_drafts_that_are_taken_change_no_bit(folder: Path, num_right: int) -> None:
+    """The first so many of each step's drafts are what comes, and the next is not: each number of accepted ones, at every place."""
+    (request,) = (ask(1, list(range(3, 700)), max_tokens=60, temperature=1.0, seed=5, ignore_eos=True, logprobs=5),)
+    alone = run(folder, {"deterministic": True}, {"disable_radix_cache": True}, [[request]])[1, 0]
+    runner = build_speculating(folder, write_head(folder), "auto", deterministic=True)
+    engine = build_engine(
+        runner, eos_token_ids=[2], context_length=2048, overlap_schedule=False, max_running_requests=40,
+        chunked_prefill_size=512, speculative_draft_model_path="head", speculative_adaptive=False, **SPECULATION,
+    )  # fmt: skip
+    engine.submit(request)
+    given = Answer()
+    while engine.has_work:
+        table, done = engine._scheduler._running.table, len(given.tokens)
+        drafts = [*alone.tokens[done : done + num_right], *[0] * NUM_DRAFTS][:NUM_DRAFTS]
+        table.drafts[int(table.decode_rows()[0]) if len(table.decode_rows()) else 0] = drafts
+        for delivery in engine.step().tokens:
+            given.tokens += delivery.token_ids
+            given.logprobs += [entry.chosen for entry in delivery.logprobs or []]
+    assert (given.tokens, given.logprobs) == (alone.tokens, alone.logprobs)
+    stats = engine.stats()
+    assert stats.num_accepted >= num_right * (stats.num_verified - 2)
 
 
 def test_without_it_bits_differ(folder: Path) -> None:

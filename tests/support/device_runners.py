@@ -6,17 +6,20 @@ from pathlib import Path
 import torch
 
 from runtime.attention.beside import Beside, OneByOne
+from runtime.attention.device import DeviceAttention
 from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
-from runtime.attention.triton import TritonAttention
 from runtime.draft_shape import DraftShape, draft_chain
+from runtime.kernels.invariant import InvariantOperations
 from runtime.kernels.launching import Launcher
 from runtime.kernels.operations import FusedOperations
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import PlainOperations
 from runtime.parallel.channel import Channel
-from runtime.runner.building import apply_quantization
+from runtime.runner.attention_choice import build_invariant_attention, build_triton_attention
+from runtime.runner.building import apply_quantization, context_length_of
 from runtime.runner.cache_choice import CacheFormat, cache_dtype
 from runtime.runner.chains import PlainChains
+from runtime.runner.device_building import CacheUse
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.speculation_building import HeadOnDevice, build_speculation
 from runtime.runner.speculation_parts import SpeculationAttention, SpeculationParts
@@ -157,7 +160,8 @@ def build_speculating_recorded(
         settings.chunked_prefill_size + most * num_queries, most, most * num_pages, settings.cuda_graph_max_bs, 0,
         num_queries=num_queries,
     )  # fmt: skip
-    operations = FusedOperations(launcher, max_samples=limits.max_samples, vocab_size=config.vocab_size, device=device)
+    kind = InvariantOperations if settings.deterministic else FusedOperations
+    operations = kind(launcher, max_samples=limits.max_samples, vocab_size=config.vocab_size, device=device)
     with torch.inference_mode():
         weights = build_dummy_weights(config, device=device, dtype=dtype)
         embedding = weights.parameters["embedding.weight"]
@@ -170,10 +174,10 @@ def build_speculating_recorded(
             num_layers=config.num_layers, num_pages=num_pages, num_kv_heads=config.num_kv_heads,
             head_dim=config.head_dim, device=device, dtype=cached,
         )  # fmt: skip
-        attention = TritonAttention(
-            pages, num_heads=config.num_heads, layer_windows=config.layer_windows, launcher=launcher,
-            max_decodes=most, num_multiprocessors=132, scales=scales, pdl=True,
-        )  # fmt: skip
+        use = CacheUse(pages, config, most, context_length_of(settings, config), dtype, scales)
+        attention: DeviceAttention = build_triton_attention(launcher, use, 132)
+        if settings.deterministic:
+            attention = build_invariant_attention(launcher, use, 132)
         speculation = build_speculation(
             HeadOnDevice(loaded.head, options.shape, ""), config, pages, attention, operations, launcher,
             max_sequences=most, scales=scales, num_multiprocessors=132,

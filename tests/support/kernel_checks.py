@@ -13,6 +13,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from runtime.attention.device import DeviceTables, SequenceTables, SharedTables
+from runtime.attention.invariant import InvariantAttention
 from runtime.attention.shared_prefixes import MEMBERS, SharedPrefixes
 from runtime.attention.triton import DEFAULT_BLOCKS, E4M3_BLOCKS, AttentionBlocks, TritonAttention
 from runtime.kernels.activation import silu_and_multiply
@@ -289,6 +290,13 @@ class Attention:
             self.pages, num_heads=self.heads, layer_windows=[None, window], launcher=LAUNCHER,
             max_decodes=max(1, len(self.contexts)) + spare, num_multiprocessors=num_multiprocessors,
             scales=self.scales, pdl=pdl, blocks=blocks,
+        )  # fmt: skip
+
+    def invariant(self, window: int | None = None, *, num_multiprocessors: int = 132) -> InvariantAttention:
+        """What attends where rows must not depend on each other."""
+        return InvariantAttention(
+            self.pages, num_heads=self.heads, layer_windows=[None, window], launcher=LAUNCHER,
+            max_context_length=max(self.contexts), num_multiprocessors=num_multiprocessors, scales=self.scales,
         )  # fmt: skip
 
     def reference(self, window: int | None) -> Tensor:

@@ -1,9 +1,9 @@
 """Triton sources: device code only, one module per noun, launched by the wrappers beside this package.
 
 Reading order: `linear`, `invariant` (products of any number of rows, none of which depends on the others), `norm`, `rotary`,
-`activation`, `embedding`, `sampling`, `quantize` and `quantized` (FP8),
-`decode`, `decode_e4m3`, `decode_shared`, `prefill`, `verify` and `contexts` (attention), `chains` (speculation), `ranks` (sums
-over GPUs) and `digest` (BLAKE3 of a checkpoint).
+`activation`, `embedding`, `sampling`, `quantize` and `quantized` (FP8), `decode`, `decode_e4m3`, `decode_shared`, `prefill`,
+`invariant_attention`, `verify` and `contexts` (attention), `chains` (speculation), `ranks` (sums over GPUs) and `digest`
+(BLAKE3 of a checkpoint).
 
 What always holds: sizes and strides are `tl.constexpr`, every other integer is `do_not_specialize`, so the machine code
 depends on shapes and dtypes and on no value.

@@ -32,7 +32,7 @@ def causal(
     kv_head = tl.program_id(1)
     offset = tl.load(query_starts + first_sequence) // BLOCK_QUERIES + first_sequence
     tile = tl.program_id(0) + offset
-    sequence = _sequence_of(tile, query_starts, first_sequence, num_sequences, BLOCK_QUERIES)
+    sequence = sequence_of(tile, query_starts, first_sequence, num_sequences, BLOCK_QUERIES)
     first_row = tl.load(query_starts + sequence)
     num_queries = tl.load(query_starts + sequence + 1) - first_row
     first_query = (tile - first_row // BLOCK_QUERIES - sequence) * BLOCK_QUERIES
@@ -80,12 +80,15 @@ def causal(
 
 
 @triton.jit
-def _sequence_of(tile, query_starts, first_sequence, num_sequences, BLOCK_QUERIES: tl.constexpr):
-    """The last sequence whose first tile is not past `tile`."""
+def sequence_of(number, query_starts, first_sequence, num_sequences, BLOCK_QUERIES: tl.constexpr):
+    """The last sequence whose first tile is not past `number`; with BLOCK_QUERIES 0, whose first row is not."""
     low, high = first_sequence, num_sequences - 1
     while low < high:
         middle = (low + high + 1) // 2
-        if tl.load(query_starts + middle) // BLOCK_QUERIES + middle <= tile:
+        first = tl.load(query_starts + middle)
+        if BLOCK_QUERIES > 0:
+            first = first // BLOCK_QUERIES + middle
+        if first <= number:
             low = middle
         else:
             high = middle - 1

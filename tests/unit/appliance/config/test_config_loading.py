@@ -202,12 +202,21 @@ def test_half_a_frozen_engine_is_refused(given: str, named: str) -> None:
     assert refused_keys(f"{ENGINE}{given}") == [named]
 
 
+DRAFTS = """speculative_algorithm = "EAGLE3"
+speculative_draft_model_path = "head"
+speculative_num_steps = 3
+speculative_num_draft_tokens = 4
+"""
+
+
 @pytest.mark.parametrize(
     ("given", "named"),
     [
         ('attention_backend = "flashinfer"\n', ["engines[0].attention_backend"]),
         ('attention_backend = "reference"\n', ["engines[0].attention_backend"]),
         ('quantization = "fp8"\n', ["engines[0].quantization"]),
+        (f"{DRAFTS}speculative_eagle_topk = 2\n", ["engines[0].speculative_eagle_topk"]),
+        (f"{DRAFTS}speculative_eagle_topk = 1\n", []),
         ('attention_backend = "triton"\nkv_cache_dtype = "fp8_e4m3"\n', []),
     ],
 )

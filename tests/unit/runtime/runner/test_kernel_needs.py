@@ -31,7 +31,7 @@ from runtime.layers.quantized import QuantizedLinear, QuantizedRows
 from runtime.models.fused import FusedDecoder
 from runtime.request import GenerationRequest, SamplingParams
 from runtime.runner.attention_choice import build_invariant_attention, build_triton_attention
-from runtime.runner.building import apply_quantization
+from runtime.runner.building import apply_quantization, context_length_of
 from runtime.runner.cache_choice import cache_dtype
 from runtime.runner.device_building import CacheUse
 from runtime.runner.device_runner import DeviceRunner
@@ -94,10 +94,10 @@ def build_recorded(config: ModelConfig, launcher: RecordingLauncher, settings: E
             num_layers=config.num_layers, num_pages=1 + PAGES_EACH * MAX_SEQUENCES, num_kv_heads=config.num_kv_heads,
             head_dim=config.head_dim, device=CPU, dtype=cached,
         )  # fmt: skip
-    use = CacheUse(pages, config, MAX_SEQUENCES, PAGES_EACH * 16, DTYPE, scales)
+    use = CacheUse(pages, config, MAX_SEQUENCES, context_length_of(settings, config), DTYPE, scales)
     attention: DeviceAttention = build_triton_attention(launcher, use, 132)
     if settings.deterministic:
-        attention = build_invariant_attention(launcher, use)
+        attention = build_invariant_attention(launcher, use, 132)
     limits = RunnerLimits(
         CHUNK + MAX_SEQUENCES, MAX_SEQUENCES, PAGES_EACH * MAX_SEQUENCES, SETTINGS.cuda_graph_max_bs, CHUNK // 2
     )
@@ -125,7 +125,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"kv_cache_dtype": "fp8_e4m3"},
     ),
     "e4m3 cache, windows": (SLIDING_QWEN, {"kv_cache_dtype": "fp8_e4m3"}),
-    "deterministic": (SLIDING_QWEN, {"deterministic": True}),
+    "deterministic": (SLIDING_QWEN | {"max_position_embeddings": 2000}, {"deterministic": True}),
 }
 """Shapes and settings of engines."""
 
@@ -208,13 +208,15 @@ def test_scored_prompts_have_their_kernels(tmp_path: Path) -> None:
 
 def test_deterministic_engines_have_one_way_for_any_rows(tmp_path: Path) -> None:
     """No kernel that is chosen by the number of rows, blocks of one size for the choice of a token, and one attention."""
-    needs = find_needs(load(tmp_path, LLAMA), msgspec.structs.replace(SETTINGS, deterministic=True), DTYPE)
-    of_one_way = {"invariant.multiply", "prefill.causal", "norm.add_rms_norm", "sampling.block_candidates"}
+    config = load(tmp_path, LLAMA, max_position_embeddings=4096)
+    needs = find_needs(config, msgspec.structs.replace(SETTINGS, deterministic=True), DTYPE)
+    of_one_way = {"invariant.multiply", "invariant_attention.attend", "norm.add_rms_norm"}
+    of_one_way |= {"invariant_attention.join", "sampling.block_candidates"}
     assert of_one_way <= kernel_names(needs)
-    assert not any(name.startswith(("linear.", "decode", "verify.")) for name in kernel_names(needs))
+    assert not any(name.startswith(("linear.", "decode", "verify.", "prefill.")) for name in kernel_names(needs))
     blocks = {dict(each.constants)["BLOCK"] for each in needs.variants if each.kernel == "sampling.block_candidates"}
     assert len(blocks) == 1
-    attention = [each for each in needs.variants if each.kernel == "prefill.causal"]
+    attention = [each for each in needs.variants if each.kernel == "invariant_attention.attend"]
     assert len({dict(each.constants)["BLOCK_TOKENS"] for each in attention}) == 1
 
 
@@ -275,10 +277,17 @@ QUANTIZED: dict[str, Any] = {"quantization": "fp8", "kv_cache_dtype": "fp8_e4m3"
     params=[
         SPECULATION,
         SPECULATION | QUANTIZED,
+        SPECULATION | {"deterministic": True, "kv_cache_dtype": "fp8_e4m3"},
         pytest.param(TREES, marks=pytest.mark.long),
         pytest.param(TREES | QUANTIZED, marks=pytest.mark.long),
     ],
-    ids=["chains", "chains, fp8 at load, e4m3 cache", "trees", "trees, fp8 at load, e4m3 cache"],
+    ids=[
+        "chains",
+        "chains, fp8 at load, e4m3 cache",
+        "chains, deterministic, e4m3 cache",
+        "trees",
+        "trees, fp8 at load, e4m3 cache",
+    ],
 )
 def speculating(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -311,7 +320,8 @@ def test_speculating_engines_launch_what_was_recorded(
         engine.step()
     assert {str(variant) for variant in launcher.variants - needs.variants} == set()
     names = {variant.kernel for variant in launcher.variants}
-    assert names >= {"verify.split", "chains.place", "chains.join"}
+    verifies = "invariant_attention.attend" if "deterministic" in request.node.name else "verify.split"
+    assert names >= {verifies, "chains.place", "chains.join"}
     assert ("chains.accept" in names) == ("chains" in request.node.name)
 
 
@@ -395,7 +405,7 @@ import sys
 from pathlib import Path
 import torch
 from runtime.runner.kernel_needs import find_needs
-from runtime.runner.building import apply_quantization
+from runtime.runner.building import apply_quantization, context_length_of
 from runtime.settings import EngineSettings
 from runtime.weights.config import load_model_config
 settings = EngineSettings(model_path="", device="cuda", attention_backend="triton", cuda_graph_max_bs=20, kv_cache_dtype="fp8_e4m3")

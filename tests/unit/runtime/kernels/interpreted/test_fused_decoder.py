@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from runtime.attention import shared_prefixes, triton
+from runtime.attention.device import DeviceAttention
 from runtime.attention.invariant import InvariantAttention
 from runtime.attention.pages import allocate_pages
 from runtime.attention.shared_decoding import SharedDecoding
@@ -71,11 +72,15 @@ def build_fused(
         model = FusedDecoder(config, parameters, operations, num_positions=256)
         pages = allocate_pages(num_layers=2, num_pages=16, num_kv_heads=2, head_dim=16, device=device, dtype=dtype)
         pages.fill_(torch.nan)
-    ours = TritonAttention(
+    attention: DeviceAttention = TritonAttention(
         pages, num_heads=4, layer_windows=config.layer_windows, launcher=launcher, max_decodes=12, num_multiprocessors=4,
         blocks=blocks,
     )  # fmt: skip
-    attention = InvariantAttention(ours) if deterministic else ours
+    if deterministic:
+        attention = InvariantAttention(
+            pages, num_heads=4, layer_windows=config.layer_windows, launcher=launcher, max_context_length=256,
+            num_multiprocessors=4,
+        )  # fmt: skip
     runner = DeviceRunner(config, model, operations, attention, pages, limits, weights_digest=weights.digest)
     runner.capture_graphs(largest_only=largest_only)
     return runner
