@@ -1,7 +1,8 @@
 """An engine on one GPU or on several, as a program: `python -m tests.gpu.shared_engine MODEL RANKS [KEY=VALUE…]`.
 
 Forks the other ranks before it touches a GPU, as each needs a process of its own. Prints JSON: each greedy answer's tokens, and
-how many drafts were verified; with `--next` distributions of the next token, for each of COUNTS; with `--time` how long steps take;
+how many drafts were verified; with `--logprobs` those of the tokens; with `--alone` of requests that come one after the other to an
+engine without a prefix cache. With `--next` distributions of the next token, for each of COUNTS; with `--time` how long steps take;
 with `--sums` how far sums over ranks are off, and how long they take, beside NCCL's.
 """
 
@@ -30,7 +31,7 @@ from runtime.settings import EngineSettings
 from runtime.speculative.options import speculation_options
 from runtime.speculative.source import HeadSource
 from tests.bench.steps import measure, step
-from tests.support.engine_runs import build_engine, run_all
+from tests.support.engine_runs import Answer, build_engine, run_all
 from tests.support.next_distributions import COUNTS, next_distributions
 from tests.support.shared_requests import requests
 
@@ -144,6 +145,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("ranks", type=int)
+    parser.add_argument("--logprobs", action="store_true")
+    parser.add_argument("--alone", action="store_true")
     parser.add_argument("--next", action="store_true")
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--sums", action="store_true")
@@ -173,12 +176,18 @@ def main() -> int:
     elif options.next:
         result = [next_distributions(leading, count) for count in COUNTS]
     else:
-        engine = build_engine(leading, eos_token_ids=[2], context_length=2048, **given)
-        answers = run_all(engine, requests())
+        cached = {"disable_radix_cache": True} if options.alone else {}
+        engine = build_engine(leading, eos_token_ids=[2], context_length=2048, **given | cached)
+        asked = requests(5 if options.logprobs else None)
+        answers: dict[tuple[int, int], Answer] = {}
+        for together in [[request] for request in asked] if options.alone else [asked]:
+            answers |= run_all(engine, together)
         result = {
             "answers": [[request_id, answer.tokens] for (request_id, _), answer in sorted(answers.items())],
             "num_verified": engine.stats().num_verified,
         }
+        if options.logprobs:
+            result["logprobs"] = [answer.logprobs for _, answer in sorted(answers.items())]
     sys.stdout.write(json.dumps(result) + "\n")
     return 0
 

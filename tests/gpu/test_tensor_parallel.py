@@ -79,6 +79,23 @@ def test_drafts_change_no_greedy_text(drafts: dict[str, int], backend: str, tmp_
     assert_greedy_texts(reference, given["answers"])
 
 
+@pytest.mark.parametrize("drafts", [{}, CHAIN], ids=["", "chain"])
+def test_deterministic_ranks_give_what_they_give_to_a_request_alone(drafts: dict[str, int], tmp_path: Path) -> None:
+    """Tokens and logprobs to the bit: together, in chunks, behind cached beginnings, with drafts or none."""
+    folder = write_random_model(tmp_path, head_dim=128)
+    words = ["--logprobs", "deterministic=true"]
+    alone = run_ranks(folder, "2", "--alone", *words)
+    if drafts:
+        (tmp_path / "head").mkdir()
+        head = write_random_head(tmp_path / "head")
+        words += ['speculative_algorithm="EAGLE3"', f'speculative_draft_model_path="{head}"']
+        words += [f"speculative_{key}={number}" for key, number in drafts.items()]
+    given = run_ranks(folder, "2", *words, "chunked_prefill_size=48")
+    assert given["answers"] == alone["answers"]
+    assert given["logprobs"] == alone["logprobs"]
+    assert all(len(each) == NUM_TOKENS for each in given["logprobs"])
+
+
 @pytest.mark.parametrize(
     ("weights", "cache"),
     [
