@@ -2,13 +2,13 @@
 
 tvm-ffi, which the grammar compiler needs, imports torch wherever it can and goes without where it cannot. Two hundred megabytes
 of code that no structure needs would lie within reach of whatever a hostile one makes of that process. So torch, and what
-compiles machine code, are for engines only. transformers, which reads pickles, and rich, by which structlog would show errors
-to people at a terminal, are for no process; they come with tools for development.
+compiles machine code, are for engines only. transformers, which reads pickles, is for no process, nor are rich and pygments, by
+which structlog and mako would show errors to people at a terminal; they come with tools for development.
 """
 
 import sys
 
-BARRED = ("transformers", "rich")
+BARRED = ("transformers", "rich", "pygments")
 BARRED_BUT_FOR_ENGINES = ("torch", "triton", "flashinfer")
 
 

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from email import message_from_string
 from pathlib import Path
 
 PACKAGES = ("appliance", "audit", "compliance", "runtime", "security")
@@ -38,7 +39,7 @@ def measure_dependencies() -> str:
     for distribution in importlib.metadata.distributions():
         record = distribution.read_text("RECORD") or ""
         digest = hashlib.sha256(record.encode()).hexdigest()
-        found.append(f"{distribution.metadata['Name']} {distribution.version} {digest}")
+        found.append(f"{_name_and_version(distribution)} {digest}")
     return _digest_of_lines(sorted(set(found)))
 
 
@@ -63,6 +64,13 @@ def describe_gpus(folder: Path = _GPU_FOLDER, driver: Path = _DRIVER_FILE) -> tu
         models.append(f"{facts.get('Model', '?').strip()} ({facts.get('Video BIOS', '?').strip()})")
     version = driver.read_text(errors="replace").splitlines()[0].strip() if driver.is_file() else NONE
     return ", ".join(models) or NONE, version
+
+
+def _name_and_version(distribution: importlib.metadata.Distribution) -> str:
+    """As `distribution.metadata` has them, of its head alone: what follows is a page of prose, parsed twice for both."""
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    head = message_from_string(text.partition("\n\n")[0])
+    return f"{head['Name']} {head['Version']}"
 
 
 def _folder_of(package: str) -> Path:

@@ -7,6 +7,7 @@ of it where only one bounded text is open; a matcher's answer to a token is xgra
 """
 
 import codecs
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from runtime.batch import Int32
 NEAR_CHARS = 24
 """Fewer characters than this are left: from there on xgrammar's own way costs many milliseconds."""
 _SPACE = b" \n\r\t"
-_UNSHOWN = frozenset((*range(0x20), 0x22, 0x5C))
+_UNSHOWN = re.compile(rb'[\x00-\x1f"\\]')
+_CONTINUING = bytes(range(0x80, 0xC0))
+"""Bytes that go on with a character (RFC 3629)."""
 
 
 class TextTokens:
@@ -75,7 +78,7 @@ class Tail:
 
 def num_chars(content: bytes) -> int:
     """Code points that begin in it."""
-    return sum(byte & 0xC0 != 0x80 for byte in content)
+    return len(content.translate(None, _CONTINUING))
 
 
 def _missing(content: bytes, before: int) -> int:
@@ -89,10 +92,10 @@ def _missing(content: bytes, before: int) -> int:
 
 def _is_text(content: bytes, *, may_be_cut: bool) -> bool:
     """UTF-8 that a string of JSON shows as itself, from the beginning of a character on."""
-    if not _UNSHOWN.isdisjoint(content):
+    if _UNSHOWN.search(content):
         return False
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(content, final=not may_be_cut)
+        codecs.utf_8_decode(content, "strict", not may_be_cut)
     except UnicodeDecodeError:
         return False
     return True

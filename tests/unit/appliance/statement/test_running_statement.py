@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import stat
+from importlib.metadata import distributions
 from pathlib import Path
 
 import msgspec
@@ -104,6 +105,15 @@ def test_one_byte_of_our_software_changes_it(tmp_path: Path, monkeypatch: pytest
         digest = measuring.measure_software()
         assert digest not in seen
         seen.add(digest)
+
+
+def test_dependencies_have_the_names_that_their_metadata_gives_them() -> None:
+    """Only its head is parsed; the library parses the description that follows as well."""
+    lines = {
+        f"{one.metadata['Name']} {one.version} {hashlib.sha256((one.read_text('RECORD') or '').encode()).hexdigest()}\n"
+        for one in distributions()
+    }
+    assert measuring.measure_dependencies() == hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def test_kernels_of_each_engine_are_named(tmp_path: Path) -> None:
