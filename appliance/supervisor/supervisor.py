@@ -162,6 +162,7 @@ class Supervisor:
         self._recorder.record(encode_event(event))
 
     def _members(self) -> list[tuple[Role, int]]:
+        """In the order in which they are started: engines, which take longest, first."""
         gateways: list[tuple[Role, int]] = [("gateway", i) for i in range(self._configuration.gateway.workers)]
         engines: list[tuple[Role, int]] = [("engine", i) for i in range(len(self._configuration.engines))]
         witnesses = parse_witnesses(self._configuration.audit.witnesses)
@@ -174,7 +175,7 @@ class Supervisor:
             ("reader", 0),
         ]
         consoles: list[tuple[Role, int]] = [("console", 0)] if self._configuration.console.enabled else []
-        return [*always, *couriers, *engines, *gateways, *consoles]
+        return [*engines, *always, *couriers, *gateways, *consoles]
 
     def _bind_listeners(self) -> None:
         gateway, authority = self._configuration.gateway, self._configuration.authority

@@ -213,14 +213,14 @@ def test_drain_finishes_open_requests_and_exits_zero(tmp_path: Path) -> None:
 
 
 def find_sizes(appliance: Appliance) -> dict[str, int]:
-    """Proportional set sizes of supervisor, gateway worker, policy, auditor, authority and reader, in bytes.
+    """Proportional set sizes of supervisor, gateway worker, policy, auditor, authority, compiler and reader, in bytes.
 
-    Engine and grammar compiler are not among them: both hold torch.
+    The engine is not among them: it holds torch, and the model.
     """
     return {
         name: psutil.Process(pid).memory_full_info().pss
         for name, pid in appliance.pids().items()
-        if not name.startswith(("engine", "compiler"))
+        if not name.startswith("engine")
     }
 
 
