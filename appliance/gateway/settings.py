@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from appliance.gateway.tools.forms import CallForm, ReasoningForm
+from appliance.gateway.tools.form_names import CallForm, ReasoningForm
 
 
 class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from security.sandbox import landlock, mounts, namespaces, privileges
-from security.sandbox.platform import Platform
+from security.sandbox.abilities import Platform
 from security.sandbox.profiles import ConfinedRole, Network, Profile
 from security.sandbox.users import User, become_user
 

@@ -4,63 +4,17 @@ Probed once, by a process that is not confined yet; a confined one could not try
 """
 
 import os
-import platform as machine
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from security.sandbox import landlock, mounts, namespaces, privileges, seccomp
+from security.sandbox.abilities import Platform
 from security.sandbox.lending import owns_range, why_not_lent
 from security.sandbox.profiles import SYSTEM_FILES, Code, find_code_files, find_interpreter
 from security.sandbox.users import ROLES, User, become_user, find_user
 
 _NEEDED = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_FOWNER": 3, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}
 """What a supervisor of several users does: give files away, look after them, end processes, and become them."""
-
-
-class Platform(NamedTuple):
-    """What of the sandbox works here."""
-
-    landlock_abi: int
-    """0: none."""
-    no_empty_network: str
-    """Why a process cannot be given an empty network namespace; empty if it can."""
-    has_filter: bool
-    no_private_root: str
-    """Why a process cannot be given a file system of its own; empty if it can."""
-    no_own_users: str
-    """Why the processes are all one user; empty if each role has its own."""
-
-    def describe_missing(self) -> list[str]:
-        """What is not enforced here, each with its consequence; empty if everything is. Users are told apart from this."""
-        missing = []
-        if self.landlock_abi == 0:
-            missing.append(
-                "no Landlock: a captured process can open every file of its user, the keys of others included"
-            )
-        elif self.landlock_abi < landlock.ABI_REFER:
-            missing.append("Landlock ABI 1: processes that write are not confined to their folders")
-        if self.landlock_abi < landlock.ABI_NETWORK:
-            missing.append(
-                f"Landlock ABI {self.landlock_abi}, rules for TCP need 4: the gateway can connect to any address"
-            )
-        if self.no_empty_network:
-            missing.append(
-                f"no network namespaces ({self.no_empty_network}): that engine, auditor and policy have no network "
-                "rests on their system call filter alone"
-            )
-        if self.no_private_root:
-            missing.append(
-                f"no private mounts ({self.no_private_root}): processes share /tmp, /run and /proc with the host, and that "
-                "they open nothing there rests on Landlock alone"
-            )
-        if not self.has_filter:
-            missing.append(f"no system call filter ({machine.machine()}): the kernel's whole surface is open")
-        return missing
-
-    def encode(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return self._asdict()
 
 
 _known: dict[int, Platform] = {}

@@ -20,7 +20,8 @@ from appliance.gateway.body import parse_object
 from appliance.gateway.errors import GatewayFault
 from appliance.gateway.settings import GatewaySettings
 from appliance.gateway.tools.events import CallParser, gather
-from appliance.gateway.tools.forms import CallForm, Forms
+from appliance.gateway.tools.form_names import CallForm
+from appliance.gateway.tools.forms import Forms
 from appliance.gateway.tools.json_call import parse_call
 from appliance.gateway.tools.reader import AnswerReader
 from appliance.gateway.tools.reasoning import ReasoningParser

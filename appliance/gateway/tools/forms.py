@@ -9,13 +9,11 @@ from typing import Literal
 from appliance.gateway.tools import deepseek, hermes, llama3_json, mistral, reasoning
 from appliance.gateway.tools.deepseek import DeepSeekParser
 from appliance.gateway.tools.events import CallParser, PlainText
+from appliance.gateway.tools.form_names import CallForm, ReasoningForm
 from appliance.gateway.tools.hermes import HermesParser
 from appliance.gateway.tools.llama3_json import Llama3JsonParser
 from appliance.gateway.tools.mistral import MistralParser
 from appliance.gateway.tools.pythonic import PythonicParser
-
-CallForm = Literal["hermes", "qwen", "llama3_json", "mistral", "pythonic", "deepseek", "none"]
-ReasoningForm = Literal["deepseek-r1", "qwen3", "none"]
 
 _PARSERS: dict[str, Callable[[], CallParser]] = {
     "hermes": HermesParser,

@@ -54,9 +54,19 @@ def test_compiler_loads_no_tensor_library(project_root: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "unneeded"),
     [
-        ("entry", ("audit.sealing", "runtime.parallel.channel", "runtime.weights.config", "tuf")),
-        ("gateway", ("securesystemslib", "tuf")),
-        ("compiler", ("securesystemslib", "tuf")),
+        (
+            "appliance.processes.entry",
+            (
+                "appliance.gateway.tools.forms",
+                "audit.sealing",
+                "runtime.parallel.channel",
+                "runtime.weights.config",
+                "tuf",
+            ),
+        ),
+        ("appliance.processes.gateway", ("securesystemslib", "tuf")),
+        ("appliance.processes.compiler", ("securesystemslib", "tuf")),
+        ("security.sandbox.launch", ("security.sandbox.lending", "security.sandbox.seccomp", "socket")),
     ],
 )
 def test_a_start_imports_nothing_for_what_it_seldom_needs(
@@ -64,7 +74,7 @@ def test_a_start_imports_nothing_for_what_it_seldom_needs(
 ) -> None:
     """Every appliance has seven processes and more: a tenth of a second in each is one of every start."""
     barred = "from appliance.processes.barred import bar_modules\nbar_modules('compiler')\n"
-    code = f"{barred}import sys, appliance.processes.{module}\nprint(*sorted(set({unneeded!r}) & set(sys.modules)))"
+    code = f"{barred}import sys, {module}\nprint(*sorted(set({unneeded!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=project_root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from appliance.gateway.api.content_tokens import ContentTokens, ScoredContent
 from appliance.gateway.flow.choice import Piece, ShownToken
 from appliance.gateway.tools.events import Content
-from appliance.gateway.tools.forms import CallForm, Forms
+from appliance.gateway.tools.form_names import CallForm
+from appliance.gateway.tools.forms import Forms
 from appliance.gateway.tools.reader import AnswerReader
 from appliance.gateway.tools.reasoning import ReasoningParser
 from runtime.request import TokenLogprobs
