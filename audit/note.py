@@ -179,7 +179,8 @@ def verify_note(data: bytes, keys: Iterable[VerifierKey]) -> SignedNote:
             verified.append(signature)
     if not verified:
         names = ", ".join(f"{name}+{key_id:08x}" for name, key_id in known)
-        raise SignatureRejected(f"note: no signature by {names or 'any key: none was given'}")
+        others = ", ".join(f"{ascii(one.name)[1:-1]}+{one.key_id:08x}" for one in note.signatures)
+        raise SignatureRejected(f"note: no signature by {names or 'any key: none was given'}; it names {others}")
     return SignedNote(note.text, tuple(verified))
 
 

@@ -48,7 +48,13 @@ def stage_key(key_path: Path, origin: str, disk: Disk | None = None) -> tuple[Ve
     Raises: KeyUnusable, also when one is staged already.
     """
     current = load_signer(key_path, origin)
-    return current.key, create_signer(next_key_path(key_path), origin, disk or Disk()).key
+    following = next_key_path(key_path)
+    if following.exists() and (public := following.with_suffix(".vkey")).exists():
+        raise KeyUnusable(
+            f"{following}: is the next key already. Give verifiers {public.name}, let the appliance run with both, and put it "
+            "in the first place by `casemate audit rotate-key --finish`"
+        )
+    return current.key, create_signer(following, origin, disk or Disk()).key
 
 
 def finish_key(folder: Path, key_path: Path, origin: str, disk: Disk | None = None) -> tuple[VerifierKey, VerifierKey]:
@@ -57,6 +63,8 @@ def finish_key(folder: Path, key_path: Path, origin: str, disk: Disk | None = No
     Raises: LogInUse while an auditor runs; KeyUnusable when none is staged; RotationRefused when it has not signed yet.
     """
     disk = disk or Disk()
+    if not next_key_path(key_path).exists():
+        raise KeyUnusable(f"{next_key_path(key_path)}: there is no next key; `casemate audit rotate-key` makes it")
     old, new = load_signer(key_path, origin).key, load_signer(next_key_path(key_path), origin).key
     with _stopped(folder):
         try:

@@ -9,7 +9,7 @@ from appliance.cli.main import EXIT_FAILED, EXIT_OK
 from appliance.config import Configuration, ConfigurationRejected, served_name_of, what_is_lacking
 from appliance.config.disk import load_configuration
 from appliance.config.environment import find_configuration_file
-from appliance.config.explain import explain_keys, explain_values, render_markdown
+from appliance.config.explain import explain_keys, explain_values, find_near_keys, render_markdown
 from appliance.errors import CommandFailed
 
 
@@ -67,7 +67,9 @@ def _explain(arguments: argparse.Namespace) -> int:
     else:
         text = explain_keys(arguments.key)
     if not text:
-        raise CommandFailed(f"there is no key {arguments.key!r}; `casemate config explain` lists all")
+        near = find_near_keys(arguments.key)
+        meant = f"did you mean {' or '.join(near)}?" if near else "`casemate config explain` lists all"
+        raise CommandFailed(f"there is no key {arguments.key!r}; {meant}")
     print(text)
     return EXIT_OK
 

@@ -3,6 +3,7 @@
 All of it comes from the Structs (`keys`), so that the documentation cannot lag behind: a test compares the file.
 """
 
+import difflib
 import json
 import re
 import textwrap
@@ -38,6 +39,11 @@ model_path = "models/my-model"
 def explain_keys(selected: str = "") -> str:
     """Keys without values: one, those of a section, or all; empty when there is none of that name."""
     return "\n\n".join(_describe(key) for key in walk_keys(Configuration) if _is_selected(key.path, selected))
+
+
+def find_near_keys(selected: str) -> list[str]:
+    """Up to three keys that somebody may have meant."""
+    return difflib.get_close_matches(selected, [key.path for key in walk_keys(Configuration)], n=3, cutoff=0.75)
 
 
 def find_values(configuration: Configuration, data: bytes, source: str) -> Iterator[tuple[str, Any, str]]:

@@ -10,6 +10,7 @@ from appliance.gateway.settings import GatewaySettings
 from appliance.gateway.text.template import load_chat_template
 from appliance.gateway.text.tokenizer import load_tokenizer
 from appliance.gateway.tools.forms import find_forms
+from appliance.models.naming import naming_model
 from runtime.weights.config import load_model_config
 
 Verify = Callable[[Path, Mapping[str, bytes], bool], None]
@@ -28,7 +29,8 @@ def load_models(folders: Iterable[tuple[str, Path]], settings: GatewaySettings, 
         if origins.setdefault(name, folder) != folder:
             raise StartRefused(f"the model name {name} is given to two folders: {origins[name]} and {folder}")
         if name not in served:
-            served[name] = load_model(name, folder, settings, verify)
+            with naming_model(folder):
+                served[name] = load_model(name, folder, settings, verify)
     return Models(list(served.values()))
 
 

@@ -11,6 +11,7 @@ from appliance.config.schema import served_name_of
 from appliance.grammars.service import CompilerService
 from appliance.inference.vocabulary import load_grammar_vocabulary
 from appliance.models.admission import admit_model, verify_read
+from appliance.models.naming import naming_model
 from appliance.processes.member import Member
 from runtime.structured.vocabulary import GrammarVocabulary
 from runtime.weights.config import load_model_config
@@ -24,10 +25,11 @@ async def serve(member: Member) -> None:
     vocabularies: dict[str, GrammarVocabulary] = {}
     for engine in member.config.engines:
         folder = Path(engine.model_path)
-        admitted = admit_model(member.config, folder)
-        model = load_model_config(folder)
-        on_read = partial(verify_read, admitted)
-        vocabulary = load_grammar_vocabulary(folder, model.eos_token_ids, model.vocab_size, on_read)
+        with naming_model(folder):
+            admitted = admit_model(member.config, folder)
+            model = load_model_config(folder)
+            on_read = partial(verify_read, admitted)
+            vocabulary = load_grammar_vocabulary(folder, model.eos_token_ids, model.vocab_size, on_read)
         if vocabulary is not None:
             vocabularies[served_name_of(engine)] = vocabulary
     member.on_link("gateway", CompilerService(vocabularies, member.config.grammar).run)

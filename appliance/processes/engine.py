@@ -25,6 +25,7 @@ from appliance.messages.audit import AppendEvent, AppendRefused, Ticket, TicketK
 from appliance.messages.control import CannotStart
 from appliance.messages.engine import AbortIntent, Cancel, EngineStatus, FlushCache, Submit
 from appliance.models.admission import checks_of, explain_weights, verify_read
+from appliance.models.naming import naming_model
 from appliance.processes.memory import settle_memory
 from appliance.processes.polling import Event, LinkEnded, LinkOpened, PolledLink, PollingMember, Received
 from appliance.processes.rank import EXIT_RANK_LOST, RankWatch, assign_ranks
@@ -52,6 +53,11 @@ def serve(member: PollingMember) -> None:
     Raises: CheckpointRejected, EngineMisconfigured, StartRefused for what the operator must change.
     """
     settings = member.config.engines[member.instance]
+    with naming_model(settings.model_path):
+        _serve_ranks(member, settings)
+
+
+def _serve_ranks(member: PollingMember, settings: EngineSettings) -> None:
     channel = take_channel(Share(0, settings.tp_size), member.control_fd)
     if channel is None:
         _serve(member, _load(member, settings, None, member.heartbeat))

@@ -77,8 +77,11 @@ def test_a_known_key_with_a_bad_signature_rejects_the_whole_note() -> None:
 
 def test_a_note_by_unknown_keys_only_is_refused() -> None:
     """There is no trust without a key."""
-    with pytest.raises(SignatureRejected, match="no signature"):
-        verify_note(signer().sign("text\n"), [signer("other.example", 3).key])
+    said = r"no signature by other\.example\+[0-9a-f]{8}; it names log\.example/one\+[0-9a-f]{8}, \\xe9\+00000005$"
+    stranger = Signature("\xe9", 5, b"\x01" * 72)
+    note = encode_note(SignedNote("text\n", (*parse_note(signer().sign("text\n")).signatures, stranger)))
+    with pytest.raises(SignatureRejected, match=said):
+        verify_note(note, [signer("other.example", 3).key])
     with pytest.raises(SignatureRejected, match="none was given"):
         verify_note(signer().sign("text\n"), [])
 

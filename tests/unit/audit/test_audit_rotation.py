@@ -80,12 +80,12 @@ def test_after_the_last_step_the_new_key_signs_alone(home: Path, open_log: OpenL
 
 def test_a_key_that_has_not_signed_does_not_take_the_first_place(home: Path, open_log: OpenLog) -> None:
     """Verifiers that know only it would see nothing they can verify."""
-    with pytest.raises(KeyUnusable):
+    with pytest.raises(KeyUnusable, match="there is no next key; `casemate audit rotate-key` makes it"):
         finish_key(home / "log", home / "log.key", ORIGIN)
     stage_key(home / "log.key", ORIGIN)
     with pytest.raises(RotationRefused, match="not signed by the next key"):
         finish_key(home / "log", home / "log.key", ORIGIN)
-    with pytest.raises(KeyUnusable, match="exists already"):
+    with pytest.raises(KeyUnusable, match=r"is the next key already\. Give verifiers log-next\.vkey"):
         stage_key(home / "log.key", ORIGIN)
     assert load_signer(home / "log.key", ORIGIN)
 

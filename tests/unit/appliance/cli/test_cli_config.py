@@ -94,10 +94,20 @@ def test_explain_shows_a_files_value_when_asked(site: Path, capsys: pytest.Captu
     assert capsys.readouterr().out.startswith(f'engines[0].model_path = "{site}/model"    (casemate.toml:2)\n')
 
 
-def test_explain_of_no_key_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """A misspelt key is not an empty answer."""
-    assert main(["config", "explain", "gateway.prot"]) == 1
-    assert "there is no key 'gateway.prot'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("gateway.prot", "did you mean gateway.port"),
+        ("gatway.workers", "did you mean gateway.workers?"),
+        ("nonsense", "lists all"),
+    ],
+)
+def test_explain_of_no_key_is_refused(capsys: pytest.CaptureFixture[str], key: str, said: str) -> None:
+    """A misspelt key is not an empty answer; one that is near is named."""
+    assert main(["config", "explain", key]) == 1
+    error = capsys.readouterr().err
+    assert f"there is no key {key!r}" in error
+    assert said in error
 
 
 def test_markdown_is_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
