@@ -258,6 +258,9 @@ class OutcomeDesk:
         if outcome_index is None:
             outcome_index = self._book.outcome_of(intent["unmapped"]["casemate"]["request_uid"], intent_index)
         outcome = None if outcome_index is None else self._read(outcome_index, "inference_outcome")
+        told = None if outcome is None else outcome["unmapped"]["casemate"].get("engine")
+        if intent_index < self._first_own and told == engine:
+            return  # The life before was told as well, and had recorded it.
         event = late_count_event(intent, intent_index, engine, outcome)
         self._reconciliation.note_late(event)
         self._ledger.add(event, OWN_NAME)

@@ -1,13 +1,17 @@
 """What policy hears of use: what was used when it asks, and what each request came to that the auditor closed itself."""
 
+from collections import deque
 from collections.abc import Callable
 
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.peer import Peer, Send
 from appliance.auditor.usage import UsageBook, lost_request, recover_usage
-from appliance.messages.audit import AppendRefused, FetchUsage, Usage
+from appliance.messages.audit import AppendRefused, FetchUsage, LostRequest, Usage
 from audit.entry import Json
 from audit.rotation import Predecessor
+
+MAX_UNTOLD = 10_000
+"""Of lost requests, while there is no policy to be told."""
 
 
 class UsageDesk:
@@ -28,10 +32,13 @@ class UsageDesk:
         self._progress = progress
         self._book: UsageBook | None = None
         self._policies: list[Peer] = []
+        self._untold: deque[LostRequest] = deque(maxlen=MAX_UNTOLD)
 
     def policy_came(self, peer: Peer) -> None:
-        """It is told of lost requests from now on."""
+        """It is told of lost requests from now on, and of those of before that nobody was told of."""
         self._policies.append(peer)
+        while self._untold:
+            self._send(peer, self._untold.popleft())
 
     def policy_left(self, peer: Peer) -> None:
         """No more; one that never came may leave."""
@@ -55,6 +62,10 @@ class UsageDesk:
 
     def note_lost(self, event: Json, reservation: object) -> None:
         """The auditor made an outcome itself; see `lost_request`."""
-        if (lost := lost_request(event, reservation)) is not None:
-            for policy in self._policies:
-                self._send(policy, lost)
+        lost = lost_request(event, reservation)
+        if lost is None:
+            return
+        if not self._policies:
+            self._untold.append(lost)
+        for policy in self._policies:
+            self._send(policy, lost)

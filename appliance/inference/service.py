@@ -8,6 +8,7 @@ The engine's id of a request is the worker's own below, and the worker's number 
 by worker with a shift of all ids at once, and nothing is looked up for an ordinary token.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ from runtime.request import Finish, PackedTokens, RequestSummary, TokenDelivery
 
 log = structlog.get_logger(__name__)
 
+RETOLD_S = 10.0
+MAX_RETOLD = 4_096
+"""What an auditor was told so long before it was lost, the next one is told again: it may not have reached the disk."""
 _REQUEST_ID_MASK = (1 << REQUEST_ID_BITS) - 1
 
 
@@ -59,6 +63,8 @@ class InferenceService:
         self._early = EarlyTickets()
         self._workers = Workers(limits)
         self._counts: list[CountTokens] = []
+        self._latest: deque[tuple[float, CountTokens]] = deque(maxlen=MAX_RETOLD)
+        """The latest counts that the auditor was told, and when."""
         self._refused = RefusedTickets()
         self.untold = Untold()
         """Of the engine's counts, what belongs to requests that have no tickets."""
@@ -171,6 +177,9 @@ class InferenceService:
 
     def lose_auditor(self) -> Sent:
         """Nothing can be recorded: everything ends now, and no ticket is good any more."""
+        since = self._clock() - RETOLD_S
+        self._counts = [count for told_at, count in self._latest if told_at >= since] + self._counts
+        self._latest.clear()
         refused = self.set_key(None)
         for engine_id, request in list(self._open.items()):
             if request.hold is None:
@@ -350,6 +359,9 @@ class InferenceService:
     def take_counts(self) -> list[CountTokens]:
         """Counts of ended requests that the auditor has not been told; the caller MUST send them."""
         counts, self._counts = self._counts, []
+        if counts:
+            now = self._clock()
+            self._latest.extend((now, count) for count in counts)
         return counts
 
     def take_refusals(self) -> TicketsRefused | None:

@@ -58,6 +58,8 @@ class Settle(msgspec.Struct, frozen=True, array_like=True, tag="settle", gc=Fals
     reservation: int
     prompt_tokens: Tokens
     output_tokens: Tokens
+    is_recorded: bool = True
+    """False where the auditor was away, and has to close the request itself, at the engine's count."""
 
 
 class CheckKey(msgspec.Struct, frozen=True, array_like=True, tag="check_key"):

@@ -216,7 +216,11 @@ class PolicyService:
                 return UsedOnce(message.correlation, self._replays.use(message.digest, message.lifetime_s))
             case Settle():
                 self._quotas.settle(
-                    message.reservation, owner, prompt_tokens=message.prompt_tokens, output_tokens=message.output_tokens
+                    message.reservation,
+                    owner,
+                    prompt_tokens=message.prompt_tokens,
+                    output_tokens=message.output_tokens,
+                    is_final=message.is_recorded,
                 )
         return None
 

@@ -27,7 +27,7 @@ Subject = tuple[LimitSubject, str]
 NEVER_RETRY_S = 0
 """Waiting would not help."""
 MAX_LOST = 100_000
-"""Reservations of gateways that are gone, of which nobody has told yet what they came to."""
+"""Reservations that have ended and of which the auditor has not told yet what they came to."""
 
 
 class QuotaGrant(msgspec.Struct, frozen=True):
@@ -76,6 +76,8 @@ class _Reservation(msgspec.Struct):
     """Of all it holds, what was taken in that day."""
     told: int | None = None
     """What it came to, by the auditor, which may see before us that its gateway is gone."""
+    counted: int = 0
+    """Of one that has ended, what counts as used."""
 
     @property
     def tokens(self) -> int:
@@ -186,15 +188,20 @@ class QuotaBook:
         self._tokens_reserved += block
         return QuotaGrant(reservation, held.output_tokens)
 
-    def settle(self, reservation: int, owner: Hashable, *, prompt_tokens: int, output_tokens: int) -> bool:
+    def settle(
+        self, reservation: int, owner: Hashable, *, prompt_tokens: int, output_tokens: int, is_final: bool = True
+    ) -> bool:
         """End a reservation at what was really used. More than was reserved is not possible, and counts as all of it.
 
+        Args:
+            is_final: False where the auditor will tell another number, which counts then.
         Returns: whether there was such a reservation.
         """
         held = self._find(reservation, owner)
         if held is None:
             return False
-        self._close(reservation, min(prompt_tokens, held.prompt_tokens) + min(output_tokens, held.output_tokens))
+        used = min(prompt_tokens, held.prompt_tokens) + min(output_tokens, held.output_tokens)
+        self._end(reservation, used, is_final=is_final)
         return True
 
     def release_owner(self, owner: Hashable) -> int:
@@ -205,17 +212,12 @@ class QuotaBook:
         """
         numbers = [number for number, held in self._reservations.items() if held.owner == owner]
         for number in numbers:
-            held = self._reservations[number]
-            self._close(number, held.tokens if held.told is None else min(held.told, held.tokens))
-            if held.told is None:
-                self._lost[number] = held
-                if len(self._lost) > MAX_LOST:
-                    self._lost.popitem(last=False)
+            self._end(number, self._reservations[number].tokens, is_final=False)
         return len(numbers)
 
     def correct(self, reservation: int, subjects: Sequence[Subject], tokens: int) -> None:
-        """What a request came to whose gateway is gone, by the engine's count. More than was reserved counts as all of it, and
-        what is not known, or was reserved for others, changes nothing.
+        """What a request came to by the engine's count, whose gateway is gone or could not have its end recorded. More than was
+        reserved counts as all of it, and what is not known, or was reserved for others, changes nothing.
         """
         held = self._reservations.get(reservation) or self._lost.get(reservation)
         if held is None or set(held.subjects) != set(subjects):
@@ -224,11 +226,15 @@ class QuotaBook:
             held.told = tokens
             return
         del self._lost[reservation]
-        now, unused = self._now(), max(0, held.tokens - tokens)
-        unused_today = min(unused, held.day_tokens) if held.day == now.day else 0
+        now, unused = self._now(), held.counted - min(tokens, held.tokens)
+        is_today = held.day == now.day
         for subject in held.subjects:
-            if (account := self._accounts.get(subject)) is not None:  # Else it is as good as new.
-                account.give_back(unused, unused_today, now)
+            account = self._accounts.get(subject)
+            if unused < 0:
+                account = self._accounts[subject] = account or self._peek(subject, now)
+                account.charge(0, -unused, now, is_today=is_today)
+            elif account is not None:  # Else it is as good as new.
+                account.give_back(unused, min(unused, held.day_tokens) if is_today else 0, now)
 
     def charge(self, subjects: Sequence[Subject], *, requests: int, tokens: int, at_s: float) -> None:
         """Count what ended before this book was begun. To be called in the order of time."""
@@ -317,11 +323,24 @@ class QuotaBook:
         held = self._reservations.get(reservation)
         return held if held is not None and held.owner == owner else None
 
+    def _end(self, reservation: int, used: int, *, is_final: bool) -> None:
+        """Close it at `used`; where that is not final at what the auditor told, or else keep it until it tells."""
+        held = self._reservations[reservation]
+        if not is_final and held.told is not None:
+            used, is_final = min(held.told, held.tokens), True
+        self._close(reservation, used)
+        if not is_final:
+            self._lost[reservation] = held
+        if len(self._lost) > MAX_LOST:
+            self._lost.popitem(last=False)
+
     def _close(self, reservation: int, used: int) -> None:
         held, now = self._reservations.pop(reservation), self._now()
         reserved = held.tokens
         unused = reserved - used
         unused_today = min(unused, held.day_tokens) if held.day == now.day else 0
+        held.counted = used
+        held.day_tokens -= unused_today
         self._tokens_reserved -= reserved
         for subject in held.subjects:
             self._accounts[subject].close(reserved, unused, unused_today, now)

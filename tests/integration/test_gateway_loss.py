@@ -45,6 +45,8 @@ async def test_auditor_lost_cuts_every_stream_within_a_second(gateway: Gateway) 
     for stream in streams:
         assert last_error(await stream.rest())["code"] == "audit_unavailable"
     assert time.monotonic() - began < 10.0
+    await until(lambda: len(gateway.policy.settles) == 3)
+    assert not any(settle.is_recorded for settle in gateway.policy.settles)  # The auditor tells what they came to.
     response = await post(gateway)
     assert (response.status, json.loads(response.body)["error"]["code"]) == (503, "audit_unavailable")
     assert "retry-after" in response.headers
@@ -52,6 +54,7 @@ async def test_auditor_lost_cuts_every_stream_within_a_second(gateway: Gateway) 
     await until(lambda: gateway.is_connected)
     gateway.says("back")
     assert (await post(gateway)).status == 200
+    assert gateway.policy.settles[-1].is_recorded
 
 
 async def test_auditor_lost_cuts_a_stream_that_nobody_reads(folder: Path) -> None:

@@ -49,13 +49,19 @@ class Closing:
         return self._recorder.outcome(TOLD, generation.index, intent_index, ending)
 
     def settle(self, generation: Generation) -> None:
-        """Give back what was reserved and not used; a prompt that was never recorded costs nothing."""
+        """Give back what was reserved and not used; a prompt that was never recorded costs nothing.
+
+        Of what the auditor does not know to have ended it says later what it came to.
+        """
         coverage, generation.coverage = generation.coverage, None
         if coverage is None:
             return
         coverage.close()
         prompt_tokens = generation.num_prompt_tokens if generation.intent_index is not None else 0
-        self._desk.policy.settle(coverage.reservation, prompt_tokens, generation.num_output_tokens)
+        is_recorded = generation.request_id is None or generation.outcome_index is not None
+        self._desk.policy.settle(
+            coverage.reservation, prompt_tokens, generation.num_output_tokens, is_recorded=is_recorded
+        )
 
     def measure(self, generation: Generation, error: BaseException | None) -> None:
         """Count the end of what was recorded."""

@@ -128,11 +128,17 @@ class PolicyPeer:
         granted = _granted(await self._questions.ask(lambda number: Extend(number, reservation.number)))
         reservation.covered_tokens = max(reservation.covered_tokens, granted.output_tokens)
 
-    def settle(self, reservation: Reservation, prompt_tokens: int, output_tokens: int) -> None:
-        """A generation ended. A policy that has lost its memory since rebuilds it from the log, so it need not be told."""
+    def settle(
+        self, reservation: Reservation, prompt_tokens: int, output_tokens: int, *, is_recorded: bool = True
+    ) -> None:
+        """A generation ended. A policy that has lost its memory since rebuilds it from the log, so it need not be told.
+
+        Args:
+            is_recorded: False where the log will have another count than this one, the engine's.
+        """
         self._open.discard(reservation)
         if reservation.life == self._life:
-            self._questions.tell(Settle(reservation.number, prompt_tokens, output_tokens))
+            self._questions.tell(Settle(reservation.number, prompt_tokens, output_tokens, is_recorded))
 
     async def check_key(self, digest: bytes, address: str) -> KeyHolder | None:
         """Whose a static key is; None if it is not good from this address. Raises: PeerUnavailable."""

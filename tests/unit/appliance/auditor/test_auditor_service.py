@@ -265,6 +265,37 @@ def test_policy_hears_what_a_lost_gateways_requests_came_to(auditor: Auditor) ->
     assert policy.take(LostRequest) == []
 
 
+def test_policy_hears_of_what_was_lost_before_it_came(auditor: Auditor, tmp_path: Path) -> None:
+    """After a restart of the auditor an engine may tell its counts before policy is there. It hears of each once."""
+    auditor.connect("engine")
+    auditor.tell(auditor.connect("gateway"), intent())
+    auditor.die()
+    second = Auditor(tmp_path)
+    second.tell(second.connect("engine"), count(1))
+    second.service.turn()
+    assert second.service.num_open == 0
+    policy = second.connect("policy")
+    assert policy.take(LostRequest) == [LostRequest(1, "demo", "demo", "t", "m", 19)]
+    second.service.link_ended(policy)
+    assert second.connect("policy").take(LostRequest) == []
+
+
+def test_counts_that_the_former_life_recorded_may_be_told_again(auditor: Auditor, tmp_path: Path) -> None:
+    """An engine does not know how far its auditor came. What says something else is recorded, as ever."""
+    engine, gateway = auditor.connect("engine"), auditor.connect("gateway")
+    auditor.tell(gateway, intent())
+    auditor.tell(engine, count(1))
+    auditor.tell(gateway, outcome(1))
+    auditor.die()
+    second = Auditor(tmp_path)
+    engine = second.connect("engine")
+    before = len(second.records())
+    second.tell(engine, count(1))
+    assert len(second.records()) == before
+    second.tell(engine, count(1, output_tokens=8))
+    assert (second.kinds()[-1], own(second.records()[-1])["counts"]) == ("inference_late_count", "differ")
+
+
 def test_an_intent_whose_gateway_is_gone_before_it_is_durable_is_closed(auditor: Auditor) -> None:
     """Within one turn: the message, then the end of the link."""
     auditor.connect("engine")

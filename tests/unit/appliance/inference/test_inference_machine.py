@@ -1,5 +1,6 @@
 """Workers, one of them captured, an auditor that comes and goes, and an engine: whatever their order, nothing leaves unrecorded."""
 
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -30,6 +31,8 @@ class HoldingMachine(RuleBasedStateMachine):
         self.recorded: set[int] = set()
         """Numbers of requests for which a ticket that holds was handed over while its auditor was there."""
         self.num_intents = 0
+        self.lives: list[int] = []
+        """Where in the counts that were told the life of each lost auditor ended."""
 
     def _new_submit(self, long: bool, n: int) -> Submit:
         prompt = tuple(range(2, 20)) * (3 if long else 1)
@@ -98,6 +101,7 @@ class HoldingMachine(RuleBasedStateMachine):
     @rule()
     def lose_the_auditor(self) -> None:
         self.under_way.clear()
+        self.lives.append(len(self.house.counts))
         self.house.send(self.house.service.lose_auditor())
         self.key = bytes([self.key[0] + 1 & 255]) * 32
         self.house.send(self.house.service.set_key(self.key))
@@ -125,7 +129,10 @@ class HoldingMachine(RuleBasedStateMachine):
             for (request_id, choice), tokens in worker.tokens.items():
                 text = oracle(texts[request_id], choice)
                 assert tokens == text[: len(tokens)], "what was held is another text"
-        assert len({count.intent_index for count in self.house.counts}) == len(self.house.counts)
+        assert len({count.intent_index for count in self.house.counts}) == len(set(self.house.counts))
+        for begun, ended in pairwise([0, *self.lives, len(self.house.counts)]):
+            life = self.house.counts[begun:ended]
+            assert len(set(life)) == len(life), "an auditor was told twice"
         for worker in self.workers:
             self._verify_room(worker)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from appliance.errors import MalformedMessage
-from appliance.inference.service import InferenceService
+from appliance.inference.service import RETOLD_S, InferenceService
 from appliance.inference.tickets import TicketGate
 from appliance.ipc.edges import EdgeCodec
 from appliance.ipc.frames import MAX_FRAME_BYTES
@@ -222,6 +222,26 @@ def test_without_an_auditor_nothing_is_taken_and_everything_open_ends(
     refused = ask(service, A, 2, 1)
     assert refused is not None
     assert refused.code == "engine_unavailable"
+
+
+def test_what_an_auditor_was_told_just_before_it_was_lost_is_told_to_the_next(engine: FakeEngine) -> None:
+    """It may have had no time to make it durable. What is older is in the log."""
+    now = [100.0]
+    gate = TicketGate("demo", lambda: NOW_MS)
+    gate.set_key(KEY)
+    service = InferenceService(engine, gate, lambda: now[0])
+    for index in (1, 2, 3):
+        ask(service, A, index, index)
+        summary = RequestSummary(engine.submitted[-1].request_id, 3, 0, 2, 0, 9)
+        service.sort_by_worker(FakeOutput(summaries=[summary]))
+        if index < 3:
+            assert [count.intent_index for count in service.take_counts()] == [index]
+        now[0] += 0.4 * RETOLD_S
+    service.lose_auditor()
+    assert [count.intent_index for count in service.take_counts()] == [2, 3]
+    now[0] += RETOLD_S + 1
+    service.lose_auditor()
+    assert service.take_counts() == []
 
 
 @pytest.mark.parametrize(

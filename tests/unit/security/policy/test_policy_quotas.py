@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from security.policy.bucket import TokenBucket
 from security.policy.limits import LimitRule, Limits, LimitTable
@@ -188,6 +188,42 @@ def test_a_lost_gateways_requests_count_what_the_engine_counted(is_early, told, 
     assert book.allowances(subjects).day_tokens.remaining == 900 - used
 
 
+@pytest.mark.parametrize("is_early", [False, True])
+@pytest.mark.parametrize(("told", "used"), [(0, 0), (100, 100), (140, 140), (150, 150), (10**9, 200)])
+def test_what_the_log_could_not_take_counts_what_the_engine_counted(is_early, told, used):
+    """More than its gateway said, or less; at once what the gateway said, and never more than was reserved."""
+    book, _clock = book_of(tokens_per_minute=1000, tokens_per_day=1000, block_tokens=100)
+    subjects = (("client", "c"),)
+    cut = book.reserve("c", "one", prompt_tokens=100, max_output_tokens=100).reservation
+    if is_early:
+        book.correct(cut, subjects, told)
+    assert book.settle(cut, "one", prompt_tokens=100, output_tokens=40, is_final=False)
+    assert (book.num_reservations, book.tokens_reserved) == (0, 0)
+    if not is_early:
+        assert book.allowances(subjects).day_tokens.remaining == 860
+        book.correct(cut, (("client", "other"),), 0)
+        book.correct(cut, subjects, told)
+    book.correct(cut, subjects, 0)
+    book.check_integrity()
+    left = book.allowances(subjects)
+    assert (left.day_tokens.remaining, left.tokens.remaining) == (1000 - used, 1000 - used)
+    recorded = book.reserve("c", "one", prompt_tokens=10, max_output_tokens=0).reservation
+    book.settle(recorded, "one", prompt_tokens=10, output_tokens=0)
+    book.correct(recorded, subjects, 0)
+    assert book.allowances(subjects).day_tokens.remaining == 990 - used
+
+
+def test_an_account_that_was_forgotten_is_charged_what_the_engine_counted_more():
+    """The last of its requests was the one that the log could not take."""
+    book, clock = book_of(tokens_per_minute=1000, block_tokens=100)
+    cut = book.reserve("c", "one", prompt_tokens=100, max_output_tokens=100).reservation
+    book.settle(cut, "one", prompt_tokens=0, output_tokens=0, is_final=False)
+    clock.now += MINUTE_NS
+    book.forget_idle()
+    book.correct(cut, (("client", "c"),), 150)
+    assert book.allowances((("client", "c"),)).tokens.remaining == 850
+
+
 def test_what_a_lost_gateways_request_gives_back_is_that_days():
     """Nothing of the day before comes back to this one."""
     book, clock = book_of(tokens_per_day=1000, block_tokens=100)
@@ -273,12 +309,17 @@ class QuotaMachine(RuleBasedStateMachine):
                 assert answer.output_tokens >= self.open[number][3]
                 self.open[number][3] = answer.output_tokens
 
-    @rule(number=consumes(reservations), prompt=st.integers(0, 600), output=st.integers(0, 500))
-    def settle(self, number, prompt, output):
+    @rule(number=reservations, prompt=st.integers(0, 600), output=st.integers(0, 500), is_final=st.booleans())
+    def settle(self, number, prompt, output, is_final):
         if number in self.open:
             client, owner, held_prompt, held_output = self.open.pop(number)
-            assert self.book.settle(number, owner, prompt_tokens=prompt, output_tokens=output)
-            self.used[client] += min(prompt, held_prompt) + min(output, held_output)
+            assert self.book.settle(number, owner, prompt_tokens=prompt, output_tokens=output, is_final=is_final)
+            used = min(prompt, held_prompt) + min(output, held_output)
+            if not is_final and number in self.told:
+                used = min(self.told[number], held_prompt + held_output)
+            elif not is_final:
+                self.lost[number] = (client, used)
+            self.used[client] += used
 
     @rule(owner=owners)
     def lose_gateway(self, owner):
@@ -294,6 +335,8 @@ class QuotaMachine(RuleBasedStateMachine):
     @rule(number=reservations, tokens=st.integers(0, 1200))
     def hear_of_a_lost_request(self, number, tokens):
         client = (self.open.get(number) or self.lost.get(number) or ("a",))[0]
+        if number in self.lost:
+            tokens = min(tokens, self.lost[number][1])  # More than that is charged whether there is room or not.
         self.book.correct(number, (("client", client),), tokens)
         if number in self.open:
             self.told[number] = tokens
