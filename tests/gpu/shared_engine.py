@@ -178,7 +178,7 @@ def main() -> int:
     else:
         cached = {"disable_radix_cache": True} if options.alone else {}
         engine = build_engine(leading, eos_token_ids=[2], context_length=2048, **given | cached)
-        asked = requests(5 if options.logprobs else None)
+        asked = requests(5 if options.logprobs else -1)
         answers: dict[tuple[int, int], Answer] = {}
         for together in [[request] for request in asked] if options.alone else [asked]:
             answers |= run_all(engine, together)

@@ -18,8 +18,8 @@ def prompts() -> list[list[int]]:
     return own + [ids[:256] + ids[1000 + index : 1030 + index] for index in range(6)]
 
 
-def requests(logprobs: int | None = None) -> list[GenerationRequest]:
-    """One for each prompt, numbered from 1."""
+def requests(logprobs: int = -1) -> list[GenerationRequest]:
+    """One for each prompt, numbered from 1, with so many alternatives' logprobs; -1: none at all."""
     return [
         ask(1 + index, prompt, max_tokens=NUM_TOKENS, temperature=0.0, ignore_eos=True, logprobs=logprobs)
         for index, prompt in enumerate(prompts())
