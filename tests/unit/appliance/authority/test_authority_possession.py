@@ -14,6 +14,7 @@ from appliance.gateway.errors import PeerUnavailable, Unauthenticated
 from appliance.gateway.gate import Caller, Challenges, Gate
 from appliance.gateway.identity import NonceRequired, Presented, ProofRefused, TokenIssuerUnavailable, TokenRefused
 from appliance.gateway.routes import RouteTable
+from appliance.messages.policy import KeyHolder
 from security.oauth.access_token import AccessToken
 from security.oauth.dpop import PROOF_LIFETIME_S, hash_token, thumbprint_of_certificate
 from security.oauth.dpop_nonces import MemoryStart, make_nonce_key
@@ -22,6 +23,7 @@ from security.oauth.resource import AccessTokenValidator
 from security.oauth.revocations import Revocation, RevocationList
 from security.policy.replay import ReplayMemory
 from security.scopes import Role, Scope
+from security.static_keys import digest_static_key, make_static_key
 from tests.support.oauth_house import proof_by
 
 ISSUER = "https://127.0.0.1:8444"
@@ -200,6 +202,28 @@ async def test_while_policy_is_silent_no_token_is_believed(possessor):
     for token in (possessor.token, "cm-" + "k" * 43):
         with pytest.raises(PeerUnavailable):
             await possessor.check(possessor.presented(possessor.proof(second=1), token=token))
+
+
+async def test_a_static_key_is_a_bearers_and_gives_what_policy_says(possessor):
+    """Asked of policy, by its digest, each time; with the scheme DPoP it would look like a token that is bound."""
+    key, asked = make_static_key(), []
+
+    async def check_key(digest, address):
+        asked.append((digest, address))
+        return KeyHolder(1, "key-1", "c", "acme", "user", "inference models.read", 2**40)
+
+    possessor.knowledge.check_key = check_key
+    shown = possessor.presented(token=key, scheme="bearer")
+    holder = await possessor.check(shown)
+    assert (holder.client_id, holder.subject, holder.tenant, holder.role, holder.token_id, holder.is_registered) == (
+        "c", "c", "acme", "user", "key-1", True,
+    )  # fmt: skip
+    assert holder.scopes == {"inference", "models.read"}
+    await possessor.check(shown)
+    assert asked == [(digest_static_key(key), "192.0.2.1")] * 2
+    with pytest.raises(TokenRefused, match="key is not valid"):
+        await possessor.check(possessor.presented(possessor.proof(), token=key))
+    assert len(asked) == 2
 
 
 async def test_a_gateway_asks_for_its_nonce_and_gives_the_next(asked):

@@ -39,7 +39,7 @@ from security.policy.decisions import PolicyDecider
 from security.policy.replay import ReplayMemory
 from security.registry.database import Database
 from security.registry.snapshot import read_definitions
-from security.registry.tables import STATIC_KEYS
+from security.registry.tables import CLIENTS, STATIC_KEYS
 from security.scopes import Role
 from security.settings import PolicySettings
 from security.static_keys import digest_static_key
@@ -308,6 +308,19 @@ async def test_a_key_that_an_earlier_release_left_to_an_operator_is_nobodys(gate
         connection.execute(STATIC_KEYS.update().values(revoked_at=None))
     await store.look()
     assert isinstance(await gateway.ask(CheckKey(1, digest_static_key(issued.secret), "192.0.2.7")), Denied)
+
+
+async def test_a_key_of_what_became_an_application_is_nobodys(gateway, registry, client, store):
+    """An application acts for people only, and a key is no person's, whatever its row says."""
+    issued = registry.keys.create(client.client_id, "k", networks=("192.0.2.0/24",), days=1, actor="t")
+    ask = CheckKey(1, digest_static_key(issued.secret), "192.0.2.7")
+    for kind, answer in (("application", Denied), ("service", KeyHolder)):
+        with registry.database.transaction() as connection:
+            connection.execute(CLIENTS.update().values(kind=kind))
+        registry.disable(client.client_id, actor="t")  # Else nobody looks again.
+        registry.enable(client.client_id, actor="t")
+        await store.look()
+        assert isinstance(await gateway.ask(ask), answer)
 
 
 @control("3.5.4", "IA-2(8)")

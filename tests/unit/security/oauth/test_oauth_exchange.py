@@ -10,6 +10,7 @@ from security.clients import ClientDefinition
 from security.oauth.grant_types import ACCESS_TOKEN_TYPE, EXCHANGE_GRANT
 from security.registry.roles import RoleRegistry
 from security.registry.snapshot import read_definitions
+from security.registry.tables import USERS
 from security.scopes import Role, Scope
 from tests.support.authority import basic
 from tests.support.controls import control
@@ -85,6 +86,14 @@ def test_a_token_of_before_a_change_of_role_is_not_exchanged(house):
     RoleRegistry(house.registry.database).grant(house.user.user_id, Role.OPERATOR, actor="t")
     told = house.refused("invalid_request", exchange_of(subject), auth=house.by_service())
     assert "change of role" in told["error_description"]
+
+
+def test_a_person_who_went_to_another_tenant_is_nobody_to_act_for(house):
+    """The token is of the tenant before, as the service is; the person is not any more."""
+    subject = house.session()["access_token"]
+    with house.registry.database.transaction() as connection:
+        connection.execute(USERS.update().values(tenant="other"))
+    house.refused("invalid_request", exchange_of(subject), auth=house.by_service())
 
 
 def test_a_service_cannot_exchange_its_own_token_nor_one_of_another_tenant(house):

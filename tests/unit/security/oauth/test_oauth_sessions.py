@@ -14,6 +14,7 @@ from security.registry.snapshot import read_definitions
 from security.scopes import Role
 from tests.support.authority import basic
 from tests.support.controls import control
+from tests.support.oauth_house import REDIRECT
 
 
 @control("3.5.4", "IA-2(8)")
@@ -138,6 +139,19 @@ def test_a_file_of_an_earlier_version_is_brought_up_to_date(house, tmp_path):
         RefreshStore.open(path, clock=house.clock)
 
 
+def test_nobody_ends_a_session_with_what_is_anothers(house):
+    """Another client that presents a code or a refresh token of this one spends no token, and voids none."""
+    code = house.code()
+    first = house.token(house.exchange(code))[1]["refresh_token"]
+    made = ClientDefinition(name="o", kind="application", auth_method="none", redirect_uris=(REDIRECT,))
+    other = house.registry.create(made, actor="t").client.client_id
+    house.refused("invalid_grant", {**house.exchange(code), "client_id": other})
+    house.refused("invalid_grant", {"grant_type": "refresh_token", "refresh_token": first, "client_id": other})
+    second = house.token({"grant_type": "refresh_token", "refresh_token": first})[1]["refresh_token"]
+    house.refused("invalid_grant", {"grant_type": "refresh_token", "refresh_token": second, "client_id": other})
+    assert house.token({"grant_type": "refresh_token", "refresh_token": second})[0] == 200
+
+
 def begin(house, **fields):
     return house.ask("device_authorization", {"client_id": house.app.client_id, **fields})
 
@@ -162,6 +176,17 @@ def test_a_device_waits_for_a_person(house, clock):
     assert "refresh_token" in token
     clock.now += 5
     assert poll(house, body["device_code"])[1]["error"] == "invalid_grant"
+
+
+@pytest.mark.parametrize("state", ["approved", "denied", "pending"])
+def test_nobody_decides_about_a_device_twice_or_too_late(house, clock, state):
+    """Whoever has read its code over a shoulder cannot make it theirs after its owner has decided."""
+    interactions, shown = house.authority.interactions, begin(house)[1]["user_code"]
+    interactions.find_device(shown).state = state
+    clock.now += 599
+    assert (interactions.find_device(shown) is None) is (state != "pending")
+    clock.now += 1
+    assert interactions.find_device(shown) is None
 
 
 def test_a_device_that_asks_too_often_must_slow_down(house, clock):
