@@ -165,7 +165,7 @@ def describe_record(event: Json) -> str:
     Whatever stands in its members: a record that somebody got into the log must not hide those behind it.
     """
     row = flatten(event)
-    what = row["model"] or _uid_of(event, "app") or _uid_of(event, "entity")
+    what = row["model"] or row["object"]
     words = (
         "?" if row["index"] == "" else row["index"], _describe_time(row["time"]), row["kind"] or "?", row["actor"], what,
         row["status_code"] or row["status"], row["request"],
@@ -177,12 +177,6 @@ def _show_word(word: str) -> str:
     """So that no name can stand for two words of the line."""
     quoted = escape_json(json.dumps(word))
     return quoted if " " in word or '"' in word else quoted[1:-1]
-
-
-def _uid_of(event: Json, name: str) -> str:
-    member = event.get(name)
-    uid = member.get("uid") if isinstance(member, dict) else ""
-    return uid if isinstance(uid, str) else ""
 
 
 def _describe_time(time_ms: str | int) -> str:

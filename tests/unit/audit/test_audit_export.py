@@ -403,6 +403,8 @@ def test_tables_and_collectors_learn_what_was_acted_on(
     assert (row["actor"], row["object"], row["model"]) == expected
     acted_on = expected[1].replace("=", r"\=")
     assert (f"cs5Label=object cs5={acted_on}" in encode_cef(event).decode()) == bool(acted_on)
+    told = [word for word in (kind, expected[0], expected[2] or expected[1]) if word]
+    assert describe_record(event) == " ".join(["? ?", *told]), "a line of `casemate audit tail`"
 
 
 def test_a_syslog_message_has_the_form_of_the_standard() -> None:
