@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
+from cryptography import x509
 
 from security.errors import ClientRejected
 from security.scopes import GRANTABLE, GRANTED_SCOPES, Role, Scope
@@ -30,6 +31,13 @@ SECRET_PREFIX = "cms-"  # noqa: S105 - a prefix by which scanners recognize a le
 MAX_SECRET_CHARS = 128
 MAX_MODELS = 256
 MAX_REDIRECT_URIS = 16
+ALTERNATIVE_NAMES = ("dns", "uri", "ip", "email")
+"""Kinds that a registered name may have in front: those of RFC 8705 section 2.1.2."""
+_MORE_ATTRIBUTES = {
+    "emailAddress": x509.NameOID.EMAIL_ADDRESS,
+    "serialNumber": x509.NameOID.SERIAL_NUMBER,
+}
+"""Names that OpenSSL writes beside those of RFC 4514."""
 MAX_TLS_SUBJECT_CHARS = 512
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?")
@@ -93,9 +101,10 @@ class ClientDefinition(msgspec.Struct, frozen=True, kw_only=True):
             raise ClientRejected("tls_subject: goes with tls_client_auth, and only with it")
         if self.tls_subject is not None and not 0 < len(self.tls_subject) <= MAX_TLS_SUBJECT_CHARS:
             raise ClientRejected(f"tls_subject: expected 1 to {MAX_TLS_SUBJECT_CHARS} characters")
-        if self.tls_subject is not None and not _is_text(self.tls_subject):
+        if self.tls_subject is not None and not _names_something(self.tls_subject):
             raise ClientRejected(
-                "tls_subject: expected printable text, with something behind dns:, uri:, ip: or email:"
+                "tls_subject: expected a subject as RFC 4514 writes it, such as CN=billing,O=Acme, or something behind dns:, uri:, "
+                "ip: or email:"
             )
         if self.auth_method == "none" and self.kind == "service":
             raise ClientRejected("auth_method: a service cannot be a public client")
@@ -112,8 +121,20 @@ class ClientDefinition(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-def _is_text(subject: str) -> bool:
-    return subject.isprintable() and not subject.endswith(":")
+def _names_something(subject: str) -> bool:
+    """An empty name would be that of a certificate with an empty name."""
+    kind, colon, value = subject.partition(":")
+    if colon and kind in ALTERNATIVE_NAMES:
+        return bool(value) and value.isprintable()
+    return subject.isprintable() and bool(parse_subject(subject))
+
+
+def parse_subject(text: str) -> x509.Name | None:
+    """The subject of a certificate as RFC 4514 writes it, as `openssl x509 -nameopt RFC2253` does; None for what is none."""
+    try:
+        return x509.Name.from_rfc4514_string(text, _MORE_ATTRIBUTES)
+    except ValueError:
+        return None
 
 
 def verify_name(name: str) -> None:

@@ -60,7 +60,11 @@ def _add_create(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     create.add_argument("--auth", default="client_secret", choices=get_args(AuthMethod), help="how it authenticates")
     create.add_argument("--jwks", type=Path, metavar="FILE", help="its public keys or self-signed certificates")
-    create.add_argument("--tls-subject", metavar="NAME", help="the name in its certificate, for tls_client_auth")
+    create.add_argument(
+        "--tls-subject",
+        metavar="NAME",
+        help="its certificate's subject (CN=billing,O=Acme) or dns:, uri:, ip: or email: and a name, for tls_client_auth",
+    )
     create.add_argument(
         "--redirect-uri", action="append", default=[], metavar="URI", help="where a browser comes back to (repeatable)"
     )

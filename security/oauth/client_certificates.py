@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from security.clients import ALTERNATIVE_NAMES, parse_subject
 from security.errors import MalformedDocument
 from security.oauth.client_keys import find_certificates, parse_client_keys
 
@@ -47,8 +48,8 @@ def names_subject(certificate: bytes, registered: str) -> bool:
     """
     leaf = x509.load_der_x509_certificate(certificate)
     kind, colon, value = registered.partition(":")
-    if not colon or kind not in ("dns", "uri", "ip", "email"):
-        return leaf.subject.rfc4514_string() == registered
+    if not colon or kind not in ALTERNATIVE_NAMES:
+        return leaf.subject == parse_subject(registered)
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

@@ -32,8 +32,11 @@ def test_what_is_no_address_to_return_to(uri):
         verify_redirect_uri(uri)
 
 
-@pytest.mark.parametrize("subject", ["dns:", "ip:", "CN=a\n", ""])
+@pytest.mark.parametrize(
+    "subject",
+    ["dns:", "ip:", "CN=a\n", "", "billing.example", "CN=a, O=b", "cn=a", "CN=", "C=Germany", "dns:a\n", "CN"],
+)
 def test_a_subject_says_something(subject):
-    """An empty name would be that of a certificate with an empty name."""
+    """What no certificate could ever have is said when it is registered, not when nobody gets in."""
     with pytest.raises(ClientRejected, match="tls_subject"):
         ClientDefinition(name="c", auth_method="tls_client_auth", tls_subject=subject).verify()

@@ -33,10 +33,13 @@ DAY = datetime.timedelta(days=1)
 GRANT = {"grant_type": "client_credentials"}
 
 
-def issue(common_name, issuer=None, *, is_ca=False, names=(), at=NOW):
+def issue(common_name, issuer=None, *, is_ca=False, names=(), at=NOW, organization=None):
     """A key and a certificate by `issuer`, or self-signed."""
     key = generate_p256()
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+    if organization is not None:
+        attributes.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
+    subject = x509.Name(attributes)
     issuer_key, issuer_name = (key, subject) if issuer is None else (issuer[0], issuer[1].subject)
     now = datetime.datetime.fromtimestamp(at, datetime.UTC)
     builder = (
@@ -127,6 +130,15 @@ def test_a_public_clients_refresh_token_is_bound_to_the_certificate(house, ca):
     house.refused("invalid_grant", fields)
     house.refused("invalid_grant", fields, certificate=other)
     assert house.token(fields, certificate=own)[0] == 200
+
+
+def test_subjects_are_compared_part_by_part(ca):
+    """RFC 8705 section 2.1.2, RFC 4514: whatever the text of it looks like, and in its order."""
+    issued = issue("ops, \u00e9", ca, organization="Acme")
+    for registered in ("O=Acme,CN=ops\\, \u00e9", r"O=\41cme,CN=ops\2C \C3\A9", "2.5.4.10=Acme,CN=ops\\, \u00e9"):
+        assert names_subject(der(issued), registered)
+    for registered in ("CN=ops\\, \u00e9,O=Acme", "CN=ops\\, \u00e9", "O=Acme", "O=acme,CN=ops\\, \u00e9", "ops"):
+        assert not names_subject(der(issued), registered)
 
 
 def test_alternative_names_are_compared_by_their_kind(ca):
