@@ -158,7 +158,8 @@ async def test_thoughts_are_kept_as_asked(gateway: Gateway, keep: Any, shown: li
             "context_management.edits[0].type",
         ),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "unsupported_parameter", "tools[0].type"),
-        ({"output_config": {"effort": "max"}}, "invalid_parameter", "output_config.effort"),
+        ({"output_config": {"effort": "most"}}, "invalid_parameter", "output_config.effort"),
+        ({"output_config": {"effort": "max"}}, "unsupported_parameter", "output_config.effort"),
         ({"output_config": {"effort": "low"}}, "unsupported_parameter", "output_config.effort"),
     ],
 )
