@@ -14,6 +14,7 @@ import pytest
 
 from appliance.authority.people import BEGUN_COOKIE, COOKIE
 from appliance.authority.token_check import build_token_check
+from appliance.authority.upstream import MAX_QUERY_CHARS
 from appliance.config.loading import parse_configuration
 from appliance.gateway.identity import Presented
 from security.clients import ClientDefinition
@@ -208,10 +209,14 @@ def _mixed_up(running, provider):
     results = [other.go("GET", f"/callback?{answer}")[0]]  # Somebody is made to sign in as somebody else.
     assert len(provider.codes) == 1  # The code was not even tried.
     results.append(Browser(running).go("GET", f"/callback?{answer}")[0])
-    for change in ("&state=x", "&iss=https://evil.example", "&error=access_denied"):
+    # Some take the first of two, some the last.
+    for before, after in (
+        ("", "&state=x"), ("", "&iss=https://evil.example"), ("", "&error=access_denied"),
+        ("state=x&", ""), ("code=x&", ""), ("iss=https://evil.example&", ""), ("", "&long=" + "a" * MAX_QUERY_CHARS),
+    ):  # fmt: skip
         browser = Browser(running)
         answer = provider.sign_in(browser.begin())
-        results.append(browser.go("GET", f"/callback?{answer}{change}")[0])
+        results.append(browser.go("GET", f"/callback?{before}{answer}{after}")[0])
     for changed in ({"iss": "https://evil.example"}, {"state": "x"}, {"error": "access_denied"}, {"code": ""}):
         browser = Browser(running)
         fields = {name: values[0] for name, values in parse_qs(provider.sign_in(browser.begin())).items()}
@@ -227,7 +232,7 @@ def _mixed_up(running, provider):
 
 async def test_an_answer_belongs_to_the_browser_that_asked_and_is_good_once(running, provider):
     """RFC 9700 sections 2.1 and 4.7, RFC 9207: another's answer, a repeated parameter, another provider, twice."""
-    assert await asyncio.to_thread(_mixed_up, running, provider) == [401] * 10
+    assert await asyncio.to_thread(_mixed_up, running, provider) == [401] * 14
 
 
 async def test_a_provider_that_is_not_well_is_no_refusal(running, provider):

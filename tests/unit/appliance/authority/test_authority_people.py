@@ -25,10 +25,11 @@ REDIRECT = "https://app.example/back"
 class Person:
     """Somebody with a browser, who has changed the first password."""
 
-    def __init__(self, house, client):
+    def __init__(self, house, client, login="ada"):
         self.house = house
         self.client = client
-        self.new = house.registry.users.create(UserDefinition(login="ada", name="Ada <L>"), actor="t")
+        self.login = login
+        self.new = house.registry.users.create(UserDefinition(login=login, name="Ada <L>"), actor="t")
         self.secret = unseal(house.registry.key, self.new.user.user_id, self.new.user.totp_secret)
         self.app = house.registry.create(
             ClientDefinition(name="app", kind="application", auth_method="none", redirect_uris=(REDIRECT,)), actor="t"
@@ -44,7 +45,7 @@ class Person:
         return await self.client.post(path, data=fields, headers={"origin": ORIGIN, **headers})
 
     async def sign_in(self, then="/device", **changes):
-        fields = {"login": "ada", "password": PASSWORD, "code": self.code(), "then": then, **changes}
+        fields = {"login": self.login, "password": PASSWORD, "code": self.code(), "then": then, **changes}
         return await self.post("/sign_in", fields)
 
     async def begin(self):
@@ -415,7 +416,9 @@ async def test_a_reset_is_not_undone_by_a_password_that_was_on_its_way(person, m
 
 @control("3.1.11", "AC-12", "IA-5")
 async def test_another_password_ends_the_persons_other_sessions(person):
-    """Whoever knew the old one is out; whoever changed it stays."""
+    """Whoever knew the old one is out; whoever changed it stays, and so does everybody else."""
+    neighbour = Person(person.house, person.house.client(), "bob")
+    await neighbour.begin()
     await person.begin()
     await person.sign_in()
     elsewhere = dict(person.client.cookies)
@@ -426,6 +429,8 @@ async def test_another_password_ends_the_persons_other_sessions(person):
     changed = await person.post("/password", {**fields, "current": PASSWORD, "password": another, "again": another})
     assert changed.status_code == 303
     assert "Connect a device" in (await person.get("/device")).text
+    assert "Connect a device" in (await neighbour.get("/device")).text
+    await neighbour.client.aclose()
     person.client.cookies.clear()
     person.client.cookies.update(elsewhere)
     assert "Sign in" in (await person.get("/device")).text

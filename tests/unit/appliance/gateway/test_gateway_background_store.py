@@ -1,5 +1,8 @@
 """What workers tell one another about a response: its states go one way, and whoever comes late changes nothing."""
 
+import sqlite3
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -14,6 +17,18 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[ResponseStore]:
     """Two workers'."""
     path = tmp_path_factory.mktemp("kept") / "responses.sqlite"
     return [ResponseStore(path, bytes(32), 60) for _ in range(2)]
+
+
+async def test_a_record_is_its_tenants_and_no_other_responses(tmp_path: Path) -> None:
+    """Whoever can write to the file, but has not its key, gives nobody the words of another tenant or response."""
+    path = tmp_path / "responses.sqlite"
+    store = ResponseStore(path, bytes(32), 60)
+    await store.put("acme", "resp_1", b"words")
+    for tenant, response_id in (("evil", "resp_1"), ("acme", "resp_2"), ("acme resp", "_1"), ("acme", "resp_1")):
+        with sqlite3.connect(path) as database:
+            database.execute("UPDATE responses SET tenant = ?, id = ?", (tenant, response_id))
+        kept = await store.get(tenant, response_id)
+        assert (kept is not None) is ((tenant, response_id) == ("acme", "resp_1"))
 
 
 async def test_an_end_that_comes_after_a_cancellation_is_not_taken(stores: list[ResponseStore]) -> None:
