@@ -10,7 +10,7 @@ import pytest
 
 from audit.entry import parse_canonical
 from audit.errors import IndexUnusable, ProofRejected, SignatureRejected
-from audit.events import definition_changed_event
+from audit.events import configuration_event, definition_changed_event
 from audit.index import LogIndex, Query
 from audit.note import VerifierKey
 from tests.support.audit_logs import ORIGIN, Log
@@ -77,6 +77,25 @@ def test_all_that_somebody_did_is_found_by_one_id(log: Log) -> None:
     for text in ("user:eve", "client:eve"):
         assert index.find(Query(actor=text), limit=10_000) == found
     assert index.find(Query(actor="os:eve")) == [first + 3]
+    index.close()
+
+
+def test_what_happened_to_a_client_or_a_model_is_found_by_its_name(log: Log) -> None:
+    """Though it did nothing itself: who changed a client, and when a model was loaded."""
+    first = len(log.events)
+    changed = {"actor": "os:root", "changed_at_ms": 1, "before": "{}", "after": "{}"}
+    log.add(
+        [
+            definition_changed_event("client_disabled", target="client-new", **changed),  # type: ignore[arg-type]
+            definition_changed_event("user_disabled", target="user-new", **changed),  # type: ignore[arg-type]
+            configuration_event("model_loaded", name="new", digest="build"),
+        ]
+    )
+    index = log.index()
+    index.update()
+    assert index.find(Query(client="client-new")) == [first]
+    assert index.find(Query(client="user-new")) == []
+    assert index.find(Query(model="new")) == [first + 2]
     index.close()
 
 
@@ -322,6 +341,22 @@ def test_an_update_may_be_made_in_steps(log: Log) -> None:
         assert index.find(Query(), limit=1) == [index.size - 1]
     assert sizes == [256, 512, 700]
     index.close()
+
+
+def test_what_another_process_indexed_meanwhile_is_not_indexed_again(log: Log) -> None:
+    """It came first between the look at what is missing and the transaction that adds it."""
+    first, second = log.index(), log.index()
+    add = first._add
+
+    def add_late(start: int, end: int, size: int) -> None:
+        second.update()
+        add(start, end, size)
+
+    first._add = add_late  # type: ignore[method-assign]
+    first.update()
+    assert first.size == len(first.find(Query(), limit=10_000)) == 700
+    first.close()
+    second.close()
 
 
 def test_two_processes_may_update_one_index(log: Log) -> None:
