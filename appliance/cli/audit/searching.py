@@ -95,7 +95,16 @@ def _search(arguments: argparse.Namespace) -> int:
         found = index.find(query, limit=max(1, arguments.limit), before=arguments.before)
         for entry in index.read(found):
             _print_line(entry, as_json=arguments.json)
-    return EXIT_OK if found else EXIT_FAILED
+        return _end_search(len(found), index.size)
+
+
+def _end_search(num_found: int, num_indexed: int) -> int:
+    """Whoever searches for what stands in no record is told that it was looked for, and where."""
+    if not num_found:
+        sys.stderr.write(
+            f"casemate: none of {num_indexed} records matches; texts match whole, and people are found by their ids\n"
+        )
+    return EXIT_OK if num_found else EXIT_FAILED
 
 
 def _search_remote(remote: RemoteLog, body: dict[str, object], as_json: bool) -> int:
@@ -103,7 +112,7 @@ def _search_remote(remote: RemoteLog, body: dict[str, object], as_json: bool) ->
     _print_answer(answer, as_json=as_json)
     if answer["indexed"] < answer["log_size"]:
         sys.stderr.write(f"casemate: {answer['indexed']} of {answer['log_size']} records are indexed so far\n")
-    return EXIT_OK if answer["records"] else EXIT_FAILED
+    return _end_search(len(answer["records"]), answer["indexed"])
 
 
 def _tail_remote(remote: RemoteLog, arguments: argparse.Namespace) -> int:

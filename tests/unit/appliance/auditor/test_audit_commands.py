@@ -1,6 +1,7 @@
 """`casemate audit` as people call it: what is printed, and how it ends."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -202,6 +203,7 @@ def test_records_are_found_by_who_and_what(home: Path, capsys: pytest.CaptureFix
     assert [line.split()[2] for line in lines] == ["inference_outcome", "inference_intent"]
     assert lines[0].startswith("2 2026-11-")
     assert run(*words, "--client", "nobody") == 1
+    assert re.fullmatch(r"casemate: none of \d+ records matches; .*\n", capsys.readouterr().err), "not silence"
     assert run(*words, "--since", "2027-01-01") == 1
     assert run(*words, "--kind", "inference_intent", "--until", "2027-01-01", "--json") == 0
     assert json.loads(capsys.readouterr().out)["metadata"]["sequence"] == 1
