@@ -29,18 +29,15 @@ def answer_witness(configuration: Configuration, now: float, cosigned: bytes) ->
     settings = configuration.audit
     if not settings.witnesses:
         return Answer(False, "audit.witnesses names none")
+    configured = parse_witnesses(settings.witnesses)
+    num_witnesses = len({witness.name for witness, _ in configured})  # One may have a key of either kind.
     if not cosigned:
-        return Answer(
-            False, f"audit.witnesses names {len(settings.witnesses)}, and no word of theirs lies beside the log"
-        )
+        return Answer(False, f"audit.witnesses names {num_witnesses}, and no word of theirs lies beside the log")
     folder = configuration.state_path / "audit"
     try:
         key = load_verifier_key(str(folder / "log.vkey"))
         checkpoint = verify_checkpoint(cosigned, [key], key.name)
-        configured = parse_witnesses(settings.witnesses)
-        witnesses = [witness for witness, _ in configured]
-        num_witnesses = len({witness.name for witness in witnesses})  # One may have a key of either kind.
-        times = verify_cosignatures(cosigned, witnesses)
+        times = verify_cosignatures(cosigned, [witness for witness, _ in configured])
         has_tree = LogReader(folder / "log").root(checkpoint.size) == checkpoint.root
     except AuditFault as fault:
         return Answer(False, f"the word beside the log does not hold: {fault}")

@@ -182,6 +182,14 @@ def test_a_witness_counts_when_it_has_spoken(tmp_path: Path, witnessed: Witnesse
     assert witnessed.answer.holds is True
 
 
+def test_a_witness_with_two_keys_is_one(tmp_path: Path, witnessed: Witnessed) -> None:
+    """As of Ed25519 and ML-DSA-44: it has one voice."""
+    other = Cosigner(witnessed.cosigner.key.name, Ed25519PrivateKey.generate())
+    both = configure(f'[audit]\nwitnesses = ["{witnessed.cosigner.key.encode()}", "{other.key.encode()}"]\n', tmp_path)
+    said = answer_all(both, None, "", NOW, b"")["witness"]
+    assert said == Answer(False, "audit.witnesses names 1, and no word of theirs lies beside the log")
+
+
 def test_a_word_that_is_old_a_strangers_or_of_another_log_counts_for_nothing(witnessed: Witnessed) -> None:
     """Each says why."""
     witnessed.speak(NOW - 86_401)
