@@ -59,7 +59,8 @@ class Settle(msgspec.Struct, frozen=True, array_like=True, tag="settle", gc=Fals
     prompt_tokens: Tokens
     output_tokens: Tokens
     is_recorded: bool = True
-    """False where the auditor was away, and has to close the request itself, at the engine's count."""
+    """False where the auditor was away, and has to close the request itself, at the engine's count; or where its intent may yet
+    become durable, of which another of these tells."""
 
 
 class CheckKey(msgspec.Struct, frozen=True, array_like=True, tag="check_key"):

@@ -37,7 +37,8 @@ from security.oauth.dpop_nonces import make_nonce_key
 from security.oauth.revocations import Revocation
 from security.policy.decisions import PolicyDecider, Refusal, RequestFacts, is_upstream
 from security.policy.definitions import Definitions
-from security.policy.quotas import Allowance, Allowances, QuotaDenial, QuotaGrant
+from security.policy.denials import QuotaDenial
+from security.policy.quotas import Allowance, Allowances, QuotaGrant
 from security.policy.replay import ReplayMemory
 from security.scopes import Role, format_scopes
 from security.static_keys import hash_key_digest

@@ -10,7 +10,8 @@ import structlog
 from appliance.authority.journal import Journal
 from appliance.messages.audit import LostRequest, UsageRow
 from security.policy.account import DAY_S
-from security.policy.quotas import QuotaBook, Subject
+from security.policy.limits import Subject
+from security.policy.quotas import QuotaBook
 
 HOUR_S = 3600
 _MINUTE_S = 60

@@ -11,7 +11,9 @@ from typing import Literal
 import msgspec
 
 from security.policy.definitions import Definitions
-from security.policy.quotas import Allowances, QuotaBook, QuotaDenial, QuotaGrant, Subject
+from security.policy.denials import QuotaDenial
+from security.policy.limits import Subject
+from security.policy.quotas import Allowances, QuotaBook, QuotaGrant
 from security.scopes import Role
 
 _ROLES = frozenset(role.value for role in Role)

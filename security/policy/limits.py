@@ -11,6 +11,8 @@ import msgspec
 from security.errors import ClientRejected
 
 LimitSubject = Literal["client", "user", "tenant", "model"]
+Subject = tuple[LimitSubject, str]
+"""With its name."""
 LIMIT_SUBJECTS: tuple[LimitSubject, ...] = get_args(LimitSubject)
 MAX_LIMIT = 10**12
 

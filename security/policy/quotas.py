@@ -10,22 +10,16 @@ counts as used then, until the auditor tells what the engine counted (`correct`)
 `charge` for what has ended, `resume` for what gateways say is open.
 """
 
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from typing import Literal
 
 import msgspec
 
 from security.policy.account import DAY_S, Account, Now
-from security.policy.limits import LimitSubject, LimitTable
+from security.policy.denials import NEVER_RETRY_S, QuotaDenial, find_denial, find_token_denial
+from security.policy.limits import LimitTable, Subject
 
-DenialCode = Literal["rate_limit", "quota_exhausted", "too_many_requests"]
-Subject = tuple[LimitSubject, str]
-
-NEVER_RETRY_S = 0
-"""Waiting would not help."""
 MAX_LOST = 100_000
 """Reservations that have ended and of which the auditor has not told yet what they came to."""
 
@@ -35,14 +29,6 @@ class QuotaGrant(msgspec.Struct, frozen=True):
 
     reservation: int
     output_tokens: int
-
-
-class QuotaDenial(msgspec.Struct, frozen=True):
-    """The request may not start, or not go on."""
-
-    code: DenialCode
-    message: str
-    retry_after_s: int
 
 
 class Allowance(msgspec.Struct, frozen=True):
@@ -136,7 +122,7 @@ class QuotaBook:
         block = min(self._block_tokens, max_output_tokens) if counts_tokens else max_output_tokens
         tokens = prompt_tokens + block
         for subject, account in accounts.items():
-            denial = _find_denial(subject, account, tokens, now)
+            denial = find_denial(subject, account, tokens, now)
             if denial is not None:
                 return denial
         for subject, account in accounts.items():
@@ -176,7 +162,7 @@ class QuotaBook:
         block, now = min(self._block_tokens, held.max_output_tokens - held.output_tokens), self._now()
         accounts = [self._accounts[subject] for subject in held.subjects]
         for subject, account in zip(held.subjects, accounts, strict=True):
-            denial = _find_token_denial(subject, account, block, now, "quota_exhausted")
+            denial = find_token_denial(subject, account, block, now, "quota_exhausted")
             if block and denial is not None:
                 return denial
         for account in accounts:
@@ -194,14 +180,20 @@ class QuotaBook:
         """End a reservation at what was really used. More than was reserved is not possible, and counts as all of it.
 
         Args:
-            is_final: False where the auditor will tell another number, which counts then.
+            is_final: False where another number may follow, which counts then: the auditor's, or the owner's own, that has heard of
+                the log what it did not know.
         Returns: whether there was such a reservation.
         """
-        held = self._find(reservation, owner)
-        if held is None:
+        held = self._find(reservation, owner) or self._lost.get(reservation)
+        if held is None or held.owner != owner:
             return False
         used = min(prompt_tokens, held.prompt_tokens) + min(output_tokens, held.output_tokens)
-        self._end(reservation, used, is_final=is_final)
+        if reservation in self._lost:
+            self._recount(held, used)
+            if is_final:
+                del self._lost[reservation]
+        else:
+            self._end(reservation, used, is_final=is_final)
         return True
 
     def release_owner(self, owner: Hashable) -> int:
@@ -226,15 +218,7 @@ class QuotaBook:
             held.told = tokens
             return
         del self._lost[reservation]
-        now, unused = self._now(), held.counted - min(tokens, held.tokens)
-        is_today = held.day == now.day
-        for subject in held.subjects:
-            account = self._accounts.get(subject)
-            if unused < 0:
-                account = self._accounts[subject] = account or self._peek(subject, now)
-                account.charge(0, -unused, now, is_today=is_today)
-            elif account is not None:  # Else it is as good as new.
-                account.give_back(unused, min(unused, held.day_tokens) if is_today else 0, now)
+        self._recount(held, min(tokens, held.tokens))
 
     def charge(self, subjects: Sequence[Subject], *, requests: int, tokens: int, at_s: float) -> None:
         """Count what ended before this book was begun. To be called in the order of time."""
@@ -334,6 +318,21 @@ class QuotaBook:
         if len(self._lost) > MAX_LOST:
             self._lost.popitem(last=False)
 
+    def _recount(self, held: _Reservation, used: int) -> None:
+        """One that has ended came to another number than was said."""
+        now, unused = self._now(), held.counted - used
+        is_today = held.day == now.day
+        unused_today = min(unused, held.day_tokens) if is_today else 0
+        for subject in held.subjects:
+            account = self._accounts.get(subject)
+            if unused < 0:
+                account = self._accounts[subject] = account or self._peek(subject, now)
+                account.charge(0, -unused, now, is_today=is_today)
+            elif account is not None:  # Else it is as good as new.
+                account.give_back(unused, unused_today, now)
+        held.counted = used
+        held.day_tokens -= unused_today
+
     def _close(self, reservation: int, used: int) -> None:
         held, now = self._reservations.pop(reservation), self._now()
         reserved = held.tokens
@@ -348,53 +347,3 @@ class QuotaBook:
 
 def _tightest(allowances: list[Allowance]) -> Allowance | None:
     return min(allowances, key=lambda one: one.remaining, default=None)
-
-
-def _find_denial(subject: Subject, account: Account, tokens: int, now: Now) -> QuotaDenial | None:
-    limit = account.limits.concurrent_requests
-    if limit and account.num_open >= limit:
-        message = f"{_words(subject)}: {account.num_open} requests are open, the limit is {limit}"
-        return QuotaDenial("too_many_requests", message, 1)
-    if account.requests is not None and not account.requests.available(now.monotonic_ns):
-        wait_ns = account.requests.wait_ns(1, now.monotonic_ns)
-        message = f"{_words(subject)}: the limit is {account.requests.per_minute} requests per minute"
-        return QuotaDenial("rate_limit", message, _seconds(wait_ns))
-    return _find_token_denial(subject, account, tokens, now, "rate_limit")
-
-
-def _find_token_denial(
-    subject: Subject, account: Account, tokens: int, now: Now, code: DenialCode
-) -> QuotaDenial | None:
-    who, limits = _words(subject), account.limits
-    account.turn(now)
-    for limit, used, span, wait_s in (
-        (limits.tokens_in_flight, account.in_flight, "in flight", 1),
-        (limits.tokens_per_day, account.day_tokens, "per day", now.day_left_s),
-    ):
-        if limit and tokens > limit:
-            return _never(who, tokens, limit, span)
-        if limit and used + tokens > limit:
-            message = f"{who}: {tokens} tokens are needed, and of {limit} {span} {limit - used} are left"
-            return QuotaDenial(code, message, wait_s)
-    bucket = account.tokens
-    if bucket is None or bucket.available(now.monotonic_ns) >= tokens:
-        return None
-    wait_ns = bucket.wait_ns(tokens, now.monotonic_ns)
-    if wait_ns is None:
-        return _never(who, tokens, bucket.per_minute, "per minute")
-    left = bucket.available(now.monotonic_ns)
-    message = f"{who}: {tokens} tokens are needed, and of {bucket.per_minute} per minute {left} are left"
-    return QuotaDenial(code, message, _seconds(wait_ns))
-
-
-def _never(who: str, tokens: int, limit: int, span: str) -> QuotaDenial:
-    message = f"{who}: {tokens} tokens are needed at once, and the limit is {limit} {span}"
-    return QuotaDenial("quota_exhausted", message, NEVER_RETRY_S)
-
-
-def _words(subject: Subject) -> str:
-    return f"{subject[0]} {subject[1][:128]}"
-
-
-def _seconds(wait_ns: int | None) -> int:
-    return NEVER_RETRY_S if wait_ns is None else max(1, math.ceil(wait_ns / 10**9))

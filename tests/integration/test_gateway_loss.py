@@ -84,7 +84,8 @@ async def test_disk_full_refuses_before_anything_is_computed(gateway: Gateway) -
 
 
 async def test_an_intent_that_is_durable_too_late_gets_its_outcome(folder: Path) -> None:
-    """The client was refused and its quota given back; the engine was told so, and the log says how it ended."""
+    """The client was refused and its quota given back; the engine was told so, the log says how it ended, and the quota counts
+    what the log does, as it would after a restart."""
     async with running_gateway(folder, peer_timeout_s=1.0) as gateway:
         assert (await post(gateway)).status == 200  # Roots and keys of the day are made.
         gateway.auditor.holds_intents.clear()
@@ -98,7 +99,11 @@ async def test_an_intent_that_is_durable_too_late_gets_its_outcome(folder: Path)
         assert late["http_response"]["code"] == 503
         assert late["unmapped"]["casemate"]["request_uid"] == intent["request_uid"]
         assert gateway.engine.withdrawn == [gateway.engine.submits[1].request_id]
-        assert [settle.prompt_tokens > 0 for settle in gateway.policy.settles] == [True, False]
+        await until(lambda: len(gateway.policy.settles) == 3)
+        refused, told = gateway.policy.settles[1:]
+        assert refused.reservation == told.reservation
+        assert (refused.prompt_tokens, refused.is_recorded, told.is_recorded) == (0, False, False)
+        assert told.prompt_tokens + told.output_tokens == late["message_context"]["total_tokens"] > 0
 
 
 async def test_an_intent_given_up_although_its_ticket_has_come_is_closed_with_the_engines_counts(folder: Path) -> None:

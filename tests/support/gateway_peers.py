@@ -437,6 +437,8 @@ class FakePolicy:
         self.answers.set()
         self.link: MemoryLink | None = None
         self._granted: dict[int, tuple[int, int]] = {}
+        self._unrecorded: set[int] = set()
+        """Settled, and perhaps settled again."""
 
     async def run(self, link: MemoryLink) -> None:
         self.link = link
@@ -461,7 +463,10 @@ class FakePolicy:
     def _reply(self, message: Any) -> Any:
         if isinstance(message, policy.Settle):
             self.settles.append(message)
-            self._granted.pop(message.reservation)
+            if message.reservation not in self._unrecorded:
+                self._granted.pop(message.reservation)
+            if not message.is_recorded:
+                self._unrecorded.add(message.reservation)
             return None
         if isinstance(message, policy.Resume):
             return policy.Denied(message.reserve.correlation, "client_disabled", "not resumed here", 0)

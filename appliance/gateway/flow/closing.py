@@ -11,6 +11,7 @@ from appliance.gateway.flow.desk import Desk
 from appliance.gateway.flow.generation import Generation
 from appliance.gateway.flow.records import Ending, Recorder
 from appliance.gateway.peers.auditor import TOLD
+from appliance.gateway.peers.policy import Reservation
 from appliance.messages.audit import AppendOutcome
 
 log = structlog.get_logger(__name__)
@@ -43,7 +44,12 @@ class Closing:
             log.warning("outcome_not_recorded", intents=intents, code=fault.code)
 
     def close_late(self, generation: Generation, intent_index: int) -> AppendOutcome:
-        """The outcome of an intent that became durable when nobody waited for it any more: the engine has thrown away its work."""
+        """The outcome of an intent that became durable when nobody waited for it any more: the engine has thrown away its work. The
+        quota counts what the log does.
+        """
+        generation.is_late = True
+        if generation.settled is not None:
+            self._tell_policy(generation, generation.settled)
         error = PeerUnavailable("audit_unavailable", "the intent was not durable in time")
         ending = self._ending(generation, error, http_of(error).status)
         return self._recorder.outcome(TOLD, generation.index, intent_index, ending)
@@ -57,11 +63,14 @@ class Closing:
         if coverage is None:
             return
         coverage.close()
-        prompt_tokens = generation.num_prompt_tokens if generation.intent_index is not None else 0
+        generation.settled = coverage.reservation
+        self._tell_policy(generation, coverage.reservation)
+
+    def _tell_policy(self, generation: Generation, reservation: Reservation) -> None:
+        is_in_log = generation.intent_index is not None or generation.is_late
+        prompt_tokens = generation.num_prompt_tokens if is_in_log else 0
         is_recorded = generation.request_id is None or generation.outcome_index is not None
-        self._desk.policy.settle(
-            coverage.reservation, prompt_tokens, generation.num_output_tokens, is_recorded=is_recorded
-        )
+        self._desk.policy.settle(reservation, prompt_tokens, generation.num_output_tokens, is_recorded=is_recorded)
 
     def measure(self, generation: Generation, error: BaseException | None) -> None:
         """Count the end of what was recorded."""

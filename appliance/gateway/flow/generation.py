@@ -9,6 +9,7 @@ from appliance.gateway.flow.coverage import Coverage
 from appliance.gateway.flow.mailbox import Mailbox
 from appliance.gateway.flow.request import Asked, encode_prompt
 from appliance.gateway.peers.engines import Delivery, EnginePeer
+from appliance.gateway.peers.policy import Reservation
 from appliance.gateway.text.vocabulary import Vocabulary
 from audit.events import TokenCounts
 from runtime.request import Finish, PromptDelivery, RequestSummary, TokenDelivery
@@ -38,6 +39,9 @@ class Generation:
         self.outcome_index: int | None = None
         self.is_closed = False
         """Its outcome is being recorded, or has been, if it has an intent."""
+        self.is_late = False
+        """Its intent became durable when it was closed."""
+        self.settled: Reservation | None = None
         self.request_id: int | None = None
         self.engine: EnginePeer | None = None
         self.prompt_delivery: PromptDelivery | None = None

@@ -131,10 +131,11 @@ class PolicyPeer:
     def settle(
         self, reservation: Reservation, prompt_tokens: int, output_tokens: int, *, is_recorded: bool = True
     ) -> None:
-        """A generation ended. A policy that has lost its memory since rebuilds it from the log, so it need not be told.
+        """A generation ended. A policy that has lost its memory since rebuilds it from the log, so it need not be told. One that
+        was not recorded may be told of again.
 
         Args:
-            is_recorded: False where the log will have another count than this one, the engine's.
+            is_recorded: False where the log may have another count than this one: the engine's, or that of a late intent.
         """
         self._open.discard(reservation)
         if reservation.life == self._life:

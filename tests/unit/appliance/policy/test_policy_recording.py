@@ -15,8 +15,9 @@ from appliance.policy.usage import charge_recorded_usage, correct_lost
 from audit.entry import parse_canonical
 from audit.permissions import verify_permitted
 from security.clients import ClientDefinition
+from security.policy.denials import QuotaDenial
 from security.policy.limits import LimitRule, Limits, LimitTable
-from security.policy.quotas import QuotaBook, QuotaDenial, QuotaGrant
+from security.policy.quotas import QuotaBook, QuotaGrant
 from security.registry.database import Database
 from tests.support.controls import control
 from tests.support.definitions import Registry

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from security.policy.bucket import TokenBucket
+from security.policy.denials import QuotaDenial
 from security.policy.limits import LimitRule, Limits, LimitTable
-from security.policy.quotas import Allowance, Allowances, QuotaBook, QuotaDenial, QuotaGrant
+from security.policy.quotas import Allowance, Allowances, QuotaBook, QuotaGrant
 from tests.support.controls import control
 
 MINUTE_NS = 60 * 10**9
@@ -211,6 +212,29 @@ def test_what_the_log_could_not_take_counts_what_the_engine_counted(is_early, to
     book.settle(recorded, "one", prompt_tokens=10, output_tokens=0)
     book.correct(recorded, subjects, 0)
     assert book.allowances(subjects).day_tokens.remaining == 990 - used
+
+
+def test_what_the_log_took_after_all_counts_as_its_owner_tells_then():
+    """Of an intent that was durable when it had been given up; the auditor may have another word yet, and nobody else has one."""
+    book, clock = book_of(tokens_per_minute=1000, tokens_per_day=1000, block_tokens=100)
+    subjects = (("client", "c"),)
+    number = book.reserve("c", "one", prompt_tokens=100, max_output_tokens=100).reservation
+    book.settle(number, "one", prompt_tokens=0, output_tokens=0, is_final=False)
+    assert not book.settle(number, "two", prompt_tokens=100, output_tokens=0)
+    for prompt, is_final, left in ((100, False, 900), (60, False, 940), (10**9, True, 900), (0, True, 900)):
+        book.settle(number, "one", prompt_tokens=prompt, output_tokens=0, is_final=is_final)
+        book.check_integrity()
+        now = book.allowances(subjects)
+        assert (now.day_tokens.remaining, now.tokens.remaining) == (left, left)
+    book.correct(number, subjects, 0)
+    assert book.allowances(subjects).day_tokens.remaining == 900
+    number = book.reserve("c", "one", prompt_tokens=100, max_output_tokens=0).reservation
+    book.settle(number, "one", prompt_tokens=0, output_tokens=0, is_final=False)
+    book.settle(number, "one", prompt_tokens=100, output_tokens=0, is_final=False)
+    book.correct(number, subjects, 30)
+    assert book.allowances(subjects).day_tokens.remaining == 870
+    clock.now += 86_400 * 10**9
+    assert book.allowances(subjects).day_tokens.remaining == 1000
 
 
 def test_an_account_that_was_forgotten_is_charged_what_the_engine_counted_more():
