@@ -91,12 +91,13 @@ class UsageBook:
             log.error("usage_unreadable", reason=str(error))
 
     def add(self, outcome: _Outcome, time_ms: int) -> None:
-        """Count one outcome."""
+        """Count one outcome, in whatever order they come: what is older than the newest by an hour is the day's at once."""
         minute = time_ms // _MINUTE_MS
         if minute > self._minute:
             self._minute = minute
             self._fold()
-        self._count(minute, _whose(outcome), 1, outcome.message_context.total_tokens)
+        if (place := self._place_of(minute)) is not None:
+            self._count(place, _whose(outcome), 1, outcome.message_context.total_tokens)
 
     def pages(self, since_ms: int) -> Iterator[tuple[list[UsageRow], bool]]:
         """What was used since a time, oldest first, in pieces that fit a message; the last one says so."""
@@ -114,13 +115,18 @@ class UsageBook:
 
     def _fold(self) -> None:
         """Sum up minutes that only the day needs under the day's first, and drop what is of an earlier day."""
-        today = self._minute - self._minute % _DAY_MINUTES
-        kept_from = self._minute - _MINUTES_KEPT
-        old = [key for key in self._sums if key[0] < kept_from and key[0] != today]
+        old = [key for key in self._sums if self._place_of(key[0]) != key[0]]
         for minute, whose in old:
             requests, tokens = self._sums.pop((minute, whose))
-            if minute > today:
-                self._count(today, whose, requests, tokens)
+            if (place := self._place_of(minute)) is not None:
+                self._count(place, whose, requests, tokens)
+
+    def _place_of(self, minute: int) -> int | None:
+        """The minute under which use of this one is kept; None where nobody needs it any more."""
+        today = self._minute - self._minute % _DAY_MINUTES
+        if minute >= self._minute - _MINUTES_KEPT:
+            return minute
+        return today if minute >= today else None
 
 
 def lost_request(event: Json, reservation: object) -> LostRequest | None:
@@ -159,22 +165,20 @@ def recover_usage(
     """
     minute = utc_ms() // _MINUTE_MS
     since_ms = min(minute - minute % _DAY_MINUTES, minute - _MINUTES_KEPT) * _MINUTE_MS
-    found: list[_Outcome] = []
+    book = UsageBook()
     num_read = 0
     try:
         for bundle in read_backwards(writer, predecessor):
             outcomes = [outcome for entry in bundle if (outcome := _parse(entry)) is not None]
-            found += outcomes
+            for outcome in reversed(outcomes):
+                if outcome.time >= since_ms:
+                    book.add(outcome, outcome.time)
             progress()
             num_read += len(bundle)
             if num_read >= MAX_RECORDS or (outcomes and outcomes[0].time < since_ms):
                 break
     except LogCorrupted as error:
         raise StateMismatch(f"the end of the log cannot be read back: {error}") from error
-    book = UsageBook()
-    for outcome in sorted(found, key=lambda one: one.time):
-        if outcome.time >= since_ms:
-            book.add(outcome, outcome.time)
     return book
 
 

@@ -1,20 +1,22 @@
 """The log at scale: `python -m tests.bench.audit_scale verify|memory|search [--records N] [--dir DIR]`.
 
 `verify` writes a log of so many records of 700 bytes and times `verify_log` over its folder. `memory` makes the right edge of a log
-of so many records (the subtrees to the left of it are random hashes, which nobody reads again), starts a real auditor on it,
-loads it, and says how much memory the auditor took at most. `search` fills an index with so many rows of 10,000 actors and times
-searches by actor, for the last hundred records of each.
+of so many records (the subtrees to the left of it are random hashes, which nobody reads again; the last RECENT records are an
+ordinary day's, whose end a start reads back), starts a real auditor on it, asks it what policy asks at its start, loads it, and
+says how much memory the auditor took at most. `search` fills an index with so many rows of 10,000 actors and times searches by
+actor, for the last hundred records of each.
 """
 
 import argparse
 import json
 import os
 import random
-import resource
+import select
 import tempfile
 import time
 from pathlib import Path
 
+from appliance.messages.audit import FetchUsage
 from audit.append import LogWriter
 from audit.checkpoint import Checkpoint
 from audit.entry import complete_entry, encode_event, parse_canonical
@@ -22,6 +24,7 @@ from audit.events import log_event
 from audit.frontier import Frontier
 from audit.fsck import verify_log
 from audit.index import LogIndex, Query
+from audit.permissions import kind_of
 from audit.publish import TEMPORARY, write_signed
 from audit.reader import WAL
 from audit.settings import DEFAULT_ORIGIN
@@ -32,9 +35,12 @@ from audit.wal import create_segment
 from tests.bench.audit_appends import NUM_LINKS, make_event, run
 from tests.bench.auditor_process import AuditorProcess
 from tests.bench.latencies import percentile
+from tests.support.synthetic_logs import make_events
 
 NUM_ACTORS = 10_000
 SUBTREE = TILE_WIDTH * TILE_WIDTH
+RECENT = 500_000
+"""As many as a start reads back of one day."""
 
 
 def main() -> None:
@@ -72,14 +78,32 @@ def measure_verify(home: Path, num_records: int) -> dict[str, float]:
 def measure_memory(home: Path, num_records: int) -> dict[str, float]:
     """Largest resident set of an auditor whose log has so many records, under load."""
     audit = home / "audit"
-    make_right_edge(audit / "log", audit / "log.key", num_records // SUBTREE - 1)
+    make_right_edge(audit / "log", audit / "log.key", (num_records - RECENT) // SUBTREE)
     writer = LogWriter(audit / "log", audit / "log.key", origin=DEFAULT_ORIGIN)
-    write_records(writer, num_records)
+    write_day(writer, num_records)
     writer.close()
     auditor = AuditorProcess(home, NUM_LINKS)
+    started_mb = auditor.max_rss_mb
+    num_rows = fetch_usage(auditor)
     run(auditor.links, 5_000, 10.0, make_event())
+    most_mb = auditor.max_rss_mb
     auditor.drain()
-    return {"auditor_max_rss_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, 1)}
+    return {"at_start_mb": round(started_mb, 1), "auditor_max_rss_mb": round(most_mb, 1), "usage_rows": num_rows}
+
+
+def fetch_usage(auditor: AuditorProcess) -> int:
+    """Ask what policy asks at its start. Gives the number of rows."""
+    link, num_rows, is_last = auditor.connect("policy", 0), 0, False
+    link.queue(FetchUsage(1, 0))
+    link.flush()
+    while not is_last:
+        select.select([link.sock], [], [])
+        messages, ended = link.receive()
+        assert not ended, "the auditor ended"
+        for message in messages:
+            num_rows, is_last = num_rows + len(message.rows), message.is_last
+    link.close()
+    return num_rows
 
 
 def measure_search(home: Path, num_records: int) -> dict[str, float]:
@@ -155,13 +179,29 @@ def write_records(writer: LogWriter, size: int) -> None:
         writer.publish()
 
 
+def write_day(writer: LogWriter, size: int) -> None:
+    """Append an ordinary day, up to now, until the log has so many records, and publish."""
+    facts: dict[str, str | int] = {"scan_from": writer.size}
+    append_record(writer, encode_event(log_event("log_marked", log_name=DEFAULT_ORIGIN, facts=facts)))
+    for number, event in enumerate(make_events(size - writer.next_index, seed=1), 1):
+        if event["unmapped"]["casemate"]["kind"] == "inference_outcome":
+            event["unmapped"]["casemate"] |= {"intent_index": writer.next_index - 1, "counts": "unreported"}
+        append_record(writer, encode_event(event))
+        if number % 5_000 == 0:
+            writer.commit()
+            writer.publish()
+    writer.commit()
+    writer.publish()
+
+
 def append_record(writer: LogWriter, event: bytes) -> None:
     """Append an event as the auditor would complete it."""
+    parsed = parse_canonical(event)
     entry = complete_entry(
-        parse_canonical(event),
+        parsed,
         index=writer.next_index,
         time_ms=time.time_ns() // 1_000_000,
-        reporter="gateway/0",
+        reporter="auditor/0" if kind_of(parsed).startswith("log_") else "gateway/0",
         log_name=DEFAULT_ORIGIN,
         random=os.urandom(16),
     )

@@ -5,6 +5,7 @@ link for each gateway.
 """
 
 import os
+import re
 import select
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import msgspec
 from appliance.ipc.edges import ControlCodec, EdgeCodec
 from appliance.ipc.framed_socket import FramedSocket
 from appliance.ipc.introduction import introduce, make_link_pair, verify_introduction
-from appliance.messages.control import Assign, Drain, GrantLink, ProcessToSupervisor, Ready
+from appliance.messages.control import Assign, Drain, GrantLink, ProcessToSupervisor, Ready, Role
 
 CONFIGURATION = """\
 state_dir = {state}
@@ -41,13 +42,19 @@ class AuditorProcess:
         text = CONFIGURATION.format(state=quoted)
         self._tell(Assign("auditor", 0, text.encode(), str(state.absolute()), single_user=True))
         self._wait_for(Ready)
-        self.links = [self._connect(number) for number in range(num_gateways)]
+        self.links = [self.connect("gateway", number) for number in range(num_gateways)]
 
     @property
     def cpu_s(self) -> float:
         """What it has used of a processor, user and system, all threads."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def max_rss_mb(self) -> float:
+        """The most memory that it had at once, in MiB."""
+        (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        return int(line) / 1024
 
     def drain(self) -> None:
         """Stop it in order."""
@@ -57,12 +64,13 @@ class AuditorProcess:
         assert self.process.wait(timeout=60) == 0
         self._control.close()
 
-    def _connect(self, number: int) -> FramedSocket:
+    def connect(self, role: Role, number: int) -> FramedSocket:
+        """A link of this process, which plays that one. MUST be closed before `drain`, but for those in `links`."""
         ours, theirs = make_link_pair()
-        self._tell(GrantLink("gateway", number, os.getpid(), os.getuid()), theirs.detach())
-        introduce(ours, "gateway", number)
+        self._tell(GrantLink(role, number, os.getpid(), os.getuid()), theirs.detach())
+        introduce(ours, role, number)
         verify_introduction(ours, GrantLink("auditor", 0, self.process.pid, os.getuid()))
-        return FramedSocket(ours, EdgeCodec("gateway", "auditor"))
+        return FramedSocket(ours, EdgeCodec(role, "auditor"))
 
     def _tell(self, message: msgspec.Struct, fd: int | None = None) -> None:
         self._control.queue(message, fd)

@@ -155,6 +155,22 @@ def test_sums_follow_who_is_active_and_not_how_much_they_ask():
     assert [row.tokens for row in rows] == [10]
 
 
+def test_sums_are_the_same_in_whatever_order_outcomes_are_read():
+    """A start reads the log backwards, and keeps no outcome: what is a day old and more counts nowhere."""
+    start = NOON * 1000
+    times = [start + minute * 60_000 for minute in range(-2000, 90, 7)]
+    forwards, backwards = UsageBook(), UsageBook()
+    for time_ms in times:
+        forwards.note(outcome(), time_ms)
+    for time_ms in reversed(times):
+        backwards.note(outcome(), time_ms)
+    ((rows, _),) = backwards.pages(0)
+    assert [(rows, True)] == list(forwards.pages(0))
+    midnight = start - 12 * 3_600_000
+    assert sum(row.tokens for row in rows) == 10 * sum(time_ms >= midnight for time_ms in times)
+    assert len(rows) <= 62
+
+
 def test_pages_fit_a_message_and_the_last_says_so():
     """Also when there is nothing."""
     assert list(UsageBook().pages(0)) == [([], True)]
