@@ -315,17 +315,10 @@ class Exchange:
                 own.append((b"dpop-nonce", self.principal.dpop_nonce.encode()))
         if self._statement:
             own.append((b"casemate-statement", self._statement))
-        if not self._body_was_read and self._has_body:
+        if not self._body_was_read and has_body(self._headers):
             # What is left of the body would otherwise be read for ever, at whatever pace its sender likes.
             own.append((b"connection", b"close"))
         return [*headers, *own]
-
-    @property
-    def _has_body(self) -> bool:
-        return any(
-            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
-            for name, value in self._headers
-        )
 
     def release(self) -> None:
         """The exchange is over: its body is held no longer, and nothing holds the exchange in a circle."""
@@ -371,6 +364,13 @@ class Exchange:
         """The client may leave."""
         if (writer := self.writer) is not None:
             writer.unwatch(on_leave)
+
+
+def has_body(headers: Headers) -> bool:
+    """Whether a request of these headers has one."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")) for name, value in headers
+    )
 
 
 def _too_large(limit: int) -> BodyTooLarge:

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from appliance.gateway.asgi import Headers
 from appliance.gateway.errors import BadRequest, error_body
-from appliance.gateway.exchange import ABORT, CERTIFICATE, WRITER
+from appliance.gateway.exchange import ABORT, CERTIFICATE, WRITER, has_body
 from appliance.gateway.listening import Place
 from appliance.gateway.settings import GatewaySettings
 
@@ -229,7 +229,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if not self._in_headers:
             self._refusal = "trailers are not taken"
             raise ValueError(self._refusal)
-        super().on_header(name, value)
+        # Blanks behind a value are no part of it (RFC 9112 section 5.1); llhttp leaves them there.
+        super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """All headers of a request are here. Raising refuses it."""
@@ -243,6 +244,9 @@ class GatewayProtocol(HttpToolsProtocol):
             raise ValueError(self._refusal)
         verify_framing(version, self.headers)
         verify_target(self.url, self.headers)
+        if self.parser.should_upgrade() and has_body(self.headers):
+            self._refusal = "a request with a body cannot ask for an upgrade"  # The parser would pass over the body.
+            raise ValueError(self._refusal)
         self._in_headers = False
         self._num_framing_bytes = 0
         self._stop_timer()

@@ -432,6 +432,27 @@ async def test_hosts_are_named_in_any_form_that_there_is(gateway: Gateway, host:
     assert (await send_raw(gateway.port, b"GET /health HTTP/1.0\r\n\r\n")).status == 200
 
 
+async def test_blanks_around_a_value_are_no_part_of_it(gateway: Gateway) -> None:
+    """Behind it as before it, in those that frame a request and those that say who asks."""
+    body = json.dumps(CHAT | {"temprature": 1}).encode()
+    for framing, data in (
+        (f"Content-Length: {len(body)}", body),
+        ("Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)),
+    ):
+        lines = [f"POST {PATHS['chat']} HTTP/1.1", "Host: x \t", f"{BEARER} ", f"{JSON}\t", f"{framing}  "]
+        head = "\r\n".join([*lines, "Connection: close ", "Content-Encoding: identity ", "", ""])
+        response = await send_raw(gateway.port, head.encode() + data)
+        assert (response.status, error_of(response)["param"]) == (400, "temprature")
+
+
+async def test_an_upgrade_with_a_body_is_refused_as_such(gateway: Gateway) -> None:
+    """The parser takes the body for the other protocol's; the client would hear that it had sent nothing."""
+    lines = (BEARER, JSON, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+    response = await exchange(gateway.port, "POST", PATHS["chat"], headers=lines, body=json.dumps(CHAT).encode())
+    assert (response.status, error_of(response)["code"]) == (400, "invalid_http")
+    assert "upgrade" in error_of(response)["message"]
+
+
 CHUNKED_HEAD = f"POST {PATHS['chat']} HTTP/1.1\r\nHost: x\r\n{JSON}\r\nTransfer-Encoding: chunked\r\n"
 
 
