@@ -7,6 +7,7 @@ a peer that does not read loses the connection, never the process.
 import array
 import socket
 from collections import deque
+from collections.abc import Callable
 from itertools import islice, takewhile
 from typing import Any, Protocol
 
@@ -26,8 +27,9 @@ _MAX_GATHERED = 256
 class Codec(Protocol):
     """Turns messages into bytes and back; `decode` raises MalformedMessage."""
 
-    def encode(self, message: msgspec.Struct) -> bytes:
-        """A message's bytes, without the frame."""
+    @property
+    def encode(self) -> Callable[[msgspec.Struct], bytes]:
+        """Gives a message's bytes, without the frame."""
         ...
 
     def decode(self, payload: bytes) -> Any:
@@ -78,6 +80,28 @@ class FramedSocket:
         self._outgoing.append((frame, fd))
         self._buffered_bytes += len(frame)
 
+    def send(self, message: msgspec.Struct) -> None:
+        """`queue`, and `flush` unless something waits already: nearly always the message goes into the socket from here.
+
+        Raises: LinkClosed, as both do.
+        """
+        if self._outgoing:
+            self.queue(message)
+            return
+        frame = encode_frame(self._codec.encode(message))
+        num_bytes = len(frame)
+        if num_bytes > self._max_buffered_bytes:
+            raise LinkClosed(f"a message of {num_bytes} bytes is more than may wait for the peer")
+        try:
+            sent = self.sock.send(frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise LinkClosed(f"the peer is gone: {error.strerror}") from error
+        if sent < num_bytes:
+            self._outgoing.append((memoryview(frame)[sent:], None))
+            self._buffered_bytes = num_bytes - sent
+
     def flush(self) -> None:
         """Write what the socket takes now.
 
@@ -125,24 +149,23 @@ class FramedSocket:
         Raises: MalformedMessage when the peer breaks the protocol.
         """
         messages: list[Any] = []
+        decode, takes_fds = self._codec.decode, self._takes_fds
         for _ in range(_MAX_READS):
             try:
-                num_bytes = self._read()
+                num_bytes = self._read_with_fds() if takes_fds else self.sock.recv_into(self._incoming)
             except BlockingIOError:
                 return messages, False
             except OSError:
                 return messages, True
             if not num_bytes:
                 return messages, True
-            messages.extend(map(self._codec.decode, self._decoder.feed(self._incoming[:num_bytes])))
-            if num_bytes < _READ_BYTES and not self._takes_fds:
+            messages += map(decode, self._decoder.feed(self._incoming[:num_bytes]))
+            if num_bytes < _READ_BYTES and not takes_fds:
                 break  # That was all; or what is left is seen at the next call, as is the stream's end.
         return messages, False
 
-    def _read(self) -> int:
+    def _read_with_fds(self) -> int:
         """Read bytes, and keep the file descriptors that came with them. `recv_fds` would drop the close-on-exec flag."""
-        if not self._takes_fds:
-            return self.sock.recv_into(self._incoming)
         size = array.array("i").itemsize
         num_bytes, ancillary, _flags, _address = self.sock.recvmsg_into(
             [self._incoming], socket.CMSG_SPACE(_MAX_FDS * size), socket.MSG_CMSG_CLOEXEC

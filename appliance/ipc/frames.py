@@ -9,6 +9,9 @@ from appliance.errors import MalformedMessage
 
 MAX_FRAME_BYTES = 16 << 20
 _HEADER = struct.Struct("<I")
+_HEADER_BYTES = _HEADER.size
+_pack_header, _unpack_header = _HEADER.pack, _HEADER.unpack_from
+"""Bound once: each message needs them."""
 
 
 def encode_frame(payload: bytes) -> bytes:
@@ -16,9 +19,10 @@ def encode_frame(payload: bytes) -> bytes:
 
     Raises: MalformedMessage if it is larger than MAX_FRAME_BYTES.
     """
-    if len(payload) > MAX_FRAME_BYTES:
-        raise MalformedMessage(f"a message of {len(payload)} bytes is larger than {MAX_FRAME_BYTES}")
-    return _HEADER.pack(len(payload)) + payload
+    size = len(payload)
+    if size > MAX_FRAME_BYTES:
+        raise MalformedMessage(f"a message of {size} bytes is larger than {MAX_FRAME_BYTES}")
+    return _pack_header(size) + payload
 
 
 class FrameDecoder:
@@ -32,9 +36,9 @@ class FrameDecoder:
 
         Raises: MalformedMessage at a length above MAX_FRAME_BYTES; the stream is useless afterwards.
         """
-        size = len(data) - _HEADER.size
-        if not self._buffer and 0 <= size <= MAX_FRAME_BYTES and _HEADER.unpack_from(data)[0] == size:
-            return [bytes(data[_HEADER.size :])]  # What nearly all reads bring.
+        size = len(data) - _HEADER_BYTES
+        if not self._buffer and 0 <= size <= MAX_FRAME_BYTES and _unpack_header(data)[0] == size:
+            return [bytes(data[_HEADER_BYTES:])]  # What nearly all reads bring.
         if self._buffer:
             self._buffer += data
             stream: bytes | memoryview | bytearray = self._buffer
@@ -52,13 +56,13 @@ def _cut_frames(stream: bytes | memoryview | bytearray) -> tuple[list[bytes], in
     """The whole frames at the start of a stream, and where they end."""
     frames: list[bytes] = []
     start, end = 0, len(stream)
-    while end - start >= _HEADER.size:
-        (size,) = _HEADER.unpack_from(stream, start)
+    while end - start >= _HEADER_BYTES:
+        (size,) = _unpack_header(stream, start)
         if size > MAX_FRAME_BYTES:
             raise MalformedMessage(f"a frame announces {size} bytes; at most {MAX_FRAME_BYTES} are allowed")
-        behind = start + _HEADER.size + size
+        behind = start + _HEADER_BYTES + size
         if behind > end:
             break
-        frames.append(bytes(stream[start + _HEADER.size : behind]))
+        frames.append(bytes(stream[start + _HEADER_BYTES : behind]))
         start = behind
     return frames, start

@@ -48,15 +48,13 @@ class Link:
         if self._fault is not None:
             raise LinkClosed(str(self._fault))
         try:
-            self._framed.queue(message)
-            if not self._writing:
-                self._framed.flush()
-                if self._framed.wants_write:
-                    self._loop.add_writer(self._framed.sock, self._write_more)
-                    self._writing = True
+            self._framed.send(message)
         except ChannelFault as fault:
             self._end(fault)
             raise LinkClosed(str(fault)) from fault
+        if self._framed.wants_write and not self._writing:
+            self._loop.add_writer(self._framed.sock, self._write_more)
+            self._writing = True
 
     async def receive(self) -> Any:
         """The peer's next message, of the edge's union.
@@ -84,7 +82,7 @@ class Link:
         self._waiting.clear()
         if not self._reading and self._fault is None:
             self._resume_reading()
-        self._hand_over(waiting)
+        self._hand_over(handle, waiting)
         await self.closed.wait()
         raise self._failure or LinkClosed(str(self._fault)) from self._fault
 
@@ -99,21 +97,20 @@ class Link:
             self._end(fault)
             return
         if self._handle is not None:
-            self._hand_over(messages)
+            self._hand_over(self._handle, messages)
         else:
             self._waiting.extend(messages)
             self._arrived.set()
+            if len(self._waiting) >= _MAX_WAITING and not ended:
+                self._loop.remove_reader(self._framed.sock)
+                self._reading = False
         if ended:
             self._end(LinkClosed(f"{self.peer_role}/{self.peer_instance} ended the link"))
-        elif len(self._waiting) >= _MAX_WAITING:
-            self._loop.remove_reader(self._framed.sock)
-            self._reading = False
 
-    def _hand_over(self, messages: list[Any]) -> None:
-        assert self._handle is not None
+    def _hand_over(self, handle: Callable[[Any], None], messages: list[Any]) -> None:
         try:
             for message in messages:
-                self._handle(message)
+                handle(message)
         except Exception as failure:  # noqa: BLE001 - it is the failure of whoever serves this link, and raised there.
             self._failure = failure
             self.close()

@@ -101,10 +101,11 @@ class EnginePeer:
                 receiver.fail(_refusal(message))
         else:
             self._deliver(message.prompts)
-            for request_id, choice, token_id in message.plain:
-                receiver = self._open.get(request_id)
-                if receiver is not None:
-                    receiver.deliver_token(choice, token_id)
+            if message.plain.choices:  # An empty one is unpacked as dearly as a full one.
+                for request_id, choice, token_id in message.plain:
+                    receiver = self._open.get(request_id)
+                    if receiver is not None:
+                        receiver.deliver_token(choice, token_id)
             self._deliver(message.tokens)
             self._deliver(message.summaries)
 
@@ -162,7 +163,7 @@ class Engines:
         serving = [peer for peer in self._peers if peer.facts.name == name]
         if not serving:
             raise PeerUnavailable("engine_unavailable", f"no engine serves the model {name} now")
-        return min(serving, key=lambda peer: peer.num_open)
+        return serving[0] if len(serving) == 1 else min(serving, key=lambda peer: peer.num_open)
 
 
 def _lost(model: str) -> PeerUnavailable:

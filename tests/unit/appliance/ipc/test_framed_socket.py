@@ -18,9 +18,11 @@ def connected(max_buffered_bytes: int = 1 << 20) -> Iterator[tuple[FramedSocket,
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     engine = FramedSocket(one, EdgeCodec("engine", "gateway"), max_buffered_bytes=max_buffered_bytes)
     gateway = FramedSocket(other, EdgeCodec("gateway", "engine"))
-    yield engine, gateway
-    engine.close()
-    gateway.close()
+    try:
+        yield engine, gateway
+    finally:
+        engine.close()
+        gateway.close()
 
 
 def refusal(number: int) -> RequestRefused:
@@ -59,3 +61,31 @@ def test_the_bound_counts_only_what_is_still_unread() -> None:
         engine.queue(refusal(2))
         with pytest.raises(LinkClosed, match="unread"):
             engine.queue(refusal(3))
+
+
+def test_what_is_sent_at_once_keeps_its_place_behind_what_waits() -> None:
+    """`send` writes what it can, in the middle of a message too; then it queues, and nothing overtakes or is lost."""
+    with connected() as (engine, gateway):
+        for number in range(90):
+            engine.send(refusal(number))
+        assert engine.wants_write
+        received: list[RequestRefused] = []
+        while len(received) < 90:
+            received += gateway.receive()[0]
+            engine.flush()
+        assert received == [refusal(number) for number in range(90)]
+        assert not engine.wants_write
+
+
+def test_what_is_sent_at_once_is_under_the_same_bound() -> None:
+    """A message that may not wait is refused before a byte of it leaves; so is one to a peer that left too much unread."""
+    with connected(max_buffered_bytes=5_000) as (engine, gateway):
+        with pytest.raises(LinkClosed, match="more than may wait"):
+            engine.send(refusal(1))
+        assert gateway.receive() == ([], False)
+    with connected(max_buffered_bytes=25_000) as (engine, _gateway):
+        while not engine.wants_write:
+            engine.send(refusal(1))
+        engine.send(refusal(2))
+        with pytest.raises(LinkClosed, match="unread"):
+            engine.send(refusal(3))
