@@ -136,7 +136,7 @@ class LogWriter:
         except StorageFailed as failure:
             self._failure = failure
             raise
-        self._tree.extend([leaf_hash(record) for record in records], self._remember_tile)
+        self._tree.extend(list(map(leaf_hash, records)), self._remember_tile)
         self._entries.extend(records)
         return range(first, first + len(records))
 

@@ -2,7 +2,8 @@
 
 RFC 8785 (JSON Canonicalization Scheme), restricted to objects, arrays, strings and integers: keys are ASCII, so that all
 orders of sorting agree; integers lie within ±(2^53 - 1), so that all readers agree; fractions are strings; there is no true,
-false or null. An event comes from a peer without the fields that only the auditor may set; `complete_entry` adds them.
+false or null. An event comes from a peer without the fields that only the
+auditor may set (`parse_event`); `complete_entry` adds them.
 
 What always holds: an entry that left this module is the canonical form of itself and at most 65,535 bytes long.
 """
@@ -80,14 +81,46 @@ def parse_canonical(data: bytes) -> Json:
                 return plain
         except (msgspec.MsgspecError, RecursionError):
             pass  # Below it is said what is wrong; or it is only deep.
+    value = _parse_object(data)
+    if encode_canonical(value) != data:
+        raise MalformedEntry("entry: is not in canonical form (RFC 8785)")
+    return value
+
+
+def parse_event(data: bytes) -> Json:
+    """Parse an untrusted event of a peer.
+
+    Its members hold what the restricted form has, in whatever order and with whatever spaces: the entry made of it is encoded anew,
+    so that canonical form is the auditor's to give, not the peer's. Of a member that comes twice, the last is the event's.
+    Raises: MalformedEntry, also when it says what only the auditor may say; EntryTooLarge.
+    """
+    if len(data) > MAX_ENTRY_BYTES:
+        raise EntryTooLarge(f"event: {len(data)} bytes, at most {MAX_ENTRY_BYTES} fit into a leaf")
+    event = _parse_plain(data)
+    if event is None:
+        event = _parse_object(data)
+        _verify_restricted(event, 0)
+    _verify_event(event)
+    return event
+
+
+def _parse_plain(data: bytes) -> Json | None:
+    """What nearly all events are, in C: not deep, and ASCII without escapes of other characters, so that its keys are ASCII too."""
+    if not data.isascii() or b"\\u" in data:
+        return None
+    try:
+        return _plain_decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def _parse_object(data: bytes) -> Json:
     try:
         value = _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedEntry(f"entry: is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise MalformedEntry(f"entry: is a JSON {type(value).__name__}, expected an object")
-    if encode_canonical(value) != data:
-        raise MalformedEntry("entry: is not in canonical form (RFC 8785)")
     return value
 
 
@@ -138,7 +171,7 @@ def cut_string(text: str) -> str:
     return f"{kept}[cut: {len(data)} bytes, sha256:{hashlib.sha256(data).hexdigest()}]"
 
 
-def verify_event(event: Json) -> None:
+def _verify_event(event: Json) -> None:
     """Check that an event leaves to the auditor what only the auditor may say.
 
     Raises: MalformedEntry.
@@ -160,11 +193,10 @@ def complete_entry(event: Json, *, index: int, time_ms: int, reporter: str, log_
     `metadata.uid`, which identifies the event.
 
     Args:
-        event: what `parse_canonical` gave, so that it need not be walked again; changed in place.
-    Raises: MalformedEntry, EntryTooLarge.
+        event: what `parse_event` gave, so that it need not be walked again; changed in place.
+    Raises: EntryTooLarge.
     """
     assert len(random) == RANDOM_BYTES
-    verify_event(event)
     event["time"] = time_ms
     event["metadata"] |= {
         "log_name": log_name,

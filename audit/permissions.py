@@ -147,16 +147,14 @@ def verify_permitted(role: str, message: str, event: Json) -> EventKind:
     activity_id = event.get("activity_id")
     if not isinstance(activity_id, int) or activity_id not in kind.activity_ids:
         raise MalformedEntry(f"event kind {kind.name!r}: `activity_id` is {activity_id!r}, which it cannot be")
-    _verify_number(event, kind, "class_uid", kind.class_uid)
-    _verify_number(event, kind, "category_uid", kind.class_uid // 1000)
-    _verify_number(event, kind, "type_uid", kind.class_uid * 100 + activity_id)
+    expected = (kind.class_uid // 1000, kind.class_uid, kind.class_uid * 100 + activity_id)
+    found = (event.get("category_uid"), event.get("class_uid"), event.get("type_uid"))
+    if found != expected:
+        raise MalformedEntry(
+            f"event kind {kind.name!r}: `category_uid`, `class_uid`, `type_uid` are {found}, expected {expected}"
+        )
     verify_summarizable(event)
     return kind
-
-
-def _verify_number(event: Json, kind: EventKind, name: str, expected: int) -> None:
-    if event.get(name) != expected:
-        raise MalformedEntry(f"event kind {kind.name!r}: `{name}` is {event.get(name)!r}, expected {expected}")
 
 
 def kind_of(event: Json) -> str:

@@ -13,7 +13,7 @@ import structlog
 
 from appliance.auditor.alerts import raise_alert
 from audit.append import LogWriter
-from audit.entry import RANDOM_BYTES, Json, complete_entry, encode_event, parse_canonical
+from audit.entry import RANDOM_BYTES, Json, complete_entry, encode_event, parse_event
 from audit.errors import NotDurable
 from audit.events import log_event
 from audit.permissions import AUDITOR
@@ -94,11 +94,11 @@ class Ledger:
             self._become_full(error)
 
     def add(self, event: Json, reporter: str, durable: Durable = _ignore, refused: Refused = _ignore) -> None:
-        """Add an event in canonical form for the next commit.
+        """Add an event for the next commit.
 
         Args:
-            event: from `parse_canonical`; what only the auditor may say is put into it.
-        Raises: MalformedEntry, EntryTooLarge: then neither callback is called.
+            event: from `parse_event`; what only the auditor may say is put into it.
+        Raises: EntryTooLarge: then neither callback is called.
         """
         if self._fault:
             self._num_refused += 1
@@ -108,7 +108,7 @@ class Ledger:
 
     def add_own(self, event: Json, durable: Durable = _ignore, refused: Refused = _ignore) -> None:
         """Add an event that the auditor itself made by a builder."""
-        self.add(parse_canonical(encode_event(event)), OWN_NAME, durable, refused)
+        self.add(parse_event(encode_event(event)), OWN_NAME, durable, refused)
 
     def commit(self) -> None:
         """Make everything added durable, and tell.
@@ -182,12 +182,12 @@ class Ledger:
             log_name=self._origin,
             random=next(self._random),
         )
-        self.writer.append([entry])
+        self.writer.append((entry,))
         self._waiting.append((durable, refused))
 
     def _append_own(self, event: Json, durable: Durable) -> None:
         """Add a record past the refusal; with the disk full even that may be too much, which only the process log tells."""
-        self._append(parse_canonical(encode_event(event)), OWN_NAME, durable, _lose)
+        self._append(parse_event(encode_event(event)), OWN_NAME, durable, _lose)
 
     def _become_full(self, error: NotDurable) -> None:
         if self._fault:

@@ -58,7 +58,7 @@ from appliance.messages.audit import (
 )
 from appliance.messages.stewardship import DecideChange, FetchRules, KeepBodyKey, KeepHashRoot, OpenBody, ProposeChange
 from appliance.messages.witnessing import WitnessAnswered
-from audit.entry import parse_canonical, verify_event
+from audit.entry import parse_event
 from audit.errors import (
     AuditRejected,
     EntryTooLarge,
@@ -280,8 +280,7 @@ class AuditorService:
         self._receipts.answer(self._clock.monotonic_s(), self._ledger.fault)
 
     def _append(self, peer: Peer, message: AppendIntent | AppendOutcome | AppendEvent) -> None:
-        event = parse_canonical(message.event)
-        verify_event(event)
+        event = parse_event(message.event)
         match message:
             case AppendEvent():
                 kind = verify_permitted(peer.peer_role, "event", event)

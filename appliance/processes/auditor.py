@@ -6,8 +6,10 @@ from what is on disk.
 
 import gc
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import structlog
 
@@ -16,7 +18,7 @@ from appliance.auditor.clock_watch import verify_floor
 from appliance.auditor.cosigning import Witnessing
 from appliance.auditor.history import read_backwards
 from appliance.auditor.ledger import Clock, Ledger
-from appliance.auditor.peer import Peer
+from appliance.auditor.peer import Peer, Send
 from appliance.auditor.service import AuditorService
 from appliance.auditor.stewardship import Custody
 from appliance.auditor.watches import Limits
@@ -57,9 +59,9 @@ def serve(member: PollingMember) -> None:
         reserve = Reserve(folder / "log" / STATE / "reserve", settings.reserve_bytes)
         service = AuditorService(
             Ledger(writer, reserve, clock),
-            lambda peer, message: _send(member, peer, message),
+            cast(Send, member.send),  # Every peer here is a link of this member.
             clock,
-            cut=lambda peer: _cut(member, peer),
+            cut=cast(Callable[[Peer], None], member.end),
             count_wait_s=settings.count_wait_ms / 1000,
             receipts_kept=settings.receipts_kept,
             receipt_wait_s=settings.checkpoint_interval_ms / 1000 + RECEIPT_SLACK_S,
@@ -153,13 +155,3 @@ def _run(member: PollingMember, service: AuditorService) -> None:
             # The supervisor's link stays to the end; it drains the auditor last.
             if (not events and all(link.peer_role == "supervisor" for link in links)) or time.monotonic() >= deadline_s:
                 return
-
-
-def _send(member: PollingMember, peer: Peer, message: object) -> None:
-    assert isinstance(peer, PolledLink)
-    member.send(peer, message)  # type: ignore[arg-type]
-
-
-def _cut(member: PollingMember, peer: Peer) -> None:
-    assert isinstance(peer, PolledLink)
-    member.end(peer)

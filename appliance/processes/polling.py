@@ -237,7 +237,7 @@ class PollingMember:
                 log.error("peer_refused", peer=f"{link.peer_role}/{link.peer_instance}", reason=str(fault))
             self._end(link, str(fault))
             return
-        self._events.extend(Received(link, message) for message in messages)
+        self._events.extend([Received(link, message) for message in messages])
         if ended:
             self._end(link, "the peer ended the link")
 

@@ -28,7 +28,7 @@ from appliance.gateway.tools.reasoning import ReasoningParser
 from appliance.gateway.trace_context import trace_of
 from audit.checkpoint import parse_checkpoint
 from audit.cosignature import parse_cosigner_key
-from audit.entry import parse_canonical
+from audit.entry import parse_canonical, parse_event
 from audit.errors import AuditFault
 from audit.note import parse_note, parse_verifier_key
 from audit.proof import parse_proof
@@ -164,6 +164,7 @@ PARSERS: dict[str, tuple[Parser, bytes]] = {
     "checkpoint": (text(parse_checkpoint), b"a\n12\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n"),
     "proof": (parse_proof, b"c2sp.org/tlog-proof@v1\nindex 0\n\na\n1\nAAAA\n"),
     "receipt": (parse_receipt, b'{"intent":{"index":1,"record":"{}","proof":"p"},"outcome":null,"log_vkey":"k"}'),
+    "event": (parse_event, b'{"a":1,"b":["c",{"d":"e"}],"metadata":{"version":"1"}}'),
     "record": (parse_canonical, b'{"a":1,"b":["c",{"d":"e"}]}'),
     "tile path": (text(parse_tile_path), b"tile/0/x001/234.p/5"),
     "entry bundle": (lambda data: parse_bundle(data, TILE), b"\x00\x02{}\x00\x03abc"),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ from audit.entry import (
     encode_canonical,
     encode_event,
     parse_canonical,
+    parse_event,
     parse_sequence,
-    verify_event,
 )
 from audit.errors import AuditRejected, EntryTooLarge, MalformedEntry
 from audit.summary import summarize
@@ -216,13 +217,72 @@ def test_a_cut_string_is_shorter_than_any_that_is_cut() -> None:
 
 @pytest.mark.parametrize("name", ["log_name", "logged_time", "reporter", "sequence", "uid"])
 def test_a_peer_cannot_set_what_is_the_auditors(name: str) -> None:
-    """Index, time, reporter and random bits are the auditor's alone."""
-    with pytest.raises(MalformedEntry, match=name):
-        verify_event({"metadata": {name: "x"}})
+    """Index, time, reporter and random bits are the auditor's alone, in whatever form it is said."""
+    for data in (b'{"metadata":{"%s":"x"}}', b'{"metadata":{"\\u00%02x%s":"x"}}'):
+        written = data % (name.encode() if data.count(b"%") == 1 else (ord(name[0]), name[1:].encode()))
+        with pytest.raises(MalformedEntry, match=name):
+            parse_event(written)
     with pytest.raises(MalformedEntry, match="time"):
-        verify_event({"metadata": {}, "time": 1})
-    with pytest.raises(MalformedEntry, match="metadata"):
-        verify_event({})
+        parse_event(b'{"metadata":{},"time":1}')
+    for without in (b"{}", b'{"metadata":"x"}', b'{"metadata":{},"metadata":[]}'):
+        with pytest.raises(MalformedEntry, match="metadata"):
+            parse_event(without)
+
+
+@given(OBJECTS, st.sampled_from([None, 1, 4]), st.booleans(), st.randoms(use_true_random=False))
+def test_however_a_peer_writes_an_event_its_entry_is_canonical(
+    members: dict[str, Any], indent: int | None, ensure_ascii: bool, random: Random
+) -> None:
+    """Other orders, spaces and escapes give the entry that the canonical form gives."""
+    event = {key: value for key, value in members.items() if key != "time"} | {"metadata": {}}
+    order = list(event.items())
+    random.shuffle(order)
+    written = json.dumps(dict(order), indent=indent, ensure_ascii=ensure_ascii).encode()
+    completed = [
+        complete_entry(taken, index=7, time_ms=1, reporter="gateway/0", log_name="o", random=bytes(16))
+        for taken in (parse_event(written), parse_event(encode_canonical(event)))
+    ]
+    assert completed[0] == completed[1] == encode_canonical(parse_canonical(completed[0]))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1.0",
+        "1e3",
+        "1e400",
+        "true",
+        "null",
+        "9007199254740992",
+        '"\\ud800"',
+        '{"\\u00e9":1}',
+        '{"é":1}',
+        "[" * 17 + "]" * 17,
+    ],
+)
+@pytest.mark.parametrize("beside", ["1", '"é"', '"\\u0007"'])
+def test_an_event_holds_only_what_the_form_has(value: str, beside: str) -> None:
+    """Also beside a string that keeps it off the quick way."""
+    with pytest.raises(MalformedEntry):
+        parse_event(f'{{"beside":{beside},"metadata":{{}},"value":{value}}}'.encode())
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"1", b'{"metadata":{}}x', b'{"metadata":{}', b'\xff{"metadata":{}}'])
+def test_an_event_is_one_object(data: bytes) -> None:
+    """And nothing besides."""
+    with pytest.raises(MalformedEntry):
+        parse_event(data)
+
+
+def test_of_a_member_that_comes_twice_the_last_is_the_events() -> None:
+    """One of them, as an entry has one."""
+    assert parse_event(b'{"a":1,"a":2,"metadata":{}}') == {"a": 2, "metadata": {}}
+
+
+def test_an_event_longer_than_a_leaf_is_too_large() -> None:
+    """Before it is parsed."""
+    with pytest.raises(EntryTooLarge):
+        parse_event(b"x" * 65_536)
 
 
 def test_a_completed_entry_says_where_it_stands() -> None:
