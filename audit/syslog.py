@@ -1,9 +1,10 @@
 """Records as syslog messages for a collector: one message a record, framed by its length, in the order of the log.
 
 Each carries the record's index and the log's name as structured data, so that a collector sees a gap or a repetition. The number
-32473 is the one that RFC 5612 sets aside for documents: we have no enterprise number of our own.
+32473 is the one that RFC 5612 sets aside for documents: we have no enterprise number of our own. A text that is not ASCII stands
+behind UTF-8's byte order mark.
 
-Source: RFC 5424 (the message), RFC 5425 section 4.3 (the frame), RFC 5424 section 6.2.1 (facility 13: log audit).
+Source: RFC 5424 (the message; 6.2.1 facility 13: log audit; 6.4 the mark), RFC 5425 section 4.3 (the frame).
 """
 
 import datetime
@@ -16,6 +17,7 @@ _FACILITY = 13
 _SEVERITIES = {1: 6, 2: 5, 3: 4, 4: 3, 5: 2, 6: 1}
 _MAX_TIME_MS = 253_402_300_799_999
 """The end of the year 9999, behind which RFC 3339 has no times."""
+_MARK = b"\xef\xbb\xbf"
 _UNPRINTABLE = re.compile(r"[^!-~]")
 
 
@@ -27,7 +29,8 @@ def encode_message(entry: bytes, origin: str, *, as_cef: bool = False) -> bytes:
         as_cef: the text is a CEF line, not the record's own JSON.
     """
     event = parse_json(entry)
-    message = f"{_header(event, origin)} ".encode() + (encode_cef(event) if as_cef else entry)
+    text = encode_cef(event) if as_cef else entry
+    message = f"{_header(event, origin)} ".encode() + (b"" if text.isascii() else _MARK) + text
     return f"{len(message)} ".encode() + message
 
 

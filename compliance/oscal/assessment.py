@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from compliance.judgement import Judged, Judgement
+from compliance.oscal.definition import describe_component, origins_of
 from compliance.oscal.document import (
     Identifiers,
     Json,
@@ -33,6 +34,7 @@ def write_results(content: Content, ids: Identifiers) -> bytes:
         "end": format_instant(content.period.end_ms),
         "props": [prop("log-root", content.checkpoint.root.hex()), prop("log-size", str(content.checkpoint.size))],
         "reviewed-controls": select_controls(content.framework),
+        "local-definitions": {"components": [describe_component(content.installation, ids)]},
         "findings": findings,
     }
     if content.period_note:
@@ -76,6 +78,7 @@ def _observe(content: Content, judgement: Judgement, ids: Identifiers) -> Sequen
             "title": f"{title} for {label}",
             "description": "; ".join(details),
             "methods": [method],
+            "origins": origins_of(ids),
             "collected": collected,
             **({"relevant-evidence": [{"href": href, "description": title}]} if href else {}),
         }
@@ -87,6 +90,7 @@ def find_whole(content: Content, judgement: Judgement, ids: Identifiers, related
     """The finding about a control as a whole."""
     control, framework = judgement.control, content.framework
     return _finding(
+        ids,
         finding_uuid(ids, control.id),
         f"{framework.label_of(control)} {control.title}",
         judgement.own,
@@ -102,6 +106,7 @@ def _find(content: Content, judgement: Judgement, ids: Identifiers) -> Sequence[
     related = [{"observation-uuid": one["uuid"]} for one in _observe(content, judgement, ids)]
     parts = [
         _finding(
+            ids,
             ids.of("finding", "objective", part.id),
             f"Objective {part.id}",
             part,
@@ -116,7 +121,15 @@ def _find(content: Content, judgement: Judgement, ids: Identifiers) -> Sequence[
 
 
 def _finding(
-    uuid: str, title: str, judged: Judged, kind: str, target: str, related: list[Json], *, is_satisfied: bool
+    ids: Identifiers,
+    uuid: str,
+    title: str,
+    judged: Judged,
+    kind: str,
+    target: str,
+    related: list[Json],
+    *,
+    is_satisfied: bool,
 ) -> Json:
     state = "satisfied" if is_satisfied else "not-satisfied"
     return {
@@ -124,6 +137,7 @@ def _finding(
         "title": title,
         "description": " ".join(judged.reasons) or f"The verdict is {judged.verdict}.",
         "props": [prop("verdict", judged.verdict)],
+        "origins": origins_of(ids),
         "target": {"type": kind, "target-id": target, "status": {"state": state}},
         **({"related-observations": related} if related else {}),
     }

@@ -5,6 +5,7 @@ from compliance.installation import Installation
 from compliance.oscal.catalog import PROFILE
 from compliance.oscal.document import Identifiers, Json, control_id, encode, metadata_of, prop, props
 
+PRODUCT = "Casemate"
 STATUSES = {
     "met": "implemented",
     "shared": "partial",
@@ -20,7 +21,7 @@ def write_definition(framework: Framework, installation: Installation, made_at_m
     component: Json = {
         "uuid": component_uuid(ids),
         "type": "software",
-        "title": "Casemate",
+        "title": PRODUCT,
         "description": "An LLM appliance: an inference engine behind an authenticated, audited gateway.",
         "props": props({"software": installation.software}),
         "control-implementations": [
@@ -43,6 +44,33 @@ def write_definition(framework: Framework, installation: Installation, made_at_m
 def component_uuid(ids: Identifiers) -> str:
     """The product in all documents of the pack."""
     return ids.of("component", "casemate")
+
+
+def describe_component(installation: Installation, ids: Identifiers) -> Json:
+    """The product as it is on this installation, for documents that say what it is or what it found."""
+    return {
+        "uuid": component_uuid(ids),
+        "type": "software",
+        "title": PRODUCT,
+        "description": "The appliance with all of its processes.",
+        "props": [
+            {"name": "version", "value": installation.version},
+            prop("software", installation.software),
+            prop("configuration", installation.configuration_digest),
+        ],
+        "links": [{"href": "component-definition.json", "rel": "imported-from"}],
+        "status": {"state": state_of(installation)},
+    }
+
+
+def state_of(installation: Installation) -> str:
+    """OSCAL's word for what the installation is used for."""
+    return "operational" if installation.mode == "production" else "under-development"
+
+
+def origins_of(ids: Identifiers) -> list[Json]:
+    """Who says so: the product, by the name that the document's own definitions have."""
+    return [{"actors": [{"type": "tool", "actor-uuid": component_uuid(ids)}]}]
 
 
 def _requirements(framework: Framework, ids: Identifiers) -> list[Json]:

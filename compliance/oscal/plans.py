@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from compliance.installation import Installation
 from compliance.judgement import Judgement
 from compliance.oscal.catalog import PROFILE
-from compliance.oscal.definition import STATUSES, component_uuid
+from compliance.oscal.definition import STATUSES, component_uuid, describe_component, state_of
 from compliance.oscal.document import Identifiers, Json, control_id, encode, metadata_of, prop, select_controls
 from compliance.report.content import Content
 
@@ -39,7 +39,7 @@ def write_security_plan(content: Content, ids: Identifiers) -> bytes:
                     }
                 ]
             },
-            "status": {"state": _state(installation)},
+            "status": {"state": state_of(installation)},
             "authorization-boundary": {"description": _TO_WRITE},
         },
         "system-implementation": {
@@ -52,7 +52,7 @@ def write_security_plan(content: Content, ids: Identifiers) -> bytes:
                 }
                 for role in _ROLES
             ],
-            "components": [_system(installation, ids), _component(installation, ids)],
+            "components": [_system(installation, ids), describe_component(installation, ids)],
             "inventory-items": _inventory(installation, ids),
         },
         "control-implementation": {
@@ -81,32 +81,12 @@ def _system(installation: Installation, ids: Identifiers) -> Json:
         "type": "this-system",
         "title": "The organization's system",
         "description": f"{_TO_WRITE} The host, its network and its place, the people and the rules around the appliance.",
-        "status": {"state": _state(installation)},
+        "status": {"state": state_of(installation)},
     }
 
 
 def _system_uuid(ids: Identifiers) -> str:
     return ids.of("component", "this-system")
-
-
-def _state(installation: Installation) -> str:
-    return "operational" if installation.mode == "production" else "under-development"
-
-
-def _component(installation: Installation, ids: Identifiers) -> Json:
-    return {
-        "uuid": component_uuid(ids),
-        "type": "software",
-        "title": "Casemate",
-        "description": "The appliance with all of its processes.",
-        "props": [
-            {"name": "version", "value": installation.version},
-            prop("software", installation.software),
-            prop("configuration", installation.configuration_digest),
-        ],
-        "links": [{"href": "component-definition.json", "rel": "imported-from"}],
-        "status": {"state": _state(installation)},
-    }
 
 
 def _inventory(installation: Installation, ids: Identifiers) -> list[Json]:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.cli.audit.searching import describe_record
-from audit.entry import encode_canonical
+from audit.entry import encode_canonical, parse_canonical
 from audit.errors import AuditRejected, ExportRejected, MalformedProof, ProofRejected, SignatureRejected
 from audit.export import VerifiedExport, encode_range_proof, parse_range_proof, verify_export, write_export
 from audit.formats import COLUMNS, encode_cef, encode_csv, encode_table, flatten
@@ -419,6 +419,18 @@ def test_a_syslog_message_has_the_form_of_the_standard() -> None:
     )
     assert message == head + event
     assert b"CEF:0|" in encode_message(event, "log.example/x", as_cef=True)
+
+
+@pytest.mark.parametrize("as_cef", [False, True])
+def test_a_syslog_message_that_is_not_ascii_begins_with_the_byte_order_mark(as_cef: bool) -> None:
+    """RFC 5424 section 6.4, and the frame counts it; behind it are the record's very bytes. ASCII has none."""
+    for name, mark in (("Zoe", b""), ("Zoë", b"\xef\xbb\xbf")):
+        event = encode_canonical({"actor": {"user": {"name": name}}, "metadata": {"sequence": 7, "uid": "u"}})
+        length, _, message = encode_message(event, "log.example/x", as_cef=as_cef).partition(b" ")
+        _, _, text = message.partition(b'uid="u"] ')
+        expected = encode_cef(parse_canonical(event)) if as_cef else event
+        assert text == mark + expected
+        assert int(length) == len(message)
 
 
 @given(

@@ -4,6 +4,7 @@ That they are valid by others' models is tested with compliance-trestle (`make t
 """
 
 import json
+import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -26,7 +27,9 @@ REQUIRED = {
     },
     "assessment-plan": {"uuid", "metadata", "import-ssp", "reviewed-controls"},
     "assessment-results": {"uuid", "metadata", "import-ap", "results"},
-    "plan-of-action-and-milestones": {"uuid", "metadata", "import-ssp", "findings", "poam-items"},
+    "plan-of-action-and-milestones": {
+        "uuid", "metadata", "import-ssp", "local-definitions", "risks", "findings", "poam-items",
+    },
 }  # fmt: skip
 TOKEN = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 
@@ -95,6 +98,8 @@ OWN_PROPERTIES = {
     ("catalog", "controls"): {"label"},
     ("catalog", "parts"): {"label"},
     ("system-security-plan", "components"): {"version"},
+    ("assessment-results", "components"): {"version"},
+    ("plan-of-action-and-milestones", "components"): {"version"},
     ("system-security-plan", "users"): {"type"},
     ("system-security-plan", "inventory-items"): {"asset-id"},
 }
@@ -148,15 +153,55 @@ def test_a_pack_without_results_of_tests_names_no_file_of_them(month: Path) -> N
     assert all((folder / value).is_file() for value in named)
 
 
-def test_a_baseline_is_chosen_out_of_the_publishers(month: Path) -> None:
-    """With no catalog of ours: the profile names NIST's own and exactly our controls."""
+def test_each_item_of_the_plan_of_action_has_its_risk(documents: dict[str, Any]) -> None:
+    """What can happen, what to do, and who says so; each risk is of one item."""
+    plan = documents["plan-of-action-and-milestones"]
+    risks = {one["uuid"]: one for one in plan["risks"]}
+    named = [related["risk-uuid"] for item in plan["poam-items"] for related in item["related-risks"]]
+    assert sorted(named) == sorted(risks)
+    validated = next(one for one in plan["risks"] if one["title"].startswith("SC.L2-3.13.11"))
+    assert "so no encryption counts as validated" in validated["statement"]
+    assert any("fips = true" in one["description"] for one in validated["remediations"])
+    (product,) = plan["local-definitions"]["components"]
+    for kind in ("poam-items", "risks", "findings"):
+        assert all(
+            one["origins"] == [{"actors": [{"type": "tool", "actor-uuid": product["uuid"]}]}] for one in plan[kind]
+        )
+
+
+@pytest.fixture(scope="module")
+def moderate(month: Path) -> Path:
+    """The documents of a framework of which NIST publishes a catalog."""
     write_made_up_pack(order_pack("800-53-moderate"), month, "moderate")
-    folder = month / "moderate" / "oscal"
-    assert not (folder / "catalog.json").exists()
-    ((source,),) = [json.loads((folder / "profile.json").read_bytes())["profile"]["imports"]]
-    assert source["href"] == FRAMEWORKS["800-53-moderate"].profile
+    return month / "moderate" / "oscal"
+
+
+def test_a_baseline_is_chosen_by_the_publishers_identifiers(moderate: Path) -> None:
+    """Out of a catalog that lies beside: nothing of a pack needs a network; NIST's own can take its place."""
+    ((source,),) = [json.loads((moderate / "profile.json").read_bytes())["profile"]["imports"]]
     framework = FRAMEWORKS["800-53-moderate"]
-    assert source["include-controls"] == [{"with-ids": [control_id(framework, one) for one in framework.controls]}]
+    ids = [control_id(framework, one) for one in framework.controls]
+    assert source == {"href": "catalog.json", "include-controls": [{"with-ids": ids}]}
+    catalog = json.loads((moderate / "catalog.json").read_bytes())["catalog"]
+    found = [value for name, value in walk(catalog["groups"]) if name == "id"]
+    assert set(ids) <= set(found)
+    assert len(found) == len(set(found))
+    (audit,) = (group for group in catalog["groups"] if group["id"] == "au")
+    (content,) = (one for one in audit["controls"] if one["id"] == "au-3")
+    assert [one["id"] for one in content["controls"]] == ["au-3.1"]
+    (link,) = catalog["metadata"]["links"]
+    assert link["href"] == framework.profile
+
+
+def test_identifiers_are_those_of_nists_catalog(moderate: Path) -> None:
+    """Controls, groups and statements, where NIST has one; statements as well."""
+    folder = Path(os.environ.get("CASEMATE_TEST_DATA", "")) / "vectors" / "oscal"
+    if not os.environ.get("CASEMATE_TEST_DATA") or not folder.is_dir():
+        pytest.skip("CASEMATE_TEST_DATA does not name a folder with vectors/oscal")
+    nist = json.loads((folder / "NIST_SP-800-53_rev5_MODERATE-baseline.json").read_bytes())["catalog"]
+    theirs = {value for name, value in walk(nist["groups"]) if name == "id"}
+    ours = json.loads((moderate / "catalog.json").read_bytes())["catalog"]
+    assert {value for name, value in walk(ours["groups"]) if name == "id"} <= theirs
 
 
 def test_the_plan_tells_what_the_customer_stated(month: Path) -> None:
