@@ -42,6 +42,17 @@ def new_event(kind: str, activity_id: int, status_id: int, severity_id: int, pro
     return event
 
 
+def aggregate(event: Json, num_times: int, first_ms: int, last_ms: int) -> None:
+    """Say in an event that it stands for so many of its kind, of which the first and the last came then (UTC, milliseconds).
+
+    OCSF has its members for that only where there are several; `num_times` says it always.
+    """
+    event["unmapped"]["casemate"]["num_times"] = num_times
+    if num_times > 1:
+        last_ms = max(first_ms, last_ms)
+        event |= {"count": num_times, "duration": last_ms - first_ms, "end_time": last_ms, "start_time": first_ms}
+
+
 def application_of(name: str, uid: str) -> Json:
     """A program or a model, as OCSF's `product` names it."""
     product: Json = {"name": name, "version": PRODUCT_VERSION}

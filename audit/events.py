@@ -24,6 +24,7 @@ from audit.event_form import (
     MEDIUM,
     SUCCESS,
     UNKNOWN,
+    aggregate,
     application_of,
     endpoint_of,
     new_event,
@@ -246,16 +247,27 @@ def definition_changed_event(
 
 
 def token_rejected_event(
-    *, address: str, port: int, route: str, code: str, detail: str, client_id: str = "", num_times: int = 1
+    *,
+    address: str,
+    port: int,
+    route: str,
+    code: str,
+    detail: str,
+    client_id: str = "",
+    num_times: int = 1,
+    first_ms: int = 0,
+    last_ms: int = 0,
 ) -> Json:
     """The gateway rejected a bearer token, or found none.
 
     Args:
         client_id: only when the token's signature was good and something else was wrong.
         num_times: how many of the same kind from the same source this record stands for.
+        first_ms, last_ms: when the first and the last of several came.
     """
     event = _authentication("token_rejected", client_id, client_id, address, port, "gateway", FAILURE, LOW)
-    event["unmapped"]["casemate"] |= {"num_times": num_times, "route": route}
+    event["unmapped"]["casemate"]["route"] = route
+    aggregate(event, num_times, first_ms, last_ms)
     return event | {"status_code": code, "status_detail": detail}
 
 

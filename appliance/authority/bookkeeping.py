@@ -3,6 +3,7 @@ durable.
 """
 
 import asyncio
+import time
 from collections import deque
 
 import structlog
@@ -46,7 +47,8 @@ class Bookkeeper:
 
     def collect_suppressed(self) -> None:
         """One record for each source that was refused unseen since the last time."""
-        self._waiting.extend(build_suppressed_record(one) for one in self._failures.take_suppressed())
+        now_ms = time.time_ns() // 1_000_000
+        self._waiting.extend(build_suppressed_record(one, now_ms) for one in self._failures.take_suppressed())
 
     def rotate_keys(self) -> None:
         """Replace the signing key if it is old."""

@@ -1,6 +1,7 @@
 """What the audit log is told of the authority's decisions: canonical events, without a secret or a token in them."""
 
 from audit.entry import encode_event
+from audit.event_form import aggregate
 from audit.events import sign_in_event, token_issued_event, token_refused_event
 from security.oauth.authority import Answer
 from security.oauth.failure_limit import Suppressed
@@ -54,13 +55,13 @@ def build_sign_in_record(
     return encode_event(event)
 
 
-def build_suppressed_record(suppressed: Suppressed) -> bytes:
+def build_suppressed_record(suppressed: Suppressed, now_ms: int) -> bytes:
     """The record of attempts that were only counted because their source had failed too often."""
     source = "" if suppressed.source == "*" else suppressed.source
     detail = f"{suppressed.attempts} further attempts were refused unseen"
     client_id = _printable(suppressed.client_id)
     event = token_refused_event(client_id=client_id, address=source, port=0, code=RATE_LIMITED, detail=detail)
-    event["unmapped"]["casemate"]["num_times"] = suppressed.attempts
+    aggregate(event, suppressed.attempts, now_ms - suppressed.first_ago_ms, now_ms - suppressed.last_ago_ms)
     return encode_event(event)
 
 

@@ -1,6 +1,7 @@
 """Rejected tokens, for the log: gathered by source and kind, so that a flood of them is one record a while, not a flood."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,31 +22,46 @@ class Rejection:
     code: str
 
 
+@dataclass(slots=True)
+class _Counted:
+    """Several of one kind: of the last one port and detail, of the first one the time, too."""
+
+    first_ms: int
+    last_ms: int = 0
+    num_times: int = 0
+    port: int = 0
+    detail: str = ""
+
+
 class Rejections:
     """Counts, and from time to time reports."""
 
     def __init__(self, report: Callable[[bytes], None]) -> None:
         self._report = report
-        self._counts: dict[Rejection, tuple[int, int, str]] = {}
+        self._counts: dict[Rejection, _Counted] = {}
 
     def count(self, rejection: Rejection, port: int, detail: str) -> None:
         """Note one more."""
         if rejection not in self._counts and len(self._counts) >= MAX_KINDS:
             rejection = Rejection("several sources", rejection.route, rejection.code)
-        num_times, _, _ = self._counts.get(rejection, (0, 0, ""))
-        self._counts[rejection] = (num_times + 1, port, detail)
+        now_ms = time.time_ns() // 1_000_000
+        counted = self._counts.setdefault(rejection, _Counted(now_ms))
+        counted.num_times += 1
+        counted.last_ms, counted.port, counted.detail = now_ms, port, detail
 
     def flush(self) -> None:
         """Report what was counted."""
         counts, self._counts = self._counts, {}
-        for rejection, (num_times, port, detail) in counts.items():
+        for rejection, counted in counts.items():
             event = token_rejected_event(
                 address=rejection.address,
-                port=port,
+                port=counted.port,
                 route=rejection.route,
                 code=rejection.code,
-                detail=detail,
-                num_times=num_times,
+                detail=counted.detail,
+                num_times=counted.num_times,
+                first_ms=counted.first_ms,
+                last_ms=counted.last_ms,
             )
             self._report(encode_event(event))
 

@@ -33,12 +33,17 @@ class Suppressed(msgspec.Struct, frozen=True):
     client_id: str
     """Empty where a whole address was refused."""
     attempts: int
+    first_ago_ms: int = 0
+    last_ago_ms: int = 0
+    """How long ago the first and the last of them came."""
 
 
 class _Bucket(msgspec.Struct):
     level: float
     updated_at: float
     suppressed: int = 0
+    first_at: float = 0.0
+    last_at: float = 0.0
 
 
 class FailureLimit:
@@ -51,7 +56,8 @@ class FailureLimit:
         self._clock = clock
         self._max_buckets = max_buckets
         self._buckets: OrderedDict[_Key, _Bucket] = OrderedDict()
-        self._forgotten = 0
+        self._forgotten = _Bucket(0.0, 0.0)
+        """What was only counted in buckets that are no more."""
 
     def retry_after_s(self, address: str, client_id: str) -> int:
         """0 if the client may try from there; or else the seconds until it may, and the attempt is counted."""
@@ -62,7 +68,7 @@ class FailureLimit:
                 continue
             self._refill(key, bucket)
             if bucket.level < 1:
-                bucket.suppressed += 1
+                _suppress(bucket, 1, bucket.updated_at, bucket.updated_at)
                 return max(1, math.ceil((1 - bucket.level) * 60 / self._capacity(key)))
         return 0
 
@@ -84,12 +90,15 @@ class FailureLimit:
         taken: list[Suppressed] = []
         for (source, client_id, _is_proven), bucket in self._buckets.items():
             if bucket.suppressed:
-                taken.append(Suppressed(source, client_id or "", bucket.suppressed))
-                bucket.suppressed = 0
-        if self._forgotten:
-            taken.append(Suppressed("*", "", self._forgotten))
-            self._forgotten = 0
+                taken.append(self._take(source, client_id or "", bucket))
+        if self._forgotten.suppressed:
+            taken.append(self._take("*", "", self._forgotten))
         return taken
+
+    def _take(self, source: str, client_id: str, bucket: _Bucket) -> Suppressed:
+        now, attempts, bucket.suppressed = self._clock(), bucket.suppressed, 0
+        first_ago_ms, last_ago_ms = (round(1000 * (now - at)) for at in (bucket.first_at, bucket.last_at))
+        return Suppressed(source, client_id, attempts, first_ago_ms, last_ago_ms)
 
     def _capacity(self, key: _Key) -> int:
         return self._per_minute * ADDRESS_FACTOR if key[1] is None or key[2] else self._per_minute
@@ -102,7 +111,14 @@ class FailureLimit:
     def _forget_oldest(self) -> None:
         while len(self._buckets) > self._max_buckets:
             _key, bucket = self._buckets.popitem(last=False)
-            self._forgotten += bucket.suppressed
+            _suppress(self._forgotten, bucket.suppressed, bucket.first_at, bucket.last_at)
+
+
+def _suppress(bucket: _Bucket, attempts: int, first_at: float, last_at: float) -> None:
+    if attempts:
+        bucket.first_at = min(bucket.first_at, first_at) if bucket.suppressed else first_at
+        bucket.last_at = max(bucket.last_at, last_at) if bucket.suppressed else last_at
+        bucket.suppressed += attempts
 
 
 def normalize_source(address: str) -> str:

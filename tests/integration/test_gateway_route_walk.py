@@ -267,6 +267,7 @@ async def test_rejected_tokens_reach_the_log_together(folder: Path) -> None:
         gateway.worker.rejections.flush()
         await until(lambda: bool(gateway.auditor.of_kind("token_rejected")))
         (event,) = gateway.auditor.of_kind("token_rejected")
-    assert event["unmapped"]["casemate"]["num_times"] == 5
+    assert event["unmapped"]["casemate"]["num_times"] == event["count"] == 5
+    assert 0 <= event["duration"] == event["end_time"] - event["start_time"]
     assert event["unmapped"]["casemate"]["route"] == "/v1/models"
     assert event["src_endpoint"]["ip"] == "127.0.0.1"

@@ -52,7 +52,10 @@ def make_events() -> dict[str, dict[str, Any]]:
         "inference_outcome": make_outcome(),
         "inference_denied": events.denied_event(CALLER, CALL, code="quota_exhausted", detail="d", http_status=429),
         "inference_late_count": closing.late_count_event(parse_canonical(intent), 3, engine),
-        "token_rejected": events.token_rejected_event(address="10.0.0.1", port=1, route="/v1/models", code="expired", detail="d"),
+        "token_rejected": events.token_rejected_event(
+            address="10.0.0.1", port=1, route="/v1/models", code="expired", detail="d",
+            num_times=3, first_ms=1_760_000_000_000, last_ms=1_760_000_004_000,
+        ),
         "token_issued": events.token_issued_event(
             client_id="demo", subject="demo", tenant="t1", address="10.0.0.1", port=1, issuer="i", token_id="j",
             token_key_id="k", scope="inference", expires_at_ms=5,
@@ -328,6 +331,19 @@ def test_an_outcome_that_counts_cannot_be_joined_to_is_malformed(change: dict[st
     closing.verify_outcome(make_outcome())
     with pytest.raises(MalformedEntry, match=next(iter(change))):
         closing.verify_outcome(make_outcome() | change)
+
+
+def test_one_record_of_several_says_so_in_ocsfs_words() -> None:
+    """A count with its window; of a single one OCSF has none of them."""
+    several = make_events()["token_rejected"]
+    told = {name: several.get(name) for name in ("count", "duration", "end_time", "start_time")}
+    assert told == {"count": 3, "duration": 4_000, "end_time": 1_760_000_004_000, "start_time": 1_760_000_000_000}
+    assert several["unmapped"]["casemate"]["num_times"] == 3
+    one = events.token_rejected_event(
+        address="10.0.0.1", port=1, route="/", code="c", detail="d", first_ms=5, last_ms=5
+    )
+    assert one["unmapped"]["casemate"]["num_times"] == 1
+    assert one.keys().isdisjoint(told)
 
 
 def test_an_unknown_kind_and_none_are_refused() -> None:

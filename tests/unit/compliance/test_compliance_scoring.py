@@ -40,12 +40,22 @@ def test_with_nothing_met_it_is_as_low_as_it_can_be() -> None:
     assert found.now == -203 + 2 + not_applicable
 
 
-@pytest.mark.parametrize(("id", "points"), [("3.10.1", 5), ("3.9.1", 3), ("3.10.3", 1), ("3.12.4", 0)])
+@pytest.mark.parametrize(("id", "points"), [("3.1.1", 5), ("3.10.1", 5), ("3.9.1", 3), ("3.10.3", 1), ("3.12.4", 0)])
 def test_each_requirement_takes_its_weight(id: str, points: int) -> None:
-    """One that nobody stated as met."""
+    """One that nobody stated as met, shared or the customer's: once their part is done it takes nothing."""
     found = score(without=(id,))
     assert (found.now, found.attainable) == (110 - points, 110)
     assert [cost.id for cost in found.deductions] == [id]
+
+
+def test_an_objective_counts_by_itself_and_its_requirement_as_a_whole() -> None:
+    """Of a requirement with one objective stated the others are open, and its points are lost."""
+    answers, ran = make_answers(fips_modules=True), parse_results(make_results())
+    words = {id: word for id, word in ALL_MET.items() if id != "3.10.1"} | {"3.10.1[a]": WORD}
+    found = compute_score(judge(CONTROLS, answers, ran, words, {}), answers)
+    (requirement,) = (control for control in CONTROLS if control.id == "3.10.1")
+    assert found.objectives_satisfied == 320 - len(requirement.objectives) + 1
+    assert (len(requirement.objectives) > 1, found.now) == (True, 105)
 
 
 def test_without_a_plan_there_is_no_score_to_submit() -> None:

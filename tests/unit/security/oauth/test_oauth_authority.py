@@ -323,7 +323,8 @@ def test_a_client_that_fails_too_often_waits(clock):
     assert limit.retry_after_s("192.0.2.1", "a") == 0
     limit.count_failure("192.0.2.1", "a")
     assert limit.retry_after_s("192.0.2.1", "a") == 6
-    assert limit.take_suppressed() == [Suppressed("192.0.2.1", "a", 2)]
+    clock.now += 1
+    assert limit.take_suppressed() == [Suppressed("192.0.2.1", "a", 2, first_ago_ms=7_000, last_ago_ms=1_000)]
     assert limit.take_suppressed() == []
 
 
@@ -343,9 +344,14 @@ def test_the_memory_of_sources_is_bounded_and_what_is_forgotten_is_counted(clock
     limit = FailureLimit(1, clock=clock, max_buckets=4)
     limit.count_failure("192.0.2.1", "a")
     assert limit.retry_after_s("192.0.2.1", "a") > 0
-    for number in range(2, 6):
+    clock.now += 1
+    limit.count_failure("192.0.2.2", "a")
+    assert limit.retry_after_s("192.0.2.2", "a") > 0
+    clock.now += 1
+    for number in range(3, 7):
         limit.count_failure(f"192.0.2.{number}", "a")
-    assert limit.take_suppressed() == [Suppressed("*", "", 1)]
+    assert limit.take_suppressed() == [Suppressed("*", "", 2, first_ago_ms=2_000, last_ago_ms=1_000)]
+    assert limit.take_suppressed() == []
     assert len(limit._buckets) == 4
 
 
