@@ -1,4 +1,4 @@
-"""Records themselves, with a proof each: the newest of every kind that is evidence for something.
+"""Records themselves, with a proof each: the newest of every kind.
 
 log/extracts/KIND.jsonl           the records, each the leaf's very bytes and a newline, oldest first; among those of
                                   `log_reconciled` also the newest minutes whose counts differed
@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from audit.checkpoint import Checkpoint
+from audit.permissions import KINDS
 from audit.reader import LogReader
-from compliance.activity import CHANGES, FAULTS, Activity
+from compliance.activity import Activity
 from compliance.manifest import EDGES
 from compliance.period import edges_of, format_time, time_of
 
@@ -28,9 +29,9 @@ class Happening:
     target: str
 
 
-def choose_kinds(activity: Activity, wanted: Iterable[str]) -> list[str]:
-    """Kinds of which records are put into the pack: those that controls name, changes and faults."""
-    return sorted((set(wanted) | CHANGES | FAULTS) & set(activity.newest))
+def choose_kinds(activity: Activity) -> list[str]:
+    """Kinds of which records are put into the pack: all that there are, and none by a name that a record made up."""
+    return sorted(KINDS.keys() & activity.newest.keys())
 
 
 def extract_records(

@@ -123,8 +123,7 @@ def write_pack(
         writer.write(name, data)
     for name, data in write_witnesses_word(reader, checkpoint, log_key, order.installation.cosigned).items():
         writer.write(name, data)
-    kinds = choose_kinds(activity, (kind for one in content.judgements for kind in one.control.kinds))
-    for name, data in extract_records(reader, checkpoint, note, activity, kinds):
+    for name, data in extract_records(reader, checkpoint, note, activity, choose_kinds(activity)):
         writer.write(name, data)
     for name, data in extract_edges(reader, checkpoint, note, start, end):
         writer.write(name, data)

@@ -74,6 +74,7 @@ def _summarize(index: int, record: dict[str, Any]) -> dict[str, Any]:
     login = who.get("name") if who.get("uid") else ""
     what = (
         (account.get("uid") if actor else None)
+        or (_member(record, "app").get("name") if str(own.get("kind")).startswith("model_") else None)
         or _member(record, "ai_model").get("name")
         or _member(record, "entity").get("name")
         or _member(record, "entity").get("uid")

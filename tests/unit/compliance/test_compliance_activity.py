@@ -232,7 +232,25 @@ def test_minutes_whose_counts_differed_are_faults_with_their_records(tmp_path: P
     faults = list_happenings(reader, 60, activity, FAULTS, 50, activity.differing)
     assert [(fault.index, fault.kind) for fault in faults] == [(7, "log_reconciled")]
     note = reader.checkpoint_note()
-    files = dict(extract_records(reader, checkpoint, note, activity, choose_kinds(activity, ["log_reconciled"])))
+    files = dict(extract_records(reader, checkpoint, note, activity, choose_kinds(activity)))
     assert "log/proofs/7.tlog-proof" in files
     assert files["log/extracts/log_reconciled.jsonl"].count(b'"differ"') == 1
     assert files["log/extracts/log_reconciled.jsonl"].count(b"\n") == 26
+
+
+def test_records_of_every_kind_are_in_a_pack_and_of_none_by_a_made_up_name(tmp_path: Path) -> None:
+    """Also of kinds that no control names; what a record calls itself is no path."""
+    writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin="log.example/kinds")
+    for index, kind in enumerate(("process_started", "process_stopped", "../../outside", "log_started")):
+        record = {"metadata": {"sequence": index}, "time": FIRST_MS, "unmapped": {"casemate": {"kind": kind}}}
+        writer.append([encode_canonical(record)])
+    writer.commit()
+    writer.publish()
+    reader, checkpoint = LogReader(tmp_path / "log"), writer.checkpoint
+    writer.close()
+    activity = measure_activity(reader, checkpoint, 0, 4)
+    files = dict(extract_records(reader, checkpoint, reader.checkpoint_note(), activity, choose_kinds(activity)))
+    assert set(files) == {
+        *(f"log/extracts/{kind}.jsonl" for kind in ("process_started", "process_stopped", "log_started")),
+        *(f"log/proofs/{index}.tlog-proof" for index in (0, 1, 3)),
+    }

@@ -61,6 +61,7 @@ def test_an_objective_counts_by_itself_and_its_requirement_as_a_whole() -> None:
 def test_without_a_plan_there_is_no_score_to_submit() -> None:
     """However high the number is: 3.12.4 has no weight."""
     assert score().has_plan
+    assert score(without=("3.10.1",)).has_plan
     assert not score(without=("3.12.4",)).has_plan
     assert score(without=("3.12.4",)).now == 110
 

@@ -255,12 +255,15 @@ async def test_who_acted_is_shown_as_a_search_for_the_actor_finds_it(house, brow
         "user": {"name": "ada", "uid": "user-1"},
     }
     by_command = {"time": 1, "actor": {"user": {"name": "os:a&b"}}, "user": {"uid": "client-1"}}
-    records = [{"index": 2, "record": signed_in}, {"index": 1, "record": by_command}]
+    loaded = {"app": {"name": "large", "uid": "0.1.0+96b8"}, "unmapped": {"casemate": {"kind": "model_loaded"}}}
+    records = [{"index": 2, "record": signed_in}, {"index": 1, "record": by_command}, {"index": 0, "record": loaded}]
     house.documents["POST", "/audit/search"] = (200, {"records": records, "next": None, "indexed": 3, "log_size": 3})
     await browser.sign_in()
     page = (await browser.get("/records")).text
     assert '<a href="/records?actor=user-1">user-1</a><br><span class="soft">ada</span>' in page
     assert '<a href="/records?actor=os%3Aa%26b">os:a&amp;b</a></td>' in page
+    assert re.search(r">model_loaded<.*?>large<", page, re.DOTALL), "a model by its name, not by its digest"
+    assert "0.1.0+96b8" not in page
 
 
 @pytest.mark.parametrize(
