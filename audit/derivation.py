@@ -42,14 +42,15 @@ class Derivation:
         width = tile_width(ENTRIES, number, self.signed_size)
         bundle, tile = TileId(ENTRIES, number, width), TileId(0, number, width)
         place = str(self.folder / bundle.path)
-        hashes = self.reader.read_hashes(tile)
-        for offset, entry in enumerate(self.reader.read_bundle(number, self.signed_size)):
+        entries, hashes = self.reader.read_bundle(number, self.signed_size), self.reader.read_hashes(tile)
+        leaves = [leaf_hash(entry) for entry in entries]
+        if leaves != hashes:
+            offset = next(at for at, leaf in enumerate(leaves) if leaf != hashes[at])
             index = number * TILE_WIDTH + offset
-            leaf = leaf_hash(entry)
-            if leaf != hashes[offset]:
-                raise LogCorrupted(f"{place}: entry {index} does not hash to what {tile.path} holds at place {offset}")
+            raise LogCorrupted(f"{place}: entry {index} does not hash to what {tile.path} holds at place {offset}")
+        for index, entry in enumerate(entries, number * TILE_WIDTH):
             _verify_entry(entry, index, place)
-            self._add(leaf)
+        self._extend(leaves)
 
     def add_unsigned(self, record: bytes, place: str) -> None:
         """Take a record behind the signed tree.
@@ -58,7 +59,7 @@ class Derivation:
         """
         _verify_entry(record, self.tree.size, place)
         self._unsigned_entries.append(record)
-        self._add(leaf_hash(record))
+        self._extend([leaf_hash(record)])
 
     def verify_signed(self) -> None:
         """Compare the partial tiles of the signed tree, then the roots of all heads.
@@ -77,6 +78,10 @@ class Derivation:
         """Hash of an entry of the signed tree."""
         number = index // TILE_WIDTH
         return self.reader.read_hashes(TileId(0, number, tile_width(0, number, self.signed_size)))[index % TILE_WIDTH]
+
+    def was_compared(self, tile: TileId) -> bool:
+        """Whether its file is what the entries of the signed tree were read from, or was compared with them on the way."""
+        return tile == tile.full and tile.number < self.signed_size >> 8 * (max(tile.level, 0) + 1)
 
     def expected(self, tile: TileId) -> bytes:
         """What a tile or bundle must hold; it lies within the derived tree.
@@ -100,10 +105,15 @@ class Derivation:
         unsigned = self._unsigned_entries[first_unsigned : max(end - self.signed_size, 0)]
         return encode_bundle([*signed, *unsigned][: tile.width])
 
-    def _add(self, leaf: bytes) -> None:
-        self.tree.append(leaf, self._take_full)
-        if self.tree.size in self._wanted:
-            self._roots[self.tree.size] = self.tree.root()
+    def _extend(self, leaves: list[bytes]) -> None:
+        """Add leaves, and take the roots of the heads on the way."""
+        start, first = 0, self.tree.size
+        heads = sorted(size - first for size in self._wanted if first < size < first + len(leaves))
+        for end in (*heads, len(leaves)):
+            self.tree.extend(leaves[start:end], self._take_full)
+            start = end
+            if self.tree.size in self._wanted:
+                self._roots[self.tree.size] = self.tree.root()
 
     def _take_full(self, tile: TileId, data: bytes) -> None:
         if self.tree.size > self.signed_size:

@@ -421,6 +421,16 @@ def test_a_syslog_message_has_the_form_of_the_standard() -> None:
     assert b"CEF:0|" in encode_message(event, "log.example/x", as_cef=True)
 
 
+@pytest.mark.parametrize(
+    ("time_ms", "told"),
+    [(-1, "1970-01-01T00:00:00.000Z"), (1, "1970-01-01T00:00:00.001Z"), (2**53 - 1, "9999-12-31T23:59:59.999Z")],
+)
+def test_a_syslog_header_has_a_time_and_a_dash_for_what_is_not_there(time_ms: int, told: str) -> None:
+    """RFC 5424's nil value; and no time that RFC 3339 cannot tell."""
+    message = encode_message(encode_canonical({"time": time_ms}), "").partition(b" ")[2]
+    assert message.startswith(f'<110>1 {told} - casemate - - [casemate@32473 index="" origin="" uid=""] '.encode())
+
+
 @pytest.mark.parametrize("as_cef", [False, True])
 def test_a_syslog_message_that_is_not_ascii_begins_with_the_byte_order_mark(as_cef: bool) -> None:
     """RFC 5424 section 6.4, and the frame counts it; behind it are the record's very bytes. ASCII has none."""

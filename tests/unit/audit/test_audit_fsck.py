@@ -68,6 +68,23 @@ def test_a_whole_log_is_consistent(log: Path, original: tuple[Path, VerifierKey,
     assert (verified.has_state, verified.is_live) == (True, False)
 
 
+@pytest.mark.parametrize(("since", "cosigned"), [(9, 16), (16, 9), (9, 9), (255, 256), (256, 255)])
+def test_earlier_trees_that_end_within_one_bundle_are_prefixes(tmp_path: Path, since: int, cosigned: int) -> None:
+    """Whichever is the larger, and at the bundle's end."""
+    writer = LogWriter(tmp_path / "log", tmp_path / "log.key", origin=ORIGIN)
+    notes = {}
+    for size in sorted({since, cosigned, 300}):
+        writer.append([make_record(index) for index in range(writer.size, size)])
+        writer.commit()
+        writer.publish()
+        notes[size] = (tmp_path / "log" / "checkpoint").read_bytes()
+    writer.close()
+    verified = verify_log(tmp_path / "log", writer.key, notes[since], cosigned=notes[cosigned])
+    assert verified.since is not None
+    assert verified.cosigned is not None
+    assert (verified.since.size, verified.cosigned.size) == (since, cosigned)
+
+
 def test_a_mirror_without_private_state_is_verified(log: Path, original: tuple[Path, VerifierKey, bytes]) -> None:
     """Whoever copies only what is published verifies that."""
     shutil.rmtree(log / ".state")
