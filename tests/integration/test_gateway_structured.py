@@ -90,6 +90,8 @@ async def test_native_and_completions_are_held_too(gateway: Gateway, client: ope
     """SGLang's parameters by its names."""
     await client.completions.create(model=MODEL, prompt="a", extra_body={"regex": "b"})
     assert format_of(gateway)["pattern"] == "b"
+    await client.completions.create(model=MODEL, prompt="a", extra_body={"regex": r"[^\ud800]\ud83d\ude00\\ud83d"})
+    assert format_of(gateway)["pattern"] == r"[^\ud800]\u{1f600}\\ud83d"
     body = {"text": "a", "sampling_params": {"json_schema": json.dumps(SCHEMA)}}
     response = await exchange(
         gateway.port,
@@ -118,6 +120,8 @@ async def test_native_and_completions_are_held_too(gateway: Gateway, client: ope
             "unsupported_schema",
         ),
         ({"extra_body": {"regex": "a", "ebnf": "b"}}, "ebnf", "invalid_parameter"),
+        ({"extra_body": {"regex": r"a\ud800"}}, "regex", "invalid_grammar"),
+        ({"extra_body": {"regex": r"[\u{110000}]"}}, "regex", "invalid_grammar"),
         ({"extra_body": {"regex": "a", "ignore_eos": True}}, "ignore_eos", "invalid_parameter"),
         ({"extra_body": {"regex": "a", "min_tokens": 3}}, "min_tokens", "invalid_parameter"),
         ({"extra_body": {"guided_json": {}}}, "guided_json", "unsupported_parameter"),

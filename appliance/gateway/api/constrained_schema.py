@@ -152,7 +152,8 @@ def _verify_pattern(pattern: Any, where: str) -> None:
         written_pattern(pattern)
     except PatternRefused as refused:
         message = (
-            f"it needs {str(refused)[:32]}, and no quotation mark, backslash or control character can be asked for"
+            f"it needs {str(refused)[:32]}, and no quotation mark, backslash, control character or half of a surrogate "
+            "pair can be asked for"
         )
         raise _refused(where, message) from None
 

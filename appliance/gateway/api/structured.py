@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from appliance.gateway.api.constrained_schema import constrained
 from appliance.gateway.api.fields import SamplingFields
 from appliance.gateway.api.parameters import parse_members
+from appliance.gateway.api.text_patterns import PatternRefused, written_expression
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.models import ServedModel
 from appliance.gateway.tools.structure import (
@@ -78,7 +79,7 @@ def parse_patterns(
     if len(named) > 1:
         raise BadRequest("invalid_parameter", f"give one of {', '.join(named)}", parameter=place + named[1])
     if regex is not None:
-        return Structure({"type": "regex", "pattern": regex}, place + "regex")
+        return Structure({"type": "regex", "pattern": _expression(regex, place + "regex")}, place + "regex")
     if ebnf is not None:
         return Structure({"type": "grammar", "grammar": ebnf}, place + "ebnf")
     return None if json_schema is None else _parse_schema_text(json_schema, place + "json_schema")
@@ -138,6 +139,14 @@ def verify_sampling(sampling: SamplingFields, structure: Structure) -> None:
         if getattr(sampling, name):
             message = f"{name} cannot go with {structure.parameter}, which says when the answer may end"
             raise BadRequest("invalid_parameter", message, parameter=name)
+
+
+def _expression(regex: str, where: str) -> str:
+    try:
+        return written_expression(regex)
+    except PatternRefused as refused:
+        message = f"{where}: {str(refused)[:32]} is no character"
+        raise BadRequest("invalid_grammar", message, parameter=where) from None
 
 
 def _parse_schema_text(text: str, where: str) -> Structure:

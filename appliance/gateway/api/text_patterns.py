@@ -8,6 +8,7 @@ Sources: ECMA-262, section 22.2.1; RFC 3339, section 5.6; RFC 2673, section 3.2;
 """
 
 import re
+from collections.abc import Callable
 
 MAX_LEAST = 128
 """Least numbers of characters up to which the compiler makes them states; above, a mask of them takes a tenth of a second."""
@@ -22,20 +23,36 @@ _UNSHOWN_ESCAPES = frozenset((r"\n", r"\r", r"\t", r"\f", r"\v", r"\0", r"\\", r
 
 
 class PatternRefused(ValueError):
-    """Needs characters that no string in JSON shows as themselves."""
+    """Needs what is no character, or one that no string in JSON shows as itself."""
 
 
 def written_pattern(pattern: str) -> str:
     """The same pattern in those words. Raises: PatternRefused."""
-    tokens = [_in_ascii(token) for token in _TOKEN.findall(pattern)]
+    tokens = [_in_ascii(token) for token in _whole_tokens(pattern)]
     place = 0
     while place < len(tokens):
         if tokens[place] == "[":
-            place = _end_of_class(tokens, place)
+            place = _end_of_class(tokens, place, _is_unshown)
         elif _is_unshown(tokens[place]):
             raise PatternRefused(tokens[place])
         elif tokens[place : place + 2] == [")", "?"]:
             tokens[place : place + 2] = ["|", ")"]
+        place += 1
+    return "".join(tokens)
+
+
+def written_expression(pattern: str) -> str:
+    """An expression for text that is no JSON, with pairs of surrogates as the characters that they are.
+
+    Raises: PatternRefused for what else is none: the compiler would take it for bytes that are no UTF-8.
+    """
+    tokens = _whole_tokens(pattern)
+    place = 0
+    while place < len(tokens):
+        if tokens[place] == "[":
+            place = _end_of_class(tokens, place, _is_no_character)
+        elif _is_no_character(tokens[place]):
+            raise PatternRefused(tokens[place])
         place += 1
     return "".join(tokens)
 
@@ -53,6 +70,28 @@ def pattern_of_one(least: int) -> str:
     return rf"^[\s\S]{{{least},1}}$"
 
 
+def _whole_tokens(pattern: str) -> list[str]:
+    tokens: list[str] = []
+    for token in _TOKEN.findall(pattern):
+        high, low = _code(tokens[-1]) if tokens else -1, _code(token)
+        if 0xD800 <= high < 0xDC00 <= low < 0xE000:
+            tokens[-1] = f"\\u{{{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):x}}}"
+        else:
+            tokens.append(token)
+    return tokens
+
+
+def _code(token: str) -> int:
+    """Of the character that an escape gives by its number; -1 for whatever is none."""
+    found = _CODE.fullmatch(token)
+    return -1 if found is None else int(found.group(1), 16)
+
+
+def _is_no_character(token: str) -> bool:
+    code = _code(token)
+    return 0xD800 <= code < 0xE000 or code > 0x10FFFF
+
+
 def _in_ascii(token: str) -> str:
     last = token[-1]
     if last.isascii():
@@ -61,21 +100,20 @@ def _in_ascii(token: str) -> str:
 
 
 def _is_unshown(part: str) -> bool:
-    code = _CODE.fullmatch(part)
-    if code is not None:
-        number = int(code.group(1), 16)
-        return number < 0x20 or number in (0x22, 0x5C)
+    code = _code(part)
+    if code >= 0:
+        return code < 0x20 or code in (0x22, 0x5C) or _is_no_character(part)
     return part in _UNSHOWN_ESCAPES or part == '"' or part < " " or part.startswith("\\c")
 
 
-def _end_of_class(tokens: list[str], begin: int) -> int:
+def _end_of_class(tokens: list[str], begin: int, is_unshown: Callable[[str], bool]) -> int:
     """Of one that holds something that may be shown, or everything else than what it names. Raises: PatternRefused."""
     end = next((place for place in range(begin + 1, len(tokens)) if tokens[place] == "]"), None)
     if end is None:
         return len(tokens)  # No pattern, as the compiler will say.
     inner = tokens[begin + 1 : end]
     ranges = [place for place in range(1, len(inner) - 1) if inner[place] == "-"]
-    shown = [place for place, token in enumerate(inner) if place not in ranges and not _is_unshown(token)]
+    shown = [place for place, token in enumerate(inner) if place not in ranges and not is_unshown(token)]
     if not shown or inner == ["^"]:
         raise PatternRefused("".join(tokens[begin : end + 1]))
     return end
