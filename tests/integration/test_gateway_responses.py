@@ -298,8 +298,9 @@ async def test_a_stream_that_fails_says_how_far_it_came(gateway: Gateway) -> Non
 
 @pytest.mark.parametrize("is_streamed", [False, True])
 async def test_what_a_response_says_of_itself(gateway: Gateway, is_streamed: bool) -> None:
-    """Every member that OpenAI's has, also where there is nothing to say."""
-    body = json.dumps({"model": MODEL, "input": "hi", "stream": is_streamed}).encode()
+    """Every member that OpenAI's has, also where there is nothing to say, and what its request said."""
+    said = {"prompt_cache_key": "k", "safety_identifier": "s", "metadata": {"a": "b"}, "user": "u", "temperature": 0.5}
+    body = json.dumps({"model": MODEL, "input": "hi", "stream": is_streamed, **said}).encode()
     headers = (f"Authorization: Bearer {TOKEN}", "Content-Type: application/json")
     answer = await exchange(gateway.port, "POST", "/v1/responses", headers=headers, body=body)
     line = next(line for line in reversed(answer.body.split(b"\n")) if line.startswith((b"data: ", b"{")))
@@ -310,6 +311,7 @@ async def test_what_a_response_says_of_itself(gateway: Gateway, is_streamed: boo
         reasoning safety_identifier service_tier status store temperature text tool_choice tools top_logprobs top_p truncation
         usage user"""
     assert response.keys() == set(members.split())
+    assert {name: response[name] for name in said} == said
 
 
 async def test_a_failure_in_mid_stream_is_an_event(gateway: Gateway, client: openai.AsyncOpenAI) -> None:

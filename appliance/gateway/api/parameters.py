@@ -96,7 +96,8 @@ def parse_parameters(body: Mapping[str, Any], into: type[Parsed], *, strict: boo
 
     Raises: BadRequest, naming the member, what was expected and what came.
     """
-    return _convert({key: value for key, value in body.items() if key not in ACCEPTED_HINTS}, into, strict=strict)
+    hints = ACCEPTED_HINTS.keys() - into.__struct_fields__
+    return _convert({key: value for key, value in body.items() if key not in hints}, into, strict=strict)
 
 
 def parse_members(value: Any, into: type[Parsed], where: str) -> Parsed:

@@ -26,6 +26,9 @@ Include = Literal["reasoning.encrypted_content", "message.output_text.logprobs"]
 """The former is for clients that send reasoning back encrypted only, as some do, though it also comes as text."""
 
 
+Hint = Annotated[str, Meta(max_length=512)]
+
+
 class ReasoningFields(Struct, forbid_unknown_fields=True):
     """`reasoning`."""
 
@@ -104,6 +107,9 @@ class ResponsesFields(ConversationFields, kw_only=True):
     include: list[Include] = field(default_factory=list)
     service_tier: Literal["auto", "default"] = "auto"
     background: bool = False
+    prompt_cache_key: Hint | None = None
+    """As elsewhere it changes nothing, and so does the next; a response tells both again."""
+    safety_identifier: Hint | None = None
 
 
 def parse_responses(body: dict[str, Any]) -> ResponsesFields:
