@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from security.errors import TokenRejected
-from security.oauth.profiles import PROFILE_NAMES, SHAPES, ForeignProfile, Mapping
+from security.oauth.profiles import MAX_VALUES, PROFILE_NAMES, SHAPES, ForeignProfile, Mapping
 from security.scopes import GRANTABLE, Role, Scope
 from tests.support.controls import control
 
@@ -50,6 +50,15 @@ def test_an_access_token_of_each_product_is_understood(name):
     assert (token.client_id, token.subject, token.tenant) == ("corp:app", "corp:ada", "acme")
     assert (token.role, token.scopes, token.jti) == (Role.USER, {Scope.INFERENCE}, "j")
     assert not token.is_registered
+
+
+@pytest.mark.parametrize("values", [["llm-users", ["x"]], ["llm-users", 3], ["llm-users"] * (MAX_VALUES + 1), 3])
+@pytest.mark.parametrize(("name", "wrap"), [("okta", "groups"), ("entra", "roles"), ("keycloak", "realm_access")])
+def test_roles_are_texts_and_not_many(name, wrap, values):
+    """Whatever else a provider puts there is refused as a token, and is no fault of ours."""
+    claims = {**COMMON, **TOKENS[name], wrap: {"roles": values} if wrap == "realm_access" else values}
+    with pytest.raises(TokenRejected, match="expected"):
+        parse(name, claims)
 
 
 @pytest.mark.parametrize("name", PROFILE_NAMES)
