@@ -25,7 +25,7 @@ from audit.errors import (
 )
 from audit.frontier import Frontier
 from audit.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, root_of
-from audit.note import NoteSigner, SignedNote, VerifierKey, encode_note, encode_signature, parse_note
+from audit.note import MAX_NOTE_BYTES, NoteSigner, SignedNote, VerifierKey, encode_note, encode_signature, parse_note
 from audit.reader import LogReader
 from audit.signing_key import open_cosigners
 from audit.storage import Disk
@@ -298,6 +298,37 @@ def test_a_witness_that_answers_with_rubbish_gives_no_cosignature(
         ask_witness(LogReader(tmp_path / "log"), writer.key, key, lambda _body: answer, 0)
     with pytest.raises(EntryNotFound):
         load_cosigned(tmp_path)
+
+
+def test_a_word_on_another_tree_is_not_taken_for_one_on_this(open_log: OpenLog, tmp_path: Path) -> None:
+    """Of a known witness, by its name and key: it signed another checkpoint. Nor is one taken that comes with a refusal."""
+    writer = open_log()
+    writer.append([make_record(0)])
+    writer.commit()
+    writer.publish()
+    reader, cosigner = LogReader(tmp_path / "log"), Cosigner("w.example/1", Ed25519PrivateKey.generate())
+    other, own = (_lines(cosigner, note) for note in (LOG.note(20), reader.checkpoint_note()))
+    with pytest.raises(SignatureRejected):
+        ask_witness(reader, writer.key, cosigner.key, lambda _body: Answer(200, other), 0)
+    with pytest.raises(MalformedNote, match=r"w\.example/1 refused with 403"):
+        ask_witness(reader, writer.key, cosigner.key, lambda _body: Answer(403, own), 0)
+    with pytest.raises(MalformedNote, match="at most"):
+        ask_witness(reader, writer.key, cosigner.key, lambda _body: Answer(200, own + b"x" * MAX_NOTE_BYTES), 0)
+
+
+def test_a_witness_that_has_this_very_tree_cosigns_it_again(
+    open_log: OpenLog, open_witness: Callable[..., Witness], tmp_path: Path
+) -> None:
+    """Its word has a new time; without a proof, as there is nothing between."""
+    writer = open_log()
+    witness = open_witness(logs=[writer.key])
+    writer.append([make_record(0)])
+    writer.commit()
+    writer.publish()
+    reader, key = LogReader(tmp_path / "log"), witness._cosigners[0].key
+    for known in (0, 1):
+        cosigned = ask_witness(reader, writer.key, key, witness.add_checkpoint, known)
+        assert verify_cosignatures(cosigned, [key]) == {key.name: NOW}
 
 
 def test_a_witness_that_remembers_more_than_the_log_has_is_told_so(open_log: OpenLog, tmp_path: Path) -> None:
