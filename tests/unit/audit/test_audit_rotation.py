@@ -173,6 +173,37 @@ def test_the_word_about_an_old_log_does_not_stand_before_the_next(tmp_path: Path
     assert load_cosigned(tmp_path) == new
 
 
+def test_private_keys_are_overwritten_where_they_lay(home: Path, open_log: OpenLog) -> None:
+    """The first when the next takes its place; that, and one that waits, when the log is closed: an open file reads zeroes."""
+    old_key, next_key = home / "log.key", home / "log-next.key"
+    stage_key(old_key, ORIGIN)
+    writer = open_log()
+    append(writer, 1)
+    writer.close()
+    with old_key.open("rb") as kept:
+        finish_key(home / "log", old_key, ORIGIN)
+        assert not any(kept.read())
+    stage_key(old_key, ORIGIN)
+    with old_key.open("rb") as first, next_key.open("rb") as second:
+        rotate_log(home / "log", old_key)
+        assert not any(first.read() + second.read())
+    assert not list(home.glob("*.key"))
+    assert not next_key.with_suffix(".vkey").exists()
+
+
+def test_a_log_behind_its_witnesses_word_is_not_closed(home: Path, tmp_path: Path) -> None:
+    """Closed, nobody would ask them about it any more: it was cut, or put back."""
+    signer = load_signer(home / "log.key", ORIGIN)
+    longer = signer.sign(Checkpoint(ORIGIN, 20, bytes(32)).encode())
+    cosigner = Cosigner("w.example/1", Ed25519PrivateKey.generate())
+    line = encode_signature(cosigner.cosign(parse_note(longer).text, 1)).encode()
+    merge_cosigned(home, add_cosignatures(longer, line, [cosigner.key]))
+    with pytest.raises(AuditRejected, match="records were taken away"):
+        rotate_log(home / "log", home / "log.key")
+    assert (home / "log").is_dir()
+    assert (home / "log.key").exists()
+
+
 def test_an_interrupted_rotation_does_not_destroy_another_logs_key(home: Path) -> None:
     """Where the next log has begun meanwhile, the key that lies there is its own."""
     rotate_log(home / "log", home / "log.key")
