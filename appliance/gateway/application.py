@@ -45,6 +45,7 @@ class Application:
         self._rejections = rejections
         self._settings = settings
         self._metrics = metrics
+        self._count_active = metrics.http_requests_active.of()
         self._budget = BodyBudget(settings.max_pending_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +73,7 @@ class Application:
         path = self._gate.name_of(scope["method"], scope["raw_path"])
         dialect = OPENAI  # Of every refusal at the gate: a stranger learns from none which paths there are.
         began = time.monotonic()
-        self._metrics.http_requests_active.add(1)
+        self._count_active(1)
         try:
             # (1) the route table, then (2) the access token; nothing of the request has been parsed yet.
             caller = Caller(exchange.source_address, scope.get(CERTIFICATE))
@@ -102,12 +103,10 @@ class Application:
             await _refuse(exchange, InternalFault("internal_error", message), dialect)
         finally:
             exchange.release()
-            self._metrics.http_requests_active.add(-1)
-            self._metrics.http_responses_total.add(
-                1, method=_known(scope["method"]), path=path, status=str(exchange.status)
-            )
+            self._count_active(-1)
+            self._metrics.http_responses_total.of(_known(scope["method"]), path, str(exchange.status))(1)
             took_s = time.monotonic() - began
-            self._metrics.http_request_duration_seconds.observe(took_s, path=path)
+            self._metrics.http_request_duration_seconds.of(path)(took_s)
             if self._observer is not None:
                 self._observer.request_ended(_describe(exchange, _known(scope["method"]), path, took_s))
 

@@ -39,6 +39,7 @@ class Instrument:
         self.labels = tuple(labels)
         self.buckets = tuple(buckets)
         self.rows: dict[LabelValues, list[float]] = {}
+        self._bound: dict[LabelValues, Callable[[float], None]] = {}
 
     @property
     def width(self) -> int:
@@ -67,16 +68,26 @@ class Instrument:
 
     def observe(self, value: float, **labels: str) -> None:
         """Count a value in its bucket (upper bounds are inclusive)."""
-        self._count(self._row(labels), value)
+        _count(self.buckets, self._row(labels), value)
 
-    def bind(self, **labels: str) -> Callable[[float], None]:
-        """`observe` for one combination of labels, for what is observed very often."""
-        return partial(self._count, self._row(labels))
+    def of(self, *values: str) -> Callable[[float], None]:
+        """`add` or `observe` for the labels' values, in the labels' order: kept, for what each request or token counts."""
+        bound = self._bound.get(values)
+        if bound is None:
+            row = self._row(dict(zip(self.labels, values, strict=True)))
+            bound = partial(_count, self.buckets, row) if self.kind == "histogram" else partial(_add, row)
+            self._bound[values] = bound
+        return bound
 
-    def _count(self, row: list[float], value: float) -> None:
-        row[bisect_left(self.buckets, value)] += 1
-        row[-2] += value
-        row[-1] += 1
+
+def _add(row: list[float], amount: float) -> None:
+    row[0] += amount
+
+
+def _count(buckets: Sequence[float], row: list[float], value: float) -> None:
+    row[bisect_left(buckets, value)] += 1
+    row[-2] += value
+    row[-1] += 1
 
 
 def render(instrument: Instrument, rows: Iterable[tuple[LabelValues, list[float]]]) -> list[str]:

@@ -83,7 +83,7 @@ class Answer:
         ]
         self.response_started = False
         self.sink: Sink | None = None
-        self._inter_token_latency = desk.metrics.inter_token_latency_seconds.bind(model_name=asked.model)
+        self._inter_token_latency = desk.metrics.inter_token_latency_seconds.of(asked.model)
         self.on_fail: Callable[[], object] = _nothing
         self._cut_by: GatewayFault | None = None
         """What the pieces that were read last led to."""
@@ -227,11 +227,12 @@ class Answer:
         assert generation.request_id is not None
         counted = generation.num_output_tokens
         wanted = counted + len(delivery.token_ids)
-        if await generation.coverage.reach(wanted) < wanted:
+        if not generation.coverage.covers(wanted) and await generation.coverage.reach(wanted) < wanted:
             raise QuotaRefused("quota_exhausted", f"the quota ended after {counted} output tokens of this answer", 0)
         self._measure(generation)
         piece = generation.choices[delivery.choice].feed(delivery)
-        self._cancel_if_cut(generation, delivery.choice)
+        if piece.end is not None:
+            self._cancel_if_cut(generation, delivery.choice)
         return piece
 
     def _take_at_once(self, generation: Generation, index: int, token_id: int) -> bool:
@@ -245,7 +246,8 @@ class Answer:
         self._measure(generation)
         try:
             piece = choice.feed_token(token_id)
-            self._cancel_if_cut(generation, index)
+            if piece.end is not None:
+                self._cancel_if_cut(generation, index)
             sink.take(piece)
         except Exception:  # This runs on the engine's link, where one request's fault must end nothing else.
             log.exception("request_failed", request_id=self._asked.uid)
@@ -253,17 +255,17 @@ class Answer:
         return True
 
     def _cancel_if_cut(self, generation: Generation, index: int) -> None:
-        """With stop strings the engine leaves it to us which tokens count, and caches no others."""
+        """A choice has ended. With stop strings the engine leaves it to us which tokens count, and caches no others."""
         choice = generation.choices[index]
-        if choice.end is not None and generation.engine is not None and (choice.cut or self._asked.stops):
+        if generation.engine is not None and (choice.cut or self._asked.stops):
             assert generation.request_id is not None
             generation.engine.cancel(generation.request_id, index, choice.num_tokens)
 
     def _measure(self, generation: Generation) -> None:
-        metrics, model = self._desk.metrics, self._asked.model
         gap = generation.note_tokens()
         if gap is None:
-            metrics.time_to_first_token_seconds.observe(time.monotonic() - self._arrived_at, model_name=model)
+            took_s = generation.last_token_at - self._arrived_at
+            self._desk.metrics.time_to_first_token_seconds.of(self._asked.model)(took_s)
         elif len(generation.choices) == 1:
             self._inter_token_latency(gap)
 

@@ -77,7 +77,7 @@ class Closing:
         if generation.intent_index is None:
             return
         metrics = self._desk.metrics
-        metrics.e2e_request_latency_seconds.observe(time.monotonic() - self._arrived_at, model_name=self._model)
+        metrics.e2e_request_latency_seconds.of(self._model)(time.monotonic() - self._arrived_at)
         if error is not None:
             metrics.num_aborted_requests_total.add(1, model_name=self._model, reason=code_of(error))
 

@@ -15,13 +15,18 @@ class Coverage:
         self._block = max(1, reservation.covered_tokens)
         self._asking: asyncio.Task[None] | None = None
         self.reservation = reservation
+        self._num_ample = self._find_ample()
+        """So many tokens are covered, and are not so many that more would be asked for: nearly always."""
 
     def covers(self, num_tokens: int) -> bool:
         """Whether so many output tokens are covered already; asks ahead when it gets low."""
+        if num_tokens <= self._num_ample:
+            return True
         self._forget_answered()
+        self._num_ample = self._find_ample()
         if num_tokens > self.reservation.covered_tokens:
             return False
-        if self._asking is None and self._is_low(num_tokens):
+        if self._asking is None and num_tokens > self._num_ample:
             self._ask()
         return True
 
@@ -58,9 +63,9 @@ class Coverage:
         if self._asking is not None and self._asking.done():
             self._asking = None
 
-    def _is_low(self, num_tokens: int) -> bool:
+    def _find_ample(self) -> int:
         covered = self.reservation.covered_tokens
-        return covered < self._max_tokens and covered - num_tokens <= self._block // 2
+        return covered if covered >= self._max_tokens else covered - self._block // 2 - 1
 
     def _ask(self) -> None:
         if self._asking is None:

@@ -90,7 +90,8 @@ class Generation:
     @property
     def num_output_tokens(self) -> int:
         """Output tokens that count, over all choices."""
-        return sum([choice.num_tokens for choice in self.choices])
+        choices = self.choices
+        return choices[0].num_tokens if len(choices) == 1 else sum([choice.num_tokens for choice in choices])
 
     @property
     def num_cached_tokens(self) -> int:
@@ -135,12 +136,12 @@ class Generation:
 
     def note_tokens(self) -> float | None:
         """Note that tokens came now; gives the seconds since the last ones, None for the first."""
-        now = time.monotonic()
-        gap = None if self.first_token_at is None else now - self.last_token_at
+        now, last = time.monotonic(), self.last_token_at
+        self.last_token_at = now
         if self.first_token_at is None:
             self.first_token_at = now
-        self.last_token_at = now
-        return gap
+            return None
+        return now - last
 
 
 def verify_finish(finish: Finish | None, deadline_s: float) -> None:

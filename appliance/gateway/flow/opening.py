@@ -67,7 +67,7 @@ class Opening:
         except PeerUnavailable as lost:
             generation.fail(lost)  # The intent is on its way, and gets its outcome.
         generation.intent_index = (await recorded).index
-        self._desk.metrics.num_requests_total.add(1, model_name=self._asked.model)
+        self._desk.metrics.num_requests_total.of(self._asked.model)(1)
 
     def _submit(self, generation: Generation, request_id: int, time_left_s: float) -> Submit:
         asked = self._asked
