@@ -27,6 +27,8 @@ _STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"x-accel-buffering", b"no"),
 ]
+_SECURITY_NAMES = frozenset(name for name, _ in _SECURITY_HEADERS)
+_JSON_PARAMETERS = (b"", b"charset=utf-8", b'charset="utf-8"')
 _CREDENTIALS = (b"authorization", b"x-api-key", b"dpop")
 _encoder = msgspec.json.Encoder()
 ABORT = "casemate.abort"
@@ -46,6 +48,10 @@ class StreamWriter(Protocol):
     @property
     def has_whole_body(self) -> bool:
         """Whether the request has been read to its end, so that nobody waits for more of it."""
+        ...
+
+    def take_whole_body(self) -> bytes | None:
+        """What nobody has read of the request's body, if it is here to its end and somebody still waits for the answer."""
         ...
 
     @property
@@ -141,8 +147,11 @@ class Exchange:
         self._num_body_bytes = 0
         self._body_was_read = False
         self._headers: Headers = scope["headers"]
+        self._fields = dict(self._headers)
+        """The last value of each name: most names are looked up, and nearly none is repeated."""
+        self._has_repeated = len(self._fields) < len(self._headers)
         self.request_id = ""
-        self.trace = trace_of(self._headers)
+        self.trace = trace_of(self._headers if b"traceparent" in self._fields else ())
         self.principal: Principal | None = None
         self.segment = ""
         self.started = False
@@ -182,14 +191,15 @@ class Exchange:
         return (b"casemate-audit-outcome", b"comment") in self._headers
 
     def _header(self, name: bytes) -> bytes | None:
-        values = [value for key, value in self._headers if key == name]
-        if len(values) > 1:
+        if self._has_repeated and [key for key, _ in self._headers].count(name) > 1:
             raise BadRequest("repeated_header", f"the header {name.decode()} is repeated")
-        return values[0] if values else None
+        return self._fields.get(name)
 
     def forget_credentials(self) -> None:
         """The gate has seen them; an open stream need not keep its token in memory."""
         self._headers[:] = [header for header in self._headers if header[0] not in _CREDENTIALS]
+        for name in _CREDENTIALS:
+            self._fields.pop(name, None)
 
     async def read_body(self) -> bytes:
         """Read the whole JSON body.
@@ -201,8 +211,11 @@ class Exchange:
         if length is not None and (not length.isdigit() or int(length) > self._max_body_bytes):
             raise _too_large(self._max_body_bytes)
         writer = self.writer
-        if writer is not None and writer.has_whole_body:
-            return await self._receive_body()  # Nearly always; a timer would be set and taken back in vain.
+        body = None if writer is None else writer.take_whole_body()
+        if body is not None:  # Nearly always: there is nothing to wait for, and no timer to be set for it.
+            self._hold(body)
+            self._body_was_read = True
+            return body
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 return await self._receive_body()
@@ -216,18 +229,21 @@ class Exchange:
             if event["type"] == "http.disconnect":
                 raise ClientGone("client_disconnected", "the client left while sending its request")
             part: bytes = event.get("body", b"")
-            if self._num_body_bytes + len(part) > self._max_body_bytes:
-                raise _too_large(self._max_body_bytes)
-            self._budget.take(len(part))
-            self._num_body_bytes += len(part)
+            self._hold(part)
             parts.append(part)
             self._body_was_read = not event.get("more_body", False)
         return b"".join(parts)
 
+    def _hold(self, part: bytes) -> None:
+        if self._num_body_bytes + len(part) > self._max_body_bytes:
+            raise _too_large(self._max_body_bytes)
+        self._budget.take(len(part))
+        self._num_body_bytes += len(part)
+
     def _verify_media(self) -> None:
         media = (self._header(b"content-type") or b"").lower()
         kind, _, parameter = media.partition(b";")
-        if kind.strip() != b"application/json" or parameter.strip() not in (b"", b"charset=utf-8", b'charset="utf-8"'):
+        if kind.strip() != b"application/json" or parameter.strip() not in _JSON_PARAMETERS:
             raise UnsupportedMedia("unsupported_media_type", "the request body must be application/json in UTF-8")
         if (self._header(b"content-encoding") or b"identity").lower() != b"identity":
             raise UnsupportedMedia("unsupported_content_encoding", "compressed request bodies are not accepted")
@@ -301,12 +317,12 @@ class Exchange:
 
     def _complete_headers(self, headers: Headers) -> Headers:
         """An answer's own headers, and those that every answer has; what it says itself is not said again."""
-        names = {name for name, _ in headers}
-        own: Headers = [
-            (b"x-request-id", self.request_id.encode()),
-            (b"traceresponse", self.trace.traceresponse),
-            *(header for header in _SECURITY_HEADERS if header[0] not in names),
-        ]
+        own: Headers = [(b"x-request-id", self.request_id.encode()), (b"traceresponse", self.trace.traceresponse)]
+        names = dict(headers).keys()
+        if names.isdisjoint(_SECURITY_NAMES):
+            own += _SECURITY_HEADERS
+        else:
+            own += [header for header in _SECURITY_HEADERS if header[0] not in names]
         if self.also_names_request:
             own.append((self.also_names_request, self.request_id.encode()))
         if self.principal is not None:

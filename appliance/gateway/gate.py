@@ -116,7 +116,7 @@ class Gate:
             method=method,
             path=raw_path.decode("latin-1"),
             address=caller.address,
-            proofs=tuple(value.decode("latin-1") for name, value in headers if name == b"dpop"),
+            proofs=_proofs(headers) if scheme == b"dpop" else (),
             certificate=caller.certificate,
         )
 
@@ -136,6 +136,10 @@ class Gate:
             raise Unauthenticated("invalid_token", str(refusal), *challenges) from refusal
         except TokenIssuerUnavailable as fault:
             raise PeerUnavailable("token_keys_unavailable", str(fault)) from fault
+
+
+def _proofs(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, ...]:
+    return tuple(value.decode("latin-1") for name, value in headers if name == b"dpop")
 
 
 def _static_keys(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:

@@ -49,7 +49,7 @@ class Presented(msgspec.Struct, frozen=True, kw_only=True):
     """As it was sent, without the query."""
     address: str
     proofs: tuple[str, ...] = ()
-    """Every `DPoP` header."""
+    """Every `DPoP` header, where the scheme is that."""
     certificate: bytes | None = None
     """The client's certificate on this connection, DER."""
 

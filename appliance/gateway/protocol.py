@@ -8,8 +8,8 @@ body as any other error does.
 """
 
 import asyncio
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from itertools import chain
 from typing import Any, cast
 
 import msgspec
@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from appliance.gateway.asgi import Headers
 from appliance.gateway.errors import BadRequest, error_body
 from appliance.gateway.exchange import ABORT, CERTIFICATE, WRITER, has_body
+from appliance.gateway.framing import verify_framing, verify_target
 from appliance.gateway.listening import Place
 from appliance.gateway.settings import GatewaySettings
 
@@ -26,46 +27,7 @@ _MAX_LINGERS = 10
 """An answer need not wait for its request's body, as a refusal does not. The rest is read and forgotten, until no more comes for so
 long, or so often: a connection that is closed while bytes are on their way is reset, and the client may never see the answer."""
 
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _HEADER_BYTES = len(b": \r\n")
-_END_OF_AUTHORITY = re.compile(rb"[/?]")
-
-
-def verify_framing(version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """What a proxy before us may understand in another way than we is refused: a host that is missing, repeated or none (RFC 9112
-    section 3.2), a transfer coding besides `chunked`, and any in HTTP/1.0 (section 6.1). The rest llhttp refuses.
-
-    Raises: ValueError.
-    """
-    num_hosts = 0
-    for name, value in headers:
-        if name == b"host":
-            num_hosts += 1
-            if not _HOST.fullmatch(value):
-                raise ValueError("Host: expected a name or an address")
-        elif name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
-            raise ValueError("Transfer-Encoding: expected chunked, in HTTP/1.1")
-    if num_hosts > 1 or (num_hosts == 0 and version != "1.0"):
-        raise ValueError("expected one Host header")
-
-
-def verify_target(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """A target that a proxy before us may understand in another way is refused as well: one with a fragment, and a whole address
-    (RFC 9112 section 3.2.2) of another host than Host says.
-
-    Raises: ValueError.
-    """
-    if b"#" in target:
-        raise ValueError("a request's target has no fragment")
-    if not target.startswith(b"/") and b"://" in target:
-        authority = _END_OF_AUTHORITY.split(target.partition(b"://")[2], 1)[0]
-        if any(name == b"host" and value.lower() != authority.lower() for name, value in headers):
-            raise ValueError("Host: expected that of the request's target")
-
-
-def _framed(chunk: bytes) -> bytes:
-    """A part of a chunked body (RFC 9112 section 7.1). One of no bytes would end the response."""
-    return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
 
 
 class _CycleWriter:
@@ -92,6 +54,15 @@ class _CycleWriter:
     def has_whole_body(self) -> bool:
         """See `exchange.StreamWriter`."""
         return not self._cycle.more_body
+
+    def take_whole_body(self) -> bytes | None:
+        """See `exchange.StreamWriter`: what `RequestResponseCycle.receive` gives, which is a coroutine and waits for an event."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or cycle.response_complete:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        cycle.flow.resume_reading()
+        return body
 
     @property
     def is_behind(self) -> bool:
@@ -120,7 +91,8 @@ class _CycleWriter:
         cycle.transport.write(STATUS_LINE[status] + lines + framing + b"\r\n\r\n" + self._shown(chunk))
 
     def _shown(self, chunk: bytes) -> bytes:
-        return _framed(chunk) if self._cycle.chunked_encoding else chunk
+        """A part as it goes over the wire: a chunk (RFC 9112 section 7.1), and none of no bytes, which would end the response."""
+        return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk and self._cycle.chunked_encoding else chunk
 
     def write(self, chunk: bytes) -> None:
         """See `exchange.StreamWriter`."""
@@ -225,12 +197,15 @@ class GatewayProtocol(HttpToolsProtocol):
         self._num_framing_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header. One after the headers' end is a trailer. Raising refuses the request."""
+        """One header, as `HttpToolsProtocol` takes it. One after the headers' end is a trailer. Raising refuses the request."""
         if not self._in_headers:
             self._refusal = "trailers are not taken"
             raise ValueError(self._refusal)
         # Blanks behind a value are no part of it (RFC 9112 section 5.1); llhttp leaves them there.
-        super().on_header(name, value.rstrip(b" \t"))
+        name, value = name.lower(), value.rstrip(b" \t")
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """All headers of a request are here. Raising refuses it."""
@@ -238,13 +213,14 @@ class GatewayProtocol(HttpToolsProtocol):
         if version not in ("1.0", "1.1"):
             raise ValueError("this version of HTTP is not spoken here")
         # They may have come in one read, of which nothing was counted before they were parsed.
-        num_bytes = len(self.url) + sum(len(name) + len(value) + _HEADER_BYTES for name, value in self.headers)
+        headers = self.headers
+        num_bytes = len(self.url) + _HEADER_BYTES * len(headers) + sum(map(len, chain.from_iterable(headers)))
         if num_bytes > self.settings.max_header_bytes:
             self._refusal = self._too_large()
             raise ValueError(self._refusal)
-        verify_framing(version, self.headers)
-        verify_target(self.url, self.headers)
-        if self.parser.should_upgrade() and has_body(self.headers):
+        verify_framing(version, headers)
+        verify_target(self.url, headers)
+        if self.parser.should_upgrade() and has_body(headers):
             self._refusal = "a request with a body cannot ask for an upgrade"  # The parser would pass over the body.
             raise ValueError(self._refusal)
         self._in_headers = False

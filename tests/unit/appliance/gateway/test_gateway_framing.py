@@ -2,7 +2,7 @@
 
 import pytest
 
-from appliance.gateway.protocol import verify_target
+from appliance.gateway.framing import verify_target
 
 HOST = [(b"host", b"gateway.example:8443")]
 
