@@ -21,6 +21,7 @@ MAX_QUOTES = 1 << 18
 MAX_QUICK_EXPONENTS = 256
 """Of a body that goes to the quick parser: it takes up to 10 µs for a number like 1e23, where the other takes a tenth of one."""
 _USUAL_DEPTH = 8
+_CONTAINERS = (dict, list)
 _NOT_IN_OUTLINE = bytes(set(range(256)) - set(b'[]{}:eE"'))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 
@@ -118,7 +119,7 @@ def _num_members(value: dict[str, Any], num_containers: int) -> int:
         if len(found) == num_containers:
             break
         inner = container.values() if type(container) is dict else container
-        found += [one for one in inner if type(one) is dict or type(one) is list]
+        found += [one for one in inner if type(one) in _CONTAINERS]
     return sum(len(one) for one in found if type(one) is dict)
 
 

@@ -16,11 +16,11 @@ def quota_headers(requests: Left | None, tokens: Left | None, day_tokens: Left |
     headers: Headers = []
     for (limit, remaining, reset), left in zip(_NAMES, (requests, tokens, day_tokens), strict=True):
         if left is not None:
-            headers += [
+            headers += (
                 (limit, b"%d" % left.limit),
                 (remaining, b"%d" % left.remaining),
                 (reset, format_duration(left.reset_ms).encode()),
-            ]
+            )
     return headers
 
 

@@ -7,6 +7,8 @@ with its own words, so that nobody believes a request was honoured that was not.
 import difflib
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -83,6 +85,7 @@ WHY_NOT = {
 }
 """Why not all values of OpenAI's and Anthropic's are taken; `[]` is any place in a list."""
 
+_get_always, _ALWAYS_VALUES = attrgetter(*ALWAYS), tuple(ALWAYS.values())
 MAX_NULLS = 8
 """Members inside of others, in whatever place of their lists, that are null and need not be known: SDKs send back in full what they
 parsed. For each of them a body is looked at once more."""
@@ -96,8 +99,10 @@ def parse_parameters(body: Mapping[str, Any], into: type[Parsed], *, strict: boo
 
     Raises: BadRequest, naming the member, what was expected and what came.
     """
-    hints = ACCEPTED_HINTS.keys() - into.__struct_fields__
-    return _convert({key: value for key, value in body.items() if key not in hints}, into, strict=strict)
+    if not ACCEPTED_HINTS.keys().isdisjoint(body):
+        hints = ACCEPTED_HINTS.keys() - into.__struct_fields__
+        body = {key: value for key, value in body.items() if key not in hints}
+    return _convert(body, into, strict=strict)
 
 
 def parse_members(value: Any, into: type[Parsed], where: str) -> Parsed:
@@ -115,11 +120,10 @@ def parse_members(value: Any, into: type[Parsed], where: str) -> Parsed:
 
 
 def _convert(body: Mapping[str, Any], into: type[Parsed], *, strict: bool = True) -> Parsed:
-    known = set(into.__struct_fields__)
-    given = {key: value for key, value in body.items() if value is not None}
-    for key in given:
-        if key not in known:
-            raise _unknown(key, known)
+    known = _fields_of(into)
+    given = body if None not in body.values() else {key: value for key, value in body.items() if value is not None}
+    if not known.issuperset(given):
+        raise _unknown(next(key for key in given if key not in known), known)
     num_nulls = 0
     while True:
         try:
@@ -130,7 +134,12 @@ def _convert(body: Mapping[str, Any], into: type[Parsed], *, strict: bool = True
                 raise _invalid(str(error)) from error
 
 
-def _drop_nulls(body: dict[str, Any], message: str) -> bool:
+@lru_cache(maxsize=256)
+def _fields_of(into: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(into.__struct_fields__)
+
+
+def _drop_nulls(body: Mapping[str, Any], message: str) -> bool:
     """Take out the member that msgspec complains of, wherever in its lists it is null; False if it is so nowhere."""
     found, foreign = _PLACE.search(message), _FOREIGN.match(message)
     steps = ["" if index else name for name, index in _STEP.findall(found.group(1) if found else "")]
@@ -148,7 +157,7 @@ def _drop_nulls(body: dict[str, Any], message: str) -> bool:
     return bool(empty)
 
 
-def _unknown(key: str, known: set[str]) -> BadRequest:
+def _unknown(key: str, known: frozenset[str]) -> BadRequest:
     shown = key[:64]
     if key in NOT_SUPPORTED:
         return BadRequest("unsupported_parameter", NOT_SUPPORTED[key], parameter=shown)
@@ -183,6 +192,8 @@ def _invalid(message: str) -> BadRequest:
 
 def verify_always(fields: msgspec.Struct, where: str = "") -> None:
     """Check that nothing else is asked for than what is always done. Raises: BadRequest."""
+    if _get_always(fields) == _ALWAYS_VALUES:
+        return
     for name, value in ALWAYS.items():
         if getattr(fields, name) is not value:
             place = where + name

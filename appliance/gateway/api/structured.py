@@ -74,6 +74,8 @@ def parse_patterns(
     regex: str | None, ebnf: str | None, json_schema: str | None = None, place: str = ""
 ) -> Structure | None:
     """The structure that SGLang's parameters ask for; at most one of them may. Raises: BadRequest."""
+    if regex is None and ebnf is None and json_schema is None:
+        return None
     given = {"regex": regex, "ebnf": ebnf, "json_schema": json_schema}
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
@@ -82,7 +84,8 @@ def parse_patterns(
         return Structure({"type": "regex", "pattern": _expression(regex, place + "regex")}, place + "regex")
     if ebnf is not None:
         return Structure({"type": "grammar", "grammar": ebnf}, place + "ebnf")
-    return None if json_schema is None else _parse_schema_text(json_schema, place + "json_schema")
+    assert json_schema is not None
+    return _parse_schema_text(json_schema, place + "json_schema")
 
 
 def only_one(first: Structure | None, second: Structure | None) -> Structure | None:

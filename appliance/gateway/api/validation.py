@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TypeVar
 
 from appliance.gateway.api.fields import SamplingFields
@@ -13,7 +14,11 @@ from runtime.request import MAX_TOKENS, SamplingParams
 
 Number = TypeVar("Number", int, float)
 _MAX_SAFE_INTEGER = (1 << 53) - 1
-_OFF = SamplingParams()
+_FRACTIONS = ("min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
+_SELDOM = (*_FRACTIONS, "min_tokens", "logprobs", "prompt_logprobs")
+"""Parameters that an intent names where they are not off."""
+_get_seldom = attrgetter(*_SELDOM)
+_SELDOM_OFF = _get_seldom(SamplingParams())
 MAX_PROMPT_LOGPROBS = 250_000
 """Of one prompt, over all its tokens: they leave the engine in one message, which holds 16 MiB."""
 
@@ -136,14 +141,16 @@ def audit_parameters(
         "top_k": sampling.top_k,
         "top_p": repr(sampling.top_p),
     }
-    for name in ("min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"):
-        if getattr(sampling, name) != getattr(_OFF, name):
-            parameters[name] = repr(getattr(sampling, name))
-    for name in ("min_tokens", "logprobs", "prompt_logprobs"):
-        if getattr(sampling, name) != getattr(_OFF, name):
-            parameters[name] = getattr(sampling, name)
-    counts = {"num_stop": num_stops, "num_logit_bias": len(sampling.logit_bias), "ignore_eos": int(sampling.ignore_eos)}
-    parameters.update({name: count for name, count in counts.items() if count})
+    if (given := _get_seldom(sampling)) != _SELDOM_OFF:
+        for name, value, off in zip(_SELDOM, given, _SELDOM_OFF, strict=True):
+            if value != off:
+                parameters[name] = repr(value) if name in _FRACTIONS else value
+    if num_stops:
+        parameters["num_stop"] = num_stops
+    if sampling.logit_bias:
+        parameters["num_logit_bias"] = len(sampling.logit_bias)
+    if sampling.ignore_eos:
+        parameters["ignore_eos"] = 1
     if user:
         parameters["user"] = user
     return parameters

@@ -126,6 +126,8 @@ class ChoiceText:
     def _complete(self, text: str) -> None:
         """Text came: the tokens since the last are all part of it, as a character may take several."""
         self._num_decoded += len(text)
+        if not self._shows_tokens:
+            return
         self._unshown += [
             ShownToken(token, start, self._num_decoded, logprobs) for token, start, logprobs in self._incomplete
         ]

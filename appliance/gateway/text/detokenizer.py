@@ -38,9 +38,13 @@ class Detokenizer:
 
     def feed(self, token_id: int) -> str:
         """The text that is certain now that one more token is known; often none."""
-        if token_id in self._vocabulary.silent_ids:
+        vocabulary = self._vocabulary
+        if token_id in vocabulary.silent_ids:
             return ""
-        return self._strip(self._decoder.decode(self._vocabulary.bytes_of(token_id)))
+        data = vocabulary.bytes_of(token_id)
+        # Where no character is begun, bytes that are ASCII are whole characters, and nearly all tokens are.
+        text = data.decode("ascii") if data.isascii() and not self._decoder.buffer else self._decoder.decode(data)
+        return self._strip(text) if self._to_strip else text
 
     def finish(self) -> str:
         """What was held back: U+FFFD for an incomplete character."""
