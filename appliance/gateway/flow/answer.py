@@ -18,16 +18,15 @@ from appliance.gateway.errors import ClientGone, DeadlineExceeded, GatewayFault,
 from appliance.gateway.flow.choice import Piece
 from appliance.gateway.flow.closing import Closing, status_of
 from appliance.gateway.flow.desk import Desk
-from appliance.gateway.flow.generation import Generation, verify_finish
+from appliance.gateway.flow.generation import Generation, Unread, verify_finish
 from appliance.gateway.flow.mailbox import Mailbox
 from appliance.gateway.flow.opening import Opening
 from appliance.gateway.flow.records import Recorder, Source
 from appliance.gateway.flow.request import Asked
 from appliance.gateway.identity import Principal
 from appliance.gateway.observing import EndedInference
-from appliance.gateway.peers.engines import Delivery
 from appliance.gateway.text.vocabulary import Vocabulary
-from runtime.request import PromptDelivery, TokenDelivery
+from runtime.request import TokenDelivery
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +64,7 @@ class Answer:
         self._desk = desk
         self._asked = asked
         self._arrived_at = arrived_at
-        self._mailbox: Mailbox[tuple[Generation, Delivery]] = Mailbox(desk.settings.max_unread_tokens, self.fail)
+        self._mailbox: Mailbox[tuple[Generation, Unread]] = Mailbox(desk.settings.max_unread_tokens, self.fail)
         self._engine = desk.engines.for_model(asked.model)
         recorder = Recorder(
             principal,
@@ -176,7 +175,7 @@ class Answer:
 
         Raises: GatewayFault for whatever cuts it short.
         """
-        while self._cut_by is None and not all(generation.is_done for generation in self.generations):
+        while self._cut_by is None and not self._is_done:
             if pieces := await self._read():
                 return pieces
         self._cancel_timer()
@@ -188,6 +187,10 @@ class Answer:
             # Before the client hears of the end: its next request may reach policy by another worker, before this could.
             self._closing.settle(generation)
         return []
+
+    @property
+    def _is_done(self) -> bool:
+        return False not in [generation.is_done for generation in self.generations]
 
     def _fail_late(self) -> None:
         timeout_s = self._desk.settings.request_timeout_s
@@ -202,33 +205,27 @@ class Answer:
         """All that is there, up to what ends the answer: the client gets what it is charged for. Raises: GatewayFault."""
         pieces: list[Piece] = []
         for generation, delivery in await self._mailbox.take():
-            try:
-                piece = await self._handle(generation, delivery)
-            except GatewayFault as fault:
-                self._cut_by = fault
-                break
-            if piece is not None:
-                pieces.append(piece)
+            if not isinstance(delivery, TokenDelivery):
+                generation.take_summary(delivery)
+            elif delivery.choice < len(generation.choices) and generation.choices[delivery.choice].end is None:
+                try:
+                    verify_finish(delivery.finish, self._desk.settings.request_timeout_s)
+                    if not generation.covers(len(delivery.token_ids)):
+                        await self._cover(generation, len(delivery.token_ids))
+                except GatewayFault as fault:
+                    self._cut_by = fault
+                    break
+                pieces.append(self._take_tokens(generation, delivery))
         return pieces
 
-    async def _handle(self, generation: Generation, delivery: Delivery) -> Piece | None:
-        if isinstance(delivery, PromptDelivery):
-            generation.prompt_delivery = delivery
-        elif not isinstance(delivery, TokenDelivery):
-            generation.summary = delivery
-            generation.ended_at = time.monotonic()
-        elif delivery.choice < len(generation.choices) and generation.choices[delivery.choice].end is None:
-            return await self._take_tokens(generation, delivery)
-        return None
-
-    async def _take_tokens(self, generation: Generation, delivery: TokenDelivery) -> Piece:
-        verify_finish(delivery.finish, self._desk.settings.request_timeout_s)
+    async def _cover(self, generation: Generation, num_tokens: int) -> None:
+        """Wait until policy covers so many more tokens. Raises: QuotaRefused, PeerUnavailable."""
         assert generation.coverage is not None
-        assert generation.request_id is not None
         counted = generation.num_output_tokens
-        wanted = counted + len(delivery.token_ids)
-        if not generation.coverage.covers(wanted) and await generation.coverage.reach(wanted) < wanted:
+        if await generation.coverage.reach(counted + num_tokens) < counted + num_tokens:
             raise QuotaRefused("quota_exhausted", f"the quota ended after {counted} output tokens of this answer", 0)
+
+    def _take_tokens(self, generation: Generation, delivery: TokenDelivery) -> Piece:
         self._measure(generation)
         piece = generation.choices[delivery.choice].feed(delivery)
         if piece.end is not None:
@@ -237,11 +234,11 @@ class Answer:
 
     def _take_at_once(self, generation: Generation, index: int, token_id: int) -> bool:
         """An ordinary token whose turn it is goes straight to the client; False: it has to wait in line."""
-        sink, coverage = self.sink, generation.coverage
-        if sink is None or coverage is None or not self._mailbox.is_idle or index >= len(generation.choices):
+        sink = self.sink
+        if sink is None or not self._mailbox.is_idle or index >= len(generation.choices):
             return False
         choice = generation.choices[index]
-        if choice.end is not None or not sink.is_ready or not coverage.covers(generation.num_output_tokens + 1):
+        if choice.end is not None or not sink.is_ready or not generation.covers(1):
             return False
         self._measure(generation)
         try:
@@ -273,7 +270,7 @@ class Answer:
         """Leave nothing open, whatever happened. Runs to its end even if the task is being cancelled."""
         self._desk.close(self)
         self._cancel_timer()
-        if error is None and all(generation.is_done for generation in self.generations):
+        if error is None and self._is_done:
             self._settle(None)  # Nothing is left to wait for.
         else:
             await asyncio.shield(asyncio.get_running_loop().create_task(self._close(error)))
@@ -289,7 +286,7 @@ class Answer:
     async def _close(self, error: BaseException | None) -> None:
         for generation in self.generations:
             generation.cancel()
-        if not all(generation.is_done for generation in self.generations):
+        if not self._is_done:
             await self._await_summaries()
             error = error or ClientGone("abandoned", "the answer was not read to its end")
         if error is not None:
@@ -327,7 +324,7 @@ class Answer:
         try:
             for generation, delivery in await self._mailbox.take():
                 if not isinstance(delivery, TokenDelivery):
-                    await self._handle(generation, delivery)
+                    generation.take_summary(delivery)
         except GatewayFault:
             self._mailbox.reopen()
 

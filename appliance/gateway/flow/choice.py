@@ -65,9 +65,10 @@ class ChoiceText:
     ) -> None:
         self._detokenizer = Detokenizer(vocabulary, at_start=begins_text)
         self._stops = StopStrings(stops)
-        self._has_stops = bool(stops)
         self._gives_text = gives_text
         self._shows_tokens = shows_tokens
+        self._is_plain = gives_text and not shows_tokens and not stops
+        """Text comes out as it goes in: nothing is held back but parts of characters, and nothing is told of single tokens."""
         self._prompt = prompt
         self._index = index
         self._num_decoded = 0
@@ -81,6 +82,8 @@ class ChoiceText:
 
     def feed(self, delivery: TokenDelivery) -> Piece:
         """Take a delivery of the engine for this choice. MUST not be called after the end."""
+        if self._is_plain and not delivery.logprobs:
+            return self._feed_plain(delivery)
         piece = Piece(self._prompt, self._index)
         finish = delivery.finish
         if not self._gives_text:
@@ -102,11 +105,26 @@ class ChoiceText:
             self._finish(finish, piece)
         return piece
 
+    def _feed_plain(self, delivery: TokenDelivery) -> Piece:
+        piece = Piece(self._prompt, self._index, token_ids=delivery.token_ids)
+        self.num_tokens += len(delivery.token_ids)
+        finish, said = delivery.finish, delivery.token_ids
+        if finish is not None and finish.matched_token is not None:
+            said = said[:-1]  # The token that ended it says nothing.
+        text = "".join(map(self._detokenizer.feed, said))
+        if finish is not None:
+            text += self._detokenizer.finish()
+            self.end = piece.end = ChoiceEnd(finish.reason, finish.matched_token)
+        piece.text = text
+        if text:
+            self.texts.append(text)
+        return piece
+
     def feed_token(self, token_id: int) -> Piece:
         """Take one token that has no logprobs and is not the last. MUST not be called after the end."""
         self.num_tokens += 1
         piece = Piece(self._prompt, self._index, token_ids=[token_id])
-        if self._shows_tokens or self._has_stops:
+        if not self._is_plain:
             self._take(token_id, None, piece)
             return piece
         piece.text = self._detokenizer.feed(token_id)

@@ -14,6 +14,9 @@ from appliance.gateway.text.vocabulary import Vocabulary
 from audit.events import TokenCounts
 from runtime.request import Finish, PromptDelivery, RequestSummary, TokenDelivery
 
+Unread = TokenDelivery | RequestSummary
+"""What waits in the mailbox."""
+
 
 class Generation:
     """State of one prompt from reservation to settlement. It receives what the engine gives."""
@@ -23,7 +26,7 @@ class Generation:
         asked: Asked,
         index: int,
         vocabulary: Vocabulary,
-        mailbox: "Mailbox[tuple[Generation, Delivery]]",
+        mailbox: "Mailbox[tuple[Generation, Unread]]",
         on_fault: Callable[[GatewayFault], None],
         on_token: "Callable[[Generation, int, int], bool]",
     ) -> None:
@@ -64,14 +67,26 @@ class Generation:
 
     def deliver(self, delivery: Delivery) -> None:
         """Take what the engine gives; called by its link."""
-        num_tokens = len(delivery.token_ids) if isinstance(delivery, TokenDelivery) else 1
-        self._mailbox.put((self, delivery), num_tokens)
+        if isinstance(delivery, PromptDelivery):
+            self.prompt_delivery = delivery  # Nobody waits for it: the first token's reader finds it here.
+        else:
+            num_tokens = len(delivery.token_ids) if isinstance(delivery, TokenDelivery) else 1
+            self._mailbox.put((self, delivery), num_tokens)
 
     def deliver_token(self, choice: int, token_id: int) -> None:
         """Take an ordinary token; called by the engine's link."""
         if not self._on_token(self, choice, token_id):
             assert self.request_id is not None
             self._mailbox.put((self, TokenDelivery(self.request_id, choice, [token_id])), 1)
+
+    def take_summary(self, summary: RequestSummary) -> None:
+        """The engine has released all that it had of it."""
+        self.summary = summary
+        self.ended_at = time.monotonic()
+
+    def covers(self, num_tokens: int) -> bool:
+        """Whether the quota covers so many more tokens now; asks ahead when it gets low."""
+        return self.coverage is not None and self.coverage.covers(self.num_output_tokens + num_tokens)
 
     def let_go(self) -> None:
         """Of the answer: it is over."""
@@ -111,7 +126,7 @@ class Generation:
     @property
     def is_done(self) -> bool:
         """All choices ended and the engine has summed up."""
-        return self.summary is not None and all(choice.end is not None for choice in self.choices)
+        return self.summary is not None and None not in [choice.end for choice in self.choices]
 
     @property
     def reason(self) -> str:

@@ -27,6 +27,34 @@ def deliver(choice: ChoiceText, ids: list[int], finish: Finish | None = None) ->
     return choice.feed(TokenDelivery(1, 0, ids, [LOGPROBS] * len(ids), finish))
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    ids=st.lists(st.one_of(st.integers(0, 255), st.sampled_from(list("abé😀 ".encode()))), max_size=24),
+    cuts=st.lists(st.integers(0, 24), max_size=4),
+    end=st.sampled_from([Finish("length"), Finish("stop", 261), Finish("stop", 97)]),
+)
+def test_what_nothing_watches_reads_as_what_is_watched(
+    ids: list[int], cuts: list[int], end: Finish, byte_level: Tokenizer
+) -> None:
+    """Without logprobs and stop strings a delivery is read at once: the same text, count and end as token by token, broken
+    characters and an end in the middle of one included.
+    """
+    plain = ChoiceText(
+        byte_level.vocabulary, (), begins_text=True, gives_text=True, shows_tokens=False, prompt=0, index=0
+    )
+    watched = choice_of(byte_level)
+    if end.matched_token is not None:
+        ids = [*ids, end.matched_token]
+    bounds = sorted({0, *(cut for cut in cuts if cut < len(ids))})
+    for start, stop in zip(bounds, [*bounds[1:], len(ids)], strict=True):
+        finish = end if stop == len(ids) else None
+        one = plain.feed(TokenDelivery(1, 0, ids[start:stop], None, finish))
+        other = deliver(watched, ids[start:stop], finish)
+        assert (one.text, one.token_ids, one.end) == (other.text, other.token_ids, other.end)
+    assert "".join(plain.texts) == "".join(watched.texts)
+    assert (plain.num_tokens, plain.end) == (watched.num_tokens, watched.end)
+
+
 def test_a_choice_without_text_counts_what_was_computed_and_keeps_none_of_it(byte_level: Tokenizer) -> None:
     """So that neither the answer nor its hash in the log has it; its end is that it had no room."""
     choice = choice_of(byte_level, ("a",), gives_text=False)
