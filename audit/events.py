@@ -356,7 +356,9 @@ def _api_activity(
 ) -> Json:
     profiles = ("ai_operation", "security_control", "trace") if call.trace_id else ("ai_operation", "security_control")
     event = new_event(kind, activity_id, status_id, severity_id, profiles)
-    event["metadata"] |= {"correlation_uid": call.request_uid, "tenant_uid": caller.tenant}
+    metadata, own, uid = event["metadata"], event["unmapped"]["casemate"], call.request_uid
+    metadata["correlation_uid"], metadata["tenant_uid"] = uid, caller.tenant
+    own["request_uid"], own["role"], own["token_key_id"] = uid, caller.role, caller.token_key_id
     event |= {
         "action_id": action_id,
         "actor": {
@@ -367,7 +369,7 @@ def _api_activity(
         "ai_model": {"ai_provider": "Casemate", "name": call.model, "version": call.engine_build},
         "api": {
             "operation": f"{call.http_method} {call.route}",
-            "request": {"uid": call.request_uid},
+            "request": {"uid": uid},
             "service": {"name": "casemate"},
         },
         "http_request": {"http_method": call.http_method, "url": {"path": call.route}},
@@ -375,11 +377,6 @@ def _api_activity(
     }
     if call.trace_id:
         event["trace"] = {"uid": call.trace_id}
-    event["unmapped"]["casemate"] |= {
-        "request_uid": call.request_uid,
-        "role": caller.role,
-        "token_key_id": caller.token_key_id,
-    }
     return event
 
 

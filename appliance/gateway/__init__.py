@@ -1,8 +1,8 @@
 """HTTP in front of everything: who may, what exactly, and what comes back. One or more worker processes share the port.
 
 Reading order: `settings`, `errors` (and the one table to HTTP), `identity`, `routes`, `gate` (both decide before
-anything is parsed), `asgi`, `exchange` and `body` (one request, bounded), `quota_headers`, `trace_context`, `sse`,
-`application`, `listening`, `framing`, `protocol` and `server` (uvicorn's httptools), `text` (tokens and characters), `tools`
+anything is parsed), `asgi`, `framing`, `exchange` and `body` (one request, bounded), `quota_headers`, `trace_context`, `sse`,
+`application`, `listening`, `protocol` and `server` (uvicorn's httptools), `text` (tokens and characters), `tools`
 (calls and reasoning in it), `peers` (engine, policy, auditor, reader, compiler), `flow` (the life of a request), `api`
 (the routes), `instruments` and `metrics`, `observing`, `rejections`, `models` and `loading`, `worker` (all of it
 wired).

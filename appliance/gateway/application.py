@@ -3,8 +3,8 @@
 This is the supervision point of one request: whatever an endpoint raises ends here, is recorded, and disturbs nothing else.
 """
 
-import secrets
 import time
+from collections.abc import Awaitable
 
 import structlog
 
@@ -48,15 +48,17 @@ class Application:
         self._count_active = metrics.http_requests_active.of()
         self._budget = BodyBudget(settings.max_pending_body_bytes)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one connection event of ASGI."""
-        if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
-        elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
-        else:
+        if scope["type"] == "http":
+            return self._serve(scope, receive, send)  # No coroutine around it: each is gone through at every wakeup.
+        return self._decline(scope, receive, send)
+
+    async def _decline(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
             raise RuntimeError(f"ASGI {scope['type']} is not served")
+        await receive()
+        await send({"type": "websocket.close", "code": 1008})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(
@@ -69,7 +71,6 @@ class Application:
             budget=self._budget,
             statement=self._statement,
         )
-        exchange.request_id = f"req-{secrets.token_hex(16)}"
         path = self._gate.name_of(scope["method"], scope["raw_path"])
         dialect = OPENAI  # Of every refusal at the gate: a stranger learns from none which paths there are.
         began = time.monotonic()

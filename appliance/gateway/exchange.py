@@ -6,6 +6,7 @@ read holds its own answer only, and not for long. What comes after the response 
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ import msgspec
 
 from appliance.gateway.asgi import Event, Headers, Receive, Scope, Send
 from appliance.gateway.errors import BadRequest, BodyTimeout, BodyTooLarge, ClientGone, Overloaded, UnsupportedMedia
+from appliance.gateway.framing import has_body
 from appliance.gateway.identity import Principal
 from appliance.gateway.observing import EndedInference
 from appliance.gateway.trace_context import trace_of
@@ -28,7 +30,6 @@ _STREAM_HEADERS: Headers = [
     (b"x-accel-buffering", b"no"),
 ]
 _SECURITY_NAMES = frozenset(name for name, _ in _SECURITY_HEADERS)
-_JSON_PARAMETERS = (b"", b"charset=utf-8", b'charset="utf-8"')
 _CREDENTIALS = (b"authorization", b"x-api-key", b"dpop")
 _encoder = msgspec.json.Encoder()
 ABORT = "casemate.abort"
@@ -134,7 +135,10 @@ class Exchange:
         send_timeout_s: float,
         budget: BodyBudget,
         statement: bytes = b"",
+        id_prefix: str = "req",
     ) -> None:
+        """`id_prefix` begins the request's id, unless it is given one."""
+        self._id_prefix = id_prefix
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -149,8 +153,7 @@ class Exchange:
         self._headers: Headers = scope["headers"]
         self._fields = dict(self._headers)
         """The last value of each name: most names are looked up, and nearly none is repeated."""
-        self._has_repeated = len(self._fields) < len(self._headers)
-        self.request_id = ""
+        self._request_id = ""
         self.trace = trace_of(self._headers if b"traceparent" in self._fields else ())
         self.principal: Principal | None = None
         self.segment = ""
@@ -160,6 +163,17 @@ class Exchange:
         self.error = ""
         self.describe: Callable[[], EndedInference] | None = None
         self.also_names_request = b""
+
+    @property
+    def request_id(self) -> str:
+        """Made when it is first asked for: an answer of a model has its own."""
+        self._request_id = self._request_id or f"{self._id_prefix}-{secrets.token_hex(16)}"
+        return self._request_id
+
+    @request_id.setter
+    def request_id(self, name: str) -> None:
+        """It has another one from now on."""
+        self._request_id = name
 
     @property
     def identified(self) -> Principal:
@@ -191,7 +205,7 @@ class Exchange:
         return (b"casemate-audit-outcome", b"comment") in self._headers
 
     def _header(self, name: bytes) -> bytes | None:
-        if self._has_repeated and [key for key, _ in self._headers].count(name) > 1:
+        if len(self._fields) < len(self._headers) and [key for key, _ in self._headers].count(name) > 1:
             raise BadRequest("repeated_header", f"the header {name.decode()} is repeated")
         return self._fields.get(name)
 
@@ -243,7 +257,7 @@ class Exchange:
     def _verify_media(self) -> None:
         media = (self._header(b"content-type") or b"").lower()
         kind, _, parameter = media.partition(b";")
-        if kind.strip() != b"application/json" or parameter.strip() not in _JSON_PARAMETERS:
+        if kind.strip() != b"application/json" or parameter.strip() not in (b"", b"charset=utf-8", b'charset="utf-8"'):
             raise UnsupportedMedia("unsupported_media_type", "the request body must be application/json in UTF-8")
         if (self._header(b"content-encoding") or b"identity").lower() != b"identity":
             raise UnsupportedMedia("unsupported_content_encoding", "compressed request bodies are not accepted")
@@ -380,13 +394,6 @@ class Exchange:
         """The client may leave."""
         if (writer := self.writer) is not None:
             writer.unwatch(on_leave)
-
-
-def has_body(headers: Headers) -> bool:
-    """Whether a request of these headers has one."""
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")) for name, value in headers
-    )
 
 
 def _too_large(limit: int) -> BodyTooLarge:

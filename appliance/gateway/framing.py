@@ -42,3 +42,10 @@ def verify_target(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None
         authority = _END_OF_AUTHORITY.split(target.partition(b"://")[2], 1)[0]
         if any(name == b"host" and value.lower() != authority.lower() for name, value in headers):
             raise ValueError("Host: expected that of the request's target")
+
+
+def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request of these headers has one."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")) for name, value in headers
+    )

@@ -17,8 +17,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from appliance.gateway.asgi import Headers
 from appliance.gateway.errors import BadRequest, error_body
-from appliance.gateway.exchange import ABORT, CERTIFICATE, WRITER, has_body
-from appliance.gateway.framing import verify_framing, verify_target
+from appliance.gateway.exchange import ABORT, CERTIFICATE, WRITER
+from appliance.gateway.framing import has_body, verify_framing, verify_target
 from appliance.gateway.listening import Place
 from appliance.gateway.settings import GatewaySettings
 

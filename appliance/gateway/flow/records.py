@@ -59,6 +59,8 @@ class Recorder:
         self.hasher: KeyedHasher | None = None
         """Of the principal's tenant and the day on which the request came; set before the intent."""
         self._client_id = principal.client_id
+        self._calls: dict[int, Call] = {}
+        """What intent and outcome of a prompt have in common."""
         self._asked = asked
         self._trace_id = source.trace_id
         self._engine_build = engine_build
@@ -167,10 +169,12 @@ class Recorder:
             return {"missing": str(fault)}
 
     def _call(self, index: int) -> Call:
-        return Call(
-            request_uid=self._asked.uid_of(index),
-            trace_id=self._trace_id,
-            route=self._asked.route,
-            model=self._asked.model,
-            engine_build=self._engine_build,
-        )
+        if (call := self._calls.get(index)) is None:
+            call = self._calls[index] = Call(
+                request_uid=self._asked.uid_of(index),
+                trace_id=self._trace_id,
+                route=self._asked.route,
+                model=self._asked.model,
+                engine_build=self._engine_build,
+            )
+        return call

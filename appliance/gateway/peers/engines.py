@@ -100,18 +100,22 @@ class EnginePeer:
             if receiver is not None:
                 receiver.fail(_refusal(message))
         else:
-            self._deliver(message.prompts)
+            if message.prompts:
+                self._deliver(message.prompts)
             if message.plain.choices:  # An empty one is unpacked as dearly as a full one.
                 for request_id, choice, token_id in message.plain:
                     receiver = self._open.get(request_id)
                     if receiver is not None:
                         receiver.deliver_token(choice, token_id)
-            self._deliver(message.tokens)
-            self._deliver(message.summaries)
+            if message.tokens:
+                self._deliver(message.tokens)
+            if message.summaries:
+                self._deliver(message.summaries)
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
+        find = self._open.get
         for delivery in deliveries:
-            receiver = self._open.get(delivery.request_id)
+            receiver = find(delivery.request_id)
             if receiver is not None:
                 receiver.deliver(delivery)
 
@@ -133,6 +137,8 @@ class Engines:
     def __init__(self, served: Sequence[str]) -> None:
         self._served = served
         self._peers: list[EnginePeer] = []
+        self._serving: dict[str, list[EnginePeer]] = {}
+        """Those of a model, by its name."""
         self._numbers = itertools.count(secrets.randbits(REQUEST_ID_BITS - 1))
 
     def __iter__(self) -> Iterator[EnginePeer]:
@@ -146,12 +152,14 @@ class Engines:
         if facts.name not in self._served[link.peer_instance : link.peer_instance + 1]:
             log.error("engine_refused", engine=link.peer_instance, model=facts.name)
             raise LinkClosed(f"engine/{link.peer_instance} says that it serves {facts.name!r}, which is not its model")
-        peer = EnginePeer(link, facts)
+        peer, serving = EnginePeer(link, facts), self._serving.setdefault(facts.name, [])
         self._peers.append(peer)
+        serving.append(peer)
         try:
             await link.serve(peer.handle)
         finally:
             self._peers.remove(peer)
+            serving.remove(peer)
             peer.end()
 
     def new_request_id(self) -> int:
@@ -160,7 +168,7 @@ class Engines:
 
     def for_model(self, name: str) -> EnginePeer:
         """The engine of a model that has the least of this worker's generations. Raises: PeerUnavailable."""
-        serving = [peer for peer in self._peers if peer.facts.name == name]
+        serving = self._serving.get(name)
         if not serving:
             raise PeerUnavailable("engine_unavailable", f"no engine serves the model {name} now")
         return serving[0] if len(serving) == 1 else min(serving, key=lambda peer: peer.num_open)

@@ -21,6 +21,7 @@ class Questions:
         self._name = name
         self._timeout_s = timeout_s
         self._link: Link | None = None
+        self._loop: asyncio.AbstractEventLoop
         self._numbers = itertools.count(1)
         self._open: dict[int, tuple[float, asyncio.Future[Any]]] = {}
         """With the time at which each fails, the oldest first: all have the same."""
@@ -46,7 +47,7 @@ class Questions:
 
     def attach(self, link: Link) -> None:
         """Ask on this link from now on."""
-        self._link = link
+        self._link, self._loop = link, asyncio.get_running_loop()
 
     def detach(self, link: Link) -> bool:
         """The link ended: nobody will answer what was asked on it. False if another has taken its place."""
@@ -84,7 +85,7 @@ class Questions:
             raise self.unavailable()
         number = next(self._numbers)
         message = build(number)
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         answer = loop.create_future()
         self._open[number] = (loop.time() + self._timeout_s, answer)
         if if_late is not None:

@@ -3,7 +3,6 @@
 The supervision point of one request, as the gateway's is: whatever an endpoint raises ends here and disturbs nothing else.
 """
 
-import secrets
 import ssl
 
 import structlog
@@ -60,8 +59,8 @@ class AdminApplication:
             body_timeout_s=BODY_TIMEOUT_S,
             send_timeout_s=SEND_TIMEOUT_S,
             budget=self._budget,
+            id_prefix="adm",
         )
-        exchange.request_id = f"adm-{secrets.token_hex(16)}"
         try:
             caller = Caller(exchange.source_address, scope.get(CERTIFICATE))
             admitted = await self._gate.admit(scope["method"], scope["raw_path"], scope["headers"], caller)
