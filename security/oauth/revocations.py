@@ -46,9 +46,7 @@ class RevocationList:
         """True if a token is void."""
         if self.is_void(token.jti, token.client_id, token.subject, token.issued_at, token.session):
             return True
-        return bool(token.actors) and any(
-            self._is_cut_off("client", actor, token.issued_at) for actor in token.actors
-        )
+        return bool(token.actors) and any(self._is_cut_off("client", actor, token.issued_at) for actor in token.actors)
 
     def is_void(self, token_id: str, client_id: str, subject: str, issued_at: int, session: str = "") -> bool:
         """True if a token with these claims, which nobody exchanged, is void."""

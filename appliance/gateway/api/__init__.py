@@ -4,8 +4,8 @@ Reading order: `fields` (parameters and their bounds), `parameters` (strictness)
 `chat_messages`, `tool_schemas`, `text_patterns`, `written_schema`, `constrained_schema` and `structured` (parts of requests);
 `chat_request`, `completion_request`, `native_members` (what SGLang's tools say besides), `generate_request`, `messages_request`,
 `responses_request` (JSON, checked by itself), `naming` (refusals by what was sent); `query` (parameters beside a body), `paging`
-(lists in pages); `tokenization`,
-`intake` (all of step (3): to `flow.request.Asked`), `endpoint` (one for all that computes), `dialects` and `streaming` (the wire);
+(lists in pages); `tokenization`, `intake` (all of step (3): to `flow.request.Asked`), `endpoint` (one for all that computes),
+`dialects`, `text_events` and `streaming` (the wire);
 `shapes` (OpenAI's objects), `logprobs`, `content_tokens` and `reading` (an answer by the model's forms), `chat`, `completions`,
 `generate` (answers); `blocks` (an answer as blocks), `messages`; `embeddings`, `tokens`, `native`, `listing`, `receipts`,
 `log_reading`, `custody`, `health`, `scrape`, `protected_resource`, `openapi`, `registration` (the whole route table).

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from appliance.gateway.api.chat_request import ChatRequest, parse_chat_request
 from appliance.gateway.api.dialects import OPENAI
@@ -27,6 +27,7 @@ from appliance.gateway.api.shapes import (
     Usage,
 )
 from appliance.gateway.api.streaming import usage
+from appliance.gateway.api.text_events import PLACE, TextEvents
 from appliance.gateway.flow.answer import Answer
 from appliance.gateway.flow.choice import Piece
 from appliance.gateway.flow.generation import Generation
@@ -80,6 +81,7 @@ class _ChatWords:
             parallel=request.fields.parallel_tool_calls,
         )
         self._num_calls = [0] * asked.n
+        self._texts: dict[int, TextEvents] = {}
 
     def begin(self, generations: list[Generation]) -> Iterable[ChatChunk]:
         """Every choice begins with its role."""
@@ -89,9 +91,17 @@ class _ChatWords:
                 chunk.usage.completion_tokens, chunk.usage.total_tokens = 0, chunk.usage.prompt_tokens
             yield chunk
 
-    def piece(self, piece: Piece) -> Iterable[ChatChunk]:
+    def piece(self, piece: Piece) -> Iterable[ChatChunk | Raw]:
         """Text, reasoning, tool calls and the end of a choice, each in an event of its own."""
-        deltas = [self._delta(piece.choice, event) for event in self._reading.read(piece)]
+        said = self._reading.read(piece)
+        if len(said) == 1 and piece.end is None and not piece.shown and not self._repeats_usage:
+            only = said[0]
+            if isinstance(only, Content):
+                return (self._texts_of(piece.choice).say(only.text),)
+        return self._word(piece, said)
+
+    def _word(self, piece: Piece, said: list[Event]) -> Iterable[ChatChunk]:
+        deltas = [self._delta(piece.choice, event) for event in said]
         logprobs = self._logprobs([piece]) if piece.shown else None
         if logprobs is not None and not deltas:
             deltas.append(Delta(content=""))
@@ -154,6 +164,11 @@ class _ChatWords:
 
     def _usage(self) -> Usage:
         return usage(self._generations, self._reading.reasoning_tokens)
+
+    def _texts_of(self, index: int) -> TextEvents:
+        if (texts := self._texts.get(index)) is None:
+            texts = self._texts[index] = TextEvents(self._chunk(ChunkChoice(index, Delta(content=PLACE))))
+        return texts
 
     def _chunk(self, choice: ChunkChoice | None) -> ChatChunk:
         choices = [] if choice is None else [choice]

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Raw
+
 from appliance.gateway.api.chat import fingerprint
 from appliance.gateway.api.completion_request import CompletionRequest, parse_completion_request
 from appliance.gateway.api.dialects import OPENAI
@@ -14,6 +16,7 @@ from appliance.gateway.api.intake import Intake, Limit, Scores, Wanted, new_uid
 from appliance.gateway.api.logprobs import joined, prompt_logprobs, text_logprobs
 from appliance.gateway.api.shapes import Completion, TextChoice, TextLogprobs
 from appliance.gateway.api.streaming import usage
+from appliance.gateway.api.text_events import PLACE, TextEvents
 from appliance.gateway.flow.answer import Answer
 from appliance.gateway.flow.choice import Piece, ShownToken
 from appliance.gateway.flow.generation import Generation
@@ -96,13 +99,19 @@ class _CompletionWords:
         self._generations = answer.generations
         self._echoes = [echo_prompt(vocabulary, prompt) for prompt in asked.prompts] if request.fields.echo else []
         self._unechoed = set(range(len(self._echoes)))
+        self._texts: dict[int, TextEvents] = {}
 
     def begin(self, generations: list[Generation]) -> Iterable[Completion]:
         """Nothing: each prompt's echo comes before its own first token, as its logprobs are not there earlier."""
         return ()
 
-    def piece(self, piece: Piece) -> Iterable[Completion]:
+    def piece(self, piece: Piece) -> Iterable[Completion | Raw]:
         """Text and end of a choice, and before the first of a prompt its echo, if it was asked for."""
+        if piece.text and not piece.shown and piece.end is None and not self._unechoed and not self._repeats_usage:
+            return (self._texts_of(self._index(piece.prompt, piece.choice)).say(piece.text),)
+        return self._word(piece)
+
+    def _word(self, piece: Piece) -> Iterable[Completion]:
         if piece.prompt in self._unechoed:
             self._unechoed.remove(piece.prompt)
             text, logprobs = self._echo(self._generations[piece.prompt])
@@ -159,6 +168,11 @@ class _CompletionWords:
     def _index(self, prompt: int, choice: int) -> int:
         """Choices are numbered through, prompt by prompt."""
         return prompt * self._asked.n + choice
+
+    def _texts_of(self, index: int) -> TextEvents:
+        if (texts := self._texts.get(index)) is None:
+            texts = self._texts[index] = TextEvents(self._event(TextChoice(index, PLACE)))
+        return texts
 
     def _event(self, choice: TextChoice | None) -> Completion:
         choices = [] if choice is None else [choice]
