@@ -1,5 +1,6 @@
 """Segments made of spares: what is written over, what grows, and what a start makes of either."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 from audit.append import LogWriter
 from audit.errors import NotDurable
 from audit.fsck import verify_log
+from audit.segments import SegmentWriter
 from audit.storage import Disk
+from audit.wal import create_segment, encode_batch, load_segments
 from tests.unit.audit.conftest import ORIGIN, make_record
 
 SEGMENT_BYTES = 40_000
@@ -210,3 +213,52 @@ def test_a_publication_beside_does_not_hold_up_commits(tmp_path: Path) -> None:
     assert writer.publish().size == 600
     writer.close()
     assert verify_log(tmp_path / "log", writer.key).checkpoint.size == 600
+
+
+class ShortDisk(Disk):
+    """A disk on which a write to a segment finds no space when the test says so."""
+
+    is_full = False
+
+    def write(self, fd: int, data: bytes, path: Path) -> None:
+        if self.is_full and path.parent.name == "wal":
+            os.write(fd, data[:100])
+            raise NotDurable(f"{path}: no space")
+        super().write(fd, data, path)
+
+
+def test_behind_a_full_disk_the_next_segment_is_begun_where_there_is_a_spare(tmp_path: Path) -> None:
+    """What was cut to take the failed batch back has no zeroes any more: it would grow with each commit."""
+    disk = ShortDisk()
+    writer = open_with_thread(tmp_path, disk)
+    writer.prepare()
+    fill(writer, 5)
+    writer.publish()
+    assert writer._wal.has_spare
+    disk.is_full = True
+    with pytest.raises(NotDurable):
+        fill(writer, 5)
+    disk.is_full = False
+    for _ in range(2):
+        fill(writer, 5)
+        writer.publish()
+    assert writer.size == 15
+    assert writer._wal.path.stat().st_size == SEGMENT_BYTES
+    writer.close()
+    assert verify_log(tmp_path / "log", writer.key).checkpoint.size == 15
+
+
+def test_a_segment_is_stale_when_the_tree_has_its_last_record(tmp_path: Path) -> None:
+    """And not one record before; the one that is written to never is."""
+    disk, folder, temporary = Disk(), tmp_path / "wal", tmp_path / "made"
+    folder.mkdir()
+    create_segment(disk, folder, 0, temporary)
+    segments = SegmentWriter(folder, temporary, load_segments(folder, 0), segment_bytes=1_000, disk=disk)
+    old = segments.path
+    segments.append(encode_batch(0, [make_record(index, "x" * 200) for index in range(10)]))
+    segments.turn_if_due(10)
+    assert segments.path != old
+    assert segments.find_stale(9) == []
+    assert segments.find_stale(10) == [old]
+    assert segments.find_stale(10**6) == [old]
+    segments.close()

@@ -389,6 +389,24 @@ def test_whoever_signs_the_pack_cannot_call_a_record_another_kind(pack: Path, lo
         verify_pack(pack, log_key, SIGNER.key)
 
 
+@pytest.mark.parametrize("end", ["start", "end"])
+def test_whoever_signs_the_pack_cannot_show_records_of_another_period(
+    pack: Path, log_key: VerifierKey, end: str
+) -> None:
+    """The range that the manifest tells is that of every record shown: the first and the last of it among them."""
+    manifest = parse_manifest((pack / "manifest.json").read_bytes())
+    shown = [
+        parse_sequence(entry)
+        for extract in (pack / "log" / "extracts").iterdir()
+        for entry in extract.read_bytes().splitlines()
+    ]
+    bound = {"start": min(shown) + 1} if end == "start" else {"end": max(shown)}
+    (pack / "manifest.json").write_bytes(encode_manifest(msgspec.structs.replace(manifest, **bound)))
+    resign(pack)
+    with pytest.raises(PackRejected, match="is of another period or kind"):
+        verify_pack(pack, log_key, SIGNER.key)
+
+
 def test_counts_are_counted_again_where_all_records_are_there(
     month: Path, log_key: VerifierKey, tmp_path: Path
 ) -> None:
