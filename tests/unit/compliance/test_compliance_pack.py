@@ -293,6 +293,18 @@ def test_while_a_pack_is_made_the_log_may_go_on(
     assert verify_pack(growing / "pack", log_key, SIGNER.key).num_exported == NUM_RECORDS
 
 
+def test_records_of_a_pack_are_under_its_own_tree(growing: Path, log_key: VerifierKey) -> None:
+    """An export of the same range under a later tree verifies by itself, and is not what the pack's checkpoint names."""
+    write_made_up_pack(order_pack("eu-ai-act", with_records=True), growing)
+    (export,) = (growing / "pack" / "log" / "records").iterdir()
+    append_one(growing, log_key.name)
+    shutil.rmtree(export)
+    write_export(LogReader(growing / "log"), log_key, export, 0, NUM_RECORDS)
+    resign(growing / "pack")
+    with pytest.raises(PackRejected, match="does not follow record -1 of the tree"):
+        verify_pack(growing / "pack", log_key, SIGNER.key)
+
+
 def test_a_log_that_does_not_continue_the_tree_is_found(growing: Path, log_key: VerifierKey) -> None:
     """A tree that it never had, and one that is longer than what is left of it."""
     signer = load_signer(growing / "log.key", log_key.name)
