@@ -1,8 +1,8 @@
 """Constrained output: a grammar says at every token which may come next.
 
 Reading order: `library` (xgrammar, without its Python package), `vocabulary` (tokens as bytes), `bounds` (lengths that cost
-no states), `trimming` (no rule is sent twice), `compiler` (structure to grammar, in a process that may be killed), `text_bounds`
-(which tokens fit near a length), `matching` (a grammar's state along one choice; masks for the sampler).
+no states), `compiler` (structure to grammar, in a process that may be killed), `text_bounds` (which tokens fit near a length),
+`matching` (a grammar's state along one choice; masks for the sampler).
 
 A *structure* is xgrammar's structural tag, a JSON document: schemas, regular expressions and EBNF are leaves of it, tool calls are
 tags around schemas. A *grammar* is what it compiles to for one vocabulary, serialized. Structures come from anybody, and compiling
