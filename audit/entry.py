@@ -2,8 +2,8 @@
 
 RFC 8785 (JSON Canonicalization Scheme), restricted to objects, arrays, strings and integers: keys are ASCII, so that all
 orders of sorting agree; integers lie within ±(2^53 - 1), so that all readers agree; fractions are strings; there is no true,
-false or null. An event comes from a peer without the fields that only the
-auditor may set (`parse_event`); `complete_entry` adds them.
+false or null. An event comes from a peer without the fields that only the auditor may set (`parse_event`); `complete_entry`
+adds them.
 
 What always holds: an entry that left this module is the canonical form of itself and at most 65,535 bytes long.
 """
