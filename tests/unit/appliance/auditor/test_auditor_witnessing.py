@@ -386,7 +386,10 @@ def test_strangers_take_no_more_than_the_places_there_are(url: str, capfd: pytes
         return True
 
     wait_until(is_asked_again)
-    assert "Traceback" not in capfd.readouterr().err
+    wait_until(lambda: not any("process_request_thread" in one.name for one in threading.enumerate()))  # All have told.
+    told = capfd.readouterr().err
+    assert "Traceback" not in told
+    assert told.count("the connection ended: ConnectionResetError") == MAX_CONNECTIONS
 
 
 def test_a_witness_that_is_away_is_an_error(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
