@@ -60,8 +60,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         msgspec.Meta(
             description="Implementation of attention; flashinfer and triton: on cuda, in CUDA graphs; reference: plain "
             "torch, on any device, without graphs; auto: on cuda prompts by flashinfer where it serves the model's shape "
-            "and decoding by triton, on cpu reference. flashinfer does not read KV pages of fp8_e4m3; with speculative_algorithm "
-            "it computes prompts, and triton verifies."
+            "and decoding by triton, on cpu reference. flashinfer does not decode from KV pages of fp8_e4m3, and "
+            "computes prompts over them where copying their contexts pays; with speculative_algorithm it computes prompts, and "
+            "triton verifies."
         ),
     ] = "auto"
     deterministic: Annotated[

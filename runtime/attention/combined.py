@@ -1,7 +1,8 @@
 """Decodes by one backend and prefill chunks by another, in one step.
 
 Measured on an H100 for 32 query and 8 key heads of 128: our decode kernel reads the cache at 95 % of the copy rate and plans on
-the device, so that a replay costs the host nothing; FlashAttention 3 is the faster one for long queries.
+the device, so that a replay costs the host nothing; FlashAttention 3 is the faster one for long queries. Chunks over e4m3 are our
+own kernels' too where gathering their contexts for it does not pay.
 """
 
 from runtime.attention.beside import Beside, BothPlan
@@ -25,12 +26,14 @@ class CombinedAttention:
         """See `DeviceAttention.plan`."""
         if len(host.context_lengths) == host.num_decodes:
             return self._decodes.plan_decodes(host, device)
+        if not self._chunks.takes_chunks(host):
+            return self._decodes.plan(host, device)
         chunks = self._chunks.plan_chunks(host, device)
         return BothPlan(self._decodes.plan_decodes(host, device), chunks, self.beside) if host.num_decodes else chunks
 
     def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> DevicePlan:
         """See `TritonAttention.plan_chunks`."""
-        return self._chunks.plan_chunks(host, device)
+        return (self._chunks if self._chunks.takes_chunks(host) else self._decodes).plan_chunks(host, device)
 
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> DevicePlan:
         """See `DeviceAttention.plan_capture`."""

@@ -157,6 +157,7 @@ def _build_flashinfer(
         max_sequences=use.max_sequences,
         max_context_length=use.max_context_length,
         decode=decode,
+        scales=use.scales,
     )
 
 

@@ -176,9 +176,9 @@ class _Rehearsal:
             dtype=cached,
         )
         use = CacheUse(self._pages, self._config, self._max_sequences, PAGE_SIZE, dtype, scales)
-        self._attention = self._rehearse_attention(use, whole, settings, choice)
         limits = RunnerLimits(self._max_rows, self._max_sequences, self._max_sequences, 0, 0)
         self._buffers = StepBuffers(self._config, limits, dtype=dtype, device=META)
+        self._attention = self._rehearse_attention(use, whole, settings, choice)
         self._query = torch.empty(self._max_sequences, config.num_heads, config.head_dim, dtype=dtype, device=META)
 
     def _rehearse_group(self, share: Share, settings: EngineSettings, dtype: torch.dtype) -> PeerGroup:
@@ -203,10 +203,12 @@ class _Rehearsal:
             use = replace(use, max_context_length=context_length_of(settings, whole))
             return build_invariant_attention(self._launcher, use, self._num_multiprocessors)
         ours = build_triton_attention(self._launcher, use, self._num_multiprocessors)
-        elsewhere = cast(FlashInferAttention, _FlashInferRehearsal(self._pages, self._max_sequences, self._launcher))
-        if choice.decodes == "flashinfer":
-            return elsewhere
-        return ours if choice.chunks == "triton" else CombinedAttention(ours, elsewhere, OneByOne())
+        if choice.chunks == "triton":
+            return ours
+        theirs = _FlashInferRehearsal(use, self._launcher)
+        theirs.plan(_chunk(1), self._views(1, 1).tables)
+        elsewhere = cast(FlashInferAttention, theirs)
+        return elsewhere if choice.decodes == "flashinfer" else CombinedAttention(ours, elsewhere, OneByOne())
 
     @torch.inference_mode()
     def run(self) -> None:
@@ -270,9 +272,13 @@ class _Rehearsal:
 class _FlashInferRehearsal:
     """FlashInfer's attention without the library's own kernels, which are no variants of ours: what is left gathers contexts."""
 
-    def __init__(self, pages: torch.Tensor, max_sequences: int, launcher: Launcher) -> None:
-        self._cache = Cache(pages[0, :, 0], pages[0, :, 1])
-        self._contexts = GatheredContexts(pages, max_sequences, launcher)
+    def __init__(self, use: CacheUse, launcher: Launcher) -> None:
+        self._cache = Cache(use.pages[0, :, 0], use.pages[0, :, 1], None if use.scales is None else use.scales[0])
+        self._contexts = GatheredContexts(use.pages, use.query_dtype, use.max_sequences, launcher)
+
+    def takes_chunks(self, host: SequenceTables) -> bool:
+        """Chunks over e4m3 are rehearsed as our own kernels': there are some of both, and `plan` is called once for the others."""
+        return self._cache.scales is None
 
     def plan(self, host: SequenceTables, device: DeviceTables) -> "_FlashInferRehearsal":
         self._contexts.gather(self._cache, device, Span(0, 1, 1))

@@ -1,6 +1,7 @@
 """A KV cache in e4m3 on a Hopper GPU: what is written, attention over it, and engines on it beside their emulation on a CPU."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from runtime.attention.beside import SideStream
+from runtime.attention.combined import CombinedAttention
+from runtime.attention.flashinfer import contexts
+from runtime.attention.flashinfer.attention import build_flashinfer_attention
+from runtime.attention.flashinfer.calls import Cache
+from runtime.attention.flashinfer.contexts import GatheredWork
 from runtime.attention.pages import copy_pages, to_e4m3
 from runtime.batch import Float32
 from runtime.kernels.launcher import JitLauncher
+from runtime.kernels.libraries import FolderLibraries
 from runtime.kernels.rotary import rotate_and_store
 from runtime.layers.quantized import E4M3
 from runtime.request import GenerationRequest
@@ -22,6 +30,7 @@ from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.kernel_choice import choose_kernels
 from runtime.runner.torch_runner import TorchRunner
 from runtime.settings import EngineSettings
+from tests.support.attention_steps import worst_row_error
 from tests.support.engine_runs import ask, build_engine, run_all
 from tests.support.greedy_ties import assert_equal_up_to_ties
 from tests.support.kernel_checks import TOLERANCES, Attention, Inputs, check_attention, check_rotary
@@ -114,6 +123,52 @@ def test_prompts(window: int | None, heads: int, kv_heads: int, head_dim: int, d
     assert check_attention(case, window=window, pdl=pdl) < TOLERANCES[dtype]
 
 
+@pytest.fixture
+def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Contexts are gathered also where it does not pay; how many sequences they were of, each time that a layer's were."""
+    monkeypatch.setattr(contexts, "_ROWS_FOR_E4M3", 0)
+    monkeypatch.setattr(contexts, "_PAIRS_FOR_LAUNCH", -1)
+    run, noted = GatheredWork.run, []
+
+    def noting(work: GatheredWork, cache: Cache, query: Tensor, out: Tensor) -> None:
+        assert cache.keys.dtype == E4M3
+        noted.append(work.span.num_sequences)
+        run(work, cache, query, out)
+
+    monkeypatch.setattr(GatheredWork, "run", noting)
+    return noted
+
+
+@pytest.mark.parametrize(
+    ("window", "heads", "kv_heads", "head_dim", "dtype"),
+    [
+        *((None, *heads, torch.bfloat16) for heads in ((32, 8, 128), (4, 2, 64), (16, 8, 256), (64, 8, 128))),
+        (None, 32, 8, 128, torch.float16),
+        (100, 32, 8, 128, torch.bfloat16),
+        (100, 64, 8, 128, torch.bfloat16),
+    ],
+)
+def test_prompts_gathered_for_flashattention(
+    window: int | None, heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype, libraries: FolderLibraries,
+    gathered: list[int],
+) -> None:  # fmt: skip
+    """The same step, its decodes by our kernel beside them; and behind the last context there is room for a tile."""
+    case = Attention(
+        Inputs("cuda", dtype, 0), [700, 33, 1000, 1500, 20, 64], [1, 1, 1000, 300, 2, 64],
+        heads=heads, kv_heads=kv_heads, head_dim=head_dim, cache_dtype=E4M3,
+    )  # fmt: skip
+    chunks = build_flashinfer_attention(
+        case.pages, libraries, JitLauncher(), num_heads=heads, query_dtype=dtype, layer_windows=[None, window],
+        max_sequences=8, max_context_length=2048, decode=None, scales=case.scales,
+    )  # fmt: skip
+    attention = CombinedAttention(case.backend(window), chunks, SideStream(torch.device("cuda")))
+    out = torch.full_like(case.query, torch.nan)
+    attention.plan(case.host, case.tables).attend(1, case.query, out)
+    expected = case.reference(window)
+    assert worst_row_error(out, expected.cpu()) < TOLERANCES[dtype]
+    assert gathered == [4]
+
+
 @pytest.mark.parametrize("size", [1e-6, 1e5])
 @pytest.mark.parametrize("queries", [[1, 1], [1, 40]])
 def test_queries_of_any_size(queries: list[int], size: float) -> None:
@@ -169,8 +224,11 @@ TEXTS = [
 
 def build_device(folder: Path, **given: Any) -> DeviceRunner:
     settings = EngineSettings(
-        model_path=str(folder), device="cuda", dtype="bfloat16", kv_cache_dtype="fp8_e4m3", attention_backend="triton",
-        **{"max_total_tokens": 16_384, "max_running_requests": 40, "chunked_prefill_size": 512} | given,
+        model_path=str(folder), device="cuda", dtype="bfloat16", kv_cache_dtype="fp8_e4m3",
+        **{
+            "max_total_tokens": 16_384, "max_running_requests": 40, "chunked_prefill_size": 512,
+            "attention_backend": "triton",
+        } | given,
     )  # fmt: skip
     return build_device_runner(folder, settings, choose_kernels(settings, print), advance=lambda: None).runner
 
@@ -246,18 +304,46 @@ def test_probabilities_are_the_emulations(
     assert found < 1.2 * emulation.rounding
 
 
+@pytest.mark.parametrize("chunk_size", [512, 33])
+def test_probabilities_of_gathered_prompts_are_the_emulations(
+    folder: Path,
+    scales_path: Path,
+    emulation: Emulation,
+    chunk_size: int,
+    libraries: FolderLibraries,
+    gathered: list[int],
+) -> None:
+    """The same with chunks by FlashAttention 3, which takes no e4m3."""
+    runner = build_device(
+        folder, quantization=emulation.quantization, quantization_param_path=str(scales_path), attention_backend="auto",
+        cuda_graph_max_bs=16, chunked_prefill_size=chunk_size, kernels_path=os.environ["CASEMATE_TEST_KERNELS"],
+    )  # fmt: skip
+    scores = score_by_steps(runner, TEXTS, chunk_size=chunk_size)
+    assert gathered
+    found = distance(scores, emulation.scores)
+    print(f"weights {emulation.quantization}, gathered: {found:.3f} nats, {emulation.rounding:.3f} by rounding to bf16")
+    assert found < 1.2 * emulation.rounding
+
+
 @pytest.mark.parametrize(
     "given",
-    [{"cuda_graph_max_bs": 16}, {"cuda_graph_max_bs": 0}, {"cuda_graph_max_bs": 3, "chunked_prefill_size": 33}],
-    ids=["graphs", "no graphs", "small graphs, small chunks"],
+    [
+        {"cuda_graph_max_bs": 16},
+        {"cuda_graph_max_bs": 0},
+        {"cuda_graph_max_bs": 3, "chunked_prefill_size": 33},
+        {"cuda_graph_max_bs": 16, "attention_backend": "auto"},
+    ],
+    ids=["graphs", "no graphs", "small graphs, small chunks", "gathered"],
 )
 def test_greedy_texts_are_the_emulations(
-    folder: Path, scales_path: Path, emulation: Emulation, given: dict[str, Any]
-) -> None:
+    folder: Path, scales_path: Path, emulation: Emulation, given: dict[str, Any], libraries: FolderLibraries,
+    gathered: list[int],
+) -> None:  # fmt: skip
     """With weights in bf16 and in FP8, cold and with a warm cache, with overlap and without, up to ties."""
     runner = build_device(
-        folder, quantization=emulation.quantization, quantization_param_path=str(scales_path), **given
-    )
+        folder, quantization=emulation.quantization, quantization_param_path=str(scales_path),
+        kernels_path=os.environ["CASEMATE_TEST_KERNELS"], **given,
+    )  # fmt: skip
     agreed = total = 0
     for overlap in (True, False):
         engine = build_engine(
@@ -270,6 +356,7 @@ def test_greedy_texts_are_the_emulations(
                 mine, max_gap = answers[first_id + index, 0].tokens, TIE_DISTANCES * emulation.rounding
                 agreed += assert_equal_up_to_ties(emulation.reference, prompt, mine, theirs, max_gap)
                 total += NUM_TOKENS
+    assert bool(gathered) == ("attention_backend" in given)
     print(f"weights {emulation.quantization}, cache e4m3, {given}: {agreed} of {total} tokens before a tie")
     assert agreed > total * (0.2 if emulation.quantization == "auto" else 0.05)
 

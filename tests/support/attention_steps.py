@@ -1,14 +1,14 @@
 """Steps for attention on a device: random caches and tables, and the results that are right for them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from runtime.attention.device import DeviceTables, SequenceTables
-from runtime.attention.pages import allocate_pages, key_rows
+from runtime.attention.pages import allocate_pages, key_rows, to_e4m3
 from runtime.identifiers import PAGE_SIZE
 from tests.support.plain_attention import attend_sequence
 
@@ -136,6 +136,17 @@ def random_step(
     on_device = device_tables(max_sequences or len(lengths) + 3, num_pages + 5, device)
     send_tables(host, on_device)
     return AttentionStep(heads, pages, query, host, on_device, slots)
+
+
+def in_e4m3(step: AttentionStep, scales: Tensor) -> tuple[AttentionStep, AttentionStep]:
+    """The step over a cache in e4m3, NaN where it was NaN, and over what that cache means, in float32.
+
+    Args:
+        scales: [num_layers, SCALE_COLUMNS].
+    """
+    factors = scales[:, None, :2, None, None, None]
+    pages = to_e4m3(step.pages, factors)
+    return replace(step, pages=pages), replace(step, pages=pages.float() * factors)
 
 
 def _slots(table: np.ndarray, start: int, end: int) -> np.ndarray:

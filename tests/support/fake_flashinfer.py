@@ -199,18 +199,21 @@ class FakeLauncher:
         """See `Launcher.launch`."""
         assert kernel == "contexts.gather"
         assert not any(x.data_ptr() % POINTER_ALIGNMENT for x in arguments if isinstance(x, Tensor)), "not aligned"
-        self._device.enqueue(lambda: gather(grid[0], *arguments, gap_pages=constants["GAP_PAGES"]))
+        self._device.enqueue(
+            lambda: gather(grid[0], *arguments, gap_pages=constants["GAP_PAGES"], scaled=constants["SCALED"])
+        )
 
 
-def gather(num_pages: int, *arguments: Any, gap_pages: Any) -> None:
+def gather(num_pages: int, *arguments: Any, gap_pages: Any, scaled: Any = False) -> None:
     """What `runtime.kernels.triton.contexts.gather` does."""
-    key_pages, value_pages, lengths, starts, ids, keys, values, first, count = arguments
-    for pages, run in ((key_pages, keys), (value_pages, values)):
+    key_pages, value_pages, scales, lengths, starts, ids, keys, values, first, count = arguments
+    for place, (pages, run) in enumerate(((key_pages, keys), (value_pages, values))):
         run[: 16 * num_pages] = 0
         for i in range(first, first + count):
             begin = 16 * (int(starts[i] - starts[first]) + (i - first) * gap_pages)
             table = ids[int(starts[i]) : int(starts[i + 1])].long()
-            run[begin : begin + int(lengths[i])] = pages[table].flatten(0, 1)[: int(lengths[i])]
+            found = pages[table].flatten(0, 1)[: int(lengths[i])]
+            run[begin : begin + int(lengths[i])] = found.float() * scales[place] if scaled else found
 
 
 def attend_one(

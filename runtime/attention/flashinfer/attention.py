@@ -18,7 +18,7 @@ from torch import Tensor
 from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.block_tables import fill_block_tables
 from runtime.attention.flashinfer.calls import Cache, PagedKernel, QueryKernel, Shape
-from runtime.attention.flashinfer.contexts import GatheredContexts, GatheredWork, pays, span_from
+from runtime.attention.flashinfer.contexts import GatheredContexts, GatheredWork, span_from
 from runtime.attention.flashinfer.libraries import (
     Algorithm,
     CacheShape,
@@ -41,6 +41,7 @@ from runtime.attention.flashinfer.workspace import Event, PlanBuffers, partial_r
 from runtime.batch import Int32
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.launching import Launcher
+from runtime.layers.quantized import E4M3
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class FlashInferAttention:
         new_event: makes events of the device.
         launcher: of our own kernel, which gathers contexts.
         decode: None where another backend decodes, and only `plan_chunks` is called.
+        scales: of a cache in e4m3, else None; see `runtime.attention.pages`. Such a cache wants `decode` None and `prefill` fa3.
     Raises: EngineMisconfigured for a shape that FlashInfer does not serve, KernelMissing for a library.
     """
 
@@ -116,13 +118,17 @@ class FlashInferAttention:
         new_event: Callable[[], Event],
         decode: DecodeAlgorithm | None = "fa2",
         prefill: PrefillAlgorithm = "fa3",
+        scales: Tensor | None = None,
     ) -> None:
+        assert (scales is not None) == (pages.dtype == E4M3), "e4m3 has scales, and nothing else has"
         num_kv_heads, head_dim = pages.shape[-2:]
         self._shape = CacheShape(num_heads, num_kv_heads, head_dim, query_dtype, pages.dtype, tuple(layer_windows))
         needed_libraries(self._shape, decode=decode, prefill=prefill)
         self._algorithms = decode, prefill
         self._num_multiprocessors = num_multiprocessors
-        self._layers = [Cache(layer[:, 0], layer[:, 1]) for layer in pages]
+        self._layers = [
+            Cache(layer[:, 0], layer[:, 1], None if scales is None else scales[i]) for i, layer in enumerate(pages)
+        ]
         self._partial_results = torch.empty(
             partial_results_bytes(
                 num_heads=num_heads,
@@ -138,7 +144,9 @@ class FlashInferAttention:
         self._block_tables = torch.zeros(
             max_sequences, -(-max_context_length // PAGE_SIZE), dtype=torch.int32, device=pages.device
         )
-        self._contexts = GatheredContexts(pages, max_sequences, launcher) if prefill == "fa3" else None
+        self._contexts = None
+        if prefill == "fa3":
+            self._contexts = GatheredContexts(pages, query_dtype, max_sequences, launcher)
         self._kernels = {w: self._build_kernels(w, libraries, new_event) for w in dict.fromkeys(layer_windows)}
 
     def _build_kernels(
@@ -193,8 +201,12 @@ class FlashInferAttention:
 
         return FlashInferPlan(self._layers, self._shape.layer_windows, plan_work, device)
 
+    def takes_chunks(self, host: SequenceTables) -> bool:
+        """Whether `plan_chunks` is for this step: pages in e4m3 are read only where it pays to gather them."""
+        return self._contexts is None or self._shape.cache_dtype != E4M3 or self._contexts.pays(host, host.num_decodes)
+
     def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> FlashInferPlan:
-        """Plan the chunks of a step alone, by FA3; its decodes are another backend's."""
+        """Plan the chunks of a step alone, by FA3; its decodes are another backend's. See `takes_chunks`."""
         assert self._algorithms[1] == "fa3", "FA2 wants all rows of a step"
 
         def plan_work(window: int | None) -> list[Work]:
@@ -255,7 +267,8 @@ class FlashInferAttention:
         """The sequences from `first` on; FA3 takes the places of their rows from the plan."""
         count = len(host.context_lengths)
         kernel, buffers = kernels.prefill, kernels.prefill_buffers
-        if self._contexts is None or not pays(host, first):
+        if self._contexts is None or not self._contexts.pays(host, first):
+            assert self._shape.cache_dtype != E4M3, "chunks that this does not take"
             description = kernel.plan(host_rows(host, first, count), buffers, captured=False)
             return PagedWork(kernel, description, buffers, device_rows(device, first, count), None)
         description = kernel.plan(self._contexts.tables(host, first), buffers, captured=False)
@@ -274,6 +287,7 @@ def build_flashinfer_attention(
     max_context_length: int,
     decode: DecodeAlgorithm | None = "fa2",
     prefill: PrefillAlgorithm = "fa3",
+    scales: Tensor | None = None,
 ) -> FlashInferAttention:
     """FlashInfer on the GPU that holds `pages`; arguments and errors as `FlashInferAttention`."""
     return FlashInferAttention(
@@ -289,4 +303,5 @@ def build_flashinfer_attention(
         new_event=torch.cuda.Event,
         decode=decode,
         prefill=prefill,
+        scales=scales,
     )

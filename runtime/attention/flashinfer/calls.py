@@ -63,6 +63,8 @@ class Cache:
 
     keys: Tensor
     values: Tensor
+    scales: Tensor | None = None
+    """Of pages in e4m3, see `runtime.attention.pages`."""
 
 
 class PagedKernel:

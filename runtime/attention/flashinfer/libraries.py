@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from runtime.errors import EngineMisconfigured
+from runtime.layers.quantized import E4M3
 
 Algorithm = Literal["fa2", "fa3", "xqa"]
 DecodeAlgorithm = Literal["fa2", "xqa"]
@@ -71,7 +72,7 @@ class CacheShape:
 def needed_libraries(
     shape: CacheShape, *, decode: DecodeAlgorithm | None = "fa2", prefill: PrefillAlgorithm = "fa3"
 ) -> tuple[LibraryName, ...]:
-    """The libraries of a configuration, sorted by name.
+    """The libraries of a configuration, sorted by name. A cache in e4m3 is for chunks by `fa3` alone, which gathers it.
 
     Raises: EngineMisconfigured for a shape or type that FlashInfer does not serve.
     """
@@ -79,7 +80,7 @@ def needed_libraries(
         raise EngineMisconfigured(f"attention: FlashInfer has head sizes {HEAD_DIMS}, the model has {shape.head_dim}")
     if shape.query_dtype not in (torch.float16, torch.bfloat16):
         raise EngineMisconfigured(f"attention: FlashInfer wants float16 or bfloat16, found {shape.query_dtype}")
-    if shape.cache_dtype != shape.query_dtype:
+    if shape.cache_dtype != shape.query_dtype and (shape.cache_dtype != E4M3 or decode is not None or prefill != "fa3"):
         raise EngineMisconfigured(f"attention: expected a cache of {shape.query_dtype}, found {shape.cache_dtype}")
     names = {
         library_name(shape, algorithm, windowed=window is not None)
@@ -91,6 +92,7 @@ def needed_libraries(
 
 def library_name(shape: CacheShape, algorithm: Algorithm, *, windowed: bool) -> LibraryName:
     """The library that runs this algorithm on such a model and cache."""
-    query, cache = TYPE_NAMES[shape.query_dtype], TYPE_NAMES[shape.cache_dtype]
+    query = TYPE_NAMES[shape.query_dtype]
+    cache = query if algorithm == "fa3" else TYPE_NAMES[shape.cache_dtype]
     group = shape.num_heads // shape.num_kv_heads if algorithm == "xqa" else 0
     return LibraryName(algorithm, query, cache, shape.head_dim, windowed, group)

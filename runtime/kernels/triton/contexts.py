@@ -6,11 +6,12 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["first", "num_sequences"])
 def gather(
-    key_pages, value_pages, context_lengths, page_starts, page_ids, keys, values, first, num_sequences,
+    key_pages, value_pages, scales, context_lengths, page_starts, page_ids, keys, values, first, num_sequences,
     WIDTH: tl.constexpr, PAGE_SIZE: tl.constexpr, PAGE_STRIDE: tl.constexpr, GAP_PAGES: tl.constexpr,
-    BLOCK_SEQUENCES: tl.constexpr, BLOCK_WIDTH: tl.constexpr,
+    BLOCK_SEQUENCES: tl.constexpr, BLOCK_WIDTH: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
-    """One program: a page's keys (axis 1: 0) or values (1), WIDTH numbers a token.
+    """One program: a page's keys (axis 1: 0) or values (1), WIDTH numbers a token. With SCALED pages hold e4m3: keys over
+    `scales[0]`, values over `scales[1]`.
 
     Behind each context come GAP_PAGES pages of zeros, and zeros fill its own last page: whatever a page holds past a context,
     NaN too, is left behind. The kernel takes no part in dependent launch: it would hold multiprocessors while the decodes before
@@ -33,7 +34,11 @@ def gather(
     target = (page.to(tl.int64) * PAGE_SIZE + tl.arange(0, PAGE_SIZE)) * WIDTH
     if is_value == 0:
         found = tl.load(key_pages + source[:, None] + number, mask=valid[:, None] & there, other=0.0)
+        if SCALED:
+            found = (found.to(tl.float32) * tl.load(scales)).to(keys.dtype.element_ty)
         tl.store(keys + target[:, None] + number, found, mask=there)
     else:
         found = tl.load(value_pages + source[:, None] + number, mask=valid[:, None] & there, other=0.0)
+        if SCALED:
+            found = (found.to(tl.float32) * tl.load(scales + 1)).to(values.dtype.element_ty)
         tl.store(values + target[:, None] + number, found, mask=there)

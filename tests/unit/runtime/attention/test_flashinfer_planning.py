@@ -1,6 +1,7 @@
 """FlashInfer's backend on a CPU, over functions acted out in torch: which kernel gets what, and when memory is reused."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from tests.support.attention_steps import (
     device_tables,
     expected_results,
     host_tables,
+    in_e4m3,
     random_step,
     rows_of,
     send_tables,
@@ -41,19 +43,21 @@ def build(
     step: AttentionStep,
     fake: FakeDevice,
     libraries: FakeLibraries,
-    decode: DecodeAlgorithm = "fa2",
+    decode: DecodeAlgorithm | None = "fa2",
     prefill: PrefillAlgorithm = "fa3",
     windows: Sequence[int | None] = WINDOWS,
+    scales: Tensor | None = None,
 ) -> FlashInferAttention:
     return FlashInferAttention(
-        step.pages, libraries, FakeLauncher(fake), num_heads=HEADS.num_heads, query_dtype=HEADS.dtype, layer_windows=windows,
+        step.pages, libraries, FakeLauncher(fake), num_heads=HEADS.num_heads, query_dtype=step.heads.dtype, layer_windows=windows,
         max_sequences=16, max_context_length=500, num_multiprocessors=132, new_event=fake.new_event,
-        decode=decode, prefill=prefill,
+        decode=decode, prefill=prefill, scales=scales,
     )  # fmt: skip
 
 
 def gather_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contexts, "_ROWS_FOR_COPY", 0)
+    monkeypatch.setattr(contexts, "_ROWS_FOR_E4M3", 0)
     monkeypatch.setattr(contexts, "_PAIRS_FOR_LAUNCH", -1)
 
 
@@ -98,6 +102,48 @@ def test_contexts_are_gathered_where_that_pays_and_there_is_room(monkeypatch: py
         assert worst_row_error(out, expected_results(step, (None,))[0]) < TOLERANCE
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_chunks_over_e4m3_are_gathered_times_their_scales(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the libraries for queries of 16 bits, whatever the window; decodes are left to who reads e4m3."""
+    gather_always(monkeypatch)
+    heads = replace(HEADS, dtype=dtype)
+    scales = torch.tensor([[0.02, 0.03, 0.0, 0.0], [0.5, 0.011, 0.0, 0.0], [0.3, 0.3, 0.0, 0.0]])
+    step, meant = in_e4m3(random_step(MIXED, heads, num_layers=3, device=CPU, seed=1, num_padding=4), scales)
+    fake = FakeDevice()
+    libraries = FakeLibraries(fake)
+    attention = build(step, fake, libraries, decode=None, scales=scales)
+    name = {torch.float16: "f16", torch.bfloat16: "bf16"}[dtype]
+    assert set(libraries.names) == {f"fa3_{name}_{name}_d64", f"fa3_{name}_{name}_d64_window"}
+    assert attention.takes_chunks(step.host)
+    plan = attention.plan_chunks(step.host, step.device)
+    for layer, expected in enumerate(expected_results(meant, WINDOWS)):
+        out = torch.full_like(step.query, 7.0)
+        plan.attend(layer, step.query, out)
+        fake.drain()
+        assert worst_row_error(out[3 : step.num_tokens], expected[3:]) < 8 * TOLERANCE
+        assert bool((out[:3] == 7.0).all())
+
+
+def test_chunks_over_e4m3_are_not_taken_where_gathering_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or where there is no room for them; pages of the queries' own type are read as they are."""
+    scales = torch.ones(1, 4)
+    plain = random_step(MIXED, HEADS, num_layers=1, device=CPU, seed=1)
+    step, _ = in_e4m3(plain, scales)
+    fake = FakeDevice()
+    libraries = FakeLibraries(fake)
+    attention = build(step, fake, libraries, decode=None, windows=(None,), scales=scales)
+    short = host_tables([(2048, 64)] * 8, np.arange(1024))
+    assert not attention.takes_chunks(short)
+    assert build(plain, fake, libraries, decode=None, windows=(None,)).takes_chunks(short)
+    assert attention.takes_chunks(host_tables([(2048, 128)] * 8, np.arange(1024)))
+    assert attention.takes_chunks(host_tables([(16_000, 16)], np.arange(1000)))
+    assert attention.takes_chunks(host_tables([(16_000, 16), (2048, 16), (2048, 16)], np.arange(1256)))
+    large = host_tables([(8192, 4096)], np.arange(512))
+    assert attention.takes_chunks(large)
+    monkeypatch.setattr(contexts, "LARGEST_PAGES", 512 + GAP_PAGES - 1)
+    assert not attention.takes_chunks(large)
+
+
 def test_a_step_is_planned_when_its_first_layer_attends() -> None:
     """The device has that layer's products to compute by then; each window is planned once, those of a graph before its capture."""
     step = random_step(MIXED[3:], HEADS, num_layers=3, device=CPU, seed=8)
@@ -128,7 +174,8 @@ def test_a_step_is_planned_when_its_first_layer_attends() -> None:
 def test_few_rows_do_not_win_back_the_copy_of_their_context(lengths: list[tuple[int, int]], wanted: bool) -> None:
     """What was measured: long prompts and large parts of them, but neither one of 1,024 tokens nor short ends of long ones."""
     num_pages = sum(-(-context // 16) for context, _ in lengths)
-    assert contexts.pays(host_tables(lengths, np.arange(num_pages)), 0) == wanted
+    room = contexts.GatheredContexts(torch.empty(1, 1, 2, 16, 1, 64), torch.float32, 16, FakeLauncher(FakeDevice()))
+    assert room.pays(host_tables(lengths, np.arange(num_pages)), 0) == wanted
 
 
 def test_steps_in_flight_keep_their_plans() -> None:
@@ -206,7 +253,12 @@ def test_needed_libraries_follow_from_the_configuration() -> None:
 
 @pytest.mark.parametrize(
     ("head_dim", "query_dtype", "cache_dtype"),
-    [(96, torch.float16, torch.float16), (64, torch.float32, torch.float32), (64, torch.float16, torch.bfloat16)],
+    [
+        (96, torch.float16, torch.float16),
+        (64, torch.float32, torch.float32),
+        (64, torch.float16, torch.bfloat16),
+        (64, torch.float16, torch.float8_e4m3fn),
+    ],
 )
 def test_what_flashinfer_does_not_serve_is_refused(
     head_dim: int, query_dtype: torch.dtype, cache_dtype: torch.dtype

@@ -377,6 +377,24 @@ def test_libraries_take_the_place_of_attention(tmp_path: Path) -> None:
     assert kernel_names(flashinfer) - kernel_names(triton) == {"contexts.gather"}
 
 
+@pytest.mark.parametrize("drafts", [False, True], ids=["plain", "drafts"])
+def test_chunks_over_e4m3_may_be_anybodys(drafts: bool, tmp_path: Path) -> None:
+    """Gathered for the library of queries in 16 bits, or by our own kernel: both are there."""
+    given: dict[str, Any] = {}
+    if drafts:
+        given = SPECULATION | {"speculative_draft_model_path": str(write_head(tmp_path / "head"))}
+    config = replace(load_model_config(write_target(tmp_path / "target")), head_dim=64)
+    settings = EngineSettings(
+        model_path="", device="cuda", kv_cache_dtype="fp8_e4m3", **given | {"attention_backend": "auto"}
+    )
+    needs = find_needs(config, settings, DTYPE)
+    assert [str(name) for name in needs.libraries] == ["fa3_bf16_bf16_d64"]
+    gathering = {v for v in needs.variants if v.kernel == "contexts.gather"}
+    assert len(gathering) == 1
+    assert dict(next(iter(gathering)).constants)["SCALED"] is True
+    assert "prefill.causal" in kernel_names(needs)
+
+
 def test_a_shape_that_no_library_serves_falls_to_our_kernels_or_is_refused(tmp_path: Path) -> None:
     """By auto it does; whoever asks for FlashInfer is told."""
     config = load(tmp_path, LLAMA, head_dim=96)
