@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from audit.entry import Json
 from audit.event_form import INFORMATIONAL, LOW, MEDIUM, SUCCESS, application_of, endpoint_of, new_event
 from audit.events import log_event
-from audit.permissions import KINDS
+from audit.permissions import ENTITY_MANAGEMENT, KINDS
 
 State = Mapping[str, str | int]
 """What a thing was or is: names and texts."""
+MAX_DEFINITION_CHARS = 16_000
 MAX_CHANGES, MAX_SETTING_CHARS = 40, 160
 """Of a configuration, in one record: all of them, with every character escaped, fit an event."""
 
@@ -48,6 +49,30 @@ def change_event(
         own["approvers"] = list(approvers)
     if reason:
         own["reason"] = reason
+    return event
+
+
+def definition_changed_event(
+    kind: str, *, target: str, actor: str, changed_at_ms: int, before: str, after: str
+) -> Json:
+    """A definition was changed: a client, a person, a role, a key, a limit, a token's validity.
+
+    Args:
+        actor: who did it: `os:NAME` by a command on the host, `user:ID` or `client:ID` by the admin API.
+        changed_at_ms: when that was; the record's own time is when policy told it.
+        before, after: the definition in JSON, without secrets; what is longer than MAX_DEFINITION_CHARS is cut.
+    """
+    event = new_event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
+    event["actor"] = {"user": {"name": actor, "type_id": 1}}
+    if KINDS[kind].class_uid == ENTITY_MANAGEMENT:
+        event["entity"] = {"name": target, "type": kind.rpartition("_")[0]}
+    else:
+        event["user"] = {"type_id": 1 if target.startswith("user-") else 4, "uid": target}
+    event["unmapped"]["casemate"] |= {
+        "after": after[:MAX_DEFINITION_CHARS],
+        "before": before[:MAX_DEFINITION_CHARS],
+        "changed_at_ms": changed_at_ms,
+    }
     return event
 
 

@@ -30,9 +30,8 @@ from audit.event_form import (
     new_event,
 )
 from audit.event_form import PRODUCT_VERSION as PRODUCT_VERSION
-from audit.permissions import ENTITY_MANAGEMENT, KINDS
+from audit.permissions import KINDS
 
-MAX_DEFINITION_CHARS = 16_000
 SUPERVISOR = "supervisor"
 """Who measures, verifies and tests by itself, as an actor."""
 PERSON, SYSTEM_USER = 1, 3
@@ -222,30 +221,6 @@ def token_refused_event(*, client_id: str, address: str, port: int, code: str, d
     return event | {"status_code": code, "status_detail": detail}
 
 
-def definition_changed_event(
-    kind: str, *, target: str, actor: str, changed_at_ms: int, before: str, after: str
-) -> Json:
-    """A definition was changed: a client, a person, a role, a key, a limit, a token's validity.
-
-    Args:
-        actor: who did it: `os:NAME` by a command on the host, `user:ID` or `client:ID` by the admin API.
-        changed_at_ms: when that was; the record's own time is when policy told it.
-        before, after: the definition in JSON, without secrets; what is longer than MAX_DEFINITION_CHARS is cut.
-    """
-    event = new_event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
-    event["actor"] = {"user": {"name": actor, "type_id": 1}}
-    if KINDS[kind].class_uid == ENTITY_MANAGEMENT:
-        event["entity"] = {"name": target, "type": kind.rpartition("_")[0]}
-    else:
-        event["user"] = {"type_id": 1 if target.startswith("user-") else 4, "uid": target}
-    event["unmapped"]["casemate"] |= {
-        "after": after[:MAX_DEFINITION_CHARS],
-        "before": before[:MAX_DEFINITION_CHARS],
-        "changed_at_ms": changed_at_ms,
-    }
-    return event
-
-
 def token_rejected_event(
     *,
     address: str,
@@ -253,19 +228,28 @@ def token_rejected_event(
     route: str,
     code: str,
     detail: str,
+    service: str = "gateway",
     client_id: str = "",
+    subject: str = "",
+    tenant: str = "",
+    token_id: str = "",
     num_times: int = 1,
     first_ms: int = 0,
     last_ms: int = 0,
 ) -> Json:
-    """The gateway rejected a bearer token, or found none.
+    """An access token was rejected, or there was none; or it was good, and did not suffice for what was asked.
 
     Args:
-        client_id: only when the token's signature was good and something else was wrong.
+        service: which listener's, `gateway` or `admin API`.
+        client_id, subject, tenant, token_id: only of a token that was good; of several requests, the last one's token.
         num_times: how many of the same kind from the same source this record stands for.
         first_ms, last_ms: when the first and the last of several came.
     """
-    event = _authentication("token_rejected", client_id, client_id, address, port, "gateway", FAILURE, LOW)
+    event = _authentication("token_rejected", client_id, subject or client_id, address, port, service, FAILURE, LOW)
+    if tenant:
+        event["metadata"]["tenant_uid"] = tenant
+    if token_id:
+        event["session"] = {"uid": token_id}
     event["unmapped"]["casemate"]["route"] = route
     aggregate(event, num_times, first_ms, last_ms)
     return event | {"status_code": code, "status_detail": detail}

@@ -44,7 +44,7 @@ KINDS: dict[str, EventKind] = {
         _kind("inference_outcome", API_ACTIVITY, {3}, {"gateway", AUDITOR}, "outcome"),
         _kind("inference_denied", API_ACTIVITY, {1}, {"gateway"}),
         _kind("inference_late_count", API_ACTIVITY, {3}, {AUDITOR}),
-        _kind("token_rejected", AUTHENTICATION, {1}, {"gateway"}),
+        _kind("token_rejected", AUTHENTICATION, {1}, {"gateway", "policy"}),
         _kind("token_issued", AUTHENTICATION, {1}, {"authority"}),
         _kind("token_refused", AUTHENTICATION, {1}, {"authority"}),
         _kind("user_signed_in", AUTHENTICATION, {1}, {"authority"}),

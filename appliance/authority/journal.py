@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -99,6 +100,12 @@ class Journal:
         Raises: JournalUnavailable; the record may exist all the same, so what it announces MUST NOT happen. JournalRationed.
         """
         return await self._ask(lambda correlation: AppendEvent(correlation, event))
+
+    def tell(self, event: bytes) -> None:
+        """Append one that nobody waits for. Without an auditor it is dropped."""
+        if self._link is not None:
+            with suppress(LinkClosed):
+                self._link.send(AppendEvent(next(self._correlations), event))
 
     async def _ask(self, build: Callable[[int], msgspec.Struct]) -> int:
         if self._link is None:

@@ -15,7 +15,7 @@ from appliance.gateway.exchange import CERTIFICATE, BodyBudget, Exchange
 from appliance.gateway.gate import Caller, Gate
 from appliance.gateway.metrics import Metrics
 from appliance.gateway.observing import EndedRequest, Observer
-from appliance.gateway.rejections import Rejection, Rejections
+from appliance.gateway.rejections import Rejections
 from appliance.gateway.routes import verify_query
 from appliance.gateway.settings import GatewaySettings
 
@@ -90,9 +90,7 @@ class Application:
             await exchange.abort()
         except Unauthenticated as fault:
             exchange.error = fault.code
-            if fault.code != "use_dpop_nonce":  # What a client is told that does everything right.
-                rejection = Rejection(exchange.source_address, path, fault.code)
-                self._rejections.count(rejection, exchange.source_port, str(fault))
+            self._rejections.note(exchange, path, fault)
             await _refuse(exchange, fault, dialect)
         except GatewayFault as fault:
             exchange.error = fault.code

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import msgspec
 
 from appliance.errors import ApplianceFault
+from appliance.gateway.identity import Principal
 
 
 class GatewayFault(ApplianceFault):
@@ -47,6 +48,8 @@ class Unauthenticated(Refused):
     def __init__(self, code: str, message: str, *challenges: str) -> None:
         super().__init__(code, message)
         self.headers = [(b"www-authenticate", challenge.encode()) for challenge in challenges]
+        self.principal: Principal | None = None
+        """Who it is, where the token is good and only does not suffice."""
 
 
 class AmbiguousCredentials(Unauthenticated):
@@ -54,7 +57,7 @@ class AmbiguousCredentials(Unauthenticated):
 
 
 class Forbidden(Unauthenticated):
-    """A valid token that lacks the route's scope (RFC 6750, section 3.1)."""
+    """A valid token that lacks the route's scope (RFC 6750, section 3.1), or whose holder may not do what it asks for."""
 
 
 class NotFound(Refused):

@@ -80,11 +80,10 @@ class Gate:
             raise unmatched
         scope = match.route.scope
         if scope is not Scope.PUBLIC and scope not in principal.scopes:
-            raise Forbidden(
-                "insufficient_scope",
-                f"this route needs the scope {scope}",
-                self._challenges.insufficient_scope(presented.scheme, scope),
-            )
+            challenge = self._challenges.insufficient_scope(presented.scheme, scope)
+            forbidden = Forbidden("insufficient_scope", f"this route needs the scope {scope}", challenge)
+            forbidden.principal = principal
+            raise forbidden
         return Admitted(match, principal)
 
     def _parse(

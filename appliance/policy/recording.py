@@ -6,8 +6,8 @@ import structlog
 
 from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.policy.store import DefinitionsStore
+from audit.changes import definition_changed_event
 from audit.entry import encode_event
-from audit.events import definition_changed_event
 from security.errors import SecurityFault
 from security.registry.database import Change
 from security.registry.revocations import RevocationRegistry

@@ -155,7 +155,7 @@ async def serve(member: Member) -> None:
         desk = AuthorityDesk(store, service, credentials_key)
         member.on_link("gateway", service.run)
         member.on_link("authority", desk.run)
-        administration = await _build_administration(member, desk, store, replays, credentials_key)
+        administration = await _build_administration(member, desk, store, replays, credentials_key, journal)
         async with asyncio.TaskGroup() as group:  # A task that fails ends the process, which is then started again.
             tasks = [
                 group.create_task(service.report()),
@@ -176,22 +176,29 @@ async def serve(member: Member) -> None:
 
 
 async def _build_administration(
-    member: Member, desk: AuthorityDesk, store: DefinitionsStore, replays: ReplayMemory, credentials_key: bytes
+    member: Member,
+    desk: AuthorityDesk,
+    store: DefinitionsStore,
+    replays: ReplayMemory,
+    credentials_key: bytes,
+    journal: Journal,
 ) -> ListenerServer | None:
     """The admin API's server, imported only where it is served: it is half of this process's memory."""
     if not member.config.administration.enabled:
         return None
     from appliance.authority.credentials import build_listener_context, renew_certificate
-    from appliance.policy.administration.application import AdminApplication, build_admin_server
+    from appliance.gateway.rejections import Rejections
+    from appliance.policy.administration.application import AdminApplication, AdminListener
     from appliance.policy.administration.endpoints import Administration
     from appliance.policy.administration.token_check import build_admin_check
 
     check = build_admin_check(member.config, desk, store, replays)
-    application = AdminApplication(Administration(store, credentials_key), check)
+    rejections = Rejections(journal.tell, "admin API")
+    application = AdminApplication(Administration(store, credentials_key), check, rejections)
     tls = build_listener_context(member.config)
     member.on_certificate = partial(renew_certificate, tls)
     await member.listening()
-    return build_admin_server(member.config, application, tls)
+    return AdminListener(member.config, application, tls, rejections, lambda: journal.is_connected)
 
 
 async def _unless_draining(work: Coroutine[object, object, None], draining: asyncio.Event) -> None:

@@ -271,3 +271,17 @@ async def test_rejected_tokens_reach_the_log_together(folder: Path) -> None:
     assert 0 <= event["duration"] == event["end_time"] - event["start_time"]
     assert event["unmapped"]["casemate"]["route"] == "/v1/models"
     assert event["src_endpoint"]["ip"] == "127.0.0.1"
+
+
+@control("3.1.7", "AC-6(10)", "AU-3", "SI-4")
+async def test_whose_token_does_not_suffice_is_named_in_the_log(folder: Path) -> None:
+    """Client, person, tenant and token of who asked for records without the scope for them."""
+    async with running_gateway(folder) as gateway:
+        assert (await ask(gateway, "POST", "/audit/search", "Authorization: Bearer no-scope")).status == 403
+        gateway.worker.rejections.flush()
+        await until(lambda: bool(gateway.auditor.of_kind("token_rejected")))
+        (event,) = gateway.auditor.of_kind("token_rejected")
+    assert event["status_code"] == "insufficient_scope"
+    assert event["actor"]["app_uid"] == "client-1"
+    assert (event["user"]["uid"], event["session"]["uid"]) == ("client-1", "jti-1")
+    assert event["metadata"]["tenant_uid"] == "acme"

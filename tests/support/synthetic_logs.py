@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from audit.append import LogWriter
+from audit.changes import definition_changed_event
 from audit.entry import Json, complete_entry
 from audit.events import (
     Call,
     Caller,
     TokenCounts,
-    definition_changed_event,
     intent_event,
     log_event,
     outcome_event,

@@ -3,7 +3,10 @@
 The supervision point of one request, as the gateway's is: whatever an endpoint raises ends here and disturbs nothing else.
 """
 
+import asyncio
 import ssl
+from collections.abc import Callable, Sequence
+from socket import socket
 
 import structlog
 
@@ -15,12 +18,14 @@ from appliance.gateway.errors import (
     GatewayFault,
     InternalFault,
     PeerUnavailable,
+    Unauthenticated,
     error_body,
     http_of,
 )
 from appliance.gateway.exchange import CERTIFICATE, BodyBudget, Exchange
 from appliance.gateway.gate import Caller, Challenges, Gate
 from appliance.gateway.identity import TokenCheck
+from appliance.gateway.rejections import Rejections
 from appliance.gateway.routes import RouteTable
 from appliance.gateway.server import HttpServer
 from appliance.gateway.settings import GatewaySettings
@@ -41,10 +46,11 @@ log = structlog.get_logger(__name__)
 class AdminApplication:
     """The listener's ASGI callable."""
 
-    def __init__(self, administration: Administration, check_token: TokenCheck) -> None:
+    def __init__(self, administration: Administration, check_token: TokenCheck, rejections: Rejections) -> None:
         self.routes = RouteTable()
         administration.register(self.routes)
         self._gate = Gate(self.routes, check_token, Challenges("", FOREIGN_ALGORITHMS))
+        self._rejections = rejections
         self._budget = BodyBudget(MAX_CONNECTIONS * MAX_BODY_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,6 +76,9 @@ class AdminApplication:
             await exchange.abort()
         except ClientRejected as rejected:
             await self._refuse(exchange, BadRequest("refused", str(rejected)))
+        except Unauthenticated as fault:
+            self._rejections.note(exchange, self._gate.name_of(scope["method"], scope["raw_path"]), fault)
+            await self._refuse(exchange, fault)
         except GatewayFault as fault:
             await self._refuse(exchange, fault)
         except SecurityFault as fault:
@@ -91,17 +100,41 @@ class AdminApplication:
             await exchange.abort()
 
 
-def build_admin_server(configuration: Configuration, application: AdminApplication, tls: ssl.SSLContext) -> HttpServer:
-    """The server for the socket that the supervisor bound."""
-    settings = configuration.administration
-    bounds = GatewaySettings(
-        host=settings.host,
-        port=settings.port,
-        max_body_bytes=MAX_BODY_BYTES,
-        max_header_bytes=16 << 10,
-        header_timeout_s=10.0,
-        keep_alive_timeout_s=15,
-        max_connections=MAX_CONNECTIONS,
-        max_connections_per_source=MAX_CONNECTIONS_PER_SOURCE,
-    )
-    return HttpServer(application, bounds, tls)  # type: ignore[arg-type]
+class AdminListener:
+    """The server for the socket that the supervisor bound, and what it rejects on its way to the log."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        application: AdminApplication,
+        tls: ssl.SSLContext,
+        rejections: Rejections,
+        is_heard: Callable[[], bool],
+    ) -> None:
+        """
+        Args:
+            is_heard: there is an auditor to tell rejections to.
+        """
+        settings = configuration.administration
+        bounds = GatewaySettings(
+            host=settings.host,
+            port=settings.port,
+            max_body_bytes=MAX_BODY_BYTES,
+            max_header_bytes=16 << 10,
+            header_timeout_s=10.0,
+            keep_alive_timeout_s=15,
+            max_connections=MAX_CONNECTIONS,
+            max_connections_per_source=MAX_CONNECTIONS_PER_SOURCE,
+        )
+        self._server = HttpServer(application, bounds, tls)  # type: ignore[arg-type]
+        self._rejections = rejections
+        self._is_heard = is_heard
+
+    async def serve(self, listeners: Sequence[socket], stop: asyncio.Event) -> None:
+        """Answer until `stop` is set."""
+        reporting = asyncio.create_task(self._rejections.run(self._is_heard))
+        try:
+            await self._server.serve(listeners, stop)
+        finally:
+            reporting.cancel()
+            self._rejections.flush()

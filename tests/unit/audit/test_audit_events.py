@@ -66,7 +66,7 @@ def make_events() -> dict[str, dict[str, Any]]:
         found[kind] = events.process_event(kind, role="engine", instance=0, pid=7, detail="d", exit_code=1)
     for kind, row in KINDS.items():
         if row.roles == {"policy"} and kind != "policy_loaded":
-            found[kind] = events.definition_changed_event(
+            found[kind] = changes.definition_changed_event(
                 kind, target="user-1", actor="os:root", changed_at_ms=5, before="{}", after='{"role":"admin"}'
             )
         elif row.roles == {"authority"} and kind not in found:

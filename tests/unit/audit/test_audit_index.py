@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from audit.changes import definition_changed_event
 from audit.entry import parse_canonical
 from audit.errors import IndexUnusable, ProofRejected, SignatureRejected
-from audit.events import configuration_event, definition_changed_event
+from audit.events import configuration_event
 from audit.index import LogIndex, Query
 from audit.note import VerifierKey
 from tests.support.audit_logs import ORIGIN, Log

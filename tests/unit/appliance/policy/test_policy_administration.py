@@ -4,10 +4,13 @@ import httpx
 import pytest
 
 from appliance.gateway.identity import Presented, Principal, TokenRefused
+from appliance.gateway.rejections import Rejections
 from appliance.policy import store as store_module
 from appliance.policy.administration.application import AdminApplication
 from appliance.policy.administration.endpoints import Administration
 from appliance.policy.store import DefinitionsStore
+from audit.entry import parse_canonical
+from audit.permissions import verify_permitted
 from security.registry.database import Database
 from security.registry.snapshot import read_definitions
 from security.scopes import GRANTABLE, Role
@@ -55,7 +58,9 @@ class Api:
 
     def __init__(self, registry, store):
         self.registry = registry
-        self.application = AdminApplication(Administration(store, KEY), check)
+        self.reported = []
+        self.rejections = Rejections(self.reported.append, "admin API")
+        self.application = AdminApplication(Administration(store, KEY), check, self.rejections)
 
     async def ask(self, who, method, path, body=None):
         transport = httpx.ASGITransport(app=self.application)
@@ -228,3 +233,36 @@ async def test_what_makes_no_sense_is_refused_and_changes_nothing(api, method, p
     answer = await api.ask("ada", method, path, body)
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
     assert api.registry.changes() == []
+
+
+@control("3.1.7", "3.14.6", "AC-6(10)", "AU-2", "SI-4")
+async def test_whoever_is_turned_away_is_recorded_and_by_name_where_the_token_is_good(api):
+    """A stranger, two without the scope, and a program that would grant a role: by policy, in OCSF's places."""
+    asked = [
+        (None, "GET", "/admin/users"),
+        ("forged", "GET", "/admin/users"),
+        ("forged", "GET", "/admin/users"),
+        ("auditor", "POST", "/admin/limits"),
+        ("user", "GET", "/admin/clients"),
+        ("program", "POST", "/admin/roles/grant/client-1"),
+        ("ada", "GET", "/admin/users"),
+    ]
+    for who, method, path in asked:
+        await api.ask(who, method, path, {"role": "admin"} if "grant" in path else None)
+    api.rejections.flush()
+    events = [parse_canonical(data) for data in api.reported]
+    for event in events:
+        assert verify_permitted("policy", "event", event).name == "token_rejected"
+        assert event["service"] == {"name": "casemate admin API"}
+    told = [
+        (event["status_code"], event["unmapped"]["casemate"]["num_times"], event.get("actor"), event["user"])
+        for event in events
+    ]
+    assert told == [
+        ("missing_token", 1, None, {"name": "unknown"}),
+        ("invalid_token", 2, None, {"name": "unknown"}),
+        ("insufficient_scope", 1, {"app_uid": "console"}, {"type_id": 1, "uid": "user-joe"}),
+        ("needs_a_person", 1, {"app_uid": "robot"}, {"type_id": 4, "uid": "robot"}),
+    ]
+    assert {event.get("session", {}).get("uid") for event in events[2:]} == {"jti"}
+    assert {event["metadata"].get("tenant_uid") for event in events} == {None, "default"}
