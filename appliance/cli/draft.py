@@ -145,6 +145,8 @@ def _verify(arguments: argparse.Namespace, config: ModelConfig) -> None:
         raise CommandFailed(f"--max-tokens: expected fewer than the model's {config.max_position} positions")
     if arguments.layers and not 1 <= min(arguments.layers) <= max(arguments.layers) <= config.num_layers:
         raise CommandFailed(f"--layers: expected numbers from 1 to {config.num_layers}, found {arguments.layers}")
+    if arguments.layers and arguments.layers != sorted(set(arguments.layers)):
+        raise CommandFailed(f"--layers: expected three different ones, ascending, found {arguments.layers}")
     if (arguments.out / "model.safetensors").exists() and not _state_of(arguments).exists():
         raise CommandFailed(f"{arguments.out} holds a head: remove it, or name another folder")
     _verify_space(arguments, config)

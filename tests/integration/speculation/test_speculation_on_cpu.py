@@ -20,42 +20,10 @@ from runtime.speculative.source import HeadSource
 from tests.support.draft_heads import EOS, VOCAB_SIZE, head_tensors, write_head, write_target
 from tests.support.draft_trees import TREES
 from tests.support.engine_runs import ask, build_engine, run_all
-from tests.support.speculation_runs import NUM_PAGES, SPECULATION, Answers, requests, scored_tokens_of
+from tests.support.speculation_runs import NUM_PAGES, SPECULATION, Answers, Knowing, requests, scored_tokens_of
 from tests.support.step_batches import Chunk, sampling_batch, step_batch
 
 SHAPES = pytest.mark.parametrize("drafts", [SPECULATION, TREES], ids=["chains", "trees"])
-
-
-class Knowing:
-    """In place of a head: knows all texts, and errs where the length of a context is a multiple of `error_in`."""
-
-    def __init__(self, texts: list[list[int]], error_in: int) -> None:
-        self._followers = {tuple(text[:place]): text[place:] for text in texts for place in range(1, len(text))}
-        self._error_in = error_in
-        self._held: dict[int, int] = {}
-
-    def draft(self, batch: StepBatch, _captured: torch.Tensor, chosen: Int64, num_tokens: Int32) -> Int64:
-        """See `Drafter.draft`; contexts are read back from the slots that the steps have written."""
-        speculation = batch.speculation
-        assert speculation is not None
-        for source, target in batch.page_copies.tolist():
-            self._held.update({target * 16 + place: self._held.get(source * 16 + place, -1) for place in range(16)})
-        self._held.update(zip(batch.slots.tolist(), batch.token_ids.tolist(), strict=True))
-        drafts = np.zeros((len(num_tokens), speculation.num_steps), np.int64)
-        for chain in np.flatnonzero(speculation.drafts).tolist():
-            last = int(speculation.chain_starts[chain] + num_tokens[chain]) - 1
-            context = (*self._context(batch, int(batch.sample_rows[last])), int(chosen[last]))
-            coming = self._followers.get(context, [])[: speculation.num_steps]
-            if len(context) % self._error_in == 0 and coming:
-                coming[-1] = (coming[-1] + 1) % VOCAB_SIZE
-            drafts[chain, : len(coming)] = coming
-        return drafts
-
-    def _context(self, batch: StepBatch, row: int) -> list[int]:
-        sequence = int(np.searchsorted(batch.query_starts, row, side="right")) - 1
-        table = batch.page_tables[sequence]
-        places = range(int(batch.positions[row]) + 1)
-        return [self._held.get(int(table[place // 16]) * 16 + place % 16, -1) for place in places]
 
 
 @pytest.mark.parametrize("overlap", [True, False])

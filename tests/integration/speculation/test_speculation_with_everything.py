@@ -23,15 +23,16 @@ from runtime.engine.loop import Engine
 from runtime.request import GenerationRequest
 from runtime.runner.building import build_runner
 from runtime.runner.cache_choice import CacheFormat
+from runtime.runner.torch_runner import TorchRunner
 from runtime.speculative.source import HeadSource
 from runtime.structured.compiler import compile_structure
 from runtime.structured.matching import Grammars
 from runtime.structured.vocabulary import GrammarVocabulary
 from tests.support.device_runners import build_plain_device
 from tests.support.draft_heads import EOS, LAYERS, VOCAB_SIZE
-from tests.support.draft_trees import NUM_STEPS, NUM_TREE_DRAFTS, TREES
+from tests.support.draft_trees import NUM_STEPS, NUM_TREE_DRAFTS, TREES, KnowingTrees
 from tests.support.engine_runs import Answer, ask, build_engine
-from tests.support.speculation_runs import NUM_DRAFTS, NUM_PAGES, SPECULATION
+from tests.support.speculation_runs import NUM_DRAFTS, NUM_PAGES, SPECULATION, Knowing
 
 VOCABULARY = GrammarVocabulary(
     [b"", b"", b"", *(bytes([byte]) for byte in range(3, 127)), b"ab", b"the", b'":', b"12"],
@@ -78,20 +79,32 @@ class Folders:
 
     def engine(self, *, on_device: bool, is_tree: bool | None, **settings: Any) -> Engine:
         """FP8 weights and cache; `is_tree` None: without drafts."""
+        if not on_device:
+            return self.engine_on_reference(is_tree=is_tree, **settings)[1]
+        cache = CacheFormat(torch.float8_e4m3fn, torch.ones(LAYERS, SCALE_COLUMNS))
+        tree = (TREES["speculative_eagle_topk"], NUM_TREE_DRAFTS + 1) if is_tree else None
+        steps = 0 if is_tree is None else NUM_STEPS if is_tree else NUM_DRAFTS
+        runner = build_plain_device(
+            self.target,
+            num_pages=NUM_PAGES,
+            head=None if is_tree is None else self.head,
+            num_steps=steps,
+            tree=tree,
+            cache=cache,
+            quantization="fp8",
+        ).runner
+        return self._engine(runner, is_tree, settings)
+
+    def engine_on_reference(self, *, is_tree: bool | None, **settings: Any) -> tuple[TorchRunner, Engine]:
+        """The same, and what it runs on."""
         head = None if is_tree is None else self.head
+        runner = build_runner(
+            self.target, num_pages=NUM_PAGES, head=head, quantization="fp8", kv_cache_dtype="fp8_e4m3"
+        )
+        return runner, self._engine(runner, is_tree, settings)
+
+    def _engine(self, runner: ModelRunner, is_tree: bool | None, settings: dict[str, Any]) -> Engine:
         drafts: dict[str, Any] = {} if is_tree is None else TREES if is_tree else SPECULATION
-        runner: ModelRunner
-        if on_device:
-            cache = CacheFormat(torch.float8_e4m3fn, torch.ones(LAYERS, SCALE_COLUMNS))
-            tree = (TREES["speculative_eagle_topk"], NUM_TREE_DRAFTS + 1) if is_tree else None
-            steps = 0 if is_tree is None else NUM_STEPS if is_tree else NUM_DRAFTS
-            runner = build_plain_device(
-                self.target, num_pages=NUM_PAGES, head=head, num_steps=steps, tree=tree, cache=cache, quantization="fp8"
-            ).runner
-        else:
-            runner = build_runner(
-                self.target, num_pages=NUM_PAGES, head=head, quantization="fp8", kv_cache_dtype="fp8_e4m3"
-            )
         return build_engine(runner, eos_token_ids=[EOS], grammars=Grammars(VOCABULARY), **drafts, **settings)
 
 
@@ -145,6 +158,27 @@ def test_everything_at_once_changes_no_text(folders: Folders, *, on_device: bool
     assert stats.num_verified > 50
     assert stats.num_late_entries > 0
     assert bool(stats.num_graph_steps) == on_device
+
+
+@pytest.mark.parametrize("error_in", [1000, 3])
+@pytest.mark.parametrize("is_tree", [False, True], ids=["chains", "trees"])
+def test_drafts_that_are_taken_change_no_text_either(folders: Folders, *, is_tree: bool, error_in: int) -> None:
+    """The same with drafts that know the texts, in place of a random head's, of which hardly one is right: grammars, penalties
+    and masks are followed along accepted rows, and back from where a draft errs."""
+    plain = answers_of(folders.engine(on_device=False, is_tree=None), [])
+    asked = {request.request_id: list(request.prompt) for request in requests()}
+    texts = [asked[request] + answer.tokens for (request, _), answer in plain.items()]
+    runner, engine = folders.engine_on_reference(is_tree=is_tree, chunked_prefill_size=33)
+    assert runner.drafter is not None
+    if is_tree:
+        runner.drafter.draft_trees = KnowingTrees(texts, error_in).draft_trees  # type: ignore[method-assign]
+    else:
+        runner.drafter.draft = Knowing(texts, error_in).draft  # type: ignore[method-assign]
+    most = NUM_STEPS if is_tree else NUM_DRAFTS
+    for levels in ([most] * 5 + [0] * 3, [most]):
+        assert answers_of(engine, levels) == plain
+    stats = engine.stats()
+    assert 1 + stats.num_accepted / stats.num_verified > (4 if error_in == 1000 else 3)
 
 
 def test_the_grammars_hold(folders: Folders) -> None:

@@ -35,6 +35,8 @@ def words(folder: Path, *options: str, prompts: str = '{"prompt": [5, 6, 7], "he
         (["--temperature", "0"], "--temperature"),
         (["--decay", "0"], "--decay"),
         (["--layers", "1", "3", "7"], "--layers: expected numbers from 1 to 6"),
+        (["--layers", "1", "3", "3"], "--layers: expected three different ones, ascending, found [1, 3, 3]"),
+        (["--layers", "5", "3", "1"], "--layers: expected three different ones, ascending, found [5, 3, 1]"),
         (["--max-tokens", "2048"], "--max-tokens"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
