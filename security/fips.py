@@ -17,7 +17,7 @@ from cryptography.hazmat.backends.openssl.backend import backend
 
 from security.errors import FipsUnavailable
 
-APPROVED_TOKEN_ALGORITHMS = ("ES256",)
+APPROVED_TOKEN_ALGORITHMS = ("ES256", "PS256", "RS256")
 """Ed25519 is in FIPS 186-5, and in few modules' certificates so far: it is not on our list."""
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from security.errors import KeyUnusable
@@ -23,6 +25,8 @@ SigningPrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 
 MAX_KEY_FILE_BYTES = 64 << 10
 SECRET_KEY_BYTES = 32
+RSA_BITS = 3072
+"""As strong as the curves (SP 800-57 part 1, table 2)."""
 
 
 def generate_ed25519() -> Ed25519PrivateKey:
@@ -35,7 +39,12 @@ def generate_p256() -> EllipticCurvePrivateKey:
     return generate_private_key(SECP256R1())
 
 
-def encode_private_key(key: SigningPrivateKey) -> bytes:
+def generate_rsa() -> RSAPrivateKey:
+    """A new RSA key, which takes some tenths of a second."""
+    return generate_rsa_key(65537, RSA_BITS)
+
+
+def encode_private_key(key: SigningPrivateKey | RSAPrivateKey) -> bytes:
     """PEM, PKCS#8, unencrypted."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -143,16 +152,31 @@ def load_private_key(path: Path) -> SigningPrivateKey:
 
     Raises: KeyUnusable, as `load_private_file` does, and for what is not such a key.
     """
-    data = load_private_file(path)
-    try:
-        key = load_pem_private_key(data, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise KeyUnusable(f"{path} is not an unencrypted PEM private key") from None
+    key = _load_pem(path)
     if isinstance(key, Ed25519PrivateKey):
         return key
     if isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1):
         return key
     raise KeyUnusable(f"{path} holds a key of another kind: expected Ed25519 or P-256")
+
+
+def load_rsa_key(path: Path) -> RSAPrivateKey:
+    """Load an RSA key of RSA_BITS or more.
+
+    Raises: KeyUnusable, as `load_private_file` does, and for what is not such a key.
+    """
+    key = _load_pem(path)
+    if isinstance(key, RSAPrivateKey) and key.key_size >= RSA_BITS:
+        return key
+    raise KeyUnusable(f"{path} holds a key of another kind: expected RSA with {RSA_BITS} bits or more")
+
+
+def _load_pem(path: Path) -> object:
+    data = load_private_file(path)
+    try:
+        return load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise KeyUnusable(f"{path} is not an unencrypted PEM private key") from None
 
 
 def load_or_create_private_key(path: Path, generate: Callable[[], SigningPrivateKey]) -> SigningPrivateKey:

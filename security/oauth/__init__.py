@@ -14,6 +14,6 @@ token must say), `profiles` (of issuers elsewhere), `revocations`, `resource` (t
 `file_source` (where keys come from). As a client: `proving`, `https_client`, `id_token` (of the provider by which
 people sign in).
 
-What always holds: our own tokens are signed with ES256 or Ed25519, others' with what `algorithms` lists; whatever is not stated
-here as accepted is refused; only `SecurityFault`s leave. Sources: RFC 6749, 6750, 7517, 7519, 8414, 8707, 8725, 9068, 9700.
+What always holds: tokens, our own and others', are signed with what `algorithms` lists for them; whatever is not stated here as
+accepted is refused; only `SecurityFault`s leave. Sources: RFC 6749, 6750, 7517, 7519, 8414, 8707, 8725, 9068, 9700.
 """

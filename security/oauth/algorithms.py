@@ -1,22 +1,25 @@
 """The signature algorithms of tokens: explicit lists, never the library's idea of what is recommended.
 
-Our own tokens are signed with ES256 or Ed25519 and nothing else is accepted for them. Clients' assertions, proofs of
-possession and the tokens of other issuers may use RSA and P-384 as well, as that is what those have. `Ed25519` is the fully
-specified name (RFC 9864) of what used to be called EdDSA, which is taken for the same. An RSA key is used with the algorithm
-that its JWK names, or with either.
+Our own tokens are signed with ES256, Ed25519, PS256 or RS256 (RFC 9068 section 2.1 wants the last of every authority), as the
+configuration says, and nothing else is accepted for them. Clients' assertions, proofs of possession and the tokens of other
+issuers may use P-384 as well, as that is what those have. `Ed25519` is the fully specified name (RFC 9864) of what used to be
+called EdDSA, which is taken for the same. An RSA key is used with the algorithm that its JWK names, or with either (RFC 8725
+section 3.1); one of ours always names it.
 """
 
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from security.keys import SigningPrivateKey
 
-ALGORITHMS = ("ES256", "Ed25519")
+ALGORITHMS = ("ES256", "Ed25519", "PS256", "RS256")
 FOREIGN_ALGORITHMS = ("ES256", "ES384", "Ed25519", "EdDSA", "PS256", "RS256")
+RSA_ALGORITHMS = ("PS256", "RS256")
 MIN_RSA_BITS = 2048
 JoseKey = ECKey | OKPKey | RSAKey
 
@@ -36,7 +39,9 @@ _CURVE_ALGORITHMS = {"P-256": ("ES256",), "P-384": ("ES384",), "Ed25519": ("Ed25
 def algorithms_of(key: JoseKey) -> tuple[str, ...]:
     """The algorithms that a key may be used with; none for a curve that has none here, or an RSA key that is too short."""
     if isinstance(key, RSAKey):
-        return ("PS256", "RS256") if key.public_key.key_size >= MIN_RSA_BITS else ()
+        named = key.alg
+        fitting = RSA_ALGORITHMS if named is None else tuple(one for one in RSA_ALGORITHMS if one == named)
+        return fitting if key.public_key.key_size >= MIN_RSA_BITS else ()
     return _CURVE_ALGORITHMS.get(key.curve_name, ())
 
 
@@ -51,11 +56,13 @@ def algorithm_of(key: JoseKey) -> str | None:
     return found if found in ALGORITHMS else None
 
 
-def import_private_key(key: SigningPrivateKey) -> JoseKey:
-    """A private key in the form that signs tokens, its id the RFC 7638 thumbprint."""
+def import_private_key(key: SigningPrivateKey | RSAPrivateKey, rsa_algorithm: str = "PS256") -> JoseKey:
+    """A private key in the form that signs tokens, its id the RFC 7638 thumbprint; one of RSA for that one algorithm."""
     match key:
+        case RSAPrivateKey():
+            imported: JoseKey = RSAKey(key, key, {"alg": rsa_algorithm})
         case EllipticCurvePrivateKey():
-            imported: JoseKey = ECKey(key, key)
+            imported = ECKey(key, key)
         case Ed25519PrivateKey():
             imported = OKPKey(key, key)
     imported.ensure_kid()

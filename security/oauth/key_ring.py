@@ -105,5 +105,5 @@ class KeyRing:
         self._never = False
 
 
-def _fingerprints(keys: KeysById) -> dict[str, str]:
-    return {kid: key.thumbprint() for kid, key in keys.items()}
+def _fingerprints(keys: KeysById) -> dict[str, tuple[str, str | None]]:
+    return {kid: (key.thumbprint(), key.alg) for kid, key in keys.items()}

@@ -90,10 +90,12 @@ def parse_public_key(entry: dict[str, Any]) -> JoseKey:
         raise MalformedDocument("key: not a public key of a kind that is used here")
     key_class, members = kind
     try:
-        # Only the members that make the key: `key_ops` and whatever else is there has no say in how it is used.
+        # Only the members that make the key, and of one that could be used in two ways the one it names: `key_ops` and
+        # whatever else is there has no say.
         if len(str(entry.get("n", ""))) > MAX_RSA_MODULUS_CHARS:
             raise ValueError
-        key: JoseKey = key_class.import_key({name: entry[name] for name in members})
+        named = {"alg": entry["alg"]} if key_class is RSAKey and entry.get("alg") is not None else {}
+        key: JoseKey = key_class.import_key({name: entry[name] for name in members} | named)
         # joserfc imports lazily: a point off the curve would be noticed only with the first signature.
         key.get_op_key("verify")
     except (JoseError, ValueError, KeyError, TypeError, AttributeError, OverflowError):

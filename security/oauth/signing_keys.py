@@ -1,6 +1,7 @@
 """The keys that sign tokens: one signs, all that are here are published, so that keys overlap.
 
-Each lies in a file `signing-<unix seconds of its making>.pem`. A new key is published at once and signs only after
+Each lies in a file `signing-<unix seconds of its making>.pem`; one of RSA has the only algorithm that it is used with behind the
+time (`signing-<…>-ps256.pem`). A new key is published at once and signs only after
 ACTIVATION_DELAY_S, when every resource server has read the key set again; an old one is removed when all that it signed has
 expired. So a rotation refuses nobody, and needs no coordination beyond the files.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from security.errors import KeyUnusable
 from security.keys import (
@@ -19,22 +21,26 @@ from security.keys import (
     encode_private_key,
     generate_ed25519,
     generate_p256,
+    generate_rsa,
     load_private_key,
+    load_rsa_key,
     make_private_directory,
     write_exclusive,
 )
-from security.oauth.algorithms import JoseKey, algorithm_of, import_private_key
+from security.oauth.algorithms import RSA_ALGORITHMS, JoseKey, algorithm_of, import_private_key
 
 ACTIVATION_DELAY_S = 600
 """Longer than resource servers keep a key set without asking again."""
 RETENTION_S = 7200
 """Longer than any token lives after the next key has begun to sign."""
 
-SigningAlgorithm = Literal["ES256", "Ed25519"]
-_FILE_NAME = re.compile(r"signing-(\d{1,12})\.pem")
-_GENERATORS: dict[SigningAlgorithm, Callable[[], SigningPrivateKey]] = {
+SigningAlgorithm = Literal["ES256", "Ed25519", "PS256", "RS256"]
+_FILE_NAME = re.compile(r"signing-(\d{1,12})(?:-(ps256|rs256))?\.pem")
+_GENERATORS: dict[SigningAlgorithm, Callable[[], SigningPrivateKey | RSAPrivateKey]] = {
     "ES256": generate_p256,
     "Ed25519": generate_ed25519,
+    "PS256": generate_rsa,
+    "RS256": generate_rsa,
 }
 
 
@@ -78,10 +84,7 @@ class SigningKeys:
         make_private_directory(directory)
         if not _find_files(directory):
             _make_file(directory, int(clock()), algorithm)
-        keys = []
-        for path in _find_files(directory):
-            keys.append(SigningKey(_made_at(path), path, import_private_key(load_private_key(path))))
-        return cls(directory, keys, clock)
+        return cls(directory, [_load(path) for path in _find_files(directory)], clock)
 
     @property
     def all(self) -> tuple[SigningKey, ...]:
@@ -104,8 +107,7 @@ class SigningKeys:
         if self._keys[-1] is not self.current:
             raise KeyUnusable(f"{self._keys[-1].path} does not sign yet: wait until it does before the next rotation")
         self._remove_before(now - RETENTION_S)
-        path = _make_file(self._directory, now, algorithm)
-        self._keys.append(SigningKey(now, path, import_private_key(load_private_key(path))))
+        self._keys.append(_load(_make_file(self._directory, now, algorithm)))
         return self._keys[-1]
 
     def is_due(self, lifetime_s: int, algorithm: SigningAlgorithm) -> bool:
@@ -154,8 +156,16 @@ def _made_at(path: Path) -> int:
     return int(matched[1])
 
 
+def _load(path: Path) -> SigningKey:
+    matched = _FILE_NAME.fullmatch(path.name)
+    assert matched is not None
+    named = matched[2]
+    key = import_private_key(load_rsa_key(path), named.upper()) if named else import_private_key(load_private_key(path))
+    return SigningKey(int(matched[1]), path, key)
+
+
 def _make_file(directory: Path, now: int, algorithm: SigningAlgorithm) -> Path:
-    path = directory / f"signing-{now}.pem"
+    path = directory / f"signing-{now}{f'-{algorithm.lower()}' if algorithm in RSA_ALGORITHMS else ''}.pem"
     try:
         write_exclusive(path, encode_private_key(_GENERATORS[algorithm]()))
     except FileExistsError:

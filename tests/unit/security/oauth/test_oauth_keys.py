@@ -4,16 +4,22 @@ import asyncio
 import json
 import os
 import warnings
+from base64 import urlsafe_b64decode
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from security.errors import KeysUnavailable, KeyUnusable, MalformedDocument
+from security.keys import encode_private_key, generate_p256, write_replacing
+from security.oauth.algorithms import algorithms_of
 from security.oauth.key_ring import KeyRing
 from security.oauth.key_set import MAX_KEY_SET_BYTES, parse_key_set
+from security.oauth.minting import AccessTokenMinter, Holder
 from security.oauth.signing_keys import ACTIVATION_DELAY_S, RETENTION_S, SigningKeys
 from tests.support.controls import control
 
@@ -137,6 +143,17 @@ def test_nothing_but_the_family_escapes(data):
         pass
 
 
+async def test_a_key_that_is_for_another_algorithm_now_is_another_key(issuer):
+    """Its id and numbers are the same, and what was signed the old way is not good any more."""
+    rsa = RSAKey.generate_key(2048, {"kid": "rsa"})
+    issuer.source.publish = lambda: {"keys": [public(rsa, alg="RS256")]}
+    await issuer.ring.load()
+    issuer.source.publish = lambda: {"keys": [public(rsa, alg="PS256")]}
+    await issuer.ring.load()
+    assert algorithms_of(issuer.ring.find("rsa")) == ("PS256",)
+    assert issuer.ring.generation == 2
+
+
 async def test_many_waiters_cause_one_fetch(issuer):
     """A hundred requests with an unknown key id at once."""
     await asyncio.gather(*(issuer.ring.refresh() for _ in range(100)))
@@ -191,6 +208,53 @@ def test_published_keys_are_public(tmp_path, clock):
     assert entry.keys() == {"kty", "crv", "x", "kid", "use", "alg"}
     assert (entry["alg"], entry["use"], entry["kid"]) == ("Ed25519", "sig", keys.current.kid)
     assert set(parse_key_set(json.dumps(keys.public_key_set()).encode())) == {keys.current.kid}
+
+
+@pytest.mark.parametrize("algorithm", ["PS256", "RS256"])
+async def test_a_key_of_rsa_signs_by_one_algorithm(issuer, tmp_path, clock, algorithm):
+    """RFC 9068 section 2.1 wants RS256 of every authority; RFC 8725 section 3.1, that a key is used in one way."""
+    keys = SigningKeys.load_or_create(tmp_path / "rsa", clock=clock)
+    clock.now += 100
+    keys.rotate(algorithm)
+    clock.now += ACTIVATION_DELAY_S
+    assert not keys.is_due(0, algorithm)
+    again = SigningKeys.load_or_create(tmp_path / "rsa", clock=clock)
+    assert again.current.algorithm == algorithm
+    assert again.current.path.name.endswith(f"-{algorithm.lower()}.pem")
+    old, entry = again.public_key_set()["keys"]
+    assert (old["alg"], entry["alg"]) == ("ES256", algorithm)
+    assert entry.keys() == {"kty", "n", "e", "kid", "use", "alg"}
+    key = parse_key_set(json.dumps({"keys": [entry]}).encode())[entry["kid"]]
+    assert algorithms_of(key) == (algorithm,)
+    claims = issuer.claims()
+    minter = AccessTokenMinter(issuer=claims["iss"], resource=claims["aud"], keys=again, lifetime_s=600, clock=clock)
+    _, token = minter.mint(Holder(client_id="a", subject="a", tenant="t", role="user"), "inference")
+    # By somebody else's implementation, from what is published.
+    signed, _, signature = token.encode().rpartition(b".")
+    head = json.loads(urlsafe_b64decode(signed.partition(b".")[0] + b"=="))
+    assert (head["alg"], head["kid"]) == (algorithm, entry["kid"])
+    spaces = PSS(MGF1(SHA256()), 32) if algorithm == "PS256" else PKCS1v15()
+    number = [int.from_bytes(urlsafe_b64decode(entry[name] + "==")) for name in ("e", "n")]
+    RSAPublicNumbers(*number).public_key().verify(urlsafe_b64decode(signature + b"=="), signed, spaces, SHA256())
+    issuer.source.publish = again.public_key_set
+    assert (await issuer.validate(token)).kid == entry["kid"]
+
+
+def test_a_key_of_rsa_that_is_short_or_in_a_file_of_another_kind_is_refused(tmp_path, clock):
+    """The file's name says how it is used, so it must hold what it says."""
+    path = tmp_path / "signing-7-rs256.pem"
+    for key in (generate_private_key(65537, 2048), generate_p256()):
+        write_replacing(path, encode_private_key(key))
+        with pytest.raises(KeyUnusable, match=r"signing-7-rs256\.pem holds a key of another kind"):
+            SigningKeys.load_or_create(tmp_path, clock=clock)
+
+
+@pytest.mark.parametrize("named", ["PS256", "RS256", None])
+def test_a_key_of_rsa_is_used_as_its_publisher_says(named):
+    """RFC 8725 section 3.1; whoever names nothing may use either."""
+    rsa = RSAKey.generate_key(2048, {"kid": "rsa"})
+    (key,) = parse(public(rsa, alg=named)).values()
+    assert algorithms_of(key) == (("PS256", "RS256") if named is None else (named,))
 
 
 @control("3.13.10", "CM-3(6)", "SC-12")
