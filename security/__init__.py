@@ -1,6 +1,6 @@
 """Decides: who may do what, with which key, and what a file or a process is allowed to be.
 
-Reading order: `errors`, `settings`, `json_object` (strict JSON), `scopes` (what a token may be good for), `keys`
+Reading order: `errors`, `settings`, `issuer_settings`, `json_object` (strict JSON), `scopes` (what a token may be good for), `keys`
 (files), `acting` (root in somebody's folder), `certificates`, `tls`, `fips`, `clients`, `users`, `passwords`,
 `passkeys`, `static_keys` (who may get in, and how), `oauth` (authorization server and resource server), `policy`
 (quotas), `registry` (all of it in SQL), `database_server` (where that is, if elsewhere), `model_signing` (signed model

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from security.issuer_settings import IssuerSettings
 from security.oauth.file_source import SignedFileJwksSource
 from security.oauth.https_source import HttpsJwksSource
 from security.oauth.key_ring import JwksSource, KeyRing
 from security.oauth.profiles import SHAPES, ForeignProfile, Mapping
 from security.oauth.resource import AccessTokenValidator
 from security.scopes import Role, Scope
-from security.settings import IssuerSettings
 from security.tls import MinimumVersion
 
 
@@ -39,6 +39,8 @@ def build_mapping(settings: IssuerSettings) -> Mapping:
         issuer=settings.issuer,
         audience=settings.audience,
         tenant=settings.tenant,
+        tenant_claim=settings.tenant_claim,
+        tenants=settings.tenants,
         roles={theirs: Role(ours) for theirs, ours in settings.roles.items()},
         default_role=None if settings.default_role is None else Role(settings.default_role),
         scopes={theirs: Scope(ours) for theirs, ours in settings.scopes.items()},

@@ -20,6 +20,7 @@ import structlog
 from appliance.authority.foreign_issuers import split_address
 from appliance.authority.sign_in import SignInRefused
 from security.errors import KeyUnusable, MalformedDocument, SecurityUnavailable, TokenRejected
+from security.issuer_settings import UpstreamSettings
 from security.json_object import parse_json_object
 from security.keys import load_private_file
 from security.oauth.https_client import HttpsClient
@@ -29,7 +30,6 @@ from security.oauth.key_ring import KeyRing
 from security.oauth.refresh_store import RefreshStore
 from security.oauth.waiting import WaitingRoom
 from security.scopes import Role
-from security.settings import UpstreamSettings
 from security.tls import MinimumVersion
 from security.users import User
 

@@ -18,16 +18,15 @@ from appliance.telemetry.settings import TelemetrySettings
 from audit.settings import AuditSettings
 from compliance.settings import ComplianceSettings
 from runtime.settings import EngineSettings
+from security.issuer_settings import IssuerSettings, UpstreamSettings
 from security.segmentation.settings import SegmentsSettings
 from security.settings import (
     AdministrationSettings,
     AuthoritySettings,
     ConfinementSettings,
-    IssuerSettings,
     ModelsSettings,
     PolicySettings,
     TlsSettings,
-    UpstreamSettings,
 )
 from security.tpm.settings import TpmSettings
 

@@ -110,7 +110,11 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     """In front of its clients and people."""
     issuer: str
     audience: str
-    tenant: str
+    tenant: str | None
+    """Of who has none that is mapped; None: refused."""
+    tenant_claim: str | None = None
+    """None: the claims that hold roles and groups."""
+    tenants: dict[str, str] = {}
     roles: dict[str, Role]
     default_role: Role | None
     """Of who has none that is mapped; None: refused."""
@@ -155,7 +159,7 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
         return AccessToken(
             client_id=client_id,
             subject=client_id if subject == client else f"{name}:{subject}",
-            tenant=self.mapping.tenant,
+            tenant=self._find_tenant(claims),
             role=role,
             scopes=scopes,
             issuer=self.mapping.issuer,
@@ -200,6 +204,17 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
             raise TokenRejected("roles: none that has a role here")
         return role
 
+    def _find_tenant(self, claims: dict[str, Any]) -> str:
+        names = self.shape.roles if self.mapping.tenant_claim is None else (self.mapping.tenant_claim,)
+        theirs = find_values(claims, names) if self.mapping.tenants else set()
+        found = {self.mapping.tenants[one] for one in theirs if one in self.mapping.tenants}
+        if len(found) > 1:
+            raise TokenRejected("tenant: more than one here: an account belongs to one")
+        tenant = next(iter(found), self.mapping.tenant)
+        if tenant is None:
+            raise TokenRejected("tenant: none that is one here")
+        return tenant
+
     def _find_scopes(self, claims: dict[str, Any], role: Role) -> frozenset[Scope]:
         """What is mapped and the role may have; a token without any scope claim, an application's own, has what its role has."""
         if not any(name in claims for name in self.shape.scopes):
@@ -209,13 +224,13 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_values(claims: dict[str, Any], names: tuple[str, ...]) -> set[str]:
-    """Every text in these claims; a dot leads into an object. A lone text is one value: names of groups have spaces in them, and
-    must not be taken for two. Raises: TokenRejected.
+    """Every text in these claims; a dot leads into an object, unless a claim has that very name. A lone text is one value: names
+    of groups have spaces in them, and must not be taken for two. Raises: TokenRejected.
     """
     values: set[str] = set()
     for name in names:
         found: Any = claims
-        for part in name.split("."):
+        for part in (name,) if name in claims else name.split("."):
             found = found.get(part) if isinstance(found, dict) else None
         if isinstance(found, str):
             values.add(found)

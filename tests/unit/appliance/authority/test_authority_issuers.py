@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import get_args
 
 import msgspec
 import pytest
@@ -12,12 +13,13 @@ from appliance.authority.foreign_issuers import ForeignIssuer, address_of
 from appliance.authority.token_check import AuthorityTokenCheck
 from appliance.gateway.identity import Presented, TokenIssuerUnavailable, TokenRefused
 from security.errors import KeysUnavailable
+from security.issuer_settings import IssuerSettings, ScopeName
 from security.keys import generate_p256
 from security.oauth.algorithms import import_private_key
 from security.oauth.file_source import SignedFileJwksSource
 from security.oauth.key_ring import KeyRing
 from security.oauth.resource import AccessTokenValidator
-from security.settings import IssuerSettings
+from security.scopes import GRANTED_SCOPES
 from tests.support.controls import control
 from tests.support.oauth_house import sign
 
@@ -88,6 +90,23 @@ async def test_both_issuers_tokens_open_the_same_door(check, house, corporation)
     theirs = await check(presented(corporation.token()))
     assert (theirs.client_id, theirs.subject, theirs.tenant, theirs.role) == ("corp:app", "corp:ada", "acme", "user")
     assert (theirs.scopes, theirs.is_registered, theirs.issuer) == ({"inference"}, False, ISSUER)
+
+
+async def test_one_provider_serves_several_tenants(house, corporation):
+    """Entra names the directory that somebody is of; whoever is of another than those that are mapped does not come in."""
+    ring = KeyRing(None)
+    made = AuthorityTokenCheck(
+        ring, AccessTokenValidator(ring, issuer=house.authority.issuer, audience=house.authority.resource)
+    )
+    settings = corporation.settings(tenant=None, tenant_claim="tid", tenants={"d-1": "acme", "d-2": "forge"})
+    made.trust(ISSUER, ForeignIssuer(settings, "1.3"))
+    for directory, tenant in (("d-1", "acme"), ("d-2", "forge")):
+        assert (await made(presented(corporation.token(tid=directory)))).tenant == tenant
+    with pytest.raises(TokenRefused, match="tenant"):
+        await made(presented(corporation.token(tid="d-3")))
+    for changes in ({"tenant": None}, {"tenant_claim": "tid"}):
+        with pytest.raises(ValueError, match="tenants"):
+            corporation.settings(**changes)
 
 
 @control("3.1.20", "3.5.1", "AC-20", "AC-20(1)", "IA-4(4)", "IA-8", "IA-8(2)")
@@ -201,3 +220,8 @@ def test_addresses_are_numbers_as_nothing_is_looked_up():
     for text in ("idp.example:443", "10.0.0.5", "::1:443"):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert({**fields, "jwks_address": text}, IssuerSettings)
+
+
+def test_every_scope_can_be_mapped():
+    """A list of its own, as configuration is parsed: a new scope must be on it."""
+    assert set(get_args(ScopeName)) == {str(scope) for scope in GRANTED_SCOPES}

@@ -157,6 +157,30 @@ def test_roles_are_what_is_mapped_and_one_at_most():
 
 
 @pytest.mark.parametrize("name", PROFILE_NAMES)
+def test_tenants_are_what_is_mapped_and_one_at_most(name):
+    """By a claim that is named, or by groups. Who is of none is refused, unless the mapping has a default; two are refused."""
+    claims = {**COMMON, **TOKENS[name]}
+    mapped = {"tenants": {"Finance": "finance", "Sales": "sales", "FIN 2": "finance"}, "tenant_claim": "org.department"}
+    for department, tenant in (("Finance", "finance"), (["x", "Sales"], "sales"), (["Finance", "FIN 2"], "finance")):
+        assert parse(name, {**claims, "org": {"department": department}}, **mapped).tenant == tenant
+    for nobody in ("Research", "FIN", "finance", [], None):
+        of_none = {**claims, "org": {"department": nobody}, "tenant": "finance"}
+        assert parse(name, of_none, **mapped).tenant == "acme"
+        with pytest.raises(TokenRejected, match="tenant: none"):
+            parse(name, of_none, **mapped, tenant=None)
+    with pytest.raises(TokenRejected, match="tenant: more than one"):
+        parse(name, {**claims, "org": {"department": ["Finance", "Sales"]}}, **mapped)
+    for odd in (7, {"Finance": 1}, [["Finance"]], True):
+        with pytest.raises(TokenRejected, match="expected"):
+            parse(name, {**claims, "org": {"department": odd}}, **mapped)
+    assert parse(name, {**claims, "org": 7}, **mapped).tenant == "acme"
+    assert parse(name, claims, tenants={"llm-users": "staff"}).tenant == "staff"
+    # Names of claims that some products want to be addresses have dots of their own.
+    named = {"tenants": {"7": "finance"}, "tenant_claim": "https://acme.example/org"}
+    assert parse(name, {**claims, "https://acme.example/org": "7"}, **named).tenant == "finance"
+
+
+@pytest.mark.parametrize("name", PROFILE_NAMES)
 def test_a_group_with_spaces_is_one_group(name):
     """AD FS gives a lone group as text. Its words are no groups: whoever may name one must not become an operator by it."""
     claims = {**COMMON, **TOKENS[name], "groups": "llm-ops of the month"}
