@@ -274,7 +274,9 @@ class _FlashInferRehearsal:
 
     def __init__(self, use: CacheUse, launcher: Launcher) -> None:
         self._cache = Cache(use.pages[0, :, 0], use.pages[0, :, 1], None if use.scales is None else use.scales[0])
-        self._contexts = GatheredContexts(use.pages, use.query_dtype, use.max_sequences, launcher)
+        self._contexts = GatheredContexts(
+            use.pages, use.query_dtype, use.max_sequences, use.max_context_length, launcher
+        )
 
     def takes_chunks(self, host: SequenceTables) -> bool:
         """Chunks over e4m3 are rehearsed as our own kernels': there are some of both, and `plan` is called once for the others."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
 from runtime.attention.flashinfer.block_tables import fill_block_tables
 from runtime.attention.flashinfer.calls import Cache, PagedKernel, QueryKernel, Shape
-from runtime.attention.flashinfer.contexts import GatheredContexts, GatheredWork, span_from
+from runtime.attention.flashinfer.contexts import GatheredContexts, GatheredWork
 from runtime.attention.flashinfer.libraries import (
     Algorithm,
     CacheShape,
@@ -51,7 +51,8 @@ class _WindowKernels:
     decode: PagedKernel | QueryKernel | None
     prefill: PagedKernel
     decode_buffers: PlanBuffers
-    prefill_buffers: PlanBuffers
+    prefill_buffers: list[PlanBuffers]
+    """One for each plan of a step."""
 
 
 class FlashInferPlan:
@@ -146,7 +147,7 @@ class FlashInferAttention:
         )
         self._contexts = None
         if prefill == "fa3":
-            self._contexts = GatheredContexts(pages, query_dtype, max_sequences, launcher)
+            self._contexts = GatheredContexts(pages, query_dtype, max_sequences, max_context_length, launcher)
         self._kernels = {w: self._build_kernels(w, libraries, new_event) for w in dict.fromkeys(layer_windows)}
 
     def _build_kernels(
@@ -180,7 +181,7 @@ class FlashInferAttention:
             decode=decoder,
             prefill=paged(prefill, causal=True),
             decode_buffers=buffers(),
-            prefill_buffers=buffers(),
+            prefill_buffers=[buffers() for _ in range(1 if self._contexts is None else self._contexts.max_spans)],
         )
 
     def plan(self, host: SequenceTables, device: DeviceTables) -> FlashInferPlan:
@@ -196,21 +197,23 @@ class FlashInferAttention:
             if num_decodes:
                 work.append(self._decode_work(kernels, host, device, num_decodes, captured=False))
             if num_sequences > num_decodes:
-                work.append(self._chunk_work(kernels, host, device, num_decodes))
+                work += self._chunk_work(kernels, host, device, num_decodes)
             return work
 
         return FlashInferPlan(self._layers, self._shape.layer_windows, plan_work, device)
 
     def takes_chunks(self, host: SequenceTables) -> bool:
         """Whether `plan_chunks` is for this step: pages in e4m3 are read only where it pays to gather them."""
-        return self._contexts is None or self._shape.cache_dtype != E4M3 or self._contexts.pays(host, host.num_decodes)
+        if self._contexts is None or self._shape.cache_dtype != E4M3:
+            return True
+        return bool(self._contexts.spans(host, host.num_decodes))
 
     def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> FlashInferPlan:
         """Plan the chunks of a step alone, by FA3; its decodes are another backend's. See `takes_chunks`."""
         assert self._algorithms[1] == "fa3", "FA2 wants all rows of a step"
 
         def plan_work(window: int | None) -> list[Work]:
-            return [self._chunk_work(self._kernels[window], host, device, host.num_decodes)]
+            return self._chunk_work(self._kernels[window], host, device, host.num_decodes)
 
         return FlashInferPlan(self._layers, self._shape.layer_windows, plan_work, device)
 
@@ -263,16 +266,22 @@ class FlashInferAttention:
         description = kernels.decode.plan(host_rows(host, 0, count), buffers, captured=captured)
         return PagedWork(kernels.decode, description, buffers, tables, count)
 
-    def _chunk_work(self, kernels: _WindowKernels, host: SequenceTables, device: DeviceTables, first: int) -> Work:
+    def _chunk_work(
+        self, kernels: _WindowKernels, host: SequenceTables, device: DeviceTables, first: int
+    ) -> list[Work]:
         """The sequences from `first` on; FA3 takes the places of their rows from the plan."""
-        count = len(host.context_lengths)
-        kernel, buffers = kernels.prefill, kernels.prefill_buffers
-        if self._contexts is None or not self._contexts.pays(host, first):
+        kernel, contexts = kernels.prefill, self._contexts
+        spans = [] if contexts is None else contexts.spans(host, first)
+        if contexts is None or not spans:
             assert self._shape.cache_dtype != E4M3, "chunks that this does not take"
+            count, buffers = len(host.context_lengths), kernels.prefill_buffers[0]
             description = kernel.plan(host_rows(host, first, count), buffers, captured=False)
-            return PagedWork(kernel, description, buffers, device_rows(device, first, count), None)
-        description = kernel.plan(self._contexts.tables(host, first), buffers, captured=False)
-        return GatheredWork(kernel, description, buffers, self._contexts, device, span_from(host, first))
+            return [PagedWork(kernel, description, buffers, device_rows(device, first, count), None)]
+        work: list[Work] = []
+        for span, buffers in zip(spans, kernels.prefill_buffers, strict=False):
+            description = kernel.plan(contexts.tables(host, span), buffers, captured=False)
+            work.append(GatheredWork(kernel, description, buffers, contexts, device, span))
+        return work
 
 
 def build_flashinfer_attention(

@@ -6,6 +6,7 @@ straight run the tensor memory accelerator brings the whole tile. Measured on an
 8 KiB a token there.
 
 Pages in e4m3 it does not read at all where queries are of 16 bits. Gathered, keys and values become numbers of the queries' dtype.
+So there one context of any length has room, and a step whose contexts do not fit at once gathers them one group after the other.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from runtime.kernels.launching import Launcher
 from runtime.layers.quantized import E4M3
 
 LARGEST_PAGES = 4096
-"""65,536 tokens, 256 MiB where there are 8 heads of 128 in 16 bits; longer ones are read from their pages."""
+"""65,536 tokens, 256 MiB where there are 8 heads of 128 in 16 bits; what is longer is read from its pages, unless it is e4m3."""
+_MOST_GROUPS = 8
+"""In which a step's contexts in e4m3 are gathered; each needs a plan of its own."""
 _ROWS_FOR_COPY = 200
 """So many rows that read a context win back its copy."""
 _ROWS_FOR_E4M3 = 100
@@ -45,40 +48,62 @@ class Span:
     first: int
     num_sequences: int
     num_pages: int
-    """As the function of this name counts them."""
+    """Of their contexts, with the gaps behind them."""
 
 
 class GatheredContexts:
     """One layer's contexts at a time; the next layer's take their place."""
 
-    def __init__(self, pages: Tensor, dtype: torch.dtype, max_sequences: int, launcher: Launcher) -> None:
+    def __init__(
+        self, pages: Tensor, dtype: torch.dtype, max_sequences: int, max_context_length: int, launcher: Launcher
+    ) -> None:
         """
         Args:
             pages: the cache, see `runtime.attention.pages`.
             dtype: of what is gathered: of the pages, unless these are e4m3.
             max_sequences: in one step.
+            max_context_length: of one sequence.
         """
         num_kv_heads, head_dim = pages.shape[-2:]
-        self._room = torch.empty(2, LARGEST_PAGES * PAGE_SIZE, num_kv_heads, head_dim, dtype=dtype, device=pages.device)
         self._is_e4m3 = pages.dtype == E4M3
+        self._num_pages, self.max_spans = LARGEST_PAGES, 1
+        if self._is_e4m3:
+            self._num_pages = max(LARGEST_PAGES, -(-max_context_length // PAGE_SIZE) + GAP_PAGES)
+            self.max_spans = _MOST_GROUPS
+            """Of a step."""
+        self._room = torch.empty(
+            2, self._num_pages * PAGE_SIZE, num_kv_heads, head_dim, dtype=dtype, device=pages.device
+        )
         self._max_sequences = max_sequences
         self._launcher = launcher
 
-    def pays(self, host: SequenceTables, first: int) -> bool:
-        """Whether the sequences from `first` on are through sooner with their contexts gathered, and there is room for them."""
+    def spans(self, host: SequenceTables, first: int) -> list[Span]:
+        """How the sequences from `first` on are gathered, one span after the other. None: it does not pay, or there is no room."""
+        if not self._pays(host, first):
+            return []
+        spans, count = [Span(first, 0, 0)], len(host.context_lengths)
+        for sequence in range(first, count):
+            last, pages = spans[-1], _num_pages(host, sequence)
+            if last.num_pages + pages <= self._num_pages:
+                spans[-1] = Span(last.first, last.num_sequences + 1, last.num_pages + pages)
+            else:
+                spans.append(Span(sequence, 1, pages))
+        has_room = len(spans) <= self.max_spans and all(span.num_pages <= self._num_pages for span in spans)
+        return spans if has_room else []
+
+    def _pays(self, host: SequenceTables, first: int) -> bool:
+        """Whether the sequences from `first` on are through sooner with their contexts gathered."""
         rows = np.diff(host.query_starts[first:]).astype(np.int64)
         contexts = host.context_lengths[first:].astype(np.int64)
         num_pairs = int((rows * contexts - rows * rows // 2).sum())
         num_tokens = int(contexts.sum())
         if self._is_e4m3:
-            worth = num_tokens < _FEW_CONTEXTS * int(contexts.max()) or num_pairs > _ROWS_FOR_E4M3 * num_tokens
-        else:
-            worth = num_pairs > _ROWS_FOR_COPY * num_tokens + _PAIRS_FOR_LAUNCH
-        return worth and num_pages(host, first) <= LARGEST_PAGES
+            return num_tokens < _FEW_CONTEXTS * int(contexts.max()) or num_pairs > _ROWS_FOR_E4M3 * num_tokens
+        return num_pairs > _ROWS_FOR_COPY * num_tokens + _PAIRS_FOR_LAUNCH
 
-    def tables(self, host: SequenceTables, first: int) -> HostTables:
+    def tables(self, host: SequenceTables, span: Span) -> HostTables:
         """What a plan over the gathered contexts of those sequences is made from."""
-        rows = host_rows(host, first, len(host.context_lengths))
+        rows = host_rows(host, span.first, span.first + span.num_sequences)
         starts = rows.page_starts - rows.page_starts[0]
         starts += GAP_PAGES * torch.arange(len(starts), dtype=starts.dtype)
         return HostTables(rows.query_starts, rows.context_lengths, starts * PAGE_SIZE)
@@ -123,12 +148,6 @@ class GatheredWork:
         self.kernel.run_gathered(self.description, self.buffers, gathered, query_starts, query, out)
 
 
-def span_from(host: SequenceTables, first: int) -> Span:
-    """All sequences from `first` on."""
-    return Span(first, len(host.context_lengths) - first, num_pages(host, first))
-
-
-def num_pages(host: SequenceTables, first: int) -> int:
-    """Of the contexts of the sequences from `first` on, with the gaps behind them."""
-    own = int(host.page_starts[-1]) - int(host.page_starts[first])
-    return own + GAP_PAGES * (len(host.context_lengths) - first)
+def _num_pages(host: SequenceTables, sequence: int) -> int:
+    """Of one context, with the gap behind it."""
+    return int(host.page_starts[sequence + 1]) - int(host.page_starts[sequence]) + GAP_PAGES

@@ -138,10 +138,30 @@ def test_chunks_over_e4m3_are_not_taken_where_gathering_does_not_pay(monkeypatch
     assert attention.takes_chunks(host_tables([(2048, 128)] * 8, np.arange(1024)))
     assert attention.takes_chunks(host_tables([(16_000, 16)], np.arange(1000)))
     assert attention.takes_chunks(host_tables([(16_000, 16), (2048, 16), (2048, 16)], np.arange(1256)))
-    large = host_tables([(8192, 4096)], np.arange(512))
-    assert attention.takes_chunks(large)
-    monkeypatch.setattr(contexts, "LARGEST_PAGES", 512 + GAP_PAGES - 1)
-    assert not attention.takes_chunks(large)
+    assert attention.takes_chunks(host_tables([(60_000, 512)] * 8, np.arange(30_000)))
+    assert not attention.takes_chunks(host_tables([(60_000, 512)] * 9, np.arange(33_750)))
+
+
+def test_contexts_over_e4m3_that_do_not_fit_at_once_are_gathered_one_group_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each with a plan of its own, in every layer; and one context always has room, however long it may be."""
+    gather_always(monkeypatch)
+    monkeypatch.setattr(contexts, "LARGEST_PAGES", 16 + GAP_PAGES)
+    scales = torch.tensor([[0.02, 0.03, 0.0, 0.0], [0.5, 0.011, 0.0, 0.0], [0.3, 0.3, 0.0, 0.0]])
+    lengths = [(90, 1), (100, 70), (50, 3), (490, 30), (20, 20), (16, 2)]
+    step, meant = in_e4m3(random_step(lengths, HEADS, num_layers=3, device=CPU, seed=1), scales)
+    fake = FakeDevice()
+    libraries = FakeLibraries(fake)
+    plan = build(step, fake, libraries, decode=None, scales=scales).plan_chunks(step.host, step.device)
+    for layer, expected in enumerate(expected_results(meant, WINDOWS)):
+        out = torch.full_like(step.query, 7.0)
+        plan.attend(layer, step.query, out)
+        assert len(libraries.planned_starts) == 3 * (layer + 1)
+        fake.drain()
+        assert worst_row_error(out[1:], expected[1:]) < 8 * TOLERANCE
+        assert bool((out[:1] == 7.0).all())
+    assert [len(starts) - 1 for starts in libraries.planned_starts[:3]] == [2, 1, 2]
 
 
 def test_a_step_is_planned_when_its_first_layer_attends() -> None:
@@ -174,8 +194,10 @@ def test_a_step_is_planned_when_its_first_layer_attends() -> None:
 def test_few_rows_do_not_win_back_the_copy_of_their_context(lengths: list[tuple[int, int]], wanted: bool) -> None:
     """What was measured: long prompts and large parts of them, but neither one of 1,024 tokens nor short ends of long ones."""
     num_pages = sum(-(-context // 16) for context, _ in lengths)
-    room = contexts.GatheredContexts(torch.empty(1, 1, 2, 16, 1, 64), torch.float32, 16, FakeLauncher(FakeDevice()))
-    assert room.pays(host_tables(lengths, np.arange(num_pages)), 0) == wanted
+    room = contexts.GatheredContexts(
+        torch.empty(1, 1, 2, 16, 1, 64), torch.float32, 16, 500, FakeLauncher(FakeDevice())
+    )
+    assert bool(room.spans(host_tables(lengths, np.arange(num_pages)), 0)) == wanted
 
 
 def test_steps_in_flight_keep_their_plans() -> None:

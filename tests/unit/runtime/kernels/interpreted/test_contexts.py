@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from runtime.attention.flashinfer.calls import Cache
-from runtime.attention.flashinfer.contexts import GatheredContexts, span_from
+from runtime.attention.flashinfer.contexts import GatheredContexts, Span
 from runtime.identifiers import PAGE_SIZE
 from runtime.kernels.contexts import GAP_PAGES
 from runtime.kernels.launcher import JitLauncher
@@ -26,8 +26,9 @@ def test_contexts_lie_one_behind_the_other_with_zeros_between(first: int, heads:
         scales = torch.tensor([[0.37, 0.011, 0.0, 0.0]])
         step, _ = in_e4m3(step, scales)
     layer = Cache(step.pages[0, :, 0], step.pages[0, :, 1], None if scales is None else scales[0])
-    tables, span = step.device, span_from(step.host, first)
-    contexts = GatheredContexts(step.pages, torch.float16, 9, JitLauncher())
+    num_pages = int(step.host.page_starts[-1] - step.host.page_starts[first]) + (5 - first) * GAP_PAGES
+    tables, span = step.device, Span(first, 5 - first, num_pages)
+    contexts = GatheredContexts(step.pages, torch.float16, 9, 160, JitLauncher())
     contexts._room.fill_(torch.nan)
     gathered = contexts.gather(layer, tables, span)
     keys, values = torch.empty_like(gathered.keys), torch.empty_like(gathered.values)
