@@ -150,23 +150,25 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 )
 def test_prompts_gathered_for_flashattention(
     window: int | None, heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype, libraries: FolderLibraries,
-    gathered: list[int],
+    gathered: list[int], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """The same step, its decodes by our kernel beside them; and behind the last context there is room for a tile."""
+    """The same step, its decodes by our kernel beside them; at once, and in groups of one and of three contexts."""
     case = Attention(
         Inputs("cuda", dtype, 0), [700, 33, 1000, 1500, 20, 64], [1, 1, 1000, 300, 2, 64],
         heads=heads, kv_heads=kv_heads, head_dim=head_dim, cache_dtype=E4M3,
     )  # fmt: skip
-    chunks = build_flashinfer_attention(
-        case.pages, libraries, JitLauncher(), num_heads=heads, query_dtype=dtype, layer_windows=[None, window],
-        max_sequences=8, max_context_length=2048, decode=None, scales=case.scales,
-    )  # fmt: skip
-    attention = CombinedAttention(case.backend(window), chunks, SideStream(torch.device("cuda")))
-    out = torch.full_like(case.query, torch.nan)
-    attention.plan(case.host, case.tables).attend(1, case.query, out)
-    expected = case.reference(window)
-    assert worst_row_error(out, expected.cpu()) < TOLERANCES[dtype]
-    assert gathered == [4]
+    expected = case.reference(window).cpu()
+    for largest_pages in (contexts.LARGEST_PAGES, 128):
+        monkeypatch.setattr(contexts, "LARGEST_PAGES", largest_pages)
+        chunks = build_flashinfer_attention(
+            case.pages, libraries, JitLauncher(), num_heads=heads, query_dtype=dtype, layer_windows=[None, window],
+            max_sequences=8, max_context_length=1920, decode=None, scales=case.scales,
+        )  # fmt: skip
+        attention = CombinedAttention(case.backend(window), chunks, SideStream(torch.device("cuda")))
+        out = torch.full_like(case.query, torch.nan)
+        attention.plan(case.host, case.tables).attend(1, case.query, out)
+        assert worst_row_error(out, expected) < TOLERANCES[dtype]
+    assert gathered == [4, 1, 3]
 
 
 @pytest.mark.parametrize("size", [1e-6, 1e5])
