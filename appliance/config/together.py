@@ -40,6 +40,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_unnameable_hosts(configuration),
         *_find_shared_issuers(configuration),
         *_find_thawed_bundles(configuration),
+        *_find_impossible_sizes(configuration),
         *_find_kernels_without_gpu(configuration),
         *_find_indeterminate_engines(configuration),
         *_find_idle_scales(configuration),
@@ -158,6 +159,23 @@ def _find_thawed_bundles(configuration: Configuration) -> Iterator[Problem]:
         if engine.kernels_sha256 and not engine.frozen:
             yield Problem(
                 f"engines[{index}].kernels_sha256", "expected frozen = true beside it: nothing else has a digest"
+            )
+
+
+def _find_impossible_sizes(configuration: Configuration) -> Iterator[Problem]:
+    """What one option asks for and another does not give."""
+    for index, engine in enumerate(configuration.engines):
+        alone, mixed = engine.prefill_sizes
+        if engine.mixed_prefill_size > mixed:
+            yield Problem(
+                f"engines[{index}].mixed_prefill_size",
+                f"expected at most chunked_prefill_size ({alone}), got {engine.mixed_prefill_size}",
+            )
+        if engine.max_total_tokens and engine.context_length > engine.max_total_tokens:
+            yield Problem(
+                f"engines[{index}].context_length",
+                f"expected at most max_total_tokens ({engine.max_total_tokens}), which the KV cache holds of all requests "
+                f"together, got {engine.context_length}",
             )
 
 

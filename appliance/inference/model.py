@@ -88,10 +88,16 @@ def load_model(
         raise EngineMisconfigured(
             f"engines.context_length: {context_length} is more than the model's {runner.config.max_position} positions"
         )
+    held = (runner.num_pages - 1) * PAGE_SIZE
+    if settings.context_length > held:
+        raise EngineMisconfigured(
+            f"engines.context_length: {settings.context_length} is more than the {held} tokens that the KV cache holds; raise "
+            "max_total_tokens, or lower it"
+        )
     facts = ModelFacts(
         name=name,
         vocab_size=runner.vocab_size,
-        context_length=min(context_length, (runner.num_pages - 1) * PAGE_SIZE),
+        context_length=min(context_length, held),
         eos_token_ids=list(runner.config.eos_token_ids),
         engine_build=_engine_build(runner.weights_digest, kernels_digest, runner.cache.name, settings.tp_size),
         has_unscaled_cache=runner.cache.is_unscaled,

@@ -23,6 +23,8 @@ class AttentionChoice:
     decodes: Literal["triton", "flashinfer"]
     chunks: Literal["triton", "flashinfer"]
     libraries: tuple[LibraryName, ...]
+    refused: str = ""
+    """Why FlashInfer computes no prompts, where it was left to the engine."""
 
 
 def choose_attention(settings: EngineSettings, config: ModelConfig, dtype: torch.dtype) -> AttentionChoice:
@@ -46,8 +48,8 @@ def choose_attention(settings: EngineSettings, config: ModelConfig, dtype: torch
     if settings.attention_backend == "auto":
         try:
             return AttentionChoice("triton", "flashinfer", needed_libraries(shape, decode=None))
-        except EngineMisconfigured:
-            pass
+        except EngineMisconfigured as refused:
+            return AttentionChoice("triton", "triton", (), str(refused))
     return AttentionChoice("triton", "triton", ())
 
 

@@ -32,6 +32,7 @@ from runtime.weights.config import ModelConfig
 
 Warn = Callable[[str], None]
 """Takes a sentence for the operator."""
+_SUBSTITUTED = "prompts are computed by Triton kernels, as FlashInfer's cannot be used: {refused}"
 
 
 def choose_kernels(settings: EngineSettings, warn: Warn) -> Kernels:
@@ -43,8 +44,10 @@ def choose_kernels(settings: EngineSettings, warn: Warn) -> Kernels:
         raise EngineMisconfigured(
             f"attention_backend: {settings.attention_backend} needs device cuda, found {settings.device}"
         )
+    if settings.attention_backend == "flashinfer" and settings.speculative_algorithm:
+        warn("drafts are verified by Triton kernels, as FlashInfer's plans need lengths that only the device knows")
     if settings.frozen:
-        return _choose_frozen(settings)
+        return _choose_frozen(settings, warn)
     launcher = JitLauncher()
     libraries = FolderLibraries(Path(settings.kernels_path))
     builders: dict[str, Callable[[CacheUse], DeviceAttention]] = {
@@ -57,7 +60,6 @@ def choose_kernels(settings: EngineSettings, warn: Warn) -> Kernels:
     backend: str = "invariant" if settings.deterministic else settings.attention_backend
     if backend == "flashinfer" and settings.speculative_algorithm:
         backend = "flashinfer beside drafts"
-        warn("drafts are verified by Triton kernels, as FlashInfer's plans need lengths that only the device knows")
     return Kernels(launcher, builders[backend], lambda _config, _dtype: None, "")
 
 
@@ -75,7 +77,7 @@ def load_frozen_bundle(settings: EngineSettings) -> Bundle:
     return bundle
 
 
-def _choose_frozen(settings: EngineSettings) -> Kernels:
+def _choose_frozen(settings: EngineSettings, warn: Warn) -> Kernels:
     bundle = load_frozen_bundle(settings)
     device = torch.cuda.current_device()
     bundle.verify_sources()
@@ -84,7 +86,7 @@ def _choose_frozen(settings: EngineSettings) -> Kernels:
     return Kernels(
         launcher,
         partial(_build_frozen_attention, settings, launcher, BundleLibraries(bundle)),
-        partial(_verify_complete, settings, bundle),
+        partial(_verify_complete, settings, bundle, warn),
         bundle.manifest.digest,
     )
 
@@ -97,7 +99,12 @@ def _verify_arch(bundle: Bundle, capability: tuple[int, int]) -> None:
         )
 
 
-def _verify_complete(settings: EngineSettings, bundle: Bundle, config: ModelConfig, dtype: torch.dtype) -> None:
+def _verify_complete(
+    settings: EngineSettings, bundle: Bundle, warn: Warn, config: ModelConfig, dtype: torch.dtype
+) -> None:
+    refused = choose_attention(settings, config, dtype).refused
+    if refused:
+        warn(_SUBSTITUTED.format(refused=refused))
     needs = find_needs(config, settings, dtype, num_multiprocessors=_num_multiprocessors(torch.device("cuda")))
     bundle.verify_holds(needs.variants, map(str, needs.libraries))
 
@@ -132,7 +139,7 @@ def _build_best(
     try:
         return _build_combined(settings, launcher, libraries, use)
     except EngineMisconfigured as refused:
-        warn(f"prompts are computed by Triton kernels, as FlashInfer's cannot be used: {refused}")
+        warn(_SUBSTITUTED.format(refused=refused))
         return _build_triton(launcher, use)
 
 

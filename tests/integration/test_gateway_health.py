@@ -171,6 +171,7 @@ async def test_metrics_count_what_happened(gateway: Gateway) -> None:
     assert value(found, "casemate_spec_draft_prefill_tokens_total", engine="0", mode="with_prompt") == 700
     assert value(found, "casemate_spec_draft_prefill_tokens_total", engine="0", mode="late") == 80
     assert value(found, "casemate_spec_draft_prefill_tokens_total", engine="0", mode="lost") == 9
+    assert value(found, "casemate_kv_cache_unscaled", engine="0") == 1
     assert value(found, "casemate_num_ranks", engine="0") == 2
     assert value(found, "casemate_gpu_memory_bytes", engine="0", rank="1", gpu="GPU-1", part="left") == 2
     assert value(found, "casemate_gpu_memory_bytes", engine="0", rank="0", gpu="GPU-0", part="weights") == 3 << 30

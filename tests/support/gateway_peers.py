@@ -120,7 +120,9 @@ class FakeEngine:
 
     async def run(self, link: MemoryLink) -> None:
         self.link = link
-        link.send(engine.ModelFacts(MODEL, 280, self.context_length, [261], "fake-1", ranks=RANKS))
+        link.send(
+            engine.ModelFacts(MODEL, 280, self.context_length, [261], "fake-1", ranks=RANKS, has_unscaled_cache=True)
+        )
         status = asyncio.create_task(self._say_status(link))
         try:
             while True:

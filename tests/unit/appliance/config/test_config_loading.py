@@ -251,6 +251,26 @@ def test_half_an_e4m3_cache_is_refused(given: str, named: list[str]) -> None:
         assert parse_configuration(f"{ENGINE}{given}".encode(), FOLDER).engines[0].kv_cache_dtype == "fp8_e4m3"
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("chunked_prefill_size = 64\nmixed_prefill_size = 65\n", ["engines[0].mixed_prefill_size"]),
+        ("mixed_prefill_size = 513\n", ["engines[0].mixed_prefill_size"]),
+        ('mixed_prefill_size = 513\ndevice = "cuda"\n', []),
+        ("chunked_prefill_size = 64\n", []),
+        ("context_length = 1025\nmax_total_tokens = 1024\n", ["engines[0].context_length"]),
+        ("context_length = 1024\nmax_total_tokens = 1024\n", []),
+        ("max_total_tokens = 1024\n", []),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_refused(given: str, named: list[str]) -> None:
+    """The smaller would silently have been taken. What is left open is what the other leaves."""
+    if named:
+        assert refused_keys(f"{ENGINE}{given}") == named
+    else:
+        parse_configuration(f"{ENGINE}{given}".encode(), FOLDER)
+
+
 def test_own_certificates_are_no_longer_lacking_once_they_are_named() -> None:
     """The list follows the configuration, it is not a fixed text."""
     text = f'{ENGINE}[tls]\ncertificate = "c.pem"\nkey = "k.pem"\n'
