@@ -53,7 +53,17 @@ def change_event(
 
 
 def definition_changed_event(
-    kind: str, *, target: str, actor: str, changed_at_ms: int, before: str, after: str
+    kind: str,
+    *,
+    target: str,
+    actor: str,
+    changed_at_ms: int,
+    before: str,
+    after: str,
+    address: str = "",
+    port: int = 0,
+    client_id: str = "",
+    token_id: str = "",
 ) -> Json:
     """A definition was changed: a client, a person, a role, a key, a limit, a token's validity.
 
@@ -61,9 +71,15 @@ def definition_changed_event(
         actor: who did it: `os:NAME` by a command on the host, `user:ID` or `client:ID` by the admin API.
         changed_at_ms: when that was; the record's own time is when policy told it.
         before, after: the definition in JSON, without secrets; what is longer than MAX_DEFINITION_CHARS is cut.
+        address, port: from where it was asked for, over a network; empty for what was done on the host.
+        client_id, token_id: by whose token, there.
     """
     event = new_event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL)
     event["actor"] = {"user": {"name": actor, "type_id": 1}}
+    if address:
+        event["src_endpoint"] = endpoint_of(address, port)
+    if client_id:
+        event["actor"] |= {"app_uid": client_id, "session": {"uid": token_id}}
     if KINDS[kind].class_uid == ENTITY_MANAGEMENT:
         event["entity"] = {"name": target, "type": kind.rpartition("_")[0]}
     else:
@@ -99,9 +115,14 @@ def body_opened_event(auditor: Auditor, *, index: int, purpose: str, tenant: str
     state = {"key_id": key_id, "purpose": purpose, "sha256": sha256}
     event = change_event("body_opened", entity_type="body", entity_uid=str(index), actor=auditor.subject, before=state)
     event["metadata"]["tenant_uid"] = tenant
+    place_reader(event, auditor)
+    return event
+
+
+def place_reader(event: Json, auditor: Auditor) -> None:
+    """Say in an event who asked for it by the API, and from where; in place of its actor."""
     event["actor"] = auditor.actor
     event["src_endpoint"] = endpoint_of(auditor.address, auditor.port)
-    return event
 
 
 def reading_event(auditor: Auditor, *, log_name: str, what: str, facts: State) -> Json:
@@ -115,8 +136,7 @@ def reading_event(auditor: Auditor, *, log_name: str, what: str, facts: State) -
     # Apart: what somebody asks for must not pass for what the event is.
     event["unmapped"]["casemate"]["asked"] = dict(facts)
     event["metadata"]["tenant_uid"] = auditor.tenant
-    event["actor"] = auditor.actor
-    event["src_endpoint"] = endpoint_of(auditor.address, auditor.port)
+    place_reader(event, auditor)
     return event
 
 

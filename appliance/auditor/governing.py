@@ -23,7 +23,7 @@ from appliance.auditor.peer import Peer, Send
 from appliance.auditor.vouching import TimeVoucher
 from appliance.messages.audit import AppendRefused
 from appliance.messages.stewardship import DecideChange, FetchRules, ProposeChange, RulesNow
-from audit.changes import State, change_event
+from audit.changes import State, change_event, place_reader
 from audit.entry import Json
 from audit.errors import GovernanceRefused, NotDurable
 from audit.governance import (
@@ -149,7 +149,7 @@ class GovernanceDesk:
             after=_describe(proposal),
             reason=proposal.reason,
         )
-        event["actor"] = message.by.auditor.actor
+        place_reader(event, message.by.auditor)
         if proposal.kind == "time":
             self._offsets[proposal.proposal_id] = self._voucher.offset_ms
         self._add(peer, message.correlation, event, proposal, lambda _index: propose(self.rules, proposal))
@@ -169,7 +169,7 @@ class GovernanceDesk:
             self._refuse(peer, message.correlation, refused)
             return
         event = self._decision(proposal, by, confirms=message.confirms)
-        event["actor"] = message.by.auditor.actor
+        place_reader(event, message.by.auditor)
         current = self.rules
         try:
             self._save(msgspec.structs.replace(current, deciding=proposal.proposal_id))

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import structlog
 
 from appliance.authority.journal import Journal, JournalUnavailable
@@ -28,6 +29,7 @@ def build_change_record(change: Change) -> bytes:
             changed_at_ms=change.at * 1000,
             before=change.before,
             after=change.after,
+            **({} if change.source is None else msgspec.structs.asdict(change.source)),
         )
     )
 

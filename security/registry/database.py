@@ -27,6 +27,15 @@ _LOCK_NUMBER = 0x436D4374
 _CONNECT_TIMEOUT_S = 5
 
 
+class Source(msgspec.Struct, frozen=True):
+    """From where a change was asked for over a network, and by which token."""
+
+    address: str
+    port: int
+    client_id: str = ""
+    token_id: str = ""
+
+
 class Change(msgspec.Struct, frozen=True):
     """One change to the definitions, waiting to be recorded."""
 
@@ -39,6 +48,8 @@ class Change(msgspec.Struct, frozen=True):
     before: str
     """JSON, without secrets, as is `after`."""
     after: str
+    source: Source | None
+    """None for what was done on the host."""
 
 
 class Database:
@@ -47,6 +58,7 @@ class Database:
     def __init__(self, engine: Engine, name: str, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._clock = clock
+        self._source: Source | None = None
         self.name = name
 
     @classmethod
@@ -97,9 +109,19 @@ class Database:
                 "actor": actor,
                 "before": json.dumps(recording.before, sort_keys=True, separators=(",", ":")),
                 "after": json.dumps(recording.after, sort_keys=True, separators=(",", ":")),
+                "source": "" if self._source is None else msgspec.json.encode(self._source).decode(),
             }
             connection.execute(CHANGES.insert().values(row))
             bump_generation(connection)
+
+    @contextmanager
+    def asked_from(self, source: Source) -> Iterator[None]:
+        """Changes within it are recorded as asked for from there."""
+        self._source = source
+        try:
+            yield
+        finally:
+            self._source = None
 
     @contextmanager
     def _alone(self) -> Iterator[Connection]:
@@ -155,7 +177,7 @@ class Database:
         """The oldest changes that are not in the audit log yet. Raises: RegistryUnusable."""
         with self.transaction() as connection:
             rows = connection.execute(sa.select(CHANGES).order_by(CHANGES.c.number).limit(limit))
-            return [Change(*row) for row in rows]
+            return [_parse_change(row) for row in rows.mappings()]
 
     def forget_change(self, number: int) -> None:
         """To be called when the change's record is durable. Raises: RegistryUnusable."""
@@ -180,6 +202,11 @@ class Recording:
         self.target = ""
         self.before: Mapping[str, Any] = {}
         self.after: Mapping[str, Any] = {}
+
+
+def _parse_change(row: Mapping[Any, Any]) -> Change:
+    source = msgspec.json.decode(row["source"], type=Source) if row["source"] else None
+    return Change(**{**row, "source": source})
 
 
 def bump_generation(connection: Connection) -> None:

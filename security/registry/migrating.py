@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from security.errors import RegistryUnusable
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision that this program knows, oldest first."""
 _VERSION_TABLE = "alembic_version"
 

@@ -116,9 +116,10 @@ CHANGES = Table(
     Column("actor", Text, nullable=False),
     Column("before", Text, nullable=False),
     Column("after", Text, nullable=False),
+    Column("source", Text, nullable=False, server_default=""),
     sqlite_autoincrement=True,
 )
-"""The outbox: what waits for its record in the audit log."""
+"""The outbox: what waits for its record in the audit log. `source` is JSON; empty for what was done on the host."""
 
 MARKS = Table(
     "marks",

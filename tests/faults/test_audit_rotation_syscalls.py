@@ -244,6 +244,7 @@ def test_faults_at_some_system_calls_lose_nothing(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_faults_at_every_system_call_lose_nothing(name: str, tmp_path: Path) -> None:
     """All of them."""

@@ -126,6 +126,7 @@ def test_a_migration_that_fails_changes_nothing_and_stops_the_start(url):
     with engine.begin() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0001"
         connection.exec_driver_sql("ALTER TABLE users DROP COLUMN passkeys")
+        connection.exec_driver_sql("ALTER TABLE changes DROP COLUMN source")
     engine.dispose()
     Registry(url).close()
 

@@ -26,7 +26,7 @@ from appliance.policy.administration.bodies import (
 from appliance.policy.store import DefinitionsStore
 from security.clients import Client
 from security.registry.clients import ClientRegistry
-from security.registry.database import Database
+from security.registry.database import Database, Source
 from security.registry.limits import LimitRegistry
 from security.registry.roles import RoleRegistry
 from security.registry.rows import describe
@@ -226,8 +226,13 @@ class Administration:
             if people_only:
                 _verify_person(exchange)
             data = await exchange.read_body()
-            work, actor = build(exchange, data), actor_of(exchange)
-            await exchange.respond(200, await self._store.call(lambda database: work(database, actor)))
+            work, actor, source = build(exchange, data), actor_of(exchange), _source_of(exchange)
+
+            def change(database: Database) -> Any:
+                with database.asked_from(source):
+                    return work(database, actor)
+
+            await exchange.respond(200, await self._store.call(change))
 
         return endpoint
 
@@ -236,6 +241,11 @@ def actor_of(exchange: Exchange) -> str:
     """Who a change is recorded under."""
     who = exchange.identified
     return f"client:{who.client_id}" if who.subject == who.client_id else f"user:{who.subject}"
+
+
+def _source_of(exchange: Exchange) -> Source:
+    who = exchange.identified
+    return Source(exchange.source_address, exchange.source_port, who.client_id, who.token_id)
 
 
 def _verify_may_replace(exchange: Exchange, account: Client | User | None) -> None:

@@ -238,6 +238,8 @@ def test_a_hold_forbids_destruction_until_it_is_lifted(tmp_path: Path) -> None:
     assert house.shares() == [f"2026-11-20/{held}.json"]
     assert free not in "".join(house.shares())
     assert house.last("hold_placed")["unmapped"]["casemate"]["approvers"] == ["ada", "rudi"]
+    places = [house.last(kind)["src_endpoint"]["ip"] for kind in ("rules_proposed", "hold_placed")]
+    assert places == [ADA.address, RUDI.address]
     assert house.agree("lift", hold_id=rules.holds[0].hold_id).holds == ()
     house.auditor.pass_time(1.0)
     assert house.shares() == []

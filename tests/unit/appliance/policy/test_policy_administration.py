@@ -8,6 +8,7 @@ from appliance.gateway.rejections import Rejections
 from appliance.policy import store as store_module
 from appliance.policy.administration.application import AdminApplication
 from appliance.policy.administration.endpoints import Administration
+from appliance.policy.recording import build_change_record
 from appliance.policy.store import DefinitionsStore
 from audit.entry import parse_canonical
 from audit.permissions import verify_permitted
@@ -266,3 +267,19 @@ async def test_whoever_is_turned_away_is_recorded_and_by_name_where_the_token_is
     ]
     assert {event.get("session", {}).get("uid") for event in events[2:]} == {"jti"}
     assert {event["metadata"].get("tenant_uid") for event in events} == {None, "default"}
+
+
+@control("3.3.2", "AU-3", "AU-3(1)")
+async def test_a_changes_record_says_from_where_and_by_which_token(api):
+    """What is done on the host afterwards has no such place."""
+    created = (await api.ask("ada", "POST", "/admin/clients", {"name": "batch"})).json()
+    api.registry.disable(created["client_id"], actor="os:eve")
+    remote, local = [parse_canonical(build_change_record(change)) for change in api.registry.changes()]
+    assert remote["actor"] == {
+        "app_uid": "console",
+        "session": {"uid": "jti"},
+        "user": {"name": "user:user-ada", "type_id": 1},
+    }
+    assert remote["src_endpoint"] == {"ip": "127.0.0.1", "port": 123}
+    assert local["actor"] == {"user": {"name": "os:eve", "type_id": 1}}
+    assert "src_endpoint" not in local

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from security.clients import ClientDefinition, hash_secret, is_secret_of, make_client_id, make_secret
 from security.errors import ClientRejected, KeyUnusable, RegistryUnusable
 from security.registry import database, migrating
+from security.registry.migrating import REVISIONS
 from security.scopes import GRANTABLE, Role, Scope
 from tests.support.controls import control
 from tests.support.definitions import Registry
@@ -216,21 +217,21 @@ def test_a_migration_that_fails_changes_nothing_and_stops(path, registry, monkey
     registry.close()
     versions = tmp_path / "migrations" / "versions"
     shutil.copytree(Path(migrating.__file__).parent / "migrations", versions.parent)
-    (versions / "v0003_broken.py").write_text(
-        'from alembic import op\nimport sqlalchemy as sa\nrevision, down_revision = "0003", "0002"\n'
+    (versions / "v0004_broken.py").write_text(
+        'from alembic import op\nimport sqlalchemy as sa\nrevision, down_revision = "0004", "0003"\n'
         "def upgrade():\n"
         '    op.create_table("extra", sa.Column("a", sa.Integer))\n'
         '    op.create_table("clients", sa.Column("a", sa.Integer))\n'
     )
-    monkeypatch.setattr(migrating, "REVISIONS", ("0001", "0002", "0003"))
-    monkeypatch.setattr(database, "REVISIONS", ("0001", "0002", "0003"))
+    monkeypatch.setattr(migrating, "REVISIONS", (*REVISIONS, "0004"))
+    monkeypatch.setattr(database, "REVISIONS", (*REVISIONS, "0004"))
     monkeypatch.setattr(migrating, "__file__", str(tmp_path / "migrating.py"))
     with pytest.raises(RegistryUnusable, match=r"clients\.sqlite"):
         Registry(path, key=KEY)
     monkeypatch.undo()
     reopened = Registry(path, key=KEY)
     with reopened.database.transaction() as connection:
-        assert migrating.find_revision(connection, "x") == "0002"
+        assert migrating.find_revision(connection, "x") == REVISIONS[-1] == "0003"
         assert "extra" not in sqlalchemy.inspect(connection).get_table_names()
     assert reopened.find(issued.client.client_id) == issued.client
     reopened.close()
