@@ -111,7 +111,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = 0
     load_format: Annotated[
         Literal["auto", "dummy"],
-        msgspec.Meta(description="auto: the checkpoint's weights; dummy: random weights, for benchmarks only."),
+        msgspec.Meta(
+            description="auto: the checkpoint's weights; dummy: random weights, for benchmarks only: refused in production."
+        ),
     ] = "auto"
     context_length: Annotated[
         int,
@@ -169,7 +171,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             le=1 << 20,
             description="Most tokens of a step that both decodes answers and computes prompts, an eighth of it for prompts in any "
             "case; fewer are taken as long as prompts keep up with answers. Smaller: steadier decoding beside prompts; larger: "
-            "prompts are through sooner. 0: 2048 on cuda, 512 on cpu. Never more than chunked_prefill_size.",
+            "prompts are through sooner. At most chunked_prefill_size. 0: 2048 on cuda, 512 on cpu, or chunked_prefill_size where "
+            "that is less.",
         ),
     ] = 0
     max_running_requests: Annotated[

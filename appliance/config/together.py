@@ -40,6 +40,7 @@ def find_conflicts(configuration: Configuration) -> list[Problem]:
         *_find_unnameable_hosts(configuration),
         *_find_shared_issuers(configuration),
         *_find_thawed_bundles(configuration),
+        *_find_random_weights(configuration),
         *_find_impossible_sizes(configuration),
         *_find_kernels_without_gpu(configuration),
         *_find_indeterminate_engines(configuration),
@@ -159,6 +160,15 @@ def _find_thawed_bundles(configuration: Configuration) -> Iterator[Problem]:
         if engine.kernels_sha256 and not engine.frozen:
             yield Problem(
                 f"engines[{index}].kernels_sha256", "expected frozen = true beside it: nothing else has a digest"
+            )
+
+
+def _find_random_weights(configuration: Configuration) -> Iterator[Problem]:
+    """Answers of a model that nobody trained are for measurements, and no waiver makes them more."""
+    for index, engine in enumerate(configuration.engines):
+        if configuration.mode == "production" and engine.load_format == "dummy":
+            yield Problem(
+                f"engines[{index}].load_format", 'expected "auto", as mode is "production", got "dummy": random weights'
             )
 
 

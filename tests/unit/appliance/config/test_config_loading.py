@@ -165,6 +165,14 @@ def test_one_waiver_too_few_is_one_refusal() -> None:
     assert [problem.message.split('"')[1] for problem in refusal.value.problems] == ["confinement"]
 
 
+def test_production_refuses_random_weights_whatever_is_waived() -> None:
+    """They are for measurements, in development."""
+    names = ", ".join(f'"{name}"' for name in PROTECTIONS)
+    text = f'waivers = [{names}]\n{ENGINE}load_format = "dummy"\n'
+    assert refused_keys(f'mode = "production"\n{text}') == ["engines[0].load_format"]
+    assert parse_configuration(text.encode(), FOLDER).engines[0].load_format == "dummy"
+
+
 @pytest.mark.parametrize("mode", ["development", "production"])
 def test_waiver_of_nothing_known_is_refused(mode: str) -> None:
     """A misspelt waiver must not look like one."""
