@@ -80,13 +80,21 @@ class StaticKeyRegistry:
         with self._database.transaction() as connection:
             return _select(connection, selection)
 
+    def find(self, key_ids: Sequence[str]) -> list[StaticKey]:
+        """These keys, in this order. Raises: ClientRejected if there is one that does not exist."""
+        found: list[StaticKey] = []
+        with self._database.transaction() as connection:
+            for key_id in key_ids:
+                keys = read_keys(connection, STATIC_KEYS.c.key_id == key_id)
+                if not keys:
+                    raise ClientRejected(f"key {key_id[:80]!r} does not exist")
+                found += keys
+        return found
+
     def revoke(self, key_ids: Sequence[str], *, actor: str) -> list[StaticKey]:
         """End keys, all of them or none; one change each. A key that is revoked already stays as it is."""
         revoked: list[StaticKey] = []
-        with self._database.transaction() as connection:
-            for key_id in key_ids:
-                if not read_keys(connection, STATIC_KEYS.c.key_id == key_id):
-                    raise ClientRejected(f"key {key_id[:80]!r} does not exist")
+        self.find(key_ids)
         for key_id in key_ids:
             with self._database.change("key_revoked", key_id, actor) as recording:
                 (before,) = read_keys(recording.connection, STATIC_KEYS.c.key_id == key_id)

@@ -1,9 +1,10 @@
-"""Bodies that the admin API takes: closed structures; an unknown member is an error."""
+"""Bodies that the admin API takes: closed structures; a member that is unknown, or given twice, is an error."""
 
 from typing import TypeVar
 
 import msgspec
 
+from appliance.gateway.body import parse_object
 from appliance.gateway.errors import BadRequest
 from security.clients import AuthMethod, ClientDefinition, ClientKind, verify_models
 from security.errors import ClientRejected, MalformedDocument
@@ -18,6 +19,10 @@ _T = TypeVar("_T")
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all have in common."""
+
+
+class Nothing(Body, frozen=True, kw_only=True):
+    """The whole change is in the address."""
 
 
 class NewClient(Body, frozen=True, kw_only=True):
@@ -144,6 +149,6 @@ def _verify_keys(jwks: str) -> None:
 def parse_body(data: bytes, kind: type[_T]) -> _T:
     """Raises: BadRequest."""
     try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return msgspec.convert(parse_object(data), type=kind)
+    except msgspec.MsgspecError as error:
         raise BadRequest("invalid_json", f"the body cannot be taken: {error}") from None

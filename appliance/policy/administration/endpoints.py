@@ -19,6 +19,7 @@ from appliance.policy.administration.bodies import (
     NewClient,
     NewKey,
     NewUser,
+    Nothing,
     RoleBody,
     RoleModels,
     parse_body,
@@ -67,21 +68,21 @@ class Administration:
     def _changes(self) -> dict[tuple[str, str], Build]:
         return {
             ("POST", "/admin/clients"): self._create_client,
-            ("POST", "/admin/clients/disable/{id}"): lambda exchange, _: (
-                lambda database, actor: describe(ClientRegistry(database, b"").disable(exchange.segment, actor=actor))
+            ("POST", "/admin/clients/disable/{id}"): _by_id(
+                lambda database, segment, actor: ClientRegistry(database, b"").disable(segment, actor=actor)
             ),
-            ("POST", "/admin/clients/enable/{id}"): lambda exchange, _: (
-                lambda database, actor: describe(ClientRegistry(database, b"").enable(exchange.segment, actor=actor))
+            ("POST", "/admin/clients/enable/{id}"): _by_id(
+                lambda database, segment, actor: ClientRegistry(database, b"").enable(segment, actor=actor)
             ),
             ("POST", "/admin/clients/rotate/{id}"): self._rotate_client,
             ("POST", "/admin/clients/keys/{id}"): self._set_client_keys,
             ("POST", "/admin/clients/models/{id}"): self._set_client_models,
             ("PUT", "/admin/roles/models"): self._set_role_models,
-            ("POST", "/admin/users/disable/{id}"): lambda exchange, _: (
-                lambda database, actor: describe(UserRegistry(database, b"").disable(exchange.segment, actor=actor))
+            ("POST", "/admin/users/disable/{id}"): _by_id(
+                lambda database, segment, actor: UserRegistry(database, b"").disable(segment, actor=actor)
             ),
-            ("POST", "/admin/users/enable/{id}"): lambda exchange, _: (
-                lambda database, actor: describe(UserRegistry(database, b"").enable(exchange.segment, actor=actor))
+            ("POST", "/admin/users/enable/{id}"): _by_id(
+                lambda database, segment, actor: UserRegistry(database, b"").enable(segment, actor=actor)
             ),
             ("POST", "/admin/users/reset/{id}"): self._reset_user,
             ("PUT", "/admin/limits"): self._set_limits,
@@ -95,8 +96,8 @@ class Administration:
             "/admin/users": self._create_user,
             "/admin/roles/grant/{id}": self._grant,
             "/admin/roles/approve/{id}": self._approve,
-            "/admin/roles/refuse/{id}": lambda exchange, _: (
-                lambda database, actor: describe(RoleRegistry(database).refuse(exchange.segment, actor=actor))
+            "/admin/roles/refuse/{id}": _by_id(
+                lambda database, segment, actor: RoleRegistry(database).refuse(segment, actor=actor)
             ),
         }
 
@@ -111,7 +112,9 @@ class Administration:
 
         return create
 
-    def _rotate_client(self, exchange: Exchange, _data: bytes) -> Work:
+    def _rotate_client(self, exchange: Exchange, data: bytes) -> Work:
+        parse_body(data or b"{}", Nothing)
+
         def rotate(database: Database, actor: str) -> Any:
             registry = ClientRegistry(database, self._key)
             _verify_may_replace(exchange, registry.find(exchange.segment))
@@ -155,7 +158,9 @@ class Administration:
 
         return create
 
-    def _reset_user(self, exchange: Exchange, _data: bytes) -> Work:
+    def _reset_user(self, exchange: Exchange, data: bytes) -> Work:
+        parse_body(data or b"{}", Nothing)
+
         def reset(database: Database, actor: str) -> Any:
             registry = UserRegistry(database, self._key)
             _verify_may_replace(exchange, registry.find(exchange.segment))
@@ -207,16 +212,16 @@ class Administration:
             if body.selection is not None:
                 keys = registry.select(body.selection)
             else:
-                keys = [one for one in registry.all() if one.key_id in (body.key_ids or ())]
+                keys = registry.find(body.key_ids or ())
             if not body.dry_run:
-                ids = [one.key_id for one in keys] if body.key_ids is None else body.key_ids
-                keys = registry.revoke(ids, actor=actor)
+                keys = registry.revoke([one.key_id for one in keys], actor=actor)
             return [describe(one) for one in keys]
 
         return revoke
 
     def _reading(self, read: Callable[[Database], Any]) -> Any:
         async def endpoint(exchange: Exchange) -> None:
+            _verify_no_query(exchange)
             await exchange.respond(200, await self._store.call(read))
 
         return endpoint
@@ -225,6 +230,7 @@ class Administration:
         async def endpoint(exchange: Exchange) -> None:
             if people_only:
                 _verify_person(exchange)
+            _verify_no_query(exchange)
             data = await exchange.read_body()
             work, actor, source = build(exchange, data), actor_of(exchange), _source_of(exchange)
 
@@ -235,6 +241,23 @@ class Administration:
             await exchange.respond(200, await self._store.call(change))
 
         return endpoint
+
+
+def _by_id(change: Callable[[Database, str, str], Any]) -> Build:
+    """A change of one account that needs no more than its id."""
+
+    def build(exchange: Exchange, data: bytes) -> Work:
+        parse_body(data or b"{}", Nothing)
+        return lambda database, actor: describe(change(database, exchange.segment, actor))
+
+    return build
+
+
+def _verify_no_query(exchange: Exchange) -> None:
+    """No route takes one: a list that looks filtered and is not would mislead."""
+    if exchange.query:
+        name = exchange.query.decode("ascii", "replace").split("&")[0].split("=")[0][:64]
+        raise BadRequest("unknown_parameter", f"{name}: this route takes no query", parameter=name)
 
 
 def actor_of(exchange: Exchange) -> str:

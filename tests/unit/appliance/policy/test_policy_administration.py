@@ -67,6 +67,9 @@ class Api:
         transport = httpx.ASGITransport(app=self.application)
         headers = {} if who is None else {"authorization": f"Bearer {who}"}
         async with httpx.AsyncClient(transport=transport, base_url="https://localhost") as client:
+            if isinstance(body, bytes):
+                headers["content-type"] = "application/json"
+                return await client.request(method, path, content=body, headers=headers)
             return await client.request(
                 method, path, json={} if body is None and method != "GET" else body, headers=headers
             )
@@ -227,10 +230,50 @@ async def test_limits_and_keys(api):
         ("POST", "/admin/keys", {"client_id": "nobody", "networks": ["::1"]}),
         ("POST", "/admin/keys/revoke", {}),
         ("POST", "/admin/keys/revoke", {"key_ids": ["none"]}),
+        ("POST", "/admin/keys/revoke", {"key_ids": ["none"], "dry_run": True}),
+        ("POST", "/admin/clients/enable/nobody", {"unknown": 1}),
+        ("GET", "/admin/keys?tenant=acme", None),
+        ("POST", "/admin/clients?tenant=acme", {"name": "a"}),
     ],
 )
 async def test_what_makes_no_sense_is_refused_and_changes_nothing(api, method, path, body):
     """400 with the reason; no change, no record."""
+    answer = await api.ask("ada", method, path, body)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert api.registry.changes() == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["clients/disable", "clients/enable", "clients/rotate", "users/disable", "users/reset"]
+)
+async def test_where_the_address_says_all_a_body_has_nothing(api, kind):
+    """What is in it would be passed over, and was meant."""
+    made = (await api.ask("ada", "POST", "/admin/clients", {"name": "app"})).json()["client_id"]
+    if kind.startswith("users"):
+        made = (await api.ask("ada", "POST", "/admin/users", {"login": "bob", "name": "Bob"})).json()["user_id"]
+    refused = await api.ask("ada", "POST", f"/admin/{kind}/{made}", {"reason": "left"})
+    assert (refused.status_code, "reason" in refused.json()["error"]["message"]) == (400, True)
+    assert (await api.ask("ada", "POST", f"/admin/{kind}/{made}", {})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/admin/clients", b'{"name": "a", "name": "b"}'),
+        ("POST", "/admin/clients", b'{"name": "a", "models": ["m"], "models": null}'),
+        ("POST", "/admin/clients", b'{"name": "a", "role": "user", "\\u0072ole": "user"}'),
+        (
+            "PUT",
+            "/admin/limits",
+            b'{"subject": "user", "name": "x", "limits": {"tokens_per_day": 1, "tokens_per_day": 9}}',
+        ),
+        ("POST", "/admin/clients", b'{"name": "a"} {}'),
+        ("POST", "/admin/clients", b"[" * 5000),
+        ("POST", "/admin/clients", b"\xff"),
+    ],
+)
+async def test_a_member_that_is_given_twice_is_refused(api, method, path, body):
+    """As at the gateway: whoever looks at it on its way may read the first one, and the change is the last."""
     answer = await api.ask("ada", method, path, body)
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
     assert api.registry.changes() == []

@@ -157,6 +157,35 @@ def test_arguments_stream_as_they_come() -> None:
     assert parser.feed('"}}') == [CallArguments('"}')]
 
 
+ARGUMENTS = '{"text": "' + "x" * 40 + '", "n": [1, {"b": null}]}'
+
+
+@pytest.mark.parametrize(
+    ("form", "before", "after"),
+    [
+        ("hermes", '<tool_call>\n{"name": "f", "arguments": ', "}\n</tool_call>"),
+        ("llama3_json", '{"name": "f", "parameters": ', "}"),
+        ("llama3_json", '<|python_tag|>{"name": "f", "parameters": ', "}"),
+        ("mistral", '[TOOL_CALLS][{"name": "f", "arguments": ', "}]"),
+        ("mistral", "[TOOL_CALLS]f[ARGS]", ""),
+        ("mistral", "[TOOL_CALLS]f[CALL_ID]123456789[ARGS]", ""),
+        ("deepseek", f"{CALLS_BEGIN}{CALL_BEGIN}function{SEPARATOR}f\n```json\n", f"\n```{CALL_END}{CALLS_END}"),
+        ("deepseek", f"{CALLS_BEGIN}{CALL_BEGIN}f{SEPARATOR}", f"{CALL_END}{CALLS_END}"),
+    ],
+)
+def test_every_form_in_json_streams_each_character(form: str, before: str, after: str) -> None:
+    """Of the arguments nothing waits for what comes behind it, in whichever way a model writes the form."""
+    parser, told = FORMS[form](), ""
+    for character in before:
+        told += "".join(event.text for event in parser.feed(character) if isinstance(event, CallArguments))
+    assert told == ""
+    for number, character in enumerate(ARGUMENTS, start=1):
+        told += "".join(event.text for event in parser.feed(character) if isinstance(event, CallArguments))
+        assert told == ARGUMENTS[:number]
+    events = [*parser.feed(after), *parser.finish()]
+    assert not any(isinstance(event, CallArguments) for event in events)
+
+
 def test_pythonic_arguments_come_one_by_one() -> None:
     """Each as soon as its comma is here."""
     parser = PythonicParser()
