@@ -107,7 +107,8 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         int,
         msgspec.Meta(
             description="Disk space kept allocated beside the log, given up when the disk is full so that the failure "
-            "itself can be recorded. Appends are taken again when twice as much is free.",
+            "itself can be recorded; 256 empty files are, too, as a file system can run out of those (inodes). Appends are "
+            "taken again when twice as much is free.",
             ge=64 * 1024,
             le=1 << 34,
         ),
@@ -115,7 +116,8 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     space_warning_bytes: Annotated[
         int,
         msgspec.Meta(
-            description="With less space than this on the log's disk the operator is warned, while records are still taken.",
+            description="With less space than this on the log's disk, or fewer files (inodes) left than records of so many bytes "
+            "take, the operator is warned, while records are still taken.",
             ge=0,
             le=1 << 50,
         ),

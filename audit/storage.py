@@ -23,6 +23,8 @@ FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 FOLDER_MODE = 0o750
 FILE_MODE = 0o640
 FREE_SHARE = 4
+UNLIMITED_FILES = 1 << 50
+"""What a file system has that does not count them (btrfs)."""
 _FILL_BYTES = 1 << 18
 
 
@@ -120,6 +122,17 @@ class Disk:
         finally:
             os.close(fd)
 
+    def make_files(self, folder: Path, count: int) -> None:
+        """Make a folder of so many empty files, unless they are there.
+
+        Raises: NotDurable when there are not as many.
+        """
+        self.make_folder(folder)
+        for number in range(count):
+            path = folder / str(number)
+            with _told(path, "open"):
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+
     def fill(self, path: Path, size: int) -> None:
         """Make a file of zeroes whose blocks are on the disk, so that overwriting it changes nothing but them.
 
@@ -159,6 +172,12 @@ class Disk:
         with _told(folder, "ask for its space"):
             state = os.statvfs(folder)
         return state.f_bavail * state.f_frsize
+
+    def free_files(self, folder: Path) -> int:
+        """Files that this process could still make: a file system may have no more of them long before it has no space."""
+        with _told(folder, "ask for its space"):
+            state = os.statvfs(folder)
+        return state.f_favail if state.f_files else UNLIMITED_FILES
 
 
 @contextmanager

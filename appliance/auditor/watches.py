@@ -69,7 +69,7 @@ class Watches:
     @property
     def alarms(self) -> tuple[str, ...]:
         """What a person should look at, in words."""
-        space = f"the log's disk has {self._space.free_bytes} bytes left" if self._space.is_low else ""
+        space = self._space.words if self._space.is_low else ""
         witnesses = (self._witness.alarm, self._quorum.alarm, *self._disputes.values())
         alarms = (space, self._clock_alarm, self.reconciliation.alarm, *witnesses)
         return tuple(alarm for alarm in alarms if alarm)
@@ -114,7 +114,8 @@ class Watches:
         Raises: StorageFailed.
         """
         if self._space.look():
-            self._tell("log_space_low", {"free_bytes": self._space.free_bytes}, self.alarms[0])
+            left = {"free_bytes": self._space.free_bytes, "free_files": self._space.free_files}
+            self._tell("log_space_low", {**left}, self._space.words)
         self._look_for_witness()
         if not self._ledger.can_append:
             return

@@ -44,7 +44,7 @@ def serve(home: Path, peers: list[ServedPeer]) -> None:
         home / "log", home / "log.key", origin=ORIGIN, checkpoint_interval_ms=15, segment_bytes=64 * 1024
     )
     clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
-    reserve = Reserve(home / "log/.state/reserve", 64 * 1024)
+    reserve = Reserve(home / "log/.state/reserve", 64 * 1024, num_files=2)
     service = AuditorService(
         Ledger(writer, reserve, clock),
         lambda peer, message: peer.framed.queue(message),  # type: ignore[attr-defined]

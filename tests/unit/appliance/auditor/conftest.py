@@ -58,7 +58,7 @@ class Auditor:
             home / "log", home / "log.key", origin=origin, checkpoint_interval_ms=1_000, testing_only_disk=disk
         )
         clock = Clock(lambda: self.now_s, lambda: self.clock_ms)
-        reserve = Reserve(home / "log/.state/reserve", 64 * 1024, disk)
+        reserve = Reserve(home / "log/.state/reserve", 64 * 1024, disk, num_files=8)
         self.service = AuditorService(
             Ledger(self.writer, reserve, clock),
             lambda peer, message: peer.inbox.append(message),  # type: ignore[attr-defined]

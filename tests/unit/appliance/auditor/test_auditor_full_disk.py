@@ -240,3 +240,59 @@ def test_a_disk_that_fills_while_publishing_beside_waiting_records(
     assert kinds[-1] == "log_writable"
     auditor.die()
     assert verify_log(tmp_path / "log", auditor.writer.key).checkpoint.size == len(kinds)
+
+
+class FewFilesDisk(Disk):
+    """A disk with space, on which no more than so many files and folders can be made, as on a file system without free inodes."""
+
+    def __init__(self, home: Path, num_files: int) -> None:
+        self.home = home
+        self.num_files = num_files
+
+    def free_files(self, folder: Path) -> int:
+        return max(0, self.num_files - sum(1 for _ in self.home.rglob("*")))
+
+    def take(self, path: Path, count: int = 1) -> None:
+        if not path.exists() and self.free_files(path) < count:
+            raise NotDurable(f"{path}: open: No space left on device")
+
+    def write_file(self, path: Path, data: bytes, temporary: Path) -> None:
+        self.take(temporary)
+        super().write_file(path, data, temporary)
+
+    def make_folder(self, path: Path) -> None:
+        self.take(path)
+        super().make_folder(path)
+
+    def make_files(self, folder: Path, count: int) -> None:
+        self.take(folder, count + 1)
+        super().make_files(folder, count)
+
+    def allocate(self, path: Path, size: int) -> None:
+        self.take(path)
+        super().allocate(path, size)
+
+
+@control("3.3.4", "AU-4", "AU-5", "AU-5(2)")
+def test_a_disk_without_files_left_is_told_once_and_what_is_durable_is_published(tmp_path: Path) -> None:
+    """It has space by the gigabyte, so only the files that can be made tell that it is full, and that it is well again."""
+    disk = FewFilesDisk(tmp_path, 60)
+    auditor = Auditor(tmp_path, disk)
+    supervisor, gateway = auditor.connect("supervisor"), auditor.connect("gateway")
+    while gateway.last(AuditorStatus).can_append:
+        assert auditor.writer.size < 20_000
+        for _ in range(100):
+            auditor.tell(supervisor, EVENT)
+        auditor.pass_time(1.1)
+    for _ in range(30):
+        auditor.pass_time(1.1)
+    assert (auditor.kinds().count("log_full"), auditor.kinds().count("log_writable")) == (1, 0)
+    assert auditor.kinds()[-1] == "log_full"
+    assert auditor.writer.checkpoint.size == auditor.writer.size
+    disk.num_files *= 10
+    auditor.pass_time(1.1)
+    assert gateway.last(AuditorStatus).can_append
+    assert auditor.kinds()[-1] == "log_writable"
+    auditor.pass_time(1.1)
+    auditor.die()
+    assert verify_log(tmp_path / "log", auditor.writer.key).checkpoint.size == auditor.writer.size

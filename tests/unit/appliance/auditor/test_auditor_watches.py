@@ -177,6 +177,23 @@ def test_little_space_is_told_once_and_shown_while_it_lasts(tmp_path: Path, monk
     assert gateway.last(AuditorStatus).can_append
 
 
+@control("3.3.4", "AU-5(1)")
+def test_few_files_that_can_be_made_are_told_as_little_space_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many are wanted as the log makes for records of the space that is wanted."""
+    auditor = Auditor(tmp_path, limits=Limits(space_warning_bytes=900_000))
+    gateway = auditor.connect("gateway")
+    free = {"files": 10}
+    monkeypatch.setattr("audit.storage.Disk.free_files", lambda _self, _folder: free["files"])
+    auditor.pass_time(6)
+    assert gateway.last(AuditorStatus).alarms == ()
+    free["files"] = 9
+    auditor.pass_time(6)
+    assert gateway.last(AuditorStatus).alarms[0].endswith(", and 9 files that can be made")
+    assert [facts["free_files"] for facts in of_kind(auditor, "log_space_low")] == [9]
+
+
 class Traffic:
     """One gateway and one engine."""
 
