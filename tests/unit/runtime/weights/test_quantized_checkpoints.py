@@ -1,5 +1,6 @@
 """FP8 checkpoints: every format loads without loss, and what contradicts itself is refused by name."""
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from runtime.errors import CheckpointRejected
-from runtime.layers.quantized import QuantizedLinear
+from runtime.layers.quantized import QuantizedLinear, dequantize_rows, quantize_rows
 from runtime.models.parts import build_linear
 from runtime.weights.config import ModelConfig, load_model_config
 from runtime.weights.loading import load_weights
@@ -70,6 +71,25 @@ def test_inputs_are_scaled_as_the_format_says(name: str, tmp_path: Path) -> None
         assert linear.inputs.static.item() == pytest.approx(0.05 * (1 + 256 / 128))
     assert linear.inputs.by_group == ("block" in name)
     assert linear.inputs.bound == (1200.0 if name == "fbgemm_fp8" else None)
+
+
+@pytest.mark.parametrize("method", ["compressed-tensors", "fp8"])
+def test_dynamic_inputs_have_a_scale_for_each_row_though_a_checkpoint_says_one_for_all(
+    method: str, tmp_path: Path
+) -> None:
+    """So what a row gives does not depend on a larger one beside it."""
+    declared: dict[str, Any] = {"quant_method": "fp8", "activation_scheme": "dynamic", "ignored_layers": ["lm_head"]}
+    if method == "compressed-tensors":
+        declared = copy.deepcopy(compressed("tensor", dynamic=True))
+        declared["config_groups"]["group_0"]["input_activations"]["strategy"] = "tensor"
+    stored = quantized_tensors(FORMATS["compressed-tensors, tensor, dynamic"])
+    config, parameters = load(write_checkpoint(tmp_path, stored, declared))
+    linear = build_linear(config, parameters, "layers.0.qkv")
+    assert isinstance(linear, QuantizedLinear)
+    rows = torch.randn(2, 128, generator=torch.Generator().manual_seed(1)) * torch.tensor([[1.0], [1e6]])
+    together, alone = (dequantize_rows(quantize_rows(given, linear.inputs))[0] for given in (rows, rows[:1]))
+    assert torch.equal(together, alone)
+    assert (together - rows[0]).norm() < 0.05 * rows[0].norm()
 
 
 def test_a_plain_checkpoint_is_rounded_as_it_is_read(tmp_path: Path) -> None:
