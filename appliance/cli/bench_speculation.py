@@ -12,14 +12,12 @@ from appliance.bench.speculation import (
     Row,
     Shape,
     Shapes,
-    Speed,
     best_rows,
     choose_shape,
     configuration_lines,
     describe,
     find_shapes,
     format_table,
-    search,
 )
 from appliance.cli.progress import Progress
 from appliance.drafting.prompts import load_token_ids
@@ -39,9 +37,9 @@ def add_speculative(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     parser = commands.add_parser(
         "speculative",
         help="which drafts are fastest on your own prompts, at which batch size",
-        description="Loads a model and its draft head once, lets them answer the prompts with every combination of the"
-        " options and at every batch size, beside plain decoding, and prints a table, the best of each batch size and the"
-        " lines for the configuration. What the engine refuses is skipped, and told.",
+        description="Loads a model and its draft head, on a GPU once for chains and once for each tree, lets them answer the"
+        " prompts with every combination of the options and at every batch size, beside plain decoding, and prints a table, the"
+        " best of each batch size and the lines for the configuration. What the engine refuses is skipped, and told.",
     )
     parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="the model that will be served")
     parser.add_argument("--head", type=Path, required=True, metavar="FOLDER", help="its draft head")
@@ -100,14 +98,13 @@ def _measure(arguments: argparse.Namespace) -> int:
     )
     settings = _engine_settings(arguments, config, max(map(len, prompts)))
     # Only here, as it draws in torch: a wrong file is told at once.
-    from appliance.drafting.tuning import Questions, TuningBench, hold_together, verify_shape
+    from appliance.drafting.tuning import Questions, search_all, split_shapes, verify_shape
 
     found = find_shapes(settings, arguments.steps, arguments.topk, arguments.draft_tokens, verify_shape)
-    shapes = hold_together(found, settings)
-    _tell_refused(shapes)
+    _tell_refused(found)
     configure_logging("bench")
-    questions = Questions(prompts, arguments.answers, arguments.max_tokens, arguments.temperature)
-    num_all, num_done = len(arguments.batch_sizes) * (1 + len(shapes.accepted)), 0
+    groups = split_shapes(found.accepted, settings)
+    num_all, num_done = len(arguments.batch_sizes) * sum(1 + len(group) for group in groups), 0
 
     def on_row(row: Row) -> None:
         nonlocal num_done
@@ -117,15 +114,19 @@ def _measure(arguments: argparse.Namespace) -> int:
 
     with Progress("bench speculative") as progress:
 
-        def measure(shape: Shape, batch_size: int) -> Speed:
-            stage = f"{num_done + 1} of {num_all}: batch size {batch_size}, {shape.name}"
-            return bench.measure(shape, batch_size, questions, lambda done, total: progress.advance(stage, done, total))
+        def report(shape: Shape, batch_size: int, done: int, total: int) -> None:
+            progress.advance(f"{num_done + 1} of {num_all}: batch size {batch_size}, {shape.name}", done, total)
 
-        progress.say("loading the model and its head")
-        bench = TuningBench(settings, shapes.accepted, lambda: None)
         try:
-            bench.warm_up(questions)
-            rows = search(shapes.accepted, arguments.batch_sizes, measure, on_row)
+            rows = search_all(
+                settings,
+                groups,
+                arguments.batch_sizes,
+                Questions(prompts, arguments.answers, arguments.max_tokens, arguments.temperature),
+                on_loading=lambda: progress.say("loading the model and its head"),
+                report=report,
+                on_row=on_row,
+            )
         except RequestRejected as error:
             raise CommandFailed(f"the engine does not answer a prompt: {error}") from error
     (_print_json if arguments.json else _print_text)(rows, str(arguments.head))

@@ -1,23 +1,27 @@
 """A model with its head in memory, measured with one shape of drafts after the other.
 
-The weights are read once. Each shape has an engine of its own over the same runner, which costs a table of pages; the cache
-starts empty for each. On a GPU graphs are captured for every number of drafts that will be asked for.
+Each shape has an engine of its own over the same runner, which costs a table of pages; the cache starts empty for each. On a GPU
+graphs are captured for every number of drafts that will be asked for, and buffers and graphs are for chains or for one tree: there
+the model is let go and read again for each tree.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
-from appliance.bench.speculation import PLAIN, Shape, Shapes
-from appliance.inference.model import load_model
+from appliance.bench.speculation import PLAIN, Row, Shape, search
+from appliance.inference.model import LoadedModel, load_model
 from runtime.bench.speculation import AnswerPlan, DecodeSpeed, measure_decoding
 from runtime.engine.loop import Engine
 from runtime.errors import EngineMisconfigured
 from runtime.runner.building import runs_on_reference
 from runtime.settings import EngineSettings
 from runtime.speculative.options import speculation_options
+from runtime.training.draft.memory import release_device_memory
 
 
 def verify_shape(settings: EngineSettings) -> None:
@@ -29,17 +33,13 @@ def verify_shape(settings: EngineSettings) -> None:
     speculation_options(settings)
 
 
-def hold_together(shapes: Shapes, settings: EngineSettings) -> Shapes:
-    """Those that one runner can be asked for: on a GPU buffers and graphs are for chains or for one tree.
-
-    All chains, if there are any; else the largest tree.
-    """
-    if runs_on_reference(settings) or not shapes.accepted:
-        return shapes
-    held = [shape for shape in shapes.accepted if shape.topk == 1] or [largest_of(shapes.accepted)]
-    reason = f"on a GPU one loaded model drafts chains or one tree, here {held[-1].name}; measure others by themselves"
-    others = {shape: reason for shape in shapes.accepted if shape not in held}
-    return Shapes(held, shapes.refused | others)
+def split_shapes(shapes: Iterable[Shape], settings: EngineSettings) -> list[list[Shape]]:
+    """Groups of shapes that one runner can be asked for: all; on a GPU all chains, and each tree by itself."""
+    shapes = list(shapes)
+    if runs_on_reference(settings):
+        return [shapes]
+    chains = [shape for shape in shapes if shape.topk == 1]
+    return [*([chains] if chains else []), *([shape] for shape in shapes if shape.topk > 1)]
 
 
 def largest_of(shapes: Iterable[Shape]) -> Shape:
@@ -76,7 +76,7 @@ class TuningBench:
             self._largest.applied(settings), speculative_adaptive=False, overlap_schedule=settings.device == "cuda"
         )
         levels = tuple(sorted({0, *(shape.num_steps for shape in shapes)}))
-        self._model = load_model(self._settings, "tuned", advance, draft_levels=levels)
+        self._model: LoadedModel | None = load_model(self._settings, "tuned", advance, draft_levels=levels)
 
     def warm_up(self, questions: Questions) -> None:
         """What is loaded and allocated on first use should be nobody's measurement. Raises: as `measure`."""
@@ -99,10 +99,61 @@ class TuningBench:
         )
         return measure_decoding(self._engine(shape), plan, report=lambda done: report(done, num_answers))
 
+    def close(self) -> None:
+        """Let the model go, and what it held on the device."""
+        self._model = None
+        gc.collect()
+        release_device_memory()
+
     def _engine(self, shape: Shape) -> Engine:
+        assert self._model is not None, "closed"
         facts = self._model.facts
         settings = (self._largest if shape == PLAIN else shape).applied(self._settings)
         engine = Engine(self._model.runner, settings, facts.eos_token_ids, facts.context_length, time.monotonic)
         if shape == PLAIN:
             engine.pin_drafts(0)
         return engine
+
+
+def search_all(
+    settings: EngineSettings,
+    groups: Iterable[Sequence[Shape]],
+    batch_sizes: Sequence[int],
+    questions: Questions,
+    *,
+    on_loading: Callable[[], None],
+    report: Callable[[Shape, int, int, int], None],
+    on_row: Callable[[Row], None],
+) -> list[Row]:
+    """Every shape of every group at every batch size, beside plain decoding by the runner of its group; by batch size.
+
+    Args:
+        groups: see `split_shapes`.
+        on_loading: called before the model is read.
+        report: called with shape, batch size, the answers that have ended, and how many there are.
+        on_row: called with each line as it is measured.
+    Raises: as `TuningBench`.
+    """
+    rows: list[Row] = []
+    for group in groups:
+        on_loading()
+        rows += _search_group(TuningBench(settings, group, lambda: None), group, batch_sizes, questions, report, on_row)
+    return sorted(rows, key=lambda row: batch_sizes.index(row.batch_size))
+
+
+def _search_group(
+    bench: TuningBench,
+    group: Sequence[Shape],
+    batch_sizes: Sequence[int],
+    questions: Questions,
+    report: Callable[[Shape, int, int, int], None],
+    on_row: Callable[[Row], None],
+) -> list[Row]:
+    def measure(shape: Shape, batch_size: int) -> DecodeSpeed:
+        return bench.measure(shape, batch_size, questions, partial(report, shape, batch_size))
+
+    try:
+        bench.warm_up(questions)
+        return search(group, batch_sizes, measure, on_row)
+    finally:
+        bench.close()

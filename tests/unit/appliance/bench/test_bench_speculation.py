@@ -9,7 +9,6 @@ from appliance.bench.speculation import (
     PLAIN,
     Row,
     Shape,
-    Shapes,
     best_rows,
     choose_shape,
     configuration_lines,
@@ -17,7 +16,7 @@ from appliance.bench.speculation import (
     format_table,
     search,
 )
-from appliance.drafting.tuning import hold_together, verify_shape
+from appliance.drafting.tuning import split_shapes, verify_shape
 from appliance.errors import CommandFailed
 from runtime.settings import EngineSettings
 from runtime.speculative.options import speculation_options
@@ -58,16 +57,15 @@ def test_all_that_is_tried_is_what_the_configuration_accepts() -> None:
         assert speculation_options(shape.applied(SETTINGS)) is not None
 
 
-def test_trees_are_tried_beside_chains_where_one_runner_takes_both() -> None:
-    """On the reference; on a GPU chains alone, or one tree where nothing else is asked for."""
-    found = find_shapes(SETTINGS, [3, 5], [1, 4], [8, 16, 4, 6], verify_shape)
-    chains, trees = [Shape(3, 1, 4), Shape(5, 1, 6)], [shape for shape in found.accepted if shape.topk == 4]
+def test_trees_are_tried_beside_chains_by_a_runner_of_their_own_where_it_must_be() -> None:
+    """On the reference one takes all; on a GPU one takes all chains, and each tree has its own."""
+    found = find_shapes(SETTINGS, [3, 5], [1, 4], [8, 16, 4, 6], verify_shape).accepted
+    chains, trees = [Shape(3, 1, 4), Shape(5, 1, 6)], [shape for shape in found if shape.topk == 4]
     assert len(trees) == 7
-    assert hold_together(found, SETTINGS) == found
+    assert split_shapes(found, SETTINGS) == [found]
     on_gpu = msgspec.structs.replace(SETTINGS, device="cuda")
-    assert hold_together(found, on_gpu).accepted == chains
-    assert set(trees) <= set(hold_together(found, on_gpu).refused)
-    assert hold_together(Shapes(trees, {}), on_gpu).accepted == [Shape(5, 4, 16)]
+    assert split_shapes(found, on_gpu) == [chains, *([tree] for tree in trees)]
+    assert split_shapes(trees, on_gpu) == [[tree] for tree in trees]
 
 
 def test_the_best_of_a_batch_size_is_the_fastest() -> None:

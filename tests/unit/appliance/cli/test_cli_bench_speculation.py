@@ -7,6 +7,7 @@ import pytest
 
 from appliance.cli.main import EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_OK, main
 from appliance.config.defaults import DEMO_MODEL_DIR
+from appliance.drafting import tuning
 
 HEAD = DEMO_MODEL_DIR.parent / "head"
 PROMPT = '{"messages": [{"role": "user", "content": "What is 3 plus 2?"}]}'
@@ -65,6 +66,39 @@ def test_the_table_and_the_configuration(tmp_path: Path, capsys: pytest.CaptureF
     assert told.err.count("loading the model") == 1
     pays = 'speculative_algorithm = "EAGLE3"' in told.out
     assert pays or "leave speculative_algorithm out" in told.out
+
+
+def test_every_tree_has_a_loaded_model_of_its_own_where_it_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a GPU: one table all the same, each batch size's lines together, with the plain decoding that each is compared with."""
+    monkeypatch.setattr(tuning, "runs_on_reference", lambda _settings: False)
+    options = [
+        "--steps",
+        "2",
+        "--topk",
+        "1",
+        "2",
+        "--draft-tokens",
+        "3",
+        "4",
+        "--batch-sizes",
+        "2",
+        "1",
+        "--answers",
+        "2",
+        "--max-tokens",
+        "12",
+    ]
+    assert main(words(tmp_path, *options, "--answers", "2", "--max-tokens", "12")) == EXIT_OK
+    told = capsys.readouterr()
+    rows = [line.split("|")[1:5] for line in told.out.splitlines() if line.startswith(("| 1 |", "| 2 |"))]
+    assert [[cell.strip() for cell in row[:2]] for row in rows] == [
+        [size, steps] for size in "21" for steps in ["plain", "2"] * 3
+    ]
+    assert [row[2].strip() + row[3].strip() for row in rows] == ["", "13", "", "23", "", "24"] * 2
+    assert told.err.count("loading the model") == 3
+    assert "12 of 12: " in told.err
 
 
 def test_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
