@@ -21,9 +21,10 @@ from typing import NoReturn
 from appliance.messages.grammar import CompileRefusal
 from runtime.errors import RequestRejected
 
-_GOOD, _BAD = b"+", b"-"
+_GOOD, _BAD, _SLOW = b"+", b"-", b"~"
 _MAX_SAID_BYTES = 64 << 10
-_WARNING = re.compile(r"Warning: (.{1,300})")
+_WARNING = re.compile(r"Warning: (?!The (?:character|token) budget)(.{1,300})")
+"""Of what a structure says, not that a walk through its grammar went beyond a client's own budget."""
 _MOST_DESCRIPTORS = 4096
 _REAP_INTERVAL_S = 0.005
 
@@ -85,7 +86,7 @@ def _run_child(
         try:
             answer = _GOOD + work()
         except RequestRejected as rejected:
-            answer = _BAD + str(rejected).encode()
+            answer = (_SLOW if rejected.code == "grammar_too_slow" else _BAD) + str(rejected).encode()
         view = memoryview(answer)
         while view:
             view = view[os.write(result, view) :]
@@ -163,12 +164,13 @@ def _judge(answer: bytes, status: int, said: str, limits: CompileLimits) -> byte
         )
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGALRM, signal.SIGXCPU, signal.SIGKILL):
         raise CompileFault(
-            "grammar_timeout", f"it takes longer than {limits.timeout_s:g} s to compile: make it smaller"
+            "grammar_timeout",
+            f"it takes longer than {limits.timeout_s:g} s to compile and to try: make it smaller, or repeat less",
         )
     if status != 0 or not answer:
         raise CompileFault("grammar_too_large", "it takes too much memory or depth to compile: make it smaller")
-    if answer.startswith(_BAD):
-        raise CompileFault("invalid_grammar", answer[1:].decode())
+    if answer.startswith((_BAD, _SLOW)):
+        raise CompileFault("grammar_too_slow" if answer.startswith(_SLOW) else "invalid_grammar", answer[1:].decode())
     warned = _WARNING.search(said)
     if warned is not None:
         raise CompileFault("invalid_grammar", f"a part of it would be ignored: {warned.group(1)}")

@@ -12,8 +12,7 @@ from appliance.errors import LinkClosed
 from appliance.grammars.child import CompileFault, CompileLimits, compile_apart
 from appliance.grammars.settings import GrammarSettings
 from appliance.messages.grammar import Compile, Compiled, CompileRefused
-from runtime.structured.compiler import compile_structure
-from runtime.structured.vocabulary import GrammarVocabulary
+from runtime.structured.walking import Walker
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +36,9 @@ class _Client:
 class CompilerService:
     """Answers gateways."""
 
-    def __init__(self, vocabularies: Mapping[str, GrammarVocabulary], settings: GrammarSettings) -> None:
-        """`vocabularies`: by the model's served name."""
-        self._vocabularies = vocabularies
+    def __init__(self, walkers: Mapping[str, Walker], settings: GrammarSettings) -> None:
+        """`walkers`: by the model's served name."""
+        self._walkers = walkers
         self._settings = settings
         self._limits = CompileLimits(
             settings.compile_timeout_s, settings.compile_memory_bytes, settings.max_grammar_bytes
@@ -67,8 +66,8 @@ class CompilerService:
             return
 
     async def _compile(self, message: Compile) -> bytes:
-        vocabulary = self._vocabularies.get(message.model)
-        if vocabulary is None:
+        walker = self._walkers.get(message.model)
+        if walker is None:
             raise CompileFault("invalid_grammar", f"output of {message.model} cannot be constrained")
         if len(message.structure) > self._settings.max_structure_chars:
             limit = self._settings.max_structure_chars
@@ -81,7 +80,8 @@ class CompilerService:
         client.num_waiting += 1
         try:
             async with client.turn, self._slots:
-                return await compile_apart(partial(compile_structure, vocabulary, message.structure), self._limits)
+                work = partial(walker.compile, message.structure, self._limits.max_grammar_bytes)
+                return await compile_apart(work, self._limits)
         finally:
             client.num_waiting -= 1
             if not client.num_waiting:

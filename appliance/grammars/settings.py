@@ -11,7 +11,7 @@ class GrammarSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What one client's structured output may cost before its first token."""
 
     compile_timeout_s: Annotated[
-        float, Meta(gt=0, le=60, description="How long compiling one grammar may take, in seconds.")
+        float, Meta(gt=0, le=60, description="How long compiling and trying one grammar may take, in seconds.")
     ] = 5.0
     compile_memory_bytes: Annotated[
         int, Meta(ge=64 << 20, le=1 << 36, description="Memory that compiling one grammar may take, in bytes.")

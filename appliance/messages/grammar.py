@@ -26,7 +26,7 @@ class Compiled(msgspec.Struct, frozen=True, array_like=True, tag="compiled"):
     grammar: Annotated[bytes, msgspec.Meta(max_length=MAX_GRAMMAR_BYTES)]
 
 
-CompileRefusal = Literal["invalid_grammar", "grammar_too_large", "grammar_timeout", "compiler_busy"]
+CompileRefusal = Literal["invalid_grammar", "grammar_too_large", "grammar_too_slow", "grammar_timeout", "compiler_busy"]
 
 
 class CompileRefused(msgspec.Struct, frozen=True, array_like=True, tag="compile_refused"):

@@ -13,7 +13,7 @@ from appliance.inference.vocabulary import load_grammar_vocabulary
 from appliance.models.admission import admit_model, verify_read
 from appliance.models.naming import naming_model
 from appliance.processes.member import Member
-from runtime.structured.vocabulary import GrammarVocabulary
+from runtime.structured.walking import Walker
 from runtime.weights.config import load_model_config
 
 
@@ -22,7 +22,7 @@ async def serve(member: Member) -> None:
 
     Raises: CheckpointRejected, StartRefused.
     """
-    vocabularies: dict[str, GrammarVocabulary] = {}
+    walkers: dict[str, Walker] = {}
     for engine in member.config.engines:
         folder = Path(engine.model_path)
         with naming_model(folder):
@@ -31,7 +31,7 @@ async def serve(member: Member) -> None:
             on_read = partial(verify_read, admitted)
             vocabulary = load_grammar_vocabulary(folder, model.eos_token_ids, model.vocab_size, on_read)
         if vocabulary is not None:
-            vocabularies[served_name_of(engine)] = vocabulary
-    member.on_link("gateway", CompilerService(vocabularies, member.config.grammar).run)
+            walkers[served_name_of(engine)] = Walker(vocabulary)
+    member.on_link("gateway", CompilerService(walkers, member.config.grammar).run)
     await member.ready()
     await member.draining.wait()

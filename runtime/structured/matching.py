@@ -10,15 +10,13 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import Any
-
-import numpy as np
 
 from runtime.batch import Int32
 from runtime.errors import RequestRejected
-from runtime.structured.bounds import MARKED, MAX_WHITESPACE, UNMARKED, WHITESPACE_MARK
+from runtime.structured.bounds import MARKED, UNMARKED
+from runtime.structured.following import Follower
 from runtime.structured.library import CompiledGrammar, new_matcher
-from runtime.structured.text_bounds import NEAR_CHARS, Tail, TextTokens
+from runtime.structured.text_bounds import TextTokens
 from runtime.structured.vocabulary import GrammarVocabulary
 
 MAX_CACHED_BYTES = 256 << 20
@@ -35,11 +33,8 @@ class GrammarMatcher:
         fault: a stable word for why it cannot go on, or empty.
     """
 
-    def __init__(self, matcher: Any, marked: TextTokens | None) -> None:
-        """`marked`: the vocabulary's text, where the grammar has the marks of `bounds`."""
-        self._matcher = matcher
-        self._tokens = marked
-        self._tails = [Tail()]
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
         self._num_steps = 0
         self._taken_s = 0.0
         self.fault = ""
@@ -47,7 +42,7 @@ class GrammarMatcher:
     def accept(self, token_id: int) -> None:
         """The choice's next token; one that its last mask did not allow sets `fault`."""
         started = time.thread_time()
-        if not self.fault and not self._advance(token_id):
+        if not self.fault and not self._follower.advance(token_id):
             self.fault = "grammar_violated"
         self._count(time.thread_time() - started)
 
@@ -61,7 +56,7 @@ class GrammarMatcher:
         mask[:] = 0
         if not self.fault:
             try:
-                self._write(mask)
+                self._follower.write(mask)
             except RuntimeError:
                 self.fault = "grammar_violated"
             else:
@@ -85,14 +80,14 @@ class GrammarMatcher:
             if parent not in going_on or token in ending_ids or not going_on[parent][token // 32] >> (token % 32) & 1:
                 continue
             self._go_back(path, parent)
-            if not self._advance(token):
+            if not self._follower.advance(token):
                 continue
             path.append(draft + 1)
             mask = masks[len(places)]
             places.append(draft + 1)
             mask[:] = 0
             try:
-                self._write(mask)
+                self._follower.write(mask)
             except RuntimeError:
                 continue  # Its mask allows nothing: the matcher fails when it gets there, if it does.
             going_on[draft + 1] = mask
@@ -106,48 +101,8 @@ class GrammarMatcher:
         """Take back what the matcher was told behind a place of the path that it is on."""
         count = len(path) - 1 - path.index(place)
         if count:
-            self._take_back(count)
+            self._follower.take_back(count)
             del path[-count:]
-
-    def _advance(self, token: int) -> bool:
-        if not self._matcher.accept_token(token, False):
-            return False
-        if self._tokens is not None:
-            self._tails.append(
-                self._tails[-1].after(self._tokens.table[token] if token < len(self._tokens.table) else b"")
-            )
-        return True
-
-    def _take_back(self, count: int) -> None:
-        self._matcher.rollback(count)
-        if self._tokens is not None:
-            del self._tails[-count:]
-
-    def _write(self, mask: Int32) -> None:
-        """Raises: RuntimeError behind the end of the text."""
-        mark, tail = self._matcher.temperature() if self._tokens is not None else None, self._tails[-1]
-        left = int(mark) - tail.text_chars if mark is not None and mark != WHITESPACE_MARK else 0
-        if 0 < left <= NEAR_CHARS and not tail.num_missing:
-            self._write_near(mask, left)
-            return
-        self._matcher.fill_next_token_bitmask(mask[None, :], 0, False)
-        if mark == WHITESPACE_MARK and tail.num_white >= MAX_WHITESPACE:
-            assert self._tokens is not None
-            other = mask & self._tokens.not_white
-            if other.any():
-                mask[:] = other
-
-    def _write_near(self, mask: Int32, left: int) -> None:
-        """Inside text that may have so many characters more."""
-        assert self._tokens is not None
-        mask |= self._tokens.short[left]
-        words = mask.view(np.uint32)
-        for group in self._tokens.endings:
-            for length, token in group:
-                if length > left or not self._matcher.accept_token(token, False):
-                    break
-                self._matcher.rollback(1)
-                words[token // 32] |= np.uint32(1 << token % 32)
 
     def _count(self, taken_s: float) -> None:
         self._num_steps += 1
@@ -160,7 +115,7 @@ class Grammars:
     """Loads grammars for one vocabulary, and keeps those that were used last."""
 
     def __init__(self, vocabulary: GrammarVocabulary, *, max_cached_bytes: int = MAX_CACHED_BYTES) -> None:
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._tokens = TextTokens(vocabulary.table, vocabulary.num_words)
         self._max_cached_bytes = max_cached_bytes
         self._cached_bytes = 0
@@ -169,10 +124,14 @@ class Grammars:
     @property
     def num_words(self) -> int:
         """Words of a mask."""
-        return self._vocabulary.num_words
+        return self.vocabulary.num_words
 
     def matcher(self, grammar: bytes) -> GrammarMatcher:
-        """A matcher at the beginning of a text.
+        """A matcher at the beginning of a text. Raises: as `follower`."""
+        return GrammarMatcher(self.follower(grammar))
+
+    def follower(self, grammar: bytes) -> Follower:
+        """The same without a clock.
 
         Raises: RequestRejected for bytes that are no grammar of this vocabulary.
         """
@@ -185,18 +144,18 @@ class Grammars:
             self._cached[key] = compiled, size
             self._cached_bytes += size
             self._evict()
-        is_marked = grammar[len(self._vocabulary.digest) :].startswith(MARKED)
-        return GrammarMatcher(new_matcher(self._cached[key][0]), self._tokens if is_marked else None)
+        is_marked = grammar[len(self.vocabulary.digest) :].startswith(MARKED)
+        return Follower(new_matcher(self._cached[key][0]), self._tokens if is_marked else None)
 
     def _load(self, grammar: bytes) -> CompiledGrammar:
-        digest = self._vocabulary.digest
+        digest = self.vocabulary.digest
         try:
             if not grammar.startswith(digest):
                 raise ValueError("another vocabulary's")
             rest = grammar[len(digest) :]
             if not rest.startswith((MARKED, UNMARKED)):
                 raise ValueError("no grammar")
-            return CompiledGrammar.deserialize(rest[1:].decode(), self._vocabulary.info)
+            return CompiledGrammar.deserialize(rest[1:].decode(), self.vocabulary.info)
         except (RuntimeError, ValueError) as error:
             raise RequestRejected("invalid_grammar", "the grammar is none of this engine's vocabulary") from error
 

@@ -120,6 +120,21 @@ def test_a_hostile_structure_costs_its_sender_an_error_and_nobody_a_token(
     assert refused.value.status_code in (400, 413)
 
 
+@pytest.mark.parametrize("pattern", ["((((a{0,9}){0,9}){0,9}b?){0,9}){0,9}", "x{50}(((a?){0,30}){0,30}){0,30}"])
+def test_a_short_pattern_that_is_slow_to_follow_is_refused_while_a_stream_goes_on(
+    sdk: openai.OpenAI, pattern: str
+) -> None:
+    """No engine gets it: the stream, which was there before, has all its tokens."""
+    alone = ask(sdk, STORY).choices[0].message.content
+    stream = ask(sdk, STORY, stream=True)
+    first = next(stream)
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(sdk, extra_body={"regex": pattern})
+    assert refused.value.code in ("grammar_too_slow", "grammar_timeout")
+    chunks = [first, *stream]
+    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == alone
+
+
 def test_only_the_engines_process_has_a_tensor_library(appliance: Appliance) -> None:
     """The compiler's has xgrammar, and of what comes with it nothing that a structure does not need."""
     try:

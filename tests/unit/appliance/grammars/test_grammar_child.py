@@ -53,6 +53,15 @@ def reject() -> bytes:
     raise RequestRejected("invalid_grammar", "brackets do not match")
 
 
+def find_slow() -> bytes:
+    raise RequestRejected("grammar_too_slow", "a token takes long")
+
+
+def exceed_budget() -> bytes:
+    os.write(2, b"[12:00:00] /x/y.cc:12: Warning: The character budget (max_chars) of a rule was exceeded\n")
+    return b"grammar"
+
+
 def warn() -> bytes:
     os.write(2, b"[12:00:00] /x/y.cc:12: Warning: lookahead is ignored\n")
     return b"grammar"
@@ -96,6 +105,7 @@ async def test_a_grammar_comes_back_whole() -> None:
         (endless, LIMITS, "grammar_too_large"),
         (fault, LIMITS, "grammar_too_large"),
         (reject, LIMITS, "invalid_grammar"),
+        (find_slow, LIMITS, "grammar_too_slow"),
         (warn, LIMITS, "invalid_grammar"),
     ],
 )
@@ -128,6 +138,11 @@ async def test_reasons_of_refusals_come_through() -> None:
         await compile_apart(reject, LIMITS)
     with pytest.raises(CompileFault, match="lookahead is ignored"):
         await compile_apart(warn, LIMITS)
+
+
+async def test_what_a_walk_says_of_budgets_is_no_refusal() -> None:
+    """A client's own rule may be longer than its budget; nothing of the structure was ignored."""
+    assert await compile_apart(exceed_budget, LIMITS) == b"grammar"
 
 
 async def test_descriptors_of_the_parent_are_closed_in_the_child() -> None:

@@ -10,9 +10,12 @@ from appliance.grammars import service
 from appliance.grammars.service import CompilerService
 from appliance.grammars.settings import GrammarSettings
 from appliance.messages.grammar import Compile, Compiled, CompileRefused
+from runtime.structured.vocabulary import GrammarVocabulary
+from runtime.structured.walking import Walker
 from tests.support.gateway_peers import MemoryLink, link_pair
 
 SETTINGS = GrammarSettings(max_compiling=2, max_waiting_per_client=3, max_structure_chars=1024)
+WALKER = Walker(GrammarVocabulary([b"a", b""], [1], vocab_size=2))
 
 
 class Compiling:
@@ -35,7 +38,7 @@ def compiling(monkeypatch: pytest.MonkeyPatch) -> Compiling:
 
 
 async def serve(test: Callable[[MemoryLink], Awaitable[None]]) -> None:
-    served = CompilerService({"model": object()}, SETTINGS)  # type: ignore[dict-item]
+    served = CompilerService({"model": WALKER}, SETTINGS)
     theirs, ours = link_pair("compiler")
     running = asyncio.create_task(served.run(ours))
     try:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from runtime.structured.bounds import MARKED, UNMARKED, with_budgets
 from runtime.structured.compiler import compile_structure
+from runtime.structured.following import Follower
 from runtime.structured.library import Grammar
 from runtime.structured.matching import GrammarMatcher, Grammars
 from runtime.structured.text_bounds import NEAR_CHARS, Tail
@@ -173,7 +174,7 @@ def test_masks_near_a_bound_are_the_librarys(vocabulary: GrammarVocabulary, gram
     schema = {"type": "array", "items": text_schema(0, 30)}
     grammar = of_schema(vocabulary, schema)
     marked = grammars.matcher(grammar)
-    plain = GrammarMatcher(grammars.matcher(grammar)._matcher, None)
+    plain = GrammarMatcher(Follower(grammars.follower(grammar)._matcher, None))
     ours, theirs = np.zeros((2, vocabulary.num_words), np.int32)
     num_near = 0
     for byte in b'["' + b"a" * 12 + "é日".encode() + b"b" * 16 + b'", "cd':

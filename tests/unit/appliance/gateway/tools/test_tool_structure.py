@@ -60,7 +60,7 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> GrammarVocabulary:
 def follows(vocabulary: GrammarVocabulary, format_: Any, text: str) -> bool:
     """Is the text, whole, what the format asks for?"""
     structure = json.dumps({"type": "structural_tag", "format": format_})
-    matcher = Grammars(vocabulary).matcher(compile_structure(vocabulary, structure))._matcher
+    matcher = Grammars(vocabulary).follower(compile_structure(vocabulary, structure))._matcher
     return bool(matcher.accept_string(text, False) and matcher.is_completed())
 
 
