@@ -7,12 +7,14 @@ document allows may still be refused with 400 where two parameters contradict ea
 configuration decide.
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import openai
 import pytest
 
 from tests.support.appliance import Appliance
@@ -20,11 +22,11 @@ from tests.support.appliance import Appliance
 ROOT = Path(__file__).parents[2]
 
 
-def attack(appliance: Appliance, token: str, folder: Path, *options: str) -> int:
-    """Run it; gives the number of requests that it made."""
+def attack(appliance: Appliance, token: str, folder: Path, *options: str, document: str = "") -> int:
+    """Run it; gives the number of requests that it made. A document may be in a file, as not every role may fetch it."""
     ended = subprocess.run(
         [
-            sys.executable, "-m", "schemathesis.cli", "run", f"{appliance.url}/openapi.json",
+            sys.executable, "-m", "schemathesis.cli", "run", document or f"{appliance.url}/openapi.json", "--url", appliance.url,
             "--header", f"Authorization: Bearer {token}", "--tls-verify", str(appliance.ca_file),
             "--exclude-checks", "positive_data_acceptance,ensure_resource_availability",
             "--request-timeout", "60", "--seed", "1", "--no-color", *options,
@@ -43,9 +45,42 @@ def test_the_api_is_what_its_document_says(appliance: Appliance, access_token: s
     assert attack(appliance, access_token, tmp_path, "--phases", "examples,fuzzing", "--max-examples", "5") > 60
 
 
+ROLES = [("auditor", "^/audit"), ("operator", "^/(metrics|flush|(get_)?server)")]
+
+
+@pytest.mark.parametrize(("role", "routes"), ROLES)
+def test_what_a_privileged_role_may_is_what_the_document_says(
+    appliance: Appliance, sdk: openai.OpenAI, tmp_path: Path, role: str, routes: str
+) -> None:
+    """The routes that a user's token does not open, so that nothing behind them was reached."""
+    document = save_document(appliance, sdk, tmp_path)
+    token = appliance.token(appliance.create_client(f"schemathesis-{role}", "--role", role))
+    options = ("--phases", "fuzzing", "--max-examples", "8", "--include-path-regex", routes)
+    assert attack(appliance, token, tmp_path, *options, document=document) > 10
+
+
+def save_document(appliance: Appliance, sdk: openai.OpenAI, folder: Path) -> str:
+    """Not every role may fetch it."""
+    file = folder / "openapi.json"
+    file.write_text(json.dumps(sdk.get(f"{appliance.url}/openapi.json", cast_to=object)))
+    return str(file)
+
+
 @pytest.mark.long
 def test_the_api_is_what_its_document_says_in_every_corner(
     appliance: Appliance, access_token: str, tmp_path: Path
 ) -> None:
     """Every bound of every parameter, and a hundred requests to each route."""
     assert attack(appliance, access_token, tmp_path, "--max-examples", "100") > 1000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("role", "routes"), ROLES)
+def test_what_a_privileged_role_may_is_what_the_document_says_in_every_corner(
+    appliance: Appliance, sdk: openai.OpenAI, tmp_path: Path, role: str, routes: str
+) -> None:
+    """Every phase, and a hundred requests to each of its routes."""
+    document = save_document(appliance, sdk, tmp_path)
+    token = appliance.token(appliance.create_client(f"schemathesis-{role}", "--role", role))
+    options = ("--max-examples", "100", "--include-path-regex", routes)
+    assert attack(appliance, token, tmp_path, *options, document=document) > 100

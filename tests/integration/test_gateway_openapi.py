@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.gateway.api.openapi import BODIES
+from appliance.gateway.api.parameters import ACCEPTED_HINTS
 from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.model_folders import MODEL
 from tests.support.wire import Response, exchange
@@ -111,6 +112,39 @@ async def test_the_document_is_the_route_table(gateway: Gateway) -> None:
         assert name in document["components"]["schemas"]
 
 
+async def test_the_document_says_how_answers_come(gateway: Gateway) -> None:
+    """Events where a stream can be asked for, and what a monitor of the log reads as its specification has it."""
+    paths = json.loads((await ask(gateway, "/openapi.json")).body)["paths"]
+
+    def media(path: str, method: str = "post") -> set[str]:
+        return set(paths[path][method]["responses"]["200"]["content"])
+
+    either = {"application/json", "text/event-stream"}
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/generate"):
+        assert media(path) == either, path
+    assert media("/v1/responses/{id}", "get") == either
+    assert media("/v1/embeddings") == media("/v1/models", "get") == {"application/json"}
+    assert media("/audit/log/checkpoint", "get") == media("/audit/log/cosigned", "get") == {"text/plain"}
+    assert media("/audit/log/tile/{path}", "get") == {"application/octet-stream"}
+
+
+@pytest.mark.parametrize("path", sorted(GOOD))
+async def test_no_other_member_is_taken_but_null_and_hints(gateway: Gateway, path: str) -> None:
+    """As the document has it, so that whoever validates by it accepts and refuses what the gateway does."""
+    document = json.loads((await ask(gateway, "/openapi.json")).body)
+    schema = document["components"]["schemas"][BODIES[path].__name__]
+    good = OTHER_STATUS.get(path, 200)
+    assert schema["additionalProperties"] == {"type": "null"}
+    for value in (None, 1):
+        expected = good if value is None else 400
+        assert (await ask(gateway, path, GOOD[path] | {"unheard_of": value})).status == expected, value
+    for hint in ACCEPTED_HINTS:
+        assert hint in schema["properties"]
+        assert (
+            await ask(gateway, path, GOOD[path] | {hint: {} if hint == "client_metadata" else "a"})
+        ).status == good, hint
+
+
 async def test_the_good_bodies_are_good(gateway: Gateway) -> None:
     """So that what follows changes one thing of something that works."""
     for path, body in GOOD.items():
@@ -124,7 +158,7 @@ async def test_null_is_as_if_absent_and_the_document_says_so(gateway: Gateway, p
     schema = document["components"]["schemas"][BODIES[path].__name__]
     needed = schema.get("required", ())
     for name, member in schema["properties"].items():
-        takes_null = {"type": "null"} in member.get("anyOf", []) or not set(member) - {"default"}
+        takes_null = {"type": "null"} in member.get("anyOf", []) or not set(member) - {"default", "description"}
         if name in needed:
             assert (await ask(gateway, path, GOOD[path] | {name: None})).status == 400, name
         elif name not in GOOD[path]:

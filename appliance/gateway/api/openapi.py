@@ -1,7 +1,7 @@
 """`GET /openapi.json`: the routes, their scopes and their bodies, out of the objects that check them, so that it cannot lag behind.
 
-Answers are described as far as programs need it: that they are JSON, and what an error looks like. Bodies are strict: a member that
-is not there is refused (OpenAPI says so with `additionalProperties`), and null means absent.
+Answers are described as far as programs need it: their media type, and what an error looks like. Bodies are strict: a member that
+is not there is refused unless it is null, which means absent (OpenAPI says so with `additionalProperties`).
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from appliance.gateway.api.input_tokens import INPUT_TOKENS_ROUTE
 from appliance.gateway.api.log_reading import SearchFields, TailFields
 from appliance.gateway.api.messages_request import CountedFields, MessagesFields
 from appliance.gateway.api.native import AbortFields
+from appliance.gateway.api.parameters import ACCEPTED_HINTS
 from appliance.gateway.api.responses_request import ConversationFields, ResponsesFields
 from appliance.gateway.api.tokens import DetokenizeFields, TokenizeFields
 from appliance.gateway.exchange import Exchange
@@ -65,7 +66,14 @@ _ERROR = {
 }
 
 
-PLAIN_TEXT_ROUTES = ("/metrics", "/audit/proof/{id}")
+MEDIA = {
+    "/metrics": "text/plain",
+    "/audit/proof/{id}": "text/plain",
+    "/audit/log/checkpoint": "text/plain",
+    "/audit/log/cosigned": "text/plain",
+    "/audit/log/tile/{path}": "application/octet-stream",
+}
+"""Of what is not JSON."""
 STATE_ROUTES = ("/health", "/ready")
 """503 of these is no fault: their body says the same as with 200, and why not."""
 
@@ -87,8 +95,16 @@ class OpenApiEndpoint:
 def build_document(routes: RouteTable) -> dict[str, Any]:
     """OpenAPI 3.1 of a route table."""
     _, components = msgspec.json.schema_components(BODIES.values(), ref_template=_SCHEMAS + "{name}")
+    for component in components.values():
+        if component.get("additionalProperties") is False:
+            _describe_strictness(component)
     for body in set(BODIES.values()):
         _describe_strictness(components[body.__name__])
+        components[body.__name__]["properties"] |= {
+            name: {"description": f"Changes nothing: {why}."}
+            for name, why in ACCEPTED_HINTS.items()
+            if name not in body.__struct_fields__
+        }
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -111,7 +127,7 @@ def build_document(routes: RouteTable) -> dict[str, Any]:
 
 def _describe_strictness(body: dict[str, Any]) -> None:
     """What `parameters` does and types do not say: no member is unknown, and null is as if absent, where that is allowed."""
-    body["additionalProperties"] = False
+    body["additionalProperties"] = {"type": "null"}
     needed = body.get("required", ())
     for name, member in body["properties"].items():
         if name not in needed:
@@ -129,9 +145,11 @@ def _or_null(member: dict[str, Any]) -> dict[str, Any]:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    answer = {"description": "What was asked for.", "content": {"application/json": {"schema": {}}}}
-    if route.path in PLAIN_TEXT_ROUTES:
-        answer["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    schema = {"type": "string"} if route.path in MEDIA else {}
+    content = {MEDIA.get(route.path, "application/json"): {"schema": schema}}
+    if _streams(route):
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    answer = {"description": "What was asked for.", "content": content}
     failure = {"description": "Why not.", "content": {"application/json": {"schema": {"$ref": _SCHEMAS + "Error"}}}}
     failures = dict.fromkeys(_STATUSES, failure)
     if route.path in STATE_ROUTES:
@@ -146,9 +164,15 @@ def _operation(route: Route) -> dict[str, Any]:
         operation["parameters"] = parameters
     body = BODIES.get(route.path)
     if body is not None:
-        content = {"application/json": {"schema": {"$ref": _SCHEMAS + body.__name__}}}
-        operation["requestBody"] = {"required": True, "content": content}
+        taken = {"application/json": {"schema": {"$ref": _SCHEMAS + body.__name__}}}
+        operation["requestBody"] = {"required": True, "content": taken}
     return operation
+
+
+def _streams(route: Route) -> bool:
+    """Whether an answer may be events: where `stream` can be asked for."""
+    asked = BODIES.get(route.path) if route.query is None else route.query
+    return asked is not None and "stream" in asked.__struct_fields__
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
