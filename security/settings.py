@@ -36,10 +36,10 @@ class AuthoritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         int, msgspec.Meta(ge=30, le=3600, description="Seconds for which an access token is valid.")
     ] = 600
     signing_algorithm: Annotated[
-        Literal["ES256", "Ed25519", "PS256", "RS256"],
+        Literal["ES256", "Ed25519", "EdDSA", "PS256", "RS256"],
         msgspec.Meta(
             description="Algorithm of a newly made token signing key. Every JOSE library verifies ES256; PS256 and RS256 are "
-            "for programs that take RSA only."
+            "for programs that take RSA only, EdDSA is Ed25519 for those that do not know this name (RFC 9864)."
         ),
     ] = "ES256"
     signing_key_lifetime_days: Annotated[

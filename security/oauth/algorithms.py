@@ -3,8 +3,8 @@
 Our own tokens are signed with ES256, Ed25519, PS256 or RS256 (RFC 9068 section 2.1 wants the last of every authority), as the
 configuration says, and nothing else is accepted for them. Clients' assertions, proofs of possession and the tokens of other
 issuers may use P-384 as well, as that is what those have. `Ed25519` is the fully specified name (RFC 9864) of what used to be
-called EdDSA, which is taken for the same. An RSA key is used with the algorithm that its JWK names, or with either (RFC 8725
-section 3.1); one of ours always names it.
+called EdDSA, which is taken for the same, and given where the configuration says so, as many libraries know no other. An RSA
+key is used with the algorithm that its JWK names, or with either (RFC 8725 section 3.1); one of ours always names it.
 """
 
 from typing import Any
@@ -17,21 +17,18 @@ from joserfc.jws import JWSRegistry
 
 from security.keys import SigningPrivateKey
 
-ALGORITHMS = ("ES256", "Ed25519", "PS256", "RS256")
+ALGORITHMS = ("ES256", "Ed25519", "EdDSA", "PS256", "RS256")
 FOREIGN_ALGORITHMS = ("ES256", "ES384", "Ed25519", "EdDSA", "PS256", "RS256")
 RSA_ALGORITHMS = ("PS256", "RS256")
 MIN_RSA_BITS = 2048
 JoseKey = ECKey | OKPKey | RSAKey
 
-_registry = JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
-MODELS: dict[str, Any] = {name: _registry.get_alg(name) for name in ALGORITHMS}
-"""joserfc's implementation of each algorithm: it checks the key's type and curve before it uses it."""
-
-
-_foreign = JWSRegistry(algorithms=[name for name in FOREIGN_ALGORITHMS if name != "EdDSA"], strict_check_header=False)
+_registry = JWSRegistry(algorithms=[name for name in FOREIGN_ALGORITHMS if name != "EdDSA"], strict_check_header=False)
 FOREIGN_MODELS: dict[str, Any] = {
-    name: _foreign.get_alg("Ed25519" if name == "EdDSA" else name) for name in FOREIGN_ALGORITHMS
+    name: _registry.get_alg("Ed25519" if name == "EdDSA" else name) for name in FOREIGN_ALGORITHMS
 }
+"""joserfc's implementation of each algorithm: it checks the key's type and curve before it uses it."""
+MODELS: dict[str, Any] = {name: FOREIGN_MODELS[name] for name in ALGORITHMS}
 
 _CURVE_ALGORITHMS = {"P-256": ("ES256",), "P-384": ("ES384",), "Ed25519": ("Ed25519", "EdDSA")}
 
@@ -52,18 +49,24 @@ def is_same_algorithm(one: object, other: str) -> bool:
 
 def algorithm_of(key: JoseKey) -> str | None:
     """The one algorithm that a key of ours is used with; None for a key that none of ours can be."""
-    found = next(iter(algorithms_of(key)), None)
+    fitting = algorithms_of(key)
+    found = key.alg if key.alg in fitting else next(iter(fitting), None)
     return found if found in ALGORITHMS else None
 
 
-def import_private_key(key: SigningPrivateKey | RSAPrivateKey, rsa_algorithm: str = "PS256") -> JoseKey:
-    """A private key in the form that signs tokens, its id the RFC 7638 thumbprint; one of RSA for that one algorithm."""
+def import_private_key(key: SigningPrivateKey | RSAPrivateKey, algorithm: str | None = None) -> JoseKey:
+    """A private key in the form that signs tokens, its id the RFC 7638 thumbprint.
+
+    Args:
+        algorithm: of those that its kind can be used with the one that it is; one of RSA MUST have it.
+    """
     match key:
         case RSAPrivateKey():
-            imported: JoseKey = RSAKey(key, key, {"alg": rsa_algorithm})
+            assert algorithm in RSA_ALGORITHMS
+            imported: JoseKey = RSAKey(key, key, {"alg": algorithm})
         case EllipticCurvePrivateKey():
             imported = ECKey(key, key)
         case Ed25519PrivateKey():
-            imported = OKPKey(key, key)
+            imported = OKPKey(key, key, None if algorithm is None else {"alg": algorithm})
     imported.ensure_kid()
     return imported

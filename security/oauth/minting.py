@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
-from joserfc import jwt
 
 from security.clients import Client
-from security.oauth.algorithms import ALGORITHMS
+from security.oauth.jws import sign_jws
 from security.oauth.signing_keys import SigningKeys
 
 
@@ -115,7 +114,7 @@ class AccessTokenMinter:
         if binding is not None:
             claims["cnf"] = {binding.method: binding.thumbprint}
         header = {"alg": key.algorithm, "typ": "at+jwt", "kid": key.kid}
-        return minted, jwt.encode(header, claims, key.key, algorithms=ALGORITHMS)
+        return minted, sign_jws(header, claims, key.key)
 
 
 def _nest(actors: tuple[str, ...]) -> dict[str, Any]:

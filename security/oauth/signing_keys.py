@@ -1,7 +1,7 @@
 """The keys that sign tokens: one signs, all that are here are published, so that keys overlap.
 
-Each lies in a file `signing-<unix seconds of its making>.pem`; one of RSA has the only algorithm that it is used with behind the
-time (`signing-<…>-ps256.pem`). A new key is published at once and signs only after
+Each lies in a file `signing-<unix seconds of its making>.pem`; where PEM does not tell its algorithm that is behind the time
+(`signing-<…>-ps256.pem`). A new key is published at once and signs only after
 ACTIVATION_DELAY_S, when every resource server has read the key set again; an old one is removed when all that it signed has
 expired. So a rotation refuses nobody, and needs no coordination beyond the files.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from security.errors import KeyUnusable
@@ -34,14 +35,17 @@ ACTIVATION_DELAY_S = 600
 RETENTION_S = 7200
 """Longer than any token lives after the next key has begun to sign."""
 
-SigningAlgorithm = Literal["ES256", "Ed25519", "PS256", "RS256"]
-_FILE_NAME = re.compile(r"signing-(\d{1,12})(?:-(ps256|rs256))?\.pem")
+SigningAlgorithm = Literal["ES256", "Ed25519", "EdDSA", "PS256", "RS256"]
+_FILE_NAME = re.compile(r"signing-(\d{1,12})(?:-(ps256|rs256|eddsa))?\.pem")
 _GENERATORS: dict[SigningAlgorithm, Callable[[], SigningPrivateKey | RSAPrivateKey]] = {
     "ES256": generate_p256,
     "Ed25519": generate_ed25519,
+    "EdDSA": generate_ed25519,
     "PS256": generate_rsa,
     "RS256": generate_rsa,
 }
+_NAMED = {"ps256": "PS256", "rs256": "RS256", "eddsa": "EdDSA"}
+"""In a file's name, and what it stands for."""
 
 
 class SigningKey(msgspec.Struct, frozen=True):
@@ -159,13 +163,15 @@ def _made_at(path: Path) -> int:
 def _load(path: Path) -> SigningKey:
     matched = _FILE_NAME.fullmatch(path.name)
     assert matched is not None
-    named = matched[2]
-    key = import_private_key(load_rsa_key(path), named.upper()) if named else import_private_key(load_private_key(path))
-    return SigningKey(int(matched[1]), path, key)
+    named = None if matched[2] is None else _NAMED[matched[2]]
+    made = load_rsa_key(path) if named in RSA_ALGORITHMS else load_private_key(path)
+    if named == "EdDSA" and not isinstance(made, Ed25519PrivateKey):
+        raise KeyUnusable(f"{path} holds a key of another kind: expected Ed25519")
+    return SigningKey(int(matched[1]), path, import_private_key(made, named))
 
 
 def _make_file(directory: Path, now: int, algorithm: SigningAlgorithm) -> Path:
-    path = directory / f"signing-{now}{f'-{algorithm.lower()}' if algorithm in RSA_ALGORITHMS else ''}.pem"
+    path = directory / f"signing-{now}{f'-{algorithm.lower()}' if algorithm in _NAMED.values() else ''}.pem"
     try:
         write_exclusive(path, encode_private_key(_GENERATORS[algorithm]()))
     except FileExistsError:

@@ -7,6 +7,7 @@ import warnings
 from base64 import urlsafe_b64decode
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -238,6 +239,32 @@ async def test_a_key_of_rsa_signs_by_one_algorithm(issuer, tmp_path, clock, algo
     RSAPublicNumbers(*number).public_key().verify(urlsafe_b64decode(signature + b"=="), signed, spaces, SHA256())
     issuer.source.publish = again.public_key_set
     assert (await issuer.validate(token)).kid == entry["kid"]
+
+
+async def test_ed25519_goes_by_the_name_that_is_asked_for(issuer, tmp_path, clock):
+    """RFC 9864 calls it Ed25519, and many libraries know EdDSA alone: header and key set say the same."""
+    for name, file in (("Ed25519", f"signing-{int(clock.now)}.pem"), ("EdDSA", f"signing-{int(clock.now)}-eddsa.pem")):
+        keys = SigningKeys.load_or_create(tmp_path / name, algorithm=name, clock=clock)
+        assert keys.current.path.name == file
+        assert not keys.is_due(0, name)
+        (entry,) = keys.public_key_set()["keys"]
+        claims = issuer.claims()
+        minter = AccessTokenMinter(issuer=claims["iss"], resource=claims["aud"], keys=keys, lifetime_s=600, clock=clock)
+        _, token = minter.mint(Holder(client_id="a", subject="a", tenant="t", role="user"), "inference")
+        signed, _, signature = token.encode().rpartition(b".")
+        head = json.loads(urlsafe_b64decode(signed.partition(b".")[0] + b"=="))
+        assert head == {"alg": name, "typ": "at+jwt", "kid": entry["kid"]}
+        assert entry["alg"] == name
+        public_bytes = urlsafe_b64decode(entry["x"] + "==")
+        Ed25519PublicKey.from_public_bytes(public_bytes).verify(urlsafe_b64decode(signature + b"=="), signed)
+        issuer.source.publish = keys.public_key_set
+        await issuer.ring.load()
+        assert (await issuer.validate(token)).kid == entry["kid"]
+    wrong = tmp_path / "wrong"
+    wrong.mkdir(mode=0o700)
+    write_replacing(wrong / "signing-7-eddsa.pem", encode_private_key(generate_p256()))
+    with pytest.raises(KeyUnusable, match=r"signing-7-eddsa\.pem holds a key of another kind"):
+        SigningKeys.load_or_create(wrong, clock=clock)
 
 
 def test_a_key_of_rsa_that_is_short_or_in_a_file_of_another_kind_is_refused(tmp_path, clock):
