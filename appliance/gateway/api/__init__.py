@@ -1,7 +1,8 @@
 """The routes: what clients may ask, word for word, and what they get.
 
 Reading order: `fields` (parameters and their bounds), `parameters` (strictness), `validation` (against the model);
-`chat_messages`, `tool_schemas`, `text_patterns`, `written_schema`, `constrained_schema` and `structured` (parts of requests);
+`chat_messages`, `tool_schemas`, `text_patterns`, `written_schema`, `schema_loops`, `constrained_schema` and `structured` (parts of
+requests);
 `chat_request`, `completion_request`, `native_members` (what SGLang's tools say besides), `generate_request`, `messages_request`,
 `responses_request` (JSON, checked by itself), `naming` (refusals by what was sent); `query` (parameters beside a body), `paging`
 (lists in pages); `tokenization`, `intake` (all of step (3): to `flow.request.Asked`), `endpoint` (one for all that computes),

@@ -7,6 +7,7 @@ then an answer would not be what was asked. So what it honours is listed here, a
 
 from typing import Any
 
+from appliance.gateway.api.schema_loops import find_loop
 from appliance.gateway.api.text_patterns import MAX_LEAST, PatternRefused, literal_beginning, written_pattern
 from appliance.gateway.api.written_schema import ANNOTATIONS, BY_NAME, LISTS, SINGLE, as_written, is_of_type
 from appliance.gateway.errors import BadRequest
@@ -50,6 +51,8 @@ def constrained(schema: Any, where: str) -> Any:
     Raises: BadRequest, naming the place.
     """
     _verify(schema, where)
+    if (place := find_loop(schema, where)) is not None:
+        raise _refused(place, "it refers to itself without an end, so nothing could follow it")
     return as_written(schema)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from appliance.gateway.api.constrained_schema import FORMATS, PLAIN, constrained
+from appliance.gateway.api.schema_loops import find_loop
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.tools import deepseek, llama3_json
 from appliance.gateway.tools.events import Call, gather
@@ -62,6 +63,10 @@ def follows(vocabulary: GrammarVocabulary, format_: Any, text: str) -> bool:
     structure = json.dumps({"type": "structural_tag", "format": format_})
     matcher = Grammars(vocabulary).follower(compile_structure(vocabulary, structure))._matcher
     return bool(matcher.accept_string(text, False) and matcher.is_completed())
+
+
+LOOP = {"$ref": "#/$defs/b"}
+"""In a schema whose definition `b` does not end."""
 
 
 @pytest.mark.parametrize("forms", TEXTS, ids=lambda forms: f"{forms.calls}-{forms.variant}")
@@ -243,6 +248,15 @@ def _keys(value: Any) -> set[str]:
         ({"propertyNames": {"pattern": "a"}, "additionalProperties": False}, "s"),
         ({"patternProperties": {"^a": {}, "b$": {}}}, "s.patternProperties"),
         ({"patternProperties": {"^a": {}}, "properties": {"ab": {}}}, "s.patternProperties"),
+        ({"$ref": "#"}, "s"),
+        ({"anyOf": [{"$ref": "#"}, {"$ref": "#/anyOf/0"}]}, "s"),
+        ({"properties": {"a": {"$ref": "#/properties/a"}}}, "s.properties.a"),
+        ({"properties": {"a": LOOP}, "$defs": {"b": {"$ref": "#/$defs/c"}, "c": LOOP}}, "s.properties.a"),
+        ({"items": {"allOf": [LOOP]}, "$defs": {"b": {"anyOf": [LOOP, {"$ref": "#/$defs/b"}]}}}, "s.items"),
+        (
+            {"properties": {"a": {"$ref": "#/$defs/x~1y%20z"}}, "$defs": {"x/y z": {"$ref": "#/$defs/x~1y%20z"}}},
+            "s.properties.a",
+        ),
     ],
 )
 def test_what_output_cannot_be_held_to_is_refused_by_name(schema: dict[str, Any], place: str) -> None:
@@ -250,3 +264,31 @@ def test_what_output_cannot_be_held_to_is_refused_by_name(schema: dict[str, Any]
     with pytest.raises(BadRequest) as refused:
         constrained(schema, "s")
     assert (refused.value.code, refused.value.parameter) == ("unsupported_schema", place)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}},
+        {"type": "array", "items": {"$ref": "#"}},
+        {"anyOf": [{"$ref": "#"}, {"type": "string"}]},
+        {
+            "$ref": "#/$defs/a",
+            "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}}},
+        },
+        {"type": "object", "properties": {"a": {"type": "string"}}, "$defs": {"unused": {"$ref": "#/$defs/unused"}}},
+        {"properties": {"a": {"$ref": "#/$defs/any"}}, "$defs": {"any": True}},
+        {"properties": {"a": {"$ref": "#/$defs/missing"}}},
+    ],
+)
+def test_trees_and_what_nobody_refers_to_are_taken(schema: dict[str, Any]) -> None:
+    """A reference back is no loop where something is written on the way, or another choice ends it."""
+    constrained(schema, "s")
+
+
+def test_a_long_chain_of_references_is_followed_in_time() -> None:
+    """Ten thousand names, each for the next; the last for the first, or for a text."""
+    for last, is_taken in ({"type": "string"}, True), ({"$ref": "#/$defs/d0"}, False):
+        definitions = {f"d{number}": {"$ref": f"#/$defs/d{number + 1}"} for number in range(10_000)}
+        schema = {"items": {"$ref": "#/$defs/d0"}, "$defs": definitions | {"d10000": last}}
+        assert (find_loop(schema, "s") is None) is is_taken
