@@ -5,9 +5,9 @@ before it is whole.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+from appliance.cli.audit.announcing import announce_export
 from appliance.cli.audit.arguments import (
     KEY_HELP,
     WrongUsage,
@@ -16,15 +16,12 @@ from appliance.cli.audit.arguments import (
     require_folder,
     set_handler,
 )
-from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.main import EXIT_OK
 from appliance.cli.terminal import say
-from appliance.models.places import open_outbox
 from audit.export import DERIVED, VerifiedExport, verify_export, write_export
 from audit.reader import LogReader
 from audit.signing_key import load_signer
-from security.errors import SecurityFault
 
 
 def add_export_commands(commands: Commands) -> None:
@@ -67,7 +64,7 @@ def _export(arguments: argparse.Namespace) -> int:
         arguments.end,
         forms=forms,
         signer=signer,
-        announce=lambda export: _leave_notice(folder.parent.parent, export),
+        announce=lambda export: _leave_notice(folder, export),
     )
     _describe(made)
     if signer is not None:
@@ -93,24 +90,7 @@ def _describe(export: VerifiedExport) -> None:
     say(f"manifest    sha256:{export.digest}")
 
 
-def _leave_notice(state: Path, made: VerifiedExport) -> None:
-    """Only in an installation: a copy of a log elsewhere has no supervisor that would record it."""
-    if not (state / "audit" / "log.key").exists():
-        return
+def _leave_notice(folder: Path, made: VerifiedExport) -> None:
     manifest = made.manifest
-    facts: dict[str, str | int] = {
-        "checkpoint_size": manifest.checkpoint_size,
-        "end": manifest.end,
-        "start": manifest.start,
-    }
-    try:
-        open_outbox(state).put(
-            "log_exported",
-            name=manifest.origin,
-            digest=f"sha256:{made.digest}",
-            actor=actor(),
-            facts=facts,
-        )
-    except (SecurityFault, OSError) as fault:
-        sys.stderr.write(f"casemate: the export could not be recorded: {fault}\n")
-        raise
+    facts = {"checkpoint_size": manifest.checkpoint_size, "end": manifest.end, "start": manifest.start}
+    announce_export(folder, origin=manifest.origin, digest=f"sha256:{made.digest}", facts=facts)

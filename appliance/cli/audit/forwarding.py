@@ -9,6 +9,8 @@ message.
 Each record is led to the signed tree before it is sent, and the root of what was sent is kept with the position: a log that was
 told anew meanwhile, or whose files were changed, is not forwarded.
 
+That a collector is given records is itself an event (`log_exported`): once for each run of the command that has something to send.
+
 Source: RFC 5425, section 4.4 (closure); RFC 9293, section 3.6 (a reset is sent where a connection is closed with data unread).
 """
 
@@ -23,6 +25,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from appliance.cli.audit.announcing import announce_export
 from appliance.cli.audit.arguments import (
     KEY_HELP,
     WrongUsage,
@@ -82,7 +85,13 @@ def _forward(arguments: argparse.Namespace) -> int:
     context = ssl.create_default_context(cafile=str(arguments.ca))
     if arguments.identity is not None:
         context.load_cert_chain(*arguments.identity)
-    forwarder = Forwarder(LogReader(folder), key, arguments.position, as_cef=arguments.cef)
+    form = "cef" if arguments.cef else "json"
+
+    def announce(start: int, checkpoint: Checkpoint) -> None:
+        facts = {"checkpoint_size": checkpoint.size, "form": form, "receiver": arguments.to, "start": start}
+        announce_export(folder, origin=key.name, digest=f"sha256:{checkpoint.root.hex()}", facts=facts)
+
+    forwarder = Forwarder(LogReader(folder), key, arguments.position, as_cef=arguments.cef, announce=announce)
     while True:
         try:
             forwarder.send(lambda: _connect(context, host.strip("[]"), int(port)), is_endless=not arguments.once)
@@ -108,11 +117,24 @@ def _connect(context: ssl.SSLContext, host: str, port: int) -> ssl.SSLSocket:
 class Forwarder:
     """Sends one log to one collector. Owner of the position's file."""
 
-    def __init__(self, reader: LogReader, key: VerifierKey, position: Path, *, as_cef: bool) -> None:
+    def __init__(
+        self,
+        reader: LogReader,
+        key: VerifierKey,
+        position: Path,
+        *,
+        as_cef: bool,
+        announce: Callable[[int, Checkpoint], None],
+    ) -> None:
+        """
+        Args:
+            announce: is told once, before anything leaves, from which record on, and under which signed tree.
+        """
         self._reader = reader
         self._key = key
         self._path = position
         self._as_cef = as_cef
+        self._announce: Callable[[int, Checkpoint], None] | None = announce
         self._root: bytes | None = None
         """Of the tree of all before the position; None where an earlier release kept none."""
         self.position = self._load()
@@ -124,7 +146,10 @@ class Forwarder:
         Raises: OSError when the collector is gone, after which `send` may be called again; SignatureRejected, LogCorrupted.
         """
         while True:
-            if self._published().size > self.position:
+            if (checkpoint := self._published()).size > self.position:
+                if self._announce is not None:
+                    self._announce(self.position, checkpoint)
+                    self._announce = None
                 self._fly(connect, FLIGHT_S if is_endless else 0.0)
             elif is_endless:
                 time.sleep(POLL_S)

@@ -20,8 +20,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from appliance.cli.audit.forwarding import _close
+from appliance.cli.caller import actor
 from appliance.cli.main import main
+from appliance.models.places import open_outbox
+from appliance.supervisor.notices import encode_notice
 from audit.append import LogWriter
+from audit.entry import parse_canonical
 from audit.note import NoteSigner
 from tests.support.controls import control
 from tests.support.waiting import wait_until
@@ -266,6 +270,32 @@ def test_a_log_with_another_key_is_forwarded_from_where_it_was(log: Log, collect
     (log.home / "position").write_text(json.dumps({"log": other.encode(), "next": log.writer.size - 1}))
     assert forward(log, collector) == 0
     assert json.loads((log.home / "position").read_text())["next"] == log.writer.size
+
+
+@control("3.3.2", "AU-2", "AU-12")
+def test_that_records_go_to_a_collector_is_left_for_the_log_before_they_do(
+    tmp_path: Path, collector: Collector
+) -> None:
+    """On an installation: who, to where, from which record on. Not where nothing is to be sent; and nothing is sent without it."""
+    state = tmp_path / "state"
+    log = Log(state / "audit")
+    log.grow(20)
+    words = ["audit", "forward", "--dir", str(state / "audit" / "log"), "--to", f"localhost:{collector.port}", "--once"]
+    words += ["--ca", str(tmp_path / "collector.pem"), "--position", str(tmp_path / "position")]
+    (state / "outbox").write_text("in its place")
+    assert main(words) != 0
+    (state / "outbox").unlink()
+    assert [main(words), main(words)] == [0, 0]
+    ((_, notice),) = open_outbox(state).waiting()
+    assert (notice.kind, notice.name, notice.actor) == ("log_exported", log.writer.key.name, actor())
+    assert notice.digest == f"sha256:{log.writer.checkpoint.root.hex()}"
+    told = {"checkpoint_size": 20, "form": "json", "receiver": f"localhost:{collector.port}", "start": 0}
+    assert notice.facts == told
+    event = parse_canonical(encode_notice(notice) or b"")
+    assert told.items() <= event["unmapped"]["casemate"].items()
+    collector.close()
+    assert collector.indices() == list(range(20))
+    log.writer.close()
 
 
 def test_exports_by_command(log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
