@@ -17,6 +17,7 @@ from appliance.messages.policy import (
     Revocations,
     RevokeToken,
     SetPassword,
+    Source,
 )
 from security.clients import Client
 from security.errors import SecurityUnavailable
@@ -72,18 +73,18 @@ class Directory:
             return self.people_elsewhere(login)
         return await self._find("user", login, User)
 
-    async def revoke(self, kind: str, value: str, expires_at: int, *, actor: str) -> None:
+    async def revoke(self, kind: str, value: str, expires_at: int, *, actor: str, source: Source) -> None:
         """Void a token or session; every gateway knows when this returns. Raises: SecurityUnavailable."""
         assert kind in ("token", "session")
-        await self._do(lambda number: RevokeToken(number, kind, value, expires_at, actor))  # type: ignore[arg-type]
+        await self._do(lambda number: RevokeToken(number, kind, value, expires_at, actor, source))  # type: ignore[arg-type]
 
-    async def set_password(self, user_id: str, password_hash: str) -> None:
+    async def set_password(self, user_id: str, password_hash: str, source: Source) -> None:
         """Store a password that was checked. Raises: SecurityUnavailable."""
-        await self._do(lambda number: SetPassword(number, user_id, password_hash))
+        await self._do(lambda number: SetPassword(number, user_id, password_hash, source))
 
-    async def add_passkey(self, user_id: str, credential: bytes, name: str) -> None:
+    async def add_passkey(self, user_id: str, credential: bytes, name: str, source: Source) -> None:
         """Store a passkey that was checked. Raises: SecurityUnavailable."""
-        await self._do(lambda number: AddPasskey(number, user_id, credential, name))
+        await self._do(lambda number: AddPasskey(number, user_id, credential, name, source))
 
     async def _find(self, kind: Literal["client", "user"], name: str, wanted: type[_T]) -> _T | None:
         answer = await self._ask(lambda number: FindPrincipal(number, kind, name[:256]))

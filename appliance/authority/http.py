@@ -44,6 +44,7 @@ def token_request(request: Request, body: bytes) -> TokenRequest:
         certificate=request.scope.get(CERTIFICATE),
         path=request.url.path,
         address=request.client.host if request.client else "",
+        port=request.client.port if request.client else 0,
     )
 
 

@@ -71,7 +71,8 @@ class PasskeyRoutes:
             credential, credential_id, counter = self._passkeys.finish_registration(
                 ceremony, fields.get("response", "")
             )
-            await self._directory.add_passkey(session.user_id, credential, name)
+            source = request.client or ("", 0)
+            await self._directory.add_passkey(session.user_id, credential, name, (source[0], source[1]))
             self._desk.note_counter(credential_id, counter)
         except PasskeyRejected as refused:
             return page(pages.message_page("Passkeys", str(refused)), 400)

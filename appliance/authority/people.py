@@ -274,7 +274,8 @@ class PeopleRoutes:
         try:
             if password != fields.get("again"):
                 raise ClientRejected("The two are not the same.")
-            await self._desk.change_password(session, fields.get("current", ""), password)
+            source = request.client or ("", 0)
+            await self._desk.change_password(session, fields.get("current", ""), password, (source[0], source[1]))
         except SignInRefused as refused:
             return await self._refuse_change(request, session, then, refused)
         except ClientRejected as refused:

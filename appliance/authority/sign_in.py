@@ -200,10 +200,12 @@ class SignInDesk:
         """Sign out."""
         self._sessions.pop(_hash(cookie or ""), None)
 
-    async def change_password(self, session: Session, current: str, password: str) -> None:
+    async def change_password(self, session: Session, current: str, password: str, source: tuple[str, int]) -> None:
         """Store a new password that keeps the rules, and end the person's other sessions. A wrong current one counts as a failed
         sign-in.
 
+        Args:
+            source: the address and port that ask for it.
         Raises: SignInRefused; ClientRejected in words for the person; SecurityUnavailable.
         """
         user = await self._directory.find_user(session.user_id)
@@ -222,7 +224,7 @@ class SignInDesk:
             await asyncio.to_thread(verify_changed, password, current)
             hashed = await asyncio.to_thread(hash_password, password)
         await self._verify_unchanged(user)
-        await self._directory.set_password(user.user_id, hashed)
+        await self._directory.set_password(user.user_id, hashed, source)
         session.must_change_password = False
         # Whoever else sits in the account knew the old one.
         others = [key for key, one in self._sessions.items() if one.user_id == session.user_id and one is not session]

@@ -17,6 +17,8 @@ Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
 """Bounded, so that no sum of them is more than a message can carry back."""
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+Source = tuple[Annotated[str, msgspec.Meta(max_length=64)], Annotated[int, msgspec.Meta(ge=0, le=65_535)]]
+"""Address and port from where somebody asked the authority for a change."""
 
 
 class Reserve(msgspec.Struct, frozen=True, array_like=True, tag="reserve"):
@@ -181,6 +183,7 @@ class RevokeToken(msgspec.Struct, frozen=True, array_like=True, tag="revoke_toke
     value: Name
     expires_at: Seconds
     actor: Name
+    source: Source = ("", 0)
 
 
 class SetPassword(msgspec.Struct, frozen=True, array_like=True, tag="set_password"):
@@ -189,6 +192,7 @@ class SetPassword(msgspec.Struct, frozen=True, array_like=True, tag="set_passwor
     correlation: Correlation
     user_id: Name
     password_hash: Text
+    source: Source = ("", 0)
 
     def __repr__(self) -> str:
         return f"SetPassword({self.user_id}, <hidden>)"
@@ -201,6 +205,7 @@ class AddPasskey(msgspec.Struct, frozen=True, array_like=True, tag="add_passkey"
     user_id: Name
     credential: Annotated[bytes, msgspec.Meta(max_length=4096)]
     name: Name
+    source: Source = ("", 0)
 
 
 class PublishKeys(msgspec.Struct, frozen=True, array_like=True, tag="publish_keys"):

@@ -20,7 +20,7 @@ from appliance.policy.service import PeerLink, PolicyService
 from appliance.policy.store import DefinitionsStore
 from security.errors import KeysUnavailable, SecurityFault, SecurityUnavailable
 from security.policy.definitions import Definitions
-from security.registry.database import Database
+from security.registry.database import Database, Source
 from security.registry.revocations import RevocationRegistry
 from security.registry.users import UserRegistry
 from security.users import Passkey
@@ -70,21 +70,21 @@ class AuthorityDesk:
                 return Found(message.correlation, _find(await self._store.look(), message))
             case RevokeToken():
                 return await self._do(
-                    message.correlation,
+                    message,
                     lambda database: RevocationRegistry(database).revoke(
                         message.kind, message.value, message.expires_at, actor=message.actor
                     ),
                 )
             case SetPassword():
                 return await self._do(
-                    message.correlation,
+                    message,
                     lambda database: UserRegistry(database, self._credentials_key).set_password(
                         message.user_id, message.password_hash, actor=f"user:{message.user_id}"
                     ),
                 )
             case AddPasskey():
                 return await self._do(
-                    message.correlation,
+                    message,
                     lambda database: UserRegistry(database, self._credentials_key).add_passkey(
                         message.user_id,
                         Passkey(credential=message.credential, name=message.name, created_at=database.now),
@@ -95,13 +95,17 @@ class AuthorityDesk:
                 self._key_set = message.key_set
         return None
 
-    async def _do(self, correlation: int, work: Callable[[Database], object]) -> Done:
+    async def _do(self, message: RevokeToken | SetPassword | AddPasskey, work: Callable[[Database], object]) -> Done:
+        def change(database: Database) -> object:
+            with database.asked_from(Source(*message.source) if message.source[0] else None):
+                return work(database)
+
         try:
-            await self._store.call(work)
+            await self._store.call(change)
         except SecurityFault as fault:
             log.error("change_failed", reason=str(fault))
-            return Done(correlation, str(fault)[:1000])
-        return Done(correlation)
+            return Done(message.correlation, str(fault)[:1000])
+        return Done(message.correlation)
 
 
 def _find(definitions: Definitions, message: FindPrincipal) -> bytes | None:

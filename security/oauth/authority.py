@@ -53,8 +53,8 @@ class Facts(Protocol):
     async def find_user(self, login: str) -> User | None:
         """Raises: SecurityUnavailable."""
 
-    async def revoke(self, kind: str, value: str, expires_at: int, *, actor: str) -> None:
-        """Every gateway knows when this returns. Raises: SecurityUnavailable."""
+    async def revoke(self, kind: str, value: str, expires_at: int, *, actor: str, source: tuple[str, int]) -> None:
+        """Every gateway knows when this returns; `source` is the address and port that asked. Raises: SecurityUnavailable."""
 
 
 class PendingRequest(msgspec.Struct, frozen=True):
@@ -241,7 +241,8 @@ class Authority:
             response = server.create_endpoint_response(pending.endpoint, request)
         for void in request.voided:
             actor = f"client:{request.client.get_client_id()}"
-            await self._facts.revoke(void.kind, void.value, void.expires_at, actor=actor)
+            source = (pending.parsed.address, pending.parsed.port)
+            await self._facts.revoke(void.kind, void.value, void.expires_at, actor=actor, source=source)
         return _answer(pending, request, response)
 
     async def read_authorization(self, query: str) -> Consent:

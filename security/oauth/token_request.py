@@ -37,6 +37,7 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The client's certificate on this connection, DER."""
     address: str = ""
     """Where it came from."""
+    port: int = 0
     method: str = "POST"
     path: str = "/token"
 
@@ -68,6 +69,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     certificate: bytes | None = None
     path: str = "/token"
     address: str = ""
+    port: int = 0
     audiences: tuple[str, ...] = ()
     """RFC 8693 section 2.1: and this, where tokens are exchanged."""
 
@@ -104,6 +106,7 @@ def parse_token_request(request: TokenRequest) -> ParsedRequest:
         request.certificate,
         request.path,
         request.address,
+        request.port,
         audiences,
     )
 

@@ -115,7 +115,7 @@ class Database:
             bump_generation(connection)
 
     @contextmanager
-    def asked_from(self, source: Source) -> Iterator[None]:
+    def asked_from(self, source: Source | None) -> Iterator[None]:
         """Changes within it are recorded as asked for from there."""
         self._source = source
         try:

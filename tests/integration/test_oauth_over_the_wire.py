@@ -201,6 +201,7 @@ def _code_and_refresh(running, wire):
     with pytest.raises(InvalidGrantError):  # Its family has ended with the one that came back.
         client.parse_request_body_response(wire.post("token_endpoint", last)[2])
     assert [kind for kind, _ in running.policy.revoked] == ["session"]
+    assert running.policy.sources == ["127.0.0.1"]
     return second["access_token"], browser.new.user.user_id
 
 

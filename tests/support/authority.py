@@ -56,17 +56,17 @@ class PlayedFacts:
     async def find_user(self, login: str) -> User | None:
         return self.registry.users.find(login)
 
-    async def set_password(self, user_id: str, password_hash: str) -> None:
+    async def set_password(self, user_id: str, password_hash: str, source: tuple[str, int]) -> None:
         self.registry.users.set_password(user_id, password_hash, actor=f"user:{user_id}")
 
-    async def add_passkey(self, user_id: str, credential: bytes, name: str) -> None:
+    async def add_passkey(self, user_id: str, credential: bytes, name: str, source: tuple[str, int]) -> None:
         passkey = Passkey(credential=credential, name=name, created_at=int(self._clock()))
         try:
             self.registry.users.add_passkey(user_id, passkey, actor=f"user:{user_id}")
         except ClientRejected as refused:
             raise SecurityUnavailable(str(refused)) from refused
 
-    async def revoke(self, kind: str, value: str, expires_at: int, *, actor: str) -> None:
+    async def revoke(self, kind: str, value: str, expires_at: int, *, actor: str, source: tuple[str, int]) -> None:
         self.revocations.add(Revocation(kind, value, int(self._clock()), expires_at))
 
 

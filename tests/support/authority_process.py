@@ -51,6 +51,8 @@ class PlayedPolicy:
         self._registry = registry
         self._answers = asyncio.Queue()
         self.revoked = []
+        self.sources = []
+        """From where each change was asked for."""
 
     def send(self, message):
         match message:
@@ -60,6 +62,7 @@ class PlayedPolicy:
                 self._answers.put_nowait(Found(message.correlation, definition))
             case RevokeToken():
                 self.revoked.append((message.kind, message.value))
+                self.sources.append(message.source[0])
                 self._answers.put_nowait(Done(message.correlation))
             case AddPasskey():
                 passkey = Passkey(credential=message.credential, name=message.name, created_at=int(time.time()))

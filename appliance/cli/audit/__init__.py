@@ -2,8 +2,8 @@
 
 Most of it reads files and needs no running appliance; with a copy of the folder and the log's key anybody can do the same. What
 asks an appliance has `--url` (`remote`). Each group of commands is a module: `verifying`, `records`, `searching`, `looking_up`,
-`replaying`, `exporting`, `forwarding`, `witnessing`, `rotating`, `bodies`, `governing`; `arguments` has what they share, and by `announcing`
-an export or a collector is told to the log before.
+`replaying`, `exporting`, `forwarding`, `witnessing`, `rotating`, `bodies`, `governing`; `arguments` has what they share, and
+`announcing` tells the log of records that leave it, before they do.
 """
 
 from appliance.cli.audit.bodies import add_body_commands

@@ -9,6 +9,9 @@ from appliance.auditor.usage import UsageBook
 from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.errors import LinkClosed
 from appliance.messages.audit import FetchUsage, LostRequest, Recorded, Usage, UsageRow
+from appliance.messages.policy import AddPasskey, Done, RevokeToken, SetPassword
+from appliance.policy import store as store_module
+from appliance.policy.authority_desk import AuthorityDesk
 from appliance.policy.recording import record_changes
 from appliance.policy.store import DefinitionsStore
 from appliance.policy.usage import charge_recorded_usage, correct_lost
@@ -19,8 +22,9 @@ from security.policy.denials import QuotaDenial
 from security.policy.limits import LimitRule, Limits, LimitTable
 from security.policy.quotas import QuotaBook, QuotaGrant
 from security.registry.database import Database
+from security.users import UserDefinition
 from tests.support.controls import control
-from tests.support.definitions import Registry
+from tests.support.definitions import KEY, Registry
 
 NOON = 20_000 * 86_400 + 43_200
 
@@ -78,6 +82,60 @@ async def test_every_change_is_recorded_once_with_what_was_and_what_is(tmp_path,
     assert journal.auditor.events[1]["actor"]["user"]["name"] == "os:eve"
     assert journal.auditor.events[1]["user"]["uid"] == client_id
     assert registry.changes() == []
+    registry.close()
+    store.close()
+
+
+class PlayedAuthority:
+    """The authority's end of a link: asks, and keeps what it is answered."""
+
+    def __init__(self, questions):
+        self._questions = list(questions)
+        self.answers = []
+
+    def send(self, message):
+        self.answers.append(message)
+
+    async def receive(self):
+        if not self._questions:
+            raise LinkClosed("ended by the test")
+        return self._questions.pop(0)
+
+
+class NobodyElse:
+    """A service without gateways."""
+
+    def add_listener(self, _link):
+        return 1
+
+    def remove_listener(self, _number):
+        return
+
+
+@control("3.3.2", "AU-3", "AU-3(1)")
+async def test_what_people_and_clients_change_at_the_authority_says_from_where(tmp_path, journal, monkeypatch):
+    """A token revoked, a password, a passkey: the authority tells the address, as nobody else sees it."""
+    monkeypatch.setattr(store_module, "MIN_LOOK_INTERVAL_S", 0.0)
+    registry = Registry(tmp_path / "d.sqlite")
+    user_id = registry.users.create(UserDefinition(login="ada", name="Ada"), actor="os:root").user.user_id
+    store = DefinitionsStore(Database.open(tmp_path / "d.sqlite"), max_age_s=1)
+    asked = [
+        RevokeToken(1, "token", "jti", 4_000_000_000, "client:x", ("10.0.0.7", 1)),
+        SetPassword(2, user_id, "hash", ("10.0.0.8", 2)),
+        AddPasskey(3, user_id, b"credential", "key", ("fd00::9", 3)),
+    ]
+    authority = PlayedAuthority(asked)
+    with pytest.raises(LinkClosed):
+        await AuthorityDesk(store, NobodyElse(), KEY).run(authority)
+    assert authority.answers[1:] == [Done(1), Done(2), Done(3)]
+    await record_changes(store, journal)
+    told = [(event["unmapped"]["casemate"]["kind"], event.get("src_endpoint")) for event in journal.auditor.events]
+    assert told == [
+        ("user_created", None),
+        ("token_revoked", {"ip": "10.0.0.7", "port": 1}),
+        ("user_password_changed", {"ip": "10.0.0.8", "port": 2}),
+        ("user_passkey_added", {"ip": "fd00::9", "port": 3}),
+    ]
     registry.close()
     store.close()
 
