@@ -211,6 +211,8 @@ class InferenceService:
         for delivery in deliveries:
             number, request_id = delivery.request_id >> REQUEST_ID_BITS, delivery.request_id & _REQUEST_ID_MASK
             told = self._told(delivery)
+            if isinstance(told, TokenDelivery) and told.finish is not None and told.finish.reason == "error":
+                self._warn_of_failure(told, told.finish)
             outgoing.to(number).add(msgspec.structs.replace(told, request_id=request_id))
             if isinstance(delivery, RequestSummary):
                 summaries.append(delivery)
@@ -218,6 +220,12 @@ class InferenceService:
         for summary in summaries:
             self._close(summary)
         return messages
+
+    def _warn_of_failure(self, delivery: TokenDelivery, finish: Finish) -> None:
+        """The index is that of the intent in the log, which the client was told as well."""
+        request = self._open.get(delivery.request_id)
+        index = None if request is None else request.intent_index
+        log.warning("choice_failed", reason=finish.detail, audit_index=index, choice=delivery.choice)
 
     def _told(self, delivery: Delivery) -> Delivery:
         """What ended because its client said so is told apart from what was lost."""

@@ -275,7 +275,12 @@ class _FlashInferRehearsal:
     def __init__(self, use: CacheUse, launcher: Launcher) -> None:
         self._cache = Cache(use.pages[0, :, 0], use.pages[0, :, 1], None if use.scales is None else use.scales[0])
         self._contexts = GatheredContexts(
-            use.pages, use.query_dtype, use.max_sequences, use.max_context_length, launcher
+            use.pages,
+            launcher,
+            dtype=use.query_dtype,
+            layer_windows=use.config.layer_windows,
+            max_sequences=use.max_sequences,
+            max_context_length=use.max_context_length,
         )
 
     def takes_chunks(self, host: SequenceTables) -> bool:

@@ -3,13 +3,15 @@
 A round is one step of a speculating engine: the target verifies a chain of drafts, the head reads what it computed and drafts
 the next chain, all in captured graphs. MODEL is a folder with a `config.json` (weights are random); the head is of the
 published shape for it, with random weights too, so hardly a draft is accepted: the time of a round is that of a token. For each
-batch size: milliseconds of the device, of the host to launch, wall time a round with one in flight; a plain step beside it.
+batch size: milliseconds of the device, of the host to launch, wall time a round with one in flight; beside it a step of that engine
+while it makes no drafts, which keeps what the head would need, and a plain step of an engine without a head.
 """
 
 import argparse
 import json
 import tempfile
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,10 @@ def head_config(model: dict[str, Any], draft_vocab_size: int) -> dict[str, Any]:
 
 
 def verification(runner: DeviceRunner, num_sequences: int, context: int, num_steps: int) -> StepBatch:
-    """A step that verifies a chain for each sequence, as the overlapped loop sends it: continuing the step before."""
+    """A step that verifies a chain for each sequence, as the overlapped loop sends it: continuing the step before.
+
+    With `num_steps` 0 it is one of an engine that makes no drafts for now.
+    """
     room = context + 4 * num_steps
     plain = step(runner, num_sequences, room, 0)
     num_queries = num_steps + 1
@@ -64,7 +69,8 @@ def verification(runner: DeviceRunner, num_sequences: int, context: int, num_ste
         num_drafts=np.full(num_sequences, num_steps, np.int32),
         next_ids=np.full(count, -1, np.int64),
         num_steps=num_steps,
-        drafts=np.ones(num_sequences, np.bool_),
+        drafts=np.full(num_sequences, num_steps > 0),
+        deferred=None if num_steps else np.arange(num_sequences, dtype=np.int32),
     )
     return replace(
         plain,
@@ -84,7 +90,8 @@ def build(model: Path, options: argparse.Namespace, **given: Any) -> DeviceRunne
     """A runner with random weights."""
     settings = EngineSettings(
         model_path=str(model), device="cuda", dtype="bfloat16", load_format="dummy", kernels_path=options.kernels,
-        max_running_requests=max(options.batches), context_length=4096, chunked_prefill_size=2048, max_total_tokens=65_536,
+        max_running_requests=max(options.batches), context_length=4096, chunked_prefill_size=2048,
+        max_total_tokens=max(65_536, max(options.batches) * (CONTEXT + 64)),
         quantization=options.quantization, attention_backend=options.backend, **given,
     )  # fmt: skip
     head = HeadSource(Path(settings.speculative_draft_model_path), is_dummy=True) if given else None
@@ -114,15 +121,14 @@ def main() -> None:
             speculative_num_steps=options.steps, speculative_eagle_topk=1,
             speculative_num_draft_tokens=options.steps + 1,
         )  # fmt: skip
-        for count in options.batches:
-            batch = verification(speculating, count, CONTEXT, options.steps)
+        for count, num_steps in product(options.batches, (options.steps, 0)):
+            batch = verification(speculating, count, CONTEXT, num_steps)
             first = replace(batch, speculation=replace(batch.speculation, continued=np.full(count, -1, np.int32)))
             speculating.launch(first).result()
             device, launch, wall, size = measure(speculating, batch, 30)
-            print(
-                f"{count:5d} | {device:9.3f} {launch:10.3f} {wall:8.3f} {size:6d}  round of {options.steps}", flush=True
-            )
-            if options.profile and count in (1, 8):
+            name = f"round of {num_steps}" if num_steps else "no drafts"
+            print(f"{count:5d} | {device:9.3f} {launch:10.3f} {wall:8.3f} {size:6d}  {name}", flush=True)
+            if options.profile and num_steps and count in (1, 8):
                 profile(speculating, batch, options.profile)
         del speculating
     if options.plain:

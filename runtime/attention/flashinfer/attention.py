@@ -147,7 +147,10 @@ class FlashInferAttention:
         )
         self._contexts = None
         if prefill == "fa3":
-            self._contexts = GatheredContexts(pages, query_dtype, max_sequences, max_context_length, launcher)
+            self._contexts = GatheredContexts(
+                pages, launcher, dtype=query_dtype, layer_windows=layer_windows, max_sequences=max_sequences,
+                max_context_length=max_context_length,
+            )  # fmt: skip
         self._kernels = {w: self._build_kernels(w, libraries, new_event) for w in dict.fromkeys(layer_windows)}
 
     def _build_kernels(

@@ -6,9 +6,11 @@ straight run the tensor memory accelerator brings the whole tile. Measured on an
 8 KiB a token there.
 
 Pages in e4m3 it does not read at all where queries are of 16 bits. Gathered, keys and values become numbers of the queries' dtype.
-So there one context of any length has room, and a step whose contexts do not fit at once gathers them one group after the other.
+So there one context of up to 262,144 tokens has room, and a step whose contexts do not fit at once gathers them one group after
+the other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +29,9 @@ from runtime.layers.quantized import E4M3
 
 LARGEST_PAGES = 4096
 """65,536 tokens, 256 MiB where there are 8 heads of 128 in 16 bits; what is longer is read from its pages, unless it is e4m3."""
-_MOST_GROUPS = 8
+_MOST_PAGES = 4 * LARGEST_PAGES
+"""So much room is there for one context in e4m3, if the engine serves any that long."""
+_MOST_GROUPS = 4
 """In which a step's contexts in e4m3 are gathered; each needs a plan of its own."""
 _ROWS_FOR_COPY = 200
 """So many rows that read a context win back its copy."""
@@ -55,20 +59,32 @@ class GatheredContexts:
     """One layer's contexts at a time; the next layer's take their place."""
 
     def __init__(
-        self, pages: Tensor, dtype: torch.dtype, max_sequences: int, max_context_length: int, launcher: Launcher
+        self,
+        pages: Tensor,
+        launcher: Launcher,
+        *,
+        dtype: torch.dtype,
+        layer_windows: Sequence[int | None],
+        max_sequences: int,
+        max_context_length: int,
     ) -> None:
         """
         Args:
             pages: the cache, see `runtime.attention.pages`.
             dtype: of what is gathered: of the pages, unless these are e4m3.
+            layer_windows: see `FlashInferAttention`.
             max_sequences: in one step.
             max_context_length: of one sequence.
         """
         num_kv_heads, head_dim = pages.shape[-2:]
         self._is_e4m3 = pages.dtype == E4M3
+        windows = [window for window in layer_windows if window is not None]
+        self._window = max(windows) if len(windows) == len(layer_windows) else None
+        """Of the layer that sees farthest."""
         self._num_pages, self.max_spans = LARGEST_PAGES, 1
         if self._is_e4m3:
-            self._num_pages = max(LARGEST_PAGES, -(-max_context_length // PAGE_SIZE) + GAP_PAGES)
+            longest = -(-max_context_length // PAGE_SIZE) + GAP_PAGES
+            self._num_pages = max(LARGEST_PAGES, min(longest, _MOST_PAGES + GAP_PAGES))
             self.max_spans = _MOST_GROUPS
             """Of a step."""
         self._room = torch.empty(
@@ -98,7 +114,11 @@ class GatheredContexts:
         num_pairs = int((rows * contexts - rows * rows // 2).sum())
         num_tokens = int(contexts.sum())
         if self._is_e4m3:
-            return num_tokens < _FEW_CONTEXTS * int(contexts.max()) or num_pairs > _ROWS_FOR_E4M3 * num_tokens
+            longest = int(contexts.max())
+            if self._window is not None:  # Our own kernel does not read what is before it.
+                longest = int(np.minimum(contexts, rows + self._window).max())
+                num_pairs = min(num_pairs, int(rows.sum()) * self._window)
+            return num_tokens < _FEW_CONTEXTS * longest or num_pairs > _ROWS_FOR_E4M3 * num_tokens
         return num_pairs > _ROWS_FOR_COPY * num_tokens + _PAIRS_FOR_LAUNCH
 
     def tables(self, host: SequenceTables, span: Span) -> HostTables:

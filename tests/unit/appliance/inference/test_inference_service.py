@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from structlog.testing import capture_logs
 
 from appliance.errors import MalformedMessage
 from appliance.inference.service import RETOLD_S, InferenceService
@@ -129,6 +130,27 @@ def test_equal_ids_of_two_workers_do_not_meet(service: InferenceService, engine:
     )
     assert {worker: message.tokens[0].token_ids for worker, message in sorted_output} == {A: [11], B: [22]}
     assert {message.tokens[0].request_id for _, message in sorted_output} == {7}
+
+
+def test_a_choice_that_fails_is_in_the_log_by_the_index_of_its_intent(
+    service: InferenceService, engine: FakeEngine
+) -> None:
+    """Whoever reads of it there finds the request's records; its neighbours are not named."""
+    ask(service, A, 7, 40)
+    ask(service, A, 8, 41)
+    first, second = (request.request_id for request in engine.submitted)
+    broken = TokenDelivery(second, 1, [], None, Finish("error", None, "non_finite_logits"))
+    with capture_logs() as lines:
+        service.sort_by_worker(FakeOutput(tokens=[TokenDelivery(first, 0, [11], None, Finish("stop", 11)), broken]))
+    assert lines == [
+        {
+            "event": "choice_failed",
+            "log_level": "warning",
+            "reason": "non_finite_logits",
+            "audit_index": 41,
+            "choice": 1,
+        }
+    ]
 
 
 def test_plain_tokens_go_to_the_worker_whose_number_stands_above_their_ids(

@@ -138,8 +138,11 @@ def test_chunks_over_e4m3_are_not_taken_where_gathering_does_not_pay(monkeypatch
     assert attention.takes_chunks(host_tables([(2048, 128)] * 8, np.arange(1024)))
     assert attention.takes_chunks(host_tables([(16_000, 16)], np.arange(1000)))
     assert attention.takes_chunks(host_tables([(16_000, 16), (2048, 16), (2048, 16)], np.arange(1256)))
-    assert attention.takes_chunks(host_tables([(60_000, 512)] * 8, np.arange(30_000)))
-    assert not attention.takes_chunks(host_tables([(60_000, 512)] * 9, np.arange(33_750)))
+    assert attention.takes_chunks(host_tables([(60_000, 512)] * 4, np.arange(15_000)))
+    assert not attention.takes_chunks(host_tables([(60_000, 512)] * 5, np.arange(18_750)))
+    windowed = build(step, fake, libraries, decode=None, windows=(1024,), scales=scales)
+    assert not windowed.takes_chunks(host_tables([(60_000, 512)], np.arange(3750)))
+    assert windowed.takes_chunks(host_tables([(8192, 4096)], np.arange(512)))
 
 
 def test_contexts_over_e4m3_that_do_not_fit_at_once_are_gathered_one_group_after_the_other(
@@ -195,8 +198,9 @@ def test_few_rows_do_not_win_back_the_copy_of_their_context(lengths: list[tuple[
     """What was measured: long prompts and large parts of them, but neither one of 1,024 tokens nor short ends of long ones."""
     num_pages = sum(-(-context // 16) for context, _ in lengths)
     room = contexts.GatheredContexts(
-        torch.empty(1, 1, 2, 16, 1, 64), torch.float32, 16, 500, FakeLauncher(FakeDevice())
-    )
+        torch.empty(1, 1, 2, 16, 1, 64), FakeLauncher(FakeDevice()), dtype=torch.float32, layer_windows=(None,),
+        max_sequences=16, max_context_length=500,
+    )  # fmt: skip
     assert bool(room.spans(host_tables(lengths, np.arange(num_pages)), 0)) == wanted
 
 

@@ -28,7 +28,9 @@ def test_contexts_lie_one_behind_the_other_with_zeros_between(first: int, heads:
     layer = Cache(step.pages[0, :, 0], step.pages[0, :, 1], None if scales is None else scales[0])
     num_pages = int(step.host.page_starts[-1] - step.host.page_starts[first]) + (5 - first) * GAP_PAGES
     tables, span = step.device, Span(first, 5 - first, num_pages)
-    contexts = GatheredContexts(step.pages, torch.float16, 9, 160, JitLauncher())
+    contexts = GatheredContexts(
+        step.pages, JitLauncher(), dtype=torch.float16, layer_windows=(None,), max_sequences=9, max_context_length=160
+    )
     contexts._room.fill_(torch.nan)
     gathered = contexts.gather(layer, tables, span)
     keys, values = torch.empty_like(gathered.keys), torch.empty_like(gathered.values)
