@@ -35,7 +35,7 @@ _REPEATED = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|([\w.-]+)\{(\d+)
 _PATTERN = re.compile(
     r'^([\w.-]+) ::= Regex\("\^?(\.|\\\\[dws]|\[(?:\\\\.|[^\]\\"])+\])\{(\d+),(\d+)\}\$?", json_string=true\)$'
 )
-_WHITESPACE = re.compile(r"whitespace(_\d+)?")
+_WHITESPACE = re.compile(r"whitespace(_\d+)*")
 _TEXT_NAME, _TEXT_CHARACTER = "_characters", r"[^\"\\\r\n]"
 """What xgrammar writes lengths of text with: it would let raw control characters in."""
 _CODE_POINT = r"[ !#-\[\]-\ud7ff\ue000-\U0010ffff]"

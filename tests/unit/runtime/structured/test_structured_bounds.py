@@ -169,6 +169,16 @@ def test_characters_are_code_points_and_the_bound_is_reached(
     assert not matcher.fault
 
 
+def test_white_space_costs_no_states_in_the_second_schema_either() -> None:
+    """Of several in one structure, as tools have them: the library numbers the names of its rules once more for each."""
+    schemas = [{"type": "object", "properties": {name: {"type": "string"}}, "required": [name]} for name in "abc"]
+    elements = [{"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 16} for schema in schemas]
+    structure = {"type": "structural_tag", "format": {"type": "or", "elements": elements}}
+    printed = str(Grammar(json.dumps(structure)))
+    assert "whitespace_2_1{0, 16}" in printed
+    assert "{0, 16}" not in with_budgets(printed)
+
+
 def test_masks_near_a_bound_are_the_librarys(vocabulary: GrammarVocabulary, grammars: Grammars) -> None:
     """Token by token, where one text is open and has its least length: what is quicker allows the same."""
     schema = {"type": "array", "items": text_schema(0, 30)}
