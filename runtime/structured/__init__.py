@@ -1,9 +1,9 @@
 """Constrained output: a grammar says at every token which may come next.
 
 Reading order: `library` (xgrammar, without its Python package), `vocabulary` (tokens as bytes), `bounds` (lengths that cost
-no states), `compiler` (structure to grammar, in a process that may be killed), `text_bounds` (which tokens fit near a length),
-`following` (one text along a grammar), `matching` (the same for one choice, by the clock; masks for the sampler), `walking` (the
-compiler tries a grammar before anybody follows it).
+no states), `trimming` (no rule is sent twice), `compiler` (structure to grammar, in a process that may be killed), `text_bounds`
+(which tokens fit near a length), `following` (one text along a grammar), `matching` (the same for one choice, by the clock; masks
+for the sampler), `walking` (the compiler tries a grammar before anybody follows it).
 
 A *structure* is xgrammar's structural tag, a JSON document: schemas, regular expressions and EBNF are leaves of it, tool calls are
 tags around schemas. A *grammar* is what it compiles to for one vocabulary, serialized. Structures come from anybody, and compiling

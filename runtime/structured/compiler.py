@@ -8,6 +8,7 @@ import numpy as np
 from runtime.errors import RequestRejected
 from runtime.structured.bounds import MARKED, UNMARKED, with_budgets
 from runtime.structured.library import CompiledGrammar, Grammar, new_matcher
+from runtime.structured.trimming import trimmed
 from runtime.structured.vocabulary import GrammarVocabulary
 
 MAX_REASON_CHARS = 300
@@ -25,7 +26,7 @@ def compile_structure(vocabulary: GrammarVocabulary, structure: str) -> bytes:
         is_ours = not _has_grammar(json.loads(structure)["format"])
         rules = with_budgets(str(grammar)) if is_ours else grammar
         compiled = CompiledGrammar.compile(rules, vocabulary.info)
-        serialized = compiled.serialize()
+        serialized = trimmed(compiled.serialize())
     except (RuntimeError, ValueError, TypeError) as error:
         raise RequestRejected("invalid_grammar", _reason(str(error))) from error
     if not _can_begin(vocabulary, compiled):
