@@ -6,15 +6,17 @@ child, which the kernel ends, follows each grammar as an engine would, and measu
 long.
 
 The walk goes where it has not been: at each place it tries which token leads into a part of the grammar that it has not seen, goes
-there, and comes back for the others. Where all is known it makes for the end of the innermost rule, as what is used twice is
-behind it. At each new place it also dives: the same long run of one character again and again, and a few characters in turn,
-which is what makes a text readable in ever more ways. It is the same walk each time, but for where its time ends.
+there, and comes back for the others. Where all is known it goes where it was least often, and makes for the end of the innermost
+rule, as what is used twice is behind it. At each new place it also dives: the same long run of one character again and again, and
+a few characters in turn, which is what makes a text readable in ever more ways. It is the same walk each time, but for where its
+time ends.
 
 A walk proves nothing of places that it does not reach in its time. There a choice's allowance (`matching`) ends it after the step.
 """
 
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +38,8 @@ MOST_COUNTED_S = 0.05
 """Of one step, so that a slow beginning does not end the walk before what is behind it."""
 MOST_KNOWN_STEPS = 24
 """Through parts that are known, before the walk turns back."""
+LAST_KNOWN_STEPS = 256
+"""The same when there is nothing left to turn back to: once more from the beginning, for what is behind many known parts."""
 MOST_TRIED = 32
 """Tokens that are tried for a way out of what is known."""
 DIVE_STEPS = 24
@@ -106,13 +110,14 @@ class _Walk:
         self._draw = random.Random(0)  # noqa: S311 - the same walk each time
         self._num_steps = 0
         self._seen: set[Place] = set()
+        self._visits: Counter[frozenset[Place]] = Counter()
         self._branches: list[tuple[int, int, set[Place]]] = []
         """Where a way was not taken: behind how many tokens, by which, and where it leads."""
 
     def go(self) -> None:
         """Raises: RequestRejected for a slow step."""
         self._seen |= read_places(self._follower.places())[0]
-        num_known = 0
+        num_known, most_known = 0, MOST_KNOWN_STEPS
         is_new = True
         while time.process_time() < self._ends_at:
             self._skip()
@@ -120,10 +125,13 @@ class _Walk:
             if is_new:
                 self._dive(ways)
             num_known = 0 if is_new else num_known + 1
-            if ways and num_known < MOST_KNOWN_STEPS:
+            if ways and num_known < most_known:
                 is_new = self._step(ways, is_new=is_new)
             elif self._turn_back():
                 is_new = True
+            elif most_known == MOST_KNOWN_STEPS and self._num_steps:
+                most_known, num_known, is_new = LAST_KNOWN_STEPS, 0, False
+                self._take_back(self._num_steps)
             else:
                 return
 
@@ -145,19 +153,20 @@ class _Walk:
         for token in ways:
             ways_to.setdefault(self._follower.places_after(token), token)
         ways_to.pop("", None)
-        innermost: list[tuple[int, int]] = []
+        known: list[tuple[int, int, int]] = []
         new: list[tuple[int, int, set[Place]]] = []
         for words, token in ways_to.items():
             places, latest = read_places(words)
-            innermost.append((latest, token))
+            known.append((self._visits[frozenset(places)], latest, token))
             if not places <= self._seen:
                 new.append((self._num_steps, token, places))
         if new:
             self._branches += reversed(new)
             return self._turn_back()
-        if innermost:
-            latest = min(innermost)[0]
-            self._advance(self._draw.choice([token for other, token in innermost if other == latest]))
+        if known:
+            least = min(known)[:2]
+            self._advance(self._draw.choice([token for *order, token in known if tuple(order) == least]))
+            self._visits[frozenset(read_places(self._follower.places())[0])] += 1
         return False
 
     def _turn_back(self) -> bool:
@@ -170,6 +179,7 @@ class _Walk:
                 self._take_back(self._num_steps - num_steps)
             if self._advance(token):
                 self._seen |= places
+                self._visits[frozenset(places)] += 1
                 return True
         return False
 
