@@ -23,8 +23,8 @@ from runtime.errors import RequestRejected
 
 _GOOD, _BAD, _SLOW = b"+", b"-", b"~"
 _MAX_SAID_BYTES = 64 << 10
-_WARNING = re.compile(r"Warning: (?!The (?:character|token) budget)(.{1,300})")
-"""Of what a structure says, not that a walk through its grammar went beyond a client's own budget."""
+_WARNING = re.compile(r"Warning: (?!The (?:character|token) budget|Multiple active grammar paths)(.{1,300})")
+"""Of what a structure says, not of what a walk through its grammar meets: a client's own budget, two lengths of one text."""
 _MOST_DESCRIPTORS = 4096
 _REAP_INTERVAL_S = 0.005
 

@@ -1,6 +1,7 @@
 """A structure compiles in a process of its own: whatever it does there, the parent gets a grammar or a word, in time."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -13,6 +14,8 @@ import pytest
 
 from appliance.grammars.child import CompileFault, CompileLimits, compile_apart
 from runtime.errors import RequestRejected
+from runtime.structured.vocabulary import GrammarVocabulary
+from runtime.structured.walking import Walker
 from tests.support.waiting import until
 
 
@@ -143,6 +146,16 @@ async def test_reasons_of_refusals_come_through() -> None:
 async def test_what_a_walk_says_of_budgets_is_no_refusal() -> None:
     """A client's own rule may be longer than its budget; nothing of the structure was ignored."""
     assert await compile_apart(exceed_budget, LIMITS) == b"grammar"
+
+
+async def test_a_text_of_two_lengths_is_no_refusal() -> None:
+    """The library warns of it while a walk follows the grammar, as it does in an engine."""
+    schema = {"anyOf": [{"type": "string", "maxLength": 40}, {"type": "string", "maxLength": 60}]}
+    form = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 16}
+    structure = json.dumps({"type": "structural_tag", "format": form})
+    vocabulary = GrammarVocabulary([*(bytes([byte]) for byte in range(256)), b""], [256], vocab_size=257)
+    work = partial(Walker(vocabulary).compile, structure, LIMITS.max_grammar_bytes)
+    assert (await compile_apart(work, LIMITS)).startswith(vocabulary.digest)
 
 
 async def test_descriptors_of_the_parent_are_closed_in_the_child() -> None:
