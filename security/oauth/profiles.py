@@ -24,7 +24,7 @@ missing `typ`; django-auth-adfs for AD FS; RFC 9068 section 2.2.3.1 for roles, g
 import hashlib
 import json
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -44,6 +44,7 @@ ProfileName = Literal["rfc9068", "entra", "adfs", "okta", "keycloak"]
 PROFILE_NAMES: tuple[ProfileName, ...] = get_args(ProfileName)
 MAX_LIFETIME_S = 86_400
 """Entra gives tokens of up to a day; ours live an hour at most."""
+Named = TypeVar("Named", bound=str)
 MAX_VALUES = 512
 _HASHES = ("c_hash", "at_hash", "s_hash")
 
@@ -196,24 +197,13 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
         return _first_string(claims, self.shape.ids)
 
     def _find_role(self, claims: dict[str, Any]) -> Role:
-        found = {self.mapping.roles[one] for one in find_values(claims, self.shape.roles) if one in self.mapping.roles}
-        if len(found) > 1:
-            raise TokenRejected("roles: more than one role here: one account has one role")
-        role = next(iter(found), self.mapping.default_role)
-        if role is None:
-            raise TokenRejected("roles: none that has a role here")
-        return role
+        theirs = find_values(claims, self.shape.roles)
+        return _only_one("roles", "role", theirs, self.mapping.roles, self.mapping.default_role)
 
     def _find_tenant(self, claims: dict[str, Any]) -> str:
         names = self.shape.roles if self.mapping.tenant_claim is None else (self.mapping.tenant_claim,)
         theirs = find_values(claims, names) if self.mapping.tenants else set()
-        found = {self.mapping.tenants[one] for one in theirs if one in self.mapping.tenants}
-        if len(found) > 1:
-            raise TokenRejected("tenant: more than one here: an account belongs to one")
-        tenant = next(iter(found), self.mapping.tenant)
-        if tenant is None:
-            raise TokenRejected("tenant: none that is one here")
-        return tenant
+        return _only_one("tenant", "tenant", theirs, self.mapping.tenants, self.mapping.tenant)
 
     def _find_scopes(self, claims: dict[str, Any], role: Role) -> frozenset[Scope]:
         """What is mapped and the role may have; a token without any scope claim, an application's own, has what its role has."""
@@ -241,6 +231,17 @@ def find_values(claims: dict[str, Any], names: tuple[str, ...]) -> set[str]:
         elif found is not None:
             raise TokenRejected(f"{name}: expected text or a list of it")
     return values
+
+
+def _only_one(claim: str, what: str, theirs: set[str], here: dict[str, Named], default: Named | None) -> Named:
+    """What their names mean here, or else the default. Raises: TokenRejected for none of either, and for two."""
+    found = {here[one] for one in theirs if one in here}
+    if len(found) > 1:
+        raise TokenRejected(f"{claim}: more than one {what} here: one account has one {what}")
+    only = next(iter(found), default)
+    if only is None:
+        raise TokenRejected(f"{claim}: none that means a {what} here")
+    return only
 
 
 def _first_string(claims: dict[str, Any], names: tuple[str, ...]) -> str:

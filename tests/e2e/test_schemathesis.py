@@ -53,17 +53,15 @@ def test_what_a_privileged_role_may_is_what_the_document_says(
     appliance: Appliance, sdk: openai.OpenAI, tmp_path: Path, role: str, routes: str
 ) -> None:
     """The routes that a user's token does not open, so that nothing behind them was reached."""
-    document = save_document(appliance, sdk, tmp_path)
-    token = appliance.token(appliance.create_client(f"schemathesis-{role}", "--role", role))
-    options = ("--phases", "fuzzing", "--max-examples", "8", "--include-path-regex", routes)
-    assert attack(appliance, token, tmp_path, *options, document=document) > 10
+    assert attack_as(appliance, sdk, tmp_path, role, routes, "--phases", "fuzzing", "--max-examples", "8") > 10
 
 
-def save_document(appliance: Appliance, sdk: openai.OpenAI, folder: Path) -> str:
-    """Not every role may fetch it."""
+def attack_as(appliance: Appliance, sdk: openai.OpenAI, folder: Path, role: str, routes: str, *options: str) -> int:
+    """`attack` by a client of that role, which may not fetch the document itself."""
     file = folder / "openapi.json"
     file.write_text(json.dumps(sdk.get(f"{appliance.url}/openapi.json", cast_to=object)))
-    return str(file)
+    token = appliance.token(appliance.create_client(f"schemathesis-{role}", "--role", role))
+    return attack(appliance, token, folder, *options, "--include-path-regex", routes, document=str(file))
 
 
 @pytest.mark.long
@@ -80,7 +78,4 @@ def test_what_a_privileged_role_may_is_what_the_document_says_in_every_corner(
     appliance: Appliance, sdk: openai.OpenAI, tmp_path: Path, role: str, routes: str
 ) -> None:
     """Every phase, and a hundred requests to each of its routes."""
-    document = save_document(appliance, sdk, tmp_path)
-    token = appliance.token(appliance.create_client(f"schemathesis-{role}", "--role", role))
-    options = ("--max-examples", "100", "--include-path-regex", routes)
-    assert attack(appliance, token, tmp_path, *options, document=document) > 100
+    assert attack_as(appliance, sdk, tmp_path, role, routes, "--max-examples", "100") > 100
