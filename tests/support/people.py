@@ -62,8 +62,8 @@ class Person:
         fields = {"login": self.login, "password": self._password, "code": self._code()}
         status, location, page = browser.go("POST", "/sign_in", {**_hidden(page), **fields})
         if self._is_first:
-            # Random letters alone may lack the three kinds that the password rules want.
-            current, self._password = self._password, f"aA1-{secrets.token_urlsafe(18)}"
+            # Digits, since random letters may hold the login, which the password rules refuse.
+            current, self._password = self._password, f"aA1-{secrets.randbelow(10**24):024}"
             chosen = {"current": current, "password": self._password, "again": self._password}
             status, location, page = browser.go("POST", "/password", {**_hidden(page), **chosen})
             self._is_first = False
