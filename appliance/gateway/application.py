@@ -14,7 +14,7 @@ from appliance.gateway.errors import ClientGone, GatewayFault, InternalFault, Un
 from appliance.gateway.exchange import CERTIFICATE, BodyBudget, Exchange
 from appliance.gateway.gate import Caller, Gate
 from appliance.gateway.metrics import Metrics
-from appliance.gateway.observing import EndedRequest, Observer
+from appliance.gateway.observing import OTHER_METHOD, EndedRequest, Observer
 from appliance.gateway.rejections import Rejections
 from appliance.gateway.routes import verify_query
 from appliance.gateway.settings import GatewaySettings
@@ -130,4 +130,4 @@ def _describe(exchange: Exchange, method: str, route: str, took_s: float) -> End
 
 def _known(method: str) -> str:
     """Methods are a label, so strangers may not invent values."""
-    return method if method in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH") else "other"
+    return method if method in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH") else OTHER_METHOD

@@ -20,6 +20,7 @@ from appliance.gateway.identity import (
     TokenIssuerUnavailable,
     TokenRefused,
 )
+from appliance.gateway.observing import UNMATCHED
 from appliance.gateway.routes import Match, RouteTable
 from security.scopes import Scope
 from security.static_keys import is_static_key
@@ -55,7 +56,7 @@ class Gate:
         try:
             return self._routes.match(method, raw_path).route.path
         except GatewayFault:
-            return "unmatched"
+            return UNMATCHED
 
     async def admit(
         self, method: str, raw_path: bytes, headers: Iterable[tuple[bytes, bytes]], caller: Caller | None = None

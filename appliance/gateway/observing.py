@@ -6,6 +6,11 @@ from typing import Protocol
 
 from appliance.gateway.trace_context import TraceContext
 
+UNMATCHED = "unmatched"
+"""All paths together that are no route's."""
+OTHER_METHOD = "other"
+"""All methods together that no route could have."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndedInference:
@@ -27,9 +32,12 @@ class EndedInference:
     is_embedding: bool
     """Nothing was sampled: the rest of the parameters, and the one token, are the engine's own business."""
     finish_reasons: Sequence[str]
+    """As the client was told them, in OpenAI's words."""
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
+    reasoning_tokens: int | None
+    """Of those put out; None for models that do not reason, and for APIs that do not tell reasoning from text."""
     duration_s: float
     first_token_s: float | None
     """From the request's arrival to the first token; None if none came."""
@@ -43,13 +51,28 @@ class EndedRequest:
 
     trace: TraceContext
     method: str
+    """One that HTTP knows, or `OTHER_METHOD`."""
     route: str
-    """The route's template: never a path that a client made up."""
+    """The route's template, or `UNMATCHED`: never a path that a client made up."""
     status: int
     duration_s: float
     error: str
     """Stable word for what went wrong; empty if nothing did."""
     inference: EndedInference | None
+
+
+class ReadAnswer(Protocol):
+    """What reading an answer's text found, of all choices."""
+
+    @property
+    def finish_reasons(self) -> Sequence[str]:
+        """Of the choices that ended."""
+        ...
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """None for models that do not reason."""
+        ...
 
 
 class Observer(Protocol):

@@ -4,7 +4,9 @@ Source: semantic-conventions 1.41, `http.md`; semantic-conventions-genai, `gen-a
 names are those of opentelemetry-semantic-conventions 0.66b2.
 """
 
-from appliance.gateway.observing import EndedInference, EndedRequest
+import re
+
+from appliance.gateway.observing import OTHER_METHOD, UNMATCHED, EndedInference, EndedRequest
 
 Value = str | bool | int | float | tuple[str, ...] | tuple[int, ...]
 
@@ -16,6 +18,9 @@ _OPERATIONS = {
     "/v1/embeddings": "embeddings",
 }
 _OTHER_OPERATION = "text_completion"
+_REDACTED = "REDACTED"
+"""The conventions' word for what is scrubbed: in a path the names that the client chose, and all of one that nobody serves."""
+_VARIABLE = re.compile(r"\{[^}]*\}")
 
 
 def operation_of(inference: EndedInference) -> str:
@@ -27,17 +32,20 @@ def name_of(ended: EndedRequest) -> str:
     """The span's name: of few values, as the conventions ask."""
     if ended.inference is not None:
         return f"{operation_of(ended.inference)} {ended.inference.model}"
-    return f"{ended.method} {ended.route}"
+    method = "HTTP" if ended.method == OTHER_METHOD else ended.method
+    return method if ended.route == UNMATCHED else f"{method} {ended.route}"
 
 
 def attributes_of(ended: EndedRequest) -> dict[str, Value]:
     """The span's attributes."""
     attributes: dict[str, Value] = {
-        "http.request.method": ended.method,
-        "http.route": ended.route,
+        "http.request.method": "_OTHER" if ended.method == OTHER_METHOD else ended.method,
         "http.response.status_code": ended.status,
         "url.scheme": "https",
+        "url.path": f"/{_REDACTED}" if ended.route == UNMATCHED else _VARIABLE.sub(_REDACTED, ended.route),
     }
+    if ended.route != UNMATCHED:
+        attributes["http.route"] = ended.route
     if ended.error:
         attributes["error.type"] = ended.error
     if ended.inference is not None:
@@ -74,6 +82,8 @@ def _sampled_attributes(inference: EndedInference) -> dict[str, Value]:
         "gen_ai.request.presence_penalty": inference.presence_penalty,
     }
     attributes |= {name: value for name, value in unless_neutral.items() if value}
+    if inference.reasoning_tokens is not None:
+        attributes["gen_ai.usage.reasoning.output_tokens"] = inference.reasoning_tokens
     if inference.num_choices != 1:
         attributes["gen_ai.request.choice.count"] = inference.num_choices
     if inference.finish_reasons:

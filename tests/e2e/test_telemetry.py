@@ -1,5 +1,7 @@
 """Spans and GenAI metrics reach a collector on site: the client's trace goes on, and nothing personal is told."""
 
+from typing import Any
+
 import openai
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -51,6 +53,28 @@ def test_a_chat_is_a_span_in_the_trace_of_its_client(sdk: openai.OpenAI, collect
     assert (told["http.route"], told["http.response.status_code"]) == ("/v1/chat/completions", 200)
 
 
+def test_a_span_says_tool_calls_where_the_client_was_told_so(sdk: openai.OpenAI, collector: Collector) -> None:
+    """A whole chat and a stream; a response, whose answer has no such word, likewise."""
+    parameters = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
+    function = {"name": "get_weather", "description": "get_weather", "parameters": parameters}
+    chat: dict[str, Any] = {
+        "model": MODEL, "messages": [{"role": "user", "content": "What is the weather in Rome?"}], "max_tokens": 80,
+        "tools": [{"type": "function", "function": function}], "tool_choice": "required", "temperature": 0,
+    }  # fmt: skip
+    traces = [TRACE[:-4] + f"001{number}" for number in range(3)]
+    whole, streamed, response = ({"traceparent": f"00-{trace}-{PARENT}-01"} for trace in traces)
+    answer = sdk.chat.completions.create(**chat, extra_headers=whole)
+    assert answer.choices[0].finish_reason == "tool_calls"
+    assert list(sdk.chat.completions.create(**chat, stream=True, extra_headers=streamed))
+    tools: Any = [{"type": "function", "strict": False, **function}]
+    sdk.responses.create(
+        model=MODEL, input="What is the weather in Rome?", max_output_tokens=80, temperature=0,
+        tools=tools, tool_choice="required", extra_headers=response,
+    )  # fmt: skip
+    for trace in traces:
+        assert attributes(span_of(trace, collector).attributes)["gen_ai.response.finish_reasons"] == ["tool_calls"]
+
+
 def test_a_stream_tells_when_its_first_chunk_came(sdk: openai.OpenAI, collector: Collector) -> None:
     """And what it was sampled with, as far as that changes anything."""
     trace_id = TRACE[:-4] + "0005"
@@ -84,6 +108,7 @@ def test_a_refusal_is_a_span_with_its_code(sdk: openai.OpenAI, collector: Collec
     span = span_of(trace_id, collector)
     told = attributes(span.attributes)
     assert (span.name, told["http.response.status_code"]) == ("GET /v1/models/{id}", 404)
+    assert told["url.path"] == "/v1/models/REDACTED"
     assert told["error.type"] == raised.value.code
 
 

@@ -73,7 +73,7 @@ class _ChatWords:
         options = request.fields.stream_options or StreamOptions()
         self._includes_usage = bool(options.include_usage)
         self._repeats_usage = bool(options.include_usage and options.continuous_usage_stats)
-        self._reading = ChatReading(
+        self.reading = ChatReading(
             model,
             asked.prompts[0],
             asked.n,
@@ -93,7 +93,7 @@ class _ChatWords:
 
     def piece(self, piece: Piece) -> Iterable[ChatChunk | Raw]:
         """Text, reasoning, tool calls and the end of a choice, each in an event of its own."""
-        said = self._reading.read(piece)
+        said = self.reading.read(piece)
         if len(said) == 1 and piece.end is None and not piece.shown and not self._repeats_usage:
             only = said[0]
             if isinstance(only, Content):
@@ -109,7 +109,7 @@ class _ChatWords:
             yield self._chunk(ChunkChoice(piece.choice, delta, logprobs))
             logprobs = None
         if piece.end is not None:
-            reason = self._reading.reason(piece)
+            reason = self.reading.reason(piece)
             yield self._chunk(ChunkChoice(piece.choice, Delta(), None, reason, piece.end.matched))
 
     def finish(self, generations: list[Generation]) -> Iterable[ChatChunk]:
@@ -129,13 +129,13 @@ class _ChatWords:
         )
 
     def _choice(self, index: int, pieces: list[Piece]) -> ChatChoice:
-        parsed = gather(event for piece in pieces for event in self._reading.read(piece))
+        parsed = gather(event for piece in pieces for event in self.reading.read(piece))
         # Beside calls, white space alone is no content.
         content = parsed.content if not parsed.calls or parsed.content.strip() else None
         message = AssistantMessage(content)
         if parsed.calls:
             message.tool_calls = [
-                ChatToolCall(FunctionCall(call.arguments, call.name), self._reading.forms.new_call_id(), "function")
+                ChatToolCall(FunctionCall(call.arguments, call.name), self.reading.forms.new_call_id(), "function")
                 for call in parsed.calls
             ]
         if parsed.reasoning:
@@ -143,7 +143,7 @@ class _ChatWords:
         logprobs = self._logprobs(pieces) if self._shows_logprobs else None
         last = pieces[-1]
         assert last.end is not None
-        return ChatChoice(index, message, logprobs, self._reading.reason(last), last.end.matched)
+        return ChatChoice(index, message, logprobs, self.reading.reason(last), last.end.matched)
 
     def _delta(self, choice: int, event: Event) -> Delta:
         match event:
@@ -153,7 +153,7 @@ class _ChatWords:
                 return Delta(reasoning_content=text)
             case CallBegun(name):
                 self._num_calls[choice] += 1
-                call = ChatToolCall(FunctionCall("", name), self._reading.forms.new_call_id(), "function")
+                call = ChatToolCall(FunctionCall("", name), self.reading.forms.new_call_id(), "function")
             case CallArguments(text):
                 call = ChatToolCall(FunctionCall(text))
         call.index = self._num_calls[choice] - 1
@@ -163,7 +163,7 @@ class _ChatWords:
         return chat_logprobs(self._vocabulary, [token for piece in pieces for token in piece.shown])
 
     def _usage(self) -> Usage:
-        return usage(self._generations, self._reading.reasoning_tokens)
+        return usage(self._generations, self.reading.reasoning_tokens)
 
     def _texts_of(self, index: int) -> TextEvents:
         if (texts := self._texts.get(index)) is None:

@@ -86,6 +86,7 @@ class _CompletionWords:
     """Words one completion, as events or as a whole."""
 
     dialect = OPENAI
+    reading = None
 
     def __init__(self, asked: Asked, request: CompletionRequest, vocabulary: Vocabulary, answer: Answer) -> None:
         self._asked = asked

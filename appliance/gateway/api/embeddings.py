@@ -73,6 +73,7 @@ class _EmbeddingWords:
     """Words a list of embeddings; there is no stream of them."""
 
     dialect = OPENAI
+    reading = None
 
     def __init__(self, asked: Asked, is_encoded: bool) -> None:
         self._asked = asked

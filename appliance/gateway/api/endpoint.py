@@ -21,11 +21,17 @@ from appliance.gateway.flow.generation import Generation
 from appliance.gateway.flow.records import Source
 from appliance.gateway.flow.request import Asked
 from appliance.gateway.identity import Principal
+from appliance.gateway.observing import ReadAnswer
 from appliance.gateway.text.vocabulary import Vocabulary
 
 
 class Words(Events, Protocol):
     """How one API words one answer."""
+
+    @property
+    def reading(self) -> ReadAnswer | None:
+        """What it finds in the text, if it looks for anything there."""
+        ...
 
     def whole(self, pieces: list[Piece], generations: list[Generation]) -> object:
         """The answer as one object."""
@@ -87,7 +93,9 @@ class InferenceEndpoint:
         exchange.watch(answer.client_left)
         try:
             async with answer:
-                await _deliver(exchange, answer, inference, inference.words(answer, arrived_at))
+                words = inference.words(answer, arrived_at)
+                exchange.describe = partial(answer.describe, is_streamed=inference.stream, read=words.reading)
+                await _deliver(exchange, answer, inference, words)
         finally:
             exchange.unwatch(answer.client_left)
 

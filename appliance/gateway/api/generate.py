@@ -80,6 +80,7 @@ class _NativeWords:
     """Words a native answer, as events or as a whole."""
 
     dialect = OPENAI
+    reading = None
 
     def __init__(
         self,
@@ -206,6 +207,7 @@ class _Healthy:
     """Says that an answer came."""
 
     dialect = OPENAI
+    reading = None
 
     def begin(self, generations: list[Generation]) -> Iterable[object]:
         """Nothing: it is never streamed."""

@@ -85,7 +85,7 @@ class _MessageWords:
         self._asked = asked
         self._generation = generation
         parallel = request.fields.parallel_tool_calls
-        self._reading = ChatReading(model, asked.prompts[0], 1, has_tools=bool(request.tools), parallel=parallel)
+        self.reading = ChatReading(model, asked.prompts[0], 1, has_tools=bool(request.tools), parallel=parallel)
         self._builder = BlockBuilder()
         self._end: ChoiceEnd | None = None
 
@@ -111,7 +111,7 @@ class _MessageWords:
         return self._message([self._shown(block) for block in self._builder.blocks], self._stop_reason())
 
     def _take(self, piece: Piece) -> list[BlockEvent]:
-        events = self._builder.take(self._reading.read(piece))
+        events = self._builder.take(self.reading.read(piece))
         if piece.end is not None:
             self._end = piece.end
             events += self._builder.finish()
@@ -165,7 +165,7 @@ class _MessageWords:
         return matched if isinstance(matched, str) else None
 
     def _usage(self) -> dict[str, Any]:
-        cached, thinking = self._generation.num_cached_tokens, self._reading.reasoning_tokens
+        cached, thinking = self._generation.num_cached_tokens, self.reading.reasoning_tokens
         counted = {
             "input_tokens": self._generation.num_prompt_tokens - cached,
             "cache_read_input_tokens": cached,

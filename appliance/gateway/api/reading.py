@@ -24,6 +24,7 @@ class ChatReading:
 
     Attributes:
         reasoning_tokens: of all choices so far; None for models that do not reason.
+        finish_reasons: of the choices that have ended, in the order in which they did.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ChatReading:
         ]
         self._contents = [ContentTokens(score) for _ in range(n)] if score is not None else None
         self.reasoning_tokens = 0 if reasons else None
+        self.finish_reasons: list[str] = []
 
     def read(self, piece: Piece) -> list[Event]:
         """The events of one piece of one choice."""
@@ -70,6 +72,7 @@ class ChatReading:
         if piece.end is None:
             return events
         last = reader.finish()
+        self.finish_reasons.append(self.reason(piece))
         return events + (last if self._contents is None else self._contents[piece.choice].score(last))
 
     def _scored(self, piece: Piece, contents: ContentTokens) -> list[Event]:

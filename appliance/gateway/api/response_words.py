@@ -63,7 +63,7 @@ class ResponseWords:
         self._generation: Generation
         self.response: dict[str, Any] = {}
         """As it was told last."""
-        self._reading = ChatReading(
+        self.reading = ChatReading(
             model,
             asked.prompts[0],
             1,
@@ -129,7 +129,7 @@ class ResponseWords:
         yield self._event("response.cancelled", response=self._show("cancelled"))
 
     def _take(self, piece: Piece) -> list[BlockEvent]:
-        events = self._builder.take(self._reading.read(piece))
+        events = self._builder.take(self.reading.read(piece))
         if piece.end is not None:
             self._end = piece.end
             events += self._builder.finish(is_cut=piece.end.reason == "length")
@@ -210,7 +210,7 @@ class ResponseWords:
             "input_tokens": generation.num_prompt_tokens,
             "input_tokens_details": {"cached_tokens": generation.num_cached_tokens, "cache_write_tokens": 0},
             "output_tokens": output,
-            "output_tokens_details": {"reasoning_tokens": self._reading.reasoning_tokens or 0},
+            "output_tokens_details": {"reasoning_tokens": self.reading.reasoning_tokens or 0},
             "total_tokens": generation.num_prompt_tokens + output,
         }
 

@@ -1,6 +1,7 @@
 """`POST /v1/responses`: answers as rows of items; whole, as typed events, or made in the background; and kept for a while."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from appliance.gateway.errors import BadRequest, GatewayFault
 from appliance.gateway.exchange import Exchange
 from appliance.gateway.flow.answer import Answer
 from appliance.gateway.identity import Principal
-from appliance.gateway.observing import EndedRequest, Observer
+from appliance.gateway.observing import EndedInference, EndedRequest, Observer
 from appliance.gateway.trace_context import TraceContext
 
 ROUTE = "/v1/responses"
@@ -88,7 +89,8 @@ class ResponsesApi:
     ) -> None:
         """Answer that it has begun, or with its events."""
         words.attach(answer.generations[0])
-        told = partial(self._tell, answer, exchange.trace.child(), is_streamed, time.monotonic())
+        describe = partial(answer.describe, is_streamed=is_streamed, read=words.reading)
+        told = partial(self._tell, describe, exchange.trace.child(), time.monotonic())
         await self._background.start(key, answer, words, is_streamed=is_streamed, told=told)
         if is_streamed:
             await follow(exchange, self._background, key, 0, audit_headers(answer))
@@ -96,10 +98,9 @@ class ResponsesApi:
             await exchange.respond(200, words.response, audit_headers(answer))
 
     def _tell(
-        self, answer: Answer, trace: TraceContext, is_streamed: bool, began: float, fault: GatewayFault | None
+        self, describe: Callable[[], EndedInference], trace: TraceContext, began: float, fault: GatewayFault | None
     ) -> None:
         if self._observer is None:
             return
         code, took_s = "" if fault is None else fault.code, time.monotonic() - began
-        inference = answer.describe(is_streamed=is_streamed)
-        self._observer.request_ended(EndedRequest(trace, "POST", ROUTE, 200, took_s, code, inference))
+        self._observer.request_ended(EndedRequest(trace, "POST", ROUTE, 200, took_s, code, describe()))

@@ -24,7 +24,7 @@ from appliance.gateway.flow.opening import Opening
 from appliance.gateway.flow.records import Recorder, Source
 from appliance.gateway.flow.request import Asked
 from appliance.gateway.identity import Principal
-from appliance.gateway.observing import EndedInference
+from appliance.gateway.observing import EndedInference, ReadAnswer
 from appliance.gateway.text.vocabulary import Vocabulary
 from runtime.request import TokenDelivery
 
@@ -103,8 +103,8 @@ class Answer:
         """The outcomes' indices, known when no pieces are left."""
         return ",".join(str(generation.outcome_index) for generation in self.generations)
 
-    def describe(self, *, is_streamed: bool = False) -> EndedInference:
-        """What an observer is told when it is over."""
+    def describe(self, *, is_streamed: bool = False, read: ReadAnswer | None = None) -> EndedInference:
+        """What an observer is told when it is over; `read` where the API tells calls and reasoning from text."""
         sampling, generations = self._asked.sampling, self.generations
         firsts = [one.first_token_at for one in generations if one.first_token_at is not None]
         return EndedInference(
@@ -121,16 +121,19 @@ class Answer:
             num_choices=self._asked.n,
             is_streamed=is_streamed,
             is_embedding=self._asked.wants_embedding,
-            finish_reasons=[
-                choice.end.reason for one in generations for choice in one.choices if choice.end is not None
-            ],
+            finish_reasons=self._engine_reasons if read is None else read.finish_reasons,
             prompt_tokens=sum(one.num_prompt_tokens for one in generations),
             cached_tokens=sum(one.num_cached_tokens for one in generations),
             output_tokens=sum(one.num_output_tokens for one in generations),
+            reasoning_tokens=None if read is None else read.reasoning_tokens,
             duration_s=time.monotonic() - self._arrived_at,
             first_token_s=min(firsts) - self._arrived_at if firsts else None,
             intents=[one.intent_index for one in generations if one.intent_index is not None],
         )
+
+    @property
+    def _engine_reasons(self) -> list[str]:
+        return [choice.end.reason for one in self.generations for choice in one.choices if choice.end is not None]
 
     def fail(self, fault: GatewayFault) -> None:
         """End the answer from outside: the client left, the auditor is gone, the appliance stops."""
