@@ -7,8 +7,10 @@ requests then go at the same times to the same engine directly, and the differen
 """
 
 import asyncio
+import contextlib
 import gc
 import json
+import secrets
 import signal
 import socket
 import statistics
@@ -38,6 +40,8 @@ from appliance.supervisor.provision import provision
 from appliance.supervisor.supervisor import Supervisor
 
 MODEL = "paced"
+_PORTS = range(12_000, 32_000)
+"""Below those that Linux gives to outgoing connections: one of these, anybody's, could take it before the appliance has started."""
 _VOCAB_SIZE = 1000
 
 
@@ -233,17 +237,18 @@ def _target(configuration: Configuration) -> Target:
 
 def _configure(folder: Path, workers: int, niceness: int) -> tuple[Configuration, bytes]:
     model = Path(appliance.demo.__file__).parent / "model"
+    gateway_port, authority_port = _free_ports(2)
     file = folder / "casemate.toml"
     file.write_text(
         f"""
 state_dir = "state"
 [gateway]
-port = {_free_port()}
+port = {gateway_port}
 workers = {workers}
 [supervisor]
 foreground_niceness = {niceness}
 [authority]
-port = {_free_port()}
+port = {authority_port}
 [policy]
 max_concurrent_requests_per_client = 0
 [[engines]]
@@ -254,8 +259,12 @@ served_model_name = "{MODEL}"
     return load_configuration(file)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports(count: int) -> list[int]:
+    """Different ones of the loopback device that nobody uses now."""
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found += [port] if port not in found else []
+    return found
