@@ -8,6 +8,7 @@ import pytest
 from appliance.demo.client import Credentials
 from tests.support.appliance import Appliance, running_appliance
 from tests.support.collector import Collector
+from tests.support.sdk import open_sdk
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +42,5 @@ def access_token(appliance: Appliance, credentials: Credentials) -> str:
 @pytest.fixture
 def sdk(appliance: Appliance, access_token: str) -> Iterator[openai.OpenAI]:
     """The openai package, pointed at the appliance."""
-    with openai.OpenAI(
-        base_url=f"{appliance.url}/v1",
-        api_key=access_token,
-        max_retries=0,
-        http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
-    ) as client:
+    with open_sdk(appliance, access_token) as client:
         yield client

@@ -30,7 +30,8 @@ from tests.support.commands import run_casemate
 from tests.support.controls import control
 from tests.support.folders import contents_below
 from tests.support.ports import free_port
-from tests.support.waiting import wait_until
+from tests.support.sdk import open_sdk
+from tests.support.waiting import stay_within_a_day, wait_until
 
 WITNESS = "witness.example/asked"
 
@@ -107,10 +108,7 @@ def auditor(appliance: Appliance, home: Path) -> Auditor:
 @pytest.fixture(scope="module")
 def asked(appliance: Appliance, auditor: Auditor) -> str:
     """The request id of an answer whose two records, intent and outcome, the reader has indexed."""
-    with openai.OpenAI(
-        base_url=f"{appliance.url}/v1", api_key=appliance.token(), max_retries=0,
-        http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
-    ) as sdk:  # fmt: skip
+    with open_sdk(appliance) as sdk:
         request_id = sdk.completions.create(model="casemate-demo", prompt="Hello", max_tokens=3).id
     wait_until(lambda: len(auditor.search(request=request_id)) == 2)
     return request_id
@@ -148,10 +146,8 @@ def test_a_known_prompt_is_looked_up_by_the_days_root_and_by_its_escrow(
     appliance: Appliance, auditor: Auditor, home: Path
 ) -> None:
     """The gateway hashes as the command does, which takes the host's root or an auditor's key; each look-up is a record."""
-    with openai.OpenAI(
-        base_url=f"{appliance.url}/v1", api_key=appliance.token(), max_retries=0,
-        http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
-    ) as sdk:  # fmt: skip
+    stay_within_a_day()
+    with open_sdk(appliance) as sdk:
         prompt = [11, 12, 13, 14]
         request_id = sdk.completions.create(model="casemate-demo", prompt=prompt, max_tokens=1).id
     wait_until(lambda: len(auditor.search(request=request_id)) == 2)
@@ -162,7 +158,8 @@ def test_a_known_prompt_is_looked_up_by_the_days_root_and_by_its_escrow(
     assert request_id in look_up(appliance, *ids, "--recipient-key", str(home / "ada.key"))
     (home / "others.json").write_text("[11, 12, 13, 15]")
     assert look_up(appliance, "--token-ids", str(home / "others.json"), status=EXIT_FAILED) == ""
-    wait_until(lambda: len(auditor.search(kind="hash_looked_up")) == before + 3)
+    # Or more: those of an earlier test may be found as late.
+    wait_until(lambda: len(auditor.search(kind="hash_looked_up")) >= before + 3)
 
 
 @control("AU-10")
@@ -173,6 +170,7 @@ def test_an_answer_is_asked_for_again_and_is_the_recorded_one(
 
     By hand, and by `casemate audit replay`, which tells another request from it.
     """
+    stay_within_a_day()
     asked = {"model": "casemate-demo", "prompt": "Once upon a time", "max_tokens": 60, "temperature": 1.5}
 
     def answer(sdk: openai.OpenAI, **more: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -182,10 +180,7 @@ def test_an_answer_is_asked_for_again_and_is_the_recorded_one(
         intent, outcome = sorted(facts, key=lambda each: str(each["kind"]))
         return given.choices[0].text, intent, outcome
 
-    with openai.OpenAI(
-        base_url=f"{appliance.url}/v1", api_key=appliance.token(), max_retries=0,
-        http_client=openai.DefaultHttpxClient(verify=appliance.client.tls),
-    ) as sdk:  # fmt: skip
+    with open_sdk(appliance) as sdk:
         text, intent, outcome = answer(sdk)
         others = [threading.Thread(target=answer, args=(sdk,)) for _ in range(3)]
         for other in others:
@@ -278,7 +273,7 @@ def test_a_monitor_recomputes_the_root_from_the_tiles(auditor: Auditor, asked: s
     entries = tile_client.walk(fetch)
     kinds = [parse_canonical(entry)["unmapped"]["casemate"]["kind"] for entry in entries]
     assert {"log_started", "inference_intent", "log_searched"} <= set(kinds)
-    assert auditor.get("/audit/log/tile/0/001")[0] == auditor.get("/audit/log/tile/7/000")[0] == 404
+    assert auditor.get("/audit/log/tile/0/999")[0] == auditor.get("/audit/log/tile/7/000")[0] == 404
     assert auditor.get("/audit/log/tile/0/%2e%2e/checkpoint")[0] == 404
 
 
@@ -322,6 +317,8 @@ def test_a_witness_is_asked_without_anybody_doing_anything(
         server.shutdown()
         serving.join()
         server.server_close()
+        # The courier asks every second; an answer in progress needs the witness's files, and ends this process without them.
+        wait_until(lambda: not any("process_request_thread" in one.name for one in threading.enumerate()))
         witness.close()
 
 

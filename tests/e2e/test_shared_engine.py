@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.appliance import DEMO_MODEL, Appliance, running_appliance
 from tests.support.controls import control
+from tests.support.processes import has_ended
 from tests.support.sdk import open_sdk
 from tests.support.waiting import wait_until
 
@@ -108,7 +109,7 @@ def test_ranks_end_and_come_back_together(shared: Appliance, killed: int) -> Non
     assert len(ranks) == 2
     os.kill(ranks[killed].pid, signal.SIGKILL)
     wait_until(lambda: shared.status("/health") != 200)
-    wait_until(lambda: all(not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE for rank in ranks))
+    wait_until(lambda: all(has_ended(rank.pid) for rank in ranks))
     shared.wait_ready()
     assert len(ask(shared).choices[0].text) > 0
     assert {rank.pid for rank in find_ranks(shared)}.isdisjoint(rank.pid for rank in ranks)
@@ -122,6 +123,6 @@ def test_a_rank_that_hangs_is_noticed_by_the_watchdog(shared: Appliance) -> None
     os.kill(ranks[1].pid, signal.SIGSTOP)
     with pytest.raises(openai.OpenAIError):
         ask(shared)
-    wait_until(lambda: all(not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE for rank in ranks))
+    wait_until(lambda: all(has_ended(rank.pid) for rank in ranks))
     shared.wait_ready()
     assert len(ask(shared).choices[0].text) > 0

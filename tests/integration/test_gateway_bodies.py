@@ -21,7 +21,7 @@ from audit.keyed_hash import ROOT_LABEL, KeyedHasher, root_context
 from audit.sealing import unwrap_share
 from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
-from tests.support.waiting import until
+from tests.support.waiting import stay_within_a_day, until
 from tests.support.wire import Response, exchange
 
 AUDITOR = X25519PrivateKey.generate()
@@ -36,6 +36,7 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(folder: Path, bodies: Path) -> AsyncIterator[Gateway]:
+    stay_within_a_day()  # Each has a file and a key of its own.
     policy = BodyPolicy(frozenset({"acme"}), [AUDITOR.public_key()], bodies)
     async with running_gateway(folder, bodies=policy) as running:
         running.tokens.good["elsewhere"] = principal("client-3", tenant="elsewhere")

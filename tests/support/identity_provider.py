@@ -62,6 +62,7 @@ class IdentityProvider:
         self.product = product
         self.issuer = ISSUERS[product]
         self.keys = [Key("key-1")]
+        self._encryption_key = Key("enc-1")
         self.num_fetches = 0
         self.answer = None
         """Instead of the key set: status, headers and body."""
@@ -124,7 +125,7 @@ class IdentityProvider:
     def key_set(self):
         entries = [key.jwk(self.product) for key in self.keys]
         if self.product == "keycloak":  # Its sets hold a key for encryption too.
-            entries.append({**Key("enc-1").jwk("keycloak"), "use": "enc", "alg": "RSA-OAEP"})
+            entries.append({**self._encryption_key.jwk("keycloak"), "use": "enc", "alg": "RSA-OAEP"})
         return json.dumps({"keys": entries}).encode()
 
     def exchange(self, authorization, form):

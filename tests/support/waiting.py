@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 GIVE_UP_S = 60.0
+_DAY_S = 86_400.0
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = GIVE_UP_S, poll_s: float = 0.05) -> float:
@@ -19,6 +20,13 @@ def wait_until(condition: Callable[[], object], timeout_s: float = GIVE_UP_S, po
         assert took_s < timeout_s, f"did not happen within {timeout_s} s"
         time.sleep(poll_s)
     return time.monotonic() - began_s
+
+
+def stay_within_a_day(needed_s: float = 60.0) -> None:
+    """For what is compared by its day (UTC): if the day ends in less than this time, wait for the next one."""
+    left_s = _DAY_S - time.time() % _DAY_S
+    if left_s < needed_s:
+        time.sleep(left_s + 0.01)
 
 
 def shortest(measure: Callable[[], float], limit_s: float, attempts: int = 3) -> float:
