@@ -154,8 +154,11 @@ async def test_too_much_of_anything_is_refused_by_name(gateway: Gateway, change:
 
 @control("SC-5", "SI-10")
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
-async def test_an_early_refusal_reaches_a_client_that_is_still_sending(gateway: Gateway, connection: str) -> None:
+async def test_an_early_refusal_reaches_a_client_that_is_still_sending(
+    gateway: Gateway, connection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rest of the body is read and forgotten; then the connection ends, and is not reset."""
+    monkeypatch.setattr(protocol, "_LINGER_S", GIVE_UP_S)
     head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\nContent-Length: {1 << 20}\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(head.encode())

@@ -221,12 +221,12 @@ async def test_a_fault_of_one_request_ends_that_request(gateway: Gateway, finish
 
 async def test_an_answer_over_its_deadline_ends(folder: Path) -> None:
     """The engine is told the deadline; should it not keep it, the gateway does."""
-    async with running_gateway(folder, request_timeout_s=0.3) as gateway:
+    async with running_gateway(folder, request_timeout_s=1.0) as gateway:
         gateway.engine.reply = lambda submit, choice: Reply([97], finish=None)
         response = await post(gateway, stream=False)
         assert (response.status, json.loads(response.body)["error"]["code"]) == (504, "deadline_exceeded")
         assert gateway.engine.submits[0].timeout_ms is not None
-        assert gateway.engine.submits[0].timeout_ms <= 300
+        assert gateway.engine.submits[0].timeout_ms <= 1000
 
 
 async def test_one_prompt_of_several_that_fails_ends_all_with_outcomes(gateway: Gateway) -> None:

@@ -17,7 +17,7 @@ from tests.support.gateway import TOKEN, Gateway, running_gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL
 from tests.support.streams import BEARER, JSON, Stream, body_of, last_error, post, settled
-from tests.support.waiting import until
+from tests.support.waiting import GIVE_UP_S, until
 from tests.support.wire import close, exchange, parse
 
 TEXT = "".join(chr(ord("a") + place % 26) for place in range(120))
@@ -90,7 +90,7 @@ async def test_a_client_that_falls_behind_and_reads_on_misses_nothing(gateway: G
         await until(lambda: len(puts) > 300)
         sock.setblocking(False)
         received = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(GIVE_UP_S):
             while b"[DONE]" not in received:
                 received += await asyncio.get_running_loop().sock_recv(sock, 1 << 16)
     assert text_by_choice(received) == [(TEXT * 4)[choice:170] for choice in range(8)]
