@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from appliance.auditor import witness_listener
 from appliance.auditor.ledger import Clock, Ledger
 from appliance.auditor.vouching import TimeVoucher
 from appliance.auditor.watches import Limits, Watches
@@ -41,7 +42,7 @@ from audit.signing_key import open_cosigners
 from audit.witness import Witness
 from security.stewards.outbox import Notice
 from tests.support.controls import control
-from tests.support.waiting import wait_until
+from tests.support.waiting import GIVE_UP_S, wait_until
 from tests.unit.appliance.auditor.conftest import Auditor
 
 NAME = "witness.example/w1"
@@ -362,8 +363,11 @@ def test_a_listener_refuses_what_is_no_request(url: str) -> None:
     missing.value.close()
 
 
-def test_strangers_take_no_more_than_the_places_there_are(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_strangers_take_no_more_than_the_places_there_are(
+    url: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who comes when all are taken is turned away, who goes gives a place back; many may come at the same moment."""
+    monkeypatch.setattr(witness_listener._Handler, "timeout", GIVE_UP_S)
     address = urllib.parse.urlsplit(url)
     assert address.hostname is not None
     assert address.port is not None
