@@ -47,6 +47,21 @@ class Resume(msgspec.Struct, frozen=True, array_like=True, tag="resume"):
     """What that life called it, and the log does."""
 
 
+class Lookup(msgspec.Struct, frozen=True, array_like=True, tag="lookup"):
+    """May this request ask for a model's tokenizer? Counts as one of its own kind. Answered by `LookupGranted` or `Denied`."""
+
+    reserve: Reserve
+    """Of no tokens."""
+
+
+class FilterModels(msgspec.Struct, frozen=True, array_like=True, tag="filter_models"):
+    """Which of these models may whoever asks use? Answered by `ModelsAllowed`."""
+
+    reserve: Reserve
+    """Of no tokens and no model."""
+    models: Annotated[tuple[Name, ...], msgspec.Meta(max_length=1024)]
+
+
 class Extend(msgspec.Struct, frozen=True, array_like=True, tag="extend", gc=False):
     """Ask for the next block of output tokens of a running request."""
 
@@ -102,6 +117,20 @@ class Granted(msgspec.Struct, frozen=True, array_like=True, tag="granted"):
     day_tokens_left: Left | None = None
 
 
+class LookupGranted(msgspec.Struct, frozen=True, array_like=True, tag="lookup_granted"):
+    """Answer to `Lookup`: go on."""
+
+    correlation: int
+    lookups_left: Left | None = None
+
+
+class ModelsAllowed(msgspec.Struct, frozen=True, array_like=True, tag="models_allowed"):
+    """Answer to `FilterModels`, in the same order."""
+
+    correlation: int
+    models: tuple[str, ...]
+
+
 DenialCode = Literal[
     "model_not_allowed", "client_disabled", "rate_limit", "quota_exhausted", "too_many_requests", "invalid_key"
 ]
@@ -109,7 +138,7 @@ DenialCode = Literal[
 
 
 class Denied(msgspec.Struct, frozen=True, array_like=True, tag="denied"):
-    """Answer to `Reserve`, `Resume`, `Extend` and `CheckKey`: no, and what is left of the limits."""
+    """Answer to `Reserve`, `Resume`, `Lookup`, `Extend` and `CheckKey`: no, and what is left of the limits."""
 
     correlation: int
     code: DenialCode
@@ -163,8 +192,10 @@ class NonceKey(msgspec.Struct, frozen=True, array_like=True, tag="nonce_key"):
         return "NonceKey(<hidden>)"
 
 
-GatewayToPolicy = Reserve | Resume | Extend | Settle | CheckKey | UseOnce
-PolicyToGateway = Granted | Denied | KeyHolder | UsedOnce | PolicyStatus | Revocations | NonceKey
+GatewayToPolicy = Reserve | Resume | Lookup | FilterModels | Extend | Settle | CheckKey | UseOnce
+PolicyToGateway = (
+    Granted | LookupGranted | ModelsAllowed | Denied | KeyHolder | UsedOnce | PolicyStatus | Revocations | NonceKey
+)
 
 
 class FindPrincipal(msgspec.Struct, frozen=True, array_like=True, tag="find_principal"):

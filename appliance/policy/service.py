@@ -20,9 +20,13 @@ from appliance.messages.policy import (
     CheckKey,
     Denied,
     Extend,
+    FilterModels,
     Granted,
     KeyHolder,
     Left,
+    Lookup,
+    LookupGranted,
+    ModelsAllowed,
     NonceKey,
     PolicyStatus,
     Reserve,
@@ -35,7 +39,7 @@ from appliance.messages.policy import (
 from security.errors import SecurityUnavailable
 from security.oauth.dpop_nonces import make_nonce_key
 from security.oauth.revocations import Revocation
-from security.policy.decisions import PolicyDecider, Refusal, RequestFacts, is_upstream
+from security.policy.decisions import PolicyDecider, Refusal, RequestFacts, find_refusal, is_upstream
 from security.policy.definitions import Definitions
 from security.policy.denials import QuotaDenial
 from security.policy.quotas import Allowance, Allowances, QuotaGrant
@@ -197,6 +201,8 @@ class PolicyService:
         match message:
             case Reserve():
                 return not message.is_registered or _knows(self._definitions.current, message)
+            case Lookup() | FilterModels():
+                return self._is_known(message.reserve)
             case CheckKey():
                 return self._stored(message) in self._definitions.current.static_keys
         return True
@@ -208,6 +214,10 @@ class PolicyService:
                 return self._reserve(owner, message)
             case Resume():
                 return self._resume(owner, message)
+            case Lookup():
+                return self._look_up(message.reserve)
+            case FilterModels():
+                return self._filter_models(message)
             case Extend():
                 answer = self._quotas.extend(message.reservation, owner)
                 return _answer_quota(message.correlation, answer, None)
@@ -231,6 +241,25 @@ class PolicyService:
         if isinstance(decision, Refusal):
             return Denied(message.correlation, decision.code, decision.message, 0)
         return _answer_quota(message.correlation, decision, self._decider.allowances(facts))
+
+    def _look_up(self, asked: Reserve) -> LookupGranted | Denied:
+        facts = _facts(asked)
+        denial = self._decider.decide_lookup(self._definitions.current, facts)
+        if isinstance(denial, Refusal):
+            return Denied(asked.correlation, denial.code, denial.message, 0)
+        left = _left(self._decider.allowances(facts).lookups)
+        if denial is None:
+            return LookupGranted(asked.correlation, left)
+        return Denied(asked.correlation, denial.code, denial.message, denial.retry_after_s, left)
+
+    def _filter_models(self, message: FilterModels) -> ModelsAllowed:
+        definitions, facts = self._definitions.current, _facts(message.reserve)
+        allowed = tuple(
+            model
+            for model in message.models
+            if find_refusal(definitions, msgspec.structs.replace(facts, model=model)) is None
+        )
+        return ModelsAllowed(message.reserve.correlation, allowed)
 
     def _resume(self, owner: int, message: Resume) -> Granted | Denied:
         reserve = message.reserve

@@ -1,7 +1,8 @@
 """One subject's use of its limits: what it has open, and what it may still take. Pure; times are the caller's.
 
-Requests and tokens per minute are buckets that refill steadily. Tokens per day are counted by the day in UTC, so that everybody
-knows when they come back, and a book that is written anew from the log comes to the same number.
+Requests and tokens per minute are buckets that refill steadily. Lookups, which take no tokens, have a bucket of their own, as large
+as that of requests: whoever has each prompt's tokens counted first may still ask as often. Tokens per day are counted by the day in
+UTC, so that everybody knows when they come back, and a book that is written anew from the log comes to the same number.
 """
 
 import msgspec
@@ -25,7 +26,7 @@ class Now(msgspec.Struct, frozen=True):
 class Account:
     """One subject's open requests, buckets and day."""
 
-    __slots__ = ("day", "day_tokens", "in_flight", "limits", "num_open", "requests", "tokens")
+    __slots__ = ("day", "day_tokens", "in_flight", "limits", "lookups", "num_open", "requests", "tokens")
 
     def __init__(self, limits: Limits, now: Now) -> None:
         self.limits = limits
@@ -36,6 +37,7 @@ class Account:
         self.day_tokens = 0
         """Tokens used or held in that day."""
         self.requests = _bucket(limits.requests_per_minute, now)
+        self.lookups = _bucket(limits.requests_per_minute, now)
         self.tokens = _bucket(limits.tokens_per_minute, now)
 
     def is_idle(self, now: Now) -> bool:
@@ -43,13 +45,14 @@ class Account:
         self.turn(now)
         if self.limits.tokens_per_day and self.day_tokens:
             return False
-        buckets = (bucket for bucket in (self.requests, self.tokens) if bucket is not None)
+        buckets = (bucket for bucket in (self.requests, self.lookups, self.tokens) if bucket is not None)
         return self.num_open == 0 and all(one.is_full(now.monotonic_ns) for one in buckets)
 
     def change_limits(self, limits: Limits, now: Now) -> None:
         """Other limits from now on; what was taken stays taken."""
         self.limits = limits
         self.requests = _resize(self.requests, limits.requests_per_minute, now)
+        self.lookups = _resize(self.lookups, limits.requests_per_minute, now)
         self.tokens = _resize(self.tokens, limits.tokens_per_minute, now)
 
     def turn(self, now: Now) -> None:
@@ -63,6 +66,11 @@ class Account:
             self.requests.take(1, now.monotonic_ns)
         self.num_open += 1
         self.hold(tokens, now)
+
+    def look_up(self, now: Now) -> None:
+        """A lookup, which MUST have been found to fit."""
+        if self.lookups is not None:
+            self.lookups.take(1, now.monotonic_ns)
 
     def hold(self, tokens: int, now: Now) -> None:
         """Hold more for an open request, which MUST have been found to fit."""

@@ -70,6 +70,10 @@ class PolicyDecider:
             max_output_tokens=request.max_output_tokens,
         )
 
+    def decide_lookup(self, definitions: Definitions, request: RequestFacts) -> QuotaDenial | Refusal | None:
+        """Let a request look something up with the model's tokenizer, which is None, or say why not."""
+        return find_refusal(definitions, request) or self.quotas.look_up(request.subjects)
+
     def allowances(self, request: RequestFacts) -> Allowances:
         """What is left to who asks."""
         return self.quotas.allowances(request.subjects)

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from security.policy.account import Account, Now
+from security.policy.bucket import TokenBucket
 from security.policy.limits import Subject
 
 DenialCode = Literal["rate_limit", "quota_exhausted", "too_many_requests"]
@@ -28,11 +29,13 @@ def find_denial(subject: Subject, account: Account, tokens: int, now: Now) -> Qu
     if limit and account.num_open >= limit:
         message = f"{_words(subject)}: {account.num_open} requests are open, the limit is {limit}"
         return QuotaDenial("too_many_requests", message, 1)
-    if account.requests is not None and not account.requests.available(now.monotonic_ns):
-        wait_ns = account.requests.wait_ns(1, now.monotonic_ns)
-        message = f"{_words(subject)}: the limit is {account.requests.per_minute} requests per minute"
-        return QuotaDenial("rate_limit", message, _seconds(wait_ns))
-    return find_token_denial(subject, account, tokens, now, "rate_limit")
+    denial = _find_rate_denial(subject, account.requests, now)
+    return denial or find_token_denial(subject, account, tokens, now, "rate_limit")
+
+
+def find_lookup_denial(subject: Subject, account: Account, now: Now) -> QuotaDenial | None:
+    """The same for a lookup, which takes no tokens and is over at once."""
+    return _find_rate_denial(subject, account.lookups, now)
 
 
 def find_token_denial(
@@ -59,6 +62,13 @@ def find_token_denial(
     left = bucket.available(now.monotonic_ns)
     message = f"{who}: {tokens} tokens are needed, and of {bucket.per_minute} per minute {left} are left"
     return QuotaDenial(code, message, _seconds(wait_ns))
+
+
+def _find_rate_denial(subject: Subject, bucket: TokenBucket | None, now: Now) -> QuotaDenial | None:
+    if bucket is None or bucket.available(now.monotonic_ns):
+        return None
+    message = f"{_words(subject)}: the limit is {bucket.per_minute} requests per minute"
+    return QuotaDenial("rate_limit", message, _seconds(bucket.wait_ns(1, now.monotonic_ns)))
 
 
 def _never(who: str, tokens: int, limit: int, span: str) -> QuotaDenial:

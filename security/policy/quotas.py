@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Sequence
 import msgspec
 
 from security.policy.account import DAY_S, Account, Now
-from security.policy.denials import NEVER_RETRY_S, QuotaDenial, find_denial, find_token_denial
+from security.policy.denials import NEVER_RETRY_S, QuotaDenial, find_denial, find_lookup_denial, find_token_denial
 from security.policy.limits import LimitTable, Subject
 
 MAX_LOST = 100_000
@@ -46,6 +46,7 @@ class Allowances(msgspec.Struct, frozen=True):
     requests: Allowance | None
     tokens: Allowance | None
     day_tokens: Allowance | None
+    lookups: Allowance | None = None
 
 
 class _Reservation(msgspec.Struct):
@@ -129,6 +130,21 @@ class QuotaBook:
             account.open(tokens, now)
             self._accounts[subject] = account
         return self._add(_Reservation(tuple(accounts), owner, prompt_tokens, block, max_output_tokens, now.day, tokens))
+
+    def look_up(self, subjects: Sequence[Subject]) -> QuotaDenial | None:
+        """Count a request that takes no tokens and is over at once; a refused one costs nothing. Another life of the book knows
+        nothing of it: no record tells.
+        """
+        now = self._now()
+        accounts = {subject: self._peek(subject, now) for subject in subjects}
+        for subject, account in accounts.items():
+            denial = find_lookup_denial(subject, account, now)
+            if denial is not None:
+                return denial
+        for subject, account in accounts.items():
+            account.look_up(now)
+            self._accounts[subject] = account
+        return None
 
     def resume(
         self,
@@ -246,6 +262,7 @@ class QuotaBook:
             for kind, buckets in (
                 ("requests", [account.requests for account in accounts]),
                 ("tokens", [account.tokens for account in accounts]),
+                ("lookups", [account.lookups for account in accounts]),
             )
         }
         days = [
@@ -253,7 +270,12 @@ class QuotaBook:
             for account in accounts
             if (limit := account.limits.tokens_per_day)
         ]
-        return Allowances(_tightest(minutes["requests"]), _tightest(minutes["tokens"]), _tightest(days))
+        return Allowances(
+            _tightest(minutes["requests"]),
+            _tightest(minutes["tokens"]),
+            _tightest(days),
+            _tightest(minutes["lookups"]),
+        )
 
     def forget_idle(self) -> None:
         """Drop accounts that are as good as new, so that memory follows the subjects that are active."""
@@ -280,7 +302,7 @@ class QuotaBook:
             assert account.num_open == open_of.get(subject, 0)
             assert account.in_flight == tokens_of.get(subject, 0)
             assert account.day_tokens >= 0
-            for bucket in (account.requests, account.tokens):
+            for bucket in (account.requests, account.lookups, account.tokens):
                 assert bucket is None or 0 <= bucket.available(now.monotonic_ns) <= bucket.per_minute
 
     def _now(self) -> Now:

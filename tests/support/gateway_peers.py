@@ -433,6 +433,10 @@ class FakePolicy:
         self.budget_tokens = 1_000_000
         self.denial: tuple[str, str, int] | None = None
         self.reserves: list[policy.Reserve] = []
+        self.lookups: list[policy.Reserve] = []
+        self.lookups_left: policy.Left | None = None
+        self.forbidden: set[str] = set()
+        """Models that a listing leaves out."""
         self.settles: list[policy.Settle] = []
         self.num_extends = 0
         self.answers = asyncio.Event()
@@ -472,6 +476,15 @@ class FakePolicy:
             return None
         if isinstance(message, policy.Resume):
             return policy.Denied(message.reserve.correlation, "client_disabled", "not resumed here", 0)
+        if isinstance(message, policy.FilterModels):
+            allowed = tuple(model for model in message.models if model not in self.forbidden)
+            return policy.ModelsAllowed(message.reserve.correlation, allowed)
+        if isinstance(message, policy.Lookup):
+            self.lookups.append(message.reserve)
+            if self.denial is None:
+                return policy.LookupGranted(message.reserve.correlation, self.lookups_left)
+            code, text, retry = self.denial
+            return policy.Denied(message.reserve.correlation, code, text, retry, self.lookups_left)  # type: ignore[arg-type]
         if isinstance(message, policy.Reserve):
             self.reserves.append(message)
             if self.denial is not None:

@@ -22,7 +22,7 @@ class InputTokensEndpoint:
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
         fields = parse_conversation(parse_object(await exchange.read_body()))
-        model = self._intake.find_model(fields.model)
+        model = await self._intake.look_up(exchange.identified, fields.model)
         items = await load_conversation(self._store, exchange.identified.tenant, fields)
         with named_as(CHAT_NAMES, tool_places(fields), "parameters"):
             request = parse_chat_request(chat_body(fields, items) | {"model": model.name}, self._intake.settings)

@@ -90,6 +90,14 @@ class Intake:
             raise BadRequest("missing_parameter", "several models are served: name one in model", parameter="model")
         return only
 
+    async def look_up(self, principal: Principal, name: str | None) -> ServedModel:
+        """As `find_model`, for a request that uses the model's tokenizer alone: the client must be allowed the model, and it counts
+        against the limits of requests per minute. Raises: GatewayFault.
+        """
+        model = self.find_model(name)
+        await self._desk.policy.look_up(principal, model.name)
+        return model
+
     def facts_of(self, model: ServedModel) -> ModelFacts:
         """What its engine says of a model. Raises: PeerUnavailable."""
         return self._desk.engines.for_model(model.name).facts

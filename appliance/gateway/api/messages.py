@@ -52,7 +52,7 @@ class MessagesApi:
 
 
 class CountTokensEndpoint:
-    """Counts the tokens of a prompt; asks no model, so it is neither recorded nor paid for."""
+    """Counts the tokens of a prompt; asks no model, so it is neither recorded nor paid for, but counted (`Intake.look_up`)."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
@@ -62,7 +62,8 @@ class CountTokensEndpoint:
         fields = parse_count(parse_object(await exchange.read_body()))
         with _named(fields):
             request = _chat_request(fields, self._intake)
-            prompt = await self._intake.tokenize_chat(self._intake.find_model(request.fields.model), request)
+            model = await self._intake.look_up(exchange.identified, request.fields.model)
+            prompt = await self._intake.tokenize_chat(model, request)
         await exchange.respond(200, {"input_tokens": len(prompt)})
 
 

@@ -6,10 +6,11 @@ They say nothing that is a secret: no path of a folder, no key, no address of a 
 from importlib.metadata import version
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta, Struct
 
 from appliance.gateway.api.endpoint import Inference, InferenceEndpoint
-from appliance.gateway.api.fields import SamplingFields
+from appliance.gateway.api.fields import Name, SamplingFields
 from appliance.gateway.api.generate import healthy_words
 from appliance.gateway.api.intake import Intake, Limit, Wanted, new_uid
 from appliance.gateway.api.parameters import parse_parameters
@@ -42,6 +43,13 @@ class FlushQuery(Struct, kw_only=True):
     """Seconds that it may take until no request runs. None are waited for: they keep their own pages."""
 
 
+class HealthQuery(Struct, kw_only=True):
+    """Of `/health_generate`, which SGLang's tools ask without any, as a server of theirs has one model."""
+
+    model: Name | None = None
+    """The one that is asked; else the first that who asks may use."""
+
+
 class NativeEndpoints:
     """All but the inferring ones."""
 
@@ -50,8 +58,9 @@ class NativeEndpoints:
         self._models = models
 
     async def model_info(self, exchange: Exchange) -> None:
-        """The one model, or all of them."""
-        infos = [self._info(model.name, model.template.exists) for model in self._models]
+        """The one model, or all that who asks may use."""
+        names = await self._desk.policy.filter_models(exchange.identified, [model.name for model in self._models])
+        infos = [self._info(name, self._models.find(name).template.exists) for name in names]
         await exchange.respond(200, infos[0] if len(infos) == 1 else {"models": infos})
 
     async def server_info(self, exchange: Exchange) -> None:
@@ -129,17 +138,23 @@ class NativeEndpoints:
 class HealthGenerate:
     """`GET /health_generate`: one real token out of a model, as any other request: recorded, and paid for by whoever asks."""
 
-    def __init__(self, desk: Desk, intake: Intake) -> None:
+    def __init__(self, desk: Desk, models: Models, intake: Intake) -> None:
         self._endpoint = InferenceEndpoint(desk, self)
+        self._policy = desk.policy
+        self._models = models
         self._intake = intake
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
-        await self._endpoint.answer(exchange, {})
+        await self._endpoint.answer(exchange, msgspec.to_builtins(parse_query(exchange.query, HealthQuery)))
 
     async def prepare(self, body: dict[str, Any], principal: Principal) -> Inference:
         """One token after the first of the vocabulary. Raises: GatewayFault."""
-        model = self._intake.find_model(None)
+        name = body["model"]
+        if name is None:
+            served = [model.name for model in self._models]
+            name = next(iter(await self._policy.filter_models(principal, served)), served[0])
+        model = self._intake.find_model(name)
         wanted = Wanted(
             uid=new_uid("health"), route=HEALTH_ROUTE, sampling=SamplingFields(temperature=0), limit=Limit(1)
         )

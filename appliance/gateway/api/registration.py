@@ -17,7 +17,7 @@ from appliance.gateway.api.intake import Intake
 from appliance.gateway.api.listing import ModelEndpoints, ModelsQuery
 from appliance.gateway.api.log_reading import CHECKPOINT, COSIGNED, TILES, LogReading
 from appliance.gateway.api.messages import CountTokensEndpoint, MessagesApi
-from appliance.gateway.api.native import HEALTH_ROUTE, FlushQuery, HealthGenerate, NativeEndpoints
+from appliance.gateway.api.native import HEALTH_ROUTE, FlushQuery, HealthGenerate, HealthQuery, NativeEndpoints
 from appliance.gateway.api.openapi import OpenApiEndpoint
 from appliance.gateway.api.protected_resource import PATH, UNNAMED, ProtectedResource, ProtectedResourceEndpoint
 from appliance.gateway.api.receipts import ProofEndpoint, ReceiptEndpoint
@@ -49,7 +49,7 @@ def register_routes(
     routes = RouteTable()
     intake = Intake(desk, models, TokenizerThreads())
     health = HealthEndpoints(desk, models, states, installation)
-    listing = ModelEndpoints(models, desk.engines)
+    listing = ModelEndpoints(desk, models)
     routes.register("GET", "/health", Scope.PUBLIC, health.health)
     routes.register("GET", "/ready", Scope.PUBLIC, health.ready)
     routes.register("GET", PATH, Scope.PUBLIC, ProtectedResourceEndpoint(resource))
@@ -84,7 +84,7 @@ def register_routes(
         routes.register("GET", f"/{verb}server_info", Scope.METRICS_READ, native.server_info)
     routes.register("POST", "/flush_cache", Scope.ENGINE_CONTROL, native.flush_cache, FlushQuery)
     routes.register("POST", "/abort_request", Scope.INFERENCE, native.abort)
-    routes.register("GET", HEALTH_ROUTE, Scope.INFERENCE, HealthGenerate(desk, intake))
+    routes.register("GET", HEALTH_ROUTE, Scope.INFERENCE, HealthGenerate(desk, models, intake), HealthQuery)
     routes.register("GET", "/audit/request/{id}", Scope.AUDIT_READ, ReceiptEndpoint(desk.auditor))
     routes.register("GET", "/audit/proof/{id}", Scope.AUDIT_READ, ProofEndpoint(desk.auditor))
     custody = CustodyEndpoints(desk.auditor, desk.bodies)

@@ -38,7 +38,7 @@ class DetokenizeFields(Struct, kw_only=True):
 
 
 class TokenEndpoints:
-    """Both; they ask no model, so they are neither recorded nor paid for."""
+    """Both; they ask no model, so they are neither recorded nor paid for, but counted (`Intake.look_up`)."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
@@ -48,12 +48,12 @@ class TokenEndpoints:
         body = parse_object(await exchange.read_body())
         shows_strings = body.get("return_token_strs") is True
         if "messages" in body:
-            model, ids = await self._tokenize_chat(body)
+            model, ids = await self._tokenize_chat(exchange, body)
             answer: dict[str, Any] = {"count": len(ids), "tokens": ids}
             texts = [ids]
         else:
             fields = parse_parameters(body, TokenizeFields)
-            model = self._intake.find_model(fields.model)
+            model = await self._intake.look_up(exchange.identified, fields.model)
             texts = await self._tokenize_texts(model, fields)
             is_list = isinstance(fields.prompt, list)
             answer = {
@@ -67,7 +67,7 @@ class TokenEndpoints:
         )
         await exchange.respond(200, answer)
 
-    async def _tokenize_chat(self, body: dict[str, Any]) -> tuple[ServedModel, list[int]]:
+    async def _tokenize_chat(self, exchange: Exchange, body: dict[str, Any]) -> tuple[ServedModel, list[int]]:
         own = ("return_token_strs", "add_special_tokens")
         if body.get("add_special_tokens"):
             message = (
@@ -78,7 +78,7 @@ class TokenEndpoints:
         if chat.get("model") is None:
             chat["model"] = self._intake.find_model(None).name
         request = parse_chat_request(chat, self._intake.settings)
-        model = self._intake.find_model(request.fields.model)
+        model = await self._intake.look_up(exchange.identified, request.fields.model)
         return model, await self._intake.tokenize_chat(model, request)
 
     async def _tokenize_texts(self, model: ServedModel, fields: TokenizeFields) -> list[list[int]]:
@@ -96,7 +96,7 @@ class TokenEndpoints:
         if not fields.skip_special_tokens:
             message = "skip_special_tokens: control tokens have no text here, so only true is taken"
             raise BadRequest("unsupported_parameter", message, parameter="skip_special_tokens")
-        model = self._intake.find_model(fields.model)
+        model = await self._intake.look_up(exchange.identified, fields.model)
         facts, vocabulary = self._intake.facts_of(model), model.tokenizer.vocabulary
         texts: list[str] = []
         for ids in parse_prompts(fields.tokens, self._intake.settings.max_prompts, "tokens") if fields.tokens else [[]]:

@@ -6,6 +6,7 @@ go on.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -20,8 +21,12 @@ from appliance.messages.policy import (
     CheckKey,
     Denied,
     Extend,
+    FilterModels,
     Granted,
     KeyHolder,
+    Lookup,
+    LookupGranted,
+    ModelsAllowed,
     NonceKey,
     PolicyStatus,
     Reserve,
@@ -100,17 +105,7 @@ class PolicyPeer:
         Raises: QuotaRefused, PeerUnavailable.
         """
         life = self._life
-        asked = Reserve(
-            0,
-            principal.client_id,
-            principal.subject,
-            principal.tenant,
-            principal.role,
-            model,
-            prompt_tokens,
-            max_output_tokens,
-            principal.is_registered,
-        )
+        asked = _asked_by(principal, model, prompt_tokens, max_output_tokens)
         answer = await self._questions.ask(
             lambda number: msgspec.structs.replace(asked, correlation=number), self._give_back
         )
@@ -120,6 +115,27 @@ class PolicyPeer:
         reservation = Reservation(granted.reservation, granted.output_tokens, life, asked)
         self._open.add(reservation)
         return reservation
+
+    async def look_up(self, principal: Principal, model: str) -> None:
+        """Ask whether a request may use a model's tokenizer, which takes no tokens. Raises: QuotaRefused, PeerUnavailable."""
+        asked = _asked_by(principal, model)
+        answer = await self._questions.ask(lambda number: Lookup(msgspec.structs.replace(asked, correlation=number)))
+        if isinstance(answer, LookupGranted):
+            principal.notice.headers = quota_headers(answer.lookups_left, None, None)
+            return
+        if isinstance(answer, Denied):
+            principal.notice.headers = quota_headers(answer.requests_left, None, None)
+        _granted(answer)
+
+    async def filter_models(self, principal: Principal, models: Sequence[str]) -> tuple[str, ...]:
+        """Those of `models` that the principal may use, in their order. Raises: PeerUnavailable."""
+        asked = _asked_by(principal, "")
+        answer = await self._questions.ask(
+            lambda number: FilterModels(msgspec.structs.replace(asked, correlation=number), tuple(models))
+        )
+        if isinstance(answer, ModelsAllowed):
+            return answer.models
+        raise InternalFault("policy_refused", f"policy answered with {type(answer).__name__}")
 
     async def extend(self, reservation: Reservation) -> None:
         """Ask for the next block of a running generation. Raises: QuotaRefused, PeerUnavailable."""
@@ -183,6 +199,20 @@ class PolicyPeer:
             reservation.number, reservation.life = answer.reservation, self._life
         else:
             self._give_back(answer)  # It ended while the answer was on its way, and is in the log.
+
+
+def _asked_by(principal: Principal, model: str, prompt_tokens: int = 0, max_output_tokens: int = 0) -> Reserve:
+    return Reserve(
+        0,
+        principal.client_id,
+        principal.subject,
+        principal.tenant,
+        principal.role,
+        model,
+        prompt_tokens,
+        max_output_tokens,
+        principal.is_registered,
+    )
 
 
 def _granted(answer: object) -> Granted:
