@@ -114,6 +114,20 @@ def denied_event(caller: Caller, call: Call, *, code: str, detail: str, http_sta
     return event | {"status_code": code, "status_detail": detail}
 
 
+def request_event(kind: str, caller: Caller, call: Call, *, facts: Mapping[str, str | int]) -> Json:
+    """A request that is no inference, and changes something; written before it does.
+
+    Args:
+        kind: response_deleted or cache_flushed.
+        call: its `model` and `engine_build` are empty.
+    """
+    profiles = ("security_control", "trace") if call.trace_id else ("security_control",)
+    event = new_event(kind, min(KINDS[kind].activity_ids), SUCCESS, INFORMATIONAL, profiles)
+    _place_request(event, caller, call, ALLOWED)
+    event["unmapped"]["casemate"] |= facts
+    return event
+
+
 def outcome_event(
     caller: Caller,
     call: Call,
@@ -340,8 +354,15 @@ def _api_activity(
 ) -> Json:
     profiles = ("ai_operation", "security_control", "trace") if call.trace_id else ("ai_operation", "security_control")
     event = new_event(kind, activity_id, status_id, severity_id, profiles)
-    metadata, own, uid = event["metadata"], event["unmapped"]["casemate"], call.request_uid
-    metadata["correlation_uid"], metadata["tenant_uid"] = uid, caller.tenant
+    event["metadata"]["correlation_uid"] = call.request_uid
+    _place_request(event, caller, call, action_id)
+    return event | {"ai_model": {"ai_provider": "Casemate", "name": call.model, "version": call.engine_build}}
+
+
+def _place_request(event: Json, caller: Caller, call: Call, action_id: int) -> None:
+    """Who asks for what, from where, in which trace."""
+    own, uid = event["unmapped"]["casemate"], call.request_uid
+    event["metadata"]["tenant_uid"] = caller.tenant
     own["request_uid"], own["role"], own["token_key_id"] = uid, caller.role, caller.token_key_id
     event |= {
         "action_id": action_id,
@@ -350,7 +371,6 @@ def _api_activity(
             "session": {"issuer": caller.token_issuer, "uid": caller.token_id},
             "user": {"type_id": 4 if caller.subject == caller.client_id else 1, "uid": caller.subject},
         },
-        "ai_model": {"ai_provider": "Casemate", "name": call.model, "version": call.engine_build},
         "api": {
             "operation": f"{call.http_method} {call.route}",
             "request": {"uid": uid},
@@ -361,7 +381,6 @@ def _api_activity(
     }
     if call.trace_id:
         event["trace"] = {"uid": call.trace_id}
-    return event
 
 
 def _authentication(

@@ -36,7 +36,7 @@ CHANGES = frozenset(
      "grant_rule_changed", "definitions_restored", "key_rotated", "retention_changed", "hold_placed", "hold_lifted",
      "rules_proposed", "rules_refused", "log_rotation_agreed", "log_bodies_destroyed", "configuration_loaded",
      "model_imported", "model_approved", "model_promoted", "model_retired", "roles_installed", "software_installed",
-     "software_switched", "software_rolled_back", "log_rotated", "log_time_vouched", "segments_applied")
+     "software_switched", "software_rolled_back", "log_rotated", "log_time_vouched", "segments_applied", "state_backed_up")
 )  # fmt: skip
 _QUIET = frozenset(("inference_intent", "inference_outcome", "token_issued"))
 """Kinds of which there are many, and of which each is like the others."""

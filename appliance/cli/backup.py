@@ -7,12 +7,14 @@ import fcntl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from appliance.cli.caller import actor
 from appliance.cli.definitions import add_state_command, find_place, open_definitions, print_json
 from appliance.cli.main import EXIT_OK
 from appliance.errors import CommandFailed
+from appliance.models.places import open_outbox
 from appliance.policy.backup import read_backup, restore_files, write_backup
 from security.registry.archive import export_definitions, import_definitions
 
@@ -36,13 +38,21 @@ def _backup(arguments: argparse.Namespace) -> int:
     state, _location = find_place(arguments)
     with open_definitions(arguments) as opened:
         definitions = export_definitions(opened.database)
-    names = write_backup(arguments.file, state, definitions)
+    names = write_backup(arguments.file, state, definitions, partial(_announce, state, arguments.file))
     if arguments.json:
         print_json({"file": str(arguments.file), "members": names})
     else:
         print(f"{arguments.file}: {len(names)} members")
         sys.stderr.write("It holds every signing key: whoever reads it can make tokens. Keep it as you keep those.\n")
     return EXIT_OK
+
+
+def _announce(state: Path, file: Path, sha256: str, num_members: int) -> None:
+    """Leave word for the log of who takes every key, before they have them."""
+    facts: dict[str, str | int] = {"file": str(file.absolute()), "num_members": num_members}
+    open_outbox(state).put(
+        "state_backed_up", name="definitions and keys", digest=f"sha256:{sha256}", actor=actor(), facts=facts
+    )
 
 
 def _restore(arguments: argparse.Namespace) -> int:

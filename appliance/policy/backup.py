@@ -10,6 +10,7 @@ import io
 import os
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -43,9 +44,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """SHA-256 of every other member, in hexadecimal."""
 
 
-def write_backup(path: Path, state: Path, definitions: bytes) -> list[str]:
+def write_backup(path: Path, state: Path, definitions: bytes, announce: Callable[[str, int], None]) -> list[str]:
     """Write a backup that only its owner can read. Returns: the names in it.
 
+    Args:
+        announce: told the file's SHA-256 in hexadecimal, and how many members it has, before it is written; what it raises keeps it
+            from being.
     Raises: CommandFailed if the file exists or something cannot be read.
     """
     if path.exists():
@@ -67,6 +71,7 @@ def write_backup(path: Path, state: Path, definitions: bytes) -> list[str]:
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(data), 0o600
             archive.addfile(entry, io.BytesIO(data))
+    announce(hashlib.sha256(buffer.getvalue()).hexdigest(), len(members))
     try:
         write_exclusive(path, buffer.getvalue())
     except FileExistsError:

@@ -21,7 +21,7 @@ from security.stewards.outbox import Notice, Outbox
 log = structlog.get_logger(__name__)
 
 _INTERVAL_S = 1.0
-_AUDIT_KINDS = ("log_exported", "key_rotated", "hash_looked_up")
+_AUDIT_KINDS = ("log_exported", "key_rotated", "hash_looked_up", "state_backed_up")
 _OWN_KINDS = (
     "model_verified",
     "model_verification_failed",
@@ -154,6 +154,11 @@ def _build_audit_event(notice: Notice) -> Json:
             after = {"key_id": notice.digest, "stage": str(notice.facts.get("stage", ""))}
             return change_event(
                 notice.kind, entity_type="key", entity_uid=notice.name, actor=notice.actor, before=before, after=after
+            )
+        case "state_backed_up":
+            state = {**facts, "digest": notice.digest}
+            return change_event(
+                notice.kind, entity_type="backup", entity_uid=notice.name, actor=notice.actor, before=state
             )
         case _:
             return change_event(

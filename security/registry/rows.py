@@ -3,6 +3,7 @@
 A row that this program would not have written is an error, never guessed at.
 """
 
+import hashlib
 import json
 from typing import Any, TypeVar
 
@@ -80,6 +81,7 @@ def describe(value: Client | User | StaticKey) -> dict[str, Any]:
     described: dict[str, Any] = msgspec.to_builtins(value)
     if isinstance(value, Client):
         described["scopes"] = format_scopes(value.scopes)
+        described["jwks_sha256"] = None if value.jwks is None else hashlib.sha256(value.jwks.encode()).hexdigest()
     if isinstance(value, User):
         described["passkeys"] = [passkey.name for passkey in value.passkeys]
     if not isinstance(value, StaticKey):

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from runtime.request import Finish
-from tests.support.gateway import TOKEN, Gateway, prompt_of
+from tests.support.controls import control
+from tests.support.gateway import TOKEN, Gateway, principal, prompt_of
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL
 from tests.support.waiting import until
@@ -26,8 +27,8 @@ def said(role: str, block: dict[str, Any]) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": [block]}]}
 
 
-async def ask(gateway: Gateway, path: str, body: Any = None, *, token: str = TOKEN) -> Response:
-    headers = (f"Authorization: Bearer {token}", "Content-Type: application/json")
+async def ask(gateway: Gateway, path: str, body: Any = None, *more: str, token: str = TOKEN) -> Response:
+    headers = (f"Authorization: Bearer {token}", "Content-Type: application/json", *more)
     method = "GET" if body is None else "POST"
     sent = b"" if body is None else json.dumps(body).encode()
     return await exchange(gateway.port, method, path, headers=headers, body=sent)
@@ -280,8 +281,6 @@ async def test_what_is_served_and_how_it_stands(gateway: Gateway) -> None:
 
 async def test_flush_cache_needs_its_own_scope(gateway: Gateway) -> None:
     """And reaches every engine."""
-    from tests.support.gateway import principal
-
     gateway.tokens.good["user"] = principal(scopes=frozenset({"inference", "metrics.read"}))
     assert (await ask(gateway, "/flush_cache", {}, token="user")).status == 403
     assert json.loads((await ask(gateway, "/flush_cache", {})).body) == {"flushed_engines": 1}
@@ -289,6 +288,23 @@ async def test_flush_cache_needs_its_own_scope(gateway: Gateway) -> None:
     assert (await ask(gateway, "/flush_cache?timeout=60.0", {})).status == 200  # SGLang's load generator says so.
     await until(lambda: gateway.engine.num_flushes == 2)
     assert (await ask(gateway, "/flush_cache?wait=1", {})).status == 400
+
+
+@control("AU-12", "3.3.1")
+async def test_a_flush_is_recorded_before_it_happens(gateway: Gateway) -> None:
+    """Who asked, in which trace; what cannot be recorded does not happen, nor is what was refused recorded as done."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert (await ask(gateway, "/flush_cache", {}, f"traceparent: 00-{trace}-00f067aa0ba902b7-01")).status == 200
+    (flushed,) = gateway.auditor.of_kind("cache_flushed")
+    assert flushed["actor"]["app_uid"] == principal().client_id
+    assert (flushed["trace"]["uid"], flushed["api"]["operation"]) == (trace, "POST /flush_cache")
+    await until(lambda: gateway.engine.num_flushes == 1)
+    gateway.auditor.can_append = False
+    assert (await ask(gateway, "/flush_cache", {})).status == 503
+    gateway.auditor.can_append = True
+    generated = await ask(gateway, "/generate", {"text": "hello", "sampling_params": {"max_new_tokens": 1}})
+    assert generated.status == 200  # The engine has read by now all that was sent to it before.
+    assert (gateway.engine.num_flushes, len(gateway.auditor.of_kind("cache_flushed"))) == (1, 1)
 
 
 async def test_health_generate_is_a_real_request(gateway: Gateway) -> None:

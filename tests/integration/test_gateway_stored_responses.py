@@ -9,6 +9,7 @@ import pytest
 from openai.types.responses import InputTokenCountResponse, ResponseItem
 from pydantic import TypeAdapter
 
+from tests.support.controls import control
 from tests.support.gateway import TOKEN, Gateway, principal, running_gateway
 from tests.support.model_folders import MODEL
 from tests.support.wire import exchange
@@ -157,6 +158,26 @@ async def test_input_items_are_the_tenants_own(gateway: Gateway, client: openai.
             await asker.responses.input_tokens.count(model=MODEL, previous_response_id=response.id)
         assert refused.value.code == "previous_response_not_found"
         await client.responses.delete(response.id) if asker is stranger else None
+
+
+@control("AU-12", "3.3.1")
+async def test_who_has_a_response_deleted_is_recorded_first(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """Once, and not for a tenant that has no such response; what cannot be recorded stays."""
+    response = await client.responses.create(model=MODEL, input="hello")
+    gateway.tokens.good["other-tenant"] = principal("client-9", tenant="globex")
+    with pytest.raises(openai.NotFoundError):
+        await client.with_options(api_key="other-tenant").responses.delete(response.id)
+    assert gateway.auditor.of_kind("response_deleted") == []
+    gateway.auditor.can_append = False
+    with pytest.raises(openai.InternalServerError):
+        await client.with_options(max_retries=0).responses.delete(response.id)
+    gateway.auditor.can_append = True
+    assert (await client.responses.retrieve(response.id)).id == response.id
+    await client.with_options(api_key="other-client").responses.delete(response.id)
+    (deleted,) = gateway.auditor.of_kind("response_deleted")
+    assert deleted["unmapped"]["casemate"]["response_id"] == response.id
+    assert deleted["actor"]["app_uid"] == gateway.tokens.good["other-client"].client_id
+    assert deleted["src_endpoint"]["port"] > 0
 
 
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])

@@ -15,6 +15,7 @@ from appliance.gateway.api.generate import healthy_words
 from appliance.gateway.api.intake import Intake, Limit, Wanted, new_uid
 from appliance.gateway.api.parameters import parse_parameters
 from appliance.gateway.api.query import parse_query
+from appliance.gateway.api.recording import record_request
 from appliance.gateway.body import parse_object
 from appliance.gateway.errors import BadRequest
 from appliance.gateway.exchange import Exchange
@@ -25,7 +26,7 @@ from appliance.messages.audit import MAX_UID_CHARS
 from appliance.messages.engine import AbortIntent, FlushCache
 from runtime.identifiers import PAGE_SIZE
 
-HEALTH_ROUTE = "/health_generate"
+FLUSH_ROUTE, HEALTH_ROUTE = "/flush_cache", "/health_generate"
 
 
 class AbortFields(Struct, kw_only=True):
@@ -102,8 +103,9 @@ class NativeEndpoints:
         await exchange.respond(200, answer)
 
     async def flush_cache(self, exchange: Exchange) -> None:
-        """Every engine forgets its cached prefixes; running requests go on."""
+        """Every engine forgets its cached prefixes, once it is recorded who asks; running requests go on."""
         parse_query(exchange.query, FlushQuery)
+        await record_request(self._desk.auditor, exchange, "cache_flushed", ("POST", FLUSH_ROUTE), {})
         num_engines = 0
         for peer in self._desk.engines:
             num_engines += peer.tell(FlushCache())

@@ -17,14 +17,21 @@ from appliance.gateway.api.intake import Intake
 from appliance.gateway.api.listing import ModelEndpoints, ModelsQuery
 from appliance.gateway.api.log_reading import CHECKPOINT, COSIGNED, TILES, LogReading
 from appliance.gateway.api.messages import CountTokensEndpoint, MessagesApi
-from appliance.gateway.api.native import HEALTH_ROUTE, FlushQuery, HealthGenerate, HealthQuery, NativeEndpoints
+from appliance.gateway.api.native import (
+    FLUSH_ROUTE,
+    HEALTH_ROUTE,
+    FlushQuery,
+    HealthGenerate,
+    HealthQuery,
+    NativeEndpoints,
+)
 from appliance.gateway.api.openapi import OpenApiEndpoint
 from appliance.gateway.api.protected_resource import PATH, UNNAMED, ProtectedResource, ProtectedResourceEndpoint
 from appliance.gateway.api.receipts import ProofEndpoint, ReceiptEndpoint
 from appliance.gateway.api.response_store import ResponseStore
 from appliance.gateway.api.responses import ResponsesApi
 from appliance.gateway.api.scrape import ScrapeEndpoint
-from appliance.gateway.api.stored_responses import InputItemsQuery, RetrieveQuery, StoredResponses
+from appliance.gateway.api.stored_responses import KEPT_ROUTE, InputItemsQuery, RetrieveQuery, StoredResponses
 from appliance.gateway.api.tokenization import TokenizerThreads
 from appliance.gateway.api.tokens import TokenEndpoints
 from appliance.gateway.flow.desk import Desk
@@ -67,13 +74,13 @@ def register_routes(
     )
     for path, api in apis:
         routes.register("POST", path, Scope.INFERENCE, InferenceEndpoint(desk, api))
-    stored, tokens, native = StoredResponses(store, background), TokenEndpoints(intake), NativeEndpoints(desk, models)
-    kept = "/v1/responses/{id}"
+    stored = StoredResponses(store, background, desk.auditor)
+    tokens, native = TokenEndpoints(intake), NativeEndpoints(desk, models)
     routes.register("POST", INPUT_TOKENS_ROUTE, Scope.INFERENCE, InputTokensEndpoint(intake, store))
-    routes.register("GET", kept, Scope.INFERENCE, stored.retrieve, RetrieveQuery)
-    routes.register("DELETE", kept, Scope.INFERENCE, stored.delete)
-    routes.register("GET", f"{kept}/input_items", Scope.INFERENCE, stored.list_inputs, InputItemsQuery)
-    routes.register("POST", f"{kept}/cancel", Scope.INFERENCE, stored.cancel)
+    routes.register("GET", KEPT_ROUTE, Scope.INFERENCE, stored.retrieve, RetrieveQuery)
+    routes.register("DELETE", KEPT_ROUTE, Scope.INFERENCE, stored.delete)
+    routes.register("GET", f"{KEPT_ROUTE}/input_items", Scope.INFERENCE, stored.list_inputs, InputItemsQuery)
+    routes.register("POST", f"{KEPT_ROUTE}/cancel", Scope.INFERENCE, stored.cancel)
     routes.register("POST", COUNT_ROUTE, Scope.INFERENCE, CountTokensEndpoint(intake))
     # vLLM and SGLang have these without /v1 too, and SGLang's tools of today ask for the info without its verb.
     for place in ("/v1", ""):
@@ -82,7 +89,7 @@ def register_routes(
     for verb in ("get_", ""):
         routes.register("GET", f"/{verb}model_info", Scope.MODELS_READ, native.model_info)
         routes.register("GET", f"/{verb}server_info", Scope.METRICS_READ, native.server_info)
-    routes.register("POST", "/flush_cache", Scope.ENGINE_CONTROL, native.flush_cache, FlushQuery)
+    routes.register("POST", FLUSH_ROUTE, Scope.ENGINE_CONTROL, native.flush_cache, FlushQuery)
     routes.register("POST", "/abort_request", Scope.INFERENCE, native.abort)
     routes.register("GET", HEALTH_ROUTE, Scope.INFERENCE, HealthGenerate(desk, models, intake), HealthQuery)
     routes.register("GET", "/audit/request/{id}", Scope.AUDIT_READ, ReceiptEndpoint(desk.auditor))

@@ -11,6 +11,7 @@ from appliance.gateway.api.background_store import Key
 from appliance.gateway.api.following import follow
 from appliance.gateway.api.paging import page_after
 from appliance.gateway.api.query import parse_query
+from appliance.gateway.api.recording import record_request
 from appliance.gateway.api.response_conversation import kept_items
 from appliance.gateway.api.response_reasoning import ReasoningSeal
 from appliance.gateway.api.response_store import Kept, ResponseStore
@@ -18,6 +19,9 @@ from appliance.gateway.api.response_turns import Item
 from appliance.gateway.api.responses_request import ENCRYPTED, Include
 from appliance.gateway.errors import BadRequest, NotFound
 from appliance.gateway.exchange import Exchange
+from appliance.gateway.peers.auditor import AuditorPeer
+
+KEPT_ROUTE = "/v1/responses/{id}"
 
 
 class RetrieveQuery(Struct, kw_only=True):
@@ -44,9 +48,10 @@ class InputItemsQuery(Struct, kw_only=True):
 class StoredResponses:
     """Answers for what was kept."""
 
-    def __init__(self, store: ResponseStore, background: Background) -> None:
+    def __init__(self, store: ResponseStore, background: Background, auditor: AuditorPeer) -> None:
         self._store = store
         self._background = background
+        self._auditor = auditor
 
     async def retrieve(self, exchange: Exchange) -> None:
         """One of them as it stands, or its events."""
@@ -90,9 +95,14 @@ class StoredResponses:
         await exchange.respond(200, _shown(await self._load(exchange)))
 
     async def delete(self, exchange: Exchange) -> None:
-        """Forget one; what is under way is ended."""
-        if not await self._store.delete(exchange.identified.tenant, exchange.segment):
-            raise _missing(exchange.segment)
+        """Forget one, once it is recorded who asks; what is under way is ended."""
+        tenant, response_id = exchange.identified.tenant, exchange.segment
+        if await self._store.get(tenant, response_id) is None:
+            raise _missing(response_id)
+        facts = {"response_id": response_id}
+        await record_request(self._auditor, exchange, "response_deleted", ("DELETE", KEPT_ROUTE), facts)
+        if not await self._store.delete(tenant, response_id):
+            raise _missing(response_id)
         await exchange.respond(200, {"id": exchange.segment, "object": "response", "deleted": True})
 
     def _with(self, include: Sequence[str], exchange: Exchange, items: list[Item]) -> list[Item]:

@@ -98,6 +98,10 @@ class AuditorPeer:
         """Append an outcome; when this returns it is durable. Raises: PeerUnavailable, InternalFault."""
         return self._checked(await self._questions.ask(build), Recorded)
 
+    async def record(self, event: bytes) -> None:
+        """Append an event; when this returns it is durable. Raises: PeerUnavailable, InternalFault."""
+        self._checked(await self._questions.ask(lambda number: AppendEvent(number, event)), Recorded)
+
     def report(self, event: bytes) -> None:
         """Append an event that nobody waits for. Without an auditor it is dropped: nothing was served either."""
         self._questions.tell(AppendEvent(TOLD, event))

@@ -52,6 +52,8 @@ def make_events() -> dict[str, dict[str, Any]]:
         "inference_outcome": make_outcome(),
         "inference_denied": events.denied_event(CALLER, CALL, code="quota_exhausted", detail="d", http_status=429),
         "inference_late_count": closing.late_count_event(parse_canonical(intent), 3, engine),
+        "response_deleted": events.request_event("response_deleted", CALLER, CALL, facts={"response_id": "resp-1"}),
+        "cache_flushed": events.request_event("cache_flushed", CALLER, CALL, facts={}),
         "token_rejected": events.token_rejected_event(
             address="10.0.0.1", port=1, route="/v1/models", code="expired", detail="d",
             num_times=3, first_ms=1_760_000_000_000, last_ms=1_760_000_004_000,

@@ -1,5 +1,6 @@
 """Backups: what comes back is what was there, and what is not a backup of ours changes nothing."""
 
+import hashlib
 import json
 import os
 
@@ -13,14 +14,20 @@ from audit.sealing import KeyContext, new_key_id
 from audit.shares import ShareStore
 from audit.storage import Disk
 from security.clients import ClientDefinition
-from security.errors import RegistryUnusable
+from security.errors import KeyUnusable, RegistryUnusable
 from security.policy.limits import LimitRule, Limits
 from security.registry.archive import export_definitions, import_definitions
 from security.registry.snapshot import read_definitions
 from security.scopes import Role
+from security.stewards.outbox import Outbox
 from security.users import UserDefinition
+from tests.support.commands import run_casemate
 from tests.support.controls import control
 from tests.support.definitions import Registry
+
+
+def unheard(sha256, num_members):
+    """Nobody keeps word of it."""
 
 
 @pytest.fixture
@@ -98,10 +105,10 @@ def test_a_backup_holds_the_keys_and_is_its_owners_alone(tmp_path):
         (state / name).parent.mkdir(parents=True, exist_ok=True)
         (state / name).write_text(name)
     path = tmp_path / "b.tar"
-    write_backup(path, state, b"{}")
+    write_backup(path, state, b"{}", unheard)
     assert path.stat().st_mode & 0o077 == 0
     with pytest.raises(CommandFailed, match="exists"):
-        write_backup(path, state, b"{}")
+        write_backup(path, state, b"{}", unheard)
     definitions, files = read_backup(path)
     assert definitions == b"{}"
     assert files.keys() == {"policy/credentials.key", "authority/signing/signing-1.pem", "tls/ca.key"}
@@ -111,6 +118,27 @@ def test_a_backup_holds_the_keys_and_is_its_owners_alone(tmp_path):
     (again / "tls/ca.key").write_text("other")
     with pytest.raises(CommandFailed, match=r"ca\.key exists"):
         restore_files(again, files, replace=False)
+
+
+@control("AU-12", "3.3.1")
+def test_who_takes_every_key_is_told_before_they_have_them(tmp_path):
+    """By the command: the file's digest waits for the log; where no word can be left there is no backup."""
+    state, path = tmp_path / "state", tmp_path / "b.tar"
+    words = ("state", "backup", "--state", str(state))
+    run_casemate("client", "create", "x", "--state", str(state))
+    run_casemate(*words, str(path))
+    ((_, notice),) = Outbox(state / "outbox").waiting()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (notice.kind, notice.digest) == ("state_backed_up", f"sha256:{digest}")
+    assert notice.facts == {"file": str(path), "num_members": len(read_backup(path)[1]) + 1}
+
+    def refuse(*_told):
+        assert not (tmp_path / "second.tar").exists()
+        raise KeyUnusable("for the test")
+
+    with pytest.raises(KeyUnusable):
+        write_backup(tmp_path / "second.tar", state, b"{}", refuse)
+    assert not (tmp_path / "second.tar").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led by another user's link")
@@ -124,7 +152,7 @@ def test_links_that_another_user_made_are_not_followed(tmp_path):
     planted.symlink_to(host / "secret.pem")
     os.chown(planted, 60612, 60612, follow_symlinks=False)
     with pytest.raises(CommandFailed, match=r"planted\.pem: a link that uid 60612 made"):
-        write_backup(tmp_path / "new.tar", state, b"{}")
+        write_backup(tmp_path / "new.tar", state, b"{}", unheard)
     planted.unlink()
     (state / "authority" / "signing").rmdir()
     (state / "authority" / "signing").symlink_to(host)
@@ -145,7 +173,7 @@ def test_a_changed_backup_is_noticed(tmp_path):
     (state / "policy").mkdir(parents=True)
     (state / "policy/credentials.key").write_text("k" * 32)
     path = tmp_path / "b.tar"
-    write_backup(path, state, b"{}")
+    write_backup(path, state, b"{}", unheard)
     data = path.read_bytes()
     path.write_bytes(data.replace(b"k" * 32, b"k" * 31 + b"x"))
     with pytest.raises(CommandFailed, match="not what it was"):
@@ -165,7 +193,7 @@ def test_a_backup_of_an_earlier_release_comes_back_without_the_key_of_all_days(t
         (state / name).write_text(name)
     with monkeypatch.context() as earlier:
         earlier.setattr(backup, "FILES", (*backup.FILES, "gateway/keyed-hash.key"))
-        assert "files/gateway/keyed-hash.key" in write_backup(path, state, b"{}")
+        assert "files/gateway/keyed-hash.key" in write_backup(path, state, b"{}", unheard)
     assert read_backup(path)[1] == {"tls/ca.key": b"tls/ca.key"}
 
 
@@ -177,11 +205,11 @@ def test_shares_of_sealed_bodies_are_backed_up_under_a_hold_only(tmp_path):
     keys = {tenant: KeyContext(tenant, "2026-11-20", new_key_id()) for tenant in ("acme", "umbrella")}
     for context in keys.values():
         store.keep(context, b"[]")
-    write_backup(tmp_path / "none.tar", state, b"{}")
+    write_backup(tmp_path / "none.tar", state, b"{}", unheard)
     assert read_backup(tmp_path / "none.tar")[1] == {}
     hold = Hold("hold-1", "acme", "2026-11-01", "2026-11-30", "a case")
     save_rules(state / "audit" / RULES, Rules(30, (hold,)), Disk())
-    write_backup(tmp_path / "held.tar", state, b"{}")
+    write_backup(tmp_path / "held.tar", state, b"{}", unheard)
     files = read_backup(tmp_path / "held.tar")[1]
     assert files.keys() == {f"audit/shares/2026-11-20/{keys['acme'].key_id}.json", "audit/rules.json"}
     restore_files(tmp_path / "again", files, replace=False)
@@ -189,7 +217,7 @@ def test_shares_of_sealed_bodies_are_backed_up_under_a_hold_only(tmp_path):
     assert restored.load("2026-11-20", keys["acme"].key_id) == store.load("2026-11-20", keys["acme"].key_id)
     (state / "audit" / RULES).write_bytes(b"{")
     with pytest.raises(CommandFailed, match="legal hold"):
-        write_backup(tmp_path / "unknown.tar", state, b"{}")
+        write_backup(tmp_path / "unknown.tar", state, b"{}", unheard)
 
 
 @control("AU-11", "AU-9(5)")
@@ -202,7 +230,7 @@ def test_what_is_held_is_held_after_a_restore_too(tmp_path):
     for folder in (state, again):
         (folder / "audit").mkdir(parents=True)
     save_rules(state / "audit" / RULES, rules, Disk())
-    write_backup(tmp_path / "held.tar", state, b"{}")
+    write_backup(tmp_path / "held.tar", state, b"{}", unheard)
     files = read_backup(tmp_path / "held.tar")[1]
     restore_files(again, files, replace=False)
     assert load_rules(again / "audit" / RULES, 1) == Rules(90, (hold,))

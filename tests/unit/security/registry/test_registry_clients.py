@@ -1,5 +1,6 @@
 """The client registry: what is stored, who may come in, and what happens to files that are not as they should be."""
 
+import hashlib
 import json
 import multiprocessing
 import shutil
@@ -298,6 +299,19 @@ def test_hashes_belong_to_one_client_and_one_secret(client_id, secret):
     assert not is_secret_of(KEY, client_id + "x", stored, secret)
     assert hash_secret(KEY, "a", "bc") != hash_secret(KEY, "ab", "c")
     assert make_secret() != make_secret()
+
+
+@control("AU-12", "CM-3", "3.4.3")
+def test_the_record_of_other_keys_tells_which_they_were_and_are(registry):
+    """By their digests: before and after differ, though all else is the same."""
+    first, second = '{"keys":[1]}', '{"keys":[2]}'
+    client_id = registry.create(
+        ClientDefinition(name="x", auth_method="private_key_jwt", jwks=first), actor="t"
+    ).client.client_id
+    registry.set_keys(client_id, second, actor="eve")
+    changed = registry.changes()[-1]
+    told = [json.loads(state).pop("jwks_sha256") for state in (changed.before, changed.after)]
+    assert told == [hashlib.sha256(keys.encode()).hexdigest() for keys in (first, second)]
 
 
 def test_a_client_of_ours_is_registered_once_and_kept_up_to_date(registry):
