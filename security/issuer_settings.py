@@ -16,6 +16,12 @@ SocketAddress = Annotated[str, msgspec.Meta(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|\[
 HttpsUrl = Annotated[str, msgspec.Meta(pattern=r"^https://[^\s?#@]+$", max_length=512)]
 ClaimName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 TenantName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+TENANT_CLAIM = (
+    "Claim that tells the tenant, text or a list of it; a dot leads into an object. "
+    "By default where roles and groups are."
+)
+TENANTS = "Which tenant here is meant by what that claim says; others none."
+DEFAULT_TENANT = "default"
 
 
 class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,17 +49,8 @@ class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "are refused."
         ),
     ] = None
-    tenant_claim: Annotated[
-        ClaimName | None,
-        msgspec.Meta(
-            description="Claim that tells the tenant, text or a list of it; a dot leads into an object. By default where "
-            "roles and groups are.",
-        ),
-    ] = None
-    tenants: Annotated[
-        dict[str, TenantName],
-        msgspec.Meta(description="Which tenant here is meant by what that claim says; others none."),
-    ] = msgspec.field(default_factory=dict)
+    tenant_claim: Annotated[ClaimName | None, msgspec.Meta(description=TENANT_CLAIM)] = None
+    tenants: Annotated[dict[str, TenantName], msgspec.Meta(description=TENANTS)] = msgspec.field(default_factory=dict)
     roles: Annotated[
         dict[str, RoleName], msgspec.Meta(description="What its roles and groups are worth here; others nothing.")
     ] = msgspec.field(default_factory=dict)
@@ -89,8 +86,7 @@ class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         """Everybody has a tenant, and keys come from one place, which is named in full."""
         if self.tenant is None and not self.tenants:
             raise ValueError("expected tenant, or tenants by which they are told apart")
-        if self.tenant_claim is not None and not self.tenants:
-            raise ValueError("tenant_claim: expected tenants, by what it says")
+        _verify_told_apart(self.tenant_claim, self.tenants)
         by_address = (self.jwks_url, self.jwks_address, self.ca_certificate)
         by_file = (self.jwks_file, self.jwks_signer_file)
         given = (by_address, by_file) if self.jwks_file is None else (by_file, by_address)
@@ -132,8 +128,14 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         str, msgspec.Meta(pattern=r"^openid( [!#-\[\]-~]+)*$", max_length=256, description="What is asked for.")
     ] = "openid profile"
     tenant: Annotated[
-        str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="The tenant of all who come by it.")
-    ] = "default"
+        TenantName | None,
+        msgspec.Meta(
+            description="The tenant of all who come by it, `default` if unset; with `tenants`, of who has none that is mapped: "
+            "without it they are refused."
+        ),
+    ] = None
+    tenant_claim: Annotated[ClaimName | None, msgspec.Meta(description=TENANT_CLAIM)] = None
+    tenants: Annotated[dict[str, TenantName], msgspec.Meta(description=TENANTS)] = msgspec.field(default_factory=dict)
     roles: Annotated[
         dict[str, RoleName], msgspec.Meta(description="What its roles and groups are worth here; others nothing.")
     ] = msgspec.field(default_factory=dict)
@@ -141,3 +143,17 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         RoleName | None,
         msgspec.Meta(description="The role of who has none that is mapped; without it they are refused."),
     ] = None
+
+    def __post_init__(self) -> None:
+        """What tells tenants apart tells something."""
+        _verify_told_apart(self.tenant_claim, self.tenants)
+
+    @property
+    def fallback_tenant(self) -> str | None:
+        """The tenant of who has none that is mapped; None: refused."""
+        return DEFAULT_TENANT if self.tenant is None and not self.tenants else self.tenant
+
+
+def _verify_told_apart(tenant_claim: str | None, tenants: dict[str, str]) -> None:
+    if tenant_claim is not None and not tenants:
+        raise ValueError("tenant_claim: expected tenants, by what it says")

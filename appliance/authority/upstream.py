@@ -88,6 +88,9 @@ class UpstreamDesk:
             client_id=settings.client_id,
             roles={theirs: Role(ours) for theirs, ours in settings.roles.items()},
             default_role=None if settings.default_role is None else Role(settings.default_role),
+            tenant=settings.fallback_tenant,
+            tenant_claim=settings.tenant_claim,
+            tenants=settings.tenants,
             clock=clock,
         )
         self._waiting: WaitingRoom[Begun] = WaitingRoom(
@@ -185,7 +188,7 @@ class UpstreamDesk:
             login=vouched.login,
             name=vouched.name,
             role=vouched.role,
-            tenant=self.settings.tenant,
+            tenant=vouched.tenant,
             models=None,
             password_hash="",
             password_set_at=0,

@@ -17,7 +17,7 @@ from security.oauth.access_token import parse_string, verify_times
 from security.oauth.algorithms import FOREIGN_ALGORITHMS, algorithms_of
 from security.oauth.jws import RULE_CHANGING_MEMBERS, is_signed_by, parse_jws
 from security.oauth.key_ring import KeyRing
-from security.oauth.profiles import find_values
+from security.oauth.profiles import Mapping
 from security.scopes import Role
 from security.users import MAX_NAME_CHARS
 
@@ -38,6 +38,7 @@ class Vouched(msgspec.Struct, frozen=True, kw_only=True):
     login: str
     name: str
     role: Role
+    tenant: str
 
 
 class IdTokenCheck:
@@ -51,13 +52,28 @@ class IdTokenCheck:
         client_id: str,
         roles: dict[str, Role],
         default_role: Role | None,
+        tenant: str | None = "default",
+        tenant_claim: str | None = None,
+        tenants: dict[str, str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """
+        Args:
+            client_id: who this authority is there, the audience.
+            tenant, tenant_claim, tenants: as of other issuers (`profiles.Mapping`).
+        """
         self._keys = keys
-        self._issuer = issuer
-        self._client_id = client_id
-        self._roles = roles
-        self._default_role = default_role
+        self._mapping = Mapping(
+            name="",
+            issuer=issuer,
+            audience=client_id,
+            tenant=tenant,
+            tenant_claim=tenant_claim,
+            tenants=tenants or {},
+            roles=roles,
+            default_role=default_role,
+            scopes={},
+        )
         self._clock = clock
 
     async def verify(self, token: str, nonce: str) -> Vouched:
@@ -70,13 +86,14 @@ class IdTokenCheck:
         await self._keys.keep_fresh()
         claims = await self._verify_signature(token)
         # Section 3.1.3.7 (2), (3) to (5): whose it is, and whom it is for.
-        if parse_string(claims, "iss") != self._issuer:
+        client_id = self._mapping.audience
+        if parse_string(claims, "iss") != self._mapping.issuer:
             raise TokenRejected("iss: the ID token is from another issuer")
         audience = claims.get("aud")
         audiences = [audience] if isinstance(audience, str) else audience
-        if not isinstance(audiences, list) or self._client_id not in audiences:
+        if not isinstance(audiences, list) or client_id not in audiences:
             raise TokenRejected("aud: the ID token is for somebody else")
-        if claims.get("azp", self._client_id if len(audiences) == 1 else None) != self._client_id:
+        if claims.get("azp", client_id if len(audiences) == 1 else None) != client_id:
             raise TokenRejected("azp: the ID token was given to somebody else")
         # (9), (10)
         verify_times(claims, self._clock(), SKEW_S, MAX_LIFETIME_S)
@@ -92,7 +109,8 @@ class IdTokenCheck:
             subject=subject,
             login=login,
             name=_find_text(claims, ("name",)) or login,
-            role=self._find_role(claims),
+            role=self._mapping.find_role(claims, _ROLE_CLAIMS),
+            tenant=self._mapping.find_tenant(claims, _ROLE_CLAIMS),
         )
 
     async def _verify_signature(self, token: str) -> dict[str, Any]:
@@ -114,15 +132,6 @@ class IdTokenCheck:
         if key is None or algorithm not in algorithms_of(key) or not is_signed_by(jws, key, str(algorithm)):
             raise TokenRejected("the ID token's signature does not hold")
         return jws.payload()
-
-    def _find_role(self, claims: dict[str, Any]) -> Role:
-        found = {self._roles[one] for one in find_values(claims, _ROLE_CLAIMS) if one in self._roles}
-        if len(found) > 1:
-            raise TokenRejected("roles: more than one role here: one account has one role")
-        role = next(iter(found), self._default_role)
-        if role is None:
-            raise TokenRejected("roles: none that has a role here")
-        return role
 
 
 def _find_text(claims: dict[str, Any], names: tuple[str, ...]) -> str:

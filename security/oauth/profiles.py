@@ -121,6 +121,16 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     """Of who has none that is mapped; None: refused."""
     scopes: dict[str, Scope]
 
+    def find_role(self, claims: dict[str, Any], names: tuple[str, ...]) -> Role:
+        """The one role that these claims mean here. Raises: TokenRejected."""
+        return _only_one("roles", "role", find_values(claims, names), self.roles, self.default_role)
+
+    def find_tenant(self, claims: dict[str, Any], names: tuple[str, ...]) -> str:
+        """The one tenant, by the claim that tells it, or else by these. Raises: TokenRejected."""
+        told_by = names if self.tenant_claim is None else (self.tenant_claim,)
+        theirs = find_values(claims, told_by) if self.tenants else set()
+        return _only_one("tenant", "tenant", theirs, self.tenants, self.tenant)
+
 
 class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Satisfies `resource.Profile` for one issuer elsewhere."""
@@ -154,13 +164,13 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
         name = self.mapping.name
         client_id = f"{name}:{client}"
         # (4) What they may do here.
-        role = self._find_role(claims)
+        role = self.mapping.find_role(claims, self.shape.roles)
         scopes = self._find_scopes(claims, role)
         key_thumbprint, certificate_thumbprint = parse_confirmation(claims)
         return AccessToken(
             client_id=client_id,
             subject=client_id if subject == client else f"{name}:{subject}",
-            tenant=self._find_tenant(claims),
+            tenant=self.mapping.find_tenant(claims, self.shape.roles),
             role=role,
             scopes=scopes,
             issuer=self.mapping.issuer,
@@ -195,15 +205,6 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
         if self.shape.is_sparse and not any(name in claims for name in self.shape.ids):
             return hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()
         return _first_string(claims, self.shape.ids)
-
-    def _find_role(self, claims: dict[str, Any]) -> Role:
-        theirs = find_values(claims, self.shape.roles)
-        return _only_one("roles", "role", theirs, self.mapping.roles, self.mapping.default_role)
-
-    def _find_tenant(self, claims: dict[str, Any]) -> str:
-        names = self.shape.roles if self.mapping.tenant_claim is None else (self.mapping.tenant_claim,)
-        theirs = find_values(claims, names) if self.mapping.tenants else set()
-        return _only_one("tenant", "tenant", theirs, self.mapping.tenants, self.mapping.tenant)
 
     def _find_scopes(self, claims: dict[str, Any], role: Role) -> frozenset[Scope]:
         """What is mapped and the role may have; a token without any scope claim, an application's own, has what its role has."""
