@@ -9,9 +9,10 @@ from pathlib import Path
 
 from appliance.cli.caller import actor
 from appliance.cli.main import EXIT_OK
+from appliance.cli.role_files import put_into_force
 from appliance.cli.state import add_state_options, find_state
 from appliance.errors import CommandFailed
-from appliance.models.places import open_outbox, open_store, open_trust, utc_now
+from appliance.models.places import open_outbox, open_store, open_trust
 
 
 def add_init_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -50,8 +51,6 @@ def _init(arguments: argparse.Namespace) -> int:
             print(f"believed   {owner} root sha256:{sha256}")
     open_store(state).prepare()
     if arguments.roles is not None:
-        roles = trust.install_roles(arguments.roles.read_bytes(), at=utc_now())
-        facts = {"version": roles.version, "people": len(roles.people), "approvals_required": roles.approvals_required}
-        open_outbox(state).put("roles_installed", name="roles", digest="first", actor=actor(), facts=facts)
+        roles = put_into_force(state, arguments.roles.read_bytes())
         print(f"in force   role file version {roles.version}, {len(roles.people)} people")
     return EXIT_OK

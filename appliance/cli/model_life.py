@@ -240,8 +240,10 @@ def _approve(arguments: argparse.Namespace) -> int:
 def _promote(arguments: argparse.Namespace) -> int:
     state = find_state(arguments)
     store = open_store(state)
+    before = store.promoted()
     admitted = promote_model(store, store.find(arguments.root), _load_roles(state))
     facts = {
+        "previous": f"sha256:{before[admitted.name]}" if admitted.name in before else "none",
         "approved_by": ", ".join(admitted.approvers),
         "imported_by": admitted.importer,
         "load_digests": describe_list(admitted.load_digests),

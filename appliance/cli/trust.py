@@ -10,14 +10,14 @@ import hashlib
 import json
 from pathlib import Path
 
-from appliance.cli.caller import actor
 from appliance.cli.commands import Commands, add_command
 from appliance.cli.hashing_progress import count
 from appliance.cli.main import EXIT_OK
+from appliance.cli.role_files import put_into_force
 from appliance.cli.signing_key import KEY_HELP, open_signer
 from appliance.cli.state import add_state_options, find_state
 from appliance.errors import CommandFailed
-from appliance.models.places import open_outbox, open_trust, utc_now
+from appliance.models.places import utc_now
 from security.bundles.root_document import anchor_of, parse_root
 from security.bundles.roots import TUF_ROLES, build_root, is_complete, sign_root, version_of_root
 from security.model_signing.elliptic import load_public_key
@@ -135,12 +135,7 @@ def _describe_signatures(envelope: Envelope, anchor: Anchor | None) -> str:
 
 
 def _install_roles(arguments: argparse.Namespace) -> int:
-    state = find_state(arguments)
-    data = arguments.file.read_bytes()
-    roles = open_trust(state).install_roles(data, at=utc_now())
-    facts = {"version": roles.version, "people": len(roles.people), "approvals_required": roles.approvals_required}
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    open_outbox(state).put("roles_installed", name="roles", digest=digest, actor=actor(), facts=facts)
+    roles = put_into_force(find_state(arguments), arguments.file.read_bytes())
     print(f"in force   role file version {roles.version}, {len(roles.people)} people")
     return EXIT_OK
 

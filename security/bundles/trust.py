@@ -86,6 +86,12 @@ class HostTrust:
         self.share()
         return roles
 
+    @property
+    def roles_sha256(self) -> str:
+        """Of the role file that is in its place, in hexadecimal; empty where there is none."""
+        path = self.path / ROLES
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
     def load_roles(self, *, at: datetime.datetime) -> RoleFile:
         """The role file in force, verified anew. Raises: TrustUnusable."""
         data = _read(self.path / ROLES, "role file; `casemate trust install-roles` takes one")

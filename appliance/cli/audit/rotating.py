@@ -69,6 +69,13 @@ def _rotate_log(arguments: argparse.Namespace) -> int:
         predecessor, old = rotate_log(folder, folder.parent / "log.key")
         forget_rotation(folder.parent / RULES, Disk())
     checkpoint = predecessor.checkpoint
+    open_outbox(folder.parent.parent).put(
+        "key_rotated",
+        name=checkpoint.origin,
+        digest="none",
+        actor=actor(),
+        facts={"previous": f"{predecessor.key.key_id:08x}", "stage": "log closed"},
+    )
     print(f"closed      {checkpoint.origin}: {checkpoint.size} records, root {checkpoint.root.hex()}")
     print(f"            {old}, to be verified with {old.with_suffix('.vkey').name}")
     print(

@@ -454,8 +454,10 @@ def test_keys_and_logs_are_rotated_by_command(site: Site, capsys: pytest.Capture
     (installed / RULES).write_bytes(rules)
     assert run("rotate-log", *log) == 0
     assert f"{size} records" in capsys.readouterr().out
-    notices = [json.loads(path.read_text())["kind"] for path in (site.home / "outbox").glob("*.json")]
-    assert notices == ["key_rotated", "key_rotated"]
+    notices = [json.loads(path.read_text()) for path in sorted((site.home / "outbox").glob("*.json"))]
+    assert {notice["kind"] for notice in notices} == {"key_rotated"}
+    assert [notice["facts"]["stage"] for notice in notices] == ["staged", "finished", "log closed"]
+    assert notices[2]["facts"]["previous"] == notices[1]["digest"], "the key that signed the log last"
     auditor = Auditor(installed, origin="log.example/second", predecessor=load_predecessor(installed / "log"))
     first = auditor.records()[0]["unmapped"]["casemate"]
     assert (first["kind"], first["previous_size"]) == ("log_rotated", size)

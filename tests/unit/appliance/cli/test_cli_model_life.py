@@ -56,16 +56,21 @@ def test_import_approve_promote_retire(place: Path, capsys: pytest.CaptureFixtur
     run(capsys, "model", "approve", root[:12], "--key", "keys/bob.pem")
     promoted = run(capsys, "model", "promote", root[:12])
     assert f'model_path = "{place}/state/models/promoted/tiny"' in promoted
+    run(capsys, "model", "promote", root[:12])
     assert "promoted    tiny" in run(capsys, "model", "list")
     shown = json.loads(run(capsys, "model", "show", root, "--json"))
     assert (shown["imported_by"], shown["approved_by"], shown["origin"]) == ("ines", ["ada", "bob"], "made here")
     assert shown["load_digests"] == f"sha256:{list_digest(LISTED)}"
     run(capsys, "model", "retire", root[:12], "--key", "keys/ada.pem", "--reason", "superseded")
     assert "retired     tiny" in run(capsys, "model", "list")
-    kinds = [notice.kind for _, notice in open_outbox(place / "state").waiting()]
-    assert kinds == ["model_imported", "model_approved", "model_approved", "model_promoted", "model_retired"]
-    told = [notice.facts.get("load_digests") for _, notice in open_outbox(place / "state").waiting()]
-    assert told == [shown["load_digests"]] * 4 + [None]
+    notices = [notice for _, notice in open_outbox(place / "state").waiting()]
+    kinds = [notice.kind for notice in notices]
+    promotions = ["model_promoted"] * 2
+    assert kinds == ["model_imported", "model_approved", "model_approved", *promotions, "model_retired"]
+    told = [notice.facts.get("load_digests") for notice in notices]
+    assert told == [shown["load_digests"]] * 5 + [None]
+    before = [notice.facts["previous"] for notice in notices if notice.kind == "model_promoted"]
+    assert before == ["none", f"sha256:{root}"]
 
 
 @pytest.mark.parametrize("where", ["option", "configuration"])
@@ -172,6 +177,11 @@ def test_roots_and_role_files_are_made_by_command(
     assert "has 1 signature; whether more are needed is said by the customer's root" in unsure
     run(capsys, "trust", "sign-roles", "a.dsse", "--key", "two.pem", "-o", "b.dsse")
     assert "version 2" in run(capsys, "trust", "install-roles", "b.dsse")
+    installed = [notice for _, notice in open_outbox(Path("state")).waiting() if notice.kind == "roles_installed"]
+    first, second = (
+        f"sha256:{hashlib.sha256(Path(name).read_bytes()).hexdigest()}" for name in ("roles.dsse", "b.dsse")
+    )
+    assert [(one.digest, one.facts["previous"]) for one in installed] == [(first, "none"), (second, first)]
 
 
 def test_model_is_imported_from_a_customers_bundle(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
