@@ -35,7 +35,7 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     with running_appliance(
         tmp_path_factory.mktemp("fragile"),
         workers=2,
-        engine_extra="watchdog_timeout_s = 3.0",
+        engine_extra="watchdog_timeout_s = 10.0",  # A shorter one ends engines of a machine that is busy.
         gateway_extra="response_retention_s = 600",
     ) as running:
         yield running
@@ -119,9 +119,7 @@ def test_a_response_made_in_the_background_is_any_workers_to_give(fragile: Appli
         whole = [*seen, *rest[0]]
         assert [event.sequence_number for event in whole] == list(range(len(whole)))
         last = whole[-1].response  # type: ignore[union-attr]
-        # The watchdog of this appliance is so short that it may end the engine on a busy machine.
-        is_hit = last.error is not None and last.error.message.startswith("engine_unavailable")
-        assert last.status in ("completed", "incomplete") or is_hit, last
+        assert last.status in ("completed", "incomplete"), last
         text = "".join(event.delta for event in whole if event.type == "response.output_text.delta")
         over = [sdk.responses.retrieve(response_id) for sdk in others]
         assert [response.output_text for response in over] == [text] * len(others)

@@ -27,7 +27,7 @@ PROMPT = "Once upon a time"
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     single = f"[[engines]]\nmodel_path = {json.dumps(str(DEMO_MODEL))}\nserved_model_name = {json.dumps(SINGLE)}"
-    ranks = f"tp_size = 2\nwatchdog_timeout_s = 5.0\n{single}"
+    ranks = f"tp_size = 2\nwatchdog_timeout_s = 10.0\n{single}"
     with running_appliance(tmp_path_factory.mktemp("shared"), engine_extra=ranks) as running:
         yield running
 

@@ -36,8 +36,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(folder: Path) -> AsyncIterator[Gateway]:
-    async with running_gateway(folder) as running:
-        yield running
+    """Whose peers are believed for long, so that it is as ready for one request as for the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("appliance.gateway.api.health.FRESH_S", 3600.0)
+        async with running_gateway(folder) as running:
+            yield running
 
 
 def example_of(path: str) -> str:

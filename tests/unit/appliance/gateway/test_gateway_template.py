@@ -17,12 +17,15 @@ from appliance.gateway.text.template import ChatTemplate
 from appliance.gateway.text.tokenizer import Tokenizer, load_tokenizer
 from tests.support.controls import control
 from tests.support.model_folders import CHAT_TEMPLATE, MARKS, SPECIALS, write_byte_level_model
+from tests.support.waiting import GIVE_UP_S
 
 START, END = 260, 261
 BY_NAME = [{"name": "default", "template": "x"}, {"name": "tool_use", "template": "y"}]
 
 
-def template_of(tokenizer: Tokenizer, source: str, *, timeout_s: float = 1.0, max_chars: int = 10_000) -> ChatTemplate:
+def template_of(
+    tokenizer: Tokenizer, source: str, *, timeout_s: float = GIVE_UP_S, max_chars: int = 10_000
+) -> ChatTemplate:
     return ChatTemplate(
         ChatTemplates({"default": source}, "<s>", "</s>"), tokenizer, max_chars=max_chars, timeout_s=timeout_s
     )

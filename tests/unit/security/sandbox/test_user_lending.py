@@ -18,7 +18,7 @@ from security.errors import UsersNotLent
 from security.sandbox import lending
 from security.sandbox.users import DEFAULT_FIRST_UID, FIRST_FREE_ID, LAST_FREE_ID, find_user
 from tests.support.controls import control
-from tests.support.waiting import wait_until
+from tests.support.waiting import GIVE_UP_S, wait_until
 
 ROOT = Path(__file__).parents[4]
 USER, STRANGER = 60_990, 60_991
@@ -134,7 +134,7 @@ def test_nobody_else_is_lent_to(lent: Path) -> None:
 
 def test_borrowers_that_talk_nonsense_stop_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silent, gone in the middle, other words, without a namespace of its own: each is given up, and the next one is served."""
-    monkeypatch.setattr(lending, "_ANSWER_S", 0.2)
+    monkeypatch.setattr(lending, "_ANSWER_S", GIVE_UP_S)
     address = tmp_path / "socket"
     listener = lending.listen(address)
 
@@ -147,7 +147,7 @@ def test_borrowers_that_talk_nonsense_stop_nobody(tmp_path: Path, monkeypatch: p
 
     def talk(*messages: bytes) -> bytes:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as borrower:
-            borrower.settimeout(10)
+            borrower.settimeout(GIVE_UP_S)
             borrower.connect(str(address))
             answer = b""
             for message in messages:
@@ -160,10 +160,12 @@ def test_borrowers_that_talk_nonsense_stop_nobody(tmp_path: Path, monkeypatch: p
     assert b"expected 'ids, please'" in talk(b"x" * 256)
     assert b"expected 'here'" in talk(b"ids, please", b"there")
     assert talk(b"ids, please", b"here") == b"Operation not permitted"  # The host's own map is not to be written.
+    monkeypatch.setattr(lending, "_ANSWER_S", 0.2)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
-        silent.settimeout(10)
+        silent.settimeout(GIVE_UP_S)
         silent.connect(str(address))
         assert silent.recv(256) == b"timed out"
+    monkeypatch.setattr(lending, "_ANSWER_S", GIVE_UP_S)
     assert talk(b"ids, please") == b"are you there?"
     listener.shutdown(socket.SHUT_RDWR)
     lender.join()

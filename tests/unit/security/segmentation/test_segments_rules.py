@@ -17,6 +17,7 @@ from security.segmentation.network_policy import render_network_policies
 from security.segmentation.nftables import render_nftables
 from security.segmentation.settings import SegmentsSettings
 from tests.support.controls import control
+from tests.support.waiting import GIVE_UP_S
 
 PORTS = Ports(8443, 8444, console=8446, administration=8445)
 SITE = SegmentsSettings(
@@ -187,5 +188,5 @@ def test_probe_that_answers_is_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         open_one, closed_one = (f"127.0.0.1:{one.getsockname()[1]}" for one in (listening, bound))
-        tested = probe_egress(SegmentsSettings(probes=(open_one, closed_one), probe_timeout_s=1.0))
+        tested = probe_egress(SegmentsSettings(probes=(open_one, closed_one), probe_timeout_s=GIVE_UP_S))
     assert (tested.num_tried, tested.answered) == (2, (open_one,))
