@@ -105,6 +105,10 @@ def add_engine_counts(event: Json, engine: Json | None) -> None:
     in `engine.delivered_tokens`, so that a gateway which takes back what it passed on shows. A difference raises the
     severity: one of the two is wrong, or lies.
 
+    Where the gateway ended the request, as its client left or its quota was used up, the engine may have ended it by itself just
+    before, and counts what the gateway had not passed on and does not count: that is `cut` as well. A gateway gains nothing by such
+    an end that a cut in time would not give it. Counts that come after the outcome are held to the cuts that the engine knows of.
+
     Args:
         event: the auditor's own, or one that `verify_outcome` let pass.
     """
@@ -125,17 +129,18 @@ def add_engine_counts(event: Json, engine: Json | None) -> None:
         )
         own["counts"] = "engine_only"
         return
-    own["counts"] = _compare(told, own, engine)
+    was_ended = event.get("status_id") == FAILURE
+    own["counts"] = _compare(told, own, engine, was_ended=was_ended)
     if own["counts"] == "differ":
         event["severity_id"] = max(MEDIUM, event.get("severity_id", INFORMATIONAL))
 
 
-def _compare(told: Json, own: Json, engine: Json) -> str:
-    """How the gateway's counts stand to the engine's."""
+def _compare(told: Json, own: Json, engine: Json, *, was_ended: bool = False) -> str:
+    """How the gateway's counts stand to the engine's. `was_ended`: by the gateway, of which the engine may not know."""
     if (told.get("prompt_tokens"), own.get("cached_tokens")) != (engine["prompt_tokens"], engine["cached_tokens"]):
         return "differ"
     output, kept, delivered = told.get("completion_tokens"), engine["output_tokens"], engine["delivered_tokens"]
-    if not isinstance(output, int) or not kept <= output <= delivered:
+    if not isinstance(output, int) or not (0 if was_ended else kept) <= output <= delivered:
         return "differ"
     return "agree" if output == delivered else "cut"
 
