@@ -19,7 +19,7 @@ class ForeignIssuer:
         """Nothing is fetched yet."""
         profile = ForeignProfile(shape=SHAPES[settings.profile], mapping=build_mapping(settings))
         self._source = _build_source(settings, minimum_version)
-        self._keys = KeyRing(self._source)
+        self._keys = _build_ring(self._source)
         self.validator = AccessTokenValidator(self._keys, profile=profile, skew_s=profile.skew_s)
 
     async def renew_keys(self, data: bytes) -> None:
@@ -58,6 +58,10 @@ def split_address(text: str) -> tuple[str, int]:
     """Host and port of a `SocketAddress`."""
     host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def _build_ring(source: JwksSource) -> KeyRing:
+    return KeyRing(source, is_over=source.is_over) if isinstance(source, SignedFileJwksSource) else KeyRing(source)
 
 
 def _build_source(settings: IssuerSettings, minimum_version: MinimumVersion) -> JwksSource:

@@ -19,7 +19,7 @@ from security.errors import KeysUnavailable, MalformedDocument, TokenRejected
 from security.oauth.algorithms import JoseKey, algorithms_of
 from security.oauth.dpop import is_number
 from security.oauth.jws import RULE_CHANGING_MEMBERS, is_signed_by, parse_jws
-from security.oauth.key_set import MAX_KEY_SET_BYTES
+from security.oauth.key_set import MAX_KEY_SET_BYTES, parse_key_set
 
 MAX_FILE_CHARS = 2 * MAX_KEY_SET_BYTES
 
@@ -32,11 +32,16 @@ class SignedFileJwksSource:
         self._key_path = key_path
         self._clock = clock
         self._issued_at = 0.0
+        self._ends_at: float | None = None
         self._text: str | None = None
 
     def replace(self, data: bytes) -> None:
         """From now on this is what the file holds: whoever uses it may not be able to see one that took its place."""
         self._text = data.decode("ascii", "replace")
+
+    def is_over(self) -> bool:
+        """Whether the file that was believed last has ended: nobody MUST go on with its keys."""
+        return self._ends_at is not None and self._ends_at <= self._clock()
 
     async def fetch(self) -> bytes:
         """The key set's bytes, signature and end checked. Raises: KeysUnavailable, naming the file."""
@@ -63,7 +68,11 @@ class SignedFileJwksSource:
             raise KeysUnavailable(
                 f"{self._path} is older than the file before it: it may hold a key that was withdrawn"
             )
-        self._issued_at = issued_at
+        try:
+            parse_key_set(jws.payload_bytes)  # Or keys that stay at hand would get this file's end.
+        except MalformedDocument as error:
+            raise KeysUnavailable(f"{self._path} cannot be used: {error}") from error
+        self._issued_at, self._ends_at = issued_at, payload.get("exp")
         return jws.payload_bytes
 
 

@@ -3,7 +3,7 @@
 A token with an unknown key id may be the first after a rotation, or garbage: it causes a fetch, but never more than one per
 MIN_REFRESH_INTERVAL_S however many come. Keys older than FRESH_AGE_S are fetched again beside the work, and older than MAX_AGE_S
 before it, so that a key that was withdrawn ends; if that fails they serve on until USELESS_AGE_S, when every token they signed
-has expired anyway.
+has expired anyway. Where their publisher said when they end they serve no longer than that.
 """
 
 import asyncio
@@ -37,8 +37,19 @@ class JwksSource(Protocol):
 class KeyRing:
     """Keys of one issuer. `generation` changes whenever they do, for caches that depend on them."""
 
-    def __init__(self, source: JwksSource, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        source: JwksSource,
+        *,
+        is_over: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            is_over: whether what the source gave last has ended by its publisher's word.
+        """
         self._source = source
+        self._is_over = is_over
         self._clock = clock
         self._keys: KeysById = MappingProxyType({})
         self._fetched_at = -USELESS_AGE_S
@@ -55,12 +66,14 @@ class KeyRing:
         """
         if self._never or self._clock() - self._fetched_at > USELESS_AGE_S:
             raise KeysUnavailable("the issuer's keys are not at hand")
+        if self._is_over():
+            raise KeysUnavailable("the issuer's keys have expired, and no newer ones came")
         return self._keys.get(kid)
 
     async def keep_fresh(self) -> None:
         """To be called before keys are used: waits only if they have grown too old, or if there are none."""
         age_s = self._clock() - self._fetched_at
-        if self._never or age_s > MAX_AGE_S:
+        if self._never or age_s > MAX_AGE_S or self._is_over():
             await self.refresh()
         elif age_s > FRESH_AGE_S and (self._refreshing is None or self._refreshing.done()):
             self._refreshing = asyncio.get_running_loop().create_task(self.refresh())
