@@ -226,7 +226,7 @@ def sign_in_event(kind: str, *, login: str, user_id: str, client_id: str, addres
     event |= {"activity_id": min(KINDS[kind].activity_ids)}
     event["type_uid"] = event["class_uid"] * 100 + event["activity_id"]
     event["user"] = {"type_id": 1, **({"uid": user_id} if user_id else {}), "name": login or user_id or "unknown"}
-    return event | {"status_detail": detail}
+    return event | {"status_detail": detail} if detail else event
 
 
 def token_refused_event(*, client_id: str, address: str, port: int, code: str, detail: str) -> Json:

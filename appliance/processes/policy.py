@@ -151,6 +151,8 @@ async def serve(member: Member) -> None:
     try:
         await store.look()
         await _unless_draining(recover_quotas(book, journal), member.draining)
+        # What was read before the wait for the auditor may be too old by now to be told as in force.
+        loaded = build_loaded_record(settings, await store.look())
         # Only now may anybody ask.
         desk = AuthorityDesk(store, service, credentials_key)
         member.on_link("gateway", service.run)
@@ -161,7 +163,7 @@ async def serve(member: Member) -> None:
                 group.create_task(service.report()),
                 group.create_task(store.run()),
                 group.create_task(run_recording(store, journal)),
-                group.create_task(record_loaded(journal, build_loaded_record(settings, store.current))),
+                group.create_task(record_loaded(journal, loaded)),
             ]
             if administration is not None:
                 tasks.append(group.create_task(administration.serve(member.listeners, member.draining)))

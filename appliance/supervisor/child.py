@@ -63,6 +63,8 @@ class Child:
         self.refusal: str | None = None
         self.hung_s = 0.0
         """How long the main loop had been silent when the watchdog killed the process; 0 if it did not."""
+        self.dismissal = self.overdue = ""
+        """Why it was ended while everything stopped: of no use any more, or too slow."""
         self.started_at = time.monotonic()
         self.heard_at = self.started_at
         self._watchdog_timeout_s = watchdog_timeout_s

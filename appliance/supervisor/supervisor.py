@@ -47,6 +47,7 @@ from appliance.supervisor.confinement import confine_command, uid_of
 from appliance.supervisor.issuer_files import IssuerFilesWatch
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from appliance.supervisor.notices import NoticeCarrier
+from appliance.supervisor.own_life import OwnLife, ending_of
 from appliance.supervisor.ownership import has_own_users
 from appliance.supervisor.precedence import FOREGROUND, set_niceness, verify_niceness
 from appliance.supervisor.rounds import HostRounds
@@ -96,6 +97,7 @@ class Supervisor:
         self._listeners: dict[Role, list[socket.socket]] = {}
         self._wiring = Wiring()
         self._recorder = LifecycleRecorder()
+        self._own_life = OwnLife(configuration.state_path)
         self._keepers: dict[tuple[Role, int], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -116,6 +118,7 @@ class Supervisor:
         self._bind_listeners()
         self._measure()
         self._record_configuration()
+        self._own_life.begin(self._record_event)
         try:
             for role, instance in self._members():
                 self._keepers[role, instance] = loop.create_task(self._keep(role, instance))
@@ -132,6 +135,7 @@ class Supervisor:
             await self._drain()
         finally:
             self._end_everything()
+        self._own_life.end()
         if self._refused is not None:
             raise self._refused
 
@@ -210,8 +214,8 @@ class Supervisor:
         except StartRefused as refused:
             log.error("configuration_not_remembered", reason=str(refused))
 
-    def _record_event(self, event: Json) -> None:
-        self._recorder.record(encode_event(event))
+    def _record_event(self, event: Json, on_recorded: Callable[[], None] | None = None) -> None:
+        self._recorder.record(encode_event(event), on_recorded)
 
     def _on_stop_signal(self) -> None:
         if self._stopping.is_set():
@@ -230,7 +234,8 @@ class Supervisor:
             status = await child.wait()
             self._wiring.remove(child)
             if self._stopping.is_set():
-                self._record(child, "process_stopped", exit_code=status)
+                kind, detail = ending_of(status, _describe_end(status), child.dismissal, child.overdue)
+                self._record(child, kind, detail, status)
                 return
             self._note_end(child, status)
             await child.ranks_ended()
@@ -290,7 +295,7 @@ class Supervisor:
 
     def _note_end(self, child: Child, status: int) -> None:
         """A process ended that should not have."""
-        reason = child.refusal or (signal.Signals(-status).name if status < 0 else f"exit status {status}")
+        reason = child.refusal or _describe_end(status)
         if child.hung_s:
             reason = f"killed by the watchdog: its main loop was silent for {child.hung_s:.0f} s"
         log.error("process_ended", child=child.name, reason=reason)
@@ -363,11 +368,14 @@ class Supervisor:
         deadline = time.monotonic() + self._settings.drain_timeout_s
         for roles in _DRAIN_ORDER:
             if roles == ("auditor",):
+                self._record_event(self._own_life.stopping())
                 await self._recorder.drain(1.0)
             members = [child for child in self._children.values() if child.role in roles]
             for child in members:
                 if child.state == "starting":
-                    child.kill()  # It serves nobody yet, and may be minutes away from hearing us.
+                    # It serves nobody yet, and may be minutes away from hearing us.
+                    child.dismissal = "it was still starting, and was ended at once"
+                    child.kill()
                 self._set_state(child, "draining")
                 child.send(Drain(max(0.0, deadline - time.monotonic())))
             keepers = [self._keepers[child.role, child.instance] for child in members]
@@ -376,7 +384,8 @@ class Supervisor:
                 _, unfinished = await asyncio.wait(keepers, timeout=timeout_s)
                 for child in members:
                     if self._keepers[child.role, child.instance] in unfinished:
-                        log.error("process_killed", child=child.name, reason="it did not drain in time")
+                        child.overdue = "killed: it did not drain in time"
+                        log.error("process_killed", child=child.name, reason=child.overdue)
                         child.kill()
                 if unfinished:
                     await asyncio.wait(unfinished, timeout=_AFTER_DRAIN_S)
@@ -394,3 +403,7 @@ class Supervisor:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _describe_end(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit status {status}"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import openai
 import openai.types.responses
@@ -50,10 +51,15 @@ def verify_log(appliance: Appliance) -> None:
 
 def kinds_in(appliance: Appliance) -> set[str]:
     """Of all records of a log that is published."""
+    return {own["kind"] for own in records_in(appliance)}
+
+
+def records_in(appliance: Appliance) -> list[dict[str, Any]]:
+    """What is ours in each of them."""
     reader = LogReader(appliance.state / "audit" / "log")
     size = parse_checkpoint(parse_note(reader.checkpoint_note()).text).size
     records = (parse_canonical(reader.read_entry(index, size)) for index in range(size))
-    return {record["unmapped"]["casemate"]["kind"] for record in records}
+    return [record["unmapped"]["casemate"] for record in records]
 
 
 @control("SC-7(18)", "SC-24")
@@ -175,11 +181,14 @@ def test_processes_end_when_their_supervisor_is_killed(fragile: Appliance) -> No
     with open_sdk(fragile) as sdk:
         sdk.completions.create(model=MODEL, prompt="Hello", max_tokens=2)
     children = [pid for name, pid in fragile.pids().items() if name != "supervisor"]
+    supervisor = fragile.pids()["supervisor"]
     fragile.stop(signal.SIGKILL)
     wait_until(lambda: all(map(has_ended, children)))
     verify_log(fragile)
     fragile.start()
     verify_log(fragile)
+    lost = [own for own in records_in(fragile) if (own["kind"], own.get("role")) == ("process_crashed", "supervisor")]
+    assert [own["pid"] for own in lost] == [supervisor]
 
 
 def test_drain_finishes_open_requests_and_exits_zero(tmp_path: Path) -> None:
@@ -208,6 +217,9 @@ def test_drain_finishes_open_requests_and_exits_zero(tmp_path: Path) -> None:
         assert appliance.process.wait(STOP_TIMEOUT_S) == 0  # A second signal would cut the drain short.
         verify_log(appliance)
         assert {"model_unloaded", "process_stopped", "log_stopped"} <= kinds_in(appliance)
+        assert "process_crashed" not in kinds_in(appliance)
+        told = [own["kind"] for own in records_in(appliance) if own.get("role") == "supervisor"]
+        assert told[:1] + told[-1:] == ["process_started", "process_stopped"]
 
 
 def find_sizes(appliance: Appliance) -> dict[str, int]:

@@ -348,6 +348,13 @@ def test_one_record_of_several_says_so_in_ocsfs_words() -> None:
     assert one.keys().isdisjoint(told)
 
 
+def test_a_sign_out_has_no_empty_detail() -> None:
+    """There is nothing to say of it."""
+    words = {"login": "ada", "user_id": "user-1", "client_id": "", "address": "10.0.0.1", "port": 1}
+    assert "status_detail" not in events.sign_in_event("user_signed_out", detail="", **words)  # type: ignore[arg-type]
+    assert events.sign_in_event("user_signed_in", detail="by password", **words)["status_detail"] == "by password"  # type: ignore[arg-type]
+
+
 def test_an_unknown_kind_and_none_are_refused() -> None:
     """The table is closed."""
     event = make_intent()

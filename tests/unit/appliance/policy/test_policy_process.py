@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from appliance.authority.journal import JournalUnavailable
+from appliance.config import Configuration
 from appliance.errors import LinkClosed
 from appliance.ipc.edges import EdgeCodec
 from appliance.messages.policy import (
@@ -27,6 +28,7 @@ from appliance.messages.policy import (
 )
 from appliance.policy import service as service_module
 from appliance.policy import store as store_module
+from appliance.policy.locations import load_credentials_key
 from appliance.policy.service import PolicyService
 from appliance.policy.store import DefinitionsStore
 from appliance.processes import policy as policy_module
@@ -401,3 +403,33 @@ async def test_what_is_in_force_is_recorded_once_and_until_it_is_durable(monkeyp
     journal = SlowJournal()
     await asyncio.wait_for(policy_module.record_loaded(journal, record), GIVE_UP_S)
     assert journal.attempts == [record] * 3
+
+
+class Started:
+    """What the process is given at its start: nobody connects, and it is drained as soon as it is ready."""
+
+    def __init__(self, state):
+        self.config = Configuration(engines=[], state_dir=str(state))
+        self.draining = asyncio.Event()
+        self.listeners = []
+
+    def on_link(self, _role, _serve):
+        pass
+
+    async def ready(self):
+        self.draining.set()
+
+
+async def test_an_auditor_that_comes_late_ends_no_start(tmp_path, monkeypatch):
+    """What was read before the wait for it is too old then: it is read again, and the process goes on."""
+    monkeypatch.setattr(policy_module, "take_short_turns", lambda: None)
+    monkeypatch.setattr(policy_module.gc, "freeze", lambda: None)
+    load_credentials_key(tmp_path)
+
+    async def wait_long(_book, _journal):
+        monkeypatch.setattr(store_module, "STALE_S", -3600.0)
+
+    monkeypatch.setattr(policy_module, "recover_quotas", wait_long)
+    member = Started(tmp_path)
+    await asyncio.wait_for(policy_module.serve(member), GIVE_UP_S)
+    assert member.draining.is_set()
