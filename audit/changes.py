@@ -10,7 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from audit.entry import Json
-from audit.event_form import INFORMATIONAL, LOW, MEDIUM, SUCCESS, application_of, endpoint_of, new_event
+from audit.event_form import (
+    INFORMATIONAL,
+    LOW,
+    MEDIUM,
+    SUCCESS,
+    SUPERVISOR,
+    application_of,
+    endpoint_of,
+    new_event,
+    place_host_actor,
+)
 from audit.events import log_event
 from audit.permissions import ENTITY_MANAGEMENT, KINDS
 
@@ -146,14 +156,17 @@ def configuration_loaded_event(
     previous_digest: str,
     mode: str,
     lacks: tuple[str, ...],
+    actor: str = SUPERVISOR,
     changes: Mapping[str, tuple[str, str]] | None = None,
 ) -> Json:
     """The configuration that the appliance was started with.
 
     Args:
+        actor: who started it, `os:NAME`.
         changes: by key, what it was at the start before and is now; None where that one is not known.
     """
-    event = new_event("configuration_loaded", 8, SUCCESS, MEDIUM if lacks else INFORMATIONAL)
+    event = new_event("configuration_loaded", 8, SUCCESS, MEDIUM if lacks else INFORMATIONAL, profiles=("host",))
+    place_host_actor(event, actor)
     event["app"] = application_of("Casemate", digest)
     own = event["unmapped"]["casemate"]
     own |= {"digest": digest, "lacks": list(lacks), "mode": mode}

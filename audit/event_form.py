@@ -14,6 +14,10 @@ OCSF_VERSION = "1.9.0-dev"
 SUCCESS, FAILURE, UNKNOWN = 1, 2, 0
 INFORMATIONAL, LOW, MEDIUM, HIGH = 1, 2, 3, 4
 ALLOWED, DENIED = 1, 2
+PERSON, SYSTEM_USER = 1, 3
+"""OCSF's `user.type_id`."""
+SUPERVISOR = "supervisor"
+"""Who starts, measures, verifies and tests by itself, as an actor."""
 
 try:
     PRODUCT_VERSION = version("casemate")
@@ -63,6 +67,11 @@ def endpoint_of(address: str, port: int) -> Json:
     """Where somebody came from, as OCSF's `network_endpoint` says it."""
     kind, value = _address_of(address)
     return {kind: value, "port": port}
+
+
+def place_host_actor(event: Json, actor: str) -> None:
+    """Who did something on the host, `supervisor` for what it does by itself; of an event with the profile `host`."""
+    event["actor"] = {"user": {"name": actor, "type_id": SYSTEM_USER if actor == SUPERVISOR else PERSON}}
 
 
 _PRODUCT = application_of("Casemate", "") | {"vendor_name": "Casemate"}

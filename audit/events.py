@@ -28,14 +28,12 @@ from audit.event_form import (
     application_of,
     endpoint_of,
     new_event,
+    place_host_actor,
 )
+from audit.event_form import PERSON as PERSON
 from audit.event_form import PRODUCT_VERSION as PRODUCT_VERSION
+from audit.event_form import SUPERVISOR as SUPERVISOR
 from audit.permissions import KINDS
-
-SUPERVISOR = "supervisor"
-"""Who measures, verifies and tests by itself, as an actor."""
-PERSON, SYSTEM_USER = 1, 3
-"""OCSF's `user.type_id`."""
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,7 +273,9 @@ def process_event(
     """A process of the appliance changed its state; `kind` is process_started, _stopped, _crashed or _restarted."""
     activity_id = min(KINDS[kind].activity_ids)
     is_failure = kind == "process_crashed"
-    event = new_event(kind, activity_id, FAILURE if is_failure else SUCCESS, HIGH if is_failure else INFORMATIONAL)
+    status, severity = (FAILURE, HIGH) if is_failure else (SUCCESS, INFORMATIONAL)
+    event = new_event(kind, activity_id, status, severity, profiles=("host",))
+    place_host_actor(event, SUPERVISOR)
     own = event["unmapped"]["casemate"]
     own |= {"instance": instance, "pid": pid, "restarts": restarts, "role": role}
     if exit_code is not None:
@@ -327,7 +327,7 @@ def host_event(
         HIGH if is_failure else INFORMATIONAL,
         profiles=("host",),
     )
-    event["actor"] = {"user": {"name": actor, "type_id": SYSTEM_USER if actor == SUPERVISOR else PERSON}}
+    place_host_actor(event, actor)
     event["app"] = application_of(name, digest)
     event["unmapped"]["casemate"] |= {"changed_at_ms": at_ms, "digest": digest, "facts": dict(facts)}
     if detail:

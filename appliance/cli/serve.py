@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from appliance.cli.caller import actor
 from appliance.cli.progress import Progress
 from appliance.cli.state_lock import hold_state
 from appliance.config import Configuration, load_default_configuration
@@ -43,7 +44,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             print(_banner(configuration, facts), flush=True)
             announcer.tell_ready()
 
-        supervisor = Supervisor(configuration, raw, directory, observe=observe)
+        supervisor = Supervisor(configuration, raw, directory, observe=observe, started_by=actor())
         asyncio.run(_run(supervisor, announcer, on_ready))
     return 0
 

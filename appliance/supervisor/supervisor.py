@@ -79,11 +79,13 @@ class Supervisor:
         directory: Path,
         observe: Callable[[list[ProcessState]], None] = lambda _states: None,
         programs: Mapping[Role, Sequence[str]] = MappingProxyType({}),
+        started_by: str = SUPERVISOR,
     ) -> None:
         """
         Args:
             observe: told of all states whenever one changes.
             programs: for roles that something else stands in for, as in measurements: the words after the interpreter.
+            started_by: who started the appliance, as the log names them.
         """
         self._configuration = configuration
         self._settings = configuration.supervisor
@@ -91,6 +93,7 @@ class Supervisor:
         self._directory = directory
         self._observe = observe
         self._programs = programs
+        self._started_by = started_by
         self._children: dict[tuple[Role, int], Child] = {}
         self._restarts: dict[tuple[Role, int], int] = {}
         self._states: dict[tuple[Role, int], ProcessState] = {}
@@ -203,6 +206,7 @@ class Supervisor:
             previous_digest=before.digest,
             mode=self._configuration.mode,
             lacks=lacks,
+            actor=self._started_by,
             changes=before.changes_to(settings),
         )
         self._recorder.record(encode_event(event), lambda: self._remember(digest, settings))

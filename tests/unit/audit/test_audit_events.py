@@ -348,6 +348,17 @@ def test_one_record_of_several_says_so_in_ocsfs_words() -> None:
     assert one.keys().isdisjoint(told)
 
 
+@control("AU-3", "3.3.2")
+def test_who_starts_the_appliance_and_its_processes_is_their_actor() -> None:
+    """A person for the one, by what the system calls them; for the others the supervisor."""
+    told = {"digest": "sha256:00", "previous_digest": "", "mode": "development", "lacks": ()}
+    started = changes.configuration_loaded_event(actor="os:ada", **told)  # type: ignore[arg-type]
+    assert started["actor"]["user"] == {"name": "os:ada", "type_id": 1}
+    for kind in ("process_started", "process_stopped", "process_crashed", "process_restarted"):
+        event = events.process_event(kind, role="engine", instance=0, pid=7)
+        assert event["actor"]["user"] == {"name": "supervisor", "type_id": 3}
+
+
 def test_a_sign_out_has_no_empty_detail() -> None:
     """There is nothing to say of it."""
     words = {"login": "ada", "user_id": "user-1", "client_id": "", "address": "10.0.0.1", "port": 1}
