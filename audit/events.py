@@ -300,7 +300,7 @@ def configuration_event(
 
 HOST_FAILURES = (
     "model_import_refused", "model_verification_failed", "software_install_refused", "egress_open", "segments_apply_failed",
-    "notices_missing",
+    "notices_missing", "start_refused",
 )  # fmt: skip
 HOST_KINDS = (
     "model_imported", "model_approved", "model_promoted", "model_retired", "model_verified", "roles_installed",

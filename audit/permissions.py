@@ -87,6 +87,7 @@ KINDS: dict[str, EventKind] = {
         _kind("hash_root_kept", ENTITY_MANAGEMENT, {1}, {AUDITOR}),
         _kind("hash_looked_up", ENTITY_MANAGEMENT, {2}, {"supervisor"}),
         _kind("configuration_loaded", APPLICATION_LIFECYCLE, {8}, {"supervisor"}),
+        _kind("start_refused", APPLICATION_LIFECYCLE, {3}, {"supervisor"}),
         _kind("process_started", APPLICATION_LIFECYCLE, {3}, {"supervisor"}),
         _kind("process_stopped", APPLICATION_LIFECYCLE, {4}, {"supervisor"}),
         _kind("process_crashed", APPLICATION_LIFECYCLE, {4}, {"supervisor"}),

@@ -27,7 +27,7 @@ RATIONED = ("token_issued", "token_refused", "token_rejected", "user_sign_in_fai
 FAULTS = frozenset(
     ("process_crashed", "log_full", "log_space_low", "log_clock_jumped", "log_time_unvouched", "log_quorum_missed",
      "log_history_disputed", "model_verification_failed", "egress_open", "segments_apply_failed", "notices_missing",
-     "model_import_refused", "software_install_refused", "refresh_token_reused", "log_recovered")
+     "model_import_refused", "software_install_refused", "start_refused", "refresh_token_reused", "log_recovered")
 )  # fmt: skip
 CHANGES = frozenset(
     ("client_created", "client_enabled", "client_disabled", "client_secret_rotated", "client_changed", "user_created",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from appliance.cli.caller import actor
 from appliance.cli.progress import Progress
+from appliance.cli.refusals import noting_refusal
 from appliance.cli.state_lock import hold_state
 from appliance.config import Configuration, load_default_configuration
 from appliance.config.disk import load_configuration
@@ -32,6 +33,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         hold_state(configuration.state_path),
         Progress("starting") as progress,
         Announcer(find_notify_socket()) as announcer,
+        noting_refusal(configuration.state_path, raw) as note_ready,
     ):
         provision(configuration)
 
@@ -40,6 +42,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             announcer.tell_states(states)
 
         async def on_ready(facts: dict[str, dict[str, str]]) -> None:
+            note_ready()
             progress.done()
             print(_banner(configuration, facts), flush=True)
             announcer.tell_ready()

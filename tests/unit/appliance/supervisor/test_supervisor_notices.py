@@ -183,7 +183,16 @@ def test_notices_of_an_earlier_release_are_carried_without_a_number(host: Host) 
 
 @control("AU-3", "AU-10", "3.3.2")
 @pytest.mark.parametrize(
-    "kind", ["model_promoted", "segments_applied", "log_exported", "key_rotated", "hash_looked_up", "state_backed_up"]
+    "kind",
+    [
+        "model_promoted",
+        "segments_applied",
+        "log_exported",
+        "key_rotated",
+        "hash_looked_up",
+        "state_backed_up",
+        "start_refused",
+    ],
 )
 def test_who_ran_a_command_is_found_by_one_name(kind: str) -> None:
     """In the place where searches, exports and reports look, whatever the command."""
