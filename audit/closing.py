@@ -105,9 +105,10 @@ def add_engine_counts(event: Json, engine: Json | None) -> None:
     in `engine.delivered_tokens`, so that a gateway which takes back what it passed on shows. A difference raises the
     severity: one of the two is wrong, or lies.
 
-    Where the gateway ended the request, as its client left or its quota was used up, the engine may have ended it by itself just
-    before, and counts what the gateway had not passed on and does not count: that is `cut` as well. A gateway gains nothing by such
-    an end that a cut in time would not give it. Counts that come after the outcome are held to the cuts that the engine knows of.
+    Where the gateway ended the request or one of its choices, as its client left, its quota was used up or a stop string came, the
+    engine may have ended it by itself just before, and counts what the gateway had not passed on and does not count: that is `cut`
+    as well. A gateway gains nothing by such an end that a cut in time would not give it. Counts that come after the outcome are
+    held to the cuts that the engine knows of.
 
     Args:
         event: the auditor's own, or one that `verify_outcome` let pass.
@@ -129,7 +130,7 @@ def add_engine_counts(event: Json, engine: Json | None) -> None:
         )
         own["counts"] = "engine_only"
         return
-    was_ended = event.get("status_id") == FAILURE
+    was_ended = event.get("status_id") == FAILURE or bool(own.get("num_cut"))
     own["counts"] = _compare(told, own, engine, was_ended=was_ended)
     if own["counts"] == "differ":
         event["severity_id"] = max(MEDIUM, event.get("severity_id", INFORMATIONAL))

@@ -140,6 +140,7 @@ def outcome_event(
     first_token_ms: int | None,
     total_ms: int,
     body: Mapping[str, str | int] | None = None,
+    num_cut: int = 0,
 ) -> Json:
     """How a request ended, as the gateway saw it.
 
@@ -147,6 +148,7 @@ def outcome_event(
         reason: why it ended: stop, length, disconnected, cancelled, engine_lost and the like.
         first_token_ms: from the request's arrival to the first byte of its answer; None when there was none.
         body: where its answer lies sealed; None where policy keeps none.
+        num_cut: choices that the gateway ended at a stop string, of which the engine knows nothing.
     """
     status, severity = (SUCCESS, INFORMATIONAL) if is_success else (FAILURE, LOW)
     event = _api_activity("inference_outcome", 3, caller, call, status, severity, ALLOWED)
@@ -163,6 +165,8 @@ def outcome_event(
     }
     if first_token_ms is not None:
         own["first_token_ms"] = first_token_ms
+    if num_cut:
+        own["num_cut"] = num_cut
     if body is not None:
         own["answer_body"] = dict(body)
     return event

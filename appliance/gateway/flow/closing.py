@@ -102,6 +102,7 @@ class Closing:
             texts=tuple("".join(choice.texts) for choice in generation.choices),
             first_token_ms=None if first is None else round((first - self._arrived_at) * 1000),
             total_ms=round((end - self._arrived_at) * 1000),
+            num_cut=sum(choice.cut for choice in generation.choices),
         )
 
 

@@ -38,6 +38,8 @@ class Ending(msgspec.Struct, frozen=True):
     texts: tuple[str, ...]
     first_token_ms: int | None
     total_ms: int
+    num_cut: int = 0
+    """Choices that a stop string ended."""
 
 
 class Recorder:
@@ -138,6 +140,7 @@ class Recorder:
             first_token_ms=ending.first_token_ms,
             total_ms=ending.total_ms,
             body=self._seal_answer(self._asked.uid_of(index), texts),
+            num_cut=ending.num_cut,
         )
         return AppendOutcome(number, intent_index, encode_awaited_event(event))
 

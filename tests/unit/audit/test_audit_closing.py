@@ -4,7 +4,7 @@ import pytest
 
 from audit import closing, events
 from audit.entry import Json
-from audit.event_form import LOW, MEDIUM
+from audit.event_form import INFORMATIONAL, LOW, MEDIUM
 
 CALLER = events.Caller(
     client_id="demo", subject="demo", tenant="t1", role="user", token_issuer="https://issuer", token_key_id="k1",
@@ -13,12 +13,12 @@ CALLER = events.Caller(
 CALL = events.Call(request_uid="req-1", trace_id="", route="/v1/completions", model="m", engine_build="b1")
 
 
-def compared(told: int, *, reason: str, kept: int, delivered: int, cached: int = 4) -> Json:
+def compared(told: int, *, reason: str, kept: int, delivered: int, cached: int = 4, num_cut: int = 0) -> Json:
     """The outcome of a request for which the gateway tells `told` tokens, beside the engine's counts."""
     event = events.outcome_event(
         CALLER, CALL, intent_index=3, reason=reason, is_success=reason in ("stop", "length"),
         counts=events.TokenCounts(prompt_tokens=12, cached_tokens=4, output_tokens=told), answer_hash="00",
-        answer_key_id="k", http_status=200, first_token_ms=5, total_ms=80,
+        answer_key_id="k", http_status=200, first_token_ms=5, total_ms=80, num_cut=num_cut,
     )  # fmt: skip
     counts = events.TokenCounts(prompt_tokens=12, cached_tokens=cached, output_tokens=kept)
     closing.add_engine_counts(event, closing.engine_counts(counts, "finished", delivered))
@@ -40,6 +40,13 @@ def test_an_answer_that_came_to_its_end_counts_what_the_engine_counts(reason: st
     """Who passes all of it on and tells of less lies."""
     assert compared(498, reason=reason, kept=1200, delivered=1200)["unmapped"]["casemate"]["counts"] == "differ"
     assert compared(1200, reason=reason, kept=1200, delivered=1200)["unmapped"]["casemate"]["counts"] == "agree"
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_a_stop_string_that_is_found_behind_the_engines_end_is_a_cut(reason: str) -> None:
+    """Its client read late; another choice may have come to its length."""
+    event = compared(974, reason=reason, kept=980, delivered=980, num_cut=1)
+    assert (event["unmapped"]["casemate"]["counts"], event["severity_id"]) == ("cut", INFORMATIONAL)
 
 
 def test_an_end_by_the_gateway_excuses_nothing_else() -> None:
