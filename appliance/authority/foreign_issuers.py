@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from security.errors import KeysUnavailable
 from security.issuer_settings import IssuerSettings
 from security.oauth.file_source import SignedFileJwksSource
 from security.oauth.https_source import HttpsJwksSource
@@ -29,7 +30,11 @@ class ForeignIssuer:
         """
         if isinstance(self._source, SignedFileJwksSource):
             self._source.replace(data)
-            await self._keys.load()
+            try:
+                await self._keys.load()
+            except KeysUnavailable:
+                self._source.restore()
+                raise
 
 
 def build_mapping(settings: IssuerSettings) -> Mapping:

@@ -34,10 +34,15 @@ class SignedFileJwksSource:
         self._issued_at = 0.0
         self._ends_at: float | None = None
         self._text: str | None = None
+        self._believed: str | None = None
 
     def replace(self, data: bytes) -> None:
         """From now on this is what the file holds: whoever uses it may not be able to see one that took its place."""
         self._text = data.decode("ascii", "replace")
+
+    def restore(self) -> None:
+        """What was brought last is not to be believed: go on with what was, as long as that is good."""
+        self._text = self._believed
 
     def is_over(self) -> bool:
         """Whether the file that was believed last has ended: nobody MUST go on with its keys."""
@@ -72,7 +77,7 @@ class SignedFileJwksSource:
             parse_key_set(jws.payload_bytes)  # Or keys that stay at hand would get this file's end.
         except MalformedDocument as error:
             raise KeysUnavailable(f"{self._path} cannot be used: {error}") from error
-        self._issued_at, self._ends_at = issued_at, payload.get("exp")
+        self._issued_at, self._ends_at, self._believed = issued_at, payload.get("exp"), text
         return jws.payload_bytes
 
 

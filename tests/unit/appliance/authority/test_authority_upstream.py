@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -24,8 +24,10 @@ SignIn = Callable[..., Awaitable[User]]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> RefreshStore:
-    return RefreshStore.open(tmp_path / "authority" / "sessions.sqlite")
+def store(tmp_path: Path) -> Iterator[RefreshStore]:
+    made = RefreshStore.open(tmp_path / "authority" / "sessions.sqlite")
+    yield made
+    made.close()
 
 
 @pytest.fixture
