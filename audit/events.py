@@ -23,6 +23,7 @@ from audit.event_form import (
     LOW,
     MEDIUM,
     SUCCESS,
+    SUPERVISOR,
     UNKNOWN,
     aggregate,
     application_of,
@@ -30,9 +31,7 @@ from audit.event_form import (
     new_event,
     place_host_actor,
 )
-from audit.event_form import PERSON as PERSON
 from audit.event_form import PRODUCT_VERSION as PRODUCT_VERSION
-from audit.event_form import SUPERVISOR as SUPERVISOR
 from audit.permissions import KINDS
 
 
@@ -324,13 +323,8 @@ def host_event(
         at_ms: when that was; the record's own time is when it reached the auditor.
     """
     is_failure = kind in HOST_FAILURES
-    event = new_event(
-        kind,
-        min(KINDS[kind].activity_ids),
-        FAILURE if is_failure else SUCCESS,
-        HIGH if is_failure else INFORMATIONAL,
-        profiles=("host",),
-    )
+    status, severity = (FAILURE, HIGH) if is_failure else (SUCCESS, INFORMATIONAL)
+    event = new_event(kind, min(KINDS[kind].activity_ids), status, severity, profiles=("host",))
     place_host_actor(event, actor)
     event["app"] = application_of(name, digest)
     event["unmapped"]["casemate"] |= {"changed_at_ms": at_ms, "digest": digest, "facts": dict(facts)}

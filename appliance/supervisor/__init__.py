@@ -2,6 +2,7 @@
 
 Reading order: `settings`, `provision` (what must exist before), `confinement` and `ownership` (what each process may
 touch, as whom), `precedence` (who computes first), `backoff`, `child` (one process), `wiring` (links and listeners),
-`lifecycle` and `notices` (what the log is told), `announcements` (what a service manager is told), `certificates` and
-`issuer_files` (files that change), `rounds` (what is looked after from time to time), `supervisor` (all of them).
+`lifecycle`, `notices` and `own_life` (what the log is told), `measuring` (what is about to run), `announcements` (what a
+service manager is told), `certificates` and `issuer_files` (files that change), `rounds` (what is looked after from time to
+time), `supervisor` (all of them).
 """

@@ -14,7 +14,8 @@ from appliance.supervisor.lifecycle import LifecycleRecorder
 from audit.changes import change_event
 from audit.entry import Json, encode_event
 from audit.errors import AuditFault
-from audit.events import HOST_KINDS, PERSON, SUPERVISOR, host_event, log_event
+from audit.event_form import PERSON, SUPERVISOR
+from audit.events import HOST_KINDS, host_event, log_event
 from security.errors import KeyUnusable
 from security.stewards.outbox import Notice, Outbox
 

@@ -22,7 +22,8 @@ from appliance.errors import StartRefused
 from appliance.models.admission import admit_model, find_item
 from appliance.supervisor.lifecycle import LifecycleRecorder
 from audit.entry import encode_event
-from audit.events import SUPERVISOR, host_event
+from audit.event_form import SUPERVISOR
+from audit.events import host_event
 from security.errors import ModelRejected
 from security.model_signing.digests import hash_files_by
 from security.model_signing.folder import ModelFolder

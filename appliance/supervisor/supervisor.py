@@ -37,15 +37,14 @@ from appliance.messages.control import (
     Role,
 )
 from appliance.models.places import open_outbox
-from appliance.statement.attesting import attest_statement, keep_quote
 from appliance.statement.remembering import recall_configuration, remember_configuration
-from appliance.statement.statement import keep_statement, measure_statement
 from appliance.supervisor.backoff import Backoff
 from appliance.supervisor.certificates import CertificateWatch
 from appliance.supervisor.child import PROGRAM, Child, State
 from appliance.supervisor.confinement import confine_command, uid_of
 from appliance.supervisor.issuer_files import IssuerFilesWatch
 from appliance.supervisor.lifecycle import LifecycleRecorder
+from appliance.supervisor.measuring import measure
 from appliance.supervisor.notices import NoticeCarrier
 from appliance.supervisor.own_life import OwnLife, ending_of
 from appliance.supervisor.ownership import has_own_users
@@ -54,7 +53,8 @@ from appliance.supervisor.rounds import HostRounds
 from appliance.supervisor.wiring import Wiring, bind_listener, bind_listeners, make_own_link
 from audit.changes import configuration_loaded_event
 from audit.entry import Json, encode_event
-from audit.events import SUPERVISOR, host_event, process_event
+from audit.event_form import SUPERVISOR
+from audit.events import process_event
 
 log = structlog.get_logger(__name__)
 
@@ -149,24 +149,9 @@ class Supervisor:
         self._stopping.set()
 
     def _measure(self) -> None:
-        """Say what is about to run: to the log, to whoever looks into the state folder, and in every answer."""
-        statement = measure_statement(self._configuration, self._raw)
-        keep_statement(statement, self._configuration.state_path)
-        attestation = attest_statement(self._configuration.tpm, statement.encode())
-        keep_quote(attestation.quote, self._configuration.state_path)
-        self._statement, self._tpm = statement.digest, attestation.summary
-        log.info("statement_measured", statement=statement.digest, quote=attestation.summary, **statement.facts)
-        quoted = {} if attestation.quote is None else {"quote": attestation.quote.encode().decode()}
-        event = host_event(
-            "statement_measured",
-            name="casemate",
-            digest=statement.digest,
-            actor=SUPERVISOR,
-            at_ms=time.time_ns() // 1_000_000,
-            facts={**statement.facts, **quoted},
-            detail=attestation.summary,
-        )
-        self._recorder.record(encode_event(event))
+        measured = measure(self._configuration, self._raw)
+        self._statement, self._tpm = measured.statement, measured.tpm
+        self._record_event(measured.event)
 
     def _members(self) -> list[tuple[Role, int]]:
         """In the order in which they are started: engines, which take longest, first."""

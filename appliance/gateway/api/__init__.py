@@ -8,8 +8,8 @@ requests);
 (lists in pages); `tokenization`, `intake` (all of step (3): to `flow.request.Asked`), `endpoint` (one for all that computes),
 `dialects`, `text_events` and `streaming` (the wire);
 `shapes` (OpenAI's objects), `logprobs`, `content_tokens` and `reading` (an answer by the model's forms), `chat`, `completions`,
-`generate` (answers); `blocks` (an answer as blocks), `messages`; `embeddings`, `tokens`, `native`, `listing`, `receipts`,
-`log_reading`, `custody`, `health`, `scrape`, `protected_resource`, `openapi`, `registration` (the whole route table).
+`generate` (answers); `blocks` (an answer as blocks), `messages`; `embeddings`, `tokens`, `recording` (requests that only change
+something), `native`, `listing`, `receipts`, `log_reading`, `custody`, `health`, `scrape`, `protected_resource`, `openapi`, `registration` (the whole route table).
 
 Responses are the largest: `response_turns` (items as messages), `response_items`, `response_words` (one in words), `response_file`,
 `worker_lives` and `response_store` (where they are kept), `response_reasoning` (encrypted for clients), `response_inputs`,
