@@ -9,7 +9,8 @@ requests);
 `dialects`, `text_events` and `streaming` (the wire);
 `shapes` (OpenAI's objects), `logprobs`, `content_tokens` and `reading` (an answer by the model's forms), `chat`, `completions`,
 `generate` (answers); `blocks` (an answer as blocks), `messages`; `embeddings`, `tokens`, `recording` (requests that only change
-something), `native`, `listing`, `receipts`, `log_reading`, `custody`, `health`, `scrape`, `protected_resource`, `openapi`, `registration` (the whole route table).
+something), `native`, `listing`, `receipts`, `log_reading`, `custody`, `health`, `scrape`, `protected_resource`, `openapi`,
+`registration` (the whole route table).
 
 Responses are the largest: `response_turns` (items as messages), `response_items`, `response_words` (one in words), `response_file`,
 `worker_lives` and `response_store` (where they are kept), `response_reasoning` (encrypted for clients), `response_inputs`,
