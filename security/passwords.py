@@ -60,10 +60,14 @@ def is_password(stored: str | None, presented: str) -> bool:
     return True
 
 
-def make_password() -> str:
-    """A first password: 96 random bits, in groups that can be read out."""
-    text = base64.b32encode(secrets.token_bytes(12)).decode().lower().rstrip("=")
-    return "-".join(text[start : start + 5] for start in range(0, len(text), 5)) + "-A1"
+def make_password(login: str) -> str:
+    """A first password: 96 random bits, in groups that can be read out. Letters that hold the login are drawn again."""
+    while True:
+        text = base64.b32encode(secrets.token_bytes(12)).decode().lower().rstrip("=")
+        groups = [text[start : start + 5] for start in range(0, len(text), 5)]
+        password = "-".join([*groups, secrets.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") + secrets.choice("23456789")])
+        if login not in password.lower():
+            return password
 
 
 def verify_new_password(password: str, login: str, earlier: tuple[str, ...]) -> None:

@@ -29,7 +29,7 @@ class UserRegistry:
     def create(self, definition: UserDefinition, *, actor: str, totp: bool = True) -> NewUser:
         """Register a person, who must change the password at the first sign-in."""
         definition.verify()
-        user_id, now, password = make_user_id(), self._database.now, make_password()
+        user_id, now, password = make_user_id(), self._database.now, make_password(definition.login)
         secret = make_totp_secret() if totp else None
         row = {
             "user_id": user_id,
@@ -85,10 +85,10 @@ class UserRegistry:
         """A new first password and, unless told otherwise, a new authenticator; passkeys are forgotten, all tokens are void. A
         privileged role waits for a second person again.
         """
-        password, secret = make_password(), make_totp_secret() if totp else None
+        secret = make_totp_secret() if totp else None
         with self._database.change("user_password_reset", login, actor) as recording:
             before = get_user(recording.connection, login)
-            now = self._database.now
+            now, password = self._database.now, make_password(before.login)
             void_tokens(recording.connection, "subject", before.user_id, now, CUT_OFF_LIFETIME_S)
             user = self._update(
                 recording,

@@ -1,5 +1,6 @@
 """People: what is stored, what a first password is good for, what a reset ends."""
 
+import base64
 import json
 
 import pytest
@@ -7,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from security.errors import ClientRejected
-from security.passwords import count_edits, find_step, is_password, make_code, unseal, verify_new_password
+from security.passwords import (
+    count_edits,
+    find_step,
+    is_password,
+    make_code,
+    make_password,
+    unseal,
+    verify_new_password,
+)
 from security.registry.snapshot import read_definitions
 from security.users import UserDefinition
 from tests.support.controls import control
@@ -121,6 +130,20 @@ def test_weak_passwords_are_refused_in_words(password, words):
     """NIST SP 800-171 3.5.7."""
     with pytest.raises(ClientRejected, match=words):
         verify_new_password(password, "ada", ())
+
+
+def test_a_first_password_has_no_login_in_it(registry, monkeypatch):
+    """Random letters may spell one; then others are drawn, however short the login is."""
+    drawn = iter([base64.b32decode("XYADA" * 3 + "X") + bytes(2), b"\xff" * 12] * 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("secrets.token_bytes", lambda size: next(drawn) if size == 12 else bytes(size))
+        first = registry.users.create(UserDefinition(login="ada", name="Ada"), actor="t")
+        second = registry.users.reset(first.user.user_id, actor="t")
+    for new in (first, second):
+        verify_new_password(new.password, "ada", ())
+    assert next(drawn, None) is None
+    for login in ("a", "7", "b-c"):
+        assert login not in make_password(login).lower()
 
 
 @given(st.text(max_size=24), st.text(max_size=24))
