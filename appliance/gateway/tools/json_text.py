@@ -4,6 +4,8 @@ Streaming parsers need that before there is a whole text to parse. Nothing is bu
 """
 
 MAX_DEPTH = 64
+MAX_NUMBER_CHARS = 4096
+"""Longer ones are a model that goes on and on; programs have bounds as well, Python 4,300 digits."""
 _SPACE = " \t\n\r"
 _LITERALS = ("true", "false", "null")
 _ESCAPES = '"\\/bfnrt'
@@ -43,7 +45,7 @@ class JsonObjectScanner:
         if self._expects == "number":
             if character in _NUMBER_CHARS:
                 self._word += character
-                return len(self._word) <= MAX_DEPTH
+                return len(self._word) <= MAX_NUMBER_CHARS
             if not _is_number(self._word):
                 return False
             self._expects = "comma"

@@ -13,6 +13,7 @@ from appliance.gateway.tools import hermes, llama3_json, mistral, reasoning
 from appliance.gateway.tools.deepseek import CALL_BEGIN, CALL_END, CALLS_BEGIN, CALLS_END, SEPARATOR, DeepSeekParser
 from appliance.gateway.tools.events import MAX_HELD_CHARS, Call, CallArguments, CallBegun, CallParser, Event, gather
 from appliance.gateway.tools.hermes import HermesParser
+from appliance.gateway.tools.json_text import MAX_NUMBER_CHARS
 from appliance.gateway.tools.llama3_json import Llama3JsonParser
 from appliance.gateway.tools.mistral import MistralParser
 from appliance.gateway.tools.pythonic import PythonicParser
@@ -184,6 +185,16 @@ def test_every_form_in_json_streams_each_character(form: str, before: str, after
         assert told == ARGUMENTS[:number]
     events = [*parser.feed(after), *parser.finish()]
     assert not any(isinstance(event, CallArguments) for event in events)
+
+
+@pytest.mark.parametrize("length", [65, MAX_NUMBER_CHARS])
+def test_long_numbers_are_arguments(length: int) -> None:
+    """Keys and identifiers are; a number that does not end is no call any more."""
+    number = "1" * length
+    events = feed(HermesParser(), f'<tool_call>{{"name": "f", "arguments": {{"a": {number}}}}}</tool_call>', [])
+    assert gather(events).calls == (Call("f", f'{{"a": {number}}}'),)
+    endless = "1" * (MAX_NUMBER_CHARS + 1)
+    assert gather(feed(HermesParser(), f'<tool_call>{{"name": "f", "arguments": {{"a": {endless}', [])).content == "1"
 
 
 def test_pythonic_arguments_come_one_by_one() -> None:
