@@ -24,7 +24,7 @@ from tests.support.commands import run_casemate
 from tests.support.controls import control
 from tests.support.processes import has_ended
 from tests.support.sdk import open_sdk
-from tests.support.waiting import GIVE_UP_S, shortest, wait_until
+from tests.support.waiting import shortest, wait_until
 
 MODEL = "casemate-demo"
 LONG = {"prompt": "Once upon a time", "max_tokens": 450, "extra_body": {"ignore_eos": True}}
@@ -198,7 +198,7 @@ def test_drain_finishes_open_requests_and_exits_zero(tmp_path: Path) -> None:
     but root, so anybody else measures unconfined ones.
     """
     extra = "" if os.getuid() == 0 else "[confinement]\nenabled = false\n"
-    extra += f"[supervisor]\ndrain_timeout_s = {GIVE_UP_S}"
+    extra += f"[supervisor]\ndrain_timeout_s = {START_TIMEOUT_S}"
     with running_appliance(tmp_path / "drain", extra=extra) as appliance, open_sdk(appliance) as sdk:
         for _ in range(20):
             sdk.completions.create(model=MODEL, prompt="Hello", max_tokens=4)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def refused_start(host: Appliance) -> str:
     try:
         assert host.process.wait(START_TIMEOUT_S) == 78
     finally:
-        host.process = None
+        host.stop(signal.SIGKILL)  # Nothing, where it has ended; else the next test would find it running.
     return host.log()
 
 

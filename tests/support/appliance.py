@@ -20,7 +20,7 @@ from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DEMO_MODEL = ROOT / "appliance" / "demo" / "model"
-START_TIMEOUT_S = 150.0
+START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 90.0
 
 
