@@ -18,8 +18,9 @@ def run_interpreted(which: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.timeout(1800)
 def test_interpreted_kernels_match_their_references() -> None:
-    """Every kernel, and of its shapes those that differ in kind."""
+    """Every kernel, and of its shapes those that differ in kind: a minute of a processor, whoever else wants it."""
     done = run_interpreted("not long")
     assert done.returncode == 0, done.stdout + done.stderr
 
