@@ -68,8 +68,7 @@ class ShareStore:
         for folder in (self._folder, path.parent):
             self._disk.make_folder(folder)
         temporary = path.with_suffix(".tmp")
-        temporary.unlink(missing_ok=True)
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        self._disk.make_private(temporary)
         self._disk.write_file(path, msgspec.json.encode(stored), temporary)
         self._disk.sync_folders([path.parent])
         return stored.share

@@ -22,6 +22,7 @@ from audit.errors import LogInUse, NotDurable, StorageFailed
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 FOLDER_MODE = 0o750
 FILE_MODE = 0o640
+PRIVATE_MODE = 0o600
 FREE_SHARE = 4
 UNLIMITED_FILES = 1 << 50
 """What a file system has that does not count them (btrfs)."""
@@ -71,6 +72,12 @@ class Disk:
         finally:
             os.close(fd)
         self.rename(temporary, path)
+
+    def make_private(self, path: Path) -> None:
+        """Make an empty file anew that only its owner reads, for `write_file` to write."""
+        with _told(path, "make"):
+            path.unlink(missing_ok=True)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE))
 
     def rename(self, path: Path, new_path: Path) -> None:
         """Put a file in place at once. The caller MUST sync the folder before relying on the name."""

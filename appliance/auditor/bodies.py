@@ -176,6 +176,7 @@ class BodyDesk:
             self._send(peer, AppendRefused(correlation, "malformed", str(fault)))
         except NotDurable as fault:
             self._send(peer, AppendRefused(correlation, "not_durable", str(fault)))
+            self._ledger.found_full(fault)
         return None
 
     def _destroy(self, destroyed: Destroyed, _index: int) -> None:

@@ -149,6 +149,13 @@ class Ledger:
         except NotDurable as error:
             self._become_full(error)
 
+    def found_full(self, error: NotDurable) -> None:
+        """What belongs to a record and lies beside the log found no space: nothing is taken, as if a record had found none.
+
+        Raises: StorageFailed.
+        """
+        self._become_full(error)
+
     def watch_space(self) -> None:
         """With the disk full, see now and then whether there is space again.
 

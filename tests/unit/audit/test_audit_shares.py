@@ -95,6 +95,20 @@ def test_a_share_that_is_not_durable_is_given_to_nobody(tmp_path: Path, store: S
     assert store.load(context.day, context.key_id).share == share
 
 
+def test_a_disk_without_files_is_a_full_one(store: ShareStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share that cannot even be begun is told as one that cannot be written: the process goes on."""
+    opened = os.open
+
+    def without_files(path: Path, flags: int, *mode: int, **options: int | None) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", without_files)
+    with pytest.raises(NotDurable, match="make: No space left"):
+        keep(store)
+
+
 @control("AU-11", "3.8.3", "SI-12")
 def test_destroying_overwrites_and_syncs_before_it_removes(store: ShareStore, disk: Watched) -> None:
     """The file's whole length, once; afterwards nobody finds it."""

@@ -402,6 +402,23 @@ class FullDisk(Disk):
         super().write_file(path, data, temporary)
 
 
+@control("AU-5", "3.3.4")
+def test_a_key_that_finds_no_space_makes_the_log_full(tmp_path: Path) -> None:
+    """Nobody of the tenant is answered, so it is not ready, told and recorded, until there is space again."""
+    house = House(tmp_path)
+    store = house.auditor.service._stewardship._bodies._store
+    store._disk = FullDisk(0)
+    asked = KeepHashRoot(1, "t", TODAY, b"\x07" * 32, b"[]")
+    refused = house.ask(asked, HashRootKept)
+    assert (type(refused), refused.code) == (AppendRefused, "not_durable")
+    house.auditor.pass_time(1.1)
+    assert "No space left" in house.last("log_full")["status_detail"]
+    store._disk = Disk()
+    house.auditor.pass_time(1.1)
+    assert isinstance(house.ask(asked, HashRootKept), HashRootKept)
+    assert house.auditor.kinds()[-2:] == ["log_writable", "hash_root_kept"]
+
+
 def test_a_rule_whose_file_cannot_be_written_is_nobodys_promise(tmp_path: Path) -> None:
     """It is recorded and holds; who confirmed is told what is wrong, an alarm stays until the file could be written after all."""
     house = House(tmp_path)
