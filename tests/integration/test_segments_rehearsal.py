@@ -138,8 +138,12 @@ def test_rehearsal_finds_a_rule_that_is_missing() -> None:
     assert ("clients", "host", 9999) in {(one.source, one.target, one.port) for one in result.attempts if one.opened}
 
 
-def test_command_says_what_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`casemate segments test`, and nothing is left behind."""
+def test_command_says_what_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`casemate segments test`, and nothing is left behind; others on this machine may rehearse as well."""
+    tag = f"{os.getpid() % (1 << 24):06x}"
+    monkeypatch.setattr("secrets.token_hex", lambda _size: tag)
     config = write_site(tmp_path, '[segments]\nclients = ["10.201.0.0/24"]\n')
     assert main(["segments", "test", "--config", str(config)]) == 0
     out = capsys.readouterr().out
@@ -147,4 +151,4 @@ def test_command_says_what_opened(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "clients -> stranger:9999   refused" in out
     assert "stranger -> host:8443   refused" in out
     left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    assert "cm" not in left
+    assert f"cm{tag}" not in left
