@@ -16,11 +16,24 @@ SocketAddress = Annotated[str, msgspec.Meta(pattern=r"^(\d{1,3}(\.\d{1,3}){3}|\[
 HttpsUrl = Annotated[str, msgspec.Meta(pattern=r"^https://[^\s?#@]+$", max_length=512)]
 ClaimName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 TenantName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-TENANT_CLAIM = (
-    "Claim that tells the tenant, text or a list of it; a dot leads into an object. "
-    "By default where roles and groups are."
-)
-TENANTS = "Which tenant here is meant by what that claim says; others none."
+TenantClaim = Annotated[
+    ClaimName | None,
+    msgspec.Meta(
+        description="Claim that tells the tenant, text or a list of it; a dot leads into an object. By default where roles and "
+        "groups are."
+    ),
+]
+Tenants = Annotated[
+    dict[str, TenantName],
+    msgspec.Meta(description="Which tenant here is meant by what that claim says; others none."),
+]
+Roles = Annotated[
+    dict[str, RoleName], msgspec.Meta(description="What its roles and groups are worth here; others nothing.")
+]
+DefaultRole = Annotated[
+    RoleName | None,
+    msgspec.Meta(description="The role of who has none that is mapped; without it they are refused."),
+]
 DEFAULT_TENANT = "default"
 
 
@@ -49,15 +62,10 @@ class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "are refused."
         ),
     ] = None
-    tenant_claim: Annotated[ClaimName | None, msgspec.Meta(description=TENANT_CLAIM)] = None
-    tenants: Annotated[dict[str, TenantName], msgspec.Meta(description=TENANTS)] = msgspec.field(default_factory=dict)
-    roles: Annotated[
-        dict[str, RoleName], msgspec.Meta(description="What its roles and groups are worth here; others nothing.")
-    ] = msgspec.field(default_factory=dict)
-    default_role: Annotated[
-        RoleName | None,
-        msgspec.Meta(description="The role of who has none that is mapped; without it they are refused."),
-    ] = None
+    tenant_claim: TenantClaim = None
+    tenants: Tenants = msgspec.field(default_factory=dict)
+    roles: Roles = msgspec.field(default_factory=dict)
+    default_role: DefaultRole = None
     scopes: Annotated[
         dict[str, ScopeName], msgspec.Meta(description="What its scopes are worth here; others nothing.")
     ] = msgspec.field(default_factory=dict)
@@ -134,15 +142,10 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             "without it they are refused."
         ),
     ] = None
-    tenant_claim: Annotated[ClaimName | None, msgspec.Meta(description=TENANT_CLAIM)] = None
-    tenants: Annotated[dict[str, TenantName], msgspec.Meta(description=TENANTS)] = msgspec.field(default_factory=dict)
-    roles: Annotated[
-        dict[str, RoleName], msgspec.Meta(description="What its roles and groups are worth here; others nothing.")
-    ] = msgspec.field(default_factory=dict)
-    default_role: Annotated[
-        RoleName | None,
-        msgspec.Meta(description="The role of who has none that is mapped; without it they are refused."),
-    ] = None
+    tenant_claim: TenantClaim = None
+    tenants: Tenants = msgspec.field(default_factory=dict)
+    roles: Roles = msgspec.field(default_factory=dict)
+    default_role: DefaultRole = None
 
     def __post_init__(self) -> None:
         """What tells tenants apart tells something."""

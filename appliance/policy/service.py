@@ -247,7 +247,7 @@ class PolicyService:
         denial = self._decider.decide_lookup(self._definitions.current, facts)
         if isinstance(denial, Refusal):
             return Denied(asked.correlation, denial.code, denial.message, 0)
-        left = _left(self._decider.allowances(facts).lookups)
+        left = _left(self._decider.lookups_left(facts))
         if denial is None:
             return LookupGranted(asked.correlation, left)
         return Denied(asked.correlation, denial.code, denial.message, denial.retry_after_s, left)

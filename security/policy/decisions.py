@@ -13,7 +13,7 @@ import msgspec
 from security.policy.definitions import Definitions
 from security.policy.denials import QuotaDenial
 from security.policy.limits import Subject
-from security.policy.quotas import Allowances, QuotaBook, QuotaGrant
+from security.policy.quotas import Allowance, Allowances, QuotaBook, QuotaGrant
 from security.scopes import Role
 
 _ROLES = frozenset(role.value for role in Role)
@@ -73,6 +73,10 @@ class PolicyDecider:
     def decide_lookup(self, definitions: Definitions, request: RequestFacts) -> QuotaDenial | Refusal | None:
         """Let a request look something up with the model's tokenizer, which is None, or say why not."""
         return find_refusal(definitions, request) or self.quotas.look_up(request.subjects)
+
+    def lookups_left(self, request: RequestFacts) -> Allowance | None:
+        """How many lookups are left to who asks; None where nothing limits them."""
+        return self.quotas.lookups_left(request.subjects)
 
     def allowances(self, request: RequestFacts) -> Allowances:
         """What is left to who asks."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable, Sequence
 import msgspec
 
 from security.policy.account import DAY_S, Account, Now
+from security.policy.bucket import TokenBucket
 from security.policy.denials import NEVER_RETRY_S, QuotaDenial, find_denial, find_lookup_denial, find_token_denial
 from security.policy.limits import LimitTable, Subject
 
@@ -46,7 +47,6 @@ class Allowances(msgspec.Struct, frozen=True):
     requests: Allowance | None
     tokens: Allowance | None
     day_tokens: Allowance | None
-    lookups: Allowance | None = None
 
 
 class _Reservation(msgspec.Struct):
@@ -252,30 +252,21 @@ class QuotaBook:
         """What is left to a request of these subjects: of each kind of limit the one with the least left."""
         now = self._now()
         accounts = [self._peek(subject, now) for subject in subjects]
-        ns = now.monotonic_ns
-        minutes = {
-            kind: [
-                Allowance(bucket.per_minute, bucket.available(ns), bucket.full_in_ns(ns) // 10**6)
-                for bucket in buckets
-                if bucket is not None
-            ]
-            for kind, buckets in (
-                ("requests", [account.requests for account in accounts]),
-                ("tokens", [account.tokens for account in accounts]),
-                ("lookups", [account.lookups for account in accounts]),
-            )
-        }
         days = [
             Allowance(limit, max(0, limit - account.day_tokens), now.day_left_s * 1000)
             for account in accounts
             if (limit := account.limits.tokens_per_day)
         ]
         return Allowances(
-            _tightest(minutes["requests"]),
-            _tightest(minutes["tokens"]),
+            _least_left([account.requests for account in accounts], now),
+            _least_left([account.tokens for account in accounts], now),
             _tightest(days),
-            _tightest(minutes["lookups"]),
         )
+
+    def lookups_left(self, subjects: Sequence[Subject]) -> Allowance | None:
+        """The same of lookups, which only those look at that ask for one."""
+        now = self._now()
+        return _least_left([self._peek(subject, now).lookups for subject in subjects], now)
 
     def forget_idle(self) -> None:
         """Drop accounts that are as good as new, so that memory follows the subjects that are active."""
@@ -365,6 +356,17 @@ class QuotaBook:
         self._tokens_reserved -= reserved
         for subject in held.subjects:
             self._accounts[subject].close(reserved, unused, unused_today, now)
+
+
+def _least_left(buckets: Sequence[TokenBucket | None], now: Now) -> Allowance | None:
+    ns = now.monotonic_ns
+    return _tightest(
+        [
+            Allowance(bucket.per_minute, bucket.available(ns), bucket.full_in_ns(ns) // 10**6)
+            for bucket in buckets
+            if bucket is not None
+        ]
+    )
 
 
 def _tightest(allowances: list[Allowance]) -> Allowance | None:

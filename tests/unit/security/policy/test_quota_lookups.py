@@ -37,7 +37,7 @@ def test_each_subjects_limit_refuses_lookups_and_charges_nobody(subject: Subject
         assert book.look_up(SUBJECTS) is None
     denial = book.look_up(SUBJECTS)
     assert denial == QuotaDenial("rate_limit", f"{kind} {name}: the limit is 3 requests per minute", 20)
-    assert book.allowances([other]).lookups == Allowance(9, 6, 20_000)
+    assert book.lookups_left([other]) == Allowance(9, 6, 20_000)
     clock.now += 20 * SECOND_NS
     assert book.look_up(SUBJECTS) is None
     book.check_integrity()
@@ -49,8 +49,7 @@ def test_lookups_and_requests_have_as_many_each() -> None:
     for _ in range(2):
         assert book.look_up(SUBJECTS) is None
         assert isinstance(book.reserve(SUBJECTS, 1, prompt_tokens=1, max_output_tokens=1), QuotaGrant)
-    allowances = book.allowances(SUBJECTS)
-    assert allowances.lookups == allowances.requests == Allowance(2, 0, 60_000)
+    assert book.lookups_left(SUBJECTS) == book.allowances(SUBJECTS).requests == Allowance(2, 0, 60_000)
     assert book.look_up(SUBJECTS) is not None
     assert isinstance(book.reserve(SUBJECTS, 1, prompt_tokens=1, max_output_tokens=1), QuotaDenial)
     book.check_integrity()
@@ -63,7 +62,7 @@ def test_lookups_need_no_limit_of_their_own_and_take_no_tokens() -> None:
     )
     for _ in range(100):
         assert book.look_up(SUBJECTS) is None
-    assert book.allowances(SUBJECTS).lookups is None
+    assert book.lookups_left(SUBJECTS) is None
     assert isinstance(book.reserve(SUBJECTS, 1, prompt_tokens=1, max_output_tokens=0), QuotaGrant)
 
 
@@ -74,7 +73,7 @@ def test_lookups_are_not_forgotten_while_that_would_give_some_back() -> None:
     clock.now += SECOND_NS
     book.forget_idle()
     book.change_limits(LimitTable((LimitRule("client", "c", Limits(requests_per_minute=3)),), {}))
-    found = book.allowances(SUBJECTS).lookups
+    found = book.lookups_left(SUBJECTS)
     assert found is not None
     assert (found.limit, found.remaining) == (3, 2)
     clock.now += 60 * SECOND_NS
