@@ -151,7 +151,10 @@ class StepPlanner:
     def _speculate(self, rows: Int64, copies: Int32, chunks: list[Chunk]) -> StepPlan:
         """The step with the drafts that it verifies and makes, and with the head's entries, now or later."""
         policy, backlog = self._policy, self._running.backlog
-        level = policy.choose(len(rows)) if len(rows) else policy.level_at(len(self._running))
+        if len(rows):
+            level = policy.choose(len(rows), has_prompts=bool(chunks))
+        else:
+            level = policy.level_at(len(self._running))
         num_drafts = np.minimum(self._running.num_drafts_to_verify(rows), policy.shape.drafts_at(level))
         plan = StepPlan(rows, copies, chunks, num_drafts)
         if not policy.shape.num_steps:

@@ -8,6 +8,7 @@ while it makes no drafts, which keeps what the head would need, and a plain step
 """
 
 import argparse
+import gc
 import json
 import tempfile
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from runtime.batch import SpeculationBatch, StepBatch
 from runtime.runner.device_building import build_device_runner
@@ -130,8 +132,10 @@ def main() -> None:
             print(f"{count:5d} | {device:9.3f} {launch:10.3f} {wall:8.3f} {size:6d}  {name}", flush=True)
             if options.profile and num_steps and count in (1, 8):
                 profile(speculating, batch, options.profile)
-        del speculating
+        del speculating, batch, first
     if options.plain:
+        gc.collect()  # Its graphs and pages are in circles, and the next runner takes what is free.
+        torch.cuda.empty_cache()
         plain = build(options.model, options)
         for count in options.batches:
             device, launch, wall, size = measure(plain, step(plain, count, CONTEXT, 0), 30)

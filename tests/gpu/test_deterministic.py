@@ -140,7 +140,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an e4m3 cache": ({"kv_cache_dtype": "fp8_e4m3"}, {}),
     "drafts": (SPECULATION, {}),
     "drafts, small chunks": (SPECULATION | {"chunked_prefill_size": 48}, {}),
-    "drafts, always as many": (SPECULATION, {"speculative_adaptive": False}),
+    "drafts, as many as pay": (SPECULATION, {"speculative_adaptive": True}),
     "drafts, one after another step": (SPECULATION, {"overlap_schedule": False}),
     "drafts without graphs": (SPECULATION | {"cuda_graph_max_bs": 0, "piecewise_cuda_graph_max_tokens": 0}, {}),
     "drafts, an e4m3 cache": (SPECULATION | {"kv_cache_dtype": "fp8_e4m3"}, {}),
@@ -189,7 +189,7 @@ def test_drafts_that_are_taken_change_no_bit(folder: Path, num_right: int) -> No
     runner = build_speculating(folder, write_head(folder), "auto", deterministic=True)
     engine = build_engine(
         runner, eos_token_ids=[2], context_length=2048, overlap_schedule=False, max_running_requests=40,
-        chunked_prefill_size=512, speculative_draft_model_path="head", speculative_adaptive=False, **SPECULATION,
+        chunked_prefill_size=512, speculative_draft_model_path="head", **SPECULATION,
     )  # fmt: skip
     engine.submit(request)
     given = Answer()

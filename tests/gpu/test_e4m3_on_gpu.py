@@ -17,8 +17,10 @@ from runtime.attention.flashinfer import contexts
 from runtime.attention.flashinfer.attention import build_flashinfer_attention
 from runtime.attention.flashinfer.calls import Cache
 from runtime.attention.flashinfer.contexts import GatheredWork
+from runtime.attention.flashinfer.libraries import TYPE_NAMES, LibraryName
 from runtime.attention.pages import copy_pages, to_e4m3
 from runtime.batch import Float32
+from runtime.errors import KernelMissing
 from runtime.kernels.launcher import JitLauncher
 from runtime.kernels.libraries import FolderLibraries
 from runtime.kernels.rotary import rotate_and_store
@@ -30,6 +32,7 @@ from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.kernel_choice import choose_kernels
 from runtime.runner.torch_runner import TorchRunner
 from runtime.settings import EngineSettings
+from runtime.weights.config import load_model_config
 from tests.support.attention_steps import worst_row_error
 from tests.support.engine_runs import ask, build_engine, run_all
 from tests.support.greedy_ties import assert_equal_up_to_ties
@@ -123,6 +126,17 @@ def test_prompts(window: int | None, heads: int, kv_heads: int, head_dim: int, d
     assert check_attention(case, window=window, pdl=pdl) < TOLERANCES[dtype]
 
 
+def need(
+    libraries: FolderLibraries, head_dim: int, dtype: torch.dtype = torch.bfloat16, *, windowed: bool = False
+) -> None:
+    """Skip, with the library's name, where FlashAttention 3 was not compiled for that."""
+    name = LibraryName("fa3", TYPE_NAMES[dtype], TYPE_NAMES[dtype], head_dim, windowed)
+    try:
+        libraries.function(str(name), "plan")
+    except KernelMissing as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture
 def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Contexts are gathered also where it does not pay; how many sequences they were of, each time that a layer's were."""
@@ -153,6 +167,9 @@ def test_prompts_gathered_for_flashattention(
     gathered: list[int], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The same step, its decodes by our kernel beside them; at once, and in groups of one and of three contexts."""
+    need(libraries, head_dim, dtype)
+    if window is not None:
+        need(libraries, head_dim, dtype, windowed=True)
     case = Attention(
         Inputs("cuda", dtype, 0), [700, 33, 1000, 1500, 20, 64], [1, 1, 1000, 300, 2, 64],
         heads=heads, kv_heads=kv_heads, head_dim=head_dim, cache_dtype=E4M3,
@@ -316,6 +333,7 @@ def test_probabilities_of_gathered_prompts_are_the_emulations(
     gathered: list[int],
 ) -> None:
     """The same with chunks by FlashAttention 3, which takes no e4m3."""
+    need(libraries, load_model_config(folder).head_dim)
     runner = build_device(
         folder, quantization=emulation.quantization, quantization_param_path=str(scales_path), attention_backend="auto",
         cuda_graph_max_bs=16, chunked_prefill_size=chunk_size, kernels_path=os.environ["CASEMATE_TEST_KERNELS"],
@@ -342,6 +360,8 @@ def test_greedy_texts_are_the_emulations(
     gathered: list[int],
 ) -> None:  # fmt: skip
     """With weights in bf16 and in FP8, cold and with a warm cache, with overlap and without, up to ties."""
+    if "attention_backend" in given:
+        need(libraries, load_model_config(folder).head_dim)
     runner = build_device(
         folder, quantization=emulation.quantization, quantization_param_path=str(scales_path),
         kernels_path=os.environ["CASEMATE_TEST_KERNELS"], **given,

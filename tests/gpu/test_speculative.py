@@ -36,6 +36,7 @@ SPECULATION: dict[str, Any] = {
     "speculative_num_steps": NUM_DRAFTS,
     "speculative_eagle_topk": 1,
     "speculative_num_draft_tokens": NUM_DRAFTS + 1,
+    "speculative_adaptive": False,
 }
 
 
@@ -112,10 +113,10 @@ def test_drafts_are_accepted_where_they_are_right(folder: Path, head_folder: Pat
     """
     runner = build_speculating(folder, head_folder)
     (request,) = (ask(1, list(range(3, 40)), max_tokens=NUM_TOKENS, temperature=0.0, ignore_eos=True),)
-    text = answers_of(runner, [request], speculative_adaptive=False)[1, 0].tokens
+    text = answers_of(runner, [request])[1, 0].tokens
     engine = build_engine(
         runner, eos_token_ids=[], context_length=2048, overlap_schedule=False, max_running_requests=40,
-        speculative_draft_model_path="head", speculative_adaptive=False, **SPECULATION,
+        speculative_draft_model_path="head", **SPECULATION,
     )  # fmt: skip
     engine.submit(request)
     got: list[int] = []

@@ -31,6 +31,7 @@ TREES: dict[str, Any] = {
     "speculative_num_steps": 4,
     "speculative_eagle_topk": 4,
     "speculative_num_draft_tokens": 16,
+    "speculative_adaptive": False,
 }
 LIMITS: dict[str, Any] = {"max_running_requests": 40, "chunked_prefill_size": 512}
 

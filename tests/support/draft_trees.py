@@ -16,6 +16,7 @@ TREES: dict[str, Any] = {
     "speculative_num_steps": NUM_STEPS,
     "speculative_eagle_topk": 3,
     "speculative_num_draft_tokens": NUM_TREE_DRAFTS + 1,
+    "speculative_adaptive": False,
 }
 
 

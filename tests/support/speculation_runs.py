@@ -18,6 +18,7 @@ SPECULATION: dict[str, Any] = {
     "speculative_num_steps": NUM_DRAFTS,
     "speculative_eagle_topk": 1,
     "speculative_num_draft_tokens": NUM_DRAFTS + 1,
+    "speculative_adaptive": False,
 }
 """Drafts in chains; trees are in `draft_trees`."""
 Answers = dict[tuple[int, int], Answer]

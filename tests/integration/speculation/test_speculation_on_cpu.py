@@ -57,14 +57,15 @@ def test_good_drafts_change_nothing_and_save_steps(
         {"chunked_prefill_size": 33, "schedule_policy": "lpm"},
         {"max_running_requests": 4},
         {"disable_radix_cache": True},
+        {"speculative_adaptive": True},
     ],
-    ids=["small chunks", "lpm", "few rows", "no sharing"],
+    ids=["small chunks", "lpm", "few rows", "no sharing", "as many as pay"],
 )
 def test_every_way_to_a_text_is_the_same(
     speculating: TorchRunner, plain_answers: Answers, settings: dict[str, Any]
 ) -> None:
     """Chunks, order, batch sizes and prefixes that are shared or not."""
-    engine = build_engine(speculating, eos_token_ids=[EOS], **SPECULATION, **settings)
+    engine = build_engine(speculating, eos_token_ids=[EOS], **(SPECULATION | settings))
     assert scored_tokens_of(run_all(engine, requests())) == scored_tokens_of(plain_answers)
     if "disable_radix_cache" not in settings:
         assert scored_tokens_of(run_all(engine, requests())) == scored_tokens_of(plain_answers), "from cached prefixes"
@@ -88,7 +89,7 @@ def test_drafts_that_break_the_rows_before_them_end_no_answer(tmp_path: Path, he
         return np.full((len(num_tokens), batch.speculation.num_steps), broken)
 
     runner.drafter.draft = draft  # type: ignore[method-assign]
-    engine = build_engine(runner, eos_token_ids=[EOS], speculative_adaptive=False, **SPECULATION)
+    engine = build_engine(runner, eos_token_ids=[EOS], **SPECULATION)
     assert scored_tokens_of(run_all(engine, asked)) == scored_tokens_of(plain)
     assert engine.stats().num_verified == len(plain), "tried once by each"
 

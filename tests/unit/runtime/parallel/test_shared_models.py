@@ -119,10 +119,9 @@ def test_drafts_of_ranks_are_those_of_one(tmp_path: Path, *, is_on_device: bool)
             ).runner  # fmt: skip
         return build_runner(folder, num_pages=80, head=source, channel=channel)
 
-    settings = SPECULATION | {"speculative_adaptive": False}
-    expected = run_all(build_engine(build(), eos_token_ids=[2], **settings), requests)
+    expected = run_all(build_engine(build(), eos_token_ids=[2], **SPECULATION), requests)
     with started_ranks(2, build) as ranks:
-        engine = build_engine(ranks.leading, eos_token_ids=[2], **settings)
+        engine = build_engine(ranks.leading, eos_token_ids=[2], **SPECULATION)
         got = run_all(engine, requests)
     assert_same_answers(got, expected)
     assert engine.stats().num_proposed > 0
