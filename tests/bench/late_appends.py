@@ -222,6 +222,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--dir", type=Path, help="a folder on the disk to be measured; default: a temporary one")
     arguments = parser.parse_args()
+    if not TRACING.parent.is_dir():
+        parser.error(f"{TRACING.parent} is not there: as root, mount -t tracefs none /sys/kernel/tracing")
     gc.disable()  # A pause of the generator would be counted as the auditor's.
     print(HEADER, flush=True)
     for _ in range(arguments.runs):
