@@ -1,6 +1,7 @@
 """`casemate model import|approve|promote|retire|list|show`: from a folder that came from somewhere to a model that is served.
 
-Every step but `list` and `show` leaves a notice for the log; so does an import that was refused.
+Every step but `list` and `show` leaves a notice for the log before it takes effect: without it nothing is taken in, approved,
+promoted or retired. So does an import that was refused.
 """
 
 import argparse
@@ -31,16 +32,17 @@ from security.model_signing.algorithms import ALGORITHMS, SHA256
 from security.model_signing.names import show_name
 from security.model_signing.trust import Trust, load_certificate_trust, load_key_trust
 from security.stewards.admission import (
+    Admitted,
     agree_on_load_digests,
     find_approvals,
     read_import,
     read_load_digests,
     read_signature,
 )
-from security.stewards.approving import approve_model, promote_model, retire_model
-from security.stewards.importing import Source, import_model
+from security.stewards.approving import Approved, approve_model, promote_model, retire_model
+from security.stewards.importing import Imported, Source, import_model
 from security.stewards.load_digests import describe_list
-from security.stewards.role_file import RoleFile
+from security.stewards.role_file import Person, RoleFile
 from security.stewards.store import RETIREMENT, Item, ModelStore
 from security.stewards.truss import CONFIG_NAME, MAX_CONFIG_BYTES, parse_truss_config
 
@@ -139,24 +141,24 @@ def _import_component(arguments: argparse.Namespace) -> int:
 def _import_folder(arguments: argparse.Namespace, folder: Path) -> int:
     state = find_state(arguments)
     source = _describe_source(arguments, folder)
-    with open_signer(arguments.key) as signer:
-        with Progress("importing") as progress:
-            imported = import_model(
-                source,
-                open_store(state),
-                _load_roles(state),
-                signer,
-                checks_of(arguments.kind),
-                progress=Percentage(progress).report,
-            )
-        root, importer = imported.item.root, imported.importer.name
-        facts: dict[str, str | int] = {
-            "num_files": imported.num_files,
-            "size_bytes": imported.size_bytes,
-            "origin": source.origin,
-            "load_digests": describe_list(imported.load_digests),
-        }
-        open_outbox(state).put("model_imported", name=source.name, digest=f"sha256:{root}", actor=importer, facts=facts)
+
+    def announce(made: Imported) -> None:
+        digest, importer = f"sha256:{made.item.root}", made.importer.name
+        open_outbox(state).put(
+            "model_imported", name=source.name, digest=digest, actor=importer, facts=_import_facts(source, made)
+        )
+
+    with open_signer(arguments.key) as signer, Progress("importing") as progress:
+        imported = import_model(
+            source,
+            open_store(state),
+            _load_roles(state),
+            signer,
+            checks_of(arguments.kind),
+            progress=Percentage(progress).report,
+            announce=announce,
+        )
+    root, importer, facts = imported.item.root, imported.importer.name, _import_facts(source, imported)
     if arguments.json:
         print(json.dumps({"name": source.name, "root": root, "importer": importer, **imported.facts, **facts}))
         return EXIT_OK
@@ -166,6 +168,15 @@ def _import_folder(arguments: argparse.Namespace, folder: Path) -> int:
     print(f"root       sha256:{root}")
     print("in quarantine until two other stewards run `casemate model approve`")
     return EXIT_OK
+
+
+def _import_facts(source: Source, imported: Imported) -> dict[str, str | int]:
+    return {
+        "num_files": imported.num_files,
+        "size_bytes": imported.size_bytes,
+        "origin": source.origin,
+        "load_digests": describe_list(imported.load_digests),
+    }
 
 
 @contextmanager
@@ -218,22 +229,30 @@ def _approve(arguments: argparse.Namespace) -> int:
     state = find_state(arguments)
     item = open_store(state).find(arguments.root)
     roles = _load_roles(state)
+    name, others = read_import(item, roles)[0].model, _approvers(item, roles)
+
+    def describe(approved: Approved) -> dict[str, str | int]:
+        return {
+            "approvals": len({*others, approved.steward.name}),
+            "approvals_required": roles.approvals_required,
+            "load_digests": describe_list(approved.load_digests),
+        }
+
+    def announce(approved: Approved) -> None:
+        digest, steward = f"sha256:{item.root}", approved.steward.name
+        open_outbox(state).put("model_approved", name=name, digest=digest, actor=steward, facts=describe(approved))
+
     with open_signer(arguments.key) as signer, Progress("verifying") as progress:
-        report = Percentage(progress).report
-        approved = approve_model(item, roles, signer, with_load_digests=_with_load_digests(arguments), progress=report)
-    approvers, steward = _approvers(item, roles), approved.steward.name
-    facts: dict[str, str | int] = {
-        "approvals": len(approvers),
-        "approvals_required": roles.approvals_required,
-        "load_digests": describe_list(approved.load_digests),
-    }
-    name = read_import(item, roles)[0].model
-    open_outbox(state).put("model_approved", name=name, digest=f"sha256:{item.root}", actor=steward, facts=facts)
+        report, with_load_digests = Percentage(progress).report, _with_load_digests(arguments)
+        approved = approve_model(
+            item, roles, signer, with_load_digests=with_load_digests, progress=report, announce=announce
+        )
+    steward, facts = approved.steward.name, describe(approved)
     if arguments.json:
         print(json.dumps({"name": name, "root": item.root, "steward": steward, **facts}))
         return EXIT_OK
     print(f"verified   all files as signed, {format_size(approved.size_bytes)}; load digests {facts['load_digests']}")
-    print(f"approved   {name} by {steward}; {len(approvers)} of {roles.approvals_required} approvals")
+    print(f"approved   {name} by {steward}; {facts['approvals']} of {roles.approvals_required} approvals")
     return EXIT_OK
 
 
@@ -241,16 +260,21 @@ def _promote(arguments: argparse.Namespace) -> int:
     state = find_state(arguments)
     store = open_store(state)
     before = store.promoted()
-    admitted = promote_model(store, store.find(arguments.root), _load_roles(state))
-    facts = {
-        "previous": f"sha256:{before[admitted.name]}" if admitted.name in before else "none",
-        "approved_by": ", ".join(admitted.approvers),
-        "imported_by": admitted.importer,
-        "load_digests": describe_list(admitted.load_digests),
-    }
-    open_outbox(state).put(
-        "model_promoted", name=admitted.name, digest=f"sha256:{admitted.root}", actor=actor(), facts=facts
-    )
+
+    def describe(admitted: Admitted) -> dict[str, str | int]:
+        return {
+            "previous": f"sha256:{before[admitted.name]}" if admitted.name in before else "none",
+            "approved_by": ", ".join(admitted.approvers),
+            "imported_by": admitted.importer,
+            "load_digests": describe_list(admitted.load_digests),
+        }
+
+    def announce(admitted: Admitted) -> None:
+        name, digest = admitted.name, f"sha256:{admitted.root}"
+        open_outbox(state).put("model_promoted", name=name, digest=digest, actor=actor(), facts=describe(admitted))
+
+    admitted = promote_model(store, store.find(arguments.root), _load_roles(state), announce)
+    facts = describe(admitted)
     path = Path(os.path.abspath(store.path_of(admitted.name)))
     if arguments.json:
         print(json.dumps({"name": admitted.name, "root": admitted.root, "model_path": str(path), **facts}))
@@ -264,11 +288,14 @@ def _retire(arguments: argparse.Namespace) -> int:
     state = find_state(arguments)
     store, roles = open_store(state), _load_roles(state)
     item = store.find(arguments.root)
-    with open_signer(arguments.key) as signer:
-        steward = retire_model(store, item, roles, signer, arguments.reason)
     name = read_import(item, roles)[0].model
-    facts = {"reason": arguments.reason}
-    open_outbox(state).put("model_retired", name=name, digest=f"sha256:{item.root}", actor=steward.name, facts=facts)
+
+    def announce(steward: Person) -> None:
+        digest, facts = f"sha256:{item.root}", {"reason": arguments.reason}
+        open_outbox(state).put("model_retired", name=name, digest=digest, actor=steward.name, facts=facts)
+
+    with open_signer(arguments.key) as signer:
+        steward = retire_model(store, item, roles, signer, arguments.reason, announce)
     if arguments.json:
         print(json.dumps({"name": name, "root": item.root, "steward": steward.name}))
     else:

@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -77,9 +78,17 @@ class HostTrust:
         data = _read(newest, "customer root") if newest.exists() else self.pinned_root("customer")
         return anchor_of(parse_root(data, "customer"))
 
-    def install_roles(self, data: bytes, *, at: datetime.datetime) -> RoleFile:
-        """Put a role file into force, if it is not older than the last one. Raises: TrustUnusable, KeyUnusable."""
+    def install_roles(
+        self, data: bytes, *, at: datetime.datetime, announce: Callable[[RoleFile], None] = lambda _roles: None
+    ) -> RoleFile:
+        """Put a role file into force, if it is not older than the last one.
+
+        Args:
+            announce: told of it before it is in force; what it raises leaves the last one in force.
+        Raises: TrustUnusable, KeyUnusable.
+        """
         roles = verify_role_file(data, self.anchor(), at=at, least_version=self._least_version())
+        announce(roles)
         # The version first: after a power cut between the two the old file is refused, and the new one must be given again.
         write_replacing(self.path / ROLES_VERSION, str(roles.version).encode(), mode=_MODE)
         write_replacing(self.path / ROLES, data, mode=_MODE)

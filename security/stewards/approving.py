@@ -9,7 +9,7 @@ files: to serve them again they would have to be imported, and approved, under a
 
 import datetime
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from security.errors import ModelNotApproved, ModelSignatureRejected
@@ -59,6 +59,7 @@ def approve_model(
     *,
     with_load_digests: bool = True,
     progress: Progress | None = None,
+    announce: Callable[[Approved], None] = lambda _made: None,
 ) -> Approved:
     """Verify a model and add a steward's approval; a second one by the same key takes the first one's place.
 
@@ -67,6 +68,7 @@ def approve_model(
 
     Args:
         with_load_digests: if not, compute and name none, where no other algorithm than the signature's may be used.
+        announce: told of the approval before it is there; what it raises keeps it away.
     Raises: ModelRejected, KeyUnusable.
     """
     steward = find_signer(roles, signer, "steward")  # (1)
@@ -90,23 +92,40 @@ def approve_model(
     }
     payload = encode_model_statement(Statement(APPROVAL, imported.model, item.root, predicate))
     name = f"{APPROVALS}/{key_id_of(signer.public_key)}.dsse"
-    add_evidence(item, name, sign_envelope(STATEMENT_PAYLOAD_TYPE, payload, signer))  # (4)
-    return Approved(steward, sum(verified.sizes.values()), verified.second)
+    approval = sign_envelope(STATEMENT_PAYLOAD_TYPE, payload, signer)  # (4)
+    approved = Approved(steward, sum(verified.sizes.values()), verified.second)
+    announce(approved)
+    add_evidence(item, name, approval)
+    return approved
 
 
-def promote_model(store: ModelStore, item: Item, roles: RoleFile) -> Admitted:
+def promote_model(
+    store: ModelStore, item: Item, roles: RoleFile, announce: Callable[[Admitted], None] = lambda _admitted: None
+) -> Admitted:
     """Let the model's name stand for it, if it was approved.
 
+    Args:
+        announce: told before it does; what it raises leaves the name as it is.
     Raises: ModelNotApproved, and whatever else `verify_item` raises.
     """
     admitted = verify_item(item, roles)
+    announce(admitted)
     store.link(admitted.name, store.approve_item(item))
     return admitted
 
 
-def retire_model(store: ModelStore, item: Item, roles: RoleFile, signer: ModelSigner, reason: str) -> Person:
+def retire_model(
+    store: ModelStore,
+    item: Item,
+    roles: RoleFile,
+    signer: ModelSigner,
+    reason: str,
+    announce: Callable[[Person], None] = lambda _steward: None,
+) -> Person:
     """Take a model out of service, for ever; names that stand for it stand for nothing afterwards.
 
+    Args:
+        announce: told who does, before it is done; what it raises leaves the model in service.
     Raises: ModelRejected, KeyUnusable.
     """
     steward = find_signer(roles, signer, "steward")
@@ -117,7 +136,9 @@ def retire_model(store: ModelStore, item: Item, roles: RoleFile, signer: ModelSi
         "steward": steward.name,
     }
     payload = encode_model_statement(Statement(RETIREMENT, imported.model, item.root, predicate))
-    add_evidence(item, RETIREMENT_FILE, sign_envelope(STATEMENT_PAYLOAD_TYPE, payload, signer))
+    retirement = sign_envelope(STATEMENT_PAYLOAD_TYPE, payload, signer)
+    announce(steward)
+    add_evidence(item, RETIREMENT_FILE, retirement)
     for name, root in store.promoted().items():
         if root == item.root:
             store.unlink(name)

@@ -87,9 +87,12 @@ def import_model(
     checks: Sequence[Check],
     *,
     progress: Progress | None = None,
+    announce: Callable[[Imported], None] = lambda _made: None,
 ) -> Imported:
     """Import one model; see the module for the steps.
 
+    Args:
+        announce: told of it before it lies in quarantine; what it raises keeps it from there.
     Raises: ModelRejected, KeyUnusable, and what the checks raise.
     """
     importer = find_signer(roles, signer, "importer")  # (1)
@@ -102,7 +105,8 @@ def import_model(
         facts = _run_checks(checks, source.folder)  # (3)
         incoming = store.new_incoming()
         try:
-            return _take_in(source, store, (importer, signer), (folder, files), checks, facts, incoming, progress)
+            by, found = (importer, signer), (folder, files)
+            return _take_in(source, store, by, found, checks, facts, incoming, progress, announce)
         except BaseException:
             shutil.rmtree(incoming, ignore_errors=True)
             raise
@@ -130,6 +134,7 @@ def _take_in(
     facts: Mapping[str, str | int],
     incoming: Path,
     progress: Progress | None,
+    announce: Callable[[Imported], None],
 ) -> Imported:
     importer, signer = by
     size_bytes = sum(file.size_bytes for file in found[1])
@@ -160,8 +165,11 @@ def _take_in(
     envelope = sign_envelope(STATEMENT_PAYLOAD_TYPE, encode_model_statement(statement), signer)  # (8)
     (incoming / IMPORT_FILE).write_bytes(envelope)
     _sync_tree(incoming)
-    item = store.admit_incoming(incoming, signed.manifest.root)  # (9)
-    return Imported(item, importer, len(signed.manifest.digests), size_bytes, facts, signed.second)
+
+    def describe(item: Item) -> Imported:
+        return Imported(item, importer, len(signed.manifest.digests), size_bytes, facts, signed.second)
+
+    return describe(store.admit_incoming(incoming, signed.manifest.root, lambda item: announce(describe(item))))  # (9)
 
 
 def _run_checks(checks: Sequence[Check], folder: Path) -> dict[str, str | int]:

@@ -1,7 +1,8 @@
 """What happened to models and software while commands ran, waiting for the log.
 
-A command may run while the appliance is down, and never holds a connection to the auditor. So it writes what it did as one
-small file, before it says that it is done; the supervisor appends each to the log and removes it when the record is durable.
+A command may run while the appliance is down, and never holds a connection to the auditor. So it writes what it does as one
+small file, before it says that it is done, and where it can before that takes effect; the supervisor appends each to the log and
+removes it when the record is durable.
 
     NANOSECONDS-RANDOM.json     a notice
     last                        the number of the last notice that was left

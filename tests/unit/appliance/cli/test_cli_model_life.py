@@ -14,7 +14,9 @@ from appliance.config.defaults import DEMO_MODEL_DIR
 from appliance.models.places import open_outbox
 from appliance.supervisor.notices import encode_notice
 from audit.entry import parse_canonical
+from security.errors import KeyUnusable
 from security.stewards.load_digests import list_digest
+from security.stewards.outbox import Outbox
 from tests.support.controls import control
 from tests.support.stewardship import Holder, Stewardship
 
@@ -71,6 +73,43 @@ def test_import_approve_promote_retire(place: Path, capsys: pytest.CaptureFixtur
     assert told == [shown["load_digests"]] * 5 + [None]
     before = [notice.facts["previous"] for notice in notices if notice.kind == "model_promoted"]
     assert before == ["none", f"sha256:{root}"]
+
+
+@control("AU-5")
+def test_nothing_takes_effect_before_its_notice_is_left(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step where no notice can be left: it is refused, and nothing is as if it had been done."""
+
+    def refuse(*words: str) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(Outbox, "put", fail)
+            assert main(list(words)) != EXIT_OK
+        return capsys.readouterr().err
+
+    def fail(_self: Outbox, kind: str, **_given: object) -> None:
+        raise KeyUnusable(f"no space for {kind}")
+
+    models, roles = place / "state" / "models", place / "state" / "trust" / "roles.dsse"
+    take_in = ("model", "import", str(DEMO_MODEL_DIR), "--name", "tiny", "--key", "keys/ines.pem", "--licence", "MIT")
+    assert "no space for model_imported" in refuse(*take_in)
+    assert run(capsys, "model", "list").startswith("There are no models")
+    assert not list(models.glob("incoming-*"))
+    root = take(capsys)
+    approve = ("model", "approve", root, "--key")
+    assert "no space for model_approved" in refuse(*approve, "keys/ada.pem")
+    assert json.loads(run(capsys, "model", "show", root, "--json"))["approved_by"] == []
+    for name in ("ada", "bob"):
+        run(capsys, *approve, f"keys/{name}.pem")
+    assert "no space for model_promoted" in refuse("model", "promote", root)
+    assert json.loads(run(capsys, "model", "show", root, "--json"))["state"] == "quarantine"
+    run(capsys, "model", "promote", root)
+    assert "no space for model_retired" in refuse("model", "retire", root, "--key", "keys/ada.pem", "--reason", "old")
+    assert json.loads(run(capsys, "model", "show", root, "--json"))["state"] == "promoted"
+    before = roles.read_bytes()
+    (place / "roles").write_bytes(before)
+    assert "no space for roles_installed" in refuse("trust", "install-roles", "roles")
+    assert roles.read_bytes() == before
 
 
 @pytest.mark.parametrize("where", ["option", "configuration"])
