@@ -25,7 +25,7 @@ from security.bundles.building import Lifetimes, build_bundle
 from security.bundles.downgrade import step_between, verify_downgrade
 from security.bundles.installing import install_bundle, verify_files
 from security.bundles.release import Release, parse_version
-from security.bundles.slots import Host
+from security.bundles.slots import Host, SlotContent
 from security.bundles.trust import HostTrust
 from security.bundles.verification import VerifiedBundle, open_bundle
 from security.errors import BundleRejected, KeyUnusable, SecurityFault
@@ -144,15 +144,17 @@ def _install(arguments: argparse.Namespace) -> int:
             with open_bundle(arguments.folder, trust, arguments.owner, now=utc_now(), remember=True) as bundle:
                 trust.note_time(utc_now())
                 leave = _verify_direction(arguments, host, trust, bundle)
-                with Progress("installing") as progress:
-                    content = install_bundle(host, bundle, progress=Percentage(progress).report)
-                facts = {
-                    "slot": content.slot,
+                known: dict[str, str | int] = {
                     "snapshot_version": bundle.snapshot_version,
                     "leave_by": ", ".join(leave),
                 }
-                digest = f"sha256:{content.digest}"
-                outbox.put("software_installed", name=content.name, digest=digest, actor=actor(), facts=facts)
+
+                def announce(content: SlotContent) -> None:
+                    digest, facts = f"sha256:{content.digest}", known | {"slot": content.slot}
+                    outbox.put("software_installed", name=content.name, digest=digest, actor=actor(), facts=facts)
+
+                with Progress("installing") as progress:
+                    content = install_bundle(host, bundle, progress=Percentage(progress).report, announce=announce)
                 return _report(arguments, f"installed in slot {content.slot}", bundle)
         except SecurityFault as fault:
             _note_refusal(outbox, fault, arguments.folder)

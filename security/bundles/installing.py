@@ -33,9 +33,17 @@ _PROBLEMS_SHOWN = 10
 _CHUNK_BYTES = 1 << 20
 
 
-def install_bundle(host: Host, bundle: VerifiedBundle, *, progress: Progress | None = None) -> SlotContent:
+def install_bundle(
+    host: Host,
+    bundle: VerifiedBundle,
+    *,
+    progress: Progress | None = None,
+    announce: Callable[[SlotContent], None] = lambda _content: None,
+) -> SlotContent:
     """Fill the slot that does not run; see the module for the steps.
 
+    Args:
+        announce: told what is about to lie in the slot; what it raises leaves there what there was.
     Raises: BundleRejected, BundleUnreadable.
     """
     if bundle.release.owner != "vendor":
@@ -64,6 +72,7 @@ def install_bundle(host: Host, bundle: VerifiedBundle, *, progress: Progress | N
             if progress is not None:
                 progress(done_bytes, size_bytes)
         _finish(incoming, bundle)  # (3)
+        announce(content)
         host.fill(slot, incoming / bundle.digest, content)  # (4)
     except OSError as error:
         raise explain_unwritable(incoming, error) from None

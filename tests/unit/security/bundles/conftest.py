@@ -54,10 +54,15 @@ class Site:
     host: Host
     trust: HostTrust
 
-    def install(self, bundle: Path, now: datetime.datetime = NOW) -> SlotContent:
+    def install(
+        self,
+        bundle: Path,
+        now: datetime.datetime = NOW,
+        announce: Callable[[SlotContent], None] = lambda _content: None,
+    ) -> SlotContent:
         with open_bundle(bundle, self.trust, "vendor", now=now, remember=True) as opened:
             self.trust.note_time(now)
-            return install_bundle(self.host, opened)
+            return install_bundle(self.host, opened, announce=announce)
 
     def verify(self, bundle: Path, now: datetime.datetime = NOW) -> str:
         with open_bundle(bundle, self.trust, "vendor", now=now, remember=False) as opened:

@@ -18,8 +18,9 @@ from security.bundles.installing import install_bundle, verify_files
 from security.bundles.medium import Medium
 from security.bundles.release import Release, encode_release, parse_release, parse_version
 from security.bundles.roots import build_root, sign_root
+from security.bundles.slots import SlotContent
 from security.bundles.verification import open_bundle
-from security.errors import BundleRejected, BundleUnreadable, SecurityFault, TrustUnusable
+from security.errors import BundleRejected, BundleUnreadable, KeyUnusable, SecurityFault, TrustUnusable
 from tests.support.controls import control
 from tests.support.stewardship import FAR, Holder, make_root
 from tests.unit.security.bundles.conftest import FILES, NOW, Site, Vendor, write_parts
@@ -36,6 +37,21 @@ def test_bundle_is_verified_and_installed(site: Site, bundle: Path) -> None:
     assert {name: data for name, data in found.items() if name != "release.json"} == FILES
     assert os.access(folder / "software/run.py", os.X_OK)
     assert not os.access(folder / "software/lib/code.py", os.X_OK)
+
+
+def test_nothing_is_installed_that_cannot_be_announced(site: Site, bundle: Path) -> None:
+    """It is told before the slot has it: what is raised then leaves the slot empty, and the next try fills it."""
+    told = []
+
+    def refuse(content: SlotContent) -> None:
+        told.append((content.slot, content.name, site.host.content_of("a")))
+        raise KeyUnusable("no space for a notice")
+
+    with pytest.raises(KeyUnusable, match="no space"):
+        site.install(bundle, announce=refuse)
+    assert told == [("a", "1.0.0", None)]
+    assert site.host.content_of("a") is None
+    assert site.install(bundle) == site.host.content_of("a")
 
 
 def test_what_an_installation_remembers_is_the_owners_and_open(site: Site, bundle: Path, tmp_path: Path) -> None:
