@@ -238,7 +238,7 @@ class SpeculationPolicy:
     def _longest_s(self, key: int, known: _Range, level: int) -> float:
         """What a step of a level takes at most that was never measured here, by what was."""
         plain_s = known.times[0]
-        bounds = [plain_s * (level + 1)]  # Where rows are the bound.
+        bounds = [plain_s * (self.shape.drafts_at(level) + 1)]  # Where rows are the bound.
         bounds += [
             plain_s + GROWTH * (seconds - plain_s) * level / other for other, seconds in known.times.items() if other
         ]

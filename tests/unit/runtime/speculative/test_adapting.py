@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from runtime.draft_shape import draft_chain
+from runtime.draft_shape import DraftShape, draft_chain
 from runtime.speculative.adapting import (
     NUM_TRIALS,
     TRIAL_INTERVAL,
@@ -226,3 +226,10 @@ def test_an_engine_that_has_just_started_is_no_slower_either(sizes: list[int], c
     assert seconds < 1.03 * plain_seconds
     if chance == 0.8 and max(sizes) <= 8:
         assert seconds < 0.42 * plain_seconds
+
+
+@pytest.mark.parametrize(("shape", "is_tried"), [(draft_chain(4), True), (DraftShape(4, 4, 24), False)])
+def test_a_tree_may_take_as_long_as_its_rows(shape: DraftShape, is_tried: bool) -> None:
+    """In a crowd whose plain steps take 10 ms a chain is tried at once; a tree of six times as many rows is not yet."""
+    levels, _ = drive(SpeculationPolicy(shape, is_adaptive=True), 64, 100, lambda level: 0.01 * (1 + level))
+    assert (max(levels) > 0) == is_tried
