@@ -9,7 +9,7 @@ import datetime
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -142,11 +142,16 @@ def _import_folder(arguments: argparse.Namespace, folder: Path) -> int:
     state = find_state(arguments)
     source = _describe_source(arguments, folder)
 
+    def describe(made: Imported) -> dict[str, str | int]:
+        return {
+            "num_files": made.num_files,
+            "size_bytes": made.size_bytes,
+            "origin": source.origin,
+            "load_digests": describe_list(made.load_digests),
+        }
+
     def announce(made: Imported) -> None:
-        digest, importer = f"sha256:{made.item.root}", made.importer.name
-        open_outbox(state).put(
-            "model_imported", name=source.name, digest=digest, actor=importer, facts=_import_facts(source, made)
-        )
+        _leave_notice(state, "model_imported", source.name, made.item.root, made.importer.name, describe(made))
 
     with open_signer(arguments.key) as signer, Progress("importing") as progress:
         imported = import_model(
@@ -158,7 +163,7 @@ def _import_folder(arguments: argparse.Namespace, folder: Path) -> int:
             progress=Percentage(progress).report,
             announce=announce,
         )
-    root, importer, facts = imported.item.root, imported.importer.name, _import_facts(source, imported)
+    root, importer, facts = imported.item.root, imported.importer.name, describe(imported)
     if arguments.json:
         print(json.dumps({"name": source.name, "root": root, "importer": importer, **imported.facts, **facts}))
         return EXIT_OK
@@ -170,13 +175,8 @@ def _import_folder(arguments: argparse.Namespace, folder: Path) -> int:
     return EXIT_OK
 
 
-def _import_facts(source: Source, imported: Imported) -> dict[str, str | int]:
-    return {
-        "num_files": imported.num_files,
-        "size_bytes": imported.size_bytes,
-        "origin": source.origin,
-        "load_digests": describe_list(imported.load_digests),
-    }
+def _leave_notice(state: Path, kind: str, name: str, root: str, who: str, facts: Mapping[str, str | int]) -> None:
+    open_outbox(state).put(kind, name=name, digest=f"sha256:{root}", actor=who, facts=facts)
 
 
 @contextmanager
@@ -239,8 +239,7 @@ def _approve(arguments: argparse.Namespace) -> int:
         }
 
     def announce(approved: Approved) -> None:
-        digest, steward = f"sha256:{item.root}", approved.steward.name
-        open_outbox(state).put("model_approved", name=name, digest=digest, actor=steward, facts=describe(approved))
+        _leave_notice(state, "model_approved", name, item.root, approved.steward.name, describe(approved))
 
     with open_signer(arguments.key) as signer, Progress("verifying") as progress:
         report, with_load_digests = Percentage(progress).report, _with_load_digests(arguments)
@@ -270,8 +269,7 @@ def _promote(arguments: argparse.Namespace) -> int:
         }
 
     def announce(admitted: Admitted) -> None:
-        name, digest = admitted.name, f"sha256:{admitted.root}"
-        open_outbox(state).put("model_promoted", name=name, digest=digest, actor=actor(), facts=describe(admitted))
+        _leave_notice(state, "model_promoted", admitted.name, admitted.root, actor(), describe(admitted))
 
     admitted = promote_model(store, store.find(arguments.root), _load_roles(state), announce)
     facts = describe(admitted)
@@ -291,8 +289,7 @@ def _retire(arguments: argparse.Namespace) -> int:
     name = read_import(item, roles)[0].model
 
     def announce(steward: Person) -> None:
-        digest, facts = f"sha256:{item.root}", {"reason": arguments.reason}
-        open_outbox(state).put("model_retired", name=name, digest=digest, actor=steward.name, facts=facts)
+        _leave_notice(state, "model_retired", name, item.root, steward.name, {"reason": arguments.reason})
 
     with open_signer(arguments.key) as signer:
         steward = retire_model(store, item, roles, signer, arguments.reason, announce)

@@ -173,9 +173,7 @@ class SpeculationPolicy:
         known = self._range(num_decodes)
         if has_prompts:
             return known.level
-        if known.measured_now is not None and known.knows(known.measured_now):
-            known.measured_now = None
-        if known.measured_now is None:
+        if known.measured_now is None or known.knows(known.measured_now):
             known.measured_now = self._find_unmeasured(_range_of(num_decodes), known)
         if known.measured_now is not None:
             return known.measured_now

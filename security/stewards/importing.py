@@ -105,8 +105,10 @@ def import_model(
         facts = _run_checks(checks, source.folder)  # (3)
         incoming = store.new_incoming()
         try:
-            by, found = (importer, signer), (folder, files)
-            return _take_in(source, store, by, found, checks, facts, incoming, progress, announce)
+            made = _prepare(source, store, (importer, signer), (folder, files), checks, facts, incoming, progress)
+            announce(made)
+            store.admit_incoming(incoming, made.item)  # (9)
+            return made
         except BaseException:
             shutil.rmtree(incoming, ignore_errors=True)
             raise
@@ -125,7 +127,7 @@ def find_signer(roles: RoleFile, signer: ModelSigner, role: str) -> Person:
     return person
 
 
-def _take_in(
+def _prepare(
     source: Source,
     store: ModelStore,
     by: tuple[Person, ModelSigner],
@@ -134,8 +136,8 @@ def _take_in(
     facts: Mapping[str, str | int],
     incoming: Path,
     progress: Progress | None,
-    announce: Callable[[Imported], None],
 ) -> Imported:
+    """All that will lie in quarantine, in `incoming`."""
     importer, signer = by
     size_bytes = sum(file.size_bytes for file in found[1])
     copy = incoming / FILES
@@ -165,11 +167,8 @@ def _take_in(
     envelope = sign_envelope(STATEMENT_PAYLOAD_TYPE, encode_model_statement(statement), signer)  # (8)
     (incoming / IMPORT_FILE).write_bytes(envelope)
     _sync_tree(incoming)
-
-    def describe(item: Item) -> Imported:
-        return Imported(item, importer, len(signed.manifest.digests), size_bytes, facts, signed.second)
-
-    return describe(store.admit_incoming(incoming, signed.manifest.root, lambda item: announce(describe(item))))  # (9)
+    item = store.new_item(signed.manifest.root)
+    return Imported(item, importer, len(signed.manifest.digests), size_bytes, facts, signed.second)
 
 
 def _run_checks(checks: Sequence[Check], folder: Path) -> dict[str, str | int]:

@@ -19,7 +19,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,20 +131,16 @@ class ModelStore:
         incoming.mkdir(mode=0o700)
         return incoming
 
-    def admit_incoming(self, incoming: Path, root: str, announce: Callable[[Item], None] = lambda _item: None) -> Item:
-        """Put a finished copy into quarantine.
-
-        Args:
-            announce: told of the item before it is there; what it raises keeps it away.
-        Raises: ModelFolderRejected if the same files are there already.
-        """
+    def new_item(self, root: str) -> Item:
+        """What will lie in quarantine. Raises: ModelFolderRejected if the same files are there already."""
         if any(item.root == root for item in self.items()):
             raise ModelFolderRejected(f"sha256:{root}: is imported already")
-        made = Item(self.path / _QUARANTINE / root, root, False)
-        announce(made)
-        incoming.rename(made.path)
-        sync_folder(made.path.parent)
-        return made
+        return Item(self.path / _QUARANTINE / root, root, False)
+
+    def admit_incoming(self, incoming: Path, item: Item) -> None:
+        """Put a finished copy into quarantine."""
+        incoming.rename(item.path)
+        sync_folder(item.path.parent)
 
     def approve_item(self, item: Item) -> Item:
         """Move an item out of quarantine."""
