@@ -109,6 +109,11 @@ class FusedDecoder:
         return self._rotary.num_positions
 
     @property
+    def keeps_last(self) -> bool:
+        """Whether a draft head reads what comes out of the last layer, for all rows."""
+        return self.num_layers in self._captured_layers
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of activations."""
         return self._embedding.dtype

@@ -6,8 +6,8 @@ every batch), `scoring` (logits of the rows that need them, and no others), `who
 without a cache), `cache_choice` and `calibration` (what pages hold).
 
 On a GPU: `device_building`, with `memory` and `sizing` (who gets how much), `attention_choice`, `kernel_choice` and
-`kernel_needs` (with which kernels); `device_runner` (the life of a step), `passes` and `graphs` (graphs, pieces of
-graphs, single kernels), `step_buffers` and `step_inputs` (the memory that all of them work on), `upload` and `readback`
+`kernel_needs` (with which kernels); `device_runner` (the life of a step), `passes`, `graphs` and `pieces` (graphs, those
+between attentions, single kernels), `step_buffers` and `step_inputs` (the memory that all of them work on), `upload` and `readback`
 (the way there and back), `stopwatch` (what parts take). Drafts there: `speculation_building`, `speculation_parts`,
 `speculation_needs`, `uniform` (steps as graphs take them), `chain_inputs`, `chains`, `fused_chains`, `trees`,
 `head_drafting` (the head's part of a step), `device_drafting` (the target's, and both as graphs).

@@ -9,8 +9,9 @@ which the head does nothing: what its entries follow from is kept (`runtime.spec
 before the step in which drafts are wanted again.
 
 Between the two the host may have tokens chosen again, from the same logits, where a mask or a penalty is asked for. Neither
-needs a number that the device does not have. Steps with prompts' chunks, and those larger than any graph, run the same
-functions kernel by kernel; their chunks attend by the engine's own backend.
+needs a number that the device does not have. Steps with prompts' chunks go through the target as those of an engine without a head
+do: by `pieces`, with the engine's own attention, and behind the last only the rows that are sampled go on. The rest of them, and
+steps larger than any graph, run the same functions kernel by kernel.
 
 What the head does is `head_drafting`'s; it attends by our own kernels over pages of its own.
 """
@@ -22,6 +23,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from runtime.attention.beside import BothPlan
 from runtime.attention.device import DevicePlan, SequenceTables
@@ -29,12 +31,13 @@ from runtime.attention.verifying import TreeRows
 from runtime.batch import SpeculationBatch, StepBatch, TreeBatch
 from runtime.draft_shape import DraftShape
 from runtime.errors import EngineMisconfigured
-from runtime.models.fused import FusedDecoder
+from runtime.models.fused import FusedDecoder, StepRows
 from runtime.models.operations import Operations
 from runtime.runner.chain_inputs import layout_of, num_chain_words, pack_chains
 from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes
 from runtime.runner.head_drafting import HeadDrafting, StepInputs
 from runtime.runner.passes import Pass
+from runtime.runner.pieces import Pieces
 from runtime.runner.speculation_parts import SpeculationParts
 from runtime.runner.step_buffers import RunnerLimits, StepBuffers
 from runtime.runner.step_inputs import EMPTY_STEP, StepLayout, StepShape, StepViews, build_tables, pack_step
@@ -95,11 +98,15 @@ class DeviceSpeculation:
         self._levels = self._captured_levels = parts.levels
         self._graphs: dict[tuple[int, int], _Graphs] = {}
         """By sequences, and rows of each."""
+        self._pieces = Pieces(model, pages, buffers, uploads, limits)
+        """Of steps with chunks."""
+        self._sample_sizes: list[int] = []
 
     def keep_largest(self) -> None:
         """Only the largest size will be captured: it needs as much memory as all."""
         del self._sizes[:-1]
         self._captured_levels = self._levels[-1:]
+        self._pieces.keep_largest()
 
     def make_uniform(self, batch: StepBatch) -> tuple[UniformStep, int]:
         """A step as it will run, and the size of its graphs; 0: it runs outside."""
@@ -129,10 +136,12 @@ class DeviceSpeculation:
 
     def capture(self, capture: Capture, advance: Callable[[], None]) -> None:
         """Capture every size, the largest first; see `Passes.capture`."""
+        self._pieces.capture(capture, advance)
         for size in capture_order(self._sizes):
             for level in capture_order(self._captured_levels):
                 self._graphs[size, self._shape.drafts_at(level) + 1] = self._capture(size, level, capture)
                 advance()
+        self._sample_sizes = sorted({size * num_queries for size, num_queries in self._graphs})
 
     def rehearse(self, num_sequences: int, level: int) -> None:
         """Enqueue what a step that only decodes does at a level, whatever its inputs hold; where kernels are only recorded."""
@@ -152,9 +161,10 @@ class DeviceSpeculation:
         else:
             inputs = self._inputs_of(step)
             self._send(inputs, step, tables)
-            self._verify(inputs, self._planner(step, tables, inputs))
+            needs_all = bool(step.batch.prompt_logprob_rows.size or step.batch.embedding_rows.size)
+            self._verify(inputs, self._planner(step, tables, inputs), needs_all=needs_all)
         num_samples = len(step.batch.sample_rows)
-        num_captured = size * step.num_queries
+        num_captured = inputs.piece_size or size * step.num_queries
         return Pass(self._buffers.rows_of(inputs.views).hidden, self._buffers.logits, num_captured, num_samples)
 
     def positions_of_samples(self, step: UniformStep) -> Tensor:
@@ -172,21 +182,36 @@ class DeviceSpeculation:
         else:
             self.drafting.draft(self._inputs_of(step), num_steps, watch)
 
-    def _verify(self, inputs: StepInputs, plan: "_PlanFor") -> None:
+    def _verify(self, inputs: StepInputs, plan: "_PlanFor", *, needs_all: bool = False) -> None:
+        """`needs_all`: the last hidden states of all rows are asked for, and left in place."""
         views, rows = inputs.views, self._buffers.rows_of(inputs.views)
         tree = self._place_rows(inputs) if len(inputs.chains.continued) else None
-        self._model.run(rows, self._pages, plan(tree))
-        self._model.finish_all(rows)
-        num_samples = views.shape.num_samples
-        if not num_samples:
-            return
-        hidden = rows.hidden
-        if (
-            len(inputs.chains.continued) * inputs.chains.num_queries != views.shape.num_rows
-        ):  # Of answers every row is sampled.
-            hidden = hidden.index_select(0, views.sample_rows)
-        (logits,) = self._model.logits(hidden, self._buffers.logits[:num_samples])
-        self._operations.sample(logits, views.columns, self._buffers.samples_of(views))
+        if inputs.piece_size is not None:
+            self._pieces.run(inputs.piece_size, plan(tree), rows, len(inputs.chains.next_ids))
+        else:
+            self._model.run(rows, self._pages, plan(tree))
+        hidden = self._finish(inputs, rows, needs_all=needs_all or self._model.keeps_last)
+        if num_samples := views.shape.num_samples:
+            (logits,) = self._model.logits(hidden, self._buffers.logits[: len(hidden)])
+            self._operations.sample(logits[:num_samples], views.columns, self._buffers.samples_of(views))
+
+    def _finish(self, inputs: StepInputs, rows: StepRows, *, needs_all: bool) -> Tensor:
+        """Last hidden states of the samples, and of padding behind them."""
+        if inputs.is_verification or needs_all:
+            self._model.finish_all(rows)
+        if inputs.is_verification:
+            return rows.hidden
+        sample_rows = self._padded(inputs.views.sample_rows)
+        hidden = rows.hidden.index_select(0, sample_rows)
+        if len(hidden) and not needs_all:
+            self._model.finish(hidden, rows.attended.index_select(0, sample_rows))
+        return hidden
+
+    def _padded(self, sample_rows: Tensor) -> Tensor:
+        """As many as some graph samples: its capture has loaded the kernels for that number, see `Passes`."""
+        num_samples = len(sample_rows)
+        size = num_samples and smallest_holding(self._sample_sizes, num_samples)
+        return pad(sample_rows, (0, size - num_samples)) if size else sample_rows
 
     def _place_rows(self, inputs: StepInputs) -> TreeRows | None:
         """Single rows are no trees, and see all that is before them."""
@@ -225,11 +250,12 @@ class DeviceSpeculation:
         return make_uniform(_empty_speculation(level, self._shape), self._shape.drafts_at(level) + 1, num_sequences)
 
     def _inputs_of(self, step: UniformStep) -> StepInputs:
-        batch = step.batch
-        shape = StepShape(len(batch.token_ids), len(batch.context_lengths), len(batch.sample_rows))
+        batch, num_rows = step.batch, len(step.batch.token_ids)
+        piece_size = None if step.is_verification else self._pieces.size_of(num_rows)
+        shape = StepShape(piece_size or num_rows, len(batch.context_lengths), len(batch.sample_rows))
         layout, chain_layout = StepLayout(shape), layout_of(step)
         views = StepViews(self._buffers.inputs, layout)
-        return StepInputs(layout, views, chain_layout, chain_layout.views(self._chain_inputs))
+        return StepInputs(layout, views, chain_layout, chain_layout.views(self._chain_inputs), piece_size)
 
     def _planner(self, step: UniformStep, tables: SequenceTables, inputs: StepInputs) -> "_PlanFor":
         """Attention of the target, planned before a capture begins where it can be: not where trees are found in it."""

@@ -36,6 +36,13 @@ class StepInputs:
     views: StepViews
     chain_layout: ChainLayout
     chains: ChainViews
+    piece_size: int | None = None
+    """Rows of the target's graphs, padding included, in a step that goes through it by pieces; `chains` are of its own rows."""
+
+    @property
+    def is_verification(self) -> bool:
+        """Whether all rows are of answers: then each of them is sampled."""
+        return len(self.chains.continued) * self.chains.num_queries == len(self.chains.next_ids)
 
 
 class HeadDrafting:
@@ -124,16 +131,18 @@ class HeadDrafting:
 
     def _take_in(self, inputs: StepInputs, samples: Tensor, watch: Stopwatch | None) -> Entries | None:
         """The head's entries for all rows; None: what they follow from is kept instead."""
-        views, rows = inputs.views, self._buffers.rows_of(inputs.views)
-        assert rows.captured is not None
-        next_ids = samples
-        if len(inputs.chains.continued) * inputs.chains.num_queries != views.shape.num_rows:
+        views, num_rows = inputs.views, len(inputs.chains.next_ids)
+        captured = self._buffers.rows_of(views).captured
+        assert captured is not None
+        next_ids, captured = samples, captured[:num_rows]
+        if not inputs.is_verification:
             next_ids = inputs.chains.next_ids.index_copy(0, views.sample_rows.long(), samples)
         if inputs.chains.deferred is not None:
-            self._backlog.keep(inputs.chains.deferred.long(), rows.captured, next_ids)
+            self._backlog.keep(inputs.chains.deferred.long(), captured, next_ids)
             return None
+        places = TokenPlaces(views.places.positions[:num_rows], views.places.slots[:num_rows])
         with watch.running() if watch is not None else nullcontext():
-            return self._head.enter(DraftTokens(next_ids), self._head.combine(rows.captured), views.places)
+            return self._head.enter(DraftTokens(next_ids), self._head.combine(captured), places)
 
     def _draft_trees(
         self, inputs: StepInputs, samples: Tensor, num_steps: int, trees: TreeState, watch: Stopwatch | None

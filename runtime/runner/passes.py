@@ -2,9 +2,7 @@
 
 - Decodes, one row a sequence: one graph holds the whole pass, sampling included. One for each of `graph_sizes`, and one for each of
   `shared_sizes` in which beginnings of contexts are read once for several decodes.
-- Prompt chunks, alone or beside decodes: attention depends on how many tokens each sequence has, and runs outside a graph; what
-  lies between the attentions of two layers depends on the number of rows alone, and is a graph. One for each layer and each
-  of `piece_sizes`.
+- Prompt chunks, alone or beside decodes: attention runs outside a graph; what lies between those of two layers is one (`pieces`).
 - What is larger than any graph: kernel by kernel. There the device is busy longer than the host needs to launch.
 
 Behind the last attention only rows that are sampled go on, which are few in a step with prompts: that saves most of a layer.
@@ -16,7 +14,6 @@ nothing; attention is over the step's own rows, so what it leaves in those of pa
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from torch import Tensor
 
@@ -25,7 +22,8 @@ from runtime.attention.shared_prefixes import NO_PREFIXES, SharedPrefixes
 from runtime.batch import StepBatch
 from runtime.models.fused import FusedDecoder, StepRows
 from runtime.models.operations import Operations
-from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes, piece_sizes, shared_sizes
+from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes, shared_sizes
+from runtime.runner.pieces import Pieces
 from runtime.runner.step_buffers import RunnerLimits, StepBuffers
 from runtime.runner.step_inputs import (
     EMPTY_STEP,
@@ -84,16 +82,16 @@ class Passes:
         self._buffers = buffers
         self._uploads = uploads
         self._decode_sizes = graph_sizes(min(limits.cuda_graph_max_bs, limits.max_sequences))
-        self._piece_sizes = piece_sizes(min(limits.piecewise_cuda_graph_max_tokens, limits.max_rows))
+        self._pieces = Pieces(model, pages, buffers, uploads, limits)
         self._decodes: dict[int, _DecodeGraph] = {}
         self._shared: dict[int, _DecodeGraph] = {}
         """For steps in which beginnings of contexts are read once for several decodes."""
         self._shared_sizes: list[int] = []
-        self._pieces: dict[int, list[Replay]] = {}
 
     def keep_largest(self) -> None:
         """Only the largest size of each kind will be captured: they need as much memory as all."""
-        del self._decode_sizes[:-1], self._piece_sizes[:-1]
+        del self._decode_sizes[:-1]
+        self._pieces.keep_largest()
 
     def capture(self, capture: Capture, advance: Callable[[], None]) -> None:
         """Capture every size, the largest first. Before the first step only.
@@ -101,9 +99,7 @@ class Passes:
         Args:
             advance: called after each.
         """
-        for size in capture_order(self._piece_sizes):
-            self._pieces[size] = self._capture_pieces(size, capture)
-            advance()
+        self._pieces.capture(capture, advance)
         for size in capture_order(self._decode_sizes):
             self._decodes[size] = self._capture_decode(size, capture)
             advance()
@@ -117,7 +113,7 @@ class Passes:
     def run(self, batch: StepBatch) -> Pass:
         """Enqueue the pass of a step, and its samples' choice by temperature and noise."""
         if not is_decode(batch):
-            return self._run(batch, smallest_holding(self._piece_sizes, len(batch.token_ids)))
+            return self._run(batch, self._pieces.size_of(len(batch.token_ids)))
         prefixes = self._attention.share(batch.page_tables, batch.context_lengths)
         sizes = self._decode_sizes if prefixes is None else self._shared_sizes
         size = smallest_holding(sizes, len(batch.context_lengths))
@@ -145,7 +141,7 @@ class Passes:
         plan = self._attention.plan(tables, views.tables)
         rows = self._buffers.rows_of(views)
         if size:
-            self._run_pieces(self._pieces[size], plan, rows.query[:num_rows], rows.attended[:num_rows])
+            self._pieces.run(size, plan, rows, num_rows)
         else:
             self._model.run(rows, self._pages, plan)
         self._sample(views, self._finish(batch, views, rows))
@@ -155,11 +151,6 @@ class Passes:
         """As many as some decode graph has: its capture has loaded the kernels for that number, and a kernel's first use waits for
         all steps in flight."""
         return num_samples and (smallest_holding(self._decode_sizes, num_samples) or num_samples)
-
-    def _run_pieces(self, pieces: list[Replay], plan: DevicePlan, query: Tensor, attended: Tensor) -> None:
-        for layer, piece in enumerate(pieces):
-            piece.replay()
-            plan.attend(layer, query, attended)
 
     def _finish(self, batch: StepBatch, views: StepViews, rows: StepRows) -> Tensor:
         """Last hidden states of the samples; of all rows, in place, if some are asked for."""
@@ -205,16 +196,6 @@ class Passes:
 
         capture.warm_up(run)
         return _DecodeGraph(views, layout, plan, capture.capture(run))
-
-    def _capture_pieces(self, size: int, capture: Capture) -> list[Replay]:
-        """Their inputs lie where those of any step with so many rows do, however many sequences it has."""
-        layout = StepLayout(StepShape(size, 0, 0))
-        self._send(layout, EMPTY_STEP, build_tables(EMPTY_STEP, 0))
-        rows = self._buffers.rows_of(StepViews(self._buffers.inputs, layout))
-        pieces = [partial(self._model.advance, index, rows, self._pages) for index in range(self._model.num_layers)]
-        for piece in pieces[:2]:  # The others launch what the second does.
-            capture.warm_up(piece)
-        return [capture.capture(piece) for piece in pieces]
 
     def _send(self, layout: StepLayout, batch: StepBatch, tables: SequenceTables) -> None:
         upload = self._uploads.next()

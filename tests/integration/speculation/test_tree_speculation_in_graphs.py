@@ -34,8 +34,9 @@ def test_texts_are_those_of_plain_decoding(
 ) -> None:
     """With graphs for all steps that only decode, for some and for none."""
     device = build_plain_device(
-        folder, num_pages=NUM_PAGES, cuda_graph_max_bs=largest_graph, head=head, num_steps=NUM_STEPS, tree=TREE
-    )
+        folder, num_pages=NUM_PAGES, cuda_graph_max_bs=largest_graph, piecewise_cuda_graph_max_tokens=16 * largest_graph,
+        head=head, num_steps=NUM_STEPS, tree=TREE,
+    )  # fmt: skip
     settings: dict[str, Any] = {"overlap_schedule": overlap, "chunked_prefill_size": 33}
     engine = build_engine(device.runner, eos_token_ids=[EOS], **TREES, **settings)
     assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
