@@ -33,7 +33,7 @@ NUM_TRIALS = 3
 """Steps of a level before it is judged: the first ones may load and allocate."""
 TRIAL_INTERVAL = 400
 """Steps after which another level is tried again, at the earliest."""
-TRIAL_SHARE = 0.01
+TRIAL_SHARE = 0.005
 """Of the time, that trials may lose; as much again, that first measurements may."""
 LEARNING_S = 0.1
 LEARNING_STEPS = 8

@@ -45,12 +45,12 @@ def test_good_drafts_are_all_made() -> None:
 
 
 def test_where_drafts_lose_there_are_none() -> None:
-    """Rows that cost what tokens cost: plain decoding, and trials take less than a hundredth of the time."""
+    """Rows that cost what tokens cost: plain decoding, and trials lose less than half a hundredth of the time."""
     policy = SpeculationPolicy(draft_chain(7), is_adaptive=True)
     drive(policy, 64, 100, lambda level: 1.0 + level)
     levels, seconds = drive(policy, 64, 4000, lambda level: 1.0 + 0.2 * level, chance=0.05)
     assert np.mean(np.array(levels) == 0) > 0.98
-    assert seconds < 1.015 * 4000
+    assert seconds < 1.005 * 4000
 
 
 def test_half_a_chain_where_its_end_is_not_worth_it() -> None:
