@@ -136,7 +136,7 @@ def build_device_runner(
         builder = _Builder(model.own, settings, kernels, weights, device, dtype, loaded, channel)
         advance()
         shape = NO_DRAFTS if loaded is None else loaded.shape
-        step_bytes = measure_step_bytes(builder.build, builder.limits, shape)  # (3)
+        step_bytes = measure_step_bytes(builder.build, builder.limits, builder.context_length, shape)  # (3)
         memory = divide_memory(  # (4)
             MemoryNeed(
                 total_bytes,
@@ -184,13 +184,13 @@ class _Builder:
         self._kernels = kernels
         self._weights = weights
         self._device, self._dtype = device, dtype
-        self._context_length = context_length_of(settings, config)
+        self.context_length = context_length_of(settings, config)
         max_sequences = settings.max_running_requests
         num_queries = 1 if head is None else head.shape.num_drafts + 1
         self.limits = RunnerLimits(
             max_rows=settings.prefill_sizes[0] + max_sequences * num_queries,
             max_sequences=max_sequences,
-            max_table_pages=max_sequences * -(-self._context_length // PAGE_SIZE),
+            max_table_pages=max_sequences * -(-self.context_length // PAGE_SIZE),
             cuda_graph_max_bs=settings.cuda_graph_max_bs,
             piecewise_cuda_graph_max_tokens=settings.piecewise_cuda_graph_max_tokens,
             num_queries=num_queries,
@@ -225,7 +225,7 @@ class _Builder:
             config,
             weights.parameters,
             self._operations,
-            num_positions=self._context_length,
+            num_positions=self.context_length,
             cache_scales=self.cache.scales,
             captured_layers=() if head is None else head.head.config.captured_layers,
             group=group,
@@ -235,7 +235,7 @@ class _Builder:
         """Over a cache of so many pages, which is not initialized."""
         config = self._config
         pages = self.cache.allocate(config, num_pages, self._device)
-        use = CacheUse(pages, config, self.limits.max_sequences, self._context_length, self._dtype, self.cache.scales)
+        use = CacheUse(pages, config, self.limits.max_sequences, self.context_length, self._dtype, self.cache.scales)
         attention = self._kernels.build_attention(use)
         digest, speculation = self._weights.digest, None
         if self._head is not None:
