@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runtime.kernels.launching import Argument, Constant, Options, verify_aligned
+from runtime.kernels.launching import Argument, Constant, Options, verify_tensors
 
 
 class JitLauncher:
@@ -26,9 +26,9 @@ class JitLauncher:
     ) -> None:
         """See `Launcher.launch`.
 
-        Raises: ValueError for a tensor that is not aligned, which a frozen kernel would refuse.
+        Raises: ValueError for a tensor that no kernel can take, see `verify_tensors`.
         """
-        verify_aligned(kernel, arguments)
+        verify_tensors(kernel, arguments)
         function = self._functions.get(kernel)
         if function is None:
             module, name = kernel.split(".")

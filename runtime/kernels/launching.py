@@ -73,13 +73,22 @@ def variant_of(
     return Variant(kernel, types, tuple(sorted(constants.items())), options)
 
 
-def verify_aligned(kernel: str, arguments: Sequence[Argument]) -> None:
-    """Raises: ValueError for a tensor that begins elsewhere than kernels rely on."""
+def verify_tensors(kernel: str, arguments: Sequence[Argument]) -> None:
+    """Raises: ValueError for a tensor that begins elsewhere than kernels rely on, or that was expanded without a copy.
+
+    A kernel gets an address: where elements share their memory it would read what lies behind them. Where there is no memory
+    (`meta`) addresses count from its beginning.
+    """
     for argument in arguments:
-        if isinstance(argument, Tensor) and argument.data_ptr() % POINTER_ALIGNMENT:
+        if not isinstance(argument, Tensor):
+            continue
+        start = argument.storage_offset() * argument.element_size() if argument.is_meta else argument.data_ptr()
+        if start % POINTER_ALIGNMENT:
             raise ValueError(
-                f"{kernel}: expected tensors aligned to {POINTER_ALIGNMENT} bytes, found {argument.data_ptr()}"
+                f"{kernel}: expected tensors aligned to {POINTER_ALIGNMENT} bytes, found {tuple(argument.shape)} at {start}"
             )
+        if any(size > 1 and not stride for size, stride in zip(argument.shape, argument.stride(), strict=True)):
+            raise ValueError(f"{kernel}: expected a number for each element, found {tuple(argument.shape)} expanded")
 
 
 def _type_of(argument: Argument) -> str:
@@ -102,8 +111,8 @@ class Launcher(Protocol):
         """Run one kernel.
 
         Args:
-            arguments: in the kernel's order; tensors are passed as pointers aligned to 16 bytes, ints as i32, floats as
-                fp32.
+            arguments: in the kernel's order; tensors, not expanded, are passed as pointers aligned to 16 bytes, ints
+                as i32, floats as fp32.
             constants: the kernel's `tl.constexpr` parameters by name; dtypes as Triton's names (`bf16`).
         Raises: KernelMissing in a frozen runtime that does not hold the variant.
         """

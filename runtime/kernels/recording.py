@@ -6,9 +6,7 @@ recorded is what would have been launched: the same wrappers call the same `laun
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
-from runtime.kernels.launching import POINTER_ALIGNMENT, Argument, Constant, Options, Variant, variant_of
+from runtime.kernels.launching import Argument, Constant, Options, Variant, variant_of, verify_tensors
 
 
 class RecordingLauncher:
@@ -27,13 +25,7 @@ class RecordingLauncher:
     ) -> None:
         """See `Launcher.launch`.
 
-        Raises: ValueError for a tensor whose place in its memory breaks the alignment that kernels rely on.
+        Raises: ValueError for a tensor that no kernel can take, see `verify_tensors`.
         """
-        for argument in arguments:
-            if isinstance(argument, Tensor):
-                offset = argument.storage_offset() * argument.element_size()
-                if offset % POINTER_ALIGNMENT:
-                    raise ValueError(
-                        f"{kernel}: a tensor of {tuple(argument.shape)} begins {offset} bytes into its memory"
-                    )
+        verify_tensors(kernel, arguments)
         self.variants.add(variant_of(kernel, arguments, constants, options))

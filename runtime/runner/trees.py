@@ -150,7 +150,7 @@ class TreeDrafting:
         for step in range(1, num_steps):
             places = bases + topk * (step - 1) + numbers
             slots = slots_of(places, starts, num_pages, tables.page_ids).flatten()
-            positions = (behind + step - 1).clamp(max=head.num_positions - 1).expand(-1, topk).flatten()
+            positions = (behind + step - 1).clamp(max=head.num_positions - 1).repeat(1, topk).flatten()
             tokens = DraftTokens(head.target_ids[beams.ids.flatten()].to(torch.int32))
             parents = hidden.index_select(0, beams.parent_rows)
             entries = head.enter(tokens, parents, TokenPlaces(positions, slots))

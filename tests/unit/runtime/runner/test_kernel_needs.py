@@ -408,8 +408,16 @@ def test_a_shape_that_no_library_serves_falls_to_our_kernels_or_is_refused(tmp_p
 def test_a_tensor_that_would_not_be_aligned_is_found_without_a_device() -> None:
     """The place of a view in its memory is known on any device."""
     view = torch.empty(64, dtype=DTYPE, device="meta")[4:]
-    with pytest.raises(ValueError, match="begins 8 bytes"):
+    with pytest.raises(ValueError, match=r"aligned to 16 bytes, found .* at 8"):
         RecordingLauncher().launch("norm.add_rms_norm", (1, 1, 1), (view,), {}, Options())
+
+
+def test_a_tensor_that_was_expanded_is_found_without_a_device() -> None:
+    """One row is expanded and flattened without a copy, two are not: a kernel would read behind the one."""
+    column = torch.empty(1, 1, dtype=torch.int32, device="meta")
+    with pytest.raises(ValueError, match="expanded"):
+        RecordingLauncher().launch("norm.add_rms_norm", (1, 1, 1), (column.expand(-1, 4).flatten(),), {}, Options())
+    RecordingLauncher().launch("norm.add_rms_norm", (1, 1, 1), (column.repeat(1, 4).flatten(),), {}, Options())
 
 
 def test_finding_needs_imports_no_compiler(tmp_path: Path) -> None:
