@@ -126,8 +126,8 @@ def _build_frozen_attention(
 def _build_combined(
     settings: EngineSettings, launcher: Launcher, libraries: Libraries, use: CacheUse
 ) -> DeviceAttention:
-    """With drafts one behind the other: such a step is launched kernel by kernel, and a second stream costs the host more than it
-    saves the device."""
+    """With drafts one behind the other: while such a step was launched kernel by kernel, a second stream cost the host more than it
+    saved the device. It was not measured again since they run in graphs."""
     decodes, chunks = _build_triton(launcher, use), _build_flashinfer(launcher, libraries, use, decode=None)
     beside = OneByOne() if settings.speculative_algorithm else SideStream(use.pages.device)
     return CombinedAttention(decodes, chunks, beside)
