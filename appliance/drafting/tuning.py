@@ -82,7 +82,7 @@ class TuningBench:
         """What is loaded and allocated on first use should be nobody's measurement. Raises: as `measure`."""
         for shape in (PLAIN, self._largest):
             plan = AnswerPlan(questions.prompts, 1, 1, min(16, questions.max_tokens))
-            measure_decoding(self._engine(shape), plan)
+            self._measure(shape, plan)
 
     def measure(
         self, shape: Shape, batch_size: int, questions: Questions, report: Callable[[int, int], None]
@@ -97,13 +97,18 @@ class TuningBench:
         plan = AnswerPlan(
             questions.prompts, num_answers, batch_size, questions.max_tokens, temperature=questions.temperature
         )
-        return measure_decoding(self._engine(shape), plan, report=lambda done: report(done, num_answers))
+        return self._measure(shape, plan, lambda done: report(done, num_answers))
 
     def close(self) -> None:
         """Let the model go, and what it held on the device."""
         self._model = None
         gc.collect()
         release_device_memory()
+
+    def _measure(
+        self, shape: Shape, plan: AnswerPlan, report: Callable[[int], None] = lambda done: None
+    ) -> DecodeSpeed:
+        return measure_decoding(self._engine(shape), plan, overlaps=self._settings.overlap_schedule, report=report)
 
     def _engine(self, shape: Shape) -> Engine:
         assert self._model is not None, "closed"

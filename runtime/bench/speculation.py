@@ -1,8 +1,10 @@
 """What speculation is worth on given prompts: answers through the engine at one batch size, with one setting.
 
 So many answers are computed at a time; when one ends the next prompt takes its place. Counted are the steps that only
-decode while all places are taken, so that neither prompts nor the end of the list are in the figures. Every setting
-answers the same prompts, and as drafts change no text, all of them give the same tokens.
+decode while all places are taken, so that neither prompts nor the end of the list are in the figures. An overlapped loop
+launches the next step while it waits for one: there only those count whose next one decodes alone too, as a step with prompts
+takes the host longer to launch, and the first of its size may compile kernels. Every setting answers the same prompts, and as
+drafts change no text, all of them give the same tokens.
 """
 
 import time
@@ -61,28 +63,52 @@ class DecodeSpeed:
         return 1.0 + self.num_accepted / self.num_passes if self.num_passes else 1.0
 
 
-class _Sums:
-    """Adds up the differences between two looks at an engine."""
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step that was read between two looks at an engine, and the time between them."""
 
-    def __init__(self, batch_size: int) -> None:
+    before: EngineStats
+    after: EngineStats
+    seconds: float
+
+
+class _Sums:
+    """Adds up the steps that count."""
+
+    def __init__(self, batch_size: int, *, overlaps: bool) -> None:
         self._batch_size = batch_size
+        self._overlaps = overlaps
+        self._held: _Step | None = None
+        """Counts if the step that was launched meanwhile, which is the next to be read, decodes alone."""
         self.num_rounds = self.num_tokens = self.num_passes = self.num_accepted = 0
         self.seconds = 0.0
 
     def add(self, before: EngineStats, after: EngineStats, seconds: float) -> None:
+        held, self._held = self._held, None
         if after.num_steps == before.num_steps or after.num_decodes != self._batch_size:
             return
+        step = _Step(before, after, seconds)
+        if not self._overlaps:
+            self._count(step)
+            return
+        if held is not None:
+            self._count(held)
+        self._held = step
+
+    def _count(self, step: _Step) -> None:
+        before, after = step.before, step.after
         self.num_rounds += 1
         self.num_tokens += after.generated_tokens - before.generated_tokens
         self.num_passes += after.num_verified - before.num_verified
         self.num_accepted += after.num_accepted - before.num_accepted
-        self.seconds += seconds
+        self.seconds += step.seconds
 
 
 def measure_decoding(
     engine: Engine,
     plan: AnswerPlan,
     *,
+    overlaps: bool,
     clock: Callable[[], float] = time.perf_counter,
     report: Callable[[int], None] = lambda done: None,
 ) -> DecodeSpeed:
@@ -90,10 +116,11 @@ def measure_decoding(
 
     Args:
         engine: takes as many answers at a time as the plan has.
+        overlaps: whether it launches a step before it reads the one before (`overlap_schedule`).
         report: called with the number of answers that have ended.
     Raises: RequestRejected for a prompt that the engine cannot serve.
     """
-    sums = _Sums(plan.batch_size)
+    sums = _Sums(plan.batch_size, overlaps=overlaps)
     num_asked = num_ended = 0
     before, at = engine.stats(), clock()
     while num_ended < plan.num_answers:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from runtime.batch import LaunchedStep, StepBatch
 from runtime.bench.speculation import AnswerPlan, DecodeSpeed, measure_decoding
 from runtime.engine.loop import Engine
 from runtime.engine.stats import EngineStats
@@ -30,7 +31,8 @@ def measured(num_drafts: int, wrong: float, plan: AnswerPlan, *, pinned: int | N
     if pinned is not None:
         engine.pin_drafts(pinned)
     # Steps with a prompt are a thousand times as long: none of them may be in the figures.
-    return measure_decoding(engine, plan, clock=by_the_step(engine, lambda stats: 0.01 if stats.num_decodes else 10.0))
+    clock = by_the_step(engine, lambda stats: 0.01 if stats.num_decodes else 10.0)
+    return measure_decoding(engine, plan, overlaps=False, clock=clock)
 
 
 def test_a_plain_step_gives_one_token_each() -> None:
@@ -61,6 +63,26 @@ def test_only_steps_of_the_whole_batch_count() -> None:
     together = measured(1, 0.0, AnswerPlan(PROMPTS[:1], 2, 2, 12), pinned=0)
     assert measured(1, 0.0, plan, pinned=0) == together
     assert together.num_rounds == 11
+
+
+def test_an_overlapped_step_counts_where_the_next_one_decodes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To launch a step with prompts costs a thousand times as much, and is paid while a step of decodes is read."""
+    driver = EngineDriver(num_drafts=1, wrong_drafts=0.0, overlap_schedule=True)
+    driver.engine.pin_drafts(0)
+    launch, seconds = driver.runner.launch, 0.0
+
+    def launch_slowly(batch: StepBatch) -> LaunchedStep:
+        nonlocal seconds
+        assert batch.speculation is not None
+        seconds += 10.0 if len(batch.query_starts) - 1 > batch.speculation.num_decodes else 0.01
+        return launch(batch)
+
+    monkeypatch.setattr(driver.runner, "launch", launch_slowly)
+    plan = AnswerPlan(PROMPTS, 9, 3, 20)
+    speed = measure_decoding(driver.engine, plan, overlaps=True, clock=lambda: seconds)
+    assert speed.num_rounds > 20
+    assert speed.round_s == pytest.approx(0.01)
+    assert speed.tokens_per_s == pytest.approx(300)
 
 
 def test_prompts_come_again_and_have_seeds_of_their_own() -> None:
