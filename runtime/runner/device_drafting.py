@@ -4,9 +4,9 @@
              sequence; logits and the choice of a token at every row
     draft:   which drafts are accepted; the head's entries for all rows; a draft, and its entry, and the next draft …
 
-They are captured for each of a few *levels*: how many drafts a step verifies and makes. At level 0 it is a plain decode, after
-which the head does nothing: what its entries follow from is kept (`runtime.speculative.backlog`), and entered in one pass
-before the step in which drafts are wanted again.
+They are captured for each of a few *levels*: how many drafts a step verifies and makes. At level 0 it is a plain decode, which
+reads what several contexts begin with once, as `passes` do; after it the head does nothing: what its entries follow from is kept
+(`runtime.speculative.backlog`), and entered in one pass before the step in which drafts are wanted again.
 
 Between the two the host may have tokens chosen again, from the same logits, where a mask or a penalty is asked for. Neither
 needs a number that the device does not have. Steps with prompts' chunks go through the target as those of an engine without a head
@@ -27,6 +27,7 @@ from torch.nn.functional import pad
 
 from runtime.attention.beside import BothPlan
 from runtime.attention.device import DevicePlan, SequenceTables
+from runtime.attention.shared_prefixes import NO_PREFIXES, SharedPrefixes
 from runtime.attention.verifying import TreeRows
 from runtime.batch import SpeculationBatch, StepBatch, TreeBatch
 from runtime.draft_shape import DraftShape
@@ -34,7 +35,7 @@ from runtime.errors import EngineMisconfigured
 from runtime.models.fused import FusedDecoder, StepRows
 from runtime.models.operations import Operations
 from runtime.runner.chain_inputs import layout_of, num_chain_words, pack_chains
-from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes
+from runtime.runner.graphs import Capture, Replay, capture_order, graph_sizes, shared_sizes
 from runtime.runner.head_drafting import HeadDrafting, StepInputs
 from runtime.runner.passes import Pass
 from runtime.runner.pieces import Pieces
@@ -98,6 +99,9 @@ class DeviceSpeculation:
         self._levels = self._captured_levels = parts.levels
         self._graphs: dict[tuple[int, int], _Graphs] = {}
         """By sequences, and rows of each."""
+        self._shared: dict[int, Replay] = {}
+        """By sequences with one row each, for steps in which beginnings of contexts are read once for several: what verifies."""
+        self._shared_sizes: list[int] = []
         self._pieces = Pieces(model, pages, buffers, uploads, limits)
         """Of steps with chunks."""
         self._sample_sizes: list[int] = []
@@ -113,14 +117,22 @@ class DeviceSpeculation:
         speculation = batch.speculation
         assert speculation is not None, "a step of a speculating engine says nothing of it"
         self._verify_shape(speculation)
-        only_verifies = speculation.num_decodes == len(batch.context_lengths)
-        size = smallest_holding(self._sizes, speculation.num_decodes) if only_verifies else None
         most, drafts_at = int(speculation.num_drafts.max(initial=0)), self._shape.drafts_at
         wanted = max(drafts_at(speculation.num_steps), most)
         num_queries = next(drafts_at(level) for level in self._levels if drafts_at(level) >= wanted) + 1
+        prefixes = self._share(batch, speculation.num_decodes) if num_queries == 1 else None
+        only_verifies = speculation.num_decodes == len(batch.context_lengths)
+        sizes = self._sizes if prefixes is None else self._shared_sizes
+        size = smallest_holding(sizes, speculation.num_decodes) if only_verifies else None
         if (size, num_queries) not in self._graphs:
             size = None
-        return make_uniform(batch, num_queries, size or speculation.num_decodes), size or 0
+        uniform = make_uniform(batch, num_queries, size or speculation.num_decodes)
+        return replace(uniform, prefixes=prefixes), size or 0
+
+    def _share(self, batch: StepBatch, num_decodes: int) -> SharedPrefixes | None:
+        """By lengths that the host knows, which may be less than the device's: what is shared is in both."""
+        decodes = slice(num_decodes)
+        return self._attention.target_decodes.share(batch.page_tables[decodes], batch.context_lengths[decodes])
 
     def _verify_shape(self, speculation: SpeculationBatch) -> None:
         """Buffers and graphs hold one shape of drafts, and would give others for it.
@@ -141,23 +153,29 @@ class DeviceSpeculation:
             for level in capture_order(self._captured_levels):
                 self._graphs[size, self._shape.drafts_at(level) + 1] = self._capture(size, level, capture)
                 advance()
+        for size in capture_order(shared_sizes(self._sizes)):
+            replay = self._capture_shared(size, capture)
+            if replay is not None:
+                self._shared[size] = replay
+                advance()
+        self._shared_sizes = sorted(self._shared)
         self._sample_sizes = sorted({size * num_queries for size, num_queries in self._graphs})
 
     def rehearse(self, num_sequences: int, level: int) -> None:
         """Enqueue what a step that only decodes does at a level, whatever its inputs hold; where kernels are only recorded."""
         step = self._empty_step(num_sequences, level)
         inputs = self._inputs_of(step)
-        self._verify(inputs, self._planner(step, build_tables(step.batch, num_sequences), inputs))
+        self._verify(inputs, self._planner(step, _tables_of(step), inputs))
         self.drafting.draft(inputs, level)
 
     def verify(self, step: UniformStep, size: int) -> Pass:
         """Enqueue the target's pass, and the choice of all samples by temperature and noise."""
-        tables = build_tables(step.batch, len(step.batch.context_lengths))
+        tables = _tables_of(step)
         if size:
             graphs = self._graphs[size, step.num_queries]
             inputs = graphs.inputs
             self._send(inputs, step, tables)
-            graphs.verify.replay()
+            (graphs.verify if step.prefixes is None else self._shared[size]).replay()
         else:
             inputs = self._inputs_of(step)
             self._send(inputs, step, tables)
@@ -231,12 +249,7 @@ class DeviceSpeculation:
     def _capture(self, size: int, level: int, capture: Capture) -> _Graphs:
         step = self._empty_step(size, level)
         inputs = self._inputs_of(step)
-        tables = build_tables(step.batch, size)
-        self._send(inputs, step, tables)
-        plan = self._planner(step, tables, inputs)
-
-        def verify() -> None:
-            self._verify(inputs, plan)
+        verify = self._prepare_verify(step, inputs)
 
         def draft() -> None:
             self.drafting.draft(inputs, level)
@@ -244,6 +257,21 @@ class DeviceSpeculation:
         capture.warm_up(verify)
         capture.warm_up(draft)
         return _Graphs(inputs, capture.capture(verify), capture.capture(draft))
+
+    def _capture_shared(self, size: int, capture: Capture) -> Replay | None:
+        """Over the same inputs, and with the same way of drafting behind it, as without groups."""
+        graphs = self._graphs.get((size, 1))
+        if graphs is None or self._attention.target_decodes.plan_shared(graphs.inputs.views.tables, size) is None:
+            return None
+        verify = self._prepare_verify(replace(self._empty_step(size, 0), prefixes=NO_PREFIXES), graphs.inputs)
+        capture.warm_up(verify)
+        return capture.capture(verify)
+
+    def _prepare_verify(self, step: UniformStep, inputs: StepInputs) -> Callable[[], None]:
+        """What a graph of the target's pass holds, with the inputs of such a step on the device."""
+        tables = _tables_of(step)
+        self._send(inputs, step, tables)
+        return partial(self._verify, inputs, self._planner(step, tables, inputs))
 
     def _empty_step(self, num_sequences: int, level: int) -> UniformStep:
         """Of padding alone."""
@@ -276,13 +304,18 @@ class DeviceSpeculation:
     def _plan_answers(self, step: UniformStep, inputs: StepInputs, tree: TreeRows | None) -> DevicePlan:
         attention, device, num_decodes = self._attention, inputs.views.tables, step.speculation.num_decodes
         if step.num_queries == 1:
-            return attention.target_decodes.plan_capture(device, num_decodes)
+            shared = None if step.prefixes is None else attention.target_decodes.plan_shared(device, num_decodes)
+            return shared if shared is not None else attention.target_decodes.plan_capture(device, num_decodes)
         return attention.target_rows.plan(device, num_decodes, step.num_queries, tree)
 
     def _send(self, inputs: StepInputs, step: UniformStep, tables: SequenceTables) -> None:
         upload, chain_upload = self._uploads.next(), self._chain_uploads.next()
         upload.send(self._buffers.inputs, pack_step(upload.words, inputs.layout, step.batch, tables))
         chain_upload.send(self._chain_inputs, pack_chains(chain_upload.words, inputs.chain_layout, step))
+
+
+def _tables_of(step: UniformStep) -> SequenceTables:
+    return replace(build_tables(step.batch, len(step.batch.context_lengths)), prefixes=step.prefixes)
 
 
 _PlanFor = Callable[[TreeRows | None], DevicePlan]

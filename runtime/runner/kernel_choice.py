@@ -126,8 +126,8 @@ def _build_frozen_attention(
 def _build_combined(
     settings: EngineSettings, launcher: Launcher, libraries: Libraries, use: CacheUse
 ) -> DeviceAttention:
-    """With drafts one behind the other: while such a step was launched kernel by kernel, a second stream cost the host more than it
-    saved the device. It was not measured again since they run in graphs."""
+    """With drafts one behind the other: on an H200 a second stream made no difference there, neither to prompts of 1,024
+    tokens nor to such of 2,304 of which 2,048 were cached."""
     decodes, chunks = _build_triton(launcher, use), _build_flashinfer(launcher, libraries, use, decode=None)
     beside = OneByOne() if settings.speculative_algorithm else SideStream(use.pages.device)
     return CombinedAttention(decodes, chunks, beside)

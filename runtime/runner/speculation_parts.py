@@ -7,7 +7,9 @@ from torch import Tensor
 
 from runtime.attention.beside import Beside
 from runtime.attention.device import DevicePlan, DeviceTables, SequenceTables
+from runtime.attention.shared_prefixes import SharedPrefixes
 from runtime.attention.verifying import VerifyAttention
+from runtime.batch import Int32
 from runtime.draft_shape import DraftShape
 from runtime.runner.chains import ChainArithmetic
 from runtime.speculative.fused import FusedHead
@@ -34,12 +36,24 @@ class DecodeAttention(Protocol):
         ...
 
 
+class TargetAttention(DecodeAttention, Protocol):
+    """The same of the target, whose sequences may begin alike; see `DeviceAttention`."""
+
+    def share(self, page_tables: Int32, context_lengths: Int32) -> SharedPrefixes | None:
+        """Groups of sequences, if it pays to read what they have in common once."""
+        ...
+
+    def plan_shared(self, device: DeviceTables, num_sequences: int) -> DevicePlan | None:
+        """As `plan_capture`, for steps with groups. None: there are none with so many sequences."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SpeculationAttention:
     """Who attends where."""
 
     target_rows: VerifyAttention
-    target_decodes: DecodeAttention
+    target_decodes: TargetAttention
     target_chunks: ChunkAttention
     head: DecodeAttention
     """Over the head's pages."""

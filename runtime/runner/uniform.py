@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.attention.shared_prefixes import SharedPrefixes
 from runtime.batch import Int32, Int64, SamplingBatch, SpeculationBatch, StepBatch, TreeBatch
 
 _FILL: dict[str, float] = {"top_p": 1.0, "repetition_penalty": 1.0, "num_logprobs": -1}
@@ -31,6 +32,8 @@ class UniformStep:
     """Rows of each sequence that decodes."""
     num_chains: int
     """Of the original step; those of padding come behind the chains of decodes, so they count only without chunks."""
+    prefixes: SharedPrefixes | None = None
+    """Groups of sequences with one row each whose common beginnings are read once. None: each reads its own."""
 
     @property
     def is_verification(self) -> bool:

@@ -5,6 +5,8 @@ differ by what bfloat16 moves them. That drafts themselves never change a token 
 """
 
 import os
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from runtime.attention import triton
 from runtime.attention.verifying import TritonVerification
 from runtime.request import GenerationRequest
 from runtime.runner.building import build_runner
@@ -19,9 +22,10 @@ from runtime.runner.device_building import build_device_runner
 from runtime.runner.device_runner import DeviceRunner
 from runtime.runner.kernel_choice import choose_kernels
 from runtime.runner.torch_runner import TorchRunner
+from runtime.scheduling.delivery import StepOutput
 from runtime.settings import EngineSettings
 from runtime.speculative.source import HeadSource
-from tests.gpu.test_engine_on_gpu import MAX_GAP, NUM_TOKENS, build_device, greedy
+from tests.gpu.test_engine_on_gpu import MAX_GAP, NUM_TOKENS, build_device, count_groups, greedy
 from tests.support.draft_heads import write_random_head
 from tests.support.engine_runs import Answer, ask, build_engine, run_all
 from tests.support.greedy_ties import assert_equal_up_to_ties
@@ -103,6 +107,52 @@ def test_greedy_texts_are_those_of_plain_decoding(
         tokens, expected = (answers[request.request_id, 0].tokens for answers in (given, reference_answers))
         assert len(tokens) == NUM_TOKENS
         assert_equal_up_to_ties(reference, list(request.prompt), tokens, expected, MAX_GAP)
+
+
+@pytest.mark.parametrize("largest_graph", [40, 0])
+@pytest.mark.parametrize("levels", [[0], [0, NUM_DRAFTS, NUM_DRAFTS, 0]], ids=["without drafts", "between drafts"])
+def test_common_beginnings_are_read_once(
+    folder: Path,
+    head_folder: Path,
+    reference: TorchRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    levels: list[int],
+    largest_graph: int,
+) -> None:
+    """By steps that verify no drafts, alone and beside prompts: texts are those of the float32 reference, up to ties."""
+    random = np.random.default_rng(5)
+    stems = random.integers(3, VOCAB_SIZE, (4, 400)).tolist()
+    requests = [
+        ask(
+            index + 1,
+            stems[index % 4] + random.integers(3, VOCAB_SIZE, 5 + 3 * index).tolist(),
+            max_tokens=NUM_TOKENS,
+            temperature=0.0,
+            ignore_eos=True,
+        )
+        for index in range(24)
+    ]
+    expected = run_all(build_engine(reference, eos_token_ids=[], context_length=2048), requests)
+    monkeypatch.setattr(triton, "DEFAULT_BLOCKS", replace(triton.DEFAULT_BLOCKS, shared_rows=16))
+    runner = build_speculating(folder, head_folder, cuda_graph_max_bs=largest_graph)
+    engine = build_engine(
+        runner, eos_token_ids=[], context_length=2048, speculative_draft_model_path="head", max_running_requests=40,
+        chunked_prefill_size=700, **SPECULATION,
+    )  # fmt: skip
+    pinned, step = cycle(levels), engine.step
+
+    def step_pinned() -> StepOutput:
+        engine.pin_drafts(next(pinned))
+        return step()
+
+    monkeypatch.setattr(engine, "step", step_pinned)
+    found = count_groups(monkeypatch)
+    answers = run_all(engine, requests)
+    assert len(found) > 5
+    assert (engine.stats().num_verified > 0) == (levels != [0])
+    for request in requests:
+        tokens, right = (each[request.request_id, 0].tokens for each in (answers, expected))
+        assert_equal_up_to_ties(reference, list(request.prompt), tokens, right, MAX_GAP)
 
 
 def test_drafts_are_accepted_where_they_are_right(folder: Path, head_folder: Path) -> None:

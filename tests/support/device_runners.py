@@ -43,6 +43,8 @@ class PlainDevice:
 
     runner: DeviceRunner
     attention: PlainAttention
+    target: DeviceTablesAttention | None
+    """Where there is a head."""
 
 
 def build_plain_device(
@@ -60,12 +62,13 @@ def build_plain_device(
     tree: tuple[int, int] | None = None,
     quantization: str = "auto",
     beside: Beside | None = None,
+    shares: bool = False,
     channel: Channel | None = None,
 ) -> PlainDevice:
     """Float32 on the CPU, graphs captured; pages as well, unless `cache` says otherwise.
 
     With a head a step verifies `num_steps` drafts of each sequence; or a tree of so many steps, with a top-k and tokens; prompts
-    run `beside` it. With a channel it is a rank of several.
+    run `beside` it, and what several begin with is read once where it `shares`. With a channel it is a rank of several.
     """
     whole = apply_quantization(load_model_config(folder), quantization)
     share = WHOLE if channel is None else channel.share
@@ -107,10 +110,12 @@ def build_plain_device(
         piecewise_cuda_graph_max_tokens,
         num_queries=shape.num_drafts + 1,
     )
-    speculation = None
+    speculation = target = None
     if loaded is not None:
-        rows = DeviceTablesAttention(pages, config.layer_windows, cache.scales, beside=beside or OneByOne())
-        speculation = _speculation(loaded, rows, operations, shape)
+        target = DeviceTablesAttention(
+            pages, config.layer_windows, cache.scales, beside=beside or OneByOne(), shares=shares
+        )
+        speculation = _speculation(loaded, target, operations, shape)
     runner = DeviceRunner(
         config,
         model,
@@ -123,7 +128,7 @@ def build_plain_device(
         speculation=speculation,
     )
     runner.capture_graphs()
-    return PlainDevice(runner, attention)
+    return PlainDevice(runner, attention, target)
 
 
 def _speculation(

@@ -1,12 +1,14 @@
 """Attention on a device by plain torch, one sequence after the other: the judge of `DeviceAttention`s, and their stand-in."""
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from runtime.attention.beside import Beside, OneByOne
 from runtime.attention.device import DeviceTables, SequenceTables
+from runtime.attention.shared_prefixes import MEMBERS, SharedPrefixes, find_shared_prefixes
 from runtime.attention.verifying import TreeRows
 from runtime.batch import Int32
 from runtime.identifiers import PAGE_SIZE
@@ -103,6 +105,39 @@ class DeviceTablesPlan:
 
 
 @dataclass
+class GroupedPlan:
+    """Attends for one row of each sequence, what a group has in common by the pages of its first member."""
+
+    attention: "DeviceTablesAttention"
+    device: DeviceTables
+    num_sequences: int
+
+    def attend(self, layer: int, query: Tensor, out: Tensor) -> None:
+        """See `DevicePlan.attend`."""
+        given, device, shared = self.attention, self.device, self.device.shared
+        assert shared is not None
+        own = [int(device.page_starts[index]) for index in range(self.num_sequences + 1)]
+        tables = [device.page_ids[start:end].clone() for start, end in pairwise(own)]
+        for group, tokens in enumerate(shared.group_tokens.tolist()):
+            members = [each for each in shared.group_members[group * MEMBERS :][:MEMBERS].tolist() if each >= 0]
+            assert bool(members) == bool(tokens)
+            for member in members:
+                assert int(shared.tokens[member]) == tokens < int(device.context_lengths[member])
+                tables[member][: tokens // PAGE_SIZE] = tables[members[0]][: tokens // PAGE_SIZE]
+        for index in range(self.num_sequences):
+            length = int(device.context_lengths[index])
+            out[index : index + 1] = attend_sequence(
+                query[index : index + 1],
+                given.pages[layer],
+                tables[index][: -(-length // PAGE_SIZE)],
+                length,
+                given.windows[layer],
+                None if given.scales is None else given.scales[layer],
+            )
+        given.num_grouped += 1
+
+
+@dataclass
 class TreeTablesPlan:
     """Attends over each row's own path, gathered token by token from the words of the device."""
 
@@ -142,7 +177,7 @@ class TreeTablesPlan:
 
 @dataclass
 class DeviceTablesAttention:
-    """See `runtime.runner.speculation_parts.DecodeAttention`, and `VerifyAttention`."""
+    """See `runtime.runner.speculation_parts.TargetAttention`, and `VerifyAttention`."""
 
     pages: Tensor
     windows: tuple[int | None, ...]
@@ -150,6 +185,10 @@ class DeviceTablesAttention:
     knows_ends: bool = True
     """Whether a sequence's pages end where the next one's begin; not so where chains pick their sequences."""
     beside: Beside = field(default_factory=OneByOne)
+    shares: bool = False
+    """Whether beginnings that several sequences have in common are read once."""
+    num_grouped: int = 0
+    """How often that was done, each layer counted."""
 
     def plan(
         self, device: DeviceTables, num_sequences: int, num_queries: int, tree: TreeRows | None = None
@@ -162,6 +201,14 @@ class DeviceTablesAttention:
     def plan_capture(self, device: DeviceTables, num_sequences: int) -> DeviceTablesPlan:
         """See `DecodeAttention.plan_capture`."""
         return DeviceTablesPlan(replace(self, knows_ends=False), device, range(num_sequences), 0, 1)
+
+    def share(self, page_tables: Int32, context_lengths: Int32) -> SharedPrefixes | None:
+        """See `TargetAttention.share`."""
+        return find_shared_prefixes(page_tables, context_lengths) if self.shares else None
+
+    def plan_shared(self, device: DeviceTables, num_sequences: int) -> GroupedPlan | None:
+        """See `TargetAttention.plan_shared`."""
+        return GroupedPlan(self, device, num_sequences) if self.shares else None
 
     def plan_chunks(self, host: SequenceTables, device: DeviceTables) -> DeviceTablesPlan:
         """See `ChunkAttention.plan_chunks`."""

@@ -3,6 +3,7 @@ to graphs, drafts that the next step takes where the host has not looked yet. Th
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from runtime.attention import shared_prefixes
 from runtime.attention.beside import OneByOne, Work
 from runtime.engine.loop import Engine
 from runtime.request import GenerationRequest, PromptDelivery
 from runtime.runner.building import build_runner
+from runtime.scheduling.delivery import StepOutput
 from runtime.speculative.source import HeadSource
 from tests.support.device_runners import build_plain_device
 from tests.support.draft_heads import EOS, LAYERS, write_head
@@ -105,6 +108,40 @@ def test_as_many_choices_as_a_chunk_has_rows(folder: Path, head: HeadSource) -> 
     plain = build_engine(build_runner(folder, num_pages=NUM_PAGES), eos_token_ids=[EOS])
     engine = build_engine(device.runner, eos_token_ids=[EOS], chunked_prefill_size=32, **SPECULATION)
     assert tokens_of(run_all(engine, asked)) == tokens_of(run_all(plain, asked))
+
+
+@pytest.mark.parametrize("largest_graph", [16, 0])
+@pytest.mark.parametrize("levels", [[0], [0, NUM_DRAFTS, NUM_DRAFTS, 0]], ids=["without drafts", "between drafts"])
+def test_common_beginnings_are_read_once(
+    folder: Path,
+    head: HeadSource,
+    plain_answers: Answers,
+    monkeypatch: pytest.MonkeyPatch,
+    largest_graph: int,
+    levels: list[int],
+) -> None:
+    """Wherever a step verifies no drafts, beside prompts and alone, and though the device may be ahead of the host's lengths."""
+    monkeypatch.setattr(shared_prefixes, "_MIN_PAGES", 2)
+    device = build_plain_device(
+        folder, num_pages=NUM_PAGES, cuda_graph_max_bs=largest_graph, piecewise_cuda_graph_max_tokens=8 * largest_graph,
+        head=head, num_steps=NUM_DRAFTS, shares=True,
+    )  # fmt: skip
+    engine = build_engine(device.runner, eos_token_ids=[EOS], chunked_prefill_size=33, **SPECULATION)
+    pinned = cycle(levels)
+
+    def step() -> StepOutput:
+        engine.pin_drafts(next(pinned))
+        return step_engine()
+
+    step_engine = engine.step
+    monkeypatch.setattr(engine, "step", step)
+    assert device.target is not None
+    device.target.num_grouped = 0  # Graphs on a CPU are recorded by running them.
+    assert tokens_of(run_all(engine, requests())) == tokens_of(plain_answers)
+    assert device.target.num_grouped >= 10 * LAYERS
+    assert device.target.num_grouped % LAYERS == 0
+    assert (engine.stats().num_graph_steps > 20) == (largest_graph > 0)
+    assert (engine.stats().num_verified > 0) == (levels != [0])
 
 
 class LastFirst(OneByOne):
