@@ -1,6 +1,8 @@
 """A `DeviceRunner` on a CPU: the same packing, padding, capturing and reading back, with plain torch as its kernels."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,7 +12,8 @@ from runtime.attention.device import DeviceAttention
 from runtime.attention.pages import SCALE_COLUMNS, allocate_pages
 from runtime.draft_shape import DraftShape, draft_chain
 from runtime.kernels.invariant import InvariantOperations
-from runtime.kernels.launching import Launcher
+from runtime.kernels.launcher import JitLauncher
+from runtime.kernels.launching import Argument, Constant, Launcher, Options
 from runtime.kernels.operations import FusedOperations
 from runtime.models.fused import FusedDecoder
 from runtime.models.operations import PlainOperations
@@ -154,8 +157,46 @@ def build_speculating_recorded(
     folder: Path, head: HeadSource, launcher: Launcher, settings: EngineSettings
 ) -> DeviceRunner:
     """The runner of a speculating engine on a CPU, its kernels only launched, whatever that does."""
+    return _build_speculating(
+        folder, head, launcher, settings, dtype=torch.bfloat16, num_pages=120, num_multiprocessors=132
+    )
+
+
+class WithoutDependentLaunch(JitLauncher):
+    """For the interpreter, which knows nothing of it."""
+
+    def launch(
+        self,
+        kernel: str,
+        grid: tuple[int, int, int],
+        arguments: Sequence[Argument],
+        constants: Mapping[str, Constant],
+        options: Options,
+    ) -> None:
+        """See `Launcher.launch`."""
+        without = {name: False if name == "PDL" else value for name, value in constants.items()}
+        super().launch(kernel, grid, arguments, without, options)
+
+
+def build_speculating_interpreted(folder: Path, head: HeadSource, settings: EngineSettings) -> DeviceRunner:
+    """The same with the weights of the folder in float32, its kernels interpreted; of few multiprocessors, so few programs."""
+    return _build_speculating(
+        folder, head, WithoutDependentLaunch(), settings, dtype=torch.float32, num_pages=40, num_multiprocessors=4
+    )
+
+
+def _build_speculating(
+    folder: Path,
+    head: HeadSource,
+    launcher: Launcher,
+    settings: EngineSettings,
+    *,
+    dtype: torch.dtype,
+    num_pages: int,
+    num_multiprocessors: int,
+) -> DeviceRunner:
     config = apply_quantization(load_model_config(folder), settings.quantization)
-    device, dtype, num_pages = torch.device("cpu"), torch.bfloat16, 120
+    device = torch.device("cpu")
     cached = cache_dtype(settings.kv_cache_dtype, dtype)
     scales = torch.ones(config.num_layers, SCALE_COLUMNS) if cached != dtype else None
     options, most = speculation_options(settings), settings.max_running_requests
@@ -167,25 +208,26 @@ def build_speculating_recorded(
     )  # fmt: skip
     kind = InvariantOperations if settings.deterministic else FusedOperations
     operations = kind(launcher, max_samples=limits.max_samples, vocab_size=config.vocab_size, device=device)
+    build_weights = partial(load_weights, folder) if (folder / "model.safetensors").exists() else build_dummy_weights
     with torch.inference_mode():
-        weights = build_dummy_weights(config, device=device, dtype=dtype)
-        embedding = weights.parameters["embedding.weight"]
-        loaded = head.load(config, embedding, num_positions=num_pages * 16)
+        weights = build_weights(config, device=device, dtype=dtype)
+        parameters = {name: parameter.contiguous() for name, parameter in weights.parameters.items()}
+        loaded = head.load(config, parameters["embedding.weight"], num_positions=num_pages * 16)
         model = FusedDecoder(
-            config, weights.parameters, operations, num_positions=num_pages * 16,
+            config, parameters, operations, num_positions=num_pages * 16,
             captured_layers=loaded.head.config.captured_layers, cache_scales=scales,
         )  # fmt: skip
         pages = allocate_pages(
             num_layers=config.num_layers, num_pages=num_pages, num_kv_heads=config.num_kv_heads,
             head_dim=config.head_dim, device=device, dtype=cached,
-        )  # fmt: skip
+        ).zero_()  # fmt: skip
         use = CacheUse(pages, config, most, context_length_of(settings, config), dtype, scales)
-        attention: DeviceAttention = build_triton_attention(launcher, use, 132)
+        attention: DeviceAttention = build_triton_attention(launcher, use, num_multiprocessors)
         if settings.deterministic:
-            attention = build_invariant_attention(launcher, use, 132)
+            attention = build_invariant_attention(launcher, use, num_multiprocessors)
         speculation = build_speculation(
             HeadOnDevice(loaded.head, options.shape, ""), config, pages, attention, operations, launcher,
-            max_sequences=most, scales=scales, num_multiprocessors=132,
+            max_sequences=most, scales=scales, num_multiprocessors=num_multiprocessors,
         )  # fmt: skip
     runner = DeviceRunner(
         config, model, operations, attention, pages, limits, weights_digest="", speculation=speculation
