@@ -13,7 +13,7 @@ from functools import partial
 
 import msgspec
 
-from appliance.bench.speculation import PLAIN, Row, Shape, search
+from appliance.bench.speculation import PLAIN, Row, Shape, merge_plain, search
 from appliance.inference.model import LoadedModel, load_model
 from runtime.bench.speculation import AnswerPlan, DecodeSpeed, measure_decoding
 from runtime.engine.loop import Engine
@@ -130,20 +130,21 @@ def search_all(
     report: Callable[[Shape, int, int, int], None],
     on_row: Callable[[Row], None],
 ) -> list[Row]:
-    """Every shape of every group at every batch size, beside plain decoding by the runner of its group; by batch size.
+    """Every shape of every group at every batch size, by batch size, beside plain decoding, which each group's runner does once.
 
     Args:
         groups: see `split_shapes`.
         on_loading: called before the model is read.
         report: called with shape, batch size, the answers that have ended, and how many there are.
-        on_row: called with each line as it is measured.
+        on_row: called with each line as it is measured, beside the plain decoding of its own group.
+    Returns: what `merge_plain` makes of them.
     Raises: as `TuningBench`.
     """
     rows: list[Row] = []
     for group in groups:
         on_loading()
         rows += _search_group(TuningBench(settings, group, lambda: None), group, batch_sizes, questions, report, on_row)
-    return sorted(rows, key=lambda row: batch_sizes.index(row.batch_size))
+    return merge_plain(sorted(rows, key=lambda row: batch_sizes.index(row.batch_size)))
 
 
 def _search_group(

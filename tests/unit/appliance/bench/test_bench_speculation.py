@@ -14,6 +14,7 @@ from appliance.bench.speculation import (
     configuration_lines,
     find_shapes,
     format_table,
+    merge_plain,
     search,
 )
 from appliance.drafting.tuning import split_shapes, verify_shape
@@ -66,6 +67,16 @@ def test_trees_are_tried_beside_chains_by_a_runner_of_their_own_where_it_must_be
     on_gpu = msgspec.structs.replace(SETTINGS, device="cuda")
     assert split_shapes(found, on_gpu) == [chains, *([tree] for tree in trees)]
     assert split_shapes(trees, on_gpu) == [[tree] for tree in trees]
+
+
+def test_plain_decoding_that_was_measured_several_times_is_the_median() -> None:
+    """A loaded model for the chain and one for each tree: gains are over the same, and no unlucky measurement makes a winner."""
+    rows = rows_of({1: (100, 130, 90), 4: (400, 500, 600)}) + rows_of({1: (60, 120, 80)}) + rows_of({1: (110, 140, 70)})
+    merged = merge_plain(rows)
+    assert [row.shape for row in merged] == [PLAIN, *[SHORT, LONG] * 3, PLAIN, SHORT, LONG]
+    assert [round(row.speedup, 2) for row in merged[:7]] == [1.0, 1.3, 0.9, 1.2, 0.8, 1.4, 0.7]
+    assert merged[7:] == rows[3:6]
+    assert best_rows(merged)[1].tokens_per_s == 140
 
 
 def test_the_best_of_a_batch_size_is_the_fastest() -> None:
