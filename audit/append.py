@@ -87,6 +87,7 @@ class LogWriter:
         self._entries = recovered.entries
         self._pending: list[bytes] = []
         self._failure: StorageFailed | None = None
+        self._is_closed = False
         self._next_publication = 0.0
         self._executor = executor
         self._under_way: tuple[Snapshot, Future[Published]] | None = None
@@ -252,7 +253,10 @@ class LogWriter:
         return self._reader.root(size, self.checkpoint.size)
 
     def close(self) -> None:
-        """Let go of the folder. What was appended and not committed is lost; it was acknowledged to nobody."""
+        """Let go of the folder. What was appended and not committed is lost; it was acknowledged to nobody. Once is enough."""
+        if self._is_closed:  # The numbers of its files may be others' by now.
+            return
+        self._is_closed = True
         if self._under_way is not None:
             self._under_way[1].exception()  # Waits: it writes into the folder that is about to be unlocked.
         self._wal.close()

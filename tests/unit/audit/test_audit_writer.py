@@ -517,3 +517,15 @@ def test_the_reserve_is_held_and_given_up(tmp_path: Path) -> None:
     reserve.release()
     assert not path.exists()
     assert not reserve.is_held
+
+
+def test_a_writer_that_is_closed_twice_closes_nobody_elses_files(open_log: OpenLog) -> None:
+    """The numbers of its files are others' by then."""
+    writer = open_log()
+    fill(writer, 3)
+    writer.close()
+    others = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(8)]
+    writer.close()
+    for other in others:
+        os.fstat(other)
+        os.close(other)
