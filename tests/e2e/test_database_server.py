@@ -113,6 +113,7 @@ def test_a_migration_that_fails_stops_the_start_and_leaves_the_database(
     with engine.begin() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "0001"
         connection.exec_driver_sql("ALTER TABLE users DROP COLUMN passkeys")
+        connection.exec_driver_sql("ALTER TABLE changes DROP COLUMN source")
     engine.dispose()
     appliance.start()
     assert complete(appliance, appliance.token(client)) == 200
