@@ -40,7 +40,11 @@ def fetch_debs() -> None:
         if not path.exists():
             package, version, _ = name.removesuffix(".deb").rsplit("_", 2)
             wanted = f"{package}={version.replace('%3a', ':')}"
-            subprocess.run(["apt-get", "download", "-q", wanted], check=True, cwd=DEBS, stdout=subprocess.DEVNULL)
+            if subprocess.run(["apt-get", "download", "-q", wanted], cwd=DEBS, stdout=subprocess.DEVNULL).returncode:
+                raise SystemExit(
+                    f"{wanted}: apt-get does not find it: its lists are old (apt-get update), or the mirror has "
+                    "a later one (make image-lock)"
+                )
         if not path.exists() or hash_file(path) != digest:
             raise SystemExit(f"{name}: has another digest than {DEBS_LOCK.name} says, or is not there")
     for path in DEBS.iterdir():
