@@ -254,6 +254,7 @@ def _principal(accepted: AccessToken, nonce: str) -> Principal:
         token_id=accepted.jti,
         expires_at=accepted.expires_at,
         is_registered=accepted.is_registered,
+        is_program=accepted.is_program,
         acting_client=accepted.client_id if accepted.actors else "",
         dpop_nonce=nonce,
     )

@@ -31,11 +31,18 @@ class Principal(msgspec.Struct, frozen=True):
     """UTC, seconds since the epoch."""
     is_registered: bool = True
     """False if another issuer than our authority vouches for it."""
+    is_program: bool = False
+    """That issuer gave it to a program for itself."""
     acting_client: str = ""
     """The service that acts for the subject, after a token exchange."""
     dpop_nonce: str = ""
     """For the client's next proof, with the answer."""
     notice: QuotaNotice = msgspec.field(default_factory=QuotaNotice)
+
+    @property
+    def is_person(self) -> bool:
+        """Somebody signed in, and asks without another program between."""
+        return self.subject != self.client_id and not self.acting_client and not self.is_program
 
 
 class Presented(msgspec.Struct, frozen=True, kw_only=True):

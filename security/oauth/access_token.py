@@ -44,6 +44,8 @@ class AccessToken(msgspec.Struct, frozen=True):
     """Good only over a connection with this certificate (`cnf.x5t#S256`)."""
     is_registered: bool = True
     """False for the token of an issuer elsewhere."""
+    is_program: bool = False
+    """An issuer elsewhere gave it to a program for itself, though it calls the subject by another name than the client."""
 
     @property
     def is_bound(self) -> bool:
@@ -90,7 +92,7 @@ def parse_access_token(claims: dict[str, Any], kid: str, rules: ClaimRules, now:
         jti,
         issued_at,
         expires_at,
-        actors=_parse_actors(claims),
+        actors=parse_actors(claims),
         session=parse_string(claims, "sid") if "sid" in claims else "",
         key_thumbprint=key_thumbprint,
         certificate_thumbprint=certificate_thumbprint,
@@ -113,7 +115,8 @@ def parse_confirmation(claims: dict[str, Any]) -> tuple[str, str]:
     return (thumbprint, "") if method == "jkt" else ("", thumbprint)
 
 
-def _parse_actors(claims: dict[str, Any]) -> tuple[str, ...]:
+def parse_actors(claims: dict[str, Any]) -> tuple[str, ...]:
+    """Who acts for the subject, the nearest first (RFC 8693 section 4.1). Raises: TokenRejected."""
     actors: list[str] = []
     nested = claims.get("act")
     while nested is not None:

@@ -18,7 +18,7 @@ from security.clients import Client
 from security.errors import SecurityMisconfigured, TokenRejected
 from security.oauth import grant_types
 from security.oauth.access_token import ClaimRules
-from security.oauth.authority_request import AuthorityRequest, Known
+from security.oauth.authority_request import AuthorityRequest, Known, Voided
 from security.oauth.authorization_request import MAX_STATE_CHARS, RefusedRequest, UntrustedRequest, parse_query
 from security.oauth.client_authentication import ClientAuthentication
 from security.oauth.consent import Consent
@@ -134,6 +134,8 @@ class Authority:
         self.interactions = interactions
         self._keys = keys
         self._nonces = dpop_nonces
+        self._untold: dict[tuple[str, str], tuple[Voided, str, tuple[str, int]]] = {}
+        """Sessions have ended here, and their access tokens were to be void, when policy could not write it down."""
         self._facts = facts
         self._metadata = build_metadata(issuer, offers_certificates=offers_certificates)
         self._shared = Shared(
@@ -241,9 +243,17 @@ class Authority:
             response = server.create_endpoint_response(pending.endpoint, request)
         for void in request.voided:
             actor = f"client:{request.client.get_client_id()}"
-            source = (pending.parsed.address, pending.parsed.port)
-            await self._facts.revoke(void.kind, void.value, void.expires_at, actor=actor, source=source)
+            self._untold[void.kind, void.value] = (void, actor, (pending.parsed.address, pending.parsed.port))
+        if request.voided or pending.endpoint == "revocation":
+            # RFC 7009 section 2.2: 200 says that the token is void, also to who asks again after it could not be told.
+            await self._tell_voided()
         return _answer(pending, request, response)
+
+    async def _tell_voided(self) -> None:
+        """All that is void and that policy could not be told yet. Raises: SecurityUnavailable."""
+        for key, (void, actor, source) in list(self._untold.items()):
+            await self._facts.revoke(void.kind, void.value, void.expires_at, actor=actor, source=source)
+            self._untold.pop(key, None)
 
     async def read_authorization(self, query: str) -> Consent:
         """Check an application's request for a person's consent (RFC 6749 section 4.1.1).

@@ -23,6 +23,7 @@ missing `typ`; django-auth-adfs for AD FS; RFC 9068 section 2.2.3.1 for roles, g
 
 import hashlib
 import json
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args
 
@@ -31,6 +32,7 @@ import msgspec
 from security.errors import TokenRejected
 from security.oauth.access_token import (
     AccessToken,
+    parse_actors,
     parse_confirmation,
     parse_string,
     parse_time,
@@ -63,6 +65,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """Members of the header that name the key."""
     body_types: frozenset[str] = frozenset()
     """What the claim `typ` may be, where the product tells its tokens apart by it."""
+    program_signs: dict[str, Callable[[object], bool]] = {}
+    """Claims by which the product says that a program asks for itself."""
     is_sparse: bool = False
     """A token may lack an id, then its claims' digest is one; and a subject, then nobody is known but the program."""
 
@@ -77,7 +81,13 @@ SHAPES: MappingProxyType[ProfileName, Shape] = MappingProxyType(
             roles=("roles", "groups", "entitlements"),
             ids=("jti",),
         ),
-        "entra": Shape(types=_JWT, clients=("azp", "appid"), scopes=("scp",), roles=("roles", "groups")),
+        "entra": Shape(
+            types=_JWT,
+            clients=("azp", "appid"),
+            scopes=("scp",),
+            roles=("roles", "groups"),
+            program_signs={"idtyp": lambda kind: kind == "app"},
+        ),
         "adfs": Shape(
             types=_JWT,
             clients=("appid", "client_id"),
@@ -99,6 +109,9 @@ SHAPES: MappingProxyType[ProfileName, Shape] = MappingProxyType(
             scopes=("scope",),
             roles=("realm_access.roles", "groups"),
             body_types=frozenset({"Bearer", "DPoP"}),
+            program_signs={
+                "preferred_username": lambda name: isinstance(name, str) and name.startswith("service-account-")
+            },
         ),
     }
 )
@@ -180,7 +193,9 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
             expires_at=expires_at,
             key_thumbprint=key_thumbprint,
             certificate_thumbprint=certificate_thumbprint,
+            actors=tuple(f"{name}:{actor}" for actor in parse_actors(claims)),
             is_registered=False,
+            is_program=self._is_program(claims, subject == client),
         )
 
     def _verify_kind(self, claims: dict[str, Any]) -> None:
@@ -195,6 +210,17 @@ class ForeignProfile(msgspec.Struct, frozen=True, kw_only=True):
             raise TokenRejected(f"{found}: this is an ID token, not an access token")
         if self.shape.is_sparse and claims.get("appid") == self.mapping.audience:
             raise TokenRejected("aud: this is an ID token, not an access token")
+
+    def _is_program(self, claims: dict[str, Any], is_client: bool) -> bool:
+        """Whether nobody signed in for it. Entra and Keycloak call a program by another name as subject than as client; a person
+        grants scopes, so a token without any is a program's as well.
+        """
+        has_scopes = any(name in claims for name in self.shape.scopes)
+        return (
+            is_client
+            or not has_scopes
+            or any(says(claims.get(name)) for name, says in self.shape.program_signs.items())
+        )
 
     def _find_subject(self, claims: dict[str, Any], client: str) -> str:
         if self.shape.is_sparse and not any(name in claims for name in self.shape.subjects):

@@ -44,6 +44,7 @@ async def gateway(folder: Path, bodies: Path) -> AsyncIterator[Gateway]:
         running.tokens.good["ada"] = person
         running.tokens.good["rudi"] = msgspec.structs.replace(person, subject="user-rudi", role="admin")
         running.tokens.good["delegated"] = msgspec.structs.replace(person, acting_client="a-service")
+        running.tokens.good["another-program"] = msgspec.structs.replace(person, is_registered=False, is_program=True)
         yield running
 
 
@@ -188,7 +189,7 @@ async def test_destroyed_bodies_are_removed(gateway: Gateway, bodies: Path) -> N
 async def test_people_of_both_roles_decide_and_programs_do_not(gateway: Gateway) -> None:
     """The auditor is told who, and in which role, by the token alone."""
     change = {"kind": "hold", "from_day": "2026-11-01", "to_day": "2026-11-30", "reason": "a case"}
-    for token in (TOKEN, "delegated"):
+    for token in (TOKEN, "delegated", "another-program"):
         for path in ("/audit/rules/propose", "/audit/rules/confirm/change-1", "/audit/rules/refuse/change-1"):
             answer = await post(gateway, path, change if path.endswith("propose") else None, token)
             assert (answer.status, json.loads(answer.body)["error"]["code"]) == (403, "needs_a_person")

@@ -105,7 +105,7 @@ class CustodyEndpoints:
 def _person(exchange: Exchange) -> Literal["auditor", "admin"]:
     """The role of a person who signed in. Raises: Forbidden."""
     who = exchange.identified
-    if who.subject == who.client_id or who.acting_client or who.role not in (Role.AUDITOR, Role.ADMIN):
+    if not who.is_person or who.role not in (Role.AUDITOR, Role.ADMIN):
         reason = "retention, holds and rotation are decided by auditors and administrators who signed in"
         raise Forbidden("needs_a_person", reason, 'Bearer realm="casemate"')
     return "auditor" if who.role == Role.AUDITOR else "admin"

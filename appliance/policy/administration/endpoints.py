@@ -279,7 +279,7 @@ def _verify_may_replace(exchange: Exchange, account: Client | User | None) -> No
 
 def _verify_person(exchange: Exchange) -> None:
     who = exchange.identified
-    if who.subject == who.client_id or who.acting_client:
+    if not who.is_person:
         raise Forbidden(
             "needs_a_person",
             "privileged roles, and what they sign in by, are for people who signed in",

@@ -37,6 +37,35 @@ def parse(name, claims, **mapping):
     return profile.parse(claims, "kid", NOW)
 
 
+@control("AC-5", "AC-6")
+@pytest.mark.parametrize(
+    ("name", "changes", "is_program"),
+    [
+        *((name, {}, False) for name in PROFILE_NAMES),
+        *((name, {"sub": "app"}, True) for name in PROFILE_NAMES),
+        *((name, {"scope": ..., "scp": ...}, True) for name in PROFILE_NAMES),
+        ("entra", {"scp": ..., "idtyp": "app", "sub": "object-of-app"}, True),
+        ("entra", {"idtyp": "app", "sub": "object-of-app"}, True),
+        ("entra", {"idtyp": "user"}, False),
+        ("keycloak", {"preferred_username": "service-account-app", "sub": "uuid"}, True),
+        ("keycloak", {"preferred_username": "ada"}, False),
+    ],
+)
+def test_a_program_is_known_under_whatever_name(name, changes, is_program):
+    """Entra and Keycloak name it as subject by another id than as client; and people alone grant scopes."""
+    claims = {**COMMON, **TOKENS[name], **changes}
+    assert parse(name, {key: value for key, value in claims.items() if value is not ...}).is_program == is_program
+
+
+@pytest.mark.parametrize("name", PROFILE_NAMES)
+def test_who_acts_for_somebody_is_named(name):
+    """RFC 8693 section 4.1; and whatever else stands there is no token."""
+    delegated = {**COMMON, **TOKENS[name], "act": {"sub": "agent", "act": {"sub": "first"}}}
+    assert parse(name, delegated).actors == ("corp:agent", "corp:first")
+    with pytest.raises(TokenRejected, match="act"):
+        parse(name, {**delegated, "act": "agent"})
+
+
 def test_every_profile_has_an_example_here():
     """A new one would need one too."""
     assert TOKENS.keys() == set(PROFILE_NAMES) == SHAPES.keys()

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from security.clients import ClientDefinition
-from security.errors import RegistryUnusable
+from security.errors import RegistryUnusable, SecurityUnavailable
 from security.oauth.grant_types import DEVICE_GRANT
 from security.oauth.interactions import MAX_DEVICES_PER_SOURCE
 from security.oauth.refresh_store import RefreshStore
@@ -137,6 +137,36 @@ def test_a_file_of_an_earlier_version_is_brought_up_to_date(house, tmp_path):
         connection.execute("PRAGMA user_version = 5")
     with pytest.raises(RegistryUnusable, match="later"):
         RefreshStore.open(path, clock=house.clock)
+
+
+@control("AC-12", "3.1.11")
+@pytest.mark.parametrize("is_reuse", [False, True])
+def test_what_could_not_be_voided_is_voided_by_the_next_revocation(house, monkeypatch, is_reuse):
+    """RFC 7009 section 2.2.1: a client that got 503 asks again, and 200 then means that the session's access tokens are void."""
+    told, tell = [], house.facts.revoke
+
+    async def fail(*_, **__):
+        raise SecurityUnavailable("the disk is full")
+
+    async def note(kind, value, *rest, **named):
+        told.append(kind)
+        await tell(kind, value, *rest, **named)
+
+    first = house.session()["refresh_token"]
+    revoke = {"token": first, "client_id": house.app.client_id}
+    renew = {"grant_type": "refresh_token", "refresh_token": first}
+    if is_reuse:
+        house.token(renew)
+    monkeypatch.setattr(house.facts, "revoke", fail)
+    for _ in range(2):
+        with pytest.raises(SecurityUnavailable):
+            house.token(renew) if is_reuse and not told else house.ask("revocation", revoke)
+        told.append("failed")
+    monkeypatch.setattr(house.facts, "revoke", note)
+    assert house.ask("revocation", revoke)[0] == 200
+    assert told[2:] == ["session"]
+    assert house.ask("revocation", revoke)[0] == 200
+    assert told[2:] == ["session"]
 
 
 def test_nobody_ends_a_session_with_what_is_anothers(house):
