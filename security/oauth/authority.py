@@ -99,8 +99,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_proven(self) -> bool:
-        """The client has shown who it is: what it does wrong is no guess."""
-        return self.authenticated and self.auth_method not in (None, "none")
+        """What the client does wrong is no guess: it has shown who it is, or is one that has nothing by which to show it, and what
+        it gets codes and tokens for has 256 random bits.
+        """
+        return self.authenticated
 
     def __repr__(self) -> str:
         return f"Answer(status={self.status}, error={self.error!r}, client_id={self.client_id!r})"

@@ -2,6 +2,7 @@
 refusal.
 """
 
+from collections import Counter
 from urllib.parse import parse_qsl
 
 from security.errors import SecurityFault
@@ -24,16 +25,22 @@ class RefusedRequest(SecurityFault):
 
 
 def parse_query(query: str) -> ParsedRequest:
-    """Parameters, each once but for `resource` (RFC 8707 section 2). Raises: UntrustedRequest."""
+    """Parameters, each once but for `resource` (RFC 8707 section 2).
+
+    What stands twice is a fault of which the application hears (RFC 6749 section 4.1.2.1), unless by that nobody knows which
+    application it is, or where it is to hear of it.
+    Raises: UntrustedRequest.
+    """
     if len(query) > MAX_QUERY_CHARS:
         raise UntrustedRequest("The request is too long.")
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=32)
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=32)
     except ValueError:
         raise UntrustedRequest("The request cannot be read.") from None
-    names = [name for name, _ in pairs if name != "resource"]
-    if len(set(names)) != len(names):
+    counts = Counter(name for name, _ in pairs if name != "resource")
+    repeated = {name for name, count in counts.items() if count > 1}
+    if repeated & {"client_id", "redirect_uri"}:
         raise UntrustedRequest("A parameter occurs twice.")
-    parameters = {name: value for name, value in pairs if name != "resource" and value}
+    parameters = {name: value for name, value in pairs if name in counts and name not in repeated and value}
     resources = tuple(value for name, value in pairs if name == "resource" and value)
-    return ParsedRequest(parameters, resources, None)
+    return ParsedRequest(parameters, resources, None, has_repeated=bool(repeated))

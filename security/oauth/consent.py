@@ -64,6 +64,8 @@ class AuthorizationCode(CodeGrant):
 
     def _verify_details(self) -> None:
         data: dict[str, str] = self.request.payload.data
+        if self.request.parsed.has_repeated:
+            raise InvalidRequestError
         if data.get("response_type") is None or len(data.get("state", "")) > MAX_STATE_CHARS:
             raise InvalidRequestError
         if data["response_type"] != "code":

@@ -72,6 +72,8 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     port: int = 0
     audiences: tuple[str, ...] = ()
     """RFC 8693 section 2.1: and this, where tokens are exchanged."""
+    has_repeated: bool = False
+    """Of a query, whose fault is told to the application: one stood twice. None of it is in `parameters`."""
 
     def __repr__(self) -> str:
         return "ParsedRequest(<hidden>)"
@@ -121,7 +123,6 @@ def parse_form(body: bytes) -> list[tuple[str, str]]:
         return parse_qsl(
             body.decode("ascii"),
             keep_blank_values=True,
-            strict_parsing=True,
             errors="strict",
             max_num_fields=MAX_PARAMETERS,
         )

@@ -77,13 +77,13 @@ def test_a_person_who_may_not_sign_in_any_more_gets_nothing(house):
     house.refused("invalid_grant", house.exchange(code))
 
 
-def asked(house, **changes):
+def asked(house, *, also="", **changes):
     fields = {
         "response_type": "code", "client_id": house.app.client_id, "redirect_uri": REDIRECT, "scope": "inference",
         "state": "s t&ate", "code_challenge": CHALLENGE, "code_challenge_method": "S256", **changes,
     }  # fmt: skip
     query = urlencode({name: value for name, value in fields.items() if value is not None})
-    return run_now(house.authority.read_authorization(query))
+    return run_now(house.authority.read_authorization(query + also))
 
 
 def test_an_answer_goes_back_with_state_and_issuer(house):
@@ -140,11 +140,28 @@ def test_nobody_is_redirected_while_client_or_address_are_not_right(house, chang
         asked(house, **changes)
 
 
-@pytest.mark.parametrize("query", ["client_id=a&client_id=b", "%ff", "a", "x" * 5000, "&&&"])
+@pytest.mark.parametrize(
+    "query", ["client_id=a&client_id=b", "redirect_uri=a&redirect_uri=b", "%ff", "x" * 5000, "a=1&" * 40]
+)
 def test_queries_that_cannot_be_read_are_refused(query):
     """Repeated parameters, other alphabets, too much."""
     with pytest.raises(UntrustedRequest):
         parse_query(query)
+
+
+def test_what_has_no_value_is_as_if_it_were_not_there():
+    """RFC 6749 section 3.1, with `=` or without, and with nothing between two marks."""
+    assert parse_query("client_id=a&state&scope=&&").parameters == {"client_id": "a"}
+
+
+@pytest.mark.parametrize("repeated", ["scope", "state", "response_type", "x"])
+def test_the_application_hears_of_what_stands_twice(house, repeated):
+    """RFC 6749 section 4.1.2.1: of one of two states nobody knows which is meant."""
+    with pytest.raises(RefusedRequest) as refused:
+        asked(house, also=f"&{repeated}=1&{repeated}=2")
+    answer = parse_qs(urlsplit(refused.value.location).query)
+    assert (answer["error"], answer["iss"]) == (["invalid_request"], [ISSUER])
+    assert ("state" in answer) == (repeated != "state")
 
 
 def test_redirect_addresses_are_compared_as_strings_but_for_a_local_port():
