@@ -22,6 +22,7 @@ from pathlib import Path
 
 from audit.checkpoint import Checkpoint, parse_checkpoint
 from audit.errors import EntryNotFound, EntryTooLarge, NotDurable, StorageFailed
+from audit.frontier import load_frontier
 from audit.merkle import consistency_proof, leaf_hash
 from audit.note import VerifierKey, parse_note
 from audit.publish import TEMPORARY, Published, Publisher, Snapshot
@@ -246,11 +247,14 @@ class LogWriter:
         )
 
     def root_of(self, size: int) -> bytes:
-        """Root of the first `size` records, which the last published checkpoint covers.
-
-        Raises: LogCorrupted.
-        """
-        return self._reader.root(size, self.checkpoint.size)
+        """Root of the first `size` records, all durable. Raises: LogCorrupted."""
+        published = self.checkpoint.size
+        if size <= published:
+            return self._reader.root(size, published)
+        tree = load_frontier(published, lambda tile: b"".join(self._reader.read_hashes(tile)))
+        rest = self._entries[published - self._first_entry : size - self._first_entry]
+        tree.extend(list(map(leaf_hash, rest)))
+        return tree.root()
 
     def close(self) -> None:
         """Let go of the folder. What was appended and not committed is lost; it was acknowledged to nobody. Once is enough."""

@@ -23,9 +23,9 @@ COLUMNS = (
     "tenant", "source", "model", "request", "trace", "prompt_tokens", "completion_tokens", "reporter", "uid",
 )  # fmt: skip
 INTEGERS = frozenset(("index", "time", "class_uid", "activity_id", "severity_id", "prompt_tokens", "completion_tokens"))
-_FORMULA = re.compile(r"(^|;)(?=[\"\s]*[=+@\uff1d\uff0b\uff0d\uff20-]|[\t\r\n])")
-"""Where a spreadsheet would begin one: where the semicolon separates also behind one, whatever is quoted for commas. The last
-four signs are full-width forms, which some take for the others."""
+_FORMULA = re.compile(r"(^|[;\t\r\n])(?=[\"\s]*[=+@\uff1d\uff0b\uff0d\uff20-]|[\t\r\n])")
+"""Where a spreadsheet would begin one: where semicolons or tabs separate also behind one, and behind a line break, whatever is
+quoted for commas. The last four signs are full-width forms, which some take for the others."""
 _LINE_BREAKS = frozenset("\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 """Unicode's, and those that Python takes for some besides. CEF itself knows line feed and carriage return."""
 _STATUS = {1: "success", 2: "failure"}
@@ -42,6 +42,11 @@ def encode_csv(events: Iterable[Json]) -> bytes:
         row = flatten(event)
         writer.writerow([_without_formula(row[column]) for column in COLUMNS])
     return text.getvalue().encode()
+
+
+def without_formula(text: str) -> str:
+    """A cell of a CSV: an apostrophe stands wherever a spreadsheet would take what follows for a formula."""
+    return _FORMULA.sub(r"\1'", text)
 
 
 def encode_table(events: Iterable[Json]) -> bytes:
@@ -150,7 +155,7 @@ def _object(event: Json, *names: str) -> Json:
 
 
 def _without_formula(value: str | int) -> str | int:
-    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
+    return without_formula(value) if isinstance(value, str) else value
 
 
 def _escape(text: str, mark: str) -> str:

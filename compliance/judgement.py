@@ -116,8 +116,20 @@ def _judge_control(
     whole = Judged(control.id, *_weigh(control.status, lacking, facts, own), own)
     if whole.verdict in ("shared", "customer") and objectives and all(one.is_satisfied for one in objectives):
         whole = Judged(control.id, "met", ("Each of its objectives is satisfied.",), own)
+    if whole.is_satisfied:
+        whole = _lowered(whole, objectives)
     kinds = tuple((kind, counts.get(kind, 0)) for kind in control.kinds)
     return Judgement(control, whole, objectives, tests, facts, kinds)
+
+
+def _lowered(whole: Judged, objectives: tuple[Judged, ...]) -> Judged:
+    """A requirement is met when each of its objectives is (SP 800-171A), whatever is said of it as a whole."""
+    amiss = [one for one in objectives if one.verdict in ("not-met", "not-evidenced")]
+    if not amiss:
+        return whole
+    verdict: Verdict = "not-met" if any(one.verdict == "not-met" for one in amiss) else "not-evidenced"
+    reasons = tuple(" ".join((f"Objective {one.id} is {one.verdict}.", *one.reasons)) for one in amiss)
+    return Judged(whole.id, verdict, reasons, whole.statement)
 
 
 def _find_lacking(control: Control, tests: tuple[tuple[str, Outcome], ...]) -> tuple[tuple[str, Outcome], ...]:

@@ -172,7 +172,7 @@ def build_content(
     Raises: StatementsRejected, ResultsRejected, LogCorrupted.
     """
     controls = order.framework.controls
-    statements = parse_statements(order.statements, controls)
+    statements = parse_statements(order.statements, controls, order.made_at_ms)
     results = NO_RESULTS if order.test_results is None else parse_results(order.test_results)
     is_ours = results.software == order.installation.software
     answers = dict(order.installation.answers)

@@ -61,7 +61,7 @@ def compute_score(judgements: Iterable[Judgement], answers: Mapping[str, Answer]
     """Score the requirements of SP 800-171."""
     judged = tuple(judgements)
     deductions = tuple(_deduct(one, answers) for one in judged if not one.is_satisfied)
-    objectives = [part.is_satisfied or one.own.is_satisfied for one in judged for part in one.objectives]
+    objectives = [part.is_satisfied for one in judged for part in one.objectives]
     return Score(
         now=FULL - sum(one.points for one in deductions),
         has_plan=all(one.is_satisfied for one in judged if one.control.id == "3.12.4"),
@@ -74,11 +74,11 @@ def compute_score(judgements: Iterable[Judgement], answers: Mapping[str, Answer]
 
 def _deduct(judgement: Judgement, answers: Mapping[str, Answer]) -> Deduction:
     control = judgement.control
-    said = judgement.own.statement
+    words = (one.statement for one in (judgement.own, *judgement.objectives))
     is_ours = (
         judgement.verdict in ("not-met", "not-evidenced")
         and control.status != "customer"
-        and (said is None or said.status != "not-met")
+        and all(said is None or said.status != "not-met" for said in words)
     )
     if control.id == "3.5.3" and _holds(answers, "privileged_mfa"):
         return Deduction(control.id, 3, _PRIVILEGED_ONLY, is_ours)

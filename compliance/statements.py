@@ -40,9 +40,11 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Statements = Mapping[str, Statement]
 
 
-def parse_statements(data: bytes, controls: Iterable[Control]) -> Statements:
+def parse_statements(data: bytes, controls: Iterable[Control], now_ms: int) -> Statements:
     """Parse the file, and choose what is about these controls.
 
+    Args:
+        now_ms: UTC, of the pack; what is stated of a later day than its is no evidence yet. A day more is left to other time zones.
     Raises: StatementsRejected, also for what is about no control of any framework.
     """
     if len(data) > MAX_STATEMENTS_BYTES:
@@ -51,12 +53,15 @@ def parse_statements(data: bytes, controls: Iterable[Control]) -> Statements:
         file = msgspec.convert(tomllib.loads(data.decode("utf-8")), _File)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, RecursionError) as error:
         raise StatementsRejected(f"statements: {error}") from error
+    last = datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC).date() + datetime.timedelta(days=1)
     asked, known = _name_all(controls), _name_all(_every_control())
     for id, statement in file.statements.items():
         if id not in known:
             raise StatementsRejected(f"statements: {id!r} is no control or objective of any framework")
         if not statement.by.strip() or not statement.evidence.strip():
             raise StatementsRejected(f"statements: {id}: `by` and `evidence` must say something")
+        if statement.on > last:
+            raise StatementsRejected(f"statements: {id}: {statement.on} has not come")
     return {id: statement for id, statement in file.statements.items() if id in asked}
 
 

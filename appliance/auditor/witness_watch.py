@@ -61,7 +61,7 @@ class WitnessWatch:
                 f"{self._folder / 'cosigned'}: a witness has cosigned {checkpoint.size} records, the log has {self._writer.size}: "
                 "it went back to an earlier state"
             )
-        if checkpoint.size <= self._writer.checkpoint.size and self._root(checkpoint.size) != checkpoint.root:
+        if self._root(checkpoint.size) != checkpoint.root:
             raise StateMismatch(f"{self._folder / 'cosigned'}: a witness has cosigned another history")
 
     def look(self) -> None:

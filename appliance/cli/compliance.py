@@ -176,7 +176,7 @@ def _gaps(arguments: argparse.Namespace) -> int:
     installation = gather_installation(configuration, raw, time.time())
     results = _load_results(arguments, configuration, installation.software)
     said = _read(arguments.statements, configuration.compliance.statements, MAX_STATEMENTS_BYTES) or b""
-    statements = parse_statements(said, framework.controls)
+    statements = parse_statements(said, framework.controls, int(time.time() * 1000))
     answers = dict(installation.answers) | answer_from_log(configuration, int(time.time() * 1000))
     judgements = judge(framework.controls, answers, results, statements, {})
     gaps = find_gaps(framework, judgements)

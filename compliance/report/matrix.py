@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from audit.formats import without_formula
 from compliance.installation import HeldKey, HeldRole, Person, Program, UsableKey
 from compliance.report.content import Content
 
@@ -55,7 +56,7 @@ def encode_csv(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(heads)
-    writer.writerows([_defuse(str(cell)) for cell in row] for row in rows)
+    writer.writerows([without_formula(str(cell)) for cell in row] for row in rows)
     return text.getvalue().encode("utf-8", "replace")
 
 
@@ -84,7 +85,3 @@ def _plan(content: Content) -> list[tuple[str, ...]]:
 def _encode_all(kind: type[Any], rows: Sequence[Any]) -> bytes:
     heads = [field.name for field in fields(kind)]
     return encode_csv(heads, [list(asdict(row).values()) for row in rows])
-
-
-def _defuse(text: str) -> str:
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -206,7 +206,7 @@ def test_identifiers_are_those_of_nists_catalog(moderate: Path) -> None:
 
 def test_the_plan_tells_what_the_customer_stated(month: Path) -> None:
     """Beside what the product does, under the component that is theirs."""
-    said = b'[statements."3.10.1"]\nstatus = "met"\nby = "facility security"\non = 2026-11-01\nevidence = "Badges."\n'
+    said = b'[statements."3.10.1"]\nstatus = "met"\nby = "facility security"\non = 2026-01-01\nevidence = "Badges."\n'
     write_made_up_pack(order_pack(statements=said), month, "stated")
     plan = json.loads((month / "stated" / "oscal" / "system-security-plan.json").read_bytes())["system-security-plan"]
     (system,) = [one for one in plan["system-implementation"]["components"] if one["type"] == "this-system"]
@@ -217,7 +217,7 @@ def test_the_plan_tells_what_the_customer_stated(month: Path) -> None:
     ]
     (part,) = [one for one in told["by-components"] if one["component-uuid"] == system["uuid"]]
     assert part["implementation-status"] == {"state": "implemented"}
-    assert "3.10.1: met, stated by facility security on 2026-11-01: Badges." in part["remarks"]
+    assert "3.10.1: met, stated by facility security on 2026-01-01: Badges." in part["remarks"]
 
 
 def test_the_plan_claims_what_this_installation_has(month: Path) -> None:

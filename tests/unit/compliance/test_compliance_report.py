@@ -439,3 +439,8 @@ def test_cells_begin_no_formula(text: str) -> None:
     """For the spreadsheets that would run it."""
     row = encode_csv(("a",), [(text,)]).split(b"\r\n", 1)[1]
     assert row.startswith((b"'", b"\"'"))
+
+
+def test_no_cell_begins_a_formula_where_semicolons_separate() -> None:
+    """As for the log's own exports: a person may be called anything."""
+    assert encode_csv(("a",), [("Bob;=1+1;x",), ("\uff1d1",)]) == "a\r\nBob;'=1+1;x\r\n'\uff1d1\r\n".encode()

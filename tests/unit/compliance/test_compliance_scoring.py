@@ -58,6 +58,29 @@ def test_an_objective_counts_by_itself_and_its_requirement_as_a_whole() -> None:
     assert (len(requirement.objectives) > 1, found.now) == (True, 105)
 
 
+@pytest.mark.parametrize("id", ["3.2.1", "3.1.8", "3.10.1"])
+def test_an_objective_that_is_not_met_takes_the_points_of_its_requirement(id: str) -> None:
+    """SP 800-171A: met is what has all its objectives met, whatever is stated of the whole."""
+    answers, ran = make_answers(fips_modules=True), parse_results(make_results())
+    word = Statement("not-met", "us", datetime.date(2026, 1, 1), "Nobody did.")
+    judged = judge(CONTROLS, answers, ran, ALL_MET | {f"{id}[a]": word}, {})
+    found = compute_score(judged, answers)
+    (requirement,) = (control for control in CONTROLS if control.id == id)
+    assert (found.now, found.objectives_satisfied) == (110 - requirement.points, 319)
+    (cost,) = found.deductions
+    assert (cost.id, cost.is_ours) == (id, False)
+    (judgement,) = (one for one in judged if one.control.id == id)
+    assert judgement.verdict == "not-met"
+    assert judgement.own.reasons[0].startswith(f"Objective {id}[a] is not-met. ")
+
+
+def test_a_plan_of_which_an_objective_is_not_met_is_none() -> None:
+    """3.12.4[a]: there is one."""
+    answers, ran = make_answers(fips_modules=True), parse_results(make_results())
+    word = Statement("not-met", "us", datetime.date(2026, 1, 1), "None yet.")
+    assert not compute_score(judge(CONTROLS, answers, ran, ALL_MET | {"3.12.4[a]": word}, {}), answers).has_plan
+
+
 def test_without_a_plan_there_is_no_score_to_submit() -> None:
     """However high the number is: 3.12.4 has no weight."""
     assert score().has_plan

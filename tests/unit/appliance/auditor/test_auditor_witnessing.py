@@ -29,6 +29,7 @@ from appliance.messages.reading import ReadBy
 from appliance.messages.stewardship import DecideChange, ProposeChange, RulesNow
 from appliance.supervisor.notices import encode_notice
 from audit.append import LogWriter
+from audit.checkpoint import parse_checkpoint
 from audit.entry import encode_event, parse_canonical
 from audit.errors import KeyUnusable, LogCorrupted, StateMismatch
 from audit.events import process_event
@@ -170,6 +171,39 @@ def test_another_history_of_the_same_log_is_found_out(site: Site) -> None:
     assert run("verify", site.log, "--key", site.vkey, "--witness", site.witness) == 1
     with pytest.raises(StateMismatch, match="another history"):
         site.watch().verify_history()
+
+
+@control("AU-9(3)")
+def test_another_history_that_is_not_published_yet_is_found_out(site: Site) -> None:
+    """Before the log signs it: its records are in the write-ahead log alone."""
+    shutil.copytree(site.log, site.home / "backup")
+    site.grow()
+    site.carry()
+    site.auditor.die()
+    shutil.rmtree(site.log)
+    shutil.copytree(site.home / "backup", site.log)
+    site.auditor = Auditor(site.home)
+    supervisor = site.auditor.connect("supervisor")
+    for _ in range(12):
+        site.auditor.tell(supervisor, EVENT)
+    published, size = site.auditor.writer.checkpoint.size, site.auditor.writer.size
+    cosigned = parse_checkpoint(parse_note((site.home / "cosigned").read_bytes()).text).size
+    assert published < cosigned < size
+    with pytest.raises(StateMismatch, match="another history"):
+        site.watch().verify_history()
+
+
+def test_the_same_history_that_is_not_published_yet_is_no_other(site: Site) -> None:
+    """The last checkpoint was lost with the power: its records come back from the write-ahead log."""
+    site.grow()
+    before = {size: site.auditor.writer.root_of(size) for size in range(site.auditor.writer.size + 1)}
+    for _ in range(3):
+        site.auditor.tell(site.supervisor, EVENT)
+    after = site.auditor.writer.size
+    assert site.auditor.writer.checkpoint.size < after
+    later = {size: site.auditor.writer.root_of(size) for size in range(after + 1)}
+    site.auditor.pass_time(1.0)
+    assert later == before | {size: site.auditor.writer.root_of(size) for size in range(after + 1)}
 
 
 @control("AU-9", "AU-9(3)", "3.3.8")
