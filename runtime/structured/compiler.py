@@ -12,6 +12,8 @@ from runtime.structured.trimming import trimmed
 from runtime.structured.vocabulary import GrammarVocabulary
 
 MAX_REASON_CHARS = 300
+_OUT_OF_MEMORY = "bad_alloc"
+"""Of C++'s own word for it, which xgrammar lets through as an error of the grammar."""
 
 
 def compile_structure(vocabulary: GrammarVocabulary, structure: str) -> bytes:
@@ -19,7 +21,7 @@ def compile_structure(vocabulary: GrammarVocabulary, structure: str) -> bytes:
 
     Returns: the vocabulary's digest, whether the grammar has the marks of `bounds`, and the grammar as xgrammar serializes it;
         `matching.Grammars` reads them.
-    Raises: RequestRejected for whatever xgrammar refuses.
+    Raises: RequestRejected for whatever xgrammar refuses; MemoryError where it found none.
     """
     try:
         grammar = Grammar(structure)
@@ -28,6 +30,8 @@ def compile_structure(vocabulary: GrammarVocabulary, structure: str) -> bytes:
         compiled = CompiledGrammar.compile(rules, vocabulary.info)
         serialized = trimmed(compiled.serialize())
     except (RuntimeError, ValueError, TypeError) as error:
+        if _OUT_OF_MEMORY in str(error):
+            raise MemoryError from error
         raise RequestRejected("invalid_grammar", _reason(str(error))) from error
     if not _can_begin(vocabulary, compiled):
         raise RequestRejected("invalid_grammar", "no output can follow it")

@@ -129,6 +129,38 @@ async def test_a_turn_with_a_tools_result(gateway: Gateway) -> None:
     assert "secret" not in text
 
 
+async def test_turns_of_one_role_are_one_turn(gateway: Gateway) -> None:
+    """As Anthropic's API combines them: many templates take no two in a row. Results of tools are turns of their own."""
+    used = {"type": "tool_use", "id": "a", "name": "add", "input": {}}
+    messages = [
+        {"role": "user", "content": "What"},
+        {"role": "user", "content": [{"type": "text", "text": "is"}, {"type": "text", "text": "it?"}]},
+        {"role": "assistant", "content": "Well"},
+        {"role": "assistant", "content": [used]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "two"}]},
+        {"role": "user", "content": "So?"},
+    ]
+    assert (await ask(gateway, "/v1/messages", BODY | {"tools": [TOOL], "messages": messages})).status == 200
+    text = prompt_of(gateway)
+    assert "user\nWhat\nis\nit?<|im_end|>" in text
+    assert text.count("<|im_start|>assistant") == 2  # The other begins the answer.
+    assert "tool\ntwo<|im_end|>" in text
+    assert "user\nSo?<|im_end|>" in text
+
+
+async def test_results_stand_in_the_order_of_their_calls(gateway: Gateway) -> None:
+    """Templates do not show ids, so a model knows by the order alone which result is which; one of no call is refused."""
+    used = [{"type": "tool_use", "id": name, "name": "add", "input": {}} for name in "ab"]
+    told = [{"type": "tool_result", "tool_use_id": name, "content": f"of {name}"} for name in "ba"]
+    messages = [*BODY["messages"], {"role": "assistant", "content": used}, {"role": "user", "content": told}]
+    assert (await ask(gateway, "/v1/messages", BODY | {"tools": [TOOL], "messages": messages})).status == 200
+    text = prompt_of(gateway)
+    assert 0 < text.index("of a") < text.index("of b")
+    messages[-1] = {"role": "user", "content": [told[0] | {"tool_use_id": "c"}]}
+    refused = await ask(gateway, "/v1/messages", BODY | {"tools": [TOOL], "messages": messages})
+    assert (refused.status, "no message before it has a call with this id" in refused.body.decode()) == (400, True)
+
+
 async def test_a_result_that_is_an_error_says_so(gateway: Gateway) -> None:
     """The model is told, as the template has no place for it."""
     used = {"type": "tool_use", "id": "a", "name": "add", "input": {}}
@@ -169,6 +201,8 @@ async def test_tools_that_must_be_used(gateway: Gateway, choice: dict[str, Any])
         (said("user", {"type": "tool_result", "content": "x"}), "messages[0].content[0].tool_use_id"),
         (said("assistant", {"type": "tool_use", "id": "a", "name": "f"}), "messages[0].content[0].input"),
         (said("assistant", {"type": "thinking", "junk": 1}), "messages[0].content[0].junk"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
+        ({"messages": [*BODY["messages"], {"role": "assistant", "content": []}]}, "messages[1].content"),
     ],
 )
 async def test_what_is_not_supported_is_refused_by_name(gateway: Gateway, change: dict[str, Any], param: str) -> None:

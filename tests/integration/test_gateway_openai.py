@@ -393,6 +393,29 @@ async def test_tool_results_go_back_in(gateway: Gateway, client: openai.AsyncOpe
     assert ids.count(262) == ids.count(263) == 1
 
 
+async def test_a_result_of_no_call_is_refused(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """As OpenAI's API does; the call may stand anywhere before it, and an id may come again."""
+    calls = [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}]
+    turn: Any = [{"role": "assistant", "tool_calls": calls}, {"role": "tool", "tool_call_id": "c1", "content": "2"}]
+    await client.chat.completions.create(model=MODEL, messages=[*HELLO, *turn, *HELLO, *turn])
+    for messages in ([*HELLO, turn[1]], [*HELLO, turn[0], turn[1] | {"tool_call_id": "c2"}], [turn[1], turn[0]]):
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.chat.completions.create(model=MODEL, messages=messages)
+        assert (
+            refused.value.param
+            == f"messages[{messages.index(next(m for m in messages if m['role'] == 'tool'))}].tool_call_id"
+        )
+
+
+@pytest.mark.parametrize("kind", ["text", "message"])
+async def test_a_message_may_say_that_it_is_one(gateway: Gateway, client: openai.AsyncOpenAI, kind: str) -> None:
+    """As lm-eval before 0.4.12 does."""
+    message: Any = HELLO[0] | {"type": kind}
+    await client.chat.completions.create(model=MODEL, messages=[message])
+    with pytest.raises(openai.BadRequestError):
+        await client.chat.completions.create(model=MODEL, messages=[message | {"type": "image"}])
+
+
 async def test_embeddings(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
     """In the order of the inputs, as numbers or as base64 (the SDK's own default); each is recorded like any request."""
     inputs = ["a", "bcd", "ef"]

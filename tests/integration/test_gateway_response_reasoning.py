@@ -177,7 +177,7 @@ async def test_a_template_that_shows_no_thoughts_gets_them_and_drops_them(tmp_pa
         (["rs a", "rs b", "said c"], ["<think>\na\nb\n</think>\n\nc<|im_end|>"]),
         (["said a", "rs b", "call"], ["assistant\na<|im_end|>", "<think>\nb\n</think>\n\n<tool_call>"]),
         (["rs a", "call", "call"], ["<think>\na\n</think>\n\n<tool_call>", "</tool_call><tool_call>"]),
-        (["rs a", "output"], ["<think>\na\n</think>\n\n<|im_end|>\n<|im_start|>tool"]),
+        (["call", "rs a", "output"], ["<think>\na\n</think>\n\n<|im_end|>\n<|im_start|>tool"]),
         (["rs a"], ["<think>\na\n</think>\n\n<|im_end|>\n<|im_start|>assistant\n"]),
         (["sum a", "call"], ["<think>\na\n</think>\n\n<tool_call>"]),
         (["none", "call"], ["user\nhi<|im_end|>\n<|im_start|>assistant\n<tool_call>"]),

@@ -46,16 +46,52 @@ class ChatMessage(Struct, forbid_unknown_fields=True, kw_only=True):
     annotations: Annotated[list[Any], Meta(max_length=0)] | None = None
     audio: None = None
     function_call: None = None
+    type: Literal["text", "message"] | None = None
+    """Some clients write it (lm-eval up to 0.4.11 `text`); there is nothing else that a message could be."""
     provider_specific_fields: dict[str, Any] | None = None
     """Where LiteLLM keeps what of an answer it has no place for. It changes nothing."""
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """The messages as a template sees them.
+    """The messages as a template sees them: results of tools in the order of their calls, by which most templates tell them apart,
+    as they do not show ids.
 
     Raises: BadRequest, naming the place.
     """
-    return [_template_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    shown = [_template_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    return _with_results_in_order(shown)
+
+
+def _with_results_in_order(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Raises: BadRequest for a result of what nobody called."""
+    places: dict[str, int] = {}
+    ordered: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    num_calls = 0
+    for index, message in enumerate(messages):
+        if message["role"] == "tool":
+            called = message.get("tool_call_id")
+            if called is not None and called not in places:
+                where = f"messages[{index}].tool_call_id"
+                raise BadRequest(
+                    "invalid_parameter", f"{where}: no message before it has a call with this id", parameter=where
+                )
+            results.append(message)
+            continue
+        ordered += _sorted_results(results, places)
+        results = []
+        ordered.append(message)
+        for call in message.get("tool_calls", ()):
+            places[call["id"]] = num_calls  # An id that comes again is that of the later call.
+            num_calls += 1
+    return ordered + _sorted_results(results, places)
+
+
+def _sorted_results(results: list[dict[str, Any]], places: dict[str, int]) -> list[dict[str, Any]]:
+    """Those that follow one another; where one does not say whose it is, as they came."""
+    if len(results) < 2 or not all("tool_call_id" in one for one in results):
+        return results
+    return sorted(results, key=lambda one: places[one["tool_call_id"]])
 
 
 def _template_message(message: ChatMessage, where: str) -> dict[str, Any]:

@@ -226,6 +226,8 @@ def _messages(fields: CountedFields) -> list[dict[str, Any]]:
         where = f"messages[{index}].content"
         if isinstance(message.content, str):
             messages.append({"role": message.role, "content": message.content})
+        elif not message.content:
+            raise BadRequest("invalid_parameter", f"{where}: expected at least one block", parameter=where)
         elif message.role == "user":
             messages += _user_messages(message.content, where)
         elif message.role == "system":
@@ -236,7 +238,29 @@ def _messages(fields: CountedFields) -> list[dict[str, Any]]:
         for edit in fields.context_management.edits:
             if edit.keep != "all":
                 _clear_thinking(messages, edit.keep.value)
-    return messages
+    return _combined(messages)
+
+
+def _combined(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Consecutive turns of one role are one turn (Anthropic's reference of `messages`); many templates take no others. Of an
+    assistant's, what was called and thought is together what the turn called and thought.
+    """
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        last = turns[-1] if turns else None
+        if last is None or last["role"] != message["role"] or message["role"] not in ("user", "assistant"):
+            turns.append(message)
+            continue
+        last["content"] = "\n".join(text for text in (_flat(last["content"]), _flat(message["content"])) if text)
+        if thoughts := "\n".join(one["reasoning_content"] for one in (last, message) if "reasoning_content" in one):
+            last["reasoning_content"] = thoughts
+        if calls := [*last.get("tool_calls", ()), *message.get("tool_calls", ())]:
+            last["tool_calls"] = calls
+    return turns
+
+
+def _flat(content: str | list[dict[str, Any]]) -> str:
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content)
 
 
 def _clear_thinking(messages: list[dict[str, Any]], num_turns: int) -> None:

@@ -224,6 +224,19 @@ def test_bad_structures_are_refused(vocabulary: GrammarVocabulary, text: str) ->
     assert not re.search(r"\.cc:|\n", str(refused.value))
 
 
+def test_a_structure_that_takes_all_memory_is_not_called_wrong(
+    vocabulary: GrammarVocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """xgrammar lets C++'s word for it through as an error of the grammar."""
+
+    def exhaust(*_: object) -> None:
+        raise RuntimeError("std::bad_alloc")
+
+    monkeypatch.setattr("runtime.structured.compiler.CompiledGrammar.compile", exhaust)
+    with pytest.raises(MemoryError):
+        compile_structure(vocabulary, structure("regex", pattern="a"))
+
+
 @pytest.mark.parametrize("grammar", [b"", b"{}", b"\xff\xfe", b'{"__VERSION__": "x"}', b"[" * 100])
 def test_bytes_that_are_no_grammar_are_refused(vocabulary: GrammarVocabulary, grammar: bytes) -> None:
     """A captured gateway may send anything."""
