@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from appliance.gateway.text.detokenizer import Detokenizer
-from appliance.gateway.text.stops import StopStrings
+from appliance.gateway.text.stops import Progress, StopStrings
 from appliance.gateway.text.vocabulary import Vocabulary
 from runtime.request import Finish, TokenDelivery, TokenLogprobs
 
@@ -62,9 +62,12 @@ class ChoiceText:
         shows_tokens: bool,
         prompt: int,
         index: int,
+        min_tokens: int = 0,
     ) -> None:
+        """`min_tokens`: what comes before so many belongs to no stop string."""
         self._detokenizer = Detokenizer(vocabulary, at_start=begins_text)
         self._stops = StopStrings(stops)
+        self._min_tokens = min_tokens if stops else 0
         self._gives_text = gives_text
         self._shows_tokens = shows_tokens
         self._is_plain = gives_text and not shows_tokens and not stops
@@ -154,7 +157,7 @@ class ChoiceText:
     def _emit(self, text: str, piece: Piece) -> bool:
         if text:
             self._complete(text)
-        progress = self._stops.feed(text)
+        progress = Progress(text) if self.num_tokens < self._min_tokens else self._stops.feed(text)
         self._show(progress.text, piece, is_end=progress.matched is not None)
         if progress.matched is not None:
             self.end = piece.end = ChoiceEnd("stop", progress.matched)

@@ -61,6 +61,7 @@ class Generation:
                 shows_tokens=asked.sampling.logprobs >= 0,
                 prompt=index,
                 index=choice,
+                min_tokens=asked.sampling.min_tokens,
             )
             for choice in range(asked.n)
         ]

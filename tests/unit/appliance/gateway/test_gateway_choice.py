@@ -55,6 +55,26 @@ def test_what_nothing_watches_reads_as_what_is_watched(
     assert (plain.num_tokens, plain.end) == (watched.num_tokens, watched.end)
 
 
+@pytest.mark.parametrize(
+    ("min_tokens", "said"),
+    [(0, ""), (1, ""), (2, "ab"), (3, "ab"), (4, "abab"), (5, "abab"), (6, "ababab"), (99, "ababab")],
+)
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_no_stop_string_ends_a_choice_before_the_fewest_tokens(
+    min_tokens: int, said: str, one_by_one: bool, byte_level: Tokenizer
+) -> None:
+    """Nor one that begins before them."""
+    choice = ChoiceText(
+        byte_level.vocabulary, ("ab",), begins_text=True, gives_text=True, shows_tokens=False, prompt=0, index=0, min_tokens=min_tokens,
+    )  # fmt: skip
+    ids = list(b"ababab")
+    for part in ids if one_by_one else [None]:
+        if choice.end is None:
+            choice.feed(TokenDelivery(1, 0, ids if part is None else [part], None, None))
+    assert "".join(choice.texts) == said
+    assert (choice.end is not None) == (min_tokens < 6)
+
+
 def test_a_choice_without_text_counts_what_was_computed_and_keeps_none_of_it(byte_level: Tokenizer) -> None:
     """So that neither the answer nor its hash in the log has it; its end is that it had no room."""
     choice = choice_of(byte_level, ("a",), gives_text=False)
