@@ -156,7 +156,11 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     max_concurrent_requests_per_client: Annotated[
         int,
-        msgspec.Meta(ge=0, le=1_000_000, description="Requests of one client that may run at once; 0 means no limit."),
+        msgspec.Meta(
+            ge=0,
+            le=1_000_000,
+            description="Requests of one client that may run at once, a list of prompts as one; 0 means no limit.",
+        ),
     ] = 64
     requests_per_minute_per_client: Annotated[
         int,

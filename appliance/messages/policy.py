@@ -35,6 +35,10 @@ class Reserve(msgspec.Struct, frozen=True, array_like=True, tag="reserve"):
     """Over all choices."""
     is_registered: bool = True
     """False if another issuer than our authority vouches for the client."""
+    num_further: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Prompts of the same list that will be asked for next, each a request for the limit per minute."""
+    is_further: bool = False
+    """It is one of those: the list is one open request."""
 
 
 class Resume(msgspec.Struct, frozen=True, array_like=True, tag="resume"):
@@ -78,6 +82,8 @@ class Settle(msgspec.Struct, frozen=True, array_like=True, tag="settle", gc=Fals
     is_recorded: bool = True
     """False where the auditor was away, and has to close the request itself, at the engine's count; or where its intent may yet
     become durable, of which another of these tells."""
+    is_begun: bool = True
+    """False where no intent was sent: it does not count as a request."""
 
 
 class CheckKey(msgspec.Struct, frozen=True, array_like=True, tag="check_key"):

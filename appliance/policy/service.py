@@ -232,6 +232,7 @@ class PolicyService:
                     prompt_tokens=message.prompt_tokens,
                     output_tokens=message.output_tokens,
                     is_final=message.is_recorded,
+                    is_begun=message.is_begun,
                 )
         return None
 
@@ -270,6 +271,7 @@ class PolicyService:
             output_tokens=message.output_tokens,
             max_output_tokens=max(reserve.max_output_tokens, message.output_tokens),
             reservation=message.reservation,
+            is_further=reserve.is_further,
         )
         return _answer_quota(reserve.correlation, grant, None)
 
@@ -306,6 +308,8 @@ def _facts(message: Reserve) -> RequestFacts:
         prompt_tokens=message.prompt_tokens,
         max_output_tokens=message.max_output_tokens,
         is_registered=message.is_registered,
+        num_further=message.num_further,
+        is_further=message.is_further,
     )
 
 

@@ -41,6 +41,10 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int
     is_registered: bool = True
     """False for the token of an issuer elsewhere."""
+    num_further: int = 0
+    """Prompts of the same list that will be asked for next."""
+    is_further: bool = False
+    """It is one of those."""
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
@@ -68,6 +72,8 @@ class PolicyDecider:
             owner,
             prompt_tokens=request.prompt_tokens,
             max_output_tokens=request.max_output_tokens,
+            num_further=request.num_further,
+            is_further=request.is_further,
         )
 
     def decide_lookup(self, definitions: Definitions, request: RequestFacts) -> QuotaDenial | Refusal | None:

@@ -23,13 +23,20 @@ class QuotaDenial(msgspec.Struct, frozen=True):
     retry_after_s: int
 
 
-def find_denial(subject: Subject, account: Account, tokens: int, now: Now) -> QuotaDenial | None:
-    """Why a request of so many tokens may not start; None if it may, as far as this subject goes."""
+def find_denial(
+    subject: Subject, account: Account, tokens: int, now: Now, *, num_further: int = 0, is_further: bool = False
+) -> QuotaDenial | None:
+    """Why a request of so many tokens may not start; None if it may, as far as this subject goes.
+
+    Args:
+        num_further: prompts that come behind it, each a request for the limit per minute.
+        is_further: it is one of those: the request that it belongs to is open.
+    """
     limit = account.limits.concurrent_requests
-    if limit and account.num_open >= limit:
+    if limit and not is_further and account.num_open >= limit:
         message = f"{_words(subject)}: {account.num_open} requests are open, the limit is {limit}"
         return QuotaDenial("too_many_requests", message, 1)
-    denial = _find_rate_denial(subject, account.requests, now)
+    denial = _find_rate_denial(subject, account.requests, now, 1 + num_further)
     return denial or find_token_denial(subject, account, tokens, now, "rate_limit")
 
 
@@ -64,11 +71,14 @@ def find_token_denial(
     return QuotaDenial(code, message, _seconds(wait_ns))
 
 
-def _find_rate_denial(subject: Subject, bucket: TokenBucket | None, now: Now) -> QuotaDenial | None:
-    if bucket is None or bucket.available(now.monotonic_ns):
+def _find_rate_denial(subject: Subject, bucket: TokenBucket | None, now: Now, needed: int = 1) -> QuotaDenial | None:
+    if bucket is None or bucket.available(now.monotonic_ns) >= needed:
         return None
     message = f"{_words(subject)}: the limit is {bucket.per_minute} requests per minute"
-    return QuotaDenial("rate_limit", message, _seconds(bucket.wait_ns(1, now.monotonic_ns)))
+    if needed > 1:
+        message += f", and each of {needed} prompts is one"
+    wait_ns = bucket.wait_ns(needed, now.monotonic_ns)
+    return QuotaDenial("quota_exhausted" if wait_ns is None else "rate_limit", message, _seconds(wait_ns))
 
 
 def _never(who: str, tokens: int, limit: int, span: str) -> QuotaDenial:

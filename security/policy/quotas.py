@@ -61,6 +61,10 @@ class _Reservation(msgspec.Struct):
     day: int
     day_tokens: int
     """Of all it holds, what was taken in that day."""
+    is_further: bool = False
+    """Of a prompt behind the first of a list, which is one open request."""
+    took_request: bool = True
+    """False where the log tells of it: an earlier life of the book took it."""
     told: int | None = None
     """What it came to, by the auditor, which may see before us that its gateway is gone."""
     counted: int = 0
@@ -114,22 +118,39 @@ class QuotaBook:
                 account.change_limits(found, now)
 
     def reserve(
-        self, subjects: Sequence[Subject], owner: Hashable, *, prompt_tokens: int, max_output_tokens: int
+        self,
+        subjects: Sequence[Subject],
+        owner: Hashable,
+        *,
+        prompt_tokens: int,
+        max_output_tokens: int,
+        num_further: int = 0,
+        is_further: bool = False,
     ) -> QuotaGrant | QuotaDenial:
-        """Let a request start, or not. A refused one leaves no trace: it costs nothing of any limit."""
+        """Let a request start, or not. A refused one leaves no trace: it costs nothing of any limit.
+
+        A list of prompts is one open request, and each of them one of the requests per minute.
+
+        Args:
+            num_further: prompts of a list that will be asked for next; where there are not as many requests, it need not begin.
+            is_further: one of those.
+        """
         now = self._now()
         accounts = {subject: self._peek(subject, now) for subject in subjects}
         counts_tokens = any(account.limits.counts_tokens for account in accounts.values())
         block = min(self._block_tokens, max_output_tokens) if counts_tokens else max_output_tokens
         tokens = prompt_tokens + block
         for subject, account in accounts.items():
-            denial = find_denial(subject, account, tokens, now)
+            denial = find_denial(subject, account, tokens, now, num_further=num_further, is_further=is_further)
             if denial is not None:
                 return denial
         for subject, account in accounts.items():
-            account.open(tokens, now)
+            account.open(tokens, now, is_further=is_further)
             self._accounts[subject] = account
-        return self._add(_Reservation(tuple(accounts), owner, prompt_tokens, block, max_output_tokens, now.day, tokens))
+        held = _Reservation(
+            tuple(accounts), owner, prompt_tokens, block, max_output_tokens, now.day, tokens, is_further=is_further
+        )
+        return self._add(held)
 
     def look_up(self, subjects: Sequence[Subject]) -> QuotaDenial | None:
         """Count a request that takes no tokens and is over at once; a refused one costs nothing. Another life of the book knows
@@ -155,6 +176,7 @@ class QuotaBook:
         output_tokens: int,
         max_output_tokens: int,
         reservation: int = 0,
+        is_further: bool = False,
     ) -> QuotaGrant:
         """A request goes on that an earlier life of this book let start, with what was covered then, and by the number that it has
         in the log, if nobody has that.
@@ -162,9 +184,19 @@ class QuotaBook:
         now, tokens = self._now(), prompt_tokens + output_tokens
         for subject in dict.fromkeys(subjects):
             account = self._accounts[subject] = self._peek(subject, now)
-            account.reopen(tokens, now)
+            account.reopen(tokens, now, is_further=is_further)
         unique = tuple(dict.fromkeys(subjects))
-        held = _Reservation(unique, owner, prompt_tokens, output_tokens, max_output_tokens, now.day, tokens)
+        held = _Reservation(
+            unique,
+            owner,
+            prompt_tokens,
+            output_tokens,
+            max_output_tokens,
+            now.day,
+            tokens,
+            is_further=is_further,
+            took_request=False,
+        )
         is_free = 0 < reservation <= self._last_reservation and not (
             reservation in self._reservations or reservation in self._lost
         )
@@ -191,13 +223,21 @@ class QuotaBook:
         return QuotaGrant(reservation, held.output_tokens)
 
     def settle(
-        self, reservation: int, owner: Hashable, *, prompt_tokens: int, output_tokens: int, is_final: bool = True
+        self,
+        reservation: int,
+        owner: Hashable,
+        *,
+        prompt_tokens: int,
+        output_tokens: int,
+        is_final: bool = True,
+        is_begun: bool = True,
     ) -> bool:
         """End a reservation at what was really used. More than was reserved is not possible, and counts as all of it.
 
         Args:
             is_final: False where another number may follow, which counts then: the auditor's, or the owner's own, that has heard of
                 the log what it did not know.
+            is_begun: False where nothing was asked of an engine and no record says so: then it was no request.
         Returns: whether there was such a reservation.
         """
         held = self._find(reservation, owner) or self._lost.get(reservation)
@@ -209,7 +249,7 @@ class QuotaBook:
             if is_final:
                 del self._lost[reservation]
         else:
-            self._end(reservation, used, is_final=is_final)
+            self._end(reservation, used, is_final=is_final, is_begun=is_begun)
         return True
 
     def release_owner(self, owner: Hashable) -> int:
@@ -284,7 +324,7 @@ class QuotaBook:
             assert 0 <= held.output_tokens <= held.max_output_tokens
             assert 0 <= held.day_tokens <= tokens
             for subject in held.subjects:
-                open_of[subject] = open_of.get(subject, 0) + 1
+                open_of[subject] = open_of.get(subject, 0) + (not held.is_further)
                 tokens_of[subject] = tokens_of.get(subject, 0) + tokens
         assert self._tokens_reserved == sum(one.tokens for one in self._reservations.values())
         assert not self._lost.keys() & self._reservations.keys()
@@ -320,12 +360,12 @@ class QuotaBook:
         held = self._reservations.get(reservation)
         return held if held is not None and held.owner == owner else None
 
-    def _end(self, reservation: int, used: int, *, is_final: bool) -> None:
+    def _end(self, reservation: int, used: int, *, is_final: bool, is_begun: bool = True) -> None:
         """Close it at `used`; where that is not final at what the auditor told, or else keep it until it tells."""
         held = self._reservations[reservation]
         if not is_final and held.told is not None:
             used, is_final = min(held.told, held.tokens), True
-        self._close(reservation, used)
+        self._close(reservation, used, is_begun=is_begun)
         if not is_final:
             self._lost[reservation] = held
         if len(self._lost) > MAX_LOST:
@@ -346,7 +386,7 @@ class QuotaBook:
         held.counted = used
         held.day_tokens -= unused_today
 
-    def _close(self, reservation: int, used: int) -> None:
+    def _close(self, reservation: int, used: int, *, is_begun: bool) -> None:
         held, now = self._reservations.pop(reservation), self._now()
         reserved = held.tokens
         unused = reserved - used
@@ -355,7 +395,9 @@ class QuotaBook:
         held.day_tokens -= unused_today
         self._tokens_reserved -= reserved
         for subject in held.subjects:
-            self._accounts[subject].close(reserved, unused, unused_today, now)
+            account = self._accounts[subject]
+            gives_back = held.took_request and not is_begun
+            account.close(reserved, unused, unused_today, now, is_further=held.is_further, gives_back=gives_back)
 
 
 def _least_left(buckets: Sequence[TokenBucket | None], now: Now) -> Allowance | None:

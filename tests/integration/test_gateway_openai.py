@@ -6,6 +6,7 @@ from typing import Any, Literal
 import openai
 import pytest
 
+from appliance.messages.policy import Reserve
 from tests.support.gateway import Gateway
 from tests.support.gateway_peers import Reply
 from tests.support.model_folders import MODEL
@@ -231,8 +232,30 @@ async def test_completion_prompts(
     assert [choice.text for choice in answer.choices] == ["xyz"] * len(token_ids)
     assert [choice.index for choice in answer.choices] == list(range(len(token_ids)))
     assert len(raw.headers["casemate-audit-index"].split(",")) == len(token_ids)
+    reserves, last = gateway.policy.reserves, len(token_ids) - 1
+    assert [(one.num_further, one.is_further) for one in reserves] == [(last, False), *[(0, True)] * last]
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == sum(map(len, token_ids))
+
+
+async def test_a_list_that_is_refused_was_no_request(gateway: Gateway, client: openai.AsyncOpenAI) -> None:
+    """What its first prompts had reserved is given back, and they count for nothing."""
+    answers = iter([None, None, ("rate_limit", "no more", 7)])
+    reply = gateway.policy._reply
+
+    def refuse_the_third(message: Any) -> Any:
+        if isinstance(message, Reserve):
+            gateway.policy.denial = next(answers)
+        return reply(message)
+
+    gateway.policy._reply = refuse_the_third  # type: ignore[method-assign]
+    with pytest.raises(openai.RateLimitError):
+        await client.completions.create(model=MODEL, prompt=["a", "b", "c"])
+    await until(lambda: len(gateway.policy.settles) == 2)
+    assert [(one.prompt_tokens, one.output_tokens, one.is_begun) for one in gateway.policy.settles] == [
+        (0, 0, False)
+    ] * 2
+    assert gateway.engine.submits == []
 
 
 async def test_echo_with_logprobs(gateway: Gateway, client: openai.AsyncOpenAI) -> None:

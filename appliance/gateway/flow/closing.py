@@ -70,7 +70,13 @@ class Closing:
         is_in_log = generation.intent_index is not None or generation.is_late
         prompt_tokens = generation.num_prompt_tokens if is_in_log else 0
         is_recorded = generation.request_id is None or generation.outcome_index is not None
-        self._desk.policy.settle(reservation, prompt_tokens, generation.num_output_tokens, is_recorded=is_recorded)
+        self._desk.policy.settle(
+            reservation,
+            prompt_tokens,
+            generation.num_output_tokens,
+            is_recorded=is_recorded,
+            is_begun=generation.request_id is not None,
+        )
 
     def measure(self, generation: Generation, error: BaseException | None) -> None:
         """Count the end of what was recorded."""

@@ -39,8 +39,8 @@ class Opening:
 
     async def reserve(self, generations: Sequence[Generation]) -> None:
         """(2) The quota: the prompt and a first block of output of each. Raises: QuotaRefused, PeerUnavailable."""
-        for generation in generations:
-            generation.coverage = await self._reserve(generation)
+        for number, generation in enumerate(generations):
+            generation.coverage = await self._reserve(generation, 0 if number else len(generations) - 1)
 
     async def begin(self, generations: Sequence[Generation], engine: EnginePeer, time_left_s: float) -> None:
         """(4) and (5) The auditor and the engine are asked at the same time. When this returns, all intents are durable.
@@ -84,10 +84,17 @@ class Opening:
             wants_embedding=asked.wants_embedding,
         )
 
-    async def _reserve(self, generation: Generation) -> Coverage:
+    async def _reserve(self, generation: Generation, num_further: int) -> Coverage:
         policy, limit = self._desk.policy, generation.token_limit
         try:
-            reservation = await policy.reserve(self._principal, self._asked.model, generation.num_prompt_tokens, limit)
+            reservation = await policy.reserve(
+                self._principal,
+                self._asked.model,
+                generation.num_prompt_tokens,
+                limit,
+                num_further=num_further,
+                is_further=generation.index > 0,
+            )
         except QuotaRefused as refused:
             status = http_of(refused).status
             self._desk.auditor.report(self._recorder.denial(generation.index, refused.code, str(refused), status))

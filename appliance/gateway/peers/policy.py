@@ -97,15 +97,25 @@ class PolicyPeer:
                 self.status = None
 
     async def reserve(
-        self, principal: Principal, model: str, prompt_tokens: int, max_output_tokens: int
+        self,
+        principal: Principal,
+        model: str,
+        prompt_tokens: int,
+        max_output_tokens: int,
+        *,
+        num_further: int = 0,
+        is_further: bool = False,
     ) -> Reservation:
         """Ask whether a generation may start; reserves its prompt and a first block of output. What is granted too late is given
         back.
 
+        Args:
+            num_further: prompts of the same list that will be asked for next.
+            is_further: it is one of those.
         Raises: QuotaRefused, PeerUnavailable.
         """
         life = self._life
-        asked = _asked_by(principal, model, prompt_tokens, max_output_tokens)
+        asked = _asked_by(principal, model, prompt_tokens, max_output_tokens, num_further, is_further)
         answer = await self._questions.ask(
             lambda number: msgspec.structs.replace(asked, correlation=number), self._give_back
         )
@@ -145,17 +155,24 @@ class PolicyPeer:
         reservation.covered_tokens = max(reservation.covered_tokens, granted.output_tokens)
 
     def settle(
-        self, reservation: Reservation, prompt_tokens: int, output_tokens: int, *, is_recorded: bool = True
+        self,
+        reservation: Reservation,
+        prompt_tokens: int,
+        output_tokens: int,
+        *,
+        is_recorded: bool = True,
+        is_begun: bool = True,
     ) -> None:
         """A generation ended. A policy that has lost its memory since rebuilds it from the log, so it need not be told. One that
         was not recorded may be told of again.
 
         Args:
             is_recorded: False where the log may have another count than this one: the engine's, or that of a late intent.
+            is_begun: False where no intent was sent.
         """
         self._open.discard(reservation)
         if reservation.life == self._life:
-            self._questions.tell(Settle(reservation.number, prompt_tokens, output_tokens, is_recorded))
+            self._questions.tell(Settle(reservation.number, prompt_tokens, output_tokens, is_recorded, is_begun))
 
     async def check_key(self, digest: bytes, address: str) -> KeyHolder | None:
         """Whose a static key is; None if it is not good from this address. Raises: PeerUnavailable."""
@@ -170,7 +187,7 @@ class PolicyPeer:
     def _give_back(self, answer: object) -> None:
         """Nobody uses it."""
         if isinstance(answer, Granted):
-            self._questions.tell(Settle(answer.reservation, 0, 0))
+            self._questions.tell(Settle(answer.reservation, 0, 0, is_begun=False))
 
     def _handle(self, message: Any) -> None:
         if isinstance(message, PolicyStatus):
@@ -197,11 +214,18 @@ class PolicyPeer:
             log.warning("reservation_not_resumed", client_id=reservation.asked.client_id)
         elif reservation in self._open:
             reservation.number, reservation.life = answer.reservation, self._life
-        else:
-            self._give_back(answer)  # It ended while the answer was on its way, and is in the log.
+        else:  # It ended while the answer was on its way, and is in the log.
+            self._questions.tell(Settle(answer.reservation, 0, 0))
 
 
-def _asked_by(principal: Principal, model: str, prompt_tokens: int = 0, max_output_tokens: int = 0) -> Reserve:
+def _asked_by(
+    principal: Principal,
+    model: str,
+    prompt_tokens: int = 0,
+    max_output_tokens: int = 0,
+    num_further: int = 0,
+    is_further: bool = False,
+) -> Reserve:
     return Reserve(
         0,
         principal.client_id,
@@ -212,6 +236,8 @@ def _asked_by(principal: Principal, model: str, prompt_tokens: int = 0, max_outp
         prompt_tokens,
         max_output_tokens,
         principal.is_registered,
+        num_further,
+        is_further,
     )
 
 

@@ -64,9 +64,8 @@ def test_no_stop_string_ends_a_choice_before_the_fewest_tokens(
     min_tokens: int, said: str, one_by_one: bool, byte_level: Tokenizer
 ) -> None:
     """Nor one that begins before them."""
-    choice = ChoiceText(
-        byte_level.vocabulary, ("ab",), begins_text=True, gives_text=True, shows_tokens=False, prompt=0, index=0, min_tokens=min_tokens,
-    )  # fmt: skip
+    flags = {"begins_text": True, "gives_text": True, "shows_tokens": False}
+    choice = ChoiceText(byte_level.vocabulary, ("ab",), **flags, prompt=0, index=0, min_tokens=min_tokens)
     ids = list(b"ababab")
     for part in ids if one_by_one else [None]:
         if choice.end is None:

@@ -106,6 +106,47 @@ def test_tokens_are_reserved_in_blocks_and_the_rest_comes_back():
     assert isinstance(book.reserve("c", 1, prompt_tokens=1, max_output_tokens=0), QuotaDenial)
 
 
+def test_a_list_of_prompts_is_one_open_request():
+    """However many it has; per minute each of them is one."""
+    book, _clock = book_of(concurrent_requests=1, requests_per_minute=10)
+    first = book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1, num_further=3)
+    rest = [book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1, is_further=True) for _ in range(3)]
+    assert book.allowances((("client", "c"),)).requests.remaining == 6
+    assert book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1).code == "too_many_requests"
+    book.check_integrity()
+    for grant in (first, *rest):
+        assert book.settle(grant.reservation, 1, prompt_tokens=1, output_tokens=1)
+    book.check_integrity()
+    assert isinstance(book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1), QuotaGrant)
+
+
+def test_a_list_that_does_not_fit_takes_nothing_and_says_when_it_would():
+    """Never, if it has more prompts than a minute has requests."""
+    book, clock = book_of(requests_per_minute=10)
+    assert isinstance(book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1), QuotaGrant)
+    denial = book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1, num_further=9)
+    assert (denial.code, denial.retry_after_s) == ("rate_limit", 6)
+    never = book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1, num_further=10)
+    assert (never.code, never.retry_after_s) == ("quota_exhausted", 0)
+    assert book.allowances((("client", "c"),)).requests.remaining == 9
+    clock.now += 6 * 10**9
+    assert isinstance(book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1, num_further=9), QuotaGrant)
+
+
+def test_what_was_never_begun_was_no_request():
+    """A list of which a later prompt is refused gives back what the earlier ones took; what a log tells of was begun."""
+    book, _clock = book_of(requests_per_minute=10, tokens_per_minute=100, block_tokens=10)
+    grant = book.reserve("c", 1, prompt_tokens=60, max_output_tokens=1, num_further=1)
+    assert isinstance(book.reserve("c", 1, prompt_tokens=60, max_output_tokens=1, is_further=True), QuotaDenial)
+    assert book.settle(grant.reservation, 1, prompt_tokens=0, output_tokens=0, is_begun=False)
+    left = book.allowances((("client", "c"),))
+    assert (left.requests.remaining, left.tokens.remaining) == (10, 100)
+    book.charge((("client", "c"),), requests=1, tokens=0, at_s=book._utc_s())
+    resumed = book.resume((("client", "c"),), 1, prompt_tokens=1, output_tokens=1, max_output_tokens=1)
+    assert book.settle(resumed.reservation, 1, prompt_tokens=0, output_tokens=0, is_begun=False)
+    assert book.allowances((("client", "c"),)).requests.remaining == 9
+
+
 def test_a_refused_block_says_when_to_come_back():
     """Mid-stream it is quota_exhausted, at the start rate_limit, and what never fits says so."""
     book, clock = book_of(tokens_per_minute=600, block_tokens=100)
@@ -317,9 +358,16 @@ class QuotaMachine(RuleBasedStateMachine):
         self.told = {}
         self.used = {"a": 0, "b": 0}
 
-    @rule(target=reservations, client=clients, owner=owners, prompt=st.integers(0, 600), output=st.integers(0, 400))
-    def reserve(self, client, owner, prompt, output):
-        answer = self.book.reserve(client, owner, prompt_tokens=prompt, max_output_tokens=output)
+    @rule(
+        target=reservations,
+        client=clients,
+        owner=owners,
+        prompt=st.integers(0, 600),
+        output=st.integers(0, 400),
+        is_further=st.booleans(),
+    )
+    def reserve(self, client, owner, prompt, output, is_further):
+        answer = self.book.reserve(client, owner, prompt_tokens=prompt, max_output_tokens=output, is_further=is_further)
         if isinstance(answer, QuotaDenial):
             return None
         self.open[answer.reservation] = [client, owner, prompt, answer.output_tokens]
