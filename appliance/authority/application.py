@@ -170,10 +170,12 @@ class AuthorityApplication:
                 index = await self._record(answer, address, port)
             except JournalRationed:
                 if answer.minted is not None:
+                    answer.take_back()
                     return unavailable("Too many tokens were asked for in this minute", status=429, retry_after_s=60)
                 index = None  # Strangers must not be able to change what a client is told: it is refused, and counted.
             except JournalUnavailable as fault:
                 log.error("token_not_recorded", reason=str(fault))
+                answer.take_back()
                 return unavailable("The audit log is away, and nothing is issued without a record")
             _log_answer(answer, address, index)
         # (7)

@@ -23,7 +23,7 @@ from security.oauth.authorization_request import MAX_STATE_CHARS, RefusedRequest
 from security.oauth.client_authentication import ClientAuthentication
 from security.oauth.consent import Consent
 from security.oauth.dpop_nonces import DpopNonces
-from security.oauth.errors import InvalidRequestError, OAuth2Error, UnsupportedGrant
+from security.oauth.errors import InvalidRequestError, OAuth2Error, Overloaded, UnsupportedGrant
 from security.oauth.grant_server import GrantServer, Response, Shared
 from security.oauth.interactions import Interactions
 from security.oauth.metadata import AUTHORIZATION_PATH, build_metadata
@@ -96,6 +96,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     grant_type: str = ""
     reused_by: str = ""
     """The person whose refresh token or code came back after it was used."""
+    taken: tuple[Callable[[], None], ...] = ()
+
+    def take_back(self) -> None:
+        """The answer does not leave: what was spent for it is as it was, so that the client may ask again.
+
+        Raises: RegistryUnusable.
+        """
+        _give_back(self.taken)
 
     @property
     def is_proven(self) -> bool:
@@ -238,6 +246,8 @@ class Authority:
         response: Response
         if pending.endpoint == "token":
             response = server.create_token_response(request)
+            if response.body.get("error") == Overloaded.error:
+                _give_back(request.taken)
             if self._nonces is not None and pending.parsed.proofs:
                 # RFC 9449 sections 8 and 8.2: with a refusal for want of one, and before the last grows old.
                 response.headers.append(("DPoP-Nonce", self._nonces.current()))
@@ -277,6 +287,11 @@ class Authority:
             ) from None
 
 
+def _give_back(taken: Sequence[Callable[[], None]]) -> None:
+    for give_back in reversed(taken):
+        give_back()
+
+
 def _body_of(fault: OAuth2Error) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
     status, body, headers = fault()
     return status, body, headers
@@ -298,6 +313,7 @@ def _answer(pending: PendingRequest, request: AuthorityRequest | None, response:
         minted=None if request is None or error is not None else request.minted,
         grant_type=_grant_type(pending),
         reused_by="" if request is None or request.reused is None else request.reused.user_id,
+        taken=() if request is None or error is not None else tuple(request.taken),
     )
 
 

@@ -5,6 +5,8 @@ request can make it ask is looked up first (`authority.look_up`), and then it de
 requests with one code, one is decided wholly before the other.
 """
 
+from collections.abc import Callable
+
 import msgspec
 from authlib.oauth2.rfc6749 import OAuth2Request
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
@@ -50,6 +52,8 @@ class AuthorityRequest(OAuth2Request):  # type: ignore[misc]  # authlib has no t
         self.minted: MintedToken | None = None
         self.reused: ReusedGrant | None = None
         self.voided: list[Voided] = []
+        self.taken: list[Callable[[], None]] = []
+        """What gives back what was spent for the answer, if that must not leave; the last one first."""
 
     @property
     def form(self) -> dict[str, str]:

@@ -25,6 +25,7 @@ from security.oauth.errors import (
     InvalidGrantError,
     InvalidTarget,
     OAuth2Error,
+    Overloaded,
     ReusedGrant,
     UnauthorizedClientError,
     UnsupportedGrant,
@@ -195,7 +196,10 @@ class GrantServer(AuthorizationServer):  # type: ignore[misc]  # authlib has no 
         """A person's session with the application that asks. Raises: OAuth2Error."""
         user = self._find_signed_in(user_id, auth_time)
         client, binding = self.request.client.definition, self.request.binding
-        return self._sessions.begin(client, user, scope, auth_time, binding)
+        granted, family = self._sessions.begin(client, user, scope, auth_time, binding)
+        if family:
+            self.request.taken.append(lambda: self.shared.refresh.end(family))
+        return granted, family
 
     def go_on(self, family: Family) -> Granted:
         """The next tokens of a session. Raises: OAuth2Error."""
@@ -232,6 +236,9 @@ class GrantServer(AuthorizationServer):  # type: ignore[misc]  # authlib has no 
         """authlib's token generator. What is granted says for whom, for what and for how long."""
         binding = self.request.binding
         verify_bound(user.holder.role, binding, binds_privileged=self.shared.rules.binds_privileged)
+        if self.shared.revocations.is_over(user.holder.client_id, user.holder.subject, int(self.shared.clock())):
+            # Who is cut off is so for the whole second: nobody would accept a token of now.
+            raise Overloaded("The account was cut off in this second; ask again in the next", status_code=503)
         minted, token = self.shared.minter.mint(user.holder, user.scope, binding)
         body: dict[str, Any] = {
             "access_token": token,

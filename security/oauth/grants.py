@@ -84,6 +84,7 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
             if before is not None and before.grant.client_id == client.get_client_id():
                 raise ReusedGrant(before.family, before.grant.user_id)
             return None
+        self.request.taken.append(lambda: interactions.give_back_code(code))
         grant, binding = spent.grant, self.request.binding
         if grant.client_id != client.get_client_id():
             return None
@@ -156,7 +157,10 @@ class Turnover(RefreshTokenGrant):  # type: ignore[misc]
         family = store.use(refresh_token)
         if family is not None and family.is_reused:
             raise ReusedGrant(family.family, family.grant.user_id)
-        return None if family is None else SpentToken(family)
+        if family is None:
+            return None
+        self.request.taken.append(lambda: store.give_back(refresh_token))
+        return SpentToken(family)
 
     def _verify_own(self, family: Family | None) -> None:
         """What a mistake of its owner must not cost it: checked before the token is spent."""

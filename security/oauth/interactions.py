@@ -46,6 +46,7 @@ class SpentCode(msgspec.Struct):
     """A code after its use, and the family of tokens that came of it."""
 
     grant: AgreedGrant
+    expires_at: float
     family: str = ""
 
 
@@ -87,9 +88,15 @@ class Interactions:
         found = self._codes.pop(digest, None)
         if found is None:
             return None
-        spent = SpentCode(found[1])
+        spent = SpentCode(found[1], found[0])
         self._spent[digest] = (self._clock() + USED_CODE_LIFETIME_S, spent)
         return spent
+
+    def give_back_code(self, code: str) -> None:
+        """What it was spent for reached nobody: it is good as long as it was to be."""
+        spent = self._spent.pop(_hash(code), None)
+        if spent is not None:
+            self._codes[_hash(code)] = (spent[1].expires_at, spent[1].grant)
 
     def look_at_code(self, code: str) -> AgreedGrant | None:
         """What a code would be good for, without spending it."""

@@ -142,6 +142,17 @@ class RefreshStore:
                 self._connection.execute("UPDATE refresh_tokens SET used_at = ? WHERE hash = ?", (now, digest))
         return family
 
+    def give_back(self, token: str) -> None:
+        """A token that was spent for nothing, as its successor reached nobody: it is as it was, and the successor never was."""
+        digest = _hash(token)
+        with self._transaction():
+            self._connection.execute(
+                "DELETE FROM refresh_tokens WHERE used_at IS NULL AND family IN "
+                "(SELECT family FROM refresh_tokens WHERE hash = ? AND used_at IS NOT NULL)",
+                (digest,),
+            )
+            self._connection.execute("UPDATE refresh_tokens SET used_at = NULL WHERE hash = ?", (digest,))
+
     def look(self, token: str) -> Family | None:
         """What a token would be good for, without spending it; None where `use` would give nothing to go on with."""
         family = self._find(_hash(token), int(self._clock()))

@@ -13,7 +13,9 @@ from appliance.authority.application import PUBLIC_ROUTES, route_list
 from appliance.authority.journal import Journal, JournalUnavailable
 from appliance.messages.audit import AppendRefused, Recorded
 from security.clients import ClientDefinition
+from security.oauth.refresh_store import RefreshGrant
 from security.oauth.token_request import MAX_BODY_BYTES
+from security.users import UserDefinition
 from tests.support.controls import control
 
 ISSUER = "https://127.0.0.1:8444"
@@ -144,6 +146,29 @@ async def test_what_strangers_do_changes_nothing_that_others_are_told(house):
         fields = {"login": "nobody", "password": "x"}
         refused = await client.post("/sign_in", data=fields, headers={"origin": ISSUER})
     assert (refused.status_code, "is not right" in refused.text) == (401, True)
+
+
+@pytest.mark.parametrize(("refusal", "status"), [("rationed", 429), ("not_durable", 503)])
+async def test_what_was_asked_for_in_vain_may_be_asked_for_again(house, refusal, status):
+    """A refresh token whose successor could not be recorded is no token that came back."""
+    application = house.registry.create(
+        ClientDefinition(name="app", kind="application", auth_method="none", redirect_uris=("https://app.example/",)),
+        actor="t",
+    ).client
+    user = house.registry.users.create(UserDefinition(login="ada", name="Ada"), actor="t").user
+    grant = RefreshGrant(
+        client_id=application.client_id, user_id=user.user_id, scope="inference", auth_time=int(house.utc.now)
+    )
+    _, token = house.refresh.begin(grant, idle_s=3600, ends_at=int(house.utc.now) + 36_000)
+    fields = {"grant_type": "refresh_token", "refresh_token": token, "client_id": application.client_id}
+    async with house.client() as client:
+        house.auditor.refusal = refusal
+        for _ in range(2):
+            assert (await client.post("/token", data=fields)).status_code == status
+        house.auditor.refusal = None
+        assert (await client.post("/token", data=fields)).status_code == 200
+        assert (await client.post("/token", data=fields)).json()["error"] == "invalid_grant"
+    assert "refresh_token_reused" in house.auditor.kinds
 
 
 async def test_a_mistake_of_ours_is_an_answer_too(house, monkeypatch):

@@ -169,6 +169,43 @@ def test_what_could_not_be_voided_is_voided_by_the_next_revocation(house, monkey
     assert told[2:] == ["session"]
 
 
+def test_what_was_spent_for_an_answer_that_does_not_leave_is_as_it_was(house):
+    """The client may ask again, with the code as with the refresh token; what came of it is nobody's."""
+    code = house.code()
+    _, lost, answer = house.token(house.exchange(code))
+    answer.take_back()
+    house.refused("invalid_grant", {"grant_type": "refresh_token", "refresh_token": lost["refresh_token"]})
+    _, got, _ = house.token(house.exchange(code))
+    renew = {"grant_type": "refresh_token", "refresh_token": got["refresh_token"]}
+    _, lost, answer = house.token(renew)
+    answer.take_back()
+    house.refused("invalid_grant", {"grant_type": "refresh_token", "refresh_token": lost["refresh_token"]})
+    status, new, _ = house.token(renew)
+    assert status == 200
+    assert house.token(renew)[2].reused_by == house.user.user_id
+    house.refused("invalid_grant", {"grant_type": "refresh_token", "refresh_token": new["refresh_token"]})
+
+
+def test_no_token_is_given_that_is_void_already(house, clock):
+    """Whoever was cut off and let in again within a second waits for the next."""
+    house.registry.disable(house.service.client.client_id, actor="t")
+    house.registry.enable(house.service.client.client_id, actor="t")
+    house.facts.revocations.replace(read_definitions(house.registry.database).revocations)
+    fields = {"grant_type": "client_credentials"}
+    status, body, _ = house.token(fields, auth=house.by_service())
+    assert (status, body["error"]) == (503, "temporarily_unavailable")
+    clock.now += 1
+    assert house.token(fields, auth=house.by_service())[0] == 200
+
+
+def test_what_was_refused_stays_spent(house):
+    """A guess at the verifier costs the code."""
+    code = house.code()
+    _, _, answer = house.token(house.exchange(code, code_verifier="x" * 43))
+    assert (answer.error, answer.taken) == ("invalid_grant", ())
+    house.refused("invalid_grant", house.exchange(code))
+
+
 def test_nobody_ends_a_session_with_what_is_anothers(house):
     """Another client that presents a code or a refresh token of this one spends no token, and voids none."""
     code = house.code()
