@@ -57,7 +57,7 @@ class AuthoritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             ge=1,
             le=10_000,
             description="Token requests per minute of a client at an address that may fail before it has shown who it is; "
-            "an address, and a client that has shown it, may fail ten times as often.",
+            "an address, and a client that has shown it or has no secret, may fail ten times as often.",
         ),
     ] = 10
     max_connections: Annotated[

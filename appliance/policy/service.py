@@ -39,10 +39,11 @@ from appliance.messages.policy import (
 from security.errors import SecurityUnavailable
 from security.oauth.dpop_nonces import make_nonce_key
 from security.oauth.revocations import Revocation
+from security.policy.allowances import Allowance, Allowances
 from security.policy.decisions import PolicyDecider, Refusal, RequestFacts, find_refusal, is_upstream
 from security.policy.definitions import Definitions
 from security.policy.denials import QuotaDenial
-from security.policy.quotas import Allowance, Allowances, QuotaGrant
+from security.policy.quotas import QuotaGrant
 from security.policy.replay import ReplayMemory
 from security.scopes import Role, format_scopes
 from security.static_keys import hash_key_digest

@@ -10,10 +10,11 @@ from typing import Literal
 
 import msgspec
 
+from security.policy.allowances import Allowance, Allowances
 from security.policy.definitions import Definitions
 from security.policy.denials import QuotaDenial
 from security.policy.limits import Subject
-from security.policy.quotas import Allowance, Allowances, QuotaBook, QuotaGrant
+from security.policy.quotas import QuotaBook, QuotaGrant
 from security.scopes import Role
 
 _ROLES = frozenset(role.value for role in Role)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Sequence
 import msgspec
 
 from security.policy.account import DAY_S, Account, Now
-from security.policy.bucket import TokenBucket
+from security.policy.allowances import Allowance, Allowances, least_left, tightest
 from security.policy.denials import NEVER_RETRY_S, QuotaDenial, find_denial, find_lookup_denial, find_token_denial
 from security.policy.limits import LimitTable, Subject
 
@@ -30,23 +30,6 @@ class QuotaGrant(msgspec.Struct, frozen=True):
 
     reservation: int
     output_tokens: int
-
-
-class Allowance(msgspec.Struct, frozen=True):
-    """What is left of the tightest limit of one kind."""
-
-    limit: int
-    remaining: int
-    reset_ms: int
-    """Until all of it is there again."""
-
-
-class Allowances(msgspec.Struct, frozen=True):
-    """What `x-ratelimit-*` headers say; None where nothing is limited."""
-
-    requests: Allowance | None
-    tokens: Allowance | None
-    day_tokens: Allowance | None
 
 
 class _Reservation(msgspec.Struct):
@@ -298,15 +281,15 @@ class QuotaBook:
             if (limit := account.limits.tokens_per_day)
         ]
         return Allowances(
-            _least_left([account.requests for account in accounts], now),
-            _least_left([account.tokens for account in accounts], now),
-            _tightest(days),
+            least_left([account.requests for account in accounts], now),
+            least_left([account.tokens for account in accounts], now),
+            tightest(days),
         )
 
     def lookups_left(self, subjects: Sequence[Subject]) -> Allowance | None:
         """The same of lookups, which only those look at that ask for one."""
         now = self._now()
-        return _least_left([self._peek(subject, now).lookups for subject in subjects], now)
+        return least_left([self._peek(subject, now).lookups for subject in subjects], now)
 
     def forget_idle(self) -> None:
         """Drop accounts that are as good as new, so that memory follows the subjects that are active."""
@@ -398,18 +381,3 @@ class QuotaBook:
             account = self._accounts[subject]
             gives_back = held.took_request and not is_begun
             account.close(reserved, unused, unused_today, now, is_further=held.is_further, gives_back=gives_back)
-
-
-def _least_left(buckets: Sequence[TokenBucket | None], now: Now) -> Allowance | None:
-    ns = now.monotonic_ns
-    return _tightest(
-        [
-            Allowance(bucket.per_minute, bucket.available(ns), bucket.full_in_ns(ns) // 10**6)
-            for bucket in buckets
-            if bucket is not None
-        ]
-    )
-
-
-def _tightest(allowances: list[Allowance]) -> Allowance | None:
-    return min(allowances, key=lambda one: one.remaining, default=None)

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from security.policy.allowances import Allowance, Allowances
 from security.policy.bucket import TokenBucket
 from security.policy.denials import QuotaDenial
 from security.policy.limits import LimitRule, Limits, LimitTable
-from security.policy.quotas import Allowance, Allowances, QuotaBook, QuotaGrant
+from security.policy.quotas import QuotaBook, QuotaGrant
 from tests.support.controls import control
 
 MINUTE_NS = 60 * 10**9

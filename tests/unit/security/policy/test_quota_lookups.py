@@ -2,9 +2,10 @@
 
 import pytest
 
+from security.policy.allowances import Allowance
 from security.policy.denials import QuotaDenial
 from security.policy.limits import LimitRule, Limits, LimitTable, Subject
-from security.policy.quotas import Allowance, QuotaBook, QuotaGrant
+from security.policy.quotas import QuotaBook, QuotaGrant
 
 SUBJECTS: tuple[Subject, ...] = (("client", "c"), ("user", "u"), ("tenant", "t"), ("model", "m"))
 SECOND_NS = 10**9
