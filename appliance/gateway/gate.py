@@ -84,6 +84,8 @@ class Gate:
             challenge = self._challenges.insufficient_scope(presented.scheme, scope)
             forbidden = Forbidden("insufficient_scope", f"this route needs the scope {scope}", challenge)
             forbidden.principal = principal
+            if principal.dpop_nonce:  # The proof was good: its client gets the next nonce as with any other answer.
+                forbidden.headers.append((b"dpop-nonce", principal.dpop_nonce.encode()))
             raise forbidden
         return Admitted(match, principal)
 

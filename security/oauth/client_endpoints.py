@@ -116,7 +116,6 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]
         if isinstance(token.found, Family):
             grant = token.found.grant
             return {
-                "token_type": "refresh_token",
                 "client_id": grant.client_id,
                 "sub": grant.user_id,
                 "scope": grant.scope,

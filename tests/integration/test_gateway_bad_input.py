@@ -83,6 +83,12 @@ def error_of(response: Response) -> dict[str, Any]:
         ("chat", {"priority": 1}, "priority", "0"),
         ("chat", {"stream_options": {"include_usage": True}}, "stream_options", "stream"),
         ("chat", {"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "x"),
+        (
+            "chat",
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+            "True",
+        ),
         ("chat", {"response_format": {"type": "xml"}}, "response_format.type", "xml"),
         ("chat", {"tool_choice": "required"}, "tool_choice", "no tools"),
         ("chat", {"reasoning_effort": "low"}, "reasoning_effort", "does not look it up"),

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -169,7 +170,9 @@ async def test_parameters_in_the_query_are_refused_by_name(gateway: Gateway) -> 
 
 @control("3.1.2", "3.1.6", "3.13.3", "AC-3", "AC-6(2)", "AC-6(10)", "SC-2")
 async def test_a_token_without_the_scope_is_forbidden_everywhere(gateway: Gateway) -> None:
-    """Every route names one scope; a valid token without it gets 403 and is told which one it lacks."""
+    """Every route names one scope; a valid token without it gets 403 and is told which one it lacks, and its next nonce."""
+    known = gateway.tokens.good["no-scope"]
+    gateway.tokens.good["no-scope"] = msgspec.structs.replace(known, dpop_nonce="next")
     for route in gateway.worker.routes:
         if route.scope is Scope.PUBLIC:
             continue
@@ -177,6 +180,7 @@ async def test_a_token_without_the_scope_is_forbidden_everywhere(gateway: Gatewa
         response = await ask(gateway, route.method, path, "Authorization: Bearer no-scope")
         assert response.status == 403, route
         assert f'error="insufficient_scope", scope="{route.scope}"' in response.headers["www-authenticate"]
+        assert response.headers["dpop-nonce"] == "next"
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,7 @@ async def test_what_cannot_be_counted_is_refused_by_name(
         ("", "starting_after=3", "starting_after"),
         ("", "stream=true&starting_after=-1", "starting_after"),
         ("", "include_obfuscation=maybe", "include_obfuscation"),
+        ("", "include_obfuscation=true", "include_obfuscation"),
         ("", "include[]=file_search_call.results", "include[0]"),
         ("", "junk", "junk"),
         ("", "a=%ff", None),
@@ -265,7 +266,7 @@ async def test_a_query_is_as_strict_as_a_body(
     with pytest.raises(openai.BadRequestError) as refused:
         await client.get(f"/responses/{response.id}{path}?{query}", cast_to=object)
     assert refused.value.param == param
-    taken = "stream=false&include=reasoning.encrypted_content&include_obfuscation=true"
+    taken = "stream=false&include=reasoning.encrypted_content&include_obfuscation=false"
     answer = await exchange(gateway.port, "GET", f"/v1/responses/{response.id}?{taken}", headers=BARE)
     assert answer.status == 200
 

@@ -1,6 +1,6 @@
 """Fields that requests of all APIs share, with their bounds. What a client may say beyond OpenAI's words is SGLang's and vLLM's."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -44,8 +44,8 @@ class StreamOptions(Struct, forbid_unknown_fields=True):
     include_usage: bool | None = False
     continuous_usage_stats: bool | None = False
     """vLLM's: every event has the usage so far."""
-    include_obfuscation: bool | None = False
-    """Taken for compatibility: padding against observers of lengths is not added (TLS records are not padded)."""
+    include_obfuscation: Literal[False] | None = False
+    """Padding against observers of lengths is not added, and who asks for it must hear so."""
 
 
 class SamplingFields(Struct, kw_only=True):

@@ -47,8 +47,8 @@ class TextFields(Struct, forbid_unknown_fields=True):
 class ResponsesStreamOptions(Struct, forbid_unknown_fields=True):
     """`stream_options`."""
 
-    include_obfuscation: bool = False
-    """As in chat: taken, and no padding is added."""
+    include_obfuscation: Literal[False] = False
+    """As in chat: no padding is added."""
 
 
 class ResponsesTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="function"):

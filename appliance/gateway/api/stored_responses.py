@@ -30,7 +30,7 @@ class RetrieveQuery(Struct, kw_only=True):
     stream: bool = False
     starting_after: Annotated[int, Meta(ge=0, le=1 << 53)] | UnsetType = UNSET
     include_obfuscation: bool = False
-    """As in chat: taken, and no padding is added."""
+    """As in chat: no padding is added."""
     include: list[Include] = field(default_factory=list)
     """Of logprobs those come that were asked for when the response was."""
 
@@ -56,6 +56,9 @@ class StoredResponses:
     async def retrieve(self, exchange: Exchange) -> None:
         """One of them as it stands, or its events."""
         query = parse_query(exchange.query, RetrieveQuery)
+        if query.include_obfuscation:
+            name = "include_obfuscation"
+            raise BadRequest("unsupported_parameter", f"{name}: no padding is added to events here", parameter=name)
         if query.stream:
             await self._replay(exchange, query)
         elif query.starting_after is not UNSET:
