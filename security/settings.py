@@ -159,7 +159,7 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         msgspec.Meta(
             ge=0,
             le=1_000_000,
-            description="Requests of one client that may run at once, a list of prompts as one; 0 means no limit.",
+            description="Requests of one client that may run at once, each prompt of a list being one; 0 means no limit.",
         ),
     ] = 64
     requests_per_minute_per_client: Annotated[

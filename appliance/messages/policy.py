@@ -36,9 +36,9 @@ class Reserve(msgspec.Struct, frozen=True, array_like=True, tag="reserve"):
     is_registered: bool = True
     """False if another issuer than our authority vouches for the client."""
     num_further: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Prompts of the same list that will be asked for next, each a request for the limit per minute."""
+    """Prompts of the same list that will be asked for next, each a request of its own."""
     is_further: bool = False
-    """It is one of those: the list is one open request."""
+    """It is one of those: the list has started."""
 
 
 class Resume(msgspec.Struct, frozen=True, array_like=True, tag="resume"):

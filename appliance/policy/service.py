@@ -272,7 +272,6 @@ class PolicyService:
             output_tokens=message.output_tokens,
             max_output_tokens=max(reserve.max_output_tokens, message.output_tokens),
             reservation=message.reservation,
-            is_further=reserve.is_further,
         )
         return _answer_quota(reserve.correlation, grant, None)
 

@@ -60,11 +60,11 @@ class Account:
         if now.day > self.day:
             self.day, self.day_tokens = now.day, 0
 
-    def open(self, tokens: int, now: Now, *, is_further: bool = False) -> None:
-        """A request starts, which MUST have been found to fit; or a further prompt of one that is open."""
+    def open(self, tokens: int, now: Now) -> None:
+        """A request starts, which MUST have been found to fit."""
         if self.requests is not None:
             self.requests.take(1, now.monotonic_ns)
-        self.num_open += not is_further
+        self.num_open += 1
         self.hold(tokens, now)
 
     def look_up(self, now: Now) -> None:
@@ -80,20 +80,19 @@ class Account:
         self.in_flight += tokens
         self.day_tokens += tokens
 
-    def reopen(self, tokens: int, now: Now, *, is_further: bool = False) -> None:
+    def reopen(self, tokens: int, now: Now) -> None:
         """A request goes on that an earlier life of the book let start: its tokens are held whether they fit or not."""
-        self.num_open += not is_further
+        self.num_open += 1
         self.charge(0, tokens, now, is_today=True)
         self.in_flight += tokens
 
-    def close(self, held: int, unused: int, unused_today: int, now: Now, *, is_further: bool, gives_back: bool) -> None:
+    def close(self, held: int, unused: int, unused_today: int, now: Now, *, gives_back: bool) -> None:
         """A request ended: what it held and did not use goes back, to the day only what was held in that day.
 
         Args:
-            is_further: it was a further prompt of another.
             gives_back: the request itself goes back as well: it was never begun.
         """
-        self.num_open -= not is_further
+        self.num_open -= 1
         if self.requests is not None and gives_back:
             self.requests.give_back(1, now.monotonic_ns)
         self.in_flight -= held

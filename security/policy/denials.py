@@ -29,12 +29,15 @@ def find_denial(
     """Why a request of so many tokens may not start; None if it may, as far as this subject goes.
 
     Args:
-        num_further: prompts that come behind it, each a request for the limit per minute.
-        is_further: it is one of those: the request that it belongs to is open.
+        num_further: prompts of a list that come behind it, each a request of its own. A list of more than may be open starts where
+            nothing else is.
+        is_further: it is one of those: its list has started.
     """
     limit = account.limits.concurrent_requests
-    if limit and not is_further and account.num_open >= limit:
+    if limit and not is_further and account.num_open and account.num_open + num_further >= limit:
         message = f"{_words(subject)}: {account.num_open} requests are open, the limit is {limit}"
+        if num_further:
+            message += f", and each of {1 + num_further} prompts is one"
         return QuotaDenial("too_many_requests", message, 1)
     denial = _find_rate_denial(subject, account.requests, now, 1 + num_further)
     return denial or find_token_denial(subject, account, tokens, now, "rate_limit")

@@ -44,8 +44,6 @@ class _Reservation(msgspec.Struct):
     day: int
     day_tokens: int
     """Of all it holds, what was taken in that day."""
-    is_further: bool = False
-    """Of a prompt behind the first of a list, which is one open request."""
     took_request: bool = True
     """False where the log tells of it: an earlier life of the book took it."""
     told: int | None = None
@@ -112,11 +110,12 @@ class QuotaBook:
     ) -> QuotaGrant | QuotaDenial:
         """Let a request start, or not. A refused one leaves no trace: it costs nothing of any limit.
 
-        A list of prompts is one open request, and each of them one of the requests per minute.
+        Each prompt of a list is one. A list starts as a whole: if all of them fit, or by itself where it has more prompts than may
+        be open.
 
         Args:
-            num_further: prompts of a list that will be asked for next; where there are not as many requests, it need not begin.
-            is_further: one of those.
+            num_further: prompts of a list that will be asked for next.
+            is_further: one of those, whose list has started.
         """
         now = self._now()
         accounts = {subject: self._peek(subject, now) for subject in subjects}
@@ -128,12 +127,9 @@ class QuotaBook:
             if denial is not None:
                 return denial
         for subject, account in accounts.items():
-            account.open(tokens, now, is_further=is_further)
+            account.open(tokens, now)
             self._accounts[subject] = account
-        held = _Reservation(
-            tuple(accounts), owner, prompt_tokens, block, max_output_tokens, now.day, tokens, is_further=is_further
-        )
-        return self._add(held)
+        return self._add(_Reservation(tuple(accounts), owner, prompt_tokens, block, max_output_tokens, now.day, tokens))
 
     def look_up(self, subjects: Sequence[Subject]) -> QuotaDenial | None:
         """Count a request that takes no tokens and is over at once; a refused one costs nothing. Another life of the book knows
@@ -159,7 +155,6 @@ class QuotaBook:
         output_tokens: int,
         max_output_tokens: int,
         reservation: int = 0,
-        is_further: bool = False,
     ) -> QuotaGrant:
         """A request goes on that an earlier life of this book let start, with what was covered then, and by the number that it has
         in the log, if nobody has that.
@@ -167,7 +162,7 @@ class QuotaBook:
         now, tokens = self._now(), prompt_tokens + output_tokens
         for subject in dict.fromkeys(subjects):
             account = self._accounts[subject] = self._peek(subject, now)
-            account.reopen(tokens, now, is_further=is_further)
+            account.reopen(tokens, now)
         unique = tuple(dict.fromkeys(subjects))
         held = _Reservation(
             unique,
@@ -177,7 +172,6 @@ class QuotaBook:
             max_output_tokens,
             now.day,
             tokens,
-            is_further=is_further,
             took_request=False,
         )
         is_free = 0 < reservation <= self._last_reservation and not (
@@ -307,7 +301,7 @@ class QuotaBook:
             assert 0 <= held.output_tokens <= held.max_output_tokens
             assert 0 <= held.day_tokens <= tokens
             for subject in held.subjects:
-                open_of[subject] = open_of.get(subject, 0) + (not held.is_further)
+                open_of[subject] = open_of.get(subject, 0) + 1
                 tokens_of[subject] = tokens_of.get(subject, 0) + tokens
         assert self._tokens_reserved == sum(one.tokens for one in self._reservations.values())
         assert not self._lost.keys() & self._reservations.keys()
@@ -380,4 +374,4 @@ class QuotaBook:
         for subject in held.subjects:
             account = self._accounts[subject]
             gives_back = held.took_request and not is_begun
-            account.close(reserved, unused, unused_today, now, is_further=held.is_further, gives_back=gives_back)
+            account.close(reserved, unused, unused_today, now, gives_back=gives_back)

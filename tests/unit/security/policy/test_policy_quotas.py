@@ -107,18 +107,26 @@ def test_tokens_are_reserved_in_blocks_and_the_rest_comes_back():
     assert isinstance(book.reserve("c", 1, prompt_tokens=1, max_output_tokens=0), QuotaDenial)
 
 
-def test_a_list_of_prompts_is_one_open_request():
-    """However many it has; per minute each of them is one."""
-    book, _clock = book_of(concurrent_requests=1, requests_per_minute=10)
-    first = book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1, num_further=3)
-    rest = [book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1, is_further=True) for _ in range(3)]
-    assert book.allowances((("client", "c"),)).requests.remaining == 6
+def test_a_long_list_runs_alone():
+    """One of more prompts than may be open starts where nothing is, and while it runs nothing else does."""
+    book, _clock = book_of(concurrent_requests=3)
+    other = book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1)
+    for num_further in (2, 3, 99):
+        refused = book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1, num_further=num_further)
+        assert (refused.code, refused.retry_after_s) == ("too_many_requests", 1)
+    pair = [book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1, num_further=1)]
+    pair.append(book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1, is_further=True))
     assert book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1).code == "too_many_requests"
+    for grant in (other, *pair):
+        assert book.settle(grant.reservation, 1, prompt_tokens=1, output_tokens=1)
+    first = book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1, num_further=4)
+    rest = [book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1, is_further=True) for _ in range(4)]
     book.check_integrity()
+    assert book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1).code == "too_many_requests"
     for grant in (first, *rest):
         assert book.settle(grant.reservation, 1, prompt_tokens=1, output_tokens=1)
     book.check_integrity()
-    assert isinstance(book.reserve("c", 1, prompt_tokens=1, max_output_tokens=1), QuotaGrant)
+    assert book.num_reservations == 0
 
 
 def test_a_list_that_does_not_fit_takes_nothing_and_says_when_it_would():
