@@ -248,11 +248,11 @@ class LogWriter:
 
     def root_of(self, size: int) -> bytes:
         """Root of the first `size` records, all durable. Raises: LogCorrupted."""
-        published = self.checkpoint.size
-        if size <= published:
-            return self._reader.root(size, published)
-        tree = load_frontier(published, lambda tile: b"".join(self._reader.read_hashes(tile)))
-        rest = self._entries[published - self._first_entry : size - self._first_entry]
+        in_tiles = self._tiles_size
+        if size <= in_tiles:
+            return self._reader.root(size, in_tiles)
+        tree = load_frontier(in_tiles, lambda tile: b"".join(self._reader.read_hashes(tile)))
+        rest = self._entries[in_tiles - self._first_entry : size - self._first_entry]
         tree.extend(list(map(leaf_hash, rest)))
         return tree.root()
 

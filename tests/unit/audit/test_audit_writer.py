@@ -74,6 +74,27 @@ class FaultyDisk(Disk):
         super().truncate(fd, size, path)
 
 
+@control("AU-9", "AU-9(3)")
+@pytest.mark.parametrize("was_cut", [False, True])
+def test_the_root_of_any_size_is_known(open_log: OpenLog, tmp_path: Path, was_cut: bool) -> None:
+    """Published, signed and in tiles when a crash came before the checkpoint, or in the write-ahead log alone."""
+    writer = open_log()
+    fill(writer, 300)
+    writer.publish()
+    checkpoint = (tmp_path / "log" / "checkpoint").read_bytes()
+    fill(writer, 300)
+    writer.publish()
+    fill(writer, 50)
+    if was_cut:
+        writer.close()
+        (tmp_path / "log" / "checkpoint").write_bytes(checkpoint)
+        writer = open_log()
+    assert (writer.checkpoint.size, writer.size) == (300 if was_cut else 600, 650)
+    leaves = [leaf_hash(make_record(index)) for index in range(650)]
+    for size in (0, 1, 255, 256, 299, 300, 301, 511, 512, 513, 599, 600, 601, 649, 650):
+        assert writer.root_of(size) == root_of(leaves[:size])
+
+
 def test_records_stay_under_their_index(open_log: OpenLog) -> None:
     """After a restart too, published or not."""
     writer = open_log()

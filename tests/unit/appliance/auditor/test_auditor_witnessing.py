@@ -75,6 +75,12 @@ class Site:
             self.auditor.tell(self.supervisor, EVENT)
         self.auditor.pass_time(1.0)
 
+    def put_back(self, backup: Path) -> None:
+        """Somebody stops the auditor and puts an earlier log in the place of this one."""
+        self.auditor.die()
+        shutil.rmtree(self.log)
+        shutil.copytree(backup, self.log)
+
     def carry(self) -> None:
         """One trip of the courier."""
         both = ("--dir", self.log, "--key", self.vkey, "--witness", self.witness, "--request", self.home / "request")
@@ -142,9 +148,7 @@ def test_a_log_that_was_put_back_is_found_out(site: Site) -> None:
     shutil.copytree(site.log, site.home / "backup")
     site.grow()
     site.carry()
-    site.auditor.die()
-    shutil.rmtree(site.log)
-    shutil.copytree(site.home / "backup", site.log)
+    site.put_back(site.home / "backup")
     assert run("verify", site.log, "--key", site.vkey, "--witness", site.witness) == 1
     assert (
         run("cosign", "--dir", site.log, "--key", site.vkey, "--witness", site.witness, "--request", site.home / "r")
@@ -161,9 +165,7 @@ def test_another_history_of_the_same_log_is_found_out(site: Site) -> None:
     shutil.copytree(site.log, site.home / "backup")
     site.grow()
     site.carry()
-    site.auditor.die()
-    shutil.rmtree(site.log)
-    shutil.copytree(site.home / "backup", site.log)
+    site.put_back(site.home / "backup")
     site.auditor = Auditor(site.home)
     site.supervisor = site.auditor.connect("supervisor")
     for _ in range(3):
@@ -179,9 +181,7 @@ def test_another_history_that_is_not_published_yet_is_found_out(site: Site) -> N
     shutil.copytree(site.log, site.home / "backup")
     site.grow()
     site.carry()
-    site.auditor.die()
-    shutil.rmtree(site.log)
-    shutil.copytree(site.home / "backup", site.log)
+    site.put_back(site.home / "backup")
     site.auditor = Auditor(site.home)
     supervisor = site.auditor.connect("supervisor")
     for _ in range(12):
