@@ -226,7 +226,9 @@ class DevicePoll(DeviceCodeGrant):  # type: ignore[misc]
             raise SlowDown("Ask less often")
         if grant.state == "pending":
             raise AuthorizationPending("Nobody has decided yet")
-        self.server.shared.interactions.spend_device(device_code)
+        interactions = self.server.shared.interactions
+        interactions.spend_device(device_code)
+        self.request.taken.append(lambda: interactions.give_back_device(device_code, grant))
         return WaitingDevice(grant)
 
     def validate_device_credential(self, credential: WaitingDevice) -> Granted:

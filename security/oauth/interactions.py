@@ -86,7 +86,7 @@ class Interactions:
         self._forget()
         digest = _hash(code)
         found = self._codes.pop(digest, None)
-        if found is None:
+        if found is None or found[0] <= self._clock():  # One that was given back stands behind younger ones.
             return None
         spent = SpentCode(found[1], found[0])
         self._spent[digest] = (self._clock() + USED_CODE_LIFETIME_S, spent)
@@ -160,6 +160,13 @@ class Interactions:
         """Its tokens were issued, or it was denied and told so."""
         if _hash(code) in self._devices:
             self._remove_device(_hash(code))
+
+    def give_back_device(self, code: str, grant: DeviceGrant) -> None:
+        """What was issued to it reached nobody: it may ask again, and at once."""
+        grant.next_poll_at = 0.0
+        self._devices[_hash(code)] = grant
+        self._device_of[normalize_user_code(grant.user_code)] = _hash(code)
+        self._num_devices_of[grant.source] = self._num_devices_of.get(grant.source, 0) + 1
 
     def find_device(self, user_code: str) -> DeviceGrant | None:
         """The device that shows this code, if it waits for a decision."""

@@ -186,6 +186,29 @@ def test_what_was_spent_for_an_answer_that_does_not_leave_is_as_it_was(house):
     house.refused("invalid_grant", {"grant_type": "refresh_token", "refresh_token": new["refresh_token"]})
 
 
+def test_a_device_whose_tokens_do_not_leave_may_ask_again(house, clock):
+    """At once, and once."""
+    device = begin(house)[1]
+    grant = house.authority.interactions.find_device(device["user_code"])
+    grant.state, grant.user_id, grant.auth_time = "approved", house.user.user_id, int(clock.now)
+    _, lost, answer = poll(house, device["device_code"])
+    answer.take_back()
+    house.refused("invalid_grant", {"grant_type": "refresh_token", "refresh_token": lost["refresh_token"]})
+    assert poll(house, device["device_code"])[0] == 200
+    assert poll(house, device["device_code"])[1]["error"] == "invalid_grant"
+
+
+def test_a_code_that_is_given_back_lives_no_longer(house, clock):
+    """Though younger codes were kept meanwhile."""
+    code = house.code()
+    clock.now += 30
+    house.code()
+    _, _, answer = house.token(house.exchange(code))
+    answer.take_back()
+    clock.now += 31
+    house.refused("invalid_grant", house.exchange(code))
+
+
 def test_no_token_is_given_that_is_void_already(house, clock):
     """Whoever was cut off and let in again within a second waits for the next."""
     house.registry.disable(house.service.client.client_id, actor="t")
