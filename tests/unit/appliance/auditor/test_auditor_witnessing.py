@@ -75,8 +75,12 @@ class Site:
             self.auditor.tell(self.supervisor, EVENT)
         self.auditor.pass_time(1.0)
 
-    def put_back(self, backup: Path) -> None:
-        """Somebody stops the auditor and puts an earlier log in the place of this one."""
+    def go_back(self) -> None:
+        """The log grows and is cosigned; then somebody stops the auditor and puts what was there before in its place."""
+        backup = self.home / "backup"
+        shutil.copytree(self.log, backup)
+        self.grow()
+        self.carry()
         self.auditor.die()
         shutil.rmtree(self.log)
         shutil.copytree(backup, self.log)
@@ -145,10 +149,7 @@ def test_a_word_of_a_time_to_come_excludes_nothing(site: Site, capsys: pytest.Ca
 @control("3.3.8", "AU-9", "AU-9(2)", "Article 19(1)")
 def test_a_log_that_was_put_back_is_found_out(site: Site) -> None:
     """By `verify`, by the witness, and by the auditor, which refuses to write it."""
-    shutil.copytree(site.log, site.home / "backup")
-    site.grow()
-    site.carry()
-    site.put_back(site.home / "backup")
+    site.go_back()
     assert run("verify", site.log, "--key", site.vkey, "--witness", site.witness) == 1
     assert (
         run("cosign", "--dir", site.log, "--key", site.vkey, "--witness", site.witness, "--request", site.home / "r")
@@ -162,10 +163,7 @@ def test_a_log_that_was_put_back_is_found_out(site: Site) -> None:
 @control("AU-9(3)")
 def test_another_history_of_the_same_log_is_found_out(site: Site) -> None:
     """Written on from a backup, signed with the log's own key, and longer than what was cosigned."""
-    shutil.copytree(site.log, site.home / "backup")
-    site.grow()
-    site.carry()
-    site.put_back(site.home / "backup")
+    site.go_back()
     site.auditor = Auditor(site.home)
     site.supervisor = site.auditor.connect("supervisor")
     for _ in range(3):
@@ -178,10 +176,7 @@ def test_another_history_of_the_same_log_is_found_out(site: Site) -> None:
 @control("AU-9(3)")
 def test_another_history_that_is_not_published_yet_is_found_out(site: Site) -> None:
     """Before the log signs it: its records are in the write-ahead log alone."""
-    shutil.copytree(site.log, site.home / "backup")
-    site.grow()
-    site.carry()
-    site.put_back(site.home / "backup")
+    site.go_back()
     site.auditor = Auditor(site.home)
     supervisor = site.auditor.connect("supervisor")
     for _ in range(12):

@@ -134,6 +134,23 @@ async def test_a_client_that_is_known_may_be_wrong_ten_times_as_often(house):
     assert (await house.ask(address="192.0.2.2", secret="guess")).status_code == 401
 
 
+async def test_mistakes_of_a_client_without_a_secret_lock_nobody_out(house):
+    """It guesses at nothing: its bound is the larger one, as anybody at its address could use up the smaller."""
+    definition = ClientDefinition(
+        name="app", kind="application", auth_method="none", redirect_uris=("https://app.example/",)
+    )
+    client_id = house.registry.create(definition, actor="t").client.client_id
+    fields = {
+        "grant_type": "authorization_code",
+        "code": "x",
+        "client_id": client_id,
+        "redirect_uri": "https://app.example/",
+    }
+    async with house.client() as client:
+        answers = [(await client.post("/token", data=fields)).status_code for _ in range(52)]
+    assert answers == [400] * 50 + [429] * 2
+
+
 async def test_what_strangers_do_changes_nothing_that_others_are_told(house):
     """Beyond the auditor's ration a refusal has no record of its own, and is what it was; a token needs its record."""
     house.auditor.refusal = "rationed"

@@ -210,7 +210,9 @@ def test_introspection_tells_all_of_an_active_token_and_nothing_of_others(house,
     assert (told["sub"], told["client_id"], told["token_type"]) == (house.user.user_id, house.app.client_id, "DPoP")
     assert told["cnf"] == {"jkt": key.thumbprint()}
     assert told["username"] == house.user.login
-    assert _introspect(house, body["refresh_token"])[1]["active"] is True
+    refresh = _introspect(house, body["refresh_token"])[1]
+    assert (refresh["active"], refresh["sub"]) == (True, house.user.user_id)
+    assert "token_type" not in refresh, "RFC 6749 section 5.1 has no name for it"
     clock.now += 601
     for token in (body["access_token"], "nonsense", "cmr-nonsense", "a.b.c"):
         assert _introspect(house, token) == (200, {"active": False})
